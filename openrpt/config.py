@@ -1,0 +1,339 @@
+"""Configuration: one section a concern, TOML plus `--section.key value` overrides.
+
+Every key has a type, a range, a default and a description with its unit; the command line's
+help and `docs/configuration.md` are made from them. An unknown key is an error that names the
+nearest known one.
+"""
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from openrpt.errors import UserError
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class ModelConfig(Section):
+    """The policy, and how it is run."""
+
+    path: str = Field(
+        "smollm2",
+        description="Policy: 'smollm2' (the default model), a folder, a .gguf file or a Hub id",
+    )
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+    dtype: Literal["float32", "bfloat16", "float64"] = Field(
+        "float32", description="Precision of weights and activations"
+    )
+    threads: int = Field(0, ge=0, description="CPU threads; 0 = all the cores this process may use")
+    generator: Literal["tree", "flat"] = Field(
+        "tree", description="tree shares a document's prefix; flat computes every prompt alone"
+    )
+    lora_rank: int = Field(0, ge=0, description="Rank of LoRA adapters; 0 = full fine-tuning")
+    lora_alpha: float = Field(32.0, gt=0, description="LoRA scale numerator (alpha / rank)")
+    gradient_checkpointing: bool = Field(
+        False, description="Recompute activations in the backward pass: less memory, more time"
+    )
+    trust_remote_code: bool = Field(False, description="Run model code that a repository ships")
+
+
+class CorpusConfig(Section):
+    """Where the documents come from, and on which side of the split each stands."""
+
+    path: str = Field(
+        "champ",
+        description="'champ' (the default corpus), a .txt/.jsonl/.parquet file, a folder of them,"
+        " or 'datasets:NAME[:CONFIG[:SPLIT]]'",
+    )
+    template: str = Field(
+        "{text}", description='Which fields make the text, e.g. "{problem}\\n\\n{solution}"'
+    )
+    key: str = Field(
+        "", description="Field whose hash decides the split; '' = the template's first field"
+    )
+    separator: str = Field(
+        "", description="What separates the documents of a .txt file; '' = contiguous blocks"
+    )
+    block_characters: int = Field(
+        4000, ge=100, description="Length of a block of a .txt file, in characters"
+    )
+    heldout_fraction: float = Field(0.2, ge=0, lt=1, description="Share of documents held out")
+    development_fraction: float = Field(
+        0.1, ge=0, lt=1, description="Share of documents for evaluation during training"
+    )
+    min_tokens: int = Field(32, ge=2, description="Shorter documents are skipped, in tokens")
+    limit: int = Field(0, ge=0, description="Read at most this many documents; 0 = all")
+    strict: bool = Field(
+        False, description="Refuse a corpus that has an unusable document, instead of skipping it"
+    )
+
+    @model_validator(mode="after")
+    def _leaves_training_data(self) -> "CorpusConfig":
+        if self.heldout_fraction + self.development_fraction >= 1:
+            raise ValueError("heldout_fraction + development_fraction must be below 1")
+        return self
+
+
+class ScoreConfig(Section):
+    """The scorer's pass over the corpus."""
+
+    model: str = Field("", description="Scorer, as model.path; '' = the policy's start model")
+    splits: list[Literal["train", "development", "heldout"]] = Field(
+        ["train", "development", "heldout"], description="Which splits are scored"
+    )
+    max_tokens: int = Field(
+        0, ge=0, description="Stop after this many tokens in each split; 0 = the whole corpus"
+    )
+    shard_tokens: int = Field(
+        100_000, ge=1000, description="Tokens a parquet shard holds, and what a restart can lose"
+    )
+
+
+class PromptConfig(Section):
+    """How a position becomes a prompt, and how a completion is laid out."""
+
+    template: Literal["minimal", "v0", "v6", "chat"] = Field(
+        "minimal",
+        description="minimal (no instruction), v0 and v6 (the paper's shapes), chat (short)",
+    )
+    chat_template: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Wrap the template in the tokenizer's chat template; auto = if it has"
+        " one and the template is not minimal",
+    )
+    window: int = Field(512, ge=8, description="Longest prefix, in tokens")
+    min_context: int = Field(16, ge=1, description="Least prefix that a position has, in tokens")
+    thought_start: str = Field("<think>", description="What opens the thought")
+    thought_end: str = Field("</think>", description="What closes the thought")
+    answer_start: str = Field("\n\\boxed{", description="What follows the thought's end; the box")
+    answer_end: str = Field("}", description="What closes the box")
+    candidates: int = Field(
+        3, ge=0, description="Candidates that seed the thought (k); 0 = an unseeded thought"
+    )
+    candidate_separator: str = Field(" |", description="What stands between two candidates")
+    candidate_source: Literal["policy", "start"] = Field(
+        "policy", description="Whose candidates: the current policy's or the frozen start model's"
+    )
+    think_budget: int = Field(
+        0,
+        ge=0,
+        description="Free tokens of thought before the close is forced (0 = the seed is"
+        " the whole thought)",
+    )
+    prediction_budget: int = Field(
+        6, ge=2, description="Tokens after the thought's end, the box's end included"
+    )
+
+
+class SelectionConfig(Section):
+    """Which positions are trained on."""
+
+    strategy: Literal["entropy", "random", "pass_rate"] = Field(
+        "entropy", description="entropy (the paper), random, pass_rate (a band)"
+    )
+    min_entropy: float = Field(
+        0.5, ge=0, description="entropy: least top-16 entropy of the scorer, in nats"
+    )
+    pass_rate_low: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="pass_rate: least share of right rollouts (its last group's;"
+        " before the first, the scorer's probability of the truth)",
+    )
+    pass_rate_high: float = Field(0.95, ge=0, le=1, description="pass_rate: greatest such share")
+
+
+class WarmupConfig(Section):
+    """The cold start: the form of a rollout, learned from the model itself."""
+
+    target: Literal["self", "truth"] = Field(
+        "self",
+        description="Answers of the traces: the model's own prediction (form only) or the"
+        " text's (supervised, and labelled so)",
+    )
+    steps: int = Field(24, ge=0, description="Optimizer steps")
+    time_limit: float = Field(0.0, ge=0, description="Stop after this many minutes; 0 = none")
+    documents_per_step: int = Field(2, ge=1, description="Documents in a step")
+    positions_per_document: int = Field(24, ge=1, description="Positions of a document in a step")
+    learning_rate: float = Field(1.5e-4, gt=0, description="Peak learning rate")
+    schedule_steps: int = Field(4, ge=0, description="Steps of linear warm-up")
+    answer_sharpness: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Seeded: weight of the first candidate in the answer's"
+        " target; the rest is the candidates' renormalised probabilities",
+    )
+    form_weight: float = Field(
+        0.5, ge=0, description="Weight of the box's end and the end of turn (answer = 1)"
+    )
+    draft_weight: float = Field(
+        0.1, ge=0, description="Unseeded: weight of the drafted thought's tokens (answer = 1)"
+    )
+    draft_tokens: int = Field(
+        8, ge=1, description="Unseeded: tokens of look-ahead that make a trace's thought"
+    )
+    tail_steps: int = Field(
+        16, ge=0, description="Unseeded: steps of dense distillation of the tail, before the form"
+    )
+    text_kl_weight: float = Field(
+        1.0, ge=0, description="Weight of KL(start || policy) on the plain text, nats a token"
+    )
+    ntp_weight: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of plain next-token loss on the text, nats a token (makes"
+        " the warmup supervised; labelled so)",
+    )
+
+
+class TrainConfig(Section):
+    """Reinforcement on the document tree."""
+
+    steps: int = Field(200, ge=0, description="Optimizer steps")
+    time_limit: float = Field(0.0, ge=0, description="Stop after this many minutes; 0 = none")
+    documents_per_step: int = Field(4, ge=1, description="Documents in a step")
+    positions_per_document: int = Field(16, ge=1, description="Positions of a document in a step")
+    group_size: int = Field(8, ge=1, description="Rollouts of a position")
+    microbatch_rollouts: int = Field(
+        32, ge=1, description="Rollouts run forward and backward at once: memory, never results"
+    )
+    generation_rollouts: int = Field(
+        256, ge=1, description="Rollouts decoded at once: memory, never results"
+    )
+    temperature: float = Field(1.0, gt=0, description="Sampling temperature (the loss uses it too)")
+    algorithm: Literal["grpo", "dr_grpo"] = Field("grpo", description="Advantage and aggregation")
+    updates_per_batch: int = Field(
+        1, ge=1, description="Optimizer updates on one batch of rollouts; 1 = on-policy"
+    )
+    clip_low: float = Field(0.2, ge=0, lt=1, description="The ratio is clipped below 1 − this")
+    clip_high: float = Field(0.2, ge=0, description="The ratio is clipped above 1 + this")
+    entropy_weight: float = Field(0.0, ge=0, description="Weight of the entropy bonus, nats")
+    kl_weight: float = Field(
+        0.0, ge=0, description="Weight of KL(policy || start of this stage), nats a token"
+    )
+    ntp_weight: float = Field(
+        0.5, ge=0, description="Weight of the plain next-token loss on the prefix, nats a token"
+    )
+    dynamic_sampling_from: int = Field(
+        -1, ge=-1, description="From this step on, flat groups are replaced by others; -1 = never"
+    )
+    dynamic_sampling_rounds: int = Field(
+        3, ge=1, description="Most rounds of generation a step with dynamic sampling"
+    )
+    learning_rate: float = Field(2e-5, gt=0, description="Peak learning rate")
+    schedule_steps: int = Field(5, ge=0, description="Steps of linear warm-up; then constant")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW's decoupled weight decay")
+    adam_beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first decay")
+    adam_beta2: float = Field(0.99, ge=0, lt=1, description="AdamW's second decay")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradient clipping, global L2 norm")
+    eval_every: int = Field(
+        20, ge=0, description="Steps between development evaluations; 0 = never"
+    )
+    eval_positions: int = Field(256, ge=1, description="Positions of a development evaluation")
+    checkpoint_every: int = Field(20, ge=1, description="Steps between checkpoints")
+    checkpoint_minutes: float = Field(
+        10.0, gt=0, description="A checkpoint is written at least this often, in minutes"
+    )
+    checkpoints_kept: int = Field(2, ge=1, description="Latest checkpoints kept (and the best one)")
+
+
+class EvaluateConfig(Section):
+    """Next-token accuracy on held-out positions."""
+
+    split: Literal["train", "development", "heldout"] = Field("heldout", description="Which split")
+    modes: list[Literal["ntp", "reasoning"]] = Field(
+        ["ntp", "reasoning"], description="ntp: argmax of one pass; reasoning: think, then predict"
+    )
+    positions: int = Field(1024, ge=1, description="Most positions evaluated")
+    positions_per_document: int = Field(64, ge=1, description="Most positions of one document")
+    min_entropy: float = Field(
+        0.5, ge=0, description="Least full entropy of the scorer at a position, in nats; 0 = all"
+    )
+    samples: int = Field(
+        0, ge=0, description="Samples a position (mean@k, pass@k, majority); 0 = greedy"
+    )
+    temperature: float = Field(1.0, gt=0, description="Temperature of the samples")
+
+
+class Config(Section):
+    """The whole pipeline; each stage reads its own section and those it shares."""
+
+    seed: int = Field(0, ge=0, description="Seed of every random choice")
+    run: str = Field("runs/default", description="Run folder: everything is written there")
+    model: ModelConfig = ModelConfig()
+    corpus: CorpusConfig = CorpusConfig()
+    score: ScoreConfig = ScoreConfig()
+    prompt: PromptConfig = PromptConfig()
+    selection: SelectionConfig = SelectionConfig()
+    warmup: WarmupConfig = WarmupConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+
+def load_config(path: Path | None = None, overrides: dict[str, Any] | None = None) -> Config:
+    """Reads TOML, applies overrides (`{"train.learning_rate": 2e-5}`), validates.
+
+    Raises UserError for a missing or malformed file, an unknown key (the nearest is named) and
+    a value out of range.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        values = read_toml(path)
+    for dotted, value in (overrides or {}).items():
+        *sections, key = dotted.split(".")
+        target = values
+        for section in sections:
+            target = target.setdefault(section, {})
+        target[key] = value
+    return validate_config(values, source=str(path) if path else "command line")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such configuration file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid TOML: {error}") from None
+
+
+def validate_config(values: dict[str, Any], *, source: str) -> Config:
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{source}: {_explain(error)}") from None
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    dotted = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        nearest = difflib.get_close_matches(dotted, config_keys(), n=1, cutoff=0.5)
+        hint = f"; nearest: '{nearest[0]}'" if nearest else "; see --help for all keys"
+        return f"unknown key '{dotted}'{hint}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{dotted or 'config'} = {first['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def config_keys() -> list[str]:
+    """All keys, dotted: `['seed', 'run', 'model.path', …]`."""
+    keys = []
+    for name, field in Config.model_fields.items():
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, Section):
+            keys += [f"{name}.{key}" for key in annotation.model_fields]
+        else:
+            keys.append(name)
+    return keys
+
+
+def to_toml(config: Config) -> str:
+    return tomli_w.dumps(config.model_dump(mode="json"))

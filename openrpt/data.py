@@ -1,0 +1,166 @@
+"""Which documents and positions a step takes: pure functions of the seed and a cursor."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from openrpt.config import Config
+from openrpt.errors import UserError
+from openrpt.models import Policy
+from openrpt.positions import ScoredDocument, Window, select_positions, windows
+from openrpt.prompts import Layout
+from openrpt.scores import ScoredCorpus
+from openrpt.seeding import generator
+from openrpt.tokens import token_bytes
+from openrpt.types import Position
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Work:
+    """One window of one document, with the positions to predict at."""
+
+    document: ScoredDocument
+    window: Window
+    positions: tuple[Position, ...]
+
+    def prefix_ids(self, layout: Layout, *, whole: bool) -> tuple[int, ...]:
+        """head ⊕ window: to the last position, or the whole window where a loss reads it."""
+        last = self.positions[-1].index if self.positions else self.window.end
+        end = self.window.end if whole else last
+        ids = self.document.token_ids[self.window.start : end].tolist()
+        return layout.head_ids + tuple(ids)
+
+    def prefix_lengths(self, layout: Layout) -> tuple[int, ...]:
+        head = len(layout.head_ids)
+        return tuple(head + position.index - self.window.start for position in self.positions)
+
+
+def document_at(ids: list[str], cursor: int, seed: int) -> str:
+    """The document that a cursor stands for: every epoch has an order of its own."""
+    epoch, place = divmod(cursor, len(ids))
+    order = generator(seed, "epoch", epoch).permutation(len(ids))
+    return ids[order[place]]
+
+
+def take_work(
+    corpus: ScoredCorpus,
+    config: Config,
+    *,
+    cursor: int,
+    count: int,
+    purpose: str,
+    pass_rates: Mapping[str, Mapping[str, float]] | None = None,
+) -> Iterator[tuple[int, Work]]:
+    """Yields (cursor after it, work), without end; documents without a position are passed over.
+
+    Raises UserError when a whole epoch has no document with an eligible position.
+    """
+    ids = corpus.ids("train")
+    if not ids:
+        raise UserError(f"{corpus.folder}: no training documents were scored")
+    empty = 0
+    while True:
+        document = corpus.document(document_at(ids, cursor, config.seed))
+        rng = generator(config.seed, purpose, cursor)
+        cursor += 1
+        measured = (pass_rates or {}).get(document.document_id, {})
+        work = _choose(document, config, count, rng, {int(k): v for k, v in measured.items()})
+        if work.positions:
+            empty = 0
+            yield cursor, work
+            continue
+        empty += 1
+        if empty >= len(ids):
+            raise UserError(
+                f"no position passes selection.strategy = '{config.selection.strategy}' in any of"
+                f" {len(ids)} training documents; lower selection.min_entropy"
+                f" ({config.selection.min_entropy:g} nats) or widen the pass-rate band"
+            )
+
+
+def _choose(
+    document: ScoredDocument,
+    config: Config,
+    count: int,
+    rng: np.random.Generator,
+    pass_rates: Mapping[int, float],
+) -> Work:
+    found = windows(
+        len(document.token_ids), window=config.prompt.window, min_context=config.prompt.min_context
+    )
+    sizes = np.array([window.end - window.first for window in found], dtype=float)
+    window = found[int(rng.choice(len(found), p=sizes / sizes.sum()))]
+    indices = select_positions(
+        document, config.selection, window=window, count=count, rng=rng, pass_rates=pass_rates
+    )
+    return Work(document=document, window=window, positions=_positions(document, window, indices))
+
+
+def _positions(
+    document: ScoredDocument, window: Window, indices: list[int]
+) -> tuple[Position, ...]:
+    return tuple(
+        Position(
+            document_id=document.document_id,
+            index=index,
+            window_start=window.start,
+            entropy=float(document.entropy[index]),
+        )
+        for index in indices
+    )
+
+
+def evaluation_work(
+    corpus: ScoredCorpus,
+    config: Config,
+    *,
+    split: str,
+    positions: int,
+    positions_per_document: int,
+    min_entropy: float,
+) -> list[Work]:
+    """The positions of an evaluation: the same for every model, spread over all documents.
+
+    Documents in a keyed order, at most `positions_per_document` positions of each, until
+    `positions` are reached. Raises UserError if there is none.
+    """
+    works: list[Work] = []
+    left = positions
+    ids = corpus.ids(split)
+    order = generator(config.seed, "evaluation", split).permutation(len(ids))
+    share = min(positions_per_document, max(1, -(-positions // max(len(ids), 1))) * 2)
+    for place in order:
+        document = corpus.document(ids[place])
+        rng = generator(config.seed, "evaluation", document.document_id)
+        found = windows(
+            len(document.token_ids),
+            window=config.prompt.window,
+            min_context=config.prompt.min_context,
+        )
+        eligible = [
+            index
+            for window in found
+            for index in range(window.first, window.end)
+            if document.entropy[index] > min_entropy
+        ]
+        size = min(len(eligible), share, left)
+        chosen = sorted(rng.choice(eligible, size=size, replace=False).tolist()) if size else []
+        for window in found:
+            inside = [index for index in chosen if window.first <= index < window.end]
+            if inside:
+                positions_in = _positions(document, window, inside)
+                works.append(Work(document=document, window=window, positions=positions_in))
+        left -= size
+        if left <= 0:
+            break
+    if not works:
+        raise UserError(
+            f"no position of the {split} split has an entropy above {min_entropy:g} nats; score"
+            " more documents, or lower evaluate.min_entropy"
+        )
+    return works
+
+
+def document_bytes(policy: Policy, document: ScoredDocument) -> list[bytes]:
+    return token_bytes(policy.tokenizer, document.token_ids.tolist())

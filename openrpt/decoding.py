@@ -1,0 +1,239 @@
+"""From hidden states to tokens: sampling, the think budget, and the course of a completion.
+
+Sampling is by inverse CDF: one uniform a token, keyed by (seed, step, document, position,
+rollout, token), so the draws do not depend on what else is in the batch.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from openrpt.models import Policy
+from openrpt.prompts import Layout
+from openrpt.seeding import uniforms
+from openrpt.types import Completion
+
+CDF_BLOCK = 256
+NEAR_BOUNDARY = 1e-5
+"""A uniform this close to a boundary could give another token under another rounding."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sampling:
+    """temperature 0 = greedy; budgets in tokens."""
+
+    temperature: float
+    think_budget: int
+    prediction_budget: int
+    candidates: int
+    generation_rollouts: int = 256
+
+
+class Sequences(Protocol):
+    """Rows that are being decoded: `hidden` [B, d] predicts each row's next token."""
+
+    hidden: Tensor
+
+    def advance(self, ids: Tensor) -> None:
+        """Appends ids [B, n] to every row."""
+
+    def keep(self, index: Tensor) -> None:
+        """Goes on with these rows only."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decoded:
+    """One row's new tokens, after the opening."""
+
+    token_ids: list[int]
+    logprobs: list[float]
+    loss_mask: list[bool]
+    stopped: bool
+    near_boundary: int
+
+    def completion(self, opening: tuple[int, ...]) -> tuple[Completion, int]:
+        forced = len(opening)
+        completion = Completion(
+            token_ids=opening + tuple(self.token_ids),
+            sampler_logprobs=(0.0,) * forced + tuple(self.logprobs),
+            loss_mask=(False,) * forced + tuple(self.loss_mask),
+            finish_reason="stop" if self.stopped else "length",
+        )
+        return completion, self.near_boundary
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Decoder:
+    """The course of a completion: free thought, forced close, prediction.
+
+    The thought ends when the policy writes its end (then the policy writes the box, too) or when
+    the think budget is spent (then the close is forced). The prediction ends at a stop token or
+    at its budget, never at a brace.
+    """
+
+    policy: Policy
+    layout: Layout
+    sampling: Sampling
+
+    @property
+    def max_new_tokens(self) -> int:
+        """After the opening."""
+        total = self.sampling.think_budget + self.sampling.prediction_budget
+        return total + len(self.layout.close_ids) + len(self.layout.answer_start_ids)
+
+    def run(self, sequences: Sequences, keys: Tensor) -> list[Decoded]:
+        """keys [B] → one outcome a row, in the rows' order."""
+        device, rows = keys.device, len(keys)
+        layout, budget = self.layout, self.sampling.think_budget
+        close = torch.tensor(layout.close_ids, device=device)
+        end = torch.tensor(layout.thought_end_ids, device=device)
+        stops = torch.tensor(sorted(self.policy.stop_ids), device=device)
+        alive = torch.arange(rows, device=device)  # rows still decoded
+        forced_at = torch.full((rows,), -1, device=device)  # ≥ 0: inside the forced close
+        thinking = torch.full((rows,), budget > 0, device=device)
+        left = torch.full((rows,), self.sampling.prediction_budget, device=device)
+        recent = torch.full((rows, len(end)), -1, device=device)
+        steps: list[_Step] = []
+        token = 0
+        while True:
+            free = forced_at < 0
+            sampled = self._sample(sequences.hidden, keys, token, free)
+            ids = torch.where(free, sampled.ids, close[forced_at.clamp_min(0)])
+            is_stop = torch.isin(ids, stops) & free
+            steps.append(
+                _Step(
+                    rows=alive,
+                    ids=ids,
+                    logprobs=sampled.logprobs,
+                    free=free,
+                    near=sampled.near,
+                    stopped=is_stop,
+                )
+            )
+            recent = torch.cat([recent[:, 1:], ids[:, None]], dim=1)
+            # Free thought → its own end, or the forced close once the budget is spent.
+            ended = thinking & (recent == end).all(1)
+            spent = thinking & ~ended & (token + 1 >= budget)
+            predicting = ~thinking & free
+            thinking = thinking & ~ended & ~spent
+            left = left - predicting.long() + ended * len(layout.answer_start_ids)
+            forced_at = torch.where(free, -1, forced_at + 1)
+            forced_at = torch.where(forced_at >= len(close), -1, forced_at)
+            forced_at = torch.where(spent & ~is_stop, 0, forced_at)
+            keep = (~is_stop & (left > 0)).nonzero()[:, 0]
+            if len(keep) == 0:
+                break
+            if len(keep) < len(alive):
+                sequences.keep(keep)
+                alive, forced_at, thinking = alive[keep], forced_at[keep], thinking[keep]
+                left, recent, keys, ids = left[keep], recent[keep], keys[keep], ids[keep]
+            new = ids[:, None]
+            if bool((forced_at == 0).all()):  # the whole close at once, where all rows are in step
+                new = torch.cat([new, close.expand(len(alive), -1)], dim=1)
+                steps += [_Step.forced(alive, column) for column in new.T[1:]]
+                forced_at = torch.full_like(forced_at, -1)
+            sequences.advance(new)
+            token += new.shape[1]
+        return _collect(steps, rows)
+
+    def _sample(self, hidden: Tensor, keys: Tensor, token: int, free: Tensor) -> "Sampled":
+        rows = free.nonzero()[:, 0]
+        sampled = Sampled(
+            ids=torch.zeros(len(keys), dtype=torch.long, device=keys.device),
+            logprobs=torch.zeros(len(keys), device=keys.device, dtype=torch.float64),
+            near=torch.zeros(len(keys), dtype=torch.bool, device=keys.device),
+        )
+        head = self.policy.head
+        for part in rows.split(head.chunk_rows):
+            logits = head.logits(hidden[part])
+            draws = uniforms(keys[part], token)
+            found = sample(logits, draws, self.sampling.temperature)
+            sampled.ids[part] = found.ids
+            sampled.logprobs[part] = found.logprobs.double()
+            sampled.near[part] = found.near
+        return sampled
+
+
+@dataclass(kw_only=True, eq=False)
+class _Step:
+    """One token of every row that was still decoded."""
+
+    rows: Tensor
+    ids: Tensor
+    logprobs: Tensor
+    free: Tensor
+    near: Tensor
+    stopped: Tensor
+
+    @classmethod
+    def forced(cls, rows: Tensor, ids: Tensor) -> "_Step":
+        no = torch.zeros_like(ids, dtype=torch.bool)
+        zero = torch.zeros_like(ids, dtype=torch.float64)
+        return cls(rows=rows, ids=ids, logprobs=zero, free=no, near=no, stopped=no)
+
+
+def _collect(steps: list[_Step], rows: int) -> list[Decoded]:
+    ids: list[list[int]] = [[] for _ in range(rows)]
+    logprobs: list[list[float]] = [[] for _ in range(rows)]
+    mask: list[list[bool]] = [[] for _ in range(rows)]
+    near = [0] * rows
+    stopped = [False] * rows
+    for step in steps:
+        columns = (step.rows, step.ids, step.logprobs, step.free, step.near, step.stopped)
+        for row, token, logprob, free, close, stop in zip(
+            *(column.tolist() for column in columns), strict=True
+        ):
+            ids[row].append(token)
+            logprobs[row].append(logprob)
+            mask[row].append(free)
+            near[row] += close
+            stopped[row] = stop
+    return [
+        Decoded(
+            token_ids=ids[row],
+            logprobs=logprobs[row],
+            loss_mask=mask[row],
+            stopped=stopped[row],
+            near_boundary=near[row],
+        )
+        for row in range(rows)
+    ]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sampled:
+    ids: Tensor  # [B]
+    logprobs: Tensor  # [B] at the temperature (at 1 when greedy)
+    near: Tensor  # [B] True where the uniform lay near a boundary
+
+
+def sample(logits: Tensor, draws: Tensor, temperature: float) -> Sampled:
+    """Inverse CDF of softmax(logits / temperature) at the uniforms `draws`; greedy at 0.
+
+    logits [B, V], draws [B] float64. The CDF is summed by blocks in float64, so only one block
+    of the vocabulary is ever accumulated in full.
+    """
+    scaled = logits if temperature == 0 else logits / temperature
+    logp = scaled - scaled.logsumexp(-1, keepdim=True)
+    if temperature == 0:
+        ids = logits.argmax(-1)
+        near = torch.zeros_like(ids, dtype=torch.bool)
+        return Sampled(ids=ids, logprobs=logp.gather(-1, ids[:, None])[:, 0], near=near)
+    rows, vocabulary = logp.shape
+    p = logp.exp()
+    if vocabulary % CDF_BLOCK:
+        p = torch.nn.functional.pad(p, (0, CDF_BLOCK - vocabulary % CDF_BLOCK))
+    blocks = p.view(rows, -1, CDF_BLOCK)
+    block_ends = blocks.sum(-1, dtype=torch.float64).cumsum(-1)  # [B, V / 256]
+    target = draws[:, None] * block_ends[:, -1:]
+    block = torch.searchsorted(block_ends, target, right=True).clamp_max(block_ends.shape[1] - 1)
+    before = torch.where(block > 0, block_ends.gather(1, (block - 1).clamp_min(0)), 0.0)
+    inside = blocks[torch.arange(rows, device=p.device), block[:, 0]].double().cumsum(-1) + before
+    offset = torch.searchsorted(inside, target, right=True).clamp_max(CDF_BLOCK - 1)
+    ids = (block * CDF_BLOCK + offset).clamp_max(vocabulary - 1)
+    upper = inside.gather(1, offset)
+    lower = torch.where(offset > 0, inside.gather(1, (offset - 1).clamp_min(0)), before)
+    near = (torch.minimum(target - lower, upper - target) < NEAR_BOUNDARY)[:, 0]
+    return Sampled(ids=ids[:, 0], logprobs=logp.gather(-1, ids)[:, 0], near=near)

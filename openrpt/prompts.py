@@ -1,0 +1,136 @@
+"""From a position to the ids that the model sees: `head ⊕ prefix ⊕ tail`, then the forced tokens.
+
+Instructions stand in the head, so that all positions of a document share it; only a short tail
+follows the prefix. The ids are cut from the document's own, never re-tokenized.
+
+The templates `v0` and `v6` keep the shapes of the paper's prompts of those names (Appendix D,
+Table 10) in our own words.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from openrpt.config import PromptConfig
+from openrpt.errors import UserError
+from openrpt.tokens import token_table
+
+_MARK = "OPENRPT-PREFIX-GOES-HERE"
+
+# name: (before the prefix, after it)
+TEMPLATES: dict[str, tuple[str, str]] = {
+    "minimal": ("", ""),
+    "v0": (
+        "Finish the text below by one token. Reason step by step about what the most probable"
+        " next token is, and give it inside \\boxed{}. It may begin with a space; do not wrap it"
+        " in \\text{}.\n\n### Context\n",
+        "",
+    ),
+    "v6": (
+        "The text between the fences breaks off. List several tokens that could come next, weigh"
+        " them, and choose the most probable one. Give it inside \\boxed{}. It may begin with a"
+        " space; do not wrap it in \\text{}.\n\n```\n",
+        "\n```\n\nNow predict the token that comes next.",
+    ),
+    "chat": ("Think, then give the next token of this text in \\boxed{}.\n\n", ""),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """The ids around a prefix and around a thought, for one tokenizer and one PromptConfig."""
+
+    head_ids: tuple[int, ...]
+    tail_ids: tuple[int, ...]
+    """What follows the prefix, the thought's opening included."""
+    plain_head_ids: tuple[int, ...]
+    """What stands before plain text: the tokenizer's own beginning, if any."""
+    separator_ids: tuple[int, ...]
+    close_ids: tuple[int, ...]
+    """The forced close: the thought's end and the box's opening."""
+    answer_start_ids: tuple[int, ...]
+    answer_end_ids: tuple[int, ...]
+    thought_end_ids: tuple[int, ...]
+    thought_end: bytes
+    literal: dict[int, bytes]
+    """Delimiters that are one special token and render literally in a completion."""
+
+    def seed(self, candidate_ids: Sequence[int]) -> tuple[int, ...]:
+        """The forced beginning of a candidate-seeded thought: `c1 | c2 | c3`."""
+        ids: list[int] = []
+        for candidate in candidate_ids:
+            ids += [*self.separator_ids, candidate] if ids else [candidate]
+        return tuple(ids)
+
+
+def build_layout(tokenizer: Any, config: PromptConfig, bos_ids: tuple[int, ...] = ()) -> Layout:
+    """Raises UserError where the template asks for a chat template that the tokenizer lacks."""
+    before, after = TEMPLATES[config.template]
+    wants_chat = config.chat_template == "on" or (
+        config.chat_template == "auto" and config.template != "minimal"
+    )
+    if config.chat_template == "on" and not tokenizer.chat_template:
+        raise UserError(
+            "prompt.chat_template = 'on', but the tokenizer has no chat template; use 'auto'"
+        )
+    if wants_chat and tokenizer.chat_template:
+        message = [{"role": "user", "content": before + _MARK + after}]
+        text = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+        before, _, after = text.partition(_MARK)
+        head_ids = tuple(_encode(tokenizer, before))
+        if not after.rstrip().endswith(config.thought_start.strip()):
+            after += config.thought_start
+    else:
+        head_ids = bos_ids + tuple(_encode(tokenizer, before))
+        after = f"{after}\n{config.thought_start}" if after else config.thought_start
+    thought_end_ids = tuple(_encode(tokenizer, config.thought_end))
+    special = token_table(tokenizer).special_ids
+    delimiters = [tuple(_encode(tokenizer, config.thought_start)), thought_end_ids]
+    names = [config.thought_start, config.thought_end]
+    literal = {
+        ids[0]: name.encode()
+        for ids, name in zip(delimiters, names, strict=True)
+        if len(ids) == 1 and ids[0] in special
+    }
+    return Layout(
+        head_ids=head_ids,
+        tail_ids=tuple(_encode(tokenizer, after)),
+        plain_head_ids=bos_ids,
+        separator_ids=tuple(_encode(tokenizer, config.candidate_separator)),
+        close_ids=tuple(_encode(tokenizer, config.thought_end + config.answer_start)),
+        answer_start_ids=tuple(_encode(tokenizer, config.answer_start)),
+        answer_end_ids=tuple(_encode(tokenizer, config.answer_end)),
+        thought_end_ids=thought_end_ids,
+        thought_end=config.thought_end.encode(),
+        literal=literal,
+    )
+
+
+def _encode(tokenizer: Any, text: str) -> list[int]:
+    """Template text, as from inside a text (no dummy prefix). Control tokens are parsed here, as
+    they never are in a document."""
+    if any(token in text for token in tokenizer.get_added_vocab()):
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+    plain = token_table(tokenizer).plain_tokenizer
+    return plain.encode(text, add_special_tokens=False).ids if text else []
+
+
+def require_room(layout: Layout, config: PromptConfig, max_length: int) -> None:
+    """Raises UserError where head + window + tail + budgets exceed what the model can hold."""
+    seed = config.candidates + max(config.candidates - 1, 0) * len(layout.separator_ids)
+    parts = {
+        "head": len(layout.head_ids),
+        "prompt.window": config.window,
+        "tail": len(layout.tail_ids),
+        "seed": seed,
+        "prompt.think_budget": config.think_budget,
+        "close": len(layout.close_ids),
+        "prompt.prediction_budget": config.prediction_budget,
+    }
+    total = sum(parts.values())
+    if total > max_length:
+        spelled = " + ".join(f"{name} {size}" for name, size in parts.items())
+        raise UserError(
+            f"a prompt can reach {total} tokens ({spelled}), but the model holds {max_length};"
+            f" lower prompt.window by {total - max_length} or the budgets"
+        )

@@ -1,0 +1,141 @@
+"""A run is a folder: its resolved config, its environment, its metrics, and what the stages add."""
+
+import json
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from openrpt.config import Config, read_toml, to_toml, validate_config
+from openrpt.errors import UserError
+
+MAY_CHANGE = {
+    "model.threads",
+    "model.device",
+    "score.shard_tokens",
+    "warmup.steps",
+    "warmup.time_limit",
+    "train.steps",
+    "train.time_limit",
+    "train.checkpoint_every",
+    "train.checkpoint_minutes",
+    "train.checkpoints_kept",
+}
+"""Keys that a resumed run may change: how long and where it runs, not what it computes."""
+OTHER_RUNS = {"run", "evaluate"}
+"""Sections that do not bind a run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    path: Path
+    config: Config
+
+    @property
+    def scored(self) -> Path:
+        return self.path / "scored"
+
+    @property
+    def start(self) -> Path:
+        """What warmup leaves: the policy that reinforcement starts from."""
+        return self.path / "warmup"
+
+    @property
+    def warmup_checkpoints(self) -> Path:
+        return self.path / "warmup-checkpoints"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.path / "evaluation.json"
+
+
+def open_run(config: Config, *, min_free_bytes: int = 1 << 30) -> Run:
+    """Creates or reopens the run folder.
+
+    Raises UserError if the folder holds something else, belongs to a run of another config (the
+    differing key is named), or if the disk is nearly full.
+    """
+    path = Path(config.run)
+    stored = path / "config.toml"
+    if path.exists() and not path.is_dir():
+        raise UserError(f"run = '{path}': a file of that name stands there; choose another --run")
+    if stored.is_file():
+        _require_same(validate_config(read_toml(stored), source=str(stored)), config, stored)
+    elif path.is_dir() and any(path.iterdir()):
+        raise UserError(
+            f"run = '{path}': the folder is not empty and not a run; choose another --run"
+        )
+    path.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(path).free
+    if free < min_free_bytes:
+        raise UserError(
+            f"run = '{path}': only {free / 2**30:.1f} GiB are free on its disk; free some, or put"
+            " the run elsewhere with --run"
+        )
+    write_text(stored, to_toml(config))
+    write_text(path / "environment.json", json.dumps(environment(), indent=1))
+    return Run(path=path, config=config)
+
+
+def existing_run(path: Path) -> Run:
+    """A run to read. Raises UserError where there is none."""
+    stored = path / "config.toml"
+    if not stored.is_file():
+        raise UserError(f"{path}: not a run folder (config.toml is missing)")
+    return Run(path=path, config=validate_config(read_toml(stored), source=str(stored)))
+
+
+def _require_same(stored: Config, config: Config, path: Path) -> None:
+    old, new = flatten(stored.model_dump(mode="json")), flatten(config.model_dump(mode="json"))
+    for key in new:
+        bound = key not in MAY_CHANGE and key.split(".")[0] not in OTHER_RUNS
+        if bound and old[key] != new[key]:
+            raise UserError(
+                f"{path.parent}: the folder belongs to a run with {key} = {old[key]!r}, not"
+                f" {new[key]!r}; choose another --run, or give the old value"
+            )
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def environment() -> dict[str, Any]:
+    import torch
+    import transformers
+
+    import openrpt
+
+    return {
+        "openrpt": openrpt.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "threads": torch.get_num_threads(),
+        "cpus": os.cpu_count(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def write_text(path: Path, text: str) -> None:
+    """Atomic."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)

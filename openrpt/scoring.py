@@ -1,0 +1,436 @@
+"""The scorer's pass over a corpus: what it says of every token, from plain text alone.
+
+Each token gets its negative log-likelihood, the entropy of its distribution (the difficulty),
+the same over the 16 most probable, and whether standard prediction was right. Documents are
+scored one after another, window by window; whole shards are written (`openrpt.scores`), and a
+restart goes on after the last one. Memory does not grow with the corpus.
+"""
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from openrpt.attention import NAME as TREE_ATTENTION
+from openrpt.config import Config
+from openrpt.documents import CorpusCounts, read_corpus
+from openrpt.errors import UserError
+from openrpt.flat import flat_hidden
+from openrpt.models import Policy, freeze, load_policy
+from openrpt.positions import check_window, windows
+from openrpt.rewards import prefix_match
+from openrpt.scores import (
+    SCORED,
+    ScoredCorpus,
+    ScoredTokens,
+    ScoreSummary,
+    complete_shards,
+    load_scored,
+    read_metadata,
+    read_scored_json,
+    remove_shards,
+    shard_paths,
+    write_json,
+    write_shard,
+)
+from openrpt.tokens import encode_document
+from openrpt.tree import run_prefix
+from openrpt.types import Document
+
+__all__ = ["ScoreSummary", "ScoredCorpus", "load_scored", "score_corpus"]
+
+TOP = 16
+
+Progress = Callable[[int, str], None]
+"""Tokens scored so far (those of earlier starts included), and a few words on it."""
+
+
+@dataclass(kw_only=True, eq=False)
+class Scores:
+    """What a scorer says of its own tokens; NaN and -1 where nothing stands before one."""
+
+    negative_log_likelihood: np.ndarray  # [T] float32, nats
+    entropy: np.ndarray
+    entropy_top16: np.ndarray
+    argmax: np.ndarray  # [T] int64, special tokens masked
+
+    @classmethod
+    def empty(cls, count: int) -> "Scores":
+        return cls(
+            negative_log_likelihood=np.full(count, np.nan, np.float32),
+            entropy=np.full(count, np.nan, np.float32),
+            entropy_top16=np.full(count, np.nan, np.float32),
+            argmax=np.full(count, -1, np.int64),
+        )
+
+
+def score_corpus(
+    config: Config,
+    folder: Path,
+    *,
+    policy: Policy | None = None,
+    scorer: Policy | None = None,
+    progress: Progress = lambda tokens, text: None,
+) -> ScoreSummary:
+    """Scores config.corpus into `folder` and goes on from where an earlier start stopped.
+
+    `policy`, whose tokens the positions are, and `scorer` are loaded where they are not given.
+    Documents stay whole: a split ends with the document that reaches score.max_tokens. Raises
+    UserError for scores of other settings, a corpus that changed meanwhile or has no usable
+    document, a window that does not fit, and files that can't be read or written.
+    """
+    check_window(config.prompt.window, config.prompt.min_context)
+    settings = _settings(config, policy, scorer)
+    shards = complete_shards(folder)
+    before = read_metadata(shard_paths(folder, shards - 1)[1]) if shards else None
+    if before is not None:
+        _check_settings(folder, before["settings"], settings)
+        if policy is None and (finished := _finished(folder, shards)):
+            return finished
+    policy = policy or freeze(load_policy(config.model))
+    if scorer is None:
+        other = config.score.model
+        scorer = freeze(load_policy(config.model, path=other)) if other else policy
+    job = _Job(config=config, policy=policy, scorer=scorer)
+    if before is not None:
+        _check_settings(folder, before, {"tokenizer": job.tokenizer})
+        if finished := _finished(folder, shards):
+            return finished
+    remove_shards(folder, shards)
+    about = {"scorer": settings["score.model"], "tokenizer": job.tokenizer, "settings": settings}
+    write_json(folder / SCORED, {"finished": False} | about)
+    summary, counts = _run(job, folder, shards, about, progress)
+    write_json(
+        folder / SCORED,
+        {"finished": True}
+        | about
+        | {"corpus_hash": summary.corpus_hash, "summary": asdict(summary)}
+        | {"corpus": _public(counts)},
+    )
+    return summary
+
+
+def _finished(folder: Path, shards: int) -> ScoreSummary | None:
+    state = read_scored_json(folder)
+    if state is None or not state["finished"] or state["summary"]["shards"] != shards:
+        return None
+    return ScoreSummary(**state["summary"])
+
+
+def _run(
+    job: "_Job", folder: Path, shards: int, about: dict[str, Any], progress: Progress
+) -> tuple[ScoreSummary, CorpusCounts]:
+    """Scores what is left after `shards` whole ones."""
+    config, summary, counts = job.config, ScoreSummary(), CorpusCounts()
+    stream = cast(
+        Generator[Document, None, None],
+        read_corpus(config.corpus, counts, index_path=folder / "duplicates.sqlite"),
+    )
+    with closing(stream) as documents:
+        if shards:
+            summary = _last_summary(folder, shards)
+            progress(summary.num_tokens, f"goes on after {summary.documents} documents")
+            _skip(documents, summary, counts, folder)
+        pending: list[ScoredTokens] = []
+        pending_tokens = 0
+        open_splits = _open_splits(config, summary)
+        while open_splits and (document := next(documents, None)) is not None:
+            summary.documents_read += 1
+            if document.split not in open_splits:
+                continue
+            scored = job.score(document, summary, progress)
+            if scored is None:
+                continue
+            pending.append(scored)
+            pending_tokens += len(scored.token_ids)
+            open_splits = _open_splits(config, summary)
+            if pending_tokens >= config.score.shard_tokens:
+                _flush(folder, pending, summary, counts, about)
+                pending, pending_tokens = [], 0
+        if pending:
+            _flush(folder, pending, summary, counts, about)
+    summary.corpus_hash = counts.corpus_hash()
+    if not summary.documents:
+        raise UserError(
+            f"{config.corpus.path}: no document can be scored: of {summary.documents_read} read,"
+            f" {summary.skipped_short} are shorter than {job.min_tokens} tokens and"
+            f" {summary.skipped_unencodable} cannot be encoded; the rest is in splits that are"
+            " not scored (corpus.min_tokens, prompt.min_context, score.splits)"
+        )
+    return summary, counts
+
+
+def _flush(
+    folder: Path,
+    pending: list[ScoredTokens],
+    summary: ScoreSummary,
+    counts: CorpusCounts,
+    about: dict[str, Any],
+) -> None:
+    shard = summary.shards
+    summary.shards += 1
+    summary.corpus_hash = counts.corpus_hash()
+    metadata = about | {"corpus_hash": summary.corpus_hash, "summary": asdict(summary)}
+    write_shard(folder, shard, pending, metadata)
+
+
+def _last_summary(folder: Path, shards: int) -> ScoreSummary:
+    positions_path, documents_path = shard_paths(folder, shards - 1)
+    read_metadata(positions_path)  # broken files are found here, not after hours
+    return ScoreSummary(**read_metadata(documents_path)["summary"])
+
+
+def _skip(
+    documents: Iterator[Document], summary: ScoreSummary, counts: CorpusCounts, folder: Path
+) -> None:
+    """Reads again what is scored already; it must be what it was."""
+    for _ in islice(documents, summary.documents_read):
+        pass
+    if counts.corpus_hash() != summary.corpus_hash:
+        raise UserError(
+            f"{folder}: the corpus has changed since scoring began; use another --run or delete"
+            " this folder"
+        )
+
+
+def _open_splits(config: Config, summary: ScoreSummary) -> set[str]:
+    """The splits that may still get documents; once there are none, the corpus is left."""
+    heldout, development = config.corpus.heldout_fraction, config.corpus.development_fraction
+    share = {"train": 1 - heldout - development, "development": development, "heldout": heldout}
+    limit = config.score.max_tokens
+    return {
+        split
+        for split in config.score.splits
+        if share[split] > 0 and (not limit or summary.tokens.get(split, 0) < limit)
+    }
+
+
+def _settings(config: Config, policy: Policy | None, scorer: Policy | None) -> dict[str, Any]:
+    """All that the scores depend on, by configuration key."""
+    path = policy.name if policy else config.model.path
+    values = {
+        "model.path": path,
+        "model.dtype": config.model.dtype,
+        "prompt.window": config.prompt.window,
+        "prompt.min_context": config.prompt.min_context,
+    }
+    values |= {f"score.{k}": v for k, v in config.score.model_dump(mode="json").items()}
+    values |= {f"corpus.{k}": v for k, v in config.corpus.model_dump(mode="json").items()}
+    values["score.model"] = scorer.name if scorer else config.score.model or path
+    return values
+
+
+def _check_settings(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    different = [key for key, value in now.items() if before.get(key) != value]
+    if different:
+        key = different[0]
+        more = f" (and {len(different) - 1} more)" if len(different) > 1 else ""
+        raise UserError(
+            f"{folder} holds scores of other settings: {key} was {before.get(key)!r}, is now"
+            f" {now[key]!r}{more}; use another --run or delete this folder"
+        )
+
+
+def _public(counts: CorpusCounts) -> dict[str, Any]:
+    names = [one.name for one in fields(counts) if not one.name.startswith("_")]
+    return {name: getattr(counts, name) for name in names}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Job:
+    """Who scores whose tokens, and how."""
+
+    config: Config
+    policy: Policy
+    scorer: Policy
+
+    @cached_property
+    def tokenizer(self) -> str:
+        return tokenizer_fingerprint(self.policy)
+
+    @cached_property
+    def same_tokenizer(self) -> bool:
+        return self.policy is self.scorer or self.tokenizer == tokenizer_fingerprint(self.scorer)
+
+    @cached_property
+    def id_of(self) -> dict[bytes, int]:
+        """The policy's token with these bytes."""
+        return {piece: i for i, piece in reversed([*enumerate(self.policy.table.bytes)]) if piece}
+
+    @property
+    def min_tokens(self) -> int:
+        return max(self.config.corpus.min_tokens, self.config.prompt.min_context + 1)
+
+    def score(
+        self, document: Document, summary: ScoreSummary, progress: Progress
+    ) -> ScoredTokens | None:
+        """Scores a document and counts it; None (and counted) where it can't be used."""
+        try:
+            ids, pieces = encode_document(self.policy.tokenizer, document.text)
+            scorer_ids, scorer_pieces = ids, pieces
+            if not self.same_tokenizer:
+                scorer_ids, scorer_pieces = encode_document(self.scorer.tokenizer, document.text)
+        except UserError as error:
+            if self.config.corpus.strict:
+                raise UserError(f"{document.source}: {error}") from None
+            summary.skipped_unencodable += 1
+            return None
+        if len(ids) < self.min_tokens:
+            summary.skipped_short += 1
+            return None
+        done, text = summary.num_tokens, f"{summary.documents + 1} documents"
+
+        def window_done(share: float) -> None:
+            progress(done + round(share * len(ids)), text)
+
+        prompt = self.config.prompt
+        scores = score_ids(
+            self.scorer,
+            scorer_ids,
+            window=prompt.window,
+            min_context=prompt.min_context,
+            window_done=window_done,
+        )
+        argmax_bytes = [self.scorer.table.bytes[i] if i >= 0 else b"" for i in scores.argmax]
+        if not self.same_tokenizer:
+            source = align(pieces, scorer_pieces)
+            argmax_bytes = [argmax_bytes[a] if a < b else b"" for a, b in source]
+            scores = aligned_scores(scores, source)
+            scores.argmax = np.array([self.id_of.get(piece, -1) for piece in argmax_bytes])
+            summary.positions_dropped += sum(a == b for a, b in source)
+        summary.documents += 1
+        summary.tokens[document.split] = summary.tokens.get(document.split, 0) + len(ids)
+        return ScoredTokens(
+            document=document,
+            token_ids=ids,
+            token_bytes=pieces,
+            negative_log_likelihood=scores.negative_log_likelihood,
+            entropy=scores.entropy,
+            entropy_top16=scores.entropy_top16,
+            ntp_token_id=scores.argmax,
+            ntp_correct=grade(argmax_bytes, pieces),
+        )
+
+
+def tokenizer_fingerprint(policy: Policy) -> str:
+    """16 hex digits that change whenever a text could get other ids."""
+    table = policy.table
+    spec = f"{table.drops_dummy_prefix} {table.plain_tokenizer.to_str()}"
+    return sha256(spec.encode()).hexdigest()[:16]
+
+
+@torch.no_grad()
+def score_ids(
+    scorer: Policy,
+    ids: Sequence[int],
+    *,
+    window: int,
+    min_context: int,
+    window_done: Callable[[float], None] = lambda share: None,
+) -> Scores:
+    """Scores a document's tokens [T], each from its window's prefix (behind BOS, if there is one).
+
+    Windows are run one at a time: several at once are no faster on a CPU, and nothing is padded.
+    `window_done` hears the share of the document that is scored. Raises UserError if the window
+    is longer than the scorer can hold.
+    """
+    head_ids = scorer.bos_ids
+    if len(head_ids) + window > scorer.max_length:
+        raise UserError(
+            f"prompt.window = {window} does not fit: the scorer {scorer.name} holds"
+            f" {scorer.max_length} tokens, {len(head_ids)} of them before the text"
+        )
+    scores = Scores.empty(len(ids))
+    spans = windows(len(ids), window=window, min_context=min_context)
+    for number, span in enumerate(spans):
+        # The first window scores what has less than the least context, too.
+        first = span.first if number else 1 - min(len(head_ids), 1)
+        inside = [*head_ids, *ids[span.start : span.end - 1]]
+        states = plain_hidden(scorer, inside)[len(head_ids) + first - span.start - 1 :]
+        _fill(scores, slice(first, span.end), scorer, states, ids)
+        window_done(span.end / len(ids))
+    return scores
+
+
+def plain_hidden(policy: Policy, ids: Sequence[int]) -> Tensor:
+    """[n, d]: one causal pass over ids [n], the way that the policy itself is run."""
+    if policy.causal_lm.config._attn_implementation == TREE_ATTENTION:
+        return run_prefix(policy, ids).hidden[0]
+    return flat_hidden(policy, ids)
+
+
+def _fill(
+    scores: Scores, places: slice, scorer: Policy, states: Tensor, ids: Sequence[int]
+) -> None:
+    """Scores positions `places` from the states [n, d] before them, logits in chunks."""
+    head, masked = scorer.head, scorer.masked_ids()
+    start = places.start
+    for part in states.split(head.chunk_rows):
+        rows = slice(start, start + len(part))
+        true_ids = torch.tensor(ids[rows], device=part.device)
+        logp = head.logits(part).log_softmax(-1)  # [n, V]
+        top = logp.topk(min(TOP, logp.shape[1]), dim=-1).values.log_softmax(-1)
+        nll = -logp.gather(-1, true_ids[:, None])[:, 0]
+        scores.negative_log_likelihood[rows] = nll.cpu().numpy()
+        scores.entropy[rows] = _entropy(logp).cpu().numpy()
+        scores.entropy_top16[rows] = _entropy(top).cpu().numpy()
+        scores.argmax[rows] = logp.masked_fill_(masked, float("-inf")).argmax(-1).cpu().numpy()
+        start = rows.stop
+
+
+def _entropy(logp: Tensor) -> Tensor:
+    """[n, V] → [n], in nats; never below 0 by rounding."""
+    return -(logp.exp() * logp).sum(-1).clamp_max(0)
+
+
+def grade(predictions: Sequence[bytes], pieces: Sequence[bytes]) -> np.ndarray:
+    """[T] bool: does each prediction earn the reward, against the document's tokens from there?"""
+    # No token but a document's first is empty, so a prediction of n bytes reads n tokens at most.
+    return np.array(
+        [
+            bool(prefix_match(prediction, pieces[t : t + len(prediction) + 1]))
+            for t, prediction in enumerate(predictions)
+        ],
+        dtype=bool,
+    )
+
+
+def align(pieces: Sequence[bytes], scorer_pieces: Sequence[bytes]) -> list[tuple[int, int]]:
+    """For each token the scorer's tokens [a, b) that cover the same bytes; a = b where none do.
+
+    Both lists join to the same bytes. A token is covered only where its start and its end are
+    boundaries of the scorer's tokens as well.
+
+    >>> align([b"the", b" e", b"nd"], [b"t", b"he", b" end"])
+    [(0, 2), (0, 0), (0, 0)]
+    """
+    bounds = np.cumsum([0, *map(len, scorer_pieces)])
+    ends = np.cumsum([*map(len, pieces)])
+    starts = ends - [len(piece) for piece in pieces]
+    # An empty token of the scorer (a dummy prefix) belongs to what follows it.
+    first = np.searchsorted(bounds, starts)
+    last = np.searchsorted(bounds, ends)
+    shared = (bounds[first] == starts) & (bounds[last] == ends)
+    pairs = zip(first.tolist(), last.tolist(), shared.tolist(), strict=True)
+    return [(a, b) if both else (0, 0) for a, b, both in pairs]
+
+
+def aligned_scores(scores: Scores, source: Sequence[tuple[int, int]]) -> Scores:
+    """The scorer's scores on the policy's tokens: likelihoods of the tokens inside one are summed,
+    the first one's entropy counts. `argmax` is left at -1: it is an id of the scorer's."""
+    found = Scores.empty(len(source))
+    for t, (a, b) in enumerate(source):
+        if a < b:
+            nll = scores.negative_log_likelihood[a:b].sum(dtype=np.float64)
+            found.negative_log_likelihood[t] = nll
+            found.entropy[t] = scores.entropy[a]
+            found.entropy_top16[t] = scores.entropy_top16[a]
+    return found

@@ -1,0 +1,383 @@
+"""Reinforcement on the document tree: generate, reward, compare within groups, update.
+
+What differs from the paper (arXiv 2506.08007, Section 3 and Appendix B), all of it by default
+and all of it an option:
+1. the thought is seeded with the model's own candidates (`prompt.candidates`; 0 = the paper);
+2. a plain next-token loss on the shared prefix rides along (`train.ntp_weight`; 0 = the paper);
+3. advantages, clipping and aggregation are GRPO's, strictly on-policy as in the paper, but the
+   positions of a step come from few documents with many positions each: that is what the tree
+   makes cheap.
+"""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from openrpt.checkpoints import (
+    TrainerState,
+    latest_checkpoint,
+    prune,
+    read_checkpoint,
+    restore,
+    save_checkpoint,
+    step_folder,
+)
+from openrpt.compute import step_cost
+from openrpt.config import Config
+from openrpt.data import Work, document_bytes, take_work
+from openrpt.decoding import Sampling
+from openrpt.engine import Engine, make_engine
+from openrpt.evaluation.next_token import evaluate_policy
+from openrpt.generation import Request
+from openrpt.loop import run_steps
+from openrpt.metrics import PhaseTimer, peak_memory_gib, truncate_metrics
+from openrpt.models import Policy, freeze, load_policy
+from openrpt.positions import DIFFICULTIES
+from openrpt.progress import SILENT, Progress
+from openrpt.prompts import Layout, build_layout, require_room
+from openrpt.rollouts import grade_groups, rollout_path, rollout_rows, write_rollouts
+from openrpt.run import Run
+from openrpt.scores import ScoredCorpus, load_scored
+from openrpt.seeding import key_of
+from openrpt.update import GradedWork, step_advantages, update_policy
+
+STAGE = "train"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainSummary:
+    steps: int
+    seconds: float
+    checkpoint: Path
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trainer:
+    """All that the loop holds on to; `collect` and `train` below are the method."""
+
+    run: Run
+    config: Config
+    policy: Policy
+    engine: Engine
+    layout: Layout
+    corpus: ScoredCorpus
+    optimizer: torch.optim.Optimizer
+    reference: Policy | None
+    state: TrainerState
+
+
+def train(run: Run, *, progress: Progress = SILENT) -> TrainSummary:
+    """Trains from the warmed-up policy (or the start model where there was no warmup).
+
+    Resumes from the last checkpoint of the run folder. Raises UserError for bad configuration
+    and damaged checkpoints.
+    """
+    trainer = set_up(run)
+    settings = trainer.config.train
+
+    def step() -> dict[str, Any]:
+        metrics = train_step(trainer)
+        if settings.eval_every and trainer.state.step % settings.eval_every == 0:
+            metrics |= development_evaluation(trainer)
+        return metrics
+
+    run_steps(
+        trainer.state,
+        steps=settings.steps,
+        time_limit=settings.time_limit,
+        checkpoint_every=settings.checkpoint_every,
+        checkpoint_minutes=settings.checkpoint_minutes,
+        metrics_path=run.metrics,
+        step=step,
+        save=lambda: save(trainer),
+        describe=describe,
+        progress=progress,
+    )
+    state = trainer.state
+    folder = step_folder(run.checkpoints, state.step)
+    return TrainSummary(steps=state.step, seconds=state.seconds, checkpoint=folder)
+
+
+def train_step(trainer: Trainer) -> dict[str, Any]:
+    """One batch of rollouts and its update(s); returns the step's metrics."""
+    timer = PhaseTimer()
+    with timer("generate"):
+        batch, generated = collect(trainer)
+    set_learning_rate(trainer.optimizer, trainer.config, trainer.state.step)
+    with timer("update"):
+        updated = update_policy(
+            trainer.policy,
+            trainer.engine,
+            trainer.optimizer,
+            batch,
+            trainer.config,
+            trainer.layout,
+            reference=trainer.reference,
+        )
+    with timer("store"):
+        store(trainer, batch)
+    cost = step_cost(trainer.policy, generated, batch, trainer.config, trainer.layout)
+    seconds = sum(timer.seconds.values())
+    return (
+        batch_metrics(batch, generated)
+        | updated
+        | {"optim/learning_rate": trainer.optimizer.param_groups[0]["lr"]}
+        | timer.metrics()
+        | {"time/step": seconds}
+        | cost
+        | {"memory/peak_gib": peak_memory_gib()}
+    )
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, config: Config, step: int) -> None:
+    """Linear warm-up, then constant: a pure function of the step."""
+    share = min(1.0, step / (config.train.schedule_steps or 1))
+    for group in optimizer.param_groups:
+        group["lr"] = config.train.learning_rate * share
+
+
+def collect(trainer: Trainer) -> tuple[list[GradedWork], list[GradedWork]]:
+    """(what is trained on, all that was generated). With dynamic sampling, flat groups are
+    replaced by those of further documents, in their keyed order, within a stated budget."""
+    config, state = trainer.config, trainer.state
+    dynamic = 0 <= config.train.dynamic_sampling_from <= state.step
+    rounds = config.train.dynamic_sampling_rounds if dynamic else 1
+    wanted = config.train.documents_per_step * config.train.positions_per_document
+    supply = take_work(
+        trainer.corpus,
+        config,
+        cursor=state.cursor,
+        count=config.train.positions_per_document,
+        purpose="positions",
+        pass_rates=state.pass_rates,
+    )
+    generated: list[GradedWork] = []
+    live = 0
+    for _ in range(rounds * config.train.documents_per_step):
+        cursor, work = next(supply)
+        state.cursor = cursor
+        generated.append(rollouts_for(trainer, work))
+        live += sum(not group.is_flat for group in generated[-1].groups)
+        if dynamic and live >= wanted:
+            break
+    remember_pass_rates(state, generated)
+    if dynamic:
+        generated_kept = live_only(generated, wanted) or generated
+    else:
+        generated_kept = generated
+    advantages = step_advantages([g for w in generated_kept for g in w.groups], config.train)
+    counts = [len(graded.groups) for graded in generated_kept]
+    batch = [
+        replace(graded, advantages=part)
+        for graded, part in zip(generated_kept, advantages.split(counts), strict=True)
+    ]
+    return batch, generated
+
+
+def live_only(generated: Sequence[GradedWork], wanted: int) -> list[GradedWork]:
+    """The first `wanted` groups that are not flat, document by document."""
+    kept = []
+    for graded in generated:
+        keep = [i for i, group in enumerate(graded.groups) if not group.is_flat][:wanted]
+        wanted -= len(keep)
+        if keep:
+            positions = tuple(graded.work.positions[i] for i in keep)
+            kept.append(
+                replace(
+                    graded,
+                    work=replace(graded.work, positions=positions),
+                    groups=tuple(graded.groups[i] for i in keep),
+                )
+            )
+    return kept
+
+
+def rollouts_for(trainer: Trainer, work: Work) -> GradedWork:
+    """Generates and grades the groups of one document's positions."""
+    config, layout, step = trainer.config, trainer.layout, trainer.state.step
+    document_id = work.document.document_id
+    request = Request(
+        prefix_ids=work.prefix_ids(layout, whole=False),
+        prefix_lengths=work.prefix_lengths(layout),
+        keys=tuple(
+            tuple(
+                key_of(config.seed, step, document_id, position.index, rollout)
+                for rollout in range(config.train.group_size)
+            )
+            for position in work.positions
+        ),
+    )
+    sampling = Sampling(
+        temperature=config.train.temperature,
+        think_budget=config.prompt.think_budget,
+        prediction_budget=config.prompt.prediction_budget,
+        candidates=config.prompt.candidates,
+        generation_rollouts=config.train.generation_rollouts,
+    )
+    generated = trainer.engine.generator.generate(request, layout, sampling)
+    groups = grade_groups(
+        generated,
+        work.positions,
+        work.document.token_ids.tolist(),
+        document_bytes(trainer.policy, work.document),
+        layout,
+        trainer.policy.table,
+    )
+    return GradedWork(
+        work=work,
+        groups=tuple(groups),
+        advantages=torch.zeros(len(groups), config.train.group_size),
+        near_boundary=sum(outcome.near_boundary for outcome in generated),
+    )
+
+
+def remember_pass_rates(state: TrainerState, generated: Sequence[GradedWork]) -> None:
+    for graded in generated:
+        rates = state.pass_rates.setdefault(graded.work.document.document_id, {})
+        for group in graded.groups:
+            rates[str(group.prompt.position.index)] = sum(group.rewards) / len(group.rewards)
+
+
+def batch_metrics(batch: Sequence[GradedWork], generated: Sequence[GradedWork]) -> dict[str, float]:
+    """What the rollouts of a step were like; means over all that was generated."""
+    groups = [group for graded in generated for group in graded.groups]
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    count = len(rollouts)
+    metrics = {
+        "reward/mean": sum(r.reward for r in rollouts) / count,
+        "group/flat_fraction": sum(group.is_flat for group in groups) / len(groups),
+        "group/generated": float(len(groups)),
+        "group/kept": float(sum(len(graded.groups) for graded in batch)),
+        "completion/closed_fraction": sum(r.prediction is not None for r in rollouts) / count,
+        "completion/stopped_fraction": sum(r.completion.finish_reason == "stop" for r in rollouts)
+        / count,
+        "completion/tokens_mean": sum(len(r.completion.token_ids) for r in rollouts) / count,
+        "completion/thought_bytes_mean": sum(len(r.thought) for r in rollouts) / count,
+        "sampler/near_boundary_tokens": float(sum(graded.near_boundary for graded in generated)),
+    }
+    for name, threshold in DIFFICULTIES.items():
+        inside = [g for g in groups if g.prompt.position.entropy > threshold]
+        if inside:
+            rewards = [reward for group in inside for reward in group.rewards]
+            metrics[f"pass_rate/{name}"] = sum(rewards) / len(rewards)
+    return metrics
+
+
+def store(trainer: Trainer, batch: Sequence[GradedWork]) -> None:
+    rows: list[dict[str, Any]] = []
+    for graded in batch:
+        tokens = document_bytes(trainer.policy, graded.work.document)
+        continuations = [tokens[position.index :] for position in graded.work.positions]
+        rows += rollout_rows(
+            trainer.state.step,
+            graded.groups,
+            graded.advantages.tolist(),
+            continuations,
+            trainer.policy.table,
+        )
+    write_rollouts(trainer.run.path, trainer.state.step, rows)
+
+
+def development_evaluation(trainer: Trainer) -> dict[str, float]:
+    """Accuracy on the development split; the best policy so far is kept in checkpoints/best."""
+    config, state = trainer.config, trainer.state
+    result = evaluate_policy(
+        trainer.policy,
+        trainer.engine,
+        trainer.corpus,
+        config,
+        split="development",
+        positions=config.train.eval_positions,
+    )
+    accuracy = result.accuracy("reasoning")
+    if accuracy > state.best_accuracy:
+        state.best_step, state.best_accuracy = state.step, accuracy
+        save_checkpoint(trainer.run.checkpoints / "best", trainer.policy, state, config)
+    return {
+        "development/reasoning_accuracy": accuracy,
+        "development/ntp_accuracy": result.accuracy("ntp"),
+        "development/positions": float(result.num_positions),
+    }
+
+
+def save(trainer: Trainer) -> None:
+    folder = step_folder(trainer.run.checkpoints, trainer.state.step)
+    save_checkpoint(
+        folder, trainer.policy, trainer.state, trainer.config, optimizer=trainer.optimizer
+    )
+    prune(trainer.run.checkpoints, trainer.config.train.checkpoints_kept)
+
+
+def set_up(run: Run) -> Trainer:
+    """Loads the policy (of the last checkpoint, of the warmup, or the start model), the
+    optimizer and the frozen models that the config asks for."""
+    config = run.config
+    last = latest_checkpoint(run.checkpoints)
+    begin = str(run.start) if run.start.is_dir() else config.model.path
+    if last is not None:
+        read_checkpoint(last)
+    # LoRA adapters sit on the weights that training began from; the merged ones are for others.
+    weights = begin if last is None or config.model.lora_rank else str(last)
+    policy = load_policy(config.model, path=weights, lora=True)
+    start = None
+    if config.prompt.candidates and config.prompt.candidate_source == "start":
+        start = freeze(load_policy(config.model))
+    reference = None
+    if config.train.kl_weight:
+        reference = freeze(load_policy(config.model, path=begin))
+    layout = build_layout(policy.tokenizer, config.prompt, policy.bos_ids)
+    require_room(layout, config.prompt, policy.max_length)
+    optimizer = make_optimizer(policy, config)
+    state = TrainerState(stage=STAGE)
+    if last is not None:
+        state = restore(last, policy, optimizer)
+    forget_after(run, state.step)
+    return Trainer(
+        run=run,
+        config=config,
+        policy=policy,
+        engine=make_engine(config.model.generator, policy, start),
+        layout=layout,
+        corpus=load_scored(run.scored),
+        optimizer=optimizer,
+        reference=reference,
+        state=state,
+    )
+
+
+def make_optimizer(policy: Policy, config: Config) -> torch.optim.AdamW:
+    """AdamW; matrices decay, vectors (norms, biases) do not."""
+    parameters = policy.parameters()
+    groups = [
+        {
+            "params": [p for p in parameters if p.ndim > 1],
+            "weight_decay": config.train.weight_decay,
+        },
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    betas = (config.train.adam_beta1, config.train.adam_beta2)
+    return torch.optim.AdamW(groups, lr=config.train.learning_rate, betas=betas, fused=True)
+
+
+def forget_after(run: Run, step: int) -> None:
+    """Steps after the checkpoint are about to be run again: their traces go."""
+    truncate_metrics(run.metrics, STAGE, step)
+    for path in (run.path / "rollouts").glob("step-*.parquet"):
+        if path.name > rollout_path(run.path, step).name:
+            path.unlink()
+    for path in run.checkpoints.glob("*.partial"):
+        shutil.rmtree(path)
+
+
+def describe(metrics: dict[str, Any]) -> str:
+    parts = [
+        f"reward {metrics['reward/mean']:.3f}",
+        f"flat {metrics['group/flat_fraction']:.0%}",
+    ]
+    if "development/reasoning_accuracy" in metrics:
+        parts.append(f"dev {metrics['development/reasoning_accuracy']:.1%}")
+    return " · ".join(parts)

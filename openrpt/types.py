@@ -1,0 +1,117 @@
+"""The nouns of OpenRPT, in the order in which data flows. Frozen, keyword-only, no torch."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Split = Literal["train", "development", "heldout"]
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Document:
+    """A text of the corpus.
+
+    >>> Document(document_id="9f86d081884c7d65", text="Let x = 2.", key="p1", split="train",
+    ...          source="champ.jsonl:1")  # doctest: +ELLIPSIS
+    Document(...)
+    """
+
+    document_id: str
+    """First 16 hex digits of the SHA-256 of the text."""
+    text: str
+    key: str
+    """What the split is a hash of: a field such as the problem, before templating."""
+    split: Split
+    source: str
+    """Where it came from, as `file:line`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Position:
+    """An index into a document's tokens where a prediction starts.
+
+    The prefix is tokens `[window_start, index)`, the continuation tokens `[index, …)`.
+
+    >>> Position(document_id="9f86d081884c7d65", index=17, window_start=0, entropy=1.2)
+    Position(document_id='9f86d081884c7d65', index=17, window_start=0, entropy=1.2)
+    """
+
+    document_id: str
+    index: int
+    window_start: int = 0
+    entropy: float = float("nan")
+    """Full entropy of the scorer's next-token distribution, in nats: the difficulty."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prompt:
+    """Template and prefix, as token ids: `head ⊕ prefix ⊕ tail`.
+
+    >>> Prompt(position=Position(document_id="d", index=2), head_ids=(1,), prefix_ids=(5, 6),
+    ...        tail_ids=(9,)).token_ids
+    (1, 5, 6, 9)
+    """
+
+    position: Position
+    head_ids: tuple[int, ...]
+    prefix_ids: tuple[int, ...]
+    tail_ids: tuple[int, ...]
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        return self.head_ids + self.prefix_ids + self.tail_ids
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Completion:
+    """What the policy generated, forced tokens included.
+
+    >>> Completion(token_ids=(8, 3, 4), sampler_logprobs=(0.0, -0.5, -0.1),
+    ...            loss_mask=(False, True, True), finish_reason="stop").num_trained_tokens
+    2
+    """
+
+    token_ids: tuple[int, ...]
+    sampler_logprobs: tuple[float, ...]
+    """Log-probability of each token at the sampling temperature; 0 where forced."""
+    loss_mask: tuple[bool, ...]
+    """True = trained. Forced tokens (the seed, the forced close) are False."""
+    finish_reason: FinishReason
+
+    @property
+    def num_trained_tokens(self) -> int:
+        return sum(self.loss_mask)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rollout:
+    """A completion of a prompt and what became of it.
+
+    `thought` and `prediction` are bytes; `prediction` is None where there was no box.
+    """
+
+    completion: Completion
+    thought: bytes
+    prediction: bytes | None
+    reward: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Group:
+    """The `group_size` rollouts of one prompt, with what standard prediction said there."""
+
+    prompt: Prompt
+    rollouts: tuple[Rollout, ...]
+    ntp_token_id: int
+    """The argmax of one forward pass over the same prefix, special tokens masked."""
+    candidate_ids: tuple[int, ...] = field(default=())
+    """The candidates that seeded the thought; empty where it was not seeded."""
+
+    @property
+    def rewards(self) -> tuple[float, ...]:
+        return tuple(rollout.reward for rollout in self.rollouts)
+
+    @property
+    def is_flat(self) -> bool:
+        """All rewards equal: no gradient from the reward."""
+        return len(set(self.rewards)) <= 1

@@ -1,0 +1,285 @@
+"""One optimizer update from a batch of graded groups: advantages, the tree's gradients, a step.
+
+Every division is by the whole step's totals, so nothing depends on micro-batches. A flat group
+is not run unless a term other than the reward reads it; the totals count it all the same.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from openrpt.advantages import group_advantages
+from openrpt.config import Config, TrainConfig
+from openrpt.data import Work
+from openrpt.engine import Engine
+from openrpt.logprobs import selected_logprobs
+from openrpt.losses import LossConfig, LossInputs, StepTotals, loss_config_for, policy_loss
+from openrpt.models import Policy
+from openrpt.prompts import Layout
+from openrpt.tree import Branch, Row
+from openrpt.types import Completion, Group
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GradedWork:
+    """A document's window with its graded groups, one a position."""
+
+    work: Work
+    groups: tuple[Group, ...]
+    advantages: Tensor  # [P, G]
+    near_boundary: int = 0
+
+
+def step_advantages(groups: Sequence[Group], config: TrainConfig) -> Tensor:
+    """[groups, group_size], over the whole step."""
+    rewards = torch.tensor([group.rewards for group in groups], dtype=torch.float64)
+    return group_advantages(rewards, config.algorithm)
+
+
+def step_totals(batch: Sequence[GradedWork], config: Config, layout: Layout) -> StepTotals:
+    completions = [
+        r.completion for graded in batch for group in graded.groups for r in group.rollouts
+    ]
+    return StepTotals(
+        tokens=sum(completion.num_trained_tokens for completion in completions),
+        rollouts=len(completions),
+        length=config.prompt.think_budget
+        + config.prompt.prediction_budget
+        + len(layout.answer_start_ids) * (config.prompt.think_budget > 0),
+    )
+
+
+def opening_length(group: Group) -> int:
+    """Forced tokens that all completions of a group begin with: they join the tail in the tree."""
+    shortest = min(len(r.completion.token_ids) for r in group.rollouts)
+    for token in range(shortest):
+        if any(r.completion.loss_mask[token] for r in group.rollouts):
+            return token
+    return shortest
+
+
+def branches_of(graded: GradedWork, layout: Layout, *, run_flat: bool) -> list[Branch]:
+    """One branch a position; a flat group's completions are left out unless they are read."""
+    branches = []
+    lengths = graded.work.prefix_lengths(layout)
+    for group, advantages, length in zip(graded.groups, graded.advantages, lengths, strict=True):
+        opening = opening_length(group)
+        completions = [r.completion.token_ids for r in group.rollouts]
+        runs = run_flat or bool((advantages != 0).any())
+        branches.append(
+            Branch(
+                prefix_length=length,
+                tail_ids=layout.tail_ids + completions[0][:opening],
+                completions=tuple(ids[opening:] for ids in completions) if runs else (),
+            )
+        )
+    return branches
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BatchLoss:
+    """The policy loss of one document's micro-batches; collects metrics as it is called."""
+
+    policy: Policy
+    graded: GradedWork
+    branches: Sequence[Branch]
+    totals: StepTotals
+    config: LossConfig
+    temperature: float
+    reference: "list[list[Tensor]] | None"
+    metrics: dict[str, float]
+
+    def __call__(self, rows: list[Row], hidden: Tensor) -> Tensor:
+        """rows and hidden [R, T, d] of a micro-batch → its share of the step's loss."""
+        device, width = hidden.device, hidden.shape[1]
+        ids = torch.zeros(len(rows), width, dtype=torch.long, device=device)
+        sampler = torch.zeros(len(rows), width, dtype=torch.float64, device=device)
+        mask = torch.zeros(len(rows), width, dtype=torch.bool, device=device)
+        for i, row in enumerate(rows):
+            completion, opening = self._completion(row)
+            own = len(completion.token_ids) - opening
+            ids[i, :own] = torch.tensor(completion.token_ids[opening:])
+            sampler[i, :own] = torch.tensor(completion.sampler_logprobs[opening:]).double()
+            mask[i, :own] = torch.tensor(completion.loss_mask[opening:])
+        logprobs, entropies = selected_logprobs(
+            hidden[mask], self.policy.head, ids[mask], temperature=self.temperature
+        )
+        sampler = sampler.to(logprobs.dtype)
+        advantages = torch.stack([self.graded.advantages[b, c] for b, c in rows])
+        inputs = LossInputs(
+            trainer_logprobs=torch.zeros_like(sampler).masked_scatter(mask, logprobs),
+            old_logprobs=sampler,
+            sampler_logprobs=sampler,
+            reference_logprobs=self._reference(rows, mask, sampler),
+            entropies=torch.zeros_like(sampler).masked_scatter(mask, entropies),
+            advantages=advantages.to(sampler),
+            loss_mask=mask,
+        )
+        outputs = policy_loss(inputs, self.config, self.totals)
+        with torch.no_grad():
+            difference = (inputs.trainer_logprobs - sampler)[mask].abs()
+            self._add("run_tokens", float(mask.sum()))
+            self._add("policy/entropy", float(entropies.sum()))
+            self._add("policy/sampler_difference", float(difference.sum()))
+            self._add("loss/policy", float(outputs.loss))
+            for name, value in outputs.metrics.items():
+                self._add(name, value)
+        return outputs.loss
+
+    def _completion(self, row: Row) -> tuple[Completion, int]:
+        group = self.graded.groups[row[0]]
+        return group.rollouts[row[1]].completion, opening_length(group)
+
+    def _reference(self, rows: list[Row], mask: Tensor, like: Tensor) -> Tensor | None:
+        if self.reference is None:
+            return None
+        padded = torch.zeros_like(like)
+        for i, (b, c) in enumerate(rows):
+            values = self.reference[b][c]
+            padded[i, : len(values)] = values.to(like)
+        return padded
+
+    def _add(self, name: str, value: float) -> None:
+        self.metrics[name] = self.metrics.get(name, 0.0) + value
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PrefixLoss:
+    """The plain next-token loss over a window's real tokens, in the same pass."""
+
+    policy: Policy
+    prefix_ids: tuple[int, ...]
+    head_length: int
+    scale: float
+    metrics: dict[str, float]
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """Hidden states of the prefix [L, d] → weight · Σ −log p / the step's tokens."""
+        first = max(self.head_length, 1)
+        targets = torch.tensor(self.prefix_ids[first:], device=hidden.device)
+        logprobs, _ = selected_logprobs(hidden[first - 1 : -1], self.policy.head, targets)
+        loss = -logprobs.sum() * self.scale
+        self.metrics["loss/ntp"] = self.metrics.get("loss/ntp", 0.0) + float(loss)
+        return loss
+
+
+def num_ntp_tokens(work: Work, layout: Layout) -> int:
+    return work.window.end - work.window.start - (not layout.head_ids)
+
+
+def reference_logprobs(
+    reference: Policy,
+    engine: Engine,
+    graded: GradedWork,
+    branches: Sequence[Branch],
+    config: Config,
+    layout: Layout,
+) -> list[list[Tensor]]:
+    """Each completion's log-probabilities under the reference, after the opening: [T]."""
+    prefix_ids = graded.work.prefix_ids(layout, whole=False)
+    found = engine.branch_hidden(reference, prefix_ids, branches)
+    with torch.no_grad():
+        return [
+            [
+                selected_logprobs(
+                    states,
+                    reference.head,
+                    torch.tensor(ids, device=states.device),
+                    temperature=config.train.temperature,
+                )[0]
+                for states, ids in zip(found_branch, branch.completions, strict=True)
+            ]
+            for found_branch, branch in zip(found, branches, strict=True)
+        ]
+
+
+def update_policy(
+    policy: Policy,
+    engine: Engine,
+    optimizer: torch.optim.Optimizer,
+    batch: Sequence[GradedWork],
+    config: Config,
+    layout: Layout,
+    *,
+    reference: Policy | None = None,
+) -> dict[str, float]:
+    """Runs `updates_per_batch` optimizer steps; returns the last one's metrics.
+
+    Raises FloatingPointError if the gradient is not finite: nothing is changed then.
+    """
+    train = config.train
+    totals = step_totals(batch, config, layout)
+    loss_config = loss_config_for(
+        train.algorithm,
+        clip_low=train.clip_low,
+        clip_high=train.clip_high,
+        kl_weight=train.kl_weight,
+        entropy_weight=train.entropy_weight,
+    )
+    reads_flat = train.kl_weight > 0 or train.entropy_weight > 0
+    all_branches = [branches_of(graded, layout, run_flat=reads_flat) for graded in batch]
+    references: list[list[list[Tensor]] | None] = [None] * len(batch)
+    if reference is not None and train.kl_weight:
+        references = [
+            reference_logprobs(reference, engine, graded, branches, config, layout)
+            for graded, branches in zip(batch, all_branches, strict=True)
+        ]
+    ntp_tokens = sum(num_ntp_tokens(graded.work, layout) for graded in batch)
+    metrics: dict[str, float] = {}
+    for _ in range(train.updates_per_batch):
+        metrics = {}
+        optimizer.zero_grad(set_to_none=True)
+        for graded, branches, known in zip(batch, all_branches, references, strict=True):
+            prefix_ids = graded.work.prefix_ids(layout, whole=train.ntp_weight > 0)
+            run = [b for b in branches if b.completions]
+            if not run and not train.ntp_weight:
+                continue
+            completion_loss = BatchLoss(
+                policy=policy,
+                graded=graded,
+                branches=branches,
+                totals=totals,
+                config=loss_config,
+                temperature=train.temperature,
+                reference=known,
+                metrics=metrics,
+            )
+            prefix_loss = PrefixLoss(
+                policy=policy,
+                prefix_ids=prefix_ids,
+                head_length=len(layout.head_ids),
+                scale=train.ntp_weight / max(ntp_tokens, 1),
+                metrics=metrics,
+            )
+            engine.accumulate_gradients(
+                policy,
+                prefix_ids,
+                branches if run else [],
+                prefix_loss=prefix_loss if train.ntp_weight else None,
+                completion_loss=completion_loss,
+                microbatch_rollouts=train.microbatch_rollouts,
+            )
+        metrics["optim/grad_norm"] = apply_update(policy, optimizer, train.max_grad_norm)
+    return _normalised(metrics)
+
+
+def apply_update(policy: Policy, optimizer: torch.optim.Optimizer, max_norm: float) -> float:
+    """Clips and steps; the gradient's norm before clipping."""
+    norm = float(torch.nn.utils.clip_grad_norm_(policy.parameters(), max_norm))
+    if not norm < float("inf"):
+        optimizer.zero_grad(set_to_none=True)
+        raise FloatingPointError(f"the gradient's norm is {norm}")
+    optimizer.step()
+    return norm
+
+
+def _normalised(metrics: dict[str, float]) -> dict[str, float]:
+    """Sums over tokens become means over the tokens that were run."""
+    tokens = metrics.pop("run_tokens", 0.0)
+    means = {"policy/entropy", "policy/sampler_difference", "policy/ratio", "policy/mismatch"}
+    means.add("policy/clip_fraction")
+    found = {k: v / max(tokens, 1.0) if k in means else v for k, v in metrics.items()}
+    found["tokens/trained_run"] = tokens
+    return found
