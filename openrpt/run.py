@@ -19,6 +19,8 @@ MAY_CHANGE = {
     "warmup.time_limit",
     "train.steps",
     "train.time_limit",
+    "train.eval_every",
+    "train.eval_positions",
     "train.checkpoint_every",
     "train.checkpoint_minutes",
     "train.checkpoints_kept",

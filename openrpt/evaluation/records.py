@@ -1,0 +1,92 @@
+"""`evaluation.json` of a run: every model evaluated there, and paired differences between them.
+
+The outcome of each position lies beside it (`evaluation/LABEL.parquet`), so that any two models
+of a run are compared on the same positions.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from openrpt.errors import UserError
+from openrpt.evaluation.next_token import EvaluationResult
+from openrpt.evaluation.statistics import Difference, paired_difference
+from openrpt.positions import BANDS, DIFFICULTIES
+from openrpt.run import Run, write_text
+
+FORMAT = 1
+
+Column = tuple[str, str]
+"""(label, column of the result): ("trained", "reasoning")."""
+
+
+def read_evaluation(path: Path) -> dict[str, Any]:
+    """Raises UserError for a damaged file; an absent one is empty."""
+    if not path.is_file():
+        return {"format": FORMAT, "evaluations": {}, "differences": []}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}:{error.lineno}: damaged; delete it and evaluate again") from None
+
+
+def result_path(run: Run, label: str) -> Path:
+    return run.path / "evaluation" / f"{label}.parquet"
+
+
+def record(
+    run: Run, label: str, result: EvaluationResult, *, model: str, note: str = "", split: str
+) -> None:
+    """Adds (or replaces) a model's results under a label. Atomic."""
+    result.save(result_path(run, label))
+    document = read_evaluation(run.evaluation)
+    document["evaluations"][label] = {
+        "model": model,
+        "note": note,
+        "split": split,
+        "positions": result.num_positions,
+        "summary": result.summary(),
+    }
+    write_text(run.evaluation, json.dumps(document, indent=1))
+
+
+def record_differences(run: Run, pairs: Sequence[tuple[Column, Column]]) -> list[dict[str, Any]]:
+    """Paired differences a − b by difficulty, with intervals; writes and returns them."""
+    document = read_evaluation(run.evaluation)
+    document["differences"] = [
+        {
+            "a": {"label": a[0], "mode": a[1]},
+            "b": {"label": b[0], "mode": b[1]},
+            "difference": {k: d.as_dict() for k, d in differences(run, a, b).items()},
+        }
+        for a, b in pairs
+    ]
+    write_text(run.evaluation, json.dumps(document, indent=1))
+    return document["differences"]
+
+
+def differences(run: Run, a: Column, b: Column) -> dict[str, Difference]:
+    """By difficulty (nested) and band (disjoint), on the positions that both evaluated."""
+    left = EvaluationResult.load(result_path(run, a[0])).columns
+    right = EvaluationResult.load(result_path(run, b[0])).columns
+    same = len(left["position"]) == len(right["position"]) and all(
+        (left[name] == right[name]).all() for name in ("document_id", "position")
+    )
+    if not same:
+        raise UserError(
+            f"{run.path}: '{a[0]}' and '{b[0]}' were evaluated at different positions; evaluate"
+            " both again with the same settings"
+        )
+    slices = {"all": (-np.inf, np.inf)}
+    slices |= {name: (low, np.inf) for name, low in DIFFICULTIES.items()}
+    slices |= BANDS
+    entropy, found = left["entropy"], {}
+    for name, (low, high) in slices.items():
+        inside = (entropy > low) & (entropy <= high)
+        found[name] = paired_difference(
+            left[a[1]][inside], right[b[1]][inside], left["document_id"][inside]
+        )
+    return found
