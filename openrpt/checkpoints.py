@@ -77,10 +77,11 @@ def save_checkpoint(
             "files": files,
         }
         (partial / "checkpoint.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # safetensors has an error of its own for a full disk
         shutil.rmtree(partial, ignore_errors=True)
+        reason = " ".join(str(error).split())
         raise UserError(
-            f"{folder}: the checkpoint can't be written ({error.strerror or error}); free disk"
+            f"{folder}: the checkpoint can't be written ({reason}); free disk"
             " space and start the same command again: it resumes from the last checkpoint"
         ) from None
     shutil.rmtree(folder, ignore_errors=True)

@@ -36,7 +36,7 @@ class ModelConfig(Section):
         "tree", description="tree shares a document's prefix; flat computes every prompt alone"
     )
     lora_rank: int = Field(0, ge=0, description="Rank of LoRA adapters; 0 = full fine-tuning")
-    lora_alpha: float = Field(32.0, gt=0, description="LoRA scale numerator (alpha / rank)")
+    lora_alpha: int = Field(32, gt=0, description="LoRA scale numerator (alpha / rank)")
     gradient_checkpointing: bool = Field(
         False, description="Recompute activations in the backward pass: less memory, more time"
     )
@@ -202,8 +202,10 @@ class TrainConfig(Section):
     documents_per_step: int = Field(4, ge=1, description="Documents in a step")
     positions_per_document: int = Field(16, ge=1, description="Positions of a document in a step")
     group_size: int = Field(8, ge=1, description="Rollouts of a position")
-    microbatch_rollouts: int = Field(
-        32, ge=1, description="Rollouts run forward and backward at once: memory, never results"
+    microbatch_tokens: int = Field(
+        1024,
+        ge=1,
+        description="Completion tokens run forward and backward at once: memory, never results",
     )
     generation_rollouts: int = Field(
         256, ge=1, description="Rollouts decoded at once: memory, never results"

@@ -13,7 +13,7 @@ from openrpt.prompts import Layout
 from openrpt.scores import ScoredCorpus
 from openrpt.seeding import generator
 from openrpt.tokens import token_bytes
-from openrpt.types import Position
+from openrpt.types import Position, Split
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -115,7 +115,7 @@ def evaluation_work(
     corpus: ScoredCorpus,
     config: Config,
     *,
-    split: str,
+    split: Split,
     positions: int,
     positions_per_document: int,
     min_entropy: float,

@@ -87,7 +87,8 @@ class Decoder:
         """keys [B] → one outcome a row, in the rows' order."""
         device, rows = keys.device, len(keys)
         layout, budget = self.layout, self.sampling.think_budget
-        close = torch.tensor(layout.close_ids, device=device)
+        close = torch.tensor(layout.close_ids, dtype=torch.long, device=device)
+        forced_ids = torch.nn.functional.pad(close, (0, 1))  # so that an empty close has an index
         end = torch.tensor(layout.thought_end_ids, device=device)
         stops = torch.tensor(sorted(self.policy.stop_ids), device=device)
         alive = torch.arange(rows, device=device)  # rows still decoded
@@ -100,7 +101,7 @@ class Decoder:
         while True:
             free = forced_at < 0
             sampled = self._sample(sequences.hidden, keys, token, free)
-            ids = torch.where(free, sampled.ids, close[forced_at.clamp_min(0)])
+            ids = torch.where(free, sampled.ids, forced_ids[forced_at.clamp_min(0)])
             is_stop = torch.isin(ids, stops) & free
             steps.append(
                 _Step(
@@ -146,7 +147,7 @@ class Decoder:
             near=torch.zeros(len(keys), dtype=torch.bool, device=keys.device),
         )
         head = self.policy.head
-        for part in rows.split(head.chunk_rows):
+        for part in rows.split(head.chunk_rows) if len(rows) else ():
             logits = head.logits(hidden[part])
             draws = uniforms(keys[part], token)
             found = sample(logits, draws, self.sampling.temperature)

@@ -86,7 +86,7 @@ def accumulate_gradients(
     prefix_loss: PrefixLoss | None = None,
     tail_loss: TailLoss | None = None,
     completion_loss: CompletionLoss | None = None,
-    microbatch_rollouts: int = 32,
+    microbatch_tokens: int = 1024,
 ) -> None:
     """As `tree.accumulate_gradients`, one whole sequence at a time."""
     if prefix_loss is not None:

@@ -75,7 +75,8 @@ class TreeGenerator:
             Branch(prefix_length=length, tail_ids=layout.tail_ids + opening)
             for length, opening in zip(request.prefix_lengths, openings, strict=True)
         ]
-        has_tails = any(branch.tail_ids for branch in branches)
+        # Where only the candidates are asked for, nothing hangs off the prefix.
+        has_tails = any(request.keys) and any(branch.tail_ids for branch in branches)
         tails = run_tails(self.policy, prefix, branches) if has_tails else None
 
         def start_rows(index: Tensor, capacity: int) -> Sequences:

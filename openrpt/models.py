@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from openrpt.attention import NAME as TREE_ATTENTION
 from openrpt.config import ModelConfig
+from openrpt.cpu import keep_memory, set_threads
 from openrpt.errors import UserError
 from openrpt.logprobs import Head
 from openrpt.tokens import TokenTable, token_table
@@ -65,12 +66,16 @@ class Policy:
     @property
     def max_length(self) -> int:
         """The most tokens a sequence may have; a huge number where the model states none."""
-        return int(self.causal_lm.config.to_dict().get("max_position_embeddings") or 1 << 30)
+        config = self.causal_lm.config
+        name = config.attribute_map.get("max_position_embeddings", "max_position_embeddings")
+        return int(config.to_dict().get(name) or 1 << 30)
 
     @property
     def bos_ids(self) -> tuple[int, ...]:
         """What the tokenizer puts before a text, if anything."""
-        return tuple(self.tokenizer("a")["input_ids"][: -len(_bare(self.tokenizer, "a"))])
+        ids, special = self.tokenizer("a")["input_ids"], self.table.special_ids
+        first = next(i for i, token in enumerate(ids) if token not in special)
+        return tuple(ids[:first])
 
     @property
     def stop_ids(self) -> frozenset[int]:
@@ -91,17 +96,6 @@ class Policy:
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
 
-def _bare(tokenizer: Any, text: str) -> list[int]:
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
-
-
-def set_threads(threads: int) -> int:
-    """Pins torch to `threads` (0 = every core this process may use): oversubscription is slow."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    torch.set_num_threads(threads or available or 1)
-    return torch.get_num_threads()
-
-
 def load_policy(config: ModelConfig, *, path: str | None = None, lora: bool = False) -> Policy:
     """Loads a model and its tokenizer; `path` takes the place of config.path.
 
@@ -109,6 +103,7 @@ def load_policy(config: ModelConfig, *, path: str | None = None, lora: bool = Fa
     an architecture that is refused.
     """
     set_threads(config.threads)
+    keep_memory()
     name = path or config.path
     device = pick_device(config.device)
     folder = resolve_model(name)
@@ -281,7 +276,7 @@ def _tree_difference(policy: Policy) -> float:
     return float((found.log_softmax(-1) - expected.log_softmax(-1)).abs().max()) / scale
 
 
-def add_lora(model: Any, *, rank: int, alpha: float) -> Any:
+def add_lora(model: Any, *, rank: int, alpha: int) -> Any:
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError:
@@ -289,9 +284,15 @@ def add_lora(model: Any, *, rank: int, alpha: float) -> Any:
             'model.lora_rank needs peft; install it with: pip install "openrpt[lora]"'
         ) from None
     config = LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules="all-linear", bias="none"
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        bias="none",
     )
-    return get_peft_model(model, config)
+    with torch.random.fork_rng():  # adapters begin alike, whatever was drawn before: for resuming
+        torch.manual_seed(0)
+        return get_peft_model(model, config)
 
 
 def disable_dropout(model: nn.Module) -> None:

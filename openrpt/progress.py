@@ -2,7 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
 
 class Progress(Protocol):
@@ -56,7 +59,7 @@ class Live:
             console=self.console,
             disable=not self.console.is_terminal,
         )
-        self._task = None
+        self._task: TaskID | None = None
 
     def begin(self, task: str, total: float, unit: str = "") -> None:
         self._finish()

@@ -109,10 +109,11 @@ def build_layout(tokenizer: Any, config: PromptConfig, bos_ids: tuple[int, ...] 
 def _encode(tokenizer: Any, text: str) -> list[int]:
     """Template text, as from inside a text (no dummy prefix). Control tokens are parsed here, as
     they never are in a document."""
-    if any(token in text for token in tokenizer.get_added_vocab()):
-        return tokenizer(text, add_special_tokens=False)["input_ids"]
+    found = [text.find(token) for token in tokenizer.get_added_vocab() if token in text]
+    start = min(found, default=len(text))  # the tokenizer itself would put a dummy prefix before
     plain = token_table(tokenizer).plain_tokenizer
-    return plain.encode(text, add_special_tokens=False).ids if text else []
+    ids = plain.encode(text[:start], add_special_tokens=False).ids
+    return ids + (tokenizer(text[start:], add_special_tokens=False)["input_ids"] if found else [])
 
 
 def require_room(layout: Layout, config: PromptConfig, max_length: int) -> None:

@@ -14,7 +14,7 @@ Legend: L prefix tokens, P positions, R rollouts of a micro-batch, d hidden size
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -64,10 +64,12 @@ class Level:
         pairs = [(self.hidden, leaf.hidden)]
         for (key, value), (leaf_key, leaf_value) in zip(self.layers, leaf.layers, strict=True):
             pairs += [(key, leaf_key), (value, leaf_value)]
+        roots: list[tuple[Tensor, Tensor | None]]
         roots = [(root, at.grad) for root, at in pairs if at.grad is not None]
         roots += [(loss, None) for loss in extra if loss.requires_grad]
         if roots:
-            torch.autograd.backward([r for r, _ in roots], [g for _, g in roots])
+            gradients = [gradient for _, gradient in roots]
+            torch.autograd.backward([root for root, _ in roots], gradients)
 
 
 def run_level(policy: Policy, ids: Tensor, position_ids: Tensor, tree_pass: TreePass) -> Level:
@@ -157,6 +159,8 @@ def tail_keys(tails: Level, branches: Sequence[Branch], index: Tensor) -> OwnKey
 def _first(prefix: Level, lengths: Tensor) -> list[tuple[Tensor, Tensor]]:
     """The prefix's keys as far as any of these rows sees them."""
     longest = int(lengths.max())
+    if longest > 0.75 * prefix.hidden.shape[1]:
+        return prefix.layers  # a slice's backward writes the whole: not worth it for little
     return [(key[:, :, :longest], value[:, :, :longest]) for key, value in prefix.layers]
 
 
@@ -187,7 +191,7 @@ def accumulate_gradients(
     prefix_loss: PrefixLoss | None = None,
     tail_loss: TailLoss | None = None,
     completion_loss: CompletionLoss | None = None,
-    microbatch_rollouts: int = 32,
+    microbatch_tokens: int = 1024,
 ) -> None:
     """Adds the gradient of the three losses' sum to the parameters' `.grad`.
 
@@ -203,7 +207,7 @@ def accumulate_gradients(
         tails = run_tails(policy, prefix_leaf, branches) if has_tails else None
         tails_leaf = tails.leaf() if tails is not None else None
         if completion_loss is not None:
-            for rows in micro_batches(branches, microbatch_rollouts):
+            for rows in micro_batches(branches, microbatch_tokens):
                 hidden = run_completions(policy, prefix_leaf, tails_leaf, branches, rows)
                 completion_loss(rows, hidden).backward()
         tail_losses = []
@@ -222,7 +226,7 @@ def branch_hidden(
     prefix_ids: Sequence[int],
     branches: Sequence[Branch],
     *,
-    microbatch_rollouts: int = 32,
+    microbatch_tokens: int = 1024,
 ) -> list[list[Tensor]]:
     """Without gradient: for each branch and completion the states [T, d] that predict it."""
     prefix = run_prefix(policy, prefix_ids)
@@ -230,19 +234,24 @@ def branch_hidden(
     if any(branch.tail_ids for branch in branches):
         tails = run_tails(policy, prefix, branches)
     found: list[list[Tensor]] = [[] for _ in branches]
-    for rows in micro_batches(branches, microbatch_rollouts):
+    for rows in micro_batches(branches, microbatch_tokens):
         hidden = run_completions(policy, prefix, tails, branches, rows)
         for (b, c), states in zip(rows, hidden, strict=True):
             found[b].append(states[: len(branches[b].completions[c])])
     return found
 
 
-def micro_batches(branches: Sequence[Branch], size: int) -> list[list[Row]]:
-    """All rows in order, at most `size` at a time."""
-    rows = [(b, c) for b, branch in enumerate(branches) for c in range(len(branch.completions))]
-    return [rows[start : start + size] for start in range(0, len(rows), size)]
-
-
-def only(branches: Sequence[Branch], keep: Callable[[int], bool]) -> list[Branch]:
-    """The branches, without the completions of those that are not kept."""
-    return [b if keep(i) else replace(b, completions=()) for i, b in enumerate(branches)]
+def micro_batches(branches: Sequence[Branch], tokens: int) -> list[list[Row]]:
+    """All rows in order, as many at a time as stay within `tokens` when padded (at least one)."""
+    batches: list[list[Row]] = []
+    longest = 0
+    for b, branch in enumerate(branches):
+        for c, completion in enumerate(branch.completions):
+            length = max(longest, len(completion))
+            if batches and length * (len(batches[-1]) + 1) <= tokens:
+                batches[-1].append((b, c))
+                longest = length
+            else:
+                batches.append([(b, c)])
+                longest = len(completion)
+    return batches

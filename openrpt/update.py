@@ -14,7 +14,7 @@ from openrpt.advantages import group_advantages
 from openrpt.config import Config, TrainConfig
 from openrpt.data import Work
 from openrpt.engine import Engine
-from openrpt.logprobs import selected_logprobs
+from openrpt.logprobs import TextTerms, selected_logprobs, text_loss
 from openrpt.losses import LossConfig, LossInputs, StepTotals, loss_config_for, policy_loss
 from openrpt.models import Policy
 from openrpt.prompts import Layout
@@ -123,7 +123,7 @@ class BatchLoss:
             self._add("run_tokens", float(mask.sum()))
             self._add("policy/entropy", float(entropies.sum()))
             self._add("policy/sampler_difference", float(difference.sum()))
-            self._add("loss/policy", float(outputs.loss))
+            self._add("loss/policy", float(outputs.loss.detach()))
             for name, value in outputs.metrics.items():
                 self._add(name, value)
         return outputs.loss
@@ -159,9 +159,9 @@ class PrefixLoss:
         """Hidden states of the prefix [L, d] → weight · Σ −log p / the step's tokens."""
         first = max(self.head_length, 1)
         targets = torch.tensor(self.prefix_ids[first:], device=hidden.device)
-        logprobs, _ = selected_logprobs(hidden[first - 1 : -1], self.policy.head, targets)
-        loss = -logprobs.sum() * self.scale
-        self.metrics["loss/ntp"] = self.metrics.get("loss/ntp", 0.0) + float(loss)
+        terms = TextTerms(targets=targets, ntp_scale=self.scale)
+        loss, _, _ = text_loss(hidden[first - 1 : -1], self.policy.head, terms)
+        self.metrics["loss/ntp"] = self.metrics.get("loss/ntp", 0.0) + float(loss.detach())
         return loss
 
 
@@ -259,7 +259,7 @@ def update_policy(
                 branches if run else [],
                 prefix_loss=prefix_loss if train.ntp_weight else None,
                 completion_loss=completion_loss,
-                microbatch_rollouts=train.microbatch_rollouts,
+                microbatch_tokens=train.microbatch_tokens,
             )
         metrics["optim/grad_norm"] = apply_update(policy, optimizer, train.max_grad_norm)
     return _normalised(metrics)

@@ -36,7 +36,7 @@ from openrpt.data import Work, take_work
 from openrpt.decoding import Sampling
 from openrpt.engine import Engine, make_engine
 from openrpt.generation import Generated, Request
-from openrpt.logprobs import distillation_kl, selected_logprobs, target_cross_entropy
+from openrpt.logprobs import TextTerms, distillation_kl, target_cross_entropy, text_loss
 from openrpt.loop import run_steps
 from openrpt.metrics import PhaseTimer, peak_memory_gib, truncate_metrics
 from openrpt.models import Policy, freeze, load_policy
@@ -44,6 +44,7 @@ from openrpt.progress import SILENT, Progress
 from openrpt.prompts import Layout, build_layout, require_room
 from openrpt.run import Run
 from openrpt.scores import ScoredCorpus, load_scored
+from openrpt.scoring import plain_hidden
 from openrpt.seeding import generator, key_of
 from openrpt.tree import Branch, Row
 from openrpt.update import apply_update
@@ -321,16 +322,17 @@ def accumulate(
         return loss
 
     def prefix_loss(hidden: Tensor) -> Tensor:
-        total = hidden.sum() * 0.0
-        if settings.text_kl_weight:
-            kl = distillation_kl(hidden, policy.head, teacher, stage.start.head).sum() * text_scale
-            total = total + settings.text_kl_weight * add("loss/text_kl", kl)
-        if settings.ntp_weight:
-            targets = torch.tensor(prefix_ids[1:], device=hidden.device)
-            logprobs, _ = selected_logprobs(hidden[:-1], policy.head, targets)
-            loss = add("loss/ntp", -logprobs.sum() * text_scale)
-            total = total + settings.ntp_weight * loss
-        return total
+        terms = TextTerms(
+            targets=torch.tensor(prefix_ids[1:], device=hidden.device),
+            ntp_scale=settings.ntp_weight * text_scale,
+            teacher_hidden=teacher[:-1],
+            teacher=stage.start.head,
+            kl_scale=settings.text_kl_weight * text_scale,
+        )
+        loss, ntp, kl = text_loss(hidden[:-1], policy.head, terms)
+        metrics["loss/ntp"] = metrics.get("loss/ntp", 0.0) + ntp * text_scale
+        metrics["loss/text_kl"] = metrics.get("loss/text_kl", 0.0) + kl * text_scale
+        return loss
 
     def tail_loss(states: Tensor) -> Tensor:
         kl = distillation_kl(states, policy.head, teacher[ends], stage.start.head).sum() * scale
@@ -349,7 +351,7 @@ def accumulate(
         prefix_loss=prefix_loss if reads_text else None,
         tail_loss=tail_loss if unseeded and settings.target == "self" else None,
         completion_loss=completion_loss if traces is not None else None,
-        microbatch_rollouts=stage.config.train.microbatch_rollouts,
+        microbatch_tokens=stage.config.train.microbatch_tokens,
     )
 
 
@@ -371,8 +373,7 @@ def trace_branches(
 @torch.no_grad()
 def plain_states(stage: Warmup, prefix_ids: Sequence[int]) -> Tensor:
     """[L, d]: the frozen model on the same prefix."""
-    ids = torch.tensor([list(prefix_ids)], device=stage.start.device)
-    return stage.start.backbone(input_ids=ids, use_cache=False).last_hidden_state[0]
+    return plain_hidden(stage.start, prefix_ids)
 
 
 def trace_loss(policy: Policy, traces: Sequence[Trace], rows: list[Row], hidden: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ def flat_loss(policy, branches):
     return total - 0.5 * logits[range(len(PREFIX) - 1), PREFIX[1:]].sum()
 
 
-def tree_gradients(policy, branches, microbatch_rollouts):
+def tree_gradients(policy, branches, microbatch_tokens):
     def completion_loss(rows, hidden):
         total = hidden.sum() * 0
         for (b, c), states in zip(rows, hidden, strict=True):
@@ -83,7 +83,7 @@ def tree_gradients(policy, branches, microbatch_rollouts):
         prefix_loss=prefix_loss,
         tail_loss=tail_loss,
         completion_loss=completion_loss,
-        microbatch_rollouts=microbatch_rollouts,
+        microbatch_tokens=microbatch_tokens,
     )
     return {n: p.grad.clone() for n, p in policy.model.named_parameters() if p.grad is not None}
 
@@ -94,7 +94,7 @@ def tree_gradients(policy, branches, microbatch_rollouts):
 def test_logprobs_equal_flat_sequences(family, dtype, branches):
     policy = tiny_policy(family, dtype)
     with torch.no_grad():
-        found = branch_hidden(policy, PREFIX, branches, microbatch_rollouts=3)
+        found = branch_hidden(policy, PREFIX, branches, microbatch_tokens=7)
         for b, branch in enumerate(branches):
             for c, completion in enumerate(branch.completions):
                 expected = flat_logits(policy, branch, completion).double().log_softmax(-1)
@@ -112,7 +112,7 @@ def test_gradients_equal_flat_sequences(family, dtype, checkpointing):
     if checkpointing:
         policy.model.activation_checkpointing_enable({"use_reentrant": False})
         policy.model.train()
-    for microbatch in (1, 4, 100):
+    for microbatch in (1, 8, 100):
         found = tree_gradients(policy, BRANCHES, microbatch)
         for name, gradient in expected.items():
             scale = gradient.abs().max().clamp_min(1e-3)
@@ -125,7 +125,7 @@ def test_gradients_without_tails(family):
     policy = tiny_policy(family)
     flat_loss(policy, WITHOUT_TAILS).backward()
     expected = {n: p.grad.clone() for n, p in policy.model.named_parameters()}
-    found = tree_gradients(policy, WITHOUT_TAILS, 3)
+    found = tree_gradients(policy, WITHOUT_TAILS, 7)
     for name, gradient in expected.items():
         scale = gradient.abs().max().clamp_min(1e-3)
         assert (found[name] - gradient).abs().max() / scale <= 1e-8, name

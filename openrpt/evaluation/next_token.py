@@ -29,7 +29,7 @@ from openrpt.rewards import matched_tokens, prefix_match
 from openrpt.rollouts import CONTINUATION_TOKENS, grade_groups
 from openrpt.scores import ScoredCorpus
 from openrpt.seeding import key_of
-from openrpt.types import Group, Rollout
+from openrpt.types import Group, Rollout, Split
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -114,7 +114,7 @@ def evaluate_policy(
     corpus: ScoredCorpus,
     config: Config,
     *,
-    split: str | None = None,
+    split: Split | None = None,
     positions: int | None = None,
     modes: tuple[str, ...] = ("ntp", "reasoning"),
     progress: Progress = SILENT,

@@ -1,0 +1,411 @@
+"""The command `openrpt`: each command imports its stage when it runs, so that help is instant."""
+
+import errno
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from openrpt import __version__
+from openrpt.errors import UserError
+from openrpt.options import StageCommand, config_file, stage_config
+
+if TYPE_CHECKING:
+    from openrpt.config import Config
+    from openrpt.progress import Live
+
+
+class Stopped(click.ClickException):
+    """Stopped at the user's wish; what was done is saved."""
+
+    exit_code = 130
+
+
+class Commands(click.Group):
+    """Commands in the order in which data flows; an unknown one names the nearest."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            nearest = get_close_matches(args[0], self.commands, n=1, cutoff=0.4)
+            hint = f"nearest: '{nearest[0]}'" if nearest else "see openrpt --help"
+            raise click.UsageError(f"no command '{args[0]}'; {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Commands, invoke_without_command=True, context_settings={"max_content_width": 100})
+@click.version_option(__version__, prog_name="openrpt")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Reinforcement pre-training: models that think before they predict the next token.
+
+    \b
+    openrpt demo                  the whole pipeline on a small model, in 15 minutes
+    openrpt train --help          every key of a stage, with its unit, default and range
+
+    The stages share a run folder (--run). A stage without a CONFIG.toml goes on with the
+    configuration that is stored there.
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs a command and exits: 0, 2 for what is the user's to mend (one line says what), 130
+    where it was stopped. Any other exception is a bug of ours and keeps its traceback."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        cli.main(args=arguments, prog_name="openrpt", standalone_mode=False)
+        sys.stdout.flush()
+    except UserError as error:
+        _fail(str(error), 2)
+    except click.ClickException as error:
+        _fail(error.format_message(), error.exit_code if isinstance(error, Stopped) else 2)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted", 130)
+    except BrokenPipeError:  # whoever read our output (head, less) has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        where = f" for {error.filename}" if error.filename else ""
+        _fail(f"no space left on the disk{where}; free some and start the same command again", 2)
+    sys.exit(0)
+
+
+def _fail(message: str, exit_code: int) -> None:
+    click.echo(f"openrpt: {' '.join(message.split())}", err=True)
+    sys.exit(exit_code)
+
+
+@contextmanager
+def showing_progress() -> Iterator["Live"]:
+    """Live progress; a clean stop becomes one line."""
+    from openrpt.loop import Interrupted
+    from openrpt.progress import live_progress
+
+    try:
+        with live_progress() as progress:
+            yield progress
+    except Interrupted as stop:
+        raise Stopped(str(stop)) from None
+
+
+def stage(name: str, *shows: str) -> Callable[[Callable[..., None]], click.Command]:
+    """Makes a function the command `name`; `shows`: the sections and keys in its help."""
+    return cli.command(name, cls=StageCommand, shows=shows)
+
+
+@stage("score", "seed", "run", "model", "corpus", "score", "prompt.window", "prompt.min_context")
+@click.argument("source", metavar="[CORPUS | CONFIG.toml]", required=False)
+@click.pass_context
+def score(ctx: click.Context, source: str | None, **options: Any) -> None:
+    """Rate every token of a corpus: how hard is it to predict?
+
+    \b
+    openrpt score problems.jsonl --corpus.template '{problem}\\n\\n{solution}' --run runs/maths
+    """
+    corpus, file = config_file(source, options["config_file"])
+    config = stage_config(ctx, file, more={"corpus.path": corpus} if corpus else None)
+    from openrpt.run import open_run
+    from openrpt.scoring import score_corpus
+
+    run = open_run(config)
+    with showing_progress() as progress:
+        progress.begin("score", _expected_tokens(config), "tokens, at a guess")
+
+        def update(tokens: int, note: str) -> None:
+            progress.update(tokens, f"{tokens:,} tokens · {note}")
+
+        summary = score_corpus(config, run.scored, progress=update)
+    splits = ", ".join(f"{name} {count:,}" for name, count in summary.tokens.items())
+    click.echo(f"{summary.num_tokens:,} tokens of {summary.documents:,} documents ({splits})")
+    skipped = {"too short": summary.skipped_short, "not encodable": summary.skipped_unencodable}
+    for why, count in skipped.items():
+        if count:
+            click.echo(f"skipped, {why}: {count:,} documents")
+    click.echo(f"scores: {run.scored}")
+
+
+def _expected_tokens(config: "Config") -> float:
+    """A guess for the progress display: 4 bytes a token, at most what is asked for."""
+    asked = config.score.max_tokens * len(config.score.splits) or float("inf")
+    path = Path(config.corpus.path)
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    size = sum(file.stat().st_size for file in files) / 4
+    return min(asked, size or 50_000)  # the default corpus has about as many
+
+
+@stage(
+    "warmup",
+    *("seed", "run", "model", "prompt", "selection", "warmup"),
+    *("train.microbatch_tokens", "train.max_grad_norm", "train.checkpoint_minutes"),
+)
+@click.argument("config_toml", metavar="[CONFIG.toml]", required=False)
+@click.pass_context
+def warmup(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
+    """Teach a model the form of a rollout: the cold start.
+
+    \b
+    openrpt warmup --run runs/maths --warmup.steps 40
+    """
+    config = stage_config(ctx, _only_config(config_toml, options["config_file"]))
+    from openrpt.run import open_run
+    from openrpt.warmup import warmup as run_warmup
+
+    run = open_run(config)
+    with showing_progress() as progress:
+        run_warmup(run, progress=progress)
+    click.echo(f"warmed up: {run.start}")
+
+
+@stage("train", "seed", "run", "model", "prompt", "selection", "train", "evaluate")
+@click.argument("config_toml", metavar="[CONFIG.toml]", required=False)
+@click.pass_context
+def train(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
+    """Train by reinforcement; the same command goes on after a stop.
+
+    \b
+    openrpt train configs/demo.toml --train.learning_rate 2e-5
+    """
+    config = stage_config(ctx, _only_config(config_toml, options["config_file"]))
+    from openrpt.run import open_run
+    from openrpt.train import train as run_train
+
+    run = open_run(config)
+    with showing_progress() as progress:
+        summary = run_train(run, progress=progress)
+    click.echo(f"{summary.steps} steps in {summary.seconds / 60:.1f} minutes: {summary.checkpoint}")
+
+
+def _only_config(positional: str | None, option: str | None) -> str | None:
+    other, file = config_file(positional, option)
+    if other is not None:
+        raise UserError(f"{other}: a configuration's name ends with .toml")
+    return file
+
+
+@stage("evaluate", "seed", "run", "model", "prompt", "evaluate")
+@click.argument("source", metavar="[MODEL | CONFIG.toml]", required=False)
+@click.option("--scores", metavar="DIR", help="A folder of scores in place of the run's own")
+@click.option("--label", default="", help="Its name in evaluation.json [default made from MODEL]")
+@click.pass_context
+def evaluate(
+    ctx: click.Context, source: str | None, scores: str | None, label: str, **options: Any
+) -> None:
+    """Measure next-token accuracy, with and without thinking.
+
+    \b
+    openrpt evaluate trained --run runs/maths
+    openrpt evaluate start --run runs/maths --prompt.template v6 --evaluate.samples 4
+
+    MODEL is a folder, a .gguf file, a Hub id, or one of the run's own: start, warmup, trained,
+    best. Default: the run's latest.
+    """
+    model, file = config_file(source, options["config_file"])
+    if re.search(r"[/\\]|^\.", label):
+        raise UserError(f"--label {label}: it becomes a file's name: no slashes, no leading dot")
+    config = stage_config(ctx, file)
+    from rich.console import Console
+
+    from openrpt.evaluation.stage import evaluate_model, latest_model
+    from openrpt.run import existing_run, open_run
+    from openrpt.show import print_evaluation
+
+    path = Path(config.run)
+    has_run = (path / "config.toml").is_file()
+    run = open_run(config) if scores and not has_run else existing_run(path)
+    model = model or latest_model(run)
+    folder = Path(scores) if scores else None
+    with showing_progress() as progress:
+        label, result = evaluate_model(
+            run, model, config, label=label, scores=folder, progress=progress
+        )
+    title = f"{label}: accuracy on the {config.evaluate.split} split"
+    settings = config.evaluate
+    print_evaluation(result, title, settings.modes, settings.samples, Console())
+    click.echo(f"recorded as '{label}' in {run.evaluation}")
+
+
+@cli.command()
+@click.argument("run", metavar="RUN")
+@click.option("--step", type=click.IntRange(min=0), help="Step of train [default: the last stored]")
+@click.option("--document", metavar="ID", help="Only this document (or the beginning of its id)")
+@click.option("--position", type=click.IntRange(min=0), help="Only this position, a token index")
+@click.option("--limit", type=click.IntRange(min=1), default=20, help="Most groups [default 20]")
+@click.option("--json", "as_json", is_flag=True, help="JSON lines, one a rollout")
+def rollouts(
+    run: str,
+    step: int | None,
+    document: str | None,
+    position: int | None,
+    limit: int,
+    as_json: bool,
+) -> None:
+    """Read what the policy thought, predicted and earned in a step.
+
+    \b
+    openrpt rollouts runs/maths --step 40 --limit 5
+    """
+    import json
+
+    from rich.console import Console
+
+    from openrpt.rollouts import read_rollouts
+    from openrpt.run import existing_run
+    from openrpt.show import json_row, print_groups
+
+    rows = read_rollouts(existing_run(Path(run)).path, step).to_pylist()
+    found = [
+        row
+        for row in rows
+        if row["document_id"].startswith(document or "") and position in (None, row["position"])
+    ]
+    if not found:
+        step = rows[0]["step"] if rows else step
+        raise UserError(f"{run}: no such document or position among the rollouts of step {step}")
+    groups = list(dict.fromkeys((row["document_id"], row["position"]) for row in found))
+    shown = set(groups[:limit])
+    kept = [row for row in found if (row["document_id"], row["position"]) in shown]
+    if as_json:
+        for row in kept:
+            click.echo(json.dumps(json_row(row), ensure_ascii=False))
+        return
+    print_groups(kept, Console())
+    if len(groups) > limit:
+        click.echo(f"… and {len(groups) - limit} more groups (--limit)")
+
+
+@stage("predict", "seed", "model", "prompt")
+@click.argument("model", metavar="MODEL")
+@click.option("--text", required=True, help="The text to go on from; - reads it from stdin")
+@click.option("--continuation", default="", help="What truly follows: each prediction is graded")
+@click.option("--samples", type=click.IntRange(min=1), default=4, help="Rollouts [default 4]")
+@click.option(
+    "--temperature",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1.0,
+    help="Of sampling [default 1]",
+)
+@click.option("--greedy", is_flag=True, help="The one most probable rollout in place of samples")
+@click.pass_context
+def predict(
+    ctx: click.Context,
+    model: str,
+    text: str,
+    continuation: str,
+    samples: int,
+    temperature: float,
+    greedy: bool,
+    **options: Any,
+) -> None:
+    """Show thoughts and predictions at the end of a text of yours.
+
+    \b
+    openrpt predict runs/maths/checkpoints/best --text "The sum of 2 and 3" --continuation " is 5."
+
+    MODEL is a folder, a .gguf file or a Hub id. A checkpoint is prompted as it was trained.
+    """
+    from openrpt.config import load_config
+    from openrpt.predict import checkpoint_config
+
+    config = stage_config(
+        ctx, options["config_file"], base=checkpoint_config(model) or load_config()
+    )
+    if text == "-":
+        text = _standard_input()
+    from rich.console import Console
+
+    from openrpt.models import freeze, load_policy
+    from openrpt.predict import cut_at_end
+    from openrpt.predict import predict as run_predict
+    from openrpt.show import print_prediction
+
+    policy = freeze(load_policy(config.model, path=model))
+    cut = cut_at_end(policy.tokenizer, text, continuation)
+    start = None
+    if config.prompt.candidates and config.prompt.candidate_source == "start":
+        start = freeze(load_policy(config.model))
+    group = run_predict(
+        policy,
+        cut,
+        config,
+        samples=1 if greedy else samples,
+        temperature=0.0 if greedy else temperature,
+        start=start,
+    )
+    if cut.note:
+        click.echo(f"note: {cut.note}", err=True)
+    standard = policy.table.bytes[group.ntp_token_id]
+    print_prediction(group, standard, cut.token_bytes[cut.index :], Console())
+
+
+def _standard_input() -> str:
+    """All of stdin as UTF-8, without the line break that ends a file or an `echo`."""
+    try:
+        return sys.stdin.buffer.read().decode("utf-8").removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError as error:
+        raise UserError(f"--text -: not UTF-8 at byte {error.start}") from None
+
+
+@cli.command()
+@click.argument("run", metavar="RUN")
+def report(run: str) -> None:
+    """Write a run's report: one HTML file.
+
+    \b
+    openrpt report runs/maths
+    """
+    from openrpt.report import write_report
+    from openrpt.run import existing_run
+
+    click.echo(write_report(existing_run(Path(run))))
+
+
+@cli.command()
+@click.option("--budget", default="15m", help="Time that it may take: 90s, 15m, 1.5h [default 15m]")
+@click.option("--run", metavar="DIR", help="Run folder")
+def demo(budget: str, run: str | None) -> None:
+    """Run the whole pipeline on a small model and real text.
+
+    \b
+    openrpt demo --budget 1h
+    """
+    minutes = parse_budget(budget)
+    from openrpt.demo import print_outcome, run_demo
+
+    with showing_progress() as progress:
+        done = run_demo(minutes, Path(run) if run else None, progress)
+    print_outcome(done)
+
+
+def parse_budget(text: str) -> float:
+    """`90s`, `15m`, `1.5h` → minutes. Raises UserError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", text.strip())
+    minutes = float(match[1]) * {"s": 1 / 60, "m": 1.0, "h": 60.0}[match[2]] if match else 0.0
+    if not minutes:
+        raise UserError(f"--budget {text}: a time such as 90s, 15m or 1.5h")
+    return minutes
+
+
+@cli.command()
+def doctor() -> None:
+    """Say what machine this is, and what to do about anything wrong.
+
+    \b
+    openrpt doctor
+    """
+    from openrpt.doctor import diagnose, print_report
+
+    print_report(diagnose())

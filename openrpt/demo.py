@@ -1,0 +1,204 @@
+"""The main job, sized to a time budget: score → warmup → evaluate → train → evaluate → report.
+
+Each stage leaves its files in the run folder, so the same command goes on from where it was.
+Only what is used is scored; training fills what is left of the budget.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from openrpt.config import Config, load_config
+from openrpt.progress import Progress
+from openrpt.run import Run, open_run, write_text
+
+MINUTES = 15.0
+
+ROWS = {
+    "standard NTP, start model": ("start", "ntp"),
+    "standard NTP, trained model": ("trained", "ntp"),
+    "reasoning, untrained": ("start", "reasoning"),
+    "reasoning, after warmup": ("warmup", "reasoning"),
+    "reasoning, after RPT": ("trained", "reasoning"),
+}
+PAIRS = {
+    "RPT − warmup": (("trained", "reasoning"), ("warmup", "reasoning")),
+    "RPT − the trained model's own NTP": (("trained", "reasoning"), ("trained", "ntp")),
+    "RPT − the start model's NTP": (("trained", "reasoning"), ("start", "ntp")),
+}
+DIFFICULTY_COLUMNS = ("easy", "medium", "hard")
+
+
+def demo_config(minutes: float = MINUTES, run: Path | None = None) -> Config:
+    """The recipe; the budget decides how much is scored, evaluated and warmed up."""
+    scale = minutes / MINUTES
+    name = f"{minutes:g}m"
+    return load_config(
+        overrides={
+            "run": str(run or Path("runs") / f"demo-{name}"),
+            "score.max_tokens": min(int(12_000 * max(scale, 0.1)), 1_000_000),
+            "evaluate.positions": max(32, min(int(640 * scale), 4096)),
+            "train.eval_positions": max(16, min(int(96 * scale), 512)),
+            "train.eval_every": 20,
+            "train.steps": 1_000_000,
+            "warmup.steps": max(2, min(int(24 * scale), 48)),
+            "warmup.time_limit": 0.25 * minutes,
+        }
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clock:
+    """Seconds of the budget that were used, over all starts of the command."""
+
+    path: Path
+    budget: float
+    started: float
+    before: float
+
+    @classmethod
+    def open(cls, run: Run, minutes: float) -> "Clock":
+        path = run.path / "demo.json"
+        before = json.loads(path.read_text())["seconds"] if path.is_file() else 0.0
+        return cls(path=path, budget=minutes * 60, started=time.monotonic(), before=before)
+
+    @property
+    def used(self) -> float:
+        return self.before + time.monotonic() - self.started
+
+    def save(self) -> None:
+        write_text(self.path, json.dumps({"seconds": self.used}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbered:
+    """Progress whose tasks say which stage of the whole they belong to."""
+
+    inner: Progress
+    stage: str
+
+    def begin(self, task: str, total: float, unit: str = "") -> None:
+        self.inner.begin(f"{self.stage} {task}", total, unit)
+
+    def update(self, completed: float, note: str = "") -> None:
+        self.inner.update(completed, note)
+
+    def say(self, line: str) -> None:
+        self.inner.say(line)
+
+
+def run_demo(minutes: float, run_path: Path | None, progress: Progress) -> Run:
+    """Runs (or goes on with) the demo and returns its run, report written.
+
+    Raises Interrupted after Ctrl-C, UserError for bad input.
+    """
+    from openrpt.evaluation.records import record_differences
+    from openrpt.report import write_report
+    from openrpt.train import train
+    from openrpt.warmup import warmup
+
+    run = open_run(demo_config(minutes, run_path))
+    clock = Clock.open(run, minutes)
+    try:
+        stages: list[tuple[str, Callable[[Progress], Any]]] = [
+            ("score", lambda bar: _score(run, bar)),
+            ("evaluate the start model", lambda bar: _evaluate(run, "start", bar)),
+            ("warmup", lambda bar: warmup(run, progress=bar)),
+            ("evaluate after warmup", lambda bar: _evaluate(run, "warmup", bar)),
+            ("train", lambda bar: train(_with_time(run, clock), progress=bar)),
+            ("evaluate after RPT", lambda bar: _evaluate(run, "trained", bar)),
+        ]
+        for number, (name, stage) in enumerate(stages, 1):
+            bar = Numbered(inner=progress, stage=f"{number}/{len(stages) + 1}")
+            bar.begin(name, 1.0)
+            started = time.monotonic()
+            stage(bar)
+            clock.save()
+            progress.say(f"{bar.stage} {name}: {time.monotonic() - started:.0f} s")
+        record_differences(run, list(PAIRS.values()))
+        write_report(run)
+    finally:
+        clock.save()
+    return run
+
+
+def _score(run: Run, progress: Progress) -> None:
+    from openrpt.scoring import score_corpus
+
+    config = run.config
+    progress.begin("score", config.score.max_tokens * len(config.score.splits), "tokens")
+    score_corpus(config, run.scored, progress=lambda tokens, text: progress.update(tokens, text))
+
+
+def _evaluate(run: Run, model: str, progress: Progress) -> None:
+    """Evaluates one of the run's models, unless that was done before."""
+    from openrpt.evaluation.records import read_evaluation
+    from openrpt.evaluation.stage import evaluate_model, model_path
+
+    known = read_evaluation(run.evaluation)["evaluations"].get(model)
+    if known is None or known["model"] != model_path(run, model):
+        evaluate_model(run, model, run.config, label=model, progress=progress)
+
+
+def _with_time(run: Run, clock: Clock) -> Run:
+    """Training takes what is left, less what the last evaluation and the report will need: as
+    long as the evaluation of the warmed-up policy took, and a little."""
+    from openrpt.checkpoints import latest_checkpoint, read_checkpoint
+
+    reserve = 0.12 * clock.budget
+    spent = 0.0
+    last = latest_checkpoint(run.checkpoints)
+    if last is not None:
+        spent = read_checkpoint(last)["state"]["seconds"]
+    left = max(clock.budget - clock.used - reserve, 0.05 * clock.budget)
+    train = run.config.train.model_copy(update={"time_limit": (spent + left) / 60})
+    return Run(path=run.path, config=run.config.model_copy(update={"train": train}))
+
+
+def print_outcome(run: Run) -> None:
+    """The table, the paired differences, and where everything lies."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from openrpt.evaluation.records import read_evaluation
+
+    document = read_evaluation(run.evaluation)
+    console = Console()
+    evaluations = document["evaluations"]
+    table = Table(title="Next-token accuracy on held-out text, % ± standard error by document")
+    table.add_column("")
+    for name in DIFFICULTY_COLUMNS:
+        n = evaluations["start"]["summary"]["ntp"][name]["n"]
+        table.add_column(f"{name} (n = {n})", justify="right")
+    for title, (label, mode) in ROWS.items():
+        summary = evaluations[label]["summary"][mode]
+        table.add_row(title, *(_percent(summary[name]) for name in DIFFICULTY_COLUMNS))
+    console.print(table)
+    table = Table(title="Paired differences, points [95 % interval]")
+    table.add_column("")
+    for name in DIFFICULTY_COLUMNS:
+        table.add_column(name, justify="right")
+    for title, found in zip(PAIRS, document["differences"], strict=True):
+        cells = [_points(found["difference"][name]) for name in DIFFICULTY_COLUMNS]
+        table.add_row(title, *cells)
+    console.print(table)
+    console.print(
+        "What warmup gains is form. RPT is said to help only where it beats NTP of the start "
+        "model and of the trained model itself.",
+        style="dim",
+    )
+    console.print(f"run     {run.path}", soft_wrap=True, highlight=False)
+    console.print(f"report  {run.path / 'report.html'}", soft_wrap=True, highlight=False)
+
+
+def _percent(estimate: dict[str, float]) -> str:
+    return f"{100 * estimate['value']:.1f} ± {100 * estimate['standard_error']:.1f}"
+
+
+def _points(difference: dict[str, float]) -> str:
+    values = [100 * difference[name] for name in ("value", "low", "high")]
+    text = f"{values[0]:+.1f} [{values[1]:+.1f}, {values[2]:+.1f}]"
+    return text if difference["distinguishable"] else f"{text}\nnot distinguishable"

@@ -1,0 +1,252 @@
+"""Every key of the configuration as an option of the command line: `--train.learning_rate 2e-5`.
+
+Made from `config.py`, so that help, documentation and validation never drift apart.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import click
+from click.core import ParameterSource
+from pydantic.fields import FieldInfo
+
+from openrpt.config import Config, Section, load_config, to_toml, validate_config
+from openrpt.errors import UserError
+
+ESCAPED = {
+    "corpus.template",
+    "corpus.separator",
+    "prompt.candidate_separator",
+    "prompt.answer_start",
+}
+r"""Keys whose values may hold line breaks: a shell gives them as `\n`, `\t` and `\\`."""
+SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+OVERRIDES = "openrpt.overrides"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Key:
+    """One key of the configuration, as people read it."""
+
+    name: str
+    """Dotted: `train.learning_rate`."""
+    annotation: Any
+    default: Any
+    description: str
+    limits: str
+    """`≥ 0, < 1`; empty where there are none."""
+
+    @property
+    def section(self) -> str:
+        return self.name.rpartition(".")[0]
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The words that a key, or each item of its list, may be; empty where anything goes."""
+        inner = get_args(self.annotation)[0] if self.is_list else self.annotation
+        return get_args(inner) if get_origin(inner) is Literal else ()
+
+    @property
+    def is_list(self) -> bool:
+        return get_origin(self.annotation) is list
+
+    @property
+    def shown_default(self) -> str:
+        """As one types it after the option."""
+        if self.is_list:
+            return ",".join(self.default)
+        if isinstance(self.default, str) and self.name in ESCAPED:
+            return f"'{escape(self.default)}'"
+        return json.dumps(self.default).strip('"') or "''"
+
+    @property
+    def help(self) -> str:
+        facts = "; ".join(part for part in (f"default {self.shown_default}", self.limits) if part)
+        return f"{self.description} [{facts}]"
+
+
+def sections() -> dict[str, type[Section]]:
+    """Section name → its class, in the configuration's order."""
+    fields = Config.model_fields.items()
+    return {
+        name: field.annotation
+        for name, field in fields
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+    }
+
+
+def config_keys() -> Iterator[Key]:
+    """All keys, in the configuration's order."""
+    found = sections()
+    for name, field in Config.model_fields.items():
+        if name not in found:
+            yield _key(name, field)
+            continue
+        for key, inner in found[name].model_fields.items():
+            yield _key(f"{name}.{key}", inner)
+
+
+def _key(name: str, field: FieldInfo) -> Key:
+    # The metadata are annotated_types' bounds: Ge(ge=0), Lt(lt=1).
+    bounds = [bound for constraint in field.metadata for bound in asdict(constraint).items()]
+    limits = [f"{SIGNS[name]} {value:g}" for name, value in bounds]
+    return Key(
+        name=name,
+        annotation=field.annotation,
+        default=field.default,
+        description=field.description or "",
+        limits=", ".join(limits),
+    )
+
+
+def escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t")
+
+
+def unescape(text: str) -> str:
+    r"""`\n`, `\t` and `\\` as a shell gives them; any other backslash stands for itself.
+
+    >>> unescape(r"\n\\boxed{"), unescape(r"\frac")
+    ('\n\\boxed{', '\\frac')
+    """
+    plain = {"n": "\n", "t": "\t", "\\": "\\"}
+    return re.sub(r"\\([nt\\])", lambda match: plain[match[1]], text)
+
+
+class CommaSeparated(click.ParamType):
+    """A list: `train,heldout`."""
+
+    name = "list"
+
+    def __init__(self, choices: Sequence[str]) -> None:
+        self.choices = choices
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> list[str]:
+        items = [item.strip() for item in value.split(",")]
+        for item in items:
+            if item not in self.choices:
+                self.fail(f"'{item}' is none of {', '.join(self.choices)}", param, ctx)
+        return items
+
+
+class ConfigOption(click.Option):
+    """An option that overrides a key; what was given is kept in the context, under OVERRIDES."""
+
+    def __init__(self, key: Key, *, hidden: bool) -> None:
+        self.key = key
+        flag = f"--{key.name}/--no-{key.name}" if key.annotation is bool else f"--{key.name}"
+        kind: Any = None if key.annotation is bool else key.annotation
+        if key.is_list:
+            kind = CommaSeparated(key.choices)
+        elif key.choices:
+            kind = click.Choice(key.choices)
+        super().__init__(
+            [flag, key.name.replace(".", "__")],
+            type=kind,
+            help=key.help,
+            hidden=hidden,
+            expose_value=False,
+            callback=_remember,
+            metavar=",".join(key.choices) if key.is_list else None,
+        )
+
+
+def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    assert isinstance(param, ConfigOption) and param.name
+    if ctx.get_parameter_source(param.name) is ParameterSource.COMMANDLINE:
+        name = param.key.name
+        given = unescape(value) if name in ESCAPED else value
+        ctx.meta.setdefault(OVERRIDES, {})[name] = given
+
+
+class StageCommand(click.Command):
+    """A command that reads the configuration: every key is an option, those that it reads are
+    in its help. `shows`: sections or single keys."""
+
+    def __init__(self, *args: Any, shows: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.append(
+            click.Option(["--config", "config_file"], metavar="FILE", help="A TOML file")
+        )
+        self.params.append(
+            click.Option(
+                ["--print-config"], is_flag=True, help="Print the resolved TOML and do nothing"
+            )
+        )
+        self.shows = shows
+
+    @cached_property
+    def config_options(self) -> list[ConfigOption]:
+        """Made when they are read: the list of commands does not wait for them."""
+        return [
+            ConfigOption(key, hidden=key.name not in self.shows and key.section not in self.shows)
+            for key in config_keys()
+        ]
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        *own, help_option = super().get_params(ctx)
+        return [*own, *self.config_options, help_option]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Grouped by section, each under what it is about."""
+        about = {name: f"[{name}] {section.__doc__}" for name, section in sections().items()}
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
+            if record is not None:
+                section = param.key.section if isinstance(param, ConfigOption) else ""
+                groups.setdefault(about.get(section, "Options"), []).append(record)
+        for heading, rows in groups.items():
+            with formatter.section(heading.removesuffix(".")):
+                formatter.write_dl(rows)
+
+
+def stage_config(
+    ctx: click.Context,
+    file: str | None,
+    *,
+    base: Config | None = None,
+    more: dict[str, Any] | None = None,
+) -> Config:
+    """What a command runs with: the file's configuration and the command line's overrides.
+
+    Without a file: `base`, or the run folder's own configuration where there is one, so that a
+    run's later stages need nothing but `--run`. Prints it and exits under `--print-config`.
+    """
+    overrides = {**(more or {}), **ctx.meta.get(OVERRIDES, {})}
+    if file is not None:
+        config = load_config(Path(file))
+    elif base is not None:
+        config = base
+    else:
+        run = overrides.setdefault("run", load_config().run)
+        stored = Path(run) / "config.toml"
+        config = load_config(stored if stored.is_file() else None)
+    config = with_overrides(config, overrides)
+    if ctx.params["print_config"]:
+        click.echo(to_toml(config), nl=False)
+        ctx.exit()
+    return config
+
+
+def with_overrides(config: Config, overrides: dict[str, Any]) -> Config:
+    """Raises UserError for a value out of range."""
+    values = config.model_dump(mode="json")
+    for name, value in overrides.items():
+        section, _, key = name.rpartition(".")
+        (values[section] if section else values)[key] = value
+    return validate_config(values, source="command line")
+
+
+def config_file(positional: str | None, option: str | None) -> tuple[str | None, str | None]:
+    """(what the positional argument names, the TOML file): a positional .toml is the latter."""
+    if positional is None or not positional.endswith(".toml"):
+        return positional, option
+    if option is not None:
+        raise UserError(f"two configuration files, {positional} and {option}: give one")
+    return None, positional

@@ -1,0 +1,361 @@
+"""What every metric means: one dict, from which the report's charts and docs/metrics.md come.
+
+`metrics_markdown()` is the text of the docs; a test compares the two.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Meaning:
+    unit: str
+    meaning: str
+    """What is counted or averaged, over what."""
+    healthy: str
+    reading: str
+    """One line: how to read it."""
+
+
+def _pass_rate(name: str, threshold: str) -> Meaning:
+    return Meaning(
+        unit="fraction",
+        meaning=f"Mean reward of the rollouts at {name} positions (scorer's entropy above"
+        f" {threshold} nats; nested, so easy holds medium and hard)",
+        healthy="easy above medium above hard, all rising slowly",
+        reading="Read the three together: if only easy rises, the policy gets surer of what it"
+        " knew already.",
+    )
+
+
+def _time(what: str, healthy: str) -> Meaning:
+    return Meaning(
+        unit="seconds",
+        meaning=f"Wall-clock time of the step spent on {what}",
+        healthy=healthy,
+        reading="The tallest part is where time can be saved; a step that stands out shared the"
+        " machine with something else.",
+    )
+
+
+METRICS: dict[str, Meaning] = {
+    "reward/mean": Meaning(
+        unit="fraction",
+        meaning="Share of all generated rollouts whose prediction was exactly right",
+        healthy="rises slowly; noise of a few points a step",
+        reading="Sampled on training positions that change each step: a rise can also mean that"
+        " the policy only became more deterministic, so compare with development accuracy.",
+    ),
+    "pass_rate/easy": _pass_rate("easy", "0.5"),
+    "pass_rate/medium": _pass_rate("medium", "1.0"),
+    "pass_rate/hard": _pass_rate("hard", "1.5"),
+    "group/flat_fraction": Meaning(
+        unit="fraction",
+        meaning="Share of generated groups whose rewards are all equal",
+        healthy="0.2 to 0.7; above 0.9 the policy has collapsed or the positions are too easy"
+        " or too hard",
+        reading="A flat group gives the reward no gradient: the nearer to 1, the less is learned"
+        " a step.",
+    ),
+    "group/generated": Meaning(
+        unit="groups",
+        meaning="Groups generated in the step, those that dynamic sampling drops included",
+        healthy="documents_per_step × positions_per_document, or more with dynamic sampling",
+        reading="More than that is what dynamic sampling pays for groups that are not flat.",
+    ),
+    "group/kept": Meaning(
+        unit="groups",
+        meaning="Groups that the update was made from",
+        healthy="equal to group/generated without dynamic sampling",
+        reading="Fewer than wanted: dynamic sampling used up its rounds.",
+    ),
+    "completion/closed_fraction": Meaning(
+        unit="fraction",
+        meaning="Share of rollouts with a prediction: thought ended, box opened and closed",
+        healthy="above 0.95 after warmup",
+        reading="Where it falls, rewards are lost to form: a longer warmup or a larger prediction"
+        " budget helps.",
+    ),
+    "completion/stopped_fraction": Meaning(
+        unit="fraction",
+        meaning="Share of rollouts that ended by themselves, not by their token budget",
+        healthy="above 0.9 after warmup",
+        reading="A fall means rambling after the box: harmless for the reward, wasted tokens.",
+    ),
+    "completion/tokens_mean": Meaning(
+        unit="tokens",
+        meaning="Mean length of a completion, forced tokens included",
+        healthy="steady; at most seed, think budget and prediction budget together",
+        reading="A drift to the budget's limit means that the policy no longer stops.",
+    ),
+    "completion/thought_bytes_mean": Meaning(
+        unit="bytes",
+        meaning="Mean length of the thought, candidates that seed it included",
+        healthy="steady, or rising while development accuracy rises",
+        reading="With a think budget of 0 this is the length of the forced candidates alone.",
+    ),
+    "sampler/near_boundary_tokens": Meaning(
+        unit="tokens",
+        meaning="Drawn tokens whose uniform number lay within 1e-5 of a boundary: another"
+        " plan of execution may draw them otherwise",
+        healthy="about 1 in 10,000 drawn tokens, or 0",
+        reading="Counts how many tokens are not reproducible over micro-batch sizes in float32.",
+    ),
+    "policy/entropy": Meaning(
+        unit="nats a token",
+        meaning="Mean entropy of the policy over the trained tokens that were run",
+        healthy="above 0.1; falls slowly",
+        reading="A fall to 0 is collapse: all rollouts of a group agree and nothing more is"
+        " learned; raise entropy_weight or lower the learning rate.",
+    ),
+    "policy/sampler_difference": Meaning(
+        unit="nats a token",
+        meaning="Mean |log-probability by the trainer − by the sampler| of the trained tokens",
+        healthy="below 1e-4 in float32 before the first update, below 0.05 in bfloat16",
+        reading="What sampler and trainer disagree by; with several updates a batch it also"
+        " holds what the policy has moved.",
+    ),
+    "policy/ratio": Meaning(
+        unit="ratio",
+        meaning="Mean probability ratio of trainer and old policy over the trained tokens",
+        healthy="1 to rounding on-policy; 0.9 to 1.1 with several updates a batch",
+        reading="Away from 1 on-policy, sampler and trainer do not agree.",
+    ),
+    "policy/mismatch": Meaning(
+        unit="nats a token",
+        meaning="Mean |old − sampler| log-probability of the trained tokens",
+        healthy="0 (sampler and trainer share one code path here)",
+        reading="Above 0 only where another engine samples.",
+    ),
+    "policy/clip_fraction": Meaning(
+        unit="fraction",
+        meaning="Share of trained tokens whose ratio was clipped",
+        healthy="0 on-policy; below 0.2 with several updates a batch",
+        reading="High values mean that the updates on one batch go too far.",
+    ),
+    "loss/policy": Meaning(
+        unit="(no unit)",
+        meaning="The policy-gradient loss with its KL and entropy terms",
+        healthy="near 0 on-policy",
+        reading="Its value says nothing on-policy: advantages of a group sum to 0. Look at the"
+        " gradient norm and at flat groups.",
+    ),
+    "loss/ntp": Meaning(
+        unit="nats a token",
+        meaning="Plain next-token loss on the prefix: times ntp_weight in train, unweighted in"
+        " warmup",
+        healthy="steady or falling slowly",
+        reading="A rise means that the model loses its language; a fast fall, that it learns the"
+        " documents by heart.",
+    ),
+    "loss/trace": Meaning(
+        unit="nats a trace",
+        meaning="Warmup: weighted cross-entropy of the traces' answers and form",
+        healthy="a sudden fall within 5 to 15 steps, then flat",
+        reading="The fall is the form being learned; without it, warm up longer or at a higher"
+        " rate.",
+    ),
+    "loss/tail_kl": Meaning(
+        unit="nats a position",
+        meaning="Unseeded warmup: KL(frozen plain model || model after the tail)",
+        healthy="falls, to below about 1",
+        reading="How far the tail still disturbs the next-token prediction.",
+    ),
+    "loss/text_kl": Meaning(
+        unit="nats a token",
+        meaning="Warmup: KL(start model || policy) on the plain text, unweighted",
+        healthy="below 0.05",
+        reading="What the cold start costs the model's language; raise text_kl_weight if it grows.",
+    ),
+    "optim/grad_norm": Meaning(
+        unit="L2 norm",
+        meaning="Norm of the whole gradient, before clipping",
+        healthy="same order of magnitude throughout; 0 only if every group is flat",
+        reading="Single spikes are clipped and harmless; a steady rise calls for a lower learning"
+        " rate.",
+    ),
+    "optim/learning_rate": Meaning(
+        unit="(no unit)",
+        meaning="Learning rate of the step",
+        healthy="rises for schedule_steps, then constant",
+        reading="Only to check the schedule.",
+    ),
+    "development/reasoning_accuracy": Meaning(
+        unit="fraction",
+        meaning="Greedy accuracy of think-then-predict on the development split",
+        healthy="rises; the line to judge a run by",
+        reading="Reasoning helps only where its line is above NTP's; with a few hundred"
+        " positions, gaps of a few points are noise.",
+    ),
+    "development/ntp_accuracy": Meaning(
+        unit="fraction",
+        meaning="Accuracy of the same weights' standard prediction on the same positions",
+        healthy="does not fall",
+        reading="The baseline of the reasoning line; a fall is the price paid in plain language"
+        " modelling.",
+    ),
+    "development/positions": Meaning(
+        unit="positions",
+        meaning="Positions of the development evaluation",
+        healthy="train.eval_positions, or all that the split has",
+        reading="The standard error is about 0.5 / √positions, more as documents are few.",
+    ),
+    "time/generate": _time("generating and grading rollouts", "20 to 60 % of a step"),
+    "time/update": _time("log-probabilities, gradients and the optimizer", "40 to 80 % of a step"),
+    "time/store": _time("writing the rollouts", "below 2 % of a step"),
+    "time/step": _time("all phases together", "steady"),
+    "tokens/generate": Meaning(
+        unit="tokens",
+        meaning="Tokens run forward in generation: prefix once, tail once a position, completions",
+        healthy="steady",
+        reading="What the document tree really ran, against what separate sequences would have"
+        " cost.",
+    ),
+    "tokens/update": Meaning(
+        unit="tokens",
+        meaning="Tokens run forward and backward in the update",
+        healthy="falls as groups become flat",
+        reading="Completions of flat groups are not run, unless a KL or entropy term reads them.",
+    ),
+    "tokens/not_computed": Meaning(
+        unit="tokens",
+        meaning="Tokens that running every rollout's sequence alone would have added, in"
+        " generation and update",
+        healthy="many times tokens/generate and tokens/update together",
+        reading="What sharing the prefix and skipping flat groups saved.",
+    ),
+    "tokens/trained_run": Meaning(
+        unit="tokens",
+        meaning="Completion tokens with a loss that the last update ran",
+        healthy="above 0",
+        reading="0 means that every group was flat.",
+    ),
+    "flops/generate": Meaning(
+        unit="FLOPs",
+        meaning="Floating-point operations of generation, counted from shapes",
+        healthy="steady",
+        reading="Divide by the seconds and compare with the machine's limit (openrpt doctor).",
+    ),
+    "flops/update": Meaning(
+        unit="FLOPs",
+        meaning="Floating-point operations of the update; backward counts twice forward",
+        healthy="falls as groups become flat",
+        reading="Divide by the seconds and compare with the machine's limit (openrpt doctor).",
+    ),
+    "memory/peak_gib": Meaning(
+        unit="GiB",
+        meaning="Greatest resident memory of the process so far",
+        healthy="flat after the first steps and the first evaluation",
+        reading="It can't fall; if it climbs on and on, memory leaks. Lower microbatch_tokens or"
+        " generation_rollouts to reduce it.",
+    ),
+}
+
+EVALUATION: dict[str, Meaning] = {
+    "ntp": Meaning(
+        unit="fraction",
+        meaning="Standard prediction right: argmax of one forward pass, special tokens masked",
+        healthy="does not fall by training",
+        reading="The baseline, graded by the same rule on the same prefix.",
+    ),
+    "reasoning": Meaning(
+        unit="fraction",
+        meaning="Prediction after thinking right up to a token boundary (mean over samples)",
+        healthy="above ntp, if thinking helps",
+        reading="Compare it in pairs, never by two separate errors.",
+    ),
+    "single_token": Meaning(
+        unit="fraction",
+        meaning="As reasoning, and exactly one token long",
+        healthy="equal to reasoning, or a little below",
+        reading="The stricter rule: ntp can only be one token long.",
+    ),
+    "any_right": Meaning(
+        unit="fraction",
+        meaning="pass@k: at least one of k samples right (greedy: as reasoning)",
+        healthy="above reasoning when samples are drawn",
+        reading="What a better choice among samples could still win.",
+    ),
+    "majority": Meaning(
+        unit="fraction",
+        meaning="The commonest of k predictions right",
+        healthy="at or above reasoning",
+        reading="Voting; compare it with NTP at equal cost.",
+    ),
+    "predicted_tokens": Meaning(
+        unit="tokens",
+        meaning="Tokens of the continuation that a right prediction covers, where one was right",
+        healthy="1 to 2",
+        reading="1 everywhere: the model predicts single tokens.",
+    ),
+    "closed": Meaning(
+        unit="fraction",
+        meaning="Share of completions with a prediction",
+        healthy="above 0.95 after warmup",
+        reading="Low: the model lacks the form, not the knowledge.",
+    ),
+    "agrees": Meaning(
+        unit="fraction",
+        meaning="Share of predictions equal to standard prediction's",
+        healthy="0.8 to 0.98",
+        reading="1 means that the policy copies its standard prediction and thinking changes"
+        " nothing.",
+    ),
+}
+
+WARMUP_KEYS = (
+    "loss/trace",
+    "loss/text_kl",
+    "loss/tail_kl",
+    "loss/ntp",
+    "optim/grad_norm",
+    "time/generate",
+    "time/update",
+    "memory/peak_gib",
+)
+"""What a warmup step writes; a train step writes all but the first three's losses."""
+WARMUP_ONLY = {"loss/trace", "loss/text_kl", "loss/tail_kl"}
+
+INTRO = """\
+# Metrics
+
+<!-- Made from openrpt/report/glossary.py; to make it anew:
+python -c "from openrpt.report.glossary import *; print(metrics_markdown())" > docs/metrics.md -->
+
+Every step of `warmup` and `train` adds one JSON object to `metrics.jsonl` in the run folder, with
+`stage` ("warmup" or "train"), `step` (from 1) and the keys below. A key is absent where it does
+not apply: `pass_rate/hard` in a step without hard positions, `policy/…` where every group was
+flat and nothing was run, `development/…` between evaluations. Healthy ranges come from small
+models on a CPU; treat them as where to look first, not as limits.
+"""
+
+EVALUATION_INTRO = """\
+## evaluation.json
+
+`evaluations.LABEL.summary.KEY.SLICE` holds `value`, `standard_error` (by document: positions of
+one document are not independent), `n` positions and `documents`. Slices: `all`; by the scorer's
+entropy in nats `easy` (> 0.5), `medium` (> 1.0), `hard` (> 1.5), nested; and the disjoint bands
+`<=0.5`, `0.5-1.0`, `1.0-1.5`, `>1.5`.
+"""
+
+DIFFERENCE_TEXT = """\
+`differences` is a list of paired differences a − b on the same positions: `a` and `b` (each a
+`label` and a `mode`), and by slice `value`, `low` and `high` (95 % of resamples of documents),
+`standard_error`, `n`, `documents` and `distinguishable` (the interval leaves 0 out).
+"""
+
+
+def _table(meanings: dict[str, Meaning]) -> str:
+    lines = ["| key | unit | what it is | healthy | how to read it |", "|---|---|---|---|---|"]
+    for key, m in meanings.items():
+        cells = [f"`{key}`", m.unit, m.meaning, m.healthy, m.reading]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def metrics_markdown() -> str:
+    """The text of docs/metrics.md."""
+    train = {key: m for key, m in METRICS.items() if key not in WARMUP_ONLY}
+    warmup = {key: METRICS[key] for key in WARMUP_KEYS}
+    parts = [INTRO, "## train\n", _table(train), "## warmup\n", _table(warmup)]
+    parts += [EVALUATION_INTRO, _table(EVALUATION), DIFFERENCE_TEXT]
+    return "\n".join(parts).rstrip("\n")

@@ -1,0 +1,180 @@
+"""What the commands print: bytes that can be read, groups of rollouts, and accuracy tables."""
+
+import math
+import unicodedata
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from openrpt.rewards import matched_tokens
+
+if TYPE_CHECKING:
+    from openrpt.evaluation.next_token import EvaluationResult
+    from openrpt.types import Group
+
+SYMBOLS = {"\n": "⏎", "\t": "⇥", "\r": "␍"}
+BOUNDARY = "│"
+
+
+def visible(data: bytes) -> str:
+    r"""One line in which nothing is hidden and nothing moves the cursor.
+
+    Line breaks and tabs are symbols, bytes that are not UTF-8 and characters that print nothing
+    are named. (Backslash escapes would read like LaTeX.)
+
+    >>> visible(b"a\n\x1b[0m \xff")
+    'a⏎⟨U+001B⟩[0m ⟨FF⟩'
+    """
+    shown = []
+    for character in data.decode("utf-8", errors="surrogateescape"):
+        code = ord(character)
+        if 0xDC80 <= code <= 0xDCFF:  # how Python keeps a byte that is not UTF-8
+            shown.append(f"⟨{code - 0xDC00:02X}⟩")
+        elif character in SYMBOLS:
+            shown.append(SYMBOLS[character])
+        elif unicodedata.category(character)[0] == "C" or character in "\u2028\u2029":
+            shown.append(f"⟨U+{code:04X}⟩")
+        else:
+            shown.append(character)
+    return "".join(shown)
+
+
+def visible_tokens(tokens: Sequence[bytes]) -> str:
+    """Tokens with their boundaries: `│ the│ end│`. A character that two tokens share is named
+    byte by byte."""
+    return "".join(BOUNDARY + visible(token) for token in tokens) + BOUNDARY * bool(tokens)
+
+
+def visible_prediction(prediction: bytes | None) -> str:
+    return "no prediction" if prediction is None else visible_tokens([prediction])
+
+
+def print_groups(rows: Sequence[dict[str, Any]], console: Console) -> None:
+    """Rows of a rollout file (`openrpt.rollouts.SCHEMA`), group by group."""
+    for _, group in groupby(rows, key=lambda row: (row["document_id"], row["position"])):
+        for line in group_lines(list(group)):
+            console.print(line, soft_wrap=True)
+
+
+def group_lines(rows: Sequence[dict[str, Any]]) -> Iterator[Text]:
+    """One group, readably: what stood there, what came next, and what each rollout made of it."""
+    first = rows[0]
+    where = f"document {first['document_id']} · position {first['position']}"
+    yield Text(f"step {first['step']} · {where} · entropy {first['entropy']:.2f} nats", "bold")
+    continuation, standard = first["continuation"], first["ntp_prediction"]
+    right = " right" if matched_tokens(standard, continuation) else " wrong"
+    yield Text(f"  text          …{visible(first['prefix_end'])}{BOUNDARY}")
+    yield Text(f"  continuation  {visible_tokens(continuation)}")
+    yield Text(f"  ntp           {visible_tokens([standard])}{right}")
+    if first["candidates"]:
+        yield Text(f"  candidates    {visible_tokens(first['candidates'])}")
+    for row in rows:
+        shown = f"{visible_prediction(row['prediction'])}  thought: {visible(row['thought'])}"
+        facts = (
+            f"  {row['rollout']:>3}  reward {row['reward']:g}  advantage {row['advantage']:+.2f}"
+        )
+        cut = "  (cut off)" if row["finish_reason"] == "length" else ""
+        yield Text(f"{facts}  {shown}{cut}", style="green" if row["reward"] > 0 else "")
+    yield Text("")
+
+
+def json_row(row: dict[str, Any]) -> dict[str, Any]:
+    r"""A row for JSON: bytes as text (what is not UTF-8 as `\xff`), numbers that are none as null.
+    `token_ids` stays exact."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, bytes):
+            return value.decode("utf-8", errors="backslashreplace")
+        if isinstance(value, list):
+            return [plain(item) for item in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return {name: plain(value) for name, value in row.items()}
+
+
+def print_prediction(
+    group: "Group", standard: bytes, continuation: Sequence[bytes], console: Console
+) -> None:
+    """The rollouts at the end of a text; with a continuation, how far each is right."""
+
+    def verdict(prediction: bytes | None) -> str:
+        if not continuation:
+            return ""
+        length = matched_tokens(prediction, continuation)
+        if not length:
+            return "  → reward 0"
+        upto = "token" if length == 1 else f"{length} tokens"
+        return f"  → reward 1: right up to the end of its first {upto}"
+
+    def put(line: str) -> None:
+        style = "green" if "reward 1" in line else ""
+        console.print(Text(line, style=style), soft_wrap=True)
+
+    if continuation:
+        put(f"continuation  {visible_tokens(continuation[:12])}")
+    put(f"ntp           {visible_tokens([standard])}{verdict(standard)}")
+    for number, rollout in enumerate(group.rollouts, 1):
+        put(f"{number:>3} thought     {visible(rollout.thought)}")
+        prediction = visible_prediction(rollout.prediction)
+        put(f"    prediction  {prediction}{verdict(rollout.prediction)}")
+
+
+SLICES = {
+    "all": "all",
+    "easy": "easy (> 0.5 nats)",
+    "medium": "medium (> 1.0)",
+    "hard": "hard (> 1.5)",
+    "<=0.5": "band ≤ 0.5",
+    "0.5-1.0": "band 0.5 to 1.0",
+    "1.0-1.5": "band 1.0 to 1.5",
+    ">1.5": "band > 1.5",
+}
+MODES = {
+    "ntp": "ntp",
+    "reasoning": "reasoning",
+    "any_right": "any of the samples",
+    "majority": "majority",
+}
+
+
+def print_evaluation(
+    result: "EvaluationResult", title: str, modes: Sequence[str], samples: int, console: Console
+) -> None:
+    """Accuracy by difficulty and band: percent ± standard error by document, with n."""
+    summary = result.summary()
+    columns = [mode for mode in modes if mode in summary] or ["ntp"]
+    if samples > 1 and "reasoning" in columns:
+        columns += ["any_right", "majority"]
+    table = Table(title=title, title_justify="left", caption_justify="left")
+    table.add_column("entropy of the scorer")
+    for name in ("positions", "documents", *(MODES[column] for column in columns)):
+        table.add_column(name, justify="right")
+    for part, heading in SLICES.items():
+        estimates = [summary[column][part] for column in columns]
+        counts = [f"{estimates[0]['n']:,}", f"{estimates[0]['documents']:,}"]
+        table.add_row(heading, *counts, *map(percent, estimates), end_section=part == "hard")
+    if "reasoning" in columns:
+        whole = {name: values["all"] for name, values in summary.items()}
+        table.caption = (
+            f"reasoning: a prediction {percent(whole['closed'])}, the same as ntp"
+            f" {percent(whole['agrees'])}, right and one token long"
+            f" {percent(whole['single_token'])}"
+        )
+        if whole["predicted_tokens"]["n"]:
+            length = whole["predicted_tokens"]["value"]
+            table.caption += f"; a right one has {length:.2f} tokens in the mean"
+    console.print(table)
+    console.print(Text("± is the standard error by document", style="dim"))
+
+
+def percent(estimate: dict[str, Any]) -> str:
+    """`52.9 ± 1.6 %`; a dash where nothing was measured, no error from a single document."""
+    if not estimate["n"]:
+        return "–"
+    if math.isnan(estimate["standard_error"]):
+        return f"{100 * estimate['value']:.1f} %"
+    return f"{100 * estimate['value']:.1f} ± {100 * estimate['standard_error']:.1f} %"

@@ -1,0 +1,70 @@
+"""Writes docs/configuration.md from openrpt/config.py: python scripts/make_config_docs.py"""
+
+import json
+from pathlib import Path
+
+from openrpt.options import ESCAPED, Key, config_keys, sections
+from openrpt.run import MAY_CHANGE
+
+TARGET = Path(__file__).parent.parent / "docs" / "configuration.md"
+HEAD = """\
+# Configuration
+
+<!-- Made from openrpt/config.py by scripts/make_config_docs.py: edit there, not here. -->
+
+A configuration is a TOML file with a section for each concern. Every key has a default, so a file
+names only what it changes, and every key is an option of the commands that read it:
+
+```
+openrpt train configs/demo.toml --train.learning_rate 2e-5
+openrpt train configs/demo.toml --print-config
+```
+
+Booleans are switched by `--model.gradient_checkpointing` and `--no-model.gradient_checkpointing`,
+lists are separated by commas (`--evaluate.modes ntp,reasoning`). In a few texts the command line
+reads `\\n`, `\\t` and `\\\\` as line break, tab and backslash, as TOML does:
+{escaped}.
+
+Precedence: the command line, then the file, then, where no file is given, the configuration that
+stands in the run folder, then the defaults. An unknown key or a value out of range is an error.
+
+A run folder belongs to one configuration. A resumed run may change only how long and where it
+runs, never what it computes: the `evaluate` section and the keys marked ↻.
+"""
+
+
+def render() -> str:
+    keys = list(config_keys())
+    escaped = ", ".join(f"`{key.name}`" for key in keys if key.name in ESCAPED)
+    lines = [HEAD.replace("{escaped}", escaped), "## Top level", "", *table(keys, "")]
+    for name, section in sections().items():
+        lines += ["", f"## `[{name}]`", "", str(section.__doc__), "", *table(keys, name)]
+    return "\n".join(lines) + "\n"
+
+
+def table(keys: list[Key], section: str) -> list[str]:
+    rows = [row(key) for key in keys if key.section == section]
+    return ["| key | default | values | what it is |", "|---|---|---|---|", *rows]
+
+
+def row(key: Key) -> str:
+    name = key.name.rpartition(".")[2]
+    default = json.dumps(key.default, ensure_ascii=False)
+    mark = " ↻" if key.name in MAY_CHANGE else ""
+    cells = [f"`{name}`{mark}", f"`{default}`", values(key), key.description]
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def values(key: Key) -> str:
+    """Type and range, in words."""
+    words = ", ".join(f"`{choice}`" for choice in key.choices)
+    if key.is_list:
+        return f"list of {words}"
+    kinds = {bool: "true, false", int: "integer", float: "number", str: "text"}
+    kind = words or kinds[key.annotation]
+    return f"{kind} {key.limits}".strip()
+
+
+if __name__ == "__main__":
+    TARGET.parent.mkdir(exist_ok=True)
+    TARGET.write_text(render(), encoding="utf-8")

@@ -1,0 +1,217 @@
+"""Checkpoints: plain model folders that are whole or not there."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_model import tiny_config, tiny_model_folder
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from openrpt.checkpoints import (
+    TrainerState,
+    latest_checkpoint,
+    prune,
+    read_checkpoint,
+    restore,
+    save_checkpoint,
+    step_folder,
+)
+from openrpt.config import Config
+from openrpt.errors import UserError
+from openrpt.models import Policy, load_policy
+
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft
+IDS = torch.tensor([[40, 41, 42, 43, 44, 45]])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("checkpoints")
+    tiny_model_folder(path / "model")
+    return path
+
+
+def trained(folder: Path, **overrides) -> tuple[Config, Policy, torch.optim.Optimizer]:
+    """A policy and its optimizer after two steps on some loss."""
+    config = tiny_config(folder, **overrides)
+    policy = load_policy(config.model, lora=True)
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-2, fused=True)
+    for _ in range(2):
+        policy.model(IDS, labels=IDS).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return config, policy, optimizer
+
+
+def saved(folder: Path, name: str, **overrides) -> tuple[Path, Policy, torch.optim.Optimizer]:
+    config, policy, optimizer = trained(folder, **overrides)
+    state = TrainerState(stage="train", step=7, cursor=3, pass_rates={"d": {"5": 1 / 3}})
+    return save_checkpoint(folder / name, policy, state, config, optimizer=optimizer), policy, optimizer
+
+
+@torch.no_grad()
+def logits(model) -> torch.Tensor:
+    return model(IDS).logits
+
+
+def test_transformers_loads_it_as_it_is(folder):
+    path, policy, _ = saved(folder, "plain")
+    model = AutoModelForCausalLM.from_pretrained(path)
+    assert model.config._attn_implementation == "sdpa"
+    assert "openrpt" not in (path / "config.json").read_text()
+    assert (logits(model) - logits(policy.model)).abs().max() < 1e-5
+    text = "abc qzx"
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    assert tokenizer(text)["input_ids"] == policy.tokenizer(text)["input_ids"]
+
+
+def test_nothing_is_pickled(folder):
+    path, _, _ = saved(folder, "safe", model__lora_rank=2)
+    files = [file for file in path.rglob("*") if file.is_file()]
+    names = {str(file.relative_to(path)) for file in files}
+    assert {"model.safetensors", "state.safetensors", "checkpoint.json", "README.md"} <= names
+    assert "adapter/adapter_model.safetensors" in names
+    for file in files:
+        assert file.suffix in {".safetensors", ".json", ".md", ".jinja"}, file
+        assert not file.read_bytes().startswith((b"\x80", b"PK")), file
+
+
+def test_everything_comes_back_bit_for_bit(folder):
+    path, policy, optimizer = saved(folder, "back")
+    again = load_policy(tiny_config(folder).model, path=str(path))
+    fresh = torch.optim.AdamW(again.parameters(), lr=1e-2, fused=True)
+    state = restore(path, again, fresh)
+    assert state == TrainerState(stage="train", step=7, cursor=3, pass_rates={"d": {"5": 1 / 3}})
+    pairs = zip(policy.parameters(), again.parameters(), strict=True)
+    for before, after in pairs:
+        assert (before == after).all()
+        old, new = optimizer.state[before], fresh.state[after]
+        assert old.keys() == new.keys() == {"step", "exp_avg", "exp_avg_sq"}
+        assert all((old[key] == new[key]).all() for key in old)
+
+
+def test_merged_lora_equals_the_adapter(folder):
+    path, policy, _ = saved(folder, "lora", model__lora_rank=4)
+    start = AutoModelForCausalLM.from_pretrained(folder / "model")
+    merged = AutoModelForCausalLM.from_pretrained(path)
+    assert (logits(merged) - logits(start)).abs().max() > 1e-2
+    assert (logits(merged) - logits(policy.model)).abs().max() < 1e-5
+    from peft import PeftModel
+
+    adapted = PeftModel.from_pretrained(start, path / "adapter")
+    assert (logits(merged) - logits(adapted)).abs().max() < 1e-5
+
+
+def test_adapters_begin_alike_whatever_was_drawn_before(folder):
+    config = tiny_config(folder, model__lora_rank=4)
+    first = load_policy(config.model, lora=True)
+    torch.rand(3)
+    second = load_policy(config.model, lora=True)
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert (a == b).all()
+
+
+def test_a_truncated_file_is_named(folder):
+    path, policy, optimizer = saved(folder, "cut")
+    weights = path / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-10])
+    with pytest.raises(UserError) as error:
+        restore(path, policy, optimizer)
+    message = str(error.value)
+    assert f"{weights}: has {len(whole) - 10} bytes in place of {len(whole)}" in message
+    assert "delete that folder" in message and "\n" not in message
+    weights.unlink()
+    with pytest.raises(UserError, match=r"model\.safetensors: is missing"):
+        read_checkpoint(path)
+
+
+def test_damage_of_the_same_size_is_named(folder):
+    path, policy, optimizer = saved(folder, "noise")
+    state = path / "state.safetensors"
+    state.write_bytes(b"\xff" * state.stat().st_size)
+    with pytest.raises(UserError, match=r"state\.safetensors: damaged"):
+        restore(path, policy, optimizer)
+    (path / "checkpoint.json").write_text("{")
+    with pytest.raises(UserError, match=r"checkpoint\.json: damaged"):
+        read_checkpoint(path)
+    with pytest.raises(UserError, match="not a checkpoint"):
+        read_checkpoint(folder / "model")
+
+
+def test_a_newer_format_is_refused(folder):
+    path, _, _ = saved(folder, "newer")
+    record = json.loads((path / "checkpoint.json").read_text())
+    (path / "checkpoint.json").write_text(json.dumps(record | {"format": 99, "openrpt": "9.9"}))
+    with pytest.raises(UserError, match=r"newer OpenRPT \(9\.9\); update"):
+        read_checkpoint(path)
+
+
+def test_the_last_ones_are_kept_and_the_best(tmp_path):
+    for name in ("step-000002", "step-000010", "step-000004", "best", "step-000012.partial"):
+        (tmp_path / name).mkdir()
+    assert latest_checkpoint(tmp_path) == step_folder(tmp_path, 10)
+    prune(tmp_path, 2)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"step-000004", "step-000010", "best", "step-000012.partial"}
+    assert latest_checkpoint(tmp_path / "none") is None
+
+
+DISK_FULL = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from test_checkpoints import TrainerState, UserError, save_checkpoint, trained
+folder = Path(sys.argv[2])
+config, policy, optimizer = trained(folder)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
+try:
+    save_checkpoint(folder / "full", policy, TrainerState(stage="train", step=9), config,
+                    optimizer=optimizer)
+except UserError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
+def test_a_full_disk_leaves_what_stood_there(folder):
+    path, _, _ = saved(folder, "full")
+    before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    arguments = [str(Path(__file__).parent), str(folder), "20000"]
+    result = subprocess.run(
+        [sys.executable, "-c", DISK_FULL, *arguments], capture_output=True, text=True, check=False
+    )
+    assert "the checkpoint can't be written" in result.stdout, result.stderr[-2000:]
+    assert result.stdout.count("\n") == 1
+    assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
+    assert not (folder / "full.partial").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"warmup__ntp_weight": 0.0}, "warmup: self target (form only)"),
+        ({"warmup__target": "truth", "warmup__ntp_weight": 0.0}, "truth target (supervised"),
+        ({"warmup__ntp_weight": 0.1}, "self target (supervised: it saw the true tokens)"),
+    ],
+)
+def test_the_card_says_how_it_was_made(folder, overrides, words):
+    path, _, _ = saved(folder, "card", train__algorithm="dr_grpo", **overrides)
+    card = (path / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: transformers\n")
+    assert words in card
+    assert "after train, step 7" in card and "algorithm: dr_grpo" in card
+
+
+def test_weights_are_in_the_files_once(folder):
+    """Tied heads are not stored twice, and the optimizer's state is named by parameter."""
+    path, policy, _ = saved(folder, "names")
+    names = {name for name, _ in policy.model.named_parameters()}
+    stored = load_file(path / "model.safetensors")
+    assert stored.keys() == names
+    state = {key.split("/", 1)[1] for key in load_file(path / "state.safetensors")}
+    assert state == names

@@ -1,0 +1,163 @@
+"""Layouts: what stands around a prefix and around a thought, on each kind of tokenizer."""
+
+import pytest
+from tiny import (
+    CHAT_TEMPLATE,
+    THINK_TEMPLATE,
+    byte_level_tokenizer,
+    sentencepiece_tokenizer,
+    think_tokenizer,
+)
+
+from openrpt.config import PromptConfig
+from openrpt.errors import UserError
+from openrpt.prompts import TEMPLATES, Layout, build_layout, require_room
+from openrpt.tokens import encode_document, literal_bytes, token_table
+
+STYLES = ["metaspace", "metaspace_always", "prepend", "no_dummy", "replace"]
+TOKENIZERS = {
+    "byte_level": byte_level_tokenizer,
+    "byte_level_bare": lambda: byte_level_tokenizer(chat_template=None),
+    "think": think_tokenizer,
+    "think_added": lambda: think_tokenizer(special=False),
+    **{style: (lambda s=style: sentencepiece_tokenizer(s)) for style in STYLES},
+    "chat_metaspace": lambda: sentencepiece_tokenizer("metaspace", chat_template=CHAT_TEMPLATE),
+    "chat_prepend": lambda: sentencepiece_tokenizer("prepend", chat_template=CHAT_TEMPLATE),
+}
+
+
+def text_of(tokenizer, ids) -> str:
+    """What the ids stand for, special tokens spelled out, no dummy prefix dropped."""
+    table = token_table(tokenizer)
+    spelled = {i: tokenizer.convert_ids_to_tokens(i).encode() for i in table.special_ids}
+    return literal_bytes(table, ids, spelled).decode()
+
+
+def layout_of(name: str, **values) -> tuple[Layout, object]:
+    tokenizer = TOKENIZERS[name]()
+    return build_layout(tokenizer, PromptConfig(**values)), tokenizer
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_minimal_has_no_instruction(name):
+    layout, tokenizer = layout_of(name)
+    assert layout.head_ids == layout.plain_head_ids == ()
+    assert text_of(tokenizer, layout.tail_ids) == "<think>"
+    assert text_of(tokenizer, layout.close_ids) == "</think>\n\\boxed{"
+    assert text_of(tokenizer, layout.answer_start_ids) == "\n\\boxed{"
+    assert text_of(tokenizer, layout.answer_end_ids) == "}"
+    assert text_of(tokenizer, layout.thought_end_ids) == "</think>"
+    assert text_of(tokenizer, layout.separator_ids) == " |"
+    assert layout.thought_end == b"</think>"
+
+
+@pytest.mark.parametrize("template", ["v0", "v6", "chat"])
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_the_prompt_reads_as_it_should(name, template):
+    """head + prefix + tail spell the template around the text, whatever the tokenizer."""
+    layout, tokenizer = layout_of(name, template=template)
+    before, after = TEMPLATES[template]
+    head, tail = text_of(tokenizer, layout.head_ids), text_of(tokenizer, layout.tail_ids)
+    chat = tokenizer.chat_template
+    if chat is None:
+        assert head == before
+        assert tail == (f"{after}\n<think>" if after else "<think>")
+    else:
+        opening = "<|im_start|>user\n" + before
+        if name == "chat_prepend":  # Llama 2's way: the tokenizer writes ▁ after a control token
+            opening = "<|im_start|> user\n" + before
+            tail = tail.replace("> ", ">")
+        assert head == opening
+        turn = after + "<|im_end|>\n<|im_start|>assistant\n<think>"
+        assert tail == turn + ("\n" if chat == THINK_TEMPLATE else "")
+    assert "OPENRPT" not in head + tail
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_what_follows_the_prefix_has_no_dummy_prefix(name):
+    for template in TEMPLATES:
+        layout, tokenizer = layout_of(name, template=template)
+        first = text_of(tokenizer, layout.tail_ids)
+        assert not first.startswith(" "), template
+    for ids in (layout.close_ids, layout.answer_start_ids, layout.answer_end_ids):
+        assert not text_of(tokenizer, ids).startswith(" ")
+
+
+@pytest.mark.parametrize("name", ["byte_level", "think", "chat_metaspace"])
+def test_control_tokens_are_parsed_in_templates_and_never_in_documents(name):
+    layout, tokenizer = layout_of(name, template="v6")
+    control = token_table(tokenizer).special_ids
+    assert control & set(layout.head_ids) and control & set(layout.tail_ids)
+    ids, _ = encode_document(tokenizer, "a <|im_end|> </think> b")
+    assert not control & set(ids)
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_single_token_delimiters_render_literally(special):
+    tokenizer = think_tokenizer(special=special)
+    layout = build_layout(tokenizer, PromptConfig())
+    start, end = tokenizer.convert_tokens_to_ids(["<think>", "</think>"])
+    assert layout.tail_ids == (start,)
+    assert layout.thought_end_ids == (end,)
+    assert layout.close_ids == (end, *layout.answer_start_ids)
+    assert layout.literal == ({start: b"<think>", end: b"</think>"} if special else {})
+    eos = tokenizer.eos_token_id
+    text = literal_bytes(token_table(tokenizer), [*layout.close_ids, eos], layout.literal)
+    assert text == b"</think>\n\\boxed{"
+
+
+def test_spelled_out_delimiters_need_no_literal():
+    layout, _ = layout_of("byte_level")
+    assert layout.literal == {} and len(layout.thought_end_ids) > 1
+
+
+def test_other_delimiters():
+    layout, tokenizer = layout_of(
+        "byte_level", thought_start="[T]", thought_end="[/T]", candidate_separator=","
+    )
+    assert text_of(tokenizer, layout.tail_ids) == "[T]"
+    assert text_of(tokenizer, layout.close_ids) == "[/T]\n\\boxed{"
+    assert layout.thought_end == b"[/T]"
+    assert text_of(tokenizer, layout.separator_ids) == ","
+
+
+def test_a_seed_puts_separators_between_candidates():
+    layout, tokenizer = layout_of("byte_level")
+    one, two, three = tokenizer(" the x y", add_special_tokens=False)["input_ids"][:3]
+    bar = layout.separator_ids
+    assert layout.seed((one, two, three)) == (one, *bar, two, *bar, three)
+    assert layout.seed((one,)) == (one,)
+    assert layout.seed(()) == ()
+
+
+def test_the_tokenizers_own_beginning_stands_before_the_head():
+    tokenizer = byte_level_tokenizer()
+    assert build_layout(tokenizer, PromptConfig(), (7,)).head_ids == (7,)
+    plain = build_layout(tokenizer, PromptConfig(template="v0", chat_template="off"), (7,))
+    assert plain.head_ids[0] == 7 and plain.plain_head_ids == (7,)
+    chat = build_layout(tokenizer, PromptConfig(template="v0"), (7,))
+    assert chat.head_ids[0] != 7  # the chat template writes its own
+    assert chat.plain_head_ids == (7,)
+
+
+def test_chat_template_switch():
+    off, tokenizer = layout_of("think", template="chat", chat_template="off")
+    assert text_of(tokenizer, off.head_ids) == TEMPLATES["chat"][0]
+    on, tokenizer = layout_of("think", chat_template="on")
+    assert text_of(tokenizer, on.head_ids) == "<|im_start|>user\n"
+    assert text_of(tokenizer, on.tail_ids) == "<|im_end|>\n<|im_start|>assistant\n<think>\n"
+    with pytest.raises(UserError, match="the tokenizer has no chat template; use 'auto'"):
+        layout_of("byte_level_bare", chat_template="on")
+
+
+def test_require_room():
+    config = PromptConfig(window=100, candidates=3, think_budget=10, prediction_budget=6)
+    layout, _ = layout_of("byte_level")
+    seed = 3 + 2 * len(layout.separator_ids)
+    total = 100 + len(layout.tail_ids) + seed + 10 + len(layout.close_ids) + 6
+    require_room(layout, config, total)
+    with pytest.raises(UserError) as error:
+        require_room(layout, config, total - 5)
+    message = str(error.value)
+    assert f"can reach {total} tokens" in message and "prompt.window 100" in message
+    assert "lower prompt.window by 5" in message

@@ -1,0 +1,301 @@
+"""A whole update: the gradient of every term together, tree against flat, any micro-batch."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from test_generation import policy_of
+
+from openrpt.attention import NAME
+from openrpt.config import Config, load_config
+from openrpt.data import Work
+from openrpt.decoding import Sampling
+from openrpt.engine import make_engine
+from openrpt.generation import Request
+from openrpt.losses import LossInputs, StepTotals, loss_config_for, policy_loss
+from openrpt.models import Policy, freeze
+from openrpt.positions import ScoredDocument, Window
+from openrpt.prompts import Layout, build_layout
+from openrpt.seeding import key_of
+from openrpt.types import Group, Position, Prompt, Rollout
+from openrpt.update import GradedWork, step_advantages, step_totals, update_policy
+
+TOKENS = 30
+NORM = 1e9  # never clipped
+
+
+def config_of(**values) -> Config:
+    settings = {
+        "prompt.candidates": 2,
+        "prompt.think_budget": 2,
+        "prompt.prediction_budget": 3,
+        "train.group_size": 3,
+        "train.ntp_weight": 0.7,
+        "train.kl_weight": 0.3,
+        "train.entropy_weight": 0.2,
+        "train.temperature": 0.8,
+        "train.max_grad_norm": NORM,
+    }
+    return load_config(overrides=settings | {k.replace("__", "."): v for k, v in values.items()})
+
+
+def layout_of(policy: Policy, config: Config) -> Layout:
+    return build_layout(policy.tokenizer, config.prompt)
+
+
+def work_of(seed: int) -> Work:
+    rng = np.random.default_rng(seed)
+    scores = np.ones(TOKENS, np.float32)
+    document = ScoredDocument(
+        document_id=f"d{seed}",
+        key="",
+        split="train",
+        source="",
+        text="",
+        token_ids=rng.integers(2, 390, TOKENS),
+        negative_log_likelihood=scores,
+        entropy=scores,
+        entropy_top16=scores,
+        ntp_token_id=np.zeros(TOKENS, np.int64),
+        ntp_correct=np.zeros(TOKENS, bool),
+    )
+    positions = tuple(
+        Position(document_id=document.document_id, index=i, window_start=2) for i in (6, 15, 16)
+    )
+    window = Window(start=2, end=24, first=6)
+    return Work(document=document, window=window, positions=positions)
+
+
+def batch_of(policy: Policy, config: Config, *, flat: tuple[int, ...] = (1,)) -> list[GradedWork]:
+    """Two documents of three positions each, sampled from the policy; rewards by rule. The
+    positions in `flat` get the same reward throughout."""
+    layout, graded = layout_of(policy, config), []
+    for seed in (0, 1):
+        work = work_of(seed)
+        request = Request(
+            prefix_ids=work.prefix_ids(layout, whole=False),
+            prefix_lengths=work.prefix_lengths(layout),
+            keys=tuple(
+                tuple(key_of(seed, p.index, r) for r in range(config.train.group_size))
+                for p in work.positions
+            ),
+        )
+        sampling = Sampling(
+            temperature=config.train.temperature,
+            think_budget=config.prompt.think_budget,
+            prediction_budget=config.prompt.prediction_budget,
+            candidates=config.prompt.candidates,
+        )
+        groups = []
+        found = make_engine("tree", policy).generator.generate(request, layout, sampling)
+        for n, (outcome, position) in enumerate(zip(found, work.positions, strict=True)):
+            rewards = [float((r + n) % 3 == 0 and n not in flat) for r in range(9)]
+            rollouts = tuple(
+                Rollout(completion=c, thought=b"", prediction=None, reward=reward)
+                for c, reward in zip(outcome.completions, rewards, strict=False)
+            )
+            prompt = Prompt(position=position, head_ids=(), prefix_ids=(), tail_ids=())
+            groups.append(Group(prompt=prompt, rollouts=rollouts, ntp_token_id=0))
+        graded.append(GradedWork(work=work, groups=tuple(groups), advantages=torch.zeros(3, 3)))
+    advantages = step_advantages([g for w in graded for g in w.groups], config.train)
+    pairs = zip(graded, advantages.split(3), strict=True)
+    return [replace(work, advantages=part) for work, part in pairs]
+
+
+def gradients(policy: Policy, kind: str, batch, config: Config, reference=None):
+    """(gradients by name, metrics) of one update, whose learning rate is 0."""
+    attention = NAME if kind == "tree" else "sdpa"
+    policy.model.set_attn_implementation(attention)
+    if reference is not None:
+        reference.model.set_attn_implementation(attention)
+    optimizer = torch.optim.SGD(policy.parameters(), lr=0.0)
+    metrics = update_policy(
+        policy,
+        make_engine(kind, policy),
+        optimizer,
+        batch,
+        config,
+        layout_of(policy, config),
+        reference=reference,
+    )
+    policy.model.set_attn_implementation(NAME)
+    found = {n: p.grad.clone() for n, p in policy.model.named_parameters() if p.grad is not None}
+    return found, metrics
+
+
+def assert_equal(found: dict, expected: dict, tolerance: float = 1e-8) -> None:
+    assert found.keys() == expected.keys()
+    scale = max(gradient.abs().max() for gradient in expected.values())
+    for name, gradient in expected.items():
+        size = gradient.abs().max().clamp_min(1e-3 * scale)
+        assert (found[name] - gradient).abs().max() / size <= tolerance, name
+
+
+def reference_of(family: str) -> Policy:
+    reference = freeze(policy_of(family))
+    with torch.no_grad():
+        for parameter in reference.model.parameters():
+            parameter.mul_(0.9)
+    return reference
+
+
+@pytest.mark.parametrize("template", ["minimal", "v6"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3"])
+def test_the_whole_gradient_equals_flat(family, template):
+    """NTP + GRPO + entropy + KL in one step, whatever the micro-batch."""
+    config = config_of(prompt__template=template)
+    policy, reference = policy_of(family), reference_of(family)
+    batch = batch_of(policy, config)
+    expected, flat_metrics = gradients(policy, "flat", batch, config, reference)
+    for tokens in (1, 13, 1024):
+        config = config_of(prompt__template=template, train__microbatch_tokens=tokens)
+        found, metrics = gradients(policy, "tree", batch, config, reference)
+        assert_equal(found, expected)
+        assert metrics == pytest.approx(flat_metrics, rel=1e-8, abs=1e-12)
+
+
+def by_hand(policy: Policy, batch, config: Config, layout: Layout, reference: Policy):
+    """The step's loss from whole sequences through transformers' own logits and autograd."""
+    total = torch.zeros((), dtype=torch.float64)
+    totals = step_totals(batch, config, layout)
+    train = config.train
+    loss_config = loss_config_for(
+        train.algorithm, kl_weight=train.kl_weight, entropy_weight=train.entropy_weight
+    )
+    ntp_tokens = sum(24 - 2 - (not layout.head_ids) for _ in batch)
+    for graded in batch:
+        ids = graded.work.document.token_ids.tolist()
+        text = [*layout.head_ids, *ids[2:24]]
+        logp = policy.model(torch.tensor([text])).logits[0].log_softmax(-1)
+        for t in range(max(len(layout.head_ids), 1), len(text)):
+            total = total - train.ntp_weight * logp[t - 1, text[t]] / ntp_tokens
+        for p, group in enumerate(graded.groups):
+            prompt = [*layout.head_ids, *ids[2 : group.prompt.position.index], *layout.tail_ids]
+            for r, rollout in enumerate(group.rollouts):
+                completion = rollout.completion
+                own = torch.tensor([prompt + list(completion.token_ids)])
+                steps = slice(len(prompt) - 1, -1)
+                logits = policy.model(own).logits[0, steps] / train.temperature
+                with torch.no_grad():
+                    other = reference.model(own).logits[0, steps] / train.temperature
+                logp = logits.log_softmax(-1)
+                at = (torch.arange(len(logp)), own[0, len(prompt) :])
+                sampler = torch.tensor(completion.sampler_logprobs, dtype=torch.float64)
+                given = LossInputs(
+                    trainer_logprobs=logp[at][None],
+                    old_logprobs=sampler[None],
+                    sampler_logprobs=sampler[None],
+                    reference_logprobs=other.log_softmax(-1)[at][None],
+                    entropies=-(logp.exp() * logp).sum(-1)[None],
+                    advantages=graded.advantages[p, r][None],
+                    loss_mask=torch.tensor(completion.loss_mask)[None],
+                )
+                total = total + policy_loss(given, loss_config, totals).loss
+    return total
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "dr_grpo"])
+@pytest.mark.parametrize(("template", "think"), [("minimal", 0), ("minimal", 2), ("v0", 2)])
+def test_the_whole_gradient_equals_plain_autograd(algorithm, template, think):
+    config = config_of(
+        train__algorithm=algorithm, prompt__template=template, prompt__think_budget=think
+    )
+    policy, reference = policy_of(), reference_of("llama")
+    layout = layout_of(policy, config)
+    batch = batch_of(policy, config)
+    found, metrics = gradients(policy, "tree", batch, config, reference)
+    for one in (policy, reference):
+        one.model.set_attn_implementation("sdpa")
+    policy.model.zero_grad()
+    loss = by_hand(policy, batch, config, layout, reference)
+    loss.backward()
+    expected = {n: p.grad for n, p in policy.model.named_parameters()}
+    assert_equal(found, expected)
+    assert metrics["loss/policy"] + metrics["loss/ntp"] == pytest.approx(loss.item(), rel=1e-9)
+    norm = torch.stack([g.norm() for g in expected.values()]).norm().item()
+    assert metrics["optim/grad_norm"] == pytest.approx(norm, rel=1e-8)
+
+
+def test_the_ratio_is_1_before_the_first_update():
+    config = config_of(train__kl_weight=0.0)
+    policy = policy_of()
+    _, metrics = gradients(policy, "tree", batch_of(policy, config), config)
+    assert metrics["policy/ratio"] == pytest.approx(1, abs=1e-12)
+    assert metrics["policy/sampler_difference"] < 1e-12
+    assert metrics["policy/clip_fraction"] == metrics["policy/mismatch"] == 0
+
+
+def test_flat_groups_are_not_run_but_count():
+    """Their gradient is 0: the step equals one that runs them, and divides by all rollouts."""
+    config = config_of(train__kl_weight=0.0, train__entropy_weight=0.0)
+    policy = policy_of()
+    batch = batch_of(policy, config)
+    skipped, metrics = gradients(policy, "tree", batch, config)
+    run, run_metrics = gradients(policy, "flat", batch, config)
+    assert_equal(skipped, run)
+    completions = [r.completion for w in batch for n in (0, 2) for r in w.groups[n].rollouts]
+    trained = sum(c.num_trained_tokens for c in completions)
+    assert metrics["tokens/trained_run"] == run_metrics["tokens/trained_run"] == trained
+    layout = layout_of(policy, config)
+    everything = [r.completion for w in batch for g in w.groups for r in g.rollouts]
+    assert step_totals(batch, config, layout) == StepTotals(
+        tokens=sum(c.num_trained_tokens for c in everything),
+        rollouts=18,
+        length=2 + 3 + len(layout.answer_start_ids),
+    )
+    # Without NTP the loss of the other groups alone is 18 / 12 times as large.
+    alone = config_of(train__kl_weight=0.0, train__entropy_weight=0.0, train__ntp_weight=0.0)
+    whole, _ = gradients(policy, "tree", batch, alone)
+    kept = [
+        replace(
+            w,
+            work=replace(w.work, positions=(w.work.positions[0], w.work.positions[2])),
+            groups=(w.groups[0], w.groups[2]),
+            advantages=w.advantages[[0, 2]],
+        )
+        for w in batch
+    ]
+    others, _ = gradients(policy, "tree", kept, alone)
+    assert_equal({n: g * 12 / 18 for n, g in others.items()}, whole)
+
+
+def test_entropy_and_kl_read_flat_groups():
+    policy = policy_of()
+    config = config_of(train__ntp_weight=0.0, train__kl_weight=0.0)
+    batch = batch_of(policy, config, flat=(0, 1, 2))
+    _, metrics = gradients(policy, "tree", batch, config)
+    completions = [r.completion for w in batch for g in w.groups for r in g.rollouts]
+    assert metrics["tokens/trained_run"] == sum(c.num_trained_tokens for c in completions)
+    assert metrics["optim/grad_norm"] > 0
+
+
+def test_a_step_with_nothing_to_learn_changes_nothing():
+    policy = policy_of()
+    config = config_of(train__ntp_weight=0.0, train__kl_weight=0.0, train__entropy_weight=0.0)
+    batch = batch_of(policy, config, flat=(0, 1, 2))
+    found, metrics = gradients(policy, "tree", batch, config)
+    assert found == {} and metrics["optim/grad_norm"] == 0 == metrics["tokens/trained_run"]
+
+
+def test_several_updates_are_off_policy_after_the_first():
+    config = config_of(train__updates_per_batch=3, train__kl_weight=0.0)
+    policy = policy_of()
+    batch = batch_of(policy, config)
+    optimizer = torch.optim.SGD(policy.parameters(), lr=0.05)
+    layout = layout_of(policy, config)
+    metrics = update_policy(policy, make_engine("tree", policy), optimizer, batch, config, layout)
+    assert abs(metrics["policy/ratio"] - 1) > 1e-4
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing():
+    config = config_of(train__kl_weight=0.0)
+    policy = policy_of()
+    batch = batch_of(policy, config)
+    batch = [replace(w, advantages=w.advantages * float("nan")) for w in batch]
+    before = {n: p.detach().clone() for n, p in policy.model.named_parameters()}
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=0.1)
+    layout = layout_of(policy, config)
+    with pytest.raises(FloatingPointError, match="norm is nan"):
+        update_policy(policy, make_engine("tree", policy), optimizer, batch, config, layout)
+    assert all((p == before[n]).all() for n, p in policy.model.named_parameters())
