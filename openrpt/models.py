@@ -7,6 +7,7 @@ before a model is trusted.
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -207,7 +208,7 @@ def convert_gguf(path: Path) -> Path:
         return target
     source: dict[str, Any] = {"gguf_file": path.name}
     try:
-        with quiet_transformers():
+        with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
             quantized = AutoModelForCausalLM.from_pretrained(
                 path.parent, dtype=torch.float32, **source
             )
@@ -222,7 +223,8 @@ def convert_gguf(path: Path) -> Path:
     model.tie_weights()
     model.generation_config = quantized.generation_config
     staging = target.with_name(f"{target.name}.{os.getpid()}.partial")
-    model.save_pretrained(staging)
+    with quiet_transformers():
+        model.save_pretrained(staging)
     tokenizer.save_pretrained(staging)
     os.replace(staging, target)
     return target

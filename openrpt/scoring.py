@@ -95,6 +95,7 @@ def score_corpus(
         _check_settings(folder, before["settings"], settings)
         if policy is None and (finished := _finished(folder, shards)):
             return finished
+    next(read_corpus(config.corpus, CorpusCounts()))  # bad input shows before a model is loaded
     policy = policy or freeze(load_policy(config.model))
     if scorer is None:
         other = config.score.model

@@ -152,16 +152,19 @@ class PrefixLoss:
     policy: Policy
     prefix_ids: tuple[int, ...]
     head_length: int
-    scale: float
+    weight: float
+    step_tokens: int
+    """Tokens of plain text in the whole step."""
     metrics: dict[str, float]
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """Hidden states of the prefix [L, d] → weight · Σ −log p / the step's tokens."""
         first = max(self.head_length, 1)
         targets = torch.tensor(self.prefix_ids[first:], device=hidden.device)
-        terms = TextTerms(targets=targets, ntp_scale=self.scale)
-        loss, _, _ = text_loss(hidden[first - 1 : -1], self.policy.head, terms)
-        self.metrics["loss/ntp"] = self.metrics.get("loss/ntp", 0.0) + float(loss.detach())
+        terms = TextTerms(targets=targets, ntp_scale=self.weight / self.step_tokens)
+        loss, ntp, _ = text_loss(hidden[first - 1 : -1], self.policy.head, terms)
+        mean = self.metrics.get("loss/ntp", 0.0) + ntp / self.step_tokens
+        self.metrics["loss/ntp"] = mean
         return loss
 
 
@@ -250,7 +253,8 @@ def update_policy(
                 policy=policy,
                 prefix_ids=prefix_ids,
                 head_length=len(layout.head_ids),
-                scale=train.ntp_weight / max(ntp_tokens, 1),
+                weight=train.ntp_weight,
+                step_tokens=max(ntp_tokens, 1),
                 metrics=metrics,
             )
             engine.accumulate_gradients(

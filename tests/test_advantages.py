@@ -14,7 +14,9 @@ def test_grpo_by_hand():
     # mean 0.25; squared deviations 0.5625 + 3 · 0.0625 = 0.75; sample variance 0.75 / 3 = 0.25.
     found = group_advantages(torch.tensor([[1.0, 0.0, 0.0, 0.0]], dtype=torch.float64))
     s = 0.5 + 1e-6
-    assert found[0].tolist() == pytest.approx([0.75 / s, -0.25 / s, -0.25 / s, -0.25 / s], rel=1e-12)
+    assert found[0].tolist() == pytest.approx(
+        [0.75 / s, -0.25 / s, -0.25 / s, -0.25 / s], rel=1e-12
+    )
     wide = group_advantages(torch.tensor([[1.0, 0.0, 0.0, 0.0]]), epsilon=0.5)
     assert wide[0, 0].item() == pytest.approx(0.75)
 

@@ -50,7 +50,11 @@ def trained(folder: Path, **overrides) -> tuple[Config, Policy, torch.optim.Opti
 def saved(folder: Path, name: str, **overrides) -> tuple[Path, Policy, torch.optim.Optimizer]:
     config, policy, optimizer = trained(folder, **overrides)
     state = TrainerState(stage="train", step=7, cursor=3, pass_rates={"d": {"5": 1 / 3}})
-    return save_checkpoint(folder / name, policy, state, config, optimizer=optimizer), policy, optimizer
+    return (
+        save_checkpoint(folder / name, policy, state, config, optimizer=optimizer),
+        policy,
+        optimizer,
+    )
 
 
 @torch.no_grad()

@@ -367,7 +367,7 @@ def test_evaluate_of_a_foreign_model(run: Run, trained: Path, tmp_path: Path) ->
     assert code == 0, err
     assert "recorded as 'mine'" in out
     elsewhere = ["--scores", trained / "scored", "--run", tmp_path / "other"]
-    settings = ["--prompt.window", 32, "--evaluate.positions", 10, "--evaluate.min_entropy", 0]
+    settings = ["--prompt.window", 32, "--evaluate.positions", 10, "--model.threads", 1]
     code, out, err = run("evaluate", same, *elsewhere, *settings)
     assert code == 0, err
     assert (tmp_path / "other" / "evaluation.json").is_file()
@@ -410,7 +410,7 @@ def test_score_of_missing_corpora(run: Run, trained: Path, tmp_path: Path) -> No
 
 
 def test_stages_need_scores(run: Run, trained: Path, tmp_path: Path) -> None:
-    model = ["--model.path", trained.parent / "model", "--prompt.window", 32]
+    model = ["--model.path", trained.parent / "model", "--prompt.window", 32, "--model.threads", 1]
     for command in ("warmup", "train"):
         line = error_of_stage(run(command, "--run", tmp_path / command, *model))
         assert "run 'openrpt score' first" in line

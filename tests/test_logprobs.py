@@ -18,7 +18,7 @@ N, D, V = 7, 5, 11
 OPTIONS = pytest.mark.parametrize(
     ("bias", "softcap"), [(False, None), (True, None), (False, 3.0), (True, 3.0)]
 )
-CHUNKS = pytest.mark.parametrize("rows", [1, 3, 7, 100])
+CHUNKS = pytest.mark.parametrize("rows", [1, 3, 100])
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +57,7 @@ def assert_same_gradients(found: torch.Tensor, expected: torch.Tensor, leaves: l
 
 @CHUNKS
 @OPTIONS
-@pytest.mark.parametrize("temperature", [1.0, 0.7, 2.0])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("reads", ["logprobs", "entropies", "both"])
 def test_selected_logprobs(monkeypatch, rows, bias, softcap, temperature, reads):
     use_chunks(monkeypatch, rows)

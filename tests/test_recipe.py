@@ -82,6 +82,9 @@ def test_bytes_prompt_and_candidates_agree(recipe: ModuleType, policy: Policy) -
         expected = (*window[:t], *layout.tail_ids, *layout.seed(candidates))
         assert recipe.make_prompt(window[:t], candidates, form) == list(expected)
     assert form.close == list(layout.close_ids)
+    assert form.special == sorted(policy.table.special_ids)
+    without = recipe.hard_positions(policy.model, window, 4, 0.0, 3, [*form.special, found[9][0]])
+    assert without[9][:2] == found[9][1:], "what is masked is no candidate"
 
 
 def test_gradients_are_those_of_the_tree(recipe: ModuleType, policy: Policy) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ UNSEEDED: dict[str, Any] = {
     "warmup__draft_tokens": 3,
     "warmup__tail_steps": 4,
     "warmup__ntp_weight": 0.0,
-    "warmup__steps": 80,
+    "warmup__steps": 60,
 }
 
 
@@ -128,13 +127,18 @@ def test_a_truth_trace_boxes_the_text(scored):
         assert trace.targets[0] == ((truth,), (1.0,)) and trace.token_ids[0] == truth
 
 
-def test_plain_states_are_the_frozen_models_own(scored):
-    stage = stage_of(copied_run(scored, "plain", **SEEDED))
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_plain_states_are_the_frozen_models_own(tmp_path, family):
+    """gemma2's soft cap included."""
+    options = {"attn_logit_softcapping": 0.5, "head_dim": 16} if family == "gemma2" else {}
+    path = tmp_path / "model"
+    tiny_model_folder(path, family=family, initializer_range=0.3, **options)
+    stage = stage_of(tiny_run(tmp_path, **SEEDED))
     ids = list(range(40, 60))
-    model = AutoModelForCausalLM.from_pretrained(scored.config.model.path)
+    model = AutoModelForCausalLM.from_pretrained(path)
     with torch.no_grad():
         expected = model.base_model(torch.tensor([ids])).last_hidden_state[0]
-    assert (plain_states(stage, ids) - expected).abs().max() < 1e-5
+    assert (plain_states(stage, ids) - expected).abs().max() < 1e-4
 
 
 class Ctrl_C:
@@ -160,16 +164,14 @@ def test_an_interrupted_warmup_goes_on_to_the_same_bits(scored, rank):
     whole = copied_run(scored, f"whole-{rank}", **settings)
     warmup(whole)
     parts = copied_run(scored, f"parts-{rank}", **settings)
-    with pytest.raises(Interrupted, match="stopped in warmup after step 3; the same command"):
+    with pytest.raises(Interrupted, match="stopped in warmup after step 2; the same command"):
         warmup(parts, progress=Ctrl_C(2))
-    assert not parts.start.exists() and len(rows_of(parts)) == 3
+    assert not parts.start.exists() and len(rows_of(parts)) == 2
     warmup(parts)
 
     def timeless(run: Run) -> list[dict[str, Any]]:
         skipped = ("time/", "memory/")
-        return [
-            {k: v for k, v in row.items() if not k.startswith(skipped)} for row in rows_of(run)
-        ]
+        return [{k: v for k, v in row.items() if not k.startswith(skipped)} for row in rows_of(run)]
 
     assert timeless(parts) == timeless(whole)
     weights = [(run.start / "model.safetensors").read_bytes() for run in (whole, parts)]
@@ -214,7 +216,7 @@ def test_flat_and_tree_warm_up_alike(tmp_path, settings):
     base = tiny_run(tmp_path, **settings)
     found = []
     for kind in ("tree", "flat"):
-        run = replace(copied_run(base, kind, **settings, model__generator=kind))
+        run = copied_run(base, kind, **settings, model__generator=kind)
         warmup(run)
         found.append(load_file(run.start / "model.safetensors"))
     for name, values in found[0].items():

@@ -25,8 +25,9 @@ def tiny_model_folder(
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
     initializer_range: float = 0.05,
+    **options: Any,
 ) -> Path:
-    """A random model with a tokenizer, as a plain Hugging Face folder."""
+    """A random model with a tokenizer, as a plain Hugging Face folder; options of its config."""
     tokenizer = tokenizer or byte_level_tokenizer()
     ids = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": None, "pad_token_id": None}
     torch.manual_seed(seed)
@@ -47,7 +48,7 @@ def tiny_model_folder(
             tie_word_embeddings=True,
             **ids,
         )
-    config.initializer_range = initializer_range
+    config.update({"initializer_range": initializer_range} | options)
     model = tf.AutoModelForCausalLM.from_config(config).to(dtype)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.save_pretrained(path)

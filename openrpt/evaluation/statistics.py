@@ -64,9 +64,16 @@ def paired_difference(
 ) -> Difference:
     """mean(a) − mean(b) on the same positions, with a bootstrap over documents."""
     estimate = mean_by_document(a.astype(float) - b.astype(float), documents)
-    if estimate.n == 0:
+    if estimate.documents < 2:  # nothing to resample: no interval, nothing is distinguishable
         nan = float("nan")
-        return Difference(value=nan, low=nan, high=nan, standard_error=nan, n=0, documents=0)
+        return Difference(
+            value=estimate.value,
+            low=nan,
+            high=nan,
+            standard_error=nan,
+            n=estimate.n,
+            documents=estimate.documents,
+        )
     sums = _sums(a.astype(float) - b.astype(float), documents)
     sizes = _sums(np.ones(len(documents)), documents)
     rng = np.random.default_rng(seed)

@@ -141,8 +141,7 @@ METRICS: dict[str, Meaning] = {
     ),
     "loss/ntp": Meaning(
         unit="nats a token",
-        meaning="Plain next-token loss on the prefix: times ntp_weight in train, unweighted in"
-        " warmup",
+        meaning="Plain next-token loss on the prefix, before its weight",
         healthy="steady or falling slowly",
         reading="A rise means that the model loses its language; a fast fall, that it learns the"
         " documents by heart.",
