@@ -77,10 +77,7 @@ def save_checkpoint(
             "files": files,
         }
         (partial / "checkpoint.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
-    except (
-        OSError,
-        SafetensorError,
-    ) as error:  # safetensors has an error of its own for a full disk
+    except (OSError, SafetensorError) as error:  # safetensors reports a full disk in its own way
         shutil.rmtree(partial, ignore_errors=True)
         reason = " ".join(str(error).split())
         raise UserError(

@@ -122,43 +122,59 @@ def evaluation_work(
 ) -> list[Work]:
     """The positions of an evaluation: the same for every model, spread over all documents.
 
-    Documents in a keyed order, at most `positions_per_document` positions of each, until
-    `positions` are reached. Raises UserError if there is none.
+    Documents and their positions in a keyed order, one of each document in turn, at most
+    `positions_per_document` of each, until there are `positions`. Raises UserError if there is
+    none.
     """
-    works: list[Work] = []
-    left = positions
     ids = corpus.ids(split)
-    order = generator(config.seed, "evaluation", split).permutation(len(ids))
-    share = min(positions_per_document, max(1, -(-positions // max(len(ids), 1))) * 2)
+    order = generator(config.seed, "evaluation", split).permutation(len(ids))[:positions]
+    eligible = []
     for place in order:
         document = corpus.document(ids[place])
+        found = _above(document, config, min_entropy)
         rng = generator(config.seed, "evaluation", document.document_id)
-        found = windows(
-            len(document.token_ids),
-            window=config.prompt.window,
-            min_context=config.prompt.min_context,
-        )
-        eligible = [
-            index
-            for window in found
-            for index in range(window.first, window.end)
-            if document.entropy[index] > min_entropy
-        ]
-        size = min(len(eligible), share, left)
-        chosen = sorted(rng.choice(eligible, size=size, replace=False).tolist()) if size else []
-        for window in found:
-            inside = [index for index in chosen if window.first <= index < window.end]
-            if inside:
-                positions_in = _positions(document, window, inside)
-                works.append(Work(document=document, window=window, positions=positions_in))
-        left -= size
-        if left <= 0:
-            break
+        eligible.append((document.document_id, rng.permutation(found)[:positions_per_document]))
+    works: list[Work] = []
+    for (document_id, found), taken in zip(eligible, _shares(eligible, positions), strict=True):
+        if taken:
+            works += _works(corpus.document(document_id), config, found[:taken].tolist())
     if not works:
         raise UserError(
             f"no position of the {split} split has an entropy above {min_entropy:g} nats; score"
             " more documents, or lower evaluate.min_entropy"
         )
+    return works
+
+
+def _above(document: ScoredDocument, config: Config, min_entropy: float) -> np.ndarray:
+    """Positions of more than this entropy: [n]. Those without a score never pass."""
+    index = np.arange(min(config.prompt.min_context, document.num_tokens), document.num_tokens)
+    return index[document.entropy[index] > min_entropy]
+
+
+def _shares(eligible: list[tuple[str, np.ndarray]], positions: int) -> list[int]:
+    """How many of each document's positions: one more of each in turn, `positions` in all."""
+    taken = [0] * len(eligible)
+    left = positions
+    while left and any(n < len(found) for n, (_, found) in zip(taken, eligible, strict=True)):
+        for i, (_, found) in enumerate(eligible):
+            if left and taken[i] < len(found):
+                taken[i] += 1
+                left -= 1
+    return taken
+
+
+def _works(document: ScoredDocument, config: Config, indices: list[int]) -> list[Work]:
+    """The windows that these positions are in."""
+    found = windows(
+        document.num_tokens, window=config.prompt.window, min_context=config.prompt.min_context
+    )
+    works = []
+    for window in found:
+        inside = sorted(index for index in indices if window.first <= index < window.end)
+        if inside:
+            positions = _positions(document, window, inside)
+            works.append(Work(document=document, window=window, positions=positions))
     return works
 
 

@@ -179,11 +179,15 @@ def test_greedy_without_a_tail_and_seed():
 
 def test_all_rows_close_by_force_while_others_have_finished():
     """Rows inside the forced close, and no other row left that samples."""
-    policy, sampling = policy_of(), sampling_of(think=2, predict=1)
+    policy, sampling = policy_of(), sampling_of(think=2, predict=2)
     first = run(policy, sampling)[0].completions[0].token_ids
     layout = replace(LAYOUT, thought_end_ids=first[:1], answer_start_ids=(), close_ids=(93,) * 9)
     found = assert_greedy(policy, sampling, layout)
-    assert {len(completion.token_ids) for completion in found} == {2, 12}
+    assert {len(completion.token_ids) for completion in found} == {3, 13}
+    cold = run(
+        policy, replace(sampling, temperature=1e-4), layout
+    )  # sampled, but as good as greedy
+    assert [outcome.completions[0].token_ids for outcome in cold] == [c.token_ids for c in found]
 
 
 def trainer_logprobs(policy: Policy, outcomes, layout: Layout, temperature: float):
@@ -410,6 +414,6 @@ def test_uniforms_of_one_key_and_of_neighbours_are_independent():
     consecutive = uniforms(torch.arange(20_000), 0)
     for values in (a, b, consecutive):
         assert abs(values.mean() - 0.5) < 0.01
-        assert 0 <= values.min() and values.max() < 1
+        assert values.min() >= 0 and values.max() < 1
     assert abs(torch.corrcoef(torch.stack([a, b]))[0, 1]) < 0.03
     assert abs(torch.corrcoef(torch.stack([consecutive[:-1], consecutive[1:]]))[0, 1]) < 0.03

@@ -79,7 +79,7 @@ def test_selected_logprobs(monkeypatch, rows, bias, softcap, temperature, reads)
 @OPTIONS
 def test_selected_logprobs_gradcheck(monkeypatch, bias, softcap):
     use_chunks(monkeypatch, 3)
-    hidden, head, leaves = parts(bias, softcap)
+    _, _, leaves = parts(bias, softcap)
     ids = torch.randint(V, (N,))
 
     def function(*leaves):

@@ -209,9 +209,16 @@ def test_dynamic_sampling_replaces_flat_groups(warm):
     kept = groups(dynamic)
     assert len(kept) == wanted
     assert all(len(set(rewards)) > 1 for rewards in kept.values())
-    # In keyed order, never in order of arrival: what was live without it comes first.
+    # In keyed order: what was live without it comes first, then the next ones.
     live = [key for key, rewards in groups(plain).items() if len(set(rewards)) > 1]
     assert list(kept)[: len(live)] == live
+    again = run_of(warm, "again", train__dynamic_sampling_from=1, **settings)
+    trainer = set_up(again)
+    trainer.state.step = 1
+    batch, generated = collect(trainer)
+    every = [group for graded in generated for group in graded.groups if not group.is_flat]
+    assert len(every) >= wanted
+    assert [group for graded in batch for group in graded.groups] == every[:wanted]
 
 
 def test_dynamic_sampling_keeps_within_its_budget(warm):
@@ -308,6 +315,21 @@ def test_the_learning_rate_warms_up(warm):
     )
     train(run)
     assert [row["optim/learning_rate"] for row in rows_of(run)] == [5e-4, 1e-3, 1e-3]
+
+
+def test_every_document_is_taken_once_an_epoch(warm):
+    run = run_of(warm, "epoch", train__steps=1, train__documents_per_step=3)
+    trainer = set_up(run)
+    ids = trainer.corpus.ids("train")
+    assert len(ids) > 6
+    taken: list[str] = []
+    while len(taken) < 2 * len(ids):
+        trainer.state.step += 1
+        batch, _ = collect(trainer)
+        taken += [graded.work.document.document_id for graded in batch]
+        assert trainer.state.cursor == len(taken)
+    first, second = taken[: len(ids)], taken[len(ids) : 2 * len(ids)]
+    assert sorted(first) == sorted(second) == sorted(ids) and first != second
 
 
 def test_what_is_collected_depends_on_the_seed_and_the_step_alone(warm):

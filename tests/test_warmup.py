@@ -12,12 +12,12 @@ from tiny import byte_level_tokenizer, think_tokenizer
 from tiny_model import copied_run, tiny_model_folder, tiny_run
 from transformers import AutoModelForCausalLM
 
+from openrpt.data import take_work
 from openrpt.loop import Interrupted
 from openrpt.metrics import read_metrics
 from openrpt.run import Run
 from openrpt.train import train
 from openrpt.warmup import Warmup, make_traces, plain_states, set_up, warmup
-from openrpt.data import take_work
 
 SEEDED: dict[str, Any] = {"warmup__ntp_weight": 0.0, "warmup__answer_sharpness": 0.5}
 UNSEEDED: dict[str, Any] = {

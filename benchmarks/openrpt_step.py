@@ -1,0 +1,206 @@
+"""OpenRPT's side: whole training steps on a case, timed. Run by a benchmark, in its own process.
+
+    python openrpt_step.py JOB.json FOUND.json
+
+A step is what `openrpt train` does between two batches: generate, grade, update (forward,
+backward, clipping, AdamW). Two things differ from a real run, so that both sides do the same
+work: completions never stop early, and the advantages are random, so that no group is skipped.
+"""
+
+import json
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import own_versions, product_rate
+
+from openrpt.compute import step_cost
+from openrpt.config import Config, load_config
+from openrpt.cpu import keep_memory
+from openrpt.data import Work, document_bytes
+from openrpt.decoding import Sampling
+from openrpt.engine import Engine, make_engine
+from openrpt.generation import Request
+from openrpt.metrics import PhaseTimer, peak_memory_gib
+from openrpt.models import Policy, load_policy
+from openrpt.positions import ScoredDocument, Window
+from openrpt.prompts import Layout, build_layout
+from openrpt.rollouts import grade_groups
+from openrpt.seeding import key_of
+from openrpt.train import make_optimizer
+from openrpt.types import Position
+from openrpt.update import GradedWork, update_policy
+
+PRODUCT_ROWS = 1024
+"""Rows of the matrix product that the step's speed is compared with: a micro-batch's tokens."""
+
+
+@dataclass(kw_only=True, eq=False)
+class EndlessPolicy(Policy):
+    """Never stops before its budget: every completion has the same number of tokens."""
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        return frozenset({-1})
+
+
+def main(job: dict[str, Any]) -> dict[str, Any]:
+    config = config_of(job)
+    loaded = load_policy(config.model)
+    policy = EndlessPolicy(model=loaded.model, tokenizer=loaded.tokenizer, name=loaded.name)
+    layout = endless_layout(policy, config)
+    if list(layout.tail_ids) != job["tail_ids"] or layout.head_ids:
+        raise RuntimeError("the layout's head and tail are not those of the case")
+    optimizer = make_optimizer(policy, config)
+    engine = make_engine("tree", policy)
+    work = work_of(job, config.train.positions_per_document)
+    steps: list[dict[str, Any]] = []
+    for number in range(1 + job["steps"]):
+        # The first step is not counted: it sets up threads, buffers and the optimizer's state.
+        brief = number == 0 and job["brief_warm_up"]
+        use = replace(work, positions=work.positions[:1]) if brief else work
+        group_size = 2 if brief else config.train.group_size
+        found = step(policy, engine, optimizer, config, layout, use, group_size, number)
+        if number:
+            steps.append(found)
+    model = policy.causal_lm.config
+    return {
+        "steps": steps,
+        "peak_memory_gib": peak_memory_gib(),
+        "product_flop_per_second": product_rate(
+            PRODUCT_ROWS, model.hidden_size, model.intermediate_size
+        ),
+        "threads": torch.get_num_threads(),
+        "settings": {
+            "microbatch_tokens": config.train.microbatch_tokens,
+            "generation_rollouts": config.train.generation_rollouts,
+            "gradient_checkpointing": config.model.gradient_checkpointing,
+            "keeps_freed_memory": keep_memory(),
+            "optimizer": "AdamW (fused)",
+        },
+        "versions": own_versions(),
+    }
+
+
+def config_of(job: dict[str, Any]) -> Config:
+    """The library's defaults for micro-batches; a plain thought, no extra loss terms."""
+    return load_config(
+        overrides={
+            "seed": job["seed"],
+            "model.path": job["model_folder"],
+            "model.device": "cpu",
+            "model.threads": job["threads"],
+            "prompt.window": len(job["window_ids"]),
+            "prompt.candidates": 0,
+            "prompt.think_budget": 0,
+            "prompt.prediction_budget": job["new_tokens"],
+            "train.documents_per_step": 1,
+            "train.positions_per_document": len(job["prefix_lengths"]),
+            "train.group_size": job["group_size"],
+            "train.ntp_weight": 0.0,
+            "train.learning_rate": job["learning_rate"],
+        }
+    )
+
+
+def endless_layout(policy: Policy, config: Config) -> Layout:
+    """No forced close: every token of a completion is sampled, and trained."""
+    return replace(build_layout(policy.tokenizer, config.prompt, policy.bos_ids), close_ids=())
+
+
+def work_of(job: dict[str, Any], positions: int) -> Work:
+    ids = np.array(job["window_ids"], dtype=np.int64)
+    unknown = np.full(len(ids), np.nan, dtype=np.float32)
+    document = ScoredDocument(
+        document_id="benchmark",
+        key="",
+        split="train",
+        source="",
+        text="",
+        token_ids=ids,
+        negative_log_likelihood=unknown,
+        entropy=unknown,
+        entropy_top16=unknown,
+        ntp_token_id=np.full(len(ids), -1),
+        ntp_correct=np.zeros(len(ids), dtype=bool),
+    )
+    lengths = job["prefix_lengths"][:positions]
+    return Work(
+        document=document,
+        window=Window(start=0, end=len(ids), first=lengths[0]),
+        positions=tuple(Position(document_id="benchmark", index=length) for length in lengths),
+    )
+
+
+def step(
+    policy: Policy,
+    engine: Engine,
+    optimizer: torch.optim.Optimizer,
+    config: Config,
+    layout: Layout,
+    work: Work,
+    group_size: int,
+    number: int,
+) -> dict[str, Any]:
+    """One whole step; seconds by phase, and what it ran."""
+    timer = PhaseTimer()
+    with timer("generate"):
+        generated = engine.generator.generate(
+            Request(
+                prefix_ids=work.prefix_ids(layout, whole=False),
+                prefix_lengths=work.prefix_lengths(layout),
+                keys=tuple(
+                    tuple(key_of(config.seed, number, p.index, r) for r in range(group_size))
+                    for p in work.positions
+                ),
+            ),
+            layout,
+            Sampling(
+                temperature=config.train.temperature,
+                think_budget=config.prompt.think_budget,
+                prediction_budget=config.prompt.prediction_budget,
+                candidates=config.prompt.candidates,
+                generation_rollouts=config.train.generation_rollouts,
+            ),
+        )
+    with timer("grade"):
+        groups = grade_groups(
+            generated,
+            work.positions,
+            work.document.token_ids.tolist(),
+            document_bytes(policy, work.document),
+            layout,
+            policy.table,
+        )
+        random = torch.Generator().manual_seed(number)
+        graded = GradedWork(
+            work=work,
+            groups=tuple(groups),
+            advantages=torch.randn(len(groups), group_size, generator=random, dtype=torch.float64),
+        )
+    with timer("update"):
+        metrics = update_policy(policy, engine, optimizer, [graded], config, layout)
+    require_all_trained(graded, metrics, config.prompt.prediction_budget)
+    cost = step_cost(policy, [graded], [graded], config, layout)
+    return {
+        "seconds": sum(timer.seconds.values()),
+        "phases": timer.seconds,
+        "rollouts": len(groups) * group_size,
+        "flop": {phase: cost[f"flops/{phase}"] for phase in ("generate", "update")},
+        "tokens": {phase: cost[f"tokens/{phase}"] for phase in ("generate", "update")},
+    }
+
+
+def require_all_trained(graded: GradedWork, metrics: dict[str, float], new_tokens: int) -> None:
+    """Every completion has `new_tokens` tokens, all sampled, and the update ran every one."""
+    completions = [r.completion for group in graded.groups for r in group.rollouts]
+    trained = {completion.num_trained_tokens for completion in completions}
+    if trained != {new_tokens} or metrics["tokens/trained_run"] != new_tokens * len(completions):
+        raise RuntimeError(f"not every token was sampled and trained: {trained}, {metrics}")
+
+
+if __name__ == "__main__":
+    Path(sys.argv[2]).write_text(json.dumps(main(json.loads(Path(sys.argv[1]).read_text()))))
