@@ -81,7 +81,8 @@ def train(run: Run, *, progress: Progress = SILENT) -> TrainSummary:
 
     def step() -> dict[str, Any]:
         metrics = train_step(trainer)
-        if settings.eval_every and trainer.state.step % settings.eval_every == 0:
+        due = settings.eval_every and trainer.state.step % settings.eval_every == 0
+        if due and trainer.corpus.ids("development"):
             metrics |= development_evaluation(trainer)
         return metrics
 

@@ -14,6 +14,7 @@ from openrpt.advantages import group_advantages
 from openrpt.config import Config, TrainConfig
 from openrpt.data import Work
 from openrpt.engine import Engine
+from openrpt.errors import UserError
 from openrpt.logprobs import TextTerms, selected_logprobs, text_loss
 from openrpt.losses import LossConfig, LossInputs, StepTotals, loss_config_for, policy_loss
 from openrpt.models import Policy
@@ -101,7 +102,8 @@ class BatchLoss:
             completion, opening = self._completion(row)
             own = len(completion.token_ids) - opening
             ids[i, :own] = torch.tensor(completion.token_ids[opening:])
-            sampler[i, :own] = torch.tensor(completion.sampler_logprobs[opening:]).double()
+            known = completion.sampler_logprobs[opening:]
+            sampler[i, :own] = torch.tensor(known, dtype=torch.float64)
             mask[i, :own] = torch.tensor(completion.loss_mask[opening:])
         logprobs, entropies = selected_logprobs(
             hidden[mask], self.policy.head, ids[mask], temperature=self.temperature
@@ -210,7 +212,7 @@ def update_policy(
 ) -> dict[str, float]:
     """Runs `updates_per_batch` optimizer steps; returns the last one's metrics.
 
-    Raises FloatingPointError if the gradient is not finite: nothing is changed then.
+    Raises UserError if the gradient is not finite: nothing is changed then.
     """
     train = config.train
     totals = step_totals(batch, config, layout)
@@ -274,7 +276,10 @@ def apply_update(policy: Policy, optimizer: torch.optim.Optimizer, max_norm: flo
     norm = float(torch.nn.utils.clip_grad_norm_(policy.parameters(), max_norm))
     if not norm < float("inf"):
         optimizer.zero_grad(set_to_none=True)
-        raise FloatingPointError(f"the gradient's norm is {norm}")
+        raise UserError(
+            f"the gradient's norm is {norm}: this step changed nothing; lower the learning rate and"
+            " start again, the run resumes from its last checkpoint"
+        )
     optimizer.step()
     return norm
 

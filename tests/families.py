@@ -72,6 +72,8 @@ def tiny_policy(family: str = "llama", dtype: torch.dtype = torch.float64, seed:
             module.p = 0.0
         if type(module).__name__.endswith("RMSNorm") and dtype == torch.float64:
             _keep_float64(module, offset=family.startswith("gemma"))
+        if type(module).__name__.endswith("RotaryEmbedding"):
+            _look_up(module)
     return Policy(model=model.eval(), tokenizer=None, name=family)
 
 
@@ -85,3 +87,15 @@ def _keep_float64(norm: torch.nn.Module, *, offset: bool) -> None:
         return scaled * (1.0 + norm.weight if offset else norm.weight)
 
     norm.forward = forward
+
+
+def _look_up(rotary: torch.nn.Module) -> None:
+    """transformers computes cosines in float32, where the same angle gives another last bit in
+    another lane of a vector instruction; here a position's are the same in every batch."""
+    forward, positions = rotary.forward, torch.arange(COMMON["max_position_embeddings"])[None]
+
+    def looked_up(x: torch.Tensor, position_ids: torch.Tensor, *args, **kwargs):
+        cos, sin = forward(x[:1], positions, *args, **kwargs)
+        return cos[0][position_ids], sin[0][position_ids]
+
+    rotary.forward = looked_up

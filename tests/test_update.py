@@ -12,6 +12,7 @@ from openrpt.config import Config, load_config
 from openrpt.data import Work
 from openrpt.decoding import Sampling
 from openrpt.engine import make_engine
+from openrpt.errors import UserError
 from openrpt.generation import Request
 from openrpt.losses import LossInputs, StepTotals, loss_config_for, policy_loss
 from openrpt.models import Policy, freeze
@@ -297,6 +298,6 @@ def test_a_gradient_that_is_not_finite_changes_nothing():
     before = {n: p.detach().clone() for n, p in policy.model.named_parameters()}
     optimizer = torch.optim.AdamW(policy.parameters(), lr=0.1)
     layout = layout_of(policy, config)
-    with pytest.raises(FloatingPointError, match="norm is nan"):
+    with pytest.raises(UserError, match="norm is nan"):
         update_policy(policy, make_engine("tree", policy), optimizer, batch, config, layout)
     assert all((p == before[n]).all() for n, p in policy.model.named_parameters())

@@ -1,0 +1,28 @@
+"""`configs/demo.toml` is the demo's recipe, word for word, and what it shows as defaults are."""
+
+import re
+import tomllib
+from pathlib import Path
+
+from openrpt.config import Config, load_config
+from openrpt.demo import demo_config
+from openrpt.run import flatten
+
+PATH = Path(__file__).parent.parent / "configs" / "demo.toml"
+
+
+def test_the_file_is_the_demos_recipe() -> None:
+    found, wanted = load_config(PATH), demo_config(15.0)
+    assert found.run != wanted.run, "stages run by hand do not write into the demo's folder"
+    assert found.model_copy(update={"run": wanted.run}) == wanted
+
+
+def test_commented_keys_show_their_defaults() -> None:
+    text = PATH.read_text(encoding="utf-8")
+    # "# dtype = …" is a key that is commented out; prose has no such shape.
+    shown = tomllib.loads(re.sub(r"(?m)^# (\w+ = )", r"\1", text))
+    defaults = flatten(Config().model_dump(mode="json"))
+    given = flatten(tomllib.loads(text))
+    extra = {key: value for key, value in flatten(shown).items() if key not in given}
+    assert len(extra) >= 4
+    assert extra == {key: defaults[key] for key in extra}
