@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from openrpt.assets import demo_corpus_jsonl
-from openrpt.config import PromptConfig
+from openrpt.config import load_config
 from openrpt.errors import UserError
 from openrpt.models import resolve_model
 from openrpt.prompts import build_layout
@@ -95,7 +95,7 @@ def make_case(given: argparse.Namespace) -> Case:
         raise UserError("--group-size and --new-tokens must be at least 2, --threads at least 1")
     folder = resolve_model(MODEL)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    tail_ids = build_layout(tokenizer, PromptConfig()).tail_ids
+    tail_ids = build_layout(tokenizer, load_config().prompt).tail_ids
     longest = given.window + len(tail_ids) + given.new_tokens
     if longest > (room := AutoConfig.from_pretrained(folder).max_position_embeddings):
         raise UserError(

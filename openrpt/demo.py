@@ -29,6 +29,7 @@ PAIRS = {
     "RPT − the trained model's own NTP": (("trained", "reasoning"), ("trained", "ntp")),
     "RPT − the start model's NTP": (("trained", "reasoning"), ("start", "ntp")),
 }
+AFTER_WARMUP = "evaluate after warmup"
 DIFFICULTY_COLUMNS = ("easy", "medium", "hard")
 
 
@@ -58,19 +59,29 @@ class Clock:
     budget: float
     started: float
     before: float
+    stages: dict[str, float]
+    """Seconds of each finished stage."""
 
     @classmethod
     def open(cls, run: Run, minutes: float) -> "Clock":
         path = run.path / "demo.json"
-        before = json.loads(path.read_text())["seconds"] if path.is_file() else 0.0
-        return cls(path=path, budget=minutes * 60, started=time.monotonic(), before=before)
+        stored = {"seconds": 0.0, "stages": {}}
+        if path.is_file():
+            stored = json.loads(path.read_text())
+        return cls(
+            path=path,
+            budget=minutes * 60,
+            started=time.monotonic(),
+            before=stored["seconds"],
+            stages=stored["stages"],
+        )
 
     @property
     def used(self) -> float:
         return self.before + time.monotonic() - self.started
 
     def save(self) -> None:
-        write_text(self.path, json.dumps({"seconds": self.used}))
+        write_text(self.path, json.dumps({"seconds": self.used, "stages": self.stages}))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +118,7 @@ def run_demo(minutes: float, run_path: Path | None, progress: Progress) -> Run:
             ("score", lambda bar: _score(run, bar)),
             ("evaluate the start model", lambda bar: _evaluate(run, "start", bar)),
             ("warmup", lambda bar: warmup(run, progress=bar)),
-            ("evaluate after warmup", lambda bar: _evaluate(run, "warmup", bar)),
+            (AFTER_WARMUP, lambda bar: _evaluate(run, "warmup", bar)),
             ("train", lambda bar: train(_with_time(run, clock), progress=bar)),
             ("evaluate after RPT", lambda bar: _evaluate(run, "trained", bar)),
         ]
@@ -116,8 +127,10 @@ def run_demo(minutes: float, run_path: Path | None, progress: Progress) -> Run:
             bar.begin(name, 1.0)
             started = time.monotonic()
             stage(bar)
+            seconds = time.monotonic() - started
+            clock.stages[name] = max(seconds, clock.stages.get(name, 0.0))
             clock.save()
-            progress.say(f"{bar.stage} {name}: {time.monotonic() - started:.0f} s")
+            progress.say(f"{bar.stage} {name}: {seconds:.0f} s")
         record_differences(run, list(PAIRS.values()))
         write_report(run)
     finally:
@@ -148,7 +161,7 @@ def _with_time(run: Run, clock: Clock) -> Run:
     long as the evaluation of the warmed-up policy took, and a little."""
     from openrpt.checkpoints import latest_checkpoint, read_checkpoint
 
-    reserve = 0.12 * clock.budget
+    reserve = 1.3 * clock.stages[AFTER_WARMUP] + 0.02 * clock.budget
     spent = 0.0
     last = latest_checkpoint(run.checkpoints)
     if last is not None:

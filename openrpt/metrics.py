@@ -1,7 +1,6 @@
 """Metrics: one JSON object a step in `metrics.jsonl`. The names stand in docs/metrics.md."""
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -33,7 +32,13 @@ class PhaseTimer:
 
 def peak_memory_gib() -> float:
     """Greatest resident memory of this process so far, in GiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset / 2**30
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kB; bytes on macOS
     return peak / (2**30 if sys.platform == "darwin" else 2**20)
 
 
