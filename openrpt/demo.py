@@ -65,7 +65,7 @@ class Clock:
     @classmethod
     def open(cls, run: Run, minutes: float) -> "Clock":
         path = run.path / "demo.json"
-        stored = {"seconds": 0.0, "stages": {}}
+        stored: dict[str, Any] = {"seconds": 0.0, "stages": {}}
         if path.is_file():
             stored = json.loads(path.read_text())
         return cls(
