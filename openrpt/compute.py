@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from openrpt.config import Config
 from openrpt.models import Policy
 from openrpt.prompts import Layout
-from openrpt.update import GradedWork, opening_length
+from openrpt.types import Group
+from openrpt.update import GradedWork, GroupBranch, branches_of, group_branch, reads_flat_groups
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,37 +71,48 @@ def count_generation(generated: Sequence[GradedWork], layout: Layout) -> Count:
         count.run(len(graded.work.prefix_ids(layout, whole=False)), 0, len(graded.groups))
         lengths = graded.work.prefix_lengths(layout)
         for group, length in zip(graded.groups, lengths, strict=True):
-            opening = opening_length(group)
-            tail = len(layout.tail_ids) + opening
+            found = group_branch(group, length, layout)
+            tail = len(found.branch.tail_ids)
             count.run(tail, length)
-            for rollout in group.rollouts:
-                own = len(rollout.completion.token_ids) - opening - 1
-                count.run(own, length + tail, rollout.completion.num_trained_tokens)
+            # Rollouts share what they have drawn alike: each distinct beginning is run once.
+            completions = found.branch.completions
+            starts = {ids[:n] for ids in completions for n in range(1, len(ids))}
+            count.tokens += len(starts)
+            count.pairs += sum(length + tail + len(ids) for ids in starts)
+            count.logits += len(_drawn_after(group, found))
     return count
+
+
+def _drawn_after(group: Group, found: GroupBranch) -> set[tuple[int, ...]]:
+    """The distinct beginnings after which a token was drawn: one row of logits each."""
+    after = set()
+    for rollout in group.rollouts:
+        completion = rollout.completion
+        ids = completion.token_ids[found.opening :]
+        drawn = completion.loss_mask[found.opening :]
+        after |= {ids[:n] for n, free in enumerate(drawn) if free}
+    return after
 
 
 def count_update(batch: Sequence[GradedWork], config: Config, layout: Layout) -> Count:
     """As the update runs them: flat groups are left out unless a term reads them."""
-    reads_flat = config.train.kl_weight > 0 or config.train.entropy_weight > 0
     count = Count()
+    whole = config.train.ntp_weight > 0
     for graded in batch:
-        flags = (graded.advantages != 0).any(1).tolist()
-        runs = [reads_flat or flag for flag in flags]
-        whole = config.train.ntp_weight > 0
-        if not any(runs) and not whole:
+        branches = branches_of(graded, layout, run_flat=reads_flat_groups(config.train))
+        runs = any(found.members for found in branches)
+        if not runs and not whole:
             continue
         prefix = len(graded.work.prefix_ids(layout, whole=whole))
         count.run(prefix, 0, prefix - 1 if whole else 0)
-        if not any(runs):
+        if not runs:
             continue
-        lengths = graded.work.prefix_lengths(layout)
-        for group, length, run in zip(graded.groups, lengths, runs, strict=True):
-            opening = opening_length(group)
-            tail = len(layout.tail_ids) + opening
+        for found, group in zip(branches, graded.groups, strict=True):
+            length, tail = found.branch.prefix_length, len(found.branch.tail_ids)
             count.run(tail, length)  # tails are run together, whether a group is flat or not
-            for rollout in group.rollouts if run else ():
-                own = len(rollout.completion.token_ids) - opening - 1
-                count.run(own, length + tail, rollout.completion.num_trained_tokens)
+            for ids, members in zip(found.branch.completions, found.members, strict=True):
+                drawn = group.rollouts[members[0]].completion.num_trained_tokens
+                count.run(len(ids) - 1, length + tail, drawn)
     return count
 
 

@@ -32,15 +32,15 @@ class Sampling:
 
 
 class Sequences(Protocol):
-    """Rows that are being decoded: `hidden` [B, d] predicts each row's next token."""
+    """Rows that are being decoded, no two alike: `hidden` [U, d] predicts each one's next token."""
 
     hidden: Tensor
 
     def advance(self, ids: Tensor) -> None:
-        """Appends ids [B, n] to every row."""
+        """Appends ids [U, n] to every row."""
 
     def keep(self, index: Tensor) -> None:
-        """Goes on with these rows only."""
+        """Goes on with these rows only; a row that is named twice is split in two."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +71,11 @@ class Decoder:
     The thought ends when the policy writes its end (then the policy writes the box, too) or when
     the think budget is spent (then the close is forced). The prediction ends at a stop token or
     at its budget, never at a brace.
+
+    Rollouts of a position that have drawn the same tokens so far are one row of the model, each
+    with its own uniforms: nothing is computed twice.
+
+    Legend: B rollouts still decoded, U distinct rows among them.
     """
 
     policy: Policy
@@ -83,15 +88,15 @@ class Decoder:
         total = self.sampling.think_budget + self.sampling.prediction_budget
         return total + len(self.layout.close_ids) + len(self.layout.answer_start_ids)
 
-    def run(self, sequences: Sequences, keys: Tensor) -> list[Decoded]:
-        """keys [B] → one outcome a row, in the rows' order."""
+    def run(self, sequences: Sequences, row_of: Tensor, keys: Tensor) -> list[Decoded]:
+        """row_of [B] (each rollout's row of `sequences`), keys [B] → one outcome a rollout."""
         device, rows = keys.device, len(keys)
         layout, budget = self.layout, self.sampling.think_budget
         close = torch.tensor(layout.close_ids, dtype=torch.long, device=device)
         forced_ids = torch.nn.functional.pad(close, (0, 1))  # so that an empty close has an index
         end = torch.tensor(layout.thought_end_ids, device=device)
         stops = torch.tensor(sorted(self.policy.stop_ids), device=device)
-        alive = torch.arange(rows, device=device)  # rows still decoded
+        alive = torch.arange(rows, device=device)  # rollouts still decoded
         forced_at = torch.full((rows,), -1, device=device)  # ≥ 0: inside the forced close
         thinking = torch.full((rows,), budget > 0, device=device)
         left = torch.full((rows,), self.sampling.prediction_budget, device=device)
@@ -100,7 +105,7 @@ class Decoder:
         token = 0
         while True:
             free = forced_at < 0
-            sampled = self._sample(sequences.hidden, keys, token, free)
+            sampled = self._sample(sequences.hidden, row_of, keys, token, free)
             ids = torch.where(free, sampled.ids, forced_ids[forced_at.clamp_min(0)])
             is_stop = torch.isin(ids, stops) & free
             steps.append(
@@ -127,39 +132,63 @@ class Decoder:
             if len(keep) == 0:
                 break
             if len(keep) < len(alive):
-                sequences.keep(keep)
                 alive, forced_at, thinking = alive[keep], forced_at[keep], thinking[keep]
                 left, recent, keys, ids = left[keep], recent[keep], keys[keep], ids[keep]
-            new = ids[:, None]
+                row_of = row_of[keep]
+            parents, new_ids, row_of = split_rows(row_of, ids)
+            sequences.keep(parents)
+            new = new_ids[:, None]
             if bool((forced_at == 0).all()):  # the whole close at once, where all rows are in step
-                new = torch.cat([new, close.expand(len(alive), -1)], dim=1)
-                steps += [_Step.forced(alive, column) for column in new.T[1:]]
+                new = torch.cat([new, close.expand(len(new), -1)], dim=1)
+                steps += [_Step.forced(alive, i.expand(len(alive))) for i in close]
                 forced_at = torch.full_like(forced_at, -1)
             sequences.advance(new)
             token += new.shape[1]
         return _collect(steps, rows)
 
-    def _sample(self, hidden: Tensor, keys: Tensor, token: int, free: Tensor) -> "Sampled":
-        rows = free.nonzero()[:, 0]
+    def _sample(
+        self, hidden: Tensor, row_of: Tensor, keys: Tensor, token: int, free: Tensor
+    ) -> "Sampled":
+        rollouts = free.nonzero()[:, 0]
         sampled = Sampled(
             ids=torch.zeros(len(keys), dtype=torch.long, device=keys.device),
             logprobs=torch.zeros(len(keys), device=keys.device, dtype=torch.float64),
             near=torch.zeros(len(keys), dtype=torch.bool, device=keys.device),
         )
         head = self.policy.head
-        for part in rows.split(head.chunk_rows) if len(rows) else ():
-            logits = head.logits(hidden[part])
+        rows, inverse = row_of[rollouts].unique(return_inverse=True)
+        for start in range(0, len(rows), head.chunk_rows):
+            chosen = rows[start : start + head.chunk_rows]
+            inside = (inverse >= start) & (inverse < start + head.chunk_rows)
+            part, row = rollouts[inside], inverse[inside] - start
             draws = uniforms(keys[part], token)
-            found = sample(logits, draws, self.sampling.temperature)
+            found = sample(head.logits(hidden[chosen]), draws, self.sampling.temperature, row)
             sampled.ids[part] = found.ids
             sampled.logprobs[part] = found.logprobs.double()
             sampled.near[part] = found.near
         return sampled
 
 
+def split_rows(row_of: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Which rows go on when the rollouts draw `ids`.
+
+    row_of, ids [B] → the new rows' parents [U] and ids [U], and each rollout's new row [B].
+    Each parent's first child comes in the parents' order and the other children after all of
+    those: where every row goes on, the rows that were there stay where they are.
+    """
+    pairs = torch.stack([row_of, ids], dim=1).unique(dim=0)  # [U, 2], by row, then by id
+    parents = pairs[:, 0]
+    first = torch.ones_like(parents, dtype=torch.bool)
+    first[1:] = parents[1:] != parents[:-1]
+    order = torch.cat([first.nonzero()[:, 0], (~first).nonzero()[:, 0]])
+    pairs = pairs[order]
+    same = (row_of[:, None] == pairs[:, 0]) & (ids[:, None] == pairs[:, 1])  # [B, U]
+    return pairs[:, 0], pairs[:, 1], same.int().argmax(1)
+
+
 @dataclass(kw_only=True, eq=False)
 class _Step:
-    """One token of every row that was still decoded."""
+    """One token of every rollout that was still decoded."""
 
     rows: Tensor
     ids: Tensor
@@ -210,31 +239,31 @@ class Sampled:
     near: Tensor  # [B] True where the uniform lay near a boundary
 
 
-def sample(logits: Tensor, draws: Tensor, temperature: float) -> Sampled:
+def sample(logits: Tensor, draws: Tensor, temperature: float, row: Tensor) -> Sampled:
     """Inverse CDF of softmax(logits / temperature) at the uniforms `draws`; greedy at 0.
 
-    logits [B, V], draws [B] float64. The CDF is summed by blocks in float64, so only one block
-    of the vocabulary is ever accumulated in full.
+    logits [U, V]; draws [B] float64; row [B], whose logits each draw is from. The CDF is summed
+    by blocks in float64, so only one block of the vocabulary is ever accumulated in full.
     """
     scaled = logits if temperature == 0 else logits / temperature
     logp = scaled - scaled.logsumexp(-1, keepdim=True)
     if temperature == 0:
-        ids = logits.argmax(-1)
+        ids = logits.argmax(-1)[row]
         near = torch.zeros_like(ids, dtype=torch.bool)
-        return Sampled(ids=ids, logprobs=logp.gather(-1, ids[:, None])[:, 0], near=near)
+        return Sampled(ids=ids, logprobs=logp[row, ids], near=near)
     rows, vocabulary = logp.shape
     p = logp.exp()
     if vocabulary % CDF_BLOCK:
         p = torch.nn.functional.pad(p, (0, CDF_BLOCK - vocabulary % CDF_BLOCK))
     blocks = p.view(rows, -1, CDF_BLOCK)
-    block_ends = blocks.sum(-1, dtype=torch.float64).cumsum(-1)  # [B, V / 256]
+    block_ends = blocks.sum(-1, dtype=torch.float64).cumsum(-1)[row]  # [B, V / 256]
     target = draws[:, None] * block_ends[:, -1:]
     block = torch.searchsorted(block_ends, target, right=True).clamp_max(block_ends.shape[1] - 1)
     before = torch.where(block > 0, block_ends.gather(1, (block - 1).clamp_min(0)), 0.0)
-    inside = blocks[torch.arange(rows, device=p.device), block[:, 0]].double().cumsum(-1) + before
+    inside = blocks[row, block[:, 0]].double().cumsum(-1) + before  # [B, 256]
     offset = torch.searchsorted(inside, target, right=True).clamp_max(CDF_BLOCK - 1)
     ids = (block * CDF_BLOCK + offset).clamp_max(vocabulary - 1)
     upper = inside.gather(1, offset)
     lower = torch.where(offset > 0, inside.gather(1, (offset - 1).clamp_min(0)), before)
     near = (torch.minimum(target - lower, upper - target) < NEAR_BOUNDARY)[:, 0]
-    return Sampled(ids=ids[:, 0], logprobs=logp.gather(-1, ids)[:, 0], near=near)
+    return Sampled(ids=ids[:, 0], logprobs=logp[row, ids[:, 0]], near=near)

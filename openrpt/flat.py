@@ -44,7 +44,7 @@ class FlatGenerator:
             for length, opening in zip(request.prefix_lengths, openings, strict=True)
         ]
 
-        def start_rows(index: Tensor, capacity: int) -> Sequences:
+        def start_rows(index: Tensor, rollouts: int, capacity: int) -> Sequences:
             return FlatSequences(self.policy, [prompts[i] for i in index.tolist()])
 
         return decode_all(self.policy, request, layout, sampling, standard, seeds, start_rows)

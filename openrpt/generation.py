@@ -79,8 +79,8 @@ class TreeGenerator:
         has_tails = any(request.keys) and any(branch.tail_ids for branch in branches)
         tails = run_tails(self.policy, prefix, branches) if has_tails else None
 
-        def start_rows(index: Tensor, capacity: int) -> Sequences:
-            return TreeSequences(self.policy, prefix, tails, branches, index, capacity)
+        def start_rows(index: Tensor, rollouts: int, capacity: int) -> Sequences:
+            return TreeSequences(self.policy, prefix, tails, branches, index, rollouts, capacity)
 
         return decode_all(self.policy, request, layout, sampling, standard, seeds, start_rows)
 
@@ -100,7 +100,10 @@ def openings_of(seeds: Standard, layout: Layout, sampling: Sampling) -> list[tup
 
 
 class TreeSequences:
-    """Rollouts on the tree: own keys lie in a preallocated buffer behind the tail's."""
+    """Rows on the tree: own keys lie in a preallocated buffer behind the tail's.
+
+    The buffer has a row for every rollout; those in use are its first.
+    """
 
     def __init__(
         self,
@@ -108,14 +111,20 @@ class TreeSequences:
         prefix: Level,
         tails: Level | None,
         branches: Sequence[Branch],
-        index: Tensor,  # [B] branch of each row
+        index: Tensor,  # [U] branch of each row
+        rollouts: int,
         capacity: int,
     ) -> None:
         self.policy, self.prefix = policy, prefix
         self.hidden = last_hidden(prefix, tails, branches)[index]
-        self.own = _buffers(prefix, index, capacity)
-        if tails is not None:
-            self.own = _buffers(prefix, index, capacity, tail_keys(tails, branches, index))
+        inherited = None if tails is None else tail_keys(tails, branches, index)
+        filled = 0 if inherited is None else inherited.positions.shape[1]
+        self.buffers = _buffers(prefix, rollouts, filled + capacity)
+        positions = index.new_empty(len(index), 0) if inherited is None else inherited.positions
+        self.own = OwnKeys(layers=self._rows(len(index)), positions=positions, length=filled)
+        if inherited is not None:
+            for (keys, values), (key, value) in zip(self.own.layers, inherited.layers, strict=True):
+                keys[:, :, :filled], values[:, :, :filled] = key, value
         lengths = [(b.prefix_length, b.prefix_length + len(b.tail_ids)) for b in branches]
         both = torch.tensor(lengths, device=policy.device)[index]
         self.prefix_lengths, self.next_positions = both[:, 0], both[:, 1]
@@ -136,27 +145,23 @@ class TreeSequences:
         self.next_positions = self.next_positions + ids.shape[1]
 
     def keep(self, index: Tensor) -> None:
-        self.hidden = self.hidden[index]
-        self.own.layers = [(key[index], value[index]) for key, value in self.own.layers]
+        before, filled = len(self.own.positions), self.own.positions.shape[1]
+        rows = torch.arange(before, device=index.device)
+        stay = before if torch.equal(index[:before], rows) else 0
+        for buffer in self.buffers:  # only the rows that are new where they stand are copied
+            buffer[:, stay : len(index), :, :filled] = buffer[:, index[stay:], :, :filled]
+        self.own.layers = self._rows(len(index))
         self.own.positions = self.own.positions[index]
         self.prefix_lengths = self.prefix_lengths[index]
         self.next_positions = self.next_positions[index]
 
+    def _rows(self, count: int) -> list[tuple[Tensor, Tensor]]:
+        return [(buffer[0, :count], buffer[1, :count]) for buffer in self.buffers]
 
-def _buffers(
-    prefix: Level, index: Tensor, capacity: int, inherited: OwnKeys | None = None
-) -> OwnKeys:
-    """Room for `capacity` new tokens a row, behind what the rows inherit from their tails."""
-    filled = 0 if inherited is None else inherited.positions.shape[1]
-    layers = []
-    for layer, (key, _) in enumerate(prefix.layers):
-        _, heads, _, size = key.shape
-        buffers = key.new_empty(2, len(index), heads, filled + capacity, size)
-        if inherited is not None:
-            buffers[0, :, :, :filled], buffers[1, :, :, :filled] = inherited.layers[layer]
-        layers.append((buffers[0], buffers[1]))
-    positions = index.new_empty(len(index), 0) if inherited is None else inherited.positions
-    return OwnKeys(layers=layers, positions=positions, length=filled)
+
+def _buffers(prefix: Level, rows: int, columns: int) -> list[Tensor]:
+    """A layer: room for keys and values, [2, rows, K, columns, D]."""
+    return [key.new_empty(2, rows, key.shape[1], columns, key.shape[3]) for key, _ in prefix.layers]
 
 
 def decode_all(
@@ -174,11 +179,12 @@ def decode_all(
     found: list[list[tuple[Completion, int]]] = [[] for _ in request.keys]
     for start in range(0, len(rows), sampling.generation_rollouts):
         part = rows[start : start + sampling.generation_rollouts]
-        index = torch.tensor([p for p, _ in part], device=policy.device)
+        positions = torch.tensor([p for p, _ in part], device=policy.device)
+        index, row_of = positions.unique(return_inverse=True)
         keys = torch.tensor([key for _, key in part], device=policy.device)
         decoder = Decoder(policy=policy, layout=layout, sampling=sampling)
-        sequences = start_rows(index, decoder.max_new_tokens)
-        for (p, _), outcome in zip(part, decoder.run(sequences, keys), strict=True):
+        sequences = start_rows(index, len(part), decoder.max_new_tokens)
+        for (p, _), outcome in zip(part, decoder.run(sequences, row_of, keys), strict=True):
             found[p].append(outcome.completion(openings[p]))
     standard_ids = standard.argmax.tolist()
     candidates = seeds.candidate_ids[:, : sampling.candidates].tolist()

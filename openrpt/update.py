@@ -5,7 +5,7 @@ is not run unless a term other than the reward reads it; the totals count it all
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,8 +19,8 @@ from openrpt.logprobs import TextTerms, selected_logprobs, text_loss
 from openrpt.losses import LossConfig, LossInputs, StepTotals, loss_config_for, policy_loss
 from openrpt.models import Policy
 from openrpt.prompts import Layout
-from openrpt.tree import Branch, Row
-from openrpt.types import Completion, Group
+from openrpt.tree import Branch, Row, pad
+from openrpt.types import Group
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,22 +61,48 @@ def opening_length(group: Group) -> int:
     return shortest
 
 
-def branches_of(graded: GradedWork, layout: Layout, *, run_flat: bool) -> list[Branch]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GroupBranch:
+    """A group as it hangs off the prefix: rollouts of the same tokens are one completion."""
+
+    branch: Branch
+    opening: int
+    """Tokens of every completion that stand in the branch's tail."""
+    members: tuple[tuple[int, ...], ...]
+    """The rollouts of each of the branch's completions."""
+
+
+def group_branch(group: Group, prefix_length: int, layout: Layout) -> GroupBranch:
+    opening = opening_length(group)
+    members: dict[tuple[int, ...], list[int]] = {}
+    for r, rollout in enumerate(group.rollouts):
+        members.setdefault(rollout.completion.token_ids[opening:], []).append(r)
+    return GroupBranch(
+        branch=Branch(
+            prefix_length=prefix_length,
+            tail_ids=layout.tail_ids + group.rollouts[0].completion.token_ids[:opening],
+            completions=tuple(members),
+        ),
+        opening=opening,
+        members=tuple(tuple(rollouts) for rollouts in members.values()),
+    )
+
+
+def branches_of(graded: GradedWork, layout: Layout, *, run_flat: bool) -> list[GroupBranch]:
     """One branch a position; a flat group's completions are left out unless they are read."""
     branches = []
     lengths = graded.work.prefix_lengths(layout)
     for group, advantages, length in zip(graded.groups, graded.advantages, lengths, strict=True):
-        opening = opening_length(group)
-        completions = [r.completion.token_ids for r in group.rollouts]
-        runs = run_flat or bool((advantages != 0).any())
-        branches.append(
-            Branch(
-                prefix_length=length,
-                tail_ids=layout.tail_ids + completions[0][:opening],
-                completions=tuple(ids[opening:] for ids in completions) if runs else (),
-            )
-        )
+        found = group_branch(group, length, layout)
+        if not run_flat and not bool((advantages != 0).any()):
+            found = replace(found, branch=replace(found.branch, completions=()), members=())
+        branches.append(found)
     return branches
+
+
+def reads_flat_groups(config: TrainConfig) -> bool:
+    """Whether a term other than the reward reads a group whose advantages are all 0."""
+    return config.kl_weight > 0 or config.entropy_weight > 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,7 +111,7 @@ class BatchLoss:
 
     policy: Policy
     graded: GradedWork
-    branches: Sequence[Branch]
+    branches: Sequence[GroupBranch]
     totals: StepTotals
     config: LossConfig
     temperature: float
@@ -93,29 +119,33 @@ class BatchLoss:
     metrics: dict[str, float]
 
     def __call__(self, rows: list[Row], hidden: Tensor) -> Tensor:
-        """rows and hidden [R, T, d] of a micro-batch → its share of the step's loss."""
+        """rows and hidden [R, T, d] of a micro-batch → its share of the step's loss.
+
+        The rows are distinct completions; the loss is over their rollouts, N of them.
+        """
         device, width = hidden.device, hidden.shape[1]
-        ids = torch.zeros(len(rows), width, dtype=torch.long, device=device)
-        sampler = torch.zeros(len(rows), width, dtype=torch.float64, device=device)
-        mask = torch.zeros(len(rows), width, dtype=torch.bool, device=device)
-        for i, row in enumerate(rows):
-            completion, opening = self._completion(row)
+        rollouts = [
+            (row, b, r) for row, (b, c) in enumerate(rows) for r in self.branches[b].members[c]
+        ]
+        row_of = torch.tensor([row for row, _, _ in rollouts], device=device)  # [N]
+        sampler = torch.zeros(len(rollouts), width, dtype=torch.float64, device=device)
+        mask = torch.zeros(len(rollouts), width, dtype=torch.bool, device=device)
+        for i, (_, b, r) in enumerate(rollouts):
+            completion = self.graded.groups[b].rollouts[r].completion
+            opening = self.branches[b].opening
             own = len(completion.token_ids) - opening
-            ids[i, :own] = torch.tensor(completion.token_ids[opening:])
             known = completion.sampler_logprobs[opening:]
             sampler[i, :own] = torch.tensor(known, dtype=torch.float64)
             mask[i, :own] = torch.tensor(completion.loss_mask[opening:])
-        logprobs, entropies = selected_logprobs(
-            hidden[mask], self.policy.head, ids[mask], temperature=self.temperature
-        )
+        logprobs, entropies = self._logprobs(rows, hidden, row_of, mask)
         sampler = sampler.to(logprobs.dtype)
-        advantages = torch.stack([self.graded.advantages[b, c] for b, c in rows])
+        advantages = torch.stack([self.graded.advantages[b, r] for _, b, r in rollouts])
         inputs = LossInputs(
-            trainer_logprobs=torch.zeros_like(sampler).masked_scatter(mask, logprobs),
+            trainer_logprobs=logprobs,
             old_logprobs=sampler,
             sampler_logprobs=sampler,
-            reference_logprobs=self._reference(rows, mask, sampler),
-            entropies=torch.zeros_like(sampler).masked_scatter(mask, entropies),
+            reference_logprobs=self._reference(rows, row_of, sampler),
+            entropies=entropies,
             advantages=advantages.to(sampler),
             loss_mask=mask,
         )
@@ -123,25 +153,36 @@ class BatchLoss:
         with torch.no_grad():
             difference = (inputs.trainer_logprobs - sampler)[mask].abs()
             self._add("run_tokens", float(mask.sum()))
-            self._add("policy/entropy", float(entropies.sum()))
+            self._add("policy/entropy", float(entropies[mask].sum()))
             self._add("policy/sampler_difference", float(difference.sum()))
             self._add("loss/policy", float(outputs.loss.detach()))
             for name, value in outputs.metrics.items():
                 self._add(name, value)
         return outputs.loss
 
-    def _completion(self, row: Row) -> tuple[Completion, int]:
-        group = self.graded.groups[row[0]]
-        return group.rollouts[row[1]].completion, opening_length(group)
+    def _logprobs(
+        self, rows: list[Row], hidden: Tensor, row_of: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and entropies, each [N, T]; a logit is computed once a distinct row."""
+        ids = pad([self.branches[b].branch.completions[c] for b, c in rows], hidden.device)
+        read = torch.zeros_like(ids).index_add_(0, row_of, mask.long()) > 0
+        found = selected_logprobs(
+            hidden[read], self.policy.head, ids[read], temperature=self.temperature
+        )
+        logprobs, entropies = (
+            torch.zeros_like(read, dtype=part.dtype).masked_scatter(read, part)[row_of]
+            for part in found
+        )
+        return logprobs, entropies
 
-    def _reference(self, rows: list[Row], mask: Tensor, like: Tensor) -> Tensor | None:
+    def _reference(self, rows: list[Row], row_of: Tensor, like: Tensor) -> Tensor | None:
         if self.reference is None:
             return None
-        padded = torch.zeros_like(like)
+        padded = torch.zeros(len(rows), like.shape[1], dtype=like.dtype, device=like.device)
         for i, (b, c) in enumerate(rows):
             values = self.reference[b][c]
             padded[i, : len(values)] = values.to(like)
-        return padded
+        return padded[row_of]
 
     def _add(self, name: str, value: float) -> None:
         self.metrics[name] = self.metrics.get(name, 0.0) + value
@@ -178,12 +219,13 @@ def reference_logprobs(
     reference: Policy,
     engine: Engine,
     graded: GradedWork,
-    branches: Sequence[Branch],
+    groups: Sequence[GroupBranch],
     config: Config,
     layout: Layout,
 ) -> list[list[Tensor]]:
-    """Each completion's log-probabilities under the reference, after the opening: [T]."""
+    """Each distinct completion's log-probabilities under the reference, after the opening: [T]."""
     prefix_ids = graded.work.prefix_ids(layout, whole=False)
+    branches = [group.branch for group in groups]
     found = engine.branch_hidden(reference, prefix_ids, branches)
     with torch.no_grad():
         return [
@@ -223,8 +265,8 @@ def update_policy(
         kl_weight=train.kl_weight,
         entropy_weight=train.entropy_weight,
     )
-    reads_flat = train.kl_weight > 0 or train.entropy_weight > 0
-    all_branches = [branches_of(graded, layout, run_flat=reads_flat) for graded in batch]
+    run_flat = reads_flat_groups(train)
+    all_branches = [branches_of(graded, layout, run_flat=run_flat) for graded in batch]
     references: list[list[list[Tensor]] | None] = [None] * len(batch)
     if reference is not None and train.kl_weight:
         references = [
@@ -238,7 +280,7 @@ def update_policy(
         optimizer.zero_grad(set_to_none=True)
         for graded, branches, known in zip(batch, all_branches, references, strict=True):
             prefix_ids = graded.work.prefix_ids(layout, whole=train.ntp_weight > 0)
-            run = [b for b in branches if b.completions]
+            run = any(group.members for group in branches)
             if not run and not train.ntp_weight:
                 continue
             completion_loss = BatchLoss(
@@ -262,7 +304,7 @@ def update_policy(
             engine.accumulate_gradients(
                 policy,
                 prefix_ids,
-                branches if run else [],
+                [group.branch for group in branches] if run else [],
                 prefix_loss=prefix_loss if train.ntp_weight else None,
                 completion_loss=completion_loss,
                 microbatch_tokens=train.microbatch_tokens,

@@ -9,7 +9,7 @@ from families import tiny_policy
 from tiny import byte_level_tokenizer
 
 from openrpt.attention import NAME
-from openrpt.decoding import CDF_BLOCK, NEAR_BOUNDARY, Sampling, sample
+from openrpt.decoding import CDF_BLOCK, NEAR_BOUNDARY, Sampling, sample, split_rows
 from openrpt.flat import FlatGenerator
 from openrpt.generation import Generated, Request, TreeGenerator
 from openrpt.logprobs import selected_logprobs
@@ -348,6 +348,21 @@ def test_keys_tell_their_parts_apart():
     assert generator(1, "a").integers(1 << 60) != generator(1, "b").integers(1 << 60)
 
 
+def draw(logits, draws, temperature):
+    """One draw a row."""
+    return sample(logits, draws, temperature, torch.arange(len(draws)))
+
+
+def test_rows_split_where_rollouts_draw_different_tokens():
+    row_of, ids = torch.tensor([0, 0, 0, 1, 1, 2]), torch.tensor([7, 5, 7, 4, 4, 9])
+    parents, new_ids, new_rows = split_rows(row_of, ids)
+    assert parents.tolist() == [0, 1, 2, 0]  # first children in place, the split one behind
+    assert new_ids.tolist() == [5, 4, 9, 7]
+    assert new_rows.tolist() == [3, 0, 3, 1, 1, 2]
+    parents, new_ids, new_rows = split_rows(torch.tensor([2, 2]), torch.tensor([1, 1]))
+    assert (parents.tolist(), new_ids.tolist(), new_rows.tolist()) == ([2], [1], [0, 0])
+
+
 @pytest.mark.parametrize("vocabulary", [1, 5, 255, 256, 257, 700, 1024])
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
 def test_sample_is_the_inverse_cdf(vocabulary, temperature):
@@ -355,7 +370,7 @@ def test_sample_is_the_inverse_cdf(vocabulary, temperature):
     logits = 3 * torch.randn(200, vocabulary, dtype=torch.float64)
     draws = torch.rand(200, dtype=torch.float64)
     draws[:3] = torch.tensor([0.0, 1 - 2.0**-53, 0.5])
-    found = sample(logits, draws, temperature)
+    found = draw(logits, draws, temperature)
     p = np.exp(logits.numpy() / temperature)
     p /= p.sum(1, keepdims=True)
     cdf = p.cumsum(1)
@@ -375,21 +390,21 @@ def test_tokens_without_probability_are_never_drawn():
     logits = torch.full((3, 600), -torch.inf, dtype=torch.float64)
     logits[:, [3, 255, 256, 511]] = 0.0
     draws = torch.tensor([0.0, 0.5, 1 - 2.0**-53], dtype=torch.float64)
-    assert sample(logits, draws, 1.0).ids.tolist() == [3, 256, 511]
+    assert draw(logits, draws, 1.0).ids.tolist() == [3, 256, 511]
 
 
 def test_near_boundary_draws_are_counted():
     logits = torch.zeros(4, CDF_BLOCK + 44, dtype=torch.float64)  # 300 equal parts
     draws = torch.tensor([10, 10, 256, 10.5], dtype=torch.float64) / 300
     draws += torch.tensor([9e-6, 2e-5, -5e-6, 0.0], dtype=torch.float64)
-    found = sample(logits, draws, 1.0)
+    found = draw(logits, draws, 1.0)
     assert found.near.tolist() == [True, False, True, False]
     assert found.ids.tolist() == [10, 10, 255, 10]
-    assert not sample(logits, draws, 0.0).near.any()
+    assert not draw(logits, draws, 0.0).near.any()
 
 
 def test_sampling_an_empty_batch():
-    found = sample(torch.zeros(3, 5)[:0], torch.zeros(0, dtype=torch.float64), 0.0)
+    found = draw(torch.zeros(3, 5)[:0], torch.zeros(0, dtype=torch.float64), 0.0)
     assert found.ids.shape == (0,)
 
 
@@ -401,7 +416,8 @@ def test_the_distribution_of_draws_is_right(temperature):
     keys = torch.tensor([key_of("chi", r) for r in range(rollouts)])
     counts = torch.zeros(6)
     for token in range(tokens):
-        found = sample(logits.expand(rollouts, 6), uniforms(keys, token), temperature)
+        shared = torch.zeros(rollouts, dtype=torch.long)  # all draw from one row of logits
+        found = sample(logits[None], uniforms(keys, token), temperature, shared)
         counts += torch.bincount(found.ids, minlength=6)
     expected = (logits / temperature).softmax(-1) * rollouts * tokens
     chi_square = ((counts - expected).square() / expected).sum()
