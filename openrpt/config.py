@@ -159,7 +159,9 @@ class WarmupConfig(Section):
         " text's (supervised, and labelled so)",
     )
     steps: int = Field(24, ge=0, description="Optimizer steps")
-    time_limit: float = Field(0.0, ge=0, description="Stop after this many minutes; 0 = none")
+    time_limit: float = Field(
+        0.0, ge=0, description="Begin no step that would end after this many minutes; 0 = none"
+    )
     documents_per_step: int = Field(2, ge=1, description="Documents in a step")
     positions_per_document: int = Field(24, ge=1, description="Positions of a document in a step")
     learning_rate: float = Field(1.5e-4, gt=0, description="Peak learning rate")
@@ -198,7 +200,9 @@ class TrainConfig(Section):
     """Reinforcement on the document tree."""
 
     steps: int = Field(200, ge=0, description="Optimizer steps")
-    time_limit: float = Field(0.0, ge=0, description="Stop after this many minutes; 0 = none")
+    time_limit: float = Field(
+        0.0, ge=0, description="Begin no step that would end after this many minutes; 0 = none"
+    )
     documents_per_step: int = Field(4, ge=1, description="Documents in a step")
     positions_per_document: int = Field(16, ge=1, description="Positions of a document in a step")
     group_size: int = Field(8, ge=1, description="Rollouts of a position")

@@ -29,6 +29,7 @@ PAIRS = {
     "RPT − the trained model's own NTP": (("trained", "reasoning"), ("trained", "ntp")),
     "RPT − the start model's NTP": (("trained", "reasoning"), ("start", "ntp")),
 }
+BEFORE_WARMUP = "evaluate the start model"
 AFTER_WARMUP = "evaluate after warmup"
 DIFFICULTY_COLUMNS = ("easy", "medium", "hard")
 
@@ -116,7 +117,7 @@ def run_demo(minutes: float, run_path: Path | None, progress: Progress) -> Run:
     try:
         stages: list[tuple[str, Callable[[Progress], Any]]] = [
             ("score", lambda bar: _score(run, bar)),
-            ("evaluate the start model", lambda bar: _evaluate(run, "start", bar)),
+            (BEFORE_WARMUP, lambda bar: _evaluate(run, "start", bar)),
             ("warmup", lambda bar: warmup(run, progress=bar)),
             (AFTER_WARMUP, lambda bar: _evaluate(run, "warmup", bar)),
             ("train", lambda bar: train(_with_time(run, clock), progress=bar)),
@@ -158,10 +159,11 @@ def _evaluate(run: Run, model: str, progress: Progress) -> None:
 
 def _with_time(run: Run, clock: Clock) -> Run:
     """Training takes what is left, less what the last evaluation and the report will need: as
-    long as the evaluation of the warmed-up policy took, and a little."""
+    long as the slower of the evaluations so far took, and a little."""
     from openrpt.checkpoints import latest_checkpoint, read_checkpoint
 
-    reserve = 1.3 * clock.stages[AFTER_WARMUP] + 0.02 * clock.budget
+    slower = max(clock.stages[BEFORE_WARMUP], clock.stages[AFTER_WARMUP])
+    reserve = 1.1 * slower + 0.02 * clock.budget
     spent = 0.0
     last = latest_checkpoint(run.checkpoints)
     if last is not None:

@@ -61,7 +61,8 @@ def run_steps(
     describe: Callable[[dict[str, Any]], str],
     progress: Progress,
 ) -> None:
-    """Runs `step` until `steps` are done or `time_limit` minutes are spent (0 = none).
+    """Runs `step` until `steps` are done or another one might not end within `time_limit` minutes
+    (0 = no limit), judged by the longest so far.
 
     `state.step` is the step's number while it runs. Ends with a checkpoint. Raises Interrupted
     after Ctrl-C.
@@ -71,12 +72,15 @@ def run_steps(
     progress.begin(state.stage, limit if timed else steps, "s" if timed else "steps")
     progress.update(state.seconds if timed else state.step)
     saved_at, saved_step = time.monotonic(), state.step
+    longest = 0.0
     with stop_on_interrupt(progress) as stop:
-        while state.step < steps and state.seconds < limit and not stop.requested:
+        while state.step < steps and state.seconds + longest < limit and not stop.requested:
             started = time.perf_counter()
             state.step += 1
             metrics = step()
-            state.seconds += time.perf_counter() - started
+            seconds = time.perf_counter() - started
+            state.seconds += seconds
+            longest = max(longest, seconds)
             append_metrics(metrics_path, {"stage": state.stage, "step": state.step} | metrics)
             due = state.step % checkpoint_every == 0
             if due or time.monotonic() - saved_at > checkpoint_minutes * 60:
