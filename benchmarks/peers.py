@@ -23,6 +23,14 @@ PEERS = {
         "accelerate==1.15.0",
         "tokenizers==0.23.3",
     ),
+    # Its formulas alone, for scripts/reference_losses.py: it can't train without a GPU.
+    "verl": (
+        "verl==0.9.1",
+        "transformers==5.10.1",
+        "torch==2.13.0",
+        "tensordict==0.10.0",
+        "ray==2.60.0",
+    ),
 }
 
 

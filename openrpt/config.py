@@ -13,6 +13,15 @@ from typing import Any, Literal
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from openrpt.algorithms import (
+    Aggregation,
+    AlgorithmName,
+    Estimator,
+    ImportanceCorrection,
+    Overlong,
+    RatioLevel,
+    algorithm_of,
+)
 from openrpt.errors import UserError
 
 
@@ -215,12 +224,59 @@ class TrainConfig(Section):
         256, ge=1, description="Rollouts decoded at once: memory, never results"
     )
     temperature: float = Field(1.0, gt=0, description="Sampling temperature (the loss uses it too)")
-    algorithm: Literal["grpo", "dr_grpo"] = Field("grpo", description="Advantage and aggregation")
+    algorithm: AlgorithmName = Field(
+        "grpo",
+        description="A recipe of advantage, loss, clips and sampling (docs/algorithms.md); the"
+        " keys that say 'auto' or -1 override single pieces of it",
+    )
+    advantage: Literal["auto", Estimator] = Field("auto", description="Advantage estimator")
+    aggregation: Literal["auto", Aggregation] = Field(
+        "auto",
+        description="What the sum over tokens is divided by: the step's tokens, each rollout's"
+        " own and then the rollouts, or the rollouts times the longest possible length",
+    )
+    ratio_level: Literal["auto", RatioLevel] = Field(
+        "auto", description="The ratio of a token, or the geometric mean over the rollout (GSPO)"
+    )
+    clip_low: float = Field(
+        -1.0,
+        ge=-1,
+        le=1,
+        description="The ratio is clipped below 1 − this; 1 = not at all, -1 = the algorithm's own",
+    )
+    clip_high: float = Field(
+        -1.0, ge=-1, description="The ratio is clipped above 1 + this; -1 = the algorithm's own"
+    )
+    pass_at_k: int = Field(
+        2, ge=1, description="pass_at_k: rollouts of which the best counts (k), at most group_size"
+    )
+    overlong: Literal["auto", Overlong] = Field(
+        "auto",
+        description="Completions that do not stop: kept as they are, left out of their group"
+        " (mask), or a length penalty on the reward, from 0 down to -1",
+    )
+    overlong_buffer: float = Field(
+        0.2,
+        gt=0,
+        le=1,
+        description="overlong penalty: the last share of the longest possible completion,"
+        " over which it grows",
+    )
+    importance_correction: ImportanceCorrection = Field(
+        "off",
+        description="For a sampler other than the trainer: weigh tokens by trainer / sampler"
+        " probability, cut (truncate) or dropped outside a band (token_mask, sequence_mask); costs"
+        " a forward pass",
+    )
+    importance_min: float = Field(
+        0.5, ge=0, description="Masks: tokens or rollouts of a lower weight are dropped"
+    )
+    importance_max: float = Field(
+        2.0, gt=0, description="Greatest weight: cut there (truncate) or dropped beyond (masks)"
+    )
     updates_per_batch: int = Field(
         1, ge=1, description="Optimizer updates on one batch of rollouts; 1 = on-policy"
     )
-    clip_low: float = Field(0.2, ge=0, lt=1, description="The ratio is clipped below 1 − this")
-    clip_high: float = Field(0.2, ge=0, description="The ratio is clipped above 1 + this")
     entropy_weight: float = Field(0.0, ge=0, description="Weight of the entropy bonus, nats")
     kl_weight: float = Field(
         0.0, ge=0, description="Weight of KL(policy || start of this stage), nats a token"
@@ -229,7 +285,10 @@ class TrainConfig(Section):
         0.5, ge=0, description="Weight of the plain next-token loss on the prefix, nats a token"
     )
     dynamic_sampling_from: int = Field(
-        -1, ge=-1, description="From this step on, flat groups are replaced by others; -1 = never"
+        -1,
+        ge=-2,
+        description="From this step on, flat groups are replaced by others; -1 = the algorithm's"
+        " own (dapo: 0, others: never), -2 = never",
     )
     dynamic_sampling_rounds: int = Field(
         3, ge=1, description="Most rounds of generation a step with dynamic sampling"
@@ -249,6 +308,23 @@ class TrainConfig(Section):
         10.0, gt=0, description="A checkpoint is written at least this often, in minutes"
     )
     checkpoints_kept: int = Field(2, ge=1, description="Latest checkpoints kept (and the best one)")
+
+    @model_validator(mode="after")
+    def _pieces_fit(self) -> "TrainConfig":
+        if -1 < self.clip_low < 0 or -1 < self.clip_high < 0:
+            raise ValueError("clip_low and clip_high must be at least 0, or -1")
+        masks = self.importance_correction in ("token_mask", "sequence_mask")
+        if masks and self.importance_min >= self.importance_max:
+            raise ValueError("importance_min must be below importance_max")
+        algorithm = algorithm_of(self)
+        if algorithm.advantage == "pass_at_k" and self.pass_at_k > self.group_size:
+            raise ValueError("pass_at_k must be at most group_size")
+        if algorithm.overlong == "penalty" and algorithm.advantage in ("maxrl", "pass_at_k"):
+            raise ValueError(
+                f"advantage {algorithm.advantage} needs rewards of at least 0, which the overlong"
+                " penalty breaks: use overlong = mask"
+            )
+        return self
 
 
 class EvaluateConfig(Section):
@@ -326,7 +402,8 @@ def _explain(error: ValidationError) -> str:
         hint = f"; nearest: '{nearest[0]}'" if nearest else "; see --help for all keys"
         return f"unknown key '{dotted}'{hint}"
     message = first["msg"].removeprefix("Value error, ")
-    return f"{dotted or 'config'} = {first['input']!r}: {message[0].lower()}{message[1:]}"
+    given = "" if isinstance(first["input"], dict) else f" = {first['input']!r}"
+    return f"{dotted or 'config'}{given}: {message[0].lower()}{message[1:]}"
 
 
 def config_keys() -> list[str]:

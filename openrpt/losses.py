@@ -5,12 +5,11 @@ gradient norm and at the flat-group fraction, not at the loss.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from openrpt.errors import UserError
+from openrpt.algorithms import Aggregation, ImportanceCorrection, RatioLevel, Surrogate
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,17 +33,20 @@ class LossInputs:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LossConfig:
-    ratio_level: Literal["token", "sequence"] = "token"
-    """token: GRPO; sequence: GSPO (arXiv 2507.18071), the geometric mean over the rollout."""
+    """The words are explained in `algorithms.py`."""
+
+    ratio_level: RatioLevel = "token"
+    surrogate: Surrogate = "clip"
     clip_low: float = 0.2
     clip_high: float = 0.2
-    aggregation: Literal["token_mean", "sequence_mean", "constant_length"] = "token_mean"
-    """token_mean: Σ tokens / the step's tokens (DAPO); sequence_mean: mean over rollouts of token
-    means (GRPO's paper); constant_length: Σ tokens / (rollouts · length) (Dr. GRPO)."""
+    aggregation: Aggregation = "token_mean"
     kl_weight: float = 0.0
     entropy_weight: float = 0.0
-    importance_cap: float | None = None
-    """Truncated importance sampling for a sampler that differs: weight min(old / sampler, cap)."""
+    importance_correction: ImportanceCorrection = "off"
+    importance_min: float = 0.5
+    """Below it the masks drop."""
+    importance_max: float = 2.0
+    """Above it the masks drop, and truncation cuts."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,20 +67,13 @@ class LossOutputs:
     """Sums over the micro-batch, to be divided by the step's tokens."""
 
 
-def loss_config_for(algorithm: str, **values) -> LossConfig:
-    """The algorithm's own aggregation, with the given clips and weights."""
-    aggregations = {"grpo": "sequence_mean", "dr_grpo": "constant_length"}
-    if algorithm not in aggregations:
-        raise UserError(f"train.algorithm = '{algorithm}' is unknown; one of: {[*aggregations]}")
-    return LossConfig(aggregation=aggregations[algorithm], **values)  # type: ignore[arg-type]
-
-
 def policy_loss(inputs: LossInputs, config: LossConfig, totals: StepTotals) -> LossOutputs:
-    """The clipped policy-gradient loss (arXiv 2402.03300, Eq. 3), with its options.
+    """The policy-gradient loss (clipped: arXiv 2402.03300, Eq. 3), with its options.
 
     ratio = exp(trainer − old), clipped to [1 − clip_low, 1 + clip_high]; importance correction
-    exp(old − sampler); KL to the reference by the k3 estimator; entropy bonus. The sum over
-    micro-batches of `loss` is the step's loss: every division is by the step's totals.
+    by exp(old − sampler); KL to the reference by the k3 estimator; entropy bonus. The correction
+    weighs the policy term alone. The sum over micro-batches of `loss` is the step's loss: every
+    division is by the step's totals, in which dropped tokens count too.
     """
     mask = inputs.loss_mask
     log_ratio = torch.where(mask, inputs.trainer_logprobs - inputs.old_logprobs, 0.0)
@@ -90,10 +85,16 @@ def policy_loss(inputs: LossInputs, config: LossConfig, totals: StepTotals) -> L
     ratio = log_ratio.exp()
     advantages = inputs.advantages[:, None]
     clipped = ratio.clamp(1 - config.clip_low, 1 + config.clip_high)
-    loss = -torch.minimum(ratio * advantages, clipped * advantages)
+    if config.surrogate == "cispo":
+        logprobs = torch.where(mask, inputs.trainer_logprobs, 0.0)
+        loss = -clipped.detach() * advantages * logprobs
+        outside = ratio != clipped
+    else:
+        loss = -torch.minimum(ratio * advantages, clipped * advantages)
+        outside = ratio * advantages > clipped * advantages
     mismatch = torch.where(mask, inputs.old_logprobs - inputs.sampler_logprobs, 0.0)
-    if config.importance_cap is not None:
-        loss = loss * mismatch.exp().clamp_max(config.importance_cap)
+    weights = importance_weights(mismatch, config)
+    loss = loss * weights
     if config.kl_weight and inputs.reference_logprobs is not None:
         difference = inputs.reference_logprobs - inputs.trainer_logprobs
         difference = torch.where(mask, difference, 0.0)
@@ -108,10 +109,29 @@ def policy_loss(inputs: LossInputs, config: LossConfig, totals: StepTotals) -> L
     else:
         total = loss.sum() / max(totals.rollouts * totals.length, 1)
     with torch.no_grad():
-        outside = (ratio * advantages > clipped * advantages) & mask
         metrics = {
-            "policy/clip_fraction": float(outside.sum()),
+            "policy/clip_fraction": float((outside & mask).sum()),
             "policy/ratio": float(torch.where(mask, ratio, 0.0).sum()),
             "policy/mismatch": float(mismatch.abs().sum()),
         }
+        if config.importance_correction != "off":
+            metrics["policy/dropped_fraction"] = float(((weights == 0) & mask).sum())
     return LossOutputs(loss=total, metrics=metrics)
+
+
+def importance_weights(mismatch: Tensor, config: LossConfig) -> Tensor:
+    """Constants that the policy term is weighed by: mismatch = old − sampler [B, T], 0 where not
+    trained, → [B, T].
+
+    truncate: "TIS", min(w, max) a token. token_mask: "IcePop" (arXiv 2510.18855), w where it is
+    inside [min, max], else 0. sequence_mask: "MIS", the same of the product over the rollout.
+    """
+    if config.importance_correction == "off":
+        return torch.ones_like(mismatch)
+    if config.importance_correction == "truncate":
+        return mismatch.exp().clamp_max(config.importance_max)
+    if config.importance_correction == "sequence_mask":
+        mismatch = mismatch.sum(1, keepdim=True).expand_as(mismatch)
+    weights = mismatch.exp()
+    inside = (weights >= config.importance_min) & (weights <= config.importance_max)
+    return torch.where(inside, weights, 0.0)

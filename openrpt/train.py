@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from openrpt.algorithms import algorithm_of
 from openrpt.checkpoints import (
     TrainerState,
     latest_checkpoint,
@@ -43,7 +44,7 @@ from openrpt.rollouts import grade_groups, rollout_path, rollout_rows, write_rol
 from openrpt.run import Run
 from openrpt.scores import ScoredCorpus, load_scored
 from openrpt.seeding import key_of
-from openrpt.update import GradedWork, step_advantages, update_policy
+from openrpt.update import GradedWork, longest_completion, step_advantages, update_policy
 
 STAGE = "train"
 
@@ -145,7 +146,8 @@ def collect(trainer: Trainer) -> tuple[list[GradedWork], list[GradedWork]]:
     """(what is trained on, all that was generated). With dynamic sampling, flat groups are
     replaced by those of further documents, in their keyed order, within a stated budget."""
     config, state = trainer.config, trainer.state
-    dynamic = 0 <= config.train.dynamic_sampling_from <= state.step
+    first = algorithm_of(config.train).dynamic_sampling_from
+    dynamic = first is not None and first <= state.step
     rounds = config.train.dynamic_sampling_rounds if dynamic else 1
     wanted = config.train.documents_per_step * config.train.positions_per_document
     supply = take_work(
@@ -170,7 +172,11 @@ def collect(trainer: Trainer) -> tuple[list[GradedWork], list[GradedWork]]:
         generated_kept = live_only(generated, wanted) or generated
     else:
         generated_kept = generated
-    advantages = step_advantages([g for w in generated_kept for g in w.groups], config.train)
+    advantages = step_advantages(
+        [group for graded in generated_kept for group in graded.groups],
+        config.train,
+        longest=longest_completion(config, trainer.layout),
+    )
     counts = [len(graded.groups) for graded in generated_kept]
     batch = [
         replace(graded, advantages=part)

@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from openrpt.advantages import group_advantages
+from openrpt.advantages import group_advantages, overlong_penalty
+from openrpt.algorithms import algorithm_of
 from openrpt.config import Config, TrainConfig
 from openrpt.data import Work
 from openrpt.engine import Engine
 from openrpt.errors import UserError
 from openrpt.logprobs import TextTerms, selected_logprobs, text_loss
-from openrpt.losses import LossConfig, LossInputs, StepTotals, loss_config_for, policy_loss
+from openrpt.losses import LossConfig, LossInputs, StepTotals, policy_loss
 from openrpt.models import Policy
 from openrpt.prompts import Layout
 from openrpt.tree import Branch, Row, pad
@@ -33,10 +34,27 @@ class GradedWork:
     near_boundary: int = 0
 
 
-def step_advantages(groups: Sequence[Group], config: TrainConfig) -> Tensor:
-    """[groups, group_size], over the whole step."""
+def step_advantages(groups: Sequence[Group], config: TrainConfig, *, longest: int) -> Tensor:
+    """[groups, group_size], over the whole step; `longest`: as `longest_completion` gives it.
+
+    A completion that did not stop counts as one of `longest` tokens.
+    """
+    algorithm = algorithm_of(config)
     rewards = torch.tensor([group.rewards for group in groups], dtype=torch.float64)
-    return group_advantages(rewards, config.algorithm)
+    completions = [[rollout.completion for rollout in group.rollouts] for group in groups]
+    stopped = torch.tensor([[c.finish_reason == "stop" for c in row] for row in completions])
+    if algorithm.overlong == "penalty":
+        lengths = torch.tensor([[c.num_trained_tokens for c in row] for row in completions])
+        lengths = torch.where(stopped, lengths, longest)
+        rewards = rewards + overlong_penalty(lengths, longest, buffer=config.overlong_buffer)
+    mask = stopped if algorithm.overlong == "mask" else None
+    return group_advantages(rewards, algorithm.advantage, mask=mask, k=config.pass_at_k)
+
+
+def longest_completion(config: Config, layout: Layout) -> int:
+    """Most trained tokens that a completion may have."""
+    answer = len(layout.answer_start_ids) * (config.prompt.think_budget > 0)
+    return config.prompt.think_budget + config.prompt.prediction_budget + answer
 
 
 def step_totals(batch: Sequence[GradedWork], config: Config, layout: Layout) -> StepTotals:
@@ -46,9 +64,24 @@ def step_totals(batch: Sequence[GradedWork], config: Config, layout: Layout) -> 
     return StepTotals(
         tokens=sum(completion.num_trained_tokens for completion in completions),
         rollouts=len(completions),
-        length=config.prompt.think_budget
-        + config.prompt.prediction_budget
-        + len(layout.answer_start_ids) * (config.prompt.think_budget > 0),
+        length=longest_completion(config, layout),
+    )
+
+
+def loss_config_for(train: TrainConfig) -> LossConfig:
+    """The loss of the config's algorithm, with its weights."""
+    algorithm = algorithm_of(train)
+    return LossConfig(
+        ratio_level=algorithm.ratio_level,
+        surrogate=algorithm.surrogate,
+        clip_low=algorithm.clip_low,
+        clip_high=algorithm.clip_high,
+        aggregation=algorithm.aggregation,
+        kl_weight=train.kl_weight,
+        entropy_weight=train.entropy_weight,
+        importance_correction=train.importance_correction,
+        importance_min=train.importance_min,
+        importance_max=train.importance_max,
     )
 
 
@@ -116,6 +149,8 @@ class BatchLoss:
     config: LossConfig
     temperature: float
     reference: "list[list[Tensor]] | None"
+    old: "list[list[Tensor]] | None"
+    """By the trainer before the first update; None = the sampler's stand for them."""
     metrics: dict[str, float]
 
     def __call__(self, rows: list[Row], hidden: Tensor) -> Tensor:
@@ -127,6 +162,7 @@ class BatchLoss:
         rollouts = [
             (row, b, r) for row, (b, c) in enumerate(rows) for r in self.branches[b].members[c]
         ]
+        of_rollout = [rows[row] for row, _, _ in rollouts]
         row_of = torch.tensor([row for row, _, _ in rollouts], device=device)  # [N]
         sampler = torch.zeros(len(rollouts), width, dtype=torch.float64, device=device)
         mask = torch.zeros(len(rollouts), width, dtype=torch.bool, device=device)
@@ -142,9 +178,11 @@ class BatchLoss:
         advantages = torch.stack([self.graded.advantages[b, r] for _, b, r in rollouts])
         inputs = LossInputs(
             trainer_logprobs=logprobs,
-            old_logprobs=sampler,
+            old_logprobs=sampler if self.old is None else _padded(self.old, of_rollout, sampler),
             sampler_logprobs=sampler,
-            reference_logprobs=self._reference(rows, row_of, sampler),
+            reference_logprobs=(
+                None if self.reference is None else _padded(self.reference, of_rollout, sampler)
+            ),
             entropies=entropies,
             advantages=advantages.to(sampler),
             loss_mask=mask,
@@ -175,17 +213,16 @@ class BatchLoss:
         )
         return logprobs, entropies
 
-    def _reference(self, rows: list[Row], row_of: Tensor, like: Tensor) -> Tensor | None:
-        if self.reference is None:
-            return None
-        padded = torch.zeros(len(rows), like.shape[1], dtype=like.dtype, device=like.device)
-        for i, (b, c) in enumerate(rows):
-            values = self.reference[b][c]
-            padded[i, : len(values)] = values.to(like)
-        return padded[row_of]
-
     def _add(self, name: str, value: float) -> None:
         self.metrics[name] = self.metrics.get(name, 0.0) + value
+
+
+def _padded(known: list[list[Tensor]], rows: list[Row], like: Tensor) -> Tensor:
+    """Log-probabilities of a micro-batch's rollouts out of a document's: [N, T]."""
+    padded = torch.zeros_like(like)
+    for i, (b, c) in enumerate(rows):
+        padded[i, : len(known[b][c])] = known[b][c].to(like)
+    return padded
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -215,24 +252,24 @@ def num_ntp_tokens(work: Work, layout: Layout) -> int:
     return work.window.end - work.window.start - (not layout.head_ids)
 
 
-def reference_logprobs(
-    reference: Policy,
+def completion_logprobs(
+    model: Policy,
     engine: Engine,
     graded: GradedWork,
     groups: Sequence[GroupBranch],
     config: Config,
     layout: Layout,
 ) -> list[list[Tensor]]:
-    """Each distinct completion's log-probabilities under the reference, after the opening: [T]."""
+    """Each distinct completion's log-probabilities by a model, after the opening: [T]."""
     prefix_ids = graded.work.prefix_ids(layout, whole=False)
     branches = [group.branch for group in groups]
-    found = engine.branch_hidden(reference, prefix_ids, branches)
+    found = engine.branch_hidden(model, prefix_ids, branches)
     with torch.no_grad():
         return [
             [
                 selected_logprobs(
                     states,
-                    reference.head,
+                    model.head,
                     torch.tensor(ids, device=states.device),
                     temperature=config.train.temperature,
                 )[0]
@@ -258,27 +295,28 @@ def update_policy(
     """
     train = config.train
     totals = step_totals(batch, config, layout)
-    loss_config = loss_config_for(
-        train.algorithm,
-        clip_low=train.clip_low,
-        clip_high=train.clip_high,
-        kl_weight=train.kl_weight,
-        entropy_weight=train.entropy_weight,
-    )
+    loss_config = loss_config_for(train)
     run_flat = reads_flat_groups(train)
     all_branches = [branches_of(graded, layout, run_flat=run_flat) for graded in batch]
-    references: list[list[list[Tensor]] | None] = [None] * len(batch)
-    if reference is not None and train.kl_weight:
-        references = [
-            reference_logprobs(reference, engine, graded, branches, config, layout)
+
+    def logprobs_by(model: Policy | None) -> list[list[list[Tensor]] | None]:
+        if model is None:
+            return [None] * len(batch)
+        return [
+            completion_logprobs(model, engine, graded, branches, config, layout)
+            if any(group.members for group in branches)
+            else None
             for graded, branches in zip(batch, all_branches, strict=True)
         ]
+
+    references = logprobs_by(reference if train.kl_weight else None)
+    olds = logprobs_by(policy if train.importance_correction != "off" else None)
     ntp_tokens = sum(num_ntp_tokens(graded.work, layout) for graded in batch)
     metrics: dict[str, float] = {}
     for _ in range(train.updates_per_batch):
         metrics = {}
         optimizer.zero_grad(set_to_none=True)
-        for graded, branches, known in zip(batch, all_branches, references, strict=True):
+        for graded, branches, known, old in zip(batch, all_branches, references, olds, strict=True):
             prefix_ids = graded.work.prefix_ids(layout, whole=train.ntp_weight > 0)
             run = any(group.members for group in branches)
             if not run and not train.ntp_weight:
@@ -291,6 +329,7 @@ def update_policy(
                 config=loss_config,
                 temperature=train.temperature,
                 reference=known,
+                old=old,
                 metrics=metrics,
             )
             prefix_loss = PrefixLoss(
@@ -330,7 +369,7 @@ def _normalised(metrics: dict[str, float]) -> dict[str, float]:
     """Sums over tokens become means over the tokens that were run."""
     tokens = metrics.pop("run_tokens", 0.0)
     means = {"policy/entropy", "policy/sampler_difference", "policy/ratio", "policy/mismatch"}
-    means.add("policy/clip_fraction")
+    means |= {"policy/clip_fraction", "policy/dropped_fraction"}
     found = {k: v / max(tokens, 1.0) if k in means else v for k, v in metrics.items()}
     found["tokens/trained_run"] = tokens
     return found

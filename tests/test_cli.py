@@ -167,7 +167,7 @@ def other_value(key: Key) -> tuple[list[str], Any]:
         return [f"--no-{key.name}"] if key.default else [option], not key.default
     if key.annotation is str:
         return [option, "new"], "new"
-    value = 0.05 if "fraction" in key.name or key.name.endswith("_low") else key.default / 2
+    value = 0.05 if "fraction" in key.name or key.name.endswith("_low") else abs(key.default) / 2
     value = key.default + 1 if key.annotation is int else value or 0.5
     return [option, str(value)], value
 

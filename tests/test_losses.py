@@ -6,8 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from openrpt.errors import UserError
-from openrpt.losses import LossConfig, LossInputs, StepTotals, loss_config_for, policy_loss
+from openrpt.losses import LossConfig, LossInputs, StepTotals, policy_loss
 
 B, T = 4, 5
 LENGTHS = [5, 3, 1, 4]
@@ -38,8 +37,9 @@ def inputs(seed: int = 0, spread: float = 0.5) -> LossInputs:
 def by_hand(given: LossInputs, config: LossConfig, totals: StepTotals) -> torch.Tensor:
     """One scalar at a time, from the formulas:
 
-    per token −min(ρ A, clip(ρ, 1 − low, 1 + high) A) (arXiv 2402.03300, Eq. 3), times
-    min(exp(old − sampler), cap), plus β (exp(ref − now) − (ref − now) − 1), minus the bonus.
+    per token −min(ρ A, clip(ρ, 1 − low, 1 + high) A) (arXiv 2402.03300, Eq. 3), or CISPO's
+    −clip(ρ, …) A log p with the first factor constant (arXiv 2506.13585), times the importance
+    weight, plus β (exp(ref − now) − (ref − now) − 1), minus the bonus.
     """
     total = torch.zeros((), dtype=torch.float64)
     for i in range(B):
@@ -53,9 +53,9 @@ def by_hand(given: LossInputs, config: LossConfig, totals: StepTotals) -> torch.
             ratio, advantage = log_ratio.exp(), given.advantages[i]
             clipped = ratio.clamp(1 - config.clip_low, 1 + config.clip_high)
             loss = -torch.minimum(ratio * advantage, clipped * advantage)
-            if config.importance_cap is not None:
-                mismatch = given.old_logprobs[i, t] - given.sampler_logprobs[i, t]
-                loss = loss * min(math.exp(mismatch), config.importance_cap)
+            if config.surrogate == "cispo":
+                loss = -clipped.item() * advantage * given.trainer_logprobs[i, t]
+            loss = loss * weight_by_hand(given, config, i, t)
             gap = given.reference_logprobs[i, t] - given.trainer_logprobs[i, t]
             loss = loss + config.kl_weight * (gap.exp() - gap - 1)
             losses.append(loss - config.entropy_weight * given.entropies[i, t])
@@ -68,15 +68,43 @@ def by_hand(given: LossInputs, config: LossConfig, totals: StepTotals) -> torch.
     return total
 
 
+def weight_by_hand(given: LossInputs, config: LossConfig, i: int, t: int) -> float:
+    def weight(token: int) -> float:
+        return math.exp(given.old_logprobs[i, token] - given.sampler_logprobs[i, token])
+
+    found = weight(t)
+    match config.importance_correction:
+        case "off":
+            return 1.0
+        case "truncate":
+            return min(found, config.importance_max)
+        case "sequence_mask":
+            found = math.prod(weight(token) for token in range(T) if given.loss_mask[i, token])
+    return found if config.importance_min <= found <= config.importance_max else 0.0
+
+
 CONFIGS = {
     "plain": LossConfig(),
     "asymmetric clip": LossConfig(clip_low=0.1, clip_high=0.6),
     "kl": LossConfig(kl_weight=0.3),
     "entropy": LossConfig(entropy_weight=0.2),
-    "importance": LossConfig(importance_cap=1.5),
+    "truncated importance": LossConfig(importance_correction="truncate", importance_max=1.5),
+    "masked tokens": LossConfig(importance_correction="token_mask", importance_max=1.5),
+    "masked rollouts": LossConfig(importance_correction="sequence_mask", importance_min=0.2),
+    "cispo": LossConfig(surrogate="cispo", clip_low=1.0, clip_high=0.2),
+    "cispo, all": LossConfig(
+        surrogate="cispo",
+        clip_low=0.1,
+        kl_weight=0.3,
+        entropy_weight=0.2,
+        importance_correction="token_mask",
+    ),
     "sequence": LossConfig(ratio_level="sequence", clip_low=0.05, clip_high=0.1),
     "all": LossConfig(
-        ratio_level="sequence", kl_weight=0.3, entropy_weight=0.2, importance_cap=2.0
+        ratio_level="sequence",
+        kl_weight=0.3,
+        entropy_weight=0.2,
+        importance_correction="truncate",
     ),
 }
 
@@ -146,8 +174,41 @@ def test_kl_is_k3():
 def test_importance_is_truncated_above_only():
     old = torch.full((1, 1), -1.0, dtype=torch.float64)
     for gap, weight in [(-2.0, math.exp(-2)), (0.5, math.exp(0.5)), (2.0, 3.0)]:
-        found = one_token(1.0, 2.0, sampler=old - gap, importance_cap=3.0)
+        found = one_token(
+            1.0, 2.0, sampler=old - gap, importance_correction="truncate", importance_max=3.0
+        )
         assert found == (pytest.approx(-2 * weight), pytest.approx(-2 * weight))
+
+
+@pytest.mark.parametrize("mode", ["token_mask", "sequence_mask"])
+@pytest.mark.parametrize(("weight", "kept"), [(0.4, 0), (0.6, 1), (1.9, 1), (2.1, 0)])
+def test_masks_drop_outside_the_band_and_keep_the_weight_inside(mode, weight, kept):
+    old = torch.full((1, 1), -1.0, dtype=torch.float64)
+    sampler = old - math.log(weight)
+    found = one_token(1.0, 2.0, sampler=sampler, importance_correction=mode)
+    assert found == (pytest.approx(-2 * weight * kept), pytest.approx(-2 * weight * kept))
+
+
+def test_the_correction_leaves_kl_alone():
+    old = torch.full((1, 1), -1.0, dtype=torch.float64)
+    options = {"reference": old + 0.3, "kl_weight": 0.5}
+    plain = one_token(1.0, 0.0, **options)
+    dropped = one_token(1.0, 2.0, sampler=old - 5, importance_correction="token_mask", **options)
+    assert dropped == plain and plain[0] > 0
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "gradient"),
+    [
+        (1.0, 2.0, -2.0),  # on-policy: the policy gradient, as everywhere
+        (1.5, 2.0, -2.56),  # beyond the clip the gradient goes on, with the clipped weight
+        (1.5, -2.0, 2.56),  # for a bad rollout too
+        (0.1, 2.0, -0.2),  # no bound below
+    ],
+)
+def test_cispo_gives_every_token_a_gradient(ratio, advantage, gradient):
+    found = one_token(ratio, advantage, surrogate="cispo", clip_low=1.0, clip_high=0.28)
+    assert found[1] == pytest.approx(gradient)
 
 
 def test_sequence_ratio_is_the_geometric_mean():
@@ -232,10 +293,13 @@ def test_metrics_are_sums_over_trained_tokens():
     assert metrics["policy/mismatch"] == pytest.approx(mismatch)
 
 
-def test_algorithms_have_their_own_aggregation():
-    assert loss_config_for("grpo").aggregation == "sequence_mean"
-    assert loss_config_for("dr_grpo", clip_high=0.5) == LossConfig(
-        aggregation="constant_length", clip_high=0.5
-    )
-    with pytest.raises(UserError, match="'ppo' is unknown"):
-        loss_config_for("ppo")
+def test_the_dropped_and_the_clipped_are_counted():
+    given = inputs()
+    config = LossConfig(importance_correction="token_mask", surrogate="cispo", clip_high=0.3)
+    metrics = policy_loss(given, config, TOTALS).metrics
+    weights = (given.old_logprobs - given.sampler_logprobs).exp()[given.loss_mask]
+    dropped = ((weights < 0.5) | (weights > 2)).sum().item()
+    assert metrics["policy/dropped_fraction"] == dropped > 0
+    ratios = (given.trainer_logprobs - given.old_logprobs).exp()[given.loss_mask]
+    assert metrics["policy/clip_fraction"] == ((ratios < 0.8) | (ratios > 1.3)).sum().item() > 0
+    assert "policy/dropped_fraction" not in policy_loss(given, LossConfig(), TOTALS).metrics

@@ -17,7 +17,7 @@ from openrpt import completions, rewards
 from openrpt.advantages import group_advantages
 from openrpt.config import ModelConfig, PromptConfig
 from openrpt.logprobs import selected_logprobs, standard_prediction
-from openrpt.losses import LossInputs, StepTotals, loss_config_for, policy_loss
+from openrpt.losses import LossConfig, LossInputs, StepTotals, policy_loss
 from openrpt.models import Policy, load_policy
 from openrpt.prompts import build_layout
 from openrpt.tokens import token_bytes
@@ -122,7 +122,7 @@ def test_gradients_are_those_of_the_tree(recipe: ModuleType, policy: Policy) -> 
             loss_mask=mask,
         )
         totals = StepTotals(tokens=int(sum(m.sum() for m in masks)), rollouts=8, length=4)
-        return policy_loss(inputs, loss_config_for("grpo"), totals).loss
+        return policy_loss(inputs, LossConfig(aggregation="sequence_mean"), totals).loss
 
     accumulate_gradients(policy, window[:16], branches, completion_loss=loss, microbatch_tokens=40)
     assert max(float(gradient.abs().max()) for gradient in expected) > 1e-6

@@ -14,13 +14,20 @@ from openrpt.decoding import Sampling
 from openrpt.engine import make_engine
 from openrpt.errors import UserError
 from openrpt.generation import Request
-from openrpt.losses import LossInputs, StepTotals, loss_config_for, policy_loss
+from openrpt.losses import LossInputs, StepTotals, policy_loss
 from openrpt.models import Policy, freeze
 from openrpt.positions import ScoredDocument, Window
 from openrpt.prompts import Layout, build_layout
 from openrpt.seeding import key_of
 from openrpt.types import Group, Position, Prompt, Rollout
-from openrpt.update import GradedWork, step_advantages, step_totals, update_policy
+from openrpt.update import (
+    GradedWork,
+    longest_completion,
+    loss_config_for,
+    step_advantages,
+    step_totals,
+    update_policy,
+)
 
 TOKENS = 30
 NORM = 1e9  # never clipped
@@ -99,7 +106,11 @@ def batch_of(policy: Policy, config: Config, *, flat: tuple[int, ...] = (1,)) ->
             prompt = Prompt(position=position, head_ids=(), prefix_ids=(), tail_ids=())
             groups.append(Group(prompt=prompt, rollouts=rollouts, ntp_token_id=0))
         graded.append(GradedWork(work=work, groups=tuple(groups), advantages=torch.zeros(3, 3)))
-    advantages = step_advantages([g for w in graded for g in w.groups], config.train)
+    advantages = step_advantages(
+        [g for w in graded for g in w.groups],
+        config.train,
+        longest=longest_completion(config, layout),
+    )
     pairs = zip(graded, advantages.split(3), strict=True)
     return [replace(work, advantages=part) for work, part in pairs]
 
@@ -161,9 +172,7 @@ def by_hand(policy: Policy, batch, config: Config, layout: Layout, reference: Po
     total = torch.zeros((), dtype=torch.float64)
     totals = step_totals(batch, config, layout)
     train = config.train
-    loss_config = loss_config_for(
-        train.algorithm, kl_weight=train.kl_weight, entropy_weight=train.entropy_weight
-    )
+    loss_config = loss_config_for(train)
     ntp_tokens = sum(24 - 2 - (not layout.head_ids) for _ in batch)
     for graded in batch:
         ids = graded.work.document.token_ids.tolist()
@@ -183,9 +192,11 @@ def by_hand(policy: Policy, batch, config: Config, layout: Layout, reference: Po
                 logp = logits.log_softmax(-1)
                 at = (torch.arange(len(logp)), own[0, len(prompt) :])
                 sampler = torch.tensor(completion.sampler_logprobs, dtype=torch.float64)
+                corrected = train.importance_correction != "off"
+                old = logp[at].detach() if corrected else sampler
                 given = LossInputs(
                     trainer_logprobs=logp[at][None],
-                    old_logprobs=sampler[None],
+                    old_logprobs=old[None],
                     sampler_logprobs=sampler[None],
                     reference_logprobs=other.log_softmax(-1)[at][None],
                     entropies=-(logp.exp() * logp).sum(-1)[None],

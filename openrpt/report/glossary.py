@@ -132,6 +132,13 @@ METRICS: dict[str, Meaning] = {
         healthy="0 on-policy; below 0.2 with several updates a batch",
         reading="High values mean that the updates on one batch go too far.",
     ),
+    "policy/dropped_fraction": Meaning(
+        unit="fraction",
+        meaning="Share of trained tokens that train.importance_correction dropped by a mask",
+        healthy="below 0.05",
+        reading="High values mean that sampler and trainer hardly agree: look for a difference of"
+        " precision, temperature or weights before widening the band.",
+    ),
     "loss/policy": Meaning(
         unit="(no unit)",
         meaning="The policy-gradient loss with its KL and entropy terms",
