@@ -195,11 +195,16 @@ def model_card(state: TrainerState, config: Config, facts: Mapping[str, str] | N
         f"Made by OpenRPT {openrpt.__version__} (reinforcement pre-training, arXiv 2506.08007).",
         "",
         f"- start model: {config.model.path}",
-        f"- corpus: {config.corpus.path}",
-        f"- warmup: {config.warmup.target} target"
-        + (" (supervised: it saw the true tokens)" if supervised else " (form only)"),
     ]
-    if state.stage == "train":
+    if state.stage == "finetune":
+        lines.append(f"- questions: {config.questions.path}")
+    else:
+        lines += [
+            f"- corpus: {config.corpus.path}",
+            f"- warmup: {config.warmup.target} target"
+            + (" (supervised: it saw the true tokens)" if supervised else " (form only)"),
+        ]
+    if state.stage in ("train", "finetune"):
         lines += [
             f"- algorithm: {config.train.algorithm}, group size {config.train.group_size},"
             f" learning rate {config.train.learning_rate:g}, plain next-token loss weight"

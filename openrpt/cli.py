@@ -189,6 +189,51 @@ def train(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
     click.echo(f"{summary.steps} steps in {summary.seconds / 60:.1f} minutes: {summary.checkpoint}")
 
 
+@stage(
+    "finetune",
+    *("seed", "run", "model", "questions", "answers", "finetune", "train"),
+    *("prompt.instruction", "prompt.chat_template", "prompt.thought_start", "prompt.thought_end"),
+    "prompt.answer_start",
+)
+@click.argument("source", metavar="[MODEL | CONFIG.toml]", required=False)
+@click.option(
+    "--beside",
+    metavar="RUN",
+    multiple=True,
+    help="A finished finetune run of another start model, for the same table; may be repeated",
+)
+@click.pass_context
+def finetune(
+    ctx: click.Context, source: str | None, beside: tuple[str, ...], **options: Any
+) -> None:
+    """Train on questions with known answers: before and after.
+
+    \b
+    openrpt finetune configs/finetune.toml --model.path runs/maths/checkpoints/best
+    openrpt finetune --run runs/questions-rpt --beside runs/questions-start
+
+    MODEL is a folder, a .gguf file or a Hub id. A run of its own (--run) holds everything; the same
+    command goes on after a stop, and on a finished run only prints its table. Of [train],
+    documents_per_step, positions_per_document and ntp_weight have no meaning here.
+    """
+    model, file = config_file(source, options["config_file"])
+    config = stage_config(ctx, file, more={"model.path": model} if model else None)
+    from rich.console import Console
+
+    from openrpt.evaluation.questions import finished_record, print_finetuned
+    from openrpt.run import open_run
+
+    others = [Path(run) for run in beside]
+    for other in others:  # before hours of training
+        finished_record(other)
+    from openrpt.finetune import finetune as run_finetune
+
+    run = open_run(config)
+    with showing_progress() as progress:
+        run_finetune(run, progress=progress)
+    print_finetuned([run.path, *others], Console())
+
+
 def _only_config(positional: str | None, option: str | None) -> str | None:
     other, file = config_file(positional, option)
     if other is not None:

@@ -8,7 +8,7 @@ import codecs
 import json
 import re
 import string
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -128,6 +128,19 @@ def read_corpus(
     if counts.documents == 0:
         why = f" ({counts.skipped[0]})" if counts.skipped else ""
         raise UserError(f"{config.path}: no usable document{why}")
+
+
+def read_fields(path: str, names: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yields (source, fields) of every record of a file, folder or dataset, as they stand.
+
+    `path` as `corpus.path`. Raises UserError for what cannot be read, an unusable record and a
+    missing field.
+    """
+    for record in _read_records(CorpusConfig(path=path), list(names)):
+        if isinstance(record, _Unusable):
+            raise UserError(str(record))
+        _check_fields(record.source, names, record.fields)
+        yield record.source, record.fields
 
 
 def split_of_key(key: str, config: CorpusConfig) -> Split:

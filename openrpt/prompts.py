@@ -33,6 +33,7 @@ TEMPLATES: dict[str, tuple[str, str]] = {
         "\n```\n\nNow predict the token that comes next.",
     ),
     "chat": ("Think, then give the next token of this text in \\boxed{}.\n\n", ""),
+    "question": ("", "\n\n{instruction}"),
 }
 
 
@@ -66,6 +67,7 @@ class Layout:
 def build_layout(tokenizer: Any, config: PromptConfig, bos_ids: tuple[int, ...] = ()) -> Layout:
     """Raises UserError where the template asks for a chat template that the tokenizer lacks."""
     before, after = TEMPLATES[config.template]
+    after = after.replace("{instruction}", config.instruction)
     wants_chat = config.chat_template == "on" or (
         config.chat_template == "auto" and config.template != "minimal"
     )
@@ -118,20 +120,25 @@ def _encode(tokenizer: Any, text: str) -> list[int]:
 
 def require_room(layout: Layout, config: PromptConfig, max_length: int) -> None:
     """Raises UserError where head + window + tail + budgets exceed what the model can hold."""
+    window, think, answer = "prompt.window", "prompt.think_budget", "prompt.prediction_budget"
+    if config.template == "question":  # as finetune's user knows them
+        window, think, answer = (
+            f"finetune.{key}" for key in ("question_tokens", "think_budget", "answer_budget")
+        )
     seed = config.candidates + max(config.candidates - 1, 0) * len(layout.separator_ids)
     parts = {
         "head": len(layout.head_ids),
-        "prompt.window": config.window,
+        window: config.window,
         "tail": len(layout.tail_ids),
         "seed": seed,
-        "prompt.think_budget": config.think_budget,
+        think: config.think_budget,
         "close": len(layout.close_ids),
-        "prompt.prediction_budget": config.prediction_budget,
+        answer: config.prediction_budget,
     }
     total = sum(parts.values())
     if total > max_length:
         spelled = " + ".join(f"{name} {size}" for name, size in parts.items())
         raise UserError(
             f"a prompt can reach {total} tokens ({spelled}), but the model holds {max_length};"
-            f" lower prompt.window by {total - max_length} or the budgets"
+            f" lower {window} by {total - max_length} or the budgets"
         )

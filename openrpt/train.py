@@ -10,7 +10,7 @@ and all of it an option:
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,10 @@ from openrpt.checkpoints import (
 )
 from openrpt.compute import step_cost
 from openrpt.config import Config
-from openrpt.data import Work, document_bytes, take_work
+from openrpt.data import Work
 from openrpt.decoding import Sampling
 from openrpt.engine import Engine, make_engine
-from openrpt.evaluation.next_token import evaluate_policy
+from openrpt.errors import UserError
 from openrpt.generation import Request
 from openrpt.loop import run_steps
 from openrpt.metrics import PhaseTimer, peak_memory_gib, truncate_metrics
@@ -40,10 +40,10 @@ from openrpt.models import Policy, freeze, load_policy
 from openrpt.positions import DIFFICULTIES
 from openrpt.progress import SILENT, Progress
 from openrpt.prompts import Layout, build_layout, require_room
-from openrpt.rollouts import grade_groups, rollout_path, rollout_rows, write_rollouts
+from openrpt.rollouts import rollout_path, rollout_rows, write_rollouts
 from openrpt.run import Run
-from openrpt.scores import ScoredCorpus, load_scored
 from openrpt.seeding import key_of
+from openrpt.task import Task, text_task
 from openrpt.update import GradedWork, longest_completion, step_advantages, update_policy
 
 STAGE = "train"
@@ -65,7 +65,7 @@ class Trainer:
     policy: Policy
     engine: Engine
     layout: Layout
-    corpus: ScoredCorpus
+    task: Task
     optimizer: torch.optim.Optimizer
     reference: Policy | None
     state: TrainerState
@@ -77,13 +77,16 @@ def train(run: Run, *, progress: Progress = SILENT) -> TrainSummary:
     Resumes from the last checkpoint of the run folder. Raises UserError for bad configuration
     and damaged checkpoints.
     """
-    trainer = set_up(run)
-    settings = trainer.config.train
+    return run_training(set_up(run), progress)
+
+
+def run_training(trainer: Trainer, progress: Progress) -> TrainSummary:
+    """The loop over a trainer's steps, whatever its task."""
+    run, settings = trainer.run, trainer.config.train
 
     def step() -> dict[str, Any]:
         metrics = train_step(trainer)
-        due = settings.eval_every and trainer.state.step % settings.eval_every == 0
-        if due and trainer.corpus.ids("development"):
+        if settings.eval_every and trainer.state.step % settings.eval_every == 0:
             metrics |= development_evaluation(trainer)
         return metrics
 
@@ -150,14 +153,7 @@ def collect(trainer: Trainer) -> tuple[list[GradedWork], list[GradedWork]]:
     dynamic = first is not None and first <= state.step
     rounds = config.train.dynamic_sampling_rounds if dynamic else 1
     wanted = config.train.documents_per_step * config.train.positions_per_document
-    supply = take_work(
-        trainer.corpus,
-        config,
-        cursor=state.cursor,
-        count=config.train.positions_per_document,
-        purpose="positions",
-        pass_rates=state.pass_rates,
-    )
+    supply = trainer.task.take(state)
     generated: list[GradedWork] = []
     live = 0
     for _ in range(rounds * config.train.documents_per_step):
@@ -226,14 +222,7 @@ def rollouts_for(trainer: Trainer, work: Work) -> GradedWork:
         generation_rollouts=config.train.generation_rollouts,
     )
     generated = trainer.engine.generator.generate(request, layout, sampling)
-    groups = grade_groups(
-        generated,
-        work.positions,
-        work.document.token_ids.tolist(),
-        document_bytes(trainer.policy, work.document),
-        layout,
-        trainer.policy.table,
-    )
+    groups = trainer.task.grade(work, generated)
     return GradedWork(
         work=work,
         groups=tuple(groups),
@@ -277,13 +266,11 @@ def batch_metrics(batch: Sequence[GradedWork], generated: Sequence[GradedWork]) 
 def store(trainer: Trainer, batch: Sequence[GradedWork]) -> None:
     rows: list[dict[str, Any]] = []
     for graded in batch:
-        tokens = document_bytes(trainer.policy, graded.work.document)
-        continuations = [tokens[position.index :] for position in graded.work.positions]
         rows += rollout_rows(
             trainer.state.step,
             graded.groups,
             graded.advantages.tolist(),
-            continuations,
+            trainer.task.truth(graded.work),
             trainer.policy.table,
         )
     write_rollouts(trainer.run.path, trainer.state.step, rows)
@@ -292,23 +279,12 @@ def store(trainer: Trainer, batch: Sequence[GradedWork]) -> None:
 def development_evaluation(trainer: Trainer) -> dict[str, float]:
     """Accuracy on the development split; the best policy so far is kept in checkpoints/best."""
     config, state = trainer.config, trainer.state
-    result = evaluate_policy(
-        trainer.policy,
-        trainer.engine,
-        trainer.corpus,
-        config,
-        split="development",
-        positions=config.train.eval_positions,
-    )
-    accuracy = result.accuracy("reasoning")
+    metrics = trainer.task.development(trainer.policy, trainer.engine)
+    accuracy = metrics.get("development/reasoning_accuracy", -1.0)
     if accuracy > state.best_accuracy:
         state.best_step, state.best_accuracy = state.step, accuracy
         save_checkpoint(trainer.run.checkpoints / "best", trainer.policy, state, config)
-    return {
-        "development/reasoning_accuracy": accuracy,
-        "development/ntp_accuracy": result.accuracy("ntp"),
-        "development/positions": float(result.num_positions),
-    }
+    return metrics
 
 
 def save(trainer: Trainer) -> None:
@@ -319,14 +295,23 @@ def save(trainer: Trainer) -> None:
     prune(trainer.run.checkpoints, trainer.config.train.checkpoints_kept)
 
 
-def set_up(run: Run) -> Trainer:
+def set_up(
+    run: Run,
+    *,
+    stage: str = STAGE,
+    make_task: Callable[[Run, Policy, Layout], Task] = text_task,
+) -> Trainer:
     """Loads the policy (of the last checkpoint, of the warmup, or the start model), the
     optimizer and the frozen models that the config asks for."""
     config = run.config
     last = latest_checkpoint(run.checkpoints)
     begin = str(run.start) if run.start.is_dir() else config.model.path
     if last is not None:
-        read_checkpoint(last)
+        written_by = read_checkpoint(last)["state"]["stage"]
+        if written_by != stage:
+            raise UserError(
+                f"{last}: a checkpoint of '{written_by}': give '{stage}' a run of its own (--run)"
+            )
     # LoRA adapters sit on the weights that training began from; the merged ones are for others.
     weights = begin if last is None or config.model.lora_rank else str(last)
     policy = load_policy(config.model, path=weights, lora=True)
@@ -339,17 +324,17 @@ def set_up(run: Run) -> Trainer:
     layout = build_layout(policy.tokenizer, config.prompt, policy.bos_ids)
     require_room(layout, config.prompt, policy.max_length)
     optimizer = make_optimizer(policy, config)
-    state = TrainerState(stage=STAGE)
+    state = TrainerState(stage=stage)
     if last is not None:
         state = restore(last, policy, optimizer)
-    forget_after(run, state.step)
+    forget_after(run, state)
     return Trainer(
         run=run,
         config=config,
         policy=policy,
         engine=make_engine(config.model.generator, policy, start),
         layout=layout,
-        corpus=load_scored(run.scored),
+        task=make_task(run, policy, layout),
         optimizer=optimizer,
         reference=reference,
         state=state,
@@ -370,11 +355,11 @@ def make_optimizer(policy: Policy, config: Config) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=config.train.learning_rate, betas=betas, fused=True)
 
 
-def forget_after(run: Run, step: int) -> None:
+def forget_after(run: Run, state: TrainerState) -> None:
     """Steps after the checkpoint are about to be run again: their traces go."""
-    truncate_metrics(run.metrics, STAGE, step)
+    truncate_metrics(run.metrics, state.stage, state.step)
     for path in (run.path / "rollouts").glob("step-*.parquet"):
-        if path.name > rollout_path(run.path, step).name:
+        if path.name > rollout_path(run.path, state.step).name:
             path.unlink()
     for path in run.checkpoints.glob("*.partial"):
         shutil.rmtree(path)

@@ -320,7 +320,7 @@ def test_the_learning_rate_warms_up(warm):
 def test_every_document_is_taken_once_an_epoch(warm):
     run = run_of(warm, "epoch", train__steps=1, train__documents_per_step=3)
     trainer = set_up(run)
-    ids = trainer.corpus.ids("train")
+    ids = trainer.task.corpus.ids("train")
     assert len(ids) > 6
     taken: list[str] = []
     while len(taken) < 2 * len(ids):

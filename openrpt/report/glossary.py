@@ -328,10 +328,11 @@ INTRO = """\
 python -c "from openrpt.report.glossary import *; print(metrics_markdown())" > docs/metrics.md -->
 
 Every step of `warmup` and `train` adds one JSON object to `metrics.jsonl` in the run folder, with
-`stage` ("warmup" or "train"), `step` (from 1) and the keys below. A key is absent where it does
-not apply: `pass_rate/hard` in a step without hard positions, `policy/…` where every group was
-flat and nothing was run, `development/…` between evaluations. Healthy ranges come from small
-models on a CPU; treat them as where to look first, not as limits.
+`stage` ("warmup" or "train"), `step` (from 1) and the keys below. `finetune` (stage "finetune")
+writes those of `train`, where a question is a position. A key is absent where it does not apply:
+`pass_rate/hard` in a step without hard positions, `policy/…` where every group was flat and
+nothing was run, `development/…` between evaluations. Healthy ranges come from small models on a
+CPU; treat them as where to look first, not as limits.
 """
 
 EVALUATION_INTRO = """\

@@ -1,0 +1,183 @@
+"""Questions with verifiable answers: from JSON lines, parquet, `datasets` or reasoning-gym."""
+
+import difflib
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from hashlib import sha256
+from itertools import islice
+from typing import Any
+
+from openrpt.config import CorpusConfig, QuestionsConfig
+from openrpt.documents import read_fields, split_of_key
+from openrpt.duplicates import open_index
+from openrpt.errors import UserError
+from openrpt.types import Split
+
+IS_GENERATED = "reasoning-gym:"
+RUNS_ANSWERS = re.compile(r"\b(?:eval|exec|parse_expr)\(")
+"""Calls that run text as Python code; sympy's parse_expr does, too."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """A question and its true answer.
+
+    >>> Question(question_id="9f86d081884c7d65", text="1 + 1 = ?", answer="2", split="heldout",
+    ...          source="sums.jsonl:1").task
+    ''
+    """
+
+    question_id: str
+    """First 16 hex digits of the SHA-256 of the text."""
+    text: str
+    answer: str
+    split: Split
+    """By the hash of the text."""
+    source: str
+    """Where it came from, as `file:line`."""
+    task: str = ""
+    """The reasoning-gym task; empty for all others."""
+    entry: Mapping[str, Any] = field(default_factory=dict)
+    """reasoning-gym's own record, which its scorer reads."""
+
+
+@dataclass(kw_only=True, slots=True)
+class QuestionCounts:
+    """What `read_questions` has met that is not among its questions as it stood."""
+
+    duplicates: int = 0
+    """The same question again: left out."""
+    moved: int = 0
+    """Stand on another side than their hash said, because of an earlier near-duplicate."""
+    dropped: int = 0
+    """Overlap with questions of two sides."""
+
+
+def read_questions(
+    config: QuestionsConfig, counts: QuestionCounts, *, seed: int = 0
+) -> list[Question]:
+    """All questions, in order, each on its side of the split, none twice.
+
+    `seed` is that of generated questions. Near-duplicates stand on one side, as in a corpus, but
+    for generated questions, which share their template's words. Raises UserError (with file and
+    line) for what can't be read, a missing field, a blank question or answer, and where a side
+    that is needed is empty.
+    """
+    generated = config.path.startswith(IS_GENERATED)
+    found = _generate(config, seed) if generated else _read(config)
+    questions: list[Question] = []
+    with open_index(None) as index:
+        for question in islice(found, config.limit or None):
+            if not index.add_id(question.question_id):
+                counts.duplicates += 1
+                continue
+            placed = question
+            if config.near_duplicates and not generated:
+                split = index.place(question.text, question.text, question.split)
+                if split is None:
+                    counts.dropped += 1
+                    continue
+                counts.moved += split != question.split
+                placed = replace(question, split=split)
+            questions.append(placed)
+    if not questions:
+        raise UserError(f"{config.path}: no questions")
+    _require_both_sides(questions, config, counts)
+    return questions
+
+
+def _require_both_sides(
+    questions: list[Question], config: QuestionsConfig, counts: QuestionCounts
+) -> None:
+    for split in ("train", "heldout"):
+        if not any(question.split == split for question in questions):
+            why = "raise or lower questions.heldout_fraction, or give more questions"
+            if counts.moved:
+                why = f"{counts.moved} share 13 words in a row with another and stand with it; if"
+                why += " that is only a template, --no-questions.near_duplicates"
+            raise UserError(
+                f"{config.path}: none of {len(questions)} questions is on the {split} side: {why}"
+            )
+
+
+def _question(config: QuestionsConfig, text: str, answer: str, source: str) -> Question:
+    try:
+        question_id = sha256(text.encode()).hexdigest()[:16]
+        answer.encode()
+    except UnicodeEncodeError:  # JSON can hold half a surrogate pair
+        raise UserError(f"{source}: half a surrogate pair, which is not Unicode; mend it") from None
+    shares = CorpusConfig(
+        heldout_fraction=config.heldout_fraction, development_fraction=config.development_fraction
+    )
+    split = split_of_key(text, shares)
+    return Question(question_id=question_id, text=text, answer=answer, split=split, source=source)
+
+
+def _read(config: QuestionsConfig) -> Iterator[Question]:
+    names = [config.question, config.answer]
+    for source, fields in read_fields(config.path, names):
+        text, answer = (_text_of(fields[name], name, source) for name in names)
+        if config.answer_after:
+            _, mark, answer = answer.rpartition(config.answer_after)
+            if not mark:
+                raise UserError(
+                    f"{source}: field '{config.answer}' has no '{config.answer_after}'"
+                    " (questions.answer_after)"
+                )
+        for name, value in zip(names, (text, answer), strict=True):
+            if not value.strip():
+                raise UserError(
+                    f"{source}: field '{name}' is blank: a question needs its true answer; leave"
+                    " the line out"
+                )
+        yield _question(config, text.strip(), answer.strip(), source)
+
+
+def _text_of(value: Any, name: str, source: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise UserError(f"{source}: field '{name}' is not text but {type(value).__name__}")
+    return str(value)
+
+
+def _generate(config: QuestionsConfig, seed: int) -> Iterator[Question]:
+    tasks = [name.strip() for name in config.path.removeprefix(IS_GENERATED).split(",")]
+    for task in tasks:  # all names are looked at before the first question is made
+        gym_scorer(task)
+    from reasoning_gym import create_dataset
+
+    for task in tasks:
+        for number, entry in enumerate(create_dataset(task, seed=seed, size=config.generated)):
+            source = f"{IS_GENERATED}{task}:{number}"
+            answer = str(entry["answer"])
+            question = _question(config, str(entry["question"]).strip(), answer, source)
+            yield replace(question, task=task, entry=entry)
+
+
+@lru_cache
+def gym_scorer(task: str) -> Callable[[str, Mapping[str, Any]], float]:
+    """The task's own `score_answer`: answer and entry → 0 to 1.
+
+    Raises UserError where reasoning-gym is missing, for an unknown task (the nearest is named),
+    and for a task whose scorer runs answers as code.
+    """
+    try:
+        from reasoning_gym.factory import DATASETS, get_score_answer_fn
+    except ImportError:
+        raise UserError(
+            f"questions.path = '{IS_GENERATED}{task}' needs reasoning-gym; install it with:"
+            ' pip install "openrpt[reasoning-gym]"'
+        ) from None
+    if task not in DATASETS:
+        nearest = difflib.get_close_matches(task, DATASETS, n=1, cutoff=0.4)
+        hint = f"; nearest: '{nearest[0]}'" if nearest else ""
+        raise UserError(f"questions.path: reasoning-gym has no task '{task}'{hint}")
+    score_answer = get_score_answer_fn(task)
+    if RUNS_ANSWERS.search(inspect.getsource(score_answer)):
+        raise UserError(
+            f"questions.path: reasoning-gym's task '{task}' runs a model's answers as Python code"
+            " to score them, which OpenRPT does not allow; choose another task"
+        )
+    return score_answer

@@ -1,0 +1,93 @@
+"""What a trainer is given to do: the work of a step, what a completion earns, and how well it goes.
+
+`train` works on the positions of a corpus, `finetune` (in `openrpt.finetune`) on questions; the
+trainer, the tree and the losses are the same.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from openrpt.checkpoints import TrainerState
+from openrpt.config import Config
+from openrpt.data import Work, document_bytes, take_work
+from openrpt.engine import Engine
+from openrpt.evaluation.next_token import evaluate_policy
+from openrpt.generation import Generated
+from openrpt.models import Policy
+from openrpt.prompts import Layout
+from openrpt.rollouts import grade_groups
+from openrpt.run import Run
+from openrpt.scores import ScoredCorpus, load_scored
+from openrpt.types import Group
+
+
+class Task(Protocol):
+    def take(self, state: TrainerState) -> Iterator[tuple[int, Work]]:
+        """(cursor after it, work) from `state.cursor` on, in keyed order, without end."""
+
+    def grade(self, work: Work, generated: Sequence[Generated]) -> list[Group]:
+        """Rewards what was generated: one group a position."""
+
+    def truth(self, work: Work) -> Sequence[Sequence[bytes]]:
+        """A position: what truly stands there, as the rollout file shows it."""
+
+    def development(self, policy: Policy, engine: Engine) -> dict[str, float]:
+        """Metrics on the development split, `development/reasoning_accuracy` among them; empty
+        where there is no such split."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TextTask:
+    """Positions of a corpus, rewarded by what truly follows."""
+
+    corpus: ScoredCorpus
+    config: Config
+    policy: Policy
+    layout: Layout
+
+    def take(self, state: TrainerState) -> Iterator[tuple[int, Work]]:
+        return take_work(
+            self.corpus,
+            self.config,
+            cursor=state.cursor,
+            count=self.config.train.positions_per_document,
+            purpose="positions",
+            pass_rates=state.pass_rates,
+        )
+
+    def grade(self, work: Work, generated: Sequence[Generated]) -> list[Group]:
+        return grade_groups(
+            generated,
+            work.positions,
+            work.document.token_ids.tolist(),
+            document_bytes(self.policy, work.document),
+            self.layout,
+            self.policy.table,
+        )
+
+    def truth(self, work: Work) -> list[list[bytes]]:
+        tokens = document_bytes(self.policy, work.document)
+        return [tokens[position.index :] for position in work.positions]
+
+    def development(self, policy: Policy, engine: Engine) -> dict[str, float]:
+        if not self.corpus.ids("development"):
+            return {}
+        result = evaluate_policy(
+            policy,
+            engine,
+            self.corpus,
+            self.config,
+            split="development",
+            positions=self.config.train.eval_positions,
+        )
+        return {
+            "development/reasoning_accuracy": result.accuracy("reasoning"),
+            "development/ntp_accuracy": result.accuracy("ntp"),
+            "development/positions": float(result.num_positions),
+        }
+
+
+def text_task(run: Run, policy: Policy, layout: Layout) -> TextTask:
+    """The task of `train`: the run's scored corpus."""
+    return TextTask(corpus=load_scored(run.scored), config=run.config, policy=policy, layout=layout)
