@@ -253,7 +253,8 @@ def evaluate(
 
     \b
     openrpt evaluate trained --run runs/maths
-    openrpt evaluate start --run runs/maths --prompt.template v6 --evaluate.samples 4
+    openrpt evaluate start --run runs/maths --evaluate.templates v0,v6 --evaluate.samples 8
+    openrpt evaluate trained --run runs/maths --evaluate.controls emptied,cut,swapped,ntp_voting
 
     MODEL is a folder, a .gguf file, a Hub id, or one of the run's own: start, warmup, trained,
     best. Default: the run's latest.
@@ -264,7 +265,8 @@ def evaluate(
     config = stage_config(ctx, file)
     from rich.console import Console
 
-    from openrpt.evaluation.stage import evaluate_model, latest_model
+    from openrpt.evaluation.stage import evaluate_templates, latest_model
+    from openrpt.evaluation.tables import print_details, print_templates
     from openrpt.run import existing_run, open_run
     from openrpt.show import print_evaluation
 
@@ -274,13 +276,44 @@ def evaluate(
     model = model or latest_model(run)
     folder = Path(scores) if scores else None
     with showing_progress() as progress:
-        label, result = evaluate_model(
+        found = evaluate_templates(
             run, model, config, label=label, scores=folder, progress=progress
         )
-    title = f"{label}: accuracy on the {config.evaluate.split} split"
-    settings = config.evaluate
-    print_evaluation(result, title, settings.modes, settings.samples, Console())
-    click.echo(f"recorded as '{label}' in {run.evaluation}")
+    settings, console = config.evaluate, Console()
+    for label, result in found:
+        title = f"{label}: accuracy on the {settings.split} split"
+        print_evaluation(result, title, settings.modes, settings.samples, console)
+        print_details(result, console)
+    if len(found) > 1 and "reasoning" in settings.modes:
+        print_templates(found, console)
+    for label, _ in found:
+        click.echo(f"recorded as '{label}' in {run.evaluation}")
+
+
+@cli.command()
+@click.argument("sources", metavar="RUN_OR_MODEL...", nargs=-1, required=True)
+@click.option("--against", default="", help="What differences are to [default: the first line]")
+@click.option("--out", default="comparison", help="Folder of the files [default comparison]")
+def compare(sources: tuple[str, ...], against: str, out: str) -> None:
+    """Put every evaluated model of one or several runs into one table.
+
+    \b
+    openrpt compare runs/maths runs/no-think --against "maths/start ntp"
+
+    RUN_OR_MODEL is a run folder, or a model in one that `openrpt evaluate` has evaluated. Writes
+    comparison.json, .csv and .svg; an earlier comparison of the same is replaced.
+    """
+    from rich.console import Console
+
+    from openrpt.evaluation.compare import compare as compare_models
+    from openrpt.evaluation.compare import find_evaluated
+    from openrpt.evaluation.tables import print_comparison, write_comparison
+
+    comparison = compare_models(find_evaluated(sources), against)
+    files = write_comparison(comparison, Path(out), sources)
+    print_comparison(comparison, Console())
+    for file in files:
+        click.echo(file)
 
 
 @cli.command()

@@ -104,10 +104,14 @@ class ScoreConfig(Section):
     )
 
 
+TextTemplate = Literal["minimal", "v0", "v6", "chat"]
+Template = Literal[TextTemplate, "question"]
+
+
 class PromptConfig(Section):
     """How a position becomes a prompt, and how a completion is laid out."""
 
-    template: Literal["minimal", "v0", "v6", "chat", "question"] = Field(
+    template: Template = Field(
         "minimal",
         description="minimal (no instruction), v0 and v6 (the paper's shapes), chat (short),"
         " question (the text is a question; what finetune uses)",
@@ -348,6 +352,19 @@ class EvaluateConfig(Section):
         0, ge=0, description="Samples a position (mean@k, pass@k, majority); 0 = greedy"
     )
     temperature: float = Field(1.0, gt=0, description="Temperature of the samples")
+    controls: list[Literal["emptied", "cut", "swapped", "ntp_voting"]] = Field(
+        [],
+        description="Beside the real thought: the thought emptied, cut at half, swapped with"
+        " another position's; ntp_voting: NTP's majority at equal inference FLOPs",
+    )
+    likelihood: bool = Field(
+        False,
+        description="Also the negative log-likelihood of the true token, with and without a"
+        " thought, and their difference, the information gain",
+    )
+    templates: list[TextTemplate] = Field(
+        [], description="Prompt templates evaluated one after another, in place of prompt.template"
+    )
 
 
 class QuestionsConfig(Section):

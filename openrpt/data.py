@@ -1,7 +1,7 @@
 """Which documents and positions a step takes: pure functions of the seed and a cursor."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from openrpt.positions import ScoredDocument, Window, select_positions, windows
 from openrpt.prompts import Layout
 from openrpt.scores import ScoredCorpus
 from openrpt.seeding import generator
-from openrpt.tokens import token_bytes
+from openrpt.tokens import encode_document, token_bytes
 from openrpt.types import Position, Split
 
 
@@ -180,3 +180,46 @@ def _works(document: ScoredDocument, config: Config, indices: list[int]) -> list
 
 def document_bytes(policy: Policy, document: ScoredDocument) -> list[bytes]:
     return token_bytes(policy.tokenizer, document.token_ids.tolist())
+
+
+def retokenized(work: Work, byte_offsets: np.ndarray, policy: Policy) -> Work:
+    """The same places of the same text in the tokens of a policy with another tokenizer.
+
+    `byte_offsets` [T]: where the document's own tokens begin. Positions on a boundary that both
+    tokenizers share are kept (there may be none), with the scorer's entropy; the prefix begins at
+    the first boundary in the window.
+    """
+    ids, pieces = encode_document(policy.tokenizer, work.document.text)
+    ends = np.cumsum([len(piece) for piece in pieces])
+    starts = ends - [len(piece) for piece in pieces]
+
+    def place(index: int) -> int:
+        """The first token that begins at or after the old token of this index."""
+        whole = index >= len(byte_offsets)
+        return len(ids) if whole else int(np.searchsorted(starts, byte_offsets[index]))
+
+    window = Window(
+        start=place(work.window.start), end=place(work.window.end), first=place(work.window.first)
+    )
+    kept = {
+        place(old.index): old
+        for old in work.positions
+        if place(old.index) < len(ids) and starts[place(old.index)] == byte_offsets[old.index]
+    }
+    unknown = np.full(len(ids), np.nan, np.float32)
+    entropy = unknown.copy()
+    for index, old in kept.items():
+        entropy[index] = old.entropy
+    document = replace(
+        work.document,
+        token_ids=np.array(ids, dtype=np.int64),
+        negative_log_likelihood=unknown,
+        entropy=entropy,
+        entropy_top16=unknown,
+        ntp_token_id=np.full(len(ids), -1, np.int64),
+        ntp_correct=np.full(len(ids), False),
+    )
+    positions = tuple(
+        replace(old, index=index, window_start=window.start) for index, old in kept.items()
+    )
+    return Work(document=document, window=window, positions=positions)

@@ -38,7 +38,7 @@ class FlatGenerator:
         seeds = standard
         if self.start is not None and sampling.candidates:
             seeds = self._standard(self.start, request, sampling)
-        openings = openings_of(seeds, layout, sampling)
+        openings = openings_of(request, seeds, layout, sampling)
         prompts = [
             [*request.prefix_ids[:length], *layout.tail_ids, *opening]
             for length, opening in zip(request.prefix_lengths, openings, strict=True)

@@ -24,8 +24,8 @@ from openrpt.types import Completion
 class Request:
     """What to generate for one window of one document.
 
-    >>> Request(prefix_ids=(5, 6, 7), prefix_lengths=(2, 3), keys=((11, 12), (13, 14)))
-    Request(prefix_ids=(5, 6, 7), prefix_lengths=(2, 3), keys=((11, 12), (13, 14)))
+    >>> Request(prefix_ids=(5, 6, 7), prefix_lengths=(2, 3), keys=((11, 12), (13, 14))).keys
+    ((11, 12), (13, 14))
     """
 
     prefix_ids: tuple[int, ...]
@@ -34,6 +34,8 @@ class Request:
     """A position: the length of its prefix, head included."""
     keys: tuple[tuple[int, ...], ...]
     """A position, a rollout: the key of its random draws. Also gives the group size."""
+    openings: tuple[tuple[int, ...], ...] | None = None
+    """A position: forced tokens that its thoughts begin with, in place of the candidates."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +72,7 @@ class TreeGenerator:
         if self.start is not None and sampling.candidates:
             start_prefix = run_prefix(self.start, request.prefix_ids)
             seeds = _standard(self.start, start_prefix, request, sampling)
-        openings = openings_of(seeds, layout, sampling)
+        openings = openings_of(request, seeds, layout, sampling)
         branches = [
             Branch(prefix_length=length, tail_ids=layout.tail_ids + opening)
             for length, opening in zip(request.prefix_lengths, openings, strict=True)
@@ -92,9 +94,13 @@ def _standard(policy: Policy, prefix: Level, request: Request, sampling: Samplin
     )
 
 
-def openings_of(seeds: Standard, layout: Layout, sampling: Sampling) -> list[tuple[int, ...]]:
+def openings_of(
+    request: Request, seeds: Standard, layout: Layout, sampling: Sampling
+) -> list[tuple[int, ...]]:
     """The forced tokens with which all completions of a position begin."""
     close = layout.close_ids if sampling.think_budget == 0 else ()
+    if request.openings is not None:
+        return [opening + close for opening in request.openings]
     candidates = seeds.candidate_ids[:, : sampling.candidates].tolist()
     return [layout.seed(ids) + close for ids in candidates]
 
@@ -174,7 +180,7 @@ def decode_all(
     start_rows,
 ) -> list[Generated]:
     """Decodes the rollouts of all positions, `generation_rollouts` at a time."""
-    openings = openings_of(seeds, layout, sampling)
+    openings = openings_of(request, seeds, layout, sampling)
     rows = [(p, key) for p, keys in enumerate(request.keys) for key in keys]
     found: list[list[tuple[Completion, int]]] = [[] for _ in request.keys]
     for start in range(0, len(rows), sampling.generation_rollouts):

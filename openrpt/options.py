@@ -59,7 +59,7 @@ class Key:
     def shown_default(self) -> str:
         """As one types it after the option."""
         if self.is_list:
-            return ",".join(self.default)
+            return ",".join(self.default) or "''"
         if isinstance(self.default, str) and self.name in ESCAPED:
             return f"'{escape(self.default)}'"
         return json.dumps(self.default).strip('"') or "''"
@@ -127,7 +127,7 @@ class CommaSeparated(click.ParamType):
         self.choices = choices
 
     def convert(self, value: Any, param: Any, ctx: Any) -> list[str]:
-        items = [item.strip() for item in value.split(",")]
+        items = [item.strip() for item in value.split(",") if item.strip()]
         for item in items:
             if item not in self.choices:
                 self.fail(f"'{item}' is none of {', '.join(self.choices)}", param, ctx)

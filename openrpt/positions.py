@@ -166,3 +166,12 @@ def bands(entropy: NDArray[np.floating]) -> dict[str, NDArray[np.bool_]]:
     {'<=0.5': [True, False], '0.5-1.0': [False, False], '1.0-1.5': [False, True], '>1.5': [False, False]}
     """  # noqa: E501 (a doctest's output)
     return {name: (entropy > low) & (entropy <= high) for name, (low, high) in BANDS.items()}
+
+
+def slices(entropy: NDArray[np.floating]) -> dict[str, NDArray[np.bool_]]:
+    """All positions, then by difficulty (nested), then by band (disjoint): masks [n].
+
+    >>> [name for name, flags in slices(np.array([0.7])).items() if flags.all()]
+    ['all', 'easy', '0.5-1.0']
+    """
+    return {"all": np.full(len(entropy), True)} | difficulty(entropy) | bands(entropy)

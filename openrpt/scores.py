@@ -258,10 +258,16 @@ class ScoredCorpus:
             **{name: column(name) for name in _SCORE_COLUMNS},
         )
 
+    def byte_offsets(self, document_id: str) -> np.ndarray:
+        """[T] int64: where each token of the document begins, in bytes of its text."""
+        entry = self.entries[document_id]
+        rows = self._shard(entry.shard)[0].slice(entry.start, entry.num_tokens)
+        return rows["byte_offset"].combine_chunks().to_numpy()
+
     def _read_shard(self, shard: int) -> tuple[pa.Table, pa.Table]:
         positions_path, documents_path = shard_paths(self.folder, shard)
         with _reading(positions_path):
-            columns = ["token_id", *_SCORE_COLUMNS]
+            columns = ["token_id", "byte_offset", *_SCORE_COLUMNS]
             positions = pq.read_table(positions_path, columns=columns)
         with _reading(documents_path):
             return positions, pq.read_table(documents_path)

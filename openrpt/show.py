@@ -13,7 +13,7 @@ from rich.text import Text
 from openrpt.rewards import matched_tokens
 
 if TYPE_CHECKING:
-    from openrpt.evaluation.next_token import EvaluationResult
+    from openrpt.evaluation.results import EvaluationResult
     from openrpt.types import Group
 
 SYMBOLS = {"\n": "⏎", "\t": "⇥", "\r": "␍"}

@@ -160,7 +160,8 @@ def other_value(key: Key) -> tuple[list[str], Any]:
     """What to type for a valid value that is not the default, and that value."""
     option = f"--{key.name}"
     if key.is_list:
-        return [option, key.default[-1]], [key.default[-1]]
+        word = (key.default or key.choices)[-1]
+        return [option, word], [word]
     if key.choices:
         return [option, key.choices[-1]], key.choices[-1]
     if key.annotation is bool:
@@ -373,7 +374,46 @@ def test_evaluate_of_a_foreign_model(run: Run, trained: Path, tmp_path: Path) ->
     assert (tmp_path / "other" / "evaluation.json").is_file()
     another = byte_level_tokenizer(vocab_size=300)
     other = tiny_model_folder(tmp_path / "other-tokens", tokenizer=another)
-    assert "has another tokenizer" in error_of_stage(run("evaluate", other, "--run", trained))
+    ntp = ["--evaluate.modes", "ntp", "--label", "larger"]
+    code, out, err = run("evaluate", other, "--run", trained, *ntp)
+    assert code == 0, err
+    assert "40 of 40 positions stand between two of its tokens" in " ".join(err.split())
+    of_start = ["--prompt.candidate_source", "start"]
+    error = error_of_stage(run("evaluate", other, "--run", trained, *of_start))
+    assert "another tokenizer than the start model" in error
+
+
+def test_evaluate_templates_and_compare(run: Run, trained: Path, tmp_path: Path) -> None:
+    templates = ["--evaluate.templates", "minimal,v0", "--evaluate.samples", 2]
+    room = ["--prompt.chat_template", "off", "--prompt.window", 16, "--evaluate.positions", 8]
+    code, out, err = run("evaluate", "start", "--run", trained, *templates, *room)
+    assert code == 2 and "a prompt can reach" in err  # v0's instructions are long for a tiny model
+    minimal = ["--evaluate.templates", "minimal,minimal", *room, *templates[2:]]
+    code, out, err = run("evaluate", "start", "--run", trained, *minimal, "--label", "t")
+    assert code == 0, err
+    assert "Random@1" in out and "Pass@2" in out and "recorded as 't-minimal'" in out
+    controls = ["--evaluate.controls", "emptied,swapped,ntp_voting", "--evaluate.likelihood"]
+    code, out, err = run("evaluate", "trained", "--run", trained, *controls)
+    assert code == 0, err
+    for words in ("Thinking is not said to help", "draws a position", "information gain"):
+        assert words in out
+    where = ["--out", tmp_path / "c", "--against", "trained ntp"]
+    code, out, err = run("compare", trained, *where)
+    assert code == 0, err
+    assert "left out" in out and "trained: Thinking is not said to help" in out
+    assert {p.suffix for p in (tmp_path / "c").iterdir()} == {".json", ".csv", ".svg"}
+    assert run("compare", trained, *where)[0] == 0  # the same again
+    checkpoint = trained / "checkpoints" / "step-000002"
+    line = error_of_stage(run("compare", checkpoint, "--out", tmp_path / "c"))
+    assert "holds the comparison of" in line
+    line = error_of_stage(run("compare", trained, "--against", "traned", "--out", tmp_path / "d"))
+    assert "no such model here; nearest: 'trained" in line
+    assert "neither a run folder" in error_of(run("compare", tmp_path / "nothing"))
+    emptied = ["--evaluate.controls", "emptied"]
+    line = error_of_stage(run("evaluate", "--run", trained, *emptied, "--evaluate.modes", "ntp"))
+    assert "has no 'reasoning'" in line
+    line = error_of_stage(run("evaluate", "--run", trained, *emptied, "--prompt.candidates", 0))
+    assert "there is no thought to change" in line
 
 
 def error_of_stage(result: tuple[int, str, str]) -> str:

@@ -171,6 +171,23 @@ def test_a_policy_that_closes_its_thought_itself(family):
             assert len(first.token_ids) <= opening + start + width + 3 + 2
 
 
+@pytest.mark.parametrize("think", [0, 4])
+def test_given_openings_take_the_candidates_place(think):
+    """Of several lengths, also empty, and several at one position; against `generate`."""
+    policy, sampling = policy_of(), sampling_of(think=think, candidates=3)
+    lengths, openings = (11, 11, 3, 24), ((5, 6, 7), (), (8,), (9, 10))
+    request = replace(request_of(lengths=lengths), openings=openings)
+    flat = run(policy, sampling, request=request, flat=True)
+    for i, outcome in enumerate(run(policy, sampling, request=request)):
+        (completion,) = outcome.completions
+        forced = [*openings[i], *([] if think else LAYOUT.close_ids)]
+        prompt = [*PREFIX[: lengths[i]], *LAYOUT.tail_ids, *forced]
+        ids, _, _ = in_pieces(policy, prompt, sampling, LAYOUT)
+        assert completion.token_ids == (*forced, *ids)
+        assert not any(completion.loss_mask[: len(forced)])
+        assert flat[i].completions[0].token_ids == completion.token_ids
+
+
 def test_greedy_without_a_tail_and_seed():
     """The prefix's own last state predicts the first token."""
     layout = replace(NO_TAIL, close_ids=())

@@ -13,7 +13,7 @@ from tiny_model import tiny_config
 
 from openrpt.config import Config
 from openrpt.errors import UserError
-from openrpt.evaluation.next_token import EvaluationResult
+from openrpt.evaluation.results import EvaluationResult
 from openrpt.models import Policy, freeze, load_policy
 from openrpt.options import with_overrides
 from openrpt.predict import checkpoint_config, cut_at_end, predict

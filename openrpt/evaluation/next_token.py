@@ -3,109 +3,46 @@
 Both modes stand on the same positions and the same prefix and are graded by the same
 `prefix_match`: `ntp`, the argmax of one forward pass (special tokens masked), and `reasoning`,
 think and then predict. Errors are by document.
+
+One evaluation is works × how the thought is made → columns. First the policy thinks for itself
+everywhere; then, where they are asked for, come the controls (its thoughts changed) and the
+likelihood of the truth (after its thoughts).
 """
 
-import os
 from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from functools import cached_property
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
+from openrpt.compute import model_shape
 from openrpt.config import Config
-from openrpt.data import Work, document_bytes, evaluation_work
-from openrpt.decoding import Sampling
+from openrpt.data import Work, document_bytes, evaluation_work, retokenized
 from openrpt.engine import Engine
-from openrpt.evaluation.statistics import Estimate, mean_by_document
-from openrpt.generation import Request
+from openrpt.errors import UserError
+from openrpt.evaluation.controls import (
+    Thoughts,
+    accuracy_after,
+    changed_thoughts,
+    thought_of,
+    vote,
+    voting_draws,
+)
+from openrpt.evaluation.likelihood import likelihoods
+from openrpt.evaluation.results import THOUGHT_CONTROLS, EvaluationResult, PositionResult
+from openrpt.evaluation.subject import Subject
+from openrpt.evaluation.token_classes import CONTEXT, token_class
 from openrpt.models import Policy
-from openrpt.positions import BANDS, DIFFICULTIES
 from openrpt.progress import SILENT, Progress
-from openrpt.prompts import Layout, build_layout, require_room
+from openrpt.prompts import build_layout, require_room
 from openrpt.rewards import matched_tokens, prefix_match
 from openrpt.rollouts import CONTINUATION_TOKENS, grade_groups
 from openrpt.scores import ScoredCorpus
-from openrpt.seeding import key_of
+from openrpt.scoring import tokenizer_fingerprint
 from openrpt.types import Group, Rollout, Split
 
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PositionResult:
-    """What a model did at one position. With samples, fractions over the samples."""
-
-    document_id: str
-    position: int
-    entropy: float
-    ntp: float
-    """1 if standard prediction was right."""
-    reasoning: float
-    """prefix match: right up to a token boundary (mean over samples)."""
-    single_token: float
-    """right, and exactly one token long."""
-    any_right: float
-    """pass@k."""
-    majority: float
-    """The commonest prediction is right."""
-    predicted_tokens: float
-    """Tokens of the continuation that a right prediction covers; NaN where none was right."""
-    closed: float
-    """Share of completions with a prediction."""
-    agrees: float
-    """Share of predictions that equal standard prediction's."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class EvaluationResult:
-    """A model on a set of positions, column by column."""
-
-    columns: dict[str, np.ndarray]
-    has_reasoning: bool
-
-    @property
-    def num_positions(self) -> int:
-        return len(self.columns["position"])
-
-    def estimate(self, column: str, above: float = -np.inf, upto: float = np.inf) -> Estimate:
-        """Mean of a column over positions of entropy in (above, upto], error by document."""
-        entropy, values = self.columns["entropy"], self.columns[column]
-        inside = (entropy > above) & (entropy <= upto) & ~np.isnan(values)
-        return mean_by_document(values[inside], self.columns["document_id"][inside])
-
-    def accuracy(self, mode: str) -> float:
-        return self.estimate(mode).value
-
-    def summary(self) -> dict[str, Any]:
-        """Numbers for `evaluation.json`, by difficulty (nested) and band (disjoint)."""
-        slices = {"all": (-np.inf, np.inf)}
-        slices |= {name: (low, np.inf) for name, low in DIFFICULTIES.items()}
-        slices |= BANDS
-        names = ["ntp"]
-        if self.has_reasoning:
-            names += ["reasoning", "single_token", "any_right", "majority", "predicted_tokens"]
-            names += ["closed", "agrees"]
-        return {
-            name: {part: self.estimate(name, *bounds).as_dict() for part, bounds in slices.items()}
-            for name in names
-        }
-
-    def save(self, path: Path) -> None:
-        """Every position's outcome, so that any two models can be compared in pairs. Atomic."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        metadata = {"has_reasoning": str(self.has_reasoning)}
-        table = pa.table({k: pa.array(v) for k, v in self.columns.items()})
-        pq.write_table(table.replace_schema_metadata(metadata), partial)
-        os.replace(partial, path)
-
-    @classmethod
-    def load(cls, path: Path) -> "EvaluationResult":
-        table = pq.read_table(path)
-        columns = {name: table[name].to_numpy() for name in table.column_names}
-        metadata = table.schema.metadata or {}
-        return cls(columns=columns, has_reasoning=metadata[b"has_reasoning"] == b"True")
+NAN = float("nan")
 
 
 def evaluate_policy(
@@ -116,16 +53,24 @@ def evaluate_policy(
     *,
     split: Split | None = None,
     positions: int | None = None,
-    modes: tuple[str, ...] = ("ntp", "reasoning"),
+    modes: Sequence[str] = ("ntp", "reasoning"),
+    controls: Sequence[str] = (),
+    likelihood: bool = False,
     progress: Progress = SILENT,
     title: str = "evaluate",
 ) -> EvaluationResult:
     """Standard and reasoned prediction at the split's evaluation positions.
 
-    The positions depend on the seed, the corpus and `config.evaluate` only, never on the model.
+    The positions depend on the seed, the corpus and `config.evaluate` only, never on the model: a
+    policy with another tokenizer than the corpus's is asked at those on a boundary of its own
+    tokens, in its own tokens. Raises UserError for controls without a thought to change, and
+    where the prompt does not fit.
     """
-    layout = build_layout(policy.tokenizer, config.prompt, policy.bos_ids)
-    require_room(layout, config.prompt, policy.max_length)
+    reasoning = "reasoning" in modes
+    prompt = config.prompt
+    thinks = prompt.candidates > 0 or prompt.think_budget > 0
+    _check_controls(controls, reasoning, thinks)
+    tokenizer = tokenizer_fingerprint(policy)
     works = evaluation_work(
         corpus,
         config,
@@ -134,96 +79,217 @@ def evaluate_policy(
         positions_per_document=config.evaluate.positions_per_document,
         min_entropy=config.evaluate.min_entropy,
     )
-    total = sum(len(work.positions) for work in works)
-    progress.begin(title, total, "positions")
-    results: list[PositionResult] = []
+    longest = prompt.window
+    if tokenizer != corpus.metadata["tokenizer"]:
+        works = in_tokens_of(policy, works, corpus, progress)
+        longest = max(work.positions[-1].index - work.window.start for work in works)
+    layout = build_layout(policy.tokenizer, prompt, policy.bos_ids)
+    require_room(layout, prompt.model_copy(update={"window": longest}), policy.max_length)
+    evaluation = Evaluation(
+        subject=Subject(policy=policy, engine=engine, config=config, layout=layout),
+        works=works,
+        progress=progress,
+        title=title,
+        start_ids=_is_start(corpus, config),
+    )
+    columns = evaluation.run(reasoning, controls, likelihood)
+    return EvaluationResult(
+        columns=columns,
+        has_reasoning=reasoning,
+        thinks=thinks,
+        samples=config.evaluate.samples,
+        tokenizer=tokenizer,
+        scorer=corpus.metadata["scorer"],
+    )
+
+
+def _check_controls(controls: Sequence[str], reasoning: bool, thinks: bool) -> None:
+    if controls and not reasoning:
+        raise UserError(
+            f"evaluate.controls = {controls[0]} changes a thought, and evaluate.modes has no"
+            " 'reasoning'; add it"
+        )
+    of_thought = [control for control in controls if control in THOUGHT_CONTROLS]
+    if of_thought and not thinks:
+        raise UserError(
+            f"evaluate.controls = {of_thought[0]}: with prompt.candidates = 0 and"
+            " prompt.think_budget = 0 there is no thought to change"
+        )
+
+
+def _is_start(corpus: ScoredCorpus, config: Config) -> bool:
+    """The scores were made by the start model: its standard predictions stand among them."""
+    return corpus.metadata["scorer"] == config.model.path
+
+
+def in_tokens_of(
+    policy: Policy, works: Sequence[Work], corpus: ScoredCorpus, progress: Progress
+) -> list[Work]:
+    """The works in a policy's own tokens; what has no boundary there is left out, and counted."""
+    found = []
     for work in works:
-        results += _evaluate_work(policy, engine, work, config, layout, "reasoning" in modes)
-        progress.update(len(results))
-    fields = PositionResult.__dataclass_fields__
-    columns = {name: np.array([getattr(r, name) for r in results]) for name in fields}
-    return EvaluationResult(columns=columns, has_reasoning="reasoning" in modes)
+        offsets = corpus.byte_offsets(work.document.document_id)
+        own = retokenized(work, offsets, policy)
+        if own.positions:
+            found.append(own)
+    before = sum(len(work.positions) for work in works)
+    kept = sum(len(work.positions) for work in found)
+    progress.say(
+        f"another tokenizer than the scores': {kept:,} of {before:,} positions stand between two"
+        " of its tokens and are evaluated in them"
+    )
+    if not found:
+        raise UserError(
+            f"model '{policy.name}': none of the positions stands between two of its tokens;"
+            " raise evaluate.positions"
+        )
+    return found
 
 
-def _evaluate_work(
-    policy: Policy, engine: Engine, work: Work, config: Config, layout: Layout, reasoning: bool
-) -> list[PositionResult]:
-    samples = max(config.evaluate.samples, 1) if reasoning else 0
-    document = work.document
-    request = Request(
-        prefix_ids=work.prefix_ids(layout, whole=False),
-        prefix_lengths=work.prefix_lengths(layout),
-        keys=tuple(
-            tuple(
-                key_of(config.seed, "evaluate", document.document_id, p.index, s)
-                for s in range(samples)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluation:
+    """The passes of one evaluation; each goes once through all works."""
+
+    subject: Subject
+    works: Sequence[Work]
+    progress: Progress
+    title: str
+    start_ids: bool
+
+    @cached_property
+    def documents(self) -> list[str]:
+        """[n] of each position."""
+        return [p.document_id for work in self.works for p in work.positions]
+
+    def run(
+        self, reasoning: bool, controls: Sequence[str], likelihood: bool
+    ) -> dict[str, np.ndarray]:
+        voting = "ntp_voting" in controls
+        results: list[PositionResult] = []
+        thoughts: Thoughts = []
+        draws: list[int] = []
+        shape = model_shape(self.subject.policy) if voting else None
+        for work in self._each_work(self.title):
+            groups, found = self._predict(work, reasoning)
+            results += found
+            layout = self.subject.layout
+            thoughts += [
+                tuple(thought_of(r.completion, layout) for r in g.rollouts) for g in groups
+            ]
+            if shape is not None:
+                draws += [voting_draws(shape, group, layout) for group in groups]
+        fields = PositionResult.__dataclass_fields__
+        columns = {name: np.array([getattr(r, name) for r in results]) for name in fields}
+        kinds = {
+            control: changed_thoughts(control, thoughts, self.documents)
+            for control in THOUGHT_CONTROLS
+            if control in controls
+        }
+        if kinds:
+            columns |= self._by_work(
+                "controls", lambda work, at: accuracy_after(self.subject, work, _part(kinds, at))
             )
-            for p in work.positions
-        ),
-    )
-    sampling = Sampling(
-        temperature=config.evaluate.temperature if config.evaluate.samples else 0.0,
-        think_budget=config.prompt.think_budget,
-        prediction_budget=config.prompt.prediction_budget,
-        candidates=config.prompt.candidates,
-    )
-    generated = engine.generator.generate(request, layout, sampling)
-    standard_ids = [outcome.standard_id for outcome in generated]
-    if layout.head_ids != layout.plain_head_ids:
-        standard_ids = _plain_standard(engine, work, layout, sampling)
-    tokens = document_bytes(policy, document)
-    groups = grade_groups(
-        generated, work.positions, document.token_ids.tolist(), tokens, layout, policy.table
-    )
-    return [
-        _result(group, policy.table.bytes[standard_id], tokens)
-        for group, standard_id in zip(groups, standard_ids, strict=True)
-    ]
+        if voting:
+            columns |= self._by_work(
+                "voting", lambda work, at: {"ntp_voting": vote(self.subject, work, draws[at])}
+            )
+            columns["voting_draws"] = np.array(draws, dtype=float)
+        if likelihood:
+            kinds = ({"": thoughts} if reasoning else {}) | kinds
+            nats = self._by_work(
+                "likelihood", lambda work, at: likelihoods(self.subject, work, _part(kinds, at))
+            )
+            columns |= {f"nll_{kind}".rstrip("_"): values for kind, values in nats.items()}
+            if reasoning:
+                columns["information_gain"] = columns["nll_ntp"] - columns["nll"]
+        return columns
+
+    def _by_work(
+        self, task: str, function: Callable[[Work, slice], dict[str, np.ndarray]]
+    ) -> dict[str, np.ndarray]:
+        """The columns that a function makes of each work and its place among all positions."""
+        parts: dict[str, list[np.ndarray]] = {}
+        start = 0
+        for work in self._each_work(f"{self.title}: {task}"):
+            end = start + len(work.positions)
+            for name, values in function(work, slice(start, end)).items():
+                parts.setdefault(name, []).append(values)
+            start = end
+        return {name: np.concatenate(values) for name, values in parts.items()}
+
+    def _each_work(self, title: str) -> Iterator[Work]:
+        self.progress.begin(title, len(self.documents), "positions")
+        done = 0
+        for work in self.works:
+            yield work
+            done += len(work.positions)
+            self.progress.update(done)
+
+    def _predict(self, work: Work, reasoning: bool) -> tuple[list[Group], list[PositionResult]]:
+        """What the policy predicts at the work's positions, and how right that is."""
+        subject, table = self.subject, self.subject.policy.table
+        generated = subject.predict(work, subject.samples if reasoning else 0)
+        standard_ids = [outcome.standard_id for outcome in generated]
+        if subject.layout.head_ids != subject.layout.plain_head_ids:
+            # Standard prediction sees the text alone: instructions before it take another pass.
+            standard_ids = subject.standard_ids(work)
+        tokens = document_bytes(subject.policy, work.document)
+        ids = work.document.token_ids.tolist()
+        groups = grade_groups(generated, work.positions, ids, tokens, subject.layout, table)
+        ends = np.cumsum([len(piece) for piece in tokens])
+        results = []
+        for group, standard_id in zip(groups, standard_ids, strict=True):
+            start_id = int(work.document.ntp_token_id[group.prompt.position.index])
+            start = table.bytes[start_id] if self.start_ids and start_id >= 0 else None
+            results.append(_result(group, table.bytes[standard_id], start, tokens, ends))
+        return groups, results
 
 
-def _plain_standard(engine: Engine, work: Work, layout: Layout, sampling: Sampling) -> list[int]:
-    """Standard prediction sees the text alone: where the prompt has instructions before it, it
-    takes a pass of its own."""
-    ids = work.document.token_ids[work.window.start : work.positions[-1].index].tolist()
-    head = layout.plain_head_ids
-    request = Request(
-        prefix_ids=head + tuple(ids),
-        prefix_lengths=tuple(len(head) + p.index - work.window.start for p in work.positions),
-        keys=tuple(() for _ in work.positions),
-    )
-    generated = engine.generator.generate(request, layout, sampling)
-    return [outcome.standard_id for outcome in generated]
+def _part(kinds: dict[str, Thoughts], at: slice) -> dict[str, Thoughts]:
+    return {kind: thoughts[at] for kind, thoughts in kinds.items()}
 
 
-def _result(group: Group, standard: bytes, tokens: list[bytes]) -> PositionResult:
+def _result(
+    group: Group, standard: bytes, start: bytes | None, tokens: list[bytes], ends: np.ndarray
+) -> PositionResult:
+    """`standard`, `start`: standard prediction of the policy and of the start model (None where it
+    is not known); `ends` [T]: where each token of the document ends, in bytes."""
     position = group.prompt.position
-    continuation = tokens[position.index : position.index + CONTINUATION_TOKENS]
-    right_by_ntp = prefix_match(standard, continuation)
+    index = position.index
+    continuation = tokens[index : index + CONTINUATION_TOKENS]
     rollouts = group.rollouts
     lengths = [matched_tokens(r.prediction, continuation) for r in rollouts]
+    majority, confidence = _majority(rollouts)
     return PositionResult(
         document_id=position.document_id,
-        position=position.index,
+        position=index,
+        byte_offset=int(ends[index]) - len(tokens[index]),
         entropy=position.entropy,
-        ntp=right_by_ntp,
+        token_class=token_class(tokens[index], b"".join(tokens[max(0, index - CONTEXT) : index])),
+        token_bytes=len(tokens[index]),
+        ntp=prefix_match(standard, continuation),
         reasoning=_mean([r.reward for r in rollouts]),
         single_token=_mean([float(length == 1) for length in lengths]),
-        any_right=max((r.reward for r in rollouts), default=float("nan")),
-        majority=_majority(rollouts),
+        any_right=max((r.reward for r in rollouts), default=NAN),
+        majority=majority,
+        confidence=confidence,
         predicted_tokens=_mean([float(length) for length in lengths if length]),
         closed=_mean([float(r.prediction is not None) for r in rollouts]),
         agrees=_mean([float(r.prediction == standard) for r in rollouts]),
+        agrees_start=_mean([float(r.prediction == start) for r in rollouts]) if start else NAN,
     )
 
 
-def _majority(rollouts: tuple[Rollout, ...]) -> float:
-    """Reward of the commonest prediction; the earliest of equals."""
+def _majority(rollouts: tuple[Rollout, ...]) -> tuple[float, float]:
+    """(reward of the commonest prediction, the earliest of equals; its share of the rollouts)."""
     if not rollouts:
-        return float("nan")
+        return NAN, NAN
     counts = Counter(r.prediction for r in rollouts)
     winner = max(rollouts, key=lambda r: counts[r.prediction])
-    return winner.reward
+    known = winner.prediction is not None and len(rollouts) > 1
+    share = counts[winner.prediction] / len(rollouts)
+    return winner.reward, share if known else NAN
 
 
 def _mean(values: list[float]) -> float:
-    return sum(values) / len(values) if values else float("nan")
+    return sum(values) / len(values) if values else NAN

@@ -5,16 +5,13 @@ of a run are compared on the same positions.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from openrpt.errors import UserError
-from openrpt.evaluation.next_token import EvaluationResult
-from openrpt.evaluation.statistics import Difference, paired_difference
-from openrpt.positions import BANDS, DIFFICULTIES
+from openrpt.evaluation.results import EvaluationResult, paired_differences
+from openrpt.evaluation.statistics import Difference
 from openrpt.run import Run, write_text
 
 FORMAT = 1
@@ -38,9 +35,19 @@ def result_path(run: Run, label: str) -> Path:
 
 
 def record(
-    run: Run, label: str, result: EvaluationResult, *, model: str, note: str = "", split: str
+    run: Run,
+    label: str,
+    result: EvaluationResult,
+    *,
+    model: str,
+    note: str = "",
+    split: str,
+    cost: Mapping[str, float | None] | None = None,
 ) -> None:
-    """Adds (or replaces) a model's results under a label. Atomic."""
+    """Adds (or replaces) a model's results under a label. Atomic.
+
+    `cost`: of the training that made the model (`stage.training_cost`); None where not known.
+    """
     result.save(result_path(run, label))
     document = read_evaluation(run.evaluation)
     document["evaluations"][label] = {
@@ -49,6 +56,8 @@ def record(
         "split": split,
         "positions": result.num_positions,
         "summary": result.summary(),
+        "calibration": result.calibration(),
+        "cost": cost,
     }
     write_text(run.evaluation, json.dumps(document, indent=1))
 
@@ -69,24 +78,15 @@ def record_differences(run: Run, pairs: Sequence[tuple[Column, Column]]) -> list
 
 
 def differences(run: Run, a: Column, b: Column) -> dict[str, Difference]:
-    """By difficulty (nested) and band (disjoint), on the positions that both evaluated."""
-    left = EvaluationResult.load(result_path(run, a[0])).columns
-    right = EvaluationResult.load(result_path(run, b[0])).columns
-    same = len(left["position"]) == len(right["position"]) and all(
-        (left[name] == right[name]).all() for name in ("document_id", "position")
+    """By slice, on the positions that both evaluated."""
+    left = EvaluationResult.load(result_path(run, a[0]))
+    right = EvaluationResult.load(result_path(run, b[0]))
+    same = left.num_positions == right.num_positions and all(
+        (left.columns[name] == right.columns[name]).all() for name in ("document_id", "position")
     )
     if not same:
         raise UserError(
             f"{run.path}: '{a[0]}' and '{b[0]}' were evaluated at different positions; evaluate"
             " both again with the same settings"
         )
-    slices = {"all": (-np.inf, np.inf)}
-    slices |= {name: (low, np.inf) for name, low in DIFFICULTIES.items()}
-    slices |= BANDS
-    entropy, found = left["entropy"], {}
-    for name, (low, high) in slices.items():
-        inside = (entropy > low) & (entropy <= high)
-        found[name] = paired_difference(
-            left[a[1]][inside], right[b[1]][inside], left["document_id"][inside]
-        )
-    return found
+    return paired_differences(left, a[1], right, b[1])

@@ -3,12 +3,14 @@
 import re
 from pathlib import Path
 
-from openrpt.checkpoints import latest_checkpoint
-from openrpt.config import Config
+from openrpt.checkpoints import latest_checkpoint, read_checkpoint
+from openrpt.config import Config, Template
 from openrpt.engine import make_engine
 from openrpt.errors import UserError
-from openrpt.evaluation.next_token import EvaluationResult, evaluate_policy
+from openrpt.evaluation.next_token import evaluate_policy
 from openrpt.evaluation.records import record
+from openrpt.evaluation.results import EvaluationResult
+from openrpt.metrics import read_metrics
 from openrpt.models import freeze, load_policy
 from openrpt.progress import SILENT, Progress
 from openrpt.run import Run, flatten
@@ -18,6 +20,8 @@ from openrpt.scoring import tokenizer_fingerprint
 OWN_MODELS = ("start", "warmup", "trained", "best")
 """Words for a run's own models: before anything, after warmup, the latest, the best so far."""
 NOT_IN_LABEL = {"run", "model.device", "model.threads", "score.shard_tokens"}
+NOT_IN_LABEL |= {"evaluate.controls", "evaluate.likelihood", "evaluate.templates"}
+"""Settings that leave the numbers as they are, or only add more of them."""
 
 
 def latest_model(run: Run) -> str:
@@ -75,32 +79,102 @@ def evaluate_model(
 ) -> tuple[str, EvaluationResult]:
     """Evaluates a model (see `model_path`) under `config` and records it in the run's folder.
 
-    `scores`: a folder of scores in place of the run's. Returns the label that it is recorded
-    under, and the result. Raises UserError for a model whose tokens are not those that were
-    scored, and for whatever can't be loaded.
+    `scores`: a folder of scores in place of the run's; they stay the measure of difficulty for a
+    model with another tokenizer, too. Returns the label that it is recorded under, and the result.
+    Raises UserError for whatever can't be loaded or does not fit.
     """
-    label = label or default_label(run, model, config)
+    one = with_template(config, config.prompt.template)
+    return evaluate_templates(run, model, one, label=label, scores=scores, progress=progress)[0]
+
+
+def evaluate_templates(
+    run: Run,
+    model: str,
+    config: Config,
+    *,
+    label: str = "",
+    scores: Path | None = None,
+    progress: Progress = SILENT,
+) -> list[tuple[str, EvaluationResult]]:
+    """As `evaluate_model`, once for each of `evaluate.templates`; the model is loaded once.
+
+    Of several templates, each one's name is added to a given label.
+    """
     corpus = load_scored(scores or run.scored)
     path = model_path(run, model)
     policy = freeze(load_policy(config.model, path=path))
-    if tokenizer_fingerprint(policy) != corpus.metadata["tokenizer"]:
-        raise UserError(
-            f"model '{path}' has another tokenizer than the model whose tokens were scored in"
-            f" {corpus.folder}; score for it in a run of its own:"
-            f" openrpt score --model.path {path} --run …"
-        )
     start = None
-    if config.prompt.candidates and config.prompt.candidate_source == "start":
+    reasoning = "reasoning" in config.evaluate.modes
+    if reasoning and config.prompt.candidates and config.prompt.candidate_source == "start":
         start = freeze(load_policy(config.model))
-    result = evaluate_policy(
-        policy,
-        make_engine(config.model.generator, policy, start),
-        corpus,
-        config,
-        modes=tuple(config.evaluate.modes),
-        progress=progress,
-        title=f"evaluate {label}",
+        if tokenizer_fingerprint(start) != tokenizer_fingerprint(policy):
+            raise UserError(
+                f"prompt.candidate_source = 'start': model '{path}' has another tokenizer than the"
+                " start model; give --prompt.candidate_source policy"
+            )
+    engine = make_engine(config.model.generator, policy, start)
+    templates = config.evaluate.templates
+    found = []
+    for template in templates or [config.prompt.template]:
+        one = with_template(config, template)
+        name = f"{label}-{template}" if label and len(templates) > 1 else label
+        name = name or default_label(run, model, one)
+        result = evaluate_policy(
+            policy,
+            engine,
+            corpus,
+            one,
+            modes=tuple(config.evaluate.modes),
+            controls=tuple(config.evaluate.controls),
+            likelihood=config.evaluate.likelihood,
+            progress=progress,
+            title=f"evaluate {name}",
+        )
+        record(
+            run,
+            name,
+            result,
+            model=path,
+            note=", ".join(changed_settings(run, one)),
+            split=config.evaluate.split,
+            cost=training_cost(run, path),
+        )
+        found.append((name, result))
+    return found
+
+
+def with_template(config: Config, template: Template) -> Config:
+    """One template, and no list of them."""
+    return config.model_copy(
+        update={
+            "prompt": config.prompt.model_copy(update={"template": template}),
+            "evaluate": config.evaluate.model_copy(update={"templates": []}),
+        }
     )
-    note = ", ".join(changed_settings(run, config))
-    record(run, label, result, model=path, note=note, split=config.evaluate.split)
-    return label, result
+
+
+def training_cost(run: Run, model: str) -> dict[str, float | None] | None:
+    """FLOPs and seconds of the run's steps that made a model, by `metrics.jsonl`: none for the
+    start model; None for one that is not the run's. `model`: as `model_path` returns it.
+
+    FLOPs are None where no step recorded them; a lower bound where some, `steps_without_flops`,
+    did not.
+    """
+    from openrpt.report.summary import costs
+
+    if model == run.config.model.path:
+        return {"flops": 0.0, "seconds": 0.0, "steps_without_flops": 0}
+    folder, last = Path(model).resolve(), 0
+    if folder.parent == run.checkpoints.resolve():
+        last = read_checkpoint(folder)["state"]["step"]
+    elif folder != run.start.resolve():
+        return None
+    rows = read_metrics(run.metrics)
+    made = [row for row in rows if row["stage"] == "warmup" or row["step"] <= last]
+    spent = costs(made)
+    without = sum(not any(key.startswith("flops/") for key in row) for row in made)
+    return {
+        "flops": sum(cost.flops for cost in spent) if without < len(made) else None,
+        "seconds": sum(cost.total_seconds for cost in spent),
+        "steps_without_flops": without,
+    }

@@ -2,10 +2,12 @@
 independent, so documents are the unit that is resampled. NumPy only."""
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
 RESAMPLES = 4000
+BINS = 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +30,8 @@ class Difference:
     value: float
     low: float
     high: float
+    p: float
+    """Two-sided: of the level at which the bootstrap interval would just reach 0."""
     standard_error: float
     n: int
     documents: int
@@ -42,52 +46,88 @@ class Difference:
 
 
 def mean_by_document(values: np.ndarray, documents: np.ndarray) -> Estimate:
-    """values [n] and the document of each [n] → the mean over positions.
+    """values [n] and the document of each [n] → the mean over positions, as
+    `ratio_by_document` with sizes of 1."""
+    return ratio_by_document(values, np.ones(len(values)), documents)
 
-    The error is that of a ratio of document sums: sqrt(Σ_d (Σ_i (x_i − mean))² · D / (D − 1)) / n.
-    Not a number where there is a single document, and everything is where there is none.
+
+def ratio_by_document(values: np.ndarray, sizes: np.ndarray, documents: np.ndarray) -> Estimate:
+    """Σ values / Σ sizes, each [n], and the document of each [n].
+
+    The error is that of a ratio of document sums, with R the ratio and s the sizes:
+    sqrt(Σ_d (Σ_i (x_i − R·s_i))² · D / (D − 1)) / Σ s. Not a number where there is a single
+    document, and everything is where there is none.
     """
     n = len(values)
     if n == 0:
         return Estimate(value=float("nan"), standard_error=float("nan"), n=0, documents=0)
-    mean = float(values.mean())
-    sums = _sums(values - mean, documents)
+    total = float(sizes.sum())
+    ratio = float(values.sum()) / total
+    sums = _sums(values - ratio * sizes, documents)
     count = len(sums)
     error = float("nan")
     if count > 1:
-        error = float(np.sqrt(np.square(sums).sum() * count / (count - 1)) / n)
-    return Estimate(value=mean, standard_error=error, n=n, documents=count)
+        error = float(np.sqrt(np.square(sums).sum() * count / (count - 1)) / total)
+    return Estimate(value=ratio, standard_error=error, n=n, documents=count)
 
 
 def paired_difference(
     a: np.ndarray, b: np.ndarray, documents: np.ndarray, *, seed: int = 0
 ) -> Difference:
-    """mean(a) − mean(b) on the same positions, with a bootstrap over documents."""
-    estimate = mean_by_document(a.astype(float) - b.astype(float), documents)
-    if estimate.documents < 2:  # nothing to resample: no interval, nothing is distinguishable
-        nan = float("nan")
-        return Difference(
-            value=estimate.value,
-            low=nan,
-            high=nan,
-            standard_error=nan,
-            n=estimate.n,
-            documents=estimate.documents,
-        )
-    sums = _sums(a.astype(float) - b.astype(float), documents)
-    sizes = _sums(np.ones(len(documents)), documents)
-    rng = np.random.default_rng(seed)
-    draws = rng.integers(len(sums), size=(RESAMPLES, len(sums)))
-    means = sums[draws].sum(1) / sizes[draws].sum(1)
-    low, high = np.quantile(means, [0.025, 0.975])
+    """mean(a) − mean(b) on the same positions, with a bootstrap over documents.
+
+    Positions where either is not a number are left out. With m* the resampled means,
+    p = 2 · min(#(m* ≤ 0) + 1, #(m* ≥ 0) + 1) / (RESAMPLES + 1), at most 1 (Davison and Hinkley
+    1997, section 4.4, for the added 1).
+    """
+    both = ~(np.isnan(a.astype(float)) | np.isnan(b.astype(float)))
+    difference, documents = (a.astype(float) - b.astype(float))[both], documents[both]
+    estimate = mean_by_document(difference, documents)
+    low = high = p = error = float("nan")
+    if estimate.documents > 1:  # else nothing to resample: no interval, nothing distinguishable
+        sums, sizes = _sums(difference, documents), _sums(np.ones(len(documents)), documents)
+        rng = np.random.default_rng(seed)
+        draws = rng.integers(len(sums), size=(RESAMPLES, len(sums)))
+        means = sums[draws].sum(1) / sizes[draws].sum(1)
+        low, high = map(float, np.quantile(means, [0.025, 0.975]))
+        rarer = min(int((means <= 0).sum()), int((means >= 0).sum()))
+        p = min(1.0, 2 * (rarer + 1) / (RESAMPLES + 1))
+        error = estimate.standard_error
     return Difference(
         value=estimate.value,
-        low=float(low),
-        high=float(high),
-        standard_error=estimate.standard_error,
+        low=low,
+        high=high,
+        p=p,
+        standard_error=error,
         n=estimate.n,
         documents=estimate.documents,
     )
+
+
+def calibration(confidence: np.ndarray, right: np.ndarray) -> dict[str, Any]:
+    """How far a predicted rate can be believed: both [n], confidence in (0, 1].
+
+    The expected calibration error is Σ_b n_b / n · |accuracy_b − confidence_b| over BINS bins
+    (low, high] of equal width (arXiv 1706.04599, section 2). Positions that are not a number are
+    left out; empty bins are not listed.
+    """
+    known = ~(np.isnan(confidence) | np.isnan(right))
+    confidence, right = confidence[known], right[known]
+    # 7 of 10 samples are 0.7, which is not exactly 7 bins of a tenth.
+    index = np.clip(np.ceil(confidence * BINS - 1e-9).astype(int) - 1, 0, BINS - 1)
+    bins = [
+        {
+            "low": b / BINS,
+            "high": (b + 1) / BINS,
+            "n": int((index == b).sum()),
+            "confidence": float(confidence[index == b].mean()),
+            "accuracy": float(right[index == b].mean()),
+        }
+        for b in np.unique(index).tolist()
+    ]
+    gaps = [one["n"] * abs(one["accuracy"] - one["confidence"]) for one in bins]
+    error = sum(gaps) / len(right) if len(right) else float("nan")
+    return {"expected_calibration_error": error, "n": len(right), "bins": bins}
 
 
 def _sums(values: np.ndarray, documents: np.ndarray) -> np.ndarray:

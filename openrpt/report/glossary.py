@@ -306,6 +306,92 @@ EVALUATION: dict[str, Meaning] = {
         reading="1 means that the policy copies its standard prediction and thinking changes"
         " nothing.",
     ),
+    "agrees_start": Meaning(
+        unit="fraction",
+        meaning="Share of predictions equal to the start model's standard prediction (where the"
+        " start model is the scorer)",
+        healthy="below agrees, once the policy has learned something",
+        reading="1 means that the policy only copies what the start model would have said.",
+    ),
+    "confidence": Meaning(
+        unit="fraction",
+        meaning="Share of the samples that made the commonest prediction",
+        healthy="near majority: then the policy knows how often it is right",
+        reading="`calibration` holds the gap to majority by bins, and its mean, the expected"
+        " calibration error.",
+    ),
+    "emptied": Meaning(
+        unit="fraction",
+        meaning="As reasoning, with nothing in place of the thought",
+        healthy="below reasoning, if the thought helps",
+        reading="Equal to reasoning: the thought is decoration.",
+    ),
+    "cut": Meaning(
+        unit="fraction",
+        meaning="As reasoning, with the first half of the thought's tokens",
+        healthy="between emptied and reasoning",
+        reading="Equal to reasoning: the second half of the thought adds nothing.",
+    ),
+    "swapped": Meaning(
+        unit="fraction",
+        meaning="As reasoning, with another position's thought",
+        healthy="below reasoning, if the thought is about its position",
+        reading="Equal to reasoning: any thought would do.",
+    ),
+    "ntp_voting": Meaning(
+        unit="fraction",
+        meaning="The commonest of voting_draws sampled NTP tokens right",
+        healthy="near ntp",
+        reading="What standard prediction makes of the computation that thinking costs.",
+    ),
+    "voting_draws": Meaning(
+        unit="tokens",
+        meaning="NTP tokens drawn at a position, for the FLOPs of its rollouts",
+        healthy="near the tokens of a position's tail and completions",
+        reading="What a rollout costs, in standard predictions.",
+    ),
+    "nll_ntp": Meaning(
+        unit="nats",
+        meaning="Negative log-likelihood of the true token after the text alone",
+        healthy="does not rise by training",
+        reading="The policy as a plain language model.",
+    ),
+    "nll": Meaning(
+        unit="nats",
+        meaning="Negative log-likelihood of the true token behind thought, close and opened box",
+        healthy="below nll_ntp, if the thought informs",
+        reading="Far above nll_ntp with good accuracy: the policy is too sure of what it says.",
+    ),
+    "information_gain": Meaning(
+        unit="nats",
+        meaning="nll_ntp − nll",
+        healthy="above 0, if the thought informs",
+        reading="Reward that rises without it is won by something else than knowing more.",
+    ),
+    "nll_emptied": Meaning(
+        unit="nats",
+        meaning="As nll, with nothing in place of the thought",
+        healthy="above nll",
+        reading="nll_emptied − nll is what the thought adds to the form alone.",
+    ),
+    "nll_cut": Meaning(
+        unit="nats",
+        meaning="As nll, with the first half of the thought's tokens",
+        healthy="between nll and nll_emptied",
+        reading="As cut.",
+    ),
+    "nll_swapped": Meaning(
+        unit="nats",
+        meaning="As nll, with another position's thought",
+        healthy="above nll",
+        reading="As swapped.",
+    ),
+    "information_gain_bits_a_byte": Meaning(
+        unit="bits a byte",
+        meaning="Information gain in bits, summed, over the bytes of the true tokens, summed",
+        healthy="above 0, if the thought informs",
+        reading="The figure to compare between tokenizers.",
+    ),
 }
 
 WARMUP_KEYS = (
@@ -341,13 +427,15 @@ EVALUATION_INTRO = """\
 `evaluations.LABEL.summary.KEY.SLICE` holds `value`, `standard_error` (by document: positions of
 one document are not independent), `n` positions and `documents`. Slices: `all`; by the scorer's
 entropy in nats `easy` (> 0.5), `medium` (> 1.0), `hard` (> 1.5), nested; and the disjoint bands
-`<=0.5`, `0.5-1.0`, `1.0-1.5`, `>1.5`.
+`<=0.5`, `0.5-1.0`, `1.0-1.5`, `>1.5`; and the classes of the true token
+([evaluation](evaluation.md)). Keys from `emptied` on stand there only where they were asked for.
 """
 
 DIFFERENCE_TEXT = """\
 `differences` is a list of paired differences a − b on the same positions: `a` and `b` (each a
 `label` and a `mode`), and by slice `value`, `low` and `high` (95 % of resamples of documents),
-`standard_error`, `n`, `documents` and `distinguishable` (the interval leaves 0 out).
+`p` (two-sided), `standard_error`, `n`, `documents` and `distinguishable` (the interval leaves 0
+out).
 """
 
 
