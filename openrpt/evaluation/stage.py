@@ -1,6 +1,7 @@
 """The evaluation stage: one model on a run's positions, recorded in its `evaluation.json`."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from openrpt.checkpoints import latest_checkpoint, read_checkpoint
@@ -113,9 +114,9 @@ def evaluate_templates(
                 " start model; give --prompt.candidate_source policy"
             )
     engine = make_engine(config.model.generator, policy, start)
-    templates = config.evaluate.templates
+    templates: Sequence[Template] = config.evaluate.templates or [config.prompt.template]
     found = []
-    for template in templates or [config.prompt.template]:
+    for template in templates:
         one = with_template(config, template)
         name = f"{label}-{template}" if label and len(templates) > 1 else label
         name = name or default_label(run, model, one)
