@@ -26,7 +26,8 @@ NAME = "openrpt_tree"
 class TreePass:
     """What the tokens of one forward pass may attend to, and where their own keys are left.
 
-    Level 0 has neither shared nor own keys: plain causal attention. A branch sees the first
+    Level 0 has neither shared nor own keys: plain causal attention, or that of several packed
+    documents. A branch sees the first
     `shared_lengths[b]` keys of the prefix, its own earlier keys, and its new tokens causally.
     """
 
@@ -34,6 +35,9 @@ class TreePass:
     shared: "list[tuple[Tensor, Tensor]] | None" = None  # a layer: keys, values [1, K, L, D]
     shared_lengths: Tensor | None = None  # [B]
     own: "OwnKeys | None" = None
+    lengths: tuple[int, ...] = ()
+    """Documents packed in one row, by their tokens: each attends to itself alone. Nothing is
+    collected then."""
     collected: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     """New keys and values by layer, as the model made them: [B, K, n, D]."""
     _masks: dict[int | None, tuple[Tensor | None, Tensor]] = field(default_factory=dict)
@@ -112,6 +116,20 @@ def tree_attention(
         raise UserError(
             "attention sinks can't be shared in the document tree; run with --model.generator flat"
         )
+    if tree_pass.lengths:
+        parts = (tensor.split(tree_pass.lengths, dim=2) for tensor in (query, key, value))
+        starts = tree_pass.query_positions.split(tree_pass.lengths, dim=1)
+        outputs = [
+            tree_attention(
+                module,
+                *(q, k, v, None, scaling),
+                tree_pass=TreePass(query_positions=positions),
+                sliding_window=sliding_window,
+                softcap=softcap,
+            )[0]
+            for q, k, v, positions in zip(*parts, starts, strict=True)
+        ]
+        return torch.cat(outputs, dim=1), None
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     layer = int(module.layer_idx)  # type: ignore[arg-type]
     # A recomputation under checkpointing must not replace the tensors that the levels hold on to.

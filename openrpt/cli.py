@@ -14,10 +14,10 @@ import click
 
 from openrpt import __version__
 from openrpt.errors import UserError
-from openrpt.options import StageCommand, config_file, stage_config
+from openrpt.options import OVERRIDES, StageCommand, config_file, stage_config
 
 if TYPE_CHECKING:
-    from openrpt.config import Config
+    from openrpt.config import Config, CorpusConfig
     from openrpt.progress import Live
 
 
@@ -234,6 +234,46 @@ def finetune(
     print_finetuned([run.path, *others], Console())
 
 
+@stage(
+    "pretrain",
+    *("seed", "run", "model", "selection", "pretrain"),
+    *("train.weight_decay", "train.adam_beta1", "train.adam_beta2", "train.max_grad_norm"),
+    *("train.eval_positions", "train.checkpoint_minutes", "train.checkpoints_kept"),
+)
+@click.argument("config_toml", metavar="[CONFIG.toml]", required=False)
+@click.pass_context
+def pretrain(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
+    """Train on plain next tokens: the control for RPT.
+
+    \b
+    openrpt pretrain --run runs/maths --pretrain.steps 400
+    openrpt pretrain --pretrain.match runs/maths --pretrain.match_by flops --run runs/ntp-flops
+
+    A control is configured as the run that it matches, and reads its scores; without --run it
+    is put there. The same command goes on after a stop.
+    """
+    file = _only_config(config_toml, options["config_file"])
+    config = stage_config(ctx, file, base=_matched_config(ctx) if file is None else None)
+    from openrpt.pretrain import pretrain as run_pretrain
+    from openrpt.run import open_run
+
+    run = open_run(config)
+    with showing_progress() as progress:
+        summary = run_pretrain(run, progress=progress)
+    click.echo(f"{summary.steps} steps in {summary.seconds / 60:.1f} minutes: {summary.checkpoint}")
+
+
+def _matched_config(ctx: click.Context) -> "Config | None":
+    """The matched run's configuration, for a control whose run has none of its own yet."""
+    given = ctx.meta.get(OVERRIDES, {})
+    match, run = given.get("pretrain.match"), given.get("run")
+    if not match or (run and (Path(run) / "config.toml").is_file()):
+        return None
+    from openrpt.run import existing_run
+
+    return existing_run(Path(match)).config.model_copy(update={"run": match})
+
+
 def _only_config(positional: str | None, option: str | None) -> str | None:
     other, file = config_file(positional, option)
     if other is not None:
@@ -257,7 +297,7 @@ def evaluate(
     openrpt evaluate trained --run runs/maths --evaluate.controls emptied,cut,swapped,ntp_voting
 
     MODEL is a folder, a .gguf file, a Hub id, or one of the run's own: start, warmup, trained,
-    best. Default: the run's latest.
+    best, pretrained. Default: the run's latest.
     """
     model, file = config_file(source, options["config_file"])
     if re.search(r"[/\\]|^\.", label):
@@ -295,7 +335,7 @@ def evaluate(
 @click.option("--against", default="", help="What differences are to [default: the first line]")
 @click.option("--out", default="comparison", help="Folder of the files [default comparison]")
 def compare(sources: tuple[str, ...], against: str, out: str) -> None:
-    """Put every evaluated model of one or several runs into one table.
+    """Put the evaluated models of runs into one table.
 
     \b
     openrpt compare runs/maths runs/no-think --against "maths/start ntp"
@@ -314,6 +354,59 @@ def compare(sources: tuple[str, ...], against: str, out: str) -> None:
     print_comparison(comparison, Console())
     for file in files:
         click.echo(file)
+
+
+@stage(
+    "perplexity",
+    *("run", "model", "prompt.window", "evaluate.split", "score.max_tokens"),
+    *("corpus.template", "corpus.separator", "corpus.block_characters", "corpus.limit"),
+)
+@click.argument("source", metavar="[MODEL | CONFIG.toml]", required=False)
+@click.option("--text", metavar="PATH", help="All of another text in place of the run's split")
+@click.option("--label", default="", help="Its name in evaluation.json [default made from MODEL]")
+@click.pass_context
+def perplexity(
+    ctx: click.Context, source: str | None, text: str | None, label: str, **options: Any
+) -> None:
+    """Measure how well a model predicts every token of a text.
+
+    \b
+    openrpt perplexity trained --run runs/maths
+    openrpt perplexity trained --run runs/maths --text general.jsonl
+
+    The first reads the run's held-out split; the second, another text, says what was forgotten
+    (score.max_tokens and the corpus keys are about that text). MODEL is as in openrpt evaluate;
+    with --text it needs no run, and is recorded only in one.
+    """
+    model, file = config_file(source, options["config_file"])
+    config = stage_config(ctx, file)
+    corpus = _other_corpus(ctx, text)
+    from openrpt.evaluation.perplexity import model_perplexity
+    from openrpt.run import Run, existing_run
+
+    path = Path(config.run)
+    has_run = corpus is None or (path / "config.toml").is_file()
+    run = existing_run(path) if has_run else Run(path=path, config=config)
+    with showing_progress() as progress:
+        label, name, measured = model_perplexity(
+            run, model, config, corpus=corpus, label=label, record=has_run, progress=progress
+        )
+    click.echo(f"{label} on {name}: {measured.describe()}")
+    if has_run:
+        click.echo(f"recorded in {run.evaluation}")
+
+
+def _other_corpus(ctx: click.Context, text: str | None) -> "CorpusConfig | None":
+    """Another text is read by the defaults and by what the command line says, not by the run's
+    own template."""
+    given = {k: v for k, v in ctx.meta.get(OVERRIDES, {}).items() if k.startswith("corpus.")}
+    if text is None:
+        if given:
+            raise UserError(f"--{next(iter(given))}: about another text; give one by --text PATH")
+        return None
+    from openrpt.config import load_config
+
+    return load_config(overrides={**given, "corpus.path": text}).corpus
 
 
 @cli.command()

@@ -336,6 +336,45 @@ class TrainConfig(Section):
         return self
 
 
+class PretrainConfig(Section):
+    """Plain next-token training: the control for RPT, and a trainer in its own right."""
+
+    steps: int = Field(200, ge=0, description="Optimizer steps, where match is empty")
+    time_limit: float = Field(0.0, ge=0, description="Stop after this many minutes; 0 = none")
+    match: str = Field("", description="Run folder whose training this is a control for; '' = none")
+    match_by: Literal["documents", "flops", "time"] = Field(
+        "documents",
+        description="What of that run is taken: documents (its windows, in its order and steps;"
+        " the selected positions are its own), flops or time (its total, warmup included)",
+    )
+    tokens: Literal["full", "selected"] = Field(
+        "full", description="Trained tokens: full (all), selected (where selection.strategy passes)"
+    )
+    tokens_per_step: int = Field(
+        2048, ge=1, description="Least tokens of text run in a step (whole pieces are taken)"
+    )
+    sequence_length: int = Field(
+        512,
+        ge=8,
+        description="Longer documents are cut into even pieces of at most this, in tokens",
+    )
+    microbatch_tokens: int = Field(
+        2048, ge=1, description="Tokens packed into one pass: memory, never results"
+    )
+    learning_rate: float = Field(1e-5, gt=0, description="Peak learning rate")
+    schedule: Literal["cosine", "constant"] = Field(
+        "cosine", description="After the warm-up: half a cosine to 0 over the whole, or constant"
+    )
+    schedule_steps: int = Field(5, ge=0, description="Steps of linear warm-up")
+    eval_every: int = Field(
+        20, ge=0, description="Steps between development evaluations; 0 = never"
+    )
+    eval_tokens: int = Field(
+        10_000, ge=1, description="Least tokens of a development evaluation's perplexity"
+    )
+    checkpoint_every: int = Field(20, ge=1, description="Steps between checkpoints")
+
+
 class EvaluateConfig(Section):
     """Next-token accuracy on held-out positions."""
 
@@ -460,6 +499,7 @@ class Config(Section):
     selection: SelectionConfig = SelectionConfig()
     warmup: WarmupConfig = WarmupConfig()
     train: TrainConfig = TrainConfig()
+    pretrain: PretrainConfig = PretrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     questions: QuestionsConfig = QuestionsConfig()
     answers: AnswersConfig = AnswersConfig()

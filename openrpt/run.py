@@ -26,8 +26,8 @@ MAY_CHANGE = {
     "train.checkpoints_kept",
 }
 """Keys that a resumed run may change: how long and where it runs, not what it computes."""
-OTHER_RUNS = {"run", "evaluate"}
-"""Sections that do not bind a run."""
+OTHER_RUNS = {"run", "evaluate", "pretrain"}
+"""Sections that do not bind a run: a pretraining is bound by its own checkpoints."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +51,10 @@ class Run:
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    @property
+    def pretrain_checkpoints(self) -> Path:
+        return self.path / "pretrain-checkpoints"
 
     @property
     def metrics(self) -> Path:

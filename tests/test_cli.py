@@ -29,6 +29,11 @@ SHOWN = {
     "score": ["seed", "run", "model", "corpus", "score", "prompt.window", "prompt.min_context"],
     "warmup": ["seed", "run", "model", "prompt", "selection", "warmup", "train.microbatch_tokens"],
     "train": ["seed", "run", "model", "prompt", "selection", "train", "evaluate"],
+    "pretrain": ["seed", "run", "model", "selection", "pretrain"],
+    "perplexity": [
+        *("run", "model", "prompt.window", "evaluate.split", "score.max_tokens"),
+        *("corpus.template", "corpus.separator", "corpus.block_characters", "corpus.limit"),
+    ],
     "evaluate": ["seed", "run", "model", "prompt", "evaluate"],
     "predict": ["seed", "model", "prompt"],
 }

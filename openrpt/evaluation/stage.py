@@ -18,8 +18,9 @@ from openrpt.run import Run, flatten
 from openrpt.scores import load_scored
 from openrpt.scoring import tokenizer_fingerprint
 
-OWN_MODELS = ("start", "warmup", "trained", "best")
-"""Words for a run's own models: before anything, after warmup, the latest, the best so far."""
+OWN_MODELS = ("start", "warmup", "trained", "best", "pretrained")
+"""Words for a run's own models: before anything, after warmup, the latest, the best so far, and
+the one of plain next-token training."""
 NOT_IN_LABEL = {"run", "model.device", "model.threads", "score.shard_tokens"}
 NOT_IN_LABEL |= {"evaluate.controls", "evaluate.likelihood", "evaluate.templates"}
 """Settings that leave the numbers as they are, or only add more of them."""
@@ -29,7 +30,9 @@ def latest_model(run: Run) -> str:
     """The furthest that the run has come: one of OWN_MODELS."""
     if latest_checkpoint(run.checkpoints):
         return "trained"
-    return "warmup" if run.start.is_dir() else "start"
+    if run.start.is_dir():
+        return "warmup"
+    return "pretrained" if latest_checkpoint(run.pretrain_checkpoints) else "start"
 
 
 def model_path(run: Run, model: str) -> str:
@@ -41,6 +44,7 @@ def model_path(run: Run, model: str) -> str:
         "warmup": run.start,
         "trained": latest_checkpoint(run.checkpoints),
         "best": run.checkpoints / "best",
+        "pretrained": latest_checkpoint(run.pretrain_checkpoints),
     }
     if model not in own:
         return run.config.model.path if model == "start" else model

@@ -205,6 +205,19 @@ METRICS: dict[str, Meaning] = {
         healthy="train.eval_positions, or all that the split has",
         reading="The standard error is about 0.5 / √positions, more as documents are few.",
     ),
+    "development/perplexity": Meaning(
+        unit="(no unit)",
+        meaning="exp of the mean negative log-likelihood of the development split's tokens, each"
+        " seen from its window's prefix",
+        healthy="falls, then stays",
+        reading="A rise while loss/ntp falls is overfitting: fewer steps or a lower rate.",
+    ),
+    "documents/pieces": Meaning(
+        unit="pieces",
+        meaning="Documents, or pieces of long ones, in the step",
+        healthy="steady; with pretrain.match_by documents, the matched step's",
+        reading="Few pieces a step make a noisy gradient.",
+    ),
     "time/generate": _time("generating and grading rollouts", "20 to 60 % of a step"),
     "time/update": _time("log-probabilities, gradients and the optimizer", "40 to 80 % of a step"),
     "time/store": _time("writing the rollouts", "below 2 % of a step"),
@@ -221,6 +234,12 @@ METRICS: dict[str, Meaning] = {
         meaning="Tokens run forward and backward in the update",
         healthy="falls as groups become flat",
         reading="Completions of flat groups are not run, unless a KL or entropy term reads them.",
+    ),
+    "tokens/trained": Meaning(
+        unit="tokens",
+        meaning="Tokens of text with a next-token loss",
+        healthy="near tokens/update; fewer where only selected tokens train",
+        reading="What the loss is a mean over.",
     ),
     "tokens/not_computed": Meaning(
         unit="tokens",
@@ -405,6 +424,23 @@ WARMUP_KEYS = (
     "memory/peak_gib",
 )
 """What a warmup step writes; a train step writes all but the first three's losses."""
+PRETRAIN_KEYS = (
+    "loss/ntp",
+    "documents/pieces",
+    "optim/grad_norm",
+    "optim/learning_rate",
+    "development/ntp_accuracy",
+    "development/perplexity",
+    "development/positions",
+    "time/update",
+    "time/step",
+    "tokens/update",
+    "tokens/trained",
+    "flops/update",
+    "memory/peak_gib",
+)
+"""What a step of plain next-token training writes."""
+PRETRAIN_ONLY = {"documents/pieces", "development/perplexity", "tokens/trained"}
 WARMUP_ONLY = {"loss/trace", "loss/text_kl", "loss/tail_kl"}
 
 INTRO = """\
@@ -413,12 +449,12 @@ INTRO = """\
 <!-- Made from openrpt/report/glossary.py; to make it anew:
 python -c "from openrpt.report.glossary import *; print(metrics_markdown())" > docs/metrics.md -->
 
-Every step of `warmup` and `train` adds one JSON object to `metrics.jsonl` in the run folder, with
-`stage` ("warmup" or "train"), `step` (from 1) and the keys below. `finetune` (stage "finetune")
-writes those of `train`, where a question is a position. A key is absent where it does not apply:
-`pass_rate/hard` in a step without hard positions, `policy/…` where every group was flat and
-nothing was run, `development/…` between evaluations. Healthy ranges come from small models on a
-CPU; treat them as where to look first, not as limits.
+Every step of `warmup`, `train`, `pretrain` and `finetune` adds one JSON object to `metrics.jsonl`
+in the run folder, with `stage` (the command's name), `step` (from 1) and the keys below.
+`finetune` writes those of `train`, where a question is a position. A key is absent where it does
+not apply: `pass_rate/hard` in a step without hard positions, `policy/…` where every group was flat
+and nothing was run, `development/…` between evaluations. Healthy ranges come from small models on
+a CPU; treat them as where to look first, not as limits.
 """
 
 EVALUATION_INTRO = """\
@@ -432,6 +468,10 @@ entropy in nats `easy` (> 0.5), `medium` (> 1.0), `hard` (> 1.5), nested; and th
 """
 
 DIFFERENCE_TEXT = """\
+`perplexity.LABEL.TEXT` (by `openrpt perplexity`) holds `perplexity` (`value`, and `low` and `high`:
+95 %), `nats_per_token` and `bits_per_byte` (its n is bytes), each with `standard_error` by
+document, `n` and `documents`, the `window` in tokens and the documents `skipped`.
+
 `differences` is a list of paired differences a − b on the same positions: `a` and `b` (each a
 `label` and a `mode`), and by slice `value`, `low` and `high` (95 % of resamples of documents),
 `p` (two-sided), `standard_error`, `n`, `documents` and `distinguishable` (the interval leaves 0
@@ -449,8 +489,10 @@ def _table(meanings: dict[str, Meaning]) -> str:
 
 def metrics_markdown() -> str:
     """The text of docs/metrics.md."""
-    train = {key: m for key, m in METRICS.items() if key not in WARMUP_ONLY}
+    train = {key: m for key, m in METRICS.items() if key not in WARMUP_ONLY | PRETRAIN_ONLY}
     warmup = {key: METRICS[key] for key in WARMUP_KEYS}
+    pretrain = {key: METRICS[key] for key in PRETRAIN_KEYS}
     parts = [INTRO, "## train\n", _table(train), "## warmup\n", _table(warmup)]
+    parts += ["## pretrain\n", _table(pretrain)]
     parts += [EVALUATION_INTRO, _table(EVALUATION), DIFFERENCE_TEXT]
     return "\n".join(parts).rstrip("\n")

@@ -1,0 +1,206 @@
+"""Perplexity of plain text: how well a model still (or better) knows a language.
+
+Over all tokens of the documents, each predicted from its window's prefix, as the scorer reads
+text. Errors are by document. Tokenizers differ, so models with different ones are compared in
+bits a byte only.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from openrpt.config import Config, CorpusConfig
+from openrpt.documents import CorpusCounts, read_corpus
+from openrpt.errors import UserError
+from openrpt.evaluation.records import read_evaluation
+from openrpt.evaluation.stage import default_label, latest_model, model_path
+from openrpt.evaluation.statistics import Estimate
+from openrpt.models import Policy, freeze, load_policy
+from openrpt.progress import SILENT, Progress
+from openrpt.run import Run, write_text
+from openrpt.scores import ScoredCorpus, load_scored
+from openrpt.scoring import score_ids
+from openrpt.seeding import generator
+from openrpt.tokens import encode_document
+from openrpt.types import Split
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Perplexity:
+    nats_per_token: Estimate
+    bits_per_byte: Estimate
+    """Its n is bytes."""
+    skipped: int
+    """Documents that the model's tokenizer does not give back, or of a single token."""
+
+    @property
+    def perplexity(self) -> float:
+        """exp of the mean negative log-likelihood of a token."""
+        return math.exp(self.nats_per_token.value)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 %, from the normal interval of the nats; not a number for a single document."""
+        reach = 1.96 * self.nats_per_token.standard_error
+        value = self.nats_per_token.value
+        return math.exp(value - reach), math.exp(value + reach)
+
+    def describe(self) -> str:
+        """One line: `perplexity 12.3 [11.9, 12.8] · 2.51 ± 0.02 nats a token · …`; no error from
+        a single document."""
+        nats, bits = self.nats_per_token, self.bits_per_byte
+        low, high = self.interval
+        reach = f" [{low:.4g}, {high:.4g}]" if nats.documents > 1 else ""
+
+        def shown(estimate: Estimate) -> str:
+            error = f" ± {estimate.standard_error:.4f}" if estimate.documents > 1 else ""
+            return f"{estimate.value:.4f}{error}"
+
+        skipped = f" ({self.skipped:,} skipped)" if self.skipped else ""
+        return (
+            f"perplexity {self.perplexity:.4g}{reach} · {shown(nats)} nats a token"
+            f" · {shown(bits)} bits a byte · tokens {nats.n:,}, bytes {bits.n:,},"
+            f" documents {nats.documents:,}{skipped}"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        low, high = self.interval
+        return {
+            "perplexity": {"value": self.perplexity, "low": low, "high": high},
+            "nats_per_token": self.nats_per_token.as_dict(),
+            "bits_per_byte": self.bits_per_byte.as_dict(),
+            "skipped": self.skipped,
+        }
+
+
+def measure_perplexity(
+    policy: Policy,
+    texts: Iterable[str],
+    *,
+    window: int,
+    max_tokens: int = 0,
+    progress: Progress = SILENT,
+) -> Perplexity:
+    """Each text is a document; after the one that reaches `max_tokens` (0 = none) it stops.
+
+    A text's first token counts only behind a BOS token. Raises UserError if no text can be used,
+    or the window is longer than the model can hold.
+    """
+    nats: list[float] = []
+    tokens: list[int] = []
+    sizes: list[int] = []
+    skipped = 0
+    for text in texts:
+        try:
+            ids, pieces = encode_document(policy.tokenizer, text)
+        except UserError:  # a byte that this tokenizer loses; counted
+            skipped += 1
+            continue
+        scores = score_ids(policy, ids, window=window, min_context=1)
+        losses = scores.negative_log_likelihood.astype(np.float64)
+        known = ~np.isnan(losses)
+        if not known.any():
+            skipped += 1
+            continue
+        nats.append(float(losses[known].sum()))
+        tokens.append(int(known.sum()))
+        sizes.append(sum(len(p) for p, k in zip(pieces, known, strict=True) if k))
+        done = sum(tokens)
+        progress.update(done, f"{done:,} tokens of {len(tokens):,} documents")
+        if max_tokens and done >= max_tokens:
+            break
+    if not tokens:
+        raise UserError(f"no text to measure: {skipped} documents, none with a token to predict")
+    sums = np.array(nats)
+    return Perplexity(
+        nats_per_token=ratio_by_document(sums, np.array(tokens)),
+        bits_per_byte=ratio_by_document(sums / math.log(2), np.array(sizes)),
+        skipped=skipped,
+    )
+
+
+def ratio_by_document(sums: np.ndarray, sizes: np.ndarray) -> Estimate:
+    """Σ sums / Σ sizes of documents [D], with the error of `statistics.mean_by_document`:
+    sqrt(Σ_d (sum_d − ratio · size_d)² · D / (D − 1)) / Σ sizes."""
+    total, count = int(sizes.sum()), len(sizes)
+    ratio = float(sums.sum() / total)
+    error = math.nan
+    if count > 1:
+        residuals = np.square(sums - ratio * sizes).sum()
+        error = float(np.sqrt(residuals * count / (count - 1)) / total)
+    return Estimate(value=ratio, standard_error=error, n=total, documents=count)
+
+
+def sampled_texts(corpus: ScoredCorpus, split: Split, *, tokens: int, seed: int) -> Iterator[str]:
+    """Documents of a split in a keyed order, until they have that many of the scorer's tokens."""
+    ids = corpus.ids(split)
+    left = tokens
+    for place in generator(seed, "perplexity", split).permutation(len(ids)):
+        if left <= 0:
+            return
+        left -= corpus.entries[ids[place]].num_tokens
+        yield corpus.document(ids[place]).text
+
+
+def split_texts(corpus: ScoredCorpus, split: Split) -> Iterator[str]:
+    """All scored documents of a split. Raises UserError where there are none."""
+    ids = corpus.ids(split)
+    if not ids:
+        raise UserError(f"{corpus.folder}: no document of the {split} split was scored")
+    return (corpus.document(document_id).text for document_id in ids)
+
+
+def model_perplexity(
+    run: Run,
+    model: str | None,
+    config: Config,
+    *,
+    corpus: CorpusConfig | None = None,
+    label: str = "",
+    record: bool = True,
+    progress: Progress = SILENT,
+) -> tuple[str, str, Perplexity]:
+    """Measures a model (see `stage.model_path`; default: the run's latest) and records it.
+
+    On the scored documents of the split `config.evaluate.split`, or on another corpus: every
+    document of it, whatever its split, since none of it was trained on here. Returns the label,
+    the text's name and the result. Raises UserError for whatever can't be loaded.
+    """
+    model = model or (latest_model(run) if record else config.model.path)
+    label = label or default_label(run, model, run.config)
+    path = model_path(run, model)
+    texts: Iterable[str]
+    max_tokens = 0
+    if corpus is None:
+        split = config.evaluate.split
+        scored = load_scored(run.scored)
+        texts, name = split_texts(scored, split), str(split)
+        expected = sum(scored.entries[i].num_tokens for i in scored.ids(split))
+    else:
+        name = Path(corpus.path).name
+        texts = (document.text for document in read_corpus(corpus, CorpusCounts()))
+        max_tokens = expected = config.score.max_tokens
+    policy = freeze(load_policy(config.model, path=path))
+    progress.begin(f"perplexity of {label} on {name}", expected, "tokens")
+    window = config.prompt.window
+    measured = measure_perplexity(
+        policy, texts, window=window, max_tokens=max_tokens, progress=progress
+    )
+    if record:
+        record_perplexity(run, label, name, measured, model=path, window=window)
+    return label, name, measured
+
+
+def record_perplexity(
+    run: Run, label: str, name: str, measured: Perplexity, *, model: str, window: int
+) -> None:
+    """Adds (or replaces) a model's perplexity of a text, by both names, in evaluation.json."""
+    document = read_evaluation(run.evaluation)
+    by_text = document.setdefault("perplexity", {}).setdefault(label, {})
+    by_text[name] = {"model": model, "window": window} | measured.as_dict()
+    write_text(run.evaluation, json.dumps(document, indent=1))

@@ -1,0 +1,147 @@
+"""What another run's training took, for a control to take the same: its documents, or its budget.
+
+All of it comes from that run's metrics.jsonl and seed; its weights are never read.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from openrpt.config import Config
+from openrpt.data import Work, take_work
+from openrpt.errors import UserError
+from openrpt.metrics import read_metrics
+from openrpt.pieces import Piece, all_targets
+from openrpt.rollouts import read_rollouts
+from openrpt.run import Run
+from openrpt.scores import ScoredCorpus, load_scored
+
+Row = Mapping[str, Any]
+
+
+def training_rows(other: Run, *stages: str) -> list[Row]:
+    """The metrics of these stages' steps. Raises UserError where nothing was trained."""
+    rows = read_metrics(other.metrics)
+    if not any(row["stage"] == "train" for row in rows):
+        raise UserError(
+            f"pretrain.match = '{other.path}': no step of `openrpt train` in {other.metrics}; train"
+            " that run first"
+        )
+    return [row for row in rows if row["stage"] in stages]
+
+
+def spent_flops(other: Run) -> float:
+    """FLOPs of all its steps of warmup and train, as far as they were counted.
+
+    Raises UserError where none were.
+    """
+    rows = training_rows(other, "warmup", "train")
+    flops = sum(value for row in rows for key, value in row.items() if key.startswith("flops/"))
+    if not flops:
+        raise UserError(
+            f"{other.metrics}: its steps counted no FLOPs; use --pretrain.match_by time"
+        )
+    return flops
+
+
+def spent_seconds(other: Run) -> float:
+    """Wall time of all its steps of warmup and train, evaluations and checkpoints left out."""
+    rows = training_rows(other, "warmup", "train")
+    return sum(
+        value
+        for row in rows
+        for key, value in row.items()
+        if key.startswith("time/") and key != "time/step"  # that is the phases' sum
+    )
+
+
+def uncounted_warmup(other: Run) -> bool:
+    """Its warmup's FLOPs were not recorded, so they are not in the budget."""
+    rows = training_rows(other, "warmup")
+    return bool(rows) and not any(key.startswith("flops/") for row in rows for key in row)
+
+
+def require_same_corpus(corpus: ScoredCorpus, other: Run) -> None:
+    """Raises UserError where the other run's documents or tokens are not these."""
+    theirs = load_scored(other.scored)
+    for name, what in {"corpus_hash": "documents", "tokenizer": "tokens"}.items():
+        if corpus.metadata[name] != theirs.metadata[name]:
+            raise UserError(
+                f"{corpus.folder} and {theirs.folder} have other {what}, so none can be matched;"
+                " use a new --run: it takes the matched run's scores"
+            )
+
+
+def matched_batches(
+    other: Run, corpus: ScoredCorpus, config: Config, *, head_length: int
+) -> Iterator[tuple[int, list[Piece]]]:
+    """Yields (cursor after it, pieces) of each step of the other run's training.
+
+    The windows are its own; the targets are all their tokens, or the positions that it trained
+    at. Raises UserError where they can't be known.
+    """
+    for cursor, works in matched_works(other, corpus):
+        pieces = []
+        for work in works:
+            window = work.window
+            targets = all_targets(window.start, window.end, head_length)
+            if config.pretrain.tokens == "selected":
+                targets = np.array([position.index for position in work.positions])
+            pieces.append(
+                Piece(
+                    document_id=work.document.document_id,
+                    start=window.start,
+                    end=window.end,
+                    targets=targets,
+                )
+            )
+        yield cursor, pieces
+
+
+def matched_works(other: Run, corpus: ScoredCorpus) -> Iterator[tuple[int, list[Work]]]:
+    """Yields (cursor after it, works) of each step, drawn again as that run drew them.
+
+    A work's positions are a pure function of the seed, the cursor and, where positions are
+    selected by pass rate, what was measured before; a step's works are as many as make the
+    groups that it generated.
+    """
+    settings = other.config
+    pass_rates: dict[str, dict[str, float]] = {}
+    by_pass_rate = settings.selection.strategy == "pass_rate"
+    supply = take_work(
+        corpus,
+        settings,
+        cursor=0,
+        count=settings.train.positions_per_document,
+        purpose="positions",
+        pass_rates=pass_rates,
+    )
+    for row in training_rows(other, "train"):
+        works: list[Work] = []
+        groups = 0
+        while groups < row["group/generated"]:
+            cursor, work = next(supply)
+            works.append(work)
+            groups += len(work.positions)
+        whole = groups == row["group/generated"]
+        if not whole or (by_pass_rate and row["group/kept"] < row["group/generated"]):
+            why = "dynamic sampling dropped groups, whose pass rates it selected by, unrecorded"
+            raise UserError(
+                f"the documents of step {row['step']} of {other.path} can't be known:"
+                f" {why if whole else 'its metrics are not those of its configuration'};"
+                " use --pretrain.match_by flops or time"
+            )
+        if by_pass_rate:
+            _remember(pass_rates, read_rollouts(other.path, row["step"]).to_pylist())
+        yield cursor, works
+
+
+def _remember(pass_rates: dict[str, dict[str, float]], rollouts: Sequence[Row]) -> None:
+    """Mean rewards by position, as training keeps them."""
+    rewards: dict[tuple[str, int], list[float]] = {}
+    for row in rollouts:
+        rewards.setdefault((row["document_id"], row["position"]), []).append(row["reward"])
+    for (document_id, position), found in rewards.items():
+        rates = pass_rates.setdefault(document_id, {})
+        rates[str(position)] = sum(found) / len(found)

@@ -1,0 +1,114 @@
+"""What plain next-token training reads: pieces of documents, and which of their tokens train.
+
+Pure functions of the seed and a cursor, as in `openrpt.data`: nothing depends on a restart.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openrpt.config import Config
+from openrpt.errors import UserError
+from openrpt.positions import Window, eligible_positions
+from openrpt.scores import ScoredCorpus
+from openrpt.seeding import generator
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Piece:
+    """Tokens [start, end) of a document, run behind the tokenizer's own beginning, if any.
+
+    The tokens at `targets` (indices into the document, in order) are trained on.
+    """
+
+    document_id: str
+    start: int
+    end: int
+    targets: NDArray[np.int64]
+
+    @property
+    def run_tokens(self) -> int:
+        """Tokens of text that are run: what follows the last target's prefix is not."""
+        return int(self.targets[-1]) - self.start
+
+    def sequence(self, corpus: ScoredCorpus, head_ids: tuple[int, ...]) -> list[int]:
+        ids = corpus.document(self.document_id).token_ids
+        return [*head_ids, *ids[self.start : self.start + self.run_tokens].tolist()]
+
+    def places(self, head_length: int) -> NDArray[np.int64]:
+        """Where in the sequence the state stands that predicts each target."""
+        return self.targets - self.start + head_length - 1
+
+    def target_ids(self, corpus: ScoredCorpus) -> NDArray[np.int64]:
+        return corpus.document(self.document_id).token_ids[self.targets]
+
+
+def all_targets(start: int, end: int, head_length: int) -> NDArray[np.int64]:
+    """Every token that something stands before: the first one too, behind a BOS token."""
+    return np.arange(start + (head_length == 0), end)
+
+
+def cut(num_tokens: int, length: int) -> list[tuple[int, int]]:
+    """A document's pieces: as few as `length` allows, and even, so that none is a stub.
+
+    >>> cut(10, 4)
+    [(0, 3), (3, 6), (6, 10)]
+    """
+    count = -(-num_tokens // length)
+    bounds = [i * num_tokens // count for i in range(count + 1)]
+    return list(pairwise(bounds))
+
+
+def batches(
+    corpus: ScoredCorpus, config: Config, *, cursor: int, head_length: int
+) -> Iterator[tuple[int, list[Piece]]]:
+    """Yields (cursor after it, the pieces of a step), without end.
+
+    The cursor counts pieces; every epoch has an order of its own, which is `train`'s where no
+    document is cut. Pieces without a target are passed over. Raises UserError where there is
+    nothing to train on.
+    """
+    settings = config.pretrain
+    spans = [
+        (document_id, start, end)
+        for document_id in corpus.ids("train")
+        for start, end in cut(corpus.entries[document_id].num_tokens, settings.sequence_length)
+    ]
+    if not spans:
+        raise UserError(f"{corpus.folder}: no training documents were scored")
+
+    @lru_cache(maxsize=1)
+    def order(epoch: int) -> NDArray[np.int64]:
+        return generator(config.seed, "epoch", epoch).permutation(len(spans))
+
+    empty = 0
+    while True:
+        pieces: list[Piece] = []
+        while sum(piece.run_tokens for piece in pieces) < settings.tokens_per_step:
+            epoch, place = divmod(cursor, len(spans))
+            document_id, start, end = spans[order(epoch)[place]]
+            cursor += 1
+            targets = _targets(corpus, config, document_id, start, end, head_length)
+            empty = 0 if len(targets) else empty + 1
+            if len(targets):
+                pieces.append(Piece(document_id=document_id, start=start, end=end, targets=targets))
+            elif empty >= len(spans):
+                raise UserError(
+                    f"no position passes selection.strategy = '{config.selection.strategy}' in any"
+                    f" of {len(spans)} pieces of training documents; lower selection.min_entropy,"
+                    " or use --pretrain.tokens full"
+                )
+        yield cursor, pieces
+
+
+def _targets(
+    corpus: ScoredCorpus, config: Config, document_id: str, start: int, end: int, head_length: int
+) -> NDArray[np.int64]:
+    if config.pretrain.tokens == "full":
+        return all_targets(start, end, head_length)
+    window = Window(start=start, end=end, first=start + config.prompt.min_context)
+    return eligible_positions(corpus.document(document_id), config.selection, window=window)
