@@ -25,6 +25,8 @@ from openrpt.errors import UserError
 from openrpt.models import Policy, quiet_transformers
 
 FORMAT = 1
+BASELINE = "baseline.safetensors"
+"""The moving average of the policy, where a reward keeps one."""
 
 
 @dataclass(kw_only=True)
@@ -53,6 +55,7 @@ def save_checkpoint(
     config: Config,
     *,
     optimizer: torch.optim.Optimizer | None = None,
+    baseline: Mapping[str, torch.Tensor] | None = None,
     card: str = "",
 ) -> Path:
     """Raises UserError where the disk is full; what stood there before stays untouched."""
@@ -65,6 +68,8 @@ def save_checkpoint(
         policy.tokenizer.save_pretrained(partial)
         if optimizer is not None:
             save_file(_trained_state(policy, optimizer), partial / "state.safetensors")
+        if baseline is not None:
+            save_file({n: t.contiguous() for n, t in baseline.items()}, partial / BASELINE)
         (partial / "README.md").write_text(card or model_card(state, config), encoding="utf-8")
         files = {
             str(p.relative_to(partial)): p.stat().st_size for p in partial.rglob("*") if p.is_file()
@@ -144,10 +149,7 @@ def restore(folder: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> T
     Raises UserError for a damaged checkpoint.
     """
     record = read_checkpoint(folder)
-    try:
-        tensors = load_file(folder / "state.safetensors")
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{folder}/state.safetensors: damaged ({error}); {_REMEDY}") from None
+    tensors = read_tensors(folder / "state.safetensors")
     by_parameter: dict[str, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():
         kind, name = key.split("/", 1)
@@ -164,6 +166,14 @@ def restore(folder: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> T
                 for key, value in values.items()
             }
     return TrainerState(**record["state"])
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Raises UserError for a file that is damaged or not there."""
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: damaged ({error}); {_REMEDY}") from None
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
@@ -209,6 +219,8 @@ def model_card(state: TrainerState, config: Config, facts: Mapping[str, str] | N
             f"- algorithm: {config.train.algorithm}, group size {config.train.group_size},"
             f" learning rate {config.train.learning_rate:g}, plain next-token loss weight"
             f" {config.train.ntp_weight:g}",
+            "- reward: "
+            + " + ".join(f"{weight:g} · {name}" for name, weight in config.reward.terms.items()),
             f"- prompt: template {config.prompt.template}, {config.prompt.candidates} candidates,"
             f" think budget {config.prompt.think_budget}",
         ]

@@ -170,7 +170,7 @@ def warmup(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
     click.echo(f"warmed up: {run.start}")
 
 
-@stage("train", "seed", "run", "model", "prompt", "selection", "train", "evaluate")
+@stage("train", "seed", "run", "model", "prompt", "selection", "reward", "train", "evaluate")
 @click.argument("config_toml", metavar="[CONFIG.toml]", required=False)
 @click.pass_context
 def train(ctx: click.Context, config_toml: str | None, **options: Any) -> None:

@@ -6,12 +6,20 @@ nearest known one.
 """
 
 import difflib
+import math
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from openrpt.algorithms import (
     Aggregation,
@@ -23,6 +31,7 @@ from openrpt.algorithms import (
     algorithm_of,
 )
 from openrpt.errors import UserError
+from openrpt.rewards import JUDGES, REWARDS
 
 
 class Section(BaseModel):
@@ -212,6 +221,74 @@ class WarmupConfig(Section):
         description="Weight of plain next-token loss on the text, nats a token (makes"
         " the warmup supervised; labelled so)",
     )
+
+
+class RewardConfig(Section):
+    """What training rewards (docs/rewards.md); evaluation always grades by prefix match."""
+
+    terms: dict[str, float] = Field(
+        {"prefix": 1.0},
+        description="Rewards and their weights, which are summed (a weight of 0 only measures): "
+        + ", ".join(REWARDS)
+        + ", or a function of yours as package.module:function",
+    )
+    on_error: Literal["stop", "zero"] = Field(
+        "stop", description="A reward that raises or is no finite number: stop, or count it as 0"
+    )
+    length_bonus: float = Field(
+        0.5, ge=0, description="length_weighted: what any number of further tokens earns at most"
+    )
+    information_tokens: int = Field(
+        1, ge=1, description="information_gain: true next tokens whose log-probability counts"
+    )
+    baseline_decay: float = Field(
+        0.999,
+        ge=0,
+        le=1,
+        description="information_gain: what the baseline, a moving average of the policy, keeps of"
+        " itself in a step",
+    )
+    segment_judge: str = Field(
+        "exact",
+        description="segment: exact, fuzzy (both on normalised text), or a function of yours as"
+        " package.module:function",
+    )
+    segment_threshold: float = Field(
+        0.8,
+        ge=0,
+        le=1,
+        description="segment, fuzzy: likeness from which on it is a match; 0 = the likeness itself"
+        " is the reward",
+    )
+    random_probability: float = Field(
+        0.5, ge=0, le=1, description="random: probability of a reward of 1, else 0"
+    )
+
+    @field_validator("terms")
+    @classmethod
+    def _terms_are_known(cls, terms: dict[str, float]) -> dict[str, float]:
+        for name, weight in terms.items():
+            _require_known(name, REWARDS, "reward")
+            if not math.isfinite(weight):
+                raise ValueError(f"the weight of '{name}' must be finite")
+        if not any(terms.values()):
+            raise ValueError("at least one reward must have a weight other than 0")
+        return terms
+
+    @field_validator("segment_judge")
+    @classmethod
+    def _judge_is_known(cls, judge: str) -> str:
+        _require_known(judge, JUDGES, "judge")
+        return judge
+
+
+def _require_known(name: str, known: tuple[str, ...], kind: str) -> None:
+    """A name that is known, or the import path of a user's function."""
+    if name in known or ":" in name:
+        return
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    hint = f"nearest: '{nearest[0]}'" if nearest else f"one of {', '.join(known)}"
+    raise ValueError(f"unknown {kind} '{name}'; {hint}, or package.module:function")
 
 
 class TrainConfig(Section):
@@ -498,6 +575,7 @@ class Config(Section):
     prompt: PromptConfig = PromptConfig()
     selection: SelectionConfig = SelectionConfig()
     warmup: WarmupConfig = WarmupConfig()
+    reward: RewardConfig = RewardConfig()
     train: TrainConfig = TrainConfig()
     pretrain: PretrainConfig = PretrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()

@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from openrpt.answers import MathChecker, check_kind, checker_of
-from openrpt.config import Config
+from openrpt.config import Config, RewardConfig
 from openrpt.engine import Engine, make_engine
 from openrpt.errors import UserError
 from openrpt.evaluation.questions import (
@@ -59,7 +59,7 @@ def finetune(run: Run, *, progress: Progress = SILENT) -> dict[str, Any]:
             math = stack.enter_context(MathChecker(seconds=config.answers.timeout))
         check = checker_of(config, math)
 
-        def make_task(run: Run, policy: Policy, layout: Layout) -> QuestionTask:
+        def make_task(run: Run, policy: Policy, engine: Engine, layout: Layout) -> QuestionTask:
             return question_task(questions, run.config, policy, layout, check)
 
         trainer = set_up(replace(run, config=config), stage=STAGE, make_task=make_task)
@@ -112,6 +112,7 @@ def finetune_config(config: Config) -> Config:
         update={
             "prompt": config.prompt.model_copy(update=prompt),
             "train": config.train.model_copy(update=train),
+            "reward": RewardConfig(),
         }
     )
 

@@ -56,8 +56,14 @@ class Key:
         return get_origin(self.annotation) is list
 
     @property
+    def is_table(self) -> bool:
+        return get_origin(self.annotation) is dict
+
+    @property
     def shown_default(self) -> str:
         """As one types it after the option."""
+        if self.is_table:
+            return ",".join(f"{name}={value:g}" for name, value in self.default.items())
         if self.is_list:
             return ",".join(self.default) or "''"
         if isinstance(self.default, str) and self.name in ESCAPED:
@@ -134,6 +140,24 @@ class CommaSeparated(click.ParamType):
         return items
 
 
+class Weights(click.ParamType):
+    """A table of numbers: `prefix=1,dense=0.2`."""
+
+    name = "weights"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> dict[str, float]:
+        weights: dict[str, float] = {}
+        for item in value.split(","):
+            name, _, number = (part.strip() for part in item.rpartition("="))
+            try:
+                weights[name] = float(number)
+            except ValueError:
+                self.fail(f"'{number}' in '{item}' is no number", param, ctx)
+            if not name:
+                self.fail(f"'{item}' has no name; it has the form NAME=WEIGHT", param, ctx)
+        return weights
+
+
 class ConfigOption(click.Option):
     """An option that overrides a key; what was given is kept in the context, under OVERRIDES."""
 
@@ -143,6 +167,8 @@ class ConfigOption(click.Option):
         kind: Any = None if key.annotation is bool else key.annotation
         if key.is_list:
             kind = CommaSeparated(key.choices)
+        elif key.is_table:
+            kind = Weights()
         elif key.choices:
             kind = click.Choice(key.choices)
         super().__init__(
@@ -152,8 +178,14 @@ class ConfigOption(click.Option):
             hidden=hidden,
             expose_value=False,
             callback=_remember,
-            metavar=",".join(key.choices) if key.is_list else None,
+            metavar=_metavar(key),
         )
+
+
+def _metavar(key: Key) -> str | None:
+    if key.is_table:
+        return "NAME=WEIGHT,…"
+    return ",".join(key.choices) if key.is_list else None
 
 
 def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:

@@ -57,6 +57,7 @@ class QuestionTask:
     policy: Policy
     layout: Layout
     check: Check
+    baseline: None = None
 
     def take(self, state: TrainerState) -> Iterator[tuple[int, Work]]:
         works, cursor = self.works["train"], state.cursor
@@ -66,7 +67,7 @@ class QuestionTask:
             cursor += 1
             yield cursor, work
 
-    def grade(self, work: Work, generated: Sequence[Generated]) -> list[Group]:
+    def grade(self, work: Work, generated: Sequence[Generated], step: int = 0) -> list[Group]:
         question = self.questions[work.document.document_id]
         prefix = tuple(work.document.token_ids.tolist())
         return [
@@ -91,11 +92,13 @@ class QuestionTask:
             opening=self.config.answers.opening.encode(),
             closing=self.config.answers.closing.encode(),
         )
+        reward = self.check(question, answer)
         return Rollout(
             completion=completion,
             thought=split_thought(text, thought_end=self.layout.thought_end),
             prediction=answer,
-            reward=self.check(question, answer),
+            reward=reward,
+            prefix_match=float(reward >= 1),
         )
 
     def truth(self, work: Work) -> list[list[bytes]]:

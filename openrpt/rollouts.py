@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from openrpt.completions import extract_prediction, split_thought
@@ -79,6 +80,7 @@ def grade_groups(
     return groups
 
 
+TERMS = pa.list_(pa.struct([("name", pa.string()), ("value", pa.float32())]))
 SCHEMA = pa.schema(
     [
         ("step", pa.int64()),
@@ -93,6 +95,8 @@ SCHEMA = pa.schema(
         ("thought", pa.binary()),
         ("prediction", pa.binary()),
         ("reward", pa.float32()),
+        ("exact", pa.bool_()),
+        ("reward_terms", TERMS),
         ("advantage", pa.float32()),
         ("finish_reason", pa.string()),
         ("token_ids", pa.list_(pa.int32())),
@@ -136,6 +140,10 @@ def rollout_rows(
                 "thought": rollout.thought,
                 "prediction": rollout.prediction,
                 "reward": rollout.reward,
+                "exact": rollout.exact > 0,
+                "reward_terms": [
+                    {"name": name, "value": value} for name, value in rollout.terms.items()
+                ],
                 "advantage": advantage,
                 "finish_reason": completion.finish_reason,
                 "token_ids": list(completion.token_ids),
@@ -171,6 +179,10 @@ def read_rollouts(run: Path, step: int | None = None) -> pa.Table:
         first = int(stored[0].stem.removeprefix("step-"))
         raise UserError(f"{run}: no rollouts of step {step}; stored are steps {first} to {last}")
     try:
-        return pq.read_table(path)
+        table = pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{path}: not readable ({str(error).splitlines()[0]})") from None
+    if "exact" not in table.column_names:  # stored when prefix match was the only reward
+        table = table.append_column("exact", pc.greater(table["reward"], 0))
+        table = table.append_column("reward_terms", pa.array([[]] * len(table), TERMS))
+    return table

@@ -112,13 +112,14 @@ def _require_same(stored: Config, config: Config, path: Path) -> None:
             )
 
 
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(values: dict[str, Any]) -> dict[str, Any]:
+    """Sections become dotted keys; a table inside a section stays one value."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
+            flat |= {f"{key}.{inner}": found for inner, found in value.items()}
         else:
-            flat[prefix + key] = value
+            flat[key] = value
     return flat
 
 

@@ -75,11 +75,19 @@ def group_lines(rows: Sequence[dict[str, Any]]) -> Iterator[Text]:
     for row in rows:
         shown = f"{visible_prediction(row['prediction'])}  thought: {visible(row['thought'])}"
         facts = (
-            f"  {row['rollout']:>3}  reward {row['reward']:g}  advantage {row['advantage']:+.2f}"
+            f"  {row['rollout']:>3}  reward {row['reward']:g}{reward_terms(row)}"
+            f"  advantage {row['advantage']:+.2f}"
         )
         cut = "  (cut off)" if row["finish_reason"] == "length" else ""
-        yield Text(f"{facts}  {shown}{cut}", style="green" if row["reward"] > 0 else "")
+        yield Text(f"{facts}  {shown}{cut}", style="green" if row["exact"] else "")
     yield Text("")
+
+
+def reward_terms(row: dict[str, Any]) -> str:
+    """` (prefix 0, dense 0.31)` before their weights, where there is more than prefix match."""
+    terms = {term["name"]: term["value"] for term in row["reward_terms"]}
+    shown = ", ".join(f"{name} {value:.3g}" for name, value in terms.items())
+    return f" ({shown})" if terms.keys() - {"prefix"} else ""
 
 
 def json_row(row: dict[str, Any]) -> dict[str, Any]:

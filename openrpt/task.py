@@ -4,7 +4,7 @@
 trainer, the tree and the losses are the same.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,7 +15,9 @@ from openrpt.engine import Engine
 from openrpt.evaluation.next_token import evaluate_policy
 from openrpt.generation import Generated
 from openrpt.models import Policy
+from openrpt.moving_average import MovingAverage
 from openrpt.prompts import Layout
+from openrpt.reward_terms import RewardContext, RewardTerm, make_terms, reward_groups
 from openrpt.rollouts import grade_groups
 from openrpt.run import Run
 from openrpt.scores import ScoredCorpus, load_scored
@@ -23,10 +25,15 @@ from openrpt.types import Group
 
 
 class Task(Protocol):
+    @property
+    def baseline(self) -> MovingAverage | None:
+        """What the reward compares the policy with: the trainer moves it on after each update, and
+        keeps it in checkpoints. None where no reward reads it."""
+
     def take(self, state: TrainerState) -> Iterator[tuple[int, Work]]:
         """(cursor after it, work) from `state.cursor` on, in keyed order, without end."""
 
-    def grade(self, work: Work, generated: Sequence[Generated]) -> list[Group]:
+    def grade(self, work: Work, generated: Sequence[Generated], step: int) -> list[Group]:
         """Rewards what was generated: one group a position."""
 
     def truth(self, work: Work) -> Sequence[Sequence[bytes]]:
@@ -44,7 +51,10 @@ class TextTask:
     corpus: ScoredCorpus
     config: Config
     policy: Policy
+    engine: Engine
     layout: Layout
+    terms: Mapping[str, RewardTerm]
+    baseline: MovingAverage | None
 
     def take(self, state: TrainerState) -> Iterator[tuple[int, Work]]:
         return take_work(
@@ -56,15 +66,27 @@ class TextTask:
             pass_rates=state.pass_rates,
         )
 
-    def grade(self, work: Work, generated: Sequence[Generated]) -> list[Group]:
-        return grade_groups(
+    def grade(self, work: Work, generated: Sequence[Generated], step: int) -> list[Group]:
+        token_bytes = document_bytes(self.policy, work.document)
+        groups = grade_groups(
             generated,
             work.positions,
             work.document.token_ids.tolist(),
-            document_bytes(self.policy, work.document),
+            token_bytes,
             self.layout,
             self.policy.table,
         )
+        context = RewardContext(
+            config=self.config,
+            step=step,
+            work=work,
+            token_bytes=token_bytes,
+            policy=self.policy,
+            engine=self.engine,
+            layout=self.layout,
+            baseline=self.baseline,
+        )
+        return reward_groups(groups, self.terms, context)
 
     def truth(self, work: Work) -> list[list[bytes]]:
         tokens = document_bytes(self.policy, work.document)
@@ -88,6 +110,17 @@ class TextTask:
         }
 
 
-def text_task(run: Run, policy: Policy, layout: Layout) -> TextTask:
+def text_task(run: Run, policy: Policy, engine: Engine, layout: Layout) -> TextTask:
     """The task of `train`: the run's scored corpus."""
-    return TextTask(corpus=load_scored(run.scored), config=run.config, policy=policy, layout=layout)
+    config, baseline = run.config, None
+    if "information_gain" in config.reward.terms:
+        baseline = MovingAverage.of(policy, config.reward.baseline_decay)
+    return TextTask(
+        corpus=load_scored(run.scored),
+        config=config,
+        policy=policy,
+        engine=engine,
+        layout=layout,
+        terms=make_terms(config),
+        baseline=baseline,
+    )

@@ -19,10 +19,12 @@ import torch
 
 from openrpt.algorithms import algorithm_of
 from openrpt.checkpoints import (
+    BASELINE,
     TrainerState,
     latest_checkpoint,
     prune,
     read_checkpoint,
+    read_tensors,
     restore,
     save_checkpoint,
     step_folder,
@@ -40,6 +42,7 @@ from openrpt.models import Policy, freeze, load_policy
 from openrpt.positions import DIFFICULTIES
 from openrpt.progress import SILENT, Progress
 from openrpt.prompts import Layout, build_layout, require_room
+from openrpt.reward_terms import make_terms, reward_metrics
 from openrpt.rollouts import rollout_path, rollout_rows, write_rollouts
 from openrpt.run import Run
 from openrpt.seeding import key_of
@@ -77,6 +80,7 @@ def train(run: Run, *, progress: Progress = SILENT) -> TrainSummary:
     Resumes from the last checkpoint of the run folder. Raises UserError for bad configuration
     and damaged checkpoints.
     """
+    make_terms(run.config)  # what is wrong with a reward is said before anything is loaded
     return run_training(set_up(run), progress)
 
 
@@ -123,12 +127,15 @@ def train_step(trainer: Trainer) -> dict[str, Any]:
             trainer.layout,
             reference=trainer.reference,
         )
+        if trainer.task.baseline is not None:
+            trainer.task.baseline.update(trainer.policy)
     with timer("store"):
         store(trainer, batch)
     cost = step_cost(trainer.policy, generated, batch, trainer.config, trainer.layout)
     seconds = sum(timer.seconds.values())
     return (
         batch_metrics(batch, generated)
+        | reward_metrics([g for graded in generated for g in graded.groups], trainer.config.reward)
         | updated
         | {"optim/learning_rate": trainer.optimizer.param_groups[0]["lr"]}
         | timer.metrics()
@@ -222,7 +229,7 @@ def rollouts_for(trainer: Trainer, work: Work) -> GradedWork:
         generation_rollouts=config.train.generation_rollouts,
     )
     generated = trainer.engine.generator.generate(request, layout, sampling)
-    groups = trainer.task.grade(work, generated)
+    groups = trainer.task.grade(work, generated, step)
     return GradedWork(
         work=work,
         groups=tuple(groups),
@@ -235,7 +242,7 @@ def remember_pass_rates(state: TrainerState, generated: Sequence[GradedWork]) ->
     for graded in generated:
         rates = state.pass_rates.setdefault(graded.work.document.document_id, {})
         for group in graded.groups:
-            rates[str(group.prompt.position.index)] = sum(group.rewards) / len(group.rewards)
+            rates[str(group.prompt.position.index)] = group.pass_rate
 
 
 def batch_metrics(batch: Sequence[GradedWork], generated: Sequence[GradedWork]) -> dict[str, float]:
@@ -258,8 +265,8 @@ def batch_metrics(batch: Sequence[GradedWork], generated: Sequence[GradedWork]) 
     for name, threshold in DIFFICULTIES.items():
         inside = [g for g in groups if g.prompt.position.entropy > threshold]
         if inside:
-            rewards = [reward for group in inside for reward in group.rewards]
-            metrics[f"pass_rate/{name}"] = sum(rewards) / len(rewards)
+            exact = [rollout.exact for group in inside for rollout in group.rollouts]
+            metrics[f"pass_rate/{name}"] = sum(exact) / len(exact)
     return metrics
 
 
@@ -289,8 +296,14 @@ def development_evaluation(trainer: Trainer) -> dict[str, float]:
 
 def save(trainer: Trainer) -> None:
     folder = step_folder(trainer.run.checkpoints, trainer.state.step)
+    baseline = trainer.task.baseline
     save_checkpoint(
-        folder, trainer.policy, trainer.state, trainer.config, optimizer=trainer.optimizer
+        folder,
+        trainer.policy,
+        trainer.state,
+        trainer.config,
+        optimizer=trainer.optimizer,
+        baseline=None if baseline is None else baseline.weights,
     )
     prune(trainer.run.checkpoints, trainer.config.train.checkpoints_kept)
 
@@ -299,7 +312,7 @@ def set_up(
     run: Run,
     *,
     stage: str = STAGE,
-    make_task: Callable[[Run, Policy, Layout], Task] = text_task,
+    make_task: Callable[[Run, Policy, Engine, Layout], Task] = text_task,
 ) -> Trainer:
     """Loads the policy (of the last checkpoint, of the warmup, or the start model), the
     optimizer and the frozen models that the config asks for."""
@@ -327,14 +340,18 @@ def set_up(
     state = TrainerState(stage=stage)
     if last is not None:
         state = restore(last, policy, optimizer)
+    engine = make_engine(config.model.generator, policy, start)
+    task = make_task(run, policy, engine, layout)
+    if last is not None and task.baseline is not None:
+        task.baseline.load(read_tensors(last / BASELINE))
     forget_after(run, state)
     return Trainer(
         run=run,
         config=config,
         policy=policy,
-        engine=make_engine(config.model.generator, policy, start),
+        engine=engine,
         layout=layout,
-        task=make_task(run, policy, layout),
+        task=task,
         optimizer=optimizer,
         reference=reference,
         state=state,

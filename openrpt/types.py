@@ -1,5 +1,6 @@
 """The nouns of OpenRPT, in the order in which data flows. Frozen, keyword-only, no torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -94,6 +95,16 @@ class Rollout:
     thought: bytes
     prediction: bytes | None
     reward: float
+    """What is trained on."""
+    prefix_match: float | None = None
+    """Where the reward is made of terms: whether the prediction is exactly right."""
+    terms: Mapping[str, float] = field(default_factory=dict)
+    """Those terms before their weights; one that failed is missing, and counts as 0."""
+
+    @property
+    def exact(self) -> float:
+        """1.0 if the prediction is exactly right, whatever is trained on."""
+        return self.reward if self.prefix_match is None else self.prefix_match
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,6 +121,11 @@ class Group:
     @property
     def rewards(self) -> tuple[float, ...]:
         return tuple(rollout.reward for rollout in self.rollouts)
+
+    @property
+    def pass_rate(self) -> float:
+        """Share of rollouts that are exactly right."""
+        return sum(rollout.exact for rollout in self.rollouts) / len(self.rollouts)
 
     @property
     def is_flat(self) -> bool:

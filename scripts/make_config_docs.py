@@ -21,8 +21,10 @@ openrpt train configs/demo.toml --print-config
 ```
 
 Booleans are switched by `--model.gradient_checkpointing` and `--no-model.gradient_checkpointing`,
-lists are separated by commas (`--evaluate.modes ntp,reasoning`). In a few texts the command line
-reads `\\n`, `\\t` and `\\\\` as line break, tab and backslash, as TOML does:
+lists are separated by commas (`--evaluate.modes ntp,reasoning`), and so are tables of numbers
+(`--reward.terms prefix=1,dense=0.2`; a table given takes the place of the whole table before it).
+In a few texts the command line reads `\\n`, `\\t` and `\\\\` as line break, tab and backslash, as
+TOML does:
 {escaped}.
 
 Precedence: the command line, then the file, then, where no file is given, the configuration that
@@ -51,6 +53,8 @@ def table(keys: list[Key], section: str) -> list[str]:
 def row(key: Key) -> str:
     name = key.name.rpartition(".")[2]
     default = json.dumps(key.default, ensure_ascii=False)
+    if key.is_table:
+        default = "{ " + ", ".join(f"{n} = {w}" for n, w in key.default.items()) + " }"
     mark = " ↻" if key.name in MAY_CHANGE else ""
     cells = [f"`{name}`{mark}", f"`{default}`", values(key), key.description]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
@@ -61,6 +65,8 @@ def values(key: Key) -> str:
     words = ", ".join(f"`{choice}`" for choice in key.choices)
     if key.is_list:
         return f"list of {words}"
+    if key.is_table:
+        return "table of numbers"
     kinds = {bool: "true, false", int: "integer", float: "number", str: "text"}
     kind = words or kinds[key.annotation]
     return f"{kind} {key.limits}".strip()

@@ -28,7 +28,7 @@ Run = Callable[..., tuple[int, str, str]]
 SHOWN = {
     "score": ["seed", "run", "model", "corpus", "score", "prompt.window", "prompt.min_context"],
     "warmup": ["seed", "run", "model", "prompt", "selection", "warmup", "train.microbatch_tokens"],
-    "train": ["seed", "run", "model", "prompt", "selection", "train", "evaluate"],
+    "train": ["seed", "run", "model", "prompt", "selection", "reward", "train", "evaluate"],
     "pretrain": ["seed", "run", "model", "selection", "pretrain"],
     "perplexity": [
         *("run", "model", "prompt.window", "evaluate.split", "score.max_tokens"),
@@ -169,6 +169,10 @@ def other_value(key: Key) -> tuple[list[str], Any]:
         return [option, word], [word]
     if key.choices:
         return [option, key.choices[-1]], key.choices[-1]
+    if key.is_table:
+        return [option, "dense=0.5, a.b:c=-1e-1"], {"dense": 0.5, "a.b:c": -0.1}
+    if key.name == "reward.segment_judge":
+        return [option, "my.judges:strict"], "my.judges:strict"
     if key.annotation is bool:
         return [f"--no-{key.name}"] if key.default else [option], not key.default
     if key.annotation is str:
@@ -228,6 +232,13 @@ def test_without_a_file_the_runs_own_configuration_holds(run: Run, tmp_path: Pat
         (["trian"], "no command 'trian'; nearest: 'train'"),
         (["train", "--train.lerning_rate", "1"], "--train.learning_rate"),
         (["train", "--train.learning_rate", "-1"], "train.learning_rate = -1.0: input should be"),
+        (["train", "--reward.terms", "prefx=1"], "unknown reward 'prefx'; nearest: 'prefix'"),
+        (["train", "--reward.terms", "prefix=much"], "'much' in 'prefix=much' is no number"),
+        (["train", "--reward.terms", "prefix"], "'prefix' in 'prefix' is no number"),
+        (["train", "--reward.terms", "=1"], "'=1' has no name"),
+        (["train", "--reward.terms", "prefix=0"], "a weight other than 0"),
+        (["train", "--reward.terms", "prefix=nan"], "the weight of 'prefix' must be finite"),
+        (["train", "--reward.segment_judge", "fuzy"], "unknown judge 'fuzy'; nearest: 'fuzzy'"),
         (["train", "--train.steps", "x"], "'x' is not a valid integer"),
         (["train", "--train.steps"], "requires an argument"),
         (["train", "--train.algorithm", "ppo"], "grpo"),

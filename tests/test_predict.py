@@ -170,13 +170,17 @@ ROW = {
     "thought": b" a | the",
     "prediction": b" the end",
     "reward": 1.0,
+    "exact": True,
+    "reward_terms": [{"name": "prefix", "value": 1.0}],
     "advantage": 1.2,
     "finish_reason": "stop",
 }
 
 
 def test_a_group_is_readable() -> None:
-    other = ROW | {"rollout": 1, "prediction": None, "reward": 0.0, "advantage": -0.5}
+    terms = [{"name": "prefix", "value": 0.0}, {"name": "dense", "value": 0.25}]
+    missed = {"prediction": None, "reward": 0.0, "exact": False, "reward_terms": terms}
+    other = ROW | missed | {"rollout": 1, "advantage": -0.5}
     text = "\n".join(line.plain for line in group_lines([ROW, other]))
     for part in (
         "step 3 · document abc · position 7",
@@ -184,7 +188,7 @@ def test_a_group_is_readable() -> None:
         "│ the│ end│",
         "│ a│ wrong",
         "reward 1  advantage +1.20  │ the end│",
-        "reward 0  advantage -0.50  no prediction",
+        "reward 0 (prefix 0, dense 0.25)  advantage -0.50  no prediction",
     ):
         assert part in text
 

@@ -426,9 +426,9 @@ def test_matching_flops_and_time(reinforced: Run, tmp_path: Path) -> None:
             spent = [row["flops/update"] for row in rows]
             assert sum(spent) >= spent_flops(reinforced) > sum(spent[:-1])
         else:
-            longest = max(row["time/step"] for row in rows)  # no step begins that might overrun
-            spent = spent_seconds(reinforced)
-            assert abs(spent - summary.seconds) < 5 * longest
+            # No step begins that might overrun the time.
+            longest = max(row["time/step"] for row in read_metrics(run.metrics))
+            assert abs(spent_seconds(reinforced) - summary.seconds) <= 2 * longest
         assert rows[-1]["optim/learning_rate"] < 0.5 * config.pretrain.learning_rate
 
 

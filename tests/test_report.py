@@ -19,6 +19,7 @@ from openrpt.report.charts import PLANS, charts, series_values
 from openrpt.report.glossary import EVALUATION, METRICS, WARMUP_KEYS, WARMUP_ONLY, metrics_markdown
 from openrpt.report.samples import running, sample_steps, visible
 from openrpt.report.summary import verdict, what_changed
+from openrpt.rewards import REWARDS
 from openrpt.rollouts import rollout_path, write_rollouts
 from openrpt.run import Run, open_run
 
@@ -60,6 +61,8 @@ def rollout_rows(step: int, *, groups: int = 3, size: int = 5, text: str = "a b"
             "thought": f"<think> the | a | {text}".encode(),
             "prediction": None if r == 4 else [b" the", text.encode(), b" th", b" a"][r % 4],
             "reward": float(r % 4 == 0 and r != 4),
+            "exact": r % 4 == 0 and r != 4,
+            "reward_terms": [],
             "advantage": 1.5 if r % 4 == 0 and r != 4 else -0.5,
             "finish_reason": "length" if r == 4 else "stop",
             "token_ids": [1, 2, 3],
@@ -328,5 +331,6 @@ def test_glossary_has_every_metric_that_the_code_writes() -> None:
     written = set(re.findall(rf'"((?:{sections})/[a-z_]+)"', source))
     written |= {f"time/{phase}" for phase in re.findall(r'timer\("(\w+)"\)', source)}
     written |= {f"pass_rate/{name}" for name in DIFFICULTIES}
+    written |= {f"reward/{name}" for name in REWARDS}
     assert written == METRICS.keys()
     assert EVALUATION.keys() == set(MEASURES)

@@ -44,6 +44,7 @@ class Plan:
 
 PLANS = (
     Plan(title="Reward", series={"reward/mean": "reward"}),
+    Plan(title="Exactly right in training", series={"reward/exact": "exactly right"}),
     Plan(
         title="Development accuracy",
         series={

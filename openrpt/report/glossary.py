@@ -19,11 +19,21 @@ class Meaning:
 def _pass_rate(name: str, threshold: str) -> Meaning:
     return Meaning(
         unit="fraction",
-        meaning=f"Mean reward of the rollouts at {name} positions (scorer's entropy above"
+        meaning=f"Share of rollouts exactly right at {name} positions (scorer's entropy above"
         f" {threshold} nats; nested, so easy holds medium and hard)",
         healthy="easy above medium above hard, all rising slowly",
         reading="Read the three together: if only easy rises, the policy gets surer of what it"
         " knew already.",
+    )
+
+
+def _term(meaning: str) -> Meaning:
+    return Meaning(
+        unit="(no unit)",
+        meaning=f"Mean of this term of the reward, before its weight: {meaning}",
+        healthy="rises, and reward/exact with it",
+        reading="Where a term rises and reward/exact does not, it is being gamed: docs/rewards.md"
+        " says how that looks.",
     )
 
 
@@ -39,11 +49,37 @@ def _time(what: str, healthy: str) -> Meaning:
 
 METRICS: dict[str, Meaning] = {
     "reward/mean": Meaning(
-        unit="fraction",
-        meaning="Share of all generated rollouts whose prediction was exactly right",
+        unit="(no unit)",
+        meaning="Mean reward of all generated rollouts, as it is trained on: the weighted sum of"
+        " reward.terms (by default the share exactly right)",
         healthy="rises slowly; noise of a few points a step",
         reading="Sampled on training positions that change each step: a rise can also mean that"
         " the policy only became more deterministic, so compare with development accuracy.",
+    ),
+    "reward/exact": Meaning(
+        unit="fraction",
+        meaning="Share of all generated rollouts whose prediction was exactly right (prefix match),"
+        " whatever is trained on",
+        healthy="rises with reward/mean",
+        reading="Equal to reward/mean where prefix match alone is trained on; where it lags behind"
+        " another reward, that reward is being gamed.",
+    ),
+    "reward/prefix": _term("prefix match, 0 or 1"),
+    "reward/first_token": _term("the first token is right, 0 or 1"),
+    "reward/dense": _term("1 if right, else the probability of what was said"),
+    "reward/conditional_dense": _term("as dense, 0 in groups without a hit"),
+    "reward/length_weighted": _term("prefix match with a bonus for further tokens"),
+    "reward/information_gain": _term(
+        "nats by which the thought makes the true tokens likelier than the baseline without it"
+    ),
+    "reward/segment": _term("the judge's word on the next segment"),
+    "reward/random": _term("the random-reward control's coin; steady by construction"),
+    "reward/errors": Meaning(
+        unit="values",
+        meaning="Terms of rollouts that raised or were no finite number, and counted as 0"
+        " (reward.on_error = 'zero')",
+        healthy="0",
+        reading="Anything else is a fault in a reward of one's own: it teaches noise.",
     ),
     "pass_rate/easy": _pass_rate("easy", "0.5"),
     "pass_rate/medium": _pass_rate("medium", "1.0"),

@@ -106,7 +106,7 @@ def _sample_step(run: Path, step: int, most: int) -> SampleStep:
     groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
     columns = [
         *("document_id", "position", "entropy", "prefix_end", "continuation", "ntp_prediction"),
-        *("candidates", "thought", "prediction", "reward", "advantage", "finish_reason"),
+        *("candidates", "thought", "prediction", "reward", "exact", "advantage", "finish_reason"),
     ]
     for row in read_rollouts(run, step).select(columns).to_pylist():
         groups.setdefault((row["document_id"], row["position"]), []).append(row)
@@ -128,7 +128,7 @@ def _group(rows: list[dict[str, Any]]) -> SampleGroup:
         candidates=[visible(token) for token in first["candidates"]],
         rollouts=[_rollout(row) for row in rows[:ROLLOUTS]],
         num_rollouts=len(rows),
-        num_right=sum(row["reward"] > 0 for row in rows),
+        num_right=sum(row["exact"] for row in rows),
     )
 
 
@@ -137,7 +137,7 @@ def _rollout(row: dict[str, Any]) -> SampleRollout:
     return SampleRollout(
         thought=visible(row["thought"]),
         prediction=None if prediction is None else visible(prediction),
-        right=row["reward"] > 0,
+        right=row["exact"],
         reward=row["reward"],
         advantage=row["advantage"],
         finish_reason=row["finish_reason"],
