@@ -5,4 +5,19 @@ corpus → documents → tokens → scoring → positions → prompts → genera
 → report. Each word is a module; each stage is a function from files and a config to files.
 """
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from openrpt.runs import LoadedRun
+
 __version__ = "0.1.0"
+
+
+def load_run(path: "str | Path") -> "LoadedRun":
+    """A run folder as tables: `.config`, `.metrics()`, `.rollouts(step)`, `.evaluation`,
+    `.report()`; see `openrpt.runs.LoadedRun`. Raises UserError where no run is."""
+    from openrpt.runs import load_run
+
+    return load_run(path)

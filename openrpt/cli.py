@@ -150,7 +150,7 @@ def _expected_tokens(config: "Config") -> float:
 @stage(
     "warmup",
     *("seed", "run", "model", "prompt", "selection", "warmup"),
-    *("train.microbatch_tokens", "train.max_grad_norm", "train.checkpoint_minutes"),
+    *("train.microbatch_tokens", "train.max_grad_norm", "train.checkpoint_minutes", "track"),
 )
 @click.argument("config_toml", metavar="[CONFIG.toml]", required=False)
 @click.pass_context
@@ -170,7 +170,10 @@ def warmup(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
     click.echo(f"warmed up: {run.start}")
 
 
-@stage("train", "seed", "run", "model", "prompt", "selection", "reward", "train", "evaluate")
+@stage(
+    "train",
+    *("seed", "run", "model", "prompt", "selection", "reward", "train", "evaluate", "track"),
+)
 @click.argument("config_toml", metavar="[CONFIG.toml]", required=False)
 @click.pass_context
 def train(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
@@ -191,7 +194,7 @@ def train(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
 
 @stage(
     "finetune",
-    *("seed", "run", "model", "questions", "answers", "finetune", "train"),
+    *("seed", "run", "model", "questions", "answers", "finetune", "train", "track"),
     *("prompt.instruction", "prompt.chat_template", "prompt.thought_start", "prompt.thought_end"),
     "prompt.answer_start",
 )
@@ -236,7 +239,7 @@ def finetune(
 
 @stage(
     "pretrain",
-    *("seed", "run", "model", "selection", "pretrain"),
+    *("seed", "run", "model", "selection", "pretrain", "track"),
     *("train.weight_decay", "train.adam_beta1", "train.adam_beta2", "train.max_grad_norm"),
     *("train.eval_positions", "train.checkpoint_minutes", "train.checkpoints_kept"),
 )
@@ -416,6 +419,7 @@ def _other_corpus(ctx: click.Context, text: str | None) -> "CorpusConfig | None"
 @click.option("--position", type=click.IntRange(min=0), help="Only this position, a token index")
 @click.option("--limit", type=click.IntRange(min=1), default=20, help="Most groups [default 20]")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines, one a rollout")
+@click.option("--pager/--no-pager", default=True, help="Long output through $PAGER [default on]")
 def rollouts(
     run: str,
     step: int | None,
@@ -423,6 +427,7 @@ def rollouts(
     position: int | None,
     limit: int,
     as_json: bool,
+    pager: bool,
 ) -> None:
     """Read what the policy thought, predicted and earned in a step.
 
@@ -431,13 +436,11 @@ def rollouts(
     """
     import json
 
-    from rich.console import Console
-
     from openrpt.rollouts import read_rollouts
-    from openrpt.run import existing_run
-    from openrpt.show import json_row, print_groups
+    from openrpt.runs import look_at
+    from openrpt.show import json_row, page, print_groups
 
-    rows = read_rollouts(existing_run(Path(run)).path, step).to_pylist()
+    rows = read_rollouts(look_at(Path(run))[0].path, step).to_pylist()
     found = [
         row
         for row in rows
@@ -453,9 +456,76 @@ def rollouts(
         for row in kept:
             click.echo(json.dumps(json_row(row), ensure_ascii=False))
         return
-    print_groups(kept, Console())
+    page(lambda console: print_groups(kept, console), pager=pager)
     if len(groups) > limit:
         click.echo(f"… and {len(groups) - limit} more groups (--limit)")
+
+
+@cli.command()
+@click.argument("runs", metavar="RUN…", nargs=-1, required=True)
+@click.option("--json", "as_json", is_flag=True, help="JSON lines, one a run")
+def status(runs: tuple[str, ...], as_json: bool) -> None:
+    """Say how far runs are, when they end, and what looks wrong.
+
+    \b
+    openrpt status runs/maths runs/wiki
+    """
+    import json
+
+    from rich.console import Console
+
+    from openrpt.show import print_status
+    from openrpt.status import read_status
+
+    console, failed = Console(), []
+    for run in runs:
+        try:
+            found = read_status(Path(run))
+        except UserError as error:
+            failed.append(str(error))
+            continue
+        if as_json:
+            click.echo(json.dumps(found.as_dict()))
+        else:
+            print_status(found, console)
+    if failed:
+        raise UserError("; ".join(failed))
+
+
+@cli.command()
+@click.argument("runs", metavar="RUN…", nargs=-1, required=True)
+@click.option("--keywords", metavar="FILE", help="Your groups: TOML or JSON, name = ['keyword', …]")
+@click.option("--bins", type=click.IntRange(min=1), default=4, help="Ranges of steps [default 4]")
+@click.option("--output", metavar="STEM", help="STEM.json and STEM.csv [default RUN/patterns]")
+def patterns(runs: tuple[str, ...], keywords: str | None, bins: int, output: str | None) -> None:
+    """Analyse thoughts over training steps and between runs.
+
+    \b
+    openrpt patterns runs/maths
+    openrpt patterns runs/maths runs/no-seed --keywords mine.toml --output compared
+
+    Keyword groups, length, leakage, copying, answer switching and diversity of the thoughts that
+    training stored, and whether the predictions fit the verifier only.
+    """
+    from rich.console import Console
+
+    from openrpt.evaluation.pattern_runs import run_bins
+    from openrpt.evaluation.pattern_table import print_patterns, write_patterns
+    from openrpt.evaluation.patterns import KEYWORDS, read_keywords
+    from openrpt.runs import load_run
+
+    groups = {**KEYWORDS, **(read_keywords(Path(keywords)) if keywords else {})}
+    loaded = [load_run(run) for run in runs]
+    with showing_progress() as progress:
+        found = [run_bins(run, bins=bins, keywords=groups, progress=progress) for run in loaded]
+    print_patterns(found, Console())
+    for run in loaded:
+        for note in run.notes:
+            click.echo(f"note: {run.path}: {note}", err=True)
+        if not run.config.prompt.think_budget:
+            click.echo(f"note: {run.path}: no free thought (prompt.think_budget = 0)", err=True)
+    paths = write_patterns(found, Path(output or f"{runs[0]}/patterns"), keywords=groups)
+    click.echo(f"written: {paths[0]}, {paths[1]}")
 
 
 @stage("predict", "seed", "model", "prompt")
@@ -539,9 +609,29 @@ def report(run: str) -> None:
     openrpt report runs/maths
     """
     from openrpt.report import write_report
-    from openrpt.run import existing_run
+    from openrpt.runs import look_at
 
-    click.echo(write_report(existing_run(Path(run))))
+    found, notes = look_at(Path(run))
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
+    click.echo(write_report(found))
+
+
+@cli.command()
+@click.argument("runs", metavar="RUN…", nargs=-1, required=True)
+@click.option("--port", type=click.IntRange(1, 65535), help="Port [default the first free one]")
+@click.option("--open", "open_browser", is_flag=True, help="Open it in the browser")
+def watch(runs: tuple[str, ...], port: int | None, open_browser: bool) -> None:
+    """Follow runs in the browser: their reports, kept up to date.
+
+    \b
+    openrpt watch runs/maths runs/wiki --open
+
+    On this machine only (127.0.0.1), from the runs' files; the runs are not touched.
+    """
+    from openrpt.watch import serve
+
+    serve([Path(run) for run in runs], port=port, open_browser=open_browser, say=click.echo)
 
 
 @cli.command()

@@ -564,6 +564,16 @@ class FinetuneConfig(Section):
     eval_temperature: float = Field(0.6, gt=0, description="Temperature of these samples")
 
 
+class TrackConfig(Section):
+    """Trackers that follow a run's stages; metrics.jsonl is written without any."""
+
+    to: list[Literal["tensorboard", "wandb", "trackio", "mlflow"]] = Field(
+        [], description="Trackers, each an extra of its name: pip install 'openrpt[tensorboard]'"
+    )
+    project: str = Field("openrpt", description="Project or experiment that runs are filed under")
+    rollouts_every: int = Field(20, ge=1, description="Steps between tables of rollouts")
+
+
 class Config(Section):
     """The whole pipeline; each stage reads its own section and those it shares."""
 
@@ -582,6 +592,7 @@ class Config(Section):
     questions: QuestionsConfig = QuestionsConfig()
     answers: AnswersConfig = AnswersConfig()
     finetune: FinetuneConfig = FinetuneConfig()
+    track: TrackConfig = TrackConfig()
 
 
 def load_config(path: Path | None = None, overrides: dict[str, Any] | None = None) -> Config:

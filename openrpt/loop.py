@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from openrpt.checkpoints import TrainerState
-from openrpt.metrics import append_metrics
+from openrpt.journal import open_journal
 from openrpt.progress import Progress
 
 
@@ -73,7 +73,15 @@ def run_steps(
     progress.update(state.seconds if timed else state.step)
     saved_at, saved_step = time.monotonic(), state.step
     longest = 0.0
-    with stop_on_interrupt(progress) as stop:
+    journal = open_journal(
+        metrics_path,
+        stage=state.stage,
+        step=state.step,
+        steps=steps,
+        seconds=limit,
+        progress=progress,
+    )
+    with stop_on_interrupt(progress) as stop, journal as records:
         while state.step < steps and state.seconds + longest < limit and not stop.requested:
             started = time.perf_counter()
             state.step += 1
@@ -81,7 +89,7 @@ def run_steps(
             seconds = time.perf_counter() - started
             state.seconds += seconds
             longest = max(longest, seconds)
-            append_metrics(metrics_path, {"stage": state.stage, "step": state.step} | metrics)
+            records.record(state.step, metrics, seconds=state.seconds)
             due = state.step % checkpoint_every == 0
             if due or time.monotonic() - saved_at > checkpoint_minutes * 60:
                 save()

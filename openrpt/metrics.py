@@ -57,10 +57,14 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         if not line:
             continue
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except json.JSONDecodeError:
             if number < len(lines) - 1:
                 raise UserError(f"{path}:{number}: not a JSON object") from None
+            continue
+        if not isinstance(row, dict) or not {"stage", "step"} <= row.keys():
+            raise UserError(f"{path}:{number}: not a line of metrics: no stage and step there")
+        rows.append(row)
     return rows
 
 

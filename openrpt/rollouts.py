@@ -8,6 +8,7 @@ token by token.
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,11 +16,13 @@ import pyarrow.parquet as pq
 
 from openrpt.completions import extract_prediction, split_thought
 from openrpt.errors import UserError
-from openrpt.generation import Generated
 from openrpt.prompts import Layout
 from openrpt.rewards import prefix_match
 from openrpt.tokens import TokenTable, literal_bytes
 from openrpt.types import Completion, Group, Position, Prompt, Rollout
+
+if TYPE_CHECKING:  # reading rollouts needs no torch
+    from openrpt.generation import Generated
 
 Reward = Callable[[bytes | None, Sequence[bytes]], float]
 
@@ -48,7 +51,7 @@ def grade(
 
 
 def grade_groups(
-    generated: Sequence[Generated],
+    generated: Sequence["Generated"],
     positions: Sequence[Position],
     token_ids: Sequence[int],
     token_bytes: Sequence[bytes],

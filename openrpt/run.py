@@ -10,6 +10,7 @@ from typing import Any
 
 from openrpt.config import Config, read_toml, to_toml, validate_config
 from openrpt.errors import UserError
+from openrpt.trackers import require_installed
 
 MAY_CHANGE = {
     "model.threads",
@@ -26,7 +27,7 @@ MAY_CHANGE = {
     "train.checkpoints_kept",
 }
 """Keys that a resumed run may change: how long and where it runs, not what it computes."""
-OTHER_RUNS = {"run", "evaluate", "pretrain"}
+OTHER_RUNS = {"run", "evaluate", "pretrain", "track"}
 """Sections that do not bind a run: a pretraining is bound by its own checkpoints."""
 
 
@@ -69,8 +70,9 @@ def open_run(config: Config, *, min_free_bytes: int = 1 << 30) -> Run:
     """Creates or reopens the run folder.
 
     Raises UserError if the folder holds something else, belongs to a run of another config (the
-    differing key is named), or if the disk is nearly full.
+    differing key is named), if the disk is nearly full, or if a tracker's package is missing.
     """
+    require_installed(config.track.to)
     path = Path(config.run)
     stored = path / "config.toml"
     if path.exists() and not path.is_dir():

@@ -2,10 +2,11 @@
 
 import math
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -14,10 +15,13 @@ from openrpt.rewards import matched_tokens
 
 if TYPE_CHECKING:
     from openrpt.evaluation.results import EvaluationResult
+    from openrpt.status import Status
     from openrpt.types import Group
 
 SYMBOLS = {"\n": "⏎", "\t": "⇥", "\r": "␍"}
 BOUNDARY = "│"
+RIGHT = "green"
+"""Never the only sign: the reward stands beside it."""
 
 
 def visible(data: bytes) -> str:
@@ -66,20 +70,24 @@ def group_lines(rows: Sequence[dict[str, Any]]) -> Iterator[Text]:
     where = f"document {first['document_id']} · position {first['position']}"
     yield Text(f"step {first['step']} · {where} · entropy {first['entropy']:.2f} nats", "bold")
     continuation, standard = first["continuation"], first["ntp_prediction"]
-    right = " right" if matched_tokens(standard, continuation) else " wrong"
-    yield Text(f"  text          …{visible(first['prefix_end'])}{BOUNDARY}")
-    yield Text(f"  continuation  {visible_tokens(continuation)}")
-    yield Text(f"  ntp           {visible_tokens([standard])}{right}")
+    right = matched_tokens(standard, continuation) > 0
+    yield _line("text", f"…{visible(first['prefix_end'])}{BOUNDARY}", "")
+    yield _line("continuation", visible_tokens(continuation), "bold")
+    verdict = "right" if right else "wrong"
+    yield _line("ntp", f"{visible_tokens([standard])} {verdict}", RIGHT if right else "")
     if first["candidates"]:
-        yield Text(f"  candidates    {visible_tokens(first['candidates'])}")
+        yield _line("candidates", visible_tokens(first["candidates"]), "")
     for row in rows:
-        shown = f"{visible_prediction(row['prediction'])}  thought: {visible(row['thought'])}"
-        facts = (
-            f"  {row['rollout']:>3}  reward {row['reward']:g}{reward_terms(row)}"
-            f"  advantage {row['advantage']:+.2f}"
-        )
+        style = RIGHT if row["exact"] else ""
         cut = "  (cut off)" if row["finish_reason"] == "length" else ""
-        yield Text(f"{facts}  {shown}{cut}", style="green" if row["exact"] else "")
+        yield Text.assemble(
+            (f"  {row['rollout']:>3}  reward {row['reward']:g}{reward_terms(row)}", style),
+            (f"  advantage {row['advantage']:+.2f}", "dim"),
+            (f"  {visible_prediction(row['prediction'])}", f"{style} bold"),
+            ("  thought: ", "dim"),
+            visible(row["thought"]),
+            (cut, "yellow"),
+        )
     yield Text("")
 
 
@@ -88,6 +96,25 @@ def reward_terms(row: dict[str, Any]) -> str:
     terms = {term["name"]: term["value"] for term in row["reward_terms"]}
     shown = ", ".join(f"{name} {value:.3g}" for name, value in terms.items())
     return f" ({shown})" if terms.keys() - {"prefix"} else ""
+
+
+def _line(name: str, value: str, style: str) -> Text:
+    return Text.assemble((f"  {name:<12}  ", "dim"), (value, style))
+
+
+def page(draw: Callable[[Console], None], *, pager: bool = True) -> None:
+    """Draws on the terminal, through the user's pager where it is longer than the screen (and
+    where it is a terminal at all). `$PAGER` is honoured; `less` is given -R for the colours."""
+    console = Console()
+    if not (pager and console.is_terminal):
+        draw(console)
+        return
+    with console.capture() as capture:
+        draw(console)
+    if capture.get().count("\n") < console.height:
+        click.echo(capture.get(), nl=False)
+    else:
+        click.echo_via_pager(capture.get(), color=not console.no_color)
 
 
 def json_row(row: dict[str, Any]) -> dict[str, Any]:
@@ -118,17 +145,18 @@ def print_prediction(
         upto = "token" if length == 1 else f"{length} tokens"
         return f"  → reward 1: right up to the end of its first {upto}"
 
-    def put(line: str) -> None:
-        style = "green" if "reward 1" in line else ""
-        console.print(Text(line, style=style), soft_wrap=True)
+    def put(name: str, shown: str, verdict: str = "", style: str = "bold") -> None:
+        right = f" {RIGHT}" * ("reward 1" in verdict)
+        line = Text.assemble((name, "dim"), (shown, style + right), (verdict, right))
+        console.print(line, soft_wrap=True)
 
     if continuation:
-        put(f"continuation  {visible_tokens(continuation[:12])}")
-    put(f"ntp           {visible_tokens([standard])}{verdict(standard)}")
+        put("continuation  ", visible_tokens(continuation[:12]))
+    put("ntp           ", visible_tokens([standard]), verdict(standard), "")
     for number, rollout in enumerate(group.rollouts, 1):
-        put(f"{number:>3} thought     {visible(rollout.thought)}")
+        put(f"{number:>3} thought     ", visible(rollout.thought), style="")
         prediction = visible_prediction(rollout.prediction)
-        put(f"    prediction  {prediction}{verdict(rollout.prediction)}")
+        put("    prediction  ", prediction, verdict(rollout.prediction))
 
 
 SLICES = {
@@ -186,3 +214,61 @@ def percent(estimate: dict[str, Any]) -> str:
     if math.isnan(estimate["standard_error"]):
         return f"{100 * estimate['value']:.1f} %"
     return f"{100 * estimate['value']:.1f} ± {100 * estimate['standard_error']:.1f} %"
+
+
+def print_status(status: "Status", console: Console) -> None:
+    """Where a run stands, in a few lines."""
+    from openrpt.status import SHOWN
+
+    put = _putter(console)
+    put(Text(status.path, "bold"))
+    if status.stage:
+        whole = f" of {status.goal:,}" if status.goal and status.state != "done" else ""
+        bar = f"{_bar(status.share)} {status.share:.0%}" if status.share else ""
+        put(Text(f"  {status.stage}  step {status.step:,}{whole}  {bar}"))
+        put(Text(f"  {_when(status)}"))
+    for key, value in status.last.items():
+        put(Text.assemble((f"  {SHOWN[key]:<16}", "dim"), f"{value:.3f}  ", (key, "dim")))
+    for warning in status.warnings:
+        where = f"{warning['stage']} step {warning['step']}"
+        put(Text(f"  ! {warning['name']} ({where}): {warning['seen']}", "yellow"))
+        put(Text(f"    what usually helps: {warning['helps']}", "dim"))
+    for note in status.notes:
+        put(Text(f"  note: {note}"))
+
+
+def _putter(console: Console) -> Callable[[Text], None]:
+    return lambda text: console.print(text, soft_wrap=True)
+
+
+def _bar(share: float, width: int = 24) -> str:
+    done = round(share * width)
+    return "━" * done + "╌" * (width - done)
+
+
+def _when(status: "Status") -> str:
+    """How long since the last step, and how long still."""
+    ago = f"{'last step' if status.step else 'begun'} {rough_time(status.age or 0)} ago"
+    if status.state == "done":
+        return f"done, {ago}"
+    if status.state == "quiet":
+        return f"{ago}: killed, or in a long evaluation; the same command goes on"
+    if status.state == "stopped":
+        return f"stopped, {ago}; the same command goes on"
+    left = status.seconds_left
+    return ago if left is None else f"{ago}, about {rough_time(left)} left"
+
+
+def rough_time(seconds: float) -> str:
+    """
+    >>> rough_time(45), rough_time(1830), rough_time(9000), rough_time(400_000)
+    ('45 s', '30 min', '2 h 30 min', '4.6 days')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    if minutes < 60 * 48:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{seconds / 86400:.1f} days"

@@ -14,12 +14,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from openrpt.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 SPACE = "▁"  # U+2581, not an underscore: SentencePiece's space
 BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
@@ -39,7 +41,7 @@ class TokenTable:
     """Encodes text as it stands: no special tokens parsed, no dummy prefix, no normalization."""
 
 
-def token_table(tokenizer: PreTrainedTokenizerBase) -> TokenTable:
+def token_table(tokenizer: "PreTrainedTokenizerBase") -> TokenTable:
     """The tokenizer's table, cached (and made anew if tokens were added).
 
     Raises UserError, which names the tokenizer and the reason, if exact bytes cannot be had.
@@ -48,7 +50,7 @@ def token_table(tokenizer: PreTrainedTokenizerBase) -> TokenTable:
 
 
 def token_bytes(
-    tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], *, at_start: bool = True
+    tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int], *, at_start: bool = True
 ) -> list[bytes]:
     """Exact bytes of each token; joined, the UTF-8 bytes of the text that gave these ids.
 
@@ -73,7 +75,9 @@ def literal_bytes(table: TokenTable, ids: Sequence[int], literal: Mapping[int, b
     return b"".join(literal[i] if i in literal else _bytes_of(table, i) for i in ids)
 
 
-def encode_document(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], list[bytes]]:
+def encode_document(
+    tokenizer: "PreTrainedTokenizerBase", text: str
+) -> tuple[list[int], list[bytes]]:
     """Ids of a document and their bytes, which join to its UTF-8 bytes.
 
     The text is data: a control token spelled out in it (`<|im_end|>`, or an added token that the
@@ -112,8 +116,10 @@ def _bytes_of(table: TokenTable, token_id: int) -> bytes:
 
 
 @lru_cache(maxsize=8)
-def _build_table(tokenizer: PreTrainedTokenizerBase, num_tokens: int) -> TokenTable:
+def _build_table(tokenizer: "PreTrainedTokenizerBase", num_tokens: int) -> TokenTable:
     """`num_tokens` is part of the cache's key only."""
+    from transformers import PreTrainedTokenizerFast
+
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise UserError(
             f"{_name(tokenizer)} runs in Python, so its rules cannot be read; "
@@ -266,6 +272,6 @@ def _plain_tokenizer(
     return plain
 
 
-def _name(tokenizer: PreTrainedTokenizerBase) -> str:
+def _name(tokenizer: "PreTrainedTokenizerBase") -> str:
     path = tokenizer.name_or_path
     return f"the tokenizer {type(tokenizer).__name__}" + (f" of {path}" if path else "")

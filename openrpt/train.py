@@ -10,6 +10,7 @@ and all of it an option:
 """
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +36,7 @@ from openrpt.data import Work
 from openrpt.decoding import Sampling
 from openrpt.engine import Engine, make_engine
 from openrpt.errors import UserError
+from openrpt.evaluation.patterns import has_content
 from openrpt.generation import Request
 from openrpt.loop import run_steps
 from openrpt.metrics import PhaseTimer, peak_memory_gib, truncate_metrics
@@ -267,7 +269,19 @@ def batch_metrics(batch: Sequence[GradedWork], generated: Sequence[GradedWork]) 
         if inside:
             exact = [rollout.exact for group in inside for rollout in group.rollouts]
             metrics[f"pass_rate/{name}"] = sum(exact) / len(exact)
-    return metrics
+    return metrics | prediction_metrics([r.prediction for r in rollouts])
+
+
+def prediction_metrics(predictions: Sequence[bytes | None]) -> dict[str, float]:
+    """Do they say anything? Means over those that are there; empty where none is."""
+    said = [prediction for prediction in predictions if prediction is not None]
+    if not said:
+        return {}
+    return {
+        "completion/prediction_bytes_mean": sum(map(len, said)) / len(said),
+        "completion/content_fraction": sum(map(has_content, said)) / len(said),
+        "completion/commonest_fraction": Counter(said).most_common(1)[0][1] / len(said),
+    }
 
 
 def store(trainer: Trainer, batch: Sequence[GradedWork]) -> None:

@@ -27,9 +27,14 @@ from openrpt.run import write_text
 Run = Callable[..., tuple[int, str, str]]
 SHOWN = {
     "score": ["seed", "run", "model", "corpus", "score", "prompt.window", "prompt.min_context"],
-    "warmup": ["seed", "run", "model", "prompt", "selection", "warmup", "train.microbatch_tokens"],
-    "train": ["seed", "run", "model", "prompt", "selection", "reward", "train", "evaluate"],
-    "pretrain": ["seed", "run", "model", "selection", "pretrain"],
+    "warmup": [
+        *("seed", "run", "model", "prompt", "selection", "warmup", "train.microbatch_tokens"),
+        "track",
+    ],
+    "train": [
+        *("seed", "run", "model", "prompt", "selection", "reward", "train", "evaluate", "track"),
+    ],
+    "pretrain": ["seed", "run", "model", "selection", "pretrain", "track"],
     "perplexity": [
         *("run", "model", "prompt.window", "evaluate.split", "score.max_tokens"),
         *("corpus.template", "corpus.separator", "corpus.block_characters", "corpus.limit"),
@@ -124,6 +129,7 @@ def test_help_of_a_key_has_its_default_and_its_range() -> None:
     assert "[default ntp,reasoning]" in KEYS["evaluate.modes"].help
     assert "[default ''" in KEYS["score.model"].help
     assert "[default false]" in KEYS["corpus.strict"].help
+    assert "[default '']" in KEYS["track.to"].help
 
 
 @pytest.mark.parametrize("command", cli.commands)

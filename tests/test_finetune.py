@@ -118,7 +118,7 @@ def folder(tmp_path_factory) -> Path:
 
 def rows_of(run: Run) -> list[dict[str, Any]]:
     return [
-        {k: v for k, v in row.items() if not k.startswith(("time/", "memory/"))}
+        {k: v for k, v in row.items() if not k.startswith(("time/", "memory/", "seconds"))}
         for row in read_metrics(run.metrics)
     ]
 

@@ -26,7 +26,7 @@ from openrpt.models import load_policy
 from openrpt.packing import accumulate_gradients, packed_hidden, packs
 from openrpt.pieces import Piece, all_targets, batches, cut
 from openrpt.pretrain import learning_rate, pretrain
-from openrpt.run import Run
+from openrpt.run import Run, open_run
 from openrpt.scores import load_scored
 from openrpt.train import train
 
@@ -63,7 +63,7 @@ def run_of(run: Run, name: str, **overrides: Any) -> Run:
 def rows_of(run: Run) -> list[dict[str, Any]]:
     """What must not depend on the machine's mood."""
     return [
-        {k: v for k, v in row.items() if not k.startswith(("time/", "memory/"))}
+        {k: v for k, v in row.items() if not k.startswith(("time/", "memory/", "seconds"))}
         for row in read_metrics(run.metrics)
         if row["stage"] == "pretrain"
     ]
@@ -418,8 +418,7 @@ def test_matching_flops_and_time(reinforced: Run, tmp_path: Path) -> None:
                 ),
             }
         )
-        run = Run(path=tmp_path / by, config=config)
-        run.path.mkdir()
+        run = open_run(config)
         summary = pretrain(run)
         rows = rows_of(run)
         if by == "flops":

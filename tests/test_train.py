@@ -40,7 +40,7 @@ def run_of(warm: Run, name: str, **overrides: Any) -> Run:
 def rows_of(run: Run) -> list[dict[str, Any]]:
     """The training metrics that must not depend on the machine's mood."""
     return [
-        {k: v for k, v in row.items() if not k.startswith(("time/", "memory/"))}
+        {k: v for k, v in row.items() if not k.startswith(("time/", "memory/", "seconds"))}
         for row in read_metrics(run.metrics)
         if row["stage"] == "train"
     ]

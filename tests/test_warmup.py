@@ -16,6 +16,7 @@ from openrpt.data import take_work
 from openrpt.loop import Interrupted
 from openrpt.metrics import read_metrics
 from openrpt.run import Run
+from openrpt.status import read_status
 from openrpt.train import train
 from openrpt.warmup import Warmup, make_traces, plain_states, set_up, warmup
 
@@ -167,10 +168,13 @@ def test_an_interrupted_warmup_goes_on_to_the_same_bits(scored, rank):
     with pytest.raises(Interrupted, match="stopped in warmup after step 2; the same command"):
         warmup(parts, progress=Ctrl_C(2))
     assert not parts.start.exists() and len(rows_of(parts)) == 2
+    stopped = read_status(parts.path)
+    assert (stopped.stage, stopped.step, stopped.goal, stopped.state) == ("warmup", 2, 5, "stopped")
     warmup(parts)
+    assert read_status(parts.path).state == "done"
 
     def timeless(run: Run) -> list[dict[str, Any]]:
-        skipped = ("time/", "memory/")
+        skipped = ("time/", "memory/", "seconds")
         return [{k: v for k, v in row.items() if not k.startswith(skipped)} for row in rows_of(run)]
 
     assert timeless(parts) == timeless(whole)

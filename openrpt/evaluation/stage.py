@@ -69,7 +69,11 @@ def default_label(run: Run, model: str, config: Config) -> str:
 def changed_settings(run: Run, config: Config) -> list[str]:
     """`key=value` of what differs from the run's own configuration."""
     old, new = flatten(run.config.model_dump(mode="json")), flatten(config.model_dump(mode="json"))
-    differ = [key for key in new if new[key] != old[key] and key not in NOT_IN_LABEL]
+    differ = [
+        key
+        for key in new
+        if new[key] != old[key] and key not in NOT_IN_LABEL and not key.startswith("track.")
+    ]
     return [f"{key}={new[key]}" for key in differ]
 
 

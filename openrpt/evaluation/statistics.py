@@ -134,3 +134,58 @@ def _sums(values: np.ndarray, documents: np.ndarray) -> np.ndarray:
     """Sums by document."""
     _, index = np.unique(documents, return_inverse=True)
     return np.bincount(index, weights=values)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Interval:
+    """A mean, or a difference of two on different positions; `low` and `high` hold 95 % of
+    resamples of documents (not a number where there are too few to resample)."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    documents: int
+
+    def as_dict(self) -> dict[str, float | int]:
+        return asdict(self)
+
+
+def mean_interval(values: np.ndarray, documents: np.ndarray, *, seed: int = 0) -> Interval:
+    """values [n] and the document of each [n] → their mean; not a number where there are none."""
+    names, index = np.unique(documents, return_inverse=True)
+    low = high = float("nan")
+    if len(names) > 1:
+        draws = np.random.default_rng(seed).integers(len(names), size=(RESAMPLES, len(names)))
+        sums, sizes = np.bincount(index, weights=values), np.bincount(index)
+        low, high = np.quantile(sums[draws].sum(1) / sizes[draws].sum(1), [0.025, 0.975]).tolist()
+    value = float(values.mean()) if len(values) else float("nan")
+    return Interval(value=value, low=low, high=high, n=len(values), documents=len(names))
+
+
+def difference_of_means(
+    a: np.ndarray,
+    a_documents: np.ndarray,
+    b: np.ndarray,
+    b_documents: np.ndarray,
+    *,
+    seed: int = 0,
+) -> Interval:
+    """mean(a) − mean(b) on different positions; a document that both have is drawn for both.
+    `n` and `documents` count a and b together."""
+    names, index = np.unique(np.concatenate([a_documents, b_documents]), return_inverse=True)
+    count, cut = len(names), len(a)
+    low = high = float("nan")
+    if min(len(np.unique(a_documents)), len(np.unique(b_documents))) > 1:
+        draws = np.random.default_rng(seed).integers(count, size=(RESAMPLES, count))
+
+        def drawn(values: np.ndarray, own: np.ndarray) -> np.ndarray:
+            sums = np.bincount(own, weights=values, minlength=count)[draws].sum(1)
+            sizes = np.bincount(own, minlength=count)[draws].sum(1)
+            mean = np.full(RESAMPLES, np.nan)  # where no document of this side was drawn
+            return np.divide(sums, sizes, out=mean, where=sizes > 0)
+
+        differences = drawn(a, index[:cut]) - drawn(b, index[cut:])
+        low, high = np.nanquantile(differences, [0.025, 0.975]).tolist()
+    value = float(a.mean() - b.mean()) if len(a) and len(b) else float("nan")
+    return Interval(value=value, low=low, high=high, n=len(a) + len(b), documents=count)

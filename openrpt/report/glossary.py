@@ -5,6 +5,8 @@
 
 from dataclasses import dataclass
 
+from openrpt.signatures import SIGNATURES
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Meaning:
@@ -128,6 +130,24 @@ METRICS: dict[str, Meaning] = {
         meaning="Mean length of the thought, candidates that seed it included",
         healthy="steady, or rising while development accuracy rises",
         reading="With a think budget of 0 this is the length of the forced candidates alone.",
+    ),
+    "completion/prediction_bytes_mean": Meaning(
+        unit="bytes",
+        meaning="Mean length of the predictions",
+        healthy="steady, near the mean length of a token of the text",
+        reading="Falling while the reward rises: the policy says the least that can be right.",
+    ),
+    "completion/content_fraction": Meaning(
+        unit="fraction",
+        meaning="Share of predictions with a letter, a digit or a mathematical sign",
+        healthy="steady, as that of the text's tokens",
+        reading="Falling while the reward rises: rewards are won by spaces and punctuation.",
+    ),
+    "completion/commonest_fraction": Meaning(
+        unit="fraction",
+        meaning="Share of predictions that are the step's commonest one",
+        healthy="below 0.2",
+        reading="Rising: the policy gives one answer everywhere.",
     ),
     "sampler/near_boundary_tokens": Meaning(
         unit="tokens",
@@ -486,11 +506,12 @@ INTRO = """\
 python -c "from openrpt.report.glossary import *; print(metrics_markdown())" > docs/metrics.md -->
 
 Every step of `warmup`, `train`, `pretrain` and `finetune` adds one JSON object to `metrics.jsonl`
-in the run folder, with `stage` (the command's name), `step` (from 1) and the keys below.
-`finetune` writes those of `train`, where a question is a position. A key is absent where it does
-not apply: `pass_rate/hard` in a step without hard positions, `policy/…` where every group was flat
-and nothing was run, `development/…` between evaluations. Healthy ranges come from small models on
-a CPU; treat them as where to look first, not as limits.
+in the run folder, with `stage` (the command's name), `step` (from 1), `seconds` (of the stage so
+far, over all starts, evaluations included) and the keys below. `finetune` writes those of `train`,
+where a question is a position. A key is absent where it does not apply: `pass_rate/hard` in a step
+without hard positions, `policy/…` where every group was flat and nothing was run, `development/…`
+between evaluations. Healthy ranges come from small models on a CPU; treat them as where to look
+first, not as limits.
 """
 
 EVALUATION_INTRO = """\
@@ -514,12 +535,27 @@ document, `n` and `documents`, the `window` in tokens and the documents `skipped
 out).
 """
 
+WARNINGS_INTRO = """\
+## warnings
+
+The step at which a failure signature first shows has a list `warnings` besides its metrics, each
+with `name`, `step`, `seen` (what, with the numbers) and `helps` (what usually does). The stage
+says it once, when it happens. Windows are of 5 steps; the thresholds and their reasons stand in
+`openrpt/signatures.py`. A warning is a reason to look, no proof.
+"""
+
 
 def _table(meanings: dict[str, Meaning]) -> str:
     lines = ["| key | unit | what it is | healthy | how to read it |", "|---|---|---|---|---|"]
     for key, m in meanings.items():
         cells = [f"`{key}`", m.unit, m.meaning, m.healthy, m.reading]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _warnings_table() -> str:
+    lines = ["| name | when | what usually helps |", "|---|---|---|"]
+    lines += [f"| `{name}` | {s.when} | {s.helps} |" for name, s in SIGNATURES.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -530,5 +566,6 @@ def metrics_markdown() -> str:
     pretrain = {key: METRICS[key] for key in PRETRAIN_KEYS}
     parts = [INTRO, "## train\n", _table(train), "## warmup\n", _table(warmup)]
     parts += ["## pretrain\n", _table(pretrain)]
+    parts += [WARNINGS_INTRO, _warnings_table()]
     parts += [EVALUATION_INTRO, _table(EVALUATION), DIFFERENCE_TEXT]
     return "\n".join(parts).rstrip("\n")

@@ -1,0 +1,113 @@
+"""What a stage records: a line of metrics.jsonl a step, its warnings, the trackers, and how far
+it is to go (`stage.json`).
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from openrpt.errors import UserError
+from openrpt.metrics import append_metrics, read_metrics
+from openrpt.progress import Progress
+from openrpt.run import existing_run, write_text
+from openrpt.signatures import new_findings
+from openrpt.trackers import ROLLOUT_STAGES, Tracker, open_trackers, rollout_table
+
+StageState = Literal["running", "done", "stopped"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageRecord:
+    """The stage that ran last, or runs: `stage.json` of a run folder. The limits are those that it
+    was called with, which need not be those of the run's configuration."""
+
+    stage: str
+    steps: int
+    seconds: float
+    """Its time limit; 0 = none."""
+    state: StageState
+    """`stopped` by Ctrl-C or an error. A killed process leaves `running`."""
+
+    def write(self, run: Path) -> None:
+        write_text(run / "stage.json", json.dumps(asdict(self)))
+
+
+def read_stage(run: Path) -> StageRecord | None:
+    """None where no stage has begun. Raises UserError where the file is damaged."""
+    path = run / "stage.json"
+    try:
+        return StageRecord(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError):
+        raise UserError(f"{path}: not what this version of a stage writes there") from None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Journal:
+    path: Path
+    """metrics.jsonl"""
+    stage: str
+    rows: list[dict[str, Any]]
+    """Of this stage, those of earlier starts included."""
+    trackers: list[Tracker]
+    rollouts_every: int
+    progress: Progress
+
+    def record(self, step: int, metrics: dict[str, Any], *, seconds: float) -> None:
+        """Says and records the failure signatures that show for the first time. `seconds`: of
+        the stage so far, over all starts."""
+        row = {"stage": self.stage, "step": step, "seconds": seconds} | metrics
+        self.rows.append(row)
+        found = new_findings(self.rows)
+        if found:
+            row["warnings"] = [finding.as_dict() for finding in found]
+        append_metrics(self.path, row)
+        for finding in found:
+            self.progress.say(f"warning: {finding}")
+        for tracker in self.trackers:
+            tracker.log(metrics, step)
+        if self.trackers and self.stage in ROLLOUT_STAGES and step % self.rollouts_every == 0:
+            table = rollout_table(self.path.parent, step)
+            for tracker in self.trackers:
+                tracker.log_rollouts(table, step)
+
+
+@contextmanager
+def open_journal(
+    path: Path, *, stage: str, step: int, steps: int, seconds: float, progress: Progress
+) -> Iterator[Journal]:
+    """`path`: metrics.jsonl of a run folder, whose configuration names the trackers. `step`: the
+    last one that is done; `steps`, `seconds`: at most so many in all (infinite = no limit).
+    Raises UserError where a tracker's package is missing."""
+    run = existing_run(path.parent)
+    rows = [row for row in read_metrics(path) if row["stage"] == stage]
+    record = StageRecord(
+        stage=stage,
+        steps=steps,
+        seconds=seconds if math.isfinite(seconds) else 0.0,
+        state="running",
+    )
+    state: StageState = "stopped"
+    with ExitStack() as stack:
+        trackers = open_trackers(run, stage=stage, step=step)
+        for tracker in trackers:
+            stack.callback(tracker.close)
+        journal = Journal(
+            path=path,
+            stage=stage,
+            rows=rows,
+            trackers=trackers,
+            rollouts_every=run.config.track.rollouts_every,
+            progress=progress,
+        )
+        record.write(run.path)
+        try:
+            yield journal
+            state = "done"
+        finally:
+            replace(record, state=state).write(run.path)

@@ -1,0 +1,155 @@
+"""Trackers: TensorBoard for real, read back by its own reader; resuming; what is missing."""
+
+import importlib.util
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_run import fake_run, rollout
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny_model import copied_run, tiny_run
+
+from openrpt.config import load_config
+from openrpt.errors import UserError
+from openrpt.journal import StageRecord, open_journal, read_stage
+from openrpt.loop import Interrupted
+from openrpt.progress import SILENT
+from openrpt.rollouts import write_rollouts
+from openrpt.run import open_run
+from openrpt.runs import load_run
+from openrpt.trackers import Stage, markdown, numbers, require_installed, rollout_table
+from openrpt.train import train
+from openrpt.warmup import warmup
+
+LIMITS: dict[str, Any] = {"steps": 20, "seconds": 60.0}
+
+
+class Heard:
+    """A progress that keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def begin(self, task: str, total: float, unit: str = "") -> None: ...
+
+    def update(self, completed: float, note: str = "") -> None: ...
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def events(folder: Path) -> EventAccumulator:
+    return EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0}).Reload()
+
+
+def scalars(folder: Path, name: str) -> list[tuple[int, float]]:
+    return [(event.step, event.value) for event in events(folder).Scalars(name)]
+
+
+def test_a_run_in_tensorboard(tmp_path: Path) -> None:
+    """Warmup and train through their own functions; train stops, and goes on in the same run."""
+    settings: dict[str, Any] = {"track__to": ["tensorboard"], "track__rollouts_every": 2}
+    start = tiny_run(tmp_path, warmup__steps=1, **settings)
+    warmup(start)
+    for steps in (2, 4):
+        config = start.config.model_copy(
+            update={"train": start.config.train.model_copy(update={"steps": steps})}
+        )
+        train(open_run(config, min_free_bytes=0))
+    folder = start.path / "tensorboard"
+    rows = load_run(start.path).metrics("train").to_pylist()
+    for name in ("reward/mean", "completion/closed_fraction", "time/step"):
+        logged = scalars(folder / "train", name)
+        assert [step for step, _ in logged] == [1, 2, 3, 4]
+        assert [value for _, value in logged] == pytest.approx([row[name] for row in rows])
+    assert [step for step, _ in scalars(folder / "warmup", "loss/trace")] == [1]
+    tables = events(folder / "train").Tensors("rollouts/text_summary")
+    assert [event.step for event in tables] == [2, 4]
+    text = tables[0].tensor_proto.string_val[0].decode()
+    shown = rollout_table(start.path, 2)
+    assert text.count("\n") == len(shown) + 1 and "| document |" in text
+
+
+def test_steps_that_are_run_again_replace_those_in_the_tracker(tmp_path: Path) -> None:
+    path = fake_run(tmp_path / "run", steps=0, track__to=["tensorboard"])
+    for done, values in ((0, [0.1, 0.2, 0.3]), (1, [0.5, 0.6])):
+        metrics = path / "metrics.jsonl"
+        with open_journal(metrics, stage="warmup", step=done, **LIMITS, progress=SILENT) as journal:
+            for step, value in enumerate(values, done + 1):
+                journal.record(step, {"loss/trace": value, "note": "no number"}, seconds=step)
+    logged = scalars(path / "tensorboard" / "warmup", "loss/trace")
+    assert [step for step, _ in logged] == [1, 2, 3]
+    assert [value for _, value in logged] == pytest.approx([0.1, 0.5, 0.6])
+
+
+def test_warnings_are_said_once_and_recorded(tmp_path: Path) -> None:
+    path = fake_run(tmp_path / "run", steps=0)
+    heard = Heard()
+    bad = {"reward/mean": 0.0, "group/flat_fraction": 1.0}
+    metrics = path / "metrics.jsonl"
+    for steps in (range(1, 7), range(7, 10)):  # a second start says nothing anew
+        before = steps[0] - 1
+        with open_journal(metrics, stage="train", step=before, **LIMITS, progress=heard) as journal:
+            for step in steps:
+                journal.record(step, bad, seconds=step)
+    assert len(heard.lines) == 1 and heard.lines[0].startswith("warning: no_reward (step 5): ")
+    (warning,) = load_run(path).warnings
+    assert (warning["stage"], warning["step"], warning["name"]) == ("train", 5, "no_reward")
+    assert load_run(path).metrics().num_rows == 9
+
+
+def test_how_a_stage_ends_is_recorded(tmp_path: Path) -> None:
+    path = fake_run(tmp_path / "run", steps=0)
+    opened = {"stage": "train", "step": 0, "steps": 9, "seconds": math.inf, "progress": SILENT}
+    assert read_stage(path) is None
+    with open_journal(path / "metrics.jsonl", **opened):
+        assert read_stage(path) == StageRecord(stage="train", steps=9, seconds=0, state="running")
+    assert read_stage(path).state == "done"
+    with pytest.raises(Interrupted), open_journal(path / "metrics.jsonl", **opened):
+        raise Interrupted
+    assert read_stage(path).state == "stopped"
+
+
+def test_a_missing_package_is_named_before_anything_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    config = load_config(overrides={"run": str(tmp_path / "run"), "track.to": ["wandb"]})
+    with pytest.raises(UserError, match=r"pip install 'openrpt\[wandb\]'"):
+        open_run(config)
+    assert not (tmp_path / "run").exists()
+    require_installed([])
+
+
+def test_a_run_may_change_its_trackers(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path)
+    other = copied_run(run, "other")
+    changed = load_config(
+        other.path / "config.toml",
+        {"run": str(other.path), "track.to": ["tensorboard"], "track.project": "x"},
+    )
+    assert open_run(changed, min_free_bytes=0).config.track.to == ["tensorboard"]
+
+
+def test_ids_are_made_once(tmp_path: Path) -> None:
+    stage = Stage(folder=tmp_path, project="p", name="n", stage="train", step=0, config={})
+    assert stage.stored_id("wandb", lambda: "a") == "a"
+    assert stage.stored_id("wandb", lambda: "b") == "a"
+    assert stage.stored_id("mlflow", lambda: "c") == "c"
+    assert json.loads((tmp_path / "trackers.json").read_text())["wandb"] == {"train": "a"}
+    (tmp_path / "trackers.json").write_text("{")
+    with pytest.raises(UserError, match="damaged"):
+        stage.stored_id("wandb", lambda: "d")
+
+
+def test_what_is_logged(tmp_path: Path) -> None:
+    values = {"a": 1, "b": float("nan"), "c": "text", "warnings": [{}], "d": 0.5}
+    assert numbers(values) == {"a": 1.0, "d": 0.5}
+    write_rollouts(tmp_path, 1, [rollout("d0", p, thought=b"<b>|*x*\n") for p in range(9)])
+    table = rollout_table(tmp_path, 1)
+    assert len(table) == 8 and table[0]["thought"] == "<b>|*x*⏎"
+    line = markdown(table).splitlines()[2]
+    assert r"&lt;b&gt;\|\*x\*⏎" in line
+    assert markdown([]) == ""
