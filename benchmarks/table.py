@@ -14,6 +14,7 @@ from common import RESULTS
 def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else RESULTS
     found = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    report = found.pop("report", None)
     lines = ["| measure | OpenRPT | TRL `GRPOTrainer` | ratio |", "|---|---|---|---|"]
     if "train_step" in found:
         lines += train_step_rows(found["train_step"])
@@ -22,6 +23,8 @@ def main() -> None:
     print("\n".join(lines))
     for name, result in found.items():
         print(f"\n{name}: {provenance(result)}")
+    if report:
+        print("\n" + report_line(report))
 
 
 def train_step_rows(result: dict[str, Any]) -> list[str]:
@@ -46,6 +49,16 @@ def memory_rows(result: dict[str, Any]) -> list[str]:
         f" | {peak['peak_memory_gib']:.2f} GiB | | |"
         for peak in result["peaks"]
     ]
+
+
+def report_line(result: dict[str, Any]) -> str:
+    case, opened = result["case"], result["seconds_to_open"]
+    return (
+        f"report of {case['steps']:,} steps × {case['rollouts_per_step']} rollouts:"
+        f" {result['megabytes']:.1f} MB, written in {result['seconds_to_write']:.1f} s; the"
+        f" inspector answers after {ranged(opened['inspector'])} s, the first chart stands after"
+        f" {ranged(opened['chart'])} s ({result['machine']['processor']})"
+    )
 
 
 def sizes(case: dict[str, Any]) -> str:

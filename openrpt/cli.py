@@ -602,11 +602,13 @@ def _standard_input() -> str:
 
 @cli.command()
 @click.argument("run", metavar="RUN")
-def report(run: str) -> None:
-    """Write a run's report: one HTML file.
+@click.argument("others", metavar="[OTHER]...", nargs=-1)
+def report(run: str, others: tuple[str, ...]) -> None:
+    """Write a run's report: one HTML file. The curves of other runs are drawn over its own.
 
     \b
     openrpt report runs/maths
+    openrpt report runs/maths runs/random-reward
     """
     from openrpt.report import write_report
     from openrpt.runs import look_at
@@ -614,7 +616,8 @@ def report(run: str) -> None:
     found, notes = look_at(Path(run))
     for note in notes:
         click.echo(f"note: {note}", err=True)
-    click.echo(write_report(found))
+    overlaid = [look_at(Path(other))[0] for other in others]
+    click.echo(write_report(found, overlaid, notes))
 
 
 @cli.command()

@@ -78,6 +78,7 @@ def grade_groups(
                 ),
                 ntp_token_id=outcome.standard_id,
                 candidate_ids=outcome.candidate_ids,
+                candidate_logprobs=outcome.candidate_logprobs,
             )
         )
     return groups
@@ -95,6 +96,7 @@ SCHEMA = pa.schema(
         ("continuation", pa.list_(pa.binary())),
         ("ntp_prediction", pa.binary()),
         ("candidates", pa.list_(pa.binary())),
+        ("candidate_logprobs", pa.list_(pa.float32())),
         ("thought", pa.binary()),
         ("prediction", pa.binary()),
         ("reward", pa.float32()),
@@ -103,6 +105,7 @@ SCHEMA = pa.schema(
         ("advantage", pa.float32()),
         ("finish_reason", pa.string()),
         ("token_ids", pa.list_(pa.int32())),
+        ("tokens", pa.list_(pa.binary())),
         ("sampler_logprobs", pa.list_(pa.float32())),
         ("loss_mask", pa.list_(pa.bool_())),
     ]
@@ -133,6 +136,7 @@ def rollout_rows(
             "continuation": list(continuation[:STORED_CONTINUATION]),
             "ntp_prediction": table.bytes[group.ntp_token_id],
             "candidates": [table.bytes[i] for i in group.candidate_ids],
+            "candidate_logprobs": list(group.candidate_logprobs),
         }
         for r, (rollout, advantage) in enumerate(
             zip(group.rollouts, group_advantages, strict=True)
@@ -150,6 +154,8 @@ def rollout_rows(
                 "advantage": advantage,
                 "finish_reason": completion.finish_reason,
                 "token_ids": list(completion.token_ids),
+                # A special token has none, not even where the thought shows its delimiter.
+                "tokens": [literal_bytes(table, (i,), {}) for i in completion.token_ids],
                 "sampler_logprobs": list(completion.sampler_logprobs),
                 "loss_mask": list(completion.loss_mask),
             }

@@ -117,6 +117,8 @@ class Group:
     """The argmax of one forward pass over the same prefix, special tokens masked."""
     candidate_ids: tuple[int, ...] = field(default=())
     """The candidates that seeded the thought; empty where it was not seeded."""
+    candidate_logprobs: tuple[float, ...] = field(default=())
+    """Of the candidates, under the model whose they are, special tokens not masked."""
 
     @property
     def rewards(self) -> tuple[float, ...]:

@@ -1,163 +1,106 @@
-"""The report of a synthetic run folder, made by the real writers; no browser is needed."""
+"""The report of a made-up run folder, written by the real writers; no browser is needed."""
 
 import json
 import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from report_run import (
+    FIRST,
+    HELDOUT,
+    HOSTILE,
+    POSITIONS,
+    SIZE,
+    TEXTS,
+    WITH_HOSTILE,
+    evaluation_result,
+    fill,
+    made_up_run,
+    rollout_rows,
+    tokens_of,
+)
+from tiny_model import tiny_run
 
 from openrpt.config import Config, ModelConfig, TrainConfig, WarmupConfig
-from openrpt.evaluation.records import record, record_differences
-from openrpt.evaluation.results import MEASURES, EvaluationResult, PositionResult
-from openrpt.metrics import append_metrics
+from openrpt.evaluation.records import record
+from openrpt.evaluation.results import MEASURES
+from openrpt.evaluation.stage import evaluate_model
+from openrpt.metrics import read_metrics
 from openrpt.positions import DIFFICULTIES
-from openrpt.report import json_for_script, write_report
+from openrpt.report import documents, render, stored, write_report
 from openrpt.report.charts import PLANS, charts, series_values
-from openrpt.report.glossary import EVALUATION, METRICS, WARMUP_KEYS, WARMUP_ONLY, metrics_markdown
-from openrpt.report.samples import running, sample_steps, visible
+from openrpt.report.chunks import pack, unpack
+from openrpt.report.curves import columns, find_warnings, predicted_kinds, with_errors
+from openrpt.report.glossary import EVALUATION, METRICS, metrics_markdown
+from openrpt.report.stored import read_stored
 from openrpt.report.summary import verdict, what_changed
 from openrpt.rewards import REWARDS
-from openrpt.rollouts import rollout_path, write_rollouts
-from openrpt.run import Run, open_run
+from openrpt.rollouts import read_rollouts, rollout_path, write_rollouts
+from openrpt.run import Run
+from openrpt.scores import load_scored
+from openrpt.train import train
+from openrpt.warmup import warmup
 
 ROOT = Path(__file__).parent.parent
-HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
-PAIRS = [
-    (("trained", "reasoning"), ("warmup", "reasoning")),
-    (("trained", "reasoning"), ("trained", "ntp")),
-]
-
-
-def evaluation_result(rate: float, *, documents: int = 24, positions: int = 12) -> EvaluationResult:
-    """Every document has the same positions; which are right depends on the rate alone."""
-    rng = np.random.default_rng(0)
-    n = documents * positions
-    draws = rng.random(n)
-    columns = {name: np.zeros(n) for name in PositionResult.__dataclass_fields__}
-    columns["document_id"] = np.repeat([f"d{i:02}" for i in range(documents)], positions)
-    columns["position"] = np.tile(np.arange(positions), documents)
-    columns["entropy"] = 0.6 + 1.5 * rng.random(n)
-    columns["ntp"] = (rng.random(n) < 0.53).astype(float)
-    columns["reasoning"] = (draws < rate).astype(float)
-    return EvaluationResult(columns=columns, has_reasoning=True)
-
-
-def rollout_rows(step: int, *, groups: int = 3, size: int = 5, text: str = "a b") -> list[dict]:
-    continuation = [b" the", b"\n", b"\xf0\x9f", b"\x98\x80 ", text.encode()]
-    return [
-        {
-            "step": step,
-            "document_id": "9f86d081884c7d65",
-            "position": 17 + g,
-            "rollout": r,
-            "entropy": 0.5 + 0.3 * g,
-            "prefix_end": f"Let x = 2.\nThen {text} ".encode(),
-            "continuation": continuation,
-            "ntp_prediction": b" a" if g % 2 else b" the",
-            "candidates": [b" the", b" a", b" \xe6\x95\xb0"],
-            "thought": f"<think> the | a | {text}".encode(),
-            "prediction": None if r == 4 else [b" the", text.encode(), b" th", b" a"][r % 4],
-            "reward": float(r % 4 == 0 and r != 4),
-            "exact": r % 4 == 0 and r != 4,
-            "reward_terms": [],
-            "advantage": 1.5 if r % 4 == 0 and r != 4 else -0.5,
-            "finish_reason": "length" if r == 4 else "stop",
-            "token_ids": [1, 2, 3],
-            "sampler_logprobs": [0.0, -0.5, -0.1],
-            "loss_mask": [False, True, True],
-        }
-        for g in range(groups)
-        for r in range(size)
-    ]
-
-
-def train_row(step: int) -> dict:
-    """Every key that a train step writes, with plausible values."""
-    fade, wave = math.exp(-step / 30), math.sin(3 * step) / 30
-    values = {key: 0.5 + wave for key in METRICS if key not in WARMUP_ONLY}
-    values |= {
-        "completion/closed_fraction": 0.97 + wave / 2,
-        "completion/stopped_fraction": 0.93 + wave / 2,
-        "completion/thought_bytes_mean": 31 + 20 * wave,
-        "development/reasoning_accuracy": 0.53 - 0.05 * fade + wave / 9,
-        "development/ntp_accuracy": 0.52 + wave / 9,
-        "optim/grad_norm": 0.8 + 5 * wave,
-        "policy/sampler_difference": 1e-6 * (1 + wave),
-        "reward/mean": 0.52 - 0.16 * fade + wave,
-        "pass_rate/easy": 0.55 - 0.16 * fade + wave,
-        "pass_rate/medium": 0.44 - 0.14 * fade - wave,
-        "pass_rate/hard": 0.36 - 0.12 * fade + wave,
-        "group/flat_fraction": 0.7 - 0.4 * fade + wave,
-        "policy/entropy": 0.9 * fade + 0.1,
-        "loss/policy": wave / 1000,
-        "time/generate": 6 + wave,
-        "time/update": 9 + 5 * wave,
-        "time/store": 0.05,
-        "tokens/generate": 6000.0,
-        "tokens/update": 5400.0 + 9000 * wave,
-        "tokens/not_computed": 210_000.0,
-        "flops/generate": 1.6e12,
-        "flops/update": 4.1e12,
-        "memory/peak_gib": 5.1,
-    }
-    if step % 5:
-        values = {key: v for key, v in values.items() if not key.startswith("development/")}
-    return {"stage": "train", "step": step} | values
-
-
-def fill(run: Run, *, steps: int = 6, text: str = "a b", groups: int = 3, size: int = 5) -> None:
-    """Everything that a finished run has."""
-    for step in range(1, 4):
-        row = dict.fromkeys(WARMUP_KEYS, 1.0 / step)
-        append_metrics(run.metrics, {"stage": "warmup", "step": step} | row)
-    for step in range(1, steps + 1):
-        append_metrics(run.metrics, train_row(step))
-    for step in (1, steps):
-        write_rollouts(run.path, step, rollout_rows(step, groups=groups, size=size, text=text))
-    for label, rate in (("start", 0.0), ("warmup", 0.48), ("trained", 0.53)):
-        result = evaluation_result(rate)
-        record(run, label, result, model="tiny", split="heldout")
-    record_differences(run, PAIRS)
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    return open_run(Config(run=str(tmp_path / "demo")), min_free_bytes=0)
+    return made_up_run(tmp_path / "demo")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run; not to be changed."""
+    return fill(made_up_run(tmp_path_factory.mktemp("report") / "demo"))
 
 
 class Page(HTMLParser):
-    """Tags with their attributes, the text outside scripts, and each script's body."""
+    """Tags with their attributes, the text outside scripts, each script's body by its id, and the
+    packed data."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.scripts: list[str] = []
+        self.scripts: list[tuple[str | None, str]] = []
         self.text = ""
         self.in_script = self.in_style = False
         self.feed(text)
         self.close()
+        self.data = {id: unpack(body) for id, body in self.scripts if id}
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
         self.in_script, self.in_style = tag == "script", tag == "style"
         if self.in_script:
-            self.scripts.append("")
+            self.scripts.append((dict(attrs).get("id"), ""))
 
     def handle_endtag(self, tag: str) -> None:
         self.in_script = self.in_style = False
 
     def handle_data(self, data: str) -> None:
         if self.in_script:
-            self.scripts[-1] += data
+            id, body = self.scripts[-1]
+            self.scripts[-1] = id, body + data
         elif not self.in_style:
             self.text += data
+
+    def document(self, document_id: str) -> dict[str, Any]:
+        ids = [entry["id"] for entry in self.data["data-index"]["documents"]]
+        return self.data[f"data-{ids.index(document_id)}"]
 
 
 def report_page(run: Run) -> Page:
     return Page(write_report(run).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def page(whole: Run) -> Page:
+    return Page(render(whole))
 
 
 def test_report_of_a_whole_run(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
@@ -173,16 +116,18 @@ def test_report_of_a_whole_run(run: Run, capfd: pytest.CaptureFixture[str]) -> N
     assert "not distinguishable" in page.text  # against the trained model's own NTP: equal
     assert "beyond noise" in page.text  # against warmup
     assert "Not evaluated" not in page.text
-    specs = json.loads(page.scripts[0])
-    assert len(specs) == len(PLANS)  # every chart has data
+    drawings = page.data["data-curves"]["charts"]
+    assert len(drawings) == len(PLANS)  # every chart has data
+    stages = page.data["data-curves"]["runs"][0]["stages"]
+    for drawing in drawings:
+        values = [stages[drawing["stage"]][metric] for metric in drawing["series"]]
+        assert all(any(v is not None for v in column) for column in values), drawing["id"]
     ids = {attributes.get("id") for _, attributes in page.tags}
-    assert specs.keys() <= ids
-    assert "vegaEmbed" in page.scripts[1]
+    assert {drawing["id"] for drawing in drawings} <= ids
+    assert "vegaEmbed" in page.scripts[-1][1]
 
 
-def test_nothing_comes_from_a_network(run: Run) -> None:
-    fill(run)
-    page = report_page(run)
+def test_nothing_comes_from_a_network(page: Page) -> None:
     for tag, attributes in page.tags:
         assert "src" not in attributes
         assert tag != "link" or attributes["href"] == "data:,"
@@ -191,34 +136,119 @@ def test_nothing_comes_from_a_network(run: Run) -> None:
 
 
 def test_hostile_text_is_inert(tmp_path: Path) -> None:
-    """As corpus text, as thought and prediction, and as a name in the config."""
-    config = Config(run=str(tmp_path / "demo"), model=ModelConfig(path=HOSTILE))
-    run = open_run(config, min_free_bytes=0)
-    fill(run, text=HOSTILE)
+    """As corpus text, as thought and prediction, as a warning, and as a name in the config."""
+    run = fill(made_up_run(tmp_path / "demo", Config(model=ModelConfig(path=HOSTILE))))
     record(run, HOSTILE[2:8], evaluation_result(0.5), model="m", note=HOSTILE, split=HOSTILE)
     page = report_page(run)
     kinds = [attributes.get("type") for tag, attributes in page.tags if tag == "script"]
-    assert kinds == ["application/json", "module", "module"]
-    assert "alert(" not in "".join(page.scripts[i] for i in (0, 2))
+    blocks = len(page.data)
+    assert kinds == [None, *["application/gzip"] * blocks, None, "module"]
+    assert "alert(" not in "".join(body for _, body in page.scripts[:-1])
     assert not [tag for tag, _ in page.tags if tag == "img"]
     assert not [name for _, a in page.tags for name in a if name.startswith("on")]
-    assert page.text.count("alert(1)") > 10  # seen, as text
+    assert page.text.count("alert(1)") > 3  # seen, as text
+    assert HOSTILE in page.document(WITH_HOSTILE)["text"]  # and whole, in the data
 
 
-def test_json_in_a_script_cannot_end_it() -> None:
-    text = json_for_script({"series": f"{HOSTILE}<!-- &"})
-    assert not re.search("[<>&]", text)
-    assert json.loads(text) == {"series": f"{HOSTILE}<!-- &"}
+def test_packed_data_cannot_end_its_script() -> None:
+    value = {"series": f"{HOSTILE}<!-- &\u2028\x00"}
+    assert re.fullmatch(r"[A-Za-z0-9+/=]+", pack(value))
+    assert unpack(pack(value)) == value
 
 
-def test_bytes_are_made_visible() -> None:
-    assert visible(b" a\n") == '<i class="ws">␣</i>a<i class="ws">⏎</i>'
-    assert visible(b"\xf0\x9f") == r"\xf0\x9f"
-    assert visible("\u202eabc".encode()) == r"\u202eabc"  # would reverse what follows
-    assert visible(b"\x00\x01") == r"\x00\x01"
-    assert visible("数学".encode()) == "数学"
-    assert running(b"a b\nc ") == 'a b<i class="ws">⏎</i>\nc<i class="ws">␣</i>'
-    assert visible(b"<b>") == "&lt;b&gt;"
+def test_inspector_has_each_token_with_its_scores(page: Page) -> None:
+    shown = page.document(FIRST)
+    text = shown["text"].encode("latin-1")
+    assert text.decode() == TEXTS[FIRST][1]
+    tokens = tokens_of(TEXTS[FIRST][1])
+    assert shown["lengths"] == [len(token) for token in tokens]
+    assert (shown["entropy"][0], shown["surprise"][0], shown["ntp_right"][0]) == (-1, -1, "?")
+    assert shown["entropy"][-1] == 260  # hundredths of a nat
+    words = [shown["ntp_words"][i].encode("latin-1") for i in shown["ntp"][1:]]
+    right = [word == token for word, token in zip(words, tokens[1:], strict=True)]
+    assert [mark == "1" for mark in shown["ntp_right"][1:]] == right
+
+
+def test_inspector_has_each_rollout(page: Page) -> None:
+    shown = page.document(FIRST)
+    assert [(g["position"], g["step"]) for g in shown["groups"]] == [
+        (position, step) for position in POSITIONS for step in range(1, 7)
+    ]
+    group = shown["groups"][0]
+    tokens = tokens_of(TEXTS[FIRST][1])[POSITIONS[0] :]
+    assert group["prediction"][0].encode() == tokens[0]
+    assert group["matched"] == [1, 2, 0, 0, 0]
+    assert group["reward"] == [1.0, 1.0, 0.0, 0.0, 0.0]
+    assert (group["prediction"][4], group["finish"][4]) == (None, "length")
+    assert group["ntp_right"] == 1
+    assert math.exp(group["candidate_logprobs"][0]) == pytest.approx(0.5, rel=1e-3)
+    for r in range(SIZE):
+        assert sum(group["lengths"][r]) == len(group["completion"][r])
+        assert len(group["lengths"][r]) == len(group["trained"][r]) == len(group["surprise"][r])
+    assert group["trained"][0][:5] == "01110"
+    assert group["surprise"][0][:4] == [0, 1, 20, 300]  # hundredths of a nat
+    assert "prefix" not in group  # the text is here
+
+
+def test_evaluated_documents_are_in_the_inspector(page: Page) -> None:
+    shown = page.document(HELDOUT)
+    assert list(shown["evaluations"]) == ["start", "warmup", "trained"]
+    expected = evaluation_result(0.53).columns["reasoning"][:12].tolist()
+    assert shown["evaluations"]["trained"]["reasoning"] == expected
+    assert shown["evaluations"]["trained"]["position"][0] == 3
+
+
+def test_samples_table_has_a_row_a_group(page: Page) -> None:
+    samples = page.data["data-index"]["samples"]
+    assert len(samples["step"]) == 6 * 2 * len(POSITIONS) + len(POSITIONS)
+    number = samples["step"].index(6)
+    assert (samples["right"][number], samples["rollouts"][number]) == (3, SIZE)
+    assert samples["reward"][number] == 0.6
+    assert samples["prediction_right"][number] == 1  # the true token twice: the commonest
+
+
+def test_rollouts_without_the_scored_texts(run: Run) -> None:
+    fill(run, steps=2)
+    for path in run.scored.iterdir():
+        path.unlink()
+    page = report_page(run)
+    assert "scored texts of some documents are not in the run folder" in page.text
+    group = page.document(FIRST)["groups"][0]
+    assert group["prefix"].encode() == b"".join(tokens_of(TEXTS[FIRST][1])[: POSITIONS[0]])
+    assert len(group["continuation"]) == 12
+    assert group["matched"] == [1, 2, 0, 0, 0]
+
+
+def test_rollouts_of_an_earlier_version(run: Run) -> None:
+    fill(run, steps=2)
+    for step in (1, 2):
+        table = pq.read_table(rollout_path(run.path, step))
+        pq.write_table(table.drop(["tokens", "candidate_logprobs"]), rollout_path(run.path, step))
+    page = report_page(run)
+    assert "stored by an earlier version, without their tokens" in page.text
+    group = page.document(FIRST)["groups"][0]
+    assert "completion" not in group and HOSTILE in group["thought"][0]
+
+
+def test_what_does_not_fit_is_left_out_and_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(run)
+    monkeypatch.setattr(documents, "MAX_CHARACTERS", 4000)
+    monkeypatch.setattr(stored, "MAX_ROLLOUTS", 100)
+    page = report_page(run)
+    shown = page.data["data-index"]["documents"]
+    assert 1 <= len(shown) < len(TEXTS)
+    assert f"{len(shown)} of {len(TEXTS)} documents are here" in page.text
+    assert "3 of 6 stored steps are here" in page.text
+    assert page.data["data-index"]["documents"][0]["id"] == HELDOUT  # what was evaluated first
+
+
+def test_several_runs_are_overlaid(whole: Run, tmp_path: Path) -> None:
+    other = fill(made_up_run(tmp_path / "demo"), steps=3)
+    page = Page(render(whole, [other]))
+    runs = page.data["data-curves"]["runs"]
+    assert [run["name"] for run in runs] == ["demo", "demo (2)"]
+    assert [len(run["stages"]["train"]["step"]) for run in runs] == [6, 3]
+    assert "Drawn over one another: demo and demo (2)" in page.text
 
 
 def test_empty_run_says_what_is_absent(run: Run) -> None:
@@ -228,27 +258,60 @@ def test_empty_run_says_what_is_absent(run: Run) -> None:
         "No model has been evaluated",
         "No metrics yet",
         "No rollouts are stored",
+        "No text to show",
         "environment.json is absent",
         "has not been evaluated",
     ):
         assert absent in text
 
 
+def test_what_is_known_of_the_folder_is_said(run: Run) -> None:
+    assert (
+        "config.toml is missing <b>" in Page(render(run, notes=["config.toml is missing <b>"])).text
+    )
+
+
+def test_scored_but_not_trained(run: Run) -> None:
+    fill(run)
+    for name in ("rollouts", "evaluation"):
+        for path in (run.path / name).iterdir():
+            path.unlink()
+    page = report_page(run)
+    assert "No rollouts are stored" in page.text
+    assert page.document(FIRST)["groups"] == []
+
+
 def test_damaged_files_are_named_and_the_rest_is_shown(run: Run) -> None:
     fill(run)
     run.evaluation.write_text('{"format": 1, "evalu')
+    (run.path / "patterns.json").write_text("[]")
+    (run.path / "environment.json").write_bytes(b"\xff{")
     rollout_path(run.path, 6).write_bytes(b"PAR1")
+    (run.scored / "positions-00000.parquet").write_bytes(b"PAR1")
     with run.metrics.open("a") as file:
         file.write('{"stage": "train", "st')  # a last line that was cut off
     page = report_page(run)
     assert "evaluation.json:1: damaged" in page.text
+    assert "patterns.json: not readable" in page.text
+    assert "environment.json is absent or not readable" in page.text
     assert "step-000006.parquet: not readable" in page.text
-    assert len(json.loads(page.scripts[0])) == len(PLANS)
+    assert "positions-00000.parquet: not readable" in page.text
+    assert len(page.data["data-curves"]["charts"]) == len(PLANS)
+    assert len(page.data["data-curves"]["runs"][0]["stages"]["train"]["step"]) == 6
+    assert {g["step"] for g in page.document(FIRST)["groups"]} == {1, 2, 3, 4, 5}
 
 
-def test_evaluation_of_another_version(run: Run) -> None:
-    run.evaluation.write_text('{"format": 99}')
-    assert "written by another version" in report_page(run).text
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"format": 99}', "written by another version"),
+        ('{"format": 1}', "no 'evaluations'"),
+        ("[]", "damaged"),
+    ],
+)
+def test_evaluation_of_another_version(run: Run, text: str, said: str) -> None:
+    run.evaluation.write_text(text)
+    assert said in report_page(run).text
 
 
 def test_partial_evaluation(run: Run) -> None:
@@ -260,14 +323,60 @@ def test_partial_evaluation(run: Run) -> None:
     assert "± ?" in text  # one document gives no error
 
 
+def test_kinds_of_prediction_are_counted(run: Run) -> None:
+    """At position 5 standard prediction is the true token, which two rollouts of the late policy
+    say; at 14 it is a wrong one, which one says, and the true token is another candidate."""
+    write_rollouts(run.path, 4, rollout_rows(4, positions=(5, 14)))
+    table = read_stored(run.path, [])
+    assert table is not None
+    kinds = predicted_kinds(table)[4]
+    assert kinds["predicted/standard"] == pytest.approx((2 + 1) / 10)
+    assert kinds["predicted/candidate"] == pytest.approx(2 / 10)
+    assert kinds["predicted/other"] == pytest.approx((2 + 1) / 10)
+    assert kinds["predicted/none"] == pytest.approx(2 / 10)
+    assert kinds["predicted_right/candidate"] == 1.0
+    assert kinds["predicted_right/standard"] == pytest.approx(2 / 3)
+
+
+def test_warnings_come_from_the_metrics(whole: Run, page: Page) -> None:
+    (warning,) = find_warnings(read_metrics(whole.metrics), whole.path / "warnings.jsonl")
+    assert (warning["stage"], warning["step"], warning["name"]) == ("train", 6, "flat_groups")
+    assert "alert(1)" in warning["text"] and "What usually helps: look" in warning["text"]
+    assert page.data["data-curves"]["runs"][0]["warnings"] == [warning]
+    assert "flat_groups, step 6 of train" in page.text
+
+
+def test_bands_are_binomial_errors() -> None:
+    row = {"development/reasoning_accuracy": 0.5, "development/positions": 100.0}
+    assert with_errors([row])[0]["development/reasoning_accuracy_error"] == pytest.approx(0.05)
+    assert with_errors([{"development/reasoning_accuracy": 0.5}])[0].keys() == {
+        "development/reasoning_accuracy"
+    }
+
+
+def test_columns_have_gaps_where_rows_have_none() -> None:
+    rows = [{"stage": "train", "step": 1, "a": 1}, {"stage": "train", "step": 2, "b": math.inf}]
+    assert columns(rows) == {"train": {"step": [1, 2], "a": [1, None], "b": [None, None]}}
+
+
+def test_patterns_of_this_run_are_shown(run: Run) -> None:
+    fill(run, steps=1)
+    numbers = {"value": 0.123, "low": 0.1, "high": 0.15}
+    bins = [
+        {"run": str(run.path), "first_step": 1, "last_step": 3, "measures": {"hedging": numbers}},
+        {"run": "other", "first_step": 7, "last_step": 9, "measures": {"hedging": numbers}},
+    ]
+    document = {"format": 1, "measures": {"hedging": "share with perhaps"}, "bins": bins}
+    (run.path / "patterns.json").write_text(json.dumps(document))
+    text = report_page(run).text
+    assert "0.123 (0.1–0.15)" in text and "steps 1–3" in text and "share with perhaps" in text
+    assert "steps 7–9" not in text
+
+
 def test_supervised_warmup_is_labelled(tmp_path: Path) -> None:
     def page_of(name: str, warmup: WarmupConfig, ntp_weight: float) -> Page:
-        config = Config(
-            run=str(tmp_path / name), warmup=warmup, train=TrainConfig(ntp_weight=ntp_weight)
-        )
-        run = open_run(config, min_free_bytes=0)
-        fill(run, steps=2)
-        return report_page(run)
+        config = Config(warmup=warmup, train=TrainConfig(ntp_weight=ntp_weight))
+        return report_page(fill(made_up_run(tmp_path / name, config), steps=2))
 
     def tags(page: Page) -> int:
         return sum(attributes.get("class") == "tag" for _, attributes in page.tags)
@@ -300,24 +409,11 @@ def test_sentence_gives_value_and_interval() -> None:
     assert "(95 % interval −3.0 to +0.4), not distinguishable" in sentence
 
 
-def test_samples_are_bounded_and_say_so(run: Run) -> None:
-    write_rollouts(run.path, 1, rollout_rows(1, groups=50, size=20))
-    write_rollouts(run.path, 9, rollout_rows(9, groups=50, size=20))
-    last, first = sample_steps(run.path)
-    assert (last.step, first.step) == (9, 1)
-    assert len(last.groups) + len(first.groups) == 24
-    assert last.num_groups == 50
-    assert len({group.position for group in last.groups}) == len(last.groups)
-    assert (last.groups[0].num_rollouts, len(last.groups[0].rollouts)) == (20, 16)
-    text = report_page(run).text
-    assert "16 of 50 groups" in text and "4 more rollouts" in text
-
-
 def test_values_that_are_no_numbers_leave_a_gap() -> None:
     rows = [{"stage": "train", "step": s, "reward/mean": v} for s, v in ((1, 0.5), (2, math.nan))]
     (chart,) = charts(rows)
     assert [value["step"] for value in series_values(rows, chart.plan)] == [1]
-    json_for_script(chart.spec)  # would raise for NaN
+    pack(chart.spec)  # would raise for NaN
 
 
 def test_docs_come_from_the_glossary() -> None:
@@ -334,3 +430,48 @@ def test_glossary_has_every_metric_that_the_code_writes() -> None:
     written |= {f"reward/{name}" for name in REWARDS}
     assert written == METRICS.keys()
     assert EVALUATION.keys() == set(MEASURES)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Two real steps of a tiny model, and its evaluation."""
+    run = tiny_run(
+        tmp_path_factory.mktemp("trained"),
+        corpus__heldout_fraction=0.3,
+        warmup__steps=1,
+        train__steps=2,
+        prompt__think_budget=3,
+        evaluate__min_entropy=0.0,
+        evaluate__positions=40,
+    )
+    warmup(run)
+    train(run)
+    evaluate_model(run, "trained", run.config)
+    return run
+
+
+def test_report_of_a_real_run(trained: Run) -> None:
+    """Every rollout that is stored stands in the report, at its place in the real text."""
+    page = Page(render(trained))
+    corpus = load_scored(trained.scored)
+    rows = [row for step in (1, 2) for row in read_rollouts(trained.path, step).to_pylist()]
+    assert len(rows) == 2 * 2 * 4 * 4
+    for row in rows:
+        shown = page.document(row["document_id"])
+        here = row["position"]
+        (group,) = (g for g in shown["groups"] if (g["position"], g["step"]) == (here, row["step"]))
+        r = group["rollout"].index(row["rollout"])
+        assert group["reward"][r] == row["reward"] == float(group["matched"][r] > 0)
+        assert group["completion"][r].encode("latin-1") == b"".join(row["tokens"])
+        assert len(row["tokens"]) == len(row["token_ids"]) == len(row["sampler_logprobs"])
+        forced = [mark == "0" for mark in group["trained"][r]]
+        assert forced == [not mask for mask in row["loss_mask"]]
+        start = sum(shown["lengths"][:here])
+        text = shown["text"].encode("latin-1")
+        assert text[:start].endswith(row["prefix_end"])
+        assert text[start:].startswith(b"".join(row["continuation"]))
+        scored = corpus.document(row["document_id"])
+        assert shown["entropy"][here] == round(100 * float(scored.entropy[here]))
+        assert group["entropy"] == pytest.approx(float(scored.entropy[here]), rel=1e-4)
+    heldout = [d for d in page.data["data-index"]["documents"] if d["evaluated"]]
+    assert heldout and all(d["split"] == "heldout" for d in heldout)

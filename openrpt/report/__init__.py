@@ -1,14 +1,16 @@
 """The report: one HTML file that needs no network, from what stands in a run folder.
 
-What is absent or damaged there is said in the report; nothing of it stops the report.
+What is absent or damaged there is said in the report; nothing of it stops the report. Summary and
+tables are HTML; curves, inspector and samples table are drawn by the page's own scripts from
+compressed blocks of data (`chunks.pack`), which the browser decodes when it needs them.
 """
 
 import base64
 import hashlib
 import html
 import json
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,24 +24,39 @@ from openrpt.errors import UserError
 from openrpt.evaluation.records import FORMAT, read_evaluation
 from openrpt.metrics import read_metrics
 from openrpt.positions import DIFFICULTIES
-from openrpt.report import summary
-from openrpt.report.charts import charts
-from openrpt.report.samples import SampleStep, sample_steps
+from openrpt.report import curves, summary
+from openrpt.report.charts import accuracy_chart, charts
+from openrpt.report.chunks import pack
+from openrpt.report.documents import Inspected, inspect
+from openrpt.report.patterns import read_patterns
 from openrpt.run import Run, write_text
 
 Read = TypeVar("Read")
+Rows = list[dict[str, Any]]
+
+HEAD_SCRIPT = "theme.js"
+SCRIPTS = (
+    *("blocks.js", "text.js", "state.js", "model.js", "colors.js", "running.js", "rollouts.js"),
+    *("panel.js", "inspector.js", "samples.js", "charts.js", "page.js"),
+)
+"""In the order in which they stand in the page; they share one scope."""
+BANDS = {"<=0.5": "≤ 0.5", "0.5-1.0": "0.5 to 1.0", "1.0-1.5": "1.0 to 1.5", ">1.5": "> 1.5"}
 
 
-def write_report(run: Run) -> Path:
+def write_report(run: Run, others: Sequence[Run] = (), notes: Sequence[str] = ()) -> Path:
     """Writes `report.html` into the run folder, atomically, and returns its path."""
     path = run.path / "report.html"
-    write_text(path, render(run))
+    write_text(path, render(run, others, notes))
     return path
 
 
-def render(run: Run) -> str:
-    """The page. Metrics, evaluation and rollouts may each be absent or damaged."""
-    missing: list[str] = []
+def render(run: Run, others: Sequence[Run] = (), notes: Sequence[str] = ()) -> str:
+    """The page. Metrics, evaluation and rollouts may each be absent or damaged.
+
+    `others`: runs whose curves are drawn over this one's. `notes`: what else is to be said of the
+    run folder.
+    """
+    missing: list[str] = list(notes)
 
     def read(function: Callable[[], Read], otherwise: Read) -> Read:
         try:
@@ -48,64 +65,120 @@ def render(run: Run) -> str:
             missing.append(str(error))
             return otherwise
 
-    no_rows: list[dict[str, Any]] = []
+    no_rows: Rows = []
     no_models: dict[str, Any] = {"evaluations": {}, "differences": []}
-    no_steps: list[SampleStep] = []
-    metrics = read(lambda: read_metrics(run.metrics), no_rows)
+    metrics = read(lambda: _metrics(run.metrics), no_rows)
     evaluation = read(lambda: _evaluation(run.evaluation), no_models)
-    samples = read(lambda: sample_steps(run.path), no_steps)
+    patterns = read(lambda: read_patterns(run.path / "patterns.json", run.path), None)
     evaluations, differences = evaluation["evaluations"], evaluation["differences"]
+    inspected = inspect(run.path, run.scored, list(evaluations), missing)
+    rows = curves.with_predicted(metrics, inspected.stored)
+    warnings = curves.find_warnings(metrics, run.path / "warnings.jsonl")
+    names = _names([run, *others])
+    overlaid = [
+        _curves(name, read(partial(_metrics, other.metrics), no_rows), other.path)
+        for name, other in zip(names[1:], others, strict=True)
+    ]
+    drawn = charts(curves.with_speed(rows), names)
+    by_band = accuracy_chart(evaluations, BANDS)
+    data = {
+        "runs": [_curves(names[0], rows, run.path), *overlaid],
+        "charts": [chart.drawing for chart in drawn],
+        "accuracy": by_band,
+    }
     accuracy = summary.accuracy_rows(evaluations, run.config)
-    drawn = charts(metrics)
     costs = summary.costs(metrics)
-    bundle, script = _vega(), _asset("report.js")
-    template = _templates().get_template("report.html.jinja")
-    return template.render(
-        version=openrpt.__version__,
-        title=run.path.resolve().name,
-        policy=_content_policy(bundle, script),
-        style=Markup(_asset("report.css")),
-        script=Markup(script),
-        bundle=Markup(bundle),
-        missing=missing,
-        essentials=summary.essentials(run.config),
-        machine=_environment(run.path / "environment.json"),
-        costs=costs,
-        total=summary.duration(sum(cost.total_seconds for cost in costs)),
-        changed=summary.what_changed(evaluations, differences),
-        difficulties=DIFFICULTIES,
-        accuracy=accuracy,
-        sizes=summary.common_sizes(accuracy),
-        absent=summary.absent_rows(evaluations),
-        differences=summary.difference_rows(differences),
-        notes={label: e["note"] for label, e in evaluations.items() if e["note"]},
-        splits=sorted({e["split"] for e in evaluations.values()}),
-        charts=drawn,
-        specs=json_for_script({chart.id: chart.spec for chart in drawn}),
-        samples=samples,
-        config=to_toml(run.config),
+    head, bundle, script = _asset(HEAD_SCRIPT), _vega(), _scripts()
+    return (
+        _templates()
+        .get_template("report.html.jinja")
+        .render(
+            version=openrpt.__version__,
+            title=run.path.resolve().name,
+            policy=_content_policy(head, bundle, script),
+            style=Markup(_asset("report.css") + _asset("inspector.css")),
+            head=Markup(head),
+            script=Markup(script),
+            bundle=Markup(bundle),
+            missing=missing,
+            warnings=warnings,
+            essentials=summary.essentials(run.config),
+            machine=_environment(run.path / "environment.json"),
+            costs=costs,
+            total=summary.duration(sum(cost.total_seconds for cost in costs)),
+            changed=summary.what_changed(evaluations, differences),
+            difficulties=DIFFICULTIES,
+            accuracy=accuracy,
+            sizes=summary.common_sizes(accuracy),
+            absent=summary.absent_rows(evaluations),
+            differences=summary.difference_rows(differences),
+            notes={label: e["note"] for label, e in evaluations.items() if e["note"]},
+            splits=sorted({e["split"] for e in evaluations.values()}),
+            by_band=by_band,
+            curves=[chart for chart in drawn if chart.plan.section == "curves"],
+            predicted=[chart for chart in drawn if chart.plan.section == "patterns"],
+            patterns=patterns,
+            overlaid=names[1:],
+            **_price(run),
+            inspected=inspected,
+            no_rollouts=inspected.stored is None,
+            blocks=_blocks(data, inspected),
+            config=to_toml(run.config),
+        )
     )
 
 
-def json_for_script(value: Any) -> Markup:
-    """JSON that can stand inside a <script>: nothing in it can end the element.
+def _blocks(data: dict[str, Any], inspected: Inspected) -> dict[str, str]:
+    """id → packed data."""
+    blocks = {"data-curves": pack(data), "data-index": pack(inspected.index)}
+    return blocks | {f"data-{number}": block for number, block in enumerate(inspected.blocks)}
 
-    >>> str(json_for_script({"a": "</script>"}))
-    '{"a":"\\\\u003c/script\\\\u003e"}'
-    """
-    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
+
+def _price(run: Run) -> dict[str, Any]:
+    """Of the machine for an hour, where the configuration gives one; 0 = unknown."""
+    cost = run.config.model_dump().get("cost", {})
+    return {"price": cost.get("price_per_hour", 0.0), "currency": cost.get("currency", "")}
+
+
+def _metrics(path: Path) -> Rows:
+    """Rows without stage or step are no metrics of ours. Raises UserError for a damaged file."""
+    rows = read_metrics(path)
+    return [
+        row
+        for row in rows
+        if isinstance(row, dict)
+        and isinstance(row.get("stage"), str)
+        and isinstance(row.get("step"), int)
+    ]
+
+
+def _curves(name: str, rows: Rows, path: Path) -> dict[str, Any]:
+    warnings = curves.find_warnings(rows, path / "warnings.jsonl")
+    columns = curves.columns(curves.with_errors(curves.with_speed(rows)))
+    return {"name": name, "stages": columns, "warnings": warnings}
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    """Their folders' names; numbered where two have the same."""
+    names: list[str] = []
+    for run in runs:
+        name = run.path.resolve().name
+        names.append(name if name not in names else f"{name} ({len(names) + 1})")
+    return names
 
 
 def _evaluation(path: Path) -> dict[str, Any]:
     found = read_evaluation(path)
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: damaged: no JSON object; delete it and evaluate again")
     if found.get("format") != FORMAT:
         raise UserError(
             f"{path}: format {found.get('format')!r}, not {FORMAT}: written by another version of"
             " OpenRPT; evaluate again, or use that version"
         )
+    for name in ("evaluations", "differences"):
+        if name not in found:
+            raise UserError(f"{path}: damaged: no '{name}'; delete it and evaluate again")
     return found
 
 
@@ -113,7 +186,7 @@ def _environment(path: Path) -> dict[str, Any]:
     """Empty where the file is absent or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (OSError, ValueError):  # no JSON, or no text at all
         return {}
 
 
@@ -134,6 +207,13 @@ def _asset(name: str) -> str:
 
 
 @cache
+def _scripts() -> str:
+    """All of ours as one script that others can read."""
+    parts = [f"// ---- {name} ----\n{_asset(name)}" for name in SCRIPTS]
+    return '"use strict";\n' + "\n".join(parts)
+
+
+@cache
 def _vega() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script (BSD-3-Clause)."""
     import vl_convert
@@ -143,7 +223,7 @@ def _vega() -> str:
 
 
 def _content_policy(*scripts: str) -> str:
-    """The browser's own guard: no network, and no script but these two."""
+    """The browser's own guard: no network, and no script but these."""
     digests = [base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts]
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
     return html.escape(

@@ -1,6 +1,7 @@
 """The curves, as Vega-Lite specifications made by altair: what is drawn, not how it is themed.
 
-Colours come from the page (light and dark), widths from the container.
+The page brings colours (light and dark), widths, and the data: rows of `x`, `value` (smoothed),
+`raw`, `low` and `high` (a band), `series`, `run`, and `line`, the name of series and run together.
 """
 
 import math
@@ -10,12 +11,9 @@ from typing import Any
 
 import altair as alt
 
-from openrpt.report.glossary import METRICS, Meaning
+from openrpt.report.glossary import DERIVED, METRICS, Meaning
 
 Row = Mapping[str, Any]
-
-FEW = 40
-"""Up to this many steps each point is marked: a line through two or three is hard to see."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,18 +26,23 @@ class Plan:
     """metric → the name that stands in the legend."""
     stacked: bool = False
     stage: str = "train"
+    section: str = "curves"
 
     @property
     def meaning(self) -> Meaning:
-        return METRICS[next(iter(self.series))]
+        return meaning_of(next(iter(self.series)))
 
     @property
     def healthy(self) -> str:
         """One range where the series share it, else each series' own."""
-        ranges = {name: METRICS[metric].healthy for metric, name in self.series.items()}
+        ranges = {name: meaning_of(metric).healthy for metric, name in self.series.items()}
         if len(set(ranges.values())) == 1:
             return self.meaning.healthy
         return "; ".join(f"{name}: {healthy}" for name, healthy in ranges.items())
+
+
+def meaning_of(metric: str) -> Meaning:
+    return METRICS.get(metric) or DERIVED[metric]
 
 
 PLANS = (
@@ -89,6 +92,10 @@ PLANS = (
         series={"flops/generate": "generate", "flops/update": "update"},
         stacked=True,
     ),
+    Plan(
+        title="Speed",
+        series={"speed/generate": "generate", "speed/update": "update"},
+    ),
     Plan(title="Peak memory", series={"memory/peak_gib": "peak"}),
     Plan(title="Warmup: traces", series={"loss/trace": "trace loss"}, stage="warmup"),
     Plan(title="Warmup: drift on plain text", series={"loss/text_kl": "KL"}, stage="warmup"),
@@ -100,6 +107,26 @@ PLANS = (
         stacked=True,
         stage="warmup",
     ),
+    Plan(
+        title="What is predicted",
+        series={
+            "predicted/standard": "standard prediction's",
+            "predicted/candidate": "another candidate",
+            "predicted/other": "none of the candidates",
+            "predicted/none": "no prediction",
+        },
+        stacked=True,
+        section="patterns",
+    ),
+    Plan(
+        title="Right, by what is predicted",
+        series={
+            "predicted_right/standard": "standard prediction's",
+            "predicted_right/candidate": "another candidate",
+            "predicted_right/other": "none of the candidates",
+        },
+        section="patterns",
+    ),
 )
 
 
@@ -108,18 +135,26 @@ class Chart:
     id: str
     plan: Plan
     spec: dict[str, Any]
-    """Vega-Lite."""
+    """Vega-Lite; its data sets `rows` and `warnings` are empty."""
     description: str
-    """The last values in words: for those who can't see or hover."""
+    """The first and last values in words: for those who can't see or hover."""
+
+    @property
+    def drawing(self) -> dict[str, Any]:
+        """What the page's script needs."""
+        plan = self.plan
+        names = {"series": dict(plan.series), "stage": plan.stage, "stacked": plan.stacked}
+        return {"id": self.id, "spec": self.spec, **names}
 
 
-def charts(rows: Sequence[Row]) -> list[Chart]:
-    """Those plans for which the metrics have at least one value; rows as in metrics.jsonl."""
+def charts(rows: Sequence[Row], runs: Sequence[str] = ("run",)) -> list[Chart]:
+    """Those plans for which the metrics have at least one value; rows as in metrics.jsonl, of the
+    first of `runs`; the others are drawn over it."""
     found = []
     for number, plan in enumerate(PLANS):
         values = series_values(rows, plan)
         if values:
-            spec = (_stacked if plan.stacked else _lines)(values, plan)
+            spec = (_stacked if plan.stacked else _lines)(values, plan, runs)
             found.append(
                 Chart(
                     id=f"chart-{number}", plan=plan, spec=spec, description=describe(values, plan)
@@ -131,11 +166,11 @@ def charts(rows: Sequence[Row]) -> list[Chart]:
 def series_values(rows: Sequence[Row], plan: Plan) -> list[dict[str, Any]]:
     """[{step, series, value}]; what is absent or no finite number is left out."""
     return [
-        {"step": row["step"], "series": name, "value": float(f"{row[metric]:.5g}")}
+        {"step": row["step"], "series": name, "value": row[metric]}
         for row in rows
         if row["stage"] == plan.stage
         for metric, name in plan.series.items()
-        if metric in row and math.isfinite(row[metric])
+        if isinstance(row.get(metric), int | float) and math.isfinite(row[metric])
     ]
 
 
@@ -160,11 +195,21 @@ def number(value: float, plan: Plan) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
+def line_names(plan: Plan, runs: Sequence[str]) -> list[str]:
+    """How each line is called: by its series, by its run, or by both; the page names them so,
+    too."""
+    if len(runs) == 1:
+        return list(plan.series.values())
+    if len(plan.series) == 1:
+        return list(runs)
+    return [f"{name}, {run}" for run in runs for name in plan.series.values()]
+
+
 def _formats(values: Sequence[Row], plan: Plan) -> tuple[str, str]:
     """(of the axis, of a tooltip), in d3's words; '' = the library's own."""
     if plan.meaning.unit == "fraction":
         return ".2~%", ".1%"
-    if plan.meaning.unit == "FLOPs":
+    if plan.meaning.unit in ("FLOPs", "FLOPs a second"):
         return "~e", ".3~e"
     greatest = max(abs(value["value"]) for value in values)
     if greatest >= 1e4:
@@ -177,79 +222,95 @@ def _axis_title(plan: Plan) -> str | None:
     return None if unit in ("fraction", "(no unit)") else unit
 
 
-def _legend(plan: Plan) -> alt.Legend | None:
-    if len(plan.series) == 1:
+def _legend(names: Sequence[str], symbol: str) -> alt.Legend | None:
+    if len(names) == 1:
         return None
-    symbol = "square" if plan.stacked else "stroke"
-    return alt.Legend(title=None, orient="top", symbolType=symbol)
+    return alt.Legend(title=None, orient="top", symbolType=symbol, columns=2, labelLimit=220)
 
 
-def _color(plan: Plan) -> alt.Color:
-    return alt.Color("series:N", scale=_scale(plan), legend=_legend(plan))
-
-
-def _scale(plan: Plan) -> alt.Scale:
-    """The same colour and dash for a series in every run."""
-    return alt.Scale(domain=[*plan.series.values()])
-
-
-def _steps() -> alt.Axis:
-    """Whole numbers only."""
-    return alt.Axis(
-        tickMinStep=1, format="d", labelExpr="floor(datum.value) == datum.value ? datum.label : ''"
-    )
-
-
-def _lines(values: list[dict[str, Any]], plan: Plan) -> dict[str, Any]:
+def _lines(values: list[dict[str, Any]], plan: Plan, runs: Sequence[str]) -> dict[str, Any]:
+    """Layers: band, raw values, line, dots, warnings, what is hovered. The page leaves out those
+    that have nothing to show."""
     axis, tooltip = _formats(values, plan)
-    present = [n for n in plan.series.values() if any(v["series"] == n for v in values)]
-    few = len(values) <= FEW * len(present)
-    base = alt.Chart().encode(x=alt.X("step:Q", title="step", axis=_steps()))
-    numbers = {value["value"] for value in values}
-    series = base.encode(
-        y=alt.Y(
-            "value:Q",
-            title=_axis_title(plan),
-            axis=alt.Axis(format=axis or alt.Undefined),
-            scale=alt.Scale(zero=len(numbers) == 1),
-        ),
-        color=_color(plan),
-        strokeDash=alt.StrokeDash("series:N", scale=_scale(plan), legend=_legend(plan)),
+    names = [*plan.series.values()]
+    # The same colour and dash for a series in every run.
+    color_of, colors = ("series", names) if len(runs) == 1 else ("run", [*runs])
+    color = alt.Color(
+        f"{color_of}:N", scale=alt.Scale(domain=colors), legend=_legend(colors, "stroke")
     )
-    lines = series.mark_line(strokeWidth=2)
+    dash = alt.StrokeDash(
+        "series:N", scale=alt.Scale(domain=names), legend=_legend(names, "stroke")
+    )
+    steady = len({value["value"] for value in values}) == 1
+    y = alt.Y(
+        "value:Q",
+        title=_axis_title(plan),
+        axis=alt.Axis(format=axis or alt.Undefined),
+        scale=alt.Scale(zero=steady),
+    )
+    base = alt.Chart().encode(x=alt.X("x:Q", title="step", scale=alt.Scale(nice=False, padding=8)))
+    series = base.encode(y=y, color=color, strokeDash=dash, detail="line:N")
+    plain = base.encode(color=color, detail="line:N")
     hover = alt.selection_point(
-        name="hover", nearest=True, on="pointerover", fields=["step"], empty=False
+        name="hover", nearest=True, on="pointerover", fields=["x"], empty=False
+    )
+    zoom = alt.selection_interval(
+        name="zoom", bind="scales", encodings=["x"], zoom="wheel![event.shiftKey]"
     )
     # The dash is told in the points' layers too: else the legend stands there twice.
-    marked = series.mark_point(filled=True, size=70, opacity=1, strokeWidth=0)
-    dots = [series.mark_point(filled=True, size=18, opacity=1, strokeWidth=0)] if few else []
-    rule = (
-        base.transform_pivot("series", value="value", groupby=["step"])
+    points = series.mark_point(filled=True, opacity=1, strokeWidth=0)
+    shown = [
+        alt.Tooltip(field=f"l{i}", title=name, type="quantitative", format=tooltip)
+        for i, name in enumerate(line_names(plan, runs))
+    ]
+    layers = [
+        plain.mark_area(opacity=0.18).encode(y=alt.Y("low:Q"), y2="high:Q").properties(name="band"),
+        plain.mark_line(strokeWidth=1, opacity=0.35)
+        .encode(y=alt.Y("raw:Q"))
+        .properties(name="raw"),
+        series.mark_line(strokeWidth=2).add_params(zoom).properties(name="line"),
+        points.encode(size=alt.value(18)).properties(name="dots"),
+        _warnings(),
+        points.encode(size=alt.value(70)).transform_filter(hover).properties(name="hovered"),
+        base.transform_pivot("key", value="value", groupby=["x"])
         .mark_rule()
         .encode(
             opacity=alt.condition(hover, alt.value(0.5), alt.value(0)),
-            tooltip=[
-                alt.Tooltip("step:Q"),
-                *(alt.Tooltip(field=name, type="quantitative", format=tooltip) for name in present),
-            ],
+            tooltip=[alt.Tooltip("x:Q", title="step", format=".6~g"), *shown],
         )
         .add_params(hover)
+        .properties(name="rule"),
+    ]
+    return _finish(alt.LayerChart(layer=layers, data=alt.NamedData(name="rows")))
+
+
+def _warnings() -> alt.Chart:
+    """A mark at the top of the chart where something was wrong; what it was, on hovering."""
+    return (
+        alt.Chart(alt.NamedData(name="warnings"))
+        .mark_point(shape="triangle-down", filled=True, size=90, opacity=1)
+        .encode(
+            x=alt.X("x:Q"),
+            y=alt.value(6),
+            tooltip=[
+                alt.Tooltip("step:Q"),
+                alt.Tooltip("name:N", title="warning"),
+                alt.Tooltip("text:N", title="what"),
+            ],
+        )
+        .properties(name="warnings")
     )
-    layers = [lines, *dots, marked.transform_filter(hover), rule]
-    return _finish(alt.LayerChart(layer=layers, data=alt.Data(values=values)))
 
 
-def _stacked(values: list[dict[str, Any]], plan: Plan) -> dict[str, Any]:
+def _stacked(values: list[dict[str, Any]], plan: Plan, runs: Sequence[str]) -> dict[str, Any]:
+    """Bars; of the first run alone."""
     axis, tooltip = _formats(values, plan)
-    places = {name: place for place, name in enumerate(plan.series.values())}  # 0 = lowest
-    for value in values:  # a bar spans its step
-        ends = {"from": value["step"] - 0.5, "to": value["step"] + 0.5}
-        value |= ends | {"place": places[value["series"]]}
+    names = [*plan.series.values()]
     bars = (
-        alt.Chart(alt.Data(values=values))
+        alt.Chart(alt.NamedData(name="rows"))
         .mark_bar(orient="vertical")
         .encode(
-            x=alt.X("from:Q", bin="binned", title="step", axis=_steps()),
+            x=alt.X("from:Q", bin="binned", title="step", scale=alt.Scale(nice=False)),
             x2="to:Q",
             y=alt.Y(
                 "value:Q",
@@ -257,16 +318,66 @@ def _stacked(values: list[dict[str, Any]], plan: Plan) -> dict[str, Any]:
                 title=_axis_title(plan),
                 axis=alt.Axis(format=axis or alt.Undefined),
             ),
-            color=_color(plan),
+            color=alt.Color(
+                "series:N", scale=alt.Scale(domain=names), legend=_legend(names, "square")
+            ),
             order=alt.Order("place:Q"),
             tooltip=[
-                alt.Tooltip("step:Q"),
+                alt.Tooltip("x:Q", title="step", format=".6~g"),
                 alt.Tooltip("series:N", title="part"),
                 alt.Tooltip("value:Q", title=plan.meaning.unit, format=tooltip),
             ],
         )
     )
     return _finish(bars)
+
+
+def accuracy_chart(evaluations: Mapping[str, Any], slices: Mapping[str, str]) -> dict[str, Any]:
+    """Held-out accuracy by band of difficulty (disjoint), a line a model and mode, with an error
+    bar of one standard error by document. `slices`: band → its name on the axis."""
+    values = [
+        {
+            "band": title,
+            "model": f"{label}, {'NTP' if mode == 'ntp' else mode}",
+            "value": cell["value"],
+            "low": cell["value"] - error,
+            "high": cell["value"] + error,
+            "n": cell["n"],
+        }
+        for label, evaluation in evaluations.items()
+        for mode in ("ntp", "reasoning")
+        for name, title in slices.items()
+        if (cell := evaluation["summary"].get(mode, {}).get(name)) and cell["n"]
+        for error in [cell["standard_error"] if cell["documents"] > 1 else 0.0]
+    ]
+    if not values:
+        return {}
+    models = [*dict.fromkeys(value["model"] for value in values)]
+    color = alt.Color(
+        "model:N", scale=alt.Scale(domain=models), legend=_legend([*models, ""], "circle")
+    )
+    shape = alt.Shape("model:N", scale=alt.Scale(domain=models))
+    offset = alt.XOffset("model:N", scale=alt.Scale(domain=models))
+    base = alt.Chart(alt.Data(values=values)).encode(
+        x=alt.X(
+            "band:N",
+            sort=[*slices.values()],
+            title="entropy of the scorer, nats",
+            axis=alt.Axis(labelAngle=0),
+        ),
+        xOffset=offset,
+        color=color,
+        tooltip=[
+            alt.Tooltip("model:N"),
+            alt.Tooltip("band:N"),
+            alt.Tooltip("value:Q", format=".1%", title="right"),
+            alt.Tooltip("n:Q", title="positions"),
+        ],
+    )
+    right = alt.Y("value:Q", title="right", axis=alt.Axis(format=".2~%"))
+    points = base.mark_point(filled=True, size=80, opacity=1).encode(y=right, shape=shape)
+    bars = base.mark_rule(strokeWidth=2).encode(y=alt.Y("low:Q"), y2="high:Q")
+    return _finish(alt.LayerChart(layer=[bars, points]))
 
 
 def _finish(chart: alt.Chart | alt.LayerChart) -> dict[str, Any]:

@@ -331,6 +331,50 @@ METRICS: dict[str, Meaning] = {
     ),
 }
 
+
+def _predicted(what: str, healthy: str) -> Meaning:
+    return Meaning(
+        unit="fraction",
+        meaning=f"Of the stored rollouts, {what}",
+        healthy=healthy,
+        reading="Copying standard prediction is the floor from which RL starts; what it can win"
+        " lies in the other candidates.",
+    )
+
+
+def _predicted_right(what: str) -> Meaning:
+    return Meaning(
+        unit="fraction",
+        meaning=f"Of the stored rollouts that predicted {what}, those that are right",
+        healthy="rises",
+        reading="Another candidate is worth taking only where it is right as often as standard"
+        " prediction.",
+    )
+
+
+DERIVED: dict[str, Meaning] = {
+    "speed/generate": Meaning(
+        unit="FLOPs a second",
+        meaning="FLOPs of generation by its seconds",
+        healthy="near the machine's limit, which openrpt doctor measures",
+        reading="How much of the machine is used; a dip means that something else ran on it.",
+    ),
+    "speed/update": Meaning(
+        unit="FLOPs a second",
+        meaning="FLOPs of the update by its seconds",
+        healthy="near the machine's limit, which openrpt doctor measures",
+        reading="How much of the machine is used; a dip means that something else ran on it.",
+    ),
+    "predicted/standard": _predicted("those that say what standard prediction says", "below 0.9"),
+    "predicted/candidate": _predicted("those that say another of the candidates", "above 0.1"),
+    "predicted/other": _predicted("those that say what is no candidate", "small, not 0"),
+    "predicted/none": _predicted("those without a prediction", "0 after warmup"),
+    "predicted_right/standard": _predicted_right("what standard prediction says"),
+    "predicted_right/candidate": _predicted_right("another of the candidates"),
+    "predicted_right/other": _predicted_right("what is no candidate"),
+}
+"""What the report makes of the stored rollouts and of metrics; metrics.jsonl holds none of it."""
+
 EVALUATION: dict[str, Meaning] = {
     "ntp": Meaning(
         unit="fraction",

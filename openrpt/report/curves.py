@@ -1,0 +1,149 @@
+"""What the charts draw: the metrics column by column, with what is derived from them, and
+warnings; of one run, or of several to be overlaid."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from openrpt.report.chunks import finite
+from openrpt.report.stored import Stored
+
+Row = Mapping[str, Any]
+
+KINDS = ("standard", "candidate", "other", "none")
+"""What a prediction is: standard prediction's, another of the candidates, neither, or absent."""
+
+
+def find_warnings(rows: Sequence[Row], path: Path) -> list[dict[str, Any]]:
+    """[{stage, step, name, text}]: those that a step recorded in its row of the metrics, and the
+    lines of `path` (warnings.jsonl), where it exists."""
+    noted = [
+        {"stage": row["stage"], "step": row["step"], **warning}
+        for row in rows
+        for warning in row.get("warnings", [])
+    ]
+    return [_warning(warning) for warning in (*noted, *_json_lines(path))]
+
+
+def _json_lines(path: Path) -> list[dict[str, Any]]:
+    """Lines that are no such object, as one that was cut, are left out."""
+    if not path.is_file():
+        return []
+    found = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            found.append({"stage": "train", **row})
+    return found
+
+
+def _warning(row: Mapping[str, Any]) -> dict[str, Any]:
+    text = str(row.get("text") or row.get("seen", ""))
+    if row.get("helps"):
+        text += f". What usually helps: {row['helps']}"
+    return {
+        "stage": row["stage"],
+        "step": row["step"],
+        "name": str(row.get("name", "")),
+        "text": text,
+    }
+
+
+def with_speed(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Adds FLOPs a second by phase, where both are known."""
+    found = []
+    for row in rows:
+        more = {}
+        for phase in ("generate", "update"):
+            seconds = row.get(f"time/{phase}", 0.0)
+            if seconds and f"flops/{phase}" in row:
+                more[f"speed/{phase}"] = row[f"flops/{phase}"] / seconds
+        found.append({**row, **more})
+    return found
+
+
+def with_errors(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Adds standard errors of the development accuracies: binomial, as if positions were
+    independent (those of one document are not, so the truth is somewhat wider)."""
+    found = []
+    for row in rows:
+        more = {}
+        count = row.get("development/positions", 0.0)
+        for key in ("development/reasoning_accuracy", "development/ntp_accuracy"):
+            if count and key in row:
+                more[f"{key}_error"] = math.sqrt(row[key] * (1 - row[key]) / count)
+        found.append({**row, **more})
+    return found
+
+
+def predicted_kinds(stored: Stored) -> dict[int, dict[str, float]]:
+    """By step: the share of rollouts whose prediction is of each kind, and how many are right."""
+    table = stored.table
+    prediction, standard = table["prediction"], table["ntp_prediction"]
+    empty = pc.is_null(prediction)
+    same = pc.fill_null(pc.equal(prediction, standard), False)
+    lengths = pc.list_value_length(table["candidates"])
+    among = pc.and_(pc.equal(lengths, -1), False)
+    for k in range(pc.min(lengths).as_py() or 0):
+        candidate = pc.list_element(table["candidates"], k)
+        among = pc.or_(among, pc.fill_null(pc.equal(prediction, candidate), False))
+    kind = pc.case_when(
+        pc.make_struct(empty, same, among), *(_constant(i, table) for i in (3, 0, 1, 2))
+    )
+    exact = table["exact"] if "exact" in table.column_names else pc.greater(table["reward"], 0)
+    right = pc.cast(exact, pa.float64())
+    counts = (
+        pa.table({"step": table["step"], "kind": kind, "right": right})
+        .group_by(["step", "kind"])
+        .aggregate([("right", "count"), ("right", "sum")])
+        .to_pylist()
+    )
+    totals: dict[int, int] = {}
+    for row in counts:
+        totals[row["step"]] = totals.get(row["step"], 0) + row["right_count"]
+    found: dict[int, dict[str, float]] = {step: {} for step in totals}
+    for row in counts:
+        name = KINDS[row["kind"]]
+        values = found[row["step"]]
+        values[f"predicted/{name}"] = row["right_count"] / totals[row["step"]]
+        values[f"predicted_right/{name}"] = row["right_sum"] / row["right_count"]
+    for values in found.values():
+        values |= {f"predicted/{name}": values.get(f"predicted/{name}", 0.0) for name in KINDS}
+    return found
+
+
+def with_predicted(rows: Sequence[Row], stored: Stored | None) -> list[dict[str, Any]]:
+    """Adds what stored rollouts predicted to the rows of their steps."""
+    kinds = predicted_kinds(stored) if stored else {}
+    return [
+        {**row, **(kinds.get(row["step"], {}) if row["stage"] == "train" else {})} for row in rows
+    ]
+
+
+def _constant(value: int, table: pa.Table) -> pa.Array:
+    return pa.array([value] * table.num_rows, pa.int8())
+
+
+_TEXT = {"stage", "warnings"}
+
+
+def columns(rows: Sequence[Row]) -> dict[str, dict[str, list[float | None]]]:
+    """stage → metric → a value a row, None where the row has none."""
+    found: dict[str, dict[str, list[float | None]]] = {}
+    for stage in dict.fromkeys(row["stage"] for row in rows):
+        own = [row for row in rows if row["stage"] == stage]
+        keys = dict.fromkeys(key for row in own for key in row if key not in _TEXT)
+        found[stage] = {key: finite([_number(row.get(key)) for row in own]) for key in keys}
+    return found
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else math.nan

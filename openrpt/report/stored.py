@@ -1,0 +1,188 @@
+"""Every stored rollout of a run as one table, and its groups as the page shows them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from openrpt.report.chunks import as_text, finite
+from openrpt.report.texts import HUNDREDTHS
+from openrpt.rewards import matched_tokens
+
+MAX_ROLLOUTS = 200_000
+"""More are thinned by step: the page could not hold them, and reading them takes long."""
+ESSENTIAL = (
+    *("step", "document_id", "position", "rollout", "entropy", "prefix_end", "continuation"),
+    *("ntp_prediction", "candidates", "thought", "prediction", "reward", "advantage"),
+    *("finish_reason", "sampler_logprobs", "loss_mask"),
+)
+OPTIONAL = ("candidate_logprobs", "tokens", "exact", "reward_terms")
+"""Columns that files of other versions lack."""
+GREATEST = 9999
+"""Of a −log-probability, in hundredths of a nat."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Stored:
+    """Rollouts sorted by document, position, step and their number."""
+
+    table: pa.Table
+    documents: dict[str, tuple[int, int]]
+    """Of each document its rows [start, end)."""
+    steps: list[int]
+    """Those that were read."""
+    num_steps: int
+    """Those that are stored."""
+
+    def rows(self, document_id: str) -> list[dict[str, Any]]:
+        start, end = self.documents.get(document_id, (0, 0))
+        return self.table.slice(start, end - start).to_pylist()
+
+
+def read_stored(run: Path, missing: list[str]) -> Stored | None:
+    """None where there is nothing. What can't be read is added to `missing`."""
+    paths = sorted((run / "rollouts").glob("step-*.parquet"))
+    tables, unreadable = [], []
+    for path in _thinned(paths):
+        try:
+            tables.append(_read(path))
+        except (pa.ArrowException, OSError, KeyError) as error:
+            unreadable.append(f"{path}: not readable ({str(error).splitlines()[0]})")
+    missing += unreadable[:3]
+    if len(unreadable) > 3:
+        missing.append(f"{len(unreadable) - 3} more files of rollouts are not readable")
+    if not tables:
+        return None
+    table = pa.concat_tables(tables, promote_options="default").combine_chunks()
+    keys = [(name, "ascending") for name in ("document_id", "position", "step", "rollout")]
+    table = table.take(pc.sort_indices(table, sort_keys=keys))
+    ids = table["document_id"].combine_chunks().dictionary_encode()
+    codes = ids.indices.to_numpy()
+    starts = np.flatnonzero(np.append(True, codes[1:] != codes[:-1])).tolist()
+    ends = [*starts[1:], len(codes)]
+    names = [ids.dictionary[int(codes[start])].as_py() for start in starts]
+    return Stored(
+        table=_compact(table),
+        documents=dict(zip(names, zip(starts, ends, strict=True), strict=True)),
+        steps=sorted(set(table["step"].to_pylist())),
+        num_steps=len(paths),
+    )
+
+
+def _thinned(paths: Sequence[Path]) -> list[Path]:
+    """All, or evenly many: the last always among them."""
+    if not paths:
+        return []
+    try:
+        a_step = pq.read_metadata(paths[0]).num_rows
+    except (pa.ArrowException, OSError):
+        a_step = 0  # said of it when it is read
+    stride = max(1, -(-a_step * len(paths) // MAX_ROLLOUTS))
+    return list(paths[::-1][::stride])[::-1]
+
+
+def _read(path: Path) -> pa.Table:
+    """Raises KeyError for a file of another layout."""
+    table = pq.read_table(path)
+    for name in ESSENTIAL:
+        if name not in table.column_names:
+            raise KeyError(f"no column '{name}': written by another version of OpenRPT")
+    return table.select([*ESSENTIAL, *(name for name in OPTIONAL if name in table.column_names)])
+
+
+def _compact(table: pa.Table) -> pa.Table:
+    """Log-probabilities as whole hundredths, masks as '0110', tokens as text and lengths: column
+    by column, because row by row would take long."""
+    logprobs = table["sampler_logprobs"].combine_chunks()
+    values = logprobs.flatten().to_numpy(zero_copy_only=False)
+    whole = np.clip(np.rint(-HUNDREDTHS * np.nan_to_num(values)), 0, GREATEST).astype(np.int16)
+    table = _with(table, "sampler_logprobs", _list_of(logprobs, pa.array(whole)))
+    mask = table["loss_mask"].combine_chunks()
+    signs = (mask.flatten().to_numpy(zero_copy_only=False).astype(np.uint8) + ord("0")).tobytes()
+    spans = _spans(mask)
+    table = _with(table, "loss_mask", pa.array([signs[a:b].decode() for a, b in spans]))
+    if "tokens" in table.column_names:
+        tokens = table["tokens"].combine_chunks()
+        lengths = pc.fill_null(pc.binary_length(tokens.flatten()), 0)
+        ends = np.append(0, np.cumsum(lengths.to_numpy()))
+        data = b"".join(tokens.flatten().to_pylist())
+        texts = [data[ends[a] : ends[b]] for a, b in _spans(tokens)]
+        table = _with(table, "tokens", _list_of(tokens, lengths))
+        table = table.append_column("completion", pa.array(texts, pa.binary()))
+    return table
+
+
+def _with(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
+    return table.set_column(table.column_names.index(name), name, column)
+
+
+def _list_of(like: pa.ListArray, values: pa.Array) -> pa.ListArray:
+    """Lists as long as another column's; where that has none, an empty one."""
+    return pa.ListArray.from_arrays(pa.array(_ends(like), pa.int32()), values)
+
+
+def _spans(lists: pa.ListArray) -> Iterator[tuple[int, int]]:
+    ends = _ends(lists).tolist()
+    return pairwise(ends)
+
+
+def _ends(lists: pa.ListArray) -> np.ndarray:
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
+    return np.append(0, np.cumsum(lengths))
+
+
+def encode_groups(
+    rows: Sequence[dict[str, Any]], tokens: Sequence[bytes] | None
+) -> list[dict[str, Any]]:
+    """Groups of one document, by position and step. `tokens`: the document's; None = its text is
+    absent, so that each group brings the end of its prefix and its continuation."""
+    groups = []
+    for (position, _), found in groupby(rows, key=lambda row: (row["position"], row["step"])):
+        groups.append(_group(list(found), tokens[position:] if tokens else None))
+    return groups
+
+
+def _group(rows: list[dict[str, Any]], continuation: Sequence[bytes] | None) -> dict[str, Any]:
+    first = rows[0]
+    group: dict[str, Any] = {
+        "step": first["step"],
+        "position": first["position"],
+        "entropy": finite([first["entropy"]])[0],
+        "ntp": as_text(first["ntp_prediction"]),
+        "candidates": [as_text(token) for token in first["candidates"]],
+        "rollout": [row["rollout"] for row in rows],
+        "thought": [as_text(row["thought"]) for row in rows],
+        "prediction": [
+            None if row["prediction"] is None else as_text(row["prediction"]) for row in rows
+        ],
+        "reward": finite([row["reward"] for row in rows]),
+        "advantage": finite([row["advantage"] for row in rows], 3),
+        "finish": [row["finish_reason"] for row in rows],
+    }
+    if first.get("candidate_logprobs"):
+        group["candidate_logprobs"] = finite(first["candidate_logprobs"], 4)
+    if continuation is None:
+        continuation = first["continuation"]
+        group["prefix"] = as_text(first["prefix_end"])
+        group["continuation"] = [as_text(token) for token in continuation]
+    group["ntp_right"] = int(matched_tokens(first["ntp_prediction"], continuation) > 0)
+    group["matched"] = [matched_tokens(row["prediction"], continuation) for row in rows]
+    if first.get("completion") is not None:
+        group["completion"] = [as_text(row["completion"]) for row in rows]
+        group["lengths"] = [row["tokens"] for row in rows]
+        group["surprise"] = [row["sampler_logprobs"] for row in rows]
+        group["trained"] = [row["loss_mask"] for row in rows]
+    terms = [
+        {term["name"]: term["value"] for term in row.get("reward_terms") or ()} for row in rows
+    ]
+    group["terms"] = {
+        name: finite([own.get(name, float("nan")) for own in terms], 4)
+        for name in dict.fromkeys(name for own in terms for name in own)
+    }
+    return group
