@@ -1,0 +1,87 @@
+"""The README's table of a demo: `python scripts/make_demo_table.py runs/demo` puts it there.
+
+Everything in it is read from the run folder that `openrpt demo` left.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+START, END = "<!-- demo-table -->", "<!-- /demo-table -->"
+LEVELS = ("easy", "medium", "hard")
+ROWS = (
+    ("standard NTP, start model", "start", "ntp"),
+    ("standard NTP, trained model", "trained", "ntp"),
+    ("reasoning, untrained", "start", "reasoning"),
+    ("reasoning, after warmup", "warmup", "reasoning"),
+    ("reasoning, after RPT", "trained", "reasoning"),
+)
+DIFFERENCES = (
+    ("RPT − warmup", "warmup", "reasoning"),
+    ("RPT − the trained model's own NTP", "trained", "ntp"),
+    ("RPT − the start model's NTP", "start", "ntp"),
+)
+
+
+def demo_table(run: Path) -> str:
+    """The markdown between the README's markers, which are part of it."""
+    found = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
+    evaluations, differences = found["evaluations"], found["differences"]
+    sizes = evaluations["trained"]["summary"]["reasoning"]
+    heads = " | ".join(f"{level} (n = {sizes[level]['n']})" for level in LEVELS)
+    lines = [
+        START,
+        "What `openrpt demo` printed (SmolLM2-135M-Instruct, positions of"
+        f" {sizes['easy']['documents']} held-out CHAMP problems; next-token accuracy in % on"
+        " positions above 0.5 / 1.0 / 1.5 nats, ± standard error by document):",
+        "",
+        f"| | {heads} |",
+        "|---|---|---|---|",
+    ]
+    for name, label, mode in ROWS:
+        cells = [accuracy(evaluations[label]["summary"][mode][level]) for level in LEVELS]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    for name, label, mode in DIFFERENCES:
+        other = {"label": label, "mode": mode}
+        of = {"label": "trained", "mode": "reasoning"}
+        (pair,) = (d for d in differences if d["a"] == of and d["b"] == other)
+        cells = [difference(pair["difference"][level]) for level in LEVELS]
+        lines.append(f"| *{name}* | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", cost(run), END])
+
+
+def accuracy(estimate: dict[str, Any]) -> str:
+    return f"{100 * estimate['value']:.1f} ± {100 * estimate['standard_error']:.1f}"
+
+
+def difference(estimate: dict[str, Any]) -> str:
+    value, low, high = (f"{100 * estimate[k]:+.1f}" for k in ("value", "low", "high"))
+    doubt = "" if estimate["distinguishable"] else ", not distinguishable"
+    return f"{value} [{low}, {high}]{doubt}".replace("-", "−")
+
+
+def cost(run: Path) -> str:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    steps = {name: sum(row["stage"] == name for row in rows) for name in ("warmup", "train")}
+    machine = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    minutes = json.loads((run / "demo.json").read_text(encoding="utf-8"))["seconds"] / 60
+    peak = max(row["memory/peak_gib"] for row in rows)
+    return (
+        f"Cost: {minutes:.1f} minutes from the first stage to the report on {machine['threads']}"
+        f" threads of an x86 server, {peak:.1f} GiB of memory at most; {steps['warmup']} steps of"
+        f" warmup and {steps['train']} of reinforcement. Read it so: almost all of what reasoning"
+        " gains is form; no gain of thinking over plain prediction of the same weights is shown."
+    )
+
+
+def main() -> None:
+    readme = ROOT / "README.md"
+    before, rest = readme.read_text(encoding="utf-8").split(START)
+    table = demo_table(Path(sys.argv[1]))
+    readme.write_text(before + table + rest.split(END)[1], encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""The scripts that put measured numbers into the documentation."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+from report_run import PAIRS, fill, made_up_run
+
+from openrpt.evaluation.records import record_differences
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def script() -> dict:
+    return runpy.run_path(str(ROOT / "scripts" / "make_demo_table.py"))
+
+
+def test_the_demo_table_is_what_the_run_measured(tmp_path: Path, script: dict) -> None:
+    run = fill(made_up_run(tmp_path / "demo"))
+    record_differences(run, [*PAIRS, (("trained", "reasoning"), ("start", "ntp"))])
+    (run.path / "demo.json").write_text('{"seconds": 840.0}')
+    table = script["demo_table"](run.path)
+    rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| ")]
+    assert len(rows) == 1 + len(script["ROWS"]) + len(script["DIFFERENCES"]) and all(
+        len(row) == 4 for row in rows
+    )
+    assert "Cost: 14.0 minutes" in table and "3 steps of warmup and 6 of reinf" in table
+    assert table.startswith(script["START"]) and table.endswith(script["END"])
+
+
+def test_what_is_not_distinguishable_says_so(script: dict) -> None:
+    estimate = {"value": 0.012, "low": -0.01, "high": 0.034, "distinguishable": False}
+    assert script["difference"](estimate) == "+1.2 [−1.0, +3.4], not distinguishable"
