@@ -4,8 +4,7 @@ Registered with transformers under `NAME`, for attention and for masks alike (an
 without a mask entry silently gets no mask). Without a `tree_pass` argument it is plain SDPA, so
 a model that carries it still answers `model(...)` and `generate` as ever.
 
-Legend: B rows, n new tokens, L shared keys, M own keys, H heads, K key-value heads,
-g = H / K, D head size.
+Legend: B rows, n new tokens, L shared keys, M own keys, H heads, K key-value heads, D head size.
 """
 
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_utils import AttentionInterface
 
+from openrpt.branch_attention import branch_attention
 from openrpt.errors import UserError
 
 NAME = "openrpt_tree"
@@ -154,42 +154,20 @@ def _attend(
     window: int | None,
     softcap: float | None,
 ) -> Tensor:
-    """One softmax over shared and own keys: exact. All rows' queries meet the shared keys in a
-    single matrix product a head, which is what makes the prefix cheap."""
-    rows, heads, new, size = query.shape
     if tree_pass.own is not None:
         key, value = tree_pass.own.extend(layer, key, value)
-    kv_heads = key.shape[1]
-    grouped = (query * scaling).view(rows, kv_heads, heads // kv_heads, new, size)
     shared_mask, own_mask = tree_pass.masks(window)
-
-    by_row = grouped.reshape(rows, kv_heads, -1, size)  # [B, K, g·n, D]
-    own_scores = (by_row @ key.transpose(2, 3)).view(rows, kv_heads, -1, new, key.shape[2])
-    own_scores = own_scores.transpose(0, 1)  # [K, B, g, n, M]
-    scores, mask = own_scores, own_mask
-    if tree_pass.shared is not None and shared_mask is not None:
-        shared_key, shared_value = (x[0] for x in tree_pass.shared[layer])  # [K, L, D]
-        by_head = grouped.transpose(0, 1).reshape(kv_heads, -1, size)  # [K, B·g·n, D]
-        shared_scores = (by_head @ shared_key.transpose(1, 2)).view(*own_scores.shape[:-1], -1)
-        scores = torch.cat([shared_scores, own_scores], dim=-1)
-        mask = torch.cat([shared_mask, own_mask], dim=-1)
-    if softcap is not None:
-        scores = softcap * torch.tanh(scores / softcap)
-    scores = scores.masked_fill(~mask[None, :, None], float("-inf"))
-    weights = torch.softmax(scores, dim=-1, dtype=_reduction_dtype(scores)).to(query.dtype)
-
-    own_weights = weights[..., weights.shape[-1] - key.shape[2] :]
-    output = own_weights.transpose(0, 1).reshape(rows, kv_heads, -1, key.shape[2]) @ value
-    output = output.view(rows, heads, new, size)
+    shared = None
     if tree_pass.shared is not None:
-        shared_weights = weights[..., : -key.shape[2]].reshape(kv_heads, -1, shared_key.shape[1])
-        shared = (shared_weights @ shared_value).view(kv_heads, rows, -1, new, size)
-        output = output + shared.transpose(0, 1).reshape(rows, heads, new, size)
-    return output
-
-
-def _reduction_dtype(scores: Tensor) -> torch.dtype:
-    return torch.float64 if scores.dtype == torch.float64 else torch.float32
+        shared_keys, shared_values = tree_pass.shared[layer]
+        shared = shared_keys[0], shared_values[0]
+    return branch_attention(
+        *(query, key, value, own_mask),
+        shared=shared,
+        shared_mask=shared_mask,
+        scaling=scaling,
+        softcap=softcap,
+    )
 
 
 AttentionInterface.register(NAME, tree_attention)

@@ -1,0 +1,55 @@
+"""The tree's attention against one plain softmax over all keys, in float64, with autograd's own
+gradients."""
+
+import pytest
+import torch
+
+from openrpt.branch_attention import branch_attention
+
+
+def plain(query, key, value, shared_key, shared_value, own_mask, shared_mask, scaling, softcap):
+    rows, heads = query.shape[:2]
+    if shared_key is not None:
+        key = torch.cat([shared_key[None].expand(rows, -1, -1, -1), key], dim=2)
+        value = torch.cat([shared_value[None].expand(rows, -1, -1, -1), value], dim=2)
+        own_mask = torch.cat([shared_mask, own_mask], dim=-1)
+    groups = heads // key.shape[1]
+    key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
+    scores = scaling * query @ key.transpose(2, 3)
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    return scores.masked_fill(~own_mask[:, None], float("-inf")).softmax(-1) @ value
+
+
+@pytest.mark.parametrize("softcap", [None, 3.0])
+@pytest.mark.parametrize("shares", [True, False])
+def test_values_and_gradients_are_those_of_a_plain_softmax(shares: bool, softcap) -> None:
+    torch.manual_seed(0)
+    rows, heads, kv_heads, new, length, own, size = 3, 6, 2, 4, 7, 5, 8
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+
+    tensors = [draw(rows, heads, new, size), *(draw(rows, kv_heads, own, size) for _ in range(2))]
+    tensors += [draw(kv_heads, length, size) for _ in range(2)] if shares else []
+    own_mask = torch.rand(rows, new, own) < 0.6
+    own_mask[:, :, 0] = True
+    shared_mask = torch.rand(rows, new, length) < 0.6 if shares else None
+    if shared_mask is not None:
+        shared_mask[0] = False  # a row that sees nothing of the prefix
+    shared = tensors[3:] if shares else [None, None]
+    expected = plain(*tensors[:3], *shared, own_mask, shared_mask, 0.3, softcap)
+    found = branch_attention(
+        *tensors[:3],
+        own_mask,
+        shared=tuple(shared) if shares else None,
+        shared_mask=shared_mask,
+        scaling=0.3,
+        softcap=softcap,
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    weight = torch.randn_like(expected)
+    of_found = torch.autograd.grad((found * weight).sum(), tensors)
+    of_plain = torch.autograd.grad((expected * weight).sum(), tensors)
+    for one, other in zip(of_found, of_plain, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
