@@ -44,25 +44,6 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def product_rate(rows: int, inner: int, columns: int, seconds: float = 1.0) -> float:
-    """Median rate of float32 products [rows, inner] × [inner, columns], in FLOP/s.
-
-    Taken in the process and with the threads of the step that it is compared with.
-    """
-    import torch
-
-    left, right = torch.randn(rows, inner), torch.randn(inner, columns)
-    out = torch.empty(rows, columns)
-    times: list[float] = []
-    torch.mm(left, right, out=out)  # the first call also sets things up
-    end = time.perf_counter() + seconds
-    while len(times) < 5 or time.perf_counter() < end:
-        start = time.perf_counter()
-        torch.mm(left, right, out=out)
-        times.append(time.perf_counter() - start)
-    return 2 * rows * inner * columns / statistics.median(times)
-
-
 def processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     for line in cpuinfo.read_text().splitlines() if cpuinfo.is_file() else ():

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import own_versions, product_rate
+from common import own_versions
 
 from openrpt.compute import step_cost
 from openrpt.config import Config, load_config
@@ -24,6 +24,7 @@ from openrpt.data import Work, document_bytes
 from openrpt.decoding import Sampling
 from openrpt.engine import Engine, make_engine
 from openrpt.generation import Request
+from openrpt.limits import matrix_product_rate
 from openrpt.metrics import PhaseTimer, peak_memory_gib
 from openrpt.models import Policy, load_policy
 from openrpt.positions import ScoredDocument, Window
@@ -70,8 +71,8 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
     return {
         "steps": steps,
         "peak_memory_gib": peak_memory_gib(),
-        "product_flop_per_second": product_rate(
-            PRODUCT_ROWS, model.hidden_size, model.intermediate_size
+        "product_flop_per_second": matrix_product_rate(
+            [(PRODUCT_ROWS, model.hidden_size, model.intermediate_size)], torch.float32, seconds=1.0
         ),
         "threads": torch.get_num_threads(),
         "settings": {

@@ -118,12 +118,13 @@ def score(ctx: click.Context, source: str | None, **options: Any) -> None:
     """
     corpus, file = config_file(source, options["config_file"])
     config = stage_config(ctx, file, more={"corpus.path": corpus} if corpus else None)
+    from openrpt.plan import expected_tokens
     from openrpt.run import open_run
     from openrpt.scoring import score_corpus
 
     run = open_run(config)
     with showing_progress() as progress:
-        progress.begin("score", _expected_tokens(config), "tokens, at a guess")
+        progress.begin("score", expected_tokens(config), "tokens, at a guess")
 
         def update(tokens: int, note: str) -> None:
             progress.update(tokens, f"{tokens:,} tokens · {note}")
@@ -136,15 +137,6 @@ def score(ctx: click.Context, source: str | None, **options: Any) -> None:
         if count:
             click.echo(f"skipped, {why}: {count:,} documents")
     click.echo(f"scores: {run.scored}")
-
-
-def _expected_tokens(config: "Config") -> float:
-    """A guess for the progress display: 4 bytes a token, at most what is asked for."""
-    asked = config.score.max_tokens * len(config.score.splits) or float("inf")
-    path = Path(config.corpus.path)
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    size = sum(file.stat().st_size for file in files) / 4
-    return min(asked, size or 50_000)  # the default corpus has about as many
 
 
 @stage(
@@ -173,6 +165,7 @@ def warmup(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
 @stage(
     "train",
     *("seed", "run", "model", "prompt", "selection", "reward", "train", "evaluate", "track"),
+    "cost",
 )
 @click.argument("config_toml", metavar="[CONFIG.toml]", required=False)
 @click.pass_context
@@ -284,7 +277,7 @@ def _only_config(positional: str | None, option: str | None) -> str | None:
     return file
 
 
-@stage("evaluate", "seed", "run", "model", "prompt", "evaluate")
+@stage("evaluate", "seed", "run", "model", "prompt", "evaluate", "cost")
 @click.argument("source", metavar="[MODEL | CONFIG.toml]", required=False)
 @click.option("--scores", metavar="DIR", help="A folder of scores in place of the run's own")
 @click.option("--label", default="", help="Its name in evaluation.json [default made from MODEL]")
@@ -526,6 +519,99 @@ def patterns(runs: tuple[str, ...], keywords: str | None, bins: int, output: str
             click.echo(f"note: {run.path}: no free thought (prompt.think_budget = 0)", err=True)
     paths = write_patterns(found, Path(output or f"{runs[0]}/patterns"), keywords=groups)
     click.echo(f"written: {paths[0]}, {paths[1]}")
+
+
+@stage(
+    "estimate", "run", "model", "corpus", "score", "prompt", "warmup", "train", "evaluate", "cost"
+)
+@click.argument("config_toml", metavar="[CONFIG.toml]", required=False)
+@click.option(
+    "--gpu",
+    default="",
+    metavar="NAME",
+    help="A GPU by name, e.g. h100-sxm, in place of this machine",
+)
+@click.option(
+    "--utilisation",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Share of the GPU's peak rate that is reached [default 0.25]",
+)
+@click.option("--json", "as_json", is_flag=True, help="JSON in place of the table")
+@click.pass_context
+def estimate(
+    ctx: click.Context,
+    config_toml: str | None,
+    gpu: str,
+    utilisation: float | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Say what a run will take: time, memory, energy, money.
+
+    \b
+    openrpt estimate configs/demo.toml --train.steps 200 --cost.price_per_hour 0.40
+    openrpt estimate configs/demo.toml --gpu h100-sxm --model.dtype bfloat16
+
+    Without --gpu this machine is measured for about ten seconds. Nothing is written.
+    """
+    if utilisation is not None and not gpu:
+        raise UserError("--utilisation is of a GPU's peak: name one with --gpu")
+    config = stage_config(ctx, _only_config(config_toml, options["config_file"]))
+    import json
+
+    from rich.console import Console
+
+    from openrpt.estimate import UTILISATION, print_estimate
+    from openrpt.estimate import estimate as make_estimate
+
+    with showing_progress() as progress:
+        found = make_estimate(
+            config, gpu=gpu, utilisation=utilisation or UTILISATION, progress=progress
+        )
+    if as_json:
+        click.echo(json.dumps(found.as_dict(), indent=1))
+    else:
+        print_estimate(found, Console())
+
+
+@cli.command()
+@click.argument("sources", metavar="RUN…", nargs=-1, required=True)
+@click.option(
+    "--output", metavar="DIR", help="Where the files go [default RUN/scaling, or scaling]"
+)
+@click.option(
+    "--resamples",
+    type=click.IntRange(min=0),
+    default=500,
+    help="Bootstrap resamples for the intervals [default 500]",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the resamples [default 0]")
+def scaling(sources: tuple[str, ...], output: str | None, resamples: int, seed: int) -> None:
+    """Fit how accuracy grows with training compute, by difficulty.
+
+    \b
+    openrpt scaling runs/maths
+    openrpt scaling runs/small runs/medium runs/large --output results/scaling
+
+    A run gives a point for each evaluation on the development split (train.eval_every).
+    """
+    from rich.console import Console
+
+    from openrpt.evaluation.scaling import analyse
+    from openrpt.evaluation.scaling_files import (
+        output_folder,
+        print_scaling,
+        read_points,
+        write_scaling,
+    )
+
+    folder = output_folder(sources, output)
+    with showing_progress() as progress:
+        points = read_points(sources)
+        found = analyse(points, resamples=resamples, seed=seed, progress=progress)
+    print_scaling(found, Console())
+    for path in write_scaling(found, folder):
+        click.echo(f"written: {path}")
 
 
 @stage("predict", "seed", "model", "prompt")

@@ -1,19 +1,24 @@
-"""What a step costs: tokens, logits and FLOPs, counted from shapes and from what was run.
+"""What work costs: tokens, keys, logits and FLOPs, counted from shapes and from what was run.
 
 A product of [m, k] and [k, n] is 2·m·k·n FLOPs. A token forward is 2 FLOPs a weight of the
 backbone's matrices, plus 4·(heads · head size) a layer for each key that it attends to, plus
-2·V·d where its logits are read; backward is twice forward. Norms, rotations and softmaxes are
-left out (below 1 % at these shapes).
+2·V·d where its logits are read; backward is as much for the gradients of what goes in, and again
+for those of the weights that are trained. Only what is needed counts: no padding, no masked key,
+nothing that is computed a second time. docs/costs.md has the formula and what it leaves out.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
-from openrpt.config import Config
+from torch import nn
+
+from openrpt.config import Config, PromptConfig
 from openrpt.models import Policy
+from openrpt.positions import windows
 from openrpt.prompts import Layout
-from openrpt.types import Group
-from openrpt.update import GradedWork, GroupBranch, branches_of, group_branch, reads_flat_groups
+from openrpt.tree import Branch
+from openrpt.types import Completion, Group
+from openrpt.update import GradedWork, GroupBranch, branches_of, reads_flat_groups
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,25 +32,44 @@ class Shape:
     layers: int
     head_weights: int
     """V · d."""
+    frozen_weights: int = 0
+    """Of the matrix weights, those without a gradient: with LoRA, all but LoRA's own."""
+    frozen_head_weights: int = 0
+    """V · d where the head has no gradient, else 0."""
 
     def forward(self, tokens: float, pairs: float, logits: float) -> float:
         """FLOPs of `tokens` tokens that attend to `pairs` keys in all, `logits` of them read."""
         attention = 4.0 * self.attention_width * self.layers * pairs
         return 2.0 * self.matrix_weights * tokens + attention + 2.0 * self.head_weights * logits
 
+    def backward(self, tokens: float, pairs: float, logits: float) -> float:
+        """FLOPs of the gradients; the forward pass is not in it."""
+        frozen = 2.0 * (self.frozen_weights * tokens + self.frozen_head_weights * logits)
+        return 2.0 * self.forward(tokens, pairs, logits) - frozen
+
+
+def matrices_of(policy: Policy) -> list[nn.Parameter]:
+    """The backbone's matrices: every two-dimensional weight that is no embedding and no head."""
+    embeddings = {id(policy.head.weight)}
+    for module in policy.backbone.modules():
+        if isinstance(module, nn.Embedding):
+            embeddings.add(id(module.weight))
+    return [p for p in policy.backbone.parameters() if p.ndim == 2 and id(p) not in embeddings]
+
 
 def model_shape(policy: Policy) -> Shape:
-    model = policy.causal_lm
-    config = model.config
-    embeddings = {id(model.get_input_embeddings().weight), id(policy.head.weight)}
-    matrices = [p for p in policy.backbone.parameters() if p.ndim == 2 and id(p) not in embeddings]
+    config = policy.causal_lm.config
+    matrices = matrices_of(policy)
     heads = config.num_attention_heads
     head_size = config.to_dict().get("head_dim") or config.hidden_size // heads
+    head = policy.head.weight
     return Shape(
         matrix_weights=sum(p.numel() for p in matrices),
         attention_width=heads * head_size,
         layers=config.num_hidden_layers,
-        head_weights=policy.head.weight.numel(),
+        head_weights=head.numel(),
+        frozen_weights=sum(p.numel() for p in matrices if not p.requires_grad),
+        frozen_head_weights=0 if head.requires_grad else head.numel(),
     )
 
 
@@ -63,61 +87,181 @@ class Count:
         self.pairs += new * before + new * (new + 1) / 2
         self.logits += logits
 
+    def add(self, other: "Count") -> None:
+        self.tokens += other.tokens
+        self.pairs += other.pairs
+        self.logits += other.logits
 
-def count_generation(generated: Sequence[GradedWork], layout: Layout) -> Count:
-    """Prefix once, tail once a position, each completion once; logits where a token is drawn."""
+    def forward(self, shape: Shape) -> float:
+        """FLOPs without gradients."""
+        return shape.forward(self.tokens, self.pairs, self.logits)
+
+    def train(self, shape: Shape) -> float:
+        """FLOPs forward and backward."""
+        return self.forward(shape) + shape.backward(self.tokens, self.pairs, self.logits)
+
+
+@dataclass(kw_only=True, slots=True)
+class Ledger:
+    """Work as the document tree shares it, and the same work where every rollout is computed by
+    itself, once, from its first token. The first is what is needed, whatever ran it."""
+
+    shared: Count = field(default_factory=Count)
+    alone: Count = field(default_factory=Count)
+
+    def add(self, other: "Ledger") -> None:
+        self.shared.add(other.shared)
+        self.alone.add(other.alone)
+
+
+def count_tree(prefix_tokens: int, branches: Sequence[Branch], logits: int) -> Count:
+    """The prefix once, each tail once, each completion once but for its last token."""
+    count = Count(logits=logits)
+    count.run(prefix_tokens, 0)
+    for branch in branches:
+        count.run(len(branch.tail_ids), branch.prefix_length)
+        for ids in branch.completions:
+            count.run(len(ids) - 1, branch.prefix_length + len(branch.tail_ids))
+    return count
+
+
+def count_alone(branches: Sequence[Branch], logits: int, text: int = 0) -> Count:
+    """The same without sharing. `text`: tokens of a plain prefix with a loss, a sequence of its
+    own. A branch without completions is a prompt that was asked for its next token."""
+    count = Count(logits=logits)
+    count.run(text, 0)
+    for branch in branches:
+        prompt = branch.prefix_length + len(branch.tail_ids)
+        for ids in branch.completions:
+            count.run(prompt + len(ids) - 1, 0)
+        if not branch.completions:
+            count.run(prompt, 0)
+    return count
+
+
+def count_scoring(tokens: int, *, head: int, window: int, min_context: int) -> Count:
+    """One document of `tokens` tokens behind `head` ones, window by window."""
     count = Count()
+    for number, span in enumerate(windows(tokens, window=window, min_context=min_context)):
+        first = span.first if number else 1 - min(head, 1)
+        count.run(head + span.end - 1 - span.start, 0, span.end - first)
+    return count
+
+
+def count_completions(completions: Iterable[Completion], before: int) -> Count:
+    """Completions of one position that see `before` tokens, as they are decoded: what several
+    have in common from their start is run once, and so are the logits after it; a last token
+    is not run.
+
+    >>> def drawn(*ids):
+    ...     return Completion(
+    ...         token_ids=ids,
+    ...         sampler_logprobs=(0.0,) * len(ids),
+    ...         loss_mask=(True,) * len(ids),
+    ...         finish_reason="length",
+    ...     )
+    >>> count_completions([drawn(5, 6, 7), drawn(5, 6, 8), drawn(9, 6, 7)], before=10)
+    Count(tokens=4, pairs=46.0, logits=5)
+    """
+    count = Count()
+    nodes: dict[tuple[int, int], int] = {}  # (beginning, next token) → beginning; 0 is the empty
+    read: set[int] = set()
+    for completion in completions:
+        node, last = 0, len(completion.token_ids) - 1
+        for place, token in enumerate(completion.token_ids):
+            if completion.loss_mask[place]:
+                read.add(node)
+            if place < last:
+                known = len(nodes)
+                node = nodes.setdefault((node, token), known + 1)
+                if node > known:
+                    count.run(1, before + place)
+    count.logits = len(read)
+    return count
+
+
+def generation_ledger(
+    prefix_tokens: int,
+    positions: Sequence[tuple[int, Sequence[Completion]]],
+    tail_tokens: int,
+    *,
+    passes: int = 1,
+) -> Ledger:
+    """A document's generation; `positions`: the prefix's length at each, and what was made there.
+
+    Logits are read where a token is drawn, and once a position for its candidates. `passes`:
+    `prefix_passes`. Where nothing was drawn, the tail was not run.
+    """
+    ledger = Ledger()
+    ledger.shared.run(prefix_tokens, 0, len(positions))
+    for length, completions in positions:
+        ledger.alone.logits += 1
+        if not completions:
+            ledger.alone.run(length, 0)
+            continue
+        ledger.shared.run(tail_tokens, length)
+        ledger.shared.add(count_completions(completions, length + tail_tokens))
+        for completion in completions:
+            new = tail_tokens + len(completion.token_ids) - 1
+            ledger.alone.run(length + new, 0, completion.num_trained_tokens)
+    for _ in range(passes - 1):
+        ledger.shared.run(prefix_tokens, 0, len(positions))
+        for length, _ in positions:
+            ledger.alone.run(length, 0, 1)
+    return ledger
+
+
+def prefix_passes(prompt: PromptConfig) -> int:
+    """2 where the frozen start model runs over the prefix as well, for its candidates."""
+    return 2 if prompt.candidates and prompt.candidate_source == "start" else 1
+
+
+def count_generation(generated: Sequence[GradedWork], layout: Layout, passes: int = 1) -> Ledger:
+    """All that a step generated."""
+    ledger = Ledger()
     for graded in generated:
-        count.run(len(graded.work.prefix_ids(layout, whole=False)), 0, len(graded.groups))
-        lengths = graded.work.prefix_lengths(layout)
-        for group, length in zip(graded.groups, lengths, strict=True):
-            found = group_branch(group, length, layout)
-            tail = len(found.branch.tail_ids)
-            count.run(tail, length)
-            # Rollouts share what they have drawn alike: each distinct beginning is run once.
-            completions = found.branch.completions
-            starts = {ids[:n] for ids in completions for n in range(1, len(ids))}
-            count.tokens += len(starts)
-            count.pairs += sum(length + tail + len(ids) for ids in starts)
-            count.logits += len(_drawn_after(group, found))
-    return count
+        completions = [[r.completion for r in group.rollouts] for group in graded.groups]
+        positions = list(zip(graded.work.prefix_lengths(layout), completions, strict=True))
+        prefix = len(graded.work.prefix_ids(layout, whole=False))
+        ledger.add(generation_ledger(prefix, positions, len(layout.tail_ids), passes=passes))
+    return ledger
 
 
-def _drawn_after(group: Group, found: GroupBranch) -> set[tuple[int, ...]]:
-    """The distinct beginnings after which a token was drawn: one row of logits each."""
-    after = set()
-    for rollout in group.rollouts:
-        completion = rollout.completion
-        ids = completion.token_ids[found.opening :]
-        drawn = completion.loss_mask[found.opening :]
-        after |= {ids[:n] for n, free in enumerate(drawn) if free}
-    return after
-
-
-def count_update(batch: Sequence[GradedWork], config: Config, layout: Layout) -> Count:
-    """As the update runs them: flat groups are left out unless a term reads them."""
-    count = Count()
-    whole = config.train.ntp_weight > 0
+def count_update(
+    batch: Sequence[GradedWork], config: Config, layout: Layout, *, text: bool
+) -> Ledger:
+    """One pass over a batch as the update makes it: equal rollouts once, and flat groups only
+    where a term reads them. `text`: the plain next-token loss reads the whole prefix."""
+    ledger = Ledger()
     for graded in batch:
-        branches = branches_of(graded, layout, run_flat=reads_flat_groups(config.train))
-        runs = any(found.members for found in branches)
-        if not runs and not whole:
+        found = branches_of(graded, layout, run_flat=reads_flat_groups(config.train))
+        live = [pair for pair in zip(graded.groups, found, strict=True) if pair[1].members]
+        if not live and not text:
             continue
-        prefix = len(graded.work.prefix_ids(layout, whole=whole))
-        count.run(prefix, 0, prefix - 1 if whole else 0)
-        if not runs:
-            continue
-        for found, group in zip(branches, graded.groups, strict=True):
-            length, tail = found.branch.prefix_length, len(found.branch.tail_ids)
-            count.run(tail, length)  # tails are run together, whether a group is flat or not
-            for ids, members in zip(found.branch.completions, found.members, strict=True):
-                drawn = group.rollouts[members[0]].completion.num_trained_tokens
-                count.run(len(ids) - 1, length + tail, drawn)
-    return count
+        prefix = len(graded.work.prefix_ids(layout, whole=text))
+        read = prefix - max(len(layout.head_ids), 1) if text else 0
+        # Tails are run together, whether a group is flat or not.
+        branches = [one.branch for one in found] if live else []
+        distinct = sum(_distinct_logits(group, one) for group, one in live)
+        ledger.shared.add(count_tree(prefix, branches, read + distinct))
+        drawn = sum(r.completion.num_trained_tokens for group, _ in live for r in group.rollouts)
+        every = [_with_every_rollout(group, one) for group, one in live]
+        ledger.alone.add(count_alone(every, read + drawn, prefix if text else 0))
+    return ledger
+
+
+def _distinct_logits(group: Group, found: GroupBranch) -> int:
+    firsts = [group.rollouts[members[0]] for members in found.members]
+    return sum(rollout.completion.num_trained_tokens for rollout in firsts)
+
+
+def _with_every_rollout(group: Group, found: GroupBranch) -> Branch:
+    ids = tuple(rollout.completion.token_ids[found.opening :] for rollout in group.rollouts)
+    return replace(found.branch, completions=ids)
 
 
 def count_flat(graded_works: Sequence[GradedWork], layout: Layout) -> int:
-    """Tokens if every rollout's sequence were computed alone."""
+    """Tokens if every rollout's sequence were computed alone, flat groups included."""
     total = 0
     for graded in graded_works:
         lengths = graded.work.prefix_lengths(layout)
@@ -134,17 +278,21 @@ def step_cost(
     config: Config,
     layout: Layout,
 ) -> dict[str, float]:
-    """Metrics of one step: tokens and FLOPs by phase, and tokens that sharing saved."""
-    shape = model_shape(policy)
-    generation = count_generation(generated, layout)
-    update = count_update(batch, config, layout)
-    updates = config.train.updates_per_batch
+    """Metrics of one step: tokens and FLOPs by phase, and what sharing saved."""
+    shape, train = model_shape(policy), config.train
+    updates = train.updates_per_batch
+    made = count_generation(generated, layout, prefix_passes(config.prompt))
+    update = count_update(batch, config, layout, text=train.ntp_weight > 0)
+    reference = count_update(batch if train.kl_weight else (), config, layout, text=False)
+    run = made.shared.tokens + updates * update.shared.tokens
     flat = count_flat(generated, layout) + updates * count_flat(batch, layout)
-    run = generation.tokens + updates * update.tokens
+    alone = made.alone.forward(shape) + reference.alone.forward(shape)
+    update_flops = updates * update.shared.train(shape) + reference.shared.forward(shape)
     return {
-        "tokens/generate": float(generation.tokens),
-        "tokens/update": float(update.tokens * updates),
+        "tokens/generate": float(made.shared.tokens),
+        "tokens/update": float(updates * update.shared.tokens),
         "tokens/not_computed": float(flat - run),
-        "flops/generate": shape.forward(generation.tokens, generation.pairs, generation.logits),
-        "flops/update": 3.0 * updates * shape.forward(update.tokens, update.pairs, update.logits),
+        "flops/generate": made.shared.forward(shape),
+        "flops/update": update_flops,
+        "sharing/flops_alone": alone + updates * update.alone.train(shape),
     }

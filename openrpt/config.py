@@ -574,6 +574,21 @@ class TrackConfig(Section):
     rollouts_every: int = Field(20, ge=1, description="Steps between tables of rollouts")
 
 
+class CostConfig(Section):
+    """What an hour costs, and what the machine draws where it can't be measured."""
+
+    price_per_hour: float = Field(
+        0.0, ge=0, description="Price of the machine for an hour; 0 = unknown, no money is shown"
+    )
+    currency: str = Field("USD", description="Currency of that price, as it is printed")
+    watts: float = Field(
+        0.0,
+        ge=0,
+        description="Power at work where no counter can be read (RAPL, NVML), in watts; 0 = a"
+        " guess: 65 on a CPU, 400 on a CUDA GPU",
+    )
+
+
 class Config(Section):
     """The whole pipeline; each stage reads its own section and those it shares."""
 
@@ -593,6 +608,7 @@ class Config(Section):
     answers: AnswersConfig = AnswersConfig()
     finetune: FinetuneConfig = FinetuneConfig()
     track: TrackConfig = TrackConfig()
+    cost: CostConfig = CostConfig()
 
 
 def load_config(path: Path | None = None, overrides: dict[str, Any] | None = None) -> Config:

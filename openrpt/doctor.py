@@ -9,7 +9,6 @@ import os
 import platform
 import shutil
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from openrpt.assets import asset_status, cache_dir
+from openrpt.limits import matrix_product_rate
 
 GB = 1e9
 DEMO_MEMORY_GB = 6.0
@@ -28,7 +28,7 @@ DEMO_DISK_GB = 2.0
 """The demo's model, packed and as float32 safetensors, its corpus, and room for the downloads."""
 BFLOAT16_GAIN = 1.3
 """How many times faster than float32 bfloat16 must be to be worth its rounding."""
-EXTRAS = {"lora": "peft", "datasets": "datasets"}
+EXTRAS = {"lora": "peft", "datasets": "datasets", "scaling": "scipy", "energy": "pynvml"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,19 +104,9 @@ def check_threads(threads: int, cores: int) -> Finding:
 def measure_gflops(dtype: torch.dtype, seconds: float = 0.3) -> float:
     """Rate of [512, 576] × [576, 1536] products on the CPU, in GFLOP/s (10⁹ operations a second).
 
-    The shape is that of a feed-forward layer of the demo's model. A product that alone takes longer
-    than `seconds` (bfloat16 without hardware for it) is measured once.
+    The shape is that of a feed-forward layer of the demo's model.
     """
-    left = torch.ones(512, 576, dtype=dtype)
-    right = torch.ones(576, 1536, dtype=dtype)
-    best, end = math.inf, time.perf_counter() + seconds
-    while True:
-        start = time.perf_counter()
-        torch.mm(left, right)
-        now = time.perf_counter()
-        best = min(best, now - start)  # the first call also sets things up
-        if now >= end:
-            return 2 * 512 * 576 * 1536 / best / 1e9
+    return matrix_product_rate([(512, 576, 1536)], dtype, seconds=seconds) / 1e9
 
 
 def recommended_dtype(float32_gflops: float, bfloat16_gflops: float) -> str:

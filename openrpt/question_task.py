@@ -214,9 +214,9 @@ def answer_questions(
         (group,) = task.grade(work, engine.generator.generate(request, layout, sampling))
         rows.append(outcome_row(question, group))
         graded = GradedWork(work=work, groups=(group,), advantages=torch.zeros(1, len(keys)))
-        count = count_generation([graded], layout)
+        count = count_generation([graded], layout).shared
         cost["tokens"] += count.tokens
-        cost["flops"] += shape.forward(count.tokens, count.pairs, count.logits)
+        cost["flops"] += count.forward(shape)
         progress.update(number)
     columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     return AnswerResult(columns=columns), cost

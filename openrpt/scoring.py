@@ -6,6 +6,7 @@ scored one after another, window by window; whole shards are written (`openrpt.s
 restart goes on after the last one. Memory does not grow with the corpus.
 """
 
+import json
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields
@@ -20,10 +21,12 @@ import torch
 from torch import Tensor
 
 from openrpt.attention import NAME as TREE_ATTENTION
+from openrpt.compute import count_scoring
 from openrpt.config import Config
 from openrpt.documents import CorpusCounts, read_corpus
 from openrpt.errors import UserError
 from openrpt.flat import flat_hidden
+from openrpt.meters import WorkMeter
 from openrpt.models import Policy, freeze, load_policy
 from openrpt.positions import check_window, windows
 from openrpt.rewards import prefix_match
@@ -48,6 +51,8 @@ from openrpt.types import Document
 __all__ = ["ScoreSummary", "ScoredCorpus", "load_scored", "score_corpus"]
 
 TOP = 16
+COST = "cost.json"
+"""What scoring has taken, all starts together; the other files hold nothing of the machine."""
 
 Progress = Callable[[int, str], None]
 """Tokens scored so far (those of earlier starts included), and a few words on it."""
@@ -100,7 +105,7 @@ def score_corpus(
     if scorer is None:
         other = config.score.model
         scorer = freeze(load_policy(config.model, path=other)) if other else policy
-    job = _Job(config=config, policy=policy, scorer=scorer)
+    job = _Job(config=config, policy=policy, scorer=scorer, meter=WorkMeter(scorer, config))
     if before is not None:
         _check_settings(folder, before, {"tokenizer": job.tokenizer})
         if finished := _finished(folder, shards):
@@ -131,6 +136,7 @@ def _run(
 ) -> tuple[ScoreSummary, CorpusCounts]:
     """Scores what is left after `shards` whole ones."""
     config, summary, counts = job.config, ScoreSummary(), CorpusCounts()
+    spent = read_cost(folder) if shards else {}
     stream = cast(
         Generator[Document, None, None],
         read_corpus(config.corpus, counts, index_path=folder / "duplicates.sqlite"),
@@ -155,9 +161,11 @@ def _run(
             open_splits = _open_splits(config, summary)
             if pending_tokens >= config.score.shard_tokens:
                 _flush(folder, pending, summary, counts, about)
+                _record_cost(folder, spent, job.meter)
                 pending, pending_tokens = [], 0
         if pending:
             _flush(folder, pending, summary, counts, about)
+            _record_cost(folder, spent, job.meter)
     summary.corpus_hash = counts.corpus_hash()
     if not summary.documents:
         raise UserError(
@@ -181,6 +189,21 @@ def _flush(
     summary.corpus_hash = counts.corpus_hash()
     metadata = about | {"corpus_hash": summary.corpus_hash, "summary": asdict(summary)}
     write_shard(folder, shard, pending, metadata)
+
+
+def read_cost(folder: Path) -> dict[str, Any]:
+    """What scoring has taken so far: tokens, flops, seconds, joules, and money where it has a
+    price. Empty where it was not recorded."""
+    path = folder / COST
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _record_cost(folder: Path, before: dict[str, Any], meter: WorkMeter) -> None:
+    cost = meter.cost()
+    for key in ("tokens", "flops", "flops_alone", "seconds", "joules", "money"):
+        if key in cost:
+            cost[key] += before.get(key, 0)
+    write_json(folder / COST, cost)
 
 
 def _last_summary(folder: Path, shards: int) -> ScoreSummary:
@@ -252,6 +275,7 @@ class _Job:
     config: Config
     policy: Policy
     scorer: Policy
+    meter: WorkMeter
 
     @cached_property
     def tokenizer(self) -> str:
@@ -300,6 +324,12 @@ class _Job:
             min_context=prompt.min_context,
             window_done=window_done,
         )
+        ledger, head = self.meter.ledger, len(self.scorer.bos_ids)
+        count = count_scoring(
+            len(scorer_ids), head=head, window=prompt.window, min_context=prompt.min_context
+        )
+        ledger.shared.add(count)
+        ledger.alone.add(count)
         argmax_bytes = [self.scorer.table.bytes[i] if i >= 0 else b"" for i in scores.argmax]
         if not self.same_tokenizer:
             source = align(pieces, scorer_pieces)

@@ -14,6 +14,7 @@ from openrpt.data import Work, document_bytes, take_work
 from openrpt.engine import Engine
 from openrpt.evaluation.next_token import evaluate_policy
 from openrpt.generation import Generated
+from openrpt.metrics import development_metrics
 from openrpt.models import Policy
 from openrpt.moving_average import MovingAverage
 from openrpt.prompts import Layout
@@ -103,11 +104,7 @@ class TextTask:
             split="development",
             positions=self.config.train.eval_positions,
         )
-        return {
-            "development/reasoning_accuracy": result.accuracy("reasoning"),
-            "development/ntp_accuracy": result.accuracy("ntp"),
-            "development/positions": float(result.num_positions),
-        }
+        return development_metrics(result)
 
 
 def text_task(run: Run, policy: Policy, engine: Engine, layout: Layout) -> TextTask:

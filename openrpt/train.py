@@ -39,6 +39,7 @@ from openrpt.errors import UserError
 from openrpt.evaluation.patterns import has_content
 from openrpt.generation import Request
 from openrpt.loop import run_steps
+from openrpt.meters import StepMeter
 from openrpt.metrics import PhaseTimer, peak_memory_gib, truncate_metrics
 from openrpt.models import Policy, freeze, load_policy
 from openrpt.positions import DIFFICULTIES
@@ -73,6 +74,7 @@ class Trainer:
     task: Task
     optimizer: torch.optim.Optimizer
     reference: Policy | None
+    meter: StepMeter
     state: TrainerState
 
 
@@ -116,6 +118,7 @@ def run_training(trainer: Trainer, progress: Progress) -> TrainSummary:
 def train_step(trainer: Trainer) -> dict[str, Any]:
     """One batch of rollouts and its update(s); returns the step's metrics."""
     timer = PhaseTimer()
+    trainer.meter.begin()
     with timer("generate"):
         batch, generated = collect(trainer)
     set_learning_rate(trainer.optimizer, trainer.config, trainer.state.step)
@@ -143,6 +146,7 @@ def train_step(trainer: Trainer) -> dict[str, Any]:
         | timer.metrics()
         | {"time/step": seconds}
         | cost
+        | trainer.meter.metrics(cost, timer.seconds)
         | {"memory/peak_gib": peak_memory_gib()}
     )
 
@@ -368,6 +372,7 @@ def set_up(
         task=task,
         optimizer=optimizer,
         reference=reference,
+        meter=StepMeter(policy, config),
         state=state,
     )
 

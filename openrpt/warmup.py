@@ -31,6 +31,7 @@ from openrpt.checkpoints import (
     save_checkpoint,
     step_folder,
 )
+from openrpt.compute import Count, Ledger, count_alone, count_tree, model_shape, prefix_passes
 from openrpt.config import Config
 from openrpt.data import Work, take_work
 from openrpt.decoding import Sampling
@@ -38,6 +39,7 @@ from openrpt.engine import Engine, make_engine
 from openrpt.generation import Generated, Request
 from openrpt.logprobs import TextTerms, distillation_kl, target_cross_entropy, text_loss
 from openrpt.loop import run_steps
+from openrpt.meters import StepMeter, counting_engine
 from openrpt.metrics import PhaseTimer, peak_memory_gib, truncate_metrics
 from openrpt.models import Policy, freeze, load_policy
 from openrpt.progress import SILENT, Progress
@@ -76,6 +78,7 @@ class Warmup:
     layout: Layout
     corpus: ScoredCorpus
     optimizer: torch.optim.Optimizer
+    meter: StepMeter
     state: TrainerState
 
 
@@ -132,6 +135,7 @@ def set_up(run: Run) -> Warmup:
         layout=layout,
         corpus=load_scored(run.scored),
         optimizer=optimizer,
+        meter=StepMeter(policy, config),
         state=state,
     )
 
@@ -147,6 +151,9 @@ def warmup_step(stage: Warmup) -> dict[str, Any]:
     config, state = stage.config, stage.state
     settings = config.warmup
     timer = PhaseTimer()
+    stage.meter.begin()
+    made, trained, teacher = Ledger(), Ledger(), Count()
+    counted = counting_stage(stage, made)
     tail_only = not config.prompt.candidates and state.step <= settings.tail_steps
     supply = take_work(
         stage.corpus,
@@ -167,14 +174,53 @@ def warmup_step(stage: Warmup) -> dict[str, Any]:
     text_scale = 1.0 / sum(len(work.prefix_ids(stage.layout, whole=True)) - 1 for work in works)
     for work in works:
         with timer("generate"):
-            traces = None if tail_only else make_traces(stage, work)
+            traces = None if tail_only else make_traces(counted, work)
         with timer("update"):
             accumulate(stage, work, traces, scale, text_scale, metrics)
+        count_work(stage, work, traces, trained, teacher)
     with timer("update"):
         norm = apply_update(stage.policy, stage.optimizer, config.train.max_grad_norm)
     metrics.setdefault("loss/trace", 0.0)
-    found = metrics | timer.metrics()
+    cost = warmup_cost(stage, made, trained, teacher)
+    found = metrics | timer.metrics() | cost | stage.meter.metrics(cost, timer.seconds)
     return found | {"optim/grad_norm": norm, "memory/peak_gib": peak_memory_gib()}
+
+
+def counting_stage(stage: Warmup, ledger: Ledger) -> Warmup:
+    """The stage, with generators that add what they run to the ledger."""
+    passes = prefix_passes(stage.config.prompt)
+    return replace(
+        stage,
+        engine=counting_engine(stage.engine, ledger, passes),
+        start_engine=counting_engine(stage.start_engine, ledger),
+    )
+
+
+def count_work(
+    stage: Warmup, work: Work, traces: list[Trace] | None, trained: Ledger, teacher: Count
+) -> None:
+    """Adds what `accumulate` runs of a document, in the policy and in the frozen teacher."""
+    settings = stage.config.warmup
+    prefix = len(work.prefix_ids(stage.layout, whole=True))
+    branches = trace_branches(traces, work.prefix_lengths(stage.layout), stage.layout)
+    reads_tails = not stage.config.prompt.candidates and settings.target == "self"
+    reads_text = settings.text_kl_weight > 0 or settings.ntp_weight > 0
+    ends = len(branches) if reads_tails else 0
+    logits = ends + (prefix - 1 if reads_text else 0)
+    logits += sum(weight > 0 for trace in traces or () for weight in trace.weights)
+    trained.shared.add(count_tree(prefix, branches, logits))
+    trained.alone.add(count_alone(branches, logits, prefix if reads_text else 0))
+    teacher.run(prefix, 0, ends + (prefix - 1 if settings.text_kl_weight > 0 else 0))
+
+
+def warmup_cost(stage: Warmup, made: Ledger, trained: Ledger, teacher: Count) -> dict[str, float]:
+    shape = model_shape(stage.policy)
+    frozen = teacher.forward(shape)
+    return {
+        "flops/generate": made.shared.forward(shape),
+        "flops/update": trained.shared.train(shape) + frozen,
+        "sharing/flops_alone": made.alone.forward(shape) + trained.alone.train(shape) + frozen,
+    }
 
 
 def make_traces(stage: Warmup, work: Work) -> list[Trace]:

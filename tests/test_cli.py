@@ -33,13 +33,14 @@ SHOWN = {
     ],
     "train": [
         *("seed", "run", "model", "prompt", "selection", "reward", "train", "evaluate", "track"),
+        "cost",
     ],
     "pretrain": ["seed", "run", "model", "selection", "pretrain", "track"],
     "perplexity": [
         *("run", "model", "prompt.window", "evaluate.split", "score.max_tokens"),
         *("corpus.template", "corpus.separator", "corpus.block_characters", "corpus.limit"),
     ],
-    "evaluate": ["seed", "run", "model", "prompt", "evaluate"],
+    "evaluate": ["seed", "run", "model", "prompt", "evaluate", "cost"],
     "predict": ["seed", "model", "prompt"],
 }
 KEYS = {key.name: key for key in config_keys()}

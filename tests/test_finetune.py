@@ -116,9 +116,12 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
+OF_THE_MACHINE = ("time/", "memory/", "energy/", "efficiency/", "seconds")
+
+
 def rows_of(run: Run) -> list[dict[str, Any]]:
     return [
-        {k: v for k, v in row.items() if not k.startswith(("time/", "memory/", "seconds"))}
+        {k: v for k, v in row.items() if not k.startswith(OF_THE_MACHINE)}
         for row in read_metrics(run.metrics)
     ]
 

@@ -428,6 +428,10 @@ def test_glossary_has_every_metric_that_the_code_writes() -> None:
     written |= {f"time/{phase}" for phase in re.findall(r'timer\("(\w+)"\)', source)}
     written |= {f"pass_rate/{name}" for name in DIFFICULTIES}
     written |= {f"reward/{name}" for name in REWARDS}
+    for mode in ("reasoning", "ntp"):
+        written |= {f"development/{mode}_accuracy/{name}" for name in DIFFICULTIES}
+    written |= {f"efficiency/{phase}" for phase in ("generate", "update")}
+    written |= {f"efficiency/lost_{phase}" for phase in ("generate", "update", "store")}
     assert written == METRICS.keys()
     assert EVALUATION.keys() == set(MEASURES)
 

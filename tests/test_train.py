@@ -37,10 +37,13 @@ def run_of(warm: Run, name: str, **overrides: Any) -> Run:
     return copied_run(warm, name, **{"corpus__development_fraction": 0.2} | overrides)
 
 
+OF_THE_MACHINE = ("seconds", "time/", "memory/", "energy/", "efficiency/", "development/seconds")
+
+
 def rows_of(run: Run) -> list[dict[str, Any]]:
     """The training metrics that must not depend on the machine's mood."""
     return [
-        {k: v for k, v in row.items() if not k.startswith(("time/", "memory/", "seconds"))}
+        {k: v for k, v in row.items() if not k.startswith(OF_THE_MACHINE)}
         for row in read_metrics(run.metrics)
         if row["stage"] == "train"
     ]

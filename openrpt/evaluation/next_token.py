@@ -33,6 +33,7 @@ from openrpt.evaluation.likelihood import likelihoods
 from openrpt.evaluation.results import THOUGHT_CONTROLS, EvaluationResult, PositionResult
 from openrpt.evaluation.subject import Subject
 from openrpt.evaluation.token_classes import CONTEXT, token_class
+from openrpt.meters import WorkMeter
 from openrpt.models import Policy
 from openrpt.progress import SILENT, Progress
 from openrpt.prompts import build_layout, require_room
@@ -85,8 +86,10 @@ def evaluate_policy(
         longest = max(work.positions[-1].index - work.window.start for work in works)
     layout = build_layout(policy.tokenizer, prompt, policy.bos_ids)
     require_room(layout, prompt.model_copy(update={"window": longest}), policy.max_length)
+    meter = WorkMeter(policy, config)
+    counted = meter.counting(engine)
     evaluation = Evaluation(
-        subject=Subject(policy=policy, engine=engine, config=config, layout=layout),
+        subject=Subject(policy=policy, engine=counted, config=config, layout=layout),
         works=works,
         progress=progress,
         title=title,
@@ -100,6 +103,7 @@ def evaluate_policy(
         samples=config.evaluate.samples,
         tokenizer=tokenizer,
         scorer=corpus.metadata["scorer"],
+        cost=meter.cost(),
     )
 
 

@@ -55,6 +55,7 @@ def record(
         "note": note,
         "split": split,
         "positions": result.num_positions,
+        "evaluation_cost": result.cost,
         "summary": result.summary(),
         "calibration": result.calibration(),
         "cost": cost,

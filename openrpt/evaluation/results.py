@@ -4,7 +4,7 @@ compared in pairs."""
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,8 @@ class EvaluationResult:
     """Fingerprint of the model's tokenizer."""
     scorer: str = ""
     """Whose entropy the difficulty is."""
+    cost: dict[str, Any] = field(default_factory=dict)
+    """As WorkMeter gives it; not stored with the columns."""
 
     @property
     def num_positions(self) -> int:

@@ -72,7 +72,9 @@ def changed_settings(run: Run, config: Config) -> list[str]:
     differ = [
         key
         for key in new
-        if new[key] != old[key] and key not in NOT_IN_LABEL and not key.startswith("track.")
+        if new[key] != old[key]
+        and key not in NOT_IN_LABEL
+        and not key.startswith(("track.", "cost."))
     ]
     return [f"{key}={new[key]}" for key in differ]
 

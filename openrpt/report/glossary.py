@@ -49,6 +49,39 @@ def _time(what: str, healthy: str) -> Meaning:
     )
 
 
+def _by_difficulty(key: str, what: str) -> dict[str, Meaning]:
+    thresholds = {"easy": "0.5", "medium": "1.0", "hard": "1.5"}
+    return {
+        f"development/{key}/{name}": Meaning(
+            unit="fraction",
+            meaning=f"The same at {name} positions ({what}; scorer's entropy above {nats} nats)",
+            healthy="rises" if key == "reasoning_accuracy" else "does not fall",
+            reading="What `openrpt scaling` fits over compute; hard positions are few, so noisy.",
+        )
+        for name, nats in thresholds.items()
+    }
+
+
+def _efficiency(phase: str, healthy: str) -> Meaning:
+    return Meaning(
+        unit="fraction",
+        meaning=f"Share of the machine's limit that {phase} reached: FLOPs ÷ (seconds ×"
+        " efficiency/limit)",
+        healthy=healthy,
+        reading="Only needed FLOPs count. Above 1, the machine was busy with something else when"
+        " its limit was measured.",
+    )
+
+
+def _lost(phase: str) -> Meaning:
+    return Meaning(
+        unit="fraction",
+        meaning=f"Share of the step's time in which {phase} was below the machine's limit",
+        healthy="the largest says where a step can be made faster",
+        reading="With efficiency/step these add up to 1.",
+    )
+
+
 METRICS: dict[str, Meaning] = {
     "reward/mean": Meaning(
         unit="(no unit)",
@@ -274,6 +307,20 @@ METRICS: dict[str, Meaning] = {
         healthy="steady; with pretrain.match_by documents, the matched step's",
         reading="Few pieces a step make a noisy gradient.",
     ),
+    **_by_difficulty("reasoning_accuracy", "thinking"),
+    **_by_difficulty("ntp_accuracy", "standard prediction"),
+    "development/flops": Meaning(
+        unit="FLOPs",
+        meaning="Floating-point operations of the development evaluation",
+        healthy="steady",
+        reading="Not in the training compute of `openrpt scaling`.",
+    ),
+    "development/seconds": Meaning(
+        unit="seconds",
+        meaning="Wall-clock time of the development evaluation",
+        healthy="a small part of eval_every steps",
+        reading="Lower train.eval_positions or raise train.eval_every where it is too much.",
+    ),
     "time/generate": _time("generating and grading rollouts", "20 to 60 % of a step"),
     "time/update": _time("log-probabilities, gradients and the optimizer", "40 to 80 % of a step"),
     "time/store": _time("writing the rollouts", "below 2 % of a step"),
@@ -321,6 +368,37 @@ METRICS: dict[str, Meaning] = {
         meaning="Floating-point operations of the update; backward counts twice forward",
         healthy="falls as groups become flat",
         reading="Divide by the seconds and compare with the machine's limit (openrpt doctor).",
+    ),
+    "sharing/flops_alone": Meaning(
+        unit="FLOPs",
+        meaning="What the same work would take if every rollout's sequence were computed alone",
+        healthy="several times flops/generate and flops/update together",
+        reading="The ratio is what the document tree saves; flat groups are left out of both.",
+    ),
+    "efficiency/limit": Meaning(
+        unit="FLOP/s",
+        meaning="Rate of the model's own matrix products on this machine, measured when the stage"
+        " started",
+        healthy="the same at every start",
+        reading="A lower one at a resumed start: the machine was shared, or has other threads.",
+    ),
+    "efficiency/generate": _efficiency("generation", "the nearer to 1, the better"),
+    "efficiency/update": _efficiency("the update", "the nearer to 1, the better"),
+    "efficiency/step": _efficiency("the whole step", "the nearer to 1, the better"),
+    "efficiency/lost_generate": _lost("generation"),
+    "efficiency/lost_update": _lost("the update"),
+    "efficiency/lost_store": _lost("writing the rollouts"),
+    "energy/joules": Meaning(
+        unit="J",
+        meaning="Energy of the step",
+        healthy="steady",
+        reading="3.6 million are a kilowatt-hour.",
+    ),
+    "energy/measured": Meaning(
+        unit="0 or 1",
+        meaning="1 where energy/joules was measured (RAPL, NVML); 0 where it is seconds × watts",
+        healthy="1",
+        reading="An estimate is as good as cost.watts; where nobody gave it, it is a guess.",
     ),
     "memory/peak_gib": Meaning(
         unit="GiB",
@@ -521,6 +599,17 @@ WARMUP_KEYS = (
     "optim/grad_norm",
     "time/generate",
     "time/update",
+    "flops/generate",
+    "flops/update",
+    "sharing/flops_alone",
+    "efficiency/limit",
+    "efficiency/generate",
+    "efficiency/update",
+    "efficiency/step",
+    "efficiency/lost_generate",
+    "efficiency/lost_update",
+    "energy/joules",
+    "energy/measured",
     "memory/peak_gib",
 )
 """What a warmup step writes; a train step writes all but the first three's losses."""
@@ -566,6 +655,10 @@ one document are not independent), `n` positions and `documents`. Slices: `all`;
 entropy in nats `easy` (> 0.5), `medium` (> 1.0), `hard` (> 1.5), nested; and the disjoint bands
 `<=0.5`, `0.5-1.0`, `1.0-1.5`, `>1.5`; and the classes of the true token
 ([evaluation](evaluation.md)). Keys from `emptied` on stand there only where they were asked for.
+`evaluations.LABEL.evaluation_cost` holds what the
+evaluation took: `tokens`, `flops`, `flops_alone` (without sharing), `seconds`, `joules`,
+`energy_measured`, and `money` with its `currency` where `cost.price_per_hour` is given
+([costs](costs.md)).
 """
 
 DIFFERENCE_TEXT = """\

@@ -57,6 +57,7 @@ class Cost:
     tokens_run: float = 0.0
     tokens_not_computed: float = 0.0
     flops: float = 0.0
+    joules: float = 0.0
     peak_gib: float = 0.0
 
     @property
@@ -209,6 +210,7 @@ def costs(rows: Sequence[Mapping[str, Any]]) -> list[Cost]:
         cost.tokens_run += row.get("tokens/generate", 0.0) + row.get("tokens/update", 0.0)
         cost.tokens_not_computed += row.get("tokens/not_computed", 0.0)
         cost.flops += row.get("flops/generate", 0.0) + row.get("flops/update", 0.0)
+        cost.joules += row.get("energy/joules", 0.0)
         cost.peak_gib = max(cost.peak_gib, row.get("memory/peak_gib", 0.0))
     return list(found.values())
 

@@ -1,0 +1,59 @@
+"""FLOPs of tiny models as PyTorch counts them, and what the tests count them of."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from tiny_model import tiny_model_folder, tiny_run
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from openrpt.data import take_work
+from openrpt.scores import ScoredCorpus
+from openrpt.task import TextTask
+from openrpt.train import Trainer, rollouts_for, set_up
+from openrpt.types import Completion
+from openrpt.update import GradedWork
+
+WIDE = {"hidden_size": 256, "intermediate_size": 1024}
+
+
+def counted(function: Callable[[], object]) -> float:
+    """FLOPs as torch counts them: every matrix product, attention's included."""
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        function()
+    return float(counter.get_total_flops())
+
+
+def trainer_of(folder: Path, **overrides: object) -> Trainer:
+    tiny_model_folder(folder / "model", **WIDE)
+    return set_up(tiny_run(folder, corpus__development_fraction=0.2, **overrides))
+
+
+def corpus_of(trainer: Trainer) -> ScoredCorpus:
+    assert isinstance(trainer.task, TextTask)
+    return trainer.task.corpus
+
+
+def generate(trainer: Trainer) -> GradedWork:
+    config = trainer.config
+    _, work = next(take_work(corpus_of(trainer), config, cursor=0, count=4, purpose="positions"))
+    return rollouts_for(trainer, work)
+
+
+def live(graded: GradedWork, *, repeat: bool = False) -> GradedWork:
+    """Half of its groups have a gradient; with `repeat`, one rollout of each is another's."""
+    advantages = torch.zeros(len(graded.groups), len(graded.groups[0].rollouts))
+    advantages[::2] = torch.tensor([1.0, -1.0, 0.5, -0.5])
+    groups = graded.groups
+    if repeat:
+        groups = tuple(replace(g, rollouts=(g.rollouts[1], *g.rollouts[1:])) for g in groups)
+    return replace(graded, groups=groups, advantages=advantages.double())
+
+
+def completion(*ids: int, forced: int = 0) -> Completion:
+    mask = (False,) * forced + (True,) * (len(ids) - forced)
+    return Completion(
+        token_ids=ids, sampler_logprobs=(0.0,) * len(ids), loss_mask=mask, finish_reason="length"
+    )
