@@ -17,7 +17,7 @@ four rollouts of 12 tokens each, of which two are the same."""
 GENERATION_RATIO = 1.02
 """Run ÷ needed: masked keys and rows that have ended are all that is computed in vain."""
 UPDATE_RATIO = 1.02
-"""The same of the update: the head's logits and attention's scores, computed again for gradients."""
+"""The same of the update: the head's logits and attention's scores are computed again backward."""
 
 
 @pytest.fixture(scope="module")
