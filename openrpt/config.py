@@ -302,7 +302,7 @@ class TrainConfig(Section):
     positions_per_document: int = Field(16, ge=1, description="Positions of a document in a step")
     group_size: int = Field(8, ge=1, description="Rollouts of a position")
     microbatch_tokens: int = Field(
-        1024,
+        512,
         ge=1,
         description="Completion tokens run forward and backward at once: memory, never results",
     )

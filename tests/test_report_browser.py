@@ -358,7 +358,7 @@ def test_samples_sort_filter_and_export(tab: Tab) -> None:
     rows = list(csv.DictReader(io.StringIO(download.value.path().read_text("utf-8"))))
     assert len(rows) == 15 and rows[0]["thought"] == lines[0]["thought"]
     table.locator("tbody a").first.click()
-    assert "token 14" in tab.panel()
+    tab.part("panel").filter(has_text="token 14").wait_for()
 
 
 def test_keyboard_alone(tab: Tab, address: str) -> None:
