@@ -23,7 +23,7 @@ from openrpt.cpu import keep_memory
 from openrpt.data import Work, document_bytes
 from openrpt.decoding import Sampling
 from openrpt.engine import Engine, make_engine
-from openrpt.generation import Request
+from openrpt.generation import Generated, Request
 from openrpt.limits import matrix_product_rate
 from openrpt.metrics import PhaseTimer, peak_memory_gib
 from openrpt.models import Policy, load_policy
@@ -136,6 +136,30 @@ def work_of(job: dict[str, Any], positions: int) -> Work:
     )
 
 
+def draw(
+    engine: Engine, config: Config, layout: Layout, work: Work, group_size: int, number: int
+) -> list[Generated]:
+    """Generation as `openrpt train` calls it."""
+    return engine.generator.generate(
+        Request(
+            prefix_ids=work.prefix_ids(layout, whole=False),
+            prefix_lengths=work.prefix_lengths(layout),
+            keys=tuple(
+                tuple(key_of(config.seed, number, p.index, r) for r in range(group_size))
+                for p in work.positions
+            ),
+        ),
+        layout,
+        Sampling(
+            temperature=config.train.temperature,
+            think_budget=config.prompt.think_budget,
+            prediction_budget=config.prompt.prediction_budget,
+            candidates=config.prompt.candidates,
+            generation_rollouts=config.train.generation_rollouts,
+        ),
+    )
+
+
 def step(
     policy: Policy,
     engine: Engine,
@@ -149,24 +173,7 @@ def step(
     """One whole step; seconds by phase, and what it ran."""
     timer = PhaseTimer()
     with timer("generate"):
-        generated = engine.generator.generate(
-            Request(
-                prefix_ids=work.prefix_ids(layout, whole=False),
-                prefix_lengths=work.prefix_lengths(layout),
-                keys=tuple(
-                    tuple(key_of(config.seed, number, p.index, r) for r in range(group_size))
-                    for p in work.positions
-                ),
-            ),
-            layout,
-            Sampling(
-                temperature=config.train.temperature,
-                think_budget=config.prompt.think_budget,
-                prediction_budget=config.prompt.prediction_budget,
-                candidates=config.prompt.candidates,
-                generation_rollouts=config.train.generation_rollouts,
-            ),
-        )
+        generated = draw(engine, config, layout, work, group_size, number)
     with timer("grade"):
         groups = grade_groups(
             generated,

@@ -15,9 +15,12 @@ def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else RESULTS
     found = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
     report = found.pop("report", None)
-    lines = ["| measure | OpenRPT | TRL `GRPOTrainer` | ratio |", "|---|---|---|---|"]
-    if "train_step" in found:
-        lines += train_step_rows(found["train_step"])
+    lines = ["| measure | OpenRPT | peer | ratio |", "|---|---|---|---|"]
+    for name, result in found.items():
+        if name.startswith("train_step"):
+            lines += train_step_rows(result)
+        if name.startswith("generation"):
+            lines += generation_rows(result)
     if "memory" in found:
         lines += memory_rows(found["memory"])
     print("\n".join(lines))
@@ -32,7 +35,7 @@ def train_step_rows(result: dict[str, Any]) -> list[str]:
     shares = own["share_of_matrix_product_rate"]
     rows = [
         f"| training step, {sizes(case)}: seconds a rollout"
-        f" | {ranged(own['seconds_a_rollout'], 3)} | {ranged(peer['seconds_a_rollout'], 2)}"
+        f" | {ranged(own['seconds_a_rollout'], 3)} | TRL {ranged(peer['seconds_a_rollout'], 2)}"
         f" | **{ranged(result['ratio'], 1)} ×** |",
         f"| its peak memory | {own['peak_memory_gib']:.1f} GiB"
         f" | {peer['peak_memory_gib']:.1f} GiB"
@@ -41,6 +44,18 @@ def train_step_rows(result: dict[str, Any]) -> list[str]:
     for phase, name in (("generate", "generation"), ("update", "update")):
         rows.append(f"| {name}, share of the matrix-product rate | {ranged(shares[phase])} | | |")
     return rows
+
+
+def generation_rows(result: dict[str, Any]) -> list[str]:
+    own, peer, case = result["openrpt"], result["transformers"], result["case"]
+    return [
+        f"| generation alone, {sizes(case)}: seconds a rollout"
+        f" | {ranged(own['seconds_a_rollout'], 3)}"
+        f" | transformers {ranged(peer['seconds_a_rollout'], 3)}"
+        f" | **{ranged(result['ratio'], 1)} ×** |",
+        f"| its share of the matrix-product rate | {ranged(own['share_of_matrix_product_rate'])}"
+        " | | |",
+    ]
 
 
 def memory_rows(result: dict[str, Any]) -> list[str]:

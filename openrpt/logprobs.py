@@ -1,17 +1,21 @@
 """The language-model head, computed only where it is read and in chunks.
 
-A full [tokens × vocabulary] tensor is never held: each chunk's logits live for the length of a
-matrix product, forward and backward.
+A full [tokens × vocabulary] tensor of a step is never held: at most KEPT_ELEMENTS logits live
+from a forward pass to its backward pass, and a chunk of others as long as a matrix product.
 """
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 CHUNK_ELEMENTS = 1 << 24
 """Logits held at once (67 MB in float32); fewer rows make the matrix product slower."""
+KEPT_ELEMENTS = 1 << 25
+"""Logits that a forward pass keeps for its backward pass (134 MB in float32), where they are all;
+more are computed again, chunk by chunk."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,42 +41,51 @@ class Head:
 
 
 class _SelectedLogprobs(torch.autograd.Function):
-    """Log-probability of chosen ids and entropy, logits recomputed a chunk at a time."""
+    """Log-probability of chosen ids and entropy. Log-probabilities of the whole vocabulary are
+    kept for the backward pass where they are few, else computed again a chunk at a time."""
 
     @staticmethod
     def forward(ctx, hidden, weight, bias, ids, temperature, softcap, chunk_rows):  # type: ignore[override]
         head = Head(weight=weight, bias=bias, softcap=softcap)
-        logprobs, entropies, normalisers = [], [], []
+        keeps = softcap is None and len(ids) * weight.shape[0] <= KEPT_ELEMENTS
+        logprobs, entropies, normalisers, kept = [], [], [], []
         for part, part_ids in zip(hidden.split(chunk_rows), ids.split(chunk_rows), strict=True):
             scaled = _scale(head.logits(part), temperature)
-            normaliser = scaled.logsumexp(-1)
-            logprobs.append(scaled.gather(-1, part_ids[:, None])[:, 0] - normaliser)
-            probabilities = (scaled - normaliser[:, None]).exp_()
-            entropies.append(normaliser - probabilities.mul_(scaled).sum(-1))
+            normaliser = scaled.logsumexp(-1, keepdim=True)
+            log_p = scaled.sub_(normaliser)
+            logprobs.append(log_p.gather(-1, part_ids[:, None])[:, 0])
+            entropies.append(torch.einsum("nv,nv->n", log_p.exp(), log_p).neg())
             normalisers.append(normaliser)
+            if keeps:
+                kept.append(log_p)
         entropy = torch.cat(entropies)
-        ctx.save_for_backward(hidden, weight, bias, ids, torch.cat(normalisers), entropy)
+        ctx.save_for_backward(hidden, weight, bias, ids, torch.cat(normalisers), entropy, *kept)
         ctx.temperature, ctx.softcap, ctx.chunk_rows = temperature, softcap, chunk_rows
         return torch.cat(logprobs), entropy
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad_logprobs, grad_entropy):  # type: ignore[override]
-        hidden, weight, bias, ids, normalisers, entropy = ctx.saved_tensors
+        hidden, weight, bias, ids, normalisers, entropy, *kept = ctx.saved_tensors
         gradient = _HeadGradient(hidden, weight, bias, ctx.needs_input_grad[1])
         reads_entropy = bool(grad_entropy.any())
         head = Head(weight=weight, bias=bias, softcap=ctx.softcap)
-        for start in range(0, len(ids), ctx.chunk_rows):
+        for chunk, start in enumerate(range(0, len(ids), ctx.chunk_rows)):
             rows = slice(start, start + ctx.chunk_rows)
-            logits = head.logits(hidden[rows])
-            slope = _softcap_slope(logits, ctx.softcap)
-            log_p = _scale(logits, ctx.temperature).sub_(normalisers[rows, None])
+            slope = None
+            if kept:
+                log_p = kept[chunk]
+            else:
+                logits = head.logits(hidden[rows])
+                slope = _softcap_slope(logits, ctx.softcap)
+                log_p = _scale(logits, ctx.temperature).sub_(normalisers[rows])
             # d logp_i / d z = 1_i − p;  d H / d z = −p (log p + H)
             if reads_entropy:
                 p = log_p.exp()
-                factor = log_p.add_(entropy[rows, None]).mul_(grad_entropy[rows, None])
+                factor = log_p.add(entropy[rows, None]).mul_(grad_entropy[rows, None])
                 grad = factor.add_(grad_logprobs[rows, None]).mul_(p).neg_()
             else:
-                grad = log_p.exp_().mul_(-grad_logprobs[rows, None])
+                grad = log_p.exp().mul_(-grad_logprobs[rows, None])
             grad.scatter_add_(1, ids[rows, None], grad_logprobs[rows, None].to(grad.dtype))
             grad = _scale(grad, ctx.temperature)
             gradient.add(rows, grad if slope is None else grad.mul_(slope))

@@ -176,3 +176,32 @@ def test_standard_prediction(monkeypatch, rows):
         torch.testing.assert_close(found.candidate_logprobs[n], logp[n, order[:3]].detach())
     none = standard_prediction(hidden, head, masked, k=0)
     assert none.candidate_ids.shape == (N, 0) and (none.argmax == found.argmax).all()
+
+
+@pytest.mark.parametrize("rows", [3, 100])
+def test_kept_and_recomputed_logits_give_the_same_gradients(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+):
+    """Few logits wait for the backward pass, many are computed again; nobody can tell which."""
+    use_chunks(monkeypatch, rows)
+    hidden, head, leaves = parts(bias=True, softcap=None)
+    ids = torch.randint(V, (N,))
+    weights = torch.randn(2, N, dtype=torch.float64)
+    found = []
+    for kept in (N * V, N * V - 1):
+        monkeypatch.setattr(logprobs, "KEPT_ELEMENTS", kept)
+        products = 0
+
+        def counted(self: Head, states: torch.Tensor) -> torch.Tensor:
+            nonlocal products
+            products += 1
+            return plain_logits(states, self)
+
+        monkeypatch.setattr(Head, "logits", counted)
+        read = selected_logprobs(hidden, head, ids, temperature=0.7)
+        loss = sum((part * weight).sum() for part, weight in zip(read, weights, strict=True))
+        found.append((torch.autograd.grad(loss, leaves), products))
+    (kept_gradients, kept_products), (again, products) = found
+    assert products == 2 * kept_products
+    for one, other in zip(kept_gradients, again, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)

@@ -1,0 +1,62 @@
+"""OpenRPT's side of generation alone: run by a benchmark, in its own process.
+
+python openrpt_generate.py JOB.json FOUND.json
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import own_versions
+from openrpt_step import PRODUCT_ROWS, EndlessPolicy, config_of, draw, endless_layout, work_of
+
+from openrpt.compute import Ledger, model_shape
+from openrpt.engine import make_engine
+from openrpt.limits import matrix_product_rate
+from openrpt.meters import counting_engine
+from openrpt.metrics import peak_memory_gib
+from openrpt.models import load_policy
+
+
+def main(job: dict[str, Any]) -> dict[str, Any]:
+    config = config_of(job)
+    loaded = load_policy(config.model)
+    policy = EndlessPolicy(model=loaded.model, tokenizer=loaded.tokenizer, name=loaded.name)
+    layout = endless_layout(policy, config)
+    work = work_of(job, config.train.positions_per_document)
+    steps = []
+    for number in range(1 + job["steps"]):
+        ledger = Ledger()
+        engine = counting_engine(make_engine("tree", policy), ledger)
+        # The first is not counted: it sets up threads and buffers.
+        rollouts = config.train.group_size if number else 1
+        start = time.perf_counter()
+        found = draw(engine, config, layout, work, rollouts, number)
+        seconds = time.perf_counter() - start
+        lengths = {len(c.token_ids) for one in found for c in one.completions}
+        if lengths != {config.prompt.prediction_budget}:
+            raise RuntimeError(f"completions of {lengths} tokens: all were to be of full length")
+        if number:
+            steps.append(
+                {
+                    "seconds": seconds,
+                    "rollouts": len(found) * rollouts,
+                    "flop": ledger.shared.forward(model_shape(policy)),
+                }
+            )
+    model = policy.causal_lm.config
+    return {
+        "steps": steps,
+        "peak_memory_gib": peak_memory_gib(),
+        "product_flop_per_second": matrix_product_rate(
+            [(PRODUCT_ROWS, model.hidden_size, model.intermediate_size)], torch.float32, seconds=1.0
+        ),
+        "versions": own_versions(),
+    }
+
+
+if __name__ == "__main__":
+    Path(sys.argv[2]).write_text(json.dumps(main(json.loads(Path(sys.argv[1]).read_text()))))
