@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,25 +23,9 @@ from report_run import (
 
 from openrpt.report import write_report
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra 'browser'")
-
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync")
 DESKTOP = {"width": 1280, "height": 900}
 FACE = "😀".encode()
 PHONE = {"width": 390, "height": 844}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """The machine's own Chromium, else playwright's; skipped where there is neither."""
-    found = next((path for name in NAMES if (path := shutil.which(name))), None)
-    with playwright.sync_playwright() as started:
-        if not found and not Path(started.chromium.executable_path).exists():
-            pytest.skip("no Chromium: install one, or run 'playwright install chromium'")
-        browser = started.chromium.launch(executable_path=found, args=list(FLAGS))
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from openrpt.progress import SILENT
 from openrpt.rollouts import write_rollouts
 from openrpt.run import open_run
 from openrpt.runs import load_run
-from openrpt.trackers import Stage, markdown, numbers, require_installed, rollout_table
+from openrpt.trackers import TRACKERS, Stage, markdown, numbers, require_installed, rollout_table
 from openrpt.train import train
 from openrpt.warmup import warmup
 
@@ -153,3 +153,65 @@ def test_what_is_logged(tmp_path: Path) -> None:
     line = markdown(table).splitlines()[2]
     assert r"&lt;b&gt;\|\*x\*⏎" in line
     assert markdown([]) == ""
+
+
+TABLE = [{"document": "d", "position": 1, "prediction": " the", "reward": 1.0}]
+
+
+def followed(name: str, tmp_path: Path) -> Stage:
+    """Two steps and a table, logged by the tracker's own package into a folder of the test."""
+    stage = Stage(
+        folder=tmp_path,
+        project="openrpt-test",
+        name="run/train",
+        stage="train",
+        step=0,
+        config={"train.learning_rate": 1e-5},
+    )
+    tracker = TRACKERS[name](stage)
+    tracker.log({"reward/mean": 0.25, "note": "no number", "nan": math.nan}, 1)
+    tracker.log({"reward/mean": 0.5}, 2)
+    tracker.log_rollouts(TABLE, 2)
+    tracker.close()
+    return stage
+
+
+@pytest.mark.filterwarnings("default")  # the package's own
+def test_mlflow_reads_it_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = pytest.importorskip("mlflow", reason="needs the extra 'mlflow'")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    followed("mlflow", tmp_path)
+    client = mlflow.MlflowClient()
+    (run,) = client.search_runs([client.get_experiment_by_name("openrpt-test").experiment_id])
+    history = client.get_metric_history(run.info.run_id, "reward/mean")
+    assert [(m.step, m.value) for m in history] == [(1, 0.25), (2, 0.5)]
+    assert set(run.data.metrics) == {"reward/mean"} and run.info.status == "FINISHED"
+    assert run.data.params == {"train.learning_rate": "1e-05"}
+    (artifact,) = client.list_artifacts(run.info.run_id, "rollouts")
+    stored = json.loads(Path(client.download_artifacts(run.info.run_id, artifact.path)).read_text())
+    assert stored["data"] == [list(TABLE[0].values())]
+
+
+@pytest.mark.filterwarnings("default")
+def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb", reason="needs the extra 'wandb'")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    stage = followed("wandb", tmp_path)
+    identity = stage.stored_id("wandb", lambda: "another")
+    (log,) = tmp_path.glob(f"wandb/offline-run-*/run-{identity}.wandb")
+    written = log.read_bytes()
+    assert b"reward/mean" in written and b"0.25" in written and b"train.learning_rate" in written
+    assert b"no number" not in written
+    (table,) = tmp_path.glob("wandb/offline-run-*/files/media/table/rollouts*.table.json")
+    assert json.loads(table.read_text())["data"] == [list(TABLE[0].values())]
+
+
+@pytest.mark.filterwarnings("default")
+def test_trackio_keeps_it_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    pytest.importorskip("trackio", reason="needs the extra 'trackio'")
+    followed("trackio", tmp_path)
+    stored = b"".join(p.read_bytes() for p in (tmp_path / "trackio").glob("openrpt-test*.db*"))
+    assert b"reward/mean" in stored and b"run/train" in stored
