@@ -16,7 +16,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_utils import AttentionInterface
 
-from openrpt.branch_attention import branch_attention
+from openrpt.branch_attention import KeyMask, branch_attention
 from openrpt.errors import UserError
 
 NAME = "openrpt_tree"
@@ -40,22 +40,25 @@ class TreePass:
     collected then."""
     collected: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     """New keys and values by layer, as the model made them: [B, K, n, D]."""
-    _masks: dict[int | None, tuple[Tensor | None, Tensor]] = field(default_factory=dict)
+    _masks: dict[int | None, tuple[KeyMask | None, KeyMask]] = field(default_factory=dict)
 
-    def masks(self, window: int | None) -> tuple[Tensor | None, Tensor]:
-        """Boolean masks, True = attend: over shared keys [B, n, L] and own keys [B, n, M + n]."""
+    def masks(
+        self, window: int | None, groups: int, dtype: torch.dtype
+    ) -> tuple[KeyMask | None, KeyMask]:
+        """Of the shared keys and of the row's own; `groups` query heads share a key-value head."""
         if window not in self._masks:
             query = self.query_positions[:, :, None]  # [B, n, 1]
             own = self.query_positions
             if self.own is not None:
                 own = torch.cat([self.own.positions, own], dim=1)
-            own_mask = _visible(query, own[:, None, :], window)
+            own_mask = KeyMask.of(_visible(query, own[:, None, :], window), groups, dtype)
             shared_mask = None
             if self.shared is not None and self.shared_lengths is not None:
                 length = self.shared[0][0].shape[2]
                 keys = torch.arange(length, device=query.device)[None, None, :]
-                shared_mask = _visible(query, keys, window)
-                shared_mask = shared_mask & (keys < self.shared_lengths[:, None, None])
+                visible = _visible(query, keys, window)
+                visible = visible & (keys < self.shared_lengths[:, None, None])
+                shared_mask = KeyMask.of(visible, groups, dtype)
             self._masks[window] = shared_mask, own_mask
         return self._masks[window]
 
@@ -156,7 +159,8 @@ def _attend(
 ) -> Tensor:
     if tree_pass.own is not None:
         key, value = tree_pass.own.extend(layer, key, value)
-    shared_mask, own_mask = tree_pass.masks(window)
+    groups = query.shape[1] // key.shape[1]
+    shared_mask, own_mask = tree_pass.masks(window, groups, query.dtype)
     shared = None
     if tree_pass.shared is not None:
         shared_keys, shared_values = tree_pass.shared[layer]

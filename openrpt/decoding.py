@@ -245,7 +245,7 @@ def sample(logits: Tensor, draws: Tensor, temperature: float, row: Tensor) -> Sa
     logits [U, V]; draws [B] float64; row [B], whose logits each draw is from. The CDF is summed
     by blocks in float64, so only one block of the vocabulary is ever accumulated in full.
     """
-    scaled = logits if temperature == 0 else logits / temperature
+    scaled = logits if temperature in (0, 1) else logits / temperature
     logp = scaled - scaled.logsumexp(-1, keepdim=True)
     if temperature == 0:
         ids = logits.argmax(-1)[row]

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-CHUNK_ELEMENTS = 1 << 24
-"""Logits held at once (67 MB in float32); fewer rows make the matrix product slower."""
+CHUNK_ELEMENTS = 1 << 25
+"""Logits held at once (134 MB in float32); fewer rows make the matrix product slower."""
 KEPT_ELEMENTS = 1 << 25
 """Logits that a forward pass keeps for its backward pass (134 MB in float32), where they are all;
 more are computed again, chunk by chunk."""
@@ -50,12 +50,11 @@ class _SelectedLogprobs(torch.autograd.Function):
         keeps = softcap is None and len(ids) * weight.shape[0] <= KEPT_ELEMENTS
         logprobs, entropies, normalisers, kept = [], [], [], []
         for part, part_ids in zip(hidden.split(chunk_rows), ids.split(chunk_rows), strict=True):
-            scaled = _scale(head.logits(part), temperature)
-            normaliser = scaled.logsumexp(-1, keepdim=True)
-            log_p = scaled.sub_(normaliser)
+            log_p, p, normaliser = _log_softmax_(_scale(head.logits(part), temperature))
             logprobs.append(log_p.gather(-1, part_ids[:, None])[:, 0])
-            entropies.append(torch.einsum("nv,nv->n", log_p.exp(), log_p).neg())
+            entropies.append(torch.einsum("nv,nv->n", p, log_p).neg())
             normalisers.append(normaliser)
+            del p
             if keeps:
                 kept.append(log_p)
         entropy = torch.cat(entropies)
@@ -67,7 +66,7 @@ class _SelectedLogprobs(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad_logprobs, grad_entropy):  # type: ignore[override]
         hidden, weight, bias, ids, normalisers, entropy, *kept = ctx.saved_tensors
-        gradient = _HeadGradient(hidden, weight, bias, ctx.needs_input_grad[1])
+        gradient = _HeadGradient(hidden, weight, bias, ctx.needs_input_grad[1], in_place=True)
         reads_entropy = bool(grad_entropy.any())
         head = Head(weight=weight, bias=bias, softcap=ctx.softcap)
         for chunk, start in enumerate(range(0, len(ids), ctx.chunk_rows)):
@@ -92,6 +91,15 @@ class _SelectedLogprobs(torch.autograd.Function):
         return gradient.hidden, gradient.weight, gradient.bias, None, None, None, None
 
 
+def _log_softmax_(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """In place: log p; with it p, for one exponential and one new tensor, and the normaliser."""
+    largest = logits.amax(-1, keepdim=True)
+    p = logits.sub_(largest).exp()
+    total = p.sum(-1, keepdim=True)
+    log_total = total.log()
+    return logits.sub_(log_total), p.div_(total), largest + log_total
+
+
 def _scale(logits: Tensor, temperature: float) -> Tensor:
     """In place; a pass over the vocabulary that temperature 1 does not need."""
     return logits if temperature == 1.0 else logits.div_(temperature)
@@ -103,21 +111,35 @@ def _softcap_slope(logits: Tensor, softcap: float | None) -> Tensor | None:
 
 
 class _HeadGradient:
-    """Gradients of hidden states and the head's parameters, a chunk of rows at a time."""
+    """Gradients of hidden states and the head's parameters, a chunk of rows at a time.
+
+    `in_place`: where the weight has a `.grad` already, its gradient is added to that at once and
+    `weight` stays None. It is the largest matrix of a small model: a tensor of its own for every
+    micro-batch would cost as much as the product.
+    """
 
     def __init__(
-        self, hidden: Tensor, weight: Tensor, bias: Tensor | None, needs_weight: bool
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        needs_weight: bool,
+        *,
+        in_place: bool = False,
     ) -> None:
         self.inputs, self.matrix, self.needs_weight = hidden, weight, needs_weight
         self.hidden = torch.empty_like(hidden)
         self.weight: Tensor | None = None
+        self.into = weight.grad if in_place and weight.is_leaf else None
         self.bias = torch.zeros_like(bias) if bias is not None and needs_weight else None
 
     def add(self, rows: slice, grad_logits: Tensor) -> None:
         grad = grad_logits.to(self.matrix.dtype)
         self.hidden[rows] = grad @ self.matrix
         if self.needs_weight:
-            if self.weight is None:
+            if self.into is not None:
+                self.into.addmm_(grad.T, self.inputs[rows])
+            elif self.weight is None:
                 self.weight = grad.T @ self.inputs[rows]
             else:
                 self.weight.addmm_(grad.T, self.inputs[rows])
@@ -167,17 +189,17 @@ class _TextLoss(torch.autograd.Function):
             rows = slice(start, start + chunk_rows)
             logits = head.logits(hidden[rows])
             slope = _softcap_slope(logits, softcap)
-            log_p = logits.sub_(logits.logsumexp(-1, keepdim=True))
+            log_p, p, _ = _log_softmax_(logits)
             targets = terms.targets[rows, None]
             ntp -= float(log_p.gather(-1, targets).sum())
             teacher_p = None
             if terms.kl_scale:
-                teacher_logits = terms.teacher.logits(terms.teacher_hidden[rows])
-                teacher_log_p = teacher_logits.sub_(teacher_logits.logsumexp(-1, keepdim=True))
-                teacher_p = teacher_log_p.exp()
+                teacher_log_p, teacher_p, _ = _log_softmax_(
+                    terms.teacher.logits(terms.teacher_hidden[rows])
+                )
                 kl += float(teacher_log_p.sub_(log_p).mul_(teacher_p).sum())
             # d NTP / d z = p − 1_target;  d KL / d z = p − p_teacher
-            grad = log_p.exp_().mul_(terms.ntp_scale + terms.kl_scale)
+            grad = p.mul_(terms.ntp_scale + terms.kl_scale)
             if teacher_p is not None:
                 grad.sub_(teacher_p, alpha=terms.kl_scale)
             grad.scatter_add_(1, targets, grad.new_full(targets.shape, -terms.ntp_scale))

@@ -13,7 +13,8 @@ backward, then the prefix, once. Peak memory is the window plus one micro-batch.
 Legend: L prefix tokens, P positions, R rollouts of a micro-batch, d hidden size.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,9 @@ from torch import Tensor
 
 from openrpt.attention import OwnKeys, TreePass
 from openrpt.models import Policy
+
+EMBEDDING_TOKENS = 8192
+"""Tokens whose embeddings' gradients wait for one backward pass (19 MB at d = 576)."""
 
 PADDING_POSITION = 1 << 40
 """The position of a padded key: beyond every query, so never attended to."""
@@ -159,8 +163,6 @@ def tail_keys(tails: Level, branches: Sequence[Branch], index: Tensor) -> OwnKey
 def _first(prefix: Level, lengths: Tensor) -> list[tuple[Tensor, Tensor]]:
     """The prefix's keys as far as any of these rows sees them."""
     longest = int(lengths.max())
-    if longest > 0.75 * prefix.hidden.shape[1]:
-        return prefix.layers  # a slice's backward writes the whole: not worth it for little
     return [(key[:, :, :longest], value[:, :, :longest]) for key, value in prefix.layers]
 
 
@@ -173,6 +175,41 @@ def pad(sequences: Sequence[Sequence[int]], device: torch.device) -> Tensor:
     width = max((len(sequence) for sequence in sequences), default=0)
     rows = [list(sequence) + [0] * (width - len(sequence)) for sequence in sequences]
     return torch.tensor(rows, dtype=torch.long, device=device).view(len(sequences), width)
+
+
+@contextmanager
+def embeddings_as_leaves(policy: Policy) -> Iterator[None]:
+    """Inside, what the input embedding gives is a leaf, too; its own backward pass comes last.
+
+    That pass writes a matrix as large as the vocabulary, however few tokens there are: run once
+    for EMBEDDING_TOKENS in place of once a micro-batch.
+    """
+    module = policy.causal_lm.get_input_embeddings()
+    waiting: list[tuple[Tensor, Tensor]] = []  # ids [B, n] and the leaf [B, n, d]
+
+    def cut(module: torch.nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+        if not output.requires_grad:
+            return output
+        if sum(ids.numel() for ids, _ in waiting) > EMBEDDING_TOKENS:
+            send()
+        waiting.append((inputs[0], output.detach().requires_grad_()))
+        return waiting[-1][1]
+
+    def send() -> None:
+        """What has a gradient by now; the prefix's has not until its own backward pass."""
+        done = [pair for pair in waiting if pair[1].grad is not None]
+        waiting[:] = [pair for pair in waiting if pair[1].grad is None]
+        if done:
+            gradients = torch.cat([leaf.grad.flatten(0, 1) for _, leaf in done])
+            ids = torch.cat([ids.flatten() for ids, _ in done])
+            module.forward(ids).backward(gradients)  # not a call: the hook stays out of it
+
+    hook = module.register_forward_hook(cut)
+    try:
+        yield
+        send()
+    finally:
+        hook.remove()
 
 
 PrefixLoss = Callable[[Tensor], Tensor]
@@ -199,25 +236,26 @@ def accumulate_gradients(
     on micro-batches. Peak memory is the prefix, the tails and one micro-batch, whatever the
     number of completions.
     """
-    prefix = run_prefix(policy, prefix_ids)
-    prefix_losses = [] if prefix_loss is None else [prefix_loss(prefix.hidden[0])]
-    prefix_leaf = prefix.leaf()
-    if branches:
-        has_tails = any(branch.tail_ids for branch in branches)
-        tails = run_tails(policy, prefix_leaf, branches) if has_tails else None
-        tails_leaf = tails.leaf() if tails is not None else None
-        if completion_loss is not None:
-            for rows in micro_batches(branches, microbatch_tokens):
-                hidden = run_completions(policy, prefix_leaf, tails_leaf, branches, rows)
-                completion_loss(rows, hidden).backward()
-        tail_losses = []
-        if tail_loss is not None:
-            tail_losses = [tail_loss(last_hidden(prefix_leaf, tails, branches))]
-        if tails is not None and tails_leaf is not None:
-            tails.backward(tails_leaf, tail_losses)
-        elif tail_losses:
-            tail_losses[0].backward()
-    prefix.backward(prefix_leaf, prefix_losses)
+    with embeddings_as_leaves(policy):
+        prefix = run_prefix(policy, prefix_ids)
+        prefix_losses = [] if prefix_loss is None else [prefix_loss(prefix.hidden[0])]
+        prefix_leaf = prefix.leaf()
+        if branches:
+            has_tails = any(branch.tail_ids for branch in branches)
+            tails = run_tails(policy, prefix_leaf, branches) if has_tails else None
+            tails_leaf = tails.leaf() if tails is not None else None
+            if completion_loss is not None:
+                for rows in micro_batches(branches, microbatch_tokens):
+                    hidden = run_completions(policy, prefix_leaf, tails_leaf, branches, rows)
+                    completion_loss(rows, hidden).backward()
+            tail_losses = []
+            if tail_loss is not None:
+                tail_losses = [tail_loss(last_hidden(prefix_leaf, tails, branches))]
+            if tails is not None and tails_leaf is not None:
+                tails.backward(tails_leaf, tail_losses)
+            elif tail_losses:
+                tail_losses[0].backward()
+        prefix.backward(prefix_leaf, prefix_losses)
 
 
 @torch.no_grad()

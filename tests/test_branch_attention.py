@@ -4,7 +4,7 @@ gradients."""
 import pytest
 import torch
 
-from openrpt.branch_attention import branch_attention
+from openrpt.branch_attention import KeyMask, branch_attention
 
 
 def plain(query, key, value, shared_key, shared_value, own_mask, shared_mask, scaling, softcap):
@@ -39,11 +39,15 @@ def test_values_and_gradients_are_those_of_a_plain_softmax(shares: bool, softcap
         shared_mask[0] = False  # a row that sees nothing of the prefix
     shared = tensors[3:] if shares else [None, None]
     expected = plain(*tensors[:3], *shared, own_mask, shared_mask, 0.3, softcap)
+    masks = [
+        None if mask is None else KeyMask.of(mask, heads // kv_heads, torch.float64)
+        for mask in (own_mask, shared_mask)
+    ]
     found = branch_attention(
         *tensors[:3],
-        own_mask,
+        masks[0],
         shared=tuple(shared) if shares else None,
-        shared_mask=shared_mask,
+        shared_mask=masks[1],
         scaling=0.3,
         softcap=softcap,
     )
