@@ -248,7 +248,7 @@ def peer_summary(
         "microbatch_search": peer.search,
         "settings": found[0]["settings"],
         "versions": found[0]["versions"],
-        "pins": PEERS["trl"],
+        "pins": PEERS["trl"].lines(),
         "steps": [step for child in [linearity, *found] for step in child["steps"]],
     }
 
