@@ -16,7 +16,6 @@ from openrpt.assets import cache_dir
 from openrpt.errors import UserError
 
 
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pins:
     install: tuple[str, ...]
@@ -59,7 +58,7 @@ PEERS = {
 
 
 def peer_python(name: str) -> Path:
-    """The interpreter of the peer's environment, built if need be (TRL: 1.5 GB, vLLM: 2.5 GB; minutes).
+    """The interpreter of the peer's environment, built if need be (1.5 to 2.5 GB, minutes).
 
     It lies in `peers/NAME` of the cache folder (`$OPENRPT_CACHE`, else `~/.cache/openrpt`). pip's
     own settings apply. Raises UserError where pip fails.
