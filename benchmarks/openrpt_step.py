@@ -75,7 +75,9 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
         "rates": rates(
             policy,
             {"generate": generation_passes(job, config), "update": update_passes(job, config)},
-        ),
+        )
+        if job["measure_rates"]
+        else {},
         "threads": torch.get_num_threads(),
         "settings": {
             "microbatch_tokens": config.train.microbatch_tokens,

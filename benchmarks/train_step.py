@@ -62,7 +62,7 @@ def main() -> None:
     own, theirs = [], []
     for pair in range(1, given.pairs + 1):
         say(f"pair {pair} of {given.pairs}: OpenRPT, {case.rollouts} rollouts")
-        job = case.job(steps=1, brief_warm_up=given.brief)
+        job = case.job(steps=1, brief_warm_up=given.brief, measure_rates=True)
         own.append(run_child(sys.executable, "openrpt_step.py", job))
         say(f"  {per_rollout(own[-1]):.3f} s a rollout")
         say(f"pair {pair} of {given.pairs}: TRL, {peer.rollouts} rollouts")
