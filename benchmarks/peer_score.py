@@ -31,7 +31,7 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
     if sum(len(one[0]) for one in scored) != tokens:
         raise RuntimeError("not every token was scored")
     return {
-        "steps": [{"seconds": seconds, "tokens": tokens}],
+        "steps": [{"seconds": seconds, "scored_tokens": tokens}],
         "mean_negative_log_likelihood": float(torch.cat([one[0] for one in scored]).mean()),
         "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},

@@ -26,7 +26,6 @@ from common import (
     write_result,
 )
 from peers import PEERS, peer_python
-from train_step import spread_indices
 
 from openrpt.errors import UserError
 
@@ -83,9 +82,10 @@ def main() -> None:
 def peer_step(
     given: argparse.Namespace, job: dict[str, Any], prompts: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """One step of TRL on some of the prompts, of usual lengths."""
-    ordered = sorted(prompts, key=lambda prompt: len(prompt["ids"]))
-    chosen = [ordered[i] for i in spread_indices(given.peer_prompts, len(ordered))]
+    """One step of TRL on those of the prompts that are nearest to their mean length."""
+    mean = statistics.mean(len(prompt["ids"]) for prompt in prompts)
+    nearest = sorted(prompts, key=lambda prompt: abs(len(prompt["ids"]) - mean))
+    chosen = nearest[: given.peer_prompts]
     new_tokens = round(statistics.mean(prompt["new_tokens"] for prompt in prompts))
     found = run_child(
         peer_python("trl"),
@@ -104,7 +104,6 @@ def peer_step(
         },
         isolated=True,
     )
-    mean = statistics.mean(len(prompt["ids"]) for prompt in prompts)
     return found | {"new_tokens": new_tokens, "mean_prompt_tokens": mean}
 
 
