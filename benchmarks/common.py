@@ -136,6 +136,8 @@ def environment() -> dict[str, Any]:
 
 
 def write_result(path: Path, benchmark: str, result: dict[str, Any]) -> None:
+    """A bare file name lies in `results/`."""
+    path = RESULTS / path if len(path.parts) == 1 else path
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps({"benchmark": benchmark} | result, indent=1) + "\n")

@@ -16,7 +16,6 @@ from typing import Any
 
 from case import Case, add_arguments, make_case
 from common import (
-    RESULTS,
     environment,
     exit_cleanly,
     per_rollout,
@@ -142,7 +141,7 @@ def arguments() -> argparse.Namespace:
         default="0,1",
         help="vLLM compiled (0), as it comes (1), or both: the fastest counts",
     )
-    parser.add_argument("--output", type=Path, default=RESULTS / "generation.json")
+    parser.add_argument("--output", type=Path, default=Path("generation.json"))
     given = parser.parse_args()
     given.batch_sizes = [int(size) for size in given.batch_sizes.split(",")]
     given.vllm_eager = [bool(int(eager)) for eager in given.vllm_eager.split(",")]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from case import Case, add_arguments, make_case
-from common import RESULTS, environment, exit_cleanly, run_child, say, spread, write_result
+from common import environment, exit_cleanly, run_child, say, spread, write_result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +146,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--group-sizes", default="4,8,16,32", help="another")
     parser.add_argument("--windows", default="256,512,1024,2048,4096", help="a third")
     parser.add_argument("--repeats", type=int, default=2, help="of all points")
-    parser.add_argument("--output", type=Path, default=RESULTS / "growth.json")
+    parser.add_argument("--output", type=Path, default=Path("growth.json"))
     return parser.parse_args()
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from case import Case, add_arguments, make_case
-from common import RESULTS, environment, exit_cleanly, run_child, say, write_result
+from common import environment, exit_cleanly, run_child, say, write_result
 from train_step import spread_indices
 
 from openrpt.errors import UserError
@@ -57,7 +57,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--sizes", default="1x8,1x64,16x8,16x64", help="positions x rollouts a position, each a run"
     )
-    parser.add_argument("--output", type=Path, default=RESULTS / "memory.json")
+    parser.add_argument("--output", type=Path, default=Path("memory.json"))
     given = parser.parse_args()
     try:
         given.sizes = [tuple(map(int, size.split("x"))) for size in given.sizes.split(",")]

@@ -16,7 +16,6 @@ from typing import Any
 
 from common import (
     FOLDER,
-    RESULTS,
     environment,
     exit_cleanly,
     per_rollout,
@@ -165,7 +164,7 @@ def arguments() -> argparse.Namespace:
         default=Path("runs/benchmark"),
         help="where the scores and the warmed-up policy are kept, for the next time",
     )
-    parser.add_argument("--output", type=Path, default=RESULTS / "real_run.json")
+    parser.add_argument("--output", type=Path, default=Path("real_run.json"))
     given = parser.parse_args()
     given.ntp_weights = [float(weight) for weight in given.ntp_weights.split(",")]
     if given.peer_prompts < 1 or given.pairs < 1:

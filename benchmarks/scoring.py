@@ -13,7 +13,6 @@ from typing import Any
 
 from case import MODEL
 from common import (
-    RESULTS,
     environment,
     exit_cleanly,
     run_child,
@@ -63,15 +62,22 @@ def main() -> None:
             "peak_memory_gib": max(child["peak_memory_gib"] for child in theirs),
             "versions": theirs[0]["versions"],
         },
-        "ratio": spread([rate(a, own[0]) / rate(b, own[0]) for a, b in zip(own, theirs, strict=True)]),
+        "ratio": spread(
+            [rate(a, own[0]) / rate(b, own[0]) for a, b in zip(own, theirs, strict=True)]
+        ),
     }
     write_result(given.output, "scoring", result)
     say(f"OpenRPT is {result['ratio']['median']:.2f} times faster")
 
 
+def seconds(child: dict[str, Any]) -> float:
+    (step,) = child["steps"]
+    return step["seconds"]
+
+
 def rate(child: dict[str, Any], own: dict[str, Any]) -> float:
     """Tokens of the documents a second: the same number on both sides."""
-    return own["steps"][0]["tokens"] / child["steps"][0]["seconds"]
+    return own["steps"][0]["tokens"] / seconds(child)
 
 
 def arguments() -> argparse.Namespace:
@@ -83,7 +89,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--window", type=int, default=512, help="in tokens")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of each side")
     parser.add_argument("--pairs", type=int, default=3, help="OpenRPT, the loop, OpenRPT, …")
-    parser.add_argument("--output", type=Path, default=RESULTS / "scoring.json")
+    parser.add_argument("--output", type=Path, default=Path("scoring.json"))
     return parser.parse_args()
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common import FOLDER, RESULTS, environment, exit_cleanly, say, spread, write_result
+from common import FOLDER, environment, exit_cleanly, say, spread, write_result
 
 from openrpt.errors import UserError
 
@@ -76,7 +76,7 @@ def arguments() -> argparse.Namespace:
         "--corpus", default="champ", help="as corpus.path takes it; default: the demo's corpus"
     )
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--output", type=Path, default=RESULTS / "startup.json")
+    parser.add_argument("--output", type=Path, default=Path("startup.json"))
     return parser.parse_args()
 
 

@@ -17,7 +17,6 @@ import psutil
 from case import Case, add_arguments, make_case
 from common import (
     GIB,
-    RESULTS,
     ChildFailed,
     environment,
     exit_cleanly,
@@ -102,7 +101,7 @@ def arguments() -> argparse.Namespace:
         default="4,8,16,32",
         help="TRL's, in rollouts, ascending: the first that is no better ends the search",
     )
-    parser.add_argument("--output", type=Path, default=RESULTS / "train_step.json")
+    parser.add_argument("--output", type=Path, default=Path("train_step.json"))
     given = parser.parse_args()
     given.micro_batches = sorted({int(size) for size in given.micro_batches.split(",")})
     if not 2 <= given.peer_prompts <= given.positions or given.pairs < 1:
