@@ -1,34 +1,57 @@
-"""Prints the tables of README.md and docs/performance.md from the result files.
+"""Prints the tables of README.md and docs/performance.md from the result files, or puts them there.
 
 python benchmarks/table.py [FOLDER]
+python benchmarks/table.py --write      # between the <!-- benchmarks --> markers of both
 """
 
+import argparse
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS
+from common import FOLDER, RESULTS
 
 Result = dict[str, Any]
 PEERS = {"vllm": "vLLM, prefix caching on", "transformers": "transformers `generate`"}
+START, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 
 
 def main() -> None:
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else RESULTS
-    found = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
-    print("| measure | OpenRPT | peer | ratio |\n|---|---|---|---|")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("folder", nargs="?", type=Path, default=RESULTS)
+    parser.add_argument("--write", action="store_true", help="into README.md and performance.md")
+    given = parser.parse_args()
+    paths = sorted(given.folder.glob("*.json"))
+    found = {path.stem: json.loads(path.read_text()) for path in paths}
+    if given.write:
+        put(FOLDER.parent / "README.md", measures(found))
+        put(FOLDER.parent / "docs/performance.md", everything(found))
+    else:
+        print(everything(found))
+
+
+def put(page: Path, text: str) -> None:
+    before, rest = page.read_text(encoding="utf-8").split(START)
+    page.write_text(f"{before}{START}\n{text}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+
+
+def measures(found: dict[str, Result]) -> str:
+    lines = ["| measure | OpenRPT | peer | ratio |", "|---|---|---|---|"]
     for benchmark, rows in ROWS.items():
         for result in of(found, benchmark):
-            print("\n".join(rows(result)))
+            lines += rows(result)
+    return "\n".join(lines)
+
+
+def everything(found: dict[str, Result]) -> str:
+    parts = [measures(found)]
     steps = of(found, "train_step")
     if len(steps) > 1:
-        print("\n" + "\n".join(curve(steps)))
-    for result in of(found, "growth"):
-        print("\n" + "\n".join(growth(result)))
-    for name, result in found.items():
-        print(f"\n{name}: {provenance(result)}")
+        parts.append("Over the completion's length and the window:\n\n" + "\n".join(curve(steps)))
+    parts += ["How a step grows:\n\n" + "\n".join(growth(result)) for result in of(found, "growth")]
+    parts.append("\n".join(f"- `{name}`: {provenance(result)}" for name, result in found.items()))
+    return "\n\n".join(parts)
 
 
 def of(found: dict[str, Result], benchmark: str) -> list[Result]:
