@@ -58,7 +58,7 @@ PEERS = {
 
 
 def peer_python(name: str) -> Path:
-    """The interpreter of the peer's environment, built if need be (1.5 to 2.5 GB, minutes).
+    """The interpreter of the peer's environment, built if need be (1.5 and 3.4 GB, minutes).
 
     It lies in `peers/NAME` of the cache folder (`$OPENRPT_CACHE`, else `~/.cache/openrpt`). pip's
     own settings apply. Raises UserError where pip fails.

@@ -21,7 +21,7 @@ Product = tuple[int, int, int]
 
 REPETITIONS = 5
 SECONDS = 0.5
-"""What measuring a model's rate may take, about: a run pays it once a start."""
+"""What measuring a model's rate may take, about: a run pays it once a start, after a step."""
 CPU_ROWS = 256
 GPU_ROWS = 4096
 """Rows of the products that a rate is measured with: enough for a CPU's and for a GPU's full
