@@ -108,7 +108,7 @@ def vllm(case: Case, given: argparse.Namespace) -> Peer:
         job=case.job(prompts=case.prompts),
         isolated=True,
     )
-    peer.tune([{"eager": eager} for eager in given.vllm_eager])
+    peer.tune([VLLM_SETTINGS[name] for name in given.vllm])
     return peer
 
 
@@ -126,6 +126,12 @@ def transformers(case: Case, given: argparse.Namespace) -> Peer:
     return peer
 
 
+VLLM_SETTINGS = {
+    "compiled": {"eager": False, "bind": True},
+    "eager": {"eager": True, "bind": True},
+    "unbound": {"eager": True, "bind": False},
+}
+"""Compiled or not; its threads bound to cores or not."""
 MAKERS = {"vllm": vllm, "transformers": transformers}
 
 
@@ -137,17 +143,16 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, default=3, help="OpenRPT, its peers, OpenRPT, …")
     parser.add_argument("--batch-sizes", default="8,16,32", help="generate's; the fastest counts")
     parser.add_argument(
-        "--vllm-eager",
-        default="0,1",
-        help="vLLM compiled (0), as it comes (1), or both: the fastest counts",
+        "--vllm", default=",".join(VLLM_SETTINGS), help="vLLM's settings; the fastest counts"
     )
     parser.add_argument("--output", type=Path, default=Path("generation.json"))
     given = parser.parse_args()
     given.batch_sizes = [int(size) for size in given.batch_sizes.split(",")]
-    given.vllm_eager = [bool(int(eager)) for eager in given.vllm_eager.split(",")]
+    given.vllm = given.vllm.split(",")
     given.peers = given.peers.split(",")
-    if unknown := set(given.peers) - set(MAKERS):
-        raise UserError(f"--peers has {', '.join(unknown)}; there are {', '.join(MAKERS)}")
+    for chosen, known in ((given.peers, MAKERS), (given.vllm, VLLM_SETTINGS)):
+        if unknown := set(chosen) - set(known):
+            raise UserError(f"no {', '.join(unknown)}; there are {', '.join(known)}")
     if not 2 <= given.peer_prompts <= given.positions or given.pairs < 1:
         raise UserError("--peer-prompts must be from 2 to --positions, --pairs at least 1")
     return given

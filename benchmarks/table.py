@@ -71,13 +71,13 @@ def train_step_rows(result: Result) -> list[str]:
         f"| its peak memory | {own['peak_memory_gib']:.1f} GiB"
         f" | {peer['peak_memory_gib']:.1f} GiB"
         f" (micro-batch {peer['settings']['microbatch_rollouts']}) | |",
-        *share_rows(own["shares"], {"generate": "its generation", "update": "its update"}),
+        *share_rows(own["shares"], {"generate": "its generation's", "update": "its update's"}),
     ]
 
 
 def share_rows(shares: dict[str, Any], names: dict[str, str]) -> list[str]:
     return [
-        f"| {name}, share of the limit | {ranged(shares['of_limit'][phase])}"
+        f"| {name} share of the limit | {ranged(shares['of_limit'][phase])}"
         f" ({shares['of_single_product'][phase]['median']:.2f} of one large product's rate) | | |"
         for phase, name in names.items()
     ]
@@ -106,7 +106,7 @@ def generation_rows(result: Result) -> list[str]:
         f" | **{ranged(peer['ratio'], 2)} ×** |"
         for name, peer in result["peers"].items()
     ]
-    return rows + share_rows(own["shares"], {"generate": "it"})
+    return rows + share_rows(own["shares"], {"generate": "its"})
 
 
 def scoring_rows(result: Result) -> list[str]:
@@ -115,13 +115,13 @@ def scoring_rows(result: Result) -> list[str]:
         f"| scoring a corpus: tokens a second | {ranged(own['tokens_a_second'], 0)}"
         f" | a transformers loop {ranged(peer['tokens_a_second'], 0)}"
         f" | **{ranged(result['ratio'], 2)} ×** |",
-        *share_rows(own["shares"], {"score": "it"}),
+        *share_rows(own["shares"], {"score": "its"}),
     ]
 
 
 def memory_rows(result: Result) -> list[str]:
     rows = [
-        f"| peak memory, {peak['positions']} positions × {peak['group_size']} rollouts"
+        f"| peak memory, positions × rollouts: {peak['positions']} × {peak['group_size']}"
         f" | {peak['peak_memory_gib']:.2f} GiB | | |"
         for peak in result["peaks"]
     ]
