@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from common import own_versions
+from transformers import AutoTokenizer
 
 from openrpt.config import Config, load_config
 from openrpt.metrics import peak_memory_gib
-from openrpt.models import load_policy
+from openrpt.models import resolve_model
 from openrpt.prompts import Layout, build_layout
 from openrpt.run import Run, open_run
 from openrpt.scoring import score_corpus
@@ -65,8 +66,8 @@ def config_of(job: dict[str, Any]) -> Config:
     }
     recipe = Path(job["recipe"])
     plain = load_config(recipe, overrides)
-    policy = load_policy(plain.model)
-    close = build_layout(policy.tokenizer, plain.prompt, policy.bos_ids).close_ids
+    tokenizer = AutoTokenizer.from_pretrained(resolve_model(plain.model.path))
+    close = build_layout(tokenizer, plain.prompt).close_ids
     thought = job["new_tokens"] - len(close) - plain.prompt.prediction_budget
     return load_config(recipe, overrides | {"prompt.think_budget": thought})
 

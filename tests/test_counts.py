@@ -10,6 +10,7 @@ import pytest
 from counting import calls, completion, corpus_of, counted, generate, live, trainer_of
 
 from openrpt.compute import count_generation, count_scoring, count_update, model_shape
+from openrpt.data import evaluation_work
 from openrpt.evaluation.next_token import evaluate_policy
 from openrpt.scoring import score_ids
 from openrpt.train import Trainer
@@ -28,9 +29,6 @@ DECODE_KERNELS = 1_000
 """A token, whatever the number of rollouts: two layers, the head, and the choice of tokens."""
 SCORING_KERNELS = 1_000
 """A window: two layers, the head, and what is read of its logits."""
-
-WINDOW_ENDS = 200
-"""With more positions the last one of a window stands further on."""
 
 
 @pytest.fixture(scope="module")
@@ -117,30 +115,31 @@ def test_scoring(trainer: Trainer) -> None:
     assert found.kernels <= 3 * SCORING_KERNELS  # three windows
 
 
-def test_an_evaluation_runs_a_document_once(trainer: Trainer) -> None:
-    """Twice the positions of the same documents: no token of their text is run again."""
+def test_an_evaluation_runs_a_window_once(trainer: Trainer) -> None:
+    """All its positions share the text: what a position adds is its tail and its completions."""
+    config, corpus, layout = trainer.config, corpus_of(trainer), trainer.layout
+    samples, per_document = 2, 8
+    settings = config.evaluate.model_copy(
+        update={"positions_per_document": per_document, "min_entropy": 0.0, "samples": samples}
+    )
+    config = config.model_copy(update={"evaluate": settings})
+    works = evaluation_work(
+        corpus,
+        config,
+        split="train",
+        positions=40,
+        positions_per_document=per_document,
+        min_entropy=0.0,
+    )
 
-    def evaluate(positions: int) -> float:
-        settings = trainer.config.evaluate.model_copy(
-            update={"positions_per_document": positions, "min_entropy": 0.0, "samples": 2}
-        )
-        config = trainer.config.model_copy(update={"evaluate": settings})
-        result = evaluate_policy(
-            trainer.policy,
-            trainer.engine,
-            corpus_of(trainer),
-            config,
-            split="train",
-            positions=100,
-        )
-        numbers.append(len(result.columns["position"]))
-        return result.cost["tokens"]
+    def evaluate() -> None:
+        evaluate_policy(trainer.policy, trainer.engine, corpus, config, split="train", positions=40)
 
-    numbers: list[int] = []
-    few, many = (calls(trainer.policy, lambda n=n: evaluate(n)).tokens for n in (4, 8))
-    prompt, layout = trainer.config.prompt, trainer.layout
-    assert numbers[1] > numbers[0]
-    seed = 2 * prompt.candidates - 1
-    opening = len(layout.tail_ids) + seed + len(layout.close_ids)
-    most = opening + 2 * (prompt.prediction_budget - 1)
-    assert many - few <= most * (numbers[1] - numbers[0]) + WINDOW_ENDS
+    found = calls(trainer.policy, evaluate)
+    text = sum(len(work.prefix_ids(layout, whole=False)) for work in works)
+    alone = sum(sum(work.prefix_lengths(layout)) for work in works)
+    seed = layout.seed(range(config.prompt.candidates))
+    opening = len(layout.tail_ids) + len(seed) + len(layout.close_ids)
+    position = opening + samples * (config.prompt.prediction_budget - 1)
+    assert found.tokens <= text + position * sum(len(work.positions) for work in works)
+    assert text < 0.5 * alone
