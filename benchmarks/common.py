@@ -25,6 +25,8 @@ from openrpt.errors import UserError
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
 GIB = 2**30
+BUSY = 0.5
+"""A load average (of a minute) above this is warned of; what a last benchmark left fades."""
 _BEGAN = time.monotonic()
 
 
@@ -41,6 +43,37 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
         "min": min(values),
         "max": max(values),
         "values": list(values),
+    }
+
+
+def per_rollout(found: dict[str, Any]) -> float:
+    """Seconds of a child's counted steps, a rollout."""
+    seconds = sum(step["seconds"] for step in found["steps"])
+    return seconds / sum(step["rollouts"] for step in found["steps"])
+
+
+def shares(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """By phase: needed FLOPs ÷ (seconds × rate), of OpenRPT's children. `of_limit` takes the
+    rate of the model's own products at the phase's shapes, `of_single_product` that of one large
+    product; the rates stand beside them, in GFLOP/s."""
+    phases = found[0]["steps"][0]["flop"]
+
+    def of(phase: str, rate: str) -> dict[str, Any]:
+        return spread(
+            [
+                step["flop"][phase] / step["phases"][phase] / child["rates"][rate]
+                for child in found
+                for step in child["steps"]
+            ]
+        )
+
+    rates = found[0]["rates"]
+    return {
+        "of_limit": {phase: of(phase, phase) for phase in phases},
+        "of_single_product": {phase: of(phase, "single_product") for phase in phases},
+        "gflop_per_second": {
+            name: spread([child["rates"][name] / 1e9 for child in found]) for name in rates
+        },
     }
 
 
@@ -88,7 +121,12 @@ def commit() -> str:
 
 
 def environment() -> dict[str, Any]:
-    """Taken when the benchmark starts: what the results depend on besides the case."""
+    """Taken when the benchmark starts: what the results depend on besides the case.
+
+    Warns where the machine is busy.
+    """
+    if (load := psutil.getloadavg()[0]) > BUSY:
+        say(f"warning: the load average is {load:.1f}: other work spoils timings")
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
@@ -98,6 +136,8 @@ def environment() -> dict[str, Any]:
 
 
 def write_result(path: Path, benchmark: str, result: dict[str, Any]) -> None:
+    """A bare file name lies in `results/`."""
+    path = RESULTS / path if len(path.parts) == 1 else path
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps({"benchmark": benchmark} | result, indent=1) + "\n")

@@ -9,13 +9,19 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from common import own_versions
-from openrpt_step import PRODUCT_ROWS, EndlessPolicy, config_of, draw, endless_layout, work_of
+from openrpt_step import (
+    EndlessPolicy,
+    config_of,
+    draw,
+    endless_layout,
+    generation_passes,
+    rates,
+    work_of,
+)
 
 from openrpt.compute import Ledger, model_shape
 from openrpt.engine import make_engine
-from openrpt.limits import matrix_product_rate
 from openrpt.meters import counting_engine
 from openrpt.metrics import peak_memory_gib
 from openrpt.models import load_policy
@@ -43,17 +49,15 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
             steps.append(
                 {
                     "seconds": seconds,
+                    "phases": {"generate": seconds},
                     "rollouts": len(found) * rollouts,
-                    "flop": ledger.shared.forward(model_shape(policy)),
+                    "flop": {"generate": ledger.shared.forward(model_shape(policy))},
                 }
             )
-    model = policy.causal_lm.config
     return {
         "steps": steps,
         "peak_memory_gib": peak_memory_gib(),
-        "product_flop_per_second": matrix_product_rate(
-            [(PRODUCT_ROWS, model.hidden_size, model.intermediate_size)], torch.float32, seconds=1.0
-        ),
+        "rates": rates(policy, {"generate": generation_passes(job, config)}),
         "versions": own_versions(),
     }
 

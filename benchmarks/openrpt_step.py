@@ -24,7 +24,7 @@ from openrpt.data import Work, document_bytes
 from openrpt.decoding import Sampling
 from openrpt.engine import Engine, make_engine
 from openrpt.generation import Generated, Request
-from openrpt.limits import matrix_product_rate
+from openrpt.limits import Pass, matrix_product_rate, rate_of_passes
 from openrpt.metrics import PhaseTimer, peak_memory_gib
 from openrpt.models import Policy, load_policy
 from openrpt.positions import ScoredDocument, Window
@@ -36,7 +36,9 @@ from openrpt.types import Position
 from openrpt.update import GradedWork, update_policy
 
 PRODUCT_ROWS = 1024
-"""Rows of the matrix product that the step's speed is compared with: a micro-batch's tokens."""
+"""Rows of the single matrix product whose rate stands beside the limits."""
+LIMIT_SECONDS = 8.0
+"""What measuring one limit may take."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -67,13 +69,15 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
         found = step(policy, engine, optimizer, config, layout, use, group_size, number)
         if number:
             steps.append(found)
-    model = policy.causal_lm.config
     return {
         "steps": steps,
         "peak_memory_gib": peak_memory_gib(),
-        "product_flop_per_second": matrix_product_rate(
-            [(PRODUCT_ROWS, model.hidden_size, model.intermediate_size)], torch.float32, seconds=1.0
-        ),
+        "rates": rates(
+            policy,
+            {"generate": generation_passes(job, config), "update": update_passes(job, config)},
+        )
+        if job["measure_rates"]
+        else {},
         "threads": torch.get_num_threads(),
         "settings": {
             "microbatch_tokens": config.train.microbatch_tokens,
@@ -84,6 +88,47 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
         },
         "versions": own_versions(),
     }
+
+
+def rates(policy: Policy, passes: dict[str, list[Pass]]) -> dict[str, float]:
+    """FLOP/s: each phase's limit, and that of one large product."""
+    model = policy.causal_lm.config
+    single = [(PRODUCT_ROWS, model.hidden_size, model.intermediate_size)]
+    limits = {
+        phase: rate_of_passes(policy, made, seconds=LIMIT_SECONDS) for phase, made in passes.items()
+    }
+    return limits | {"single_product": matrix_product_rate(single, torch.float32, seconds=1.0)}
+
+
+def generation_passes(job: dict[str, Any], config: Config) -> list[Pass]:
+    """The runs of the model that generation can't do without: the prefix, the tails, and then
+    every rollout's next token at once, as many as are decoded together."""
+    lengths, new_tokens = job["prefix_lengths"], job["new_tokens"]
+    positions = len(lengths)
+    rollouts = positions * job["group_size"]
+    together = min(rollouts, config.train.generation_rollouts)
+    return [
+        Pass(rows=lengths[-1], logits=positions),
+        Pass(rows=positions * len(job["tail_ids"]), logits=positions),
+        Pass(rows=together, logits=together, times=-(-rollouts // together) * (new_tokens - 1)),
+    ]
+
+
+def update_passes(job: dict[str, Any], config: Config) -> list[Pass]:
+    """The same of the update: the prefix, the tails, and the completions by micro-batches."""
+    lengths, new_tokens = job["prefix_lengths"], job["new_tokens"]
+    rollouts = len(lengths) * job["group_size"]
+    together = max(1, min(rollouts, config.train.microbatch_tokens // new_tokens))
+    return [
+        Pass(rows=lengths[-1], backward=True),
+        Pass(rows=len(lengths) * len(job["tail_ids"]), backward=True),
+        Pass(
+            rows=together * (new_tokens - 1),
+            logits=together * new_tokens,
+            times=-(-rollouts // together),
+            backward=True,
+        ),
+    ]
 
 
 def config_of(job: dict[str, Any]) -> Config:

@@ -24,14 +24,12 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
     model = AutoModelForCausalLM.from_pretrained(job["model_folder"], dtype=torch.float32).eval()
     rows = [prompt for prompt in job["prompts"] for _ in range(job["group_size"])]
     run(model, rows[:2], 2, new_tokens=2)  # sets up threads and buffers
-    steps = []
-    for size in job["batch_sizes"]:
-        start = time.perf_counter()
-        run(model, rows, size, new_tokens=job["new_tokens"])
-        spent = time.perf_counter() - start
-        steps.append({"batch_size": size, "seconds": spent, "rollouts": len(rows)})
+    start = time.perf_counter()
+    run(model, rows, job["batch_size"], new_tokens=job["new_tokens"])
+    seconds = time.perf_counter() - start
     return {
-        "steps": steps,
+        "steps": [{"seconds": seconds, "rollouts": len(rows)}],
+        "settings": {"batch_size": job["batch_size"]},
         "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import RESULTS, environment, exit_cleanly, say, spread, write_result
+from common import environment, exit_cleanly, say, spread, write_result
 
 from openrpt.config import Config
 from openrpt.errors import UserError
@@ -189,7 +189,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--documents", type=int, default=300)
     parser.add_argument("--documents-per-step", type=int, default=4, help="16 rollouts of each")
     parser.add_argument("--repeats", type=int, default=5, help="times that it is opened")
-    parser.add_argument("--output", type=Path, default=RESULTS / "report.json")
+    parser.add_argument("--output", type=Path, default=Path("report.json"))
     return parser.parse_args()
 
 

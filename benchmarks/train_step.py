@@ -17,12 +17,13 @@ import psutil
 from case import Case, add_arguments, make_case
 from common import (
     GIB,
-    RESULTS,
     ChildFailed,
     environment,
     exit_cleanly,
+    per_rollout,
     run_child,
     say,
+    shares,
     spread,
     write_result,
 )
@@ -41,31 +42,38 @@ def main() -> None:
     case = make_case(given)
     chosen = spread_indices(given.peer_prompts, len(case.prefix_lengths))
     started = environment()
-    peer = Peer(case=case, python=peer_python("trl"), prompts=[case.prompts[i] for i in chosen])
+    peer = Peer(
+        case=case,
+        python=peer_python("trl"),
+        prompts=[case.prompts[i] for i in chosen],
+        group_size=given.peer_group_size or case.group_size,
+    )
     say(
         f"the case: {len(case.prefix_lengths)} positions × {case.group_size} rollouts ×"
         f" {case.new_tokens} tokens, window {len(case.window_ids)}, {case.threads} threads"
     )
     microbatch = peer.best_microbatch(given.micro_batches)
-    say(f"micro-batches of {microbatch} for TRL; first half of its prompts")
-    linearity = peer.step(peer.outer_half(), microbatch)
-    say(f"  TRL, {linearity['rollouts']} rollouts: {per_rollout(linearity):.2f} s a rollout")
+    linearity = None
+    if not given.brief:
+        say(f"micro-batches of {microbatch} for TRL; first half of its prompts")
+        linearity = peer.step(peer.outer_half(), microbatch)
+        say(f"  TRL, {linearity['rollouts']} rollouts: {peer.rate(linearity):.2f} s a rollout")
     own, theirs = [], []
     for pair in range(1, given.pairs + 1):
-        say(f"pair {pair} of {given.pairs}: OpenRPT, {case.rollouts} rollouts, twice")
-        own.append(run_child(given.python, "openrpt_step.py", own_job(case)))
+        say(f"pair {pair} of {given.pairs}: OpenRPT, {case.rollouts} rollouts")
+        job = case.job(steps=1, brief_warm_up=given.brief, measure_rates=True)
+        own.append(run_child(sys.executable, "openrpt_step.py", job))
         say(f"  {per_rollout(own[-1]):.3f} s a rollout")
-        say(f"pair {pair} of {given.pairs}: TRL, {len(peer.prompts) * case.group_size} rollouts")
+        say(f"pair {pair} of {given.pairs}: TRL, {peer.rollouts} rollouts")
         theirs.append(peer.step(peer.prompts, microbatch))
-        ratio = per_rollout(theirs[-1]) / per_rollout(own[-1])
-        say(f"  {per_rollout(theirs[-1]):.2f} s a rollout: {ratio:.1f} times OpenRPT's")
+        ratio = peer.rate(theirs[-1]) / per_rollout(own[-1])
+        say(f"  {peer.rate(theirs[-1]):.2f} s a rollout: {ratio:.1f} times OpenRPT's")
     result = started | {
         "case": case.facts(),
+        "brief": given.brief,
         "openrpt": own_summary(own),
         "trl": peer_summary(theirs, linearity, peer, chosen),
-        "ratio": spread(
-            [per_rollout(b) / per_rollout(a) for a, b in zip(own, theirs, strict=True)]
-        ),
+        "ratio": spread([peer.rate(b) / per_rollout(a) for a, b in zip(own, theirs, strict=True)]),
     }
     write_result(given.output, "train_step", result)
     say(f"OpenRPT is {result['ratio']['median']:.1f} times faster a rollout")
@@ -75,29 +83,30 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     add_arguments(parser)
     parser.add_argument("--peer-prompts", type=int, default=4, help="of the prompts, TRL's")
+    parser.add_argument(
+        "--peer-group-size",
+        type=int,
+        help="rollouts of each of TRL's prompts; default: --group-size. TRL shares nothing in a"
+        " group, so fewer take as long a rollout",
+    )
+    parser.add_argument(
+        "--brief",
+        action="store_true",
+        help="for a point of a curve: the step that OpenRPT is warmed up with is a small one, and"
+        " that TRL's time is linear in its rollouts is not shown again",
+    )
     parser.add_argument("--pairs", type=int, default=2, help="OpenRPT, TRL, OpenRPT, TRL, …")
     parser.add_argument(
         "--micro-batches",
         default="4,8,16,32",
         help="TRL's, in rollouts, ascending: the first that is no better ends the search",
     )
-    parser.add_argument("--output", type=Path, default=RESULTS / "train_step.json")
+    parser.add_argument("--output", type=Path, default=Path("train_step.json"))
     given = parser.parse_args()
-    given.python = sys.executable
     given.micro_batches = sorted({int(size) for size in given.micro_batches.split(",")})
     if not 2 <= given.peer_prompts <= given.positions or given.pairs < 1:
         raise UserError("--peer-prompts must be from 2 to --positions, --pairs at least 1")
     return given
-
-
-def own_job(case: Case) -> dict[str, Any]:
-    return case.job(steps=1, brief_warm_up=False)
-
-
-def per_rollout(found: dict[str, Any]) -> float:
-    """Seconds of a child's counted steps, a rollout."""
-    seconds = sum(step["seconds"] for step in found["steps"])
-    return seconds / sum(step["rollouts"] for step in found["steps"])
 
 
 def spread_indices(count: int, total: int) -> list[int]:
@@ -119,6 +128,7 @@ class Peer:
     case: Case
     python: Path
     prompts: list[list[int]]
+    group_size: int
     search: list[dict[str, Any]] = field(default_factory=list)
 
     def step(
@@ -130,7 +140,7 @@ class Peer:
         generate: bool = True,
     ) -> dict[str, Any]:
         """One counted step (after a brief warm-up) in a process of its own."""
-        case = self.case if group_size is None else replace(self.case, group_size=group_size)
+        case = replace(self.case, group_size=group_size or self.group_size)
         rollouts = len(prompts) * case.group_size
         found = run_child(
             self.python,
@@ -145,6 +155,16 @@ class Peer:
         )
         return found | {"rollouts": rollouts}
 
+    @property
+    def rollouts(self) -> int:
+        return len(self.prompts) * self.group_size
+
+    def rate(self, found: dict[str, Any]) -> float:
+        """Seconds a rollout: the optimizer's step counts once for all rollouts of the case."""
+        (step,) = found["steps"]
+        linear = sum(step["phases"].values())
+        return linear / step["rollouts"] + (step["seconds"] - linear) / self.case.rollouts
+
     def outer_half(self) -> list[list[int]]:
         """Half of the prompts with the same mean length and the same longest (TRL pads to it)."""
         low = len(self.prompts) // 4
@@ -155,12 +175,12 @@ class Peer:
 
         Raises UserError if not even the first size fits.
         """
-        group_size = self.case.group_size
-        rollouts = {len(self.prompts) * group_size, len(self.outer_half()) * group_size}
+        rollouts = {self.rollouts, len(self.outer_half()) * self.group_size}
         best, best_seconds, last = 0, float("inf"), None
         for size in sizes:
-            count = -(-size // group_size)  # prompts
-            if count * min(size, group_size) != size or any(n % min(size, n) for n in rollouts):
+            count = -(-size // self.group_size)  # prompts
+            group_size = max(2, min(size, self.group_size))  # TRL takes no group of one
+            if (count * group_size) % size or any(n % min(size, n) for n in rollouts):
                 continue
             if count > len(self.prompts):
                 break
@@ -168,7 +188,7 @@ class Peer:
                 break
             try:
                 found = self.step(
-                    self.prompts[-count:], size, group_size=min(size, group_size), generate=False
+                    self.prompts[-count:], size, group_size=group_size, generate=False
                 )
             except ChildFailed as error:
                 if not error.killed or last is None:
@@ -209,22 +229,10 @@ class Peer:
 
 
 def own_summary(found: list[dict[str, Any]]) -> dict[str, Any]:
-    shares = {}
-    for phase in ("generate", "update"):
-        shares[phase] = spread(
-            [
-                step["flop"][phase] / step["phases"][phase] / child["product_flop_per_second"]
-                for child in found
-                for step in child["steps"]
-            ]
-        )
     return {
         "seconds_a_rollout": spread([per_rollout(child) for child in found]),
         "peak_memory_gib": max(child["peak_memory_gib"] for child in found),
-        "share_of_matrix_product_rate": shares,
-        "matrix_product_gflop_per_second": spread(
-            [child["product_flop_per_second"] / 1e9 for child in found]
-        ),
+        "shares": shares(found),
         "settings": found[0]["settings"],
         "versions": found[0]["versions"],
         "steps": [step for child in found for step in child["steps"]],
@@ -232,24 +240,30 @@ def own_summary(found: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def peer_summary(
-    found: list[dict[str, Any]], linearity: dict[str, Any], peer: Peer, chosen: list[int]
+    found: list[dict[str, Any]], linearity: dict[str, Any] | None, peer: Peer, chosen: list[int]
 ) -> dict[str, Any]:
-    half, whole = per_rollout(linearity), spread([per_rollout(child) for child in found])
+    whole = spread([peer.rate(child) for child in found])
+    shown = None
+    if linearity is not None:
+        half = peer.rate(linearity)
+        shown = {
+            "rollouts": linearity["rollouts"],
+            "seconds_a_rollout": half,
+            "over_all_prompts": half / whole["median"],
+        }
+    counted = found if linearity is None else [linearity, *found]
     return {
         "seconds_a_rollout": whole,
         "peak_memory_gib": max(child["peak_memory_gib"] for child in found),
         "prompts": chosen,
+        "group_size": peer.group_size,
         "rollouts": found[0]["rollouts"],
-        "linearity": {
-            "rollouts": linearity["rollouts"],
-            "seconds_a_rollout": half,
-            "over_all_prompts": half / whole["median"],
-        },
+        "linearity": shown,
         "microbatch_search": peer.search,
         "settings": found[0]["settings"],
         "versions": found[0]["versions"],
-        "pins": PEERS["trl"],
-        "steps": [step for child in [linearity, *found] for step in child["steps"]],
+        "pins": PEERS["trl"].lines(),
+        "steps": [step for child in counted for step in child["steps"]],
     }
 
 

@@ -4,7 +4,7 @@ states it; and what share of that a step reaches."""
 import statistics
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
@@ -21,15 +21,52 @@ Product = tuple[int, int, int]
 
 REPETITIONS = 5
 SECONDS = 0.5
-"""What measuring a model's rate may take, about: a run pays it once a start."""
+"""What measuring a model's rate may take, about: a run pays it once a start, after a step."""
 CPU_ROWS = 256
 GPU_ROWS = 4096
 """Rows of the products that a rate is measured with: enough for a CPU's and for a GPU's full
 rate, few enough that the head's product takes no second."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pass:
+    """A run of the model over so many tokens at once, and of its head over so many of them."""
+
+    rows: int
+    logits: int = 0
+    times: int = 1
+    backward: bool = False
+    """The gradients are computed, too."""
+
+
+def products_of(policy: "Policy", passes: Iterable[Pass]) -> Counter[Product]:
+    """The products with the model's own matrices, and how often each shape is computed.
+
+    A matrix of [out, inner] is [rows, inner] × [inner, out] forward. Backward there are
+    [rows, out] × [out, inner] for what goes in, and [out, rows] × [rows, inner] for a matrix
+    that is trained. Products of queries, keys and values are not among them.
+    """
+    from openrpt.compute import matrices_of
+
+    matrices = Counter((tuple(m.shape), m.requires_grad) for m in matrices_of(policy))
+    head = policy.head.weight
+    found: Counter[Product] = Counter()
+    for one in passes:
+        of_rows = [(one.rows, *shape, count) for shape, count in matrices.items()]
+        of_rows.append((one.logits, tuple(head.shape), head.requires_grad, 1))
+        for rows, (out, inner), trained, count in of_rows:
+            if not rows:
+                continue
+            found[rows, inner, out] += count * one.times
+            if one.backward:
+                found[rows, out, inner] += count * one.times
+            if one.backward and trained:
+                found[out, rows, inner] += count * one.times
+    return found
+
+
 def matrix_product_rate(
-    products: Sequence[Product],
+    products: Sequence[Product] | Mapping[Product, int],
     dtype: torch.dtype,
     *,
     device: torch.device | str = "cpu",
@@ -39,7 +76,8 @@ def matrix_product_rate(
 
     Each distinct shape takes the median of REPETITIONS, after one that sets things up; where its
     part of the `seconds` is over before, what there is by then (at least one). A shape that
-    stands there twice counts twice: the rate is all FLOPs over all seconds.
+    stands there twice counts twice: the rate is all FLOPs over all seconds that the products
+    would take one after another.
     """
     flops, total = 0.0, 0.0
     shapes = Counter(products)
@@ -69,12 +107,16 @@ def _product_seconds(
 
 def model_rate(policy: "Policy") -> float:
     """FLOP/s of the products of one forward pass: every matrix of the backbone, and the head."""
-    from openrpt.compute import matrices_of
-
     rows = GPU_ROWS if policy.device.type == "cuda" else CPU_ROWS
-    shapes = [tuple(matrix.shape) for matrix in matrices_of(policy)]
-    products = [(rows, columns, inner) for inner, columns in [*shapes, policy.head.weight.shape]]
-    return matrix_product_rate(products, policy.causal_lm.dtype, device=policy.device)
+    return rate_of_passes(policy, [Pass(rows=rows, logits=rows)])
+
+
+def rate_of_passes(policy: "Policy", passes: Iterable[Pass], *, seconds: float = SECONDS) -> float:
+    """FLOP/s of the model's own products at the shapes of these passes: what a phase that makes
+    them could reach if it did nothing else."""
+    products = products_of(policy, passes)
+    dtype, device = policy.causal_lm.dtype, policy.device
+    return matrix_product_rate(products, dtype, device=device, seconds=seconds)
 
 
 def shares_of_limit(

@@ -4,6 +4,7 @@ the share of the machine's limit that was reached."""
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from openrpt.compute import (
@@ -91,12 +92,17 @@ class WorkMeter:
 
 
 class StepMeter:
-    """Of one training step after another. Measures the machine's limit when it is made."""
+    """Of one training step after another."""
 
     def __init__(self, policy: Policy, config: Config) -> None:
-        self.rate = model_rate(policy)
-        """FLOP/s of the model's matrix products, here and now."""
+        self.policy = policy
         self.energy = EnergyMeter(policy.device, watts=config.cost.watts)
+
+    @cached_property
+    def rate(self) -> float:
+        """FLOP/s of the model's matrix products, here and now: measured after the first step, so
+        that no one waits for it before the first token."""
+        return model_rate(self.policy)
 
     def begin(self) -> None:
         """A step begins."""

@@ -1,6 +1,7 @@
 """Every key of the configuration as an option of the command line: `--train.learning_rate 2e-5`.
 
-Made from `config.py`, so that help, documentation and validation never drift apart.
+Made from `config.py`, so that help, documentation and validation never drift apart. Importing
+that takes longer than all else that `openrpt --help` does, so it is imported where it is read.
 """
 
 import json
@@ -9,14 +10,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 from click.core import ParameterSource
-from pydantic.fields import FieldInfo
 
-from openrpt.config import Config, Section, load_config, to_toml, validate_config
 from openrpt.errors import UserError
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+    from openrpt.config import Config, Section
 
 ESCAPED = {
     "corpus.template",
@@ -76,8 +80,10 @@ class Key:
         return f"{self.description} [{facts}]"
 
 
-def sections() -> dict[str, type[Section]]:
+def sections() -> "dict[str, type[Section]]":
     """Section name → its class, in the configuration's order."""
+    from openrpt.config import Config, Section
+
     fields = Config.model_fields.items()
     return {
         name: field.annotation
@@ -88,6 +94,8 @@ def sections() -> dict[str, type[Section]]:
 
 def config_keys() -> Iterator[Key]:
     """All keys, in the configuration's order."""
+    from openrpt.config import Config
+
     found = sections()
     for name, field in Config.model_fields.items():
         if name not in found:
@@ -97,7 +105,7 @@ def config_keys() -> Iterator[Key]:
             yield _key(f"{name}.{key}", inner)
 
 
-def _key(name: str, field: FieldInfo) -> Key:
+def _key(name: str, field: "FieldInfo") -> Key:
     # The metadata are annotated_types' bounds: Ge(ge=0), Lt(lt=1).
     bounds = [bound for constraint in field.metadata for bound in asdict(constraint).items()]
     limits = [f"{SIGNS[name]} {value:g}" for name, value in bounds]
@@ -242,14 +250,16 @@ def stage_config(
     ctx: click.Context,
     file: str | None,
     *,
-    base: Config | None = None,
+    base: "Config | None" = None,
     more: dict[str, Any] | None = None,
-) -> Config:
+) -> "Config":
     """What a command runs with: the file's configuration and the command line's overrides.
 
     Without a file: `base`, or the run folder's own configuration where there is one, so that a
     run's later stages need nothing but `--run`. Prints it and exits under `--print-config`.
     """
+    from openrpt.config import load_config, to_toml
+
     overrides = {**(more or {}), **ctx.meta.get(OVERRIDES, {})}
     if file is not None:
         config = load_config(Path(file))
@@ -266,8 +276,10 @@ def stage_config(
     return config
 
 
-def with_overrides(config: Config, overrides: dict[str, Any]) -> Config:
+def with_overrides(config: "Config", overrides: dict[str, Any]) -> "Config":
     """Raises UserError for a value out of range."""
+    from openrpt.config import validate_config
+
     values = config.model_dump(mode="json")
     for name, value in overrides.items():
         section, _, key = name.rpartition(".")

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import torch
 from tiny_model import tiny_model_folder, tiny_run
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from openrpt.data import take_work
+from openrpt.models import Policy
 from openrpt.scores import ScoredCorpus
 from openrpt.task import TextTask
 from openrpt.train import Trainer, rollouts_for, set_up
@@ -24,6 +27,39 @@ def counted(function: Callable[[], object]) -> float:
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         function()
     return float(counter.get_total_flops())
+
+
+class Calls(TorchDispatchMode):
+    """What runs inside: tokens that are embedded, logits that are multiplied out, kernel calls
+    (views are none).
+
+    A model with so many rows in its head and no matrix else of that many.
+    """
+
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()
+        self.vocabulary = vocabulary
+        self.tokens = self.logits = self.kernels = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        found = func(*args, **(kwargs or {}))
+        self.kernels += not func.is_view
+        if isinstance(found, Tensor) and found.ndim > 1:
+            rows, columns = found.shape[:-1].numel(), found.shape[-1]
+            if func.overloadpacket is torch.ops.aten.embedding:
+                self.tokens += rows
+            if func.overloadpacket in PRODUCTS and columns == self.vocabulary:
+                self.logits += rows
+        return found
+
+
+PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm}
+
+
+def calls(policy: Policy, function: Callable[[], object]) -> Calls:
+    with Calls(policy.head.weight.shape[0]) as found:
+        function()
+    return found
 
 
 def trainer_of(folder: Path, **overrides: object) -> Trainer:

@@ -5,12 +5,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_model import tiny_run
+from tiny_model import tiny_model_folder, tiny_run
 
+from openrpt.compute import model_shape
+from openrpt.config import ModelConfig
 from openrpt.energy import EnergyMeter, money, rapl_counters
 from openrpt.errors import UserError
-from openrpt.limits import gpu_named, matrix_product_rate, shares_of_limit
+from openrpt.limits import (
+    Pass,
+    gpu_named,
+    matrix_product_rate,
+    products_of,
+    rate_of_passes,
+    shares_of_limit,
+)
 from openrpt.metrics import read_metrics
+from openrpt.models import freeze, load_policy
 from openrpt.train import train
 
 CPU = torch.device("cpu")
@@ -69,6 +79,31 @@ def test_the_rate_is_of_all_shapes_together() -> None:
     rates = [matrix_product_rate([shape], torch.float32) for shape in (narrow, wide)]
     both = matrix_product_rate([narrow, wide], torch.float32)
     assert rates[0] / 3 < both < 3 * rates[1]
+
+
+def test_the_products_are_those_of_the_model(tmp_path: Path) -> None:
+    """Their FLOPs are the formula's, forward and backward, but for attention's own."""
+    folder = tiny_model_folder(tmp_path / "model")
+    policy = load_policy(ModelConfig(path=str(folder), device="cpu", threads=1))
+    shape = model_shape(policy)
+
+    def flops(**more: int | bool) -> float:
+        products = products_of(policy, [Pass(rows=48, logits=16, **more)])
+        return sum(times * 2.0 * m * k * n for (m, k, n), times in products.items())
+
+    assert flops() == shape.forward(48, 0, 16)
+    assert flops(times=3) == 3 * flops()
+    assert flops(backward=True) == shape.forward(48, 0, 16) + shape.backward(48, 0, 16)
+    assert rate_of_passes(policy, [Pass(rows=48)], seconds=0.0) > 1e6
+
+
+def test_frozen_matrices_have_no_gradient_to_multiply(tmp_path: Path) -> None:
+    folder = tiny_model_folder(tmp_path / "model")
+    policy = freeze(load_policy(ModelConfig(path=str(folder), device="cpu", threads=1)))
+    products = products_of(policy, [Pass(rows=48, logits=16, backward=True)])
+    flops = sum(times * 2.0 * m * k * n for (m, k, n), times in products.items())
+    shape = model_shape(policy)
+    assert flops == shape.forward(48, 0, 16) + shape.backward(48, 0, 16)
 
 
 def test_a_gpu_that_is_not_there_names_the_nearest() -> None:

@@ -377,8 +377,8 @@ METRICS: dict[str, Meaning] = {
     ),
     "efficiency/limit": Meaning(
         unit="FLOP/s",
-        meaning="Rate of the model's own matrix products on this machine, measured when the stage"
-        " started",
+        meaning="Rate of the model's own matrix products on this machine, measured after the first"
+        " step of a start",
         healthy="the same at every start",
         reading="A lower one at a resumed start: the machine was shared, or has other threads.",
     ),

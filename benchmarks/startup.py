@@ -1,0 +1,84 @@
+"""How long one waits for `openrpt --help`, and for the first token of `openrpt train`.
+
+    python benchmarks/startup.py
+
+Each time in a fresh process, from its start; the files are in the system's cache after the first
+time, which is not counted. The run that is trained is scored before, and is thrown away.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from common import FOLDER, environment, exit_cleanly, say, spread, write_result
+
+from openrpt.errors import UserError
+
+IMPORTS = ("openrpt.cli", "torch", "transformers", "openrpt.train")
+"""Each alone in a fresh process: what a part of the wait is."""
+
+
+def main() -> None:
+    given = arguments()
+    started = environment()
+    timed = {
+        "help": repeated(lambda: command("-m", "openrpt", "--help"), given.repeats),
+        "python": repeated(lambda: command("-c", "pass"), given.repeats),
+        "imports": {
+            name: repeated(lambda name=name: command("-c", f"import {name}"), given.repeats)
+            for name in IMPORTS
+        },
+    }
+    say(f"openrpt --help: {timed['help']['median']:.2f} s")
+    with tempfile.TemporaryDirectory(prefix="openrpt-startup-") as folder:
+        run = Path(folder) / "run"
+        options = ["--run", str(run), "--corpus.path", given.corpus]
+        say("scoring what the run needs")
+        command("-m", "openrpt", "score", *options, "--score.max_tokens", "2000")
+        timed["first_token"] = repeated(lambda: first_token(run), given.repeats)
+    say(f"openrpt train, first token: {timed['first_token']['median']:.2f} s")
+    write_result(given.output, "startup", started | {"seconds": timed})
+
+
+def repeated(measure: Callable[[], float], times: int) -> dict[str, Any]:
+    measure()  # not counted: it reads the files
+    return spread([measure() for _ in range(times)])
+
+
+def command(*arguments: str) -> float:
+    """Seconds that a Python takes. Raises UserError where it fails."""
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise UserError(f"{' '.join(arguments)} failed:\n{done.stderr}")
+    return time.perf_counter() - start
+
+
+def first_token(run: Path) -> float:
+    found = run.parent / "first_token.json"
+    found.unlink(missing_ok=True)
+    start = time.time()
+    command(str(FOLDER / "first_token.py"), str(found), "train", "--run", str(run))
+    if not found.is_file():
+        raise UserError("openrpt train ended without a token")
+    return float(json.loads(found.read_text())["at"]) - start
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument(
+        "--corpus", default="champ", help="as corpus.path takes it; default: the demo's corpus"
+    )
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--output", type=Path, default=Path("startup.json"))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    exit_cleanly(main)
