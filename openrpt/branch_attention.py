@@ -35,7 +35,7 @@ class KeyMask:
     @classmethod
     def of(cls, visible: Tensor, groups: int, dtype: torch.dtype) -> "KeyMask":
         """visible [B, n, k], True = attend; `groups` is g."""
-        rows, new, keys = visible.shape
+        rows, _, keys = visible.shape
         bias = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
         bias.masked_fill_(~visible, float("-inf"))
         blind = ~visible.any(-1)
