@@ -408,6 +408,8 @@ def _other_corpus(ctx: click.Context, text: str | None) -> "CorpusConfig | None"
 @cli.command()
 @click.argument("run", metavar="RUN")
 @click.option("--step", type=click.IntRange(min=0), help="Step of train [default: the last stored]")
+@click.option("--development", is_flag=True, help="Of the development evaluation after that step")
+@click.option("--model", metavar="LABEL", help="Of an evaluated model: start, warmup, trained, …")
 @click.option("--document", metavar="ID", help="Only this document (or the beginning of its id)")
 @click.option("--position", type=click.IntRange(min=0), help="Only this position, a token index")
 @click.option("--limit", type=click.IntRange(min=1), default=20, help="Most groups [default 20]")
@@ -416,32 +418,41 @@ def _other_corpus(ctx: click.Context, text: str | None) -> "CorpusConfig | None"
 def rollouts(
     run: str,
     step: int | None,
+    development: bool,
+    model: str | None,
     document: str | None,
     position: int | None,
     limit: int,
     as_json: bool,
     pager: bool,
 ) -> None:
-    """Read what the policy thought, predicted and earned in a step.
+    """Read what the policy thought, predicted and earned in a step, or a model in its evaluation.
 
     \b
     openrpt rollouts runs/maths --step 40 --limit 5
+    openrpt rollouts runs/maths --model trained
     """
     import json
 
-    from openrpt.rollouts import read_rollouts
+    from openrpt.rollouts import read_evaluated, read_rollouts
     from openrpt.runs import look_at
     from openrpt.show import json_row, page, print_groups
 
-    rows = read_rollouts(look_at(Path(run))[0].path, step).to_pylist()
+    if model and (step is not None or development):
+        raise UserError("--model is of no step: leave out --step and --development")
+    path = look_at(Path(run))[0].path
+    stored = (
+        read_evaluated(path, model) if model else read_rollouts(path, step, development=development)
+    )
+    rows = stored.to_pylist()
     found = [
         row
         for row in rows
         if row["document_id"].startswith(document or "") and position in (None, row["position"])
     ]
     if not found:
-        step = rows[0]["step"] if rows else step
-        raise UserError(f"{run}: no such document or position among the rollouts of step {step}")
+        whose = model or f"step {rows[0]['step'] if rows else step}"
+        raise UserError(f"{run}: no such document or position among the rollouts of {whose}")
     groups = list(dict.fromkeys((row["document_id"], row["position"]) for row in found))
     shown = set(groups[:limit])
     kept = [row for row in found if (row["document_id"], row["position"]) in shown]

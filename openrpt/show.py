@@ -68,7 +68,8 @@ def group_lines(rows: Sequence[dict[str, Any]]) -> Iterator[Text]:
     """One group, readably: what stood there, what came next, and what each rollout made of it."""
     first = rows[0]
     where = f"document {first['document_id']} · position {first['position']}"
-    yield Text(f"step {first['step']} · {where} · entropy {first['entropy']:.2f} nats", "bold")
+    when = "" if first["step"] is None else f"step {first['step']} · "
+    yield Text(f"{when}{where} · entropy {first['entropy']:.2f} nats", "bold")
     continuation, standard = first["continuation"], first["ntp_prediction"]
     right = matched_tokens(standard, continuation) > 0
     yield _line("text", f"…{visible(first['prefix_end'])}{BOUNDARY}", "")
@@ -82,7 +83,7 @@ def group_lines(rows: Sequence[dict[str, Any]]) -> Iterator[Text]:
         cut = "  (cut off)" if row["finish_reason"] == "length" else ""
         yield Text.assemble(
             (f"  {row['rollout']:>3}  reward {row['reward']:g}{reward_terms(row)}", style),
-            (f"  advantage {row['advantage']:+.2f}", "dim"),
+            ("" if math.isnan(row["advantage"]) else f"  advantage {row['advantage']:+.2f}", "dim"),
             (f"  {visible_prediction(row['prediction'])}", f"{style} bold"),
             ("  thought: ", "dim"),
             visible(row["thought"]),

@@ -3,13 +3,18 @@
 import json
 import math
 import re
+import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from report_run import (
+    DEVELOPMENT,
     FIRST,
     HELDOUT,
     HOSTILE,
@@ -39,7 +44,7 @@ from openrpt.report.glossary import EVALUATION, METRICS, metrics_markdown
 from openrpt.report.stored import read_stored
 from openrpt.report.summary import verdict, what_changed
 from openrpt.rewards import REWARDS
-from openrpt.rollouts import read_rollouts, rollout_path, write_rollouts
+from openrpt.rollouts import read_evaluated, read_rollouts, rollout_path, write_rollouts
 from openrpt.run import Run
 from openrpt.scores import load_scored
 from openrpt.train import train
@@ -88,6 +93,11 @@ class Page(HTMLParser):
             self.scripts[-1] = id, body + data
         elif not self.in_style:
             self.text += data
+
+    @property
+    def documents(self) -> dict[str, dict[str, Any]]:
+        """The index, by document."""
+        return {entry["id"]: entry for entry in self.data["data-index"]["documents"]}
 
     def document(self, document_id: str) -> dict[str, Any]:
         ids = [entry["id"] for entry in self.data["data-index"]["documents"]]
@@ -198,10 +208,53 @@ def test_evaluated_documents_are_in_the_inspector(page: Page) -> None:
     assert shown["evaluations"]["trained"]["position"][0] == 3
 
 
+def test_what_evaluated_models_thought_is_in_the_inspector(page: Page) -> None:
+    """Held out: a group a model; development: one an evaluation during training."""
+    groups = page.document(HELDOUT)["groups"]
+    assert {g["model"] for g in groups} == {"start", "warmup", "trained"}
+    assert len(groups) == 3 * 12 and all(g["evaluated"] for g in groups)
+    right = {g["position"]: g["matched"][0] > 0 for g in groups if g["model"] == "trained"}
+    evaluated = page.document(HELDOUT)["evaluations"]["trained"]
+    assert [float(right[p]) for p in evaluated["position"]] == evaluated["reasoning"]
+    assert any(right.values()) and not all(right.values())
+    groups = page.document(DEVELOPMENT)["groups"]
+    assert [(g["position"], g["step"]) for g in groups] == [
+        (p, s) for p in POSITIONS for s in (3, 6)
+    ]
+    assert all("model" not in g and g["evaluated"] for g in groups)
+    assert [g["matched"][0] for g in groups] == [1, 1, 0, 1, 0, 0]
+    assert page.documents[DEVELOPMENT]["steps"] == [3, 6]
+    assert page.documents[HELDOUT]["steps"] == []
+
+
+def test_a_model_with_another_tokenizer_is_shown_at_the_same_bytes(run: Run) -> None:
+    """Its tokens are the document's in pairs: every second boundary is one of its own."""
+    result = evaluation_result(0.5)
+    own = [p for p in result.columns["position"][:12].tolist() if p % 2 == 0]
+    rows = np.array([result.columns["position"].tolist().index(p) for p in own])
+    other = result.at(rows)
+    other.columns["position"] = other.columns["position"] // 2
+    table = result.rollouts.take(rows)
+    halved = pa.array([p // 2 for p in own])
+    table = table.set_column(table.column_names.index("position"), "position", halved)
+    fill(run)
+    record(run, "other", replace(other, rollouts=table), model="other", split="heldout")
+    document = report_page(run).document(HELDOUT)
+    assert document["evaluations"]["other"]["position"] == own
+    assert [g["position"] for g in document["groups"] if g.get("model") == "other"] == own
+
+
+def test_those_that_were_evaluated_and_those_that_were_trained_on_share_the_page() -> None:
+    assert documents.alternating(["a", "b", "c"], ["1"]) == ["a", "1", "b", "c"]
+    assert documents.alternating([], ["1", "2"]) == ["1", "2"]
+
+
 def test_samples_table_has_a_row_a_group(page: Page) -> None:
     samples = page.data["data-index"]["samples"]
-    assert len(samples["step"]) == 6 * 2 * len(POSITIONS) + len(POSITIONS)
-    number = samples["step"].index(6)
+    training = 6 * 2 * len(POSITIONS) + len(POSITIONS)
+    assert samples["evaluated"].count(0) == training
+    assert len(samples["step"]) == training + 3 * 12 + 2 * len(POSITIONS)
+    number = list(zip(samples["step"], samples["evaluated"], strict=True)).index((6, 0))
     assert (samples["right"][number], samples["rollouts"][number]) == (3, SIZE)
     assert samples["reward"][number] == 0.6
     assert samples["prediction_right"][number] == 1  # the true token twice: the commonest
@@ -274,8 +327,7 @@ def test_what_is_known_of_the_folder_is_said(run: Run) -> None:
 def test_scored_but_not_trained(run: Run) -> None:
     fill(run)
     for name in ("rollouts", "evaluation"):
-        for path in (run.path / name).iterdir():
-            path.unlink()
+        shutil.rmtree(run.path / name)
     page = report_page(run)
     assert "No rollouts are stored" in page.text
     assert page.document(FIRST)["groups"] == []
@@ -327,7 +379,7 @@ def test_kinds_of_prediction_are_counted(run: Run) -> None:
     """At position 5 standard prediction is the true token, which two rollouts of the late policy
     say; at 14 it is a wrong one, which one says, and the true token is another candidate."""
     write_rollouts(run.path, 4, rollout_rows(4, positions=(5, 14)))
-    table = read_stored(run.path, [])
+    table = read_stored(run.path, [], [])
     assert table is not None
     kinds = predicted_kinds(table)[4]
     assert kinds["predicted/standard"] == pytest.approx((2 + 1) / 10)
@@ -442,8 +494,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     run = tiny_run(
         tmp_path_factory.mktemp("trained"),
         corpus__heldout_fraction=0.3,
+        corpus__development_fraction=0.3,
         warmup__steps=1,
         train__steps=2,
+        train__eval_every=1,
+        train__eval_positions=8,
         prompt__think_budget=3,
         evaluate__min_entropy=0.0,
         evaluate__positions=40,
@@ -464,6 +519,7 @@ def test_report_of_a_real_run(trained: Run) -> None:
         shown = page.document(row["document_id"])
         here = row["position"]
         (group,) = (g for g in shown["groups"] if (g["position"], g["step"]) == (here, row["step"]))
+        assert "evaluated" not in group
         r = group["rollout"].index(row["rollout"])
         assert group["reward"][r] == row["reward"] == float(group["matched"][r] > 0)
         assert group["completion"][r].encode("latin-1") == b"".join(row["tokens"])
@@ -477,5 +533,13 @@ def test_report_of_a_real_run(trained: Run) -> None:
         scored = corpus.document(row["document_id"])
         assert shown["entropy"][here] == round(100 * float(scored.entropy[here]))
         assert group["entropy"] == pytest.approx(float(scored.entropy[here]), rel=1e-4)
-    heldout = [d for d in page.data["data-index"]["documents"] if d["evaluated"]]
-    assert heldout and all(d["split"] == "heldout" for d in heldout)
+    evaluated = 0
+    for name, facts in page.documents.items():
+        groups = [g for g in page.document(name)["groups"] if g.get("evaluated")]
+        evaluated += len(groups)
+        assert facts["split"] != "train" or not groups
+        for group in groups:
+            assert group.get("model", "") == ("trained" if facts["split"] == "heldout" else "")
+            assert group["advantage"] == [None]
+    development = read_rollouts(trained.path, 2, development=True).num_rows
+    assert evaluated == read_evaluated(trained.path, "trained").num_rows + 2 * development > 0

@@ -125,7 +125,7 @@ def test_every_chart_is_drawn(tab: Tab) -> None:
 
 def canvas_of(tab: Tab, title: str) -> Any:
     """Of a chart, scrolled into view."""
-    figure = tab.page.locator(f'figure:has(h3:text-is("{title}"))')
+    figure = tab.page.locator(f'figure:has(h4:text-is("{title}"))')
     figure.scroll_into_view_if_needed()
     figure.locator(".plot[data-drawn]").wait_for()
     return figure.locator("canvas")
@@ -137,7 +137,7 @@ def chart_rows(tab: Tab, title: str, **settings: object) -> dict[str, Any]:
         """async ([title, changed]) => {
           const data = await block("data-curves");
           const id = [...document.querySelectorAll("figure")]
-            .find((one) => one.querySelector("h3").textContent === title)
+            .find((one) => one.querySelector("h4").textContent === title)
             .querySelector(".plot").id;
           const chart = data.charts.find((one) => one.id === id);
           const settings = { smooth: 0, log: false, axis: "step", from: "", to: "", ...changed };

@@ -11,10 +11,11 @@ likelihood of the truth (after its thoughts).
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
+import pyarrow as pa
 
 from openrpt.compute import model_shape
 from openrpt.config import Config
@@ -38,7 +39,7 @@ from openrpt.models import Policy
 from openrpt.progress import SILENT, Progress
 from openrpt.prompts import build_layout, require_room
 from openrpt.rewards import matched_tokens, prefix_match
-from openrpt.rollouts import CONTINUATION_TOKENS, grade_groups
+from openrpt.rollouts import CONTINUATION_TOKENS, evaluated_table, grade_groups
 from openrpt.scores import ScoredCorpus
 from openrpt.scoring import tokenizer_fingerprint
 from openrpt.types import Group, Rollout, Split
@@ -104,6 +105,7 @@ def evaluate_policy(
         tokenizer=tokenizer,
         scorer=corpus.metadata["scorer"],
         cost=meter.cost(),
+        rollouts=pa.concat_tables(evaluation.rollouts) if evaluation.rollouts else None,
     )
 
 
@@ -159,6 +161,8 @@ class Evaluation:
     progress: Progress
     title: str
     start_ids: bool
+    rollouts: list[pa.Table] = field(default_factory=list)
+    """A table a work, filled where the policy thinks for itself."""
 
     @cached_property
     def documents(self) -> list[str]:
@@ -176,6 +180,9 @@ class Evaluation:
         for work in self._each_work(self.title):
             groups, found = self._predict(work, reasoning)
             results += found
+            if reasoning:
+                tokens = document_bytes(self.subject.policy, work.document)
+                self.rollouts.append(evaluated_table(groups, tokens, self.subject.policy.table))
             layout = self.subject.layout
             thoughts += [
                 tuple(thought_of(r.completion, layout) for r in g.rollouts) for g in groups
@@ -239,7 +246,14 @@ class Evaluation:
             standard_ids = subject.standard_ids(work)
         tokens = document_bytes(subject.policy, work.document)
         ids = work.document.token_ids.tolist()
-        groups = grade_groups(generated, work.positions, ids, tokens, subject.layout, table)
+        groups = [
+            replace(group, ntp_token_id=standard_id)
+            for group, standard_id in zip(
+                grade_groups(generated, work.positions, ids, tokens, subject.layout, table),
+                standard_ids,
+                strict=True,
+            )
+        ]
         ends = np.cumsum([len(piece) for piece in tokens])
         results = []
         for group, standard_id in zip(groups, standard_ids, strict=True):

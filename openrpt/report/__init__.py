@@ -24,11 +24,12 @@ from openrpt.errors import UserError
 from openrpt.evaluation.records import FORMAT, read_evaluation
 from openrpt.metrics import read_metrics
 from openrpt.positions import DIFFICULTIES
-from openrpt.report import curves, summary
-from openrpt.report.charts import accuracy_chart, charts
+from openrpt.report import costs, curves, summary
+from openrpt.report.charts import Chart, accuracy_chart, charts
 from openrpt.report.chunks import pack
 from openrpt.report.documents import Inspected, inspect
 from openrpt.report.patterns import read_patterns
+from openrpt.report.plans import SECTIONS
 from openrpt.run import Run, write_text
 
 Read = TypeVar("Read")
@@ -79,7 +80,8 @@ def render(run: Run, others: Sequence[Run] = (), notes: Sequence[str] = ()) -> s
         _curves(name, read(partial(_metrics, other.metrics), no_rows), other.path)
         for name, other in zip(names[1:], others, strict=True)
     ]
-    drawn = charts(curves.with_speed(rows), names)
+    price = _price(run)
+    drawn = charts(curves.with_speed(rows), names, price=price["price"])
     by_band = accuracy_chart(evaluations, BANDS)
     data = {
         "runs": [_curves(names[0], rows, run.path), *overlaid],
@@ -87,7 +89,8 @@ def render(run: Run, others: Sequence[Run] = (), notes: Sequence[str] = ()) -> s
         "accuracy": by_band,
     }
     accuracy = summary.accuracy_rows(evaluations, run.config)
-    costs = summary.costs(metrics)
+    spent = costs.all_costs(run.path, metrics, evaluations)
+    spent_in_all = costs.together(spent)
     head, bundle, script = _asset(HEAD_SCRIPT), _vega(), _scripts()
     return (
         _templates()
@@ -104,8 +107,9 @@ def render(run: Run, others: Sequence[Run] = (), notes: Sequence[str] = ()) -> s
             warnings=warnings,
             essentials=summary.essentials(run.config),
             machine=_environment(run.path / "environment.json"),
-            costs=costs,
-            total=summary.duration(sum(cost.total_seconds for cost in costs)),
+            costs=spent,
+            total=spent_in_all,
+            figures=summary.figures(evaluations, differences, spent_in_all),
             changed=summary.what_changed(evaluations, differences),
             difficulties=DIFFICULTIES,
             accuracy=accuracy,
@@ -115,17 +119,25 @@ def render(run: Run, others: Sequence[Run] = (), notes: Sequence[str] = ()) -> s
             notes={label: e["note"] for label, e in evaluations.items() if e["note"]},
             splits=sorted({e["split"] for e in evaluations.values()}),
             by_band=by_band,
-            curves=[chart for chart in drawn if chart.plan.section == "curves"],
-            predicted=[chart for chart in drawn if chart.plan.section == "patterns"],
+            sections=SECTIONS,
+            curves=_by_section(drawn),
+            any_curve=bool(drawn),
             patterns=patterns,
             overlaid=names[1:],
-            **_price(run),
+            **price,
             inspected=inspected,
             no_rollouts=inspected.stored is None,
             blocks=_blocks(data, inspected),
             config=to_toml(run.config),
         )
     )
+
+
+def _by_section(drawn: Sequence[Chart]) -> dict[str, list[Chart]]:
+    found: dict[str, list[Chart]] = {name: [] for name in (*SECTIONS, "cost", "patterns")}
+    for chart in drawn:
+        found[chart.plan.section].append(chart)
+    return found
 
 
 def _blocks(data: dict[str, Any], inspected: Inspected) -> dict[str, str]:
@@ -198,7 +210,11 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["duration"] = summary.duration
+    environment.filters |= {
+        "duration": costs.duration,
+        "energy": costs.energy,
+        "flops": costs.flops,
+    }
     return environment
 
 

@@ -10,7 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from openrpt.positions import DIFFICULTIES
 from openrpt.report.chunks import finite
+from openrpt.report.plans import NTP, REASONING, RL_STAGES
 from openrpt.report.stored import Stored
 
 Row = Mapping[str, Any]
@@ -71,22 +73,27 @@ def with_speed(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def with_errors(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Adds standard errors of the development accuracies: binomial, as if positions were
-    independent (those of one document are not, so the truth is somewhat wider)."""
+    """Adds standard errors of the development accuracies, overall and by difficulty: binomial, as
+    if positions were independent (those of one document are not, so the truth is somewhat
+    wider)."""
     found = []
     for row in rows:
         more = {}
-        count = row.get("development/positions", 0.0)
-        for key in ("development/reasoning_accuracy", "development/ntp_accuracy"):
-            if count and key in row:
-                more[f"{key}_error"] = math.sqrt(row[key] * (1 - row[key]) / count)
+        for slice in ("", *(f"/{name}" for name in DIFFICULTIES)):
+            count = row.get(f"development/positions{slice}", 0.0)
+            for mode in (REASONING, NTP):
+                key = f"{mode}{slice}"
+                if count and key in row:
+                    more[f"{key}_error"] = math.sqrt(row[key] * (1 - row[key]) / count)
         found.append({**row, **more})
     return found
 
 
 def predicted_kinds(stored: Stored) -> dict[int, dict[str, float]]:
     """By step: the share of rollouts whose prediction is of each kind, and how many are right."""
-    table = stored.table
+    table = stored.trained
+    if not table.num_rows:
+        return {}
     prediction, standard = table["prediction"], table["ntp_prediction"]
     empty = pc.is_null(prediction)
     same = pc.fill_null(pc.equal(prediction, standard), False)
@@ -124,7 +131,7 @@ def with_predicted(rows: Sequence[Row], stored: Stored | None) -> list[dict[str,
     """Adds what stored rollouts predicted to the rows of their steps."""
     kinds = predicted_kinds(stored) if stored else {}
     return [
-        {**row, **(kinds.get(row["step"], {}) if row["stage"] == "train" else {})} for row in rows
+        {**row, **(kinds.get(row["step"], {}) if row["stage"] in RL_STAGES else {})} for row in rows
     ]
 
 

@@ -309,6 +309,15 @@ METRICS: dict[str, Meaning] = {
     ),
     **_by_difficulty("reasoning_accuracy", "thinking"),
     **_by_difficulty("ntp_accuracy", "standard prediction"),
+    **{
+        f"development/positions/{name}": Meaning(
+            unit="positions",
+            meaning=f"Those of them that are {name}",
+            healthy="steady: the same positions every time",
+            reading="Few make wide bands in the report.",
+        )
+        for name in ("easy", "medium", "hard")
+    },
     "development/flops": Meaning(
         unit="FLOPs",
         meaning="Floating-point operations of the development evaluation",
