@@ -668,7 +668,8 @@ def predict(
     from openrpt.models import freeze, load_policy
     from openrpt.predict import cut_at_end
     from openrpt.predict import predict as run_predict
-    from openrpt.show import print_prediction
+    from openrpt.rollouts import evaluated_table
+    from openrpt.show import group_lines
 
     policy = freeze(load_policy(config.model, path=model))
     cut = cut_at_end(policy.tokenizer, text, continuation)
@@ -685,8 +686,10 @@ def predict(
     )
     if cut.note:
         click.echo(f"note: {cut.note}", err=True)
-    standard = policy.table.bytes[group.ntp_token_id]
-    print_prediction(group, standard, cut.token_bytes[cut.index :], Console())
+    rows = evaluated_table([group], cut.token_bytes, policy.table).to_pylist()
+    console = Console()
+    for line in group_lines(rows):
+        console.print(line, soft_wrap=True)
 
 
 def _standard_input() -> str:

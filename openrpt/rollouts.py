@@ -80,6 +80,7 @@ def grade_groups(
                     for completion in outcome.completions
                 ),
                 ntp_token_id=outcome.standard_id,
+                ntp_top=outcome.standard_top,
                 candidate_ids=outcome.candidate_ids,
                 candidate_logprobs=outcome.candidate_logprobs,
             )
@@ -98,6 +99,8 @@ SCHEMA = pa.schema(
         ("prefix_end", pa.binary()),
         ("continuation", pa.list_(pa.binary())),
         ("ntp_prediction", pa.binary()),
+        ("ntp_top", pa.list_(pa.binary())),
+        ("ntp_top_logprobs", pa.list_(pa.float32())),
         ("candidates", pa.list_(pa.binary())),
         ("candidate_logprobs", pa.list_(pa.float32())),
         ("thought", pa.binary()),
@@ -139,6 +142,8 @@ def rollout_rows(
             ),
             "continuation": list(continuation[:STORED_CONTINUATION]),
             "ntp_prediction": table.bytes[group.ntp_token_id],
+            "ntp_top": [table.bytes[i] for i, _ in group.ntp_top],
+            "ntp_top_logprobs": [logprob for _, logprob in group.ntp_top],
             "candidates": [table.bytes[i] for i in group.candidate_ids],
             "candidate_logprobs": list(group.candidate_logprobs),
         }

@@ -102,6 +102,8 @@ def rollout_rows(
                     "prefix_end": b"".join(tokens[max(0, here - 48) : here]),
                     "continuation": tokens[here : here + 12],
                     "ntp_prediction": one if here % 2 else other,
+                    "ntp_top": [one if here % 2 else other, b" of"],
+                    "ntp_top_logprobs": [math.log(0.4), math.log(0.2)],
                     "candidates": [one, b" a", b" \xe6\x95\xb0"],
                     "candidate_logprobs": [math.log(0.5), math.log(0.25), math.log(0.01)],
                     "thought": b"".join(thought[1:]),

@@ -37,10 +37,12 @@ from openrpt.evaluation.stage import evaluate_model
 from openrpt.metrics import read_metrics
 from openrpt.positions import DIFFICULTIES
 from openrpt.report import documents, render, stored, write_report
-from openrpt.report.charts import PLANS, charts, series_values
+from openrpt.report.charts import charts, series_values
 from openrpt.report.chunks import pack, unpack
+from openrpt.report.costs import all_costs, together
 from openrpt.report.curves import columns, find_warnings, predicted_kinds, with_errors
 from openrpt.report.glossary import EVALUATION, METRICS, metrics_markdown
+from openrpt.report.plans import NTP, PLANS, REASONING
 from openrpt.report.stored import read_stored
 from openrpt.report.summary import verdict, what_changed
 from openrpt.rewards import REWARDS
@@ -51,6 +53,8 @@ from openrpt.train import train
 from openrpt.warmup import warmup
 
 ROOT = Path(__file__).parent.parent
+EXPECTED = [p for p in PLANS if {"train", "warmup"} & {*p.stages} and p.axis != "money"]
+"""The charts of the made-up run, whose machine has no price."""
 
 
 @pytest.fixture
@@ -76,7 +80,7 @@ class Page(HTMLParser):
         self.in_script = self.in_style = False
         self.feed(text)
         self.close()
-        self.data = {id: unpack(body) for id, body in self.scripts if id}
+        self.data = {id: unpack(body) for id, body in self.scripts if id and id != "vega"}
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
@@ -127,7 +131,7 @@ def test_report_of_a_whole_run(run: Run, capfd: pytest.CaptureFixture[str]) -> N
     assert "beyond noise" in page.text  # against warmup
     assert "Not evaluated" not in page.text
     drawings = page.data["data-curves"]["charts"]
-    assert len(drawings) == len(PLANS)  # every chart has data
+    assert len(drawings) == len(EXPECTED)  # every chart has data
     stages = page.data["data-curves"]["runs"][0]["stages"]
     for drawing in drawings:
         values = [stages[drawing["stage"]][metric] for metric in drawing["series"]]
@@ -152,7 +156,7 @@ def test_hostile_text_is_inert(tmp_path: Path) -> None:
     page = report_page(run)
     kinds = [attributes.get("type") for tag, attributes in page.tags if tag == "script"]
     blocks = len(page.data)
-    assert kinds == [None, *["application/gzip"] * blocks, None, "module"]
+    assert kinds == [None, *["application/gzip"] * blocks, None, "text/plain"]
     assert "alert(" not in "".join(body for _, body in page.scripts[:-1])
     assert not [tag for tag, _ in page.tags if tag == "img"]
     assert not [name for _, a in page.tags for name in a if name.startswith("on")]
@@ -348,7 +352,7 @@ def test_damaged_files_are_named_and_the_rest_is_shown(run: Run) -> None:
     assert "environment.json is absent or not readable" in page.text
     assert "step-000006.parquet: not readable" in page.text
     assert "positions-00000.parquet: not readable" in page.text
-    assert len(page.data["data-curves"]["charts"]) == len(PLANS)
+    assert len(page.data["data-curves"]["charts"]) == len(EXPECTED)
     assert len(page.data["data-curves"]["runs"][0]["stages"]["train"]["step"]) == 6
     assert {g["step"] for g in page.document(FIRST)["groups"]} == {1, 2, 3, 4, 5}
 
@@ -468,6 +472,45 @@ def test_values_that_are_no_numbers_leave_a_gap() -> None:
     pack(chart.spec)  # would raise for NaN
 
 
+def test_charts_of_the_other_stages() -> None:
+    """Fine-tuning writes train's metrics; plain pre-training its own; money needs a price."""
+    row = {"step": 1, "time/step": 5.0, REASONING: 0.5, NTP: 0.4, "loss/ntp": 2.0}
+    tuned = charts([row | {"stage": "finetune"}])
+    assert {chart.stage for chart in tuned} == {"finetune"}
+    titles = [chart.title for chart in tuned]
+    assert "Development accuracy (fine-tuning)" in titles
+    assert "Accuracy against time (fine-tuning)" in titles
+    assert not any("money" in title or "FLOPs" in title for title in titles)
+    priced = charts([row | {"stage": "train"}], price=2.0)
+    assert "Accuracy against money" in [chart.title for chart in priced]
+    plain = charts([row | {"stage": "pretrain", "development/perplexity": 9.0}])
+    assert {chart.plan.section for chart in plain} == {"pretrain"}
+    assert "Perplexity" in [chart.title for chart in plain]
+
+
+def test_costs_of_all_that_ran(run: Run) -> None:
+    fill(run)
+    spent = {"tokens": 100, "flops": 2e12, "seconds": 60.0, "joules": 7200.0}
+    (run.scored / "cost.json").write_text(json.dumps(spent | {"energy_measured": False}))
+    rows = read_metrics(run.metrics)
+    evaluations = {"start": {"evaluation_cost": spent}, "old": {}}
+    found = {cost.stage: cost for cost in all_costs(run.path, rows, evaluations)}
+    assert list(found) == ["score", "warmup", "train", "development evaluations", "evaluations"]
+    assert found["score"].joules == 7200 and not found["score"].measured
+    assert found["evaluations"].seconds == {"start": 60.0}
+    total = together(list(found.values()))
+    assert total.joules == sum(cost.joules for cost in found.values()) and not total.measured
+    text = report_page(run).text
+    assert "2 Wh" in text and "estimated" in text  # of scoring
+
+
+def test_key_figures_come_first(page: Page) -> None:
+    summary = page.text[page.text.index("Summary") :]
+    names = ["Reasoning after RPT", "against warmup", "against its own NTP", "Time of all stages"]
+    places = [summary.index(name) for name in names]
+    assert places == sorted(places) and places[-1] < summary.index("Model")
+
+
 def test_docs_come_from_the_glossary() -> None:
     assert (ROOT / "docs/metrics.md").read_text(encoding="utf-8") == metrics_markdown() + "\n"
 
@@ -479,6 +522,7 @@ def test_glossary_has_every_metric_that_the_code_writes() -> None:
     written = set(re.findall(rf'"((?:{sections})/[a-z_]+)"', source))
     written |= {f"time/{phase}" for phase in re.findall(r'timer\("(\w+)"\)', source)}
     written |= {f"pass_rate/{name}" for name in DIFFICULTIES}
+    written |= {f"development/positions/{name}" for name in DIFFICULTIES}
     written |= {f"reward/{name}" for name in REWARDS}
     for mode in ("reasoning", "ntp"):
         written |= {f"development/{mode}_accuracy/{name}" for name in DIFFICULTIES}

@@ -240,26 +240,26 @@ class Evaluation:
         """What the policy predicts at the work's positions, and how right that is."""
         subject, table = self.subject, self.subject.policy.table
         generated = subject.predict(work, subject.samples if reasoning else 0)
-        standard_ids = [outcome.standard_id for outcome in generated]
+        standard = generated
         if subject.layout.head_ids != subject.layout.plain_head_ids:
             # Standard prediction sees the text alone: instructions before it take another pass.
-            standard_ids = subject.standard_ids(work)
+            standard = subject.standard(work)
         tokens = document_bytes(subject.policy, work.document)
         ids = work.document.token_ids.tolist()
         groups = [
-            replace(group, ntp_token_id=standard_id)
-            for group, standard_id in zip(
+            replace(group, ntp_token_id=said.standard_id, ntp_top=said.standard_top)
+            for group, said in zip(
                 grade_groups(generated, work.positions, ids, tokens, subject.layout, table),
-                standard_ids,
+                standard,
                 strict=True,
             )
         ]
         ends = np.cumsum([len(piece) for piece in tokens])
         results = []
-        for group, standard_id in zip(groups, standard_ids, strict=True):
+        for group in groups:
             start_id = int(work.document.ntp_token_id[group.prompt.position.index])
             start = table.bytes[start_id] if self.start_ids and start_id >= 0 else None
-            results.append(_result(group, table.bytes[standard_id], start, tokens, ends))
+            results.append(_result(group, table.bytes[group.ntp_token_id], start, tokens, ends))
         return groups, results
 
 

@@ -231,10 +231,11 @@ def _scripts() -> str:
 
 @cache
 def _vega() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script (BSD-3-Clause)."""
+    """Vega, Vega-Lite and Vega-Embed as one script (BSD-3-Clause), which says when it is there."""
     import vl_convert
 
     bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]
+    bundle += '\nwindow.dispatchEvent(new Event("vega"));\n'
     return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 

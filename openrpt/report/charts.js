@@ -14,6 +14,18 @@ const AXES = {
   energy: { keys: ["energy/joules"], factor: 1 / 3.6e6, title: "kWh of training" },
 };
 
+// The charts' library is large: it is compiled when the first chart comes into view, or when the
+// browser has nothing else to do.
+let library = null;
+
+function vega() {
+  library ??= new Promise((resolve) => {
+    window.addEventListener("vega", () => resolve(window.vegaEmbed), { once: true });
+    document.body.append(element("script", { type: "module" }, document.getElementById("vega").textContent));
+  });
+  return library;
+}
+
 class Charts {
   constructor(root, data) {
     this.data = data;
@@ -30,6 +42,8 @@ class Charts {
     }, { rootMargin: "300px" });
     this.shown = new Set();
     for (const plot of document.querySelectorAll(".plot")) seen.observe(plot);
+    const idle = window.requestIdleCallback ?? ((later) => setTimeout(later, 1000)); // Safari has none
+    idle(() => vega());
   }
 
   part(name) { return this.root.querySelector(`[data-part="${name}"]`); }
@@ -78,7 +92,8 @@ class Charts {
     const options = { config: chartTheme(), renderer: "canvas", actions: false,
                       logLevel: 1, // errors alone: the empty hover layer warns of its extent
                       tooltip: { theme: document.documentElement.classList.contains("dark") ? "dark" : "light" } };
-    await window.vegaEmbed(`#${id}`, spec, options);
+    const embed = await vega();
+    await embed(`#${id}`, spec, options);
     document.getElementById(id).dataset.drawn = "true";
   }
 }

@@ -13,21 +13,25 @@ function groupView(group) {
     element("dl", {},
       element("dt", {}, "Standard prediction"),
       element("dd", {}, chip(group.ntp, group.ntp_right ? "right" : "wrong"), " ", mark(group.ntp_right)),
-      ...candidateLine(group)),
+      ...candidateLine("Its most probable", group.top, group.top_logprobs),
+      // Where the policy's own seed the thought, they are the first of those.
+      ...(isBeginning(group.candidates, group.top) ? []
+        : candidateLine("Candidates of the thought", group.candidates, group.candidate_logprobs))),
     rolloutTable(group, title));
 }
 
-function candidateLine(group) {
-  if (!group.candidates.length) return [];
-  const logprobs = group.candidate_logprobs;
-  const items = group.candidates.map((candidate, i) => {
+const isBeginning = (part, whole) => Boolean(whole) && part.every((one, i) => one === whole[i]);
+
+function candidateLine(title, candidates, logprobs) {
+  if (!candidates?.length) return [];
+  const items = candidates.map((candidate, i) => {
     const share = logprobs ? Math.exp(logprobs[i]) : null;
     return element("li", {}, chip(candidate),
       share === null ? "" : element("span", { class: "bar", style: `--share: ${share}`,
                                               "aria-hidden": "true" }),
       share === null ? "" : element("span", { class: "muted" }, percent(share)));
   });
-  return [element("dt", {}, "Candidates"), element("dd", {}, element("ol", { class: "candidates" }, ...items))];
+  return [element("dt", {}, title), element("dd", {}, element("ol", { class: "candidates" }, ...items))];
 }
 
 function rolloutTable(group, title) {

@@ -25,7 +25,7 @@ ESSENTIAL = (
     *("ntp_prediction", "candidates", "thought", "prediction", "reward", "advantage"),
     *("finish_reason", "sampler_logprobs", "loss_mask"),
 )
-OPTIONAL = ("candidate_logprobs", "tokens", "exact", "reward_terms")
+OPTIONAL = ("candidate_logprobs", "ntp_top", "ntp_top_logprobs", "tokens", "exact", "reward_terms")
 """Columns that files of other versions lack."""
 NO_STEP = -1
 """In place of the step, of a model that was evaluated."""
@@ -206,6 +206,9 @@ def _group(
         group["evaluated"] = 1
     if first["model"]:
         group["model"] = first["model"]
+    if first.get("ntp_top"):
+        group["top"] = [as_text(token) for token in first["ntp_top"]]
+        group["top_logprobs"] = finite(first["ntp_top_logprobs"], 4)
     if first.get("candidate_logprobs"):
         group["candidate_logprobs"] = finite(first["candidate_logprobs"], 4)
     if continuation is None:
