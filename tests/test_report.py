@@ -80,7 +80,7 @@ class Page(HTMLParser):
         self.in_script = self.in_style = False
         self.feed(text)
         self.close()
-        self.data = {id: unpack(body) for id, body in self.scripts if id and id != "vega"}
+        self.data = {id: unpack(body) for id, body in self.scripts if id and id != "chart-library"}
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
@@ -395,7 +395,7 @@ def test_kinds_of_prediction_are_counted(run: Run) -> None:
 
 
 def test_warnings_come_from_the_metrics(whole: Run, page: Page) -> None:
-    (warning,) = find_warnings(read_metrics(whole.metrics), whole.path / "warnings.jsonl")
+    (warning,) = find_warnings(read_metrics(whole.metrics))
     assert (warning["stage"], warning["step"], warning["name"]) == ("train", 6, "flat_groups")
     assert "alert(1)" in warning["text"] and "What usually helps: look" in warning["text"]
     assert page.data["data-curves"]["runs"][0]["warnings"] == [warning]

@@ -74,17 +74,17 @@ def render(run: Run, others: Sequence[Run] = (), notes: Sequence[str] = ()) -> s
     evaluations, differences = evaluation["evaluations"], evaluation["differences"]
     inspected = inspect(run.path, run.scored, list(evaluations), missing)
     rows = curves.with_predicted(metrics, inspected.stored)
-    warnings = curves.find_warnings(metrics, run.path / "warnings.jsonl")
+    warnings = curves.find_warnings(metrics)
     names = _names([run, *others])
     overlaid = [
-        _curves(name, read(partial(_metrics, other.metrics), no_rows), other.path)
+        _curves(name, read(partial(_metrics, other.metrics), no_rows))
         for name, other in zip(names[1:], others, strict=True)
     ]
     price = _price(run)
     drawn = charts(curves.with_speed(rows), names, price=price["price"])
     by_band = accuracy_chart(evaluations, BANDS)
     data = {
-        "runs": [_curves(names[0], rows, run.path), *overlaid],
+        "runs": [_curves(names[0], rows), *overlaid],
         "charts": [chart.drawing for chart in drawn],
         "accuracy": by_band,
     }
@@ -164,8 +164,8 @@ def _metrics(path: Path) -> Rows:
     ]
 
 
-def _curves(name: str, rows: Rows, path: Path) -> dict[str, Any]:
-    warnings = curves.find_warnings(rows, path / "warnings.jsonl")
+def _curves(name: str, rows: Rows) -> dict[str, Any]:
+    warnings = curves.find_warnings(rows)
     columns = curves.columns(curves.with_errors(curves.with_speed(rows)))
     return {"name": name, "stages": columns, "warnings": warnings}
 
@@ -235,7 +235,7 @@ def _vega() -> str:
     import vl_convert
 
     bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]
-    bundle += '\nwindow.dispatchEvent(new Event("vega"));\n'
+    bundle += '\nwindow.dispatchEvent(new Event("chart-library"));\n'
     return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 

@@ -18,10 +18,10 @@ const AXES = {
 // browser has nothing else to do.
 let library = null;
 
-function vega() {
+function chartLibrary() {
   library ??= new Promise((resolve) => {
-    window.addEventListener("vega", () => resolve(window.vegaEmbed), { once: true });
-    document.body.append(element("script", { type: "module" }, document.getElementById("vega").textContent));
+    window.addEventListener("chart-library", () => resolve(window.vegaEmbed), { once: true });
+    document.body.append(element("script", { type: "module" }, document.getElementById("chart-library").textContent));
   });
   return library;
 }
@@ -43,7 +43,7 @@ class Charts {
     this.shown = new Set();
     for (const plot of document.querySelectorAll(".plot")) seen.observe(plot);
     const idle = window.requestIdleCallback ?? ((later) => setTimeout(later, 1000)); // Safari has none
-    idle(() => vega());
+    idle(() => chartLibrary());
   }
 
   part(name) { return this.root.querySelector(`[data-part="${name}"]`); }
@@ -92,7 +92,7 @@ class Charts {
     const options = { config: chartTheme(), renderer: "canvas", actions: false,
                       logLevel: 1, // errors alone: the empty hover layer warns of its extent
                       tooltip: { theme: document.documentElement.classList.contains("dark") ? "dark" : "light" } };
-    const embed = await vega();
+    const embed = await chartLibrary();
     await embed(`#${id}`, spec, options);
     document.getElementById(id).dataset.drawn = "true";
   }

@@ -1,10 +1,8 @@
 """What the charts draw: the metrics column by column, with what is derived from them, and
 warnings; of one run, or of several to be overlaid."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -21,42 +19,18 @@ KINDS = ("standard", "candidate", "other", "none")
 """What a prediction is: standard prediction's, another of the candidates, neither, or absent."""
 
 
-def find_warnings(rows: Sequence[Row], path: Path) -> list[dict[str, Any]]:
-    """[{stage, step, name, text}]: those that a step recorded in its row of the metrics, and the
-    lines of `path` (warnings.jsonl), where it exists."""
-    noted = [
-        {"stage": row["stage"], "step": row["step"], **warning}
+def find_warnings(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """[{stage, step, name, text}]: the failure signatures that the rows have recorded."""
+    return [
+        {
+            "stage": row["stage"],
+            "step": row["step"],
+            "name": warning["name"],
+            "text": f"{warning['seen']}. What usually helps: {warning['helps']}",
+        }
         for row in rows
         for warning in row.get("warnings", [])
     ]
-    return [_warning(warning) for warning in (*noted, *_json_lines(path))]
-
-
-def _json_lines(path: Path) -> list[dict[str, Any]]:
-    """Lines that are no such object, as one that was cut, are left out."""
-    if not path.is_file():
-        return []
-    found = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            found.append({"stage": "train", **row})
-    return found
-
-
-def _warning(row: Mapping[str, Any]) -> dict[str, Any]:
-    text = str(row.get("text") or row.get("seen", ""))
-    if row.get("helps"):
-        text += f". What usually helps: {row['helps']}"
-    return {
-        "stage": row["stage"],
-        "step": row["step"],
-        "name": str(row.get("name", "")),
-        "text": text,
-    }
 
 
 def with_speed(rows: Sequence[Row]) -> list[dict[str, Any]]:

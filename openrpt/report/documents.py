@@ -139,7 +139,7 @@ def _encode(
             {
                 "id": name,
                 "source": text.source if text else "",
-                "split": text.split if text else "train",
+                "split": text.split if text else _split_of(groups),
                 "tokens": len(tokens) if tokens else 0,
                 "sampled": len({group["position"] for group in groups}),
                 "steps": steps,
@@ -218,6 +218,11 @@ def _evaluations(run: Path, labels: Sequence[str], missing: list[str]) -> dict[s
     return found
 
 
+def _split_of(groups: Sequence[Mapping[str, Any]]) -> str:
+    """Of a document whose text is absent."""
+    return "evaluated" if all("evaluated" in group for group in groups) else "train"
+
+
 def _numbers(values: NDArray[Any]) -> list[Any]:
     if np.issubdtype(values.dtype, np.integer):
         return list(values.tolist())
@@ -267,10 +272,10 @@ def _say(
             f"{len(stored.steps):,} of {stored.num_steps:,} stored steps are here, evenly"
             " spaced. openrpt rollouts shows the others."
         )
-    if stored and "completion" not in stored.table.column_names:
+    if stored and not stored.has_tokens:
         found.notes.append(
-            "The rollouts were stored by an earlier version, without their tokens: what single"
-            " tokens of a thought are worth can't be shown."
+            "Rollouts were stored by an earlier version, without their tokens: what single tokens"
+            " of those thoughts are worth can't be shown."
         )
     if not all(name in texts for name in sampled & shown):
         found.notes.append(

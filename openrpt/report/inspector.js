@@ -122,6 +122,7 @@ class Inspector {
     const sides = state.other && quantity !== QUANTITIES.change ? [view, state.other] : [view];
     this.match(view);
     this.part("pane-other").hidden = sides.length < 2;
+    this.part("frame").classList.toggle("comparing", state.other !== "");
     const titles = new Map(viewsOf(doc).map(({ id, title }) => [id, title]));
     sides.forEach((side, n) => {
       this.part(n ? "title-other" : "title").textContent = titles.get(side) ?? "the scorer";

@@ -48,6 +48,12 @@ class Stored:
     """Those of training that are stored."""
 
     @property
+    def has_tokens(self) -> bool:
+        """Every completion is there token by token."""
+        known = "completion" in self.table.column_names
+        return known and self.table["completion"].null_count == 0
+
+    @property
     def trained(self) -> pa.Table:
         """The rollouts of training alone."""
         return self.table.filter(pc.invert(self.table["evaluated"]))
@@ -134,7 +140,10 @@ def _compact(table: pa.Table) -> pa.Table:
         lengths = pc.fill_null(pc.binary_length(tokens.flatten()), 0)
         ends = np.append(0, np.cumsum(lengths.to_numpy()))
         data = b"".join(tokens.flatten().to_pylist())
-        texts = [data[ends[a] : ends[b]] for a, b in _spans(tokens)]
+        texts = [
+            data[ends[a] : ends[b]] if known else None  # None: of a file of an earlier version
+            for (a, b), known in zip(_spans(tokens), tokens.is_valid().to_pylist(), strict=True)
+        ]
         table = _with(table, "tokens", _list_of(tokens, lengths))
         table = table.append_column("completion", pa.array(texts, pa.binary()))
     return table
