@@ -426,7 +426,7 @@ def rollouts(
     as_json: bool,
     pager: bool,
 ) -> None:
-    """Read what the policy thought, predicted and earned in a step, or a model in its evaluation.
+    """Read what the policy thought, predicted and earned in a step.
 
     \b
     openrpt rollouts runs/maths --step 40 --limit 5

@@ -148,7 +148,7 @@ function axisOf(chart, run, settings) {
 function axisFormat(title) {
   if (title === "step")
     return { tickMinStep: 1, format: "d", labelExpr: "floor(datum.value) == datum.value ? datum.label : ''" };
-  return title.startsWith("FLOPs") ? { format: "~e", tickCount: 4 } : {};
+  return title.startsWith("FLOPs") ? { format: ".2~e", tickCount: 4 } : { format: ".3~g", tickCount: 6 };
 }
 
 function domainOf(rows, settings) {
@@ -177,7 +177,7 @@ function runRows(chart, run, r, runs, axis, settings) {
                     line, key: `l${r * series.length + s}` };
       if (chart.stacked) Object.assign(row, span(places, i), { place: s });
       const error = columns[`${metric}_error`]?.[i];
-      if (error) Object.assign(row, { low: value - error, high: value + error });
+      if (error) Object.assign(row, { low: Math.max(0, value - error), high: Math.min(1, value + error) });
       rows.push(row);
     });
   });
@@ -236,7 +236,7 @@ function chartTheme() {
             titleFontWeight: "normal" },
     axisX: { grid: false },
     legend: { labelColor: color("--text"), labelFontSize: 12, symbolStrokeWidth: 2.5,
-              symbolBaseStrokeColor: color("--muted") }, // of those that tell a dash, not a colour
+              symbolOpacity: 1 },
     rule: { color: color("--muted") },
     point: { color: color("--wrong") },
     range: { category: document.documentElement.classList.contains("dark") ? DARK : LIGHT },

@@ -18,6 +18,10 @@ COSTS = {"flops": "flops/update", "hours": "time/step", "energy": "energy/joules
 """Axis → the metric that it needs; money needs time, and a price."""
 
 
+GRAY = "#7b8590"
+"""Seen on light and on dark."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chart:
     id: str
@@ -91,9 +95,11 @@ def describe(values: Sequence[Row], plan: Plan) -> str:
         if own:
             first, last = own[0]["value"], own[-1]["value"]
             label = f"{name} " if len(plan.series) > 1 else ""
-            parts.append(f"{label}{number(first, plan)} → {number(last, plan)}")
+            change = f" → {number(last, plan)}" if len(own) > 1 else ""
+            parts.append(f"{label}{number(first, plan)}{change}")
     steps = [value["step"] for value in values]
-    return f"Step {min(steps)} to {max(steps)}: " + "; ".join(parts)
+    when = f"Step {min(steps)} to {max(steps)}" if min(steps) < max(steps) else f"Step {steps[0]}"
+    return f"{when}: " + "; ".join(parts)
 
 
 def number(value: float, plan: Plan) -> str:
@@ -131,10 +137,17 @@ def _axis_title(plan: Plan) -> str | None:
     return None if unit in ("fraction", "(no unit)") else unit
 
 
-def _legend(names: Sequence[str], symbol: str) -> alt.Legend | None:
+def _legend(names: Sequence[str], symbol: str, stroke: Any = alt.Undefined) -> alt.Legend | None:
     if len(names) == 1:
         return None
-    return alt.Legend(title=None, orient="top", symbolType=symbol, columns=2, labelLimit=220)
+    return alt.Legend(
+        title=None,
+        orient="top",
+        symbolType=symbol,
+        symbolStrokeColor=stroke,
+        columns=2,
+        labelLimit=220,
+    )
 
 
 def _lines(values: list[dict[str, Any]], plan: Plan, runs: Sequence[str]) -> dict[str, Any]:
@@ -147,8 +160,10 @@ def _lines(values: list[dict[str, Any]], plan: Plan, runs: Sequence[str]) -> dic
     color = alt.Color(
         f"{color_of}:N", scale=alt.Scale(domain=colors), legend=_legend(colors, "stroke")
     )
+    # Where colours tell the runs, the legend of dashes has none of its own.
+    gray = GRAY if len(runs) > 1 else alt.Undefined
     dash = alt.StrokeDash(
-        "series:N", scale=alt.Scale(domain=names), legend=_legend(names, "stroke")
+        "series:N", scale=alt.Scale(domain=names), legend=_legend(names, "stroke", gray)
     )
     steady = len({value["value"] for value in values}) == 1
     y = alt.Y(

@@ -56,7 +56,8 @@ def _by_difficulty(key: str, what: str) -> dict[str, Meaning]:
             unit="fraction",
             meaning=f"The same at {name} positions ({what}; scorer's entropy above {nats} nats)",
             healthy="rises" if key == "reasoning_accuracy" else "does not fall",
-            reading="What `openrpt scaling` fits over compute; hard positions are few, so noisy.",
+            reading="Thinking helps where reasoning is above standard prediction; `openrpt scaling`"
+            " fits this over compute. Hard positions are few, so noisy.",
         )
         for name, nats in thresholds.items()
     }

@@ -87,8 +87,8 @@ function groupPart(doc, i, groups) {
     const compared = state.other ? outcome(doc, state.other, i)?.group : undefined;
     const views = compared && compared !== shown ? [shown, compared] : [shown];
     bar?.mark(shown);
-    body.replaceChildren(shown.completion ? shadingLegend() : "",
-      element("div", { class: views.length > 1 ? "two" : "" }, ...views.map(groupView)));
+    body.replaceChildren(element("div", { class: views.length > 1 ? "two" : "" }, ...views.map(groupView)),
+      shown.completion ? shadingLegend() : "");
   };
   draw();
   return { nodes: bar ? [bar.node, body] : [body], draw };

@@ -141,13 +141,11 @@ PLANS = (
     Plan(
         title="Share of the machine's limit",
         series={
-            "efficiency/step": "reached",
-            "efficiency/lost_generate": "lost in generate",
-            "efficiency/lost_update": "lost in update",
-            "efficiency/lost_store": "lost in store",
+            "efficiency/step": "whole step",
+            "efficiency/generate": "generate",
+            "efficiency/update": "update",
         },
         section="machine",
-        stacked=True,
     ),
     Plan(
         title="FLOPs by phase",
