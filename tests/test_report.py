@@ -31,7 +31,7 @@ from report_run import (
 from tiny_model import tiny_run
 
 from openrpt.config import Config, ModelConfig, TrainConfig, WarmupConfig
-from openrpt.evaluation.records import record
+from openrpt.evaluation.records import read_evaluation, record
 from openrpt.evaluation.results import MEASURES
 from openrpt.evaluation.stage import evaluate_model
 from openrpt.metrics import read_metrics
@@ -44,7 +44,7 @@ from openrpt.report.curves import columns, find_warnings, predicted_kinds, with_
 from openrpt.report.glossary import EVALUATION, METRICS, metrics_markdown
 from openrpt.report.plans import NTP, PLANS, REASONING
 from openrpt.report.stored import read_stored
-from openrpt.report.summary import verdict, what_changed
+from openrpt.report.summary import accuracy_rows, verdict, what_changed
 from openrpt.rewards import REWARDS
 from openrpt.rollouts import read_evaluated, read_rollouts, rollout_path, write_rollouts
 from openrpt.run import Run
@@ -429,18 +429,19 @@ def test_patterns_of_this_run_are_shown(run: Run) -> None:
     assert "steps 7–9" not in text
 
 
-def test_supervised_warmup_is_labelled(tmp_path: Path) -> None:
-    def page_of(name: str, warmup: WarmupConfig, ntp_weight: float) -> Page:
-        config = Config(warmup=warmup, train=TrainConfig(ntp_weight=ntp_weight))
-        return report_page(fill(made_up_run(tmp_path / name, config), steps=2))
-
-    def tags(page: Page) -> int:
-        return sum(attributes.get("class") == "tag" for _, attributes in page.tags)
-
-    assert tags(page_of("form", WarmupConfig(), 0.0)) == 0
-    assert tags(page_of("truth", WarmupConfig(target="truth"), 0.0)) == 3
-    assert tags(page_of("ntp", WarmupConfig(ntp_weight=0.1), 0.0)) == 3
-    assert tags(page_of("train", WarmupConfig(), 0.5)) == 2
+def test_supervised_warmup_is_labelled(run: Run) -> None:
+    evaluations = read_evaluation(fill(run, steps=1).evaluation)["evaluations"]
+    truth = WarmupConfig(target="truth")
+    for warmed, ntp_weight, tags in (
+        (WarmupConfig(), 0.0, 0),
+        (truth, 0.0, 3),
+        (WarmupConfig(ntp_weight=0.1), 0.0, 3),
+        (WarmupConfig(), 0.5, 2),
+    ):
+        config = Config(warmup=warmed, train=TrainConfig(ntp_weight=ntp_weight))
+        assert sum(len(row.tags) for row in accuracy_rows(evaluations, config)) == tags
+    page = Page(render(replace(run, config=Config(warmup=truth, train=TrainConfig(ntp_weight=0)))))
+    assert sum(attributes.get("class") == "tag" for _, attributes in page.tags) == 3
 
 
 def test_verdicts() -> None:
