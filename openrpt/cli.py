@@ -408,6 +408,8 @@ def _other_corpus(ctx: click.Context, text: str | None) -> "CorpusConfig | None"
 @cli.command()
 @click.argument("run", metavar="RUN")
 @click.option("--step", type=click.IntRange(min=0), help="Step of train [default: the last stored]")
+@click.option("--development", is_flag=True, help="Of the development evaluation after that step")
+@click.option("--model", metavar="LABEL", help="Of an evaluated model: start, warmup, trained, …")
 @click.option("--document", metavar="ID", help="Only this document (or the beginning of its id)")
 @click.option("--position", type=click.IntRange(min=0), help="Only this position, a token index")
 @click.option("--limit", type=click.IntRange(min=1), default=20, help="Most groups [default 20]")
@@ -416,6 +418,8 @@ def _other_corpus(ctx: click.Context, text: str | None) -> "CorpusConfig | None"
 def rollouts(
     run: str,
     step: int | None,
+    development: bool,
+    model: str | None,
     document: str | None,
     position: int | None,
     limit: int,
@@ -426,22 +430,29 @@ def rollouts(
 
     \b
     openrpt rollouts runs/maths --step 40 --limit 5
+    openrpt rollouts runs/maths --model trained
     """
     import json
 
-    from openrpt.rollouts import read_rollouts
+    from openrpt.rollouts import read_evaluated, read_rollouts
     from openrpt.runs import look_at
     from openrpt.show import json_row, page, print_groups
 
-    rows = read_rollouts(look_at(Path(run))[0].path, step).to_pylist()
+    if model and (step is not None or development):
+        raise UserError("--model is of no step: leave out --step and --development")
+    path = look_at(Path(run))[0].path
+    stored = (
+        read_evaluated(path, model) if model else read_rollouts(path, step, development=development)
+    )
+    rows = stored.to_pylist()
     found = [
         row
         for row in rows
         if row["document_id"].startswith(document or "") and position in (None, row["position"])
     ]
     if not found:
-        step = rows[0]["step"] if rows else step
-        raise UserError(f"{run}: no such document or position among the rollouts of step {step}")
+        whose = model or f"step {rows[0]['step'] if rows else step}"
+        raise UserError(f"{run}: no such document or position among the rollouts of {whose}")
     groups = list(dict.fromkeys((row["document_id"], row["position"]) for row in found))
     shown = set(groups[:limit])
     kept = [row for row in found if (row["document_id"], row["position"]) in shown]
@@ -657,7 +668,8 @@ def predict(
     from openrpt.models import freeze, load_policy
     from openrpt.predict import cut_at_end
     from openrpt.predict import predict as run_predict
-    from openrpt.show import print_prediction
+    from openrpt.rollouts import evaluated_table
+    from openrpt.show import group_lines
 
     policy = freeze(load_policy(config.model, path=model))
     cut = cut_at_end(policy.tokenizer, text, continuation)
@@ -674,8 +686,10 @@ def predict(
     )
     if cut.note:
         click.echo(f"note: {cut.note}", err=True)
-    standard = policy.table.bytes[group.ntp_token_id]
-    print_prediction(group, standard, cut.token_bytes[cut.index :], Console())
+    rows = evaluated_table([group], cut.token_bytes, policy.table).to_pylist()
+    console = Console()
+    for line in group_lines(rows):
+        console.print(line, soft_wrap=True)
 
 
 def _standard_input() -> str:

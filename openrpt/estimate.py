@@ -19,7 +19,7 @@ from openrpt.models import pick_device
 from openrpt.plan import Plan, Stage, corpus_of
 from openrpt.progress import SILENT, Progress
 from openrpt.prompts import build_layout, require_room
-from openrpt.report.summary import duration
+from openrpt.report.costs import duration
 from openrpt.speed import Speeds, measure_speeds, outline
 
 if TYPE_CHECKING:

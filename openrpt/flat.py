@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from openrpt.decoding import Sampling, Sequences
-from openrpt.generation import Generated, Request, decode_all, openings_of
+from openrpt.generation import STANDARD_TOP, Generated, Request, decode_all, openings_of
 from openrpt.logprobs import Standard, standard_prediction
 from openrpt.models import Policy
 from openrpt.prompts import Layout
@@ -53,7 +53,10 @@ class FlatGenerator:
     def _standard(policy: Policy, request: Request, sampling: Sampling) -> Standard:
         states = [flat_hidden(policy, request.prefix_ids[:n])[-1] for n in request.prefix_lengths]
         return standard_prediction(
-            torch.stack(states), policy.head, policy.masked_ids(), k=max(sampling.candidates, 1)
+            torch.stack(states),
+            policy.head,
+            policy.masked_ids(),
+            k=max(sampling.candidates, STANDARD_TOP),
         )
 
 

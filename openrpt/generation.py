@@ -19,6 +19,9 @@ from openrpt.prompts import Layout
 from openrpt.tree import Branch, Level, last_hidden, run_level, run_prefix, run_tails, tail_keys
 from openrpt.types import Completion
 
+STANDARD_TOP = 5
+"""Most probable tokens of standard prediction that are kept with the rollouts."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
@@ -44,6 +47,8 @@ class Generated:
 
     standard_id: int
     """What standard prediction says on this prefix (special tokens masked)."""
+    standard_top: tuple[tuple[int, float], ...]
+    """Its STANDARD_TOP most probable tokens with their log-probabilities: to be looked at."""
     candidate_ids: tuple[int, ...]
     candidate_logprobs: tuple[float, ...]
     completions: tuple[Completion, ...]
@@ -90,7 +95,10 @@ class TreeGenerator:
 def _standard(policy: Policy, prefix: Level, request: Request, sampling: Sampling) -> Standard:
     ends = torch.tensor(request.prefix_lengths, device=policy.device) - 1
     return standard_prediction(
-        prefix.hidden[0, ends], policy.head, policy.masked_ids(), k=max(sampling.candidates, 1)
+        prefix.hidden[0, ends],
+        policy.head,
+        policy.masked_ids(),
+        k=max(sampling.candidates, STANDARD_TOP),
     )
 
 
@@ -195,9 +203,12 @@ def decode_all(
     standard_ids = standard.argmax.tolist()
     candidates = seeds.candidate_ids[:, : sampling.candidates].tolist()
     candidate_logprobs = seeds.candidate_logprobs[:, : sampling.candidates].tolist()
+    top = standard.candidate_ids[:, :STANDARD_TOP].tolist()
+    top_logprobs = standard.candidate_logprobs[:, :STANDARD_TOP].tolist()
     return [
         Generated(
             standard_id=standard_ids[p],
+            standard_top=tuple(zip(top[p], top_logprobs[p], strict=True)),
             candidate_ids=tuple(candidates[p]),
             candidate_logprobs=tuple(candidate_logprobs[p]),
             completions=tuple(completion for completion, _ in found[p]),

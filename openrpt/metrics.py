@@ -61,6 +61,7 @@ def development_metrics(result: "EvaluationResult") -> dict[str, float]:
         if summary["reasoning"][name]["n"]:
             found[f"development/reasoning_accuracy/{name}"] = summary["reasoning"][name]["value"]
             found[f"development/ntp_accuracy/{name}"] = summary["ntp"][name]["value"]
+            found[f"development/positions/{name}"] = float(summary["ntp"][name]["n"])
     return found
 
 

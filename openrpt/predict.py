@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 
@@ -105,12 +105,7 @@ def predict(
         return group
     # Standard prediction sees the text alone: instructions before it take a pass of their own.
     plain = engine.generator.generate(request(layout.plain_head_ids, ()), layout, sampling)
-    return Group(
-        prompt=group.prompt,
-        rollouts=group.rollouts,
-        ntp_token_id=plain[0].standard_id,
-        candidate_ids=group.candidate_ids,
-    )
+    return replace(group, ntp_token_id=plain[0].standard_id, ntp_top=plain[0].standard_top)
 
 
 def checkpoint_config(model: str) -> Config | None:

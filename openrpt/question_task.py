@@ -104,7 +104,7 @@ class QuestionTask:
     def truth(self, work: Work) -> list[list[bytes]]:
         return [[self.questions[work.document.document_id].answer.encode()]]
 
-    def development(self, policy: Policy, engine: Engine) -> dict[str, float]:
+    def development(self, policy: Policy, engine: Engine, step: int) -> dict[str, float]:
         works = self.chosen("development", self.config.train.eval_positions)
         if not works:
             return {}

@@ -1,10 +1,11 @@
 """From generated ids to graded groups, and every kept rollout on disk.
 
-One parquet file a step, a row a rollout. What stands in it is enough to see why a rollout was
-rewarded: the end of its prefix, its thought and prediction as bytes, and the true continuation
-token by token.
+A row a rollout, in parquet files: one a step of training, one a development evaluation, one a
+model that was evaluated. What stands there is enough to see why a rollout was rewarded: the end of
+its prefix, its thought and prediction as bytes, and the true continuation token by token.
 """
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,6 +31,8 @@ CONTINUATION_TOKENS = 256
 """A prediction is compared with at most this many tokens: far more than a budget can say."""
 STORED_CONTINUATION = 12
 STORED_PREFIX = 48
+MOST_RANGES = 12
+"""Of steps that a message names."""
 
 
 def grade(
@@ -77,6 +80,7 @@ def grade_groups(
                     for completion in outcome.completions
                 ),
                 ntp_token_id=outcome.standard_id,
+                ntp_top=outcome.standard_top,
                 candidate_ids=outcome.candidate_ids,
                 candidate_logprobs=outcome.candidate_logprobs,
             )
@@ -95,6 +99,8 @@ SCHEMA = pa.schema(
         ("prefix_end", pa.binary()),
         ("continuation", pa.list_(pa.binary())),
         ("ntp_prediction", pa.binary()),
+        ("ntp_top", pa.list_(pa.binary())),
+        ("ntp_top_logprobs", pa.list_(pa.float32())),
         ("candidates", pa.list_(pa.binary())),
         ("candidate_logprobs", pa.list_(pa.float32())),
         ("thought", pa.binary()),
@@ -113,13 +119,14 @@ SCHEMA = pa.schema(
 
 
 def rollout_rows(
-    step: int,
+    step: int | None,
     groups: Sequence[Group],
     advantages: Sequence[Sequence[float]],
     continuations: Sequence[Sequence[bytes]],
     table: TokenTable,
 ) -> list[dict]:
-    """Rows of the rollout file; continuations are the true tokens after each position."""
+    """Rows of the rollout file; continuations are the true tokens after each position. `step`:
+    None for a model that is evaluated."""
     rows = []
     for group, group_advantages, continuation in zip(
         groups, advantages, continuations, strict=True
@@ -135,6 +142,8 @@ def rollout_rows(
             ),
             "continuation": list(continuation[:STORED_CONTINUATION]),
             "ntp_prediction": table.bytes[group.ntp_token_id],
+            "ntp_top": [table.bytes[i] for i, _ in group.ntp_top],
+            "ntp_top_logprobs": [logprob for _, logprob in group.ntp_top],
             "candidates": [table.bytes[i] for i in group.candidate_ids],
             "candidate_logprobs": list(group.candidate_logprobs),
         }
@@ -163,30 +172,111 @@ def rollout_rows(
     return rows
 
 
-def rollout_path(run: Path, step: int) -> Path:
-    return run / "rollouts" / f"step-{step:06d}.parquet"
+def evaluated_table(
+    groups: Sequence[Group], tokens: Sequence[bytes], table: TokenTable
+) -> pa.Table:
+    """Groups of one document under evaluation as SCHEMA's columns: without step and advantage.
+    `tokens`: the document's."""
+    rows = rollout_rows(
+        None,
+        groups,
+        [[math.nan] * len(group.rollouts) for group in groups],
+        [tokens[group.prompt.position.index :] for group in groups],
+        table,
+    )
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def with_step(rollouts: pa.Table, step: int) -> pa.Table:
+    """Those of an evaluation that followed a step of training."""
+    column = pa.array([step] * rollouts.num_rows, pa.int64())
+    return rollouts.set_column(rollouts.column_names.index("step"), "step", column)
+
+
+def rollout_folder(run: Path, *, development: bool = False) -> Path:
+    """Of the steps' files: of training, or of the evaluations on the development split."""
+    return run / "rollouts" / "development" if development else run / "rollouts"
+
+
+def rollout_path(run: Path, step: int, *, development: bool = False) -> Path:
+    return rollout_folder(run, development=development) / f"step-{step:06d}.parquet"
+
+
+def evaluated_path(run: Path, label: str) -> Path:
+    """Of a model that was evaluated."""
+    return run / "evaluation" / "rollouts" / f"{label}.parquet"
+
+
+def stored_steps(folder: Path) -> list[int]:
+    """Those that have a file of rollouts there."""
+    return sorted(int(path.stem.removeprefix("step-")) for path in folder.glob("step-*.parquet"))
 
 
 def write_rollouts(run: Path, step: int, rows: list[dict]) -> Path:
-    """Atomic: a file that stands there is whole."""
+    """Of a step of training. Atomic: a file that stands there is whole."""
     path = rollout_path(run, step)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), partial, compression="zstd")
-    os.replace(partial, path)
+    write_rollout_table(path, pa.Table.from_pylist(rows, schema=SCHEMA))
     return path
 
 
-def read_rollouts(run: Path, step: int | None = None) -> pa.Table:
-    """The rollouts of a step (default: the last stored). Raises UserError if there are none."""
-    stored = sorted((run / "rollouts").glob("step-*.parquet"))
-    if not stored:
-        raise UserError(f"{run}: no rollouts are stored; was `openrpt train` run there?")
-    path = stored[-1] if step is None else rollout_path(run, step)
-    if path not in stored:
-        last = int(stored[-1].stem.removeprefix("step-"))
-        first = int(stored[0].stem.removeprefix("step-"))
-        raise UserError(f"{run}: no rollouts of step {step}; stored are steps {first} to {last}")
+def write_rollout_table(path: Path, rollouts: pa.Table) -> None:
+    """Columns as in SCHEMA. Atomic."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    pq.write_table(rollouts, partial, compression="zstd")
+    os.replace(partial, path)
+
+
+def read_rollouts(run: Path, step: int | None = None, *, development: bool = False) -> pa.Table:
+    """The rollouts of a step (default: the last stored), of training or of the evaluation on the
+    development split that followed it. Raises UserError if there are none, and says which are."""
+    steps = stored_steps(rollout_folder(run, development=development))
+    kind = "development rollouts" if development else "rollouts"
+    if not steps:
+        helps = "train.eval_every makes them" if development else "was `openrpt train` run there?"
+        raise UserError(f"{run}: no {kind} are stored; {helps}")
+    if step is not None and step not in steps:
+        raise UserError(f"{run}: no {kind} of step {step}; stored are {step_ranges(steps)}")
+    return read_rollout_table(
+        rollout_path(run, steps[-1] if step is None else step, development=development)
+    )
+
+
+def read_evaluated(run: Path, label: str) -> pa.Table:
+    """The rollouts of a model's evaluation. Raises UserError if there are none, and says which
+    are."""
+    path = evaluated_path(run, label)
+    if not path.is_file():
+        stored = sorted(one.stem for one in path.parent.glob("*.parquet"))
+        which = f"stored are those of {', '.join(stored)}" if stored else "none are stored"
+        raise UserError(
+            f"{run}: no rollouts of an evaluation '{label}'; {which}; `openrpt evaluate` with the"
+            " mode 'reasoning' stores them"
+        )
+    return read_rollout_table(path)
+
+
+def step_ranges(steps: Sequence[int]) -> str:
+    """
+    >>> step_ranges([1, 2, 3, 20, 40, 41])
+    'steps 1 to 3, 20, 40 to 41'
+    >>> step_ranges([7])
+    'step 7'
+    """
+    runs: list[list[int]] = []
+    for step in steps:
+        if runs and step == runs[-1][-1] + 1:
+            runs[-1].append(step)
+        else:
+            runs.append([step])
+    parts = [f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs]
+    if len(parts) > MOST_RANGES:
+        parts = [*parts[: MOST_RANGES - 1], "…", parts[-1]]
+    return f"step{'s' * (len(steps) > 1)} {', '.join(parts)}"
+
+
+def read_rollout_table(path: Path) -> pa.Table:
+    """Raises UserError for a file that is not readable."""
     try:
         table = pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:

@@ -71,21 +71,36 @@ class LoadedRun:
     @property
     def steps(self) -> list[int]:
         """The steps of train whose rollouts are stored."""
-        files = sorted((self.path / "rollouts").glob("step-*.parquet"))
-        return [int(file.stem.removeprefix("step-")) for file in files]
+        from openrpt.rollouts import rollout_folder, stored_steps
 
-    def rollouts(self, step: int | None = None) -> "pa.Table":
-        """A row a rollout (openrpt.rollouts.SCHEMA), of one step or of all that are stored.
+        return stored_steps(rollout_folder(self.path))
+
+    @property
+    def development_steps(self) -> list[int]:
+        """The steps after which the development split was evaluated, and its rollouts stored."""
+        from openrpt.rollouts import rollout_folder, stored_steps
+
+        return stored_steps(rollout_folder(self.path, development=True))
+
+    def rollouts(
+        self, step: int | None = None, *, development: bool = False, model: str = ""
+    ) -> "pa.Table":
+        """A row a rollout (openrpt.rollouts.SCHEMA), of one step or of all that are stored: of
+        training, of the evaluations on the development split, or of the evaluation of a model,
+        known by its label in `evaluation`.
 
         Raises UserError where none are, or a file is not readable.
         """
         import pyarrow as pa
 
-        from openrpt.rollouts import read_rollouts
+        from openrpt.rollouts import read_evaluated, read_rollouts
 
-        if step is not None or not self.steps:
-            return read_rollouts(self.path, step)
-        tables = [read_rollouts(self.path, stored) for stored in self.steps]
+        if model:
+            return read_evaluated(self.path, model)
+        steps = self.development_steps if development else self.steps
+        if step is not None or not steps:
+            return read_rollouts(self.path, step, development=development)
+        tables = [read_rollouts(self.path, one, development=development) for one in steps]
         return pa.concat_tables(tables, promote_options="default")
 
     @property

@@ -16,7 +16,6 @@ from openrpt.rewards import matched_tokens
 if TYPE_CHECKING:
     from openrpt.evaluation.results import EvaluationResult
     from openrpt.status import Status
-    from openrpt.types import Group
 
 SYMBOLS = {"\n": "⏎", "\t": "⇥", "\r": "␍"}
 BOUNDARY = "│"
@@ -60,35 +59,70 @@ def visible_prediction(prediction: bytes | None) -> str:
 def print_groups(rows: Sequence[dict[str, Any]], console: Console) -> None:
     """Rows of a rollout file (`openrpt.rollouts.SCHEMA`), group by group."""
     for _, group in groupby(rows, key=lambda row: (row["document_id"], row["position"])):
-        for line in group_lines(list(group)):
+        found = list(group)
+        for line in (heading(found[0]), *group_lines(found), Text("")):
             console.print(line, soft_wrap=True)
 
 
+def heading(row: dict[str, Any]) -> Text:
+    when = "" if row["step"] is None else f"step {row['step']} · "
+    where = f"document {row['document_id']} · position {row['position']}"
+    return Text(f"{when}{where} · entropy {row['entropy']:.2f} nats", "bold")
+
+
 def group_lines(rows: Sequence[dict[str, Any]]) -> Iterator[Text]:
-    """One group, readably: what stood there, what came next, and what each rollout made of it."""
+    """One group, readably: what stood there, what came next, and what each rollout made of it.
+    Without a continuation (a text of one's own) nothing is called right or wrong."""
     first = rows[0]
-    where = f"document {first['document_id']} · position {first['position']}"
-    yield Text(f"step {first['step']} · {where} · entropy {first['entropy']:.2f} nats", "bold")
     continuation, standard = first["continuation"], first["ntp_prediction"]
-    right = matched_tokens(standard, continuation) > 0
     yield _line("text", f"…{visible(first['prefix_end'])}{BOUNDARY}", "")
-    yield _line("continuation", visible_tokens(continuation), "bold")
-    verdict = "right" if right else "wrong"
-    yield _line("ntp", f"{visible_tokens([standard])} {verdict}", RIGHT if right else "")
+    verdict, style = "", ""
+    if continuation:
+        yield _line("continuation", visible_tokens(continuation), "bold")
+        right = matched_tokens(standard, continuation) > 0
+        verdict, style = (" ✓ right", RIGHT) if right else (" ✗ wrong", "")
+    yield _line("ntp", f"{visible_tokens([standard])}{verdict}", style)
+    if first.get("ntp_top"):
+        yield _line("ntp's best", visible_best(first["ntp_top"], first["ntp_top_logprobs"]), "")
     if first["candidates"]:
-        yield _line("candidates", visible_tokens(first["candidates"]), "")
+        best = visible_best(first["candidates"], first.get("candidate_logprobs"))
+        yield _line("candidates", best, "")
     for row in rows:
-        style = RIGHT if row["exact"] else ""
-        cut = "  (cut off)" if row["finish_reason"] == "length" else ""
-        yield Text.assemble(
-            (f"  {row['rollout']:>3}  reward {row['reward']:g}{reward_terms(row)}", style),
-            (f"  advantage {row['advantage']:+.2f}", "dim"),
-            (f"  {visible_prediction(row['prediction'])}", f"{style} bold"),
-            ("  thought: ", "dim"),
-            visible(row["thought"]),
-            (cut, "yellow"),
-        )
-    yield Text("")
+        yield from rollout_lines(row)
+
+
+def visible_best(tokens: Sequence[bytes], logprobs: Sequence[float] | None) -> str:
+    """`│ the│ 62%  │ a│ 21%`, without the shares where they are not stored."""
+    if not logprobs:
+        return visible_tokens(tokens)
+    pairs = zip(tokens, logprobs, strict=True)
+    return "  ".join(
+        f"{visible_tokens([token])} {math.exp(logprob):.0%}" for token, logprob in pairs
+    )
+
+
+def rollout_lines(row: dict[str, Any]) -> Iterator[Text]:
+    """The prediction and what it earned; below it the thought."""
+    style = RIGHT if row["exact"] else ""
+    cut = "  cut off by its budget" if row["finish_reason"] == "length" else ""
+    verdict = _verdict(row)
+    yield Text.assemble(
+        (f"  {row['rollout']:>3}  ", "dim"),
+        (f"{'✓' if row['exact'] else '✗'} " if verdict else "", style),
+        (visible_prediction(row["prediction"]), f"{style} bold"),
+        (verdict, style),
+        ("" if math.isnan(row["advantage"]) else f"  advantage {row['advantage']:+.2f}", "dim"),
+        (cut, "yellow"),
+    )
+    yield Text.assemble(("       thought  ", "dim"), visible(row["thought"]))
+
+
+def _verdict(row: dict[str, Any]) -> str:
+    if not row["continuation"]:
+        return ""
+    length = matched_tokens(row["prediction"], row["continuation"])
+    upto = f"  up to the end of token {length}" if length else ""
+    return f"{upto}  reward {row['reward']:g}{reward_terms(row)}"
 
 
 def reward_terms(row: dict[str, Any]) -> str:
@@ -129,34 +163,6 @@ def json_row(row: dict[str, Any]) -> dict[str, Any]:
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
     return {name: plain(value) for name, value in row.items()}
-
-
-def print_prediction(
-    group: "Group", standard: bytes, continuation: Sequence[bytes], console: Console
-) -> None:
-    """The rollouts at the end of a text; with a continuation, how far each is right."""
-
-    def verdict(prediction: bytes | None) -> str:
-        if not continuation:
-            return ""
-        length = matched_tokens(prediction, continuation)
-        if not length:
-            return "  → reward 0"
-        upto = "token" if length == 1 else f"{length} tokens"
-        return f"  → reward 1: right up to the end of its first {upto}"
-
-    def put(name: str, shown: str, verdict: str = "", style: str = "bold") -> None:
-        right = f" {RIGHT}" * ("reward 1" in verdict)
-        line = Text.assemble((name, "dim"), (shown, style + right), (verdict, right))
-        console.print(line, soft_wrap=True)
-
-    if continuation:
-        put("continuation  ", visible_tokens(continuation[:12]))
-    put("ntp           ", visible_tokens([standard]), verdict(standard), "")
-    for number, rollout in enumerate(group.rollouts, 1):
-        put(f"{number:>3} thought     ", visible(rollout.thought), style="")
-        prediction = visible_prediction(rollout.prediction)
-        put("    prediction  ", prediction, verdict(rollout.prediction))
 
 
 SLICES = {

@@ -63,6 +63,7 @@ def read_status(path: Path, *, now: float | None = None) -> Status:
     said = list(notes)
     rows: list[dict[str, Any]] = []
     record: StageRecord | None = None
+    said_of_metrics = False
     try:
         record = read_stage(path)
     except UserError as error:
@@ -71,9 +72,10 @@ def read_status(path: Path, *, now: float | None = None) -> Status:
         rows = read_metrics(run.metrics)
     except UserError as error:
         said.append(str(error))
+        said_of_metrics = True
     stage = record.stage if record else rows[-1]["stage"] if rows else ""
     own = [row for row in rows if row["stage"] == stage]
-    if not rows:
+    if not rows and not said_of_metrics:
         said.append("no metrics yet: no step of a stage is done")
     age = _age(path, time.time() if now is None else now)
     forecast = _forecast(own, record)

@@ -6,6 +6,7 @@ trainer, the tree and the losses are the same.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from openrpt.checkpoints import TrainerState
@@ -19,7 +20,7 @@ from openrpt.models import Policy
 from openrpt.moving_average import MovingAverage
 from openrpt.prompts import Layout
 from openrpt.reward_terms import RewardContext, RewardTerm, make_terms, reward_groups
-from openrpt.rollouts import grade_groups
+from openrpt.rollouts import grade_groups, rollout_path, with_step, write_rollout_table
 from openrpt.run import Run
 from openrpt.scores import ScoredCorpus, load_scored
 from openrpt.types import Group
@@ -40,15 +41,17 @@ class Task(Protocol):
     def truth(self, work: Work) -> Sequence[Sequence[bytes]]:
         """A position: what truly stands there, as the rollout file shows it."""
 
-    def development(self, policy: Policy, engine: Engine) -> dict[str, float]:
-        """Metrics on the development split, `development/reasoning_accuracy` among them; empty
-        where there is no such split."""
+    def development(self, policy: Policy, engine: Engine, step: int) -> dict[str, float]:
+        """Metrics on the development split after a step, `development/reasoning_accuracy` among
+        them; empty where there is no such split."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TextTask:
     """Positions of a corpus, rewarded by what truly follows."""
 
+    folder: Path
+    """Of the run: what a development evaluation thought is kept there."""
     corpus: ScoredCorpus
     config: Config
     policy: Policy
@@ -93,7 +96,7 @@ class TextTask:
         tokens = document_bytes(self.policy, work.document)
         return [tokens[position.index :] for position in work.positions]
 
-    def development(self, policy: Policy, engine: Engine) -> dict[str, float]:
+    def development(self, policy: Policy, engine: Engine, step: int) -> dict[str, float]:
         if not self.corpus.ids("development"):
             return {}
         result = evaluate_policy(
@@ -104,6 +107,9 @@ class TextTask:
             split="development",
             positions=self.config.train.eval_positions,
         )
+        if result.rollouts is not None:
+            path = rollout_path(self.folder, step, development=True)
+            write_rollout_table(path, with_step(result.rollouts, step))
         return development_metrics(result)
 
 
@@ -113,6 +119,7 @@ def text_task(run: Run, policy: Policy, engine: Engine, layout: Layout) -> TextT
     if "information_gain" in config.reward.terms:
         baseline = MovingAverage.of(policy, config.reward.baseline_decay)
     return TextTask(
+        folder=run.path,
         corpus=load_scored(run.scored),
         config=config,
         policy=policy,

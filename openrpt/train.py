@@ -46,7 +46,13 @@ from openrpt.positions import DIFFICULTIES
 from openrpt.progress import SILENT, Progress
 from openrpt.prompts import Layout, build_layout, require_room
 from openrpt.reward_terms import make_terms, reward_metrics
-from openrpt.rollouts import rollout_path, rollout_rows, write_rollouts
+from openrpt.rollouts import (
+    rollout_folder,
+    rollout_path,
+    rollout_rows,
+    stored_steps,
+    write_rollouts,
+)
 from openrpt.run import Run
 from openrpt.seeding import key_of
 from openrpt.task import Task, text_task
@@ -304,7 +310,7 @@ def store(trainer: Trainer, batch: Sequence[GradedWork]) -> None:
 def development_evaluation(trainer: Trainer) -> dict[str, float]:
     """Accuracy on the development split; the best policy so far is kept in checkpoints/best."""
     config, state = trainer.config, trainer.state
-    metrics = trainer.task.development(trainer.policy, trainer.engine)
+    metrics = trainer.task.development(trainer.policy, trainer.engine, state.step)
     accuracy = metrics.get("development/reasoning_accuracy", -1.0)
     if accuracy > state.best_accuracy:
         state.best_step, state.best_accuracy = state.step, accuracy
@@ -394,9 +400,10 @@ def make_optimizer(policy: Policy, config: Config) -> torch.optim.AdamW:
 def forget_after(run: Run, state: TrainerState) -> None:
     """Steps after the checkpoint are about to be run again: their traces go."""
     truncate_metrics(run.metrics, state.stage, state.step)
-    for path in (run.path / "rollouts").glob("step-*.parquet"):
-        if path.name > rollout_path(run.path, state.step).name:
-            path.unlink()
+    for development in (False, True):
+        for step in stored_steps(rollout_folder(run.path, development=development)):
+            if step > state.step:
+                rollout_path(run.path, step, development=development).unlink()
     for path in run.checkpoints.glob("*.partial"):
         shutil.rmtree(path)
 

@@ -115,6 +115,8 @@ class Group:
     rollouts: tuple[Rollout, ...]
     ntp_token_id: int
     """The argmax of one forward pass over the same prefix, special tokens masked."""
+    ntp_top: tuple[tuple[int, float], ...] = field(default=())
+    """The most probable tokens of that pass with their log-probabilities: to be looked at."""
     candidate_ids: tuple[int, ...] = field(default=())
     """The candidates that seeded the thought; empty where it was not seeded."""
     candidate_logprobs: tuple[float, ...] = field(default=())

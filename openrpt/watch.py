@@ -86,10 +86,10 @@ def draw(path: Path) -> str:
     from openrpt.report import render
 
     try:
-        run, _ = look_at(path)
+        run, notes = look_at(path)
     except UserError as error:
         return f"<!doctype html><meta charset=utf-8><p>{html.escape(str(error))}</p>"
-    return render(run)
+    return render(run, notes=notes)
 
 
 class Server(ThreadingHTTPServer):

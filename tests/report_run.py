@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from openrpt.config import Config
 from openrpt.evaluation.records import record, record_differences
 from openrpt.evaluation.results import EvaluationResult, PositionResult
 from openrpt.metrics import append_metrics
 from openrpt.report.glossary import METRICS, WARMUP_KEYS, WARMUP_ONLY
-from openrpt.rollouts import write_rollouts
+from openrpt.rollouts import SCHEMA, rollout_path, write_rollout_table, write_rollouts
 from openrpt.run import Run, open_run
 from openrpt.scores import ScoredTokens, write_shard
 from openrpt.types import Document, Split
@@ -30,8 +31,9 @@ TEXTS: dict[str, tuple[Split, str]] = {
     "5f0c1d2e3b4a5968": ("train", f"The page says {HOSTILE} and more. " * 2),
     "7a6b5c4d3e2f1a0b": ("train", f"Three scripts: {SCRIPTS}"),
     "00aa11bb22cc33dd": ("heldout", "Find the value of x and of y, where x is even. " * 3),
+    "44ee55ff66001122": ("development", "Then n is prime, and so n + 1 is even. " * 3),
 }
-FIRST, WITH_HOSTILE, WITH_SCRIPTS, HELDOUT = TEXTS
+FIRST, WITH_HOSTILE, WITH_SCRIPTS, HELDOUT, DEVELOPMENT = TEXTS
 POSITIONS = (5, 9, 14)
 """Of each training document, at every step that is stored."""
 SIZE = 5
@@ -100,6 +102,8 @@ def rollout_rows(
                     "prefix_end": b"".join(tokens[max(0, here - 48) : here]),
                     "continuation": tokens[here : here + 12],
                     "ntp_prediction": one if here % 2 else other,
+                    "ntp_top": [one if here % 2 else other, b" of"],
+                    "ntp_top_logprobs": [math.log(0.4), math.log(0.2)],
                     "candidates": [one, b" a", b" \xe6\x95\xb0"],
                     "candidate_logprobs": [math.log(0.5), math.log(0.25), math.log(0.01)],
                     "thought": b"".join(thought[1:]),
@@ -167,7 +171,21 @@ def evaluation_result(rate: float, *, documents: int = 24, positions: int = 12) 
     columns["entropy"] = 0.6 + 1.5 * rng.random(n)
     columns["ntp"] = (rng.random(n) < 0.53).astype(float)
     columns["reasoning"] = (draws < rate).astype(float)
-    return EvaluationResult(columns=columns, has_reasoning=True)
+    ends = np.cumsum([len(token) for token in tokens_of(TEXTS[HELDOUT][1])])
+    columns["byte_offset"] = ends[columns["position"] - 1]
+    rows = [
+        evaluated_row(None, HELDOUT, int(columns["position"][i]), right=bool(draws[i] < rate))
+        for i in range(positions)
+    ]
+    rollouts = pa.Table.from_pylist(rows, schema=SCHEMA)
+    return EvaluationResult(columns=columns, has_reasoning=True, rollouts=rollouts)
+
+
+def evaluated_row(step: int | None, document_id: str, here: int, *, right: bool) -> dict[str, Any]:
+    """A greedy rollout of an evaluation."""
+    wanted = 0 if right else 2
+    row = rollout_rows(step or 0, document_id, [here])[wanted]
+    return row | {"step": step, "rollout": 0, "advantage": math.nan}
 
 
 def made_up_run(path: Path, config: Config | None = None) -> Run:
@@ -190,6 +208,13 @@ def fill(run: Run, *, steps: int = 6) -> Run:
         if step == steps:
             rows += rollout_rows(step, WITH_SCRIPTS)
         write_rollouts(run.path, step, rows)
+        if step % 3 == 0:  # after step 3 one position is right, after step 6 two
+            rows = [
+                evaluated_row(step, DEVELOPMENT, here, right=place < step // 3)
+                for place, here in enumerate(POSITIONS)
+            ]
+            table = pa.Table.from_pylist(rows, schema=SCHEMA)
+            write_rollout_table(rollout_path(run.path, step, development=True), table)
     for label, rate in (("start", 0.0), ("warmup", 0.48), ("trained", 0.53)):
         record(run, label, evaluation_result(rate), model="tiny", split="heldout")
     record_differences(run, PAIRS)

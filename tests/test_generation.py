@@ -306,6 +306,7 @@ def test_candidates_come_from_the_prefix_alone_and_never_are_special():
     policy = policy_of()
     special = sorted(policy.table.special_ids)
     outcomes = run(policy, sampling_of(candidates=5, predict=1))
+    without = run(policy, sampling_of(predict=1))
     policy.model.set_attn_implementation("sdpa")
     for length, outcome in zip(LENGTHS, outcomes, strict=True):
         with torch.no_grad():
@@ -317,6 +318,11 @@ def test_candidates_come_from_the_prefix_alone_and_never_are_special():
         assert outcome.candidate_ids == tuple(expected.tolist())
         assert outcome.standard_id == expected[0]
         assert outcome.candidate_logprobs == pytest.approx(logp[expected].tolist(), abs=1e-9)
+        assert [token for token, _ in outcome.standard_top] == expected.tolist()
+        assert [logprob for _, logprob in outcome.standard_top] == list(outcome.candidate_logprobs)
+    for unseeded, outcome in zip(without, outcomes, strict=True):
+        assert unseeded.candidate_ids == ()
+        assert unseeded.standard_top == outcome.standard_top
 
 
 def test_candidates_of_a_frozen_start_model():
@@ -330,6 +336,7 @@ def test_candidates_of_a_frozen_start_model():
     for ours, both, other in zip(own, mixed, theirs, strict=True):
         assert both.candidate_ids == other.candidate_ids != ours.candidate_ids
         assert both.standard_id == ours.standard_id
+        assert both.standard_top == ours.standard_top
         assert both.completions[0].token_ids[:3] == other.completions[0].token_ids[:3]
 
 

@@ -3,7 +3,6 @@
 import io
 import math
 import runpy
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,14 +19,13 @@ from openrpt.predict import checkpoint_config, cut_at_end, predict
 from openrpt.rewards import prefix_match
 from openrpt.show import (
     group_lines,
+    heading,
     json_row,
     percent,
     print_evaluation,
-    print_prediction,
     visible,
     visible_tokens,
 )
-from openrpt.types import Completion, Group, Position, Prompt, Rollout
 
 
 @pytest.fixture(scope="module")
@@ -181,14 +179,18 @@ def test_a_group_is_readable() -> None:
     terms = [{"name": "prefix", "value": 0.0}, {"name": "dense", "value": 0.25}]
     missed = {"prediction": None, "reward": 0.0, "exact": False, "reward_terms": terms}
     other = ROW | missed | {"rollout": 1, "advantage": -0.5}
-    text = "\n".join(line.plain for line in group_lines([ROW, other]))
+    likely = {"candidate_logprobs": [math.log(0.5), math.log(0.25)]}
+    lines = [heading(ROW), *group_lines([ROW | likely, other])]
+    text = "\n".join(line.plain for line in lines)
     for part in (
         "step 3 · document abc · position 7",
         "…[bold]x⏎│",
         "│ the│ end│",
-        "│ a│ wrong",
-        "reward 1  advantage +1.20  │ the end│",
-        "reward 0 (prefix 0, dense 0.25)  advantage -0.50  no prediction",
+        "│ a│ ✗ wrong",
+        "candidates    │ a│ 50%  │ the│ 25%",
+        "✓ │ the end│  up to the end of token 2  reward 1  advantage +1.20",
+        "✗ no prediction  reward 0 (prefix 0, dense 0.25)  advantage -0.50",
+        "thought   a | the",
     ):
         assert part in text
 
@@ -204,28 +206,12 @@ def recorded() -> Console:
     return Console(width=100, file=io.StringIO(), record=True)
 
 
-def test_printed_prediction_says_how_far_it_is_right() -> None:
-    completion = Completion(
-        token_ids=(1,), sampler_logprobs=(0.0,), loss_mask=(True,), finish_reason="stop"
-    )
-    right = Rollout(completion=completion, thought=b"[x]", prediction=b" the end", reward=1.0)
-    prompt = Prompt(
-        position=Position(document_id="d", index=1), head_ids=(), prefix_ids=(1,), tail_ids=()
-    )
-    group = Group(
-        prompt=prompt, rollouts=(right, replace(right, prediction=b" th")), ntp_token_id=0
-    )
-    console = recorded()
-    print_prediction(group, b" the", [b" the", b" end"], console)
-    lines = console.export_text().splitlines()
-    assert lines[0] == "continuation  │ the│ end│"
-    assert lines[1].endswith("reward 1: right up to the end of its first token")
-    assert "[x]" in lines[2]
-    assert lines[3].endswith("reward 1: right up to the end of its first 2 tokens")
-    assert lines[5].endswith("│ th│  → reward 0")
-    console = recorded()
-    print_prediction(group, b" the", [], console)
-    assert "reward" not in console.export_text()
+def test_a_text_of_ones_own_is_not_graded() -> None:
+    row = ROW | {"continuation": [], "exact": False, "reward": 0.0, "advantage": math.nan}
+    text = "\n".join(line.plain for line in group_lines([row]))
+    assert "│ the end│" in text and "thought   a | the" in text
+    for absent in ("continuation", "right", "wrong", "reward", "advantage", "✗"):
+        assert absent not in text
 
 
 def test_printed_evaluation() -> None:

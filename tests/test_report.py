@@ -3,13 +3,18 @@
 import json
 import math
 import re
+import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from report_run import (
+    DEVELOPMENT,
     FIRST,
     HELDOUT,
     HOSTILE,
@@ -26,26 +31,30 @@ from report_run import (
 from tiny_model import tiny_run
 
 from openrpt.config import Config, ModelConfig, TrainConfig, WarmupConfig
-from openrpt.evaluation.records import record
+from openrpt.evaluation.records import read_evaluation, record
 from openrpt.evaluation.results import MEASURES
 from openrpt.evaluation.stage import evaluate_model
 from openrpt.metrics import read_metrics
 from openrpt.positions import DIFFICULTIES
 from openrpt.report import documents, render, stored, write_report
-from openrpt.report.charts import PLANS, charts, series_values
+from openrpt.report.charts import charts, series_values
 from openrpt.report.chunks import pack, unpack
+from openrpt.report.costs import all_costs, together
 from openrpt.report.curves import columns, find_warnings, predicted_kinds, with_errors
 from openrpt.report.glossary import EVALUATION, METRICS, metrics_markdown
+from openrpt.report.plans import NTP, PLANS, REASONING
 from openrpt.report.stored import read_stored
-from openrpt.report.summary import verdict, what_changed
+from openrpt.report.summary import accuracy_rows, verdict, what_changed
 from openrpt.rewards import REWARDS
-from openrpt.rollouts import read_rollouts, rollout_path, write_rollouts
+from openrpt.rollouts import read_evaluated, read_rollouts, rollout_path, write_rollouts
 from openrpt.run import Run
 from openrpt.scores import load_scored
 from openrpt.train import train
 from openrpt.warmup import warmup
 
 ROOT = Path(__file__).parent.parent
+EXPECTED = [p for p in PLANS if {"train", "warmup"} & {*p.stages} and p.axis != "money"]
+"""The charts of the made-up run, whose machine has no price."""
 
 
 @pytest.fixture
@@ -71,7 +80,7 @@ class Page(HTMLParser):
         self.in_script = self.in_style = False
         self.feed(text)
         self.close()
-        self.data = {id: unpack(body) for id, body in self.scripts if id}
+        self.data = {id: unpack(body) for id, body in self.scripts if id and id != "chart-library"}
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
@@ -88,6 +97,11 @@ class Page(HTMLParser):
             self.scripts[-1] = id, body + data
         elif not self.in_style:
             self.text += data
+
+    @property
+    def documents(self) -> dict[str, dict[str, Any]]:
+        """The index, by document."""
+        return {entry["id"]: entry for entry in self.data["data-index"]["documents"]}
 
     def document(self, document_id: str) -> dict[str, Any]:
         ids = [entry["id"] for entry in self.data["data-index"]["documents"]]
@@ -117,7 +131,7 @@ def test_report_of_a_whole_run(run: Run, capfd: pytest.CaptureFixture[str]) -> N
     assert "beyond noise" in page.text  # against warmup
     assert "Not evaluated" not in page.text
     drawings = page.data["data-curves"]["charts"]
-    assert len(drawings) == len(PLANS)  # every chart has data
+    assert len(drawings) == len(EXPECTED)  # every chart has data
     stages = page.data["data-curves"]["runs"][0]["stages"]
     for drawing in drawings:
         values = [stages[drawing["stage"]][metric] for metric in drawing["series"]]
@@ -142,7 +156,7 @@ def test_hostile_text_is_inert(tmp_path: Path) -> None:
     page = report_page(run)
     kinds = [attributes.get("type") for tag, attributes in page.tags if tag == "script"]
     blocks = len(page.data)
-    assert kinds == [None, *["application/gzip"] * blocks, None, "module"]
+    assert kinds == [None, *["application/gzip"] * blocks, None, "text/plain"]
     assert "alert(" not in "".join(body for _, body in page.scripts[:-1])
     assert not [tag for tag, _ in page.tags if tag == "img"]
     assert not [name for _, a in page.tags for name in a if name.startswith("on")]
@@ -198,10 +212,53 @@ def test_evaluated_documents_are_in_the_inspector(page: Page) -> None:
     assert shown["evaluations"]["trained"]["position"][0] == 3
 
 
+def test_what_evaluated_models_thought_is_in_the_inspector(page: Page) -> None:
+    """Held out: a group a model; development: one an evaluation during training."""
+    groups = page.document(HELDOUT)["groups"]
+    assert {g["model"] for g in groups} == {"start", "warmup", "trained"}
+    assert len(groups) == 3 * 12 and all(g["evaluated"] for g in groups)
+    right = {g["position"]: g["matched"][0] > 0 for g in groups if g["model"] == "trained"}
+    evaluated = page.document(HELDOUT)["evaluations"]["trained"]
+    assert [float(right[p]) for p in evaluated["position"]] == evaluated["reasoning"]
+    assert any(right.values()) and not all(right.values())
+    groups = page.document(DEVELOPMENT)["groups"]
+    assert [(g["position"], g["step"]) for g in groups] == [
+        (p, s) for p in POSITIONS for s in (3, 6)
+    ]
+    assert all("model" not in g and g["evaluated"] for g in groups)
+    assert [g["matched"][0] for g in groups] == [1, 1, 0, 1, 0, 0]
+    assert page.documents[DEVELOPMENT]["steps"] == [3, 6]
+    assert page.documents[HELDOUT]["steps"] == []
+
+
+def test_a_model_with_another_tokenizer_is_shown_at_the_same_bytes(run: Run) -> None:
+    """Its tokens are the document's in pairs: every second boundary is one of its own."""
+    result = evaluation_result(0.5)
+    own = [p for p in result.columns["position"][:12].tolist() if p % 2 == 0]
+    rows = np.array([result.columns["position"].tolist().index(p) for p in own])
+    other = result.at(rows)
+    other.columns["position"] = other.columns["position"] // 2
+    table = result.rollouts.take(rows)
+    halved = pa.array([p // 2 for p in own])
+    table = table.set_column(table.column_names.index("position"), "position", halved)
+    fill(run)
+    record(run, "other", replace(other, rollouts=table), model="other", split="heldout")
+    document = report_page(run).document(HELDOUT)
+    assert document["evaluations"]["other"]["position"] == own
+    assert [g["position"] for g in document["groups"] if g.get("model") == "other"] == own
+
+
+def test_those_that_were_evaluated_and_those_that_were_trained_on_share_the_page() -> None:
+    assert documents.alternating(["a", "b", "c"], ["1"]) == ["a", "1", "b", "c"]
+    assert documents.alternating([], ["1", "2"]) == ["1", "2"]
+
+
 def test_samples_table_has_a_row_a_group(page: Page) -> None:
     samples = page.data["data-index"]["samples"]
-    assert len(samples["step"]) == 6 * 2 * len(POSITIONS) + len(POSITIONS)
-    number = samples["step"].index(6)
+    training = 6 * 2 * len(POSITIONS) + len(POSITIONS)
+    assert samples["evaluated"].count(0) == training
+    assert len(samples["step"]) == training + 3 * 12 + 2 * len(POSITIONS)
+    number = list(zip(samples["step"], samples["evaluated"], strict=True)).index((6, 0))
     assert (samples["right"][number], samples["rollouts"][number]) == (3, SIZE)
     assert samples["reward"][number] == 0.6
     assert samples["prediction_right"][number] == 1  # the true token twice: the commonest
@@ -274,8 +331,7 @@ def test_what_is_known_of_the_folder_is_said(run: Run) -> None:
 def test_scored_but_not_trained(run: Run) -> None:
     fill(run)
     for name in ("rollouts", "evaluation"):
-        for path in (run.path / name).iterdir():
-            path.unlink()
+        shutil.rmtree(run.path / name)
     page = report_page(run)
     assert "No rollouts are stored" in page.text
     assert page.document(FIRST)["groups"] == []
@@ -296,7 +352,7 @@ def test_damaged_files_are_named_and_the_rest_is_shown(run: Run) -> None:
     assert "environment.json is absent or not readable" in page.text
     assert "step-000006.parquet: not readable" in page.text
     assert "positions-00000.parquet: not readable" in page.text
-    assert len(page.data["data-curves"]["charts"]) == len(PLANS)
+    assert len(page.data["data-curves"]["charts"]) == len(EXPECTED)
     assert len(page.data["data-curves"]["runs"][0]["stages"]["train"]["step"]) == 6
     assert {g["step"] for g in page.document(FIRST)["groups"]} == {1, 2, 3, 4, 5}
 
@@ -327,7 +383,7 @@ def test_kinds_of_prediction_are_counted(run: Run) -> None:
     """At position 5 standard prediction is the true token, which two rollouts of the late policy
     say; at 14 it is a wrong one, which one says, and the true token is another candidate."""
     write_rollouts(run.path, 4, rollout_rows(4, positions=(5, 14)))
-    table = read_stored(run.path, [])
+    table = read_stored(run.path, [], [])
     assert table is not None
     kinds = predicted_kinds(table)[4]
     assert kinds["predicted/standard"] == pytest.approx((2 + 1) / 10)
@@ -339,7 +395,7 @@ def test_kinds_of_prediction_are_counted(run: Run) -> None:
 
 
 def test_warnings_come_from_the_metrics(whole: Run, page: Page) -> None:
-    (warning,) = find_warnings(read_metrics(whole.metrics), whole.path / "warnings.jsonl")
+    (warning,) = find_warnings(read_metrics(whole.metrics))
     assert (warning["stage"], warning["step"], warning["name"]) == ("train", 6, "flat_groups")
     assert "alert(1)" in warning["text"] and "What usually helps: look" in warning["text"]
     assert page.data["data-curves"]["runs"][0]["warnings"] == [warning]
@@ -373,18 +429,19 @@ def test_patterns_of_this_run_are_shown(run: Run) -> None:
     assert "steps 7–9" not in text
 
 
-def test_supervised_warmup_is_labelled(tmp_path: Path) -> None:
-    def page_of(name: str, warmup: WarmupConfig, ntp_weight: float) -> Page:
-        config = Config(warmup=warmup, train=TrainConfig(ntp_weight=ntp_weight))
-        return report_page(fill(made_up_run(tmp_path / name, config), steps=2))
-
-    def tags(page: Page) -> int:
-        return sum(attributes.get("class") == "tag" for _, attributes in page.tags)
-
-    assert tags(page_of("form", WarmupConfig(), 0.0)) == 0
-    assert tags(page_of("truth", WarmupConfig(target="truth"), 0.0)) == 3
-    assert tags(page_of("ntp", WarmupConfig(ntp_weight=0.1), 0.0)) == 3
-    assert tags(page_of("train", WarmupConfig(), 0.5)) == 2
+def test_supervised_warmup_is_labelled(run: Run) -> None:
+    evaluations = read_evaluation(fill(run, steps=1).evaluation)["evaluations"]
+    truth = WarmupConfig(target="truth")
+    for warmed, ntp_weight, tags in (
+        (WarmupConfig(), 0.0, 0),
+        (truth, 0.0, 3),
+        (WarmupConfig(ntp_weight=0.1), 0.0, 3),
+        (WarmupConfig(), 0.5, 2),
+    ):
+        config = Config(warmup=warmed, train=TrainConfig(ntp_weight=ntp_weight))
+        assert sum(len(row.tags) for row in accuracy_rows(evaluations, config)) == tags
+    page = Page(render(replace(run, config=Config(warmup=truth, train=TrainConfig(ntp_weight=0)))))
+    assert sum(attributes.get("class") == "tag" for _, attributes in page.tags) == 3
 
 
 def test_verdicts() -> None:
@@ -416,6 +473,45 @@ def test_values_that_are_no_numbers_leave_a_gap() -> None:
     pack(chart.spec)  # would raise for NaN
 
 
+def test_charts_of_the_other_stages() -> None:
+    """Fine-tuning writes train's metrics; plain pre-training its own; money needs a price."""
+    row = {"step": 1, "time/step": 5.0, REASONING: 0.5, NTP: 0.4, "loss/ntp": 2.0}
+    tuned = charts([row | {"stage": "finetune"}])
+    assert {chart.stage for chart in tuned} == {"finetune"}
+    titles = [chart.title for chart in tuned]
+    assert "Development accuracy (fine-tuning)" in titles
+    assert "Accuracy against time (fine-tuning)" in titles
+    assert not any("money" in title or "FLOPs" in title for title in titles)
+    priced = charts([row | {"stage": "train"}], price=2.0)
+    assert "Accuracy against money" in [chart.title for chart in priced]
+    plain = charts([row | {"stage": "pretrain", "development/perplexity": 9.0}])
+    assert {chart.plan.section for chart in plain} == {"pretrain"}
+    assert "Perplexity" in [chart.title for chart in plain]
+
+
+def test_costs_of_all_that_ran(run: Run) -> None:
+    fill(run)
+    spent = {"tokens": 100, "flops": 2e12, "seconds": 60.0, "joules": 7200.0}
+    (run.scored / "cost.json").write_text(json.dumps(spent | {"energy_measured": False}))
+    rows = read_metrics(run.metrics)
+    evaluations = {"start": {"evaluation_cost": spent}, "old": {}}
+    found = {cost.stage: cost for cost in all_costs(run.path, rows, evaluations)}
+    assert list(found) == ["score", "warmup", "train", "development evaluations", "evaluations"]
+    assert found["score"].joules == 7200 and not found["score"].measured
+    assert found["evaluations"].seconds == {"start": 60.0}
+    total = together(list(found.values()))
+    assert total.joules == sum(cost.joules for cost in found.values()) and not total.measured
+    text = report_page(run).text
+    assert "2 Wh" in text and "estimated" in text  # of scoring
+
+
+def test_key_figures_come_first(page: Page) -> None:
+    summary = page.text[page.text.index("Summary") :]
+    names = ["Reasoning after RPT", "against warmup", "against its own NTP", "Time of all stages"]
+    places = [summary.index(name) for name in names]
+    assert places == sorted(places) and places[-1] < summary.index("Model")
+
+
 def test_docs_come_from_the_glossary() -> None:
     assert (ROOT / "docs/metrics.md").read_text(encoding="utf-8") == metrics_markdown() + "\n"
 
@@ -427,6 +523,7 @@ def test_glossary_has_every_metric_that_the_code_writes() -> None:
     written = set(re.findall(rf'"((?:{sections})/[a-z_]+)"', source))
     written |= {f"time/{phase}" for phase in re.findall(r'timer\("(\w+)"\)', source)}
     written |= {f"pass_rate/{name}" for name in DIFFICULTIES}
+    written |= {f"development/positions/{name}" for name in DIFFICULTIES}
     written |= {f"reward/{name}" for name in REWARDS}
     for mode in ("reasoning", "ntp"):
         written |= {f"development/{mode}_accuracy/{name}" for name in DIFFICULTIES}
@@ -442,8 +539,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     run = tiny_run(
         tmp_path_factory.mktemp("trained"),
         corpus__heldout_fraction=0.3,
+        corpus__development_fraction=0.3,
         warmup__steps=1,
         train__steps=2,
+        train__eval_every=1,
+        train__eval_positions=8,
         prompt__think_budget=3,
         evaluate__min_entropy=0.0,
         evaluate__positions=40,
@@ -464,6 +564,7 @@ def test_report_of_a_real_run(trained: Run) -> None:
         shown = page.document(row["document_id"])
         here = row["position"]
         (group,) = (g for g in shown["groups"] if (g["position"], g["step"]) == (here, row["step"]))
+        assert "evaluated" not in group
         r = group["rollout"].index(row["rollout"])
         assert group["reward"][r] == row["reward"] == float(group["matched"][r] > 0)
         assert group["completion"][r].encode("latin-1") == b"".join(row["tokens"])
@@ -477,5 +578,13 @@ def test_report_of_a_real_run(trained: Run) -> None:
         scored = corpus.document(row["document_id"])
         assert shown["entropy"][here] == round(100 * float(scored.entropy[here]))
         assert group["entropy"] == pytest.approx(float(scored.entropy[here]), rel=1e-4)
-    heldout = [d for d in page.data["data-index"]["documents"] if d["evaluated"]]
-    assert heldout and all(d["split"] == "heldout" for d in heldout)
+    evaluated = 0
+    for name, facts in page.documents.items():
+        groups = [g for g in page.document(name)["groups"] if g.get("evaluated")]
+        evaluated += len(groups)
+        assert facts["split"] != "train" or not groups
+        for group in groups:
+            assert group.get("model", "") == ("trained" if facts["split"] == "heldout" else "")
+            assert group["advantage"] == [None]
+    development = read_rollouts(trained.path, 2, development=True).num_rows
+    assert evaluated == read_evaluated(trained.path, "trained").num_rows + 2 * development > 0

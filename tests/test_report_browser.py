@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from report_run import (
+    DEVELOPMENT,
     FIRST,
     HELDOUT,
     HOSTILE,
@@ -125,7 +126,7 @@ def test_every_chart_is_drawn(tab: Tab) -> None:
 
 def canvas_of(tab: Tab, title: str) -> Any:
     """Of a chart, scrolled into view."""
-    figure = tab.page.locator(f'figure:has(h3:text-is("{title}"))')
+    figure = tab.page.locator(f'figure:has(h4:text-is("{title}"))')
     figure.scroll_into_view_if_needed()
     figure.locator(".plot[data-drawn]").wait_for()
     return figure.locator("canvas")
@@ -137,7 +138,7 @@ def chart_rows(tab: Tab, title: str, **settings: object) -> dict[str, Any]:
         """async ([title, changed]) => {
           const data = await block("data-curves");
           const id = [...document.querySelectorAll("figure")]
-            .find((one) => one.querySelector("h3").textContent === title)
+            .find((one) => one.querySelector("h4").textContent === title)
             .querySelector(".plot").id;
           const chart = data.charts.find((one) => one.id === id);
           const settings = { smooth: 0, log: false, axis: "step", from: "", to: "", ...changed };
@@ -201,7 +202,8 @@ def test_a_click_shows_the_rollouts(tab: Tab) -> None:
     assert "Step 6 ✓ 3 of 5 right" in shown
     assert "up to the end of token 2" in shown and "no prediction" in shown
     assert "cut by its budget" in shown and "+1.50" in shown and "−0.50" in shown
-    assert "50 %" in shown and "25 %" in shown  # the candidates' probabilities
+    assert "40 %" in shown and "20 %" in shown  # of standard prediction's most probable
+    assert "50 %" in shown and "25 %" in shown  # of the candidates of the thought
     chips = tab.part("panel").locator("dl").first.locator("dd").nth(1).locator(".token")
     tokens = tokens_of(TEXTS[FIRST][1])[POSITIONS[0] : POSITIONS[0] + 12]
     shown_tokens = [token.decode().replace(" ", "␣").replace("\n", "⏎") for token in tokens]
@@ -216,6 +218,8 @@ def test_stepping_through_training(tab: Tab, address: str) -> None:
     tab.open(address, f"#document={FIRST[:8]}&token={POSITIONS[0]}")
     assert "Step 6 ✓ 3 of 5 right" in tab.panel()
     tab.page.get_by_role("button", name="step 1 · 2/5").click()
+    # What was pressed stays there, and keeps the focus.
+    assert tab.page.evaluate("document.activeElement.ariaPressed") == "true"
     assert "Step 1 ✓ 2 of 5 right" in tab.panel()
     tab.choose(view="step:2", other="step:5")
     assert "Step 2 ✓ 2 of 5 right" in tab.panel() and "Step 5 ✓ 3 of 5 right" in tab.panel()
@@ -230,12 +234,57 @@ def test_stepping_through_training(tab: Tab, address: str) -> None:
 def test_two_models_side_by_side(tab: Tab) -> None:
     tab.show(HELDOUT)
     tab.choose(color="rate", view="model:trained", other="model:start")
-    assert tab.part("title").inner_text() == "model: trained (evaluated here)"
-    assert tab.part("title-other").inner_text() == "model: start (evaluated here)"
+    assert tab.part("title").inner_text() == "model: trained"
+    assert tab.part("title-other").inner_text() == "model: start"
     assert tab.page.locator("#inspector .pane").nth(1).locator(".verdict-0").count() == 12
     tab.choose(only="became-right")
     right = tab.page.locator("#inspector .pane").first.locator(".verdict-4").count()
     assert len(tab.hits) == right > 0
+    tab.part("next").click()
+    panel = tab.panel()
+    assert "Model: trained ✓ 1 of 1 right" in panel and "Model: start ✗ 0 of 1 right" in panel
+    assert panel.count("thought and answer") == 2 and "advantage" not in panel
+    tab.page.get_by_role("button", name="warmup ·").click()
+    assert "Model: warmup" in tab.panel() and "Model: trained" not in tab.panel()
+    assert "group=model%3Awarmup" in tab.page.url
+
+
+def test_the_same_position_at_every_evaluation_of_training(tab: Tab, address: str) -> None:
+    """Development documents: evaluated after step 3 and 6, right from step 6 on."""
+    tab.open(address, f"#document={DEVELOPMENT}&token={POSITIONS[1]}")
+    assert tab.part("view").input_value() == "step:6"
+    assert "Step 6 (development) ✓ 1 of 1 right" in tab.panel()
+    tab.choose(other="step:3")
+    assert "Step 3 (development) ✗ 0 of 1 right" in tab.panel()
+    tab.choose(only="became-right")
+    assert tab.hits == [POSITIONS[1]]
+
+
+def test_a_position_that_was_sampled_often_has_a_slider(tab: Tab) -> None:
+    """Drawn from a group of its own: by keyboard, and without losing the slider."""
+    tab.show(FIRST)
+    tab.page.locator(f"#t{POSITIONS[0]}").click()
+    at = tab.page.evaluate(
+        """async () => {
+          const doc = await block(`data-${document.querySelector("[data-part=document]").value}`);
+          const groups = doc.groupsAt.get(5);
+          const { view } = groups[0];
+          for (let step = 100; step < 110; step++)
+            groups.push({ ...groups[0], step, view: `step:${step}` });
+          const panel = document.querySelector("[data-part=panel]");
+          panel.place = null;
+          showPanel(panel, doc, 5);
+          return groups.length;
+        }"""
+    )
+    slider = tab.part("panel").get_by_role("slider")
+    assert f"Sampled {at} times: step 6 · 3/5" in tab.panel()
+    slider.focus()
+    slider.press("End")
+    slider.press("ArrowLeft")
+    assert "step 108 · 2/5" in tab.panel() and "Step 108 ✓" in tab.panel()
+    assert tab.page.evaluate("document.activeElement.type") == "range"
+    assert slider.get_attribute("aria-valuetext") == "step 108 · 2/5"
 
 
 def test_colours_and_filters(tab: Tab) -> None:
@@ -268,7 +317,7 @@ def test_find_in_all_documents(tab: Tab) -> None:
     tab.part("find").fill("three SCRIPTS")
     tab.part("search").click()
     tab.page.wait_for_function(
-        "document.querySelector('[data-part=found]').textContent.includes('1 of 4')"
+        "document.querySelector('[data-part=found]').textContent.includes('1 of 5')"
     )
     tab.until_shown(WITH_SCRIPTS)
     assert "Three scripts" in tab.text
@@ -299,7 +348,7 @@ def test_hostile_text_stays_text(tab: Tab, address: str) -> None:
     assert "onerror=alert(2)" in tab.panel().replace("␣", " ")  # in the thoughts
     assert tab.page.locator("img").count() == 0
     scripts = tab.page.locator("script:not([type='application/gzip'])")
-    assert scripts.count() == 3  # ours alone
+    assert scripts.count() == 4  # ours alone; the charts' library as text, and as it runs
     tab.open(address, "#document=<script>alert(1)</script>&find=<img src=x onerror=alert(1)>")
 
 
@@ -321,7 +370,11 @@ def test_samples_sort_filter_and_export(tab: Tab) -> None:
     table.scroll_into_view_if_needed()
     table.locator("tbody tr").first.wait_for()
     status = tab.page.locator('#samples [data-part="range"]')
-    assert status.inner_text() == "1 to 25 of 39 groups"
+    assert status.inner_text() == "1 to 25 of 81 groups"
+    of = tab.page.locator('#samples [data-part="of"]')
+    for value, count in (("model:trained", 12), ("development", 6), ("training", 39)):
+        of.select_option(value)
+        assert status.inner_text().endswith(f" of {count} groups")
     table.get_by_role("button", name="position").click()
     column = [int(text) for text in table.locator("td:nth-child(3)").all_inner_texts()]
     assert column == sorted(column) and len(column) == 25
@@ -375,11 +428,13 @@ def test_contrast_and_names(browser: Any, address: str, scheme: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     tab = Tab(browser, DESKTOP, scheme)
     options = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
-    for color in ("entropy", "rate"):
-        tab.open(address, f"#document={FIRST}&token={POSITIONS[0]}&color={color}")
-        tab.page.locator("table.samples").scroll_into_view_if_needed()
-        tab.page.locator("table.samples tbody tr").first.wait_for()
-        found = axe.run(tab.page, options=options).response["violations"]
+    tab.open(address, f"#document={FIRST}&token={POSITIONS[0]}")
+    tab.page.locator("table.samples").scroll_into_view_if_needed()
+    tab.page.locator("table.samples tbody tr").first.wait_for()
+    # The whole page once; of the second colouring only what it changes.
+    for color, where in (("entropy", None), ("rate", "#inspector")):
+        tab.choose(color=color)
+        found = axe.run(tab.page, where, options).response["violations"]
         assert [(v["id"], v["nodes"][0]["html"][:200]) for v in found] == []
     tab.context.close()
 

@@ -18,6 +18,7 @@ from tiny_model import copied_run, tiny_config, tiny_model_folder, tiny_run
 from openrpt.config import validate_config
 from openrpt.errors import UserError
 from openrpt.metrics import read_metrics
+from openrpt.rollouts import read_rollouts, rollout_path
 from openrpt.run import Run
 from openrpt.train import collect, set_up, train
 from openrpt.warmup import warmup
@@ -148,7 +149,10 @@ def test_a_killed_run_resumes_to_the_same_bits(warm):
         "step-000002",
         "step-000004",
     ]
-    # What a kill at a worse moment leaves behind: a torn line, halves of files and folders.
+    # What a kill at a worse moment leaves behind: a torn line, halves of files and folders, the
+    # rollouts of a step and of an evaluation that no checkpoint knows.
+    later = rollout_path(killed.path, 99, development=True)
+    later.write_bytes(rollout_path(killed.path, 3, development=True).read_bytes())
     with killed.metrics.open("a") as file:
         file.write('{"stage": "train", "step": 6, "rewa')
     (killed.path / "rollouts" / "step-000006.partial").write_bytes(b"half")
@@ -156,6 +160,12 @@ def test_a_killed_run_resumes_to_the_same_bits(warm):
     (killed.checkpoints / "step-000006.partial" / "model.safetensors").write_bytes(b"half")
     train(killed)
     assert_same_run(whole, killed, 6)
+    assert not later.exists()
+    for step in (3, 6):
+        read = [read_rollouts(run.path, step, development=True) for run in (whole, killed)]
+        both = [table.drop(["advantage"]) for table in read]  # NaN is not equal to itself
+        assert both[0].equals(both[1]) and both[0].num_rows == 12
+        assert both[0]["step"].unique().to_pylist() == [step]
     assert not list(killed.checkpoints.glob("*.partial"))
     assert [path.name for path in sorted(whole.checkpoints.iterdir())] == [
         path.name for path in sorted(killed.checkpoints.iterdir())

@@ -11,10 +11,11 @@ likelihood of the truth (after its thoughts).
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
+import pyarrow as pa
 
 from openrpt.compute import model_shape
 from openrpt.config import Config
@@ -38,7 +39,7 @@ from openrpt.models import Policy
 from openrpt.progress import SILENT, Progress
 from openrpt.prompts import build_layout, require_room
 from openrpt.rewards import matched_tokens, prefix_match
-from openrpt.rollouts import CONTINUATION_TOKENS, grade_groups
+from openrpt.rollouts import CONTINUATION_TOKENS, evaluated_table, grade_groups
 from openrpt.scores import ScoredCorpus
 from openrpt.scoring import tokenizer_fingerprint
 from openrpt.types import Group, Rollout, Split
@@ -104,6 +105,7 @@ def evaluate_policy(
         tokenizer=tokenizer,
         scorer=corpus.metadata["scorer"],
         cost=meter.cost(),
+        rollouts=pa.concat_tables(evaluation.rollouts) if evaluation.rollouts else None,
     )
 
 
@@ -159,6 +161,8 @@ class Evaluation:
     progress: Progress
     title: str
     start_ids: bool
+    rollouts: list[pa.Table] = field(default_factory=list)
+    """A table a work, filled where the policy thinks for itself."""
 
     @cached_property
     def documents(self) -> list[str]:
@@ -176,6 +180,9 @@ class Evaluation:
         for work in self._each_work(self.title):
             groups, found = self._predict(work, reasoning)
             results += found
+            if reasoning:
+                tokens = document_bytes(self.subject.policy, work.document)
+                self.rollouts.append(evaluated_table(groups, tokens, self.subject.policy.table))
             layout = self.subject.layout
             thoughts += [
                 tuple(thought_of(r.completion, layout) for r in g.rollouts) for g in groups
@@ -233,19 +240,26 @@ class Evaluation:
         """What the policy predicts at the work's positions, and how right that is."""
         subject, table = self.subject, self.subject.policy.table
         generated = subject.predict(work, subject.samples if reasoning else 0)
-        standard_ids = [outcome.standard_id for outcome in generated]
+        standard = generated
         if subject.layout.head_ids != subject.layout.plain_head_ids:
             # Standard prediction sees the text alone: instructions before it take another pass.
-            standard_ids = subject.standard_ids(work)
+            standard = subject.standard(work)
         tokens = document_bytes(subject.policy, work.document)
         ids = work.document.token_ids.tolist()
-        groups = grade_groups(generated, work.positions, ids, tokens, subject.layout, table)
+        groups = [
+            replace(group, ntp_token_id=said.standard_id, ntp_top=said.standard_top)
+            for group, said in zip(
+                grade_groups(generated, work.positions, ids, tokens, subject.layout, table),
+                standard,
+                strict=True,
+            )
+        ]
         ends = np.cumsum([len(piece) for piece in tokens])
         results = []
-        for group, standard_id in zip(groups, standard_ids, strict=True):
+        for group in groups:
             start_id = int(work.document.ntp_token_id[group.prompt.position.index])
             start = table.bytes[start_id] if self.start_ids and start_id >= 0 else None
-            results.append(_result(group, table.bytes[standard_id], start, tokens, ends))
+            results.append(_result(group, table.bytes[group.ntp_token_id], start, tokens, ends))
         return groups, results
 
 

@@ -1,7 +1,8 @@
 """`evaluation.json` of a run: every model evaluated there, and paired differences between them.
 
 The outcome of each position lies beside it (`evaluation/LABEL.parquet`), so that any two models
-of a run are compared on the same positions.
+of a run are compared on the same positions; and what the model thought and predicted there
+(`evaluation/rollouts/LABEL.parquet`).
 """
 
 import json
@@ -12,6 +13,7 @@ from typing import Any
 from openrpt.errors import UserError
 from openrpt.evaluation.results import EvaluationResult, paired_differences
 from openrpt.evaluation.statistics import Difference
+from openrpt.rollouts import evaluated_path, write_rollout_table
 from openrpt.run import Run, write_text
 
 FORMAT = 1
@@ -49,6 +51,10 @@ def record(
     `cost`: of the training that made the model (`stage.training_cost`); None where not known.
     """
     result.save(result_path(run, label))
+    if result.rollouts is not None:
+        write_rollout_table(evaluated_path(run.path, label), result.rollouts)
+    else:  # those of an earlier evaluation of that label would be another's
+        evaluated_path(run.path, label).unlink(missing_ok=True)
     document = read_evaluation(run.evaluation)
     document["evaluations"][label] = {
         "model": model,

@@ -94,6 +94,8 @@ class EvaluationResult:
     """Whose entropy the difficulty is."""
     cost: dict[str, Any] = field(default_factory=dict)
     """As WorkMeter gives it; not stored with the columns."""
+    rollouts: pa.Table | None = None
+    """What was thought and predicted, as `openrpt.rollouts.SCHEMA`; stored beside the columns."""
 
     @property
     def num_positions(self) -> int:

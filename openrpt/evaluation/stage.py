@@ -171,7 +171,7 @@ def training_cost(run: Run, model: str) -> dict[str, float | None] | None:
     FLOPs are None where no step recorded them; a lower bound where some, `steps_without_flops`,
     did not.
     """
-    from openrpt.report.summary import costs
+    from openrpt.report.costs import costs
 
     if model == run.config.model.path:
         return {"flops": 0.0, "seconds": 0.0, "steps_without_flops": 0}

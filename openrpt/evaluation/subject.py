@@ -57,11 +57,10 @@ class Subject:
         """`samples` rollouts at each position, as the policy thinks them."""
         return self._generate(work, self.layout, [self.keys(p, samples) for p in work.positions])
 
-    def standard_ids(self, work: Work) -> list[int]:
-        """Standard prediction, by a pass over the text alone."""
+    def standard(self, work: Work) -> list[Generated]:
+        """Standard prediction, by a pass over the text alone; no rollouts."""
         sampling = replace(self.sampling, candidates=0)
-        generated = self._generate(work, self.plain, [() for _ in work.positions], sampling)
-        return [outcome.standard_id for outcome in generated]
+        return self._generate(work, self.plain, [() for _ in work.positions], sampling)
 
     def draw_tokens(self, work: Work, draws: Sequence[int]) -> list[list[int]]:
         """Tokens sampled by standard prediction, `draws` [P] of them at the work's positions."""

@@ -145,7 +145,7 @@ def points(difference: Difference) -> str:
 
 
 def _cost_cells(model: Evaluated) -> tuple[str, str]:
-    from openrpt.report.summary import duration
+    from openrpt.report.costs import duration
 
     flops, seconds = model.cost["flops"], model.cost["seconds"]
     bound = "≥ " if model.cost["steps_without_flops"] else ""

@@ -24,11 +24,12 @@ from openrpt.errors import UserError
 from openrpt.evaluation.records import FORMAT, read_evaluation
 from openrpt.metrics import read_metrics
 from openrpt.positions import DIFFICULTIES
-from openrpt.report import curves, summary
-from openrpt.report.charts import accuracy_chart, charts
+from openrpt.report import costs, curves, summary
+from openrpt.report.charts import Chart, accuracy_chart, charts
 from openrpt.report.chunks import pack
 from openrpt.report.documents import Inspected, inspect
 from openrpt.report.patterns import read_patterns
+from openrpt.report.plans import SECTIONS
 from openrpt.run import Run, write_text
 
 Read = TypeVar("Read")
@@ -73,21 +74,23 @@ def render(run: Run, others: Sequence[Run] = (), notes: Sequence[str] = ()) -> s
     evaluations, differences = evaluation["evaluations"], evaluation["differences"]
     inspected = inspect(run.path, run.scored, list(evaluations), missing)
     rows = curves.with_predicted(metrics, inspected.stored)
-    warnings = curves.find_warnings(metrics, run.path / "warnings.jsonl")
+    warnings = curves.find_warnings(metrics)
     names = _names([run, *others])
     overlaid = [
-        _curves(name, read(partial(_metrics, other.metrics), no_rows), other.path)
+        _curves(name, read(partial(_metrics, other.metrics), no_rows))
         for name, other in zip(names[1:], others, strict=True)
     ]
-    drawn = charts(curves.with_speed(rows), names)
+    price = _price(run)
+    drawn = charts(curves.with_speed(rows), names, price=price["price"])
     by_band = accuracy_chart(evaluations, BANDS)
     data = {
-        "runs": [_curves(names[0], rows, run.path), *overlaid],
+        "runs": [_curves(names[0], rows), *overlaid],
         "charts": [chart.drawing for chart in drawn],
         "accuracy": by_band,
     }
     accuracy = summary.accuracy_rows(evaluations, run.config)
-    costs = summary.costs(metrics)
+    spent = costs.all_costs(run.path, metrics, evaluations)
+    spent_in_all = costs.together(spent)
     head, bundle, script = _asset(HEAD_SCRIPT), _vega(), _scripts()
     return (
         _templates()
@@ -104,8 +107,9 @@ def render(run: Run, others: Sequence[Run] = (), notes: Sequence[str] = ()) -> s
             warnings=warnings,
             essentials=summary.essentials(run.config),
             machine=_environment(run.path / "environment.json"),
-            costs=costs,
-            total=summary.duration(sum(cost.total_seconds for cost in costs)),
+            costs=spent,
+            total=spent_in_all,
+            figures=summary.figures(evaluations, differences, spent_in_all),
             changed=summary.what_changed(evaluations, differences),
             difficulties=DIFFICULTIES,
             accuracy=accuracy,
@@ -115,17 +119,25 @@ def render(run: Run, others: Sequence[Run] = (), notes: Sequence[str] = ()) -> s
             notes={label: e["note"] for label, e in evaluations.items() if e["note"]},
             splits=sorted({e["split"] for e in evaluations.values()}),
             by_band=by_band,
-            curves=[chart for chart in drawn if chart.plan.section == "curves"],
-            predicted=[chart for chart in drawn if chart.plan.section == "patterns"],
+            sections=SECTIONS,
+            curves=_by_section(drawn),
+            any_curve=bool(drawn),
             patterns=patterns,
             overlaid=names[1:],
-            **_price(run),
+            **price,
             inspected=inspected,
             no_rollouts=inspected.stored is None,
             blocks=_blocks(data, inspected),
             config=to_toml(run.config),
         )
     )
+
+
+def _by_section(drawn: Sequence[Chart]) -> dict[str, list[Chart]]:
+    found: dict[str, list[Chart]] = {name: [] for name in (*SECTIONS, "cost", "patterns")}
+    for chart in drawn:
+        found[chart.plan.section].append(chart)
+    return found
 
 
 def _blocks(data: dict[str, Any], inspected: Inspected) -> dict[str, str]:
@@ -152,8 +164,8 @@ def _metrics(path: Path) -> Rows:
     ]
 
 
-def _curves(name: str, rows: Rows, path: Path) -> dict[str, Any]:
-    warnings = curves.find_warnings(rows, path / "warnings.jsonl")
+def _curves(name: str, rows: Rows) -> dict[str, Any]:
+    warnings = curves.find_warnings(rows)
     columns = curves.columns(curves.with_errors(curves.with_speed(rows)))
     return {"name": name, "stages": columns, "warnings": warnings}
 
@@ -198,7 +210,11 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["duration"] = summary.duration
+    environment.filters |= {
+        "duration": costs.duration,
+        "energy": costs.energy,
+        "flops": costs.flops,
+    }
     return environment
 
 
@@ -215,10 +231,11 @@ def _scripts() -> str:
 
 @cache
 def _vega() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script (BSD-3-Clause)."""
+    """Vega, Vega-Lite and Vega-Embed as one script (BSD-3-Clause), which says when it is there."""
     import vl_convert
 
     bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]
+    bundle += '\nwindow.dispatchEvent(new Event("chart-library"));\n'
     return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 

@@ -6,13 +6,25 @@ const LIGHT = ["#0072B2", "#D55E00", "#00805E", "#A5517F", "#6B6100", "#5B4B9A"]
 const DARK = ["#56B4E9", "#E69F00", "#2FC49A", "#DD9CBF", "#F0E442", "#B5A7F0"];
 const FEW = 40; // up to so many steps each point is marked: a line through two is hard to see
 
-// What steps can be measured by: [key of the metrics, what it is summed to, unit of the axis].
+// What steps can be measured by: metrics whose sum so far it is, times a factor, and the axis's unit.
 const AXES = {
-  step: { title: "step" },
-  hours: { key: "time/step", factor: 1 / 3600, title: "hours of training" },
-  flops: { key: "flops", factor: 1, title: "FLOPs of training" },
-  energy: { key: "energy/joules", factor: 1 / 3.6e6, title: "kWh of training" },
+  step: { keys: ["step"], title: "step" },
+  hours: { keys: ["time/step"], factor: 1 / 3600, title: "hours of training" },
+  flops: { keys: ["flops/generate", "flops/update"], factor: 1, title: "FLOPs of training" },
+  energy: { keys: ["energy/joules"], factor: 1 / 3.6e6, title: "kWh of training" },
 };
+
+// The charts' library is large: it is compiled when the first chart comes into view, or when the
+// browser has nothing else to do.
+let library = null;
+
+function chartLibrary() {
+  library ??= new Promise((resolve) => {
+    window.addEventListener("chart-library", () => resolve(window.vegaEmbed), { once: true });
+    document.body.append(element("script", { type: "module" }, document.getElementById("chart-library").textContent));
+  });
+  return library;
+}
 
 class Charts {
   constructor(root, data) {
@@ -30,18 +42,19 @@ class Charts {
     }, { rootMargin: "300px" });
     this.shown = new Set();
     for (const plot of document.querySelectorAll(".plot")) seen.observe(plot);
+    const idle = window.requestIdleCallback ?? ((later) => setTimeout(later, 1000)); // Safari has none
+    idle(() => chartLibrary());
   }
 
   part(name) { return this.root.querySelector(`[data-part="${name}"]`); }
 
   // Only axes that the metrics know; money where the machine's price was given.
   offer() {
-    const train = this.data.runs[0]?.stages.train ?? {};
+    const stages = Object.values(this.data.runs[0]?.stages ?? {});
     const price = Number(this.root.dataset.price || 0);
-    if (price) AXES.money = { key: "time/step", factor: price / 3600,
+    if (price) AXES.money = { keys: ["time/step"], factor: price / 3600,
                               title: `${this.root.dataset.currency} of training` };
-    const known = ([name, { key }]) => name === "step" || key in train
-      || (key === "flops" && "flops/update" in train);
+    const known = ([, { keys }]) => stages.some((columns) => keys.some((key) => key in columns));
     const select = this.root.querySelector('[data-chart="axis"]');
     select.replaceChildren(...Object.entries(AXES).filter(known)
       .map(([name, { title }]) => option(name, title, "step")));
@@ -79,7 +92,8 @@ class Charts {
     const options = { config: chartTheme(), renderer: "canvas", actions: false,
                       logLevel: 1, // errors alone: the empty hover layer warns of its extent
                       tooltip: { theme: document.documentElement.classList.contains("dark") ? "dark" : "light" } };
-    await window.vegaEmbed(`#${id}`, spec, options);
+    const embed = await chartLibrary();
+    await embed(`#${id}`, spec, options);
     document.getElementById(id).dataset.drawn = "true";
   }
 }
@@ -88,10 +102,13 @@ class Charts {
 function chartSpec(chart, runs, settings) {
   const spec = structuredClone(chart.spec);
   const rows = [];
-  (chart.stacked ? runs.slice(0, 1) : runs).forEach((run, r) => rows.push(...runRows(chart, run, r, runs.length, settings)));
-  const warnings = warningRows(chart, runs[0], settings);
+  const axis = axisOf(chart, runs[0], settings);
+  const drawn = chart.stacked ? runs.slice(0, 1) : runs;
+  // The first run is drawn last: over the others.
+  for (let r = drawn.length - 1; r >= 0; r--) rows.push(...runRows(chart, drawn[r], r, runs.length, axis, settings));
+  const warnings = warningRows(chart, runs[0], axis);
   spec.datasets = { rows, warnings };
-  const title = chart.stage === "train" ? AXES[settings.axis].title : "step";
+  const { title } = AXES[axis];
   const values = rows.map((row) => row.value);
   const log = settings.log && !chart.stacked && (Math.min(...values) > 0 ? "log" : "symlog");
   const empty = {
@@ -120,11 +137,18 @@ function chartSpec(chart, runs, settings) {
   return spec;
 }
 
+// The chart's own, or the reader's where the stage has recorded it.
+function axisOf(chart, run, settings) {
+  if (chart.axis) return chart.axis;
+  const columns = run.stages[chart.stage] ?? {};
+  return AXES[settings.axis].keys.some((key) => key in columns) ? settings.axis : "step";
+}
+
 // Whole steps only; large sums in powers of ten.
 function axisFormat(title) {
   if (title === "step")
     return { tickMinStep: 1, format: "d", labelExpr: "floor(datum.value) == datum.value ? datum.label : ''" };
-  return title.startsWith("FLOPs") ? { format: "~e", tickCount: 4 } : {};
+  return title.startsWith("FLOPs") ? { format: ".2~e", tickCount: 4 } : { format: ".3~g", tickCount: 6 };
 }
 
 function domainOf(rows, settings) {
@@ -135,10 +159,10 @@ function domainOf(rows, settings) {
   return [Math.min(...inside.map((row) => row.x)), Math.max(...inside.map((row) => row.x))];
 }
 
-function runRows(chart, run, r, runs, settings) {
+function runRows(chart, run, r, runs, axis, settings) {
   const columns = run.stages[chart.stage];
   if (!columns) return [];
-  const places = xValues(columns, chart.stage === "train" ? settings.axis : "step");
+  const places = xValues(columns, axis);
   const series = Object.entries(chart.series);
   const rows = [];
   series.forEach(([metric, name], s) => {
@@ -153,7 +177,7 @@ function runRows(chart, run, r, runs, settings) {
                     line, key: `l${r * series.length + s}` };
       if (chart.stacked) Object.assign(row, span(places, i), { place: s });
       const error = columns[`${metric}_error`]?.[i];
-      if (error) Object.assign(row, { low: value - error, high: value + error });
+      if (error) Object.assign(row, { low: Math.max(0, value - error), high: Math.min(1, value + error) });
       rows.push(row);
     });
   });
@@ -170,11 +194,10 @@ function span(places, i) {
 // Where each row of the metrics stands: at its step, or at what it took to get there.
 function xValues(columns, axis) {
   if (axis === "step") return columns.step;
-  const { key, factor } = AXES[axis];
-  const parts = key === "flops" ? ["flops/generate", "flops/update"] : [key];
+  const { keys, factor } = AXES[axis];
   let sum = 0;
   return columns.step.map((_, i) => {
-    for (const part of parts) sum += columns[part]?.[i] ?? 0;
+    for (const key of keys) sum += columns[key]?.[i] ?? 0;
     return sum * factor;
   });
 }
@@ -191,10 +214,10 @@ function smoothed(values, weight) {
   });
 }
 
-function warningRows(chart, run, settings) {
+function warningRows(chart, run, axis) {
   const columns = run.stages[chart.stage];
   if (!columns) return [];
-  const places = xValues(columns, chart.stage === "train" ? settings.axis : "step");
+  const places = xValues(columns, axis);
   return run.warnings
     .filter((warning) => warning.stage === chart.stage && columns.step.includes(warning.step))
     .map((warning) => ({ ...warning, x: places[columns.step.indexOf(warning.step)] }));
@@ -212,7 +235,8 @@ function chartTheme() {
             tickColor: color("--line"), labelFontSize: 12, titleFontSize: 12,
             titleFontWeight: "normal" },
     axisX: { grid: false },
-    legend: { labelColor: color("--text"), labelFontSize: 12, symbolStrokeWidth: 2.5 },
+    legend: { labelColor: color("--text"), labelFontSize: 12, symbolStrokeWidth: 2.5,
+              symbolOpacity: 1 },
     rule: { color: color("--muted") },
     point: { color: color("--wrong") },
     range: { category: document.documentElement.classList.contains("dark") ? DARK : LIGHT },

@@ -11,164 +11,77 @@ from typing import Any
 
 import altair as alt
 
-from openrpt.report.glossary import DERIVED, METRICS, Meaning
+from openrpt.report.plans import PLANS, Plan
 
 Row = Mapping[str, Any]
+COSTS = {"flops": "flops/update", "hours": "time/step", "energy": "energy/joules"}
+"""Axis → the metric that it needs; money needs time, and a price."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
-    """A chart to be: which metrics of which stage, under which names. The first one's line in
-    the glossary says how to read it."""
-
-    title: str
-    series: Mapping[str, str]
-    """metric → the name that stands in the legend."""
-    stacked: bool = False
-    stage: str = "train"
-    section: str = "curves"
-
-    @property
-    def meaning(self) -> Meaning:
-        return meaning_of(next(iter(self.series)))
-
-    @property
-    def healthy(self) -> str:
-        """One range where the series share it, else each series' own."""
-        ranges = {name: meaning_of(metric).healthy for metric, name in self.series.items()}
-        if len(set(ranges.values())) == 1:
-            return self.meaning.healthy
-        return "; ".join(f"{name}: {healthy}" for name, healthy in ranges.items())
-
-
-def meaning_of(metric: str) -> Meaning:
-    return METRICS.get(metric) or DERIVED[metric]
-
-
-PLANS = (
-    Plan(title="Reward", series={"reward/mean": "reward"}),
-    Plan(title="Exactly right in training", series={"reward/exact": "exactly right"}),
-    Plan(
-        title="Development accuracy",
-        series={
-            "development/reasoning_accuracy": "reasoning",
-            "development/ntp_accuracy": "standard (NTP)",
-        },
-    ),
-    Plan(
-        title="Pass rate by difficulty",
-        series={"pass_rate/easy": "easy", "pass_rate/medium": "medium", "pass_rate/hard": "hard"},
-    ),
-    Plan(title="Flat groups", series={"group/flat_fraction": "flat"}),
-    Plan(title="Entropy of the policy", series={"policy/entropy": "entropy"}),
-    Plan(title="Gradient norm", series={"optim/grad_norm": "norm"}),
-    Plan(title="Policy loss", series={"loss/policy": "policy loss"}),
-    Plan(title="Plain next-token loss", series={"loss/ntp": "NTP loss"}),
-    Plan(title="Thought length", series={"completion/thought_bytes_mean": "thought"}),
-    Plan(
-        title="Closed boxes",
-        series={
-            "completion/closed_fraction": "box closed",
-            "completion/stopped_fraction": "stopped by itself",
-        },
-    ),
-    Plan(title="Sampler against trainer", series={"policy/sampler_difference": "difference"}),
-    Plan(
-        title="Tokens a step",
-        series={
-            "tokens/generate": "run in generation",
-            "tokens/update": "run in update",
-            "tokens/not_computed": "not computed",
-        },
-        stacked=True,
-    ),
-    Plan(
-        title="Time by phase",
-        series={"time/generate": "generate", "time/update": "update", "time/store": "store"},
-        stacked=True,
-    ),
-    Plan(
-        title="FLOPs by phase",
-        series={"flops/generate": "generate", "flops/update": "update"},
-        stacked=True,
-    ),
-    Plan(
-        title="Speed",
-        series={"speed/generate": "generate", "speed/update": "update"},
-    ),
-    Plan(title="Peak memory", series={"memory/peak_gib": "peak"}),
-    Plan(title="Warmup: traces", series={"loss/trace": "trace loss"}, stage="warmup"),
-    Plan(title="Warmup: drift on plain text", series={"loss/text_kl": "KL"}, stage="warmup"),
-    Plan(title="Warmup: tail", series={"loss/tail_kl": "KL after the tail"}, stage="warmup"),
-    Plan(title="Warmup: gradient norm", series={"optim/grad_norm": "norm"}, stage="warmup"),
-    Plan(
-        title="Warmup: time by phase",
-        series={"time/generate": "generate", "time/update": "update"},
-        stacked=True,
-        stage="warmup",
-    ),
-    Plan(
-        title="What is predicted",
-        series={
-            "predicted/standard": "standard prediction's",
-            "predicted/candidate": "another candidate",
-            "predicted/other": "none of the candidates",
-            "predicted/none": "no prediction",
-        },
-        stacked=True,
-        section="patterns",
-    ),
-    Plan(
-        title="Right, by what is predicted",
-        series={
-            "predicted_right/standard": "standard prediction's",
-            "predicted_right/candidate": "another candidate",
-            "predicted_right/other": "none of the candidates",
-        },
-        section="patterns",
-    ),
-)
+GRAY = "#7b8590"
+"""Seen on light and on dark."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chart:
     id: str
     plan: Plan
+    stage: str
     spec: dict[str, Any]
     """Vega-Lite; its data sets `rows` and `warnings` are empty."""
     description: str
     """The first and last values in words: for those who can't see or hover."""
 
     @property
+    def title(self) -> str:
+        return f"{self.plan.title} (fine-tuning)" if self.stage == "finetune" else self.plan.title
+
+    @property
     def drawing(self) -> dict[str, Any]:
         """What the page's script needs."""
         plan = self.plan
-        names = {"series": dict(plan.series), "stage": plan.stage, "stacked": plan.stacked}
-        return {"id": self.id, "spec": self.spec, **names}
+        names = {"series": dict(plan.series), "stage": self.stage, "stacked": plan.stacked}
+        return {"id": self.id, "axis": plan.axis, "spec": self.spec, **names}
 
 
-def charts(rows: Sequence[Row], runs: Sequence[str] = ("run",)) -> list[Chart]:
+def charts(
+    rows: Sequence[Row], runs: Sequence[str] = ("run",), *, price: float = 0.0
+) -> list[Chart]:
     """Those plans for which the metrics have at least one value; rows as in metrics.jsonl, of the
-    first of `runs`; the others are drawn over it."""
+    first of `runs`; the others are drawn over it. `price`: of an hour; 0 = unknown."""
     found = []
     for number, plan in enumerate(PLANS):
-        values = series_values(rows, plan)
-        if values:
-            spec = (_stacked if plan.stacked else _lines)(values, plan, runs)
+        for stage in plan.stages:
+            own = [row for row in rows if row["stage"] == stage]
+            values = series_values(own, plan) if _has_axis(own, plan, price) else []
+            if not values:
+                continue
+            narrow = plan.narrowed({value["metric"] for value in values})
             found.append(
                 Chart(
-                    id=f"chart-{number}", plan=plan, spec=spec, description=describe(values, plan)
+                    id=f"chart-{number}-{stage}",
+                    plan=narrow,
+                    stage=stage,
+                    spec=(_stacked if plan.stacked else _lines)(values, narrow, runs),
+                    description=describe(values, narrow),
                 )
             )
     return found
 
 
+def _has_axis(rows: Sequence[Row], plan: Plan, price: float) -> bool:
+    if plan.axis == "money" and not price:
+        return False
+    needed = COSTS.get(plan.axis, COSTS["hours"])
+    return not plan.axis or any(needed in row for row in rows)
+
+
 def series_values(rows: Sequence[Row], plan: Plan) -> list[dict[str, Any]]:
-    """[{step, series, value}]; what is absent or no finite number is left out."""
+    """[{step, metric, series, value}] of a stage's rows; what is absent or no finite number is left
+    out."""
     return [
-        {"step": row["step"], "series": name, "value": row[metric]}
+        {"step": row["step"], "metric": metric, "series": name, "value": row[metric]}
         for row in rows
-        if row["stage"] == plan.stage
         for metric, name in plan.series.items()
         if isinstance(row.get(metric), int | float) and math.isfinite(row[metric])
     ]
@@ -182,9 +95,11 @@ def describe(values: Sequence[Row], plan: Plan) -> str:
         if own:
             first, last = own[0]["value"], own[-1]["value"]
             label = f"{name} " if len(plan.series) > 1 else ""
-            parts.append(f"{label}{number(first, plan)} → {number(last, plan)}")
+            change = f" → {number(last, plan)}" if len(own) > 1 else ""
+            parts.append(f"{label}{number(first, plan)}{change}")
     steps = [value["step"] for value in values]
-    return f"Step {min(steps)} to {max(steps)}: " + "; ".join(parts)
+    when = f"Step {min(steps)} to {max(steps)}" if min(steps) < max(steps) else f"Step {steps[0]}"
+    return f"{when}: " + "; ".join(parts)
 
 
 def number(value: float, plan: Plan) -> str:
@@ -222,10 +137,17 @@ def _axis_title(plan: Plan) -> str | None:
     return None if unit in ("fraction", "(no unit)") else unit
 
 
-def _legend(names: Sequence[str], symbol: str) -> alt.Legend | None:
+def _legend(names: Sequence[str], symbol: str, stroke: Any = alt.Undefined) -> alt.Legend | None:
     if len(names) == 1:
         return None
-    return alt.Legend(title=None, orient="top", symbolType=symbol, columns=2, labelLimit=220)
+    return alt.Legend(
+        title=None,
+        orient="top",
+        symbolType=symbol,
+        symbolStrokeColor=stroke,
+        columns=2,
+        labelLimit=220,
+    )
 
 
 def _lines(values: list[dict[str, Any]], plan: Plan, runs: Sequence[str]) -> dict[str, Any]:
@@ -238,8 +160,10 @@ def _lines(values: list[dict[str, Any]], plan: Plan, runs: Sequence[str]) -> dic
     color = alt.Color(
         f"{color_of}:N", scale=alt.Scale(domain=colors), legend=_legend(colors, "stroke")
     )
+    # Where colours tell the runs, the legend of dashes has none of its own.
+    gray = GRAY if len(runs) > 1 else alt.Undefined
     dash = alt.StrokeDash(
-        "series:N", scale=alt.Scale(domain=names), legend=_legend(names, "stroke")
+        "series:N", scale=alt.Scale(domain=names), legend=_legend(names, "stroke", gray)
     )
     steady = len({value["value"] for value in values}) == 1
     y = alt.Y(

@@ -1,16 +1,16 @@
 """What the charts draw: the metrics column by column, with what is derived from them, and
 warnings; of one run, or of several to be overlaid."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from openrpt.positions import DIFFICULTIES
 from openrpt.report.chunks import finite
+from openrpt.report.plans import NTP, REASONING, RL_STAGES
 from openrpt.report.stored import Stored
 
 Row = Mapping[str, Any]
@@ -19,42 +19,18 @@ KINDS = ("standard", "candidate", "other", "none")
 """What a prediction is: standard prediction's, another of the candidates, neither, or absent."""
 
 
-def find_warnings(rows: Sequence[Row], path: Path) -> list[dict[str, Any]]:
-    """[{stage, step, name, text}]: those that a step recorded in its row of the metrics, and the
-    lines of `path` (warnings.jsonl), where it exists."""
-    noted = [
-        {"stage": row["stage"], "step": row["step"], **warning}
+def find_warnings(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """[{stage, step, name, text}]: the failure signatures that the rows have recorded."""
+    return [
+        {
+            "stage": row["stage"],
+            "step": row["step"],
+            "name": warning["name"],
+            "text": f"{warning['seen']}. What usually helps: {warning['helps']}",
+        }
         for row in rows
         for warning in row.get("warnings", [])
     ]
-    return [_warning(warning) for warning in (*noted, *_json_lines(path))]
-
-
-def _json_lines(path: Path) -> list[dict[str, Any]]:
-    """Lines that are no such object, as one that was cut, are left out."""
-    if not path.is_file():
-        return []
-    found = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            found.append({"stage": "train", **row})
-    return found
-
-
-def _warning(row: Mapping[str, Any]) -> dict[str, Any]:
-    text = str(row.get("text") or row.get("seen", ""))
-    if row.get("helps"):
-        text += f". What usually helps: {row['helps']}"
-    return {
-        "stage": row["stage"],
-        "step": row["step"],
-        "name": str(row.get("name", "")),
-        "text": text,
-    }
 
 
 def with_speed(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -71,22 +47,27 @@ def with_speed(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def with_errors(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Adds standard errors of the development accuracies: binomial, as if positions were
-    independent (those of one document are not, so the truth is somewhat wider)."""
+    """Adds standard errors of the development accuracies, overall and by difficulty: binomial, as
+    if positions were independent (those of one document are not, so the truth is somewhat
+    wider)."""
     found = []
     for row in rows:
         more = {}
-        count = row.get("development/positions", 0.0)
-        for key in ("development/reasoning_accuracy", "development/ntp_accuracy"):
-            if count and key in row:
-                more[f"{key}_error"] = math.sqrt(row[key] * (1 - row[key]) / count)
+        for slice in ("", *(f"/{name}" for name in DIFFICULTIES)):
+            count = row.get(f"development/positions{slice}", 0.0)
+            for mode in (REASONING, NTP):
+                key = f"{mode}{slice}"
+                if count and key in row:
+                    more[f"{key}_error"] = math.sqrt(row[key] * (1 - row[key]) / count)
         found.append({**row, **more})
     return found
 
 
 def predicted_kinds(stored: Stored) -> dict[int, dict[str, float]]:
     """By step: the share of rollouts whose prediction is of each kind, and how many are right."""
-    table = stored.table
+    table = stored.trained
+    if not table.num_rows:
+        return {}
     prediction, standard = table["prediction"], table["ntp_prediction"]
     empty = pc.is_null(prediction)
     same = pc.fill_null(pc.equal(prediction, standard), False)
@@ -124,7 +105,7 @@ def with_predicted(rows: Sequence[Row], stored: Stored | None) -> list[dict[str,
     """Adds what stored rollouts predicted to the rows of their steps."""
     kinds = predicted_kinds(stored) if stored else {}
     return [
-        {**row, **(kinds.get(row["step"], {}) if row["stage"] == "train" else {})} for row in rows
+        {**row, **(kinds.get(row["step"], {}) if row["stage"] in RL_STAGES else {})} for row in rows
     ]
 
 

@@ -7,12 +7,14 @@ decided by their ids, which are hashes: evenly over the run.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from openrpt.errors import UserError
 from openrpt.report.chunks import as_text, finite, pack
@@ -25,8 +27,8 @@ WITHOUT_ROLLOUTS = 24
 """Most documents of a run that has only been scored."""
 LIKELY = (7.0, 60.0, 2.5)
 """Characters that a document's token, a rollout, and a rollout's token come to, about."""
-EVALUATED = ("position", "ntp", "reasoning", "information_gain")
-"""Columns of an evaluation that the inspector shows; position comes first."""
+EVALUATED = ("position", "byte_offset", "ntp", "reasoning", "information_gain")
+"""Columns of an evaluation that the inspector reads."""
 OPENING = 100
 """Bytes of a text by which it is known in the list of documents."""
 
@@ -46,7 +48,7 @@ class Inspected:
 
 def inspect(run: Path, scored: Path, labels: Sequence[str], missing: list[str]) -> Inspected:
     """What stands in a run; `labels`: of its evaluations. What is unreadable goes to `missing`."""
-    stored = read_stored(run, missing)
+    stored = read_stored(run, labels, missing)
     evaluations = _evaluations(run, labels, missing)
     try:
         sizes = document_sizes(scored)
@@ -54,8 +56,8 @@ def inspect(run: Path, scored: Path, labels: Sequence[str], missing: list[str]) 
         missing.append(str(error))
         sizes = {}
     evaluated = {name for places in evaluations.values() for name in places if name in sizes}
-    trained = set(stored.documents) if stored else set()
-    wanted = sorted(evaluated) + sorted(trained - evaluated)  # by their hash
+    sampled = set(stored.documents) if stored else set()
+    wanted = alternating(sorted(evaluated), sorted(sampled - evaluated))  # by their hash
     if not wanted:
         wanted = list(sizes)[:WITHOUT_ROLLOUTS]
     chosen = _affordable(wanted, sizes, stored)
@@ -66,8 +68,18 @@ def inspect(run: Path, scored: Path, labels: Sequence[str], missing: list[str]) 
         texts = {}
     found = Inspected(stored=stored)
     _encode(found, chosen, texts, evaluations)
-    _say(found, wanted, trained, texts)
+    _say(found, wanted, sampled, texts)
     return found
+
+
+def alternating(first: Sequence[str], second: Sequence[str]) -> list[str]:
+    """So that a page that is full has of both.
+
+    >>> alternating(["a", "b", "c"], ["1"])
+    ['a', '1', 'b', 'c']
+    """
+    pairs = zip_longest(first, second)
+    return [name for pair in pairs for name in pair if name is not None]
 
 
 def _affordable(wanted: list[str], sizes: Mapping[str, int], stored: Stored | None) -> list[str]:
@@ -104,28 +116,33 @@ def _encode(
         if text is None and not rows:
             continue
         tokens = text.tokens if text else None
-        groups = encode_groups(rows, tokens)
+        own = {label: found[name] for label, found in evaluations.items() if name in found}
+        places = {
+            label: moved
+            for label, columns in own.items()
+            if text and (moved := other_places(columns, text.offsets)) is not None
+        }
+        groups = encode_groups(rows, tokens, places)
         document: dict[str, Any] = {"id": name, "groups": groups}
         if text:
             document |= text.encode(vocabulary)
             document["evaluations"] = {
-                label: places[name] for label, places in evaluations.items() if name in places
+                label: _at_places(columns, places.get(label)) for label, columns in own.items()
             }
         block = pack(document)
         spent += len(block)
         if spent > MAX_CHARACTERS and documents:
             break
         samples.add(len(documents), groups, tokens)
-        steps = sorted({group["step"] for group in groups})
+        steps = sorted({group["step"] for group in groups if "model" not in group})
         documents.append(
             {
                 "id": name,
                 "source": text.source if text else "",
-                "split": text.split if text else "train",
+                "split": text.split if text else _split_of(groups),
                 "tokens": len(tokens) if tokens else 0,
-                "groups": len(groups),
+                "sampled": len({group["position"] for group in groups}),
                 "steps": steps,
-                "evaluated": sorted(document.get("evaluations", {})),
                 "opening": as_text(text.text[:OPENING]) if text else groups[0]["prefix"],
             }
         )
@@ -142,7 +159,8 @@ class Samples:
         default_factory=lambda: {
             name: []
             for name in (
-                *("document", "position", "step", "entropy", "truth", "ntp", "ntp_right"),
+                *("document", "position", "step", "model", "evaluated", "entropy"),
+                *("truth", "ntp", "ntp_right"),
                 *("prediction", "prediction_right", "rollouts", "right", "reward"),
             )
         }
@@ -159,6 +177,8 @@ class Samples:
                 "document": document,
                 "position": here,
                 "step": group["step"],
+                "model": group.get("model", ""),
+                "evaluated": group.get("evaluated", 0),
                 "entropy": group["entropy"],
                 "truth": as_text(tokens[here]) if tokens else group["continuation"][0],
                 "ntp": group["ntp"],
@@ -174,7 +194,8 @@ class Samples:
 
 
 def _evaluations(run: Path, labels: Sequence[str], missing: list[str]) -> dict[str, dict[str, Any]]:
-    """label → document → {position, ntp, reasoning, …}, those of EVALUATED that were measured."""
+    """label → document → {position, ntp, reasoning, …}, those of EVALUATED that were measured:
+    whole numbers as such."""
     found: dict[str, dict[str, Any]] = {}
     for label in labels:
         path = run / "evaluation" / f"{label}.parquet"
@@ -190,16 +211,54 @@ def _evaluations(run: Path, labels: Sequence[str], missing: list[str]) -> dict[s
             continue
         found[label] = {
             str(name): {
-                column: finite(values[documents == name].tolist())
-                for column, values in columns.items()
+                column: _numbers(values[documents == name]) for column, values in columns.items()
             }
             for name in np.unique(documents)
         }
     return found
 
 
+def _split_of(groups: Sequence[Mapping[str, Any]]) -> str:
+    """Of a document whose text is absent."""
+    return "evaluated" if all("evaluated" in group for group in groups) else "train"
+
+
+def _numbers(values: NDArray[Any]) -> list[Any]:
+    if np.issubdtype(values.dtype, np.integer):
+        return list(values.tolist())
+    return finite(values.tolist())
+
+
+def other_places(columns: Mapping[str, Any], offsets: NDArray[np.int64]) -> dict[int, int] | None:
+    """Of a model with another tokenizer: its positions → those of the document's tokens that begin
+    at the same byte. None where they are the same. `offsets` [T + 1]: of the document's tokens."""
+    if "byte_offset" not in columns:
+        return None
+    positions, starts = columns["position"], columns["byte_offset"]
+    if all(
+        p < len(offsets) and offsets[p] == start for p, start in zip(positions, starts, strict=True)
+    ):
+        return None
+    found = np.searchsorted(offsets[:-1], starts).tolist()
+    return {
+        position: place
+        for position, place, start in zip(positions, found, starts, strict=True)
+        if place < len(offsets) - 1 and offsets[place] == start
+    }
+
+
+def _at_places(columns: Mapping[str, Any], places: Mapping[int, int] | None) -> dict[str, Any]:
+    """An evaluation's columns at the document's own positions."""
+    kept = {name: values for name, values in columns.items() if name != "byte_offset"}
+    if places is None:
+        return kept
+    rows = [i for i, position in enumerate(kept["position"]) if position in places]
+    moved = {name: [values[i] for i in rows] for name, values in kept.items()}
+    return moved | {"position": [places[position] for position in moved["position"]]}
+
+
 def _say(
-    found: Inspected, wanted: Sequence[str], trained: set[str], texts: Mapping[str, ScoredText]
+    found: Inspected, wanted: Sequence[str], sampled: set[str], texts: Mapping[str, ScoredText]
 ) -> None:
     shown = {document["id"] for document in found.index["documents"]}
     if len(shown) < len(wanted):
@@ -213,12 +272,12 @@ def _say(
             f"{len(stored.steps):,} of {stored.num_steps:,} stored steps are here, evenly"
             " spaced. openrpt rollouts shows the others."
         )
-    if stored and "completion" not in stored.table.column_names:
+    if stored and not stored.has_tokens:
         found.notes.append(
-            "The rollouts were stored by an earlier version, without their tokens: what single"
-            " tokens of a thought are worth can't be shown."
+            "Rollouts were stored by an earlier version, without their tokens: what single tokens"
+            " of those thoughts are worth can't be shown."
         )
-    if not all(name in texts for name in trained & shown):
+    if not all(name in texts for name in sampled & shown):
         found.notes.append(
             "The scored texts of some documents are not in the run folder: of those only the"
             " ends of the stored prefixes are shown."

@@ -56,7 +56,8 @@ def _by_difficulty(key: str, what: str) -> dict[str, Meaning]:
             unit="fraction",
             meaning=f"The same at {name} positions ({what}; scorer's entropy above {nats} nats)",
             healthy="rises" if key == "reasoning_accuracy" else "does not fall",
-            reading="What `openrpt scaling` fits over compute; hard positions are few, so noisy.",
+            reading="Thinking helps where reasoning is above standard prediction; `openrpt scaling`"
+            " fits this over compute. Hard positions are few, so noisy.",
         )
         for name, nats in thresholds.items()
     }
@@ -309,6 +310,15 @@ METRICS: dict[str, Meaning] = {
     ),
     **_by_difficulty("reasoning_accuracy", "thinking"),
     **_by_difficulty("ntp_accuracy", "standard prediction"),
+    **{
+        f"development/positions/{name}": Meaning(
+            unit="positions",
+            meaning=f"Those of them that are {name}",
+            healthy="steady: the same positions every time",
+            reading="Few make wide bands in the report.",
+        )
+        for name in ("easy", "medium", "hard")
+    },
     "development/flops": Meaning(
         unit="FLOPs",
         meaning="Floating-point operations of the development evaluation",

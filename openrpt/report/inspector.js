@@ -15,7 +15,7 @@ class Inspector {
     this.part = (name) => root.querySelector(`[data-part="${name}"]`);
     this.texts = [new RunningText(this.part("text"), "t"), new RunningText(this.part("text-other"), "u")];
     for (const text of this.texts) {
-      text.onselect = (i) => setState({ token: tokenOf(this.doc, i), step: "" });
+      text.onselect = (i) => setState({ token: tokenOf(this.doc, i), group: "" });
       text.next = (at, direction) => this.nextMatch(at, direction);
       text.onview = (direction) => this.view(direction);
     }
@@ -25,7 +25,7 @@ class Inspector {
     this.fill("band", [["", "every difficulty"], ...BAND_NAMES.map((name, i) => [String(i), name])]);
     for (const name of ["color", "view", "other", "only", "kind", "band"])
       this.part(name).addEventListener("change", (event) =>
-        setState({ [name]: event.target.value, ...(name === "view" ? { step: "" } : {}) }));
+        setState({ [name]: event.target.value, ...(name === "view" ? { group: "" } : {}) }));
     this.part("document").addEventListener("change", (event) => this.go(Number(event.target.value)));
     this.part("find").addEventListener("input", (event) => setState({ find: event.target.value }));
     this.part("find").addEventListener("keydown", (event) => {
@@ -51,7 +51,7 @@ class Inspector {
     this.index.documents.forEach((entry, number) => {
       if (among && !among.has(number)) return;
       if (!groups.has(entry.split)) groups.set(entry.split, []);
-      const facts = entry.groups ? `${entry.groups} positions sampled` : `${entry.tokens} tokens`;
+      const facts = entry.sampled ? `rollouts at ${entry.sampled} positions` : `${entry.tokens} tokens`;
       const opening = plain(entry.opening).replace(/\s+/g, " ").slice(0, 48);
       groups.get(entry.split).push(option(number, `${opening}… (${facts})`, this.doc?.number));
     });
@@ -61,7 +61,7 @@ class Inspector {
 
   go(number) {
     const entry = this.index.documents[number];
-    setState({ document: entry.id, token: -1, step: "", view: "", other: "" });
+    setState({ document: entry.id, token: -1, group: "", view: "", other: "" });
   }
 
   neighbour(direction) {
@@ -95,9 +95,11 @@ class Inspector {
     this.select(changed.has("token") || changed.has("document"));
   }
 
-  // One with rollouts, if there is one.
+  // One that was trained on, if there is one, else one with rollouts.
   firstDocument() {
-    return Math.max(0, this.index.documents.findIndex((entry) => entry.groups > 0));
+    const find = (wanted) => this.index.documents.findIndex(wanted);
+    const trained = find((entry) => entry.sampled > 0 && entry.split === "train");
+    return trained >= 0 ? trained : Math.max(0, find((entry) => entry.sampled > 0));
   }
 
   fillViews() {
@@ -120,6 +122,7 @@ class Inspector {
     const sides = state.other && quantity !== QUANTITIES.change ? [view, state.other] : [view];
     this.match(view);
     this.part("pane-other").hidden = sides.length < 2;
+    this.part("frame").classList.toggle("comparing", state.other !== "");
     const titles = new Map(viewsOf(doc).map(({ id, title }) => [id, title]));
     sides.forEach((side, n) => {
       this.part(n ? "title-other" : "title").textContent = titles.get(side) ?? "the scorer";
@@ -195,7 +198,7 @@ class Inspector {
   view(direction) {
     const views = viewsOf(this.doc).map(({ id }) => id);
     const next = views[views.indexOf(state.view || latestView(this.doc)) + direction];
-    if (next !== undefined) setState({ view: next, step: "" });
+    if (next !== undefined) setState({ view: next, group: "" });
   }
 
   // To begin with: a position whose rollouts disagree, or any that was sampled.
@@ -209,7 +212,7 @@ class Inspector {
   step(direction) {
     const at = placeOf(this.doc, state.token);
     const next = this.nextMatch(at, direction);
-    if (next !== at) setState({ token: tokenOf(this.doc, next), step: "" });
+    if (next !== at) setState({ token: tokenOf(this.doc, next), group: "" });
   }
 
   async searchAll() {

@@ -17,10 +17,13 @@ async function loadDocument(number, entry) {
   data.evaluations ??= {};
   data.groupsAt = new Map();
   for (const group of data.groups) {
+    group.view = group.model ? `model:${group.model}` : `step:${group.step}`;
     const place = absent ? data.places.get(group.position) : group.position;
     if (!data.groupsAt.has(place)) data.groupsAt.set(place, []);
-    data.groupsAt.get(place).push(group); // by step: they are stored so
+    data.groupsAt.get(place).push(group); // steps in order: they are stored so
   }
+  data.models = [...new Set([...Object.keys(data.evaluations), ...data.groups.map((one) => one.model)])]
+    .filter(Boolean);
   data.outcomes = {};
   for (const [label, columns] of Object.entries(data.evaluations))
     data.outcomes[label] = new Map(columns.position.map((position, i) => [position, i]));
@@ -108,12 +111,14 @@ function bandOf(doc, i) {
 
 // Ways to look at a document: [{ id, title }], the last trained state last.
 function viewsOf(doc) {
-  const models = Object.keys(doc.evaluations).map((label) => ({
-    id: `model:${label}`, title: `model: ${label} (evaluated here)` }));
-  const steps = doc.entry.steps.map((step) => ({
-    id: `step:${step}`, title: `training, up to step ${step}` }));
+  const models = doc.models.map((label) => ({ id: `model:${label}`, title: `model: ${label}` }));
+  // A development document is evaluated anew; of a training document each step samples a few places.
+  const how = doc.groups.some((group) => !group.model && !group.evaluated) ? "training, up to step" : "evaluated at step";
+  const steps = doc.entry.steps.map((step) => ({ id: `step:${step}`, title: `${how} ${step}` }));
   return [...models, ...steps];
 }
+
+const nameOf = (group) => (group.model ? group.model : `step ${group.step}`);
 
 const latestView = (doc) => viewsOf(doc).at(-1)?.id ?? "";
 const earliestView = (doc) => viewsOf(doc)[0]?.id ?? "";
@@ -121,18 +126,18 @@ const earliestView = (doc) => viewsOf(doc)[0]?.id ?? "";
 // What a model or step made of a position: { rate, ntp, gain, group }; null where it was not there.
 function outcome(doc, view, i) {
   const [kind, name] = splitView(view);
-  if (kind === "step") {
-    const group = (doc.groupsAt.get(i) ?? []).findLast((one) => one.step <= Number(name));
-    if (!group) return null;
-    const rate = group.matched.filter((length) => length > 0).length / group.matched.length;
-    return { rate, ntp: group.ntp_right, gain: mean(group.terms?.information_gain), group };
-  }
-  const row = doc.outcomes[name]?.get(i);
-  if (row === undefined) return null;
-  const columns = doc.evaluations[name];
-  const at = (column) => columns[column]?.[row] ?? null;
-  return { rate: at("reasoning"), ntp: at("ntp"), gain: at("information_gain") };
+  const groups = doc.groupsAt.get(i) ?? [];
+  const group = kind === "step" ? groups.findLast((one) => !one.model && one.step <= Number(name))
+    : groups.find((one) => one.model === name);
+  const row = kind === "model" ? doc.outcomes[name]?.get(i) : undefined;
+  if (row === undefined && !group) return null;
+  const at = (column) => doc.evaluations[name]?.[column]?.[row] ?? null;
+  if (!group) return { rate: at("reasoning"), ntp: at("ntp"), gain: at("information_gain") };
+  return { rate: numberRight(group) / group.matched.length, ntp: group.ntp_right,
+           gain: at("information_gain") ?? mean(group.terms?.information_gain), group };
 }
+
+const numberRight = (group) => group.matched.filter((length) => length > 0).length;
 
 function splitView(view) {
   const colon = view.indexOf(":");

@@ -5,17 +5,24 @@ const PREFIX = 48;
 
 function showPanel(panel, doc, i) {
   if (!doc || i < 0 || i >= doc.tokens.length) {
+    panel.place = null;
     panel.replaceChildren(element("p", { class: "muted" },
       "Choose a token: click it, or go to the text and use the arrow keys."));
     return;
   }
+  // Of the same token only the rollouts change: what has the focus, or is dragged, stays there.
+  const place = `${doc.id} ${i}`;
+  if (panel.place === place) return panel.redraw();
+  panel.place = place;
   const groups = doc.groupsAt.get(i) ?? [];
+  const rollouts = groups.length ? groupPart(doc, i, groups) : null;
+  panel.redraw = () => rollouts?.draw();
   panel.replaceChildren(
     element("h3", {}, chip(doc.tokens[i].bytes), " ",
       element("small", {}, `token ${tokenOf(doc, i)} · ${doc.tokens[i].kind}`)),
     facts(doc, i, groups),
     modelTable(doc, i),
-    ...groupPart(doc, i, groups));
+    ...(rollouts?.nodes ?? [element("p", { class: "muted" }, "No rollouts are stored at this position.")]));
 }
 
 function facts(doc, i, groups) {
@@ -58,7 +65,7 @@ function running(string) {
 }
 
 function modelTable(doc, i) {
-  const rows = Object.keys(doc.evaluations).map((label) => [label, outcome(doc, `model:${label}`, i)])
+  const rows = doc.models.map((label) => [label, outcome(doc, `model:${label}`, i)])
     .filter(([, result]) => result !== null);
   if (!rows.length) return "";
   const cell = (value) => element("td", {},
@@ -70,30 +77,62 @@ function modelTable(doc, i) {
       element("th", { scope: "row" }, label), cell(result.ntp), cell(result.rate)))));
 }
 
+// { nodes, draw() }: what was sampled here, of the step or model that is chosen.
 function groupPart(doc, i, groups) {
-  if (!groups.length)
-    return [element("p", { class: "muted" }, "No rollouts are stored at this position.")];
-  const shown = groups.find((group) => String(group.step) === state.step)
-    ?? outcome(doc, state.view || latestView(doc), i)?.group ?? groups.at(-1);
-  const [kind, step] = splitView(state.other);
-  const compared = kind === "step"
-    ? groups.findLast((group) => group.step <= Number(step) && group !== shown) : undefined;
-  const parts = [stepBar(groups, shown)];
-  if (shown.completion) parts.push(shadingLegend());
-  const views = [groupView(shown, `Step ${shown.step}`)];
-  if (compared) views.push(groupView(compared, `Step ${compared.step}`));
-  parts.push(element("div", { class: views.length > 1 ? "two" : "" }, ...views));
-  return parts;
+  const bar = groups.length > 1 ? groupBar(doc, groups) : null;
+  const body = element("div");
+  const draw = () => {
+    const shown = groups.find((group) => group.view === state.group)
+      ?? outcome(doc, state.view || latestView(doc), i)?.group ?? groups.at(-1);
+    const compared = state.other ? outcome(doc, state.other, i)?.group : undefined;
+    const views = compared && compared !== shown ? [shown, compared] : [shown];
+    bar?.mark(shown);
+    body.replaceChildren(element("div", { class: views.length > 1 ? "two" : "" }, ...views.map(groupView)),
+      shown.completion ? shadingLegend() : "");
+  };
+  draw();
+  return { nodes: bar ? [bar.node, body] : [body], draw };
 }
 
-// The steps of training at which this position was sampled.
-function stepBar(groups, shown) {
-  const buttons = groups.map((group) => {
-    const right = group.matched.filter((length) => length > 0).length;
-    return element("button", { type: "button", "aria-pressed": String(group === shown),
-                               onclick: () => setState({ step: String(group.step) }) },
-      `step ${group.step} · ${right}/${group.matched.length}`);
-  });
-  return element("p", { class: "steps", role: "group", "aria-label": "Steps at which this position was sampled" },
-    "Sampled at: ", ...buttons);
+const FEW_GROUPS = 8; // up to so many have a button each
+
+// { node, mark(group) }: the models and steps with rollouts here, to choose from.
+function groupBar(doc, groups) {
+  const models = doc.models.map((label) => groups.find((group) => group.model === label));
+  const all = [...models.filter(Boolean), ...groups.filter((group) => !group.model)];
+  return all.length > FEW_GROUPS ? groupSlider(all) : groupButtons(all);
+}
+
+const sayGroup = (group) => `${nameOf(group)} · ${numberRight(group)}/${group.matched.length}`;
+const chooseGroup = (group) => setState({ group: group.view });
+
+function groupButtons(all) {
+  const buttons = all.map((group) =>
+    element("button", { type: "button", onclick: () => chooseGroup(group) }, sayGroup(group)));
+  return {
+    node: element("p", { class: "steps", role: "group", "aria-label": "Rollouts of" }, ...buttons),
+    mark: (shown) => buttons.forEach((button, n) =>
+      button.setAttribute("aria-pressed", String(all[n] === shown))),
+  };
+}
+
+// A bar a group, as high as its share of right rollouts, above a slider.
+function groupSlider(all) {
+  const bars = all.map((group) => element("i", { title: sayGroup(group), onclick: () => chooseGroup(group),
+    style: `--share: ${numberRight(group) / group.matched.length}` }));
+  const slider = element("input", { type: "range", min: 0, max: all.length - 1, "aria-label": "Rollouts of",
+    oninput: () => chooseGroup(all[Number(slider.value)]) });
+  const said = element("b");
+  return {
+    node: element("div", { class: "strip" },
+      element("div", {}, element("span", { class: "muted" }, `Sampled ${all.length} times: `), said),
+      element("div", { class: "bars", "aria-hidden": "true" }, ...bars), slider),
+    mark: (shown) => {
+      const at = all.indexOf(shown);
+      bars.forEach((bar, n) => bar.classList.toggle("here", n === at));
+      slider.value = at;
+      slider.setAttribute("aria-valuetext", sayGroup(shown));
+      said.textContent = sayGroup(shown);
+    },
+  };
 }

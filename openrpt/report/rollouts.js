@@ -3,39 +3,45 @@
 const SURPRISES = [5, 36, 92, 200]; // hundredths of a nat: probability 0.95, 0.7, 0.4, 0.14
 const SURPRISE_NAMES = ["p ≥ 0.95", "≥ 0.7", "≥ 0.4", "≥ 0.14", "less"];
 
-function groupView(group, title) {
-  const right = group.matched.filter((length) => length > 0).length;
+function groupView(group) {
+  const right = numberRight(group);
+  const title = group.model ? `Model: ${group.model}` : `Step ${group.step}`;
   return element("section", { class: "group-view", "aria-label": title },
-    element("h4", {}, title, " ",
+    element("h4", {}, title, group.evaluated && !group.model ? " (development) " : " ",
       element("span", { class: `tally ${right ? "right" : "wrong"}` },
         `${right ? "✓" : "✗"} ${right} of ${group.matched.length} right`)),
     element("dl", {},
       element("dt", {}, "Standard prediction"),
       element("dd", {}, chip(group.ntp, group.ntp_right ? "right" : "wrong"), " ", mark(group.ntp_right)),
-      ...candidateLine(group)),
+      ...candidateLine("Its most probable", group.top, group.top_logprobs),
+      // Where the policy's own seed the thought, they are the first of those.
+      ...(isBeginning(group.candidates, group.top) ? []
+        : candidateLine("Candidates of the thought", group.candidates, group.candidate_logprobs))),
     rolloutTable(group, title));
 }
 
-function candidateLine(group) {
-  if (!group.candidates.length) return [];
-  const logprobs = group.candidate_logprobs;
-  const items = group.candidates.map((candidate, i) => {
+const isBeginning = (part, whole) => Boolean(whole) && part.every((one, i) => one === whole[i]);
+
+function candidateLine(title, candidates, logprobs) {
+  if (!candidates?.length) return [];
+  const items = candidates.map((candidate, i) => {
     const share = logprobs ? Math.exp(logprobs[i]) : null;
     return element("li", {}, chip(candidate),
       share === null ? "" : element("span", { class: "bar", style: `--share: ${share}`,
                                               "aria-hidden": "true" }),
       share === null ? "" : element("span", { class: "muted" }, percent(share)));
   });
-  return [element("dt", {}, "Candidates"), element("dd", {}, element("ol", { class: "candidates" }, ...items))];
+  return [element("dt", {}, title), element("dd", {}, element("ol", { class: "candidates" }, ...items))];
 }
 
 function rolloutTable(group, title) {
   const rows = alike(group).map((same) => rolloutRow(group, same[0], same.length));
-  const heads = [["prediction", ""], ["reward", "number"], ["advantage", "number"],
+  const heads = [["prediction", ""], ["reward", "number"],
+                 ...(group.evaluated ? [] : [["advantage", "number"]]),
                  [group.completion ? "thought and answer" : "thought", ""]];
   return element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": `Rollouts, ${title}` },
     // Roles said twice: on a phone the rows are laid out as grids, by which a table loses its own.
-    element("table", { class: "rollouts", role: "table" },
+    element("table", { class: group.evaluated ? "rollouts evaluated" : "rollouts", role: "table" },
       element("thead", { role: "rowgroup" }, element("tr", { role: "row" },
         ...heads.map(([name, kind]) =>
           element("th", { scope: "col", role: "columnheader", class: kind }, name)))),
@@ -79,7 +85,7 @@ function rolloutRow(group, i, count) {
     element("td", { role: "cell", class: "number" }, number(group.reward[i]),
       ...terms.map(([name, values]) =>
         element("small", {}, `${name.replaceAll("_", " ")} ${number(values[i])}`))),
-    element("td", { role: "cell", class: "number" },
+    group.evaluated ? "" : element("td", { role: "cell", class: "number" },
       group.advantage[i] === null ? "–" : signed(group.advantage[i])),
     element("td", { role: "cell", class: "thought" }, thought(group, i)));
 }

@@ -2,7 +2,7 @@
 
 const ROWS_A_PAGE = 25;
 const COLUMNS = [
-  ["step", "step", "number"],
+  ["order", "of", ""],
   ["opening", "document", ""],
   ["position", "position", "number"],
   ["entropy", "entropy", "number"],
@@ -18,12 +18,14 @@ class Samples {
     this.index = index;
     this.part = (name) => root.querySelector(`[data-part="${name}"]`);
     this.rows = sampleRows(index);
-    this.sort = ["step", -1];
+    this.sort = ["order", -1];
     this.page = 0;
     this.part("head").replaceChildren(...COLUMNS.map(([name, title, kind]) =>
       element("th", { scope: "col", class: kind, "data-column": name },
         element("button", { type: "button", onclick: () => this.sortBy(name) }, title))));
-    for (const name of ["outcome", "sample-band", "text", "from", "to"])
+    const models = [...new Set(index.samples.model)].filter(Boolean);
+    this.part("of").append(...models.map((label) => option(`model:${label}`, `model: ${label}`)));
+    for (const name of ["of", "outcome", "sample-band", "text", "from", "to"])
       this.part(name).addEventListener("input", () => this.filter());
     this.part("back").addEventListener("click", () => this.turn(-1));
     this.part("forward").addEventListener("click", () => this.turn(1));
@@ -44,8 +46,9 @@ class Samples {
     const to = value("to") === "" ? Infinity : Number(value("to"));
     const band = value("sample-band");
     const outcome = OUTCOMES[value("outcome")];
+    const of = value("of");
     this.found = this.rows.filter((row) =>
-      row.step >= from && row.step <= to && outcome(row)
+      row.step >= from && row.step <= to && outcome(row) && (!of || row.of === of)
       && (!band || bandNumber(row.entropy) === Number(band))
       && (!text || row.words.includes(text)));
     const [name, direction] = this.sort;
@@ -87,7 +90,7 @@ class Samples {
     for (const place of places) {
       const row = this.found[place];
       const doc = await loadDocument(row.document, this.index.documents[row.document]);
-      const group = doc.groups.find((one) => one.step === row.step && one.position === row.position);
+      const group = doc.groups.find((one) => one.view === row.view && one.position === row.position);
       parts[place] = exportRows(doc, group);
     }
     const lines = parts.flat();
@@ -114,6 +117,9 @@ function sampleRows(index) {
     const row = { number };
     for (const [name, values] of Object.entries(columns)) row[name] = values[number];
     row.share = row.right / row.rollouts;
+    row.view = row.model ? `model:${row.model}` : `step:${row.step}`;
+    row.of = row.model ? row.view : row.evaluated ? "development" : "training";
+    row.order = row.model ? -1 : row.step; // models before the first step
     const entry = index.documents[row.document];
     row.id = entry.id;
     row.opening = plain(entry.opening).replace(/\s+/g, " ").slice(0, 28);
@@ -134,11 +140,12 @@ function compare(a, b) {
 }
 
 function sampleRow(row) {
-  const link = element("a", { href: `#document=${row.id}&token=${row.position}&step=${row.step}` },
+  const link = element("a", { href: `#document=${row.id}&token=${row.position}&group=${encodeURIComponent(row.view)}` },
     row.opening, "…");
   const number = (...children) => element("td", { class: "number" }, ...children);
   return element("tr", {},
-    number(String(row.step)), element("td", {}, element("bdi", {}, link)), number(String(row.position)),
+    element("td", {}, row.model || `step ${row.step}`, row.of === "development" ? " (dev)" : ""),
+    element("td", {}, element("bdi", {}, link)), number(String(row.position)),
     number(row.entropy === null ? "–" : row.entropy.toFixed(2)), element("td", {}, chip(row.truth)),
     element("td", {}, chip(row.ntp, row.ntp_right ? "right" : "wrong")),
     element("td", {}, chip(row.prediction, row.prediction_right ? "right" : "wrong")),
@@ -154,7 +161,8 @@ function exportRows(doc, group) {
   const before = doc.absent ? group.prefix
     : doc.tokens.slice(Math.max(0, at - PREFIX), at).map((token) => token.bytes).join("");
   return group.prediction.map((prediction, i) => ({
-    step: group.step, document: doc.id, source: doc.entry.source, position: at,
+    step: group.model ? null : group.step, model: group.model ?? null,
+    evaluated: Boolean(group.evaluated), document: doc.id, source: doc.entry.source, position: at,
     rollout: group.rollout[i], entropy: group.entropy, prefix_end: plain(before),
     continuation: next.map(plain), ntp_prediction: plain(group.ntp),
     candidates: group.candidates.map(plain), thought: plain(group.thought[i]),

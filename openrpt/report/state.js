@@ -3,7 +3,7 @@
 const DEFAULTS = {
   document: "", // the beginning of its id
   token: -1,
-  step: "", // whose rollouts are shown
+  group: "", // the step or model whose rollouts are shown
   color: "entropy",
   view: "", // the model or step that is looked at; "" = the document's latest
   other: "", // what it is compared with

@@ -1,8 +1,10 @@
-"""Every stored rollout of a run as one table, and its groups as the page shows them."""
+"""Every stored rollout of a run as one table, and its groups as the page shows them: of training,
+of the evaluations on the development split, and of the models that were evaluated."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pyarrow.parquet as pq
 from openrpt.report.chunks import as_text, finite
 from openrpt.report.texts import HUNDREDTHS
 from openrpt.rewards import matched_tokens
+from openrpt.rollouts import evaluated_path, rollout_folder
 
 MAX_ROLLOUTS = 200_000
 """More are thinned by step: the page could not hold them, and reading them takes long."""
@@ -22,36 +25,57 @@ ESSENTIAL = (
     *("ntp_prediction", "candidates", "thought", "prediction", "reward", "advantage"),
     *("finish_reason", "sampler_logprobs", "loss_mask"),
 )
-OPTIONAL = ("candidate_logprobs", "tokens", "exact", "reward_terms")
+OPTIONAL = ("candidate_logprobs", "ntp_top", "ntp_top_logprobs", "tokens", "exact", "reward_terms")
 """Columns that files of other versions lack."""
+NO_STEP = -1
+"""In place of the step, of a model that was evaluated."""
 GREATEST = 9999
 """Of a −log-probability, in hundredths of a nat."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Stored:
-    """Rollouts sorted by document, position, step and their number."""
+    """Rollouts sorted by document, position, model, step and their number."""
 
     table: pa.Table
+    """SCHEMA's columns made compact; `model`: the label of the model that was evaluated, "" at a
+    step; `evaluated`: not of training."""
     documents: dict[str, tuple[int, int]]
     """Of each document its rows [start, end)."""
     steps: list[int]
-    """Those that were read."""
+    """Those of training that were read."""
     num_steps: int
-    """Those that are stored."""
+    """Those of training that are stored."""
+
+    @property
+    def has_tokens(self) -> bool:
+        """Every completion is there token by token."""
+        known = "completion" in self.table.column_names
+        return known and self.table["completion"].null_count == 0
+
+    @property
+    def trained(self) -> pa.Table:
+        """The rollouts of training alone."""
+        return self.table.filter(pc.invert(self.table["evaluated"]))
 
     def rows(self, document_id: str) -> list[dict[str, Any]]:
         start, end = self.documents.get(document_id, (0, 0))
         return self.table.slice(start, end - start).to_pylist()
 
 
-def read_stored(run: Path, missing: list[str]) -> Stored | None:
-    """None where there is nothing. What can't be read is added to `missing`."""
-    paths = sorted((run / "rollouts").glob("step-*.parquet"))
+def read_stored(run: Path, labels: Sequence[str], missing: list[str]) -> Stored | None:
+    """None where there is nothing. `labels`: of the evaluated models. What can't be read is added
+    to `missing`."""
+    paths = sorted(rollout_folder(run).glob("step-*.parquet"))
+    development = sorted(rollout_folder(run, development=True).glob("step-*.parquet"))
+    sources = [(path, "", False) for path in _thinned(paths)]
+    sources += [(path, "", True) for path in _thinned(development)]
+    own = [(evaluated_path(run, label), label, True) for label in labels]
+    sources += [one for one in own if one[0].is_file()]
     tables, unreadable = [], []
-    for path in _thinned(paths):
+    for path, model, evaluated in sources:
         try:
-            tables.append(_read(path))
+            tables.append(_read(path, model, evaluated))
         except (pa.ArrowException, OSError, KeyError) as error:
             unreadable.append(f"{path}: not readable ({str(error).splitlines()[0]})")
     missing += unreadable[:3]
@@ -60,7 +84,8 @@ def read_stored(run: Path, missing: list[str]) -> Stored | None:
     if not tables:
         return None
     table = pa.concat_tables(tables, promote_options="default").combine_chunks()
-    keys = [(name, "ascending") for name in ("document_id", "position", "step", "rollout")]
+    names = ("document_id", "position", "model", "step", "rollout")
+    keys = [(name, "ascending") for name in names]
     table = table.take(pc.sort_indices(table, sort_keys=keys))
     ids = table["document_id"].combine_chunks().dictionary_encode()
     codes = ids.indices.to_numpy()
@@ -70,7 +95,7 @@ def read_stored(run: Path, missing: list[str]) -> Stored | None:
     return Stored(
         table=_compact(table),
         documents=dict(zip(names, zip(starts, ends, strict=True), strict=True)),
-        steps=sorted(set(table["step"].to_pylist())),
+        steps=sorted(set(table.filter(pc.invert(table["evaluated"]))["step"].to_pylist())),
         num_steps=len(paths),
     )
 
@@ -87,13 +112,16 @@ def _thinned(paths: Sequence[Path]) -> list[Path]:
     return list(paths[::-1][::stride])[::-1]
 
 
-def _read(path: Path) -> pa.Table:
+def _read(path: Path, model: str, evaluated: bool) -> pa.Table:
     """Raises KeyError for a file of another layout."""
     table = pq.read_table(path)
     for name in ESSENTIAL:
         if name not in table.column_names:
             raise KeyError(f"no column '{name}': written by another version of OpenRPT")
-    return table.select([*ESSENTIAL, *(name for name in OPTIONAL if name in table.column_names)])
+    table = table.select([*ESSENTIAL, *(name for name in OPTIONAL if name in table.column_names)])
+    table = _with(table, "step", pc.fill_null(table["step"], NO_STEP))
+    table = table.append_column("model", pa.array([model] * table.num_rows, pa.string()))
+    return table.append_column("evaluated", pa.array([evaluated] * table.num_rows, pa.bool_()))
 
 
 def _compact(table: pa.Table) -> pa.Table:
@@ -112,13 +140,16 @@ def _compact(table: pa.Table) -> pa.Table:
         lengths = pc.fill_null(pc.binary_length(tokens.flatten()), 0)
         ends = np.append(0, np.cumsum(lengths.to_numpy()))
         data = b"".join(tokens.flatten().to_pylist())
-        texts = [data[ends[a] : ends[b]] for a, b in _spans(tokens)]
+        texts = [
+            data[ends[a] : ends[b]] if known else None  # None: of a file of an earlier version
+            for (a, b), known in zip(_spans(tokens), tokens.is_valid().to_pylist(), strict=True)
+        ]
         table = _with(table, "tokens", _list_of(tokens, lengths))
         table = table.append_column("completion", pa.array(texts, pa.binary()))
     return table
 
 
-def _with(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
+def _with(table: pa.Table, name: str, column: pa.Array | pa.ChunkedArray) -> pa.Table:
     return table.set_column(table.column_names.index(name), name, column)
 
 
@@ -138,21 +169,36 @@ def _ends(lists: pa.ListArray) -> np.ndarray:
 
 
 def encode_groups(
-    rows: Sequence[dict[str, Any]], tokens: Sequence[bytes] | None
+    rows: Sequence[dict[str, Any]],
+    tokens: Sequence[bytes] | None,
+    places: Mapping[str, Mapping[int, int]],
 ) -> list[dict[str, Any]]:
-    """Groups of one document, by position and step. `tokens`: the document's; None = its text is
-    absent, so that each group brings the end of its prefix and its continuation."""
+    """Groups of one document, by position, model and step. `tokens`: the document's; None = its
+    text is absent, so that each group brings the end of its prefix and its continuation.
+    `places`: of a model with a tokenizer of its own, its positions → the document's; those that
+    are no place there are left out."""
     groups = []
-    for (position, _), found in groupby(rows, key=lambda row: (row["position"], row["step"])):
-        groups.append(_group(list(found), tokens[position:] if tokens else None))
+    keys = ("position", "model", "step")
+    for (position, model, _), found in groupby(rows, key=itemgetter(*keys)):
+        own = list(found)
+        if tokens is None:
+            groups.append(_group(own, position, None))
+        elif model not in places:
+            groups.append(_group(own, position, tokens[position:]))
+        elif position in places[model]:
+            place = places[model][position]
+            groups.append(_group(own, place, own[0]["continuation"]))
     return groups
 
 
-def _group(rows: list[dict[str, Any]], continuation: Sequence[bytes] | None) -> dict[str, Any]:
+def _group(
+    rows: list[dict[str, Any]], position: int, continuation: Sequence[bytes] | None
+) -> dict[str, Any]:
+    """`continuation`: what predictions are compared with, where the document is there."""
     first = rows[0]
     group: dict[str, Any] = {
         "step": first["step"],
-        "position": first["position"],
+        "position": position,
         "entropy": finite([first["entropy"]])[0],
         "ntp": as_text(first["ntp_prediction"]),
         "candidates": [as_text(token) for token in first["candidates"]],
@@ -165,6 +211,13 @@ def _group(rows: list[dict[str, Any]], continuation: Sequence[bytes] | None) -> 
         "advantage": finite([row["advantage"] for row in rows], 3),
         "finish": [row["finish_reason"] for row in rows],
     }
+    if first["evaluated"]:
+        group["evaluated"] = 1
+    if first["model"]:
+        group["model"] = first["model"]
+    if first.get("ntp_top"):
+        group["top"] = [as_text(token) for token in first["ntp_top"]]
+        group["top_logprobs"] = finite(first["ntp_top_logprobs"], 4)
     if first.get("candidate_logprobs"):
         group["candidate_logprobs"] = finite(first["candidate_logprobs"], 4)
     if continuation is None:

@@ -1,13 +1,14 @@
-"""The numbers at the top: accuracy with errors, paired differences, costs, and what to make of
-them in words."""
+"""The numbers at the top: accuracy with errors, paired differences, and what to make of them in
+words."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from openrpt.config import Config
 from openrpt.positions import DIFFICULTIES
+from openrpt.report.costs import Cost, duration, energy, flops
 
 START, WARMUP, TRAINED = "start", "warmup", "trained"
 """Labels in evaluation.json: the start model, the policy after warmup, and after RPT."""
@@ -21,6 +22,13 @@ ROWS = {
 }
 """The accuracy table's rows, in order; other labels follow."""
 
+SHORT = {
+    (WARMUP, "reasoning"): "warmup",
+    (TRAINED, "ntp"): "its own NTP",
+    (START, "ntp"): "the start model's NTP",
+}
+"""What reasoning after RPT is compared with, in a few words."""
+BEYOND = "beyond noise"
 FEW_DOCUMENTS = 10
 """With fewer the interval of a difference is too narrow to be trusted."""
 
@@ -44,30 +52,6 @@ class DifferenceCell:
 class DifferenceRow:
     name: str
     cells: list[DifferenceCell | None]
-
-
-@dataclass(kw_only=True, slots=True)
-class Cost:
-    """Sums over the steps of a stage; a step that did not record a figure adds nothing."""
-
-    stage: str
-    steps: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)
-    """By phase."""
-    tokens_run: float = 0.0
-    tokens_not_computed: float = 0.0
-    flops: float = 0.0
-    joules: float = 0.0
-    peak_gib: float = 0.0
-
-    @property
-    def total_seconds(self) -> float:
-        return sum(self.seconds.values())
-
-    @property
-    def times_fewer(self) -> float:
-        """How many times more tokens separate sequences would have run."""
-        return 1 + self.tokens_not_computed / self.tokens_run
 
 
 def tags_of(label: str, mode: str, config: Config) -> list[str]:
@@ -162,7 +146,7 @@ def verdict(difference: Mapping[str, Any]) -> str:
         return "not distinguishable"
     if documents < FEW_DOCUMENTS:
         return f"only {documents} documents: not to be relied on"
-    return "beyond noise"
+    return BEYOND
 
 
 def points(value: float) -> str:
@@ -197,31 +181,48 @@ def what_changed(evaluations: Mapping[str, Any], differences: Sequence[Mapping[s
     return sentence + ": " + "; ".join(compared) + "."
 
 
-def costs(rows: Sequence[Mapping[str, Any]]) -> list[Cost]:
-    """Of each stage that has metrics, in the order in which they ran."""
-    found: dict[str, Cost] = {}
-    for row in rows:
-        cost = found.setdefault(row["stage"], Cost(stage=row["stage"]))
-        cost.steps += 1
-        for key, value in row.items():
-            if key.startswith("time/") and key != "time/step":
-                phase = key.removeprefix("time/")
-                cost.seconds[phase] = cost.seconds.get(phase, 0.0) + value
-        cost.tokens_run += row.get("tokens/generate", 0.0) + row.get("tokens/update", 0.0)
-        cost.tokens_not_computed += row.get("tokens/not_computed", 0.0)
-        cost.flops += row.get("flops/generate", 0.0) + row.get("flops/update", 0.0)
-        cost.joules += row.get("energy/joules", 0.0)
-        cost.peak_gib = max(cost.peak_gib, row.get("memory/peak_gib", 0.0))
-    return list(found.values())
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Figure:
+    """One of the numbers to see first."""
+
+    name: str
+    value: str
+    detail: str
+    tone: str = ""
+    """right, wrong: a difference beyond noise; else empty."""
 
 
-def duration(seconds: float) -> str:
-    """'14 min 3 s'"""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+def figures(
+    evaluations: Mapping[str, Any], differences: Sequence[Mapping[str, Any]], spent: Cost
+) -> list[Figure]:
+    """How good reasoning is, what it differs from, and what the run took."""
+    found = []
+    for label, name in ((TRAINED, "Reasoning after RPT"), (WARMUP, "Reasoning after warmup")):
+        cell = evaluations.get(label, {"summary": {}})["summary"].get("reasoning", {}).get("easy")
+        if cell and cell["n"]:
+            value = f"{100 * cell['value']:.1f} %"
+            found.append(Figure(name=name, value=value, detail=_spread(cell)))
+            break
+    for entry in differences:
+        cell = entry["difference"].get("easy")
+        if entry["a"] == {"label": TRAINED, "mode": "reasoning"} and cell and cell["n"]:
+            beyond = verdict(cell) == BEYOND
+            tone = ("right" if cell["value"] > 0 else "wrong") if beyond else ""
+            name = f"against {SHORT.get(tuple(entry['b'].values()), _side(entry['b']))}"
+            detail = f"points ({points(cell['low'])} to {points(cell['high'])}), {verdict(cell)}"
+            found.append(Figure(name=name, value=points(cell["value"]), detail=detail, tone=tone))
+    if spent.total_seconds:
+        parts = [f"{flops(spent.flops)} FLOPs"] * bool(spent.flops)
+        how = "" if spent.measured else " (estimated)"
+        parts += [f"{energy(spent.joules)}{how}"] * bool(spent.joules)
+        value = duration(spent.total_seconds)
+        found.append(Figure(name="Time of all stages", value=value, detail=", ".join(parts)))
+    return found
+
+
+def _spread(cell: Mapping[str, Any]) -> str:
+    error = f"± {100 * cell['standard_error']:.1f}, " if cell["documents"] > 1 else ""
+    return f"{error}{cell['n']:,} positions, easy and harder"
 
 
 def essentials(config: Config) -> list[tuple[str, str]]:
