@@ -64,7 +64,7 @@ def values(key: Key) -> str:
     """Type and range, in words."""
     words = ", ".join(f"`{choice}`" for choice in key.choices)
     if key.is_list:
-        return f"list of {words}"
+        return f"list of {words or 'text'}"
     if key.is_table:
         return "table of numbers"
     kinds = {bool: "true, false", int: "integer", float: "number", str: "text"}
