@@ -440,6 +440,75 @@ def zeroshot(ctx: click.Context, source: str | None, label: str, **options: Any)
     click.echo(f"recorded in {run.path / 'zero_shot.json'}")
 
 
+@stage(
+    "coding",
+    *("seed", "run", "model", "coding", "prompt.chat_template", "prompt.thought_start"),
+    *("prompt.thought_end", "cost"),
+)
+@click.argument("source", metavar="[MODEL | CONFIG.toml]", required=False)
+@click.option("--label", default="", help="Its name in coding.json [default made from MODEL]")
+@click.pass_context
+def coding(ctx: click.Context, source: str | None, label: str, **options: Any) -> None:
+    """Let a model write functions, and test them if you say so.
+
+    \b
+    openrpt coding trained --run runs/maths
+    openrpt coding trained --run runs/maths --coding.path humaneval.jsonl \\
+        --coding.samples 20 --coding.run_code
+
+    Without --coding.run_code nothing that a model wrote is run. With it, each program runs in a
+    process with limits of time and memory, and without a network where the system allows; that
+    holds accidents, not attacks. MODEL is as in openrpt zeroshot.
+    """
+    model, file = config_file(source, options["config_file"])
+    _check_label(label)
+    config = stage_config(ctx, file)
+    from openrpt.evaluation.coding import coding as run_coding
+    from openrpt.evaluation.coding import describe, mode_name, read_tasks
+
+    read_tasks(config.coding.path)  # before a run folder is made
+    run = _run_to_ask_in(config, model)
+    with showing_progress() as progress:
+        label, entry = run_coding(run, model, config, label=label, progress=progress)
+    for line in describe(label, mode_name(config.coding), entry):
+        click.echo(line)
+    click.echo(f"programs: {run.path / 'coding' / label}")
+
+
+@stage(
+    "suite",
+    *("seed", "run", "model", "suite", "zeroshot", "coding", "questions", "answers", "finetune"),
+    *("prompt.instruction", "prompt.chat_template", "prompt.thought_start", "prompt.thought_end"),
+    *("prompt.answer_start", "cost"),
+)
+@click.argument("source", metavar="[MODEL | CONFIG.toml]", required=False)
+@click.option("--label", default="", help="Its name in suite.json [default made from MODEL]")
+@click.pass_context
+def suite(ctx: click.Context, source: str | None, label: str, **options: Any) -> None:
+    """Measure a model on all end tasks: one table by type and difficulty.
+
+    \b
+    openrpt suite trained --run runs/maths
+    openrpt suite trained --run runs/maths --suite.parts zeroshot,reasoning
+
+    Of [finetune], eval_questions, eval_samples and the budgets count. The same command goes on
+    after a stop. MODEL is as in openrpt zeroshot.
+    """
+    model, file = config_file(source, options["config_file"])
+    _check_label(label)
+    config = stage_config(ctx, file)
+    from rich.console import Console
+
+    from openrpt.evaluation.suite import check_parts, print_suite, run_suite
+
+    check_parts(config)
+    run = _run_to_ask_in(config, model)
+    with showing_progress() as progress:
+        label, lines = run_suite(run, model, config, label=label, progress=progress)
+    print_suite(label, lines, Console())
+    click.echo(f"recorded in {run.path / 'suite.json'}")
+
+
 def _run_to_ask_in(config: "Config", model: str | None) -> "Run":
     """The run that is there, or a new one whose model is MODEL."""
     from openrpt.evaluation.stage import OWN_MODELS

@@ -599,6 +599,35 @@ class ZeroshotConfig(Section):
     )
 
 
+class CodingConfig(Section):
+    """Functions to be written, and whether they may be run."""
+
+    path: str = Field(
+        "examples",
+        description="'examples' (eight small tasks that come along), a .jsonl or .parquet file with"
+        " HumanEval's fields, or 'datasets:NAME[:CONFIG[:SPLIT]]'",
+    )
+    run_code: bool = Field(
+        False, description="Run what the model wrote, in a process with limits; off: only write it"
+    )
+    samples: int = Field(0, ge=0, description="Samples a task, for pass@k; 0 = greedy")
+    temperature: float = Field(0.2, gt=0, description="Temperature of the samples")
+    think_budget: int = Field(0, ge=0, description="Tokens of thought before the code; 0 = none")
+    max_tokens: int = Field(384, ge=8, description="Tokens of the code")
+    timeout: float = Field(10.0, gt=0, description="Seconds that a program may run")
+    memory_mib: int = Field(1024, ge=64, description="Address space of a program, in MiB")
+
+
+class SuiteConfig(Section):
+    """What one command measures, each part by its own section."""
+
+    parts: list[Literal["zeroshot", "coding", "reasoning"]] = Field(
+        ["zeroshot", "coding", "reasoning"],
+        description="zeroshot and coding: as those commands; reasoning: the held-out [questions],"
+        " answered as finetune answers them, without training",
+    )
+
+
 class TrackConfig(Section):
     """Trackers that follow a run's stages; metrics.jsonl is written without any."""
 
@@ -643,6 +672,8 @@ class Config(Section):
     answers: AnswersConfig = AnswersConfig()
     finetune: FinetuneConfig = FinetuneConfig()
     zeroshot: ZeroshotConfig = ZeroshotConfig()
+    coding: CodingConfig = CodingConfig()
+    suite: SuiteConfig = SuiteConfig()
     track: TrackConfig = TrackConfig()
     cost: CostConfig = CostConfig()
 

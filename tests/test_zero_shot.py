@@ -20,8 +20,9 @@ from lm_eval.models.huggingface import HFLM
 from openrpt.cli import cli, main
 from openrpt.config import load_config
 from openrpt.evaluation.questions import AnswerResult
+from openrpt.evaluation.records import read_models
 from openrpt.evaluation.respondent import AnswerBook, Asked, Respondent
-from openrpt.evaluation.zero_shot import outcome_path, read_zero_shot, zero_shot
+from openrpt.evaluation.zero_shot import RECORD, outcome_path, zero_shot
 from openrpt.integrations.lm_eval import OpenRPTLM
 from openrpt.loop import Interrupted
 from openrpt.models import freeze, load_policy
@@ -175,9 +176,9 @@ def test_the_stage(folder):
     tasks = [f"mmlu_pro={folder}/choices.jsonl", f"gsm8k={folder}/short.jsonl"]
     pytest.importorskip("math_verify")
     run = run_of(folder, "stage", zeroshot__tasks=tasks)
-    label, entry = zero_shot(run, None, run.config)
-    assert label == "start" and set(entry["results"]) == {"mmlu_pro", "gsm8k"}
-    direct, think = (entry["results"]["mmlu_pro"][mode] for mode in ("direct", "think 6"))
+    label, found = zero_shot(run, None, run.config)
+    assert label == "start" and set(found) == {"mmlu_pro", "gsm8k"}
+    direct, think = (found["mmlu_pro"][mode] for mode in ("direct", "think 6"))
     for one in (direct, think):
         measures = one["summary"]["measures"]
         assert measures["accuracy"]["n"] == 8
@@ -240,15 +241,15 @@ def test_a_stopped_evaluation_goes_on(folder):
     after = book.read_text(encoding="utf-8").splitlines()
     assert after[: len(before)] == before and len(after) == 1 + 8 + 8
     for mode in ("direct", "think 6, 2 samples"):
-        one, other = (entry["results"]["mmlu_pro"][mode] for entry in (expected, found))
+        one, other = (entry["mmlu_pro"][mode] for entry in (expected, found))
         assert one["summary"] == other["summary"]
         assert one["cost"]["flops"] == other["cost"]["flops"]
     # Nothing is asked again; another budget is another result.
     zero_shot(parts, None, parts.config)
     assert book.read_text(encoding="utf-8").splitlines() == after
     wider = config_of(folder, "parts", **settings, zeroshot__think_budget=7)
-    _, entry = zero_shot(parts, None, wider)
-    assert len(entry["results"]["mmlu_pro"]) == 3
+    zero_shot(parts, None, wider)
+    assert len(read_models(parts.path / RECORD)["start"]) == 3
     # Another model does not take its answers over.
     with pytest.raises(Exception, match="another model"):
         zero_shot(parts, str(folder / "other"), parts.config, label="start")
@@ -263,7 +264,7 @@ def test_models_side_by_side(folder):
             cli, ["zeroshot", str(folder / model), *arguments], env={"COLUMNS": "160"}
         )
         assert shown.exit_code == 0, shown.output
-    assert list(read_zero_shot(folder / "beside")["models"]) == ["model", "other"]
+    assert list(read_models(folder / "beside" / RECORD)) == ["model", "other"]
     assert "| model" in shown.output and "mmlu_pro by category" in shown.output
     for line in ("other, direct − model, direct", "other, think 4 − other, direct"):
         assert f"mmlu_pro: {line} = " in shown.output

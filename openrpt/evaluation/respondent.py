@@ -23,10 +23,12 @@ from openrpt.decoding import Sampling
 from openrpt.energy import EnergyMeter
 from openrpt.engine import make_engine
 from openrpt.errors import UserError
+from openrpt.evaluation.stage import latest_model, model_label, model_path
 from openrpt.generation import Request
 from openrpt.meters import counting_engine
-from openrpt.models import Policy
+from openrpt.models import Policy, freeze, load_policy, resolve_model
 from openrpt.prompts import Layout, build_layout
+from openrpt.run import Run
 from openrpt.seeding import key_of
 from openrpt.tokens import literal_bytes
 from openrpt.tree import Branch
@@ -125,6 +127,37 @@ def _append(path: Path, row: dict[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
+def open_respondent(
+    run: Run, model: str | None, config: Config, folder: str, *, label: str = ""
+) -> tuple[str, str, "Respondent"]:
+    """(label, the model's path, the model to be asked), its answers in the run's
+    `FOLDER/LABEL/answers.jsonl`. `model` as `stage.model_path` has it; None: the run's latest.
+
+    Raises UserError for whatever can't be loaded, and where these are another model's answers.
+    """
+    model = model or latest_model(run)
+    path = model_path(run, model)
+    label = label or model_label(model)
+    policy = freeze(load_policy(config.model, path=path))
+    if config.prompt.chat_template == "on" and not policy.tokenizer.chat_template:
+        raise UserError(
+            "prompt.chat_template = 'on', but the tokenizer has no chat template; use 'auto'"
+        )
+    book = AnswerBook(
+        run.path / folder / label / "answers.jsonl", owner=model_identity(config, path)
+    )
+    return label, path, Respondent(policy, config, book)
+
+
+def model_identity(config: Config, path: str) -> str:
+    """Whose answers they are: the weights' files by size and time, and the precision."""
+    folder = Path(resolve_model(path))
+    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    marks = [f"{file.name}:{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in files]
+    digest = sha256("\n".join(marks).encode()).hexdigest()[:12] if files else "hub"
+    return f"{path} {digest} {config.model.dtype}"
+
+
 class Respondent:
     """Answers contexts (token ids), one after the other. Every answer is in its `book`."""
 
@@ -135,6 +168,12 @@ class Respondent:
         self.ledger = Ledger()
         engine = make_engine(config.model.generator, policy)
         self.engine = counting_engine(engine, self.ledger)
+
+    @property
+    def chats(self) -> bool:
+        """Contexts are to be wrapped in the tokenizer's chat template."""
+        has_template = bool(self.policy.tokenizer.chat_template)
+        return has_template and self.config.prompt.chat_template != "off"
 
     # ---- what it says
 

@@ -7,12 +7,9 @@ outcome lies beside it (`zero_shot/LABEL/TASK-MODE.parquet`), each answer with i
 """
 
 import difflib
-import json
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,21 +18,19 @@ import numpy as np
 from openrpt.config import Config
 from openrpt.errors import UserError
 from openrpt.evaluation.questions import AnswerResult
-from openrpt.evaluation.stage import latest_model, model_path
-from openrpt.evaluation.statistics import mean_by_document
+from openrpt.evaluation.records import add_model_result
+from openrpt.evaluation.statistics import estimates_by, mean_by_document, mean_of_means
 from openrpt.evaluation.zero_shot_questions import LETTERS, Kind, math_checker
 from openrpt.loop import Interrupted
-from openrpt.models import freeze, load_policy, resolve_model
 from openrpt.progress import SILENT, Progress
-from openrpt.run import Run, write_text
+from openrpt.run import Run
 
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
 
     from openrpt.evaluation.respondent import Answer, Respondent
 
-FORMAT = 1
-RECORD = "zero_shot.json"
+RECORD, FOLDER = "zero_shot.json", "zero_shot"
 OWN_TASKS: dict[str, Kind] = {
     "mmlu_pro": "choice",
     "supergpqa": "choice",
@@ -89,19 +84,17 @@ def end_tasks(names: Sequence[str]) -> list[EndTask]:
 
 def zero_shot(
     run: Run, model: str | None, config: Config, *, label: str = "", progress: Progress = SILENT
-) -> tuple[str, dict[str, Any]]:
+) -> tuple[str, dict[str, dict[str, Any]]]:
     """Asks a model (see `stage.model_path`; default: the run's latest) all tasks in all modes.
 
-    Returns its label and its entry in `zero_shot.json`, where results of the same task and mode
-    are replaced. Raises UserError for whatever can't be loaded, before the model is.
+    Returns its label and what was found, by task and mode. In `zero_shot.json` that takes the
+    place of the model's earlier results of the same tasks and modes. Raises UserError for bad
+    tasks and questions, before a model is loaded, and for whatever can't be loaded.
     """
-    from openrpt.evaluation.respondent import AnswerBook, Respondent
+    from openrpt.evaluation.respondent import open_respondent
     from openrpt.integrations.lm_eval import quiet
 
     tasks = end_tasks(config.zeroshot.tasks)
-    model = model or latest_model(run)
-    path = model_path(run, model)
-    label = label or re.sub(r"[^\w.=,-]+", "_", Path(model).name).strip("._") or "model"
     with quiet():
         manager = task_manager(tasks, config)
         loaded = [
@@ -112,21 +105,16 @@ def zero_shot(
         for task in tasks:
             if task.own and OWN_TASKS[task.name] == "short":
                 math_checker()  # missing before the first answer, not behind the last
-        policy = freeze(load_policy(config.model, path=path))
-        if config.prompt.chat_template == "on" and not policy.tokenizer.chat_template:
-            raise UserError(
-                "prompt.chat_template = 'on', but the tokenizer has no chat template; use 'auto'"
-            )
-        folder = run.path / "zero_shot" / label
-        book = AnswerBook(folder / "answers.jsonl", owner=model_identity(config, path))
-        respondent = Respondent(policy, config, book)
-        entry: dict[str, Any] = {"model": path, "results": {}}
+        label, path, respondent = open_respondent(run, model, config, FOLDER, label=label)
+        found: dict[str, dict[str, Any]] = {}
         for task, mode, harness in loaded:
-            for name, outcome in ask(task, mode, harness, respondent, progress):
-                outcome["columns"].save(folder / f"{_file_name(name, outcome['mode'])}.parquet")
-                del outcome["columns"]
-                entry = add_result(run, label, path, name, outcome)
-    return label, entry
+            for name, result, outcome in ask(task, mode, harness, respondent, progress):
+                outcome["model"] = path
+                result.save(outcome_path(run.path, label, name, outcome["mode"]))
+                found.setdefault(name, {})[outcome["mode"]] = outcome
+                key = f"{name}, {outcome['mode']}"
+                add_model_result(run.path / RECORD, label, key, outcome)
+    return label, found
 
 
 def task_manager(tasks: Sequence[EndTask], config: Config) -> "TaskManager":
@@ -183,9 +171,9 @@ def ask(
     harness: dict[str, Any] | None,
     respondent: "Respondent",
     progress: Progress,
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """One task in one mode: (name, outcome), and one a filter where a task of lm-eval's own reads
-    its answers in several ways."""
+) -> Iterator[tuple[str, AnswerResult, dict[str, Any]]]:
+    """One task in one mode: (name, each question's outcome, what stands in the record), and one a
+    filter where a task of lm-eval's own reads its answers in several ways."""
     from lm_eval.evaluator import evaluate
 
     from openrpt.integrations.lm_eval import OpenRPTLM
@@ -205,7 +193,7 @@ def ask(
     limit = None if task.own else settings.questions_per_category or None
     sizes = [min(len(leaf.eval_docs), limit or len(leaf.eval_docs)) for leaf in leaves]
     progress.begin(f"{task.title}, {mode}", sum(sizes), "questions")
-    chat = prompt.chat_template != "off" and bool(respondent.policy.tokenizer.chat_template)
+    chat = respondent.chats
     try:
         results: Any = evaluate(
             lm=lm,
@@ -228,17 +216,15 @@ def ask(
         title = task.title if len(filters) == 1 else f"{task.title} ({name})"
         columns = outcome_columns(kept, lm.given)
         given = {id(a): a for sample in kept for a in lm.given[_asked(sample)]}
-        yield (
-            title,
-            {
-                "mode": mode_name(mode, config, generates=bool(columns["tokens"].any())),
-                "settings": {"chat_template": chat, "file": task.file} | settings_of(mode, config),
-                "summary": summarise(columns),
-                "cut_questions": sum(answer.cut > 0 for answer in given.values()),
-                "cost": respondent.cost(list(given.values())),
-                "columns": AnswerResult(columns=columns),
-            },
-        )
+        outcome = {
+            "task": title,
+            "mode": mode_name(mode, config, generates=bool(columns["tokens"].any())),
+            "settings": settings_of(mode, config) | {"chat_template": chat, "file": task.file},
+            "summary": summarise(columns),
+            "cut_questions": sum(answer.cut > 0 for answer in given.values()),
+            "cost": respondent.cost(list(given.values())),
+        }
+        yield title, AnswerResult(columns=columns), outcome
 
 
 def _asked(sample: Mapping[str, Any]) -> tuple[str, int]:
@@ -283,26 +269,13 @@ def outcome_columns(
 def summarise(columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Every measure over all questions, accuracy by category and difficulty, and the mean of the
     categories (what the paper calls overall)."""
-    ids = columns["question_id"]
-
-    def slices(name: str) -> dict[str, Any]:
-        parts = {str(part): columns[name] == part for part in np.unique(columns[name]) if part}
-        return {
-            part: mean_by_document(columns["accuracy"][inside], ids[inside]).as_dict()
-            for part, inside in parts.items()
-        }
-
-    categories = slices("category")
-    errors = [found["standard_error"] for found in categories.values()]
+    ids, right = columns["question_id"], columns["accuracy"]
+    categories = estimates_by(right, columns["category"], ids)
     return {
         "measures": {n: mean_by_document(columns[n], ids).as_dict() for n in MEASURES},
         "categories": categories,
-        "difficulties": slices("difficulty"),
-        "mean_of_categories": {
-            "value": float(np.mean([found["value"] for found in categories.values()])),
-            "standard_error": float(math.sqrt(sum(e * e for e in errors)) / len(errors)),
-            "n": len(ids),
-        },
+        "difficulties": estimates_by(right, columns["difficulty"], ids),
+        "mean_of_categories": mean_of_means(list(categories.values())),
     }
 
 
@@ -327,41 +300,5 @@ def _file_name(task: str, mode: str) -> str:
     return re.sub(r"[^\w.-]+", "-", f"{task}-{mode}").strip("-")
 
 
-# ---- the record ---------------------------------------------------------------------------------
-
-
-def model_identity(config: Config, path: str) -> str:
-    """Whose answers they are: the weights' files by size and time, and the precision."""
-    folder = Path(resolve_model(path))
-    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
-    marks = [f"{file.name}:{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in files]
-    digest = sha256("\n".join(marks).encode()).hexdigest()[:12] if files else "hub"
-    return f"{path} {digest} {config.model.dtype}"
-
-
-def read_zero_shot(run: Path) -> dict[str, Any]:
-    """A run's `zero_shot.json`; without models where there is none. Raises UserError for a damaged
-    one."""
-    path = run / RECORD
-    if not path.is_file():
-        return {"format": FORMAT, "models": {}}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: damaged; delete it and evaluate again") from None
-
-
-def add_result(
-    run: Run, label: str, model: str, task: str, outcome: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Adds (or replaces) a model's result; returns its whole entry."""
-    document = read_zero_shot(run.path)
-    entry = document["models"].setdefault(label, {"results": {}})
-    entry["model"] = model
-    entry["results"].setdefault(task, {})[outcome["mode"]] = dict(outcome)
-    write_text(run.path / RECORD, json.dumps(document, indent=1))
-    return entry
-
-
 def outcome_path(run: Path, label: str, task: str, mode: str) -> Path:
-    return run / "zero_shot" / label / f"{_file_name(task, mode)}.parquet"
+    return run / FOLDER / label / f"{_file_name(task, mode)}.parquet"
