@@ -1,6 +1,7 @@
 """End tasks through lm-eval: our model class against lm-eval's own, and the whole stage."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 pytest.importorskip("lm_eval", reason="needs the extra 'lm-eval'")
 
 from lm_eval.api.instance import Instance
+from lm_eval.api.registry import get_model
+from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
 
 from openrpt.cli import cli, main
 from openrpt.config import load_config
@@ -130,6 +134,7 @@ def test_it_says_what_transformers_generates(folder, generator):
     lm = OpenRPTLM(respondent)
     model = AutoModelForCausalLM.from_pretrained(folder / "model")
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    lengths = []
     for prompt in ("The sum of two", "Let x = 2 and y", "<|im_start|>user\nWho?<|im_end|>\n"):
         ids = tokenizer(prompt, return_tensors="pt")
         expected = model.generate(**ids, max_new_tokens=24, do_sample=False, pad_token_id=0)
@@ -137,7 +142,9 @@ def test_it_says_what_transformers_generates(folder, generator):
         settings = {"until": [], "max_gen_toks": 24}
         assert lm.generate_until([request("generate_until", prompt, settings)]) == [text]
         # It stops where it is told to, and not later.
-        stop = text[6:9]
+        found = re.search(r"[ -~]{2}", text[4:])
+        assert found
+        stop = found[0]
         at_stop = settings | {"until": ["never", stop]}
         assert lm.generate_until([request("generate_until", prompt, at_stop)]) == [
             text.partition(stop)[0]
@@ -146,7 +153,9 @@ def test_it_says_what_transformers_generates(folder, generator):
             lm.respondent.book.answers[lm.respondent.key(prompt, lm.asked(given, 1))]
             for given in (settings, at_stop)
         )
-        assert cut.lengths[0] < whole.lengths[0]
+        lengths.append((cut.lengths[0], whole.lengths[0]))
+    assert all(cut <= whole for cut, whole in lengths)
+    assert sum(cut for cut, _ in lengths) < sum(whole for _, whole in lengths)
 
 
 def test_a_thought_is_closed_and_taken_off(folder):
@@ -304,8 +313,8 @@ def test_what_it_refuses(folder, tmp_path, capsys):
         AnswerBook(damaged, owner="x")
 
 
-def test_lm_evals_own_tasks_and_command(folder, tmp_path):
-    """A task file of the user's own, through lm-eval's command with our model."""
+def test_a_task_file_of_ones_own(folder, tmp_path):
+    """By lm-eval alone, with our model class as its command makes it."""
     task = tmp_path / "mine.yaml"
     task.write_text(
         "task: mine\ndataset_path: json\ndataset_kwargs: {data_files: {test: "
@@ -315,16 +324,16 @@ def test_lm_evals_own_tasks_and_command(folder, tmp_path):
         "metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]\n",
         encoding="utf-8",
     )
-    from lm_eval import simple_evaluate
-    from lm_eval.tasks import TaskManager
-
-    found = simple_evaluate(
-        model="openrpt",
-        model_args=f"path={folder}/model,device=cpu,think_budget=3",
-        tasks=["mine"],
-        task_manager=TaskManager(include_path=str(tmp_path), include_defaults=False),
-        bootstrap_iters=0,
-    )
-    assert found is not None
-    assert found["results"]["mine"]["exact_match,none"] == 0
-    assert len(found["samples"]["mine"]) == 4
+    manager = TaskManager(include_path=str(tmp_path), include_defaults=False)
+    model = f"path={folder}/model,device=cpu,threads=1,think_budget=3"
+    lm = get_model("openrpt").create_from_arg_string(model)
+    loaded = manager.load(["mine"])
+    loaded["tasks"]["mine"].set_config("num_fewshot", 0)
+    found = evaluate(lm=lm, task_dict=loaded, bootstrap_iters=0)
+    assert found is not None and found["results"]["mine"]["exact_match,none"] == 0
+    said = found["samples"]["mine"]
+    assert len(said) == 4
+    (answer,) = lm.given["mine", 0]
+    assert answer.thoughts[0] and said[0]["resps"] == [[answer.texts[0]]]
+    with pytest.raises(Exception, match="samples with top_p = 0.9"):
+        lm.asked({"until": [], "do_sample": True, "top_p": 0.9}, 1)

@@ -179,8 +179,8 @@ def pass_at_k(samples: int, right: int, k: int) -> float:
     """The probability that of k samples drawn from these, without putting back, one is right: the
     unbiased estimate of pass@k (arXiv 2107.03374, equation 1).
 
-    >>> pass_at_k(10, 3, 1), pass_at_k(4, 2, 2)
-    (0.3, 0.8333333333333334)
+    >>> pass_at_k(4, 1, 2), pass_at_k(4, 2, 1)
+    (0.5, 0.5)
     """
     return 1.0 - math.comb(samples - right, k) / math.comb(samples, k)
 

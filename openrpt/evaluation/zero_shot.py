@@ -251,9 +251,9 @@ def outcome_columns(
             said = [LETTERS[likely] if likely < len(LETTERS) else str(likely)]
         rows.append(
             {
-                "question_id": doc.get("question_id") or sample["doc_hash"][:16],
-                "category": doc.get("category") or sample["task"],
-                "difficulty": doc.get("difficulty") or "",
+                "question_id": str(doc.get("question_id") or sample["doc_hash"][:16]),
+                "category": str(doc.get("category") or sample["task"]),
+                "difficulty": str(doc.get("difficulty") or ""),
                 "accuracy": float(value),
                 "any_right": float(sample.get("any_right", value)),
                 "outside": float(sample.get("outside", 0.0)),
