@@ -162,9 +162,9 @@ def test_a_thought_is_closed_and_taken_off(folder):
     config = config_of(folder)
     respondent = Respondent(freeze(load_policy(config.model)), config)
     prompt = "<|im_start|>user\n1 + 1?<|im_end|>\n<|im_start|>assistant\n"
-    ids = respondent.policy.tokenizer(prompt)["input_ids"]
+    ids = respondent.encode(prompt)
     asked = Asked(max_tokens=5, think_budget=6, answer_start="\n\\boxed{", samples=3)
-    answer = respondent.say(prompt, ids, asked)
+    answer = respondent.say(prompt, asked)
     assert all(text.startswith("\n\\boxed{") for text in answer.texts)
     assert all(answer.thoughts) and not any(answer.closed)
     assert len(set(answer.thoughts)) > 1  # samples differ
@@ -176,9 +176,9 @@ def test_a_thought_is_closed_and_taken_off(folder):
     assert shared < alone and answer.cost["tokens"] < len(ids) + 3 * (1 + 6 + close + 5) + 20
     # A template that opens the thought is not opened twice.
     assert respondent._layout(prompt + "<think>\n", asked).tail_ids == ()
-    assert respondent.say(prompt, ids, asked) is answer
+    assert respondent.say(prompt, asked) is answer
     with pytest.raises(Exception, match="leave no room for a question"):
-        respondent.say(prompt, ids, Asked(max_tokens=600))
+        respondent.say(prompt, Asked(max_tokens=600))
 
 
 def test_the_stage(folder):
@@ -335,5 +335,5 @@ def test_a_task_file_of_ones_own(folder, tmp_path):
     assert len(said) == 4
     (answer,) = lm.given["mine", 0]
     assert answer.thoughts[0] and said[0]["resps"] == [[answer.texts[0]]]
-    with pytest.raises(Exception, match="samples with top_p = 0.9"):
+    with pytest.raises(Exception, match=r"samples with top_p = 0\.9"):
         lm.asked({"until": [], "do_sample": True, "top_p": 0.9}, 1)

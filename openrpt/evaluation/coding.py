@@ -136,9 +136,7 @@ def write_code(task: Task, respondent: Respondent) -> Answer:
         samples=settings.samples,
         temperature=settings.temperature,
     )
-    has_bos = bool(tokenizer.bos_token) and context.startswith(tokenizer.bos_token)
-    ids = tokenizer.encode(context, add_special_tokens=not has_bos)
-    return respondent.say(context, ids, asked)
+    return respondent.say(context, asked)
 
 
 def program_of(task: Task, text: str) -> str:

@@ -183,15 +183,21 @@ class Respondent:
         delimiters = (prompt.thought_start, prompt.thought_end, self.config.seed)
         return _digest("says", context, repr(asked), *map(str, delimiters))
 
-    def say(self, context: str, context_ids: Sequence[int], asked: Asked) -> Answer:
+    def encode(self, text: str) -> list[int]:
+        """As the tokenizer has it (control tokens are parsed), with no second BOS."""
+        tokenizer = self.policy.tokenizer
+        has_bos = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
+        return tokenizer.encode(text, add_special_tokens=not has_bos)
+
+    def say(self, context: str, asked: Asked) -> Answer:
         """`asked.samples` answers (one greedy one for 0) to the same context."""
         key = self.key(context, asked)
         if key not in self.book.answers:
-            self.book.add(key, self._metered(lambda: self._say(context, context_ids, asked)))
+            self.book.add(key, self._metered(lambda: self._say(context, asked)))
         return self.book.answers[key]
 
-    def _say(self, context: str, context_ids: Sequence[int], asked: Asked) -> Answer:
-        layout = self._layout(context, asked)
+    def _say(self, context: str, asked: Asked) -> Answer:
+        layout, context_ids = self._layout(context, asked), self.encode(context)
         budget = (asked.think_budget or 0) + asked.max_tokens
         room = self.policy.max_length - budget - len(layout.tail_ids) - len(layout.close_ids)
         if room < 1:
@@ -199,7 +205,7 @@ class Respondent:
                 f"a thought of {asked.think_budget or 0} and an answer of {asked.max_tokens} tokens"
                 f" leave no room for a question: the model holds {self.policy.max_length}"
             )
-        ids = tuple(context_ids)[-room:]
+        ids = tuple(context_ids[-room:])
         samples = range(max(asked.samples, 1))
         keys = tuple(key_of(self.config.seed, "say", context, sample) for sample in samples)
         request = Request(prefix_ids=ids, prefix_lengths=(len(ids),), keys=(keys,))

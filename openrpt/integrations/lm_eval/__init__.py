@@ -25,7 +25,7 @@ try:
     from lm_eval.api.instance import Instance
     from lm_eval.api.model import TemplateLM
     from lm_eval.api.registry import register_model
-    from lm_eval.models.utils import has_bos_prefix, normalize_gen_kwargs
+    from lm_eval.models.utils import normalize_gen_kwargs
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
     from tqdm import tqdm
 except ImportError as error:
@@ -93,10 +93,8 @@ class OpenRPTLM(TemplateLM):
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, **kwargs: Any
     ) -> list[int]:
-        """As the tokenizer has it (control tokens are parsed), with no second BOS."""
         if add_special_tokens is None:
-            bos = self.tokenizer.bos_token
-            add_special_tokens = not (bos and has_bos_prefix(string, bos))
+            return self.respondent.encode(string)
         return self.tokenizer.encode(string, add_special_tokens=add_special_tokens)
 
     def apply_chat_template(
@@ -161,7 +159,7 @@ class OpenRPTLM(TemplateLM):
             repeated = list(group)
             context, settings = repeated[0].args
             asked = self.asked(settings, len(repeated))
-            answer = self.respondent.say(context, self.tok_encode(context), asked)
+            answer = self.respondent.say(context, asked)
             found += answer.texts if asked.samples else answer.texts * len(repeated)
             self._remember(repeated[0], answer)
             self.cache_hook.add_partial("generate_until", (context, settings), answer.texts[0])
