@@ -19,6 +19,7 @@ from openrpt.options import OVERRIDES, StageCommand, config_file, stage_config
 if TYPE_CHECKING:
     from openrpt.config import Config, CorpusConfig
     from openrpt.progress import Live
+    from openrpt.run import Run
 
 
 class Stopped(click.ClickException):
@@ -296,8 +297,7 @@ def evaluate(
     best, pretrained. Default: the run's latest.
     """
     model, file = config_file(source, options["config_file"])
-    if re.search(r"[/\\]|^\.", label):
-        raise UserError(f"--label {label}: it becomes a file's name: no slashes, no leading dot")
+    _check_label(label)
     config = stage_config(ctx, file)
     from rich.console import Console
 
@@ -403,6 +403,128 @@ def _other_corpus(ctx: click.Context, text: str | None) -> "CorpusConfig | None"
     from openrpt.config import load_config
 
     return load_config(overrides={**given, "corpus.path": text}).corpus
+
+
+@stage(
+    "zeroshot",
+    *("seed", "run", "model", "zeroshot", "prompt.chat_template", "prompt.thought_start"),
+    *("prompt.thought_end", "prompt.answer_start", "cost"),
+)
+@click.argument("source", metavar="[MODEL | CONFIG.toml]", required=False)
+@click.option("--label", default="", help="Its name in zero_shot.json [default made from MODEL]")
+@click.pass_context
+def zeroshot(ctx: click.Context, source: str | None, label: str, **options: Any) -> None:
+    """Ask a model end tasks, directly and after a thought.
+
+    \b
+    openrpt zeroshot trained --run runs/maths --zeroshot.questions_per_category 20
+    openrpt zeroshot path/to/model --run runs/maths \\
+        --zeroshot.tasks mmlu_pro=mmlu_pro.jsonl,gsm8k,lm-eval:hellaswag
+
+    MODEL is as in openrpt evaluate; a run folder that is not there is made. Models that are asked
+    in one run stand in one table, with paired differences. The same command goes on after a stop.
+    """
+    model, file = config_file(source, options["config_file"])
+    _check_label(label)
+    config = stage_config(ctx, file)
+    from rich.console import Console
+
+    from openrpt.evaluation.zero_shot import end_tasks, zero_shot
+    from openrpt.evaluation.zero_shot_tables import print_zero_shot
+
+    end_tasks(config.zeroshot.tasks)  # before a run folder is made
+    run = _run_to_ask_in(config, model)
+    with showing_progress() as progress:
+        zero_shot(run, model, config, label=label, progress=progress)
+    print_zero_shot(run, Console())
+    click.echo(f"recorded in {run.path / 'zero_shot.json'}")
+
+
+@stage(
+    "coding",
+    *("seed", "run", "model", "coding", "prompt.chat_template", "prompt.thought_start"),
+    *("prompt.thought_end", "cost"),
+)
+@click.argument("source", metavar="[MODEL | CONFIG.toml]", required=False)
+@click.option("--label", default="", help="Its name in coding.json [default made from MODEL]")
+@click.pass_context
+def coding(ctx: click.Context, source: str | None, label: str, **options: Any) -> None:
+    """Let a model write functions, and test them if you say so.
+
+    \b
+    openrpt coding trained --run runs/maths
+    openrpt coding trained --run runs/maths --coding.path humaneval.jsonl \\
+        --coding.samples 20 --coding.run_code
+
+    Without --coding.run_code nothing that a model wrote is run. With it, each program runs in a
+    process with limits of time and memory, and without a network where the system allows; that
+    holds accidents, not attacks. MODEL is as in openrpt zeroshot.
+    """
+    model, file = config_file(source, options["config_file"])
+    _check_label(label)
+    config = stage_config(ctx, file)
+    from openrpt.evaluation.coding import coding as run_coding
+    from openrpt.evaluation.coding import describe, mode_name, read_tasks
+
+    read_tasks(config.coding.path)  # before a run folder is made
+    run = _run_to_ask_in(config, model)
+    with showing_progress() as progress:
+        label, entry = run_coding(run, model, config, label=label, progress=progress)
+    for line in describe(label, mode_name(config.coding), entry):
+        click.echo(line)
+    click.echo(f"programs: {run.path / 'coding' / label}")
+
+
+@stage(
+    "suite",
+    *("seed", "run", "model", "suite", "zeroshot", "coding", "questions", "answers", "finetune"),
+    *("prompt.instruction", "prompt.chat_template", "prompt.thought_start", "prompt.thought_end"),
+    *("prompt.answer_start", "cost"),
+)
+@click.argument("source", metavar="[MODEL | CONFIG.toml]", required=False)
+@click.option("--label", default="", help="Its name in suite.json [default made from MODEL]")
+@click.pass_context
+def suite(ctx: click.Context, source: str | None, label: str, **options: Any) -> None:
+    """Measure a model on all end tasks: one table by type and difficulty.
+
+    \b
+    openrpt suite trained --run runs/maths
+    openrpt suite trained --run runs/maths --suite.parts zeroshot,reasoning
+
+    Of [finetune], eval_questions, eval_samples and the budgets count. The same command goes on
+    after a stop. MODEL is as in openrpt zeroshot.
+    """
+    model, file = config_file(source, options["config_file"])
+    _check_label(label)
+    config = stage_config(ctx, file)
+    from rich.console import Console
+
+    from openrpt.evaluation.suite import check_parts, print_suite, run_suite
+
+    check_parts(config)
+    run = _run_to_ask_in(config, model)
+    with showing_progress() as progress:
+        label, lines = run_suite(run, model, config, label=label, progress=progress)
+    print_suite(label, lines, Console())
+    click.echo(f"recorded in {run.path / 'suite.json'}")
+
+
+def _run_to_ask_in(config: "Config", model: str | None) -> "Run":
+    """The run that is there, or a new one whose model is MODEL."""
+    from openrpt.evaluation.stage import OWN_MODELS
+    from openrpt.options import with_overrides
+    from openrpt.run import existing_run, open_run
+
+    path = Path(config.run)
+    if (path / "config.toml").is_file():
+        return existing_run(path)
+    named = {"model.path": model} if model and model not in OWN_MODELS else {}
+    return open_run(with_overrides(config, named))
+
+
+def _check_label(label: str) -> None:
+    if re.search(r"[/\\]|^\.", label):
+        raise UserError(f"--label {label}: it becomes a file's name: no slashes, no leading dot")
 
 
 @cli.command()

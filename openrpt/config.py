@@ -564,6 +564,70 @@ class FinetuneConfig(Section):
     eval_temperature: float = Field(0.6, gt=0, description="Temperature of these samples")
 
 
+class ZeroshotConfig(Section):
+    """End tasks through lm-eval, answered directly and after a thought."""
+
+    tasks: list[str] = Field(
+        ["mmlu_pro", "supergpqa"],
+        description="mmlu_pro, supergpqa, mmlu, arc, gsm8k, math, from the Hub, or each as"
+        " NAME=PATH from a .jsonl or .parquet file; 'lm-eval:NAME': a task of lm-eval's own",
+    )
+    modes: list[Literal["direct", "think"]] = Field(
+        ["direct", "think"],
+        description="direct: the most likely letter, or an answer at once; think: a thought first",
+    )
+    questions_per_category: int = Field(
+        0,
+        ge=0,
+        description="Most questions of each category (of a task, where it has none); 0 = all; the"
+        " paper took 200",
+    )
+    think_budget: int = Field(
+        256,
+        ge=0,
+        description="Tokens of thought before the close is forced; 0 = closed at once; the paper"
+        " allowed 12288",
+    )
+    answer_budget: int = Field(
+        32, ge=2, description="Tokens of a generated answer, the end of turn included"
+    )
+    samples: int = Field(
+        0, ge=0, description="Samples a generated answer (mean@k, pass@k); 0 = greedy"
+    )
+    temperature: float = Field(
+        0.8, gt=0, description="Temperature of the samples; the paper's is 0.8"
+    )
+
+
+class CodingConfig(Section):
+    """Functions to be written, and whether they may be run."""
+
+    path: str = Field(
+        "examples",
+        description="'examples' (eight small tasks that come along), a .jsonl or .parquet file with"
+        " HumanEval's fields, or 'datasets:NAME[:CONFIG[:SPLIT]]'",
+    )
+    run_code: bool = Field(
+        False, description="Run what the model wrote, in a process with limits; off: only write it"
+    )
+    samples: int = Field(0, ge=0, description="Samples a task, for pass@k; 0 = greedy")
+    temperature: float = Field(0.2, gt=0, description="Temperature of the samples")
+    think_budget: int = Field(0, ge=0, description="Tokens of thought before the code; 0 = none")
+    max_tokens: int = Field(384, ge=8, description="Tokens of the code")
+    timeout: float = Field(10.0, gt=0, description="Seconds that a program may run")
+    memory_mib: int = Field(1024, ge=64, description="Address space of a program, in MiB")
+
+
+class SuiteConfig(Section):
+    """What one command measures, each part by its own section."""
+
+    parts: list[Literal["zeroshot", "coding", "reasoning"]] = Field(
+        ["zeroshot", "coding", "reasoning"],
+        description="zeroshot and coding: as those commands; reasoning: the held-out [questions],"
+        " answered as finetune answers them, without training",
+    )
+
+
 class TrackConfig(Section):
     """Trackers that follow a run's stages; metrics.jsonl is written without any."""
 
@@ -607,6 +671,9 @@ class Config(Section):
     questions: QuestionsConfig = QuestionsConfig()
     answers: AnswersConfig = AnswersConfig()
     finetune: FinetuneConfig = FinetuneConfig()
+    zeroshot: ZeroshotConfig = ZeroshotConfig()
+    coding: CodingConfig = CodingConfig()
+    suite: SuiteConfig = SuiteConfig()
     track: TrackConfig = TrackConfig()
     cost: CostConfig = CostConfig()
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from openrpt.models import Policy
 from openrpt.prompts import Layout
 from openrpt.seeding import uniforms
+from openrpt.tokens import literal_bytes
 from openrpt.types import Completion
 
 CDF_BLOCK = 256
@@ -29,6 +30,8 @@ class Sampling:
     prediction_budget: int
     candidates: int
     generation_rollouts: int = 256
+    until: tuple[bytes, ...] = ()
+    """What a completion also stops behind, once it has said it after its thought."""
 
 
 class Sequences(Protocol):
@@ -70,7 +73,7 @@ class Decoder:
 
     The thought ends when the policy writes its end (then the policy writes the box, too) or when
     the think budget is spent (then the close is forced). The prediction ends at a stop token or
-    at its budget, never at a brace.
+    at its budget, never at a brace, and behind what the sampling names in `until`.
 
     Rollouts of a position that have drawn the same tokens so far are one row of the model, each
     with its own uniforms: nothing is computed twice.
@@ -101,6 +104,7 @@ class Decoder:
         thinking = torch.full((rows,), budget > 0, device=device)
         left = torch.full((rows,), self.sampling.prediction_budget, device=device)
         recent = torch.full((rows, len(end)), -1, device=device)
+        said: list[bytes] = [b""] * rows  # read for `until` only
         steps: list[_Step] = []
         token = 0
         while True:
@@ -108,6 +112,8 @@ class Decoder:
             sampled = self._sample(sequences.hidden, row_of, keys, token, free)
             ids = torch.where(free, sampled.ids, forced_ids[forced_at.clamp_min(0)])
             is_stop = torch.isin(ids, stops) & free
+            if self.sampling.until:
+                is_stop = is_stop | self._reached(said, alive, ids, free & ~thinking)
             steps.append(
                 _Step(
                     rows=alive,
@@ -145,6 +151,19 @@ class Decoder:
             sequences.advance(new)
             token += new.shape[1]
         return _collect(steps, rows)
+
+    def _reached(self, said: list[bytes], alive: Tensor, ids: Tensor, speaking: Tensor) -> Tensor:
+        """[B] True where the new token ends, or holds, what a completion stops behind."""
+        reached = torch.zeros_like(speaking)
+        for row in speaking.nonzero()[:, 0].tolist():
+            rollout, before = int(alive[row]), len(said[int(alive[row])])
+            new = literal_bytes(self.policy.table, [int(ids[row])], self.layout.literal)
+            said[rollout] += new
+            reached[row] = any(
+                said[rollout].find(stop, max(before - len(stop) + 1, 0)) >= 0
+                for stop in self.sampling.until
+            )
+        return reached
 
     def _sample(
         self, hidden: Tensor, row_of: Tensor, keys: Tensor, token: int, free: Tensor

@@ -28,7 +28,13 @@ DEMO_DISK_GB = 2.0
 """The demo's model, packed and as float32 safetensors, its corpus, and room for the downloads."""
 BFLOAT16_GAIN = 1.3
 """How many times faster than float32 bfloat16 must be to be worth its rounding."""
-EXTRAS = {"lora": "peft", "datasets": "datasets", "scaling": "scipy", "energy": "pynvml"}
+EXTRAS = {
+    "lora": "peft",
+    "datasets": "datasets",
+    "lm-eval": "lm_eval",
+    "scaling": "scipy",
+    "energy": "pynvml",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

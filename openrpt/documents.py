@@ -130,16 +130,19 @@ def read_corpus(
         raise UserError(f"{config.path}: no usable document{why}")
 
 
-def read_fields(path: str, names: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def read_fields(
+    path: str, names: Sequence[str] | None = None
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yields (source, fields) of every record of a file, folder or dataset, as they stand.
 
-    `path` as `corpus.path`. Raises UserError for what cannot be read, an unusable record and a
-    missing field.
+    `path` as `corpus.path`; without `names` all fields. Raises UserError for what cannot be read,
+    an unusable record and a missing field.
     """
-    for record in _read_records(CorpusConfig(path=path), list(names)):
+    columns = None if names is None else list(names)
+    for record in _read_records(CorpusConfig(path=path), columns):
         if isinstance(record, _Unusable):
             raise UserError(str(record))
-        _check_fields(record.source, names, record.fields)
+        _check_fields(record.source, names or (), record.fields)
         yield record.source, record.fields
 
 
@@ -235,7 +238,7 @@ def _place(document: Document, index: DuplicateIndex, counts: CorpusCounts) -> D
     return replace(document, split=split)
 
 
-def _read_records(config: CorpusConfig, columns: list[str]) -> Iterator[_Record | _Unusable]:
+def _read_records(config: CorpusConfig, columns: list[str] | None) -> Iterator[_Record | _Unusable]:
     if config.path.startswith("datasets:"):
         yield from _read_datasets(config.path, columns)
         return
@@ -274,7 +277,7 @@ def _list_files(path: Path) -> list[tuple[Path, str]]:
 
 
 def _read_file(
-    path: Path, name: str, config: CorpusConfig, columns: list[str]
+    path: Path, name: str, config: CorpusConfig, columns: list[str] | None
 ) -> Iterator[_Record | _Unusable]:
     if path.stat().st_size == 0:
         yield _Unusable(source=name, reason="empty", message="the file is empty")
@@ -385,13 +388,16 @@ def _is_utf8(path: Path) -> bool:
     return True
 
 
-def _read_parquet(path: Path, name: str, columns: list[str]) -> Iterator[_Record | _Unusable]:
+def _read_parquet(
+    path: Path, name: str, columns: list[str] | None
+) -> Iterator[_Record | _Unusable]:
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
     try:
         # With a buffer, a column is read in pieces instead of a row group at once.
         with ParquetFile(path, buffer_size=1 << 20) as file:
+            columns = file.schema_arrow.names if columns is None else columns
             _check_fields(name, columns, file.schema_arrow.names)
             row = 0
             for batch in file.iter_batches(batch_size=256, columns=columns):
@@ -408,7 +414,7 @@ def _read_parquet(path: Path, name: str, columns: list[str]) -> Iterator[_Record
         raise UserError(f"{path}: not a readable parquet file: {_one_line(error)}") from None
 
 
-def _read_datasets(path: str, columns: list[str]) -> Iterator[_Record]:
+def _read_datasets(path: str, columns: list[str] | None) -> Iterator[_Record]:
     try:
         import datasets
         from datasets.exceptions import DatasetsError
@@ -434,7 +440,7 @@ def _read_datasets(path: str, columns: list[str]) -> Iterator[_Record]:
             split=split or "train",
             streaming=True,
         )
-        if set(columns) <= set(rows.column_names or []):
+        if columns is not None and set(columns) <= set(rows.column_names or []):
             rows = rows.select_columns(columns)  # images and the like are never decoded
         for number, row in enumerate(rows, start=1):
             yield _Record(source=f"{path}:{number}", fields=row)

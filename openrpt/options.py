@@ -133,7 +133,7 @@ def unescape(text: str) -> str:
 
 
 class CommaSeparated(click.ParamType):
-    """A list: `train,heldout`."""
+    """A list: `train,heldout`. Without choices, of anything that has no comma."""
 
     name = "list"
 
@@ -143,7 +143,7 @@ class CommaSeparated(click.ParamType):
     def convert(self, value: Any, param: Any, ctx: Any) -> list[str]:
         items = [item.strip() for item in value.split(",") if item.strip()]
         for item in items:
-            if item not in self.choices:
+            if self.choices and item not in self.choices:
                 self.fail(f"'{item}' is none of {', '.join(self.choices)}", param, ctx)
         return items
 
@@ -193,7 +193,7 @@ class ConfigOption(click.Option):
 def _metavar(key: Key) -> str | None:
     if key.is_table:
         return "NAME=WEIGHT,…"
-    return ",".join(key.choices) if key.is_list else None
+    return (",".join(key.choices) or "ITEM,…") if key.is_list else None
 
 
 def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:

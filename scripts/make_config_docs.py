@@ -31,8 +31,8 @@ Precedence: the command line, then the file, then, where no file is given, the c
 stands in the run folder, then the defaults. An unknown key or a value out of range is an error.
 
 A run folder belongs to one configuration. A resumed run may change only how long and where it
-runs, never what it computes: the `evaluate` section and the keys marked ↻. The `pretrain` section
-binds its own checkpoints only.
+runs, never what it computes: the `evaluate`, `zeroshot`, `coding` and `suite` sections and the keys
+marked ↻. The `pretrain` section binds its own checkpoints only.
 """
 
 
@@ -64,7 +64,7 @@ def values(key: Key) -> str:
     """Type and range, in words."""
     words = ", ".join(f"`{choice}`" for choice in key.choices)
     if key.is_list:
-        return f"list of {words}"
+        return f"list of {words or 'text'}"
     if key.is_table:
         return "table of numbers"
     kinds = {bool: "true, false", int: "integer", float: "number", str: "text"}

@@ -97,3 +97,24 @@ def differences(run: Run, a: Column, b: Column) -> dict[str, Difference]:
             " both again with the same settings"
         )
     return paired_differences(left, a[1], right, b[1])
+
+
+def read_models(path: Path) -> dict[str, Any]:
+    """What a record of end tasks (`zero_shot.json` and its like) holds by model; empty where there
+    is none. Raises UserError for a damaged file."""
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["models"]
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}:{error.lineno}: damaged; delete it and measure again") from None
+    except (KeyError, TypeError):
+        raise UserError(f"{path}: holds no models; delete it and measure again") from None
+
+
+def add_model_result(path: Path, label: str, name: str, result: Any) -> dict[str, Any]:
+    """Adds (or replaces) a model's result of that name; returns all of the model's. Atomic."""
+    models = read_models(path)
+    models.setdefault(label, {})[name] = result
+    write_text(path, json.dumps({"format": FORMAT, "models": models}, indent=1))
+    return models[label]

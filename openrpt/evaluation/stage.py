@@ -56,6 +56,12 @@ def model_path(run: Run, model: str) -> str:
     return str(folder)
 
 
+def model_label(model: str) -> str:
+    """A model's name as a file may be called: `trained`, `step-000040`, `SmolLM2-135M`."""
+    name = Path(model).name.removesuffix(".gguf")
+    return re.sub(r"[^\w.=,-]+", "_", name).strip("._") or "model"
+
+
 def default_label(run: Run, model: str, config: Config) -> str:
     """The model's name, and every setting that is not the run's: so that an evaluation under
     another prompt does not take the first one's place.

@@ -1,6 +1,7 @@
 """Means and differences whose errors are by document: positions of one document are not
 independent, so documents are the unit that is resampled. NumPy only."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -49,6 +50,27 @@ def mean_by_document(values: np.ndarray, documents: np.ndarray) -> Estimate:
     """values [n] and the document of each [n] → the mean over positions, as
     `ratio_by_document` with sizes of 1."""
     return ratio_by_document(values, np.ones(len(values)), documents)
+
+
+def estimates_by(
+    values: np.ndarray, marks: np.ndarray, documents: np.ndarray
+) -> dict[str, dict[str, Any]]:
+    """Means of the values [n] that bear the same mark [n], by mark; "" is none."""
+    parts = {str(mark): marks == mark for mark in np.unique(marks) if mark}
+    return {
+        part: mean_by_document(values[inside], documents[inside]).as_dict()
+        for part, inside in parts.items()
+    }
+
+
+def mean_of_means(estimates: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The mean of independent estimates, each counting the same; n is that of all together."""
+    errors = np.array([estimate["standard_error"] for estimate in estimates], dtype=float)
+    return {
+        "value": float(np.mean([estimate["value"] for estimate in estimates])),
+        "standard_error": float(np.sqrt(np.square(errors).sum()) / len(errors)),
+        "n": sum(estimate["n"] for estimate in estimates),
+    }
 
 
 def ratio_by_document(values: np.ndarray, sizes: np.ndarray, documents: np.ndarray) -> Estimate:

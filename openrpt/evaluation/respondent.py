@@ -1,0 +1,319 @@
+"""A model that is asked: what it says after a context, with or without a thought, and how likely
+it finds given texts. Each answer is kept with what it cost, so that a stopped evaluation goes on
+where it was.
+
+On the document tree: a question is run once, however many samples or options hang off it.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from openrpt.compute import Count, Ledger, model_shape
+from openrpt.config import Config
+from openrpt.decoding import Sampling
+from openrpt.energy import EnergyMeter
+from openrpt.engine import make_engine
+from openrpt.errors import UserError
+from openrpt.evaluation.stage import latest_model, model_label, model_path
+from openrpt.generation import Request
+from openrpt.meters import counting_engine
+from openrpt.models import Policy, freeze, load_policy, resolve_model
+from openrpt.prompts import Layout, build_layout
+from openrpt.run import Run
+from openrpt.seeding import key_of
+from openrpt.tokens import literal_bytes
+from openrpt.tree import Branch
+
+FORMAT = 1
+COSTS = ("tokens", "flops", "flops_alone", "seconds", "joules")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """How a context is answered; whatever changes the answer stands here."""
+
+    max_tokens: int
+    """Of the answer, the end of turn included."""
+    think_budget: int | None = None
+    """Free tokens of thought before it is closed; 0 = opened and closed at once, None = no thought
+    at all."""
+    answer_start: str = ""
+    """What is forced behind a thought that had to be closed, such as the box's opening."""
+    until: tuple[str, ...] = ()
+    """The answer ends before the first of these."""
+    samples: int = 0
+    """0 = the greedy answer."""
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What was said to one context, and what that cost."""
+
+    texts: list[str] = field(default_factory=list)
+    """A sample: what stands after the thought."""
+    thoughts: list[str] = field(default_factory=list)
+    """Empty strings where there is no thought."""
+    closed: list[bool] = field(default_factory=list)
+    """A sample: the model ended its thought by itself."""
+    lengths: list[int] = field(default_factory=list)
+    """A sample: tokens of the completion, the thought's and the forced ones included."""
+    logprobs: list[tuple[float, bool]] = field(default_factory=list)
+    """A given text: its log-likelihood in nats, and whether it is the greedy one."""
+    cut: int = 0
+    """Tokens of the context that did not fit, cut off at its start."""
+    cost: dict[str, float] = field(default_factory=dict)
+    """COSTS: of this answer alone."""
+
+
+class AnswerBook:
+    """Answers by key: in memory, or in a file of JSON lines that is read again at the start.
+
+    The file's first line says whose answers they are. Raises UserError where they are another
+    model's, or the file is damaged elsewhere than in a last line that was cut off.
+    """
+
+    def __init__(self, path: Path | None = None, *, owner: str = "") -> None:
+        self.path, self.answers = path, dict[str, Answer]()
+        if path is None:
+            return
+        if path.is_file():
+            self._read(path, owner)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _append(path, {"format": FORMAT, "owner": owner})
+
+    def _read(self, path: Path, owner: str) -> None:
+        data = path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        try:
+            first, *rows = [json.loads(line) for line in whole.splitlines()]
+            found = {row.pop("key"): Answer(**row) for row in rows}
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise UserError(f"{path}: damaged; delete it and evaluate again") from None
+        if first.get("owner") != owner:
+            raise UserError(
+                f"{path}: holds the answers of another model ({first.get('owner')}); give this one"
+                " another --label, or delete the file"
+            )
+        if len(whole) < len(data):  # the last line was being written when the process ended
+            with path.open("r+b") as file:
+                file.truncate(len(whole))
+        for key, answer in found.items():
+            pairs = [(float(value), bool(greedy)) for value, greedy in answer.logprobs]
+            self.answers[key] = replace(answer, logprobs=pairs)
+
+    def add(self, key: str, answer: Answer) -> None:
+        self.answers[key] = answer
+        if self.path is not None:
+            row = {name: getattr(answer, name) for name in Answer.__dataclass_fields__}
+            _append(self.path, {"key": key} | row)
+
+
+def _append(path: Path, row: dict[str, Any]) -> None:
+    """One line, on the disk before it returns."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def open_respondent(
+    run: Run, model: str | None, config: Config, folder: str, *, label: str = ""
+) -> tuple[str, str, "Respondent"]:
+    """(label, the model's path, the model to be asked), its answers in the run's
+    `FOLDER/LABEL/answers.jsonl`. `model` as `stage.model_path` has it; None: the run's latest.
+
+    Raises UserError for whatever can't be loaded, and where these are another model's answers.
+    """
+    model = model or latest_model(run)
+    path = model_path(run, model)
+    label = label or model_label(model)
+    policy = freeze(load_policy(config.model, path=path))
+    if config.prompt.chat_template == "on" and not policy.tokenizer.chat_template:
+        raise UserError(
+            "prompt.chat_template = 'on', but the tokenizer has no chat template; use 'auto'"
+        )
+    book = AnswerBook(
+        run.path / folder / label / "answers.jsonl", owner=model_identity(config, path)
+    )
+    return label, path, Respondent(policy, config, book)
+
+
+def model_identity(config: Config, path: str) -> str:
+    """Whose answers they are: the weights' files by size and time, and the precision."""
+    folder = Path(resolve_model(path))
+    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    marks = [f"{file.name}:{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in files]
+    digest = sha256("\n".join(marks).encode()).hexdigest()[:12] if files else "hub"
+    return f"{path} {digest} {config.model.dtype}"
+
+
+class Respondent:
+    """Answers contexts (token ids), one after the other. Every answer is in its `book`."""
+
+    def __init__(self, policy: Policy, config: Config, book: AnswerBook | None = None) -> None:
+        self.policy, self.config, self.book = policy, config, book or AnswerBook()
+        self.shape = model_shape(policy)
+        self.energy = EnergyMeter(policy.device, watts=config.cost.watts)
+        self.ledger = Ledger()
+        engine = make_engine(config.model.generator, policy)
+        self.engine = counting_engine(engine, self.ledger)
+
+    @property
+    def chats(self) -> bool:
+        """Contexts are to be wrapped in the tokenizer's chat template."""
+        has_template = bool(self.policy.tokenizer.chat_template)
+        return has_template and self.config.prompt.chat_template != "off"
+
+    # ---- what it says
+
+    def key(self, context: str, asked: Asked) -> str:
+        """Of an answer in the book."""
+        prompt = self.config.prompt
+        delimiters = (prompt.thought_start, prompt.thought_end, self.config.seed)
+        return _digest("says", context, repr(asked), *map(str, delimiters))
+
+    def encode(self, text: str) -> list[int]:
+        """As the tokenizer has it (control tokens are parsed), with no second BOS."""
+        tokenizer = self.policy.tokenizer
+        has_bos = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
+        return tokenizer.encode(text, add_special_tokens=not has_bos)
+
+    def say(self, context: str, asked: Asked) -> Answer:
+        """`asked.samples` answers (one greedy one for 0) to the same context."""
+        key = self.key(context, asked)
+        if key not in self.book.answers:
+            self.book.add(key, self._metered(lambda: self._say(context, asked)))
+        return self.book.answers[key]
+
+    def _say(self, context: str, asked: Asked) -> Answer:
+        layout, context_ids = self._layout(context, asked), self.encode(context)
+        budget = (asked.think_budget or 0) + asked.max_tokens
+        room = self.policy.max_length - budget - len(layout.tail_ids) - len(layout.close_ids)
+        if room < 1:
+            raise UserError(
+                f"a thought of {asked.think_budget or 0} and an answer of {asked.max_tokens} tokens"
+                f" leave no room for a question: the model holds {self.policy.max_length}"
+            )
+        ids = tuple(context_ids[-room:])
+        samples = range(max(asked.samples, 1))
+        keys = tuple(key_of(self.config.seed, "say", context, sample) for sample in samples)
+        request = Request(prefix_ids=ids, prefix_lengths=(len(ids),), keys=(keys,))
+        sampling = Sampling(
+            temperature=asked.temperature if asked.samples else 0.0,
+            think_budget=asked.think_budget or 0,
+            prediction_budget=asked.max_tokens,
+            candidates=0,
+            until=tuple(stop.encode() for stop in asked.until),
+        )
+        (generated,) = self.engine.generator.generate(request, layout, sampling)
+        answer = Answer(cut=len(context_ids) - len(ids))
+        for completion in generated.completions:
+            thought, ended, said = self._parts(completion.token_ids, layout, asked)
+            answer.texts.append(until_first(said, asked.until))
+            answer.thoughts.append(thought)
+            # What was forced is masked: an end without any was the model's own.
+            answer.closed.append(ended and all(completion.loss_mask))
+            answer.lengths.append(len(completion.token_ids))
+        return answer
+
+    def _layout(self, context: str, asked: Asked) -> Layout:
+        """Nothing stands before the context; the thought's opening behind it, unless it ends with
+        one."""
+        prompt = self.config.prompt
+        bare = {"template": "minimal", "chat_template": "off", "answer_start": asked.answer_start}
+        layout = build_layout(self.policy.tokenizer, prompt.model_copy(update=bare))
+        if asked.think_budget is None:
+            return replace(layout, head_ids=(), tail_ids=(), close_ids=(), answer_start_ids=())
+        opened = prompt.thought_start and context.rstrip().endswith(prompt.thought_start.strip())
+        return replace(layout, head_ids=(), tail_ids=() if opened else layout.tail_ids)
+
+    def _parts(self, ids: Sequence[int], layout: Layout, asked: Asked) -> tuple[str, bool, str]:
+        """(thought, whether it has an end, answer). Where the model ended its turn inside its
+        thought, all is the answer."""
+        if asked.think_budget is None:
+            return "", False, self.policy.tokenizer.decode(list(ids), skip_special_tokens=True)
+        text = literal_bytes(self.policy.table, ids, layout.literal)
+        thought, end, said = text.rpartition(layout.thought_end)
+        return thought.decode(errors="replace"), bool(end), said.decode(errors="replace")
+
+    # ---- how likely it finds a text
+
+    def rate(self, context_ids: Sequence[int], continuations: Sequence[Sequence[int]]) -> Answer:
+        """`logprobs` of the continuations (none empty), which share one pass over the context,
+        which is never empty either."""
+        key = _digest("rates", str(list(context_ids)), str([list(c) for c in continuations]))
+        if key not in self.book.answers:
+            self.book.add(key, self._metered(lambda: self._rate(context_ids, continuations)))
+        return self.book.answers[key]
+
+    @torch.no_grad()
+    def _rate(self, context_ids: Sequence[int], continuations: Sequence[Sequence[int]]) -> Answer:
+        longest, most = max(len(ids) for ids in continuations), self.policy.max_length
+        if longest > most:
+            raise UserError(f"a text of {longest} tokens to rate: the model holds {most}")
+        ids = tuple(context_ids)[-(most + 1 - longest) :]
+        branch = Branch(
+            prefix_length=len(ids), tail_ids=(), completions=tuple(map(tuple, continuations))
+        )
+        (hidden,) = self.engine.branch_hidden(self.policy, ids, [branch])
+        targets = [torch.tensor(c, device=self.policy.device) for c in branch.completions]
+        logprobs = [self._likelihood(h, t) for h, t in zip(hidden, targets, strict=True)]
+        return Answer(logprobs=logprobs, cut=len(context_ids) - len(ids))
+
+    def _likelihood(self, hidden: Tensor, targets: Tensor) -> tuple[float, bool]:
+        """hidden [T, d], targets [T]; the head a chunk at a time."""
+        head, total, greedy = self.policy.head, 0.0, True
+        pairs = zip(hidden.split(head.chunk_rows), targets.split(head.chunk_rows), strict=True)
+        for part, ids in pairs:
+            logp = head.logits(part).log_softmax(-1)
+            total += float(logp.gather(-1, ids[:, None]).sum())
+            greedy = greedy and bool((logp.argmax(-1) == ids).all())
+        return total, greedy
+
+    # ---- what it costs
+
+    def _metered(self, work: Callable[[], Answer]) -> Answer:
+        self.ledger.shared, self.ledger.alone = Count(), Count()
+        self.energy.begin()
+        started = time.perf_counter()
+        answer = work()
+        cost = {
+            "tokens": float(self.ledger.shared.tokens),
+            "flops": self.ledger.shared.forward(self.shape),
+            "flops_alone": self.ledger.alone.forward(self.shape),
+            "seconds": time.perf_counter() - started,
+            "joules": self.energy.joules(),
+        }
+        return replace(answer, cost=cost)
+
+    def cost(self, answers: Sequence[Answer]) -> dict[str, Any]:
+        """Of these answers together, whenever they were given."""
+        total: dict[str, Any] = {n: sum(answer.cost[n] for answer in answers) for n in COSTS}
+        total["energy_measured"] = self.energy.measured
+        return total
+
+
+def until_first(text: str, stops: Sequence[str]) -> str:
+    """The text before the first of the stops.
+
+    >>> until_first("x = 1\\ndef f(): ...", ["\\nclass", "\\ndef"])
+    'x = 1'
+    """
+    for stop in stops:
+        text = text.partition(stop)[0] if stop else text
+    return text
+
+
+def _digest(*parts: str) -> str:
+    return sha256("\x1f".join(parts).encode(errors="surrogatepass")).hexdigest()[:32]

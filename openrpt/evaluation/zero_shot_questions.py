@@ -1,0 +1,319 @@
+r"""Questions of end tasks: how a record is read, how it is asked, and what is right.
+
+Two kinds. A *choice* has options A, B, C, …; a *short* answer is a number or an expression. The
+records may be those of the public sets (MMLU-Pro, SuperGPQA, MMLU, ARC, GSM8K, MATH) as the Hub
+has them, or a file of one's own with the same fields. lm-eval reads, asks and grades through these
+functions (`openrpt/integrations/lm_eval/tasks`); no torch here.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from hashlib import sha256
+from string import ascii_uppercase as LETTERS
+from typing import Any, Literal
+
+import numpy as np
+
+from openrpt.answers import MathChecker, extract_answer, normalised
+from openrpt.documents import read_fields
+from openrpt.errors import UserError
+from openrpt.seeding import generator
+
+Kind = Literal["choice", "short"]
+Row = dict[str, Any]
+"""question_id, question, options (none for a short answer), answer (a choice's: its letter),
+category and difficulty ("" where the record states none)."""
+
+OUTSIDE = "outside"
+"""In place of a letter: an answer was given, and it is none of the options."""
+BOX = "\\boxed{"
+CATEGORIES = ("category", "subject", "discipline", "type")
+DIFFICULTIES = ("difficulty", "level")
+ANSWERS = ("answer_index", "answer_letter", "answerKey", "answer")
+
+_NUMBERED = re.compile(r"\bAnswer\s?(\d+):\s*")
+"""How instruction files spell options: `Answer1: … Answer2: …`."""
+_SAID = re.compile(r"[Aa]nswer\s*(?:is|:)\s*[*_$]*\(?([A-Z])\b")
+_LETTER = re.compile(r"\(?([A-Z])\)?(?:[.):]\s.*)?", re.DOTALL)
+_FIRST = re.compile(r"\s*\**\(?([A-Z])(?:[.):*]|\s*$)")
+
+
+# ---- reading ------------------------------------------------------------------------------------
+
+
+def read_rows(path: str, kind: Kind, *, per_category: int = 0, seed: int = 0) -> list[Row]:
+    """All questions of a file, a folder or `datasets:NAME[:CONFIG[:SPLIT]]`, in order.
+
+    `per_category`: at most so many of each category (0 = all), the first of an order that the seed
+    and the question decide, so they are the same for every model. The same question twice counts
+    once. Raises UserError (with file and line) for what can't be read and for a record without a
+    question, options or an answer.
+    """
+    read = choice_row if kind == "choice" else short_row
+    rows: dict[str, Row] = {}
+    for source, fields in read_fields(path):
+        row = read(fields, source)
+        rows.setdefault(row["question_id"], row)
+    if not rows:
+        raise UserError(f"{path}: no questions")
+    return _first_of_each(list(rows.values()), per_category, seed)
+
+
+def _first_of_each(rows: list[Row], count: int, seed: int) -> list[Row]:
+    if not count:
+        return rows
+    taken: dict[str, int] = {}
+    chosen = []
+    for place in generator(seed, "zeroshot", len(rows)).permutation(len(rows)).tolist():
+        category = rows[place]["category"]
+        taken[category] = taken.get(category, 0) + 1
+        if taken[category] <= count:
+            chosen.append(place)
+    return [rows[place] for place in sorted(chosen)]
+
+
+def choice_row(fields: Mapping[str, Any], source: str) -> Row:
+    """A multiple-choice question. Raises UserError where it is none."""
+    question, options, labels = _question_and_options(fields, source)
+    index = _right_option(fields, options, labels, source)
+    return _row(fields, question, options, LETTERS[index])
+
+
+def short_row(fields: Mapping[str, Any], source: str) -> Row:
+    """A question with a short answer: the field `answer` (what follows its last `####`, as GSM8K
+    has it), else the last box of the field `solution`. Raises UserError where there is neither."""
+    question = _text(fields, ("question", "problem"), source, "a question")
+    answer = str(fields.get("answer") or "").rpartition("####")[2].strip()
+    if not answer and isinstance(fields.get("solution"), str):
+        boxed = extract_answer(fields["solution"].encode())
+        answer = (boxed or b"").decode()
+    if not answer:
+        raise UserError(f"{source}: no 'answer' (nor a \\boxed one in 'solution') to grade by")
+    return _row(fields, question, [], answer)
+
+
+def _row(fields: Mapping[str, Any], question: str, options: list[str], answer: str) -> Row:
+    def stated(names: Iterable[str]) -> str:
+        return next((str(fields[name]) for name in names if fields.get(name) is not None), "")
+
+    text = "\n".join([question, *options])
+    return {
+        "question_id": sha256(text.encode(errors="replace")).hexdigest()[:16],
+        "question": question,
+        "options": options,
+        "answer": answer,
+        "category": stated(CATEGORIES),
+        "difficulty": stated(DIFFICULTIES),
+    }
+
+
+def _text(fields: Mapping[str, Any], names: Sequence[str], source: str, what: str) -> str:
+    for name in names:
+        value = fields.get(name)
+        if isinstance(value, str) and value.strip():
+            return value.strip()
+    known = ", ".join(fields) or "none"
+    raise UserError(f"{source}: {what} is missing (field {' or '.join(names)}); there are: {known}")
+
+
+def _question_and_options(
+    fields: Mapping[str, Any], source: str
+) -> tuple[str, list[str], list[str]]:
+    """(the question, its options, their labels where the record states any)."""
+    labels: list[str] = []
+    options = fields.get("options", fields.get("choices"))
+    if isinstance(options, Mapping):  # ARC on the Hub: {"text": […], "label": […]}
+        labels = [str(label) for label in options.get("label") or ()]
+        options = options.get("text")
+    if options is None and isinstance(fields.get("instruction"), str):
+        text = fields["instruction"].partition("\n\nAnswer format:")[0]
+        pieces = _NUMBERED.split(text)
+        question = pieces[0].rpartition("correct answer to the question:")[2].strip()
+        options = [piece.strip() for piece in pieces[2::2]]
+    else:
+        question = _text(fields, ("question",), source, "a question")
+    listed = [str(option) for option in options] if isinstance(options, list | tuple) else []
+    if not 2 <= len(listed) <= len(LETTERS):
+        raise UserError(
+            f"{source}: {len(listed)} options (field 'options' or 'choices'); a multiple-choice"
+            f" question has 2 to {len(LETTERS)}"
+        )
+    return question, listed, labels
+
+
+def _right_option(
+    fields: Mapping[str, Any], options: list[str], labels: list[str], source: str
+) -> int:
+    name = next((name for name in ANSWERS if fields.get(name) not in (None, "")), None)
+    if name is None:
+        raise UserError(
+            f"{source}: no answer ({', '.join(ANSWERS)}): a question needs its true one"
+        )
+    value = fields[name]
+    index = value if isinstance(value, int) and not isinstance(value, bool) else None
+    if index is None:
+        said = str(value).strip()
+        numbered = re.fullmatch(r"[Aa]nswer\s?(\d+)", said)
+        if said in labels:
+            index = labels.index(said)
+        elif len(said) == 1 and said in LETTERS:
+            index = LETTERS.index(said)
+        elif numbered:
+            index = int(numbered[1]) - 1
+        elif options.count(said) == 1:
+            index = options.index(said)
+    if index is None or not 0 <= index < len(options):
+        raise UserError(f"{source}: {name} = {value!r} is none of its {len(options)} options")
+    return index
+
+
+# ---- asking -------------------------------------------------------------------------------------
+
+
+def question_text(row: Row) -> str:
+    """The question and, a line each, its options: as MMLU is asked."""
+    options = zip(LETTERS, row["options"], strict=False)
+    lines = [f"{letter}. {option.strip()}" for letter, option in options]
+    return "\n".join([row["question"].strip(), *lines]) + "\n"
+
+
+def question_and_letter(row: Row) -> str:
+    asked = "Think step by step, then give the letter of the right option inside \\boxed{}."
+    return f"{question_text(row)}\n{asked}"
+
+
+def question_and_steps(row: Row) -> str:
+    return row["question"] + "\n\nReason step by step, then give the final answer inside \\boxed{}."
+
+
+def question_and_answer(row: Row) -> str:
+    return row["question"] + "\n\nGive the final answer inside \\boxed{}."
+
+
+def letters(row: Row) -> list[str]:
+    return list(LETTERS[: len(row["options"])])
+
+
+def right_index(row: Row) -> int:
+    return LETTERS.index(row["answer"])
+
+
+# ---- grading ------------------------------------------------------------------------------------
+
+
+def extract_choice(text: str, options: Sequence[str]) -> str | None:
+    r"""The letter that a text ends up with; OUTSIDE for an answer that is none of the options,
+    None for no answer.
+
+    What stands in the last `\boxed{…}` counts: a letter, or an option's own text. Without a box,
+    the last `answer is X` or `answer: X`; else a letter that the text begins with (`B. …`).
+
+    >>> extract_choice("so it is \\boxed{(B)}", ["one", "two"])
+    'B'
+    >>> extract_choice("The answer is (D).", ["one", "two"])
+    'outside'
+    >>> extract_choice("\\boxed{two}", ["one", "two"]), extract_choice("A hard one", ["one", "two"])
+    ('B', None)
+    """
+    boxed = extract_answer(text.encode())
+    text = text.rpartition("</think>")[2]
+    if boxed is not None:
+        return _letter_of(normalised(boxed.decode(errors="replace")), options)
+    said = _SAID.findall(text)
+    if said:
+        return _letter_of(said[-1], options)
+    first = _FIRST.match(text)
+    return _letter_of(first[1], options) if first else None
+
+
+def _letter_of(said: str, options: Sequence[str]) -> str:
+    known = LETTERS[: len(options)]
+    match = _LETTER.fullmatch(said)
+    if match and match[1] in known:
+        return match[1]
+    same = [letter for letter, o in zip(known, options, strict=True) if normalised(o) == said]
+    if len(same) == 1:
+        return same[0]
+    match = _LETTER.fullmatch(said.upper()) if len(said) <= 3 else None
+    return match[1] if match and match[1] in known else OUTSIDE
+
+
+def grade_letters(row: Row, results: Sequence[tuple[float, bool]]) -> dict[str, float]:
+    """By which letter is most likely: `results` has each letter's log-likelihood."""
+    said = int(np.argmax([logprob for logprob, _ in results]))
+    return _measures([float(said == right_index(row))], outside=0.0, unanswered=0.0)
+
+
+def grade_choices(row: Row, results: Sequence[Sequence[str]]) -> dict[str, float]:
+    """By what the samples of an answer say."""
+    said = [extract_choice(text, row["options"]) for text in results[0]]
+    return _measures(
+        [float(letter == row["answer"]) for letter in said],
+        outside=float(np.mean([letter == OUTSIDE for letter in said])),
+        unanswered=float(np.mean([letter is None for letter in said])),
+    )
+
+
+def grade_short(row: Row, results: Sequence[Sequence[str]]) -> dict[str, float]:
+    """By the last box of each sample, compared by math-verify."""
+    boxes = [extract_answer(text.encode()) for text in results[0]]
+    check = math_checker()
+    return _measures(
+        [
+            float(box is not None and check(box.decode(errors="replace"), row["answer"]))
+            for box in boxes
+        ],
+        outside=0.0,
+        unanswered=float(np.mean([box is None for box in boxes])),
+    )
+
+
+def grade_short_direct(row: Row, results: Sequence[Sequence[str]]) -> dict[str, float]:
+    """As `grade_short`, where the box was opened for the model."""
+    return grade_short(row, [[BOX + text for text in results[0]]])
+
+
+def _measures(right: list[float], *, outside: float, unanswered: float) -> dict[str, float]:
+    return {
+        "accuracy": float(np.mean(right)),
+        "any_right": max(right),
+        "outside": outside,
+        "unanswered": unanswered,
+    }
+
+
+@lru_cache
+def math_checker() -> MathChecker:
+    """One for the process: lm-eval grades without a place to close it."""
+    import atexit
+
+    checker = MathChecker()
+    atexit.register(checker.close)
+    return checker
+
+
+def every_sample(
+    resps: Sequence[Sequence[str]], docs: Sequence[Row]
+) -> list[list[str]]:  # lm-eval's own filters keep the first sample only
+    return [list(samples) for samples in resps]
+
+
+# ---- what lm-eval's task files name --------------------------------------------------------------
+
+
+def dataset(
+    task: str, source: str, kind: Kind, openrpt: Mapping[str, Any] | None = None, **_: Any
+) -> dict[str, Any]:
+    """A task's questions as lm-eval takes them. `openrpt` is the metadata of that name: `files`
+    (task → path, in place of `source`), `per_category` and `seed`."""
+    import datasets
+
+    settings = openrpt or {}
+    rows = read_rows(
+        settings.get("files", {}).get(task) or source,
+        kind,
+        per_category=settings.get("per_category", 0),
+        seed=settings.get("seed", 0),
+    )
+    return {"test": datasets.Dataset.from_list(rows)}

@@ -1,0 +1,1 @@
+"""Other ecosystems: each an optional extra, imported only when asked for."""

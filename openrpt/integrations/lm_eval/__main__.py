@@ -1,0 +1,24 @@
+"""lm-eval's own command with the model `openrpt`, and our task files, known to it."""
+
+import os
+import sys
+
+from openrpt.errors import UserError
+
+
+def main() -> None:
+    try:
+        from lm_eval.__main__ import cli_evaluate
+
+        from openrpt.integrations.lm_eval import TASKS
+
+        if "--tasks" in sys.argv and "--include_path" not in sys.argv:
+            sys.argv += ["--include_path", os.fspath(TASKS)]
+        cli_evaluate()
+    except (UserError, ImportError) as error:
+        print(f"openrpt: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

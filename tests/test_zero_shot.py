@@ -1,0 +1,339 @@
+"""End tasks through lm-eval: our model class against lm-eval's own, and the whole stage."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from tiny import sentencepiece_tokenizer
+from tiny_model import tiny_model_folder
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+pytest.importorskip("lm_eval", reason="needs the extra 'lm-eval'")
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.registry import get_model
+from lm_eval.evaluator import evaluate
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+
+from openrpt.cli import cli, main
+from openrpt.config import load_config
+from openrpt.evaluation.questions import AnswerResult
+from openrpt.evaluation.records import read_models
+from openrpt.evaluation.respondent import AnswerBook, Asked, Respondent
+from openrpt.evaluation.zero_shot import RECORD, outcome_path, zero_shot
+from openrpt.integrations.lm_eval import OpenRPTLM
+from openrpt.loop import Interrupted
+from openrpt.models import freeze, load_policy
+from openrpt.progress import Silent
+from openrpt.run import Run, open_run
+
+CHOICES = [
+    {
+        "question": f"Which letter is number {n}?",
+        "options": ["a", "b", "c", "d"][: 2 + n % 3],
+        "answer": "AB"[n % 2],
+        "category": f"kind {n % 2}",
+        "difficulty": ["easy", "hard"][n // 4],
+    }
+    for n in range(8)
+]
+SHORT = [{"question": f"{n} + 1?", "answer": f"#### {n + 1}"} for n in range(4)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("zero-shot")
+    tiny_model_folder(folder / "model", max_position_embeddings=512)
+    tiny_model_folder(folder / "other", max_position_embeddings=512, seed=1)
+    for name, rows in (("choices", CHOICES), ("short", SHORT)):
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    return folder
+
+
+def config_of(folder: Path, name: str = "run", **overrides: Any):
+    values = {
+        "run": str(folder / name),
+        "model.path": str(folder / "model"),
+        "model.threads": 1,
+        "model.device": "cpu",
+        "zeroshot.tasks": [f"mmlu_pro={folder}/choices.jsonl"],
+        "zeroshot.think_budget": 6,
+        "zeroshot.answer_budget": 5,
+    }
+    more = {key.replace("__", "."): value for key, value in overrides.items()}
+    return load_config(overrides=values | more)
+
+
+def run_of(folder: Path, name: str, **overrides: Any) -> Run:
+    return open_run(config_of(folder, name, **overrides), min_free_bytes=0)
+
+
+def request(kind: str, *arguments: Any, doc: int = 0) -> Instance:
+    return Instance(
+        request_type=kind,  # type: ignore[arg-type]
+        doc={},
+        arguments=arguments,
+        idx=0,
+        metadata=("task", doc, 1),
+    )
+
+
+TEXTS = [
+    ("The sum of two even numbers is", " even"),
+    ("The sum of two even numbers is", " odd, and so on"),
+    ("The sum of two even numbers is ", "even"),  # the space belongs to what is rated
+    ("Let x = 2.\n\nThen", " x + y = 5, so the answer is 5."),
+    ("", "The sum of two"),
+    ("<|im_start|>user\n1 + 1?<|im_end|>\n<|im_start|>assistant\n", "2"),
+]
+
+
+@pytest.mark.parametrize("family", ["byte-level", "sentencepiece"])
+def test_it_rates_as_lm_evals_own_model_class(tmp_path, family):
+    tokenizer = None if family == "byte-level" else sentencepiece_tokenizer()
+    path = tiny_model_folder(tmp_path / "model", tokenizer=tokenizer)
+    ours = OpenRPTLM(path=str(path), device="cpu", threads=1)
+    theirs = HFLM(pretrained=str(path), device="cpu", batch_size=1, dtype="float32")
+    requests = [request("loglikelihood", *pair, doc=n) for n, pair in enumerate(TEXTS)]
+    expected = theirs.loglikelihood(requests, disable_tqdm=True)
+    found = ours.loglikelihood(requests)
+    assert [greedy for _, greedy in found] == [greedy for _, greedy in expected]
+    difference = np.abs(np.array(found)[:, 0] - np.array(expected)[:, 0])
+    assert difference.max() <= 1e-4
+    # Of a greedy text, and of one that is longer than the model can hold.
+    prompt = "Let x = 2 and"
+    said = ours.generate_until([request("generate_until", prompt, {"until": []})])[0]
+    longer = [
+        request("loglikelihood", prompt, said[: len(said) // 2]),
+        request("loglikelihood", "x + y = " * 60, "5."),
+    ]
+    assert np.allclose(
+        [logprob for logprob, _ in ours.loglikelihood(longer)],
+        [logprob for logprob, _ in theirs.loglikelihood(longer, disable_tqdm=True)],
+        atol=1e-4,
+    )
+    rolling = [request("loglikelihood_rolling", "The sum of two even numbers is even. " * 9)]
+    assert np.allclose(
+        ours.loglikelihood_rolling(rolling),
+        theirs.loglikelihood_rolling(rolling, disable_tqdm=True),
+        atol=1e-3,
+    )
+
+
+@pytest.mark.parametrize("generator", ["tree", "flat"])
+def test_it_says_what_transformers_generates(folder, generator):
+    policy = freeze(load_policy(config_of(folder, model__generator=generator).model))
+    respondent = Respondent(policy, config_of(folder, model__generator=generator))
+    lm = OpenRPTLM(respondent)
+    model = AutoModelForCausalLM.from_pretrained(folder / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    lengths = []
+    for prompt in ("The sum of two", "Let x = 2 and y", "<|im_start|>user\nWho?<|im_end|>\n"):
+        ids = tokenizer(prompt, return_tensors="pt")
+        expected = model.generate(**ids, max_new_tokens=24, do_sample=False, pad_token_id=0)
+        text = tokenizer.decode(expected[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
+        settings = {"until": [], "max_gen_toks": 24}
+        assert lm.generate_until([request("generate_until", prompt, settings)]) == [text]
+        # It stops where it is told to, and not later.
+        found = re.search(r"[ -~]{2}", text[4:])
+        assert found
+        stop = found[0]
+        at_stop = settings | {"until": ["never", stop]}
+        assert lm.generate_until([request("generate_until", prompt, at_stop)]) == [
+            text.partition(stop)[0]
+        ]
+        whole, cut = (
+            lm.respondent.book.answers[lm.respondent.key(prompt, lm.asked(given, 1))]
+            for given in (settings, at_stop)
+        )
+        lengths.append((cut.lengths[0], whole.lengths[0]))
+    assert all(cut <= whole for cut, whole in lengths)
+    assert sum(cut for cut, _ in lengths) < sum(whole for _, whole in lengths)
+
+
+def test_a_thought_is_closed_and_taken_off(folder):
+    config = config_of(folder)
+    respondent = Respondent(freeze(load_policy(config.model)), config)
+    prompt = "<|im_start|>user\n1 + 1?<|im_end|>\n<|im_start|>assistant\n"
+    ids = respondent.encode(prompt)
+    asked = Asked(max_tokens=5, think_budget=6, answer_start="\n\\boxed{", samples=3)
+    answer = respondent.say(prompt, asked)
+    assert all(text.startswith("\n\\boxed{") for text in answer.texts)
+    assert all(answer.thoughts) and not any(answer.closed)
+    assert len(set(answer.thoughts)) > 1  # samples differ
+    layout = respondent._layout(prompt, asked)
+    close = len(layout.close_ids)
+    assert max(answer.lengths) <= 6 + close + 5
+    # The prompt is run once for all samples.
+    shared, alone = answer.cost["flops"], answer.cost["flops_alone"]
+    assert shared < alone and answer.cost["tokens"] < len(ids) + 3 * (1 + 6 + close + 5) + 20
+    # A template that opens the thought is not opened twice.
+    assert respondent._layout(prompt + "<think>\n", asked).tail_ids == ()
+    assert respondent.say(prompt, asked) is answer
+    with pytest.raises(Exception, match="leave no room for a question"):
+        respondent.say(prompt, Asked(max_tokens=600))
+
+
+def test_the_stage(folder):
+    tasks = [f"mmlu_pro={folder}/choices.jsonl", f"gsm8k={folder}/short.jsonl"]
+    pytest.importorskip("math_verify")
+    run = run_of(folder, "stage", zeroshot__tasks=tasks)
+    label, found = zero_shot(run, None, run.config)
+    assert label == "start" and set(found) == {"mmlu_pro", "gsm8k"}
+    direct, think = (found["mmlu_pro"][mode] for mode in ("direct", "think 6"))
+    for one in (direct, think):
+        measures = one["summary"]["measures"]
+        assert measures["accuracy"]["n"] == 8
+        assert one["summary"]["categories"].keys() == {"kind 0", "kind 1"}
+        assert one["summary"]["difficulties"].keys() == {"easy", "hard"}
+        assert one["cost"]["flops"] > 0 and one["cost"]["seconds"] > 0
+    # The letters by transformers alone.
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    model = AutoModelForCausalLM.from_pretrained(folder / "model")
+    columns = AnswerResult.load(outcome_path(run.path, "start", "mmlu_pro", "direct")).columns
+    for row, said, right in zip(CHOICES, columns["answer"], columns["accuracy"], strict=True):
+        options = "".join(f"{x}. {o}\n" for x, o in zip("ABCD", row["options"], strict=False))
+        chat = tokenizer.apply_chat_template(
+            [{"role": "user", "content": f"{row['question']}\n{options}"}], tokenize=False
+        )
+        ids = tokenizer(f"{chat}<|im_start|>assistant\nAnswer:", return_tensors="pt")["input_ids"]
+        if ids.shape[1] > 512:
+            pytest.fail("the question does not fit")
+        scores = {}
+        for letter in "ABCD"[: len(row["options"])]:
+            new = tokenizer(f" {letter}", add_special_tokens=False)["input_ids"]
+            with torch.no_grad():
+                logp = model(torch.tensor([[*ids[0], *new]])).logits[0].log_softmax(-1)
+            places = range(ids.shape[1] - 1, ids.shape[1] - 1 + len(new))
+            scores[letter] = sum(float(logp[p, t]) for p, t in zip(places, new, strict=True))
+        assert said == max(scores, key=scores.__getitem__)
+        assert right == float(said == row["answer"])
+    measures = think["summary"]["measures"]
+    stored = AnswerResult.load(outcome_path(run.path, "start", "mmlu_pro", "think 6")).columns
+    wrong = (stored["outside"] + stored["unanswered"]) * stored["accuracy"]
+    assert not wrong.any() and measures["tokens"]["value"] > 6
+
+
+class Impatient(Silent):
+    """A person who has enough after so many questions of the think mode."""
+
+    def __init__(self, questions: int) -> None:
+        self.questions, self.task = questions, ""
+
+    def begin(self, task: str, total: float, unit: str = "") -> None:
+        self.task = task
+
+    def update(self, completed: float, note: str = "") -> None:
+        if self.task.endswith("think") and completed == self.questions:
+            raise KeyboardInterrupt
+
+
+def test_a_stopped_evaluation_goes_on(folder):
+    settings = {"zeroshot__samples": 2, "zeroshot__temperature": 1.0}
+    whole, parts = (run_of(folder, name, **settings) for name in ("whole", "parts"))
+    _, expected = zero_shot(whole, None, whole.config)
+    with pytest.raises(Interrupted, match="the same command goes on"):
+        zero_shot(parts, None, parts.config, progress=Impatient(3))
+    book = parts.path / "zero_shot" / "start" / "answers.jsonl"
+    before = book.read_text(encoding="utf-8").splitlines()
+    assert len(before) == 1 + 8 + 3  # whose they are, direct, think
+    with book.open("a", encoding="utf-8") as file:
+        file.write('{"key": "cut off')  # killed while it wrote
+    _, found = zero_shot(parts, None, parts.config)
+    after = book.read_text(encoding="utf-8").splitlines()
+    assert after[: len(before)] == before and len(after) == 1 + 8 + 8
+    for mode in ("direct", "think 6, 2 samples"):
+        one, other = (entry["mmlu_pro"][mode] for entry in (expected, found))
+        assert one["summary"] == other["summary"]
+        assert one["cost"]["flops"] == other["cost"]["flops"]
+    # Nothing is asked again; another budget is another result.
+    zero_shot(parts, None, parts.config)
+    assert book.read_text(encoding="utf-8").splitlines() == after
+    wider = config_of(folder, "parts", **settings, zeroshot__think_budget=7)
+    zero_shot(parts, None, wider)
+    assert len(read_models(parts.path / RECORD)["start"]) == 3
+    # Another model does not take its answers over.
+    with pytest.raises(Exception, match="another model"):
+        zero_shot(parts, str(folder / "other"), parts.config, label="start")
+
+
+def test_models_side_by_side(folder):
+    runner, arguments = CliRunner(), ["--run", str(folder / "beside"), "--model.device", "cpu"]
+    arguments += ["--zeroshot.tasks", f"mmlu_pro={folder}/choices.jsonl"]
+    arguments += ["--zeroshot.think_budget", "4", "--zeroshot.questions_per_category", "3"]
+    for model in ("model", "other"):
+        shown = runner.invoke(
+            cli, ["zeroshot", str(folder / model), *arguments], env={"COLUMNS": "160"}
+        )
+        assert shown.exit_code == 0, shown.output
+    assert list(read_models(folder / "beside" / RECORD)) == ["model", "other"]
+    assert "| model" in shown.output and "mmlu_pro by category" in shown.output
+    for line in ("other, direct − model, direct", "other, think 4 − other, direct"):
+        assert f"mmlu_pro: {line} = " in shown.output
+    assert "mean of categories" in shown.output and "(6)" in shown.output
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        main([str(argument) for argument in arguments])
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1, error
+    return error
+
+
+def test_what_it_refuses(folder, tmp_path, capsys):
+    run = ["--run", tmp_path / "new", "--model.device", "cpu"]
+
+    def asked(tasks: str, *more: object) -> str:
+        return refused(capsys, "zeroshot", folder / "model", *run, "--zeroshot.tasks", tasks, *more)
+
+    assert "no task 'mmlu_por'; nearest: 'mmlu_pro'" in asked("mmlu_por")
+    assert "absent.jsonl: no such file" in asked("mmlu=absent.jsonl")
+    assert not (tmp_path / "new").exists()
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text('{"question": "?", "options": ["a", "b"]}\n', encoding="utf-8")
+    assert "broken.jsonl:1: no answer" in asked(f"mmlu={broken}")
+    broken.write_text('{"question": "?", "answer": "A"}\n', encoding="utf-8")
+    assert "broken.jsonl:1: 0 options" in asked(f"mmlu={broken}")
+    good = f"mmlu={folder}/choices.jsonl"
+    assert "no slashes" in asked(good, "--label", "a/b")
+    gone = refused(capsys, "zeroshot", tmp_path / "gone", *run, "--zeroshot.tasks", good)
+    assert "no such model folder" in gone
+    damaged = tmp_path / "answers.jsonl"
+    damaged.write_text('{"format": 1, "owner": "x"}\n{}\n', encoding="utf-8")
+    with pytest.raises(Exception, match="damaged"):
+        AnswerBook(damaged, owner="x")
+
+
+def test_a_task_file_of_ones_own(folder, tmp_path):
+    """By lm-eval alone, with our model class as its command makes it."""
+    task = tmp_path / "mine.yaml"
+    task.write_text(
+        "task: mine\ndataset_path: json\ndataset_kwargs: {data_files: {test: "
+        f"{folder}/short.jsonl}}}}\n"
+        "test_split: test\noutput_type: generate_until\ndoc_to_text: '{{question}}'\n"
+        "doc_to_target: '{{answer}}'\ngeneration_kwargs: {until: ['!'], max_gen_toks: 4}\n"
+        "metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]\n",
+        encoding="utf-8",
+    )
+    manager = TaskManager(include_path=str(tmp_path), include_defaults=False)
+    model = f"path={folder}/model,device=cpu,threads=1,think_budget=3"
+    lm = get_model("openrpt").create_from_arg_string(model)
+    loaded = manager.load(["mine"])
+    loaded["tasks"]["mine"].set_config("num_fewshot", 0)
+    found = evaluate(lm=lm, task_dict=loaded, bootstrap_iters=0)
+    assert found is not None and found["results"]["mine"]["exact_match,none"] == 0
+    said = found["samples"]["mine"]
+    assert len(said) == 4
+    (answer,) = lm.given["mine", 0]
+    assert answer.thoughts[0] and said[0]["resps"] == [[answer.texts[0]]]
+    with pytest.raises(Exception, match=r"samples with top_p = 0\.9"):
+        lm.asked({"until": [], "do_sample": True, "top_p": 0.9}, 1)

@@ -1,0 +1,176 @@
+"""Questions of end tasks: every public format, what a text's answer is, and what is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from openrpt.errors import UserError
+from openrpt.evaluation import zero_shot_questions as questions
+from openrpt.evaluation.zero_shot_questions import (
+    OUTSIDE,
+    choice_row,
+    extract_choice,
+    grade_choices,
+    grade_letters,
+    grade_short,
+    grade_short_direct,
+    question_text,
+    read_rows,
+    short_row,
+)
+
+OPTIONS = ["red", "green", "blue"]
+
+# The same question as each public set writes it.
+FORMATS: dict[str, dict[str, Any]] = {
+    "mmlu_pro": {"options": OPTIONS, "answer": "B", "answer_index": 1, "category": "law"},
+    "supergpqa": {
+        "options": OPTIONS,
+        "answer": "green",
+        "answer_letter": "B",
+        "discipline": "law",
+        "difficulty": "hard",
+    },
+    "mmlu on the Hub": {"choices": OPTIONS, "answer": 1, "subject": "law"},
+    "mmlu by letters": {"options": OPTIONS, "answer": "B", "subject": "law"},
+    "arc on the Hub": {
+        "choices": {"text": OPTIONS, "label": ["1", "2", "3"]},
+        "answerKey": "2",
+        "category": "law",
+    },
+    "by the option's text": {"options": OPTIONS, "answer": "green", "category": "law"},
+}
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_formats_of_choices(name):
+    row = choice_row({"question": "Grass is "} | FORMATS[name], "x.jsonl:1")
+    assert (row["question"], row["options"], row["answer"]) == ("Grass is", OPTIONS, "B")
+    assert row["category"] == "law"
+    assert row["difficulty"] == ("hard" if name == "supergpqa" else "")
+    assert question_text(row) == "Grass is\nA. red\nB. green\nC. blue\n"
+
+
+def test_a_question_within_an_instruction():
+    text = (
+        "Please choose the correct answer to the question: Grass is\n\nAnswer1: red Answer2: green"
+        " Answer3: blue\n\nAnswer format: answer1/answer2/answer3"
+    )
+    row = choice_row({"instruction": text, "answer": "answer2"}, "x.jsonl:1")
+    assert (row["question"], row["options"], row["answer"]) == ("Grass is", OPTIONS, "B")
+
+
+def test_formats_of_short_answers():
+    gsm = short_row({"question": "1 + 1?", "answer": "It is <<1+1=2>>2.\n#### 2"}, "x:1")
+    assert gsm["answer"] == "2" and gsm["options"] == []
+    maths = {"problem": "1 / 2?", "solution": "So \\boxed{\\frac{1}{2}}.", "level": "Level 3"}
+    row = short_row(maths | {"type": "Algebra"}, "x:1")
+    assert (row["answer"], row["category"], row["difficulty"]) == (
+        "\\frac{1}{2}",
+        "Algebra",
+        "Level 3",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("\\boxed{B}", "B"),
+        ("\\boxed{ (b) }", "B"),
+        ("\\boxed{\\text{B}}", "B"),
+        ("\\boxed{B. green}", "B"),
+        ("\\boxed{$C$} no, \\boxed{B}", "B"),
+        ("\\boxed{green}", "B"),
+        ("B} and more", None),  # the box was never opened
+        ("\\boxed{D}", OUTSIDE),
+        ("\\boxed{yellow}", OUTSIDE),
+        ("\\boxed{A and B}", OUTSIDE),
+        ("\\boxed{A", None),
+        ("The answer is (B).", "B"),
+        ("The answer is **B**, not A.", "B"),
+        ("Answer: A. Wait. Answer: B", "B"),
+        ("The answer is E", OUTSIDE),
+        ("B. green", "B"),
+        ("(B)", "B"),
+        ("B", "B"),
+        ("A rose is red", None),
+        ("I think that it is hard", None),
+        ("", None),
+        ("the answer is A </think> \\boxed{B}", "B"),
+        ("the answer is A </think> hm", None),
+    ],
+)
+def test_what_a_text_says(text, said):
+    assert extract_choice(text, OPTIONS) == said
+
+
+def test_options_that_are_letters():
+    assert extract_choice("\\boxed{x}", ["y", "x", "b"]) == "B"  # its own text
+    assert extract_choice("\\boxed{b}", ["y", "x", "b"]) == "C"
+    assert extract_choice("\\boxed{B}", ["y", "x", "b"]) == "B"  # its letter
+
+
+def test_grading():
+    row = choice_row({"question": "?", "options": OPTIONS, "answer": "B"}, "x:1")
+    assert grade_letters(row, [(-2.0, False), (-1.0, True), (-3.0, False)])["accuracy"] == 1
+    found = grade_choices(row, [["\\boxed{B}", "\\boxed{A}", "\\boxed{E}", "well"]])
+    assert found == {"accuracy": 0.25, "any_right": 1.0, "outside": 0.25, "unanswered": 0.25}
+    pytest.importorskip("math_verify")
+    half = short_row({"question": "?", "answer": "\\frac{1}{2}"}, "x:1")
+    assert grade_short(half, [["So \\boxed{0.5}.", "0.5"]])["accuracy"] == 0.5
+    assert grade_short_direct(half, [["0.5}"]])["accuracy"] == 1
+    assert grade_short(half, [["0.5"]])["unanswered"] == 1
+
+
+def test_the_same_few_of_each_category(tmp_path):
+    rows = [
+        {"question": f"{n}?", "options": OPTIONS, "answer": "A", "category": f"c{n % 3}"}
+        for n in range(30)
+    ]
+    path = write(tmp_path / "q.jsonl", [*rows, rows[0]])  # once more: counts once
+    assert len(read_rows(path, "choice")) == 30
+    few = read_rows(path, "choice", per_category=4, seed=1)
+    assert [sum(row["category"] == f"c{c}" for row in few) for c in range(3)] == [4, 4, 4]
+    assert few == read_rows(path, "choice", per_category=4, seed=1)
+    assert few != read_rows(path, "choice", per_category=4, seed=2)
+    assert [row["question"] for row in few] != [f"{n}?" for n in range(12)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "q.parquet")
+    assert read_rows(str(tmp_path / "q.parquet"), "choice", per_category=4, seed=1) == few
+
+
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    ("choice", {"question": "?", "options": OPTIONS}, r"q\.jsonl:2: no answer"),
+    ("choice", {"question": "?", "options": OPTIONS, "answer": ""}, r"q\.jsonl:2: no answer"),
+    ("choice", {"question": "?", "answer": "A"}, r"q\.jsonl:2: 0 options"),
+    ("choice", {"question": "?", "options": ["one"], "answer": "A"}, r"q\.jsonl:2: 1 options"),
+    ("choice", {"question": "?", "options": OPTIONS, "answer": "D"}, r"'D' is none of its 3"),
+    ("choice", {"options": OPTIONS, "answer": "A"}, r"q\.jsonl:2: a question is missing"),
+    ("short", {"question": "?"}, r"q\.jsonl:2: no 'answer'"),
+    ("short", {"question": "?", "solution": "no box"}, r"q\.jsonl:2: no 'answer'"),
+]
+
+
+@pytest.mark.parametrize(("kind", "fields", "said"), REFUSED)
+def test_what_is_refused(tmp_path, kind, fields, said):
+    good = {"question": "!", "options": OPTIONS, "answer": "A"}
+    path = write(tmp_path / "q.jsonl", [good, fields])
+    with pytest.raises(UserError, match=said):
+        read_rows(path, kind)
+    with pytest.raises(UserError, match="no such file or folder"):
+        read_rows(str(tmp_path / "absent.jsonl"), kind)
+
+
+def test_math_verify_is_missing(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    questions.math_checker.cache_clear()
+    with pytest.raises(UserError, match="needs math-verify"):
+        questions.math_checker()
