@@ -392,6 +392,43 @@ def perplexity(
         click.echo(f"recorded in {run.evaluation}")
 
 
+@stage(
+    "writing",
+    *("seed", "run", "model.threads", "model.device", "model.dtype", "model.generator", "writing"),
+    *("prompt.window", "evaluate.split"),
+    *("corpus.template", "corpus.separator", "corpus.block_characters", "corpus.limit"),
+)
+@click.argument("sources", metavar="[MODEL]...", nargs=-1)
+@click.option("--text", metavar="PATH", help="Documents of another text in place of the run's")
+@click.pass_context
+def writing(ctx: click.Context, sources: tuple[str, ...], text: str | None, **options: Any) -> None:
+    """Measure how models write: what they make of held-out beginnings.
+
+    \b
+    openrpt writing start trained ntp=runs/ntp --run runs/maths --text general.jsonl
+
+    Perplexity, diversity, repetition and a MAUVE-like distance to the real continuations, which
+    stand beside them; differences are to the first model. MODEL is as in openrpt probe. The same
+    command goes on after a stop. Writes TEXT.json and .csv into RUN/writing.
+    """
+    config = stage_config(ctx, options["config_file"])
+    corpus = _other_corpus(ctx, text)
+    from rich.console import Console
+
+    from openrpt.evaluation.side_by_side import named_models
+    from openrpt.evaluation.writing_table import print_writing, write_side_by_side, write_writing
+    from openrpt.run import existing_run
+
+    run = existing_run(Path(config.run))
+    models = named_models(run, sources)
+    with showing_progress() as progress:
+        name, written = write_side_by_side(run, models, config, corpus=corpus, progress=progress)
+    files = write_writing(run, name, written)
+    print_writing(name, written, Console())
+    for file in files:
+        click.echo(file)
+
+
 def _other_corpus(ctx: click.Context, text: str | None) -> "CorpusConfig | None":
     """Another text is read by the defaults and by what the command line says, not by the run's
     own template."""
@@ -403,6 +440,41 @@ def _other_corpus(ctx: click.Context, text: str | None) -> "CorpusConfig | None"
     from openrpt.config import load_config
 
     return load_config(overrides={**given, "corpus.path": text}).corpus
+
+
+@stage(
+    "probe",
+    *("seed", "run", "model.threads", "model.device", "model.dtype", "model.generator", "probe"),
+    *("prompt.window", "prompt.min_context", "evaluate.split"),
+)
+@click.argument("sources", metavar="[MODEL]...", nargs=-1)
+@click.pass_context
+def probe(ctx: click.Context, sources: tuple[str, ...], **options: Any) -> None:
+    """Measure what can be read off a model's hidden states, by layer.
+
+    \b
+    openrpt probe start trained ntp=runs/ntp --run runs/maths
+    openrpt probe start trained --run runs/gsm8k --probe.answer_mark '####' --probe.layers 0
+
+    Linear probes on the run's held-out documents, with baselines and control tasks; differences
+    are to the first model. MODEL is as in openrpt evaluate, or a run folder, which stands for its
+    latest model; NAME=MODEL names it. Writes probes.json, .csv and .svg into RUN/probes.
+    """
+    config = stage_config(ctx, options["config_file"])
+    from rich.console import Console
+
+    from openrpt.evaluation.probe_table import print_probes, probe_models, write_probes
+    from openrpt.evaluation.side_by_side import named_models
+    from openrpt.run import existing_run
+
+    run = existing_run(Path(config.run))
+    models = named_models(run, sources)
+    with showing_progress() as progress:
+        probed = probe_models(run, models, config, progress=progress)
+    files = write_probes(run, probed)
+    print_probes(probed, Console())
+    for file in files:
+        click.echo(file)
 
 
 @cli.command()

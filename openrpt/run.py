@@ -27,7 +27,7 @@ MAY_CHANGE = {
     "train.checkpoints_kept",
 }
 """Keys that a resumed run may change: how long and where it runs, not what it computes."""
-OTHER_RUNS = {"run", "evaluate", "pretrain", "track", "cost"}
+OTHER_RUNS = {"run", "evaluate", "probe", "writing", "pretrain", "track", "cost"}
 """Sections that do not bind a run: a pretraining is bound by its own checkpoints."""
 
 
