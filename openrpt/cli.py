@@ -231,6 +231,54 @@ def finetune(
 
 
 @stage(
+    "questions",
+    *("seed", "run", "model", "questions", "answers"),
+    *("finetune.question_tokens", "finetune.think_budget", "finetune.answer_budget"),
+    *("finetune.eval_questions", "finetune.eval_samples", "finetune.eval_temperature"),
+    *("prompt.instruction", "prompt.chat_template", "prompt.thought_start", "prompt.thought_end"),
+    *("prompt.answer_start", "train.generation_rollouts"),
+)
+@click.argument("sources", metavar="[MODEL]...", nargs=-1)
+@click.option("--out", metavar="DIR", help="Folder of the files [default RUN/questions]")
+@click.pass_context
+def questions(
+    ctx: click.Context, sources: tuple[str, ...], out: str | None, **options: Any
+) -> None:
+    """Count a model's right answers to questions, without training on any.
+
+    \b
+    openrpt questions start trained --run runs/maths \\
+        --questions.path reasoning-gym:chain_sum@0-2,leg_counting
+
+    The held-out ones of openrpt finetune, asked as there; by task and level, differences to the
+    first model. MODEL is as in openrpt probe; without a run, a folder, a .gguf file or a Hub id.
+    What was answered is kept beside the table, and not asked again.
+    """
+    config = stage_config(ctx, options["config_file"])
+    from rich.console import Console
+
+    from openrpt.evaluation.question_table import (
+        answer_side_by_side,
+        print_questions,
+        write_questions,
+    )
+    from openrpt.evaluation.side_by_side import named_models
+    from openrpt.run import Run, existing_run
+
+    path = Path(config.run)
+    has_run = (path / "config.toml").is_file()
+    run = existing_run(path) if has_run else Run(path=path, config=config)
+    models = named_models(run, sources)
+    folder = Path(out or (path / "questions" if has_run else "questions"))
+    with showing_progress() as progress:
+        answered = answer_side_by_side(folder, models, config, progress=progress)
+    files = write_questions(folder, answered, config)
+    print_questions(answered, config, Console())
+    for file in files:
+        click.echo(file)
+
+
+@stage(
     "pretrain",
     *("seed", "run", "model", "selection", "pretrain", "track"),
     *("train.weight_decay", "train.adam_beta1", "train.adam_beta2", "train.max_grad_norm"),

@@ -531,7 +531,8 @@ class QuestionsConfig(Section):
     path: str = Field(
         "reasoning-gym:chain_sum,leg_counting",
         description="A .jsonl or .parquet file, a folder of them, 'datasets:NAME[:CONFIG[:SPLIT]]'"
-        " or 'reasoning-gym:TASK[,TASK…]'",
+        " or 'reasoning-gym:TASK[,TASK…]', where TASK@LEVEL or TASK@FIRST-LAST is of its"
+        " curriculum's levels",
     )
     question: str = Field("question", description="Field that holds the question")
     answer: str = Field("answer", description="Field that holds the true answer")

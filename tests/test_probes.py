@@ -32,7 +32,7 @@ from openrpt.scoring import score_corpus
 pytest.importorskip("sklearn")
 
 WORDS = ["alpha", "beta", "12", "7", "gamma", ",", ".", "+", "=", "delta", "345", "(x)", "zeta"]
-PROBES = {"probe__positions": 600, "probe__positions_per_document": 30, "probe__layers": 0}
+PROBES = {"probe__positions": 400, "probe__positions_per_document": 20, "probe__layers": 0}
 
 
 def mixed_corpus(path: Path, documents: int = 24) -> Path:
@@ -88,11 +88,8 @@ def test_states_are_those_of_transformers(run: Run) -> None:
             assert torch.allclose(mine, theirs[0], atol=1e-5)
 
 
-def test_the_token_stands_in_the_embeddings_and_the_next_one_does_not(
-    run: Run, corpus: ScoredCorpus
-) -> None:
-    """Layer 0 is a function of the token, so its class is linear in it as far as types recur; in
-    text of random words the next token's class can't be known beyond the one before it."""
+def test_the_token_read_last_stands_in_the_embeddings(run: Run, corpus: ScoredCorpus) -> None:
+    """Layer 0 is a function of the token alone, so its class is linear in it where types recur."""
     policy = freeze(load_policy(run.config.model))
     result = evaluate_probes(policy, corpus, run.config)
     assert result.layers == [0, 1, 2] and result.targets == ["token", "next", "answer"]
@@ -107,8 +104,6 @@ def test_the_token_stands_in_the_embeddings_and_the_next_one_does_not(
             and sum(result.sample["classes"]["token"].values()) - token.n
         )
     )
-    # Every layer but the first sees the place: how far the answer is can be read better there.
-    assert result.estimate("answer/1").value > result.estimate("answer/0").value
     assert result.cost["flops"] > 0 and result.cost["seconds"] > 0
 
 
