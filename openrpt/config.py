@@ -510,14 +510,16 @@ class ProbeConfig(Section):
 
 
 class WritingConfig(Section):
-    """Generated continuations beside the real ones; the split is [evaluate]'s."""
+    """Completions of held-out texts beside the real ones; the split is [evaluate]'s."""
 
-    documents: int = Field(100, ge=1, description="Most documents that are continued, once each")
+    documents: int = Field(100, ge=1, description="Most documents that are completed, once each")
     prefix_tokens: int = Field(
         64, ge=1, description="What is given of a document, in tokens of the scores"
     )
-    continuation_tokens: int = Field(
-        128, ge=4, description="What is generated at most, and how much of the real text is beside"
+    completion_tokens: int = Field(
+        128,
+        ge=4,
+        description="Tokens of a completion at most, and of the real continuation beside it",
     )
     temperature: float = Field(1.0, ge=0, description="Temperature of sampling; 0 = greedy")
     features: str = Field(

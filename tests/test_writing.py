@@ -1,4 +1,4 @@
-"""Continuations judged: hand-worked counts, the divergence curve against integration by hand, and
+"""Completions judged: hand-worked counts, the divergence curve against integration by hand, and
 the command on tiny models."""
 
 import json
@@ -34,7 +34,7 @@ pytest.importorskip("sklearn")
 SETTINGS: dict[str, Any] = {
     "writing__documents": 12,
     "writing__prefix_tokens": 12,
-    "writing__continuation_tokens": 16,
+    "writing__completion_tokens": 16,
 }
 
 
@@ -216,11 +216,11 @@ def test_passages(run: Run) -> None:
     again = passages(reversed(texts_of(run)), run.config, policy.tokenizer)
     assert again == found
     long = run.config.writing.model_copy(update={"prefix_tokens": 500})
-    with pytest.raises(UserError, match="0 of 40 documents have writing.prefix_tokens = 500"):
+    with pytest.raises(UserError, match="0 of 40 documents have"):
         passages(texts_of(run), run.config.model_copy(update={"writing": long}), policy.tokenizer)
 
 
-def test_continuations_are_kept_as_they_are_made(run: Run, tmp_path: Path) -> None:
+def test_completions_are_kept_as_they_are_made(run: Run, tmp_path: Path) -> None:
     policy = freeze(load_policy(run.config.model))
     engine = make_engine("tree", policy)
     given = passages(texts_of(run), run.config, policy.tokenizer)
@@ -276,4 +276,4 @@ def test_what_it_refuses(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
 
     assert "no document of the development split" in refused("--evaluate.split", "development")
     assert "give one by --text PATH" in refused("--corpus.limit", "3")
-    assert "at least 10 are needed" in refused("--writing.continuation_tokens", "2000")
+    assert "at least 10 are needed" in refused("--writing.completion_tokens", "2000")

@@ -42,7 +42,7 @@ def passages(
         if len(found) == settings.documents:
             break
         text = read()
-        cut = _cut(text, settings.prefix_tokens, settings.continuation_tokens, tokenizer)
+        cut = _cut(text, settings.prefix_tokens, settings.completion_tokens, tokenizer)
         if cut is not None and all(_is_kept(text, other) for other in others):
             start, end = cut
             found.append(
@@ -51,8 +51,8 @@ def passages(
     if len(found) < LEAST_PASSAGES:
         raise UserError(
             f"{len(found)} of {len(order)} documents have writing.prefix_tokens ="
-            f" {settings.prefix_tokens} and writing.continuation_tokens ="
-            f" {settings.continuation_tokens} tokens, at least {LEAST_PASSAGES} are needed: lower"
+            f" {settings.prefix_tokens} and writing.completion_tokens ="
+            f" {settings.completion_tokens} tokens, at least {LEAST_PASSAGES} are needed: lower"
             " these, or give more text"
         )
     return found

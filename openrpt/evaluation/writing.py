@@ -1,8 +1,8 @@
-"""How a model writes: generated continuations of held-out prefixes beside the real ones.
+"""How a model writes: its completions of held-out prefixes beside the real continuations.
 
 Perplexity says how well a model predicts what others wrote; this says what it writes itself, by
-diversity, repetition and a MAUVE-like distance to the real continuations of the same prefixes. The
-real continuations' own values stand beside the model's as the reference.
+diversity, repetition and a MAUVE-like distance to the continuations, the real text behind the same
+prefixes, whose own values stand beside the model's as the reference.
 """
 
 import json
@@ -45,19 +45,19 @@ HALVINGS = 20
 """Random halves of the documents over which the like-for-like distance is averaged."""
 MEASURES = {
     "bits_per_byte": "bits a byte of the real text, prefix and continuation",
-    "distinct_1": "different words of all continuations, over all words",
+    "distinct_1": "different words of all completions, over all words",
     "distinct_2": "different pairs of words, over all pairs",
     "distinct_3": "different triples of words, over all triples",
-    "rep_4": "words' 4-grams of a continuation that it has said before (seq-rep-4)",
-    "words": "words and signs of a continuation",
-    "stopped": "continuations that the model ended itself",
-    "mauve_like": "distance to the real continuations, 1 = none",
+    "rep_4": "4-grams of words that a completion has said before (seq-rep-4)",
+    "words": "words and signs of a completion",
+    "stopped": "completions that the model ended itself",
+    "mauve_like": "likeness to the real continuations, 1 = no difference",
     "mauve_like_halves": "… of one half of the documents to the real ones of the other half",
 }
 DECIMALS = {"bits_per_byte": 4, "words": 1}
 """Of the measures that are no shares."""
 OF_REAL = ("distinct_1", "distinct_2", "distinct_3", "rep_4", "words", "mauve_like_halves")
-"""Measures that the real continuations have, too."""
+"""Measures that the continuations have, too."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -80,7 +80,7 @@ class WritingResult:
         return len(self.columns["document_id"])
 
     def measure(self, name: str, kind: str = "generated") -> Resampled:
-        """One of MEASURES, of the generated or (OF_REAL) the real continuations. Resamples of two
+        """One of MEASURES, of the completions or (OF_REAL) the continuations. Resamples of two
         results on the same documents are the same."""
         count = self.documents
         texts = [words_of(text) for text in self.columns[kind].tolist()]
@@ -180,17 +180,17 @@ def evaluate_writing(
     progress: Progress = SILENT,
     title: str = "writing",
 ) -> WritingResult:
-    """Continues each passage once, and measures the continuations.
+    """Completes each passage once, and measures the completions.
 
     `features`: the frozen model whose states are the features. `store`: a file that keeps each
-    continuation as it is made; those that it holds are not made again. Raises UserError where
+    completion as it is made; those that it holds are not made again. Raises UserError where
     scikit-learn is missing, and for what is too long for the model.
     """
     require_scikit_learn("openrpt writing")
     meter = WorkMeter(policy, config)
-    progress.begin(title, len(passages), "continuations")
+    progress.begin(title, len(passages), "completions")
     generated = []
-    for made in _continuations(policy, meter.counting(engine), passages, config, store):
+    for made in _completions(policy, meter.counting(engine), passages, config, store):
         generated.append(made)
         progress.update(len(generated))
     progress.begin(f"{title}: real text", len(passages), "documents")
@@ -260,11 +260,11 @@ def _require_room(policy: Policy, tokens: int) -> None:
     if tokens > policy.max_length:
         raise UserError(
             f"model '{policy.name}' holds {policy.max_length} tokens, {tokens} are needed: lower"
-            " writing.prefix_tokens or writing.continuation_tokens"
+            " writing.prefix_tokens or writing.completion_tokens"
         )
 
 
-def _continuations(
+def _completions(
     policy: Policy,
     engine: Engine,
     passages: Sequence[Passage],
@@ -278,7 +278,7 @@ def _continuations(
     sampling = Sampling(
         temperature=settings.temperature,
         think_budget=0,
-        prediction_budget=settings.continuation_tokens,
+        prediction_budget=settings.completion_tokens,
         candidates=0,
     )
     with _stored(store) as (known, keep):
@@ -288,7 +288,7 @@ def _continuations(
                 continue
             ids, _ = encode_document(policy.tokenizer, passage.prefix)
             prefix = (*layout.plain_head_ids, *ids)
-            _require_room(policy, len(prefix) + settings.continuation_tokens)
+            _require_room(policy, len(prefix) + settings.completion_tokens)
             request = Request(
                 prefix_ids=prefix,
                 prefix_lengths=(len(prefix),),

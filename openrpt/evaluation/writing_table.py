@@ -52,9 +52,9 @@ def write_side_by_side(
     corpus: CorpusConfig | None = None,
     progress: Progress = SILENT,
 ) -> tuple[str, list[Written]]:
-    """The text's name, and each model's continuations of the same passages, of the run's split or
+    """The text's name, and each model's completions of the same passages, of the run's split or
     of another corpus. What the run's folder holds already, of the same weights, settings and
-    passages, is taken from there; an interrupted model goes on after its last continuation.
+    passages, is taken from there; an interrupted model goes on after its last completion.
 
     Raises UserError as `evaluate_writing`, and for what can't be loaded.
     """
@@ -138,7 +138,7 @@ def write_writing(run: Run, name: str, written: Sequence[Written]) -> list[Path]
         "text": name,
         "against": written[0].model.label,
         "measures": MEASURES,
-        "features": f"mean of the last layer's states over the continuation, {result.features}",
+        "features": f"mean of the last layer's states over the text, {result.features}",
         "settings": result.settings,
         "models": {
             one.model.label: {
@@ -172,8 +172,8 @@ def print_writing(name: str, written: Sequence[Written], console: "Console") -> 
     first = written[0]
     settings = first.result.settings
     table = Table(
-        title=f"{first.result.documents} documents of {name}, continued by at most"
-        f" {settings['continuation_tokens']} tokens at temperature {settings['temperature']:g}",
+        title=f"{first.result.documents} documents of {name}, completed by at most"
+        f" {settings['completion_tokens']} tokens at temperature {settings['temperature']:g}",
         title_justify="left",
     )
     table.add_column("measure", no_wrap=True)
