@@ -4,7 +4,7 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from hashlib import sha256
 from itertools import islice
@@ -191,8 +191,9 @@ def _gym_datasets(name: str, seed: int, size: int) -> Iterator[tuple[str, Any]]:
     for level in levels:
         for attribute, top in highest.items():
             curriculum.set_attr_level(attribute, min(level, top))
-        settings = curriculum.generate_configuration({"seed": seed, "size": size}, context=alone)
-        yield f"{task}@{level}", create_dataset(task, **vars(settings))
+        made = curriculum.generate_configuration({"seed": seed, "size": size}, context=alone)
+        settings = {f.name: getattr(made, f.name) for f in fields(made) if f.init}
+        yield f"{task}@{level}", create_dataset(task, **settings)
 
 
 @lru_cache
