@@ -1,10 +1,11 @@
 """Questions with verifiable answers: from JSON lines, parquet, `datasets` or reasoning-gym."""
 
+import dataclasses
 import difflib
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from hashlib import sha256
 from itertools import islice
@@ -192,7 +193,7 @@ def _gym_datasets(name: str, seed: int, size: int) -> Iterator[tuple[str, Any]]:
         for attribute, top in highest.items():
             curriculum.set_attr_level(attribute, min(level, top))
         made = curriculum.generate_configuration({"seed": seed, "size": size}, context=alone)
-        settings = {f.name: getattr(made, f.name) for f in fields(made) if f.init}
+        settings = {f.name: getattr(made, f.name) for f in dataclasses.fields(made) if f.init}
         yield f"{task}@{level}", create_dataset(task, **settings)
 
 
