@@ -94,7 +94,7 @@ def test_the_token_read_last_stands_in_the_embeddings(run: Run, corpus: ScoredCo
     result = evaluate_probes(policy, corpus, run.config)
     assert result.layers == [0, 1, 2] and result.targets == ["token", "next", "answer"]
     token, majority = result.estimate("token/0"), result.estimate("token/majority")
-    assert token.value > 0.9 > 0.6 > majority.value and token.documents > 5
+    assert token.value > 0.85 > 0.6 > majority.value and token.documents > 5
     assert (
         token.n
         == majority.n
@@ -150,7 +150,7 @@ def test_a_control_can_only_be_learned_by_heart() -> None:
 
 
 def test_labels_are_what_they_say(run: Run, corpus: ScoredCorpus) -> None:
-    sample = probe_sample(corpus, run.config)
+    sample = probe_sample(corpus, with_probe(run, min_examples=2))
     texts = {w.document.document_id: w.document for w in sample.works}
     spans = {"< 16": (0, 15), "16–63": (16, 63), "64–255": (64, 255)}
     rows = zip(

@@ -16,6 +16,7 @@ from openrpt.evaluation.questions import AnswerResult
 SETTINGS = {
     "model.threads": 1,
     "model.device": "cpu",
+    "prompt.instruction": "Box it.",
     "questions.heldout_fraction": 0.5,
     "answers.check": "exact",
     "finetune.question_tokens": 24,
