@@ -103,21 +103,35 @@ class _BranchAttention(torch.autograd.Function):
         query, key, value, shared_key, shared_value, normaliser, output = ctx.saved_tensors
         own_mask, shared_mask = ctx.masks
         rows, grad_rows = _by_row(query, key.shape[1]), _by_row(grad, key.shape[1])
-        whole = grad_rows, output, normaliser
-        grad_query, grad_key, grad_value = _gradients(
-            rows, key, value, own_mask, *whole, ctx.scaling, ctx.softcap
-        )
+        whole = _Whole(grad=grad_rows, output=output, normaliser=normaliser)
+        rest = whole, ctx.scaling, ctx.softcap
+        grad_query, grad_key, grad_value = _gradients(rows, key, value, own_mask, *rest)
         grad_shared_key = grad_shared_value = None
         if shared_key is not None:
             found, grad_shared_key, grad_shared_value = _gradients(
                 *(_by_head(rows), shared_key[None], shared_value[None], shared_mask.by_head()),
-                *(_by_head(part) for part in whole),
-                *(ctx.scaling, ctx.softcap),
+                *(whole.by_head(), ctx.scaling, ctx.softcap),
             )
             grad_query = grad_query + _from_head(found, rows)
             grad_shared_key, grad_shared_value = grad_shared_key[0], grad_shared_value[0]
         own_gradients = (grad_query.reshape(query.shape), grad_key, grad_value)
         return (*own_gradients, grad_shared_key, grad_shared_value, None, None, None, None)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Whole:
+    """Of both sets of keys."""
+
+    grad: Tensor  # [X, K, q, D] of the output
+    output: Tensor  # [X, K, q, D]
+    normaliser: Tensor  # [X, K, q]
+
+    def by_head(self) -> "_Whole":
+        return _Whole(
+            grad=_by_head(self.grad),
+            output=_by_head(self.output),
+            normaliser=_by_head(self.normaliser),
+        )
 
 
 def _weight(part: Tensor, normaliser: Tensor, like: Tensor) -> Tensor:
@@ -150,23 +164,22 @@ def _gradients(
     key: Tensor,
     value: Tensor,
     mask: KeyMask,
-    grad: Tensor,  # [X, K, q, D] of the output
-    output: Tensor,  # of both sets
-    normaliser: Tensor,  # of both sets
+    whole: _Whole,
     scaling: float,
     softcap: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of (query, key, value) through one set of keys."""
+    grad = whole.grad
     if _runs_flash(query, softcap):
         return _flash_backward(
-            *(grad, query, key, value, output, normaliser, 0.0, False),
+            *(grad, query, key, value, whole.output, whole.normaliser, 0.0, False),
             attn_mask=mask.bias,
             scale=scaling,
         )
     scores, slope = _scores(query, key, mask, scaling, softcap)
-    weights = scores.sub_(normaliser[..., None]).exp_()
+    weights = scores.sub_(whole.normaliser[..., None]).exp_()
     grad_value = weights.to(grad.dtype).transpose(-1, -2) @ grad
-    through = (grad * output).sum(-1, keepdim=True)
+    through = (grad * whole.output).sum(-1, keepdim=True)
     grad_scores = (grad @ value.transpose(-1, -2)).to(weights.dtype)
     grad_scores.sub_(through).mul_(weights)
     if slope is not None:

@@ -232,6 +232,54 @@ def finetune(
 
 
 @stage(
+    "questions",
+    *("seed", "run", "model", "questions", "answers"),
+    *("finetune.question_tokens", "finetune.think_budget", "finetune.answer_budget"),
+    *("finetune.eval_questions", "finetune.eval_samples", "finetune.eval_temperature"),
+    *("prompt.instruction", "prompt.chat_template", "prompt.thought_start", "prompt.thought_end"),
+    *("prompt.answer_start", "train.generation_rollouts"),
+)
+@click.argument("sources", metavar="[MODEL]...", nargs=-1)
+@click.option("--out", metavar="DIR", help="Folder of the files [default RUN/questions]")
+@click.pass_context
+def questions(
+    ctx: click.Context, sources: tuple[str, ...], out: str | None, **options: Any
+) -> None:
+    """Count a model's right answers to questions, without training on any.
+
+    \b
+    openrpt questions start trained --run runs/maths \\
+        --questions.path reasoning-gym:chain_sum@0-2,leg_counting
+
+    The held-out ones of openrpt finetune, asked as there; by task and level, differences to the
+    first model. MODEL is as in openrpt probe; without a run, a folder, a .gguf file or a Hub id.
+    What was answered is kept beside the table, and not asked again.
+    """
+    config = stage_config(ctx, options["config_file"])
+    from rich.console import Console
+
+    from openrpt.evaluation.question_table import (
+        answer_side_by_side,
+        print_questions,
+        write_questions,
+    )
+    from openrpt.evaluation.side_by_side import named_models
+    from openrpt.run import Run, existing_run
+
+    path = Path(config.run)
+    has_run = (path / "config.toml").is_file()
+    run = existing_run(path) if has_run else Run(path=path, config=config)
+    models = named_models(run, sources)
+    folder = Path(out or (path / "questions" if has_run else "questions"))
+    with showing_progress() as progress:
+        answered = answer_side_by_side(folder, models, config, progress=progress)
+    files = write_questions(folder, answered, config)
+    print_questions(answered, config, Console())
+    for file in files:
+        click.echo(file)
+
+
+@stage(
     "pretrain",
     *("seed", "run", "model", "selection", "pretrain", "track"),
     *("train.weight_decay", "train.adam_beta1", "train.adam_beta2", "train.max_grad_norm"),
@@ -392,6 +440,43 @@ def perplexity(
         click.echo(f"recorded in {run.evaluation}")
 
 
+@stage(
+    "writing",
+    *("seed", "run", "model.threads", "model.device", "model.dtype", "model.generator", "writing"),
+    *("prompt.window", "evaluate.split"),
+    *("corpus.template", "corpus.separator", "corpus.block_characters", "corpus.limit"),
+)
+@click.argument("sources", metavar="[MODEL]...", nargs=-1)
+@click.option("--text", metavar="PATH", help="Documents of another text in place of the run's")
+@click.pass_context
+def writing(ctx: click.Context, sources: tuple[str, ...], text: str | None, **options: Any) -> None:
+    """Measure how models write: what they make of held-out beginnings.
+
+    \b
+    openrpt writing start trained ntp=runs/ntp --run runs/maths --text general.jsonl
+
+    Perplexity, diversity, repetition and a MAUVE-like distance to the real continuations, which
+    stand beside them; differences are to the first model. MODEL is as in openrpt probe. The same
+    command goes on after a stop. Writes TEXT.json and .csv into RUN/writing.
+    """
+    config = stage_config(ctx, options["config_file"])
+    corpus = _other_corpus(ctx, text)
+    from rich.console import Console
+
+    from openrpt.evaluation.side_by_side import named_models
+    from openrpt.evaluation.writing_table import print_writing, write_side_by_side, write_writing
+    from openrpt.run import existing_run
+
+    run = existing_run(Path(config.run))
+    models = named_models(run, sources)
+    with showing_progress() as progress:
+        name, written = write_side_by_side(run, models, config, corpus=corpus, progress=progress)
+    files = write_writing(run, name, written)
+    print_writing(name, written, Console())
+    for file in files:
+        click.echo(file)
+
+
 def _other_corpus(ctx: click.Context, text: str | None) -> "CorpusConfig | None":
     """Another text is read by the defaults and by what the command line says, not by the run's
     own template."""
@@ -525,6 +610,41 @@ def _run_to_ask_in(config: "Config", model: str | None) -> "Run":
 def _check_label(label: str) -> None:
     if re.search(r"[/\\]|^\.", label):
         raise UserError(f"--label {label}: it becomes a file's name: no slashes, no leading dot")
+
+
+@stage(
+    "probe",
+    *("seed", "run", "model.threads", "model.device", "model.dtype", "model.generator", "probe"),
+    *("prompt.window", "prompt.min_context", "evaluate.split"),
+)
+@click.argument("sources", metavar="[MODEL]...", nargs=-1)
+@click.pass_context
+def probe(ctx: click.Context, sources: tuple[str, ...], **options: Any) -> None:
+    """Measure what can be read off a model's hidden states, by layer.
+
+    \b
+    openrpt probe start trained ntp=runs/ntp --run runs/maths
+    openrpt probe start trained --run runs/gsm8k --probe.answer_mark '####' --probe.layers 0
+
+    Linear probes on the run's held-out documents, with baselines and control tasks; differences
+    are to the first model. MODEL is as in openrpt evaluate, or a run folder, which stands for its
+    latest model; NAME=MODEL names it. Writes probes.json, .csv and .svg into RUN/probes.
+    """
+    config = stage_config(ctx, options["config_file"])
+    from rich.console import Console
+
+    from openrpt.evaluation.probe_table import print_probes, probe_models, write_probes
+    from openrpt.evaluation.side_by_side import named_models
+    from openrpt.run import existing_run
+
+    run = existing_run(Path(config.run))
+    models = named_models(run, sources)
+    with showing_progress() as progress:
+        probed = probe_models(run, models, config, progress=progress)
+    files = write_probes(run, probed)
+    print_probes(probed, Console())
+    for file in files:
+        click.echo(file)
 
 
 @cli.command()

@@ -483,13 +483,58 @@ class EvaluateConfig(Section):
     )
 
 
+class ProbeConfig(Section):
+    """Linear probes on hidden states; the split is [evaluate]'s."""
+
+    targets: list[Literal["token", "next", "answer"]] = Field(
+        ["token", "next", "answer"],
+        description="Read from a state: the class of the token read last, of the next one, and how"
+        " far off the final answer is",
+    )
+    positions: int = Field(4000, ge=1, description="Most positions, training and test together")
+    positions_per_document: int = Field(32, ge=1, description="Most positions of one document")
+    layers: int = Field(
+        9, ge=0, description="Layers probed, evenly from the embeddings to the last; 0 = all"
+    )
+    test_fraction: float = Field(
+        0.4, gt=0, lt=1, description="Share of the documents on which probes are tested"
+    )
+    min_examples: int = Field(
+        10, ge=2, description="A class with fewer training positions is left out, and named"
+    )
+    answer_mark: str = Field(
+        "\\boxed{",
+        description="answer: what stands before a document's final answer; the last one counts"
+        " ('####' for GSM8K)",
+    )
+
+
+class WritingConfig(Section):
+    """Completions of held-out texts beside the real ones; the split is [evaluate]'s."""
+
+    documents: int = Field(100, ge=1, description="Most documents that are completed, once each")
+    prefix_tokens: int = Field(
+        64, ge=1, description="What is given of a document, in tokens of the scores"
+    )
+    completion_tokens: int = Field(
+        128,
+        ge=4,
+        description="Tokens of a completion at most, and of the real continuation beside it",
+    )
+    temperature: float = Field(1.0, ge=0, description="Temperature of sampling; 0 = greedy")
+    features: str = Field(
+        "", description="Frozen model whose states are the features; '' = the run's start model"
+    )
+
+
 class QuestionsConfig(Section):
     """Questions with verifiable answers, and on which side of the split each stands."""
 
     path: str = Field(
         "reasoning-gym:chain_sum,leg_counting",
         description="A .jsonl or .parquet file, a folder of them, 'datasets:NAME[:CONFIG[:SPLIT]]'"
-        " or 'reasoning-gym:TASK[,TASK…]'",
+        " or 'reasoning-gym:TASK[,TASK…]', where TASK@LEVEL or TASK@FIRST-LAST is of its"
+        " curriculum's levels",
     )
     question: str = Field("question", description="Field that holds the question")
     answer: str = Field("answer", description="Field that holds the true answer")
@@ -668,6 +713,8 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     pretrain: PretrainConfig = PretrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    probe: ProbeConfig = ProbeConfig()
+    writing: WritingConfig = WritingConfig()
     questions: QuestionsConfig = QuestionsConfig()
     answers: AnswersConfig = AnswersConfig()
     finetune: FinetuneConfig = FinetuneConfig()

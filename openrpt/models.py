@@ -167,16 +167,32 @@ def _load(folder: str, config: ModelConfig, name: str) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     remote = {"trust_remote_code": config.trust_remote_code}
-    try:
+    with _naming(name):
         tokenizer = AutoTokenizer.from_pretrained(folder, **remote)
         with quiet_transformers():
             model = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=DTYPES[config.dtype], use_safetensors=True, **remote
             )
+    return model, tokenizer
+
+
+def load_tokenizer(config: ModelConfig, path: str) -> Any:
+    """A model's tokenizer alone. Raises UserError as `load_policy`."""
+    from transformers import AutoTokenizer
+
+    folder = resolve_model(path)
+    with _naming(path):
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
+
+
+@contextlib.contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """What transformers can't load is named, on one line."""
+    try:
+        yield
     except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"model '{name}' can't be loaded: {reason}") from None
-    return model, tokenizer
 
 
 @contextlib.contextmanager

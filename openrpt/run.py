@@ -27,7 +27,8 @@ MAY_CHANGE = {
     "train.checkpoints_kept",
 }
 """Keys that a resumed run may change: how long and where it runs, not what it computes."""
-OTHER_RUNS = {"run", "evaluate", "pretrain", "zeroshot", "coding", "suite", "track", "cost"}
+OTHER_RUNS = {"run", "evaluate", "probe", "writing", "pretrain", "zeroshot", "coding", "suite"}
+OTHER_RUNS |= {"track", "cost"}
 """Sections that do not bind a run: a pretraining is bound by its own checkpoints."""
 
 

@@ -197,10 +197,10 @@ def embeddings_as_leaves(policy: Policy) -> Iterator[None]:
 
     def send() -> None:
         """What has a gradient by now; the prefix's has not until its own backward pass."""
-        done = [pair for pair in waiting if pair[1].grad is not None]
+        done = [(ids, leaf.grad) for ids, leaf in waiting if leaf.grad is not None]
         waiting[:] = [pair for pair in waiting if pair[1].grad is None]
         if done:
-            gradients = torch.cat([leaf.grad.flatten(0, 1) for _, leaf in done])
+            gradients = torch.cat([gradient.flatten(0, 1) for _, gradient in done])
             ids = torch.cat([ids.flatten() for ids, _ in done])
             module.forward(ids).backward(gradients)  # not a call: the hook stays out of it
 

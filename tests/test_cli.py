@@ -41,6 +41,15 @@ SHOWN = {
         *("corpus.template", "corpus.separator", "corpus.block_characters", "corpus.limit"),
     ],
     "evaluate": ["seed", "run", "model", "prompt", "evaluate", "cost"],
+    "probe": [
+        *("seed", "run", "model.threads", "model.device", "model.dtype", "model.generator"),
+        *("probe", "prompt.window", "prompt.min_context", "evaluate.split"),
+    ],
+    "writing": [
+        *("seed", "run", "model.threads", "model.device", "model.dtype", "model.generator"),
+        *("writing", "prompt.window", "evaluate.split"),
+        *("corpus.template", "corpus.separator", "corpus.block_characters", "corpus.limit"),
+    ],
     "predict": ["seed", "model", "prompt"],
 }
 KEYS = {key.name: key for key in config_keys()}

@@ -1,13 +1,14 @@
 """Questions: read from files and generators, split, and refused where they can't be used."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from openrpt.config import QuestionsConfig, load_config
 from openrpt.errors import UserError
-from openrpt.questions import Question, QuestionCounts, read_questions
+from openrpt.questions import Question, QuestionCounts, gym_scorer, read_questions
 
 TEMPLATE = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi"
 
@@ -104,6 +105,27 @@ def test_generated_questions_are_seeded():
     assert {q.task for q in first} == {"chain_sum", "leg_counting"}
     assert {q.split for q in first} == {"train", "development", "heldout"}
     assert first[0].entry["answer"] == first[0].answer
+
+
+def test_levels_are_the_curriculum_s():
+    """At a level a task is that hard, and no easier ones are mixed in."""
+    pytest.importorskip("reasoning_gym")
+    found = read("reasoning-gym:chain_sum@0-2,leg_counting@1", generated=20)
+    tasks = ["chain_sum@0", "chain_sum@1", "chain_sum@2", "leg_counting@1"]
+    assert list(dict.fromkeys(q.task for q in found)) == tasks
+    for level in range(3):
+        texts = [q.text for q in found if q.task == f"chain_sum@{level}"]
+        terms = {len(re.findall(r"\d+", text)) for text in texts}
+        assert terms == {level + 2}  # its curriculum begins with two terms
+    scored = [gym_scorer(q.task)(q.answer, q.entry) for q in found]
+    assert scored == [1.0] * len(found)
+    for path, message in {
+        "chain_sum@40": "has the levels 0 to 10",
+        "chain_sum@3-1": "has the levels 0 to 10",
+        "chain_sum@easy": "write TASK, TASK@LEVEL",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            read(f"reasoning-gym:{path}")
 
 
 def test_tasks_that_cannot_be_had():

@@ -676,6 +676,10 @@ DIFFERENCE_TEXT = """\
 95 %), `nats_per_token` and `bits_per_byte` (its n is bytes), each with `standard_error` by
 document, `n` and `documents`, the `window` in tokens and the documents `skipped`.
 
+`openrpt probe`, `openrpt writing` and `openrpt questions` write files of their own; their pages say
+what stands there ([probes](probes.md), [writing](writing.md),
+[questions](finetune.md#without-training)).
+
 `differences` is a list of paired differences a − b on the same positions: `a` and `b` (each a
 `label` and a `mode`), and by slice `value`, `low` and `high` (95 % of resamples of documents),
 `p` (two-sided), `standard_error`, `n`, `documents` and `distinguishable` (the interval leaves 0
