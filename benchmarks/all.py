@@ -79,6 +79,7 @@ BENCHMARKS = {
         ),
     ),
     "memory": Benchmark(minutes=8, script="memory.py"),
+    "operators": Benchmark(minutes=3, script="operators.py"),
     "report": Benchmark(minutes=2, script="report.py"),
 }
 
