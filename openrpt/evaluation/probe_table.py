@@ -52,6 +52,7 @@ def probe_models(
     for note in sample.notes:
         progress.say(f"note: {note}")
     prompt = config.prompt
+    settings: list[Any]
     settings = [config.seed, config.probe.layers, prompt.window, prompt.min_context]
     settings += [config.model.dtype, sample.key]
     found = []

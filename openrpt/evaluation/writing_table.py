@@ -65,6 +65,7 @@ def write_side_by_side(
     given = passages(texts, config, own, tokenizers)
     judge_path = config.writing.features or run.config.model.path
     judge = None
+    settings: list[Any]
     settings = [config.seed, config.writing.model_dump(), config.prompt.window]
     settings += [config.model.dtype, judge_path, passages_key(given)]
     found = []
@@ -122,7 +123,7 @@ def writing_rows(written: Sequence[Written]) -> list[dict[str, Any]]:
 
 
 def _row(name: str, label: str, value: Interval, difference: Interval | None) -> dict[str, Any]:
-    row = {"measure": name, "model": label, **value.as_dict()}
+    row: dict[str, Any] = {"measure": name, "model": label, **value.as_dict()}
     for key in ("value", "low", "high"):
         row[f"difference_{key}"] = None if difference is None else getattr(difference, key)
     return row
