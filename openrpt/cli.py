@@ -296,8 +296,7 @@ def evaluate(
     best, pretrained. Default: the run's latest.
     """
     model, file = config_file(source, options["config_file"])
-    if re.search(r"[/\\]|^\.", label):
-        raise UserError(f"--label {label}: it becomes a file's name: no slashes, no leading dot")
+    _require_file_name(label)
     config = stage_config(ctx, file)
     from rich.console import Console
 
@@ -324,6 +323,46 @@ def evaluate(
         print_templates(found, console)
     for label, _ in found:
         click.echo(f"recorded as '{label}' in {run.evaluation}")
+
+
+@stage("control", "evaluate", "pretrain")
+@click.argument("run_folder", metavar="RUN")
+@click.argument("names", metavar="[CONTROL...]", nargs=-1)
+@click.option("--label", default="", help="Its folder and its line [default the control's name]")
+@click.pass_context
+def control(
+    ctx: click.Context, run_folder: str, names: tuple[str, ...], label: str, **options: Any
+) -> None:
+    """Train and evaluate what a run must beat.
+
+    \b
+    openrpt control runs/maths
+    openrpt control runs/maths random-reward no-thought ntp-flops
+    openrpt control runs/maths ntp-flops --label ntp-5e-5 --pretrain.learning_rate 5e-5
+
+    Without a CONTROL, the list of them. Each takes the run's scores, and as many steps of the same
+    documents and positions (ntp-flops: as many FLOPs; ntp-time: as much time); "all" stands for
+    all of them. The same command goes on after a stop. Then: openrpt compare RUN
+    """
+    _require_file_name(label)
+    from openrpt.control import CONTROLS, print_controls, run_controls
+    from openrpt.run import existing_run
+
+    run = existing_run(Path(run_folder))
+    config = stage_config(ctx, options["config_file"], base=run.config)
+    if not names:
+        print_controls(run)
+        return
+    chosen = list(CONTROLS) if names == ("all",) else names
+    with showing_progress() as progress:
+        labels = run_controls(run, chosen, config, label=label, progress=progress)
+    click.echo(f"recorded in {run.evaluation}: {', '.join(labels)}")
+    click.echo(f"all in one table: openrpt compare {run.path}")
+
+
+def _require_file_name(label: str) -> None:
+    if re.search(r"[/\\]|^\.", label):
+        raise UserError(f"--label {label}: it becomes a file's name: no slashes, no leading dot")
 
 
 @cli.command()

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from openrpt.config import Config, load_config
+from openrpt.files import write_text
 from openrpt.progress import Progress
-from openrpt.run import Run, open_run, write_text
+from openrpt.run import Run, open_run
 
 MINUTES = 15.0
 

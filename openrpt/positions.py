@@ -40,6 +40,8 @@ class ScoredDocument:
     split: Split
     source: str
     text: str
+    kind: str = ""
+    """Of the document, by `corpus.kind`."""
     token_ids: NDArray[np.int64]  # [T]
     negative_log_likelihood: NDArray[np.float32]  # [T] nats
     entropy: NDArray[np.float32]  # [T] nats: the difficulty

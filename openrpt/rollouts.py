@@ -5,7 +5,6 @@ rewarded: the end of its prefix, its thought and prediction as bytes, and the tr
 token by token.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 
 from openrpt.completions import extract_prediction, split_thought
 from openrpt.errors import UserError
+from openrpt.files import write_table
 from openrpt.prompts import Layout
 from openrpt.rewards import prefix_match
 from openrpt.tokens import TokenTable, literal_bytes
@@ -170,10 +170,7 @@ def rollout_path(run: Path, step: int) -> Path:
 def write_rollouts(run: Path, step: int, rows: list[dict]) -> Path:
     """Atomic: a file that stands there is whole."""
     path = rollout_path(run, step)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), partial, compression="zstd")
-    os.replace(partial, path)
+    write_table(path, pa.Table.from_pylist(rows, schema=SCHEMA), compression="zstd")
     return path
 
 

@@ -25,11 +25,13 @@ from openrpt.compute import count_scoring
 from openrpt.config import Config
 from openrpt.documents import CorpusCounts, read_corpus
 from openrpt.errors import UserError
+from openrpt.files import write_json
 from openrpt.flat import flat_hidden
 from openrpt.meters import WorkMeter
 from openrpt.models import Policy, freeze, load_policy
 from openrpt.positions import check_window, windows
 from openrpt.rewards import prefix_match
+from openrpt.run import flatten
 from openrpt.scores import (
     SCORED,
     ScoredCorpus,
@@ -41,7 +43,6 @@ from openrpt.scores import (
     read_scored_json,
     remove_shards,
     shard_paths,
-    write_json,
     write_shard,
 )
 from openrpt.tokens import encode_document
@@ -253,12 +254,15 @@ def _settings(config: Config, policy: Policy | None, scorer: Policy | None) -> d
 
 
 def _check_settings(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    different = [key for key, value in now.items() if before.get(key) != value]
+    # Keys that are newer than the scores had their defaults.
+    defaults = flatten(Config().model_dump(mode="json"))
+    different = [key for key, value in now.items() if before.get(key, defaults.get(key)) != value]
     if different:
         key = different[0]
         more = f" (and {len(different) - 1} more)" if len(different) > 1 else ""
+        was = before.get(key, defaults.get(key))
         raise UserError(
-            f"{folder} holds scores of other settings: {key} was {before.get(key)!r}, is now"
+            f"{folder} holds scores of other settings: {key} was {was!r}, is now"
             f" {now[key]!r}{more}; use another --run or delete this folder"
         )
 

@@ -20,9 +20,9 @@ from openrpt.cli import cli, main, parse_budget
 from openrpt.config import config_keys as known_keys
 from openrpt.config import load_config, to_toml
 from openrpt.errors import UserError
+from openrpt.files import write_text
 from openrpt.loop import Interrupted
 from openrpt.options import Key, config_keys, escape, unescape
-from openrpt.run import write_text
 
 Run = Callable[..., tuple[int, str, str]]
 SHOWN = {

@@ -291,6 +291,32 @@ def test_other_settings_and_another_corpus_are_refused(tmp_path, corpus, policy)
         score_corpus(config_of(corpus), folder, policy=policy)
 
 
+def test_scores_keep_kinds_and_older_ones_have_none(tmp_path, policy):
+    """A folder that knows nothing of kinds is read, and goes on, as one without them."""
+    rows = [{"text": text_of(seed), "level": seed % 3} for seed in range(6)]
+    corpus = tmp_path / "levels.jsonl"
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    score_corpus(config_of(corpus, corpus__kind="level"), tmp_path / "kinds", policy=policy)
+    found = load_scored(tmp_path / "kinds")
+    assert [found.document(name).kind for name in found.entries] == ["0", "1", "2"] * 2
+    folder, config = tmp_path / "older", config_of(corpus)
+    summary = score_corpus(config, folder, policy=policy)
+    path = folder / "documents-00000.parquet"
+    metadata = pq.read_schema(path).metadata
+    settings = json.loads(metadata[b"openrpt.settings"])
+    for key in ("corpus.kind", "corpus.kind_levels"):
+        del settings[key]
+    metadata = metadata | {b"openrpt.settings": json.dumps(settings).encode()}
+    pq.write_table(
+        pq.read_table(path).drop_columns(["kind"]).replace_schema_metadata(metadata), path
+    )
+    found = load_scored(folder)
+    assert {found.document(name).kind for name in found.entries} == {""}
+    assert score_corpus(config, folder, policy=policy) == summary
+    with pytest.raises(UserError, match=r"corpus\.kind was ''"):
+        score_corpus(config_of(corpus, corpus__kind="level"), folder, policy=policy)
+
+
 def test_unusable_documents_are_skipped_and_counted_or_refused(tmp_path):
     policy = policy_of(sentencepiece_tokenizer())
     texts = [text_of(1, 40), "\u2581 is lost " + text_of(2, 40), text_of(3, 40), "short"]

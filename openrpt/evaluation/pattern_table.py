@@ -23,7 +23,7 @@ from openrpt.evaluation.pattern_runs import (
 )
 from openrpt.evaluation.patterns import KEYWORDS, Keywords
 from openrpt.evaluation.statistics import Interval
-from openrpt.run import write_text
+from openrpt.files import write_text
 
 FORMAT = 1
 

@@ -20,9 +20,10 @@ from openrpt.errors import UserError
 from openrpt.evaluation.records import read_evaluation
 from openrpt.evaluation.stage import default_label, latest_model, model_path
 from openrpt.evaluation.statistics import Estimate
+from openrpt.files import write_text
 from openrpt.models import Policy, freeze, load_policy
 from openrpt.progress import SILENT, Progress
-from openrpt.run import Run, write_text
+from openrpt.run import Run
 from openrpt.scores import ScoredCorpus, load_scored
 from openrpt.scoring import score_ids
 from openrpt.seeding import generator

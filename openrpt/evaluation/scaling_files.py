@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from openrpt.checkpoints import latest_checkpoint
 from openrpt.errors import UserError
 from openrpt.evaluation.scaling import Analysis, Point, Series
+from openrpt.files import write_text
 from openrpt.metrics import read_metrics
 from openrpt.positions import DIFFICULTIES
-from openrpt.run import Run, existing_run, write_text
+from openrpt.run import Run, existing_run
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -18,7 +18,7 @@ from openrpt.evaluation.controls import thought_differences, verdict
 from openrpt.evaluation.results import BITS_A_BYTE, THOUGHT_CONTROLS, EvaluationResult
 from openrpt.evaluation.statistics import Difference
 from openrpt.evaluation.token_classes import TOKEN_CLASSES
-from openrpt.run import write_text
+from openrpt.files import write_text
 from openrpt.show import percent
 
 FORMAT = 1

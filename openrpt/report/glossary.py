@@ -626,6 +626,12 @@ PRETRAIN_KEYS = (
     "tokens/update",
     "tokens/trained",
     "flops/update",
+    "efficiency/limit",
+    "efficiency/update",
+    "efficiency/step",
+    "efficiency/lost_update",
+    "energy/joules",
+    "energy/measured",
     "memory/peak_gib",
 )
 """What a step of plain next-token training writes."""

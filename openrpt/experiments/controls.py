@@ -1,0 +1,111 @@
+"""A small run with all of its controls, and every table and figure about it.
+
+    python -m openrpt.experiments.controls --corpus omni_math_rule_dev.jsonl --run runs/controls
+
+About an hour on two cores. Ctrl-C stops it after the step that runs; the same command goes on.
+What comes out is written to `--out` (docs/results/controls in this repository): tables in markdown
+with n, errors and costs, and the figures.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from openrpt.config import Config, load_config
+from openrpt.errors import UserError
+from openrpt.progress import Progress
+from openrpt.run import Run, open_run
+
+ORDER = [
+    *("start", "thought", "no-thought", "random-reward", "ntp-documents"),
+    *("warmup-self", "warmup-truth", "ntp-flops"),
+]
+"""The most telling first, so that a run which is broken off has said most."""
+
+
+def experiment_config(corpus: Path, run: Path, more: dict[str, Any]) -> Config:
+    """Small enough for two cores; everything else is the default."""
+    return load_config(
+        overrides={
+            "run": str(run),
+            "corpus.path": str(corpus),
+            "corpus.template": "{problem}\n\n{solution}",
+            "corpus.kind": "domain",
+            "corpus.kind_levels": 2,
+            "score.max_tokens": 8_000,
+            "warmup.steps": 16,
+            "train.steps": 10,
+            "train.documents_per_step": 2,
+            "train.eval_every": 2,
+            "train.eval_positions": 48,
+            "train.checkpoint_every": 4,
+            "train.checkpoints_kept": 1,
+            "train.checkpoint_minutes": 4.0,
+            "pretrain.eval_every": 0,
+            "evaluate.positions": 320,
+        }
+        | more
+    )
+
+
+def run_experiment(run: Run, progress: Progress) -> None:
+    """Score, warm up, train; then the controls in their order."""
+    from openrpt.control import run_controls
+    from openrpt.options import with_overrides
+    from openrpt.scoring import score_corpus
+    from openrpt.train import train
+    from openrpt.warmup import warmup
+
+    config = run.config
+    progress.begin("score", config.score.max_tokens * len(config.score.splits), "tokens")
+    score_corpus(config, run.scored, progress=lambda tokens, text: progress.update(tokens, text))
+    warmup(run, progress=progress)
+    train(run, progress=progress)
+    measured = with_overrides(config, {"evaluate.likelihood": True})
+    for name in ORDER:
+        of_ntp = name.startswith("ntp")
+        run_controls(run, [name], config if of_ntp else measured, progress=progress)
+
+
+def write_results(run: Run, out: Path, say: Callable[[str], None]) -> None:
+    """Every table that `openrpt compare`, `patterns` and `scaling` make of the run."""
+    from openrpt.evaluation.compare import compare, find_evaluated
+    from openrpt.evaluation.markdown import comparison_markdown
+    from openrpt.evaluation.scaling import analyse
+    from openrpt.evaluation.scaling_files import figure, read_points, scaling_markdown
+    from openrpt.evaluation.tables import write_comparison
+    from openrpt.files import write_text
+
+    source = str(run.path)
+    comparison = compare(find_evaluated([source]), "start ntp")
+    write_comparison(comparison, out, [source])
+    write_text(out / "comparison.md", comparison_markdown(comparison))
+    try:
+        found = analyse(read_points([source]))
+    except UserError as error:  # too few evaluations yet
+        say(f"no scaling fit: {error}")
+    else:
+        write_text(out / "scaling.svg", figure(found.series))
+        write_text(out / "scaling.md", scaling_markdown(found))
+
+
+@click.command(help=__doc__)
+@click.option("--corpus", type=click.Path(path_type=Path), required=True, help="JSON lines")
+@click.option("--run", "folder", type=click.Path(path_type=Path), default=Path("runs/controls"))
+@click.option("--model", default="smollm2", help="Start model")
+@click.option("--out", type=click.Path(path_type=Path), help="Where the tables go [RUN/results]")
+@click.option("--threads", type=int, default=0, help="As model.threads")
+def main(corpus: Path, folder: Path, model: str, out: Path | None, threads: int) -> None:
+    from openrpt.cli import showing_progress
+
+    more = {"model.path": model, "model.threads": threads}
+    run = open_run(experiment_config(corpus, folder, more))
+    with showing_progress() as progress:
+        run_experiment(run, progress)
+    write_results(run, out or run.path / "results", click.echo)
+
+
+if __name__ == "__main__":
+    main()
