@@ -183,6 +183,13 @@ class SelectionConfig(Section):
         " before the first, the scorer's probability of the truth)",
     )
     pass_rate_high: float = Field(0.95, ge=0, le=1, description="pass_rate: greatest such share")
+    measure_again: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="pass_rate: share of a draw that goes to positions whose measured rate left the"
+        " band, since the policy has changed meanwhile",
+    )
 
 
 class WarmupConfig(Section):

@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 from openrpt.attention import NAME as TREE_ATTENTION
-from openrpt.compute import count_scoring
 from openrpt.config import Config
 from openrpt.documents import CorpusCounts, read_corpus
 from openrpt.errors import UserError
@@ -328,12 +327,9 @@ class _Job:
             min_context=prompt.min_context,
             window_done=window_done,
         )
-        ledger, head = self.meter.ledger, len(self.scorer.bos_ids)
-        count = count_scoring(
-            len(scorer_ids), head=head, window=prompt.window, min_context=prompt.min_context
+        self.meter.add_scoring(
+            len(scorer_ids), window=prompt.window, min_context=prompt.min_context
         )
-        ledger.shared.add(count)
-        ledger.alone.add(count)
         argmax_bytes = [self.scorer.table.bytes[i] if i >= 0 else b"" for i in scores.argmax]
         if not self.same_tokenizer:
             source = align(pieces, scorer_pieces)

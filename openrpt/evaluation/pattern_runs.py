@@ -26,7 +26,9 @@ from openrpt.evaluation.patterns import (
     words_of,
 )
 from openrpt.evaluation.statistics import Interval, difference_of_means, mean_interval
+from openrpt.metrics import read_metrics
 from openrpt.progress import SILENT, Progress
+from openrpt.report.summary import costs
 from openrpt.rollouts import read_rollouts
 from openrpt.runs import LoadedRun
 
@@ -79,6 +81,9 @@ class Bin:
     steps: tuple[int, ...]
     """Those that were read."""
     measures: dict[str, Measured]
+    flops: float = 0.0
+    """Of the run's training up to its last step, warmup included."""
+    seconds: float = 0.0
 
     @property
     def name(self) -> str:
@@ -104,6 +109,7 @@ def run_bins(
     chosen = [_evenly(part, STEPS_PER_BIN) for part in parts]
     progress.begin(f"patterns of {loaded.path}", sum(map(len, chosen)), "steps")
     done, found = 0, []
+    history = read_metrics(loaded.run.metrics)
     for part, read in zip(parts, chosen, strict=True):
         values: dict[str, list[tuple[float, str]]] = {}
         for step in read:
@@ -117,9 +123,21 @@ def run_bins(
                 last=part[-1],
                 steps=tuple(read),
                 measures={name: _measured(values.get(name, [])) for name in measure_names(groups)},
+                **_spent(history, part[-1]),
             )
         )
     return found
+
+
+def _spent(history: Sequence[Mapping[str, Any]], step: int) -> dict[str, float]:
+    """FLOPs and seconds up to a step of train."""
+    rows = [r for r in history if r["stage"] == "warmup" or r["stage"] == "train"]
+    rows = [r for r in rows if r["stage"] == "warmup" or r["step"] <= step]
+    spent = costs(rows)
+    return {
+        "flops": sum(cost.flops for cost in spent),
+        "seconds": sum(cost.total_seconds for cost in spent),
+    }
 
 
 def measure_names(groups: Mapping[str, Any]) -> list[str]:

@@ -24,6 +24,7 @@ from openrpt.evaluation.pattern_runs import (
 from openrpt.evaluation.patterns import KEYWORDS, Keywords
 from openrpt.evaluation.statistics import Interval
 from openrpt.files import write_text
+from openrpt.report.summary import duration
 
 FORMAT = 1
 
@@ -38,7 +39,9 @@ def write_patterns(
         "keywords": {group: list(words) for group, words in keywords.items()},
         "measures": MEASURES,
         "bins": [
-            _place(one) | {"steps": one.steps, "measures": {n: _numbers(one, n) for n in names}}
+            _place(one)
+            | {"flops": one.flops, "seconds": one.seconds, "steps": one.steps}
+            | {"measures": {n: _numbers(one, n) for n in names}}
             for bins in runs
             for one in bins
         ],
@@ -107,6 +110,10 @@ def print_patterns(runs: Sequence[Sequence[Bin]], console: Console) -> None:
             *(_pattern_cell(name, difference(a, b, name), sign="+") for a, b in pairs),
             end_section=_section(name) != _section(after),
         )
+    none = [""] * len(pairs)
+    table.add_section()
+    table.add_row("training FLOPs", *(f"{one.flops:.2g}" for one in shown), *none)
+    table.add_row("training time", *(duration(one.seconds) for one in shown), *none)
     console.print(table)
     legend = "\n".join(f"{name}: {MEASURES[name]}" for name in measured if name in MEASURES)
     notes = (

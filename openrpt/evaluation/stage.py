@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,13 @@ def model_path(run: Run, model: str) -> str:
         "best": run.checkpoints / "best",
         "pretrained": latest_checkpoint(run.pretrain_checkpoints),
     }
+    if model == "start":
+        return run.config.model.path
     if model not in own:
-        return run.config.model.path if model == "start" else model
+        nearest = get_close_matches(model, OWN_MODELS, n=1, cutoff=0.75)
+        if nearest and not Path(model).exists():
+            raise UserError(f"no model '{model}'; nearest: '{nearest[0]}'")
+        return model
     folder = own[model]
     if folder is None or not folder.is_dir():
         raise UserError(

@@ -70,25 +70,22 @@ def run_experiment(run: Run, progress: Progress) -> None:
 
 
 def write_results(run: Run, out: Path, say: Callable[[str], None]) -> None:
-    """Every table that `openrpt compare`, `patterns` and `scaling` make of the run."""
+    """What `openrpt compare`, `patterns` and `scaling` write of the run."""
     from openrpt.evaluation.compare import compare, find_evaluated
-    from openrpt.evaluation.markdown import comparison_markdown
+    from openrpt.evaluation.pattern_runs import run_bins
+    from openrpt.evaluation.pattern_table import write_patterns
     from openrpt.evaluation.scaling import analyse
-    from openrpt.evaluation.scaling_files import figure, read_points, scaling_markdown
+    from openrpt.evaluation.scaling_files import read_points, write_scaling
     from openrpt.evaluation.tables import write_comparison
-    from openrpt.files import write_text
+    from openrpt.runs import load_run
 
     source = str(run.path)
-    comparison = compare(find_evaluated([source]), "start ntp")
-    write_comparison(comparison, out, [source])
-    write_text(out / "comparison.md", comparison_markdown(comparison))
+    write_comparison(compare(find_evaluated([source]), "start ntp"), out, [source])
+    write_patterns([run_bins(load_run(source), bins=2)], out / "patterns")
     try:
-        found = analyse(read_points([source]))
+        write_scaling(analyse(read_points([source])), out)
     except UserError as error:  # too few evaluations yet
         say(f"no scaling fit: {error}")
-    else:
-        write_text(out / "scaling.svg", figure(found.series))
-        write_text(out / "scaling.md", scaling_markdown(found))
 
 
 @click.command(help=__doc__)
