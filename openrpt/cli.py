@@ -556,33 +556,45 @@ def status(runs: tuple[str, ...], as_json: bool) -> None:
 @click.argument("runs", metavar="RUN…", nargs=-1, required=True)
 @click.option("--keywords", metavar="FILE", help="Your groups: TOML or JSON, name = ['keyword', …]")
 @click.option("--bins", type=click.IntRange(min=1), default=4, help="Ranges of steps [default 4]")
+@click.option(
+    "--evaluated", is_flag=True, help="The models evaluated in the runs, in place of training steps"
+)
 @click.option("--output", metavar="STEM", help="STEM.json and STEM.csv [default RUN/patterns]")
-def patterns(runs: tuple[str, ...], keywords: str | None, bins: int, output: str | None) -> None:
-    """Analyse thoughts over training steps and between runs.
+def patterns(
+    runs: tuple[str, ...], keywords: str | None, bins: int, evaluated: bool, output: str | None
+) -> None:
+    """Analyse thoughts over training steps and between runs and models.
 
     \b
     openrpt patterns runs/maths
     openrpt patterns runs/maths runs/no-seed --keywords mine.toml --output compared
+    openrpt patterns runs/maths --evaluated
 
     Keyword groups, length, leakage, copying, answer switching and diversity of the thoughts that
-    training stored, and whether the predictions fit the verifier only.
+    training (or an evaluation) stored, and whether the predictions fit the verifier only.
     """
     from rich.console import Console
 
-    from openrpt.evaluation.pattern_runs import run_bins
+    from openrpt.evaluation.pattern_runs import Bin, evaluation_bins, run_bins
     from openrpt.evaluation.pattern_table import print_patterns, write_patterns
     from openrpt.evaluation.patterns import KEYWORDS, read_keywords
     from openrpt.runs import load_run
 
     groups = {**KEYWORDS, **(read_keywords(Path(keywords)) if keywords else {})}
     loaded = [load_run(run) for run in runs]
+    found: list[list[Bin]] = []
     with showing_progress() as progress:
-        found = [run_bins(run, bins=bins, keywords=groups, progress=progress) for run in loaded]
+        for run in loaded:
+            if evaluated:
+                models = evaluation_bins(run, keywords=groups, progress=progress)
+                found += [[model] for model in models]
+            else:
+                found.append(run_bins(run, bins=bins, keywords=groups, progress=progress))
     print_patterns(found, Console())
     for run in loaded:
         for note in run.notes:
             click.echo(f"note: {run.path}: {note}", err=True)
-        if not run.config.prompt.think_budget:
+        if not run.config.prompt.think_budget and not evaluated:
             click.echo(f"note: {run.path}: no free thought (prompt.think_budget = 0)", err=True)
     paths = write_patterns(found, Path(output or f"{runs[0]}/patterns"), keywords=groups)
     click.echo(f"written: {paths[0]}, {paths[1]}")

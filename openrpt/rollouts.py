@@ -170,8 +170,12 @@ def rollout_path(run: Path, step: int) -> Path:
 def write_rollouts(run: Path, step: int, rows: list[dict]) -> Path:
     """Atomic: a file that stands there is whole."""
     path = rollout_path(run, step)
-    write_table(path, pa.Table.from_pylist(rows, schema=SCHEMA), compression="zstd")
+    save_rows(path, rows)
     return path
+
+
+def save_rows(path: Path, rows: list[dict]) -> None:
+    write_table(path, pa.Table.from_pylist(rows, schema=SCHEMA), compression="zstd")
 
 
 def read_rollouts(run: Path, step: int | None = None) -> pa.Table:
@@ -184,6 +188,11 @@ def read_rollouts(run: Path, step: int | None = None) -> pa.Table:
         last = int(stored[-1].stem.removeprefix("step-"))
         first = int(stored[0].stem.removeprefix("step-"))
         raise UserError(f"{run}: no rollouts of step {step}; stored are steps {first} to {last}")
+    return read_rows(path)
+
+
+def read_rows(path: Path) -> pa.Table:
+    """A file of rollouts. Raises UserError where it is not readable."""
     try:
         table = pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:

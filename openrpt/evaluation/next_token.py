@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,7 @@ from openrpt.models import Policy
 from openrpt.progress import SILENT, Progress
 from openrpt.prompts import build_layout, require_room
 from openrpt.rewards import matched_tokens, prefix_match
-from openrpt.rollouts import CONTINUATION_TOKENS, grade_groups
+from openrpt.rollouts import CONTINUATION_TOKENS, grade_groups, rollout_rows
 from openrpt.scores import ScoredCorpus
 from openrpt.scoring import tokenizer_fingerprint
 from openrpt.types import Group, Rollout, Split
@@ -95,7 +96,7 @@ def evaluate_policy(
         title=title,
         start_ids=_is_start(corpus, config),
     )
-    columns = evaluation.run(reasoning, controls, likelihood)
+    columns, rollouts = evaluation.run(reasoning, controls, likelihood)
     return EvaluationResult(
         columns=columns,
         has_reasoning=reasoning,
@@ -104,6 +105,7 @@ def evaluate_policy(
         tokenizer=tokenizer,
         scorer=corpus.metadata["scorer"],
         cost=meter.cost(),
+        rollouts=rollouts,
     )
 
 
@@ -167,15 +169,18 @@ class Evaluation:
 
     def run(
         self, reasoning: bool, controls: Sequence[str], likelihood: bool
-    ) -> dict[str, np.ndarray]:
+    ) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
+        """The columns, and the rows of a rollout file."""
         voting = "ntp_voting" in controls
         results: list[PositionResult] = []
+        rows: list[dict[str, Any]] = []
         thoughts: Thoughts = []
         draws: list[int] = []
         shape = model_shape(self.subject.policy) if voting else None
         for work in self._each_work(self.title):
             groups, found = self._predict(work, reasoning)
             results += found
+            rows += self._rows(work, groups)
             layout = self.subject.layout
             thoughts += [
                 tuple(thought_of(r.completion, layout) for r in g.rollouts) for g in groups
@@ -206,7 +211,13 @@ class Evaluation:
             columns |= {f"nll_{kind}".rstrip("_"): values for kind, values in nats.items()}
             if reasoning:
                 columns["information_gain"] = columns["nll_ntp"] - columns["nll"]
-        return columns
+        return columns, rows
+
+    def _rows(self, work: Work, groups: Sequence[Group]) -> list[dict[str, Any]]:
+        tokens = document_bytes(self.subject.policy, work.document)
+        continuations = [tokens[position.index :] for position in work.positions]
+        nothing = [[0.0] * len(group.rollouts) for group in groups]
+        return rollout_rows(0, groups, nothing, continuations, self.subject.policy.table)
 
     def _by_work(
         self, task: str, function: Callable[[Work, slice], dict[str, np.ndarray]]

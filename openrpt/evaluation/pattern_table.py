@@ -22,9 +22,9 @@ from openrpt.evaluation.pattern_runs import (
     difference,
 )
 from openrpt.evaluation.patterns import KEYWORDS, Keywords
+from openrpt.evaluation.sheets import COST_HEADINGS, cost_cells
 from openrpt.evaluation.statistics import Interval
 from openrpt.files import write_text
-from openrpt.report.summary import duration
 
 FORMAT = 1
 
@@ -96,6 +96,7 @@ def print_patterns(runs: Sequence[Sequence[Bin]], console: Console) -> None:
     table.add_column("measure", no_wrap=True, min_width=max(map(len, MEASURES)))
     for one in shown:
         steps = f"steps {one.name}" if len(one.steps) > 1 else f"step {one.name}"
+        steps = steps if one.steps else one.name
         table.add_column(steps if alone else f"{one.run}\n{steps}", justify="right")
     for a, b in pairs:
         heading = f"{a.name} − {b.name}" if alone else f"{a.run}\n− {b.run}"
@@ -112,8 +113,9 @@ def print_patterns(runs: Sequence[Sequence[Bin]], console: Console) -> None:
         )
     none = [""] * len(pairs)
     table.add_section()
-    table.add_row("training FLOPs", *(f"{one.flops:.2g}" for one in shown), *none)
-    table.add_row("training time", *(duration(one.seconds) for one in shown), *none)
+    costs = [cost_cells({"flops": one.flops, "seconds": one.seconds}) for one in shown]
+    for heading, cells in zip(COST_HEADINGS, zip(*costs, strict=True), strict=True):
+        table.add_row(heading, *cells, *none)
     console.print(table)
     legend = "\n".join(f"{name}: {MEASURES[name]}" for name in measured if name in MEASURES)
     notes = (

@@ -13,6 +13,7 @@ from openrpt.errors import UserError
 from openrpt.evaluation.results import EvaluationResult, paired_differences
 from openrpt.evaluation.statistics import Difference
 from openrpt.files import write_text
+from openrpt.rollouts import save_rows
 from openrpt.run import Run
 
 FORMAT = 1
@@ -35,6 +36,10 @@ def result_path(run: Run, label: str) -> Path:
     return run.path / "evaluation" / f"{label}.parquet"
 
 
+def rollouts_path(run: Run, label: str) -> Path:
+    return run.path / "evaluation" / f"{label}.rollouts.parquet"
+
+
 def record(
     run: Run,
     label: str,
@@ -51,6 +56,8 @@ def record(
     `cost`: of the training that made the model (`stage.training_cost`); None where not known.
     """
     result.save(result_path(run, label))
+    if result.rollouts:
+        save_rows(rollouts_path(run, label), result.rollouts)
     document = read_evaluation(run.evaluation)
     document["evaluations"][label] = {
         "model": model,

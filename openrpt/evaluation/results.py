@@ -99,6 +99,8 @@ class EvaluationResult:
     """Whose entropy the difficulty is."""
     cost: dict[str, Any] = field(default_factory=dict)
     """As WorkMeter gives it; not stored with the columns."""
+    rollouts: list[dict[str, Any]] = field(default_factory=list)
+    """What was thought and predicted, as rows of a rollout file (step 0); stored beside."""
 
     @property
     def num_positions(self) -> int:
