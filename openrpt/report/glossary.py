@@ -661,10 +661,10 @@ one document are not independent), `n` positions and `documents`. Slices: `all`;
 entropy in nats `easy` (> 0.5), `medium` (> 1.0), `hard` (> 1.5), nested; and the disjoint bands
 `<=0.5`, `0.5-1.0`, `1.0-1.5`, `>1.5`; the classes of the true token; and the kinds of documents,
 `kind: NAME` ([evaluation](evaluation.md)). Keys from `emptied` on stand there only where they were
-asked for. `evaluations.LABEL.evaluation_cost` holds what the evaluation took: `tokens`, `flops`, `flops_alone` (without sharing), `seconds`, `joules`,
-`energy_measured`, and `money` with its `currency` where `cost.price_per_hour` is given
-([costs](costs.md)); `evaluations.LABEL.cost` the `flops`, `seconds`, `joules` and `money` of the
-training that made the model (null where not known).
+asked for. `evaluations.LABEL.evaluation_cost` holds what the evaluation took: `tokens`, `flops`,
+`flops_alone` (without sharing), `seconds`, `joules`, `energy_measured`, and `money` with its
+`currency` where `cost.price_per_hour` is given ([costs](costs.md)); `evaluations.LABEL.cost` the
+`flops`, `seconds`, `joules` and `money` of the training that made the model (null where not known).
 """
 
 DIFFERENCE_TEXT = """\
