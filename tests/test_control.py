@@ -9,10 +9,13 @@ from tiny_model import tiny_run
 from openrpt.control import CONTROLS, control_named, print_controls, run_controls
 from openrpt.errors import UserError
 from openrpt.evaluation.compare import compare, find_evaluated
+from openrpt.evaluation.pattern_runs import evaluation_bins
 from openrpt.evaluation.records import read_evaluation
+from openrpt.evaluation.results import EvaluationResult
 from openrpt.metrics import read_metrics
 from openrpt.rollouts import read_rollouts
 from openrpt.run import Run, existing_run
+from openrpt.runs import load_run
 from openrpt.train import train
 from openrpt.warmup import warmup
 
@@ -109,6 +112,18 @@ def test_one_table_holds_them_all(controlled):
     assert costs["random-reward"]["flops"] > costs["warmup-self"]["flops"]
     summary = read_evaluation(controlled.evaluation)["evaluations"]["trained"]["summary"]
     assert {"emptied", "cut", "swapped", "ntp_voting"} <= summary.keys()
+
+
+def test_thoughts_of_all_models_side_by_side(controlled):
+    """At the same positions; what was trained without a thought has none."""
+    found = {one.run: one for one in evaluation_bins(load_run(str(controlled.path)))}
+    assert {"start", "trained", "no-thought", "warmup-truth"} <= found.keys()
+    assert "ntp-flops" not in found  # only its standard prediction was asked for
+    right = found["trained"].measures["reward"]
+    stored = EvaluationResult.load(controlled.path / "evaluation" / "trained.parquet")
+    assert right.values.mean() == pytest.approx(stored.accuracy("reasoning"))
+    assert len(right.values) == stored.num_positions
+    assert found["start"].flops == 0 and found["trained"].flops > 0
 
 
 def test_what_is_done_is_passed_over(controlled, capsys):
