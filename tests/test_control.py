@@ -27,6 +27,7 @@ SETTINGS = {
     "warmup__ntp_weight": 0.0,
     "train__steps": 2,
     "pretrain__tokens_per_step": 128,
+    "pretrain__sequence_length": 32,
     "pretrain__eval_every": 0,
 }
 

@@ -197,7 +197,8 @@ def test_the_parquet_files_say_what_they_are(tmp_path, corpus, policy):
     for key in ("tokenizer", "corpus_hash", "settings"):
         assert f"openrpt.{key}".encode() in metadata
     documents = pq.read_table(tmp_path / "scored" / "documents-00000.parquet").to_pylist()
-    assert documents[0].keys() == {"document_id", "key", "split", "source", "text", "num_tokens"}
+    names = {"document_id", "key", "split", "source", "text", "kind", "num_tokens"}
+    assert documents[0].keys() == names
     rows = table.to_pylist()
     assert len(rows) == sum(document["num_tokens"] for document in documents) >= 1000
     assert [row["position"] for row in rows[: documents[0]["num_tokens"]]] == list(
@@ -293,7 +294,7 @@ def test_other_settings_and_another_corpus_are_refused(tmp_path, corpus, policy)
 
 def test_scores_keep_kinds_and_older_ones_have_none(tmp_path, policy):
     """A folder that knows nothing of kinds is read, and goes on, as one without them."""
-    rows = [{"text": text_of(seed), "level": seed % 3} for seed in range(6)]
+    rows = [{"text": text_of(seed, words=40), "level": seed % 3} for seed in range(6)]
     corpus = tmp_path / "levels.jsonl"
     corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
     score_corpus(config_of(corpus, corpus__kind="level"), tmp_path / "kinds", policy=policy)
