@@ -2,7 +2,7 @@
 
     python -m openrpt.experiments.controls --corpus omni_math_rule_dev.jsonl --run runs/controls
 
-About an hour on two cores. Ctrl-C stops it after the step that runs; the same command goes on.
+About an hour on two cores by itself, and some minutes with --steps 4. Ctrl-C stops it after the step that runs; the same command goes on.
 What comes out is written to `--out` (docs/results/controls in this repository): tables in markdown
 with n, errors and costs, and the figures.
 """
@@ -35,16 +35,14 @@ def experiment_config(corpus: Path, run: Path, more: dict[str, Any]) -> Config:
             "corpus.kind": "domain",
             "corpus.kind_levels": 2,
             "score.max_tokens": 8_000,
-            "warmup.steps": 16,
-            "train.steps": 10,
+            "warmup.steps": 12,
             "train.documents_per_step": 2,
-            "train.eval_every": 2,
-            "train.eval_positions": 48,
+            "train.eval_every": 1,
+            "train.eval_positions": 32,
             "train.checkpoint_every": 4,
             "train.checkpoints_kept": 1,
             "train.checkpoint_minutes": 4.0,
             "pretrain.eval_every": 0,
-            "evaluate.positions": 320,
         }
         | more
     )
@@ -93,11 +91,22 @@ def write_results(run: Run, out: Path, say: Callable[[str], None]) -> None:
 @click.option("--run", "folder", type=click.Path(path_type=Path), default=Path("runs/controls"))
 @click.option("--model", default="smollm2", help="Start model")
 @click.option("--out", type=click.Path(path_type=Path), help="Where the tables go [RUN/results]")
+@click.option("--steps", type=int, default=16, help="Of reinforcement [16]")
+@click.option("--positions", type=int, default=320, help="Held-out positions [320]")
 @click.option("--threads", type=int, default=0, help="As model.threads")
-def main(corpus: Path, folder: Path, model: str, out: Path | None, threads: int) -> None:
+def main(
+    corpus: Path,
+    folder: Path,
+    model: str,
+    out: Path | None,
+    steps: int,
+    positions: int,
+    threads: int,
+) -> None:
     from openrpt.cli import showing_progress
 
     more = {"model.path": model, "model.threads": threads}
+    more |= {"train.steps": steps, "evaluate.positions": positions}
     run = open_run(experiment_config(corpus, folder, more))
     with showing_progress() as progress:
         run_experiment(run, progress)
