@@ -144,9 +144,26 @@ def run_control(
     else:
         model = str(train_control(run, control, label, config, progress=progress))
     measured = with_overrides(config, control.prompt | control.evaluate)
+    measured = keeping_recorded(run, label, measured)
     if not is_recorded(run, label, model, measured):
         evaluate_model(run, model, measured, label=label, progress=progress)
     return label
+
+
+def keeping_recorded(run: Run, label: str, config: Config) -> Config:
+    """An evaluation takes the place of the one under its label, so what that one measured is
+    measured again."""
+    from openrpt.evaluation.records import read_evaluation
+
+    entry = read_evaluation(run.evaluation)["evaluations"].get(label)
+    if entry is None:
+        return config
+    asked, there = config.evaluate, entry["summary"]
+    controls = [name for name in THOUGHTS if name in there or name in asked.controls]
+    likelihood = asked.likelihood or "nll_ntp" in there
+    return with_overrides(
+        config, {"evaluate.controls": controls, "evaluate.likelihood": likelihood}
+    )
 
 
 def train_control(

@@ -13,6 +13,7 @@ from openrpt.evaluation.pattern_runs import evaluation_bins
 from openrpt.evaluation.records import read_evaluation
 from openrpt.evaluation.results import EvaluationResult
 from openrpt.metrics import read_metrics
+from openrpt.options import with_overrides
 from openrpt.rollouts import read_rollouts
 from openrpt.run import Run, existing_run
 from openrpt.runs import load_run
@@ -136,6 +137,16 @@ def test_what_is_done_is_passed_over(controlled, capsys):
     assert sum("yes" in line for line in lines) == len(CONTROLS)
     stored = pq.read_table(controlled.path / "evaluation" / "warmup-truth.parquet")
     assert stored.num_rows == 18
+
+
+def test_what_was_measured_before_is_kept(controlled):
+    """Controls of the thought do not take the likelihood's place, nor the other way round."""
+    wider = with_overrides(controlled.config, {"evaluate.likelihood": True})
+    run_controls(controlled, ["warmup-self", "thought"], wider)
+    run_controls(controlled, ["warmup-self", "thought"], controlled.config)
+    for label in ("warmup-self", "trained"):
+        summary = read_evaluation(controlled.evaluation)["evaluations"][label]["summary"]
+        assert "information_gain" in summary and ("emptied" in summary) == (label == "trained")
 
 
 def test_refusals(controlled, tmp_path):

@@ -2,9 +2,9 @@
 
     python -m openrpt.experiments.controls --corpus omni_math_rule_dev.jsonl --run runs/controls
 
-About an hour on two cores by itself, and some minutes with --steps 4. Ctrl-C stops it after the step that runs; the same command goes on.
-What comes out is written to `--out` (docs/results/controls in this repository): tables in markdown
-with n, errors and costs, and the figures.
+About two hours on two cores by itself, some minutes with --steps 4. Ctrl-C stops it after the step
+that runs; the same command goes on. What comes out is written to `--out`: tables in markdown with
+n, errors and costs, and the figures.
 """
 
 from collections.abc import Callable
