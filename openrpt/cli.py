@@ -335,11 +335,12 @@ def evaluate(
         print_evaluation(result, title, settings.modes, settings.samples, console)
         print_details(result, console)
     labels = [name for name, _ in found]
-    recorded = [one for one in find_evaluated([str(run.path)]) if one.label in labels]
-    if len(models) > 1:
-        print_sheet(table_1(compare(recorded)), console)
-    if len(settings.templates) > 1 and "reasoning" in settings.modes:
-        print_sheet(table_8(recorded), console)
+    if len(labels) > 1:
+        recorded = [one for one in find_evaluated([str(run.path)]) if one.label in labels]
+        if len(models) > 1:
+            print_sheet(table_1(compare(recorded)), console)
+        if len(settings.templates) > 1 and "reasoning" in settings.modes:
+            print_sheet(table_8(recorded), console)
     for name in labels:
         click.echo(f"recorded as '{name}' in {run.evaluation}")
 
