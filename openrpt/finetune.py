@@ -26,13 +26,14 @@ from openrpt.evaluation.questions import (
     question_differences,
     read_record,
 )
+from openrpt.files import write_text
 from openrpt.metrics import read_metrics
 from openrpt.models import Policy, freeze, load_policy
 from openrpt.progress import SILENT, Progress
 from openrpt.prompts import Layout
 from openrpt.question_task import QuestionTask, answer_questions, question_task
 from openrpt.questions import QuestionCounts, read_questions
-from openrpt.run import Run, write_text
+from openrpt.run import Run
 from openrpt.train import Trainer, run_training, set_up
 
 STAGE = "finetune"

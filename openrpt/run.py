@@ -10,6 +10,7 @@ from typing import Any
 
 from openrpt.config import Config, read_toml, to_toml, validate_config
 from openrpt.errors import UserError
+from openrpt.files import write_text
 from openrpt.trackers import require_installed
 
 MAY_CHANGE = {
@@ -104,6 +105,14 @@ def existing_run(path: Path) -> Run:
     return Run(path=path, config=validate_config(read_toml(stored), source=str(stored)))
 
 
+def owning_run(path: Path) -> Run | None:
+    """The innermost run whose folder holds `path` (or is it); None where none does."""
+    for folder in (path, *path.parents):
+        if (folder / "config.toml").is_file():
+            return existing_run(folder)
+    return None
+
+
 def _require_same(stored: Config, config: Config, path: Path) -> None:
     old, new = flatten(stored.model_dump(mode="json")), flatten(config.model_dump(mode="json"))
     for key in new:
@@ -142,10 +151,3 @@ def environment() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
-
-
-def write_text(path: Path, text: str) -> None:
-    """Atomic."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)

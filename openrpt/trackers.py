@@ -68,7 +68,7 @@ class Stage:
 
     def stored_id(self, tracker: str, make: Callable[[], str]) -> str:
         """The tracker's id of this stage: made once, kept in `trackers.json`."""
-        from openrpt.run import write_text
+        from openrpt.files import write_text
 
         path = self.folder / "trackers.json"
         try:

@@ -429,7 +429,8 @@ def test_rows_may_stand_in_any_order(warm):
 
 def test_a_run_without_a_thought_completes_the_verdict(warm):
     """Its evaluation is recognised by how its run was trained."""
-    from openrpt.run import to_toml, write_text
+    from openrpt.files import write_text
+    from openrpt.run import to_toml
 
     evaluate_model(warm, "warmup", with_settings(warm, **EVERYTHING), label="warmup")
     config = with_settings(warm, prompt__candidates=0, prompt__think_budget=0)

@@ -21,9 +21,10 @@ from openrpt.errors import UserError
 from openrpt.evaluation.records import add_model_result
 from openrpt.evaluation.respondent import Answer, Asked, Respondent, open_respondent
 from openrpt.evaluation.statistics import estimates_by, mean_by_document
+from openrpt.files import write_text
 from openrpt.loop import Interrupted
 from openrpt.progress import SILENT, Progress
-from openrpt.run import Run, write_text
+from openrpt.run import Run
 from openrpt.sandbox import Limits, Outcome, require_sandbox, run_program
 
 RECORD, FOLDER = "coding.json", "coding"
@@ -225,7 +226,7 @@ def write_programs(
 
 def describe(label: str, mode: str, entry: Mapping[str, Any]) -> Iterator[str]:
     """What is said of a model's coding, in a few lines."""
-    from openrpt.report.summary import duration
+    from openrpt.report.costs import duration
     from openrpt.show import percent
 
     cost = entry["cost"]

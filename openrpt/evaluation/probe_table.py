@@ -18,11 +18,13 @@ from openrpt.evaluation.probes import (
     probe_difference,
     require_scikit_learn,
 )
+from openrpt.evaluation.sheets import points
 from openrpt.evaluation.side_by_side import NamedModel, fingerprint
-from openrpt.evaluation.tables import finite, points
+from openrpt.evaluation.tables import finite
+from openrpt.files import write_text
 from openrpt.models import Policy, freeze, load_policy, load_tokenizer
 from openrpt.progress import SILENT, Progress
-from openrpt.run import Run, write_text
+from openrpt.run import Run
 from openrpt.scores import ScoredCorpus, load_scored
 from openrpt.scoring import tokenizer_fingerprint
 
@@ -223,7 +225,7 @@ def _cells(one: Probed, target: str, layer: int, first: Probed) -> list[str]:
 def _cost_table(probed: Sequence[Probed]) -> Any:
     from rich.table import Table
 
-    from openrpt.report.summary import duration
+    from openrpt.report.costs import duration
 
     table = Table(title="cost", title_justify="left")
     table.add_column("model")

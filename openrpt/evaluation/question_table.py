@@ -25,13 +25,13 @@ from openrpt.evaluation.statistics import (
     paired_difference,
 )
 from openrpt.evaluation.tables import finite
+from openrpt.files import write_text
 from openrpt.finetune import finetune_config
 from openrpt.models import Policy, freeze, load_policy
 from openrpt.progress import SILENT, Progress
 from openrpt.prompts import build_layout, require_room
 from openrpt.question_task import answer_questions, question_task
 from openrpt.questions import Question, QuestionCounts, read_questions
-from openrpt.run import write_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -208,7 +208,7 @@ def print_questions(answered: Sequence[Answered], config: Config, console: "Cons
     from rich.table import Table
     from rich.text import Text
 
-    from openrpt.report.summary import duration
+    from openrpt.report.costs import duration
     from openrpt.show import percent
 
     samples, first = config.finetune.eval_samples, answered[0]

@@ -6,7 +6,6 @@ Errors are by question.
 """
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 
 from openrpt.errors import UserError
 from openrpt.evaluation.statistics import Difference, mean_by_document, paired_difference
+from openrpt.files import write_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,10 +60,7 @@ class AnswerResult:
 
     def save(self, path: Path) -> None:
         """Atomic."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        pq.write_table(pa.table({k: pa.array(v) for k, v in self.columns.items()}), partial)
-        os.replace(partial, path)
+        write_table(path, pa.table({k: pa.array(v) for k, v in self.columns.items()}))
 
     @classmethod
     def load(cls, path: Path) -> "AnswerResult":

@@ -13,8 +13,9 @@ from typing import Any
 from openrpt.errors import UserError
 from openrpt.evaluation.results import EvaluationResult, paired_differences
 from openrpt.evaluation.statistics import Difference
+from openrpt.files import write_text
 from openrpt.rollouts import evaluated_path, write_rollout_table
-from openrpt.run import Run, write_text
+from openrpt.run import Run
 
 FORMAT = 1
 
@@ -44,6 +45,7 @@ def record(
     model: str,
     note: str = "",
     split: str,
+    template: str = "",
     cost: Mapping[str, float | None] | None = None,
 ) -> None:
     """Adds (or replaces) a model's results under a label. Atomic.
@@ -60,6 +62,7 @@ def record(
         "model": model,
         "note": note,
         "split": split,
+        "template": template,
         "positions": result.num_positions,
         "evaluation_cost": result.cost,
         "summary": result.summary(),

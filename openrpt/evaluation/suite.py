@@ -165,7 +165,7 @@ def print_suite(label: str, lines: Sequence[SuiteLine], console: "Console") -> N
     from rich.text import Text
 
     from openrpt.evaluation.zero_shot_tables import with_n
-    from openrpt.report.summary import duration
+    from openrpt.report.costs import duration
 
     table = Table(title=f"{label}: end tasks", title_justify="left", box=box.MARKDOWN)
     for name in ("type", "task", "mode", "measure"):

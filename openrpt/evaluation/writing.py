@@ -29,12 +29,12 @@ from openrpt.evaluation.patterns import distinct, words_of
 from openrpt.evaluation.perplexity import measure_perplexity
 from openrpt.evaluation.probes import require_scikit_learn
 from openrpt.evaluation.statistics import Resampled, document_weights
+from openrpt.files import write_text
 from openrpt.generation import Request
 from openrpt.meters import WorkMeter
 from openrpt.models import Policy
 from openrpt.progress import SILENT, Progress
 from openrpt.prompts import build_layout
-from openrpt.run import write_text
 from openrpt.scoring import plain_hidden
 from openrpt.seeding import generator, key_of
 from openrpt.tokens import encode_document

@@ -26,9 +26,10 @@ from openrpt.evaluation.writing import (
     WritingResult,
     evaluate_writing,
 )
+from openrpt.files import write_text
 from openrpt.models import freeze, load_policy, load_tokenizer
 from openrpt.progress import SILENT, Progress
-from openrpt.run import Run, write_text
+from openrpt.run import Run
 from openrpt.scores import load_scored
 
 if TYPE_CHECKING:
@@ -204,7 +205,7 @@ def print_writing(name: str, written: Sequence[Written], console: "Console") -> 
 
 
 def _costs(written: Sequence[Written]) -> dict[str, dict[str, str]]:
-    from openrpt.report.summary import duration
+    from openrpt.report.costs import duration
 
     found: dict[str, dict[str, str]] = {"training FLOPs": {}, "evaluation FLOPs": {}, "time": {}}
     for one in written:

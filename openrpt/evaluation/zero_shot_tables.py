@@ -14,7 +14,7 @@ from openrpt.evaluation.questions import AnswerResult, points
 from openrpt.evaluation.records import read_models
 from openrpt.evaluation.statistics import paired_difference
 from openrpt.evaluation.zero_shot import RECORD, outcome_path
-from openrpt.report.summary import duration
+from openrpt.report.costs import duration
 from openrpt.run import Run
 from openrpt.show import percent
 
