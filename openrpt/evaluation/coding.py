@@ -45,13 +45,15 @@ def read_tasks(path: str) -> list[Task]:
     function, and where there is no task."""
     found = []
     for source, fields in read_fields(str(EXAMPLES) if path == "examples" else path):
-        task = {name: fields.get(name) for name in ("prompt", "test", "entry_point")}
-        for name, value in task.items():
+        task: dict[str, str] = {}
+        for name in ("prompt", "test", "entry_point"):
+            value = fields.get(name)
             if not isinstance(value, str) or not value.strip():
                 raise UserError(
                     f"{source}: field '{name}' is missing or blank; a coding task has prompt, test"
                     " and entry_point, as HumanEval's"
                 )
+            task[name] = value
         if not re.search(rf"\bdef\s+{re.escape(task['entry_point'])}\b", task["prompt"]):
             raise UserError(f"{source}: the prompt defines no '{task['entry_point']}'")
         more = {name: str(fields.get(name) or "") for name in ("category", "difficulty")}

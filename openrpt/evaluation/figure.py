@@ -81,17 +81,20 @@ def _accuracies(values: list[dict[str, Any]], order: list[str]) -> Any:
 
 def mean_values(comparison: Comparison) -> list[dict[str, Any]]:
     """One a line of MODES: the mean over easy, medium and hard in percent, and its error."""
-    found = []
+    found: list[dict[str, Any]] = []
     for line in comparison.lines:
         mean = mean_over_difficulties(line)
         if line.mode in MODES and mean.n:
             error = 0.0 if math.isnan(mean.standard_error) else mean.standard_error
-            interval = {
-                "low": 100 * (mean.value - error),
-                "high": 100 * (mean.value + error),
-            }
-            name = {"line": line.name, "mode": line.mode}
-            found.append(name | {"accuracy": 100 * mean.value} | interval)
+            found.append(
+                {
+                    "line": line.name,
+                    "mode": line.mode,
+                    "accuracy": 100 * mean.value,
+                    "low": 100 * (mean.value - error),
+                    "high": 100 * (mean.value + error),
+                }
+            )
     return found
 
 

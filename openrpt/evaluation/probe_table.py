@@ -54,8 +54,10 @@ def probe_models(
     for note in sample.notes:
         progress.say(f"note: {note}")
     prompt = config.prompt
-    settings = [config.seed, config.probe.layers, prompt.window, prompt.min_context]
-    settings += [config.model.dtype, sample.key]
+    settings = [
+        *(config.seed, config.probe.layers, prompt.window, prompt.min_context),
+        *(config.model.dtype, sample.key),
+    ]
     found = []
     for model in models:
         mark = fingerprint(model.stamp(), settings)

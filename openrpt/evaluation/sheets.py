@@ -117,10 +117,10 @@ def differences_sheet(comparison: Comparison) -> Sheet:
                 *cost_cells(line.model.cost),
             ]
         )
-    difference = ["difference [95 %]", "p", "= start's argmax"]
+    compared = ["difference [95 %]", "p", "= start's argmax"]
     return Sheet(
         title=f"{size_of(comparison.models[0].result)}; differences to {comparison.against}",
-        headings=["model", "mode", *SHOWN, *difference, *COST_HEADINGS],
+        headings=["model", "mode", *SHOWN, *compared, *COST_HEADINGS],
         rows=rows,
         labels=2,
         notes=["± is the standard error by document"],

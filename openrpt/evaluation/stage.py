@@ -233,7 +233,7 @@ def is_recorded(run: Run, label: str, model: str, config: Config) -> bool:
     entry = read_evaluation(run.evaluation)["evaluations"].get(label)
     if entry is None or entry["model"] != model:
         return False
-    asked = [*config.evaluate.modes, *config.evaluate.controls]
+    asked: list[str] = [*config.evaluate.modes, *config.evaluate.controls]
     asked += ["nll_ntp"] if config.evaluate.likelihood else []
     same = entry["note"] == ", ".join(changed_settings(run, config))
     return same and set(asked) <= entry["summary"].keys()

@@ -123,7 +123,7 @@ def writing_rows(written: Sequence[Written]) -> list[dict[str, Any]]:
 
 
 def _row(name: str, label: str, value: Interval, difference: Interval | None) -> dict[str, Any]:
-    row = {"measure": name, "model": label, **value.as_dict()}
+    row: dict[str, Any] = {"measure": name, "model": label, **value.as_dict()}
     for key in ("value", "low", "high"):
         row[f"difference_{key}"] = None if difference is None else getattr(difference, key)
     return row
