@@ -15,6 +15,7 @@ from openrpt.config import Config, load_config
 from openrpt.files import write_text
 from openrpt.progress import Progress
 from openrpt.run import Run, existing_run, open_run
+from openrpt.show import percent, points
 
 MINUTES = 15.0
 
@@ -206,7 +207,8 @@ def print_outcome(run: Run) -> None:
     for title, (label, mode) in ROWS.items():
         summary = evaluations[label]["summary"][mode]
         cost = cost_cells(evaluations[label]["cost"])
-        table.add_row(title, *(_percent(summary[name]) for name in DIFFICULTY_COLUMNS), *cost)
+        cells = [percent(summary[name]).removesuffix(" %") for name in DIFFICULTY_COLUMNS]
+        table.add_row(title, *cells, *cost)
     console.print(table)
     table = Table(title="Paired differences, points [95 % interval]")
     table.add_column("")
@@ -225,11 +227,6 @@ def print_outcome(run: Run) -> None:
     console.print(f"report  {run.path / 'report.html'}", soft_wrap=True, highlight=False)
 
 
-def _percent(estimate: dict[str, float]) -> str:
-    return f"{100 * estimate['value']:.1f} ± {100 * estimate['standard_error']:.1f}"
-
-
 def _points(difference: dict[str, float]) -> str:
-    values = [100 * difference[name] for name in ("value", "low", "high")]
-    text = f"{values[0]:+.1f} [{values[1]:+.1f}, {values[2]:+.1f}]"
+    text = points(difference)
     return text if difference["distinguishable"] else f"{text}\nnot distinguishable"

@@ -14,12 +14,16 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(
+    path: Path, *, shared: bool = False, advice: str = "choose another folder"
+) -> Iterator[Path]:
     """A file to write, which takes the place of `path` once it is whole; its folder is made.
 
-    Raises UserError where it can't be written.
+    `shared`: other processes may be writing it, too. Raises UserError where it can't be written;
+    `advice`: what helps against that, apart from space.
     """
-    partial = path.with_name(f"{path.name}.partial")
+    suffix = f".{os.getpid()}.partial" if shared else ".partial"
+    partial = path.with_name(f"{path.name}{suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -30,7 +34,7 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         reason = error.strerror or " ".join(str(error).split())
         raise UserError(
-            f"{path}: cannot be written ({reason}); free some space or use another --run"
+            f"{path}: cannot be written ({reason}); free some space or {advice}"
         ) from None
 
 

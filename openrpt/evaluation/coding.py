@@ -222,17 +222,15 @@ def write_programs(
             row["verdict"] = outcome.verdict if outcome else None
             row["error"] = outcome.error if outcome else ""
             lines.append(json.dumps(row, ensure_ascii=False))
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, "\n".join(lines) + "\n")
 
 
 def describe(label: str, mode: str, entry: Mapping[str, Any]) -> Iterator[str]:
     """What is said of a model's coding, in a few lines."""
-    from openrpt.report.costs import duration
+    from openrpt.evaluation.sheets import cost_cells
     from openrpt.show import percent
 
-    cost = entry["cost"]
-    paid = f"{cost['flops']:.2g} FLOPs, {duration(cost['seconds'])} to write"
+    paid = " FLOPs, ".join(cost_cells(entry["cost"])) + " to write"
     if "pass_at" not in entry:
         yield (
             f"{label}, {mode}: {entry['tasks']} tasks written ({paid}), nothing was run;"

@@ -64,7 +64,6 @@ def write_patterns(
             cells = [numbers[column] for column in columns]
             writer.writerow([one.run, one.first, one.last, name, *cells])
     paths = stem.with_name(stem.name + ".json"), stem.with_name(stem.name + ".csv")
-    stem.parent.mkdir(parents=True, exist_ok=True)
     write_text(paths[0], json.dumps(document, indent=1))
     write_text(paths[1], table.getvalue())
     return paths

@@ -124,7 +124,7 @@ def print_finetuned(runs: Sequence[Path], console: "Console") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from openrpt.show import percent
+    from openrpt.show import percent, points
 
     records = [finished_record(run) for run in runs]
     first = records[0]
@@ -188,10 +188,3 @@ def measures(samples: int) -> dict[str, str]:
     if samples == 1:
         return {"accuracy": "mean@1"}
     return {"accuracy": f"mean@{samples}", "any_right": f"pass@{samples}"}
-
-
-def points(difference: dict[str, Any]) -> str:
-    """`+2.0 [−0.5, +4.5]`, in points; without an interval from a single question."""
-    value, low, high = (100 * difference[key] for key in ("value", "low", "high"))
-    interval = "" if np.isnan(low) else f" [{low:+.1f}, {high:+.1f}]"
-    return f"{value:+.1f}{interval}".replace("-", "−")

@@ -2,16 +2,15 @@
 Figure 4), and with paired differences. A sheet is text in cells, shown on the terminal or as
 markdown."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from openrpt.evaluation.compare import Comparison, Evaluated, Line
 from openrpt.evaluation.results import EvaluationResult
-from openrpt.evaluation.statistics import Difference, Estimate, mean_of_slices
+from openrpt.evaluation.statistics import Estimate, mean_of_slices
 from openrpt.positions import DIFFICULTIES
-from openrpt.show import percent
+from openrpt.show import percent, points
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,31 +61,17 @@ def markdown(sheet: Sheet) -> str:
 COST_HEADINGS = ["training FLOPs", "training time"]
 
 
-def cost_cells(cost: dict[str, Any]) -> list[str]:
-    """Of training, as `stage.training_cost` says it; a dash for what is not known."""
+def cost_cells(cost: Mapping[str, Any]) -> list[str]:
+    """FLOPs and time, of training as `stage.training_cost` says it, or of other work as WorkMeter
+    does; dashes for what is not known."""
     from openrpt.report.costs import duration
 
-    flops, seconds = cost["flops"], cost["seconds"]
+    flops, seconds = cost.get("flops"), cost.get("seconds")
     bound = "≥ " if cost.get("steps_without_flops") else ""
     return [
         "–" if flops is None else f"{bound}{flops:.2g}",
         "–" if seconds is None else duration(seconds),
     ]
-
-
-def evaluation_cells(cost: dict[str, Any]) -> list[str]:
-    """FLOPs and time of an evaluation; dashes where they were not recorded."""
-    return cost_cells({"flops": None, "seconds": None} | cost)
-
-
-def points(difference: Difference) -> str:
-    """`+1.2 [-0.3, +2.7]`, in points; no interval from a single document."""
-    values = [100 * v for v in (difference.value, difference.low, difference.high)]
-    if math.isnan(difference.value):
-        return "–"
-    if math.isnan(difference.low):
-        return f"{values[0]:+.1f}"
-    return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*values)
 
 
 def size_of(result: EvaluationResult) -> str:
@@ -112,7 +97,7 @@ def differences_sheet(comparison: Comparison) -> Sheet:
                 line.model.name,
                 line.mode,
                 *(_cell(result, line.mode, part) for part in SHOWN),
-                *(["", ""] if same else [points(difference), f"{difference.p:.2g}"]),
+                *(["", ""] if same else [points(difference.as_dict()), f"{difference.p:.2g}"]),
                 _copies(line),
                 *cost_cells(line.model.cost),
             ]
@@ -183,7 +168,7 @@ def table_8(models: Sequence[Evaluated]) -> Sheet:
                 "Random@1" if result.samples else "greedy",
                 *(percent(result.estimate(name).as_dict()) for name in ("reasoning", "closed")),
                 *drawn,
-                *evaluation_cells(model.entry.get("evaluation_cost") or {}),
+                *cost_cells(model.entry.get("evaluation_cost") or {}),
             ]
         )
     return Sheet(

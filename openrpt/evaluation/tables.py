@@ -18,7 +18,7 @@ from openrpt.evaluation.results import BITS_A_BYTE, KIND, THOUGHT_CONTROLS, Eval
 from openrpt.evaluation.sheets import (
     LAYOUTS,
     Sheet,
-    evaluation_cells,
+    cost_cells,
     markdown,
     print_sheet,
 )
@@ -50,7 +50,7 @@ def print_details(result: EvaluationResult, console: Console) -> None:
         agrees = percent(summary["agrees_start"]["all"])
         lines.append(f"the same prediction as the start model's argmax: {agrees}")
     if result.cost:
-        flops, seconds = evaluation_cells(result.cost)
+        flops, seconds = cost_cells(result.cost)
         lines.append(f"this evaluation took {flops} FLOPs, {seconds}")
     if {"emptied", "swapped"} <= result.columns.keys():
         lines.append(verdict(thought_differences(result)))

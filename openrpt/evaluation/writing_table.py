@@ -155,7 +155,6 @@ def write_writing(run: Run, name: str, written: Sequence[Written]) -> list[Path]
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    folder.mkdir(parents=True, exist_ok=True)
     files = {
         folder / f"{name}.json": json.dumps(finite(document), indent=1, allow_nan=False),
         folder / f"{name}.csv": text.getvalue(),
@@ -205,15 +204,13 @@ def print_writing(name: str, written: Sequence[Written], console: "Console") -> 
 
 
 def _costs(written: Sequence[Written]) -> dict[str, dict[str, str]]:
-    from openrpt.report.costs import duration
+    from openrpt.evaluation.sheets import cost_cells
 
     found: dict[str, dict[str, str]] = {"training FLOPs": {}, "evaluation FLOPs": {}, "time": {}}
     for one in written:
-        flops = (one.model.cost or {}).get("flops")
-        label, paid = one.model.label, one.result.cost
-        found["training FLOPs"][label] = "–" if flops is None else f"{flops:.2g}"
-        found["evaluation FLOPs"][label] = f"{paid['flops']:.2g}"
-        found["time"][label] = duration(paid["seconds"])
+        cells = cost_cells(one.model.cost or {})[:1] + cost_cells(one.result.cost)
+        for row, cell in zip(found.values(), cells, strict=True):
+            row[one.model.label] = cell
     return found
 
 
