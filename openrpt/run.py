@@ -1,6 +1,5 @@
 """A run is a folder: its resolved config, its environment, its metrics, and what the stages add."""
 
-import json
 import os
 import platform
 import shutil
@@ -10,7 +9,7 @@ from typing import Any
 
 from openrpt.config import Config, read_toml, to_toml, validate_config
 from openrpt.errors import UserError
-from openrpt.files import write_text
+from openrpt.files import write_json, write_text
 from openrpt.trackers import require_installed
 
 MAY_CHANGE = {
@@ -93,7 +92,7 @@ def open_run(config: Config, *, min_free_bytes: int = 1 << 30) -> Run:
             " the run elsewhere with --run"
         )
     write_text(stored, to_toml(config))
-    write_text(path / "environment.json", json.dumps(environment(), indent=1))
+    write_json(path / "environment.json", environment())
     return Run(path=path, config=config)
 
 

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 from collections.abc import Sequence
 from itertools import pairwise
@@ -24,7 +23,7 @@ from openrpt.evaluation.pattern_runs import (
 from openrpt.evaluation.patterns import KEYWORDS, Keywords
 from openrpt.evaluation.sheets import COST_HEADINGS, cost_cells
 from openrpt.evaluation.statistics import Interval
-from openrpt.files import write_text
+from openrpt.files import write_json, write_text
 
 FORMAT = 1
 
@@ -64,7 +63,7 @@ def write_patterns(
             cells = [numbers[column] for column in columns]
             writer.writerow([one.run, one.first, one.last, name, *cells])
     paths = stem.with_name(stem.name + ".json"), stem.with_name(stem.name + ".csv")
-    write_text(paths[0], json.dumps(document, indent=1))
+    write_json(paths[0], document)
     write_text(paths[1], table.getvalue())
     return paths
 

@@ -5,7 +5,6 @@ text. Errors are by document. Tokenizers differ, so models with different ones a
 bits a byte only.
 """
 
-import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -20,7 +19,7 @@ from openrpt.errors import UserError
 from openrpt.evaluation.records import read_evaluation
 from openrpt.evaluation.stage import default_label, latest_model, model_path
 from openrpt.evaluation.statistics import Estimate, ratio_by_document
-from openrpt.files import write_text
+from openrpt.files import write_json
 from openrpt.meters import WorkMeter
 from openrpt.models import Policy, freeze, load_policy
 from openrpt.progress import SILENT, Progress
@@ -216,4 +215,4 @@ def record_perplexity(
     document = read_evaluation(run.evaluation)
     by_text = document.setdefault("perplexity", {}).setdefault(label, {})
     by_text[name] = {"model": model, "window": window} | measured.as_dict()
-    write_text(run.evaluation, json.dumps(document, indent=1))
+    write_json(run.evaluation, document)

@@ -13,7 +13,7 @@ from typing import Any
 from openrpt.errors import UserError
 from openrpt.evaluation.results import EvaluationResult, paired_differences
 from openrpt.evaluation.statistics import Difference
-from openrpt.files import write_text
+from openrpt.files import write_json
 from openrpt.rollouts import evaluated_path, write_rollout_table
 from openrpt.run import Run
 
@@ -69,7 +69,7 @@ def record(
         "calibration": result.calibration(),
         "cost": cost,
     }
-    write_text(run.evaluation, json.dumps(document, indent=1))
+    write_json(run.evaluation, document)
 
 
 def record_differences(run: Run, pairs: Sequence[tuple[Column, Column]]) -> list[dict[str, Any]]:
@@ -83,7 +83,7 @@ def record_differences(run: Run, pairs: Sequence[tuple[Column, Column]]) -> list
         }
         for a, b in pairs
     ]
-    write_text(run.evaluation, json.dumps(document, indent=1))
+    write_json(run.evaluation, document)
     return document["differences"]
 
 
@@ -119,5 +119,5 @@ def add_model_result(path: Path, label: str, name: str, result: Any) -> dict[str
     """Adds (or replaces) a model's result of that name; returns all of the model's. Atomic."""
     models = read_models(path)
     models.setdefault(label, {})[name] = result
-    write_text(path, json.dumps({"format": FORMAT, "models": models}, indent=1))
+    write_json(path, {"format": FORMAT, "models": models})
     return models[label]
