@@ -456,7 +456,8 @@ def test_a_run_without_a_thought_completes_the_verdict(warm):
 
 def test_training_cost(warm):
     start = training_cost(warm, warm.config.model.path)
-    assert start == {"flops": 0.0, "seconds": 0.0, "steps_without_flops": 0}
+    free = {"flops": 0.0, "seconds": 0.0, "joules": 0.0, "money": None, "steps_without_flops": 0}
+    assert start == free
     assert training_cost(warm, "elsewhere") is None
     rows = read_metrics(warm.metrics)
     before = training_cost(warm, str(warm.start))
