@@ -33,7 +33,7 @@ BENCHMARKS = {
         script="train_step.py",
         options=("--pairs=3", "--peer-prompts=2", "--micro-batches=4,8"),
     ),
-    "generation": Benchmark(minutes=9, script="generation.py"),
+    "generation": Benchmark(minutes=11, script="generation.py"),
     "train-256": Benchmark(
         minutes=11,
         script="train_step.py",
@@ -46,7 +46,7 @@ BENCHMARKS = {
         minutes=15,
         script="generation.py",
         options=(
-            *("--new-tokens=256", "--pairs=2", "--batch-sizes=16,32", "--peer-prompts=4"),
+            *("--new-tokens=256", "--pairs=2", "--batch-sizes=16", "--vllm=compiled"),
             "--output=generation-tokens-256.json",
         ),
     ),
@@ -79,6 +79,7 @@ BENCHMARKS = {
         ),
     ),
     "memory": Benchmark(minutes=8, script="memory.py"),
+    "operators": Benchmark(minutes=3, script="operators.py"),
     "report": Benchmark(minutes=2, script="report.py"),
 }
 

@@ -205,6 +205,24 @@ def draw(
     )
 
 
+def graded_of(
+    policy: Policy, layout: Layout, work: Work, generated: list[Generated], *, number: int
+) -> GradedWork:
+    """With random advantages, so that every group is trained."""
+    groups = grade_groups(
+        generated,
+        work.positions,
+        work.document.token_ids.tolist(),
+        document_bytes(policy, work.document),
+        layout,
+        policy.table,
+    )
+    random = torch.Generator().manual_seed(number)
+    shape = len(groups), len(groups[0].rollouts)
+    advantages = torch.randn(*shape, generator=random, dtype=torch.float64)
+    return GradedWork(work=work, groups=tuple(groups), advantages=advantages)
+
+
 def step(
     policy: Policy,
     engine: Engine,
@@ -220,20 +238,7 @@ def step(
     with timer("generate"):
         generated = draw(engine, config, layout, work, group_size, number)
     with timer("grade"):
-        groups = grade_groups(
-            generated,
-            work.positions,
-            work.document.token_ids.tolist(),
-            document_bytes(policy, work.document),
-            layout,
-            policy.table,
-        )
-        random = torch.Generator().manual_seed(number)
-        graded = GradedWork(
-            work=work,
-            groups=tuple(groups),
-            advantages=torch.randn(len(groups), group_size, generator=random, dtype=torch.float64),
-        )
+        graded = graded_of(policy, layout, work, generated, number=number)
     with timer("update"):
         metrics = update_policy(policy, engine, optimizer, [graded], config, layout)
     require_all_trained(graded, metrics, config.prompt.prediction_budget)
@@ -241,7 +246,7 @@ def step(
     return {
         "seconds": sum(timer.seconds.values()),
         "phases": timer.seconds,
-        "rollouts": len(groups) * group_size,
+        "rollouts": len(graded.groups) * group_size,
         "flop": {phase: cost[f"flops/{phase}"] for phase in ("generate", "update")},
         "tokens": {phase: cost[f"tokens/{phase}"] for phase in ("generate", "update")},
     }

@@ -50,6 +50,7 @@ def everything(found: dict[str, Result]) -> str:
     if len(steps) > 1:
         parts.append("Over the completion's length and the window:\n\n" + "\n".join(curve(steps)))
     parts += ["How a step grows:\n\n" + "\n".join(growth(result)) for result in of(found, "growth")]
+    parts += [kernels(result) for result in of(found, "operators")]
     parts.append("\n".join(f"- `{name}`: {provenance(result)}" for name, result in found.items()))
     return "\n\n".join(parts)
 
@@ -194,6 +195,19 @@ def growth(result: Result) -> list[str]:
     more = result["fits"]["window"]["in_new_tokens"]
     lines.append(f"\nA token of the window takes as long as {more:.2f} new tokens, once.")
     return lines
+
+
+def kernels(result: Result) -> str:
+    """Where a step's time goes."""
+    parts = [f"By kernel, {sizes(result['case'])} (`benchmarks/operators.py`):"]
+    for phase, found in result["phases"].items():
+        lines = ["| kernel | share of the time |", "|---|---|"]
+        lines += [f"| `{name}` | {share:.1%} |" for name, share in found["kernels"].items()]
+        parts.append(
+            f"{phase}: {found['matrix_products']:.0%} in matrix products,"
+            f" {found['attention']:.0%} in attention's kernels\n\n" + "\n".join(lines)
+        )
+    return "\n\n".join(parts)
 
 
 def sizes(case: Result) -> str:

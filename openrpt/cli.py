@@ -239,13 +239,13 @@ def finetune(
     *("prompt.instruction", "prompt.chat_template", "prompt.thought_start", "prompt.thought_end"),
     *("prompt.answer_start", "train.generation_rollouts"),
 )
-@click.argument("sources", metavar="[MODEL]...", nargs=-1)
+@click.argument("sources", metavar="[MODEL]... [CONFIG.toml]", nargs=-1)
 @click.option("--out", metavar="DIR", help="Folder of the files [default RUN/questions]")
 @click.pass_context
 def questions(
     ctx: click.Context, sources: tuple[str, ...], out: str | None, **options: Any
 ) -> None:
-    """Count a model's right answers to questions, without training on any.
+    """Count right answers to questions, without training.
 
     \b
     openrpt questions start trained --run runs/maths \\
@@ -255,7 +255,8 @@ def questions(
     first model. MODEL is as in openrpt probe; without a run, a folder, a .gguf file or a Hub id.
     What was answered is kept beside the table, and not asked again.
     """
-    config = stage_config(ctx, options["config_file"])
+    sources, file = _models_and_config(sources, options["config_file"])
+    config = stage_config(ctx, file)
     from rich.console import Console
 
     from openrpt.evaluation.question_table import (
@@ -324,6 +325,17 @@ def _only_config(positional: str | None, option: str | None) -> str | None:
     if other is not None:
         raise UserError(f"{other}: a configuration's name ends with .toml")
     return file
+
+
+def _models_and_config(
+    sources: tuple[str, ...], option: str | None
+) -> tuple[tuple[str, ...], str | None]:
+    """What stands among models and ends with .toml is the configuration."""
+    models = tuple(source for source in sources if not source.endswith(".toml"))
+    for source in sources:
+        if source.endswith(".toml"):
+            _, option = config_file(source, option)
+    return models, option
 
 
 @stage("evaluate", "seed", "run", "model", "prompt", "evaluate", "cost")
@@ -510,7 +522,7 @@ def perplexity(
     *("prompt.window", "evaluate.split"),
     *("corpus.template", "corpus.separator", "corpus.block_characters", "corpus.limit"),
 )
-@click.argument("sources", metavar="[MODEL]...", nargs=-1)
+@click.argument("sources", metavar="[MODEL]... [CONFIG.toml]", nargs=-1)
 @click.option("--text", metavar="PATH", help="Documents of another text in place of the run's")
 @click.pass_context
 def writing(ctx: click.Context, sources: tuple[str, ...], text: str | None, **options: Any) -> None:
@@ -523,7 +535,8 @@ def writing(ctx: click.Context, sources: tuple[str, ...], text: str | None, **op
     stand beside them; differences are to the first model. MODEL is as in openrpt probe. The same
     command goes on after a stop. Writes TEXT.json and .csv into RUN/writing.
     """
-    config = stage_config(ctx, options["config_file"])
+    sources, file = _models_and_config(sources, options["config_file"])
+    config = stage_config(ctx, file)
     corpus = _other_corpus(ctx, text)
     from rich.console import Console
 
@@ -681,7 +694,7 @@ def _check_label(label: str) -> None:
     *("seed", "run", "model.threads", "model.device", "model.dtype", "model.generator", "probe"),
     *("prompt.window", "prompt.min_context", "evaluate.split"),
 )
-@click.argument("sources", metavar="[MODEL]...", nargs=-1)
+@click.argument("sources", metavar="[MODEL]... [CONFIG.toml]", nargs=-1)
 @click.pass_context
 def probe(ctx: click.Context, sources: tuple[str, ...], **options: Any) -> None:
     """Measure what can be read off a model's hidden states, by layer.
@@ -694,7 +707,8 @@ def probe(ctx: click.Context, sources: tuple[str, ...], **options: Any) -> None:
     are to the first model. MODEL is as in openrpt evaluate, or a run folder, which stands for its
     latest model; NAME=MODEL names it. Writes probes.json, .csv and .svg into RUN/probes.
     """
-    config = stage_config(ctx, options["config_file"])
+    sources, file = _models_and_config(sources, options["config_file"])
+    config = stage_config(ctx, file)
     from rich.console import Console
 
     from openrpt.evaluation.probe_table import print_probes, probe_models, write_probes

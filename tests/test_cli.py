@@ -45,6 +45,13 @@ SHOWN = {
         *("seed", "run", "model.threads", "model.device", "model.dtype", "model.generator"),
         *("probe", "prompt.window", "prompt.min_context", "evaluate.split"),
     ],
+    "questions": [
+        *("seed", "run", "model", "questions", "answers", "finetune.question_tokens"),
+        *("finetune.think_budget", "finetune.answer_budget", "finetune.eval_questions"),
+        *("finetune.eval_samples", "finetune.eval_temperature", "prompt.instruction"),
+        *("prompt.chat_template", "prompt.thought_start", "prompt.thought_end"),
+        "prompt.answer_start",
+    ],
     "writing": [
         *("seed", "run", "model.threads", "model.device", "model.dtype", "model.generator"),
         *("writing", "prompt.window", "evaluate.split"),

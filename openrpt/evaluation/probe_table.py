@@ -54,10 +54,9 @@ def probe_models(
     for note in sample.notes:
         progress.say(f"note: {note}")
     prompt = config.prompt
-    settings = [
-        *(config.seed, config.probe.layers, prompt.window, prompt.min_context),
-        *(config.model.dtype, sample.key),
-    ]
+    settings: list[Any]
+    settings = [config.seed, config.probe.layers, prompt.window, prompt.min_context]
+    settings += [config.model.dtype, sample.key]
     found = []
     for model in models:
         mark = fingerprint(model.stamp(), settings)

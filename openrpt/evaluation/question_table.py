@@ -116,11 +116,8 @@ def answer_side_by_side(
 def parts_of(result: AnswerResult) -> list[str]:
     """all, each task, and under a task each of its levels, where questions have one."""
     tasks = sorted(set(result.columns["task"].astype(str).tolist()) - {""}, key=_by_level)
-    parts = [ALL]
-    for task in tasks:
-        family = task.partition("@")[0]
-        parts += [part for part in (family, task) if part not in parts]
-    return parts
+    families = [(task.partition("@")[0], task) for task in tasks]
+    return list(dict.fromkeys([ALL, *(part for pair in families for part in pair)]))
 
 
 def _by_level(task: str) -> tuple[str, int]:

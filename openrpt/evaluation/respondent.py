@@ -20,7 +20,7 @@ from torch import Tensor
 from openrpt.compute import Count, Ledger, model_shape
 from openrpt.config import Config
 from openrpt.decoding import Sampling
-from openrpt.energy import EnergyMeter
+from openrpt.energy import EnergyMeter, money
 from openrpt.engine import make_engine
 from openrpt.errors import UserError
 from openrpt.evaluation.stage import latest_model, model_label, model_path
@@ -301,6 +301,10 @@ class Respondent:
         """Of these answers together, whenever they were given."""
         total: dict[str, Any] = {n: sum(answer.cost[n] for answer in answers) for n in COSTS}
         total["energy_measured"] = self.energy.measured
+        price = self.config.cost
+        if price.price_per_hour:
+            total["money"] = money(total["seconds"], price.price_per_hour)
+            total["currency"] = price.currency
         return total
 
 

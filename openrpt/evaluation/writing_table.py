@@ -66,6 +66,7 @@ def write_side_by_side(
     given = passages(texts, config, own, tokenizers)
     judge_path = config.writing.features or run.config.model.path
     judge = None
+    settings: list[Any]
     settings = [config.seed, config.writing.model_dump(), config.prompt.window]
     settings += [config.model.dtype, judge_path, passages_key(given)]
     found = []
