@@ -339,7 +339,7 @@ def _models_and_config(
 
 
 @stage("evaluate", "seed", "run", "model", "prompt", "evaluate", "cost")
-@click.argument("sources", metavar="[MODEL... | CONFIG.toml]", nargs=-1)
+@click.argument("sources", metavar="[MODEL]... [CONFIG.toml]", nargs=-1)
 @click.option("--scores", metavar="DIR", help="A folder of scores in place of the run's own")
 @click.option("--label", default="", help="Its name in evaluation.json [default made from MODEL]")
 @click.pass_context
@@ -358,11 +358,7 @@ def evaluate(
     best, pretrained. Default: the run's latest. Several models stand side by side at the end, as
     in the paper's Table 1; several templates as in its Table 8.
     """
-    files = [source for source in sources if source.endswith(".toml")]
-    models = [source for source in sources if source not in files]
-    _, file = config_file(files[0] if files else None, options["config_file"])
-    if len(files) > 1:
-        raise UserError(f"two configuration files, {files[0]} and {files[1]}: give one")
+    models, file = _models_and_config(sources, options["config_file"])
     _check_label(label)
     if label and len(models) > 1:
         raise UserError("--label names one model; give one, or leave it out")
@@ -381,7 +377,7 @@ def evaluate(
     run = open_run(config) if scores and not has_run else existing_run(path)
     found = []
     with showing_progress() as progress:
-        for model in models or [latest_model(run)]:
+        for model in models or (latest_model(run),):
             found += evaluate_templates(
                 run,
                 model,
