@@ -43,7 +43,9 @@ def evaluated(name: str, right: list[float], *, samples: int = 0, **entry: Any) 
     }
     result = EvaluationResult(columns=columns, has_reasoning=True, samples=samples)
     run = Path("runs") / "maths"
-    return Evaluated(name=name, run=run, label=name, result=result, entry={"cost": COST} | entry)
+    return Evaluated(
+        name=name, run=run, label=name, result=result, entry={"model": "m", "cost": COST} | entry
+    )
 
 
 RIGHT = [1.0, 0, 1.0, 0, 1.0, 0, 0, 0]
