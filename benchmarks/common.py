@@ -21,6 +21,7 @@ from typing import Any
 import psutil
 
 from openrpt.errors import UserError
+from openrpt.files import write_json
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
@@ -138,10 +139,7 @@ def environment() -> dict[str, Any]:
 def write_result(path: Path, benchmark: str, result: dict[str, Any]) -> None:
     """A bare file name lies in `results/`."""
     path = RESULTS / path if len(path.parts) == 1 else path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps({"benchmark": benchmark} | result, indent=1) + "\n")
-    os.replace(partial, path)
+    write_json(path, {"benchmark": benchmark} | result)
     say(f"written: {path}")
 
 

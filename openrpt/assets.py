@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from openrpt.errors import UserError
+from openrpt.files import replacing
 
 CHUNK_BYTES = 1 << 20
 
@@ -188,20 +189,9 @@ def write_atomically(target: Path, chunks: Iterable[bytes]) -> None:
 
     Raises UserError where the folder cannot be written to or the disk is full.
     """
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with part.open("wb") as file:
-                file.writelines(chunks)
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)  # gone already where all went well
-    except OSError as error:
-        raise UserError(
-            f"{target}: cannot be written ({error.strerror}); free some space or name another "
-            "folder in OPENRPT_CACHE"
-        ) from error
+    advice = "name another folder in OPENRPT_CACHE"
+    with replacing(target, shared=True, advice=advice) as partial, partial.open("wb") as file:
+        file.writelines(chunks)
 
 
 def is_intact(path: Path, size: int, sha256: str) -> bool:

@@ -37,6 +37,8 @@ class TrainerState:
     """
 
     stage: str
+    warmed_up: bool = True
+    """False where the policy began as the start model itself."""
     step: int = 0
     cursor: int = 0
     """Documents taken so far, over all epochs."""
@@ -195,6 +197,8 @@ def prune(folder: Path, keep: int) -> None:
 def model_card(state: TrainerState, config: Config, facts: Mapping[str, str] | None = None) -> str:
     """States how the weights were made; a supervised target is labelled so."""
     supervised = config.warmup.target == "truth" or config.warmup.ntp_weight > 0
+    warmed_up = f"{config.warmup.target} target"
+    warmed_up += " (supervised: it saw the true tokens)" if supervised else " (form only)"
     lines = [
         "---",
         "library_name: transformers",
@@ -211,8 +215,7 @@ def model_card(state: TrainerState, config: Config, facts: Mapping[str, str] | N
     else:
         lines += [
             f"- corpus: {config.corpus.path}",
-            f"- warmup: {config.warmup.target} target"
-            + (" (supervised: it saw the true tokens)" if supervised else " (form only)"),
+            f"- warmup: {warmed_up if state.warmed_up else 'none'}",
         ]
     if state.stage in ("train", "finetune"):
         lines += [

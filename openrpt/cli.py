@@ -339,65 +339,125 @@ def _models_and_config(
 
 
 @stage("evaluate", "seed", "run", "model", "prompt", "evaluate", "cost")
-@click.argument("source", metavar="[MODEL | CONFIG.toml]", required=False)
+@click.argument("sources", metavar="[MODEL]... [CONFIG.toml]", nargs=-1)
 @click.option("--scores", metavar="DIR", help="A folder of scores in place of the run's own")
 @click.option("--label", default="", help="Its name in evaluation.json [default made from MODEL]")
 @click.pass_context
 def evaluate(
-    ctx: click.Context, source: str | None, scores: str | None, label: str, **options: Any
+    ctx: click.Context, sources: tuple[str, ...], scores: str | None, label: str, **options: Any
 ) -> None:
     """Measure next-token accuracy, with and without thinking.
 
     \b
     openrpt evaluate trained --run runs/maths
+    openrpt evaluate start trained path/to/larger-model --run runs/maths
     openrpt evaluate start --run runs/maths --evaluate.templates v0,v6 --evaluate.samples 8
     openrpt evaluate trained --run runs/maths --evaluate.controls emptied,cut,swapped,ntp_voting
 
     MODEL is a folder, a .gguf file, a Hub id, or one of the run's own: start, warmup, trained,
-    best, pretrained. Default: the run's latest.
+    best, pretrained. Default: the run's latest. Several models stand side by side at the end, as
+    in the paper's Table 1; several templates as in its Table 8.
     """
-    model, file = config_file(source, options["config_file"])
+    models, file = _models_and_config(sources, options["config_file"])
     _check_label(label)
+    if label and len(models) > 1:
+        raise UserError("--label names one model; give one, or leave it out")
     config = stage_config(ctx, file)
     from rich.console import Console
 
+    from openrpt.evaluation.compare import compare, find_evaluated
+    from openrpt.evaluation.sheets import print_sheet, table_1, table_8
     from openrpt.evaluation.stage import evaluate_templates, latest_model
-    from openrpt.evaluation.tables import print_details, print_templates
+    from openrpt.evaluation.tables import print_details
     from openrpt.run import existing_run, open_run
     from openrpt.show import print_evaluation
 
     path = Path(config.run)
     has_run = (path / "config.toml").is_file()
     run = open_run(config) if scores and not has_run else existing_run(path)
-    model = model or latest_model(run)
-    folder = Path(scores) if scores else None
+    found = []
     with showing_progress() as progress:
-        found = evaluate_templates(
-            run, model, config, label=label, scores=folder, progress=progress
-        )
+        for model in models or (latest_model(run),):
+            found += evaluate_templates(
+                run,
+                model,
+                config,
+                label=label,
+                scores=Path(scores) if scores else None,
+                progress=progress,
+            )
     settings, console = config.evaluate, Console()
-    for label, result in found:
-        title = f"{label}: accuracy on the {settings.split} split"
+    for name, result in found:
+        title = f"{name}: accuracy on the {settings.split} split"
         print_evaluation(result, title, settings.modes, settings.samples, console)
         print_details(result, console)
-    if len(found) > 1 and "reasoning" in settings.modes:
-        print_templates(found, console)
-    for label, _ in found:
-        click.echo(f"recorded as '{label}' in {run.evaluation}")
+    labels = [name for name, _ in found]
+    if len(labels) > 1:
+        recorded = [one for one in find_evaluated([str(run.path)]) if one.label in labels]
+        if len(models) > 1:
+            print_sheet(table_1(compare(recorded)), console)
+        if len(settings.templates) > 1 and "reasoning" in settings.modes:
+            print_sheet(table_8(recorded), console)
+    for name in labels:
+        click.echo(f"recorded as '{name}' in {run.evaluation}")
+
+
+@stage("control", "evaluate", "pretrain")
+@click.argument("run_folder", metavar="RUN")
+@click.argument("names", metavar="[CONTROL...]", nargs=-1)
+@click.option("--label", default="", help="Its folder and its line [default the control's name]")
+@click.pass_context
+def control(
+    ctx: click.Context, run_folder: str, names: tuple[str, ...], label: str, **options: Any
+) -> None:
+    """Train and evaluate what a run must beat.
+
+    \b
+    openrpt control runs/maths
+    openrpt control runs/maths random-reward no-thought ntp-flops
+    openrpt control runs/maths ntp-flops --label ntp-5e-5 --pretrain.learning_rate 5e-5
+
+    Without a CONTROL, the list of them. Each takes the run's scores, and as many steps of the same
+    documents and positions (ntp-flops: as many FLOPs; ntp-time: as much time); "all" stands for
+    all of them. The same command goes on after a stop. Then: openrpt compare RUN
+    """
+    _check_label(label)
+    from openrpt.control import CONTROLS, print_controls, run_controls
+    from openrpt.run import existing_run
+
+    run = existing_run(Path(run_folder))
+    config = stage_config(ctx, options["config_file"], base=run.config)
+    if not names:
+        print_controls(run)
+        return
+    chosen = list(CONTROLS) if names == ("all",) else names
+    with showing_progress() as progress:
+        labels = run_controls(run, chosen, config, label=label, progress=progress)
+    click.echo(f"recorded in {run.evaluation}: {', '.join(labels)}")
+    click.echo(f"all in one table: openrpt compare {run.path}")
 
 
 @cli.command()
 @click.argument("sources", metavar="RUN_OR_MODEL...", nargs=-1, required=True)
 @click.option("--against", default="", help="What differences are to [default: the first line]")
+@click.option(
+    "--layout",
+    type=click.Choice(["differences", "table-1", "table-8", "figure-4"]),
+    default="differences",
+    help="What is printed: paired differences, or as the paper has it [default differences]",
+)
 @click.option("--out", default="comparison", help="Folder of the files [default comparison]")
-def compare(sources: tuple[str, ...], against: str, out: str) -> None:
+def compare(sources: tuple[str, ...], against: str, layout: str, out: str) -> None:
     """Put the evaluated models of runs into one table.
 
     \b
     openrpt compare runs/maths runs/no-think --against "maths/start ntp"
 
+    openrpt compare runs/maths --layout table-1
+
     RUN_OR_MODEL is a run folder, or a model in one that `openrpt evaluate` has evaluated. Writes
-    comparison.json, .csv and .svg; an earlier comparison of the same is replaced.
+    comparison.json, .csv, .md (every layout) and .svg; an earlier comparison of the same is
+    replaced.
     """
     from rich.console import Console
 
@@ -407,7 +467,7 @@ def compare(sources: tuple[str, ...], against: str, out: str) -> None:
 
     comparison = compare_models(find_evaluated(sources), against)
     files = write_comparison(comparison, Path(out), sources)
-    print_comparison(comparison, Console())
+    print_comparison(comparison, Console(), layout)
     for file in files:
         click.echo(file)
 
@@ -756,33 +816,45 @@ def status(runs: tuple[str, ...], as_json: bool) -> None:
 @click.argument("runs", metavar="RUN…", nargs=-1, required=True)
 @click.option("--keywords", metavar="FILE", help="Your groups: TOML or JSON, name = ['keyword', …]")
 @click.option("--bins", type=click.IntRange(min=1), default=4, help="Ranges of steps [default 4]")
+@click.option(
+    "--evaluated", is_flag=True, help="The models evaluated in the runs, in place of training steps"
+)
 @click.option("--output", metavar="STEM", help="STEM.json and STEM.csv [default RUN/patterns]")
-def patterns(runs: tuple[str, ...], keywords: str | None, bins: int, output: str | None) -> None:
-    """Analyse thoughts over training steps and between runs.
+def patterns(
+    runs: tuple[str, ...], keywords: str | None, bins: int, evaluated: bool, output: str | None
+) -> None:
+    """Analyse thoughts over training steps and between runs and models.
 
     \b
     openrpt patterns runs/maths
     openrpt patterns runs/maths runs/no-seed --keywords mine.toml --output compared
+    openrpt patterns runs/maths --evaluated
 
     Keyword groups, length, leakage, copying, answer switching and diversity of the thoughts that
-    training stored, and whether the predictions fit the verifier only.
+    training (or an evaluation) stored, and whether the predictions fit the verifier only.
     """
     from rich.console import Console
 
-    from openrpt.evaluation.pattern_runs import run_bins
+    from openrpt.evaluation.pattern_runs import Bin, evaluation_bins, run_bins
     from openrpt.evaluation.pattern_table import print_patterns, write_patterns
     from openrpt.evaluation.patterns import KEYWORDS, read_keywords
     from openrpt.runs import load_run
 
     groups = {**KEYWORDS, **(read_keywords(Path(keywords)) if keywords else {})}
     loaded = [load_run(run) for run in runs]
+    found: list[list[Bin]] = []
     with showing_progress() as progress:
-        found = [run_bins(run, bins=bins, keywords=groups, progress=progress) for run in loaded]
+        for run in loaded:
+            if evaluated:
+                models = evaluation_bins(run, keywords=groups, progress=progress)
+                found += [[model] for model in models]
+            else:
+                found.append(run_bins(run, bins=bins, keywords=groups, progress=progress))
     print_patterns(found, Console())
     for run in loaded:
         for note in run.notes:
             click.echo(f"note: {run.path}: {note}", err=True)
-        if not run.config.prompt.think_budget:
+        if not run.config.prompt.think_budget and not evaluated:
             click.echo(f"note: {run.path}: no free thought (prompt.think_budget = 0)", err=True)
     paths = write_patterns(found, Path(output or f"{runs[0]}/patterns"), keywords=groups)
     click.echo(f"written: {paths[0]}, {paths[1]}")

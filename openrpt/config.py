@@ -75,6 +75,14 @@ class CorpusConfig(Section):
     key: str = Field(
         "", description="Field whose hash decides the split; '' = the template's first field"
     )
+    kind: str = Field(
+        "",
+        description="Field that says what kind of document it is (a domain, a level), by which"
+        " accuracy is broken down; of a list, the first; '' = none",
+    )
+    kind_levels: int = Field(
+        0, ge=0, description="Of a kind such as 'A -> B -> C' or 'A/B/C', keep so many; 0 = all"
+    )
     separator: str = Field(
         "", description="What separates the documents of a .txt file; '' = contiguous blocks"
     )
@@ -175,6 +183,13 @@ class SelectionConfig(Section):
         " before the first, the scorer's probability of the truth)",
     )
     pass_rate_high: float = Field(0.95, ge=0, le=1, description="pass_rate: greatest such share")
+    measure_again: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="pass_rate: share of a draw that goes to positions whose measured rate left the"
+        " band, since the policy has changed meanwhile",
+    )
 
 
 class WarmupConfig(Section):

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from openrpt.config import Config, load_config
+from openrpt.files import write_text
 from openrpt.progress import Progress
-from openrpt.run import Run, open_run, write_text
+from openrpt.run import Run, existing_run, open_run
+from openrpt.show import percent, points
 
 MINUTES = 15.0
 
@@ -31,6 +33,7 @@ PAIRS = {
 }
 BEFORE_WARMUP = "evaluate the start model"
 AFTER_WARMUP = "evaluate after warmup"
+CLOCK = "demo.json"
 DIFFICULTY_COLUMNS = ("easy", "medium", "hard")
 
 
@@ -52,6 +55,16 @@ def demo_config(minutes: float = MINUTES, run: Path | None = None) -> Config:
     )
 
 
+def config_in(path: Path | None, minutes: float) -> Config:
+    """The recipe; in a folder that a demo has begun, that demo's own, so that a larger budget goes
+    on with its training (the positions stay those of the first)."""
+    config = demo_config(minutes, path)
+    folder = Path(config.run)
+    if (folder / CLOCK).is_file():
+        return existing_run(folder).config
+    return config
+
+
 @dataclass(frozen=True, kw_only=True)
 class Clock:
     """Seconds of the budget that were used, over all starts of the command."""
@@ -65,7 +78,7 @@ class Clock:
 
     @classmethod
     def open(cls, run: Run, minutes: float) -> "Clock":
-        path = run.path / "demo.json"
+        path = run.path / CLOCK
         stored: dict[str, Any] = {"seconds": 0.0, "stages": {}}
         if path.is_file():
             stored = json.loads(path.read_text())
@@ -112,7 +125,7 @@ def run_demo(minutes: float, run_path: Path | None, progress: Progress) -> Run:
     from openrpt.train import train
     from openrpt.warmup import warmup
 
-    run = open_run(demo_config(minutes, run_path))
+    run = open_run(config_in(run_path, minutes))
     clock = Clock.open(run, minutes)
     try:
         stages: list[tuple[str, Callable[[Progress], Any]]] = [
@@ -179,6 +192,7 @@ def print_outcome(run: Run) -> None:
     from rich.table import Table
 
     from openrpt.evaluation.records import read_evaluation
+    from openrpt.evaluation.sheets import COST_HEADINGS, cost_cells
 
     document = read_evaluation(run.evaluation)
     console = Console()
@@ -188,9 +202,13 @@ def print_outcome(run: Run) -> None:
     for name in DIFFICULTY_COLUMNS:
         n = evaluations["start"]["summary"]["ntp"][name]["n"]
         table.add_column(f"{name} (n = {n})", justify="right")
+    for heading in COST_HEADINGS:
+        table.add_column(heading, justify="right")
     for title, (label, mode) in ROWS.items():
         summary = evaluations[label]["summary"][mode]
-        table.add_row(title, *(_percent(summary[name]) for name in DIFFICULTY_COLUMNS))
+        cost = cost_cells(evaluations[label]["cost"])
+        cells = [percent(summary[name]).removesuffix(" %") for name in DIFFICULTY_COLUMNS]
+        table.add_row(title, *cells, *cost)
     console.print(table)
     table = Table(title="Paired differences, points [95 % interval]")
     table.add_column("")
@@ -209,11 +227,6 @@ def print_outcome(run: Run) -> None:
     console.print(f"report  {run.path / 'report.html'}", soft_wrap=True, highlight=False)
 
 
-def _percent(estimate: dict[str, float]) -> str:
-    return f"{100 * estimate['value']:.1f} ± {100 * estimate['standard_error']:.1f}"
-
-
 def _points(difference: dict[str, float]) -> str:
-    values = [100 * difference[name] for name in ("value", "low", "high")]
-    text = f"{values[0]:+.1f} [{values[1]:+.1f}, {values[2]:+.1f}]"
+    text = points(difference)
     return text if difference["distinguishable"] else f"{text}\nnot distinguishable"

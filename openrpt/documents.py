@@ -23,7 +23,10 @@ SUFFIXES = (".txt", ".jsonl", ".parquet")
 SKIPS_NAMED = 20
 """How many skipped documents `CorpusCounts.skipped` names."""
 
+KIND_CHARACTERS = 80
+
 _READ_CHARACTERS = 1 << 16
+_LEVEL = re.compile(r" ?(?:->|/|>|::) ?")
 _BOUNDARIES = (
     re.compile(r"\r?\n(?:[ \t]*\r?\n)+"),  # a paragraph's end
     re.compile(r"\n"),
@@ -109,7 +112,8 @@ def read_corpus(
     template, key_field = Template(config.template), config.key
     if config.path == "champ" and config.template == "{text}":
         template, key_field = Template("{problem}\n\n{solution}"), key_field or "problem"
-    columns = list(dict.fromkeys([*template.fields, key_field or template.fields[0]]))
+    wanted = [*template.fields, key_field or template.fields[0], config.kind]
+    columns = [name for name in dict.fromkeys(wanted) if name]
     with open_index(index_path) as index:
         for record in _read_records(config, columns):
             document = _to_document(record, template, key_field, config)
@@ -196,7 +200,8 @@ def _to_document(
     if isinstance(record, _Unusable):
         return record
     names = dict.fromkeys([*template.fields, key_field or template.fields[0]])
-    _check_fields(record.source, names, record.fields)
+    kind = [config.kind] if config.kind else []
+    _check_fields(record.source, [*names, *kind], record.fields)
     values: dict[str, str] = {}
     for name in names:
         value = record.fields[name]
@@ -215,7 +220,29 @@ def _to_document(
         split = split_of_key(key, config)
     except UnicodeEncodeError:  # JSON can hold half a surrogate pair
         return _invalid_utf8(record.source)
-    return Document(document_id=document_id, text=text, key=key, split=split, source=record.source)
+    return Document(
+        document_id=document_id,
+        text=text,
+        key=key,
+        split=split,
+        source=record.source,
+        kind=kind_of(record.fields[config.kind], config.kind_levels) if config.kind else "",
+    )
+
+
+def kind_of(value: Any, levels: int) -> str:
+    """A field as the name of a kind, at most KIND_CHARACTERS long; empty for nothing.
+
+    >>> kind_of(["Mathematics -> Algebra -> Polynomials", "Mathematics -> Geometry"], levels=2)
+    'Mathematics -> Algebra'
+    """
+    if isinstance(value, list | tuple):
+        value = value[0] if value else None
+    kind = "" if value is None else " ".join(str(value).split())
+    if levels:
+        ends = [match.start() for match in _LEVEL.finditer(kind)]
+        kind = kind[: ends[levels - 1]] if len(ends) >= levels else kind
+    return kind[:KIND_CHARACTERS]
 
 
 def _check_fields(source: str, wanted: Iterable[str], there: Collection[str]) -> None:

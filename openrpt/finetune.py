@@ -7,7 +7,6 @@ checkpoints: a question is a document with one position, at its end, and a group
 of one question.
 """
 
-import json
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -26,13 +25,14 @@ from openrpt.evaluation.questions import (
     question_differences,
     read_record,
 )
+from openrpt.files import write_json
 from openrpt.metrics import read_metrics
 from openrpt.models import Policy, freeze, load_policy
 from openrpt.progress import SILENT, Progress
 from openrpt.prompts import Layout
 from openrpt.question_task import QuestionTask, answer_questions, question_task
 from openrpt.questions import QuestionCounts, read_questions
-from openrpt.run import Run, write_text
+from openrpt.run import Run
 from openrpt.train import Trainer, run_training, set_up
 
 STAGE = "finetune"
@@ -160,7 +160,7 @@ def training_cost(run: Run, steps: int, seconds: float) -> dict[str, float]:
 
 
 def write_record(run: Run, record: Mapping[str, Any]) -> None:
-    write_text(run.path / RECORD, json.dumps(record, indent=1))
+    write_json(run.path / RECORD, record)
 
 
 def describe_questions(path: str, facts: Mapping[str, int]) -> str:

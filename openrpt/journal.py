@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from openrpt.errors import UserError
+from openrpt.files import write_text
 from openrpt.metrics import append_metrics, read_metrics
 from openrpt.progress import Progress
-from openrpt.run import existing_run, write_text
+from openrpt.run import existing_run
 from openrpt.signatures import new_findings
 from openrpt.trackers import ROLLOUT_STAGES, Tracker, open_trackers, rollout_table
 

@@ -10,6 +10,7 @@ from typing import Any
 from openrpt.compute import (
     Ledger,
     count_alone,
+    count_scoring,
     count_tree,
     generation_ledger,
     model_shape,
@@ -72,6 +73,13 @@ class WorkMeter:
     def counting(self, engine: Engine) -> Engine:
         """The engine to work with: what it runs is counted."""
         return counting_engine(engine, self.ledger, prefix_passes(self.config.prompt))
+
+    def add_scoring(self, tokens: int, *, window: int, min_context: int) -> None:
+        """A document of plain text was read, window by window."""
+        head = len(self.policy.bos_ids)
+        count = count_scoring(tokens, head=head, window=window, min_context=min_context)
+        self.ledger.shared.add(count)
+        self.ledger.alone.add(count)
 
     def cost(self) -> dict[str, Any]:
         """So far. FLOPs with and without sharing; `money` only where the config has a price."""

@@ -93,7 +93,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 def truncate_metrics(path: Path, stage: str, last_step: int) -> None:
     """Forgets the stage's steps after `last_step`: they are about to be run again."""
-    from openrpt.run import write_text
+    from openrpt.files import write_text
 
     rows = read_metrics(path)
     kept = [row for row in rows if row["stage"] != stage or row["step"] <= last_step]

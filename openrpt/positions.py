@@ -40,6 +40,8 @@ class ScoredDocument:
     split: Split
     source: str
     text: str
+    kind: str = ""
+    """Of the document, by `corpus.kind`."""
     token_ids: NDArray[np.int64]  # [T]
     negative_log_likelihood: NDArray[np.float32]  # [T] nats
     entropy: NDArray[np.float32]  # [T] nats: the difficulty
@@ -144,10 +146,20 @@ def select_positions(
     rng: np.random.Generator,
     pass_rates: Mapping[int, float] | None = None,
 ) -> list[int]:
-    """Draws `count` eligible positions without replacement (all, where there are fewer), sorted."""
+    """Draws `count` eligible positions without replacement (all, where there are fewer), sorted.
+
+    With `pass_rate` each of them is, with probability `measure_again`, one whose measured rate was
+    outside the band, as long as there are such.
+    """
     eligible = eligible_positions(document, config, window=window, pass_rates=pass_rates)
-    chosen = rng.choice(eligible, size=min(count, len(eligible)), replace=False)
-    return sorted(chosen.tolist())
+    chosen: list[int] = []
+    if config.strategy == "pass_rate" and pass_rates and config.measure_again:
+        inside = [i for i in sorted(pass_rates) if window.first <= i < window.end]
+        left = np.setdiff1d(np.array(inside, dtype=np.int64), eligible)
+        again = min(len(left), int(rng.binomial(count, config.measure_again)))
+        chosen = rng.choice(left, size=again, replace=False).tolist()
+    size = min(count - len(chosen), len(eligible))
+    return sorted([*chosen, *rng.choice(eligible, size=size, replace=False).tolist()])
 
 
 def difficulty(entropy: NDArray[np.floating]) -> dict[str, NDArray[np.bool_]]:

@@ -43,6 +43,7 @@ from openrpt.matched import (
     training_rows,
     uncounted_warmup,
 )
+from openrpt.meters import StepMeter
 from openrpt.metrics import PhaseTimer, peak_memory_gib, truncate_metrics
 from openrpt.models import Policy, load_policy
 from openrpt.packing import accumulate_gradients, count_step, step_flops
@@ -91,6 +92,7 @@ class Pretrainer:
     corpus: ScoredCorpus
     optimizer: torch.optim.Optimizer
     shape: Shape
+    meter: StepMeter
     batches: Iterator[tuple[int, list[Piece]]]
     limits: Limits
     state: TrainerState
@@ -139,6 +141,7 @@ def pretrain_step(trainer: Pretrainer) -> dict[str, Any]:
     """One optimizer step over a batch of pieces; returns its metrics."""
     policy, config, state = trainer.policy, trainer.config, trainer.state
     timer = PhaseTimer()
+    trainer.meter.begin()
     with timer("update"):
         state.cursor, pieces = next(trainer.batches)
         rate = learning_rate(config.pretrain, state.step, trainer.limits.share_before(state))
@@ -150,16 +153,18 @@ def pretrain_step(trainer: Pretrainer) -> dict[str, Any]:
         )
         norm = apply_update(policy, trainer.optimizer, config.train.max_grad_norm)
     count = count_step(pieces, len(policy.bos_ids))
+    cost = {"flops/update": step_flops(trainer.shape, count)}
     return {
         "loss/ntp": loss,
         "documents/pieces": float(len(pieces)),
         "tokens/update": float(count.tokens),
         "tokens/trained": float(count.logits),
-        "flops/update": step_flops(trainer.shape, count),
+        **cost,
         "optim/grad_norm": norm,
         "optim/learning_rate": rate,
         **timer.metrics(),
         "time/step": timer.seconds["update"],
+        **trainer.meter.metrics(cost, timer.seconds),
         "memory/peak_gib": peak_memory_gib(),
     }
 
@@ -272,6 +277,7 @@ def set_up(run: Run) -> Pretrainer:
         corpus=corpus,
         optimizer=optimizer,
         shape=shape,
+        meter=StepMeter(policy, config),
         batches=supply,
         limits=limits,
         state=state,

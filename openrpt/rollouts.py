@@ -6,7 +6,6 @@ its prefix, its thought and prediction as bytes, and the true continuation token
 """
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 
 from openrpt.completions import extract_prediction, split_thought
 from openrpt.errors import UserError
+from openrpt.files import write_table
 from openrpt.prompts import Layout
 from openrpt.rewards import prefix_match
 from openrpt.tokens import TokenTable, literal_bytes
@@ -221,10 +221,7 @@ def write_rollouts(run: Path, step: int, rows: list[dict]) -> Path:
 
 def write_rollout_table(path: Path, rollouts: pa.Table) -> None:
     """Columns as in SCHEMA. Atomic."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    pq.write_table(rollouts, partial, compression="zstd")
-    os.replace(partial, path)
+    write_table(path, rollouts, compression="zstd")
 
 
 def read_rollouts(run: Path, step: int | None = None, *, development: bool = False) -> pa.Table:

@@ -1,6 +1,5 @@
 """A run is a folder: its resolved config, its environment, its metrics, and what the stages add."""
 
-import json
 import os
 import platform
 import shutil
@@ -10,6 +9,7 @@ from typing import Any
 
 from openrpt.config import Config, read_toml, to_toml, validate_config
 from openrpt.errors import UserError
+from openrpt.files import write_json, write_text
 from openrpt.trackers import require_installed
 
 MAY_CHANGE = {
@@ -92,7 +92,7 @@ def open_run(config: Config, *, min_free_bytes: int = 1 << 30) -> Run:
             " the run elsewhere with --run"
         )
     write_text(stored, to_toml(config))
-    write_text(path / "environment.json", json.dumps(environment(), indent=1))
+    write_json(path / "environment.json", environment())
     return Run(path=path, config=config)
 
 
@@ -102,6 +102,14 @@ def existing_run(path: Path) -> Run:
     if not stored.is_file():
         raise UserError(f"{path}: not a run folder (config.toml is missing)")
     return Run(path=path, config=validate_config(read_toml(stored), source=str(stored)))
+
+
+def owning_run(path: Path) -> Run | None:
+    """The innermost run whose folder holds `path` (or is it); None where none does."""
+    for folder in (path, *path.parents):
+        if (folder / "config.toml").is_file():
+            return existing_run(folder)
+    return None
 
 
 def _require_same(stored: Config, config: Config, path: Path) -> None:
@@ -142,10 +150,3 @@ def environment() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
-
-
-def write_text(path: Path, text: str) -> None:
-    """Atomic."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)

@@ -6,7 +6,6 @@ once both are whole.
 """
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -19,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from openrpt.errors import UserError
+from openrpt.files import write_table
 from openrpt.positions import ScoredDocument
 from openrpt.types import Document, Split
 
@@ -34,6 +34,7 @@ _DOCUMENT_SCHEMA = pa.schema(
         ("source", pa.string()),
         ("text", pa.large_string()),
         ("num_tokens", pa.int64()),
+        ("kind", pa.string()),
     ]
 )
 _POSITION_SCHEMA = pa.schema(
@@ -121,9 +122,9 @@ def write_shard(
     ]
     # One table a document: memory stays near that of the scores.
     positions = pa.concat_tables([_position_table(one) for one in scored])
-    _write(positions_path, positions.replace_schema_metadata(encoded))
+    write_table(positions_path, positions.replace_schema_metadata(encoded))
     table = pa.Table.from_pylist(documents, schema=_DOCUMENT_SCHEMA)
-    _write(documents_path, table.replace_schema_metadata(encoded))
+    write_table(documents_path, table.replace_schema_metadata(encoded))
 
 
 def _position_table(one: ScoredTokens) -> pa.Table:
@@ -147,34 +148,6 @@ def _position_table(one: ScoredTokens) -> pa.Table:
         ),
     ]
     return pa.table(dict(zip(_POSITION_SCHEMA.names, columns, strict=True)), _POSITION_SCHEMA)
-
-
-def _write(path: Path, table: pa.Table) -> None:
-    with _replacing(path) as part:
-        pq.write_table(table, part)
-
-
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    with _replacing(path) as part:
-        part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A file to write, which takes the place of `path` in one step once it is whole."""
-    part = path.with_name(f"{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            yield part
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)  # moved already, where all went well
-    except OSError as error:
-        reason = error.strerror or " ".join(str(error).split())
-        raise UserError(
-            f"{path}: cannot be written ({reason}); free some space or use another --run"
-        ) from None
 
 
 @contextmanager
@@ -270,10 +243,13 @@ class ScoredCorpus:
             columns = ["token_id", "byte_offset", *_SCORE_COLUMNS]
             positions = pq.read_table(positions_path, columns=columns)
         with _reading(documents_path):
-            return positions, pq.read_table(documents_path)
+            documents = pq.read_table(documents_path)
+        if "kind" not in documents.column_names:  # scored before there were kinds
+            documents = documents.append_column("kind", pa.array([""] * len(documents)))
+        return positions, documents
 
 
-_TEXT_COLUMNS = ("document_id", "key", "split", "source", "text")
+_TEXT_COLUMNS = ("document_id", "key", "split", "source", "text", "kind")
 _SCORE_COLUMNS = (
     "negative_log_likelihood",
     "entropy",

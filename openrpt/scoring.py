@@ -21,15 +21,16 @@ import torch
 from torch import Tensor
 
 from openrpt.attention import NAME as TREE_ATTENTION
-from openrpt.compute import count_scoring
 from openrpt.config import Config
 from openrpt.documents import CorpusCounts, read_corpus
 from openrpt.errors import UserError
+from openrpt.files import write_json
 from openrpt.flat import flat_hidden
 from openrpt.meters import WorkMeter
 from openrpt.models import Policy, freeze, load_policy
 from openrpt.positions import check_window, windows
 from openrpt.rewards import prefix_match
+from openrpt.run import flatten
 from openrpt.scores import (
     SCORED,
     ScoredCorpus,
@@ -41,7 +42,6 @@ from openrpt.scores import (
     read_scored_json,
     remove_shards,
     shard_paths,
-    write_json,
     write_shard,
 )
 from openrpt.tokens import encode_document
@@ -253,12 +253,15 @@ def _settings(config: Config, policy: Policy | None, scorer: Policy | None) -> d
 
 
 def _check_settings(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    different = [key for key, value in now.items() if before.get(key) != value]
+    # Keys that are newer than the scores had their defaults.
+    defaults = flatten(Config().model_dump(mode="json"))
+    different = [key for key, value in now.items() if before.get(key, defaults.get(key)) != value]
     if different:
         key = different[0]
         more = f" (and {len(different) - 1} more)" if len(different) > 1 else ""
+        was = before.get(key, defaults.get(key))
         raise UserError(
-            f"{folder} holds scores of other settings: {key} was {before.get(key)!r}, is now"
+            f"{folder} holds scores of other settings: {key} was {was!r}, is now"
             f" {now[key]!r}{more}; use another --run or delete this folder"
         )
 
@@ -324,12 +327,9 @@ class _Job:
             min_context=prompt.min_context,
             window_done=window_done,
         )
-        ledger, head = self.meter.ledger, len(self.scorer.bos_ids)
-        count = count_scoring(
-            len(scorer_ids), head=head, window=prompt.window, min_context=prompt.min_context
+        self.meter.add_scoring(
+            len(scorer_ids), window=prompt.window, min_context=prompt.min_context
         )
-        ledger.shared.add(count)
-        ledger.alone.add(count)
         argmax_bytes = [self.scorer.table.bytes[i] if i >= 0 else b"" for i in scores.argmax]
         if not self.same_tokenizer:
             source = align(pieces, scorer_pieces)

@@ -2,7 +2,7 @@
 
 import math
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -220,6 +220,16 @@ def percent(estimate: dict[str, Any]) -> str:
     if math.isnan(estimate["standard_error"]):
         return f"{100 * estimate['value']:.1f} %"
     return f"{100 * estimate['value']:.1f} ± {100 * estimate['standard_error']:.1f} %"
+
+
+def points(difference: Mapping[str, Any]) -> str:
+    """`+1.2 [−0.3, +2.7]`, in points; a dash where nothing was measured, no interval from a single
+    document."""
+    value, low, high = (100 * difference[name] for name in ("value", "low", "high"))
+    if math.isnan(value):
+        return "–"
+    interval = "" if math.isnan(low) else f" [{low:+.1f}, {high:+.1f}]"
+    return f"{value:+.1f}{interval}".replace("-", "−")
 
 
 def print_status(status: "Status", console: Console) -> None:

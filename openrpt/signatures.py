@@ -158,6 +158,19 @@ def reward_without_accuracy(rows: Sequence[Row]) -> str:
     )
 
 
+def reward_without_information(rows: Sequence[Row]) -> str:
+    """Where the gain is measured: as a term of the reward, with whatever weight."""
+    gain, reward = _ends(rows, "reward/information_gain"), _ends(rows, "reward/exact")
+    if gain is None or reward is None or reward[1] - reward[0] < REWARD_RISE:
+        return ""
+    if gain[1] > max(gain[0], 0.0):
+        return ""
+    return (
+        f"predictions became right more often, {reward[0]:.3f} to {reward[1]:.3f}, but a thought"
+        f" tells no more of the truth: {gain[0]:+.3f} nats at first, {gain[1]:+.3f} now"
+    )
+
+
 def _standard_error(values: Sequence[float]) -> float:
     if len(values) < 2:
         return 0.0
@@ -224,6 +237,14 @@ SIGNATURES = {
         f" later evaluations is {100 * ACCURACY_RISE:.0f} point above the first",
         helps="the policy may only have become more deterministic: compare greedy accuracy before"
         " and after, train on more documents, lower the learning rate",
+    ),
+    "reward_without_information": Signature(
+        seen=reward_without_information,
+        when=f"the share of right predictions rose by {REWARD_RISE} or more, and the information"
+        " gain of the thoughts did not, where it is measured (reward.terms"
+        " information_gain=0)",
+        helps="the thought is not what wins: evaluate it emptied and swapped (openrpt control RUN"
+        " thought), or reward the information gain itself",
     ),
     "games_the_verifier": Signature(
         seen=games_the_verifier,

@@ -68,7 +68,7 @@ class Stage:
 
     def stored_id(self, tracker: str, make: Callable[[], str]) -> str:
         """The tracker's id of this stage: made once, kept in `trackers.json`."""
-        from openrpt.run import write_text
+        from openrpt.files import write_json
 
         path = self.folder / "trackers.json"
         try:
@@ -80,7 +80,7 @@ class Stage:
         known = ids.setdefault(tracker, {})
         if self.stage not in known:
             known[self.stage] = make()
-            write_text(path, json.dumps(ids, indent=1))
+            write_json(path, ids)
         return known[self.stage]
 
 

@@ -361,7 +361,7 @@ def set_up(
     layout = build_layout(policy.tokenizer, config.prompt, policy.bos_ids)
     require_room(layout, config.prompt, policy.max_length)
     optimizer = make_optimizer(policy, config)
-    state = TrainerState(stage=stage)
+    state = TrainerState(stage=stage, warmed_up=run.start.is_dir())
     if last is not None:
         state = restore(last, policy, optimizer)
     engine = make_engine(config.model.generator, policy, start)

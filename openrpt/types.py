@@ -25,6 +25,8 @@ class Document:
     split: Split
     source: str
     """Where it came from, as `file:line`."""
+    kind: str = ""
+    """What `corpus.kind` says of it: a domain, a level."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,7 +7,8 @@ prediction. Two ways, both made from the model's own predictions (`target = self
   of them. The answer's target mixes the first candidate with the candidates' probabilities.
 - unseeded: first the distribution after the tail is drawn to the frozen model's on plain text
   (dense distillation of the tail), then traces whose thought is a short look-ahead draft and
-  whose box holds the draft's first token.
+  whose box holds the draft's first token. Where there is no room for a thought
+  (`prompt.think_budget` = 0), its close and the opened box belong to the tail.
 
 A KL on the plain text keeps the model's language; the tree's prefix gives it for nothing. With
 `target = truth` the answers are the text's own: that is supervised, and is labelled so.
@@ -80,6 +81,11 @@ class Warmup:
     optimizer: torch.optim.Optimizer
     meter: StepMeter
     state: TrainerState
+
+    def branches(self, work: Work, traces: list[Trace] | None) -> list[Branch]:
+        thinks = self.config.prompt.think_budget > 0
+        lengths = work.prefix_lengths(self.layout)
+        return trace_branches(traces, lengths, self.layout, thinks=thinks)
 
 
 def warmup(run: Run, *, progress: Progress = SILENT) -> None:
@@ -202,7 +208,7 @@ def count_work(
     """Adds what `accumulate` runs of a document, in the policy and in the frozen teacher."""
     settings = stage.config.warmup
     prefix = len(work.prefix_ids(stage.layout, whole=True))
-    branches = trace_branches(traces, work.prefix_lengths(stage.layout), stage.layout)
+    branches = stage.branches(work, traces)
     reads_tails = not stage.config.prompt.candidates and settings.target == "self"
     reads_text = settings.text_kl_weight > 0 or settings.ntp_weight > 0
     ends = len(branches) if reads_tails else 0
@@ -272,14 +278,15 @@ def _free_thought(outcome: Generated, opening: int, stage: Warmup) -> tuple[int,
 def _drafted_traces(stage: Warmup, work: Work) -> list[Trace]:
     """The thought looks ahead: what the frozen model (or the text) says next, then its first
     token in the box."""
-    config = stage.config
-    size = config.warmup.draft_tokens
+    config, layout = stage.config, stage.layout
+    budget = config.prompt.think_budget
+    size = max(1, min(config.warmup.draft_tokens, budget))
     drafts = []
     if config.warmup.target == "truth":
         ids = work.document.token_ids
         drafts = [tuple(ids[p.index : p.index + size].tolist()) for p in work.positions]
     else:
-        plain = replace(stage.layout, tail_ids=(), close_ids=())
+        plain = replace(layout, tail_ids=(), close_ids=())
         sampling = Sampling(temperature=0.0, think_budget=0, prediction_budget=size, candidates=0)
         request = _request(stage, work, rollouts=1)
         generated = stage.start_engine.generator.generate(request, plain, sampling)
@@ -287,13 +294,16 @@ def _drafted_traces(stage: Warmup, work: Work) -> list[Trace]:
         for outcome in generated:
             draft = [i for i in outcome.completions[0].token_ids if i not in stops]
             drafts.append(tuple(draft) or (outcome.standard_id,))
+    if not budget:
+        close = layout.close_ids
+        return [_trace(stage, close, (), (), d[0], ((d[0],), (1.0,))) for d in drafts]
     weights = config.warmup.draft_weight
     return [
         _trace(
             stage,
             (),
-            draft + stage.layout.close_ids,
-            (weights,) * len(draft) + (0.0,) * len(stage.layout.close_ids),
+            draft + layout.close_ids,
+            (weights,) * len(draft) + (0.0,) * len(layout.close_ids),
             draft[0],
             ((draft[0],), (1.0,)),
         )
@@ -393,7 +403,7 @@ def accumulate(
     stage.engine.accumulate_gradients(
         policy,
         prefix_ids,
-        trace_branches(traces, lengths, layout),
+        stage.branches(work, traces),
         prefix_loss=prefix_loss if reads_text else None,
         tail_loss=tail_loss if unseeded and settings.target == "self" else None,
         completion_loss=completion_loss if traces is not None else None,
@@ -402,10 +412,11 @@ def accumulate(
 
 
 def trace_branches(
-    traces: list[Trace] | None, lengths: Sequence[int], layout: Layout
+    traces: list[Trace] | None, lengths: Sequence[int], layout: Layout, *, thinks: bool
 ) -> list[Branch]:
     if traces is None:
-        return [Branch(prefix_length=n, tail_ids=layout.tail_ids) for n in lengths]
+        tail_ids = layout.tail_ids + (() if thinks else layout.close_ids)
+        return [Branch(prefix_length=n, tail_ids=tail_ids) for n in lengths]
     return [
         Branch(
             prefix_length=length,

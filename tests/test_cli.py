@@ -20,9 +20,9 @@ from openrpt.cli import cli, main, parse_budget
 from openrpt.config import config_keys as known_keys
 from openrpt.config import load_config, to_toml
 from openrpt.errors import UserError
+from openrpt.files import write_text
 from openrpt.loop import Interrupted
 from openrpt.options import Key, config_keys, escape, unescape
-from openrpt.run import write_text
 
 Run = Callable[..., tuple[int, str, str]]
 SHOWN = {
@@ -422,6 +422,30 @@ def test_evaluate_of_a_foreign_model(run: Run, trained: Path, tmp_path: Path) ->
     assert "another tokenizer than the start model" in error
 
 
+def test_evaluate_several_models_side_by_side(run: Run, trained: Path, tmp_path: Path) -> None:
+    same = tiny_model_folder(tmp_path / "larger", seed=4)
+    few = ["--evaluate.positions", 10]
+    code, out, err = run("evaluate", "start", "trained", same, "--run", trained, *few)
+    assert code == 0, err
+    table = out[out.index("Table 1") :]
+    assert all(name in table for name in ("start", "trained", "larger", "training FLOPs"))
+    line = error_of_stage(run("evaluate", "start", "trained", "--run", trained, "--label", "x"))
+    assert "--label names one model" in line
+    line = error_of_stage(run("evaluate", "traned", "--run", trained))
+    assert "no model 'traned'; nearest: 'trained'" in line
+
+
+def test_control_lists_and_runs(run: Run, trained: Path) -> None:
+    code, out, err = run("control", trained)
+    assert code == 0, err
+    assert "random-reward" in out and "openrpt compare" in out
+    few = ["--evaluate.positions", 10, "--label", "mine"]
+    code, out, err = run("control", trained, "ntp-documents", *few)
+    assert code == 0, err
+    assert "mine" in out and (trained / "controls" / "mine" / "pretrain-checkpoints").is_dir()
+    assert "nearest: 'no-thought'" in error_of_stage(run("control", trained, "no-though"))
+
+
 def test_evaluate_templates_and_compare(run: Run, trained: Path, tmp_path: Path) -> None:
     templates = ["--evaluate.templates", "minimal,v0", "--evaluate.samples", 2]
     room = ["--prompt.chat_template", "off", "--prompt.window", 16, "--evaluate.positions", 8]
@@ -440,7 +464,10 @@ def test_evaluate_templates_and_compare(run: Run, trained: Path, tmp_path: Path)
     code, out, err = run("compare", trained, *where)
     assert code == 0, err
     assert "left out" in out and "trained: Thinking is not said to help" in out
-    assert {p.suffix for p in (tmp_path / "c").iterdir()} == {".json", ".csv", ".svg"}
+    assert {p.suffix for p in (tmp_path / "c").iterdir()} == {".json", ".csv", ".md", ".svg"}
+    for layout, word in (("table-1", "next-token"), ("table-8", "Pass@2"), ("figure-4", "mean")):
+        code, out, err = run("compare", trained, *where, "--layout", layout)
+        assert code == 0 and word in out, err
     assert run("compare", trained, *where)[0] == 0  # the same again
     checkpoint = trained / "checkpoints" / "step-000002"
     line = error_of_stage(run("compare", checkpoint, "--out", tmp_path / "c"))

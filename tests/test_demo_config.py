@@ -5,8 +5,8 @@ import tomllib
 from pathlib import Path
 
 from openrpt.config import Config, load_config
-from openrpt.demo import demo_config
-from openrpt.run import flatten
+from openrpt.demo import Clock, config_in, demo_config
+from openrpt.run import flatten, open_run
 
 PATH = Path(__file__).parent.parent / "configs" / "demo.toml"
 
@@ -26,3 +26,15 @@ def test_commented_keys_show_their_defaults() -> None:
     extra = {key: value for key, value in flatten(shown).items() if key not in given}
     assert len(extra) >= 4
     assert extra == {key: defaults[key] for key in extra}
+
+
+def test_another_budget_goes_on_with_the_same_demo(tmp_path: Path) -> None:
+    """What was scored and where it is evaluated stays; elsewhere the budget decides."""
+    folder = tmp_path / "demo"
+    first = open_run(config_in(folder, 15.0), min_free_bytes=0)
+    assert config_in(folder, 60.0) != first.config  # nothing of a demo stands there yet
+    Clock.open(first, 15.0).save()
+    assert config_in(folder, 60.0) == first.config
+    assert open_run(config_in(folder, 60.0), min_free_bytes=0).config == first.config
+    assert Clock.open(first, 60.0).budget == 3600
+    assert config_in(tmp_path / "other", 60.0).evaluate.positions > first.config.evaluate.positions

@@ -448,3 +448,34 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
     for suffix in [".jsonl", ".txt", ".parquet"]:
         growth = peak_bytes(large.with_suffix(suffix)) - peak_bytes(small.with_suffix(suffix))
         assert growth < 1e6, suffix
+
+
+# ---- kinds --------------------------------------------------------------------------------------
+
+
+def test_a_documents_kind_is_a_field_of_the_users(tmp_path: Path) -> None:
+    """Of a list the first, of a path its first levels; it decides nothing else."""
+    rows = [
+        {"text": "one two three", "domain": ["Maths -> Algebra -> Sets", "Maths -> Logic"]},
+        {"text": "four five six", "domain": "Maths/Geometry"},
+        {"text": "seven eight", "domain": None},
+        {"text": "nine ten", "domain": 4.5},
+    ]
+    path = tmp_path / "kinds.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+    def kinds(**settings: Any) -> list[str]:
+        config = CorpusConfig(path=str(path), **settings)
+        return [document.kind for document in read_corpus(config, CorpusCounts())]
+
+    assert kinds() == ["", "", "", ""]
+    assert kinds(kind="domain") == ["Maths -> Algebra -> Sets", "Maths/Geometry", "", "4.5"]
+    assert kinds(kind="domain", kind_levels=1) == ["Maths", "Maths", "", "4.5"]
+    assert kinds(kind="domain", kind_levels=2)[0] == "Maths -> Algebra"
+    with pytest.raises(UserError, match="field 'subject' is missing; there are: text, domain"):
+        kinds(kind="subject")
+    columns = {"text": [r["text"] for r in rows], "domain": ["a", "b", "", "a"]}
+    path = tmp_path / "kinds.parquet"
+    parquet.write_table(pa.table(columns), path)
+    config = CorpusConfig(path=str(path), kind="domain")
+    assert [d.kind for d in read_corpus(config, CorpusCounts())] == ["a", "b", "", "a"]

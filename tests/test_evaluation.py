@@ -429,7 +429,8 @@ def test_rows_may_stand_in_any_order(warm):
 
 def test_a_run_without_a_thought_completes_the_verdict(warm):
     """Its evaluation is recognised by how its run was trained."""
-    from openrpt.run import to_toml, write_text
+    from openrpt.files import write_text
+    from openrpt.run import to_toml
 
     evaluate_model(warm, "warmup", with_settings(warm, **EVERYTHING), label="warmup")
     config = with_settings(warm, prompt__candidates=0, prompt__think_budget=0)
@@ -455,7 +456,11 @@ def test_a_run_without_a_thought_completes_the_verdict(warm):
 
 def test_training_cost(warm):
     start = training_cost(warm, warm.config.model.path)
-    assert start == {"flops": 0.0, "seconds": 0.0, "steps_without_flops": 0}
+    nothing = {"flops": 0.0, "seconds": 0.0, "joules": 0.0, "money": None}
+    assert start == nothing | {"steps_without_flops": 0}
+    priced = replace(warm, config=with_settings(warm, cost__price_per_hour=7.2))
+    hour = training_cost(priced, str(warm.start))
+    assert hour is not None and hour["money"] == pytest.approx((hour["seconds"] or 0) / 500)
     assert training_cost(warm, "elsewhere") is None
     rows = read_metrics(warm.metrics)
     before = training_cost(warm, str(warm.start))

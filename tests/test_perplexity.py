@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from openrpt.cli import cli, main
 from openrpt.config import load_config
 from openrpt.errors import UserError
-from openrpt.evaluation.perplexity import measure_perplexity, ratio_by_document, sampled_texts
+from openrpt.evaluation.perplexity import measure_perplexity, ratio_of_documents, sampled_texts
 from openrpt.evaluation.records import read_evaluation
 from openrpt.evaluation.statistics import mean_by_document
 from openrpt.models import Policy, freeze, load_policy
@@ -65,11 +65,11 @@ def test_the_error_is_that_of_a_mean_by_document() -> None:
     values, documents = rng.normal(size=50), rng.integers(7, size=50)
     sums = np.bincount(documents, weights=values)
     ours, theirs = (
-        ratio_by_document(sums, np.bincount(documents)),
+        ratio_of_documents(sums, np.bincount(documents)),
         mean_by_document(values, documents),
     )
     assert ours.as_dict() == pytest.approx(theirs.as_dict())
-    assert math.isnan(ratio_by_document(np.array([1.0]), np.array([2])).standard_error)
+    assert math.isnan(ratio_of_documents(np.array([1.0]), np.array([2])).standard_error)
 
 
 def test_long_texts_are_seen_through_windows(tmp_path: Path) -> None:

@@ -124,6 +124,32 @@ def test_the_draw_is_without_replacement_sorted_and_a_function_of_the_generator(
     assert select_positions(document, config, window=nowhere, count=3, rng=rng) == []
 
 
+def test_positions_that_left_the_band_are_measured_again():
+    """A policy that changes can bring them back; the share is as asked for."""
+    document = scored([1.0] * 40)
+    window = Window(start=0, end=40, first=0)
+    measured = {i: 0.0 if i < 20 else 0.5 for i in range(40)}
+
+    def share(**settings: float) -> float:
+        config = SelectionConfig(strategy="pass_rate", **settings)
+        rng = np.random.default_rng(0)
+        drawn = [
+            select_positions(document, config, window=window, count=8, rng=rng, pass_rates=measured)
+            for _ in range(300)
+        ]
+        assert all(len(set(one)) == 8 and one == sorted(one) for one in drawn)
+        return float(np.mean([i < 20 for one in drawn for i in one]))
+
+    assert share(measure_again=0.0) == 0.0
+    assert share() == pytest.approx(0.1, abs=0.02)
+    assert share(measure_again=0.5) == pytest.approx(0.5, abs=0.03)
+    out = dict.fromkeys(range(40), 0.0)  # all left: still some are looked at
+    config = SelectionConfig(strategy="pass_rate", measure_again=1.0)
+    rng = np.random.default_rng(0)
+    few = select_positions(document, config, window=window, count=8, rng=rng, pass_rates=out)
+    assert len(few) == 8
+
+
 def test_difficulties_are_nested_and_bands_disjoint():
     entropy = np.array([0.0, 0.5, 0.6, 1.0, 1.2, 1.5, 1.6, 9.0])
     counts = {name: int(flags.sum()) for name, flags in difficulty(entropy).items()}

@@ -197,7 +197,8 @@ def test_the_parquet_files_say_what_they_are(tmp_path, corpus, policy):
     for key in ("tokenizer", "corpus_hash", "settings"):
         assert f"openrpt.{key}".encode() in metadata
     documents = pq.read_table(tmp_path / "scored" / "documents-00000.parquet").to_pylist()
-    assert documents[0].keys() == {"document_id", "key", "split", "source", "text", "num_tokens"}
+    names = {"document_id", "key", "split", "source", "text", "kind", "num_tokens"}
+    assert documents[0].keys() == names
     rows = table.to_pylist()
     assert len(rows) == sum(document["num_tokens"] for document in documents) >= 1000
     assert [row["position"] for row in rows[: documents[0]["num_tokens"]]] == list(
@@ -289,6 +290,32 @@ def test_other_settings_and_another_corpus_are_refused(tmp_path, corpus, policy)
     corpus.write_text("".join([lines[1], lines[0], *lines[2:]]))
     with pytest.raises(UserError, match="the corpus has changed"):
         score_corpus(config_of(corpus), folder, policy=policy)
+
+
+def test_scores_keep_kinds_and_older_ones_have_none(tmp_path, policy):
+    """A folder that knows nothing of kinds is read, and goes on, as one without them."""
+    rows = [{"text": text_of(seed, words=40), "level": seed % 3} for seed in range(6)]
+    corpus = tmp_path / "levels.jsonl"
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    score_corpus(config_of(corpus, corpus__kind="level"), tmp_path / "kinds", policy=policy)
+    found = load_scored(tmp_path / "kinds")
+    assert [found.document(name).kind for name in found.entries] == ["0", "1", "2"] * 2
+    folder, config = tmp_path / "older", config_of(corpus)
+    summary = score_corpus(config, folder, policy=policy)
+    path = folder / "documents-00000.parquet"
+    metadata = pq.read_schema(path).metadata
+    settings = json.loads(metadata[b"openrpt.settings"])
+    for key in ("corpus.kind", "corpus.kind_levels"):
+        del settings[key]
+    metadata = metadata | {b"openrpt.settings": json.dumps(settings).encode()}
+    pq.write_table(
+        pq.read_table(path).drop_columns(["kind"]).replace_schema_metadata(metadata), path
+    )
+    found = load_scored(folder)
+    assert {found.document(name).kind for name in found.entries} == {""}
+    assert score_corpus(config, folder, policy=policy) == summary
+    with pytest.raises(UserError, match=r"corpus\.kind was ''"):
+        score_corpus(config_of(corpus, corpus__kind="level"), folder, policy=policy)
 
 
 def test_unusable_documents_are_skipped_and_counted_or_refused(tmp_path):

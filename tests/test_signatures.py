@@ -125,6 +125,24 @@ def test_reward_up_and_accuracy_flat() -> None:
     assert "held-out accuracy did not: 42.9%" in recorded["seen"] and recorded["helps"]
 
 
+def test_right_more_often_and_no_wiser() -> None:
+    """Only where the information gain is measured, and only where it does not rise as well."""
+    rows = healthy(0)
+    for row in rows:
+        row["reward/exact"] = 0.3 + 0.004 * row["step"]
+    assert seen(rows) == {}
+    for row in rows:
+        row["reward/information_gain"] = 0.05 - 0.001 * row["step"]
+    found = seen(rows)
+    assert list(found) == ["reward_without_information"]
+    assert 10 <= found["reward_without_information"] <= 20
+    rows = healthy(0)
+    for row in rows:
+        row["reward/exact"] = 0.3 + 0.004 * row["step"]
+        row["reward/information_gain"] = 0.05 + 0.001 * row["step"]
+    assert seen(rows) == {}
+
+
 def test_one_better_evaluation_is_enough() -> None:
     rows = healthy(0)
     for row in rows:

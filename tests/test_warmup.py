@@ -29,6 +29,7 @@ UNSEEDED: dict[str, Any] = {
     "warmup__ntp_weight": 0.0,
     "warmup__steps": 60,
 }
+WITHOUT_THOUGHT = UNSEEDED | {"prompt__think_budget": 0}
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,9 @@ def stage_of(run: Run, step: int = 100) -> Warmup:
     return stage
 
 
-@pytest.mark.parametrize("settings", [SEEDED, UNSEEDED], ids=["seeded", "unseeded"])
+@pytest.mark.parametrize(
+    "settings", [SEEDED, UNSEEDED, WITHOUT_THOUGHT], ids=["seeded", "unseeded", "no-thought"]
+)
 @pytest.mark.parametrize("target", ["self", "truth"])
 def test_the_form_is_learned(scored, settings, target, request):
     settings = settings | {"warmup__target": target}
@@ -117,6 +120,22 @@ def test_a_drafted_trace_boxes_what_the_frozen_model_says(scored):
         assert trace.token_ids[3 : 3 + len(layout.close_ids)] == layout.close_ids
         assert trace.token_ids[3 + len(layout.close_ids)] == draft[0]
         assert trace.weights[:3] == (0.1,) * 3 and not any(trace.weights[3:-3])
+
+
+def test_without_a_thought_the_close_is_part_of_the_tail(scored):
+    """The branch that is distilled ends where the prediction begins, as in a rollout."""
+    run = copied_run(scored, "no-thought", **WITHOUT_THOUGHT)
+    stage = stage_of(run)
+    _, work = next(take_work(stage.corpus, run.config, cursor=0, count=4, purpose="t"))
+    layout, eos = stage.layout, stage.policy.tokenizer.eos_token_id
+    traces = make_traces(stage, work)
+    for trace, position in zip(traces, work.positions, strict=True):
+        said = int(work.document.ntp_token_id[position.index])
+        assert trace.opening == layout.close_ids
+        assert trace.token_ids == (said, *layout.answer_end_ids, eos)
+    whole = layout.tail_ids + layout.close_ids
+    assert {b.tail_ids for b in stage.branches(work, traces)} == {whole}
+    assert {b.tail_ids for b in stage.branches(work, None)} == {whole}
 
 
 def test_a_truth_trace_boxes_the_text(scored):

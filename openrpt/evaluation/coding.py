@@ -21,9 +21,10 @@ from openrpt.errors import UserError
 from openrpt.evaluation.records import add_model_result
 from openrpt.evaluation.respondent import Answer, Asked, Respondent, open_respondent
 from openrpt.evaluation.statistics import estimates_by, mean_by_document
+from openrpt.files import write_text
 from openrpt.loop import Interrupted
 from openrpt.progress import SILENT, Progress
-from openrpt.run import Run, write_text
+from openrpt.run import Run
 from openrpt.sandbox import Limits, Outcome, require_sandbox, run_program
 
 RECORD, FOLDER = "coding.json", "coding"
@@ -44,13 +45,15 @@ def read_tasks(path: str) -> list[Task]:
     function, and where there is no task."""
     found = []
     for source, fields in read_fields(str(EXAMPLES) if path == "examples" else path):
-        task = {name: fields.get(name) for name in ("prompt", "test", "entry_point")}
-        for name, value in task.items():
+        task: dict[str, str] = {}
+        for name in ("prompt", "test", "entry_point"):
+            value = fields.get(name)
             if not isinstance(value, str) or not value.strip():
                 raise UserError(
                     f"{source}: field '{name}' is missing or blank; a coding task has prompt, test"
                     " and entry_point, as HumanEval's"
                 )
+            task[name] = value
         if not re.search(rf"\bdef\s+{re.escape(task['entry_point'])}\b", task["prompt"]):
             raise UserError(f"{source}: the prompt defines no '{task['entry_point']}'")
         more = {name: str(fields.get(name) or "") for name in ("category", "difficulty")}
@@ -219,17 +222,15 @@ def write_programs(
             row["verdict"] = outcome.verdict if outcome else None
             row["error"] = outcome.error if outcome else ""
             lines.append(json.dumps(row, ensure_ascii=False))
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, "\n".join(lines) + "\n")
 
 
 def describe(label: str, mode: str, entry: Mapping[str, Any]) -> Iterator[str]:
     """What is said of a model's coding, in a few lines."""
-    from openrpt.report.summary import duration
+    from openrpt.evaluation.sheets import cost_cells
     from openrpt.show import percent
 
-    cost = entry["cost"]
-    paid = f"{cost['flops']:.2g} FLOPs, {duration(cost['seconds'])} to write"
+    paid = " FLOPs, ".join(cost_cells(entry["cost"])) + " to write"
     if "pass_at" not in entry:
         yield (
             f"{label}, {mode}: {entry['tasks']} tasks written ({paid}), nothing was run;"

@@ -17,7 +17,10 @@ from openrpt.evaluation.controls import thought_differences, verdict
 from openrpt.evaluation.records import read_evaluation, result_path
 from openrpt.evaluation.results import ACCURACIES, EvaluationResult, paired_differences
 from openrpt.evaluation.statistics import Difference
-from openrpt.run import Run, existing_run
+from openrpt.run import Run, owning_run
+
+COSTS = ("flops", "seconds", "joules", "money")
+"""Of training, as `stage.training_cost` says them."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,9 +45,8 @@ class Evaluated:
     @property
     def cost(self) -> dict[str, float | None]:
         """Of its training, as `stage.training_cost` says it."""
-        unknown: dict[str, float | None]
-        unknown = {"flops": None, "seconds": None, "steps_without_flops": None}
-        return self.entry.get("cost") or unknown
+        unknown: dict[str, float | None] = dict.fromkeys((*COSTS, "steps_without_flops"))
+        return unknown | (self.entry.get("cost") or {})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -97,25 +99,26 @@ def find_evaluated(sources: Sequence[str]) -> list[Evaluated]:
 
 
 def _of_source(path: Path) -> list[tuple[Run, str, dict[str, Any]]]:
-    folder = next((f for f in (path, *path.parents) if (f / "config.toml").is_file()), None)
-    if folder is None:
+    run = owning_run(path)
+    if run is None:
         raise UserError(
             f"{path}: neither a run folder nor a model in one; evaluate the model first:"
             f" openrpt evaluate {path} --run …"
         )
-    run = existing_run(folder)
-    entries = read_evaluation(run.evaluation)["evaluations"]
-    if path != folder:
-        entries = {
-            label: entry
+    innermost = run
+    while run is not None:  # a control's models are evaluated in the run that it is for
+        entries = read_evaluation(run.evaluation)["evaluations"]
+        found = [
+            (run, label, entry)
             for label, entry in entries.items()
-            if Path(entry["model"]).resolve() == path.resolve()
-        }
-    if not entries:
-        raise UserError(
-            f"{path}: nothing was evaluated there; run: openrpt evaluate --run {folder}"
-        )
-    return [(run, label, entry) for label, entry in entries.items()]
+            if path == run.path or Path(entry["model"]).resolve() == path.resolve()
+        ]
+        if found:
+            return found
+        run = owning_run(run.path.parent) if path != innermost.path else None
+    raise UserError(
+        f"{path}: nothing was evaluated there; run: openrpt evaluate --run {innermost.path}"
+    )
 
 
 def compare(models: Sequence[Evaluated], against: str = "") -> Comparison:
@@ -217,8 +220,9 @@ def _verdicts(models: Sequence[Evaluated]) -> dict[str, str]:
 
 
 def _trained_without_thought(model: Evaluated) -> bool:
-    run = existing_run(model.run)
+    path = Path(model.entry["model"])
+    run = owning_run(path)
+    if run is None or path.parent != run.checkpoints or not model.result.has_reasoning:
+        return False
     prompt = run.config.prompt
-    thinks = prompt.candidates > 0 or prompt.think_budget > 0 or model.result.thinks
-    trained = Path(model.entry["model"]).resolve().parent == run.checkpoints.resolve()
-    return trained and model.result.has_reasoning and not thinks
+    return not (prompt.candidates or prompt.think_budget or model.result.thinks)

@@ -7,11 +7,17 @@ import altair as alt
 import vl_convert
 
 from openrpt.evaluation.compare import Comparison
+from openrpt.evaluation.sheets import mean_over_difficulties
 
 PARTS = {"all": "all", "easy": "> 0.5 nats", "medium": "> 1.0", "hard": "> 1.5"}
 MODES = ("ntp", "reasoning")
 """What stands over its cost."""
-COSTS = {"flops": "training FLOPs", "seconds": "training seconds"}
+COST_TITLES = {
+    "flops": "training FLOPs",
+    "seconds": "training seconds",
+    "joules": "training energy, J",
+    "money": "training cost",
+}
 
 
 def comparison_svg(comparison: Comparison) -> str:
@@ -20,11 +26,12 @@ def comparison_svg(comparison: Comparison) -> str:
 
 
 def specification(comparison: Comparison) -> dict[str, Any]:
-    """Vega-Lite: a panel of accuracies, and one for each cost that is known of two models."""
+    """Vega-Lite: a panel of accuracies, one of their means over difficulties (the paper's Figure
+    4), and one for each cost that differs between models."""
     values = figure_values(comparison)
     order = list(dict.fromkeys(value["line"] for value in values))
-    panels: list[Any] = [_accuracies(values, order)]
-    for cost, title in COSTS.items():
+    panels: list[Any] = [_accuracies(values, order), _means(mean_values(comparison))]
+    for cost, title in COST_TITLES.items():
         whole = [v for v in values if v["part"] == PARTS["all"] and v["mode"] in MODES]
         known = [v for v in whole if v[cost] is not None]
         if len({value[cost] for value in known}) > 1:
@@ -70,6 +77,37 @@ def _accuracies(values: list[dict[str, Any]], order: list[str]) -> Any:
     points = base.mark_point(filled=True, size=50, opacity=1).encode(x=accuracy)
     errors = base.mark_rule().encode(x="low:Q", x2="high:Q")
     return alt.layer(errors, points).properties(width=360, height={"step": 9})
+
+
+def mean_values(comparison: Comparison) -> list[dict[str, Any]]:
+    """One a line of MODES: the mean over easy, medium and hard in percent, and its error."""
+    found: list[dict[str, Any]] = []
+    for line in comparison.lines:
+        mean = mean_over_difficulties(line)
+        if line.mode in MODES and mean.n:
+            error = 0.0 if math.isnan(mean.standard_error) else mean.standard_error
+            found.append(
+                {
+                    "line": line.name,
+                    "mode": line.mode,
+                    "accuracy": 100 * mean.value,
+                    "low": 100 * (mean.value - error),
+                    "high": 100 * (mean.value + error),
+                }
+            )
+    return found
+
+
+def _means(values: list[dict[str, Any]]) -> Any:
+    base = alt.Chart(alt.Data(values=values)).encode(
+        y=alt.Y("line:N", title=None, sort="-x", axis=alt.Axis(labelLimit=400))
+    )
+    title = "mean of easy, medium and hard, %"
+    bars = base.mark_bar(opacity=0.7).encode(
+        x=alt.X("accuracy:Q", title=title), color=alt.Color("mode:N", title="mode")
+    )
+    errors = base.mark_rule().encode(x="low:Q", x2="high:Q")
+    return alt.layer(bars, errors).properties(width=240, height={"step": 18})
 
 
 def _over_cost(values: list[dict[str, Any]], cost: str, title: str) -> Any:

@@ -259,7 +259,8 @@ class Evaluation:
         for group in groups:
             start_id = int(work.document.ntp_token_id[group.prompt.position.index])
             start = table.bytes[start_id] if self.start_ids and start_id >= 0 else None
-            results.append(_result(group, table.bytes[group.ntp_token_id], start, tokens, ends))
+            ntp, kind = table.bytes[group.ntp_token_id], work.document.kind
+            results.append(_result(group, ntp, start, tokens, ends, kind))
         return groups, results
 
 
@@ -268,10 +269,16 @@ def _part(kinds: dict[str, Thoughts], at: slice) -> dict[str, Thoughts]:
 
 
 def _result(
-    group: Group, standard: bytes, start: bytes | None, tokens: list[bytes], ends: np.ndarray
+    group: Group,
+    standard: bytes,
+    start: bytes | None,
+    tokens: list[bytes],
+    ends: np.ndarray,
+    kind: str,
 ) -> PositionResult:
     """`standard`, `start`: standard prediction of the policy and of the start model (None where it
-    is not known); `ends` [T]: where each token of the document ends, in bytes."""
+    is not known); `ends` [T]: where each token of the document ends, in bytes; `kind`: the
+    document's."""
     position = group.prompt.position
     index = position.index
     continuation = tokens[index : index + CONTINUATION_TOKENS]
@@ -283,6 +290,7 @@ def _result(
         position=index,
         byte_offset=int(ends[index]) - len(tokens[index]),
         entropy=position.entropy,
+        document_kind=kind,
         token_class=token_class(tokens[index], b"".join(tokens[max(0, index - CONTEXT) : index])),
         token_bytes=len(tokens[index]),
         ntp=prefix_match(standard, continuation),

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from openrpt.config import Config
 from openrpt.errors import UserError
 from openrpt.evaluation.patterns import (
     KEYWORDS,
@@ -25,9 +26,12 @@ from openrpt.evaluation.patterns import (
     thought_measures,
     words_of,
 )
+from openrpt.evaluation.records import read_evaluation
 from openrpt.evaluation.statistics import Interval, difference_of_means, mean_interval
+from openrpt.metrics import read_metrics
 from openrpt.progress import SILENT, Progress
-from openrpt.rollouts import read_rollouts
+from openrpt.report.costs import costs
+from openrpt.rollouts import evaluated_path, read_evaluated, read_rollouts
 from openrpt.runs import LoadedRun
 
 STEPS_PER_BIN = 10
@@ -71,7 +75,7 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Bin:
-    """A range of a run's steps."""
+    """A range of a run's steps; first = last = 0 for an evaluation."""
 
     run: str
     first: int
@@ -79,9 +83,14 @@ class Bin:
     steps: tuple[int, ...]
     """Those that were read."""
     measures: dict[str, Measured]
+    flops: float | None = None
+    """Of the training up to its last step, warmup included."""
+    seconds: float | None = None
 
     @property
     def name(self) -> str:
+        if not self.first:
+            return "evaluated"
         return f"{self.first}" if self.first == self.last else f"{self.first}–{self.last}"
 
 
@@ -104,10 +113,12 @@ def run_bins(
     chosen = [_evenly(part, STEPS_PER_BIN) for part in parts]
     progress.begin(f"patterns of {loaded.path}", sum(map(len, chosen)), "steps")
     done, found = 0, []
+    history = read_metrics(loaded.run.metrics)
     for part, read in zip(parts, chosen, strict=True):
         values: dict[str, list[tuple[float, str]]] = {}
         for step in read:
-            _measure_step(loaded, step, groups, values)
+            rows = read_rollouts(loaded.path, step).to_pylist()
+            _measure_rows(rows, loaded.config, groups, values)
             done += 1
             progress.update(done)
         found.append(
@@ -117,9 +128,58 @@ def run_bins(
                 last=part[-1],
                 steps=tuple(read),
                 measures={name: _measured(values.get(name, [])) for name in measure_names(groups)},
+                **_spent(history, part[-1]),
             )
         )
     return found
+
+
+def evaluation_bins(
+    loaded: LoadedRun, *, keywords: Keywords = KEYWORDS, progress: Progress = SILENT
+) -> list[Bin]:
+    """One for each evaluation whose rollouts are stored: the models of a run side by side.
+
+    Raises UserError where there is none, or a file is not readable.
+    """
+    groups = keyword_patterns(keywords)
+    entries = read_evaluation(loaded.run.evaluation)["evaluations"]
+    labels = [label for label in entries if evaluated_path(loaded.path, label).is_file()]
+    if not labels:
+        raise UserError(
+            f"{loaded.path}: no evaluation with thoughts is stored; run: openrpt evaluate --run"
+            f" {loaded.path}"
+        )
+    progress.begin(f"patterns of {loaded.path}", len(labels), "evaluations")
+    found = []
+    for label in labels:
+        values: dict[str, list[tuple[float, str]]] = {}
+        rows = read_evaluated(loaded.path, label).to_pylist()
+        _measure_rows(rows, loaded.config, groups, values)
+        cost = entries[label].get("cost") or {}
+        found.append(
+            Bin(
+                run=label,
+                first=0,
+                last=0,
+                steps=(),
+                measures={name: _measured(values.get(name, [])) for name in measure_names(groups)},
+                flops=cost.get("flops"),
+                seconds=cost.get("seconds"),
+            )
+        )
+        progress.update(len(found))
+    return found
+
+
+def _spent(history: Sequence[Mapping[str, Any]], step: int) -> dict[str, float]:
+    """FLOPs and seconds up to a step of train."""
+    rows = [r for r in history if r["stage"] == "warmup" or r["stage"] == "train"]
+    rows = [r for r in rows if r["stage"] == "warmup" or r["step"] <= step]
+    spent = costs(rows)
+    return {
+        "flops": sum(cost.flops for cost in spent),
+        "seconds": sum(cost.total_seconds for cost in spent),
+    }
 
 
 def measure_names(groups: Mapping[str, Any]) -> list[str]:
@@ -140,30 +200,29 @@ def _measured(pairs: Sequence[tuple[float, str]]) -> Measured:
     )
 
 
-def _measure_step(
-    loaded: LoadedRun,
-    step: int,
+def _measure_rows(
+    rows: Sequence[dict[str, Any]],
+    config: Config,
     groups: Mapping[str, Pattern[str]],
     values: dict[str, list[tuple[float, str]]],
 ) -> None:
-    """Adds (value, document) of a step's rollouts to each measure."""
-    rows = read_rollouts(loaded.path, step).to_pylist()
+    """Adds (value, document) of the rollouts of a step, or of an evaluation, to each measure."""
     by_position = groupby(rows, key=lambda row: (row["document_id"], row["position"]))
     positions = [list(group) for _, group in by_position]
     targets = [target_text(group[0]["continuation"]) for group in positions]
     predictions = _commonest([row["prediction"] for row in rows])
     first_tokens = [next(iter(group[0]["continuation"]), None) for group in positions]
     truths = _commonest(first_tokens)
-    settings = loaded.config.prompt
-    separator = settings.candidate_separator.encode()
+    separator = config.prompt.candidate_separator.encode()
     for i, group in enumerate(positions):
         document = group[0]["document_id"]
         thoughts = []
         other = targets[(i + len(targets) // 2) % len(targets)] if len(targets) > 1 else ""
         measured: list[dict[str, float | None]] = []
         for row in group:
-            seed = row["candidates"] if settings.candidates else []
-            text = free_thought(row["thought"], seed, separator).decode("utf-8", "replace")
+            text = free_thought(row["thought"], row["candidates"], separator).decode(
+                "utf-8", "replace"
+            )
             thoughts.append(words_of(text))
             prefix = row["prefix_end"].decode("utf-8", "replace")
             measured.append(

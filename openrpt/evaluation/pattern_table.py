@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 from collections.abc import Sequence
 from itertools import pairwise
@@ -22,8 +21,9 @@ from openrpt.evaluation.pattern_runs import (
     difference,
 )
 from openrpt.evaluation.patterns import KEYWORDS, Keywords
+from openrpt.evaluation.sheets import COST_HEADINGS, cost_cells
 from openrpt.evaluation.statistics import Interval
-from openrpt.run import write_text
+from openrpt.files import write_json, write_text
 
 FORMAT = 1
 
@@ -38,7 +38,9 @@ def write_patterns(
         "keywords": {group: list(words) for group, words in keywords.items()},
         "measures": MEASURES,
         "bins": [
-            _place(one) | {"steps": one.steps, "measures": {n: _numbers(one, n) for n in names}}
+            _place(one)
+            | {"flops": one.flops, "seconds": one.seconds, "steps": one.steps}
+            | {"measures": {n: _numbers(one, n) for n in names}}
             for bins in runs
             for one in bins
         ],
@@ -61,8 +63,7 @@ def write_patterns(
             cells = [numbers[column] for column in columns]
             writer.writerow([one.run, one.first, one.last, name, *cells])
     paths = stem.with_name(stem.name + ".json"), stem.with_name(stem.name + ".csv")
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    write_text(paths[0], json.dumps(document, indent=1))
+    write_json(paths[0], document)
     write_text(paths[1], table.getvalue())
     return paths
 
@@ -93,6 +94,7 @@ def print_patterns(runs: Sequence[Sequence[Bin]], console: Console) -> None:
     table.add_column("measure", no_wrap=True, min_width=max(map(len, MEASURES)))
     for one in shown:
         steps = f"steps {one.name}" if len(one.steps) > 1 else f"step {one.name}"
+        steps = steps if one.steps else one.name
         table.add_column(steps if alone else f"{one.run}\n{steps}", justify="right")
     for a, b in pairs:
         heading = f"{a.name} − {b.name}" if alone else f"{a.run}\n− {b.run}"
@@ -107,6 +109,11 @@ def print_patterns(runs: Sequence[Sequence[Bin]], console: Console) -> None:
             *(_pattern_cell(name, difference(a, b, name), sign="+") for a, b in pairs),
             end_section=_section(name) != _section(after),
         )
+    none = [""] * len(pairs)
+    table.add_section()
+    costs = [cost_cells({"flops": one.flops, "seconds": one.seconds}) for one in shown]
+    for heading, cells in zip(COST_HEADINGS, zip(*costs, strict=True), strict=True):
+        table.add_row(heading, *cells, *none)
     console.print(table)
     legend = "\n".join(f"{name}: {MEASURES[name]}" for name in measured if name in MEASURES)
     notes = (

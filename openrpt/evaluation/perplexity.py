@@ -5,10 +5,9 @@ text. Errors are by document. Tokenizers differ, so models with different ones a
 bits a byte only.
 """
 
-import json
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,12 @@ from openrpt.documents import CorpusCounts, read_corpus
 from openrpt.errors import UserError
 from openrpt.evaluation.records import read_evaluation
 from openrpt.evaluation.stage import default_label, latest_model, model_path
-from openrpt.evaluation.statistics import Estimate
+from openrpt.evaluation.statistics import Estimate, ratio_by_document
+from openrpt.files import write_json
+from openrpt.meters import WorkMeter
 from openrpt.models import Policy, freeze, load_policy
 from openrpt.progress import SILENT, Progress
-from openrpt.run import Run, write_text
+from openrpt.run import Run
 from openrpt.scores import ScoredCorpus, load_scored
 from openrpt.scoring import score_ids
 from openrpt.seeding import generator
@@ -37,6 +38,8 @@ class Perplexity:
     """Its n is bytes."""
     skipped: int
     """Documents that the model's tokenizer does not give back, or of a single token."""
+    cost: dict[str, Any] = field(default_factory=dict)
+    """As WorkMeter gives it."""
 
     @property
     def perplexity(self) -> float:
@@ -62,10 +65,15 @@ class Perplexity:
             return f"{estimate.value:.4f}{error}"
 
         skipped = f" ({self.skipped:,} skipped)" if self.skipped else ""
+        spent = ""
+        if self.cost:
+            spent = " · took {:.2g} FLOPs, {:.0f} s".format(
+                *map(self.cost.get, ("flops", "seconds"))
+            )
         return (
             f"perplexity {self.perplexity:.4g}{reach} · {shown(nats)} nats a token"
             f" · {shown(bits)} bits a byte · tokens {nats.n:,}, bytes {bits.n:,},"
-            f" documents {nats.documents:,}{skipped}"
+            f" documents {nats.documents:,}{skipped}{spent}"
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -75,6 +83,7 @@ class Perplexity:
             "nats_per_token": self.nats_per_token.as_dict(),
             "bits_per_byte": self.bits_per_byte.as_dict(),
             "skipped": self.skipped,
+            "cost": self.cost,
         }
 
 
@@ -84,6 +93,7 @@ def measure_perplexity(
     *,
     window: int,
     max_tokens: int = 0,
+    meter: WorkMeter | None = None,
     progress: Progress = SILENT,
 ) -> Perplexity:
     """Each text is a document; after the one that reaches `max_tokens` (0 = none) it stops.
@@ -102,6 +112,8 @@ def measure_perplexity(
             skipped += 1
             continue
         scores = score_ids(policy, ids, window=window, min_context=1)
+        if meter is not None:
+            meter.add_scoring(len(ids), window=window, min_context=1)
         losses = scores.negative_log_likelihood.astype(np.float64)
         known = ~np.isnan(losses)
         if not known.any():
@@ -118,22 +130,17 @@ def measure_perplexity(
         raise UserError(f"no text to measure: {skipped} documents, none with a token to predict")
     sums = np.array(nats)
     return Perplexity(
-        nats_per_token=ratio_by_document(sums, np.array(tokens)),
-        bits_per_byte=ratio_by_document(sums / math.log(2), np.array(sizes)),
+        nats_per_token=ratio_of_documents(sums, np.array(tokens)),
+        bits_per_byte=ratio_of_documents(sums / math.log(2), np.array(sizes)),
         skipped=skipped,
+        cost={} if meter is None else meter.cost(),
     )
 
 
-def ratio_by_document(sums: np.ndarray, sizes: np.ndarray) -> Estimate:
-    """Σ sums / Σ sizes of documents [D], with the error of `statistics.mean_by_document`:
-    sqrt(Σ_d (sum_d − ratio · size_d)² · D / (D − 1)) / Σ sizes."""
-    total, count = int(sizes.sum()), len(sizes)
-    ratio = float(sums.sum() / total)
-    error = math.nan
-    if count > 1:
-        residuals = np.square(sums - ratio * sizes).sum()
-        error = float(np.sqrt(residuals * count / (count - 1)) / total)
-    return Estimate(value=ratio, standard_error=error, n=total, documents=count)
+def ratio_of_documents(sums: np.ndarray, sizes: np.ndarray) -> Estimate:
+    """Σ sums / Σ sizes of documents [D], with the error by document; its n is Σ sizes."""
+    found = ratio_by_document(sums, sizes, np.arange(len(sums)))
+    return replace(found, n=int(sizes.sum()))
 
 
 def sampled_texts(corpus: ScoredCorpus, split: Split, *, tokens: int, seed: int) -> Iterator[str]:
@@ -189,7 +196,12 @@ def model_perplexity(
     progress.begin(f"perplexity of {label} on {name}", expected, "tokens")
     window = config.prompt.window
     measured = measure_perplexity(
-        policy, texts, window=window, max_tokens=max_tokens, progress=progress
+        policy,
+        texts,
+        window=window,
+        max_tokens=max_tokens,
+        meter=WorkMeter(policy, config),
+        progress=progress,
     )
     if record:
         record_perplexity(run, label, name, measured, model=path, window=window)
@@ -203,4 +215,4 @@ def record_perplexity(
     document = read_evaluation(run.evaluation)
     by_text = document.setdefault("perplexity", {}).setdefault(label, {})
     by_text[name] = {"model": model, "window": window} | measured.as_dict()
-    write_text(run.evaluation, json.dumps(document, indent=1))
+    write_json(run.evaluation, document)

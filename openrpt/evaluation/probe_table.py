@@ -18,11 +18,13 @@ from openrpt.evaluation.probes import (
     probe_difference,
     require_scikit_learn,
 )
+from openrpt.evaluation.sheets import COST_HEADINGS, cost_cells
 from openrpt.evaluation.side_by_side import NamedModel, fingerprint
-from openrpt.evaluation.tables import finite, points
+from openrpt.evaluation.tables import finite
+from openrpt.files import write_text
 from openrpt.models import Policy, freeze, load_policy, load_tokenizer
 from openrpt.progress import SILENT, Progress
-from openrpt.run import Run, write_text
+from openrpt.run import Run
 from openrpt.scores import ScoredCorpus, load_scored
 from openrpt.scoring import tokenizer_fingerprint
 
@@ -155,7 +157,6 @@ def write_probes(run: Run, probed: Sequence[Probed]) -> list[Path]:
         folder / "probes.csv": text.getvalue(),
         folder / "probes.svg": figure(rows),
     }
-    folder.mkdir(parents=True, exist_ok=True)
     for path, content in files.items():
         write_text(path, content)
     return list(files)
@@ -208,7 +209,7 @@ def print_probes(probed: Sequence[Probed], console: "Console") -> None:
 
 
 def _cells(one: Probed, target: str, layer: int, first: Probed) -> list[str]:
-    from openrpt.show import percent
+    from openrpt.show import percent, points
 
     column, compared = f"{target}/{layer}", one is not first
     if layer not in one.result.layers:
@@ -217,29 +218,21 @@ def _cells(one: Probed, target: str, layer: int, first: Probed) -> list[str]:
     cells = [accuracy, f"{100 * one.result.selectivity(target, layer).value:+.1f}"]
     if compared:
         known = column in first.result.columns
-        cells.append(points(probe_difference(one.result, first.result, column)) if known else "–")
+        found = probe_difference(one.result, first.result, column) if known else None
+        cells.append(points(found.as_dict()) if found else "–")
     return cells
 
 
 def _cost_table(probed: Sequence[Probed]) -> Any:
     from rich.table import Table
 
-    from openrpt.report.summary import duration
-
     table = Table(title="cost", title_justify="left")
     table.add_column("model")
-    for name in ("training FLOPs", "training time", "FLOPs of its states", "probing time"):
+    for name in (*COST_HEADINGS, "FLOPs of its states", "probing time"):
         table.add_column(name, justify="right")
     for one in probed:
-        spent, paid = one.model.cost or {}, one.result.cost
-        flops, seconds = spent.get("flops"), spent.get("seconds")
-        table.add_row(
-            one.model.label,
-            "–" if flops is None else f"{flops:.2g}",
-            "–" if seconds is None else duration(seconds),
-            f"{paid['flops']:.2g}",
-            duration(paid["seconds"]),
-        )
+        spent, paid = cost_cells(one.model.cost or {}), cost_cells(one.result.cost)
+        table.add_row(one.model.label, *spent, *paid)
     return table
 
 

@@ -9,7 +9,6 @@ less the control's.
 """
 
 import json
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from openrpt.data import Work, retokenized
 from openrpt.errors import UserError
 from openrpt.evaluation.probe_labels import ProbeSample, probe_sample
 from openrpt.evaluation.statistics import Difference, Estimate, mean_by_document, paired_difference
+from openrpt.files import write_table
 from openrpt.meters import WorkMeter
 from openrpt.models import Policy
 from openrpt.progress import SILENT, Progress
@@ -80,15 +80,12 @@ class ProbeResult:
 
     def save(self, path: Path) -> None:
         """Atomic."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
         about = {
             name: getattr(self, name)
             for name in ("layers", "targets", "strengths", "sample", "cost")
         }
         table = pa.table({name: pa.array(values) for name, values in self.columns.items()})
-        pq.write_table(table.replace_schema_metadata({"openrpt": json.dumps(about)}), partial)
-        os.replace(partial, path)
+        write_table(path, table.replace_schema_metadata({"openrpt": json.dumps(about)}))
 
     @classmethod
     def load(cls, path: Path) -> "ProbeResult":

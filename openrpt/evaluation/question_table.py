@@ -16,7 +16,7 @@ import numpy as np
 from openrpt.answers import Check, MathChecker, check_kind, checker_of
 from openrpt.config import Config
 from openrpt.engine import Engine, make_engine
-from openrpt.evaluation.questions import AnswerResult, measures, points
+from openrpt.evaluation.questions import AnswerResult, measures
 from openrpt.evaluation.side_by_side import NamedModel, fingerprint
 from openrpt.evaluation.statistics import (
     Difference,
@@ -25,13 +25,13 @@ from openrpt.evaluation.statistics import (
     paired_difference,
 )
 from openrpt.evaluation.tables import finite
+from openrpt.files import write_text
 from openrpt.finetune import finetune_config
 from openrpt.models import Policy, freeze, load_policy
 from openrpt.progress import SILENT, Progress
 from openrpt.prompts import build_layout, require_room
 from openrpt.question_task import answer_questions, question_task
 from openrpt.questions import Question, QuestionCounts, read_questions
-from openrpt.run import write_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -194,7 +194,6 @@ def write_questions(folder: Path, answered: Sequence[Answered], config: Config) 
         folder / "questions.json": json.dumps(finite(document), indent=1, allow_nan=False),
         folder / "questions.csv": text.getvalue(),
     }
-    folder.mkdir(parents=True, exist_ok=True)
     for path, content in files.items():
         write_text(path, content)
     return list(files)
@@ -205,8 +204,8 @@ def print_questions(answered: Sequence[Answered], config: Config, console: "Cons
     from rich.table import Table
     from rich.text import Text
 
-    from openrpt.report.summary import duration
-    from openrpt.show import percent
+    from openrpt.evaluation.sheets import cost_cells
+    from openrpt.show import percent, points
 
     samples, first = config.finetune.eval_samples, answered[0]
     table = Table(title="right answers, in % ± standard error by question", title_justify="left")
@@ -224,10 +223,10 @@ def print_questions(answered: Sequence[Answered], config: Config, console: "Cons
                 cells.append(percent(found).removesuffix(" %"))
                 if one is not first:
                     difference = difference_on(one.result, first.result, measure, part)
-                    cells.append(points(difference.as_dict()) if difference.n else "–")
+                    cells.append(points(difference.as_dict()))
             table.add_row(*cells)
     closed = [percent(accuracy(one.result, "closed", ALL).as_dict()) for one in answered]
-    costs = [f"{one.cost['flops']:.2g} FLOPs\n{duration(one.cost['seconds'])}" for one in answered]
+    costs = [" FLOPs\n".join(cost_cells(one.cost)) for one in answered]
     for title, cells in {"gave an answer": closed, "cost": costs}.items():
         beside = [[cell, *([""] * (number > 0))] for number, cell in enumerate(cells)]
         table.add_row(title, "", "", *(cell for pair in beside for cell in pair))

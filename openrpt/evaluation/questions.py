@@ -6,7 +6,6 @@ Errors are by question.
 """
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 
 from openrpt.errors import UserError
 from openrpt.evaluation.statistics import Difference, mean_by_document, paired_difference
+from openrpt.files import write_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,10 +60,7 @@ class AnswerResult:
 
     def save(self, path: Path) -> None:
         """Atomic."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        pq.write_table(pa.table({k: pa.array(v) for k, v in self.columns.items()}), partial)
-        os.replace(partial, path)
+        write_table(path, pa.table({k: pa.array(v) for k, v in self.columns.items()}))
 
     @classmethod
     def load(cls, path: Path) -> "AnswerResult":
@@ -127,7 +124,7 @@ def print_finetuned(runs: Sequence[Path], console: "Console") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from openrpt.show import percent
+    from openrpt.show import percent, points
 
     records = [finished_record(run) for run in runs]
     first = records[0]
@@ -191,10 +188,3 @@ def measures(samples: int) -> dict[str, str]:
     if samples == 1:
         return {"accuracy": "mean@1"}
     return {"accuracy": f"mean@{samples}", "any_right": f"pass@{samples}"}
-
-
-def points(difference: dict[str, Any]) -> str:
-    """`+2.0 [−0.5, +4.5]`, in points; without an interval from a single question."""
-    value, low, high = (100 * difference[key] for key in ("value", "low", "high"))
-    interval = "" if np.isnan(low) else f" [{low:+.1f}, {high:+.1f}]"
-    return f"{value:+.1f}{interval}".replace("-", "−")

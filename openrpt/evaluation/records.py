@@ -13,8 +13,9 @@ from typing import Any
 from openrpt.errors import UserError
 from openrpt.evaluation.results import EvaluationResult, paired_differences
 from openrpt.evaluation.statistics import Difference
+from openrpt.files import write_json
 from openrpt.rollouts import evaluated_path, write_rollout_table
-from openrpt.run import Run, write_text
+from openrpt.run import Run
 
 FORMAT = 1
 
@@ -44,6 +45,7 @@ def record(
     model: str,
     note: str = "",
     split: str,
+    template: str = "",
     cost: Mapping[str, float | None] | None = None,
 ) -> None:
     """Adds (or replaces) a model's results under a label. Atomic.
@@ -60,13 +62,14 @@ def record(
         "model": model,
         "note": note,
         "split": split,
+        "template": template,
         "positions": result.num_positions,
         "evaluation_cost": result.cost,
         "summary": result.summary(),
         "calibration": result.calibration(),
         "cost": cost,
     }
-    write_text(run.evaluation, json.dumps(document, indent=1))
+    write_json(run.evaluation, document)
 
 
 def record_differences(run: Run, pairs: Sequence[tuple[Column, Column]]) -> list[dict[str, Any]]:
@@ -80,7 +83,7 @@ def record_differences(run: Run, pairs: Sequence[tuple[Column, Column]]) -> list
         }
         for a, b in pairs
     ]
-    write_text(run.evaluation, json.dumps(document, indent=1))
+    write_json(run.evaluation, document)
     return document["differences"]
 
 
@@ -116,5 +119,5 @@ def add_model_result(path: Path, label: str, name: str, result: Any) -> dict[str
     """Adds (or replaces) a model's result of that name; returns all of the model's. Atomic."""
     models = read_models(path)
     models.setdefault(label, {})[name] = result
-    write_text(path, json.dumps({"format": FORMAT, "models": models}, indent=1))
+    write_json(path, {"format": FORMAT, "models": models})
     return models[label]

@@ -2,7 +2,7 @@
 compared in pairs."""
 
 import json
-import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from openrpt.evaluation.statistics import (
     ratio_by_document,
 )
 from openrpt.evaluation.token_classes import TOKEN_CLASSES
+from openrpt.files import write_table
 from openrpt.positions import slices
 
 THOUGHT_CONTROLS = ("emptied", "cut", "swapped")
@@ -34,6 +35,8 @@ OF_REASONING = (
 )
 OF_CONTROLS = (*CONTROLS, "voting_draws")
 LIKELIHOODS = ("nll_ntp", "nll", "information_gain", *(f"nll_{name}" for name in THOUGHT_CONTROLS))
+KIND = "kind: "
+"""What a slice's name begins with that is a kind of document."""
 BITS_A_BYTE = "information_gain_bits_a_byte"
 MEASURES = ("ntp", *OF_REASONING, *OF_CONTROLS, *LIKELIHOODS, BITS_A_BYTE)
 """Every key of a summary, in order; docs/evaluation.md says what each is."""
@@ -49,6 +52,8 @@ class PositionResult:
     byte_offset: int
     """Where the position is in the text: the same for every tokenizer."""
     entropy: float
+    document_kind: str
+    """Of its document, by `corpus.kind`; empty without one."""
     token_class: str
     """Of the true token: one of TOKEN_CLASSES."""
     token_bytes: int
@@ -108,12 +113,17 @@ class EvaluationResult:
         return [name for name in taken if self.has_reasoning or name not in OF_REASONING]
 
     def slices(self) -> dict[str, np.ndarray]:
-        """Masks [n]: by difficulty, by band, and by those token classes that occur."""
+        """Masks [n]: by difficulty, by band, by those token classes that occur, and by those
+        kinds of document (`kind: NAME`, the commonest first)."""
         parts: dict[str, np.ndarray] = slices(self.columns["entropy"])
         if "token_class" in self.columns:
             classes = self.columns["token_class"].astype(str)
             masks = {name: classes == name for name in TOKEN_CLASSES}
             parts |= {name: mask for name, mask in masks.items() if mask.any()}
+        if "document_kind" in self.columns:
+            kinds = self.columns["document_kind"].astype(str)
+            names = [name for name, _ in Counter(kinds.tolist()).most_common() if name]
+            parts |= {f"{KIND}{name}": kinds == name for name in names}
         return parts
 
     def estimate(self, column: str, inside: np.ndarray | None = None) -> Estimate:
@@ -162,12 +172,9 @@ class EvaluationResult:
 
     def save(self, path: Path) -> None:
         """Every position's outcome, so that any two models can be compared in pairs. Atomic."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
         table = pa.table({name: pa.array(values) for name, values in self.columns.items()})
         about = {"openrpt": json.dumps(self._about())}
-        pq.write_table(table.replace_schema_metadata(about), partial)
-        os.replace(partial, path)
+        write_table(path, table.replace_schema_metadata(about))
 
     @classmethod
     def load(cls, path: Path) -> "EvaluationResult":

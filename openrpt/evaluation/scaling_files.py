@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from openrpt.checkpoints import latest_checkpoint
 from openrpt.errors import UserError
-from openrpt.evaluation.scaling import Analysis, Point, Series
+from openrpt.evaluation.scaling import Analysis, Joint, Point, Series
+from openrpt.evaluation.sheets import Sheet, markdown, print_sheet
+from openrpt.files import write_text
 from openrpt.metrics import read_metrics
 from openrpt.positions import DIFFICULTIES
-from openrpt.run import Run, existing_run, write_text
+from openrpt.run import Run, existing_run
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -85,10 +87,10 @@ def output_folder(sources: Sequence[str], output: str | None) -> Path:
 
 
 def write_scaling(found: Analysis, folder: Path) -> list[Path]:
-    """scaling.json (everything, the points too), scaling.csv (a row a fit), scaling.svg. Atomic."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """scaling.json (everything, the points too), .csv (a row a fit), .md (the tables), .svg."""
     texts = {
         "scaling.csv": _csv(fit_rows(found)),
+        "scaling.md": "\n".join(map(markdown, scaling_sheets(found))),
         "scaling.svg": figure(found.series),
         NAME: json.dumps(_finite(asdict(found)), indent=1, ensure_ascii=False),
     }
@@ -210,33 +212,50 @@ def figure(series: Sequence[Series]) -> str:
     return svg
 
 
-def print_scaling(found: Analysis, console: "Console") -> None:
-    """A table a series, what its points can't tell, and the joint fits."""
-    from rich.table import Table
+def scaling_sheets(found: Analysis) -> list[Sheet]:
+    """A table a series and a joint fit; what the points can't tell stands under each."""
+    return [*map(_series_sheet, found.series), *map(_joint_sheet, found.joint)]
 
-    for series in found.series:
-        size = "" if series.model_size is None else f", {series.model_size:.3g} parameters"
-        table = Table(title=f"{series.difficulty}{size}: {len(series.points)} points")
-        for column in ("form", "parameters [95 % interval]", "R²", "Δ AIC"):
-            table.add_column(column)
-        for row in fit_rows(Analysis(series=[series], joint=[])):
-            difference = f"{row['difference']:.1f} ({row['criterion']})"
-            table.add_row(row["form"], row["parameters"], f"{row['r_squared']:.3f}", difference)
-        console.print(table)
-        if series.prediction_error is not None:
-            console.print(
-                f"last point left out: predicted {series.predicted_last:.1%}, off by"
-                f" {100 * series.prediction_error:+.1f} points",
-                highlight=False,
-            )
-        for remark in series.remarks:
-            console.print(f"can't tell: {remark}", style="yellow", highlight=False, markup=False)
-    for joint in found.joint:
-        console.print(f"{joint.difficulty}, {len(joint.sizes)} model sizes together", style="bold")
-        if joint.fit is not None:
-            text = _spelled(joint.fit.parameters, joint.fit.intervals)
-            console.print(
-                f"{joint.fit.formula}: {text}; R² {joint.fit.r_squared:.3f}", markup=False
-            )
-        for remark in joint.remarks:
-            console.print(f"can't tell: {remark}", style="yellow", highlight=False, markup=False)
+
+def _series_sheet(series: Series) -> Sheet:
+    size = "" if series.model_size is None else f", {series.model_size:.3g} parameters"
+    reach = f"{series.points[0].compute:.2g} to {series.points[-1].compute:.2g} FLOPs"
+    rows = [
+        [
+            row["form"],
+            row["parameters"],
+            f"{row['r_squared']:.3f}",
+            f"{row['difference']:.1f} ({row['criterion']})",
+        ]
+        for row in fit_rows(Analysis(series=[series], joint=[]))
+    ]
+    notes = [f"can't tell: {remark}" for remark in series.remarks]
+    if series.prediction_error is not None:
+        error = f"off by {100 * series.prediction_error:+.1f} points"
+        notes.insert(0, f"last point left out: predicted {series.predicted_last:.1%}, {error}")
+    return Sheet(
+        title=f"{series.difficulty}{size}: {len(series.points)} points, {reach}",
+        headings=["form", "parameters [95 % interval]", "R²", "Δ AIC"],
+        rows=rows,
+        labels=2,
+        notes=notes,
+    )
+
+
+def _joint_sheet(joint: Joint) -> Sheet:
+    rows = []
+    if joint.fit is not None:
+        spelled = _spelled(joint.fit.parameters, joint.fit.intervals)
+        rows.append([joint.fit.formula, spelled, f"{joint.fit.r_squared:.3f}"])
+    return Sheet(
+        title=f"{joint.difficulty}, {len(joint.sizes)} model sizes together",
+        headings=["form", "parameters [95 % interval]", "R²"],
+        rows=rows,
+        labels=2,
+        notes=[f"can't tell: {remark}" for remark in joint.remarks],
+    )
+
+
+def print_scaling(found: Analysis, console: "Console") -> None:
+    for sheet in scaling_sheets(found):
+        print_sheet(sheet, console)

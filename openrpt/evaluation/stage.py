@@ -2,19 +2,22 @@
 
 import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from openrpt.checkpoints import latest_checkpoint, read_checkpoint
 from openrpt.config import Config, Template
+from openrpt.energy import money
 from openrpt.engine import make_engine
 from openrpt.errors import UserError
 from openrpt.evaluation.next_token import evaluate_policy
-from openrpt.evaluation.records import record
+from openrpt.evaluation.records import read_evaluation, record
 from openrpt.evaluation.results import EvaluationResult
 from openrpt.metrics import read_metrics
 from openrpt.models import freeze, load_policy
 from openrpt.progress import SILENT, Progress
-from openrpt.run import Run, flatten
+from openrpt.run import Run, flatten, owning_run
 from openrpt.scores import load_scored
 from openrpt.scoring import tokenizer_fingerprint
 
@@ -46,8 +49,13 @@ def model_path(run: Run, model: str) -> str:
         "best": run.checkpoints / "best",
         "pretrained": latest_checkpoint(run.pretrain_checkpoints),
     }
+    if model == "start":
+        return run.config.model.path
     if model not in own:
-        return run.config.model.path if model == "start" else model
+        nearest = get_close_matches(model, OWN_MODELS, n=1, cutoff=0.75)
+        if nearest and not Path(model).exists():
+            raise UserError(f"no model '{model}'; nearest: '{nearest[0]}'")
+        return model
     folder = own[model]
     if folder is None or not folder.is_dir():
         raise UserError(
@@ -154,6 +162,7 @@ def evaluate_templates(
             model=path,
             note=", ".join(changed_settings(run, one)),
             split=config.evaluate.split,
+            template=template,
             cost=training_cost(run, path),
         )
         found.append((name, result))
@@ -171,27 +180,60 @@ def with_template(config: Config, template: Template) -> Config:
 
 
 def training_cost(run: Run, model: str) -> dict[str, float | None] | None:
-    """FLOPs and seconds of the run's steps that made a model, by `metrics.jsonl`: none for the
-    start model; None for one that is not the run's. `model`: as `model_path` returns it.
+    """What the steps that made a model took, by the `metrics.jsonl` of the run that it lies in:
+    nothing for the start model; None for one from elsewhere. `model`: as `model_path` returns it.
 
-    FLOPs are None where no step recorded them; a lower bound where some, `steps_without_flops`,
-    did not.
+    `flops`, `seconds`, `joules`, and `money` at `run`'s price an hour (None without one). FLOPs
+    are None where no step recorded them; a lower bound where some, `steps_without_flops`, did not.
     """
     from openrpt.report.costs import costs
 
-    if model == run.config.model.path:
-        return {"flops": 0.0, "seconds": 0.0, "steps_without_flops": 0}
-    folder, last = Path(model).resolve(), 0
-    if folder.parent == run.checkpoints.resolve():
-        last = read_checkpoint(folder)["state"]["step"]
-    elif folder != run.start.resolve():
-        return None
-    rows = read_metrics(run.metrics)
-    made = [row for row in rows if row["stage"] == "warmup" or row["step"] <= last]
+    made: list[dict[str, Any]] = []
+    if model != run.config.model.path:
+        found = steps_that_made(Path(model))
+        if found is None:
+            return None
+        made = found
     spent = costs(made)
     without = sum(not any(key.startswith("flops/") for key in row) for row in made)
+    seconds, price = sum((cost.total_seconds for cost in spent), 0.0), run.config.cost
     return {
-        "flops": sum(cost.flops for cost in spent) if without < len(made) else None,
-        "seconds": sum(cost.total_seconds for cost in spent),
+        "flops": sum((c.flops for c in spent), 0.0) if without < len(made) or not made else None,
+        "seconds": seconds,
+        "joules": sum((cost.joules for cost in spent), 0.0),
+        "money": money(seconds, price.price_per_hour) if price.price_per_hour else None,
         "steps_without_flops": without,
     }
+
+
+def steps_that_made(model: Path) -> list[dict[str, Any]] | None:
+    """The rows of metrics of the warmup or the steps behind a checkpoint; None where the folder
+    is none of a run's."""
+    owner = owning_run(model)
+    if owner is None:
+        return None
+    if model == owner.start:
+        stages, last = {"warmup"}, 0
+    elif model.parent in (owner.checkpoints, owner.pretrain_checkpoints):
+        state = read_checkpoint(model)["state"]
+        stages, last = {state["stage"]}, state["step"]
+        if state["stage"] == "train":
+            stages.add("warmup")
+    else:
+        return None
+    rows = [row for row in read_metrics(owner.metrics) if row["stage"] in stages]
+    return [row for row in rows if row["stage"] == "warmup" or row["step"] <= last]
+
+
+def is_recorded(run: Run, label: str, model: str, config: Config) -> bool:
+    """The model was evaluated under this label, in the same way, and nothing asked for is missing.
+
+    `model`: as `model_path` returns it.
+    """
+    entry = read_evaluation(run.evaluation)["evaluations"].get(label)
+    if entry is None or entry["model"] != model:
+        return False
+    asked: list[str] = [*config.evaluate.modes, *config.evaluate.controls]
+    asked += ["nll_ntp"] if config.evaluate.likelihood else []
+    same = entry["note"] == ", ".join(changed_settings(run, config))
+    return same and set(asked) <= entry["summary"].keys()

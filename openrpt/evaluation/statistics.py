@@ -93,6 +93,35 @@ def ratio_by_document(values: np.ndarray, sizes: np.ndarray, documents: np.ndarr
     return Estimate(value=ratio, standard_error=error, n=n, documents=count)
 
 
+def mean_of_slices(
+    values: np.ndarray, masks: Sequence[np.ndarray], documents: np.ndarray
+) -> Estimate:
+    """The plain mean of the means over slices, which may overlap: values [n], masks [n], documents
+    [n]; slices without a position are left out.
+
+    Its error is by document as well: sqrt(Σ_d (Σ_i u_i)² · D / (D − 1)), with
+    u_i = Σ_s [i in s] (x_i − m_s) / (S n_s) over the S slices s of n_s positions and mean m_s.
+    """
+    masks = [inside for inside in masks if inside.any()]
+    if not masks:
+        return Estimate(value=float("nan"), standard_error=float("nan"), n=0, documents=0)
+    influence = np.zeros(len(values))
+    for inside in masks:
+        centred = values[inside] - values[inside].mean()
+        influence[inside] += centred / (len(masks) * inside.sum())
+    anywhere = np.any(masks, axis=0)
+    sums = _sums(influence[anywhere], documents[anywhere])
+    count, error = len(sums), float("nan")
+    if count > 1:
+        error = float(np.sqrt(np.square(sums).sum() * count / (count - 1)))
+    return Estimate(
+        value=float(np.mean([values[inside].mean() for inside in masks])),
+        standard_error=error,
+        n=int(anywhere.sum()),
+        documents=count,
+    )
+
+
 def paired_difference(
     a: np.ndarray, b: np.ndarray, documents: np.ndarray, *, seed: int = 0
 ) -> Difference:

@@ -164,8 +164,8 @@ def print_suite(label: str, lines: Sequence[SuiteLine], console: "Console") -> N
     from rich.table import Table
     from rich.text import Text
 
+    from openrpt.evaluation.sheets import cost_cells
     from openrpt.evaluation.zero_shot_tables import with_n
-    from openrpt.report.summary import duration
 
     table = Table(title=f"{label}: end tasks", title_justify="left", box=box.MARKDOWN)
     for name in ("type", "task", "mode", "measure"):
@@ -174,7 +174,7 @@ def print_suite(label: str, lines: Sequence[SuiteLine], console: "Console") -> N
         table.add_column(name, justify="right")
     for line in lines:
         score = with_n(line.estimate) if line.estimate["n"] else "–"
-        paid = (f"{line.cost['flops']:.2g}", duration(line.cost["seconds"]))
+        paid = cost_cells(line.cost)
         table.add_row(line.type, line.task, line.mode, line.measure, score, *paid)
     for type_, mode, mean in type_means(lines):
         table.add_row(type_, "mean of tasks", mode, "", with_n(mean), "", "")

@@ -9,26 +9,38 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from openrpt.errors import UserError
 from openrpt.evaluation.compare import Comparison, Evaluated, Line
 from openrpt.evaluation.controls import thought_differences, verdict
-from openrpt.evaluation.results import BITS_A_BYTE, THOUGHT_CONTROLS, EvaluationResult
-from openrpt.evaluation.statistics import Difference
+from openrpt.evaluation.results import BITS_A_BYTE, KIND, THOUGHT_CONTROLS, EvaluationResult
+from openrpt.evaluation.sheets import (
+    LAYOUTS,
+    Sheet,
+    cost_cells,
+    markdown,
+    print_sheet,
+)
 from openrpt.evaluation.token_classes import TOKEN_CLASSES
-from openrpt.run import write_text
+from openrpt.files import write_text
 from openrpt.show import percent
 
 FORMAT = 1
-SHOWN = ("all", "medium", "hard")
+KINDS_SHOWN = 12
+"""The commonest kinds of documents; evaluation.json has all."""
 
 
 def print_details(result: EvaluationResult, console: Console) -> None:
     """What stands below the accuracies: token classes, controls, likelihoods, calibration."""
     summary = result.summary()
-    _print_classes(result, summary, console)
+    classes = {name: name for name in TOKEN_CLASSES}
+    _print_parts("by the class of the true token", classes, summary, console)
+    kinds = [part for part in summary["ntp"] if part.startswith(KIND)]
+    named = {part: part.removeprefix(KIND) for part in kinds[:KINDS_SHOWN]}
+    _print_parts("by the kind of document", named, summary, console)
+    if len(kinds) > KINDS_SHOWN:
+        console.print(Text(f"… and {len(kinds) - KINDS_SHOWN} more kinds in evaluation.json"))
     lines = [*_control_lines(result, summary), *_likelihood_lines(summary)]
     calibration = result.calibration()
     if calibration is not None and calibration["n"]:
@@ -37,25 +49,28 @@ def print_details(result: EvaluationResult, console: Console) -> None:
     if result.has_reasoning and summary["agrees_start"]["all"]["n"]:
         agrees = percent(summary["agrees_start"]["all"])
         lines.append(f"the same prediction as the start model's argmax: {agrees}")
+    if result.cost:
+        flops, seconds = cost_cells(result.cost)
+        lines.append(f"this evaluation took {flops} FLOPs, {seconds}")
     if {"emptied", "swapped"} <= result.columns.keys():
         lines.append(verdict(thought_differences(result)))
     for line in lines:
         console.print(Text(line), soft_wrap=True)
 
 
-def _print_classes(
-    result: EvaluationResult, summary: dict[str, dict[str, Any]], console: Console
+def _print_parts(
+    title: str, parts: dict[str, str], summary: dict[str, dict[str, Any]], console: Console
 ) -> None:
+    """Accuracy by slices that `parts` names, as it calls them; nothing where there are none."""
     modes = [mode for mode in ("ntp", "reasoning") if mode in summary]
-    table = Table(title="by the class of the true token", title_justify="left")
-    table.add_column("")
-    for name in ("positions", *modes):
-        table.add_column(name, justify="right")
-    for name in TOKEN_CLASSES:
-        if name in summary["ntp"]:
-            cells = [percent(summary[mode][name]) for mode in modes]
-            table.add_row(name, f"{summary['ntp'][name]['n']:,}", *cells)
-    console.print(table)
+    found = {part: name for part, name in parts.items() if part in summary["ntp"]}
+    rows = [
+        [name, f"{summary['ntp'][part]['n']:,}", *(percent(summary[mode][part]) for mode in modes)]
+        for part, name in found.items()
+    ]
+    if rows:
+        headings = ["", "positions", *modes]
+        print_sheet(Sheet(title=title, headings=headings, rows=rows), console)
 
 
 def _control_lines(result: EvaluationResult, summary: dict[str, dict[str, Any]]) -> list[str]:
@@ -89,74 +104,26 @@ def _likelihood_lines(summary: dict[str, dict[str, Any]]) -> list[str]:
     ]
 
 
-def print_templates(found: Sequence[tuple[str, EvaluationResult]], console: Console) -> None:
-    """Templates side by side: the paper's Random@1 and Pass@k."""
-    table = Table(title="prompt templates", title_justify="left")
-    samples = found[0][1].samples
-    table.add_column("")
-    first = "Random@1" if samples else "greedy"
-    columns = {"reasoning": first} | ({"any_right": f"Pass@{samples}"} if samples > 1 else {})
-    for heading in (*columns.values(), "a prediction"):
-        table.add_column(heading, justify="right")
-    for label, result in found:
-        cells = [percent(result.estimate(name).as_dict()) for name in (*columns, "closed")]
-        table.add_row(label, *cells)
-    console.print(table)
-
-
-def print_comparison(comparison: Comparison, console: Console) -> None:
-    """One line a model and mode, with differences and costs."""
-    result = comparison.models[0].result
-    documents = result.estimate("ntp").documents
-    table = Table(
-        title=f"{result.num_positions:,} positions of {documents:,} documents; differences to"
-        f" {comparison.against}",
-        title_justify="left",
-    )
-    table.add_column("model", overflow="fold")
-    table.add_column("mode")
-    for name in (*SHOWN, "difference [95 %]", "p", "FLOPs", "time"):
-        table.add_column(name, justify="right")
-    for line in comparison.lines:
-        parts = line.model.result.slices()
-        cells = [
-            percent(line.model.result.estimate(line.mode, parts[part]).as_dict()) for part in SHOWN
-        ]
-        difference = line.differences["all"]
-        same = line.name == comparison.against
-        cells += ["", ""] if same else [points(difference), f"{difference.p:.2g}"]
-        table.add_row(line.model.name, line.mode, *cells, *_cost_cells(line.model))
-    console.print(table)
-    console.print(Text("± is the standard error by document; FLOPs and time are training's", "dim"))
+def print_comparison(comparison: Comparison, console: Console, layout: str = "differences") -> None:
+    """One of LAYOUTS, and what must be known to read it."""
+    print_sheet(LAYOUTS[layout](comparison), console)
     for note in comparison.notes:
         console.print(Text(f"note: {note}"), soft_wrap=True)
     for name, sentence in comparison.verdicts.items():
         console.print(Text(f"{name}: {sentence}"), soft_wrap=True)
 
 
-def points(difference: Difference) -> str:
-    """`+1.2 [-0.3, +2.7]`, in points; no interval from a single document."""
-    values = [100 * v for v in (difference.value, difference.low, difference.high)]
-    if math.isnan(difference.value):
-        return "–"
-    if math.isnan(difference.low):
-        return f"{values[0]:+.1f}"
-    return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*values)
-
-
-def _cost_cells(model: Evaluated) -> tuple[str, str]:
-    from openrpt.report.costs import duration
-
-    flops, seconds = model.cost["flops"], model.cost["seconds"]
-    bound = "≥ " if model.cost["steps_without_flops"] else ""
-    return (
-        "–" if flops is None else f"{bound}{flops:.2g}",
-        "–" if seconds is None else duration(seconds),
-    )
+def comparison_markdown(comparison: Comparison) -> str:
+    """Every layout that has something to show, notes and verdicts."""
+    sheets = [make(comparison) for make in LAYOUTS.values()]
+    notes = [f"- {note}" for note in comparison.notes]
+    notes += [f"- {name}: {sentence}" for name, sentence in comparison.verdicts.items()]
+    parts = [markdown(sheet) for sheet in sheets if sheet.rows]
+    return "\n".join([*parts, *notes]).rstrip() + "\n"
 
 
 def write_comparison(comparison: Comparison, folder: Path, sources: Sequence[str]) -> list[Path]:
-    """`comparison.json`, `.csv` (a row a model, mode and slice) and `.svg`; each atomic.
+    """`comparison.json`, `.csv` (a row a model, mode and slice), `.md` (every layout) and `.svg`.
 
     A comparison of the same sources is replaced. Raises UserError where the folder holds one of
     other sources.
@@ -171,7 +138,6 @@ def write_comparison(comparison: Comparison, folder: Path, sources: Sequence[str
             raise UserError(f"{path}: damaged; delete it, or choose another --out") from None
         if before != list(sources):
             raise UserError(f"{folder}: holds the comparison of {before}; choose another --out")
-    folder.mkdir(parents=True, exist_ok=True)
     rows = [row for line in comparison.lines for row in _rows(line)]
     document = {
         "format": FORMAT,
@@ -189,6 +155,7 @@ def write_comparison(comparison: Comparison, folder: Path, sources: Sequence[str
     files = {
         path: json.dumps(finite(document), indent=1, allow_nan=False),
         folder / "comparison.csv": text.getvalue(),
+        folder / "comparison.md": comparison_markdown(comparison),
         folder / "comparison.svg": comparison_svg(comparison),
     }
     for file, content in files.items():

@@ -6,7 +6,6 @@ prefixes, whose own values stand beside the model's as the reference.
 """
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,12 +28,12 @@ from openrpt.evaluation.patterns import distinct, words_of
 from openrpt.evaluation.perplexity import measure_perplexity
 from openrpt.evaluation.probes import require_scikit_learn
 from openrpt.evaluation.statistics import Resampled, document_weights
+from openrpt.files import write_table, write_text
 from openrpt.generation import Request
 from openrpt.meters import WorkMeter
 from openrpt.models import Policy
 from openrpt.progress import SILENT, Progress
 from openrpt.prompts import build_layout
-from openrpt.run import write_text
 from openrpt.scoring import plain_hidden
 from openrpt.seeding import generator, key_of
 from openrpt.tokens import encode_document
@@ -124,12 +123,9 @@ class WritingResult:
 
     def save(self, path: Path) -> None:
         """Atomic."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
         about = {name: getattr(self, name) for name in ("features", "settings", "halves", "cost")}
         table = pa.table({name: pa.array(values) for name, values in self.columns.items()})
-        pq.write_table(table.replace_schema_metadata({"openrpt": json.dumps(about)}), partial)
-        os.replace(partial, path)
+        write_table(path, table.replace_schema_metadata({"openrpt": json.dumps(about)}))
 
     @classmethod
     def load(cls, path: Path) -> "WritingResult":

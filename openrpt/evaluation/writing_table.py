@@ -26,9 +26,10 @@ from openrpt.evaluation.writing import (
     WritingResult,
     evaluate_writing,
 )
+from openrpt.files import write_text
 from openrpt.models import freeze, load_policy, load_tokenizer
 from openrpt.progress import SILENT, Progress
-from openrpt.run import Run, write_text
+from openrpt.run import Run
 from openrpt.scores import load_scored
 
 if TYPE_CHECKING:
@@ -155,7 +156,6 @@ def write_writing(run: Run, name: str, written: Sequence[Written]) -> list[Path]
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    folder.mkdir(parents=True, exist_ok=True)
     files = {
         folder / f"{name}.json": json.dumps(finite(document), indent=1, allow_nan=False),
         folder / f"{name}.csv": text.getvalue(),
@@ -205,15 +205,13 @@ def print_writing(name: str, written: Sequence[Written], console: "Console") -> 
 
 
 def _costs(written: Sequence[Written]) -> dict[str, dict[str, str]]:
-    from openrpt.report.summary import duration
+    from openrpt.evaluation.sheets import cost_cells
 
     found: dict[str, dict[str, str]] = {"training FLOPs": {}, "evaluation FLOPs": {}, "time": {}}
     for one in written:
-        flops = (one.model.cost or {}).get("flops")
-        label, paid = one.model.label, one.result.cost
-        found["training FLOPs"][label] = "–" if flops is None else f"{flops:.2g}"
-        found["evaluation FLOPs"][label] = f"{paid['flops']:.2g}"
-        found["time"][label] = duration(paid["seconds"])
+        cells = cost_cells(one.model.cost or {})[:1] + cost_cells(one.result.cost)
+        for row, cell in zip(found.values(), cells, strict=True):
+            row[one.model.label] = cell
     return found
 
 

@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from openrpt.evaluation.questions import AnswerResult, points
+from openrpt.evaluation.questions import AnswerResult
 from openrpt.evaluation.records import read_models
+from openrpt.evaluation.sheets import cost_cells
 from openrpt.evaluation.statistics import paired_difference
 from openrpt.evaluation.zero_shot import RECORD, outcome_path
-from openrpt.report.summary import duration
 from openrpt.run import Run
-from openrpt.show import percent
+from openrpt.show import percent, points
 
 Line = tuple[str, str]
 """(label, mode)"""
@@ -71,9 +71,8 @@ def overview(models: Models, tasks: Sequence[str]) -> Table:
         found = [models[label].get(task, {}).get(mode) for task in tasks]
         cells = [with_n(one["summary"]["measures"]["accuracy"]) if one else "–" for one in found]
         costs = [one["cost"] for one in found if one]
-        flops = sum(cost["flops"] for cost in costs)
-        seconds = sum(cost["seconds"] for cost in costs)
-        table.add_row(label, mode, *cells, f"{flops:.2g}", duration(seconds))
+        total = {name: sum(cost[name] for cost in costs) for name in ("flops", "seconds")}
+        table.add_row(label, mode, *cells, *cost_cells(total))
     return table
 
 
@@ -110,8 +109,8 @@ def _bottom(found: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, list[str]
         "tokens a completion",
         [f"{s['measures']['tokens']['value']:.0f}" for s in summaries],
     )
-    yield "FLOPs", [f"{one['cost']['flops']:.2g}" for one in found]
-    yield "time", [duration(one["cost"]["seconds"]) for one in found]
+    for place, name in enumerate(("FLOPs", "time")):
+        yield name, [cost_cells(one["cost"])[place] for one in found]
 
 
 def difference_lines(run: Run, models: Models, tasks: Sequence[str]) -> Iterator[str]:

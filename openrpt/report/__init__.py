@@ -22,6 +22,7 @@ import openrpt
 from openrpt.config import to_toml
 from openrpt.errors import UserError
 from openrpt.evaluation.records import FORMAT, read_evaluation
+from openrpt.files import write_text
 from openrpt.metrics import read_metrics
 from openrpt.positions import DIFFICULTIES
 from openrpt.report import costs, curves, summary
@@ -30,7 +31,7 @@ from openrpt.report.chunks import pack
 from openrpt.report.documents import Inspected, inspect
 from openrpt.report.patterns import read_patterns
 from openrpt.report.plans import SECTIONS
-from openrpt.run import Run, write_text
+from openrpt.run import Run
 
 Read = TypeVar("Read")
 Rows = list[dict[str, Any]]

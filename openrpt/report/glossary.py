@@ -636,6 +636,12 @@ PRETRAIN_KEYS = (
     "tokens/update",
     "tokens/trained",
     "flops/update",
+    "efficiency/limit",
+    "efficiency/update",
+    "efficiency/step",
+    "efficiency/lost_update",
+    "energy/joules",
+    "energy/measured",
     "memory/peak_gib",
 )
 """What a step of plain next-token training writes."""
@@ -663,18 +669,18 @@ EVALUATION_INTRO = """\
 `evaluations.LABEL.summary.KEY.SLICE` holds `value`, `standard_error` (by document: positions of
 one document are not independent), `n` positions and `documents`. Slices: `all`; by the scorer's
 entropy in nats `easy` (> 0.5), `medium` (> 1.0), `hard` (> 1.5), nested; and the disjoint bands
-`<=0.5`, `0.5-1.0`, `1.0-1.5`, `>1.5`; and the classes of the true token
-([evaluation](evaluation.md)). Keys from `emptied` on stand there only where they were asked for.
-`evaluations.LABEL.evaluation_cost` holds what the
-evaluation took: `tokens`, `flops`, `flops_alone` (without sharing), `seconds`, `joules`,
-`energy_measured`, and `money` with its `currency` where `cost.price_per_hour` is given
-([costs](costs.md)).
+`<=0.5`, `0.5-1.0`, `1.0-1.5`, `>1.5`; the classes of the true token; and the kinds of documents,
+`kind: NAME` ([evaluation](evaluation.md)). Keys from `emptied` on stand there only where they were
+asked for. `evaluations.LABEL.evaluation_cost` holds what the evaluation took: `tokens`, `flops`,
+`flops_alone` (without sharing), `seconds`, `joules`, `energy_measured`, and `money` with its
+`currency` where `cost.price_per_hour` is given ([costs](costs.md)); `evaluations.LABEL.cost` the
+`flops`, `seconds`, `joules` and `money` of the training that made the model (null where not known).
 """
 
 DIFFERENCE_TEXT = """\
 `perplexity.LABEL.TEXT` (by `openrpt perplexity`) holds `perplexity` (`value`, and `low` and `high`:
 95 %), `nats_per_token` and `bits_per_byte` (its n is bytes), each with `standard_error` by
-document, `n` and `documents`, the `window` in tokens and the documents `skipped`.
+document, `n` and `documents`, the `window` in tokens, the documents `skipped` and the `cost`.
 
 `openrpt probe`, `openrpt writing` and `openrpt questions` write files of their own; their pages say
 what stands there ([probes](probes.md), [writing](writing.md),

@@ -84,8 +84,8 @@ def read_stored(run: Path, labels: Sequence[str], missing: list[str]) -> Stored 
     if not tables:
         return None
     table = pa.concat_tables(tables, promote_options="default").combine_chunks()
-    names = ("document_id", "position", "model", "step", "rollout")
-    keys = [(name, "ascending") for name in names]
+    order = ("document_id", "position", "model", "step", "rollout")
+    keys = [(name, "ascending") for name in order]
     table = table.take(pc.sort_indices(table, sort_keys=keys))
     ids = table["document_id"].combine_chunks().dictionary_encode()
     codes = ids.indices.to_numpy()

@@ -1,0 +1,1 @@
+"""Short scripts over the stages: `python -m openrpt.experiments.NAME --help`."""
