@@ -34,7 +34,7 @@ def folder(tmp_path_factory) -> Path:
 def arguments(folder: Path, run: str, parts: str) -> list[str]:
     return [
         *("suite", str(folder / "model"), "--run", str(folder / run), "--suite.parts", parts),
-        *("--model.device", "cpu", "--model.threads", "1", "--coding.max_tokens", "4"),
+        *("--model.device", "cpu", "--model.threads", "1", "--coding.max_tokens", "8"),
         *("--zeroshot.tasks", f"supergpqa={folder}/choices.jsonl", "--zeroshot.think_budget", "2"),
         *("--questions.path", str(folder / "sums.jsonl"), "--answers.check", "exact"),
         *("--finetune.think_budget", "2", "--finetune.answer_budget", "4"),
