@@ -268,7 +268,7 @@ def test_a_stopped_evaluation_goes_on(folder):
 
 
 def test_models_side_by_side(folder):
-    runner, arguments = CliRunner(), ["--run", str(folder / "beside"), "--model.device", "cpu"]
+    runner, arguments = CliRunner(), ["--run", str(folder / "beside"), "--model.threads", "1"]
     arguments += ["--zeroshot.tasks", f"mmlu_pro={folder}/choices.jsonl"]
     arguments += ["--zeroshot.think_budget", "4", "--zeroshot.questions_per_category", "3"]
     for model in ("model", "other"):
