@@ -51,6 +51,7 @@ def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("zero-shot")
     tiny_model_folder(folder / "model", max_position_embeddings=512)
     tiny_model_folder(folder / "other", max_position_embeddings=512, seed=1)
+    tiny_model_folder(folder / "lively", initializer_range=0.5)  # says more than one thing
     for name, rows in (("choices", CHOICES), ("short", SHORT)):
         text = "".join(json.dumps(row) + "\n" for row in rows)
         (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
@@ -109,7 +110,9 @@ def test_it_rates_as_lm_evals_own_model_class(tmp_path, family):
     assert difference.max() <= 1e-4
     # Of a greedy text, and of one that is longer than the model can hold.
     prompt = "Let x = 2 and"
-    said = ours.generate_until([request("generate_until", prompt, {"until": []})])[0]
+    said = ours.generate_until(
+        [request("generate_until", prompt, {"until": [], "max_gen_toks": 8})]
+    )[0]
     longer = [
         request("loglikelihood", prompt, said[: len(said) // 2]),
         request("loglikelihood", "x + y = " * 60, "5."),
@@ -129,11 +132,11 @@ def test_it_rates_as_lm_evals_own_model_class(tmp_path, family):
 
 @pytest.mark.parametrize("generator", ["tree", "flat"])
 def test_it_says_what_transformers_generates(folder, generator):
-    policy = freeze(load_policy(config_of(folder, model__generator=generator).model))
-    respondent = Respondent(policy, config_of(folder, model__generator=generator))
-    lm = OpenRPTLM(respondent)
-    model = AutoModelForCausalLM.from_pretrained(folder / "model")
-    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    lively = str(folder / "lively")
+    config = config_of(folder, model__path=lively, model__generator=generator)
+    lm = OpenRPTLM(Respondent(freeze(load_policy(config.model)), config))
+    model = AutoModelForCausalLM.from_pretrained(lively)
+    tokenizer = AutoTokenizer.from_pretrained(lively)
     lengths = []
     for prompt in ("The sum of two", "Let x = 2 and y", "<|im_start|>user\nWho?<|im_end|>\n"):
         ids = tokenizer(prompt, return_tensors="pt")
@@ -142,7 +145,7 @@ def test_it_says_what_transformers_generates(folder, generator):
         settings = {"until": [], "max_gen_toks": 24}
         assert lm.generate_until([request("generate_until", prompt, settings)]) == [text]
         # It stops where it is told to, and not later.
-        found = re.search(r"[ -~]{2}", text[4:])
+        found = re.search(r"[ -~]{2}", text[2:])
         assert found
         stop = found[0]
         at_stop = settings | {"until": ["never", stop]}
@@ -265,7 +268,7 @@ def test_a_stopped_evaluation_goes_on(folder):
 
 
 def test_models_side_by_side(folder):
-    runner, arguments = CliRunner(), ["--run", str(folder / "beside"), "--model.device", "cpu"]
+    runner, arguments = CliRunner(), ["--run", str(folder / "beside"), "--model.threads", "1"]
     arguments += ["--zeroshot.tasks", f"mmlu_pro={folder}/choices.jsonl"]
     arguments += ["--zeroshot.think_budget", "4", "--zeroshot.questions_per_category", "3"]
     for model in ("model", "other"):

@@ -151,7 +151,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("choice", {"question": "?", "options": OPTIONS}, r"q\.jsonl:2: no answer"),
     ("choice", {"question": "?", "options": OPTIONS, "answer": ""}, r"q\.jsonl:2: no answer"),
     ("choice", {"question": "?", "answer": "A"}, r"q\.jsonl:2: 0 options"),
-    ("choice", {"question": "?", "options": ["one"], "answer": "A"}, r"q\.jsonl:2: 1 options"),
+    ("choice", {"question": "?", "options": [], "answer": "A"}, r"q\.jsonl:2: 0 options"),
     ("choice", {"question": "?", "options": OPTIONS, "answer": "D"}, r"'D' is none of its 3"),
     ("choice", {"options": OPTIONS, "answer": "A"}, r"q\.jsonl:2: a question is missing"),
     ("short", {"question": "?"}, r"q\.jsonl:2: no 'answer'"),

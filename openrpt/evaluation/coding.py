@@ -152,7 +152,7 @@ def program_of(task: Task, text: str) -> str:
     return task["prompt"] + text.partition("\n```")[0] + "\n"
 
 
-def tested(task: Task, program: str) -> str:
+def with_tests(task: Task, program: str) -> str:
     """The program and its tests; HumanEval's stand in a function `check`."""
     call = f"check({task['entry_point']})" if "def check(" in task["test"] else ""
     return f"{program}\n\n{task['test']}\n\n{call}\n"
@@ -170,7 +170,7 @@ def run_all(
     limits = Limits(seconds=settings.timeout, memory_mib=settings.memory_mib)
     progress.begin("run the programs", len(tasks), "tasks")
     for number, (task, written) in enumerate(zip(tasks, programs, strict=True), 1):
-        sources = [tested(task, program) for program in written]
+        sources = [with_tests(task, program) for program in written]
         seen = {source: run_program(source, limits) for source in dict.fromkeys(sources)}
         yield [seen[source] for source in sources]
         progress.update(number)

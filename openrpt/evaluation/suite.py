@@ -6,6 +6,7 @@ itself; this puts what they found into one table, by type of task and by difficu
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openrpt.config import Config
@@ -112,7 +113,7 @@ def coding_lines(
     nothing = {"value": float("nan"), "standard_error": float("nan"), "n": 0}
     line = SuiteLine(
         type="coding",
-        task=config.coding.path,
+        task=Path(config.coding.path).name,
         mode=mode_name(config.coding),
         measure="pass@1" if "pass_at" in entry else "written, not run",
         estimate=entry["pass_at"]["1"] if "pass_at" in entry else nothing,
@@ -136,7 +137,7 @@ def reasoning_lines(
     return label, [
         SuiteLine(
             type="reasoning",
-            task=family or config.questions.path,
+            task=family or Path(config.questions.path).name,
             mode=mode,
             measure="accuracy",
             estimate=one["estimate"],

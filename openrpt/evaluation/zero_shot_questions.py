@@ -134,10 +134,10 @@ def _question_and_options(
     else:
         question = _text(fields, ("question",), source, "a question")
     listed = [str(option) for option in options] if isinstance(options, list | tuple) else []
-    if not 2 <= len(listed) <= len(LETTERS):
+    if not 1 <= len(listed) <= len(LETTERS):  # a few of MMLU-Pro's have a single one
         raise UserError(
             f"{source}: {len(listed)} options (field 'options' or 'choices'); a multiple-choice"
-            f" question has 2 to {len(LETTERS)}"
+            f" question has 1 to {len(LETTERS)}"
         )
     return question, listed, labels
 

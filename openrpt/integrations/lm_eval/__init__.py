@@ -187,7 +187,7 @@ class OpenRPTLM(TemplateLM):
             answer_start=self.answer_start,
             until=tuple([until] if isinstance(until, str) else until),
             samples=repeats if given["do_sample"] else 0,
-            temperature=float(given["temperature"]) or 1.0,
+            temperature=float(given.get("temperature") or 1.0),
         )
 
 
