@@ -142,4 +142,4 @@ def test_an_evaluation_runs_a_window_once(trainer: Trainer) -> None:
     opening = len(layout.tail_ids) + len(seed) + len(layout.close_ids)
     position = opening + samples * (config.prompt.prediction_budget - 1)
     assert found.tokens <= text + position * sum(len(work.positions) for work in works)
-    assert text < 0.5 * alone
+    assert text < 0.7 * alone
