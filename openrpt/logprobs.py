@@ -50,9 +50,9 @@ class _SelectedLogprobs(torch.autograd.Function):
         keeps = softcap is None and len(ids) * weight.shape[0] <= KEPT_ELEMENTS
         logprobs, entropies, normalisers, kept = [], [], [], []
         for part, part_ids in zip(hidden.split(chunk_rows), ids.split(chunk_rows), strict=True):
-            log_p, p, normaliser = _log_softmax_(_scale(head.logits(part), temperature))
+            log_p, p, normaliser = log_softmax_(_scale(head.logits(part), temperature))
             logprobs.append(log_p.gather(-1, part_ids[:, None])[:, 0])
-            entropies.append(torch.einsum("nv,nv->n", p, log_p).neg())
+            entropies.append(p.mul_(log_p).sum(-1).neg())
             normalisers.append(normaliser)
             del p
             if keeps:
@@ -91,7 +91,7 @@ class _SelectedLogprobs(torch.autograd.Function):
         return gradient.hidden, gradient.weight, gradient.bias, None, None, None, None
 
 
-def _log_softmax_(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def log_softmax_(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """In place: log p; with it p, for one exponential and one new tensor, and the normaliser."""
     largest = logits.amax(-1, keepdim=True)
     p = logits.sub_(largest).exp()
@@ -189,12 +189,12 @@ class _TextLoss(torch.autograd.Function):
             rows = slice(start, start + chunk_rows)
             logits = head.logits(hidden[rows])
             slope = _softcap_slope(logits, softcap)
-            log_p, p, _ = _log_softmax_(logits)
+            log_p, p, _ = log_softmax_(logits)
             targets = terms.targets[rows, None]
             ntp -= float(log_p.gather(-1, targets).sum())
             teacher_p = None
             if terms.kl_scale:
-                teacher_log_p, teacher_p, _ = _log_softmax_(
+                teacher_log_p, teacher_p, _ = log_softmax_(
                     terms.teacher.logits(terms.teacher_hidden[rows])
                 )
                 kl += float(teacher_log_p.sub_(log_p).mul_(teacher_p).sum())
