@@ -276,8 +276,8 @@ def questions(
         answered = answer_side_by_side(folder, models, config, progress=progress)
     files = write_questions(folder, answered, config)
     print_questions(answered, config, Console())
-    for file in files:
-        click.echo(file)
+    for path in files:
+        click.echo(path)
 
 
 @stage(
@@ -468,8 +468,8 @@ def compare(sources: tuple[str, ...], against: str, layout: str, out: str) -> No
     comparison = compare_models(find_evaluated(sources), against)
     files = write_comparison(comparison, Path(out), sources)
     print_comparison(comparison, Console(), layout)
-    for file in files:
-        click.echo(file)
+    for path in files:
+        click.echo(path)
 
 
 @stage(
@@ -546,8 +546,8 @@ def writing(ctx: click.Context, sources: tuple[str, ...], text: str | None, **op
         name, written = write_side_by_side(run, models, config, corpus=corpus, progress=progress)
     files = write_writing(run, name, written)
     print_writing(name, written, Console())
-    for file in files:
-        click.echo(file)
+    for path in files:
+        click.echo(path)
 
 
 def _other_corpus(ctx: click.Context, text: str | None) -> "CorpusConfig | None":
@@ -717,8 +717,8 @@ def probe(ctx: click.Context, sources: tuple[str, ...], **options: Any) -> None:
         probed = probe_models(run, models, config, progress=progress)
     files = write_probes(run, probed)
     print_probes(probed, Console())
-    for file in files:
-        click.echo(file)
+    for path in files:
+        click.echo(path)
 
 
 @cli.command()
