@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import altair
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -36,7 +37,7 @@ from openrpt.evaluation.results import MEASURES
 from openrpt.evaluation.stage import evaluate_model
 from openrpt.metrics import read_metrics
 from openrpt.positions import DIFFICULTIES
-from openrpt.report import documents, render, stored, write_report
+from openrpt.report import documents, render, specs, stored, write_report
 from openrpt.report.charts import charts, series_values
 from openrpt.report.chunks import pack, unpack
 from openrpt.report.costs import all_costs, together
@@ -471,6 +472,29 @@ def test_values_that_are_no_numbers_leave_a_gap() -> None:
     (chart,) = charts(rows)
     assert [value["step"] for value in series_values(rows, chart.plan)] == [1]
     pack(chart.spec)  # would raise for NaN
+
+
+@pytest.mark.parametrize("kind", ["one line", "lines of two runs", "stacked", "dots"])
+def test_charts_are_vega_lite(kind: str) -> None:
+    """By the schema that altair brings: it refuses what the library would pass over in silence."""
+    look: dict[str, Any] = {"unit": "nats", "axis": "", "tooltip": ".4~g"}
+    spec = {
+        "one line": lambda: specs.lines(
+            names=["a"], runs=["x"], line_names=["a"], zero=True, **look
+        ),
+        "lines of two runs": lambda: specs.lines(
+            names=["a", "b"], runs=["x", "y"], line_names=["a", "b", "c", "d"], zero=False, **look
+        ),
+        "stacked": lambda: specs.stacked(names=["a", "b"], axis_title=None, **look),
+        "dots": lambda: specs.dots_by_band(
+            [{"band": "1", "model": "m", "value": 0.5, "low": 0.4, "high": 0.6, "n": 9}],
+            ["1"],
+            ["m"],
+        ),
+    }[kind]()
+    altair.Chart.from_dict(spec)
+    with pytest.raises(Exception, match="nominl"):
+        altair.Chart.from_dict(json.loads(json.dumps(spec).replace('"nominal"', '"nominl"')))
 
 
 def test_charts_of_the_other_stages() -> None:

@@ -58,7 +58,7 @@ def test_watch_for_everybody(
         found = axe.run(page, options=WCAG).response["violations"]
         assert [(v["id"], v["nodes"][0]["html"][:200]) for v in found] == []
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        page.get_by_role("link", name=str(run)).first.click()  # by keyboard as by mouse: a link
+        page.get_by_role("link", name=run.name).first.click()  # by keyboard as by mouse: a link
         report = page.frame_locator("iframe:not(.coming)")
         report.get_by_text("2 steps of train").first.wait_for()
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -1,4 +1,4 @@
-"""The curves, as Vega-Lite specifications made by altair: what is drawn, not how it is themed.
+"""The curves, as Vega-Lite specifications: what is drawn, not how it is themed.
 
 The page brings colours (light and dark), widths, and the data: rows of `x`, `value` (smoothed),
 `raw`, `low` and `high` (a band), `series`, `run`, and `line`, the name of series and run together.
@@ -9,17 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import altair as alt
-
+from openrpt.report import specs
 from openrpt.report.plans import PLANS, Plan
 
 Row = Mapping[str, Any]
 COSTS = {"flops": "flops/update", "hours": "time/step", "energy": "energy/joules"}
 """Axis → the metric that it needs; money needs time, and a price."""
-
-
-GRAY = "#7b8590"
-"""Seen on light and on dark."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,123 +132,28 @@ def _axis_title(plan: Plan) -> str | None:
     return None if unit in ("fraction", "(no unit)") else unit
 
 
-def _legend(names: Sequence[str], symbol: str, stroke: Any = alt.Undefined) -> alt.Legend | None:
-    if len(names) == 1:
-        return None
-    return alt.Legend(
-        title=None,
-        orient="top",
-        symbolType=symbol,
-        symbolStrokeColor=stroke,
-        columns=2,
-        labelLimit=220,
-    )
-
-
-def _lines(values: list[dict[str, Any]], plan: Plan, runs: Sequence[str]) -> dict[str, Any]:
-    """Layers: band, raw values, line, dots, warnings, what is hovered. The page leaves out those
-    that have nothing to show."""
+def _lines(values: list[dict[str, Any]], plan: Plan, runs: Sequence[str]) -> specs.Spec:
     axis, tooltip = _formats(values, plan)
-    names = [*plan.series.values()]
-    # The same colour and dash for a series in every run.
-    color_of, colors = ("series", names) if len(runs) == 1 else ("run", [*runs])
-    color = alt.Color(
-        f"{color_of}:N", scale=alt.Scale(domain=colors), legend=_legend(colors, "stroke")
-    )
-    # Where colours tell the runs, the legend of dashes has none of its own.
-    gray = GRAY if len(runs) > 1 else alt.Undefined
-    dash = alt.StrokeDash(
-        "series:N", scale=alt.Scale(domain=names), legend=_legend(names, "stroke", gray)
-    )
-    steady = len({value["value"] for value in values}) == 1
-    y = alt.Y(
-        "value:Q",
-        title=_axis_title(plan),
-        axis=alt.Axis(format=axis or alt.Undefined),
-        scale=alt.Scale(zero=steady),
-    )
-    base = alt.Chart().encode(x=alt.X("x:Q", title="step", scale=alt.Scale(nice=False, padding=8)))
-    series = base.encode(y=y, color=color, strokeDash=dash, detail="line:N")
-    plain = base.encode(color=color, detail="line:N")
-    hover = alt.selection_point(
-        name="hover", nearest=True, on="pointerover", fields=["x"], empty=False
-    )
-    zoom = alt.selection_interval(
-        name="zoom", bind="scales", encodings=["x"], zoom="wheel![event.shiftKey]"
-    )
-    # The dash is told in the points' layers too: else the legend stands there twice.
-    points = series.mark_point(filled=True, opacity=1, strokeWidth=0)
-    shown = [
-        alt.Tooltip(field=f"l{i}", title=name, type="quantitative", format=tooltip)
-        for i, name in enumerate(line_names(plan, runs))
-    ]
-    layers = [
-        plain.mark_area(opacity=0.18).encode(y=alt.Y("low:Q"), y2="high:Q").properties(name="band"),
-        plain.mark_line(strokeWidth=1, opacity=0.35)
-        .encode(y=alt.Y("raw:Q"))
-        .properties(name="raw"),
-        series.mark_line(strokeWidth=2).add_params(zoom).properties(name="line"),
-        points.encode(size=alt.value(18)).properties(name="dots"),
-        _warnings(),
-        points.encode(size=alt.value(70)).transform_filter(hover).properties(name="hovered"),
-        base.transform_pivot("key", value="value", groupby=["x"])
-        .mark_rule()
-        .encode(
-            opacity=alt.condition(hover, alt.value(0.5), alt.value(0)),
-            tooltip=[alt.Tooltip("x:Q", title="step", format=".6~g"), *shown],
-        )
-        .add_params(hover)
-        .properties(name="rule"),
-    ]
-    return _finish(alt.LayerChart(layer=layers, data=alt.NamedData(name="rows")))
-
-
-def _warnings() -> alt.Chart:
-    """A mark at the top of the chart where something was wrong; what it was, on hovering."""
-    return (
-        alt.Chart(alt.NamedData(name="warnings"))
-        .mark_point(shape="triangle-down", filled=True, size=90, opacity=1)
-        .encode(
-            x=alt.X("x:Q"),
-            y=alt.value(6),
-            tooltip=[
-                alt.Tooltip("step:Q"),
-                alt.Tooltip("name:N", title="warning"),
-                alt.Tooltip("text:N", title="what"),
-            ],
-        )
-        .properties(name="warnings")
+    return specs.lines(
+        names=[*plan.series.values()],
+        runs=runs,
+        line_names=line_names(plan, runs),
+        unit=_axis_title(plan),
+        axis=axis,
+        tooltip=tooltip,
+        zero=len({value["value"] for value in values}) == 1,  # steady
     )
 
 
-def _stacked(values: list[dict[str, Any]], plan: Plan, runs: Sequence[str]) -> dict[str, Any]:
-    """Bars; of the first run alone."""
+def _stacked(values: list[dict[str, Any]], plan: Plan, runs: Sequence[str]) -> specs.Spec:
     axis, tooltip = _formats(values, plan)
-    names = [*plan.series.values()]
-    bars = (
-        alt.Chart(alt.NamedData(name="rows"))
-        .mark_bar(orient="vertical")
-        .encode(
-            x=alt.X("from:Q", bin="binned", title="step", scale=alt.Scale(nice=False)),
-            x2="to:Q",
-            y=alt.Y(
-                "value:Q",
-                stack=True,
-                title=_axis_title(plan),
-                axis=alt.Axis(format=axis or alt.Undefined),
-            ),
-            color=alt.Color(
-                "series:N", scale=alt.Scale(domain=names), legend=_legend(names, "square")
-            ),
-            order=alt.Order("place:Q"),
-            tooltip=[
-                alt.Tooltip("x:Q", title="step", format=".6~g"),
-                alt.Tooltip("series:N", title="part"),
-                alt.Tooltip("value:Q", title=plan.meaning.unit, format=tooltip),
-            ],
-        )
+    return specs.stacked(
+        names=[*plan.series.values()],
+        unit=plan.meaning.unit,
+        axis_title=_axis_title(plan),
+        axis=axis,
+        tooltip=tooltip,
     )
-    return _finish(bars)
 
 
 def accuracy_chart(evaluations: Mapping[str, Any], slices: Mapping[str, str]) -> dict[str, Any]:
@@ -277,34 +177,4 @@ def accuracy_chart(evaluations: Mapping[str, Any], slices: Mapping[str, str]) ->
     if not values:
         return {}
     models = [*dict.fromkeys(value["model"] for value in values)]
-    color = alt.Color(
-        "model:N", scale=alt.Scale(domain=models), legend=_legend([*models, ""], "circle")
-    )
-    shape = alt.Shape("model:N", scale=alt.Scale(domain=models))
-    offset = alt.XOffset("model:N", scale=alt.Scale(domain=models))
-    base = alt.Chart(alt.Data(values=values)).encode(
-        x=alt.X(
-            "band:N",
-            sort=[*slices.values()],
-            title="entropy of the scorer, nats",
-            axis=alt.Axis(labelAngle=0),
-        ),
-        xOffset=offset,
-        color=color,
-        tooltip=[
-            alt.Tooltip("model:N"),
-            alt.Tooltip("band:N"),
-            alt.Tooltip("value:Q", format=".1%", title="right"),
-            alt.Tooltip("n:Q", title="positions"),
-        ],
-    )
-    right = alt.Y("value:Q", title="right", axis=alt.Axis(format=".2~%"))
-    points = base.mark_point(filled=True, size=80, opacity=1).encode(y=right, shape=shape)
-    bars = base.mark_rule(strokeWidth=2).encode(y=alt.Y("low:Q"), y2="high:Q")
-    return _finish(alt.LayerChart(layer=[bars, points]))
-
-
-def _finish(chart: alt.Chart | alt.LayerChart) -> dict[str, Any]:
-    spec = chart.properties(width="container", height=180).to_dict()
-    spec.pop("config", None)  # the page's theme
-    return spec
+    return specs.dots_by_band(values, [*slices.values()], models)

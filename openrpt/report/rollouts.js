@@ -78,8 +78,8 @@ function rolloutRow(group, i, count) {
   const terms = Object.entries(group.terms ?? {}).filter(([name]) => name !== "prefix");
   return element("tr", { role: "row" },
     element("td", { role: "cell" },
-      chip(group.prediction[i], length ? "right" : "wrong"), " ", mark(length > 0), " ",
-      count > 1 ? element("b", { class: "count" }, `× ${count}`) : "",
+      chip(group.prediction[i], length ? "right" : "wrong"), " ",
+      element("span", { class: "tally" }, mark(length > 0), count > 1 ? element("b", {}, ` × ${count}`) : ""),
       length ? element("small", {}, upto) : "",
       group.finish[i] === "length" ? element("small", {}, "cut by its budget") : ""),
     element("td", { role: "cell", class: "number" }, number(group.reward[i]),

@@ -1,0 +1,177 @@
+"""What the charts look like: Vega-Lite specifications, without the data and the theme.
+
+They are written out here, and not made by altair, because building and checking forty of them takes
+it many seconds: most of the time of a report. A test checks each against altair's schema.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Spec = dict[str, Any]
+
+GRAY = "#7b8590"
+"""Seen on light and on dark."""
+SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
+HOVERED = {"param": "hover", "empty": False}
+
+
+def lines(
+    *,
+    names: Sequence[str],
+    runs: Sequence[str],
+    line_names: Sequence[str],
+    unit: str | None,
+    axis: str,
+    tooltip: str,
+    zero: bool,
+) -> Spec:
+    """Layers: band, raw values, line, dots, warnings, what is hovered. The page leaves out those
+    that have nothing to show. `names`: of the series; `axis`, `tooltip`: formats in d3's words."""
+    # The same colour and dash for a series in every run; of several runs, a colour each.
+    color_of, colors = ("series", names) if len(runs) == 1 else ("run", runs)
+    # Where colours tell the runs, the legend of dashes has none of its own.
+    gray = {"symbolStrokeColor": GRAY} if len(runs) > 1 else {}
+    x = _quantity("x", title="step", scale={"nice": False, "padding": 8})
+    color = _names(color_of, colors, _legend(colors, "stroke"))
+    dash = _names("series", names, _legend(names, "stroke", **gray))
+    y = _quantity("value", title=unit, axis=_axis(axis), scale={"zero": zero})
+    plain = {"x": x, "color": color, "detail": _name("line")}
+    series = plain | {"y": y, "strokeDash": dash}
+    # The dash is told in the points' layers too: else the legend stands there twice.
+    point = {"type": "point", "filled": True, "opacity": 1, "strokeWidth": 0}
+    shown = [_quantity(f"l{i}", title=name, format=tooltip) for i, name in enumerate(line_names)]
+    layers = [
+        {
+            "name": "band",
+            "mark": {"type": "area", "opacity": 0.18},
+            "encoding": plain | {"y": _quantity("low"), "y2": {"field": "high"}},
+        },
+        {
+            "name": "raw",
+            "mark": {"type": "line", "strokeWidth": 1, "opacity": 0.35},
+            "encoding": plain | {"y": _quantity("raw")},
+        },
+        {"name": "line", "mark": {"type": "line", "strokeWidth": 2}, "encoding": series},
+        {"name": "dots", "mark": point, "encoding": series | {"size": {"value": 18}}},
+        _WARNINGS,
+        {
+            "name": "hovered",
+            "transform": [{"filter": HOVERED}],
+            "mark": point,
+            "encoding": series | {"size": {"value": 70}},
+        },
+        {
+            "name": "rule",
+            "transform": [{"pivot": "key", "value": "value", "groupby": ["x"]}],
+            "mark": {"type": "rule"},
+            "encoding": {
+                "x": x,
+                "opacity": {"condition": HOVERED | {"value": 0.5}, "value": 0},
+                "tooltip": [_quantity("x", title="step", format=".6~g"), *shown],
+            },
+        },
+    ]
+    zoom = {"type": "interval", "encodings": ["x"], "zoom": "wheel![event.shiftKey]"}
+    hover = {"type": "point", "fields": ["x"], "nearest": True, "on": "pointerover"}
+    params = [
+        {"name": "zoom", "select": zoom, "bind": "scales", "views": ["line"]},
+        {"name": "hover", "select": hover, "views": ["rule"]},
+    ]
+    return _finished({"data": {"name": "rows"}, "layer": layers, "params": params})
+
+
+_WARNINGS: Spec = {
+    "name": "warnings",
+    "data": {"name": "warnings"},
+    "mark": {"type": "point", "shape": "triangle-down", "filled": True, "size": 90, "opacity": 1},
+    "encoding": {
+        "x": {"field": "x", "type": "quantitative"},
+        "y": {"value": 6},
+        "tooltip": [
+            {"field": "step", "type": "quantitative"},
+            {"field": "name", "type": "nominal", "title": "warning"},
+            {"field": "text", "type": "nominal", "title": "what"},
+        ],
+    },
+}
+"""A mark at the top of the chart where something was wrong; what it was, on hovering."""
+
+
+def stacked(
+    *, names: Sequence[str], unit: str, axis_title: str | None, axis: str, tooltip: str
+) -> Spec:
+    """Bars; of the first run alone."""
+    encoding = {
+        "x": _quantity("from", bin="binned", title="step", scale={"nice": False}),
+        "x2": {"field": "to"},
+        "y": _quantity("value", stack=True, title=axis_title, axis=_axis(axis)),
+        "color": _names("series", names, _legend(names, "square")),
+        "order": _quantity("place"),
+        "tooltip": [
+            _quantity("x", title="step", format=".6~g"),
+            _name("series", title="part"),
+            _quantity("value", title=unit, format=tooltip),
+        ],
+    }
+    mark = {"type": "bar", "orient": "vertical"}
+    return _finished({"data": {"name": "rows"}, "mark": mark, "encoding": encoding})
+
+
+def dots_by_band(
+    values: Sequence[Mapping[str, Any]], bands: Sequence[str], models: Sequence[str]
+) -> Spec:
+    """A point with an error bar a model and band. `values`: band, model, value, low, high, n."""
+    shared = {
+        "x": _name(
+            "band",
+            sort=[*bands],
+            title="entropy of the scorer, nats",
+            axis={"labelAngle": 0},
+        ),
+        "xOffset": {"field": "model", "type": "nominal", "scale": {"domain": [*models]}},
+        "color": _names("model", models, _legend([*models, ""], "circle")),
+        "tooltip": [
+            _name("model"),
+            _name("band"),
+            _quantity("value", title="right", format=".1%"),
+            _quantity("n", title="positions"),
+        ],
+    }
+    right = _quantity("value", title="right", axis={"format": ".2~%"})
+    shape = {"field": "model", "type": "nominal", "scale": {"domain": [*models]}}
+    bars = {
+        "mark": {"type": "rule", "strokeWidth": 2},
+        "encoding": shared | {"y": _quantity("low"), "y2": {"field": "high"}},
+    }
+    points = {
+        "mark": {"type": "point", "filled": True, "size": 80, "opacity": 1},
+        "encoding": shared | {"y": right, "shape": shape},
+    }
+    return _finished({"data": {"values": [*values]}, "layer": [bars, points]})
+
+
+def _quantity(field: str, **more: Any) -> Spec:
+    return {"field": field, "type": "quantitative"} | more
+
+
+def _name(field: str, **more: Any) -> Spec:
+    return {"field": field, "type": "nominal"} | more
+
+
+def _names(field: str, domain: Sequence[str], legend: Spec | None) -> Spec:
+    return _name(field, scale={"domain": [*domain]}, legend=legend)
+
+
+def _axis(format: str) -> Spec:
+    return {"format": format} if format else {}
+
+
+def _legend(names: Sequence[str], symbol: str, **more: Any) -> Spec | None:
+    if len(names) == 1:
+        return None
+    look = {"orient": "top", "symbolType": symbol, "columns": 2, "labelLimit": 220}
+    return {"title": None} | look | more
+
+
+def _finished(spec: Spec) -> Spec:
+    return {"$schema": SCHEMA, "width": "container", "height": 180} | spec
