@@ -18,8 +18,9 @@ import numpy as np
 from openrpt.config import CodingConfig, Config
 from openrpt.documents import read_fields
 from openrpt.errors import UserError
+from openrpt.evaluation.answer_book import Answer
 from openrpt.evaluation.records import add_model_result
-from openrpt.evaluation.respondent import Answer, Asked, Respondent, open_respondent
+from openrpt.evaluation.respondent import Asked, Respondent, open_respondent
 from openrpt.evaluation.statistics import estimates_by, mean_by_document
 from openrpt.loop import Interrupted
 from openrpt.progress import SILENT, Progress
