@@ -45,17 +45,19 @@ def read_tasks(path: str) -> list[Task]:
     function, and where there is no task."""
     found = []
     for source, fields in read_fields(str(EXAMPLES) if path == "examples" else path):
-        task = {name: fields.get(name) for name in ("prompt", "test", "entry_point")}
-        for name, value in task.items():
+        task: Task = {}
+        for name in ("prompt", "test", "entry_point"):
+            value = fields.get(name)
             if not isinstance(value, str) or not value.strip():
                 raise UserError(
                     f"{source}: field '{name}' is missing or blank; a coding task has prompt, test"
                     " and entry_point, as HumanEval's"
                 )
+            task[name] = value
         if not re.search(rf"\bdef\s+{re.escape(task['entry_point'])}\b", task["prompt"]):
             raise UserError(f"{source}: the prompt defines no '{task['entry_point']}'")
-        more = {name: str(fields.get(name) or "") for name in ("category", "difficulty")}
-        found.append(task | more | {"task_id": str(fields.get("task_id") or source)})
+        task |= {name: str(fields.get(name) or "") for name in ("category", "difficulty")}
+        found.append(task | {"task_id": str(fields.get("task_id") or source)})
     if not found:
         raise UserError(f"{path}: no coding tasks")
     return found

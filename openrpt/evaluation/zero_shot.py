@@ -160,7 +160,7 @@ def load_task(
         leaf.set_fewshot_seed(config.seed)
         if leaf.get_config("output_type") == "generate_until" and task.own:
             sampled = {"do_sample": True, "temperature": settings.temperature}
-            given = {"max_gen_toks": settings.answer_budget}
+            given: dict[str, Any] = {"max_gen_toks": settings.answer_budget}
             given |= sampled if settings.samples else {}
             leaf.set_config("generation_kwargs", given, update=True)
             leaf.set_config("repeats", max(settings.samples, 1))
