@@ -23,9 +23,10 @@ from lm_eval.tasks import TaskManager
 
 from openrpt.cli import cli, main
 from openrpt.config import load_config
+from openrpt.evaluation.answer_book import AnswerBook
 from openrpt.evaluation.questions import AnswerResult
 from openrpt.evaluation.records import read_models
-from openrpt.evaluation.respondent import AnswerBook, Asked, Respondent
+from openrpt.evaluation.respondent import Asked, Respondent
 from openrpt.evaluation.zero_shot import RECORD, outcome_path, zero_shot
 from openrpt.integrations.lm_eval import OpenRPTLM
 from openrpt.loop import Interrupted

@@ -9,19 +9,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from openrpt.errors import UserError
-from openrpt.evaluation import zero_shot_questions as questions
-from openrpt.evaluation.zero_shot_questions import (
+from openrpt.evaluation import zero_shot_answers
+from openrpt.evaluation.zero_shot_answers import (
     OUTSIDE,
-    choice_row,
     extract_choice,
     grade_choices,
     grade_letters,
     grade_short,
     grade_short_direct,
-    question_text,
-    read_rows,
-    short_row,
 )
+from openrpt.evaluation.zero_shot_questions import choice_row, question_text, read_rows, short_row
 
 OPTIONS = ["red", "green", "blue"]
 
@@ -171,6 +168,6 @@ def test_what_is_refused(tmp_path, kind, fields, said):
 
 def test_math_verify_is_missing(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    questions.math_checker.cache_clear()
+    zero_shot_answers.math_checker.cache_clear()
     with pytest.raises(UserError, match="needs math-verify"):
-        questions.math_checker()
+        zero_shot_answers.math_checker()

@@ -18,8 +18,9 @@ import numpy as np
 from openrpt.config import CodingConfig, Config
 from openrpt.documents import read_fields
 from openrpt.errors import UserError
+from openrpt.evaluation.answer_book import Answer
 from openrpt.evaluation.records import add_model_result
-from openrpt.evaluation.respondent import Answer, Asked, Respondent, open_respondent
+from openrpt.evaluation.respondent import Asked, Respondent, open_respondent
 from openrpt.evaluation.statistics import estimates_by, mean_by_document
 from openrpt.files import write_text
 from openrpt.loop import Interrupted
@@ -45,7 +46,7 @@ def read_tasks(path: str) -> list[Task]:
     function, and where there is no task."""
     found = []
     for source, fields in read_fields(str(EXAMPLES) if path == "examples" else path):
-        task: dict[str, str] = {}
+        task: Task = {}
         for name in ("prompt", "test", "entry_point"):
             value = fields.get(name)
             if not isinstance(value, str) or not value.strip():
@@ -56,8 +57,8 @@ def read_tasks(path: str) -> list[Task]:
             task[name] = value
         if not re.search(rf"\bdef\s+{re.escape(task['entry_point'])}\b", task["prompt"]):
             raise UserError(f"{source}: the prompt defines no '{task['entry_point']}'")
-        more = {name: str(fields.get(name) or "") for name in ("category", "difficulty")}
-        found.append(task | more | {"task_id": str(fields.get("task_id") or source)})
+        task |= {name: str(fields.get(name) or "") for name in ("category", "difficulty")}
+        found.append(task | {"task_id": str(fields.get("task_id") or source)})
     if not found:
         raise UserError(f"{path}: no coding tasks")
     return found

@@ -20,7 +20,8 @@ from openrpt.errors import UserError
 from openrpt.evaluation.questions import AnswerResult
 from openrpt.evaluation.records import add_model_result
 from openrpt.evaluation.statistics import estimates_by, mean_by_document, mean_of_means
-from openrpt.evaluation.zero_shot_questions import LETTERS, Kind, math_checker
+from openrpt.evaluation.zero_shot_answers import LETTERS, math_checker
+from openrpt.evaluation.zero_shot_questions import Kind
 from openrpt.loop import Interrupted
 from openrpt.progress import SILENT, Progress
 from openrpt.run import Run
@@ -28,7 +29,8 @@ from openrpt.run import Run
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
 
-    from openrpt.evaluation.respondent import Answer, Respondent
+    from openrpt.evaluation.answer_book import Answer
+    from openrpt.evaluation.respondent import Respondent
 
 RECORD, FOLDER = "zero_shot.json", "zero_shot"
 OWN_TASKS: dict[str, Kind] = {
@@ -157,9 +159,9 @@ def load_task(
             leaf.set_config("num_fewshot", 0)
         leaf.set_fewshot_seed(config.seed)
         if leaf.get_config("output_type") == "generate_until" and task.own:
+            sampled = {"do_sample": True, "temperature": settings.temperature}
             given: dict[str, Any] = {"max_gen_toks": settings.answer_budget}
-            if settings.samples:
-                given |= {"do_sample": True, "temperature": settings.temperature}
+            given |= sampled if settings.samples else {}
             leaf.set_config("generation_kwargs", given, update=True)
             leaf.set_config("repeats", max(settings.samples, 1))
     return found

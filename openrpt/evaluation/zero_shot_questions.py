@@ -1,4 +1,4 @@
-r"""Questions of end tasks: how a record is read, how it is asked, and what is right.
+"""Questions of end tasks: how a record is read, and how it is asked.
 
 Two kinds. A *choice* has options A, B, C, …; a *short* answer is a number or an expression. The
 records may be those of the public sets (MMLU-Pro, SuperGPQA, MMLU, ARC, GSM8K, MATH) as the Hub
@@ -8,14 +8,11 @@ functions (`openrpt/integrations/lm_eval/tasks`); no torch here.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from hashlib import sha256
 from string import ascii_uppercase as LETTERS
 from typing import Any, Literal
 
-import numpy as np
-
-from openrpt.answers import MathChecker, extract_answer, normalised
+from openrpt.answers import extract_answer
 from openrpt.documents import read_fields
 from openrpt.errors import UserError
 from openrpt.seeding import generator
@@ -25,18 +22,12 @@ Row = dict[str, Any]
 """question_id, question, options (none for a short answer), answer (a choice's: its letter),
 category and difficulty ("" where the record states none)."""
 
-OUTSIDE = "outside"
-"""In place of a letter: an answer was given, and it is none of the options."""
-BOX = "\\boxed{"
 CATEGORIES = ("category", "subject", "discipline", "type")
 DIFFICULTIES = ("difficulty", "level")
 ANSWERS = ("answer_index", "answer_letter", "answerKey", "answer")
 
 _NUMBERED = re.compile(r"\bAnswer\s?(\d+):\s*")
 """How instruction files spell options: `Answer1: … Answer2: …`."""
-_SAID = re.compile(r"[Aa]nswer\s*(?:is|:)\s*[*_$]*\(?([A-Z])\b")
-_LETTER = re.compile(r"\(?([A-Z])\)?(?:[.):]\s.*)?", re.DOTALL)
-_FIRST = re.compile(r"\s*\**\(?([A-Z])(?:[.):*]|\s*$)")
 
 
 # ---- reading ------------------------------------------------------------------------------------
@@ -197,109 +188,6 @@ def letters(row: Row) -> list[str]:
 
 def right_index(row: Row) -> int:
     return LETTERS.index(row["answer"])
-
-
-# ---- grading ------------------------------------------------------------------------------------
-
-
-def extract_choice(text: str, options: Sequence[str]) -> str | None:
-    r"""The letter that a text ends up with; OUTSIDE for an answer that is none of the options,
-    None for no answer.
-
-    What stands in the last `\boxed{…}` counts: a letter, or an option's own text. Without a box,
-    the last `answer is X` or `answer: X`; else a letter that the text begins with (`B. …`).
-
-    >>> extract_choice("so it is \\boxed{(B)}", ["one", "two"])
-    'B'
-    >>> extract_choice("The answer is (D).", ["one", "two"])
-    'outside'
-    >>> extract_choice("\\boxed{two}", ["one", "two"]), extract_choice("A hard one", ["one", "two"])
-    ('B', None)
-    """
-    boxed = extract_answer(text.encode())
-    text = text.rpartition("</think>")[2]
-    if boxed is not None:
-        return _letter_of(normalised(boxed.decode(errors="replace")), options)
-    said = _SAID.findall(text)
-    if said:
-        return _letter_of(said[-1], options)
-    first = _FIRST.match(text)
-    return _letter_of(first[1], options) if first else None
-
-
-def _letter_of(said: str, options: Sequence[str]) -> str:
-    known = LETTERS[: len(options)]
-    match = _LETTER.fullmatch(said)
-    if match and match[1] in known:
-        return match[1]
-    same = [letter for letter, o in zip(known, options, strict=True) if normalised(o) == said]
-    if len(same) == 1:
-        return same[0]
-    match = _LETTER.fullmatch(said.upper()) if len(said) <= 3 else None
-    return match[1] if match and match[1] in known else OUTSIDE
-
-
-def grade_letters(row: Row, results: Sequence[tuple[float, bool]]) -> dict[str, float]:
-    """By which letter is most likely: `results` has each letter's log-likelihood."""
-    said = int(np.argmax([logprob for logprob, _ in results]))
-    return _measures([float(said == right_index(row))], outside=0.0, unanswered=0.0)
-
-
-def grade_choices(row: Row, results: Sequence[Sequence[str]]) -> dict[str, float]:
-    """By what the samples of an answer say."""
-    said = [extract_choice(text, row["options"]) for text in results[0]]
-    return _measures(
-        [float(letter == row["answer"]) for letter in said],
-        outside=float(np.mean([letter == OUTSIDE for letter in said])),
-        unanswered=float(np.mean([letter is None for letter in said])),
-    )
-
-
-def grade_short(row: Row, results: Sequence[Sequence[str]]) -> dict[str, float]:
-    """By the last box of each sample, compared by math-verify."""
-    boxes = [extract_answer(text.encode()) for text in results[0]]
-    check = math_checker()
-    return _measures(
-        [
-            float(box is not None and check(box.decode(errors="replace"), row["answer"]))
-            for box in boxes
-        ],
-        outside=0.0,
-        unanswered=float(np.mean([box is None for box in boxes])),
-    )
-
-
-def grade_short_direct(row: Row, results: Sequence[Sequence[str]]) -> dict[str, float]:
-    """As `grade_short`, where the box was opened for the model."""
-    return grade_short(row, [[BOX + text for text in results[0]]])
-
-
-def _measures(right: list[float], *, outside: float, unanswered: float) -> dict[str, float]:
-    return {
-        "accuracy": float(np.mean(right)),
-        "any_right": max(right),
-        "outside": outside,
-        "unanswered": unanswered,
-    }
-
-
-@lru_cache
-def math_checker() -> MathChecker:
-    """One for the process: lm-eval grades without a place to close it."""
-    import atexit
-
-    checker = MathChecker()
-    atexit.register(checker.close)
-    return checker
-
-
-def every_sample(
-    resps: Sequence[Sequence[str]], docs: Sequence[Row]
-) -> list[list[str]]:  # lm-eval's own filters keep the first sample only
-    return [list(samples) for samples in resps]
-
-
-# ---- what lm-eval's task files name --------------------------------------------------------------
 
 
 def dataset(

@@ -33,7 +33,8 @@ except ImportError as error:
         f'zero-shot tasks need lm-eval; install it with: pip install "openrpt[lm-eval]" ({error})'
     ) from None
 
-from openrpt.evaluation.respondent import Answer, Asked, Respondent
+from openrpt.evaluation.answer_book import Answer
+from openrpt.evaluation.respondent import Asked, Respondent
 from openrpt.models import freeze, load_policy
 from openrpt.progress import SILENT, Progress
 
