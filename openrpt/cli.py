@@ -522,7 +522,7 @@ def perplexity(
 @click.option("--text", metavar="PATH", help="Documents of another text in place of the run's")
 @click.pass_context
 def writing(ctx: click.Context, sources: tuple[str, ...], text: str | None, **options: Any) -> None:
-    """Measure how models write: what they make of held-out beginnings.
+    """Measure how models write, beside how texts really go on.
 
     \b
     openrpt writing start trained ntp=runs/ntp --run runs/maths --text general.jsonl
@@ -643,7 +643,7 @@ def coding(ctx: click.Context, source: str | None, label: str, **options: Any) -
 @click.option("--label", default="", help="Its name in suite.json [default made from MODEL]")
 @click.pass_context
 def suite(ctx: click.Context, source: str | None, label: str, **options: Any) -> None:
-    """Measure a model on all end tasks: one table by type and difficulty.
+    """Measure a model on all end tasks, by type and difficulty.
 
     \b
     openrpt suite trained --run runs/maths
@@ -693,7 +693,7 @@ def _check_label(label: str) -> None:
 @click.argument("sources", metavar="[MODEL]... [CONFIG.toml]", nargs=-1)
 @click.pass_context
 def probe(ctx: click.Context, sources: tuple[str, ...], **options: Any) -> None:
-    """Measure what can be read off a model's hidden states, by layer.
+    """Measure what hidden states hold, layer by layer.
 
     \b
     openrpt probe start trained ntp=runs/ntp --run runs/maths
@@ -823,7 +823,7 @@ def status(runs: tuple[str, ...], as_json: bool) -> None:
 def patterns(
     runs: tuple[str, ...], keywords: str | None, bins: int, evaluated: bool, output: str | None
 ) -> None:
-    """Analyse thoughts over training steps and between runs and models.
+    """Analyse thoughts over steps, between runs and models.
 
     \b
     openrpt patterns runs/maths

@@ -422,7 +422,10 @@ def test_evaluate_of_a_foreign_model(run: Run, trained: Path, tmp_path: Path) ->
     assert "another tokenizer than the start model" in error
 
 
-def test_evaluate_several_models_side_by_side(run: Run, trained: Path, tmp_path: Path) -> None:
+def test_evaluate_several_models_side_by_side(
+    run: Run, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # no words are broken
     same = tiny_model_folder(tmp_path / "larger", seed=4)
     few = ["--evaluate.positions", 10]
     code, out, err = run("evaluate", "start", "trained", same, "--run", trained, *few)
@@ -446,7 +449,10 @@ def test_control_lists_and_runs(run: Run, trained: Path) -> None:
     assert "nearest: 'no-thought'" in error_of_stage(run("control", trained, "no-though"))
 
 
-def test_evaluate_templates_and_compare(run: Run, trained: Path, tmp_path: Path) -> None:
+def test_evaluate_templates_and_compare(
+    run: Run, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # no words are broken
     templates = ["--evaluate.templates", "minimal,v0", "--evaluate.samples", 2]
     room = ["--prompt.chat_template", "off", "--prompt.window", 16, "--evaluate.positions", 8]
     code, out, err = run("evaluate", "start", "--run", trained, *templates, *room)
@@ -465,9 +471,11 @@ def test_evaluate_templates_and_compare(run: Run, trained: Path, tmp_path: Path)
     assert code == 0, err
     assert "left out" in out and "trained: Thinking is not said to help" in out
     assert {p.suffix for p in (tmp_path / "c").iterdir()} == {".json", ".csv", ".md", ".svg"}
+    first = {"table-8": "t-minimal"}  # which was evaluated at other positions than the rest
     for layout, word in (("table-1", "next-token"), ("table-8", "Pass@2"), ("figure-4", "mean")):
-        code, out, err = run("compare", trained, *where, "--layout", layout)
-        assert code == 0 and word in out, err
+        against = ["--out", tmp_path / layout, "--against", first.get(layout, "trained ntp")]
+        code, out, err = run("compare", trained, *against, "--layout", layout)
+        assert code == 0 and word in out, out + err
     assert run("compare", trained, *where)[0] == 0  # the same again
     checkpoint = trained / "checkpoints" / "step-000002"
     line = error_of_stage(run("compare", checkpoint, "--out", tmp_path / "c"))
@@ -539,7 +547,8 @@ def test_rollouts(run: Run, trained: Path) -> None:
 
 def test_rollouts_that_are_not_there(run: Run, trained: Path) -> None:
     assert "stored are steps 1 to 2" in error_of(run("rollouts", trained, "--step", 9))
-    assert "none are stored" in error_of(run("rollouts", trained, "--model", "other"))
+    line = error_of(run("rollouts", trained, "--model", "other"))
+    assert "no rollouts of an evaluation 'other'" in line
     assert "train.eval_every" in error_of(run("rollouts", trained, "--development"))
     assert "of no step" in error_of(run("rollouts", trained, "--model", "x", "--step", 1))
     assert "no such document" in error_of(run("rollouts", trained, "--document", "nope"))

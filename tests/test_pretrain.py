@@ -62,8 +62,9 @@ def run_of(run: Run, name: str, **overrides: Any) -> Run:
 
 def rows_of(run: Run) -> list[dict[str, Any]]:
     """What must not depend on the machine's mood."""
+    skipped = ("seconds", "time/", "memory/", "energy/", "efficiency/")
     return [
-        {k: v for k, v in row.items() if not k.startswith(("time/", "memory/", "seconds"))}
+        {k: v for k, v in row.items() if not k.startswith(skipped)}
         for row in read_metrics(run.metrics)
         if row["stage"] == "pretrain"
     ]
