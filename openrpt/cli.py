@@ -485,7 +485,7 @@ def coding(ctx: click.Context, source: str | None, label: str, **options: Any) -
 @click.option("--label", default="", help="Its name in suite.json [default made from MODEL]")
 @click.pass_context
 def suite(ctx: click.Context, source: str | None, label: str, **options: Any) -> None:
-    """Measure a model on all end tasks: one table by type and difficulty.
+    """Measure a model on all end tasks, in one table.
 
     \b
     openrpt suite trained --run runs/maths
