@@ -27,7 +27,7 @@ demo: $(STAMP)
 	$(BIN)/openrpt demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 # "python -m": with the user's own packages in view, pip may not put these scripts into .venv.
 lint: $(STAMP)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -315,6 +316,14 @@ def test_what_it_refuses(folder, tmp_path, capsys):
     damaged.write_text('{"format": 1, "owner": "x"}\n{}\n', encoding="utf-8")
     with pytest.raises(Exception, match="damaged"):
         AnswerBook(damaged, owner="x")
+
+
+def test_without_the_extra(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    monkeypatch.delitem(sys.modules, "openrpt.integrations.lm_eval")
+    tasks = f"mmlu={folder}/choices.jsonl"
+    said = refused(capsys, "zeroshot", "--run", tmp_path / "run", "--zeroshot.tasks", tasks)
+    assert 'pip install "openrpt[lm-eval]"' in said
 
 
 def test_a_task_file_of_ones_own(folder, tmp_path):
