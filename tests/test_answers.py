@@ -46,7 +46,7 @@ def test_what_does_not_change_an_answer():
 @pytest.fixture(scope="module")
 def check():
     pytest.importorskip("math_verify")
-    with MathChecker(seconds=1.0) as checker:
+    with MathChecker(seconds=3.0) as checker:
         yield checker
 
 
