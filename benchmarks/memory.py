@@ -37,8 +37,6 @@ def main() -> None:
             }
         )
         say(f"  peak {found['peak_memory_gib']:.2f} GiB")
-    peaks = [peak["peak_memory_gib"] for peak in result["peaks"]]
-    result["largest_over_smallest"] = max(peaks) / min(peaks)
     write_result(given.output, "memory", result)
 
 
