@@ -8,7 +8,6 @@ temporary folder and renamed: a folder that stands there is whole.
 
 import copy
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -22,6 +21,7 @@ from safetensors.torch import load_file, save_file
 import openrpt
 from openrpt.config import Config
 from openrpt.errors import UserError
+from openrpt.files import replacing_folder
 from openrpt.models import Policy, quiet_transformers
 
 FORMAT = 1
@@ -61,17 +61,18 @@ def save_checkpoint(
     card: str = "",
 ) -> Path:
     """Raises UserError where the disk is full; what stood there before stays untouched."""
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        with quiet_transformers():
-            _save_model(policy, partial)
+    advice = "free some space and start the same command again: it goes on from the last checkpoint"
+    with replacing_folder(folder, advice=advice) as partial:
+        try:
+            with quiet_transformers():
+                _save_model(policy, partial)
+            if optimizer is not None:
+                save_file(_trained_state(policy, optimizer), partial / "state.safetensors")
+            if baseline is not None:
+                save_file({n: t.contiguous() for n, t in baseline.items()}, partial / BASELINE)
+        except SafetensorError as error:  # its way of reporting a full disk
+            raise OSError(str(error)) from error
         policy.tokenizer.save_pretrained(partial)
-        if optimizer is not None:
-            save_file(_trained_state(policy, optimizer), partial / "state.safetensors")
-        if baseline is not None:
-            save_file({n: t.contiguous() for n, t in baseline.items()}, partial / BASELINE)
         (partial / "README.md").write_text(card or model_card(state, config), encoding="utf-8")
         files = {
             str(p.relative_to(partial)): p.stat().st_size for p in partial.rglob("*") if p.is_file()
@@ -84,15 +85,6 @@ def save_checkpoint(
             "files": files,
         }
         (partial / "checkpoint.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
-    except (OSError, SafetensorError) as error:  # safetensors reports a full disk in its own way
-        shutil.rmtree(partial, ignore_errors=True)
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"{folder}: the checkpoint can't be written ({reason}); free disk"
-            " space and start the same command again: it resumes from the last checkpoint"
-        ) from None
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
     return folder
 
 

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from openrpt.config import Config
 from openrpt.errors import UserError
+from openrpt.files import replacing_folder
 from openrpt.metrics import append_metrics, read_metrics
 from openrpt.options import with_overrides
 from openrpt.progress import SILENT, Progress
@@ -219,10 +220,8 @@ def take_over(source: Path, target: Path) -> None:
     """The folder's files under another path; no second copy where the disk can link them."""
     if not source.is_dir() or target.is_dir():
         return
-    partial = target.with_name(f"{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(source, partial, copy_function=_link)
-    os.replace(partial, target)
+    with replacing_folder(target) as partial:
+        shutil.copytree(source, partial, copy_function=_link, dirs_exist_ok=True)
 
 
 def _link(source: str, target: str) -> None:

@@ -1,7 +1,8 @@
-"""Files that are written in one step: one that stands under its name is whole."""
+"""Files and folders that are written in one step: one that stands under its name is whole."""
 
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,10 +33,36 @@ def replacing(
         finally:
             partial.unlink(missing_ok=True)  # moved already, where all went well
     except OSError as error:
-        reason = error.strerror or " ".join(str(error).split())
-        raise UserError(
-            f"{path}: cannot be written ({reason}); free some space or {advice}"
-        ) from None
+        raise _unwritten(path, error, f"free some space or {advice}") from None
+
+
+@contextmanager
+def replacing_folder(
+    path: Path, *, shared: bool = False, advice: str = "free some space"
+) -> Iterator[Path]:
+    """A folder to fill, which takes the place of `path` once it is whole.
+
+    `shared`: other processes may be filling the same, and the first one that is whole stays.
+    Raises UserError where it can't be written; `advice`: what to do about it.
+    """
+    suffix = f".{os.getpid()}.partial" if shared else ".partial"
+    partial = path.with_name(f"{path.name}{suffix}")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        if not (shared and path.is_dir()):
+            shutil.rmtree(path, ignore_errors=True)
+            os.replace(partial, path)
+    except OSError as error:
+        raise _unwritten(path, error, advice) from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # moved already, where all went well
+
+
+def _unwritten(path: Path, error: OSError, advice: str) -> UserError:
+    reason = error.strerror or " ".join(str(error).split())
+    return UserError(f"{path}: cannot be written ({reason}); {advice}")
 
 
 def write_text(path: Path, text: str) -> None:

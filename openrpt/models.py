@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import io
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from openrpt.attention import NAME as TREE_ATTENTION
 from openrpt.config import ModelConfig
 from openrpt.cpu import keep_memory, set_threads
 from openrpt.errors import UserError
+from openrpt.files import replacing_folder
 from openrpt.logprobs import Head
 from openrpt.tokens import TokenTable, token_table
 
@@ -238,11 +238,10 @@ def convert_gguf(path: Path) -> Path:
     model.load_state_dict(quantized.state_dict())
     model.tie_weights()
     model.generation_config = quantized.generation_config
-    staging = target.with_name(f"{target.name}.{os.getpid()}.partial")
-    with quiet_transformers():
-        model.save_pretrained(staging)
-    tokenizer.save_pretrained(staging)
-    os.replace(staging, target)
+    with replacing_folder(target, shared=True) as partial:
+        with quiet_transformers():
+            model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
     return target
 
 
