@@ -34,6 +34,12 @@ class Sampling:
     """What a completion also stops behind, once it has said it after its thought."""
 
 
+def max_new_tokens(layout: Layout, sampling: Sampling) -> int:
+    """Of a completion, after its opening."""
+    total = sampling.think_budget + sampling.prediction_budget
+    return total + len(layout.close_ids) + len(layout.answer_start_ids)
+
+
 class Sequences(Protocol):
     """Rows that are being decoded, no two alike: `hidden` [U, d] predicts each one's next token."""
 
@@ -56,15 +62,14 @@ class Decoded:
     stopped: bool
     near_boundary: int
 
-    def completion(self, opening: tuple[int, ...]) -> tuple[Completion, int]:
+    def completion(self, opening: tuple[int, ...]) -> Completion:
         forced = len(opening)
-        completion = Completion(
+        return Completion(
             token_ids=opening + tuple(self.token_ids),
             sampler_logprobs=(0.0,) * forced + tuple(self.logprobs),
             loss_mask=(False,) * forced + tuple(self.loss_mask),
             finish_reason="stop" if self.stopped else "length",
         )
-        return completion, self.near_boundary
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -84,12 +89,6 @@ class Decoder:
     policy: Policy
     layout: Layout
     sampling: Sampling
-
-    @property
-    def max_new_tokens(self) -> int:
-        """After the opening."""
-        total = self.sampling.think_budget + self.sampling.prediction_budget
-        return total + len(self.layout.close_ids) + len(self.layout.answer_start_ids)
 
     def run(self, sequences: Sequences, row_of: Tensor, keys: Tensor) -> list[Decoded]:
         """row_of [B] (each rollout's row of `sequences`), keys [B] → one outcome a rollout."""

@@ -4,14 +4,14 @@ Slow, and right for any causal LM. It has the tree's interfaces, must give the t
 and is what the tree is checked against.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from openrpt.decoding import Sampling, Sequences
-from openrpt.generation import STANDARD_TOP, Generated, Request, decode_all, openings_of
+from openrpt.decoding import Decoder, Sampling, Sequences
+from openrpt.generation import STANDARD_TOP, Beginnings, Generated, Request, decode
 from openrpt.logprobs import Standard, standard_prediction
 from openrpt.models import Policy
 from openrpt.prompts import Layout
@@ -38,16 +38,23 @@ class FlatGenerator:
         seeds = standard
         if self.start is not None and sampling.candidates:
             seeds = self._standard(self.start, request, sampling)
-        openings = openings_of(request, seeds, layout, sampling)
+        beginnings = Beginnings.of(request, standard, seeds, layout, sampling)
         prompts = [
             [*request.prefix_ids[:length], *layout.tail_ids, *opening]
-            for length, opening in zip(request.prefix_lengths, openings, strict=True)
+            for length, opening in zip(request.prefix_lengths, beginnings.openings, strict=True)
         ]
 
         def start_rows(index: Tensor, rollouts: int, capacity: int) -> Sequences:
             return FlatSequences(self.policy, [prompts[i] for i in index.tolist()])
 
-        return decode_all(self.policy, request, layout, sampling, standard, seeds, start_rows)
+        decoder = Decoder(policy=self.policy, layout=layout, sampling=sampling)
+        return beginnings.outcomes(decode(decoder, request.keys, start_rows))
+
+    def generate_each(
+        self, requests: Sequence[Request], layout: Layout, sampling: Sampling
+    ) -> Iterator[list[Generated]]:
+        for request in requests:
+            yield self.generate(request, layout, sampling)
 
     @staticmethod
     def _standard(policy: Policy, request: Request, sampling: Sampling) -> Standard:

@@ -1,26 +1,35 @@
-"""Completions for many positions of one document: the sampler.
+"""Completions for many positions of one document, or of many documents: the sampler.
 
-The tree decodes all rollouts of a document over one shared prefix. `flat.py` has the other
-generator, which computes every sequence alone; both share `decoding.py`.
+The tree decodes all rollouts of a document over one shared prefix. Documents with few rollouts,
+such as questions that are answered once, are decoded side by side, because a pass over one row
+reads all weights for one token. `flat.py` has the other generator, which computes every sequence
+alone; both share `decoding.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from openrpt.attention import OwnKeys, TreePass
-from openrpt.decoding import Decoder, Sampling, Sequences
+from openrpt.decoding import Decoded, Decoder, Sampling, Sequences, max_new_tokens
 from openrpt.logprobs import Standard, standard_prediction
 from openrpt.models import Policy
 from openrpt.prompts import Layout
-from openrpt.tree import Branch, Level, last_hidden, run_level, run_prefix, run_tails, tail_keys
+from openrpt.sequences import Tree, TreeSequences, whole_keys
+from openrpt.tree import Branch, Level, run_prefix, run_tails, tail_keys
 from openrpt.types import Completion
 
 STANDARD_TOP = 5
 """Most probable tokens of standard prediction that are kept with the rollouts."""
+SIDE_BY_SIDE_ROWS = 32
+"""Rollouts of several documents that are decoded together, at most; each row holds its document's
+keys for itself."""
+ALONE_ROWS = 8
+"""A document with more rollouts than these is decoded alone, over its shared prefix."""
+SIDE_BY_SIDE_TOKENS = 16384
+"""Tokens whose keys these rows hold together, at most (0.75 GB for 30 layers of 3 heads of 64)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +68,13 @@ class Generated:
 class Generator(Protocol):
     """What makes completions: the tree here; an engine such as vLLM elsewhere."""
 
-    def generate(self, request: Request, layout: Layout, sampling: Sampling) -> list[Generated]: ...
+    def generate(self, request: Request, layout: Layout, sampling: Sampling) -> list[Generated]:
+        """One document: an outcome a position."""
+
+    def generate_each(
+        self, requests: Sequence[Request], layout: Layout, sampling: Sampling
+    ) -> Iterator[list[Generated]]:
+        """The same for one document after another, as they come out."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,25 +86,66 @@ class TreeGenerator:
 
     @torch.no_grad()
     def generate(self, request: Request, layout: Layout, sampling: Sampling) -> list[Generated]:
+        tree, beginnings = self._grow(request, layout, sampling)
+
+        def start_rows(index: Tensor, rollouts: int, capacity: int) -> Sequences:
+            own = None if tree.tails is None else tail_keys(tree.tails, tree.branches, index)
+            return TreeSequences(
+                *(self.policy, tree.last_hidden()[index], own, tree.lengths()[index]),
+                *(rollouts, capacity, tree.prefix),
+            )
+
+        decoder = Decoder(policy=self.policy, layout=layout, sampling=sampling)
+        return beginnings.outcomes(decode(decoder, request.keys, start_rows))
+
+    @torch.no_grad()
+    def generate_each(
+        self, requests: Sequence[Request], layout: Layout, sampling: Sampling
+    ) -> Iterator[list[Generated]]:
+        for batch in side_by_side(requests, layout, sampling):
+            if len(batch) == 1:
+                yield self.generate(batch[0], layout, sampling)
+            else:
+                yield from self._generate_together(batch, layout, sampling)
+
+    def _generate_together(
+        self, requests: Sequence[Request], layout: Layout, sampling: Sampling
+    ) -> Iterator[list[Generated]]:
+        grown = [self._grow(request, layout, sampling) for request in requests]
+        trees = [tree for tree, _ in grown]
+        hidden = torch.cat([tree.last_hidden() for tree in trees])
+        lengths = torch.cat([tree.lengths() for tree in trees])
+
+        def start_rows(index: Tensor, rollouts: int, capacity: int) -> Sequences:
+            own = whole_keys(trees, index)
+            return TreeSequences(
+                self.policy, hidden[index], own, lengths[index], rollouts, capacity, None
+            )
+
+        decoder = Decoder(policy=self.policy, layout=layout, sampling=sampling)
+        keys = [keys for request in requests for keys in request.keys]
+        decoded = iter(decode(decoder, keys, start_rows))
+        for tree, beginnings in grown:
+            yield beginnings.outcomes([next(decoded) for _ in tree.branches])
+
+    def _grow(
+        self, request: Request, layout: Layout, sampling: Sampling
+    ) -> tuple[Tree, "Beginnings"]:
         prefix = run_prefix(self.policy, request.prefix_ids)
         standard = _standard(self.policy, prefix, request, sampling)
         seeds = standard
         if self.start is not None and sampling.candidates:
             start_prefix = run_prefix(self.start, request.prefix_ids)
             seeds = _standard(self.start, start_prefix, request, sampling)
-        openings = openings_of(request, seeds, layout, sampling)
+        beginnings = Beginnings.of(request, standard, seeds, layout, sampling)
         branches = [
             Branch(prefix_length=length, tail_ids=layout.tail_ids + opening)
-            for length, opening in zip(request.prefix_lengths, openings, strict=True)
+            for length, opening in zip(request.prefix_lengths, beginnings.openings, strict=True)
         ]
         # Where only the candidates are asked for, nothing hangs off the prefix.
         has_tails = any(request.keys) and any(branch.tail_ids for branch in branches)
         tails = run_tails(self.policy, prefix, branches) if has_tails else None
-
-        def start_rows(index: Tensor, rollouts: int, capacity: int) -> Sequences:
-            return TreeSequences(self.policy, prefix, tails, branches, index, rollouts, capacity)
-
-        return decode_all(self.policy, request, layout, sampling, standard, seeds, start_rows)
+        return Tree(prefix=prefix, tails=tails, branches=branches), beginnings
 
 
 def _standard(policy: Policy, prefix: Level, request: Request, sampling: Sampling) -> Standard:
@@ -102,117 +158,94 @@ def _standard(policy: Policy, prefix: Level, request: Request, sampling: Samplin
     )
 
 
-def openings_of(
-    request: Request, seeds: Standard, layout: Layout, sampling: Sampling
-) -> list[tuple[int, ...]]:
-    """The forced tokens with which all completions of a position begin."""
-    close = layout.close_ids if sampling.think_budget == 0 else ()
-    if request.openings is not None:
-        return [opening + close for opening in request.openings]
-    candidates = seeds.candidate_ids[:, : sampling.candidates].tolist()
-    return [layout.seed(ids) + close for ids in candidates]
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Beginnings:
+    """A document's positions before anything is drawn."""
 
+    standard: Standard
+    seeds: Standard
+    """Whose candidates are forced: the policy's or the start model's."""
+    openings: list[tuple[int, ...]]
+    """A position: the forced tokens with which all its completions begin."""
+    candidates: int
 
-class TreeSequences:
-    """Rows on the tree: own keys lie in a preallocated buffer behind the tail's.
-
-    The buffer has a row for every rollout; those in use are its first.
-    """
-
-    def __init__(
-        self,
-        policy: Policy,
-        prefix: Level,
-        tails: Level | None,
-        branches: Sequence[Branch],
-        index: Tensor,  # [U] branch of each row
-        rollouts: int,
-        capacity: int,
-    ) -> None:
-        self.policy, self.prefix = policy, prefix
-        self.hidden = last_hidden(prefix, tails, branches)[index]
-        inherited = None if tails is None else tail_keys(tails, branches, index)
-        filled = 0 if inherited is None else inherited.positions.shape[1]
-        self.buffers = _buffers(prefix, rollouts, filled + capacity)
-        positions = index.new_empty(len(index), 0) if inherited is None else inherited.positions
-        self.own = OwnKeys(layers=self._rows(len(index)), positions=positions, length=filled)
-        if inherited is not None:
-            for (keys, values), (key, value) in zip(self.own.layers, inherited.layers, strict=True):
-                keys[:, :, :filled], values[:, :, :filled] = key, value
-        lengths = [(b.prefix_length, b.prefix_length + len(b.tail_ids)) for b in branches]
-        both = torch.tensor(lengths, device=policy.device)[index]
-        self.prefix_lengths, self.next_positions = both[:, 0], both[:, 1]
-
-    def advance(self, ids: Tensor) -> None:
-        new = torch.arange(ids.shape[1], device=ids.device)
-        position_ids = self.next_positions[:, None] + new
-        longest = int(self.prefix_lengths.max())
-        tree_pass = TreePass(
-            query_positions=position_ids,
-            shared=[(k[:, :, :longest], v[:, :, :longest]) for k, v in self.prefix.layers],
-            shared_lengths=self.prefix_lengths,
-            own=self.own,
+    @classmethod
+    def of(
+        cls,
+        request: Request,
+        standard: Standard,
+        seeds: Standard,
+        layout: Layout,
+        sampling: Sampling,
+    ) -> "Beginnings":
+        close = layout.close_ids if sampling.think_budget == 0 else ()
+        if request.openings is not None:
+            openings = [opening + close for opening in request.openings]
+        else:
+            candidates = seeds.candidate_ids[:, : sampling.candidates].tolist()
+            openings = [layout.seed(ids) + close for ids in candidates]
+        return cls(
+            standard=standard, seeds=seeds, openings=openings, candidates=sampling.candidates
         )
-        self.hidden = run_level(self.policy, ids, position_ids, tree_pass).hidden[:, -1]
-        self.own.positions = torch.cat([self.own.positions, position_ids], dim=1)
-        self.own.length = self.own.positions.shape[1]
-        self.next_positions = self.next_positions + ids.shape[1]
 
-    def keep(self, index: Tensor) -> None:
-        before, filled = len(self.own.positions), self.own.positions.shape[1]
-        rows = torch.arange(before, device=index.device)
-        stay = before if torch.equal(index[:before], rows) else 0
-        for buffer in self.buffers:  # only the rows that are new where they stand are copied
-            buffer[:, stay : len(index), :, :filled] = buffer[:, index[stay:], :, :filled]
-        self.own.layers = self._rows(len(index))
-        self.own.positions = self.own.positions[index]
-        self.prefix_lengths = self.prefix_lengths[index]
-        self.next_positions = self.next_positions[index]
-
-    def _rows(self, count: int) -> list[tuple[Tensor, Tensor]]:
-        return [(buffer[0, :count], buffer[1, :count]) for buffer in self.buffers]
-
-
-def _buffers(prefix: Level, rows: int, columns: int) -> list[Tensor]:
-    """A layer: room for keys and values, [2, rows, K, columns, D]."""
-    return [key.new_empty(2, rows, key.shape[1], columns, key.shape[3]) for key, _ in prefix.layers]
+    def outcomes(self, decoded: Sequence[Sequence[Decoded]]) -> list[Generated]:
+        """`decoded`: a position, a rollout."""
+        standard_ids = self.standard.argmax.tolist()
+        candidates = self.seeds.candidate_ids[:, : self.candidates].tolist()
+        candidate_logprobs = self.seeds.candidate_logprobs[:, : self.candidates].tolist()
+        top = self.standard.candidate_ids[:, :STANDARD_TOP].tolist()
+        top_logprobs = self.standard.candidate_logprobs[:, :STANDARD_TOP].tolist()
+        return [
+            Generated(
+                standard_id=standard_ids[p],
+                standard_top=tuple(zip(top[p], top_logprobs[p], strict=True)),
+                candidate_ids=tuple(candidates[p]),
+                candidate_logprobs=tuple(candidate_logprobs[p]),
+                completions=tuple(one.completion(self.openings[p]) for one in rollouts),
+                near_boundary=sum(one.near_boundary for one in rollouts),
+            )
+            for p, rollouts in enumerate(decoded)
+        ]
 
 
-def decode_all(
-    policy: Policy,
-    request: Request,
-    layout: Layout,
-    sampling: Sampling,
-    standard: Standard,
-    seeds: Standard,
-    start_rows,
-) -> list[Generated]:
-    """Decodes the rollouts of all positions, `generation_rollouts` at a time."""
-    openings = openings_of(request, seeds, layout, sampling)
-    rows = [(p, key) for p, keys in enumerate(request.keys) for key in keys]
-    found: list[list[tuple[Completion, int]]] = [[] for _ in request.keys]
-    for start in range(0, len(rows), sampling.generation_rollouts):
-        part = rows[start : start + sampling.generation_rollouts]
-        positions = torch.tensor([p for p, _ in part], device=policy.device)
+def side_by_side(
+    requests: Sequence[Request], layout: Layout, sampling: Sampling
+) -> Iterator[list[Request]]:
+    """The requests in their order, as many at a time as may be decoded together: at least one."""
+    new_tokens = len(layout.tail_ids) + max_new_tokens(layout, sampling)
+    batch: list[Request] = []
+    rows = longest = 0
+    for request in requests:
+        more = sum(len(keys) for keys in request.keys)
+        length = len(request.prefix_ids) + new_tokens
+        together, width = rows + more, max(longest, length)
+        fits = together <= SIDE_BY_SIDE_ROWS and together * width <= SIDE_BY_SIDE_TOKENS
+        if batch and (not fits or max(rows // len(batch), more) > ALONE_ROWS):
+            yield batch
+            batch, together, width = [], more, length
+        batch.append(request)
+        rows, longest = together, width
+    if batch:
+        yield batch
+
+
+def decode(
+    decoder: Decoder,
+    keys: Sequence[Sequence[int]],
+    start_rows: Callable[[Tensor, int, int], Sequences],
+) -> list[list[Decoded]]:
+    """The rollouts of all positions, `generation_rollouts` at a time. `keys`: a position, a
+    rollout; `start_rows`: positions [U], rollouts, new tokens → their rows."""
+    rows = [(p, key) for p, of_position in enumerate(keys) for key in of_position]
+    device, together = decoder.policy.device, decoder.sampling.generation_rollouts
+    capacity = max_new_tokens(decoder.layout, decoder.sampling)
+    found: list[list[Decoded]] = [[] for _ in keys]
+    for start in range(0, len(rows), together):
+        part = rows[start : start + together]
+        positions = torch.tensor([p for p, _ in part], device=device)
         index, row_of = positions.unique(return_inverse=True)
-        keys = torch.tensor([key for _, key in part], device=policy.device)
-        decoder = Decoder(policy=policy, layout=layout, sampling=sampling)
-        sequences = start_rows(index, len(part), decoder.max_new_tokens)
-        for (p, _), outcome in zip(part, decoder.run(sequences, row_of, keys), strict=True):
-            found[p].append(outcome.completion(openings[p]))
-    standard_ids = standard.argmax.tolist()
-    candidates = seeds.candidate_ids[:, : sampling.candidates].tolist()
-    candidate_logprobs = seeds.candidate_logprobs[:, : sampling.candidates].tolist()
-    top = standard.candidate_ids[:, :STANDARD_TOP].tolist()
-    top_logprobs = standard.candidate_logprobs[:, :STANDARD_TOP].tolist()
-    return [
-        Generated(
-            standard_id=standard_ids[p],
-            standard_top=tuple(zip(top[p], top_logprobs[p], strict=True)),
-            candidate_ids=tuple(candidates[p]),
-            candidate_logprobs=tuple(candidate_logprobs[p]),
-            completions=tuple(completion for completion, _ in found[p]),
-            near_boundary=sum(near for _, near in found[p]),
-        )
-        for p in range(len(request.keys))
-    ]
+        drawn = torch.tensor([key for _, key in part], device=device)
+        sequences = start_rows(index, len(part), capacity)
+        for (p, _), one in zip(part, decoder.run(sequences, row_of, drawn), strict=True):
+            found[p].append(one)
+    return found

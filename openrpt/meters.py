@@ -2,7 +2,7 @@
 the share of the machine's limit that was reached."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -37,13 +37,24 @@ class CountingGenerator:
 
     def generate(self, request: Request, layout: Layout, sampling: Sampling) -> list[Generated]:
         found = self.generator.generate(request, layout, sampling)
+        self._count(request, layout, found)
+        return found
+
+    def generate_each(
+        self, requests: Sequence[Request], layout: Layout, sampling: Sampling
+    ) -> Iterator[list[Generated]]:
+        each = self.generator.generate_each(requests, layout, sampling)
+        for request, found in zip(requests, each, strict=True):
+            self._count(request, layout, found)
+            yield found
+
+    def _count(self, request: Request, layout: Layout, found: Sequence[Generated]) -> None:
         made = [outcome.completions for outcome in found]
         positions = list(zip(request.prefix_lengths, made, strict=True))
         prefix_tokens, tail_tokens = len(request.prefix_ids), len(layout.tail_ids)
         self.ledger.add(
             generation_ledger(prefix_tokens, positions, tail_tokens, passes=self.passes)
         )
-        return found
 
 
 def counting_engine(engine: Engine, ledger: Ledger, passes: int = 1) -> Engine:

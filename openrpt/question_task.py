@@ -200,26 +200,29 @@ def answer_questions(
     )
     rows: list[dict[str, Any]] = []
     cost = {"tokens": 0.0, "flops": 0.0}
-    for number, work in enumerate(works, 1):
-        question = task.questions[work.document.document_id]
-        keys = tuple(
-            key_of(config.seed, "evaluate", question.question_id, sample)
-            for sample in range(max(samples, 1))
-        )
-        request = Request(
-            prefix_ids=work.prefix_ids(layout, whole=False),
-            prefix_lengths=work.prefix_lengths(layout),
-            keys=(keys,),
-        )
-        (group,) = task.grade(work, engine.generator.generate(request, layout, sampling))
-        rows.append(outcome_row(question, group))
-        graded = GradedWork(work=work, groups=(group,), advantages=torch.zeros(1, len(keys)))
-        count = count_generation([graded], layout).shared
-        cost["tokens"] += count.tokens
-        cost["flops"] += count.forward(shape)
+    count = max(samples, 1)
+    requests = [question_request(work, layout, config.seed, count) for work in works]
+    each = engine.generator.generate_each(requests, layout, sampling)
+    for number, (work, generated) in enumerate(zip(works, each, strict=True), 1):
+        (group,) = task.grade(work, generated)
+        rows.append(outcome_row(task.questions[work.document.document_id], group))
+        graded = GradedWork(work=work, groups=(group,), advantages=torch.zeros(1, count))
+        run = count_generation([graded], layout).shared
+        cost["tokens"] += run.tokens
+        cost["flops"] += run.forward(shape)
         progress.update(number)
     columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     return AnswerResult(columns=columns), cost
+
+
+def question_request(work: Work, layout: Layout, seed: int, samples: int) -> Request:
+    question_id = work.document.document_id
+    keys = tuple(key_of(seed, "evaluate", question_id, sample) for sample in range(samples))
+    return Request(
+        prefix_ids=work.prefix_ids(layout, whole=False),
+        prefix_lengths=work.prefix_lengths(layout),
+        keys=(keys,),
+    )
 
 
 def outcome_row(question: Question, group: Group) -> dict[str, Any]:

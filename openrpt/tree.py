@@ -103,7 +103,7 @@ def run_tails(policy: Policy, prefix: Level, branches: Sequence[Branch]) -> Leve
     lengths = _prefix_lengths(branches, policy.device)
     position_ids = lengths[:, None] + torch.arange(ids.shape[1], device=policy.device)
     tree_pass = TreePass(
-        query_positions=position_ids, shared=_first(prefix, lengths), shared_lengths=lengths
+        query_positions=position_ids, shared=first_keys(prefix, lengths), shared_lengths=lengths
     )
     return run_level(policy, ids, position_ids, tree_pass)
 
@@ -131,7 +131,7 @@ def run_completions(
     own = None if tails is None else tail_keys(tails, branches, index)
     tree_pass = TreePass(
         query_positions=position_ids,
-        shared=_first(prefix, lengths),
+        shared=first_keys(prefix, lengths),
         shared_lengths=lengths,
         own=own,
     )
@@ -160,7 +160,7 @@ def tail_keys(tails: Level, branches: Sequence[Branch], index: Tensor) -> OwnKey
     return OwnKeys(layers=layers, positions=positions[index])
 
 
-def _first(prefix: Level, lengths: Tensor) -> list[tuple[Tensor, Tensor]]:
+def first_keys(prefix: Level, lengths: Tensor) -> list[tuple[Tensor, Tensor]]:
     """The prefix's keys as far as any of these rows sees them."""
     longest = int(lengths.max())
     return [(key[:, :, :longest], value[:, :, :longest]) for key, value in prefix.layers]

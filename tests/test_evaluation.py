@@ -127,7 +127,9 @@ def test_likelihoods_are_those_of_a_plain_forward_pass(warm, policy, template):
     )
     row = 0
     for work in works_of(warm, config):
-        for position, outcome in zip(work.positions, subject.predict(work, 2), strict=True):
+        for position, outcome in zip(
+            work.positions, next(subject.predict_each([work], 2)), strict=True
+        ):
             ids = work.document.token_ids.tolist()
             prefix, true = ids[work.window.start : position.index], ids[position.index]
             plain = -float(last_logprobs(policy, [*layout.plain_head_ids, *prefix])[true])
@@ -173,7 +175,7 @@ def test_the_real_thought_given_back_predicts_the_same(warm, policy):
         policy=policy, engine=make_engine("tree", policy), config=config, layout=layout
     )
     for work in works_of(warm, config)[:3]:
-        real = subject.predict(work, 2)
+        real = next(subject.predict_each([work], 2))
         rows = [row for row in range(len(work.positions)) for _ in range(2)]
         completions = [c for outcome in real for c in outcome.completions]
         thoughts = [thought_of(c, layout) for c in completions]
@@ -194,7 +196,7 @@ def test_emptied_is_the_prompt_without_a_thought(warm, policy):
     for work in works_of(warm, config):
         ids = work.document.token_ids.tolist()
         groups = grade_groups(
-            subject.predict(work, 1),
+            next(subject.predict_each([work], 1)),
             work.positions,
             ids,
             token_bytes(policy.tokenizer, ids),

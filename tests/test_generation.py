@@ -11,7 +11,7 @@ from tiny import byte_level_tokenizer
 from openrpt.attention import NAME
 from openrpt.decoding import CDF_BLOCK, NEAR_BOUNDARY, Sampling, sample, split_rows
 from openrpt.flat import FlatGenerator
-from openrpt.generation import Generated, Request, TreeGenerator
+from openrpt.generation import Generated, Request, TreeGenerator, side_by_side
 from openrpt.logprobs import selected_logprobs
 from openrpt.models import Policy
 from openrpt.prompts import Layout
@@ -457,3 +457,71 @@ def test_uniforms_of_one_key_and_of_neighbours_are_independent():
         assert values.min() >= 0 and values.max() < 1
     assert abs(torch.corrcoef(torch.stack([a, b]))[0, 1]) < 0.03
     assert abs(torch.corrcoef(torch.stack([consecutive[:-1], consecutive[1:]]))[0, 1]) < 0.03
+
+
+# ---- documents side by side
+
+
+def requests_of(*shapes: tuple[int, tuple[int, ...], int]) -> list[Request]:
+    """Documents of their own: (first token, lengths of the prefixes, rollouts a position)."""
+    return [
+        Request(
+            prefix_ids=tuple((7 * i + first) % 97 for i in range(max(lengths))),
+            prefix_lengths=lengths,
+            keys=tuple(tuple(key_of(first, n, r) for r in range(rollouts)) for n in lengths),
+        )
+        for first, lengths, rollouts in shapes
+    ]
+
+
+DOCUMENTS = requests_of((1, (9,), 1), (2, (23,), 1), (3, (5, 17), 2), (4, (12,), 12), (5, (3,), 3))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("layout", "candidates"), [(LAYOUT, 0), (NO_TAIL, 0), (LAYOUT, 2)])
+def test_documents_side_by_side_say_what_each_says_alone(family, layout, candidates):
+    policy = policy_of(family, stop=17)
+    sampling = sampling_of(1.0, think=4, candidates=candidates)
+    tree = TreeGenerator(policy=policy)
+    alone = [tree.generate(request, layout, sampling) for request in DOCUMENTS]
+    together = list(tree.generate_each(DOCUMENTS, layout, sampling))
+    assert len(together) == len(alone)
+    for one, other in zip(alone, together, strict=True):
+        for at, there in zip(one, other, strict=True):
+            assert_same_outcome(at, there)
+
+
+def assert_same_outcome(one: Generated, other: Generated) -> None:
+    assert other.standard_id == one.standard_id
+    assert other.candidate_ids == one.candidate_ids
+    for a, b in zip(one.completions, other.completions, strict=True):
+        assert (b.token_ids, b.loss_mask, b.finish_reason) == (
+            *(a.token_ids, a.loss_mask, a.finish_reason),
+        )
+        assert b.sampler_logprobs == pytest.approx(a.sampler_logprobs, abs=1e-9)
+
+
+def test_a_document_with_many_rollouts_keeps_its_tree_to_itself():
+    batches = side_by_side(DOCUMENTS, LAYOUT, sampling_of())
+    assert [[DOCUMENTS.index(request) for request in batch] for batch in batches] == [
+        [0, 1, 2],
+        [3],
+        [4],
+    ]
+
+
+def test_as_many_documents_run_together_as_their_keys_have_room():
+    long = requests_of(*[(i, (4000,), 1) for i in range(6)])
+    short = requests_of(*[(i, (10,), 1) for i in range(40)])
+    sizes = [len(batch) for batch in side_by_side([*long, *short], LAYOUT, sampling_of())]
+    assert sizes == [4, 4, 32, 6]
+    assert list(side_by_side([], LAYOUT, sampling_of())) == []
+
+
+def test_a_token_of_many_documents_is_one_pass():
+    policy, passes = policy_of(), []
+    policy.backbone.register_forward_hook(lambda module, inputs, output: passes.append(1))
+    documents = requests_of(*[(i, (8 + i,), 1) for i in range(10)])
+    found = list(TreeGenerator(policy=policy).generate_each(documents, LAYOUT, sampling_of()))
+    assert {len(c.token_ids) for one in found for at in one for c in at.completions} == {9}
+    assert len(passes) == 10 + 10 + 4  # prefixes, tails with the forced close, then four of five

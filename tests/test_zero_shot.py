@@ -22,6 +22,7 @@ from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
+from openrpt import generation
 from openrpt.cli import cli, main
 from openrpt.config import load_config
 from openrpt.evaluation.answer_book import AnswerBook
@@ -240,7 +241,8 @@ class Impatient(Silent):
             raise KeyboardInterrupt
 
 
-def test_a_stopped_evaluation_goes_on(folder):
+def test_a_stopped_evaluation_goes_on(folder, monkeypatch):
+    monkeypatch.setattr(generation, "SIDE_BY_SIDE_ROWS", 6)  # three questions of two samples
     settings = {"zeroshot__samples": 2, "zeroshot__temperature": 1.0}
     whole, parts = (run_of(folder, name, **settings) for name in ("whole", "parts"))
     _, expected = zero_shot(whole, None, whole.config)

@@ -18,7 +18,6 @@ import numpy as np
 from openrpt.config import CodingConfig, Config
 from openrpt.documents import read_fields
 from openrpt.errors import UserError
-from openrpt.evaluation.answer_book import Answer
 from openrpt.evaluation.records import add_model_result
 from openrpt.evaluation.respondent import Asked, Respondent, open_respondent
 from openrpt.evaluation.statistics import estimates_by, mean_by_document
@@ -81,9 +80,10 @@ def coding(
     progress.begin(f"coding, {mode}", len(tasks), "tasks")
     answers = []
     try:
-        for number, task in enumerate(tasks, 1):
-            answers.append(write_code(task, respondent))
-            progress.update(number)
+        questions = [code_question(task, respondent) for task in tasks]
+        for answer in respondent.say_each(questions):
+            answers.append(answer)
+            progress.update(len(answers))
     except KeyboardInterrupt:
         raise Interrupted(
             "stopped in coding; the same command goes on with what is written"
@@ -120,7 +120,7 @@ def _slug(mode: str) -> str:
 # ---- writing ------------------------------------------------------------------------------------
 
 
-def write_code(task: Task, respondent: Respondent) -> Answer:
+def code_question(task: Task, respondent: Respondent) -> tuple[str, Asked]:
     """A chat model is asked for a code block that begins with the prompt; another one goes on from
     the prompt. A thought stands before the block."""
     settings, tokenizer = respondent.config.coding, respondent.policy.tokenizer
@@ -140,7 +140,7 @@ def write_code(task: Task, respondent: Respondent) -> Answer:
         samples=settings.samples,
         temperature=settings.temperature,
     )
-    return respondent.say(context, asked)
+    return context, asked
 
 
 def program_of(task: Task, text: str) -> str:

@@ -34,6 +34,7 @@ from openrpt.evaluation.likelihood import likelihoods
 from openrpt.evaluation.results import THOUGHT_CONTROLS, EvaluationResult, PositionResult
 from openrpt.evaluation.subject import Subject
 from openrpt.evaluation.token_classes import CONTEXT, token_class
+from openrpt.generation import Generated
 from openrpt.meters import WorkMeter
 from openrpt.models import Policy
 from openrpt.progress import SILENT, Progress
@@ -177,8 +178,10 @@ class Evaluation:
         thoughts: Thoughts = []
         draws: list[int] = []
         shape = model_shape(self.subject.policy) if voting else None
+        samples = self.subject.samples if reasoning else 0
+        each = self.subject.predict_each(self.works, samples)
         for work in self._each_work(self.title):
-            groups, found = self._predict(work, reasoning)
+            groups, found = self._graded(work, next(each))
             results += found
             if reasoning:
                 tokens = document_bytes(self.subject.policy, work.document)
@@ -236,10 +239,11 @@ class Evaluation:
             done += len(work.positions)
             self.progress.update(done)
 
-    def _predict(self, work: Work, reasoning: bool) -> tuple[list[Group], list[PositionResult]]:
-        """What the policy predicts at the work's positions, and how right that is."""
+    def _graded(
+        self, work: Work, generated: list[Generated]
+    ) -> tuple[list[Group], list[PositionResult]]:
+        """How right the predictions at the work's positions are."""
         subject, table = self.subject, self.subject.policy.table
-        generated = subject.predict(work, subject.samples if reasoning else 0)
         standard = generated
         if subject.layout.head_ids != subject.layout.plain_head_ids:
             # Standard prediction sees the text alone: instructions before it take another pass.

@@ -6,9 +6,10 @@ On the document tree: a question is run once, however many samples or options ha
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from openrpt.engine import make_engine
 from openrpt.errors import UserError
 from openrpt.evaluation.answer_book import COSTS, Answer, AnswerBook
 from openrpt.evaluation.stage import latest_model, model_label, model_path
-from openrpt.generation import Request
+from openrpt.generation import Request, side_by_side
 from openrpt.meters import counting_engine
 from openrpt.models import Policy, freeze, load_policy, resolve_model
 from openrpt.prompts import Layout, build_layout
@@ -83,7 +84,7 @@ def model_identity(config: Config, path: str) -> str:
 
 
 class Respondent:
-    """Answers contexts (token ids), one after the other. Every answer is in its `book`."""
+    """Answers contexts, several side by side. Every answer is in its `book`."""
 
     def __init__(self, policy: Policy, config: Config, book: AnswerBook | None = None) -> None:
         self.policy, self.config, self.book = policy, config, book or AnswerBook()
@@ -115,12 +116,27 @@ class Respondent:
 
     def say(self, context: str, asked: Asked) -> Answer:
         """`asked.samples` answers (one greedy one for 0) to the same context."""
-        key = self.key(context, asked)
-        if key not in self.book.answers:
-            self.book.add(key, self._metered(lambda: self._say(context, asked)))
-        return self.book.answers[key]
+        return next(self.say_each([(context, asked)]))
 
-    def _say(self, context: str, asked: Asked) -> Answer:
+    def say_each(self, questions: Sequence[tuple[str, Asked]]) -> Iterator[Answer]:
+        """The same to one context after another, as they come out."""
+        new = [pair for pair in questions if self.key(*pair) not in self.book.answers]
+        batches = self._batches(new)
+        for pair in questions:
+            while self.key(*pair) not in self.book.answers:
+                self._answer(next(batches))
+            yield self.book.answers[self.key(*pair)]
+
+    def _batches(self, questions: Sequence[tuple[str, Asked]]) -> "Iterator[list[_Question]]":
+        """What is answered together."""
+        asked = (self._question(*pair) for pair in dict.fromkeys(questions))
+        for _, group in groupby(asked, key=lambda question: (question.layout, question.asked)):
+            alike = list(group)
+            requests, left = [question.request for question in alike], iter(alike)
+            for batch in side_by_side(requests, alike[0].layout, alike[0].sampling):
+                yield [next(left) for _ in batch]
+
+    def _question(self, context: str, asked: Asked) -> "_Question":
         layout, context_ids = self._layout(context, asked), self.encode(context)
         budget = (asked.think_budget or 0) + asked.max_tokens
         room = self.policy.max_length - budget - len(layout.tail_ids) - len(layout.close_ids)
@@ -132,24 +148,35 @@ class Respondent:
         ids = tuple(context_ids[-room:])
         samples = range(max(asked.samples, 1))
         keys = tuple(key_of(self.config.seed, "say", context, sample) for sample in samples)
-        request = Request(prefix_ids=ids, prefix_lengths=(len(ids),), keys=(keys,))
-        sampling = Sampling(
-            temperature=asked.temperature if asked.samples else 0.0,
-            think_budget=asked.think_budget or 0,
-            prediction_budget=asked.max_tokens,
-            candidates=0,
-            until=tuple(stop.encode() for stop in asked.until),
+        return _Question(
+            context=context,
+            asked=asked,
+            layout=layout,
+            request=Request(prefix_ids=ids, prefix_lengths=(len(ids),), keys=(keys,)),
+            cut=len(context_ids) - len(ids),
         )
-        (generated,) = self.engine.generator.generate(request, layout, sampling)
-        answer = Answer(cut=len(context_ids) - len(ids))
-        for completion in generated.completions:
-            thought, ended, said = self._parts(completion.token_ids, layout, asked)
-            answer.texts.append(until_first(said, asked.until))
-            answer.thoughts.append(thought)
-            # What was forced is masked: an end without any was the model's own.
-            answer.closed.append(ended and all(completion.loss_mask))
-            answer.lengths.append(len(completion.token_ids))
-        return answer
+
+    def _answer(self, batch: "Sequence[_Question]") -> None:
+        """Into the book; what a batch took is divided evenly, and FLOPs are each one's own."""
+        layout, sampling = batch[0].layout, batch[0].sampling
+        requests = [question.request for question in batch]
+        started = self._begin()
+        each = self.engine.generator.generate_each(requests, layout, sampling)
+        found, counts = [], []
+        for generated in each:
+            found.append(generated[0])
+            counts.append(self._counted())
+        spent = {name: amount / len(batch) for name, amount in self._spent(started).items()}
+        for question, outcome, count in zip(batch, found, counts, strict=True):
+            answer = Answer(cut=question.cut, cost=count | spent)
+            for completion in outcome.completions:
+                thought, ended, said = self._parts(completion.token_ids, layout, question.asked)
+                answer.texts.append(until_first(said, question.asked.until))
+                answer.thoughts.append(thought)
+                # What was forced is masked: an end without any was the model's own.
+                answer.closed.append(ended and all(completion.loss_mask))
+                answer.lengths.append(len(completion.token_ids))
+            self.book.add(self.key(question.context, question.asked), answer)
 
     def _layout(self, context: str, asked: Asked) -> Layout:
         """Nothing stands before the context; the thought's opening behind it, unless it ends with
@@ -178,7 +205,10 @@ class Respondent:
         which is never empty either."""
         key = _digest("rates", str(list(context_ids)), str([list(c) for c in continuations]))
         if key not in self.book.answers:
-            self.book.add(key, self._metered(lambda: self._rate(context_ids, continuations)))
+            started = self._begin()
+            answer = self._rate(context_ids, continuations)
+            cost = self._counted() | self._spent(started)
+            self.book.add(key, replace(answer, cost=cost))
         return self.book.answers[key]
 
     @torch.no_grad()
@@ -207,19 +237,23 @@ class Respondent:
 
     # ---- what it costs
 
-    def _metered(self, work: Callable[[], Answer]) -> Answer:
+    def _begin(self) -> float:
         self.ledger.shared, self.ledger.alone = Count(), Count()
         self.energy.begin()
-        started = time.perf_counter()
-        answer = work()
-        cost = {
+        return time.perf_counter()
+
+    def _counted(self) -> dict[str, float]:
+        """What was run since this was asked last."""
+        counted = {
             "tokens": float(self.ledger.shared.tokens),
             "flops": self.ledger.shared.forward(self.shape),
             "flops_alone": self.ledger.alone.forward(self.shape),
-            "seconds": time.perf_counter() - started,
-            "joules": self.energy.joules(),
         }
-        return replace(answer, cost=cost)
+        self.ledger.shared, self.ledger.alone = Count(), Count()
+        return counted
+
+    def _spent(self, started: float) -> dict[str, float]:
+        return {"seconds": time.perf_counter() - started, "joules": self.energy.joules()}
 
     def cost(self, answers: Sequence[Answer]) -> dict[str, Any]:
         """Of these answers together, whenever they were given."""
@@ -230,6 +264,29 @@ class Respondent:
             total["money"] = money(total["seconds"], price.price_per_hour)
             total["currency"] = price.currency
         return total
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Question:
+    """A context as it is put to the model."""
+
+    context: str
+    asked: Asked
+    layout: Layout
+    request: Request
+    cut: int
+    """Tokens that did not fit."""
+
+    @property
+    def sampling(self) -> Sampling:
+        asked = self.asked
+        return Sampling(
+            temperature=asked.temperature if asked.samples else 0.0,
+            think_budget=asked.think_budget or 0,
+            prediction_budget=asked.max_tokens,
+            candidates=0,
+            until=tuple(stop.encode() for stop in asked.until),
+        )
 
 
 def until_first(text: str, stops: Sequence[str]) -> str:

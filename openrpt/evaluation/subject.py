@@ -1,6 +1,6 @@
 """A model under evaluation: how it is prompted and sampled at the positions of a work."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from openrpt.config import Config
@@ -53,14 +53,19 @@ class Subject:
         name = (self.config.seed, purpose, position.document_id, position.index)
         return tuple(key_of(*name, sample) for sample in range(count))
 
-    def predict(self, work: Work, samples: int) -> list[Generated]:
-        """`samples` rollouts at each position, as the policy thinks them."""
-        return self._generate(work, self.layout, [self.keys(p, samples) for p in work.positions])
+    def predict_each(self, works: Sequence[Work], samples: int) -> Iterator[list[Generated]]:
+        """Of each work, `samples` rollouts at each position, as the policy thinks them."""
+        requests = [
+            self._request(work, self.layout, [self.keys(p, samples) for p in work.positions])
+            for work in works
+        ]
+        return self.engine.generator.generate_each(requests, self.layout, self.sampling)
 
     def standard(self, work: Work) -> list[Generated]:
         """Standard prediction, by a pass over the text alone; no rollouts."""
         sampling = replace(self.sampling, candidates=0)
-        return self._generate(work, self.plain, [() for _ in work.positions], sampling)
+        request = self._request(work, self.plain, [() for _ in work.positions])
+        return self.engine.generator.generate(request, self.plain, sampling)
 
     def draw_tokens(self, work: Work, draws: Sequence[int]) -> list[list[int]]:
         """Tokens sampled by standard prediction, `draws` [P] of them at the work's positions."""
@@ -70,7 +75,8 @@ class Subject:
         )
         pairs = zip(work.positions, draws, strict=True)
         keys = [self.keys(position, count, "ntp voting") for position, count in pairs]
-        generated = self._generate(work, self.plain, keys, sampling)
+        request = self._request(work, self.plain, keys)
+        generated = self.engine.generator.generate(request, self.plain, sampling)
         return [[c.token_ids[0] for c in outcome.completions] for outcome in generated]
 
     def predict_after(
@@ -99,19 +105,13 @@ class Subject:
             found += self.engine.generator.generate(request, self.layout, sampling)
         return found
 
-    def _generate(
-        self,
-        work: Work,
-        layout: Layout,
-        keys: Sequence[tuple[int, ...]],
-        sampling: Sampling | None = None,
-    ) -> list[Generated]:
-        request = Request(
+    @staticmethod
+    def _request(work: Work, layout: Layout, keys: Sequence[tuple[int, ...]]) -> Request:
+        return Request(
             prefix_ids=work.prefix_ids(layout, whole=False),
             prefix_lengths=work.prefix_lengths(layout),
             keys=tuple(keys),
         )
-        return self.engine.generator.generate(request, layout, sampling or self.sampling)
 
 
 def chunks(lengths: Sequence[int], tokens: int = CHUNK_TOKENS) -> list[slice]:

@@ -33,7 +33,7 @@ from openrpt.generation import Request
 from openrpt.meters import WorkMeter
 from openrpt.models import Policy
 from openrpt.progress import SILENT, Progress
-from openrpt.prompts import build_layout
+from openrpt.prompts import Layout, build_layout
 from openrpt.scoring import plain_hidden
 from openrpt.seeding import generator, key_of
 from openrpt.tokens import encode_document
@@ -278,19 +278,14 @@ def _completions(
         candidates=0,
     )
     with _stored(store) as (known, keep):
+        new = [passage for passage in passages if passage.document_id not in known]
+        requests = [_request(policy, passage, config, layout) for passage in new]
+        each = engine.generator.generate_each(requests, layout, sampling)
         for passage in passages:
             if passage.document_id in known:
                 yield known[passage.document_id]
                 continue
-            ids, _ = encode_document(policy.tokenizer, passage.prefix)
-            prefix = (*layout.plain_head_ids, *ids)
-            _require_room(policy, len(prefix) + settings.completion_tokens)
-            request = Request(
-                prefix_ids=prefix,
-                prefix_lengths=(len(prefix),),
-                keys=((key_of(config.seed, "writing", passage.document_id),),),
-            )
-            (outcome,) = engine.generator.generate(request, layout, sampling)
+            (outcome,) = next(each)
             (completion,) = outcome.completions
             table = policy.table.bytes
             pieces = [table[i] for i in completion.token_ids if i < len(table)]
@@ -302,6 +297,14 @@ def _completions(
             }
             keep(made)
             yield made
+
+
+def _request(policy: Policy, passage: Passage, config: Config, layout: Layout) -> Request:
+    ids, _ = encode_document(policy.tokenizer, passage.prefix)
+    prefix = (*layout.plain_head_ids, *ids)
+    _require_room(policy, len(prefix) + config.writing.completion_tokens)
+    key = key_of(config.seed, "writing", passage.document_id)
+    return Request(prefix_ids=prefix, prefix_lengths=(len(prefix),), keys=((key,),))
 
 
 @contextmanager

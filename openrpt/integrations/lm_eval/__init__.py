@@ -155,15 +155,15 @@ class OpenRPTLM(TemplateLM):
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
         """A task's repeats of one request, which follow one another, are its samples."""
+        groups = [list(group) for _, group in groupby(requests, key=id)]
+        pairs = [(group[0].args[0], self.asked(group[0].args[1], len(group))) for group in groups]
+        answers = self.respondent.say_each(pairs)
         found: list[str] = []
-        for done, (_, group) in enumerate(groupby(requests, key=id), 1):
-            repeated = list(group)
-            context, settings = repeated[0].args
-            asked = self.asked(settings, len(repeated))
-            answer = self.respondent.say(context, asked)
-            found += answer.texts if asked.samples else answer.texts * len(repeated)
-            self._remember(repeated[0], answer)
-            self.cache_hook.add_partial("generate_until", (context, settings), answer.texts[0])
+        for done, (group, answer) in enumerate(zip(groups, answers, strict=True), 1):
+            sampled = len(answer.texts) == len(group)
+            found += answer.texts if sampled else answer.texts * len(group)
+            self._remember(group[0], answer)
+            self.cache_hook.add_partial("generate_until", group[0].args, answer.texts[0])
             self.progress.update(done)
         return found
 
