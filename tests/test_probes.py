@@ -16,10 +16,12 @@ from transformers import AutoModelForCausalLM
 
 from openrpt.cli import cli, main
 from openrpt.errors import UserError
-from openrpt.evaluation.probe_labels import answer_span, document_roles, probe_sample
+from openrpt.evaluation.probe_labels import ProbeSample, answer_span, document_roles, probe_sample
 from openrpt.evaluation.probes import (
+    STRENGTHS,
     control_labels,
     evaluate_probes,
+    fit_all,
     fit_probe,
     layer_states,
 )
@@ -95,15 +97,9 @@ def test_the_token_read_last_stands_in_the_embeddings(run: Run, corpus: ScoredCo
     assert result.layers == [0, 1, 2] and result.targets == ["token", "next", "answer"]
     token, majority = result.estimate("token/0"), result.estimate("token/majority")
     assert token.value > 0.85 > 0.6 > majority.value and token.documents > 5
-    assert (
-        token.n
-        == majority.n
-        == sum(result.sample["classes"]["token"].values())
-        - (
-            (result.columns["document_id"].size > 0)
-            and sum(result.sample["classes"]["token"].values()) - token.n
-        )
-    )
+    sample = probe_sample(corpus, run.config)
+    labelled = (sample.roles == "test") & (sample.labels["token"] != "")
+    assert token.n == majority.n == labelled.sum() > 0
     assert result.cost["flops"] > 0 and result.cost["seconds"] > 0
 
 
@@ -124,6 +120,33 @@ def test_a_layer_that_holds_the_label_is_read_and_noise_is_not() -> None:
     error = math.sqrt(majority * (1 - majority) / len(test))
     assert (said == test).mean() < majority + 2 * error
     assert strength <= 1e-2  # nothing is there: the validation documents say so
+
+
+def test_the_regularisation_is_chosen_on_documents_that_were_not_fitted() -> None:
+    """Random labels in more dimensions than there are positions: any probe fits what it is given,
+    and only documents that it was not given say that there is nothing to find."""
+    rng = np.random.default_rng(3)
+    features = rng.normal(size=(240, 300))
+    labels = rng.choice(["a", "b"], size=240)
+    roles = np.array(["fit", "validation", "test"]).repeat(80)
+    said, strength = fit_probe(features, labels, roles)
+    assert strength == min(STRENGTHS)
+    assert abs((said == labels[roles == "test"]).mean() - 0.5) < 0.17  # three standard errors
+
+
+def test_the_commonest_class_is_that_of_the_documents_that_are_fitted() -> None:
+    roles = np.array(["fit"] * 6 + ["validation"] * 4 + ["test"] * 20)
+    labels = np.array(["a", "a", "a", "a", "b", "b", "a", "a", "b", "b", *["b"] * 18, "a", "a"])
+    sample = ProbeSample(
+        works=(),
+        documents=np.arange(30).astype(str),
+        byte_offsets=np.arange(1, 31),
+        types=labels,
+        labels={"token": labels},
+        roles=roles,
+    )
+    columns, _ = fit_all(np.eye(30)[None], [0], sample, seed=0)
+    assert columns["token/majority"].mean() == 2 / 20
 
 
 def test_a_control_can_only_be_learned_by_heart() -> None:

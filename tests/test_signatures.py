@@ -155,6 +155,8 @@ def test_one_better_evaluation_is_enough() -> None:
 def test_failure_from_the_start_and_rows_without_the_metrics() -> None:
     rows = [{"step": i, **FAILING["no_reward"]} for i in range(1, 9)]
     assert seen(rows) == {"no_reward": 5}
+    right = [{"step": i, "reward/mean": 0.6, "group/flat_fraction": 1.0} for i in range(1, 9)]
+    assert seen(right) == {"all_flat": 5}  # flat because all are right
     assert findings([]) == []
     assert findings([{"step": i, "loss/trace": 1.0} for i in range(40)]) == []
     assert all(signature.when and signature.helps for signature in SIGNATURES.values())

@@ -121,6 +121,8 @@ def test_grading():
     assert grade_letters(row, [(-2.0, False), (-1.0, True), (-3.0, False)])["accuracy"] == 1
     found = grade_choices(row, [["\\boxed{B}", "\\boxed{A}", "\\boxed{E}", "well"]])
     assert found == {"accuracy": 0.25, "any_right": 1.0, "outside": 0.25, "unanswered": 0.25}
+    found = grade_choices(row, [["\\boxed{E}", "\\boxed{D}", "\\boxed{F}", "well"]])
+    assert found == {"accuracy": 0.0, "any_right": 0.0, "outside": 0.75, "unanswered": 0.25}
     pytest.importorskip("math_verify")
     half = short_row({"question": "?", "answer": "\\frac{1}{2}"}, "x:1")
     assert grade_short(half, [["So \\boxed{0.5}.", "0.5"]])["accuracy"] == 0.5
