@@ -395,7 +395,7 @@ def test_evaluate_records_and_shows_a_table(run: Run, trained: Path) -> None:
     recorded = json.loads((trained / "evaluation.json").read_text(encoding="utf-8"))
     labels = list(recorded["evaluations"])
     assert labels[0] == "trained"
-    assert labels[1].startswith("start-evaluate.modes=")
+    assert labels[1] == "start-modes=_reasoning_-positions=20-samples=2"
     assert "evaluate.samples=2" in recorded["evaluations"][labels[1]]["note"]
     # What was asked for binds this evaluation, not the run.
     assert load_config(trained / "config.toml").evaluate.samples == 0

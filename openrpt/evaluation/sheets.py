@@ -180,7 +180,9 @@ def table_8(models: Sequence[Evaluated]) -> Sheet:
         ],
         rows=rows,
         labels=3,
-        notes=["± is the standard error by document"],
+        notes=["± is the standard error by document"]
+        if rows
+        else ["none of these models was evaluated in reasoning; --against chooses another first"],
     )
 
 

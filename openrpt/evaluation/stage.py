@@ -74,9 +74,15 @@ def default_label(run: Run, model: str, config: Config) -> str:
     """The model's name, and every setting that is not the run's: so that an evaluation under
     another prompt does not take the first one's place.
 
-    `trained`, `start-prompt.template=v6`
+    `trained`, `start-template=v6`
     """
-    labels = [Path(model).name.removesuffix(".gguf"), *changed_settings(run, config)]
+    changed = changed_settings(run, config)
+    brief = [setting.partition("=")[0].rpartition(".")[2] for setting in changed]
+    settings = [
+        setting if brief.count(name) > 1 else name + setting[setting.index("=") :]
+        for setting, name in zip(changed, brief, strict=True)
+    ]
+    labels = [Path(model).name.removesuffix(".gguf"), *settings]
     return re.sub(r"[^\w.=,-]+", "_", "-".join(labels)).strip("._") or "model"
 
 
