@@ -1,9 +1,12 @@
 """Files and folders that are written in one step: one that stands under its name is whole."""
 
+import csv
+import io
 import json
+import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,7 +74,48 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    write_text(path, json.dumps(values, indent=1) + "\n")
+    write_text(path, json_text(values))
+
+
+def json_text(values: Any) -> str:
+    """As any reader takes it: JSON has neither NaN nor infinity, so these become null."""
+    return json.dumps(_finite(values), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_json(path: Path, *, advice: str) -> Any:
+    """What `write_json` wrote: where an estimate has null, it was NaN.
+
+    Raises UserError for a damaged file; `advice`: what to do about it.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), object_hook=_estimate)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise UserError(f"{path}{line}: damaged; {advice}") from None
+
+
+def _estimate(values: dict[str, Any]) -> dict[str, Any]:
+    if "standard_error" not in values and "low" not in values:
+        return values
+    names = ("value", "standard_error", "low", "high", "p")
+    return values | {name: math.nan for name in names if values.get(name, 0.0) is None}
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A header of the first row's keys, and the rows."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def write_table(path: Path, table: "pa.Table", **options: Any) -> None:

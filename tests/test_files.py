@@ -1,9 +1,12 @@
 """What stands under its name is whole, whatever happened on the way."""
 
+import json
+import math
+
 import pytest
 
 from openrpt.errors import UserError
-from openrpt.files import replacing_folder
+from openrpt.files import read_json, replacing_folder, write_json
 
 
 def fill(path, text, **options):
@@ -36,3 +39,24 @@ def test_what_cannot_be_written_is_named_on_one_line(tmp_path):
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(UserError, match=r"folder: cannot be written \(.+\); use another disk"):
         fill(tmp_path / "file" / "folder", "new", advice="use another disk")
+
+
+def test_json_is_json_for_every_reader(tmp_path):
+    """NaN is an extension of Python's: others refuse the whole file."""
+    estimate = {"value": math.nan, "standard_error": math.nan, "n": 0}
+    write_json(tmp_path / "a.json", {"all": estimate, "none": None, "rows": (math.inf, 1.0)})
+
+    def refuse(name: str) -> None:
+        raise AssertionError(name)
+
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert json.loads(text, parse_constant=refuse)["rows"] == [None, 1.0]
+    found = read_json(tmp_path / "a.json", advice="")
+    assert math.isnan(found["all"]["value"]) and math.isnan(found["all"]["standard_error"])
+    assert found["all"]["n"] == 0 and found["none"] is None
+
+
+def test_a_damaged_file_is_named_with_its_line(tmp_path):
+    (tmp_path / "a.json").write_text('{\n "a": 1,\n', encoding="utf-8")
+    with pytest.raises(UserError, match=r"a\.json:3: damaged; run it again"):
+        read_json(tmp_path / "a.json", advice="run it again")

@@ -1,9 +1,6 @@
 """Probes of several models of a run: made or taken from its folder, compared in pairs, shown as
 a table and written as JSON, CSV and a figure."""
 
-import csv
-import io
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,8 +17,7 @@ from openrpt.evaluation.probes import (
 )
 from openrpt.evaluation.sheets import COST_HEADINGS, cost_cells
 from openrpt.evaluation.side_by_side import NamedModel, fingerprint
-from openrpt.evaluation.tables import finite
-from openrpt.files import write_text
+from openrpt.files import csv_text, json_text, write_text
 from openrpt.models import Policy, freeze, load_policy, load_tokenizer
 from openrpt.progress import SILENT, Progress
 from openrpt.run import Run
@@ -148,13 +144,9 @@ def write_probes(run: Run, probed: Sequence[Probed]) -> list[Path]:
         },
         "rows": rows,
     }
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
     files = {
-        folder / "probes.json": json.dumps(finite(document), indent=1, allow_nan=False),
-        folder / "probes.csv": text.getvalue(),
+        folder / "probes.json": json_text(document),
+        folder / "probes.csv": csv_text(rows),
         folder / "probes.svg": figure(rows),
     }
     for path, content in files.items():

@@ -1,8 +1,6 @@
 """Questions with known answers, put to several models: no training, right answers by task and
 level, paired differences, JSON and CSV."""
 
-import csv
-import io
 import json
 import time
 from collections.abc import Sequence
@@ -24,8 +22,7 @@ from openrpt.evaluation.statistics import (
     mean_by_document,
     paired_difference,
 )
-from openrpt.evaluation.tables import finite
-from openrpt.files import write_text
+from openrpt.files import csv_text, json_text, write_text
 from openrpt.finetune import finetune_config
 from openrpt.models import Policy, freeze, load_policy
 from openrpt.progress import SILENT, Progress
@@ -186,13 +183,9 @@ def write_questions(folder: Path, answered: Sequence[Answered], config: Config) 
         },
         "rows": rows,
     }
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
     files = {
-        folder / "questions.json": json.dumps(finite(document), indent=1, allow_nan=False),
-        folder / "questions.csv": text.getvalue(),
+        folder / "questions.json": json_text(document),
+        folder / "questions.csv": csv_text(rows),
     }
     for path, content in files.items():
         write_text(path, content)

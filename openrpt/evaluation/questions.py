@@ -5,7 +5,6 @@ each question's outcome lies beside it (`evaluation/before.parquet`, `evaluation
 Errors are by question.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import pyarrow.parquet as pq
 
 from openrpt.errors import UserError
 from openrpt.evaluation.statistics import Difference, mean_by_document, paired_difference
-from openrpt.files import write_table
+from openrpt.files import read_json, write_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -86,10 +85,7 @@ def read_record(run: Path) -> dict[str, Any]:
     path = run / RECORD
     if not path.is_file():
         return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: damaged; delete it and run again") from None
+    return read_json(path, advice="delete it and run again")
 
 
 def finished_record(run: Path) -> dict[str, Any]:

@@ -5,7 +5,6 @@ of a run are compared on the same positions; and what the model thought and pred
 (`evaluation/rollouts/LABEL.parquet`).
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 from openrpt.errors import UserError
 from openrpt.evaluation.results import EvaluationResult, paired_differences
 from openrpt.evaluation.statistics import Difference
-from openrpt.files import write_json
+from openrpt.files import read_json, write_json
 from openrpt.rollouts import evaluated_path, write_rollout_table
 from openrpt.run import Run
 
@@ -27,10 +26,7 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     """Raises UserError for a damaged file; an absent one is empty."""
     if not path.is_file():
         return {"format": FORMAT, "evaluations": {}, "differences": []}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: damaged; delete it and evaluate again") from None
+    return read_json(path, advice="delete it and evaluate again")
 
 
 def result_path(run: Run, label: str) -> Path:
@@ -108,9 +104,7 @@ def read_models(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        return json.loads(path.read_text(encoding="utf-8"))["models"]
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: damaged; delete it and measure again") from None
+        return read_json(path, advice="delete it and measure again")["models"]
     except (KeyError, TypeError):
         raise UserError(f"{path}: holds no models; delete it and measure again") from None
 

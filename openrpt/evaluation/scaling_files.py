@@ -1,10 +1,7 @@
 """What `openrpt scaling` reads (runs), writes (JSON, a table, a figure) and prints."""
 
-import csv
-import io
-import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +10,7 @@ from openrpt.checkpoints import latest_checkpoint
 from openrpt.errors import UserError
 from openrpt.evaluation.scaling import Analysis, Joint, Point, Series
 from openrpt.evaluation.sheets import Sheet, markdown, print_sheet
-from openrpt.files import write_text
+from openrpt.files import csv_text, json_text, write_text
 from openrpt.metrics import read_metrics
 from openrpt.positions import DIFFICULTIES
 from openrpt.run import Run, existing_run
@@ -89,32 +86,14 @@ def output_folder(sources: Sequence[str], output: str | None) -> Path:
 def write_scaling(found: Analysis, folder: Path) -> list[Path]:
     """scaling.json (everything, the points too), .csv (a row a fit), .md (the tables), .svg."""
     texts = {
-        "scaling.csv": _csv(fit_rows(found)),
+        "scaling.csv": csv_text(fit_rows(found)),
         "scaling.md": "\n".join(map(markdown, scaling_sheets(found))),
         "scaling.svg": figure(found.series),
-        NAME: json.dumps(_finite(asdict(found)), indent=1, ensure_ascii=False),
+        NAME: json_text(asdict(found)),
     }
     for name, text in texts.items():
         write_text(folder / name, text)
     return [folder / name for name in texts]
-
-
-def _finite(value: Any) -> Any:
-    """JSON knows no infinity and no NaN: null."""
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _csv(rows: Iterable[Mapping[str, Any]]) -> str:
-    rows = list(rows)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def fit_rows(found: Analysis) -> list[dict[str, Any]]:

@@ -1,9 +1,5 @@
 """Evaluations and comparisons as people read them: on the terminal, and as files."""
 
-import csv
-import io
-import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +19,7 @@ from openrpt.evaluation.sheets import (
     print_sheet,
 )
 from openrpt.evaluation.token_classes import TOKEN_CLASSES
-from openrpt.files import write_text
+from openrpt.files import csv_text, json_text, read_json, write_text
 from openrpt.show import percent
 
 FORMAT = 1
@@ -133,8 +129,8 @@ def write_comparison(comparison: Comparison, folder: Path, sources: Sequence[str
     path = folder / "comparison.json"
     if path.is_file():
         try:
-            before = json.loads(path.read_text(encoding="utf-8"))["sources"]
-        except (json.JSONDecodeError, KeyError):
+            before = read_json(path, advice="delete it, or choose another --out")["sources"]
+        except (KeyError, TypeError):
             raise UserError(f"{path}: damaged; delete it, or choose another --out") from None
         if before != list(sources):
             raise UserError(f"{folder}: holds the comparison of {before}; choose another --out")
@@ -148,13 +144,9 @@ def write_comparison(comparison: Comparison, folder: Path, sources: Sequence[str
         "models": {model.name: _model(model) for model in comparison.models},
         "rows": rows,
     }
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
     files = {
-        path: json.dumps(finite(document), indent=1, allow_nan=False),
-        folder / "comparison.csv": text.getvalue(),
+        path: json_text(document),
+        folder / "comparison.csv": csv_text(rows),
         folder / "comparison.md": comparison_markdown(comparison),
         folder / "comparison.svg": comparison_svg(comparison),
     }
@@ -195,12 +187,3 @@ def _model(model: Evaluated) -> dict[str, Any]:
         "summary": model.result.summary(),
         "calibration": model.result.calibration(),
     }
-
-
-def finite(value: Any) -> Any:
-    """As JSON can say it: numbers that are none become null."""
-    if isinstance(value, dict):
-        return {name: finite(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,9 +1,6 @@
 """Writing of several models: made or taken from the run's folder, compared in pairs, shown as a
 table and written as JSON and CSV."""
 
-import csv
-import io
-import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,7 +15,6 @@ from openrpt.evaluation.passages import passages, passages_key
 from openrpt.evaluation.probes import require_scikit_learn
 from openrpt.evaluation.side_by_side import NamedModel, fingerprint
 from openrpt.evaluation.statistics import Interval
-from openrpt.evaluation.tables import finite
 from openrpt.evaluation.writing import (
     DECIMALS,
     MEASURES,
@@ -26,7 +22,7 @@ from openrpt.evaluation.writing import (
     WritingResult,
     evaluate_writing,
 )
-from openrpt.files import write_text
+from openrpt.files import csv_text, json_text, write_text
 from openrpt.models import freeze, load_policy, load_tokenizer
 from openrpt.progress import SILENT, Progress
 from openrpt.run import Run
@@ -152,13 +148,9 @@ def write_writing(run: Run, name: str, written: Sequence[Written]) -> list[Path]
         },
         "rows": rows,
     }
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
     files = {
-        folder / f"{name}.json": json.dumps(finite(document), indent=1, allow_nan=False),
-        folder / f"{name}.csv": text.getvalue(),
+        folder / f"{name}.json": json_text(document),
+        folder / f"{name}.csv": csv_text(rows),
     }
     for path, content in files.items():
         write_text(path, content)
