@@ -11,8 +11,9 @@ and all of it an option:
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -172,14 +173,11 @@ def collect(trainer: Trainer) -> tuple[list[GradedWork], list[GradedWork]]:
     dynamic = first is not None and first <= state.step
     rounds = config.train.dynamic_sampling_rounds if dynamic else 1
     wanted = config.train.documents_per_step * config.train.positions_per_document
-    supply = trainer.task.take(state)
     generated: list[GradedWork] = []
     live = 0
-    for _ in range(rounds * config.train.documents_per_step):
-        cursor, work = next(supply)
-        state.cursor = cursor
-        generated.append(rollouts_for(trainer, work))
-        live += sum(not group.is_flat for group in generated[-1].groups)
+    for graded in generate_rounds(trainer, rounds):
+        generated.append(graded)
+        live += sum(not group.is_flat for group in graded.groups)
         if dynamic and live >= wanted:
             break
     remember_pass_rates(state, generated)
@@ -218,21 +216,20 @@ def live_only(generated: Sequence[GradedWork], wanted: int) -> list[GradedWork]:
     return kept
 
 
-def rollouts_for(trainer: Trainer, work: Work) -> GradedWork:
-    """Generates and grades the groups of one document's positions."""
+def generate_rounds(trainer: Trainer, rounds: int) -> Iterator[GradedWork]:
+    """The next documents, a step's worth a round; the cursor moves with each that is asked for."""
+    supply = trainer.task.take(trainer.state)
+    for _ in range(rounds):
+        taken = list(islice(supply, trainer.config.train.documents_per_step))
+        each = rollouts_each(trainer, [work for _, work in taken])
+        for (cursor, _), graded in zip(taken, each, strict=True):
+            trainer.state.cursor = cursor
+            yield graded
+
+
+def rollouts_each(trainer: Trainer, works: Sequence[Work]) -> Iterator[GradedWork]:
+    """Of one document after another, its positions' groups, generated and graded."""
     config, layout, step = trainer.config, trainer.layout, trainer.state.step
-    document_id = work.document.document_id
-    request = Request(
-        prefix_ids=work.prefix_ids(layout, whole=False),
-        prefix_lengths=work.prefix_lengths(layout),
-        keys=tuple(
-            tuple(
-                key_of(config.seed, step, document_id, position.index, rollout)
-                for rollout in range(config.train.group_size)
-            )
-            for position in work.positions
-        ),
-    )
     sampling = Sampling(
         temperature=config.train.temperature,
         think_budget=config.prompt.think_budget,
@@ -240,13 +237,30 @@ def rollouts_for(trainer: Trainer, work: Work) -> GradedWork:
         candidates=config.prompt.candidates,
         generation_rollouts=config.train.generation_rollouts,
     )
-    generated = trainer.engine.generator.generate(request, layout, sampling)
-    groups = trainer.task.grade(work, generated, step)
-    return GradedWork(
-        work=work,
-        groups=tuple(groups),
-        advantages=torch.zeros(len(groups), config.train.group_size),
-        near_boundary=sum(outcome.near_boundary for outcome in generated),
+    requests = [rollout_request(trainer, work) for work in works]
+    each = trainer.engine.generator.generate_each(requests, layout, sampling)
+    for work, generated in zip(works, each, strict=True):
+        groups = trainer.task.grade(work, generated, step)
+        yield GradedWork(
+            work=work,
+            groups=tuple(groups),
+            advantages=torch.zeros(len(groups), config.train.group_size),
+            near_boundary=sum(outcome.near_boundary for outcome in generated),
+        )
+
+
+def rollout_request(trainer: Trainer, work: Work) -> Request:
+    config, document_id = trainer.config, work.document.document_id
+    return Request(
+        prefix_ids=work.prefix_ids(trainer.layout, whole=False),
+        prefix_lengths=work.prefix_lengths(trainer.layout),
+        keys=tuple(
+            tuple(
+                key_of(config.seed, trainer.state.step, document_id, position.index, rollout)
+                for rollout in range(config.train.group_size)
+            )
+            for position in work.positions
+        ),
     )
 
 

@@ -1,6 +1,7 @@
 """Comparisons as tables: the paper's layouts, in cells that can be counted by hand."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,12 @@ def test_table_8_is_by_template_and_by_samples() -> None:
     assert sheet.rows[1][3].startswith("50.0") and sheet.rows[1][5].startswith("100.0")
     assert sheet.rows[2][5] == ""
     assert sheet.rows[0][6:] == ["1e+12", "12 s"] and sheet.rows[1][6:] == ["–", "–"]
+
+
+def test_table_8_without_reasoning_says_so() -> None:
+    plain = replace(evaluated("start", RIGHT).result, has_reasoning=False)
+    sheet = table_8([replace(evaluated("start", RIGHT), result=plain)])
+    assert sheet.rows == [] and "evaluated in reasoning" in sheet.notes[0]
 
 
 def test_differences_show_what_is_only_copied() -> None:
