@@ -52,6 +52,7 @@ BENCHMARKS = {
     ),
     "real-run": Benchmark(minutes=20, script="real_run.py"),
     "scoring": Benchmark(minutes=4, script="scoring.py"),
+    "questions": Benchmark(minutes=3, script="questions.py"),
     "startup": Benchmark(minutes=2, script="startup.py"),
     "growth": Benchmark(minutes=12, script="growth.py"),
     "train-64": Benchmark(

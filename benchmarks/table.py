@@ -120,6 +120,21 @@ def scoring_rows(result: Result) -> list[str]:
     ]
 
 
+def questions_rows(result: Result) -> list[str]:
+    seconds, ratios, case = result["seconds_a_question"], result["ratios"], result["case"]
+    names = {
+        "one_after_the_other": "OpenRPT, one after the other",
+        "transformers": "transformers `generate`, one batch",
+    }
+    what = f"{case['questions']} prompts that share nothing, {case['new_tokens']} new tokens"
+    own = ranged(seconds["side_by_side"], 3)
+    return [
+        f"| {what}: seconds a prompt | {own} | {title} {ranged(seconds[name], 3)}"
+        f" | **{ranged(ratios[name], 1)} ×** |"
+        for name, title in names.items()
+    ]
+
+
 def memory_rows(result: Result) -> list[str]:
     rows = [
         f"| peak memory, positions × rollouts: {peak['positions']} × {peak['group_size']}"
@@ -155,6 +170,7 @@ ROWS: dict[str, Callable[[Result], list[str]]] = {
     "real_run": real_run_rows,
     "generation": generation_rows,
     "scoring": scoring_rows,
+    "questions": questions_rows,
     "memory": memory_rows,
     "startup": startup_rows,
     "report": report_rows,
