@@ -819,15 +819,15 @@ def status(runs: tuple[str, ...], as_json: bool) -> None:
 @click.option(
     "--evaluated", is_flag=True, help="The models evaluated in the runs, in place of training steps"
 )
-@click.option("--output", metavar="STEM", help="STEM.json and STEM.csv [default RUN/patterns]")
+@click.option("--out", metavar="STEM", help="STEM.json and STEM.csv [default RUN/patterns]")
 def patterns(
-    runs: tuple[str, ...], keywords: str | None, bins: int, evaluated: bool, output: str | None
+    runs: tuple[str, ...], keywords: str | None, bins: int, evaluated: bool, out: str | None
 ) -> None:
     """Analyse thoughts over steps, between runs and models.
 
     \b
     openrpt patterns runs/maths
-    openrpt patterns runs/maths runs/no-seed --keywords mine.toml --output compared
+    openrpt patterns runs/maths runs/no-seed --keywords mine.toml --out compared
     openrpt patterns runs/maths --evaluated
 
     Keyword groups, length, leakage, copying, answer switching and diversity of the thoughts that
@@ -856,7 +856,7 @@ def patterns(
             click.echo(f"note: {run.path}: {note}", err=True)
         if not run.config.prompt.think_budget and not evaluated:
             click.echo(f"note: {run.path}: no free thought (prompt.think_budget = 0)", err=True)
-    paths = write_patterns(found, Path(output or f"{runs[0]}/patterns"), keywords=groups)
+    paths = write_patterns(found, Path(out or f"{runs[0]}/patterns"), keywords=groups)
     click.echo(f"written: {paths[0]}, {paths[1]}")
 
 
@@ -915,9 +915,7 @@ def estimate(
 
 @cli.command()
 @click.argument("sources", metavar="RUN…", nargs=-1, required=True)
-@click.option(
-    "--output", metavar="DIR", help="Where the files go [default RUN/scaling, or scaling]"
-)
+@click.option("--out", metavar="DIR", help="Where the files go [default RUN/scaling, or scaling]")
 @click.option(
     "--resamples",
     type=click.IntRange(min=0),
@@ -925,12 +923,12 @@ def estimate(
     help="Bootstrap resamples for the intervals [default 500]",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the resamples [default 0]")
-def scaling(sources: tuple[str, ...], output: str | None, resamples: int, seed: int) -> None:
+def scaling(sources: tuple[str, ...], out: str | None, resamples: int, seed: int) -> None:
     """Fit how accuracy grows with training compute, by difficulty.
 
     \b
     openrpt scaling runs/maths
-    openrpt scaling runs/small runs/medium runs/large --output results/scaling
+    openrpt scaling runs/small runs/medium runs/large --out results/scaling
 
     A run gives a point for each evaluation on the development split (train.eval_every).
     """
@@ -944,7 +942,7 @@ def scaling(sources: tuple[str, ...], output: str | None, resamples: int, seed: 
         write_scaling,
     )
 
-    folder = output_folder(sources, output)
+    folder = output_folder(sources, out)
     with showing_progress() as progress:
         points = read_points(sources)
         found = analyse(points, resamples=resamples, seed=seed, progress=progress)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from openrpt.config import Config
-from openrpt.evaluation.records import record, record_differences
+from openrpt.evaluation.records import record
 from openrpt.evaluation.results import EvaluationResult, PositionResult
 from openrpt.metrics import append_metrics
 from openrpt.report.glossary import METRICS, WARMUP_KEYS, WARMUP_ONLY
@@ -20,10 +20,6 @@ from openrpt.scores import ScoredTokens, write_shard
 from openrpt.types import Document, Split
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
-PAIRS = [
-    (("trained", "reasoning"), ("warmup", "reasoning")),
-    (("trained", "reasoning"), ("trained", "ntp")),
-]
 SCRIPTS = "中文字 شكرا جزيلا 😀 a\u202eb\u200b\tc\x07 é\n\n  end"
 """CJK, right to left, a character of four bytes, reordering, hidden, controls, double spaces."""
 TEXTS: dict[str, tuple[Split, str]] = {
@@ -217,5 +213,4 @@ def fill(run: Run, *, steps: int = 6) -> Run:
             write_rollout_table(rollout_path(run.path, step, development=True), table)
     for label, rate in (("start", 0.0), ("warmup", 0.48), ("trained", 0.53)):
         record(run, label, evaluation_result(rate), model="tiny", split="heldout")
-    record_differences(run, PAIRS)
     return run

@@ -29,8 +29,8 @@ from openrpt.evaluation.controls import (
     voting_draws,
 )
 from openrpt.evaluation.next_token import evaluate_policy
-from openrpt.evaluation.records import differences
-from openrpt.evaluation.results import EvaluationResult
+from openrpt.evaluation.records import result_path
+from openrpt.evaluation.results import EvaluationResult, paired_differences
 from openrpt.evaluation.stage import evaluate_model, training_cost
 from openrpt.evaluation.statistics import Difference
 from openrpt.evaluation.subject import Subject
@@ -388,7 +388,12 @@ def test_compare(warm, tmp_path):
     lines = {line.name: line for line in comparison.lines}
     assert {"start reasoning", "warmup ntp_voting", "sampled any_right"} <= lines.keys()
     assert "warmup any_right" not in lines
-    by_hand = differences(warm, ("warmup", "reasoning"), ("start", "ntp"))
+    by_hand = paired_differences(
+        EvaluationResult.load(result_path(warm, "warmup")),
+        "reasoning",
+        EvaluationResult.load(result_path(warm, "start")),
+        "ntp",
+    )
     assert str(lines["warmup reasoning"].differences) == str(by_hand)  # NaN is not NaN
     assert lines["start ntp"].differences["all"].value == 0.0
     assert comparison.verdicts.keys() == {"warmup"}

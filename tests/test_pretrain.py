@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM
 
 from openrpt.checkpoints import read_checkpoint
 from openrpt.errors import UserError
-from openrpt.evaluation.records import differences
+from openrpt.evaluation.records import result_path
+from openrpt.evaluation.results import EvaluationResult, paired_differences
 from openrpt.evaluation.stage import evaluate_model, latest_model
 from openrpt.logprobs import TextTerms, text_loss
 from openrpt.matched import matched_batches, matched_works, spent_flops, spent_seconds
@@ -465,5 +466,10 @@ def test_it_is_evaluated_beside_the_others(scored: Run) -> None:
     for model in ("start", "pretrained"):
         label, _ = evaluate_model(run, model, run.config)
         assert label == ("start" if model == "start" else "pretrained")
-    found = differences(run, ("pretrained", "ntp"), ("start", "ntp"))["all"]
+    found = paired_differences(
+        EvaluationResult.load(result_path(run, "pretrained")),
+        "ntp",
+        EvaluationResult.load(result_path(run, "start")),
+        "ntp",
+    )["all"]
     assert found.value > 0.5 and not math.isnan(found.low)

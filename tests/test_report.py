@@ -467,6 +467,30 @@ def test_sentence_gives_value_and_interval() -> None:
     assert "(95 % interval −3.0 to +0.4), not distinguishable" in sentence
 
 
+def test_what_is_evaluated_later_is_compared_with_the_trained_model(tmp_path: Path) -> None:
+    run = fill(made_up_run(tmp_path / "run"))
+    trained, control = evaluation_result(0.53), evaluation_result(0.3)
+    columns = trained.columns | {"emptied": np.zeros(288), "swapped": trained.columns["ntp"]}
+    record(run, "trained", replace(trained, columns=columns), model="tiny", split="heldout")
+    record(run, "random-reward", control, model="tiny", split="heldout")
+    few = evaluation_result(0.4, documents=3)
+    record(run, "few", few, model="tiny", split="heldout")  # at other positions: not compared
+    found = read_evaluation(run.evaluation)["differences"]
+    assert all(pair["a"] == {"label": "trained", "mode": "reasoning"} for pair in found)
+    assert [tuple(pair["b"].values()) for pair in found] == [
+        ("warmup", "reasoning"),
+        ("trained", "ntp"),
+        ("start", "ntp"),
+        ("random-reward", "reasoning"),
+    ]
+    expected = trained.columns["reasoning"].mean() - control.columns["reasoning"].mean()
+    assert found[-1]["difference"]["all"]["value"] == pytest.approx(expected)
+    text = Page(render(run)).text
+    assert "points against random-reward, reasoning (95 % interval" in text
+    assert "Thinking is not said to help: the real thought does not beat" in text
+    assert "openrpt control RUN thought no-thought" not in text
+
+
 def test_values_that_are_no_numbers_leave_a_gap() -> None:
     rows = [{"stage": "train", "step": s, "reward/mean": v} for s, v in ((1, 0.5), (2, math.nan))]
     (chart,) = charts(rows)

@@ -169,7 +169,7 @@ def test_errors_are_one_line(run: Run, tmp_path: Path, capsys: pytest.CaptureFix
     append_metrics(empty.metrics, {"stage": "train", "step": 1} | dict.fromkeys(FLOPS, 1.0))
     capsys.readouterr()
     for arguments, expected in (
-        ([str(run.path), "--output", str(tmp_path)], "not empty"),
+        ([str(run.path), "--out", str(tmp_path)], "not empty"),
         ([str(empty.path)], "no development evaluation"),
     ):
         with pytest.raises(SystemExit) as stopped:

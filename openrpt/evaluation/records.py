@@ -5,13 +5,12 @@ of a run are compared on the same positions; and what the model thought and pred
 (`evaluation/rollouts/LABEL.parquet`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from openrpt.errors import UserError
 from openrpt.evaluation.results import EvaluationResult, paired_differences
-from openrpt.evaluation.statistics import Difference
 from openrpt.files import read_json, write_json
 from openrpt.rollouts import evaluated_path, write_rollout_table
 from openrpt.run import Run
@@ -20,6 +19,9 @@ FORMAT = 1
 
 Column = tuple[str, str]
 """(label, column of the result): ("trained", "reasoning")."""
+AFTER: Column = ("trained", "reasoning")
+COMPARED: tuple[Column, ...] = (("warmup", "reasoning"), ("trained", "ntp"), ("start", "ntp"))
+"""What reasoning after RPT is compared with before all else."""
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
@@ -44,7 +46,7 @@ def record(
     template: str = "",
     cost: Mapping[str, float | None] | None = None,
 ) -> None:
-    """Adds (or replaces) a model's results under a label. Atomic.
+    """Adds (or replaces) a model's results under a label, and all paired differences anew. Atomic.
 
     `cost`: of the training that made the model (`stage.training_cost`); None where not known.
     """
@@ -65,37 +67,44 @@ def record(
         "calibration": result.calibration(),
         "cost": cost,
     }
+    document["differences"] = trained_differences(run, document["evaluations"])
     write_json(run.evaluation, document)
 
 
-def record_differences(run: Run, pairs: Sequence[tuple[Column, Column]]) -> list[dict[str, Any]]:
-    """Paired differences a − b by difficulty, with intervals; writes and returns them."""
-    document = read_evaluation(run.evaluation)
-    document["differences"] = [
-        {
-            "a": {"label": a[0], "mode": a[1]},
-            "b": {"label": b[0], "mode": b[1]},
-            "difference": {k: d.as_dict() for k, d in differences(run, a, b).items()},
-        }
-        for a, b in pairs
+def trained_differences(run: Run, evaluations: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Reasoning after RPT − what else was evaluated at its positions: paired, by slice, with
+    intervals; COMPARED first, then every other label."""
+    if "reasoning" not in evaluations.get(AFTER[0], {"summary": {}})["summary"]:
+        return []
+    after = EvaluationResult.load(result_path(run, AFTER[0]))
+    known = {AFTER[0], *(label for label, _ in COMPARED)}
+    others = [
+        (label, "reasoning" if "reasoning" in entry["summary"] else "ntp")
+        for label, entry in evaluations.items()
+        if label not in known
     ]
-    write_json(run.evaluation, document)
-    return document["differences"]
-
-
-def differences(run: Run, a: Column, b: Column) -> dict[str, Difference]:
-    """By slice, on the positions that both evaluated."""
-    left = EvaluationResult.load(result_path(run, a[0]))
-    right = EvaluationResult.load(result_path(run, b[0]))
-    same = left.num_positions == right.num_positions and all(
-        (left.columns[name] == right.columns[name]).all() for name in ("document_id", "position")
-    )
-    if not same:
-        raise UserError(
-            f"{run.path}: '{a[0]}' and '{b[0]}' were evaluated at different positions; evaluate"
-            " both again with the same settings"
+    found = []
+    for label, mode in [*COMPARED, *others]:
+        if mode not in evaluations.get(label, {"summary": {}})["summary"]:
+            continue
+        other = EvaluationResult.load(result_path(run, label))
+        if not at_same_positions(after, other):
+            continue
+        differences = paired_differences(after, AFTER[1], other, mode)
+        found.append(
+            {
+                "a": {"label": AFTER[0], "mode": AFTER[1]},
+                "b": {"label": label, "mode": mode},
+                "difference": {part: d.as_dict() for part, d in differences.items()},
+            }
         )
-    return paired_differences(left, a[1], right, b[1])
+    return found
+
+
+def at_same_positions(a: EvaluationResult, b: EvaluationResult) -> bool:
+    return a.num_positions == b.num_positions and all(
+        (a.columns[name] == b.columns[name]).all() for name in ("document_id", "position")
+    )
 
 
 def read_models(path: Path) -> dict[str, Any]:

@@ -77,9 +77,9 @@ def output_folder(sources: Sequence[str], output: str | None) -> Path:
     """Where the files go. Raises UserError for a folder that holds something else."""
     folder = Path(output or (Path(sources[0]) / "scaling" if len(sources) == 1 else "scaling"))
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"--output {folder}: a file of that name stands there")
+        raise UserError(f"--out {folder}: a file of that name stands there")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / NAME).is_file():
-        raise UserError(f"--output {folder}: the folder is not empty and not of openrpt scaling")
+        raise UserError(f"--out {folder}: the folder is not empty and not of openrpt scaling")
     return folder
 
 

@@ -9,7 +9,7 @@ import base64
 import hashlib
 import html
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
@@ -112,6 +112,7 @@ def render(run: Run, others: Sequence[Run] = (), notes: Sequence[str] = ()) -> s
             total=spent_in_all,
             figures=summary.figures(evaluations, differences, spent_in_all),
             changed=summary.what_changed(evaluations, differences),
+            thinking=read(lambda: _thinking(run, evaluations), ""),
             difficulties=DIFFICULTIES,
             accuracy=accuracy,
             sizes=summary.common_sizes(accuracy),
@@ -193,6 +194,17 @@ def _evaluation(path: Path) -> dict[str, Any]:
         if name not in found:
             raise UserError(f"{path}: damaged: no '{name}'; delete it and evaluate again")
     return found
+
+
+def _thinking(run: Run, evaluations: Mapping[str, Any]) -> str:
+    """Whether the trained policy's thought is said to help; '' where it was not changed."""
+    from openrpt.evaluation.compare import compare, find_evaluated
+
+    if "emptied" not in evaluations.get(summary.TRAINED, {"summary": {}})["summary"]:
+        return ""
+    found = find_evaluated([str(run.path)])
+    (name,) = (model.name for model in found if model.label == summary.TRAINED)
+    return compare(found, name).verdicts[name]
 
 
 def _environment(path: Path) -> dict[str, Any]:
