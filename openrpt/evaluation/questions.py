@@ -132,23 +132,19 @@ def print_finetuned(runs: Sequence[Path], console: "Console") -> None:
             )
     title = "right answers before and after fine-tuning, in %"
     table = Table(title=title, title_justify="left", box=box.SIMPLE)
-    table.add_column("start model", overflow="fold")
-    table.add_column("measure", no_wrap=True)
-    for name in ("n", "before", "after"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("change", justify="right")
-    table.add_column("cost", no_wrap=True)
+    table.add_column("start model", overflow="fold", min_width=11)
+    for name in ("measure", "before", "after", "change", "training"):
+        table.add_column(name, justify="left" if name == "measure" else "right", no_wrap=True)
     for record in records:
         paid: str | None = training_cost_lines(record)
         for column, measure in measures(record["settings"]["eval_samples"]).items():
             before, after = (record[when]["summary"][column]["all"] for when in ("before", "after"))
             table.add_row(
                 record["model"],
-                measure,
-                f"{after['n']:,}",
+                f"{measure}\nn = {after['n']:,}",
                 percent(before).removesuffix(" %"),
                 percent(after).removesuffix(" %"),
-                points(record["difference"][column]),
+                points(record["difference"][column]).replace(" ", "\n", 1),
                 paid,
             )
             paid = None
@@ -164,16 +160,17 @@ def print_finetuned(runs: Sequence[Path], console: "Console") -> None:
                 highlight=False,
                 soft_wrap=True,
             )
+    spent = sum(record[when]["cost"]["flops"] for record in records for when in ("before", "after"))
+    console.print(f"measuring before and after took {spent:.1e} FLOPs more", highlight=False)
     note = "± is the standard error by question; [ ] holds 95 % of resamples of questions, paired"
     console.print(Text(note, style="dim"))
 
 
 def training_cost_lines(record: dict[str, Any]) -> str:
     training = record["training"]
-    evaluations = sum(record[when]["cost"]["flops"] for when in ("before", "after"))
     return (
         f"{training['steps']} steps\n{training['seconds'] / 60:.1f} min\n"
-        f"{training['flops']:.1e} FLOPs\n+ {evaluations:.1e} to evaluate"
+        f"{training['flops']:.1e} FLOPs"
     )
 
 
