@@ -301,13 +301,15 @@ def difference(value: float, low: float) -> Difference:
 
 def test_verdict():
     better, unclear = difference(0.05, 0.01), difference(0.01, -0.02)
-    assert verdict({"emptied": better, "swapped": better, "no thought": better}).startswith(
-        "Thinking helps: the real thought beats its emptied thought (+5.0 points [+1.0, +9.0]), "
+    every = dict.fromkeys(("standard", "emptied", "swapped", "no thought"), better)
+    assert verdict(every).startswith(
+        "Thinking helps: the real thought beats its own standard prediction (+5.0 points"
+        " [+1.0, +9.0]), its emptied thought (+5.0 points [+1.0, +9.0]), "
     )
-    missing = verdict({"emptied": better, "swapped": better})
+    missing = verdict({"standard": better, "emptied": better, "swapped": better})
     assert "is open" in missing and "a run trained without a thought was not compared" in missing
-    for name in ("emptied", "swapped", "no thought"):
-        found = verdict({"emptied": better, "swapped": better, "no thought": better, name: unclear})
+    for name in every:
+        found = verdict(every | {name: unclear})
         assert found.startswith("Thinking is not said to help") and "+1.0 points" in found
     nothing = verdict({"emptied": difference(float("nan"), float("nan"))})
     assert nothing.startswith("Thinking is not said to help")
@@ -454,6 +456,9 @@ def test_a_run_without_a_thought_completes_the_verdict(warm):
     assert "a run trained without a thought was" in compare([model]).verdicts["warmup"] or (
         compare([model]).verdicts["warmup"].startswith("Thinking is not")
     )
+    own = thought_differences(model.result)["standard"]
+    expected = model.result.estimate("reasoning").value - model.result.estimate("ntp").value
+    assert own.value == pytest.approx(expected)
     beaten = thought_differences(model.result, result)["no thought"]
     assert beaten.value == pytest.approx(model.result.estimate("reasoning").value)
     assert "no thought" not in thought_differences(model.result)

@@ -129,11 +129,13 @@ def commonest(ids: Sequence[int], table: Sequence[bytes]) -> bytes | None:
 
 
 NEEDED = {
+    "standard": "its own standard prediction",
     "emptied": "its emptied thought",
     "swapped": "another position's thought",
     "no thought": "a run trained without a thought",
 }
-"""What the real thought must beat before thinking is said to help, in words."""
+"""What the real thought must beat before thinking is said to help, in words. A thought that only
+carries the model's first guess beats every other thought, and adds nothing to that guess."""
 
 
 def thought_differences(
@@ -144,8 +146,8 @@ def thought_differences(
     `without_thought`: a run that was trained to predict at once, on the same positions.
     """
     everywhere = {"all": result.slices()["all"]}
-    pairs: dict[str, tuple[EvaluationResult, str]]
-    pairs = {name: (result, name) for name in ("emptied", "swapped") if name in result.columns}
+    pairs = {"standard": (result, "ntp")}
+    pairs |= {name: (result, name) for name in ("emptied", "swapped") if name in result.columns}
     if without_thought is not None:
         pairs["no thought"] = (without_thought, "reasoning")
     return {
