@@ -8,7 +8,7 @@ Table 10) in our own words.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from openrpt.config import PromptConfig
@@ -55,6 +55,12 @@ class Layout:
     thought_end: bytes
     literal: dict[int, bytes]
     """Delimiters that are one special token and render literally in a completion."""
+
+    @property
+    def plain(self) -> "Layout":
+        """The text alone, as standard prediction sees it: nothing behind it, nothing forced."""
+        nothing = dict.fromkeys(("tail_ids", "close_ids", "answer_start_ids"), ())
+        return replace(self, head_ids=self.plain_head_ids, **nothing)
 
     def seed(self, candidate_ids: Sequence[int]) -> tuple[int, ...]:
         """The forced beginning of a candidate-seeded thought: `c1 | c2 | c3`."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from tiny import sentencepiece_tokenizer
 from tiny_model import tiny_config, tiny_model_folder
@@ -218,6 +219,30 @@ def test_passages(run: Run) -> None:
     long = run.config.writing.model_copy(update={"prefix_tokens": 500})
     with pytest.raises(UserError, match="0 of 40 documents have"):
         passages(texts_of(run), run.config.model_copy(update={"writing": long}), policy.tokenizer)
+
+
+def test_completions_are_the_models_own(run: Run) -> None:
+    """Greedily: what transformers generates behind the prefix. Nothing is forced or added."""
+    from openrpt.attention import NAME
+
+    policy = freeze(load_policy(run.config.model))
+    greedy = run.config.writing.model_copy(update={"temperature": 0.0})
+    config = run.config.model_copy(update={"writing": greedy})
+    given = passages(texts_of(run), config, policy.tokenizer)
+    engine = make_engine("tree", policy)
+    found = evaluate_writing(policy, engine, given, config, features=policy)
+    policy.model.set_attn_implementation("sdpa")
+    for passage, text in zip(given, found.columns["generated"], strict=True):
+        ids = torch.tensor([[*policy.bos_ids, *policy.tokenizer.encode(passage.prefix)]])
+        out = policy.model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=config.writing.completion_tokens,
+            do_sample=False,
+            pad_token_id=0,
+        )
+        assert text == policy.tokenizer.decode(out[0, ids.shape[1] :])
+    policy.model.set_attn_implementation(NAME)
 
 
 def test_completions_are_kept_as_they_are_made(run: Run, tmp_path: Path) -> None:

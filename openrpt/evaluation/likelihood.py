@@ -37,7 +37,7 @@ def likelihoods(
         both = true_token_nll(subject, work, layout, plain + thought)
         without, after = both[:count], both[count:]
     else:
-        without = true_token_nll(subject, work, subject.plain, plain)
+        without = true_token_nll(subject, work, subject.layout.plain, plain)
         after = true_token_nll(subject, work, layout, thought)
     if not thoughts:
         return {"ntp": without}

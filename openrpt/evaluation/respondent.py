@@ -185,7 +185,7 @@ class Respondent:
         bare = {"template": "minimal", "chat_template": "off", "answer_start": asked.answer_start}
         layout = build_layout(self.policy.tokenizer, prompt.model_copy(update=bare))
         if asked.think_budget is None:
-            return replace(layout, head_ids=(), tail_ids=(), close_ids=(), answer_start_ids=())
+            return replace(layout.plain, head_ids=())
         opened = prompt.thought_start and context.rstrip().endswith(prompt.thought_start.strip())
         return replace(layout, head_ids=(), tail_ids=() if opened else layout.tail_ids)
 

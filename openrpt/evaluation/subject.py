@@ -33,12 +33,6 @@ class Subject:
         return max(self.config.evaluate.samples, 1)
 
     @property
-    def plain(self) -> Layout:
-        """The text alone, as standard prediction sees it."""
-        layout = self.layout
-        return replace(layout, head_ids=layout.plain_head_ids, tail_ids=(), close_ids=())
-
-    @property
     def sampling(self) -> Sampling:
         prompt, evaluate = self.config.prompt, self.config.evaluate
         return Sampling(
@@ -64,8 +58,8 @@ class Subject:
     def standard(self, work: Work) -> list[Generated]:
         """Standard prediction, by a pass over the text alone; no rollouts."""
         sampling = replace(self.sampling, candidates=0)
-        request = self._request(work, self.plain, [() for _ in work.positions])
-        return self.engine.generator.generate(request, self.plain, sampling)
+        request = self._request(work, self.layout.plain, [() for _ in work.positions])
+        return self.engine.generator.generate(request, self.layout.plain, sampling)
 
     def draw_tokens(self, work: Work, draws: Sequence[int]) -> list[list[int]]:
         """Tokens sampled by standard prediction, `draws` [P] of them at the work's positions."""
@@ -75,8 +69,8 @@ class Subject:
         )
         pairs = zip(work.positions, draws, strict=True)
         keys = [self.keys(position, count, "ntp voting") for position, count in pairs]
-        request = self._request(work, self.plain, keys)
-        generated = self.engine.generator.generate(request, self.plain, sampling)
+        request = self._request(work, self.layout.plain, keys)
+        generated = self.engine.generator.generate(request, self.layout.plain, sampling)
         return [[c.token_ids[0] for c in outcome.completions] for outcome in generated]
 
     def predict_after(

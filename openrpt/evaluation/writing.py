@@ -269,8 +269,7 @@ def _completions(
 ) -> Iterator[dict[str, Any]]:
     """Of each passage in turn: its text, tokens, and whether the model ended it."""
     settings = config.writing
-    plain = config.prompt.model_copy(update={"template": "minimal", "thought_start": ""})
-    layout = build_layout(policy.tokenizer, plain, policy.bos_ids)
+    layout = build_layout(policy.tokenizer, config.prompt, policy.bos_ids).plain
     sampling = Sampling(
         temperature=settings.temperature,
         think_budget=0,
@@ -301,7 +300,7 @@ def _completions(
 
 def _request(policy: Policy, passage: Passage, config: Config, layout: Layout) -> Request:
     ids, _ = encode_document(policy.tokenizer, passage.prefix)
-    prefix = (*layout.plain_head_ids, *ids)
+    prefix = (*layout.head_ids, *ids)
     _require_room(policy, len(prefix) + config.writing.completion_tokens)
     key = key_of(config.seed, "writing", passage.document_id)
     return Request(prefix_ids=prefix, prefix_lengths=(len(prefix),), keys=((key,),))
