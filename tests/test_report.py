@@ -395,6 +395,16 @@ def test_kinds_of_prediction_are_counted(run: Run) -> None:
     assert kinds["predicted_right/standard"] == pytest.approx(2 / 3)
 
 
+def test_rollouts_without_a_mark_of_exactness_are_right_where_they_were_rewarded(run: Run) -> None:
+    rows = [row | {"exact": None} for row in rollout_rows(4, positions=(5, 14))]
+    write_rollouts(run.path, 4, rows)
+    table = read_stored(run.path, [], [])
+    assert table is not None
+    kinds = predicted_kinds(table)[4]
+    assert kinds["predicted/standard"] == pytest.approx((2 + 1) / 10)
+    assert kinds["predicted_right/candidate"] == 1.0
+
+
 def test_warnings_come_from_the_metrics(whole: Run, page: Page) -> None:
     (warning,) = find_warnings(read_metrics(whole.metrics))
     assert (warning["stage"], warning["step"], warning["name"]) == ("train", 6, "flat_groups")

@@ -79,8 +79,10 @@ def predicted_kinds(stored: Stored) -> dict[int, dict[str, float]]:
     kind = pc.case_when(
         pc.make_struct(empty, same, among), *(_constant(i, table) for i in (3, 0, 1, 2))
     )
-    exact = table["exact"] if "exact" in table.column_names else pc.greater(table["reward"], 0)
-    right = pc.cast(exact, pa.float64())
+    right = pc.greater(table["reward"], 0)  # of rollouts that were stored before `exact` was
+    if "exact" in table.column_names:
+        right = pc.coalesce(table["exact"], right)
+    right = pc.cast(right, pa.float64())
     counts = (
         pa.table({"step": table["step"], "kind": kind, "right": right})
         .group_by(["step", "kind"])
