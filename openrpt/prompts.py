@@ -59,8 +59,9 @@ class Layout:
     @property
     def plain(self) -> "Layout":
         """The text alone, as standard prediction sees it: nothing behind it, nothing forced."""
-        nothing = dict.fromkeys(("tail_ids", "close_ids", "answer_start_ids"), ())
-        return replace(self, head_ids=self.plain_head_ids, **nothing)
+        return replace(
+            self, head_ids=self.plain_head_ids, tail_ids=(), close_ids=(), answer_start_ids=()
+        )
 
     def seed(self, candidate_ids: Sequence[int]) -> tuple[int, ...]:
         """The forced beginning of a candidate-seeded thought: `c1 | c2 | c3`."""
