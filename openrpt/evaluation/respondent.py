@@ -120,16 +120,18 @@ class Respondent:
 
     def say_each(self, questions: Sequence[tuple[str, Asked]]) -> Iterator[Answer]:
         """The same to one context after another, as they come out."""
-        new = [pair for pair in questions if self.key(*pair) not in self.book.answers]
-        batches = self._batches(new)
+        answers = self.book.answers
+        pairs = {self.key(*pair): pair for pair in questions}
+        batches = self._batches([pair for key, pair in pairs.items() if key not in answers])
         for pair in questions:
-            while self.key(*pair) not in self.book.answers:
+            key = self.key(*pair)
+            while key not in answers:
                 self._answer(next(batches))
-            yield self.book.answers[self.key(*pair)]
+            yield answers[key]
 
     def _batches(self, questions: Sequence[tuple[str, Asked]]) -> "Iterator[list[_Question]]":
-        """What is answered together."""
-        asked = (self._question(*pair) for pair in dict.fromkeys(questions))
+        """What is answered together; no question stands there twice."""
+        asked = (self._question(*pair) for pair in questions)
         for _, group in groupby(asked, key=lambda question: (question.layout, question.asked)):
             alike = list(group)
             requests, left = [question.request for question in alike], iter(alike)
