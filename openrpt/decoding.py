@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from openrpt.logprobs import in_cache
 from openrpt.models import Policy
 from openrpt.prompts import Layout
 from openrpt.seeding import uniforms
@@ -263,25 +264,42 @@ def sample(logits: Tensor, draws: Tensor, temperature: float, row: Tensor) -> Sa
     logits [U, V]; draws [B] float64; row [B], whose logits each draw is from. The CDF is summed
     by blocks in float64, so only one block of the vocabulary is ever accumulated in full.
     """
-    scaled = logits if temperature in (0, 1) else logits / temperature
-    logp = scaled - scaled.logsumexp(-1, keepdim=True)
     if temperature == 0:
         ids = logits.argmax(-1)[row]
-        near = torch.zeros_like(ids, dtype=torch.bool)
-        return Sampled(ids=ids, logprobs=logp[row, ids], near=near)
-    rows, vocabulary = logp.shape
-    p = logp.exp()
-    if vocabulary % CDF_BLOCK:
-        p = torch.nn.functional.pad(p, (0, CDF_BLOCK - vocabulary % CDF_BLOCK))
-    blocks = p.view(rows, -1, CDF_BLOCK)
-    block_ends = blocks.sum(-1, dtype=torch.float64).cumsum(-1)[row]  # [B, V / 256]
-    target = draws[:, None] * block_ends[:, -1:]
+        logp = (logits - logits.logsumexp(-1, keepdim=True))[row, ids]
+        return Sampled(ids=ids, logprobs=logp, near=torch.zeros_like(ids, dtype=torch.bool))
+    vocabulary = logits.shape[1]
+    largest = logits.amax(-1, keepdim=True)
+    ends = [
+        _block_sums(_weights(part, top, temperature)).cumsum(-1)
+        for part, top in zip(in_cache(logits), in_cache(largest), strict=True)
+    ]
+    block_ends = torch.cat(ends)[row]  # [B, V / 256], not yet divided by the sum
+    total = block_ends[:, -1:]
+    target = draws[:, None] * total
     block = torch.searchsorted(block_ends, target, right=True).clamp_max(block_ends.shape[1] - 1)
     before = torch.where(block > 0, block_ends.gather(1, (block - 1).clamp_min(0)), 0.0)
-    inside = blocks[row, block[:, 0]].double().cumsum(-1) + before  # [B, 256]
-    offset = torch.searchsorted(inside, target, right=True).clamp_max(CDF_BLOCK - 1)
-    ids = (block * CDF_BLOCK + offset).clamp_max(vocabulary - 1)
-    upper = inside.gather(1, offset)
-    lower = torch.where(offset > 0, inside.gather(1, (offset - 1).clamp_min(0)), before)
-    near = (torch.minimum(target - lower, upper - target) < NEAR_BOUNDARY)[:, 0]
-    return Sampled(ids=ids[:, 0], logprobs=logp[row, ids[:, 0]], near=near)
+    columns = block * CDF_BLOCK + torch.arange(CDF_BLOCK, device=logits.device)  # [B, 256]
+    inside = logits[row[:, None], columns.clamp_max(vocabulary - 1)]
+    weights = _weights(inside, largest[row], temperature).masked_fill_(columns >= vocabulary, 0.0)
+    inside_ends = weights.double().cumsum(-1) + before
+    offset = torch.searchsorted(inside_ends, target, right=True).clamp_max(CDF_BLOCK - 1)
+    ids = columns.gather(1, offset).clamp_max(vocabulary - 1)
+    upper = inside_ends.gather(1, offset)
+    lower = torch.where(offset > 0, inside_ends.gather(1, (offset - 1).clamp_min(0)), before)
+    near = torch.minimum(target - lower, upper - target) < NEAR_BOUNDARY * total
+    logprobs = (logits[row[:, None], ids] - largest[row]) / temperature - total.log()
+    return Sampled(ids=ids[:, 0], logprobs=logprobs[:, 0].to(logits.dtype), near=near[:, 0])
+
+
+def _weights(logits: Tensor, largest: Tensor, temperature: float) -> Tensor:
+    """e^((logit − largest) / temperature): the softmax but for its sum."""
+    return (logits - largest).div_(temperature).exp_()
+
+
+def _block_sums(weights: Tensor) -> Tensor:
+    """[n, V] → [n, V / 256] float64"""
+    missing = -weights.shape[1] % CDF_BLOCK
+    if missing:
+        weights = torch.nn.functional.pad(weights, (0, missing))
+    return weights.view(len(weights), -1, CDF_BLOCK).sum(-1, dtype=torch.float64)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from openrpt.errors import UserError
+from openrpt.logprobs import HEAD_COLUMNS
 
 if TYPE_CHECKING:
     from openrpt.models import Policy
@@ -22,6 +23,8 @@ Product = tuple[int, int, int]
 REPETITIONS = 5
 SECONDS = 0.5
 """What measuring a model's rate may take, about: a run pays it once a start, after a step."""
+WIDE_COLUMNS = 4096
+"""A product with so many columns is the head's."""
 CPU_ROWS = 256
 GPU_ROWS = 4096
 """Rows of the products that a rate is measured with: enough for a CPU's and for a GPU's full
@@ -95,10 +98,14 @@ def _product_seconds(
     left = torch.rand(rows, inner, device=device).to(dtype)
     right = torch.rand(inner, columns, device=device).to(dtype)
     out = torch.empty(rows, columns, dtype=dtype, device=device)
+    # As the head takes its product: at once it would be slower, and no limit.
+    width = HEAD_COLUMNS if left.device.type == "cpu" and columns >= WIDE_COLUMNS else columns
+    parts = list(zip(right.split(width, dim=1), out.split(width, dim=1), strict=True))
     spent: list[float] = []
     while not spent or (len(spent) <= REPETITIONS and sum(spent) < limit):
         start = time.perf_counter()
-        torch.mm(left, right, out=out)
+        for part, into in parts:
+            torch.mm(left, part, out=into)
         if left.is_cuda:
             torch.cuda.synchronize(left.device)
         spent.append(time.perf_counter() - start)

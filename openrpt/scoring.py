@@ -26,7 +26,7 @@ from openrpt.documents import CorpusCounts, read_corpus
 from openrpt.errors import UserError
 from openrpt.files import write_json
 from openrpt.flat import flat_hidden
-from openrpt.logprobs import log_softmax_
+from openrpt.logprobs import in_cache, log_softmax_
 from openrpt.meters import WorkMeter
 from openrpt.models import Policy, freeze, load_policy
 from openrpt.packing import packed_hidden, packs
@@ -55,9 +55,6 @@ __all__ = ["ScoreSummary", "ScoredCorpus", "load_scored", "score_corpus"]
 TOP = 16
 PACK_TOKENS = 1024
 """Tokens of one pass: as many rows as a CPU's matrix products need for their full rate."""
-BLOCK_ROWS = 16
-"""Rows of logits that are read at a time on a CPU: 3 MB of a vocabulary of 49k, which its cache
-holds through all that is asked of them."""
 COST = "cost.json"
 """What scoring has taken, all starts together; the other files hold nothing of the machine."""
 
@@ -459,8 +456,7 @@ def _fill(
     never = scorer.masked_ids().nonzero()[:, 0]
     start = places.start
     for part in states.split(head.chunk_rows):
-        logits = head.logits(part)
-        for block in logits.split(BLOCK_ROWS if logits.device.type == "cpu" else len(logits)):
+        for block in in_cache(head.logits(part)):
             rows = slice(start, start + len(block))
             true_ids = torch.tensor(ids[rows], device=block.device)
             top = block.topk(min(TOP, block.shape[1]), dim=-1).values.log_softmax(-1)
