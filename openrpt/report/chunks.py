@@ -14,7 +14,7 @@ def pack(value: Any) -> str:
     {'a': '</script>'}
     """
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    data = gzip.compress(text.encode(), compresslevel=6, mtime=0)
+    data = gzip.compress(text.encode(), compresslevel=4, mtime=0)
     return base64.b64encode(data).decode("ascii")
 
 

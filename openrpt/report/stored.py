@@ -2,6 +2,7 @@
 of the evaluations on the development split, and of the models that were evaluated."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from operator import itemgetter
@@ -27,6 +28,8 @@ ESSENTIAL = (
 )
 OPTIONAL = ("candidate_logprobs", "ntp_top", "ntp_top_logprobs", "tokens", "exact", "reward_terms")
 """Columns that files of other versions lack."""
+READERS = 4
+"""Files that are read at a time: a file is small, and there may be thousands."""
 NO_STEP = -1
 """In place of the step, of a model that was evaluated."""
 GREATEST = 9999
@@ -63,21 +66,28 @@ class Stored:
         return self.table.slice(start, end - start).to_pylist()
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file of rollouts: of training, of an evaluation, of a `model` by its label."""
+
+    path: Path
+    model: str = ""
+    evaluated: bool = False
+
+
 def read_stored(run: Path, labels: Sequence[str], missing: list[str]) -> Stored | None:
     """None where there is nothing. `labels`: of the evaluated models. What can't be read is added
     to `missing`."""
     paths = sorted(rollout_folder(run).glob("step-*.parquet"))
     development = sorted(rollout_folder(run, development=True).glob("step-*.parquet"))
-    sources = [(path, "", False) for path in _thinned(paths)]
-    sources += [(path, "", True) for path in _thinned(development)]
-    own = [(evaluated_path(run, label), label, True) for label in labels]
-    sources += [one for one in own if one[0].is_file()]
-    tables, unreadable = [], []
-    for path, model, evaluated in sources:
-        try:
-            tables.append(_read(path, model, evaluated))
-        except (pa.ArrowException, OSError, KeyError) as error:
-            unreadable.append(f"{path}: not readable ({str(error).splitlines()[0]})")
+    sources = [Source(path) for path in _thinned(paths)]
+    sources += [Source(path, evaluated=True) for path in _thinned(development)]
+    own = [Source(evaluated_path(run, label), label, evaluated=True) for label in labels]
+    sources += [source for source in own if source.path.is_file()]
+    with ThreadPoolExecutor(READERS) as readers:
+        found = list(readers.map(_read, sources))
+    tables = [table for table in found if isinstance(table, pa.Table)]
+    unreadable = [said for said in found if isinstance(said, str)]
     missing += unreadable[:3]
     if len(unreadable) > 3:
         missing.append(f"{len(unreadable) - 3} more files of rollouts are not readable")
@@ -112,16 +122,27 @@ def _thinned(paths: Sequence[Path]) -> list[Path]:
     return list(paths[::-1][::stride])[::-1]
 
 
-def _read(path: Path, model: str, evaluated: bool) -> pa.Table:
+def _read(source: Source) -> pa.Table | str:
+    """What is to be said in place of a file that is not readable."""
+    try:
+        return _read_rollouts(source)
+    except (pa.ArrowException, OSError, KeyError) as error:
+        return f"{source.path}: not readable ({str(error).splitlines()[0]})"
+
+
+def _read_rollouts(source: Source) -> pa.Table:
     """Raises KeyError for a file of another layout."""
-    table = pq.read_table(path)
-    for name in ESSENTIAL:
-        if name not in table.column_names:
-            raise KeyError(f"no column '{name}': written by another version of OpenRPT")
-    table = table.select([*ESSENTIAL, *(name for name in OPTIONAL if name in table.column_names)])
+    with pq.ParquetFile(source.path) as file:
+        names = file.schema_arrow.names
+        for name in ESSENTIAL:
+            if name not in names:
+                raise KeyError(f"no column '{name}': written by another version of OpenRPT")
+        columns = [*ESSENTIAL, *(name for name in OPTIONAL if name in names)]
+        table = file.read(columns=columns, use_threads=False).select(columns)
+    rows = table.num_rows
     table = _with(table, "step", pc.fill_null(table["step"], NO_STEP))
-    table = table.append_column("model", pa.array([model] * table.num_rows, pa.string()))
-    return table.append_column("evaluated", pa.array([evaluated] * table.num_rows, pa.bool_()))
+    table = table.append_column("model", pa.array([source.model] * rows, pa.string()))
+    return table.append_column("evaluated", pa.array([source.evaluated] * rows, pa.bool_()))
 
 
 def _compact(table: pa.Table) -> pa.Table:
