@@ -212,6 +212,15 @@ def _notes(models: Sequence[Evaluated], common: Sequence[Evaluated], basis: Eval
     return notes
 
 
+def thought_verdict(models: Sequence[Evaluated], name: str) -> str:
+    """What `compare` says of one model's thought, for what that alone takes.
+
+    Raises UserError as `compare` does, KeyError for a model whose thought was not changed.
+    """
+    needed = [m for m in models if m.name == name or _trained_without_thought(m)]
+    return compare(needed, name).verdicts[name]
+
+
 def _verdicts(models: Sequence[Evaluated]) -> dict[str, str]:
     """Of the models whose thought was changed, each against the first run without a thought."""
     without = next((model.result for model in models if _trained_without_thought(model)), None)

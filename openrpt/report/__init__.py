@@ -198,13 +198,13 @@ def _evaluation(path: Path) -> dict[str, Any]:
 
 def _thinking(run: Run, evaluations: Mapping[str, Any]) -> str:
     """Whether the trained policy's thought is said to help; '' where it was not changed."""
-    from openrpt.evaluation.compare import compare, find_evaluated
+    from openrpt.evaluation.compare import find_evaluated, thought_verdict
 
     if "emptied" not in evaluations.get(summary.TRAINED, {"summary": {}})["summary"]:
         return ""
     found = find_evaluated([str(run.path)])
     (name,) = (model.name for model in found if model.label == summary.TRAINED)
-    return compare(found, name).verdicts[name]
+    return thought_verdict(found, name)
 
 
 def _environment(path: Path) -> dict[str, Any]:
