@@ -32,6 +32,7 @@ class Charts {
     this.root = root;
     this.settings = { smooth: 0, log: false, axis: "step", from: "", to: "" };
     this.drawn = new Map();
+    this.queue = Promise.resolve();
     this.offer();
     for (const control of root.querySelectorAll("[data-chart]"))
       control.addEventListener("input", () => this.set(control));
@@ -85,8 +86,17 @@ class Charts {
     if (now && !this.drawn.has(id)) this.draw(id);
   }
 
-  async draw(id) {
-    this.drawn.set(id, true);
+  // One after another, in the order in which they come into view: the first is there at once, and
+  // the page answers in between.
+  draw(id) {
+    const turn = {};
+    this.drawn.set(id, turn);
+    this.queue = this.queue.then(() => this.drawn.get(id) === turn && this.embed(id))
+      .catch((error) => console.error(error))
+      .then(() => new Promise((resolve) => setTimeout(resolve)));
+  }
+
+  async embed(id) {
     const chart = this.data.charts.find((one) => one.id === id);
     const spec = chart ? chartSpec(chart, this.data.runs, this.settings) : structuredClone(this.data.accuracy);
     const options = { config: chartTheme(), renderer: "canvas", actions: false,
