@@ -203,8 +203,9 @@ def user_term(function: UserFunction) -> RewardTerm:
 def make_terms(config: Config) -> dict[str, RewardTerm]:
     """The terms of `reward.terms`, in their order, before anything heavy is loaded.
 
-    Raises UserError for a user's function that can't be had or asks for what there is not, and for
-    more true tokens to be weighed than a prediction may hold.
+    Raises UserError for a user's function that can't be had or asks for what there is not, for
+    more true tokens to be weighed than a prediction may hold, and where all that is rewarded is a
+    thought in which nothing is drawn.
     """
     settings = config.reward
     most = config.prompt.prediction_budget
@@ -212,6 +213,13 @@ def make_terms(config: Config) -> dict[str, RewardTerm]:
         raise UserError(
             f"reward.information_tokens = {settings.information_tokens} is more than"
             f" prompt.prediction_budget = {most}; lower the one or raise the other"
+        )
+    weighed = [name for name, weight in settings.terms.items() if weight]
+    if weighed == ["information_gain"] and config.prompt.think_budget == 0:
+        raise UserError(
+            "reward.terms: information_gain rewards the thought alone, and with prompt.think_budget"
+            " = 0 a position's rollouts all have the same; raise prompt.think_budget, or add a term"
+            " that reads the prediction (--reward.terms prefix=1,information_gain=0.1)"
         )
     terms: dict[str, RewardTerm] = {}
     for name in settings.terms:

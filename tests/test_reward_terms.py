@@ -350,6 +350,11 @@ def test_what_can_not_be_is_said_at_the_start() -> None:
         make_terms(config_of(reward__terms={"absent:f": 1.0}))
     with pytest.raises(UserError, match=r"reward\.information_tokens = 9 is more than"):
         make_terms(config_of(reward__terms={"information_gain": 1.0}, reward__information_tokens=9))
+    alone = {"reward__terms": {"information_gain": 1.0, "prefix": 0.0}}
+    with pytest.raises(UserError, match="information_gain rewards the thought alone"):
+        make_terms(config_of(**alone))
+    assert make_terms(config_of(**alone, prompt__think_budget=8))
+    assert make_terms(config_of(reward__terms={"information_gain": 1.0, "prefix": 0.5}))
     with pytest.raises(UserError, match=r"unknown reward 'densely'; nearest: 'dense', or package"):
         config_of(reward__terms={"densely": 1.0})
 
