@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from openrpt.config import Config, load_config
+from openrpt.evaluation.records import COMPARED
 from openrpt.files import write_text
 from openrpt.progress import Progress
 from openrpt.run import Run, existing_run, open_run
@@ -26,11 +27,8 @@ ROWS = {
     "reasoning, after warmup": ("warmup", "reasoning"),
     "reasoning, after RPT": ("trained", "reasoning"),
 }
-PAIRS = {
-    "RPT − warmup": ("warmup", "reasoning"),
-    "RPT − the trained model's own NTP": ("trained", "ntp"),
-    "RPT − the start model's NTP": ("start", "ntp"),
-}
+PAIRS = ("RPT − warmup", "RPT − the trained model's own NTP", "RPT − the start model's NTP")
+"""Names of what records.COMPARED has."""
 BEFORE_WARMUP = "evaluate the start model"
 AFTER_WARMUP = "evaluate after warmup"
 CLOCK = "demo.json"
@@ -213,7 +211,7 @@ def print_outcome(run: Run) -> None:
     for name in DIFFICULTY_COLUMNS:
         table.add_column(name, justify="right")
     paired = {tuple(found["b"].values()): found for found in document["differences"]}
-    for title, other in PAIRS.items():
+    for title, other in zip(PAIRS, COMPARED, strict=True):
         found = paired[other]
         cells = [_points(found["difference"][name]) for name in DIFFICULTY_COLUMNS]
         table.add_row(title, *cells)

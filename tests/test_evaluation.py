@@ -23,9 +23,7 @@ from openrpt.evaluation.controls import (
     changed_thoughts,
     commonest,
     swapped,
-    thought_differences,
     thought_of,
-    verdict,
     voting_draws,
 )
 from openrpt.evaluation.next_token import evaluate_policy
@@ -35,6 +33,7 @@ from openrpt.evaluation.stage import evaluate_model, training_cost
 from openrpt.evaluation.statistics import Difference
 from openrpt.evaluation.subject import Subject
 from openrpt.evaluation.tables import write_comparison
+from openrpt.evaluation.verdict import thought_differences, verdict
 from openrpt.generation import Request
 from openrpt.metrics import append_metrics, read_metrics
 from openrpt.models import Policy, freeze, load_policy

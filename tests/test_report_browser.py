@@ -179,9 +179,12 @@ def test_curve_controls_redraw(tab: Tab) -> None:
     reward = canvas_of(tab, "Reward")
     before = reward.screenshot()
     tab.page.locator('[data-chart="smooth"]').fill("0.9")
-    tab.page.wait_for_timeout(500)
     assert tab.page.locator('[data-part="smooth-value"]').inner_text() == "0.9"
-    assert reward.screenshot() != before
+    for _ in range(100):  # other charts are redrawn, too, one after another
+        tab.page.wait_for_timeout(50)
+        if reward.screenshot() != before:
+            return
+    raise AssertionError("the chart is as it was before")
 
 
 def test_hover_shows_the_values(tab: Tab) -> None:

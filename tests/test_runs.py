@@ -60,7 +60,7 @@ def test_import_stays_light() -> None:
     code = (
         "import sys, openrpt, openrpt.status, openrpt.watch; openrpt.load_run\n"
         "print({'torch', 'pyarrow'} & set(sys.modules))\n"
-        "import openrpt.rollouts, openrpt.show\n"
+        "import openrpt.rollouts, openrpt.show, openrpt.report, openrpt.evaluation.compare\n"
         "print({'torch', 'transformers'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

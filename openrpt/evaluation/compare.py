@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from openrpt.errors import UserError
-from openrpt.evaluation.controls import thought_differences, verdict
 from openrpt.evaluation.records import read_evaluation, result_path
 from openrpt.evaluation.results import ACCURACIES, EvaluationResult, paired_differences
 from openrpt.evaluation.statistics import Difference
+from openrpt.evaluation.verdict import thought_differences, verdict
 from openrpt.run import Run, owning_run
 
 COSTS = ("flops", "seconds", "joules", "money")

@@ -9,7 +9,6 @@ from rich.text import Text
 
 from openrpt.errors import UserError
 from openrpt.evaluation.compare import Comparison, Evaluated, Line
-from openrpt.evaluation.controls import thought_differences, verdict
 from openrpt.evaluation.results import BITS_A_BYTE, KIND, THOUGHT_CONTROLS, EvaluationResult
 from openrpt.evaluation.sheets import (
     LAYOUTS,
@@ -19,6 +18,7 @@ from openrpt.evaluation.sheets import (
     print_sheet,
 )
 from openrpt.evaluation.token_classes import TOKEN_CLASSES
+from openrpt.evaluation.verdict import thought_differences, verdict
 from openrpt.files import csv_text, json_text, read_json, write_text
 from openrpt.show import percent
 

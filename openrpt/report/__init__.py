@@ -10,7 +10,9 @@ import hashlib
 import html
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache, partial
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +21,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 import openrpt
+from openrpt.assets import cache_dir, write_atomically
 from openrpt.config import to_toml
 from openrpt.errors import UserError
 from openrpt.evaluation.records import FORMAT, read_evaluation
@@ -244,10 +247,19 @@ def _scripts() -> str:
 
 @cache
 def _vega() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script (BSD-3-Clause), which says when it is there."""
-    import vl_convert
+    """Vega, Vega-Lite and Vega-Embed as one script (BSD-3-Clause), which says when it is there.
 
-    bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]
+    Putting them together takes two seconds, so the outcome is kept in the cache folder.
+    """
+    kept = cache_dir() / f"vega-{version('vl-convert-python')}.js"
+    if kept.is_file():
+        bundle = kept.read_text(encoding="utf-8")
+    else:
+        import vl_convert
+
+        bundle = vl_convert.javascript_bundle()  # type: ignore[call-arg]
+        with suppress(UserError):  # a report needs no cache
+            write_atomically(kept, [bundle.encode()])
     bundle += '\nwindow.dispatchEvent(new Event("chart-library"));\n'
     return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 

@@ -77,7 +77,12 @@ class Charts {
 
   redraw() {
     this.drawn.clear();
-    for (const id of this.shown) this.draw(id);
+    const distance = (id) => {
+      const { top, bottom } = document.getElementById(id).getBoundingClientRect();
+      return Math.abs(top + bottom - innerHeight);
+    };
+    // What the reader looks at first.
+    for (const id of [...this.shown].sort((a, b) => distance(a) - distance(b))) this.draw(id);
   }
 
   visible(id, now) {

@@ -111,9 +111,9 @@ def _encode(
     samples = Samples()
     spent = 0
     for name in chosen:
-        rows = found.stored.rows(name) if found.stored else []
+        stored = found.stored.groups(name) if found.stored else []
         text = texts.get(name)
-        if text is None and not rows:
+        if text is None and not stored:
             continue
         tokens = text.tokens if text else None
         own = {label: found[name] for label, found in evaluations.items() if name in found}
@@ -122,7 +122,7 @@ def _encode(
             for label, columns in own.items()
             if text and (moved := other_places(columns, text.offsets)) is not None
         }
-        groups = encode_groups(rows, tokens, places)
+        groups = encode_groups(stored, tokens, places)
         document: dict[str, Any] = {"id": name, "groups": groups}
         if text:
             document |= text.encode(vocabulary)

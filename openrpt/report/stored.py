@@ -4,8 +4,7 @@ of the evaluations on the development split, and of the models that were evaluat
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby, pairwise
-from operator import itemgetter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from openrpt.report.chunks import as_text, finite
 from openrpt.report.texts import HUNDREDTHS
@@ -28,6 +28,12 @@ ESSENTIAL = (
 )
 OPTIONAL = ("candidate_logprobs", "ntp_top", "ntp_top_logprobs", "tokens", "exact", "reward_terms")
 """Columns that files of other versions lack."""
+OWN = (
+    *("rollout", "thought", "prediction", "reward", "advantage", "finish_reason", "reward_terms"),
+    *("sampler_logprobs", "loss_mask", "tokens", "completion"),
+)
+"""Columns that differ within a group; it shares the others."""
+GROUP = ("document_id", "position", "model", "step")
 READERS = 4
 """Files that are read at a time: a file is small, and there may be thousands."""
 NO_STEP = -1
@@ -45,6 +51,8 @@ class Stored:
     step; `evaluated`: not of training."""
     documents: dict[str, tuple[int, int]]
     """Of each document its rows [start, end)."""
+    group_starts: NDArray[np.int64]
+    """The first row of each group, and the number of rows."""
     steps: list[int]
     """Those of training that were read."""
     num_steps: int
@@ -61,9 +69,20 @@ class Stored:
         """The rollouts of training alone."""
         return self.table.filter(pc.invert(self.table["evaluated"]))
 
-    def rows(self, document_id: str) -> list[dict[str, Any]]:
+    def groups(self, document_id: str) -> list[dict[str, Any]]:
+        """A document's groups by position, model and step: OWN's columns as lists, the others as
+        values."""
         start, end = self.documents.get(document_id, (0, 0))
-        return self.table.slice(start, end - start).to_pylist()
+        first, last = np.searchsorted(self.group_starts, (start, end))
+        bounds = self.group_starts[first : last + 1] - start
+        rows = self.table.slice(start, end - start)
+        names = [name for name in rows.column_names if name not in OWN]
+        shared = rows.select(names).take(bounds[:-1]).to_pylist()
+        own = {name: rows[name].to_pylist() for name in OWN if name in rows.column_names}
+        return [
+            values | {name: column[a:b] for name, column in own.items()}
+            for values, (a, b) in zip(shared, pairwise(bounds.tolist()), strict=True)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,20 +113,28 @@ def read_stored(run: Path, labels: Sequence[str], missing: list[str]) -> Stored 
     if not tables:
         return None
     table = pa.concat_tables(tables, promote_options="default").combine_chunks()
-    order = ("document_id", "position", "model", "step", "rollout")
-    keys = [(name, "ascending") for name in order]
+    keys = [(name, "ascending") for name in (*GROUP, "rollout")]
     table = table.take(pc.sort_indices(table, sort_keys=keys))
-    ids = table["document_id"].combine_chunks().dictionary_encode()
-    codes = ids.indices.to_numpy()
-    starts = np.flatnonzero(np.append(True, codes[1:] != codes[:-1])).tolist()
-    ends = [*starts[1:], len(codes)]
-    names = [ids.dictionary[int(codes[start])].as_py() for start in starts]
+    starts = _changes(table, GROUP[:1])
+    names = table["document_id"].take(starts[:-1]).to_pylist()
     return Stored(
         table=_compact(table),
-        documents=dict(zip(names, zip(starts, ends, strict=True), strict=True)),
+        documents=dict(zip(names, pairwise(starts.tolist()), strict=True)),
+        group_starts=_changes(table, GROUP),
         steps=sorted(set(table.filter(pc.invert(table["evaluated"]))["step"].to_pylist())),
         num_steps=len(paths),
     )
+
+
+def _changes(table: pa.Table, names: Sequence[str]) -> NDArray[np.int64]:
+    """The rows of a sorted table at which one of these columns has another value than before: the
+    first among them, and the number of rows."""
+    changed = np.zeros(table.num_rows + 1, dtype=bool)
+    changed[[0, -1]] = True
+    for name in names:
+        codes = table[name].combine_chunks().dictionary_encode().indices.to_numpy()
+        changed[1:-1] |= codes[1:] != codes[:-1]
+    return np.flatnonzero(changed)
 
 
 def _thinned(paths: Sequence[Path]) -> list[Path]:
@@ -190,73 +217,68 @@ def _ends(lists: pa.ListArray) -> np.ndarray:
 
 
 def encode_groups(
-    rows: Sequence[dict[str, Any]],
+    groups: Sequence[dict[str, Any]],
     tokens: Sequence[bytes] | None,
     places: Mapping[str, Mapping[int, int]],
 ) -> list[dict[str, Any]]:
-    """Groups of one document, by position, model and step. `tokens`: the document's; None = its
-    text is absent, so that each group brings the end of its prefix and its continuation.
-    `places`: of a model with a tokenizer of its own, its positions → the document's; those that
-    are no place there are left out."""
-    groups = []
-    keys = ("position", "model", "step")
-    for (position, model, _), found in groupby(rows, key=itemgetter(*keys)):
-        own = list(found)
+    """Groups of one document as the page has them. `tokens`: the document's; None = its text is
+    absent, so that each group brings the end of its prefix and its continuation. `places`: of a
+    model with a tokenizer of its own, its positions → the document's; those that are no place
+    there are left out."""
+    found = []
+    for group in groups:
+        position, model = group["position"], group["model"]
         if tokens is None:
-            groups.append(_group(own, position, None))
+            found.append(_group(group, position, None))
         elif model not in places:
-            groups.append(_group(own, position, tokens[position:]))
+            found.append(_group(group, position, tokens[position:]))
         elif position in places[model]:
-            place = places[model][position]
-            groups.append(_group(own, place, own[0]["continuation"]))
-    return groups
+            found.append(_group(group, places[model][position], group["continuation"]))
+    return found
 
 
 def _group(
-    rows: list[dict[str, Any]], position: int, continuation: Sequence[bytes] | None
+    group: Mapping[str, Any], position: int, continuation: Sequence[bytes] | None
 ) -> dict[str, Any]:
     """`continuation`: what predictions are compared with, where the document is there."""
-    first = rows[0]
-    group: dict[str, Any] = {
-        "step": first["step"],
+    shown: dict[str, Any] = {
+        "step": group["step"],
         "position": position,
-        "entropy": finite([first["entropy"]])[0],
-        "ntp": as_text(first["ntp_prediction"]),
-        "candidates": [as_text(token) for token in first["candidates"]],
-        "rollout": [row["rollout"] for row in rows],
-        "thought": [as_text(row["thought"]) for row in rows],
-        "prediction": [
-            None if row["prediction"] is None else as_text(row["prediction"]) for row in rows
-        ],
-        "reward": finite([row["reward"] for row in rows]),
-        "advantage": finite([row["advantage"] for row in rows], 3),
-        "finish": [row["finish_reason"] for row in rows],
+        "entropy": finite([group["entropy"]])[0],
+        "ntp": as_text(group["ntp_prediction"]),
+        "candidates": [as_text(token) for token in group["candidates"]],
+        "rollout": group["rollout"],
+        "thought": [as_text(thought) for thought in group["thought"]],
+        "prediction": [None if said is None else as_text(said) for said in group["prediction"]],
+        "reward": finite(group["reward"]),
+        "advantage": finite(group["advantage"], 3),
+        "finish": group["finish_reason"],
     }
-    if first["evaluated"]:
-        group["evaluated"] = 1
-    if first["model"]:
-        group["model"] = first["model"]
-    if first.get("ntp_top"):
-        group["top"] = [as_text(token) for token in first["ntp_top"]]
-        group["top_logprobs"] = finite(first["ntp_top_logprobs"], 4)
-    if first.get("candidate_logprobs"):
-        group["candidate_logprobs"] = finite(first["candidate_logprobs"], 4)
+    if group["evaluated"]:
+        shown["evaluated"] = 1
+    if group["model"]:
+        shown["model"] = group["model"]
+    if group.get("ntp_top"):
+        shown["top"] = [as_text(token) for token in group["ntp_top"]]
+        shown["top_logprobs"] = finite(group["ntp_top_logprobs"], 4)
+    if group.get("candidate_logprobs"):
+        shown["candidate_logprobs"] = finite(group["candidate_logprobs"], 4)
     if continuation is None:
-        continuation = first["continuation"]
-        group["prefix"] = as_text(first["prefix_end"])
-        group["continuation"] = [as_text(token) for token in continuation]
-    group["ntp_right"] = int(matched_tokens(first["ntp_prediction"], continuation) > 0)
-    group["matched"] = [matched_tokens(row["prediction"], continuation) for row in rows]
-    if first.get("completion") is not None:
-        group["completion"] = [as_text(row["completion"]) for row in rows]
-        group["lengths"] = [row["tokens"] for row in rows]
-        group["surprise"] = [row["sampler_logprobs"] for row in rows]
-        group["trained"] = [row["loss_mask"] for row in rows]
+        continuation = group["continuation"]
+        shown["prefix"] = as_text(group["prefix_end"])
+        shown["continuation"] = [as_text(token) for token in continuation]
+    shown["ntp_right"] = int(matched_tokens(group["ntp_prediction"], continuation) > 0)
+    shown["matched"] = [matched_tokens(said, continuation) for said in group["prediction"]]
+    if None not in group.get("completion", [None]):
+        shown["completion"] = [as_text(completion) for completion in group["completion"]]
+        shown["lengths"] = group["tokens"]
+        shown["surprise"] = group["sampler_logprobs"]
+        shown["trained"] = group["loss_mask"]
     terms = [
-        {term["name"]: term["value"] for term in row.get("reward_terms") or ()} for row in rows
+        {term["name"]: term["value"] for term in own or ()} for own in group.get("reward_terms", ())
     ]
-    group["terms"] = {
+    shown["terms"] = {
         name: finite([own.get(name, float("nan")) for own in terms], 4)
         for name in dict.fromkeys(name for own in terms for name in own)
     }
-    return group
+    return shown
