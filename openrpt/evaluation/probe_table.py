@@ -207,7 +207,10 @@ def _cells(one: Probed, target: str, layer: int, first: Probed) -> list[str]:
     if layer not in one.result.layers:
         return ["–"] * (3 if compared else 2)
     accuracy = percent(one.result.estimate(column).as_dict()).removesuffix(" %")
-    cells = [accuracy, f"{100 * one.result.selectivity(target, layer).value:+.1f}"]
+    cells = [
+        accuracy,
+        f"{100 * one.result.selectivity(target, layer).value:+.1f}".replace("-", "−"),
+    ]
     if compared:
         known = column in first.result.columns
         found = probe_difference(one.result, first.result, column) if known else None

@@ -25,6 +25,7 @@ from openrpt.errors import UserError
 from openrpt.evaluation.answer_book import COSTS, Answer, AnswerBook
 from openrpt.evaluation.stage import latest_model, model_label, model_path
 from openrpt.generation import Request, side_by_side
+from openrpt.logprobs import in_cache
 from openrpt.meters import counting_engine
 from openrpt.models import Policy, freeze, load_policy, resolve_model
 from openrpt.prompts import Layout, build_layout
@@ -232,9 +233,10 @@ class Respondent:
         head, total, greedy = self.policy.head, 0.0, True
         pairs = zip(hidden.split(head.chunk_rows), targets.split(head.chunk_rows), strict=True)
         for part, ids in pairs:
-            logp = head.logits(part).log_softmax(-1)
-            total += float(logp.gather(-1, ids[:, None]).sum())
-            greedy = greedy and bool((logp.argmax(-1) == ids).all())
+            for block, own in zip(in_cache(head.logits(part)), in_cache(ids), strict=True):
+                logp = block.log_softmax(-1)
+                total += float(logp.gather(-1, own[:, None]).sum())
+                greedy = greedy and bool((logp.argmax(-1) == own).all())
         return total, greedy
 
     # ---- what it costs
