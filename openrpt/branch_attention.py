@@ -21,6 +21,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+FLASH_QUERIES = 16
+"""Of a row and a head: with fewer, as in decoding, whole products are faster than FlashAttention's
+blocks, which are mostly empty then."""
+
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
@@ -148,15 +152,17 @@ def _attend(
     softcap: float | None,
 ) -> tuple[Tensor, Tensor]:
     """Of one set of keys: the output [X, K, q, D] and its log-sum-exp [X, K, q]."""
-    if _runs_flash(query, softcap):
+    if _runs_flash(query, softcap) and query.shape[2] >= FLASH_QUERIES:
         output, normaliser = _flash(
             query, key, value, 0.0, False, attn_mask=mask.bias, scale=scaling
         )
         return output, normaliser.masked_fill(mask.blind, float("-inf"))
     scores, _ = _scores(query, key, mask, scaling, softcap)
-    normaliser = scores.logsumexp(-1)
-    weights = scores.sub_(normaliser.masked_fill(mask.blind, 0.0)[..., None]).exp_()
-    return weights.to(value.dtype) @ value, normaliser
+    limits = torch.finfo(scores.dtype)
+    largest = scores.amax(-1, keepdim=True).clamp_min(limits.min)  # finite for the blind, too
+    total = scores.sub_(largest).exp_().sum(-1, keepdim=True)
+    weights = scores.div_(total.clamp_min(limits.tiny))
+    return weights.to(value.dtype) @ value, (largest + total.log())[..., 0]
 
 
 def _gradients(
