@@ -288,7 +288,7 @@ def sample(logits: Tensor, draws: Tensor, temperature: float, row: Tensor) -> Sa
     upper = inside_ends.gather(1, offset)
     lower = torch.where(offset > 0, inside_ends.gather(1, (offset - 1).clamp_min(0)), before)
     near = torch.minimum(target - lower, upper - target) < NEAR_BOUNDARY * total
-    logprobs = (logits[row[:, None], ids] - largest[row]) / temperature - total.log()
+    logprobs = (inside.gather(1, offset) - largest[row]) / temperature - total.log()
     return Sampled(ids=ids[:, 0], logprobs=logprobs[:, 0].to(logits.dtype), near=near[:, 0])
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from openrpt.errors import UserError
-from openrpt.logprobs import HEAD_COLUMNS
+from openrpt.logprobs import wide_product
 
 if TYPE_CHECKING:
     from openrpt.models import Policy
@@ -98,14 +98,13 @@ def _product_seconds(
     left = torch.rand(rows, inner, device=device).to(dtype)
     right = torch.rand(inner, columns, device=device).to(dtype)
     out = torch.empty(rows, columns, dtype=dtype, device=device)
-    # As the head takes its product: at once it would be slower, and no limit.
-    width = HEAD_COLUMNS if left.device.type == "cpu" and columns >= WIDE_COLUMNS else columns
-    parts = list(zip(right.split(width, dim=1), out.split(width, dim=1), strict=True))
     spent: list[float] = []
     while not spent or (len(spent) <= REPETITIONS and sum(spent) < limit):
         start = time.perf_counter()
-        for part, into in parts:
-            torch.mm(left, part, out=into)
+        if columns >= WIDE_COLUMNS:  # as the head takes it: at once it is slower, and no limit
+            wide_product(left, right, out)
+        else:
+            torch.mm(left, right, out=out)
         if left.is_cuda:
             torch.cuda.synchronize(left.device)
         spent.append(time.perf_counter() - start)

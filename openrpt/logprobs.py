@@ -47,20 +47,21 @@ class Head:
         return max(1, CHUNK_ELEMENTS // self.weight.shape[0])
 
 
+def wide_product(left: Tensor, right: Tensor, out: Tensor) -> Tensor:
+    """left [N, d] @ right [d, V] into out [N, V]; on a CPU HEAD_COLUMNS at a time."""
+    width = HEAD_COLUMNS if left.device.type == "cpu" else right.shape[1]
+    for part, columns in zip(right.split(width, dim=1), out.split(width, dim=1), strict=True):
+        torch.mm(left, part, out=columns)
+    return out
+
+
 class _HeadProduct(torch.autograd.Function):
     """hidden [N, d] @ weight [V, d].T"""
 
     @staticmethod
     def forward(ctx, hidden, weight):  # type: ignore[override]
         ctx.save_for_backward(hidden, weight)
-        if hidden.device.type != "cpu":
-            return hidden @ weight.T
-        logits = hidden.new_empty(len(hidden), len(weight))
-        for columns, rows in zip(
-            logits.split(HEAD_COLUMNS, dim=1), weight.split(HEAD_COLUMNS), strict=True
-        ):
-            torch.mm(hidden, rows.T, out=columns)
-        return logits
+        return wide_product(hidden, weight.T, hidden.new_empty(len(hidden), len(weight)))
 
     @staticmethod
     @once_differentiable

@@ -217,8 +217,10 @@ def thought_verdict(models: Sequence[Evaluated], name: str) -> str:
 
     Raises UserError as `compare` does, KeyError for a model whose thought was not changed.
     """
-    needed = [m for m in models if m.name == name or _trained_without_thought(m)]
-    return compare(needed, name).verdicts[name]
+    basis = next(model for model in models if model.name == name)
+    needed = [m for m in models if m is basis or _trained_without_thought(m)]
+    common = _align([m for m in needed if _comparable(basis, m)], basis)
+    return _verdicts(common)[name]
 
 
 def _verdicts(models: Sequence[Evaluated]) -> dict[str, str]:
