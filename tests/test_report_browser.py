@@ -176,13 +176,15 @@ def test_curves_hold_the_metrics(tab: Tab) -> None:
 
 
 def test_curve_controls_redraw(tab: Tab) -> None:
-    reward = canvas_of(tab, "Reward")
-    before = reward.screenshot()
+    def drawn() -> str:  # looked up anew each time: a redraw puts another canvas in its place
+        return canvas_of(tab, "Reward").evaluate("canvas => canvas.toDataURL()")
+
+    before = drawn()
     tab.page.locator('[data-chart="smooth"]').fill("0.9")
     assert tab.page.locator('[data-part="smooth-value"]').inner_text() == "0.9"
     for _ in range(100):  # other charts are redrawn, too, one after another
         tab.page.wait_for_timeout(50)
-        if reward.screenshot() != before:
+        if drawn() != before:
             return
     raise AssertionError("the chart is as it was before")
 
