@@ -21,6 +21,8 @@ HEAD_COLUMNS = 512
 runs at two thirds of the rate."""
 CACHED_ROWS = 16
 """Rows of logits that a CPU's cache holds from one pass over them to the next (3 MB at 49k)."""
+TOP_COLUMNS = 64
+"""Of the vocabulary, that `top_k` takes for one at first."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,6 +77,27 @@ def in_cache(logits: Tensor) -> tuple[Tensor, ...]:
     """Blocks of rows of logits [N, V] to be worked through one after another: all that is to be
     asked of a row is asked while a CPU's cache holds it. Elsewhere one block."""
     return logits.split(CACHED_ROWS if logits.device.type == "cpu" else max(len(logits), 1))
+
+
+def top_k(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest of each row of logits [N, V], the largest first: values and ids [N, k].
+
+    Blocks of columns are ranked by their largest, and `topk` sees the k best blocks only, in which
+    the k largest must lie: on a CPU a third of the time that it takes over a whole vocabulary.
+    """
+    blocks = logits.shape[1] // TOP_COLUMNS
+    if blocks <= k:
+        values, ids = logits.topk(k, dim=-1)
+        return values, ids
+    whole = blocks * TOP_COLUMNS
+    largest = logits[:, :whole].unflatten(1, (blocks, TOP_COLUMNS)).amax(-1)
+    chosen = largest.topk(k, dim=-1, sorted=False).indices  # [N, k]
+    inside = torch.arange(TOP_COLUMNS, device=logits.device)
+    columns = (chosen[..., None] * TOP_COLUMNS + inside).flatten(1)
+    behind = torch.arange(whole, logits.shape[1], device=logits.device)  # no whole block
+    columns = torch.cat([columns, behind.expand(len(logits), -1)], dim=1)
+    values, at = logits.gather(1, columns).topk(k, dim=-1)
+    return values, columns.gather(1, at)
 
 
 class _SelectedLogprobs(torch.autograd.Function):
@@ -330,9 +353,9 @@ def standard_prediction(hidden: Tensor, head: Head, masked: Tensor, *, k: int = 
     for part in hidden.split(head.chunk_rows):
         for block in in_cache(head.logits(part)):
             normaliser = block.logsumexp(-1, keepdim=True)
-            top = block.masked_fill(masked, float("-inf")).topk(max(k, 1), dim=-1)
-            ids.append(top.indices)
-            logprobs.append(top.values - normaliser)
+            values, best = top_k(block.masked_fill(masked, float("-inf")), max(k, 1))
+            ids.append(best)
+            logprobs.append(values - normaliser)
     candidate_ids = torch.cat(ids)
     return Standard(
         argmax=candidate_ids[:, 0],

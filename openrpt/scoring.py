@@ -26,7 +26,7 @@ from openrpt.documents import CorpusCounts, read_corpus
 from openrpt.errors import UserError
 from openrpt.files import write_json
 from openrpt.flat import flat_hidden
-from openrpt.logprobs import in_cache, log_softmax_
+from openrpt.logprobs import in_cache, log_softmax_, top_k
 from openrpt.meters import WorkMeter
 from openrpt.models import Policy, freeze, load_policy
 from openrpt.packing import packed_hidden, packs
@@ -55,6 +55,8 @@ __all__ = ["ScoreSummary", "ScoredCorpus", "load_scored", "score_corpus"]
 TOP = 16
 PACK_TOKENS = 1024
 """Tokens of one pass: as many rows as a CPU's matrix products need for their full rate."""
+WAITING_TOKENS = 4 * PACK_TOKENS
+"""Of documents that wait to be packed: of few, the last pass is half empty."""
 COST = "cost.json"
 """What scoring has taken, all starts together; the other files hold nothing of the machine."""
 
@@ -79,6 +81,11 @@ class Scores:
             entropy_top16=np.full(count, np.nan, np.float32),
             argmax=np.full(count, -1, np.int64),
         )
+
+    def put(self, places: slice, scores: "Scores", rows: slice) -> None:
+        """`rows` of other scores, in place of these at `places`."""
+        for one in fields(self):
+            getattr(self, one.name)[places] = getattr(scores, one.name)[rows]
 
 
 def score_corpus(
@@ -166,7 +173,7 @@ def _run(
             pending_tokens += len(encoded.token_ids)
             open_splits = _open_splits(config, summary)
             full = pending_tokens >= config.score.shard_tokens
-            if waiting_tokens >= PACK_TOKENS or full or not open_splits:
+            if waiting_tokens >= WAITING_TOKENS or full or not open_splits:
                 pending += job.score(waiting, summary, progress)
                 waiting, waiting_tokens = [], 0
             if full:
@@ -431,11 +438,20 @@ def score_documents(
             places.append((number, skipped, slice(first, span.end)))
     done, whole = 0, sum(map(len, inside))
     for pack in packs([len(sequence) for sequence in inside], PACK_TOKENS):
-        hidden = packed_hidden(scorer, [inside[index] for index in pack])
         lengths = [len(inside[index]) for index in pack]
-        for index, states in zip(pack, hidden.split(lengths), strict=True):
+        states: list[Tensor] = []
+        true_ids: list[int] = []
+        parts = packed_hidden(scorer, [inside[index] for index in pack]).split(lengths)
+        for index, part in zip(pack, parts, strict=True):
             number, skipped, tokens = places[index]
-            _fill(found[number], tokens, scorer, states[skipped:], documents[number])
+            states.append(part[skipped:])
+            true_ids += documents[number][tokens]
+        scores = _read(scorer, torch.cat(states), true_ids)
+        start = 0
+        for number, _, tokens in (places[index] for index in pack):
+            end = start + tokens.stop - tokens.start
+            found[number].put(tokens, scores, slice(start, end))
+            start = end
         done += sum(lengths)
         scored(done / whole)
     return found
@@ -448,26 +464,25 @@ def plain_hidden(policy: Policy, ids: Sequence[int]) -> Tensor:
     return flat_hidden(policy, ids)
 
 
-def _fill(
-    scores: Scores, places: slice, scorer: Policy, states: Tensor, ids: Sequence[int]
-) -> None:
-    """Scores positions `places` from the states [n, d] before them, logits in chunks."""
-    head = scorer.head
+def _read(scorer: Policy, states: Tensor, true_ids: Sequence[int]) -> Scores:
+    """What the states [n, d] say of the tokens [n] behind them; logits in chunks."""
+    head, scores = scorer.head, Scores.empty(len(true_ids))
     never = scorer.masked_ids().nonzero()[:, 0]
-    start = places.start
+    start = 0
     for part in states.split(head.chunk_rows):
         for block in in_cache(head.logits(part)):
             rows = slice(start, start + len(block))
-            true_ids = torch.tensor(ids[rows], device=block.device)
-            top = block.topk(min(TOP, block.shape[1]), dim=-1).values.log_softmax(-1)
+            ids = torch.tensor(true_ids[rows], device=block.device)
+            top = top_k(block, min(TOP, block.shape[1]))[0].log_softmax(-1)
             logp, p, _ = log_softmax_(block)
-            nll = -logp.gather(-1, true_ids[:, None])[:, 0]
+            nll = -logp.gather(-1, ids[:, None])[:, 0]
             scores.negative_log_likelihood[rows] = nll.cpu().numpy()
             scores.entropy[rows] = _entropy(p, logp).cpu().numpy()
             scores.entropy_top16[rows] = _entropy(top.exp(), top).cpu().numpy()
-            argmax = logp.index_fill_(1, never, float("-inf")).argmax(-1)
-            scores.argmax[rows] = argmax.cpu().numpy()
+            _, argmax = top_k(logp.index_fill_(1, never, float("-inf")), 1)
+            scores.argmax[rows] = argmax[:, 0].cpu().numpy()
             start = rows.stop
+    return scores
 
 
 def _entropy(p: Tensor, logp: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from openrpt.logprobs import (
     standard_prediction,
     target_cross_entropy,
     text_loss,
+    top_k,
 )
 
 N, D, V = 7, 5, 11
@@ -26,6 +27,7 @@ def seeded(monkeypatch):
     torch.manual_seed(0)
     monkeypatch.setattr(logprobs, "HEAD_COLUMNS", 4)  # so that the last block is shorter
     monkeypatch.setattr(logprobs, "CACHED_ROWS", 2)
+    monkeypatch.setattr(logprobs, "TOP_COLUMNS", 2)
 
 
 def parts(bias: bool, softcap: float | None) -> tuple[torch.Tensor, Head, list[torch.Tensor]]:
@@ -55,6 +57,18 @@ def assert_same_gradients(found: torch.Tensor, expected: torch.Tensor, leaves: l
     )
     for got, wanted in pairs:
         torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("vocabulary", [11, 12, 41])
+@pytest.mark.parametrize("k", [1, 3, 5, 11])
+def test_top_k_is_topk(vocabulary, k):
+    logits = torch.randn(50, vocabulary)
+    logits[:, ::4] = float("-inf")  # as masked ids have it
+    logits[:, -1] += 2.0 * (torch.rand(50) < 0.3)  # what stands in no whole block may be the best
+    values, ids = top_k(logits, k)
+    finite = values.isfinite()
+    assert torch.equal(values, logits.topk(k, dim=-1).values)
+    assert torch.equal(ids[finite], logits.topk(k, dim=-1).indices[finite])
 
 
 @CHUNKS
