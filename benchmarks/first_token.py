@@ -6,6 +6,7 @@ Writes the time then (seconds since the epoch) and leaves. What is imported here
 command would import it is in the time all the same.
 """
 
+import gc
 import json
 import os
 import sys
@@ -13,8 +14,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from openrpt import decoding
-from openrpt.cli import main
+from openrpt.cli import GARBAGE_THRESHOLD, main
+
+gc.set_threshold(GARBAGE_THRESHOLD)  # as main does, before what is heavy is imported
+from openrpt import decoding  # noqa: E402
 
 sample = decoding.sample
 
