@@ -90,9 +90,10 @@ def real_run_rows(result: Result) -> list[str]:
     for name, own in result["openrpt"].items():
         flat = own["flat_fraction"]["median"]
         rows.append(
-            f"| real run, {case['positions']} positions × {case['group_size']}, up to"
-            f" {case['new_tokens']} new tokens, {flat:.0%} of the groups flat, {name}: seconds a"
-            f" generated rollout | {ranged(own['seconds_a_rollout'], 3)}"
+            f"| real run on {case['corpus']}, {case['positions']} positions ×"
+            f" {case['group_size']}, prompts of {case['mean_prompt_tokens']:.0f} and completions of"
+            f" {case['mean_new_tokens']} tokens on average, {flat:.0%} of the groups flat, {name}:"
+            f" seconds a generated rollout | {ranged(own['seconds_a_rollout'], 3)}"
             f" | TRL {ranged(peer['seconds_a_rollout'], 2)} | **{ranged(own['ratio'], 1)} ×** |"
         )
     return rows

@@ -76,7 +76,7 @@ def estimate(
     policy = outline(config)
     layout = build_layout(policy.tokenizer, config.prompt, policy.bos_ids)
     require_room(layout, config.prompt, policy.max_length)
-    corpus = corpus_of(config)
+    corpus = corpus_of(config, policy.tokenizer)
     plan = Plan(config=config, policy=policy, layout=layout, corpus=corpus)
     stages = [plan.score(), plan.warmup(), plan.train(), plan.evaluate()]
     warnings: list[str] = []

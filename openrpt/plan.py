@@ -2,9 +2,13 @@
 `openrpt estimate`, in branches of the greatest lengths that the configuration allows."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
+from statistics import mean
+from typing import TYPE_CHECKING, cast
 
 from torch import Tensor
 
@@ -18,17 +22,24 @@ from openrpt.compute import (
     prefix_passes,
 )
 from openrpt.config import Config
+from openrpt.documents import CorpusCounts, read_corpus
 from openrpt.logprobs import CHUNK_ELEMENTS
 from openrpt.models import Policy
 from openrpt.prompts import Layout
-from openrpt.scores import read_scored_json
+from openrpt.scores import load_scored, read_scored_json
 from openrpt.speed import spread_positions
 from openrpt.tree import Branch
+from openrpt.types import Document
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 BYTES_A_TOKEN = 4
 """Of text, where nothing has been tokenized yet."""
 GUESSED_TOKENS = 50_000
 """Of a corpus whose size can't be seen: the default corpus has about as many."""
+SAMPLED_DOCUMENTS = 200
+"""That are read for how long documents are."""
 LIBRARIES = 0.6e9
 """Bytes that Python, torch and transformers take by themselves."""
 
@@ -38,9 +49,15 @@ class Corpus:
     """How much text there is."""
 
     tokens: float
-    documents: float
+    lengths: Sequence[int]
+    """Tokens of its documents, or of the first ones: long documents are scored in windows that
+    overlap, so the mean would not do."""
     known: bool
-    """Scored already; else a guess from the size of its files."""
+    """Scored already; else a guess from the size of its files and of its first documents."""
+
+    @property
+    def documents(self) -> float:
+        return self.tokens / mean(self.lengths)
 
 
 @dataclass(kw_only=True)
@@ -79,16 +96,25 @@ def expected_tokens(config: Config) -> float:
     return min(asked, size or GUESSED_TOKENS)
 
 
-def corpus_of(config: Config) -> Corpus:
+def corpus_of(config: Config, tokenizer: "PreTrainedTokenizerBase") -> Corpus:
     """The run folder's own scores where it has them."""
-    scored = read_scored_json(Path(config.run) / "scored")
+    folder = Path(config.run) / "scored"
+    scored = read_scored_json(folder)
     if scored is not None and scored["finished"]:
-        summary = scored["summary"]
-        tokens = float(sum(summary["tokens"].values()))
-        return Corpus(tokens=tokens, documents=summary["documents"], known=True)
-    tokens = expected_tokens(config)
-    documents = float(max(1, math.ceil(tokens / config.prompt.window)))  # a window each
-    return Corpus(tokens=tokens, documents=documents, known=False)
+        lengths = [entry.num_tokens for entry in load_scored(folder).entries.values()]
+        return Corpus(tokens=sum(lengths), lengths=lengths, known=True)
+    lengths = first_lengths(config, tokenizer)
+    return Corpus(tokens=expected_tokens(config), lengths=lengths, known=False)
+
+
+def first_lengths(config: Config, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """Tokens of the corpus's first documents; a window's where none can be seen here."""
+    if not Path(config.corpus.path).exists():
+        return [config.prompt.window]
+    stream = cast(Generator[Document, None, None], read_corpus(config.corpus, CorpusCounts()))
+    with closing(stream) as documents:
+        texts = [document.text for document in islice(documents, SAMPLED_DOCUMENTS)]
+    return [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -108,8 +134,8 @@ class Plan:
     def window(self) -> int:
         """Of a typical document, in tokens."""
         prompt = self.config.prompt
-        typical = math.ceil(self.corpus.tokens / self.corpus.documents)
-        return max(min(prompt.window, typical), min(2 * prompt.min_context, prompt.window))
+        typical = math.ceil(mean(min(prompt.window, length) for length in self.corpus.lengths))
+        return max(typical, min(2 * prompt.min_context, prompt.window))
 
     def assumptions(self) -> list[str]:
         train = self.config.train
@@ -123,15 +149,20 @@ class Plan:
         return found
 
     def score(self) -> Stage:
-        prompt = self.config.prompt
-        documents = max(1, round(self.corpus.documents))
-        tokens = max(self.window, round(self.corpus.tokens / documents))
-        head = len(self.policy.bos_ids)
-        count = count_scoring(
-            tokens, head=head, window=prompt.window, min_context=prompt.min_context
-        )
+        prompt, lengths = self.config.prompt, self.corpus.lengths
+        count = Count()
+        for length in lengths:
+            count.add(
+                count_scoring(
+                    length,
+                    head=len(self.policy.bos_ids),
+                    window=prompt.window,
+                    min_context=prompt.min_context,
+                )
+            )
+        share = self.corpus.tokens / sum(lengths)
         stage = Stage(stage="score", memory_bytes=self.memory(copies=0, rollouts=0, trained=False))
-        stage.add("score", documents * count.tokens, documents * count.forward(self.shape))
+        stage.add("score", share * count.tokens, share * count.forward(self.shape))
         return stage
 
     def branches(self, positions: int, rollouts: int) -> list[Branch]:

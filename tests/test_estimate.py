@@ -1,6 +1,7 @@
 """What a run will take: by hand, against what stages then really took, and its prices."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def plan_of(run: Run) -> Plan:
     policy = outline(run.config)
     layout = build_layout(policy.tokenizer, run.config.prompt, policy.bos_ids)
-    return Plan(config=run.config, policy=policy, layout=layout, corpus=corpus_of(run.config))
+    corpus = corpus_of(run.config, policy.tokenizer)
+    return Plan(config=run.config, policy=policy, layout=layout, corpus=corpus)
 
 
 def test_an_outline_has_the_models_shapes_and_no_memory(run: Run) -> None:
@@ -130,12 +132,27 @@ def test_errors(run: Run, tmp_path: Path) -> None:
         estimate(run.config.model_copy(update={"model": model}), gpu="l4")
 
 
-def test_a_guessed_corpus_is_scored_in_single_windows(tmp_path: Path) -> None:
-    """What can't be seen is taken as documents that fill a window each: no text is run twice."""
-    config = tiny_config(tmp_path)
+def test_a_guessed_corpus_has_the_lengths_of_its_first_documents(tmp_path: Path) -> None:
+    """A long document is scored in windows that overlap: nearly twice its tokens are run."""
+    long = " ".join(f"{n} and one more is {n + 1}." for n in range(4_000))
+    texts = [long, *(f"A short one: {n} and {n} are {2 * n}, as is known." for n in range(50))]
+    corpus = tmp_path / "mixed.jsonl"
+    corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    sizes = {"prompt__window": 64, "prompt__min_context": 4, "score__max_tokens": 0}
+    config = tiny_config(tmp_path, corpus__path=str(corpus), **sizes)
+    policy = outline(config)
+    found = corpus_of(config, policy.tokenizer)
+    assert not found.known and len(found.lengths) == 51
+    layout = build_layout(policy.tokenizer, config.prompt, policy.bos_ids)
+    plan = Plan(config=config, policy=policy, layout=layout, corpus=found)
+    assert 1.8 * found.tokens < plan.score().tokens < 2.1 * found.tokens
+    assert plan.window == math.ceil(sum(min(64, length) for length in found.lengths) / 51)
+
+
+def test_a_corpus_that_cannot_be_seen_is_scored_in_single_windows(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, corpus__path="datasets:someone/texts")
     policy = outline(config)
     layout = build_layout(policy.tokenizer, config.prompt, policy.bos_ids)
-    corpus = corpus_of(config)
+    corpus = corpus_of(config, policy.tokenizer)
     plan = Plan(config=config, policy=policy, layout=layout, corpus=corpus)
-    assert not corpus.known
     assert plan.score().tokens <= 1.05 * corpus.tokens
