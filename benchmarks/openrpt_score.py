@@ -22,8 +22,9 @@ from openrpt.limits import Pass
 from openrpt.metrics import peak_memory_gib
 from openrpt.models import freeze, load_policy
 from openrpt.positions import windows
+from openrpt.scorer import score_ids
 from openrpt.scores import ScoredCorpus, load_scored
-from openrpt.scoring import read_cost, score_corpus, score_ids
+from openrpt.scoring import read_cost, score_corpus
 
 
 def main(job: dict[str, Any]) -> dict[str, Any]:

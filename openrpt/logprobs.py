@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.utils.checkpoint import checkpoint
 
 CHUNK_ELEMENTS = 1 << 25
 """Logits held at once (134 MB in float32); fewer rows make the matrix product slower."""
@@ -127,7 +126,7 @@ class _SelectedLogprobs(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad_logprobs, grad_entropy):  # type: ignore[override]
         hidden, weight, bias, ids, normalisers, entropy, *kept = ctx.saved_tensors
-        gradient = _HeadGradient(hidden, weight, bias, ctx.needs_input_grad[1], in_place=True)
+        gradient = HeadGradient(hidden, weight, bias, ctx.needs_input_grad[1], in_place=True)
         reads_entropy = bool(grad_entropy.any())
         head = Head(weight=weight, bias=bias, softcap=ctx.softcap)
         for chunk, start in enumerate(range(0, len(ids), ctx.chunk_rows)):
@@ -137,7 +136,7 @@ class _SelectedLogprobs(torch.autograd.Function):
                 log_p = kept[chunk]
             else:
                 logits = head.logits(hidden[rows])
-                slope = _softcap_slope(logits, ctx.softcap)
+                slope = softcap_slope(logits, ctx.softcap)
                 log_p = _scale(logits, ctx.temperature).sub_(normalisers[rows])
             grad = torch.empty_like(log_p)
             columns = [t[rows, None] for t in (entropy, grad_logprobs, grad_entropy)]
@@ -178,12 +177,12 @@ def _scale(logits: Tensor, temperature: float) -> Tensor:
     return logits if temperature == 1.0 else logits.div_(temperature)
 
 
-def _softcap_slope(logits: Tensor, softcap: float | None) -> Tensor | None:
+def softcap_slope(logits: Tensor, softcap: float | None) -> Tensor | None:
     """d capped / d raw, from the capped logits."""
     return None if softcap is None else 1 - (logits / softcap).square()
 
 
-class _HeadGradient:
+class HeadGradient:
     """Gradients of hidden states and the head's parameters, a chunk of rows at a time.
 
     `in_place`: where the weight has a `.grad` already, its gradient is added to that at once and
@@ -234,104 +233,6 @@ def selected_logprobs(
     return _SelectedLogprobs.apply(  # type: ignore[return-value]
         hidden, head.weight, head.bias, ids, temperature, head.softcap, head.chunk_rows
     )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TextTerms:
-    """What is asked of plain text: next-token loss, and staying near a frozen teacher.
-
-    loss = ntp_scale · Σ −log p(target) + kl_scale · Σ KL(teacher ‖ student)
-    """
-
-    targets: Tensor  # [N]
-    ntp_scale: float = 0.0
-    teacher_hidden: Tensor | None = None  # [N, d]
-    teacher: Head | None = None
-    kl_scale: float = 0.0
-
-
-class _TextLoss(torch.autograd.Function):
-    """Forward and backward in one sweep over the chunks: each logit is computed once."""
-
-    @staticmethod
-    def forward(ctx, hidden, weight, bias, softcap, terms, chunk_rows):  # type: ignore[override]
-        head = Head(weight=weight, bias=bias, softcap=softcap)
-        gradient = _HeadGradient(hidden, weight, bias, ctx.needs_input_grad[1])
-        ntp, kl = 0.0, 0.0
-        for start in range(0, len(hidden), chunk_rows):
-            rows = slice(start, start + chunk_rows)
-            grad = head.logits(hidden[rows])
-            slope = _softcap_slope(grad, softcap)
-            teacher = None
-            if terms.kl_scale:
-                teacher = in_cache(terms.teacher.logits(terms.teacher_hidden[rows]))
-            blocks = zip(in_cache(grad), in_cache(terms.targets[rows, None]), strict=True)
-            for number, (block, targets) in enumerate(blocks):
-                # In place of the logits: d NTP / d z = p − 1_target;  d KL / d z = p − p_teacher
-                log_p, p, _ = log_softmax_(block)
-                ntp -= float(log_p.gather(-1, targets).sum())
-                teacher_p = None
-                if teacher is not None:
-                    teacher_log_p, teacher_p, _ = log_softmax_(teacher[number])
-                    kl += float(teacher_log_p.sub_(log_p).mul_(teacher_p).sum())
-                torch.mul(p, terms.ntp_scale + terms.kl_scale, out=block)
-                if teacher_p is not None:
-                    block.sub_(teacher_p, alpha=terms.kl_scale)
-                block.scatter_add_(1, targets, block.new_full(targets.shape, -terms.ntp_scale))
-            gradient.add(rows, grad if slope is None else grad.mul_(slope))
-        ctx.gradient = gradient
-        loss = hidden.new_tensor(terms.ntp_scale * ntp + terms.kl_scale * kl)
-        sums = hidden.new_tensor(ntp), hidden.new_tensor(kl)
-        ctx.mark_non_differentiable(*sums)
-        return loss, *sums
-
-    @staticmethod
-    def backward(ctx, grad_loss, grad_ntp, grad_kl):  # type: ignore[override]
-        found = (ctx.gradient.hidden, ctx.gradient.weight, ctx.gradient.bias)
-        if float(grad_loss) != 1.0:
-            scaled = [None if tensor is None else tensor * grad_loss for tensor in found]
-            return (*scaled, None, None, None)
-        return (*found, None, None, None)
-
-
-def text_loss(hidden: Tensor, head: Head, terms: TextTerms) -> tuple[Tensor, float, float]:
-    """(loss, Σ −log p, Σ KL) over N places of plain text, in nats: hidden [N, d].
-
-    Only the loss carries a gradient; Σ KL is 0 where kl_scale is.
-    """
-    loss, ntp, kl = _TextLoss.apply(  # type: ignore[misc]
-        hidden, head.weight, head.bias, head.softcap, terms, head.chunk_rows
-    )
-    return loss, float(ntp), float(kl)
-
-
-def target_cross_entropy(
-    hidden: Tensor, head: Head, target_ids: Tensor, target_weights: Tensor
-) -> Tensor:
-    """Cross-entropy against sparse soft targets: [N]. target_ids, target_weights [N, k]."""
-
-    def chunk(part: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
-        logp = head.logits(part).log_softmax(-1)
-        return -(logp.gather(-1, ids) * weights).sum(-1)
-
-    return _in_chunks(chunk, head.chunk_rows, hidden, target_ids, target_weights)
-
-
-def distillation_kl(hidden: Tensor, head: Head, teacher_hidden: Tensor, teacher: Head) -> Tensor:
-    """KL(teacher ‖ student) over the full vocabulary, in nats: [N]. No gradient to the teacher."""
-
-    def chunk(part: Tensor, teacher_part: Tensor) -> Tensor:
-        logp = head.logits(part).log_softmax(-1)
-        with torch.no_grad():
-            teacher_logp = teacher.logits(teacher_part).log_softmax(-1)
-        return (teacher_logp.exp() * (teacher_logp - logp)).sum(-1)
-
-    return _in_chunks(chunk, head.chunk_rows, hidden, teacher_hidden)
-
-
-def _in_chunks(function, rows: int, *tensors: Tensor) -> Tensor:
-    parts = zip(*(tensor.split(rows) for tensor in tensors), strict=True)
-    return torch.cat([checkpoint(function, *part, use_reentrant=False) for part in parts])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

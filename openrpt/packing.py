@@ -12,10 +12,10 @@ from openrpt.attention import NAME as TREE_ATTENTION
 from openrpt.attention import TreePass
 from openrpt.compute import Count, Shape
 from openrpt.flat import flat_hidden
-from openrpt.logprobs import TextTerms, text_loss
 from openrpt.models import Policy
 from openrpt.pieces import Piece
 from openrpt.scores import ScoredCorpus
+from openrpt.text_loss import TextTerms, text_loss
 from openrpt.tree import run_level
 
 

@@ -17,22 +17,17 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from openrpt.attention import NAME as TREE_ATTENTION
 from openrpt.config import Config
 from openrpt.documents import CorpusCounts, read_corpus
 from openrpt.errors import UserError
 from openrpt.files import write_json
-from openrpt.flat import flat_hidden
-from openrpt.logprobs import in_cache, log_softmax_, top_k
 from openrpt.meters import WorkMeter
 from openrpt.models import Policy, freeze, load_policy
-from openrpt.packing import packed_hidden, packs
-from openrpt.positions import check_window, windows
+from openrpt.positions import check_window
 from openrpt.rewards import prefix_match
 from openrpt.run import flatten
+from openrpt.scorer import PACK_TOKENS, Scores, align, aligned_scores, score_documents
 from openrpt.scores import (
     SCORED,
     ScoredCorpus,
@@ -47,14 +42,10 @@ from openrpt.scores import (
     write_shard,
 )
 from openrpt.tokens import encode_document
-from openrpt.tree import run_prefix
 from openrpt.types import Document
 
 __all__ = ["ScoreSummary", "ScoredCorpus", "load_scored", "score_corpus"]
 
-TOP = 16
-PACK_TOKENS = 1024
-"""Tokens of one pass: as many rows as a CPU's matrix products need for their full rate."""
 WAITING_TOKENS = 4 * PACK_TOKENS
 """Of documents that wait to be packed: of few, the last pass is half empty."""
 COST = "cost.json"
@@ -62,30 +53,6 @@ COST = "cost.json"
 
 Progress = Callable[[int, str], None]
 """Tokens scored so far (those of earlier starts included), and a few words on it."""
-
-
-@dataclass(kw_only=True, eq=False)
-class Scores:
-    """What a scorer says of its own tokens; NaN and -1 where nothing stands before one."""
-
-    negative_log_likelihood: np.ndarray  # [T] float32, nats
-    entropy: np.ndarray
-    entropy_top16: np.ndarray
-    argmax: np.ndarray  # [T] int64, special tokens masked
-
-    @classmethod
-    def empty(cls, count: int) -> "Scores":
-        return cls(
-            negative_log_likelihood=np.full(count, np.nan, np.float32),
-            entropy=np.full(count, np.nan, np.float32),
-            entropy_top16=np.full(count, np.nan, np.float32),
-            argmax=np.full(count, -1, np.int64),
-        )
-
-    def put(self, places: slice, scores: "Scores", rows: slice) -> None:
-        """`rows` of other scores, in place of these at `places`."""
-        for one in fields(self):
-            getattr(self, one.name)[places] = getattr(scores, one.name)[rows]
 
 
 def score_corpus(
@@ -400,96 +367,6 @@ def tokenizer_fingerprint(policy: Policy) -> str:
     return sha256(spec.encode()).hexdigest()[:16]
 
 
-def score_ids(scorer: Policy, ids: Sequence[int], *, window: int, min_context: int) -> Scores:
-    """Scores one document's tokens [T]; see `score_documents`."""
-    return score_documents(scorer, [ids], window=window, min_context=min_context)[0]
-
-
-@torch.no_grad()
-def score_documents(
-    scorer: Policy,
-    documents: Sequence[Sequence[int]],
-    *,
-    window: int,
-    min_context: int,
-    scored: Callable[[float], None] = lambda share: None,
-) -> list[Scores]:
-    """Scores documents' tokens, each from its window's prefix (behind BOS, if there is one).
-
-    Windows, of one document or of several, run side by side, about PACK_TOKENS at a time: matrix
-    products are faster with more rows, and nothing is padded. `scored` hears the share that is
-    done. Raises UserError if the window is longer than the scorer can hold.
-    """
-    head_ids = scorer.bos_ids
-    if len(head_ids) + window > scorer.max_length:
-        raise UserError(
-            f"prompt.window = {window} does not fit: the scorer {scorer.name} holds"
-            f" {scorer.max_length} tokens, {len(head_ids)} of them before the text"
-        )
-    found = [Scores.empty(len(ids)) for ids in documents]
-    inside: list[list[int]] = []
-    places: list[tuple[int, int, slice]] = []  # document, states passed over, the tokens scored
-    for number, ids in enumerate(documents):
-        for span in windows(len(ids), window=window, min_context=min_context):
-            # The first window scores what has less than the least context, too.
-            first = span.first if span.start else 1 - min(len(head_ids), 1)
-            inside.append([*head_ids, *ids[span.start : span.end - 1]])
-            skipped = len(head_ids) + first - span.start - 1
-            places.append((number, skipped, slice(first, span.end)))
-    done, whole = 0, sum(map(len, inside))
-    for pack in packs([len(sequence) for sequence in inside], PACK_TOKENS):
-        lengths = [len(inside[index]) for index in pack]
-        states: list[Tensor] = []
-        true_ids: list[int] = []
-        parts = packed_hidden(scorer, [inside[index] for index in pack]).split(lengths)
-        for index, part in zip(pack, parts, strict=True):
-            number, skipped, tokens = places[index]
-            states.append(part[skipped:])
-            true_ids += documents[number][tokens]
-        scores = _read(scorer, torch.cat(states), true_ids)
-        start = 0
-        for number, _, tokens in (places[index] for index in pack):
-            end = start + tokens.stop - tokens.start
-            found[number].put(tokens, scores, slice(start, end))
-            start = end
-        done += sum(lengths)
-        scored(done / whole)
-    return found
-
-
-def plain_hidden(policy: Policy, ids: Sequence[int]) -> Tensor:
-    """[n, d]: one causal pass over ids [n], the way that the policy itself is run."""
-    if policy.causal_lm.config._attn_implementation == TREE_ATTENTION:
-        return run_prefix(policy, ids).hidden[0]
-    return flat_hidden(policy, ids)
-
-
-def _read(scorer: Policy, states: Tensor, true_ids: Sequence[int]) -> Scores:
-    """What the states [n, d] say of the tokens [n] behind them; logits in chunks."""
-    head, scores = scorer.head, Scores.empty(len(true_ids))
-    never = scorer.masked_ids().nonzero()[:, 0]
-    start = 0
-    for part in states.split(head.chunk_rows):
-        for block in in_cache(head.logits(part)):
-            rows = slice(start, start + len(block))
-            ids = torch.tensor(true_ids[rows], device=block.device)
-            top = top_k(block, min(TOP, block.shape[1]))[0].log_softmax(-1)
-            logp, p, _ = log_softmax_(block)
-            nll = -logp.gather(-1, ids[:, None])[:, 0]
-            scores.negative_log_likelihood[rows] = nll.cpu().numpy()
-            scores.entropy[rows] = _entropy(p, logp).cpu().numpy()
-            scores.entropy_top16[rows] = _entropy(top.exp(), top).cpu().numpy()
-            _, argmax = top_k(logp.index_fill_(1, never, float("-inf")), 1)
-            scores.argmax[rows] = argmax[:, 0].cpu().numpy()
-            start = rows.stop
-    return scores
-
-
-def _entropy(p: Tensor, logp: Tensor) -> Tensor:
-    """[n, V] → [n], in nats; never below 0 by rounding. Takes the place of p."""
-    return -p.mul_(logp).sum(-1).clamp_max(0)
-
-
 def grade(predictions: Sequence[bytes], pieces: Sequence[bytes]) -> np.ndarray:
     """[T] bool: does each prediction earn the reward, against the document's tokens from there?"""
     # No token but a document's first is empty, so a prediction of n bytes reads n tokens at most.
@@ -500,36 +377,3 @@ def grade(predictions: Sequence[bytes], pieces: Sequence[bytes]) -> np.ndarray:
         ],
         dtype=bool,
     )
-
-
-def align(pieces: Sequence[bytes], scorer_pieces: Sequence[bytes]) -> list[tuple[int, int]]:
-    """For each token the scorer's tokens [a, b) that cover the same bytes; a = b where none do.
-
-    Both lists join to the same bytes. A token is covered only where its start and its end are
-    boundaries of the scorer's tokens as well.
-
-    >>> align([b"the", b" e", b"nd"], [b"t", b"he", b" end"])
-    [(0, 2), (0, 0), (0, 0)]
-    """
-    bounds = np.cumsum([0, *map(len, scorer_pieces)])
-    ends = np.cumsum([*map(len, pieces)])
-    starts = ends - [len(piece) for piece in pieces]
-    # An empty token of the scorer (a dummy prefix) belongs to what follows it.
-    first = np.searchsorted(bounds, starts)
-    last = np.searchsorted(bounds, ends)
-    shared = (bounds[first] == starts) & (bounds[last] == ends)
-    pairs = zip(first.tolist(), last.tolist(), shared.tolist(), strict=True)
-    return [(a, b) if both else (0, 0) for a, b, both in pairs]
-
-
-def aligned_scores(scores: Scores, source: Sequence[tuple[int, int]]) -> Scores:
-    """The scorer's scores on the policy's tokens: likelihoods of the tokens inside one are summed,
-    the first one's entropy counts. `argmax` is left at -1: it is an id of the scorer's."""
-    found = Scores.empty(len(source))
-    for t, (a, b) in enumerate(source):
-        if a < b:
-            nll = scores.negative_log_likelihood[a:b].sum(dtype=np.float64)
-            found.negative_log_likelihood[t] = nll
-            found.entropy[t] = scores.entropy[a]
-            found.entropy_top16[t] = scores.entropy_top16[a]
-    return found

@@ -18,7 +18,7 @@ from openrpt.engine import make_engine
 from openrpt.errors import UserError
 from openrpt.generation import Request
 from openrpt.limits import model_rate
-from openrpt.logprobs import TextTerms, selected_logprobs, text_loss
+from openrpt.logprobs import selected_logprobs
 from openrpt.meters import counting_engine
 from openrpt.models import (
     DTYPES,
@@ -29,7 +29,8 @@ from openrpt.models import (
     resolve_model,
 )
 from openrpt.prompts import Layout
-from openrpt.scoring import score_ids
+from openrpt.scorer import score_ids
+from openrpt.text_loss import TextTerms, text_loss
 from openrpt.tree import Branch, Row
 
 SECONDS = 8.0

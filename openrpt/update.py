@@ -16,10 +16,11 @@ from openrpt.config import Config, TrainConfig
 from openrpt.data import Work
 from openrpt.engine import Engine
 from openrpt.errors import UserError
-from openrpt.logprobs import TextTerms, selected_logprobs, text_loss
+from openrpt.logprobs import selected_logprobs
 from openrpt.losses import LossConfig, LossInputs, StepTotals, policy_loss
 from openrpt.models import Policy
 from openrpt.prompts import Layout
+from openrpt.text_loss import TextTerms, text_loss
 from openrpt.tree import Branch, Row, pad
 from openrpt.types import Group
 

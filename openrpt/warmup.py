@@ -38,7 +38,6 @@ from openrpt.data import Work, take_work
 from openrpt.decoding import Sampling
 from openrpt.engine import Engine, make_engine
 from openrpt.generation import Generated, Request
-from openrpt.logprobs import TextTerms, distillation_kl, target_cross_entropy, text_loss
 from openrpt.loop import run_steps
 from openrpt.meters import StepMeter, counting_engine
 from openrpt.metrics import PhaseTimer, peak_memory_gib, truncate_metrics
@@ -46,9 +45,10 @@ from openrpt.models import Policy, freeze, load_policy
 from openrpt.progress import SILENT, Progress
 from openrpt.prompts import Layout, build_layout, require_room
 from openrpt.run import Run
+from openrpt.scorer import plain_hidden
 from openrpt.scores import ScoredCorpus, load_scored
-from openrpt.scoring import plain_hidden
 from openrpt.seeding import generator, key_of
+from openrpt.text_loss import TextTerms, distillation_kl, target_cross_entropy, text_loss
 from openrpt.tree import Branch, Row
 from openrpt.update import apply_update
 

@@ -28,7 +28,8 @@ from openrpt.evaluation.next_token import evaluate_policy
 from openrpt.evaluation.records import read_evaluation, record
 from openrpt.meters import counting_engine
 from openrpt.models import load_policy
-from openrpt.scoring import read_cost, score_ids
+from openrpt.scorer import score_ids
+from openrpt.scoring import read_cost
 from openrpt.train import Trainer
 from openrpt.tree import Branch, accumulate_gradients, branch_hidden
 from openrpt.update import GradedWork, update_policy

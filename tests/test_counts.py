@@ -12,7 +12,7 @@ from counting import calls, completion, corpus_of, counted, generate, live, trai
 from openrpt.compute import count_generation, count_scoring, count_update, model_shape
 from openrpt.data import evaluation_work
 from openrpt.evaluation.next_token import evaluate_policy
-from openrpt.scoring import score_ids
+from openrpt.scorer import score_ids
 from openrpt.train import Trainer
 from openrpt.update import GradedWork, update_policy
 

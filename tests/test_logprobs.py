@@ -4,16 +4,8 @@ import pytest
 import torch
 
 from openrpt import logprobs
-from openrpt.logprobs import (
-    Head,
-    TextTerms,
-    distillation_kl,
-    selected_logprobs,
-    standard_prediction,
-    target_cross_entropy,
-    text_loss,
-    top_k,
-)
+from openrpt.logprobs import Head, selected_logprobs, standard_prediction, top_k
+from openrpt.text_loss import TextTerms, distillation_kl, target_cross_entropy, text_loss
 
 N, D, V = 7, 5, 11
 OPTIONS = pytest.mark.parametrize(

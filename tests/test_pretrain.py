@@ -20,7 +20,6 @@ from openrpt.errors import UserError
 from openrpt.evaluation.records import result_path
 from openrpt.evaluation.results import EvaluationResult, paired_differences
 from openrpt.evaluation.stage import evaluate_model, latest_model
-from openrpt.logprobs import TextTerms, text_loss
 from openrpt.matched import matched_batches, matched_works, spent_flops, spent_seconds
 from openrpt.metrics import read_metrics
 from openrpt.models import load_policy
@@ -29,6 +28,7 @@ from openrpt.pieces import Piece, all_targets, batches, cut
 from openrpt.pretrain import learning_rate, pretrain
 from openrpt.run import Run, open_run
 from openrpt.scores import load_scored
+from openrpt.text_loss import TextTerms, text_loss
 from openrpt.train import train
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft

@@ -24,17 +24,9 @@ from openrpt.errors import UserError
 from openrpt.models import Policy
 from openrpt.positions import windows
 from openrpt.rewards import prefix_match
+from openrpt.scorer import Scores, align, aligned_scores, score_documents, score_ids
 from openrpt.scores import SCORED, load_scored
-from openrpt.scoring import (
-    COST,
-    Scores,
-    align,
-    aligned_scores,
-    grade,
-    score_corpus,
-    score_documents,
-    score_ids,
-)
+from openrpt.scoring import COST, grade, score_corpus
 from openrpt.tokens import encode_document, token_bytes
 
 WORDS = " ".join(TEXT).split()
@@ -169,7 +161,7 @@ def test_documents_side_by_side_are_scored_as_alone(family, pack_tokens):
     policy = policy_of(with_bos(byte_level_tokenizer()), family)
     documents = [encode_document(policy.tokenizer, text_of(n, words=9 * n))[0] for n in (3, 1, 2)]
     heard: list[float] = []
-    with patch("openrpt.scoring.PACK_TOKENS", pack_tokens):
+    with patch("openrpt.scorer.PACK_TOKENS", pack_tokens):
         together = score_documents(policy, documents, window=24, min_context=8, scored=heard.append)
     assert heard == sorted(heard) and heard[-1] == 1
     for ids, scores in zip(documents, together, strict=True):

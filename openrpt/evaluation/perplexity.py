@@ -24,8 +24,8 @@ from openrpt.meters import WorkMeter
 from openrpt.models import Policy, freeze, load_policy
 from openrpt.progress import SILENT, Progress
 from openrpt.run import Run
+from openrpt.scorer import score_ids
 from openrpt.scores import ScoredCorpus, load_scored
-from openrpt.scoring import score_ids
 from openrpt.seeding import generator
 from openrpt.tokens import encode_document
 from openrpt.types import Split

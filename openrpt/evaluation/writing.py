@@ -34,7 +34,7 @@ from openrpt.meters import WorkMeter
 from openrpt.models import Policy
 from openrpt.progress import SILENT, Progress
 from openrpt.prompts import Layout, build_layout
-from openrpt.scoring import plain_hidden
+from openrpt.scorer import plain_hidden
 from openrpt.seeding import generator, key_of
 from openrpt.tokens import encode_document
 
