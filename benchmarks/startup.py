@@ -18,10 +18,12 @@ from typing import Any
 
 from common import FOLDER, environment, exit_cleanly, say, spread, write_result
 
+from openrpt.cli import GARBAGE_THRESHOLD
 from openrpt.errors import UserError
 
 IMPORTS = ("openrpt.cli", "torch", "transformers", "openrpt.train")
 """Each alone in a fresh process: what a part of the wait is."""
+IMPORT = f"import gc; gc.set_threshold({GARBAGE_THRESHOLD}); import {{}}"  # as the command does
 
 
 def main() -> None:
@@ -31,7 +33,7 @@ def main() -> None:
         "help": repeated(lambda: command("-m", "openrpt", "--help"), given.repeats),
         "python": repeated(lambda: command("-c", "pass"), given.repeats),
         "imports": {
-            name: repeated(lambda name=name: command("-c", f"import {name}"), given.repeats)
+            name: repeated(lambda name=name: command("-c", IMPORT.format(name)), given.repeats)
             for name in IMPORTS
         },
     }
