@@ -2,7 +2,8 @@
 `openrpt estimate`, in branches of the greatest lengths that the configuration allows."""
 
 import math
-from collections.abc import Generator, Iterable, Sequence
+from collections import Counter
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -48,16 +49,17 @@ LIBRARIES = 0.6e9
 class Corpus:
     """How much text there is."""
 
-    tokens: float
     lengths: Sequence[int]
     """Tokens of its documents, or of the first ones: long documents are scored in windows that
     overlap, so the mean would not do."""
+    documents_of: Mapping[str, float]
+    """Of each split that is scored."""
     known: bool
     """Scored already; else a guess from the size of its files and of its first documents."""
 
     @property
-    def documents(self) -> float:
-        return self.tokens / mean(self.lengths)
+    def tokens(self) -> float:
+        return sum(self.documents_of.values()) * mean(self.lengths)
 
 
 @dataclass(kw_only=True)
@@ -89,11 +91,18 @@ class Stage:
 
 def expected_tokens(config: Config) -> float:
     """Of the corpus, guessed from its files; at most what score.max_tokens asks for."""
-    asked = config.score.max_tokens * len(config.score.splits) or float("inf")
+    return sum(split_tokens(config).values())
+
+
+def split_tokens(config: Config) -> dict[str, float]:
+    """Of each split that is scored, guessed: its share of the files, at most score.max_tokens."""
     path = Path(config.corpus.path)
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    size = sum(file.stat().st_size for file in files) / BYTES_A_TOKEN
-    return min(asked, size or GUESSED_TOKENS)
+    size = sum(file.stat().st_size for file in files) / BYTES_A_TOKEN or GUESSED_TOKENS
+    heldout, development = config.corpus.heldout_fraction, config.corpus.development_fraction
+    share = {"train": 1 - heldout - development, "development": development, "heldout": heldout}
+    limit = config.score.max_tokens or float("inf")
+    return {split: min(limit, share[split] * size) for split in config.score.splits}
 
 
 def corpus_of(config: Config, tokenizer: "PreTrainedTokenizerBase") -> Corpus:
@@ -101,10 +110,15 @@ def corpus_of(config: Config, tokenizer: "PreTrainedTokenizerBase") -> Corpus:
     folder = Path(config.run) / "scored"
     scored = read_scored_json(folder)
     if scored is not None and scored["finished"]:
-        lengths = [entry.num_tokens for entry in load_scored(folder).entries.values()]
-        return Corpus(tokens=sum(lengths), lengths=lengths, known=True)
+        entries = load_scored(folder).entries.values()
+        return Corpus(
+            lengths=[entry.num_tokens for entry in entries],
+            documents_of=Counter(entry.split for entry in entries),
+            known=True,
+        )
     lengths = first_lengths(config, tokenizer)
-    return Corpus(tokens=expected_tokens(config), lengths=lengths, known=False)
+    documents_of = {split: n / mean(lengths) for split, n in split_tokens(config).items()}
+    return Corpus(lengths=lengths, documents_of=documents_of, known=False)
 
 
 def first_lengths(config: Config, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
@@ -245,29 +259,24 @@ class Plan:
         stage.add("update", documents * train.updates_per_batch * update.tokens, documents * flops)
         if train.eval_every:
             times = train.steps // train.eval_every
-            share = self.config.corpus.development_fraction
-            tokens, flops = self.evaluation(train.eval_positions, share)
+            tokens, flops = self.evaluation(train.eval_positions, "development")
             stage.add("generate", times * tokens, times * flops)
         return stage
 
     def evaluate(self) -> Stage:
         """One model."""
-        split = self.config.evaluate.split
-        corpus = self.config.corpus
-        shares = {"heldout": corpus.heldout_fraction, "development": corpus.development_fraction}
-        tokens, flops = self.evaluation(
-            self.config.evaluate.positions, shares.get(split, 1 - sum(shares.values()))
-        )
+        settings = self.config.evaluate
+        tokens, flops = self.evaluation(settings.positions, settings.split)
         rollouts = max(self.config.evaluate.samples, 1) * 16
         memory = self.memory(copies=0, rollouts=rollouts, trained=False)
         stage = Stage(stage="evaluate", memory_bytes=memory)
         stage.add("generate", tokens, flops)
         return stage
 
-    def evaluation(self, positions: int, share: float) -> tuple[float, float]:
+    def evaluation(self, positions: int, split: str) -> tuple[float, float]:
         """(tokens, FLOPs), positions spread over the documents of a split."""
         settings = self.config.evaluate
-        documents = max(1, round(self.corpus.documents * share))
+        documents = max(1, round(self.corpus.documents_of.get(split, 1)))
         positions = min(positions, documents * settings.positions_per_document)
         windows = min(documents, positions)
         reasoning = "reasoning" in settings.modes

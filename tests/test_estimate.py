@@ -14,7 +14,7 @@ from openrpt.errors import UserError
 from openrpt.estimate import Estimate, estimate, require_memory
 from openrpt.metrics import read_metrics
 from openrpt.models import load_policy
-from openrpt.plan import Plan, Stage, corpus_of
+from openrpt.plan import Plan, Stage, corpus_of, split_tokens
 from openrpt.prompts import build_layout
 from openrpt.run import Run
 from openrpt.scoring import read_cost
@@ -139,10 +139,18 @@ def test_a_guessed_corpus_has_the_lengths_of_its_first_documents(tmp_path: Path)
     corpus = tmp_path / "mixed.jsonl"
     corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     sizes = {"prompt__window": 64, "prompt__min_context": 4, "score__max_tokens": 0}
+    sizes |= {"corpus__heldout_fraction": 0.2, "corpus__development_fraction": 0.1}
     config = tiny_config(tmp_path, corpus__path=str(corpus), **sizes)
     policy = outline(config)
     found = corpus_of(config, policy.tokenizer)
     assert not found.known and len(found.lengths) == 51
+    size = corpus.stat().st_size / 4  # bytes a token
+    shares = {"train": 0.7, "development": 0.1, "heldout": 0.2}
+    tokens = {split: n * sum(found.lengths) / 51 for split, n in found.documents_of.items()}
+    assert tokens == pytest.approx({split: share * size for split, share in shares.items()})
+    limited = tiny_config(tmp_path, corpus__path=str(corpus), **sizes | {"score__max_tokens": 5000})
+    tokens = split_tokens(limited)
+    assert tokens == pytest.approx({"train": 5000, "heldout": 5000, "development": size / 10})
     layout = build_layout(policy.tokenizer, config.prompt, policy.bos_ids)
     plan = Plan(config=config, policy=policy, layout=layout, corpus=found)
     assert 1.8 * found.tokens < plan.score().tokens < 2.1 * found.tokens
