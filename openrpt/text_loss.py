@@ -2,7 +2,6 @@
 staying near a frozen teacher.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import repeat
 
@@ -26,11 +25,13 @@ class TextTerms:
     teacher: Head | None = None
     kl_scale: float = 0.0
 
-    def teacher_blocks(self, rows: slice) -> Iterable[Tensor | None]:
-        """The teacher's logits as `in_cache` cuts them; without a teacher, None for ever."""
-        if self.teacher is None or self.teacher_hidden is None or not self.kl_scale:
-            return repeat(None)
-        return in_cache(self.teacher.logits(self.teacher_hidden[rows]))
+    def teacher_logits(self, rows: slice) -> Tensor | None:
+        """None where staying near the teacher is not asked for."""
+        if not self.kl_scale:
+            return None
+        if self.teacher is None or self.teacher_hidden is None:
+            raise ValueError("kl_scale needs a teacher and its hidden states")
+        return self.teacher.logits(self.teacher_hidden[rows])
 
 
 def _text_gradient(
@@ -65,11 +66,11 @@ class _TextLoss(torch.autograd.Function):
             rows = slice(start, start + chunk_rows)
             grad = head.logits(hidden[rows])
             slope = softcap_slope(grad, softcap)
-            targets = in_cache(terms.targets[rows, None])
-            for block, ids, teacher in zip(
-                in_cache(grad), targets, terms.teacher_blocks(rows), strict=False
-            ):
-                block_ntp, block_kl = _text_gradient(block, ids, teacher, terms)
+            blocks, targets = in_cache(grad), in_cache(terms.targets[rows, None])
+            logits = terms.teacher_logits(rows)
+            teacher = repeat(None, len(blocks)) if logits is None else in_cache(logits)
+            for block, ids, teacher_block in zip(blocks, targets, teacher, strict=True):
+                block_ntp, block_kl = _text_gradient(block, ids, teacher_block, terms)
                 ntp, kl = ntp + block_ntp, kl + block_kl
             gradient.add(rows, grad if slope is None else grad.mul_(slope))
         ctx.gradient = gradient
