@@ -126,7 +126,7 @@ def score(ctx: click.Context, source: str | None, **options: Any) -> None:
     """
     corpus, file = config_file(source, options["config_file"])
     config = stage_config(ctx, file, more={"corpus.path": corpus} if corpus else None)
-    from openrpt.plan import expected_tokens
+    from openrpt.corpus_size import expected_tokens
     from openrpt.run import open_run
     from openrpt.scoring import score_corpus
 

@@ -8,7 +8,7 @@ import codecs
 import json
 import re
 import string
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -101,7 +101,7 @@ class _Unusable:
 
 def read_corpus(
     config: CorpusConfig, counts: CorpusCounts, *, index_path: Path | None = None
-) -> Iterator[Document]:
+) -> Generator[Document, None, None]:
     """Yields the documents of `config.path`, in order, and counts them and what is skipped.
 
     `counts` is a fresh one. The index of near-duplicates is scratch: at `index_path`, or in a
@@ -162,6 +162,12 @@ def split_of_key(key: str, config: CorpusConfig) -> Split:
     if uniform < config.heldout_fraction + config.development_fraction:
         return "development"
     return "train"
+
+
+def split_shares(config: CorpusConfig) -> dict[Split, float]:
+    """What part of the documents each side of the split gets."""
+    heldout, development = config.heldout_fraction, config.development_fraction
+    return {"train": 1 - heldout - development, "development": development, "heldout": heldout}
 
 
 class Template:

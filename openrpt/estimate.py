@@ -12,11 +12,12 @@ import psutil
 import torch
 
 from openrpt.config import Config
+from openrpt.corpus_size import corpus_size
 from openrpt.energy import DEFAULT_WATTS, money
 from openrpt.errors import UserError
 from openrpt.limits import gpu_named
 from openrpt.models import pick_device
-from openrpt.plan import Plan, Stage, corpus_of
+from openrpt.plan import Plan, Stage
 from openrpt.progress import SILENT, Progress
 from openrpt.prompts import build_layout, require_room
 from openrpt.report.costs import duration
@@ -76,7 +77,7 @@ def estimate(
     policy = outline(config)
     layout = build_layout(policy.tokenizer, config.prompt, policy.bos_ids)
     require_room(layout, config.prompt, policy.max_length)
-    corpus = corpus_of(config, policy.tokenizer)
+    corpus = corpus_size(config, policy.tokenizer)
     plan = Plan(config=config, policy=policy, layout=layout, corpus=corpus)
     stages = [plan.score(), plan.warmup(), plan.train(), plan.evaluate()]
     warnings: list[str] = []

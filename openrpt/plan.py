@@ -2,14 +2,9 @@
 `openrpt estimate`, in branches of the greatest lengths that the configuration allows."""
 
 import math
-from collections import Counter
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from itertools import islice
-from pathlib import Path
 from statistics import mean
-from typing import TYPE_CHECKING, cast
 
 from torch import Tensor
 
@@ -23,43 +18,15 @@ from openrpt.compute import (
     prefix_passes,
 )
 from openrpt.config import Config
-from openrpt.documents import CorpusCounts, read_corpus
+from openrpt.corpus_size import CorpusSize
 from openrpt.logprobs import CHUNK_ELEMENTS
 from openrpt.models import Policy
 from openrpt.prompts import Layout
-from openrpt.scores import load_scored, read_scored_json
 from openrpt.speed import spread_positions
 from openrpt.tree import Branch
-from openrpt.types import Document
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-BYTES_A_TOKEN = 4
-"""Of text, where nothing has been tokenized yet."""
-GUESSED_TOKENS = 50_000
-"""Of a corpus whose size can't be seen: the default corpus has about as many."""
-SAMPLED_DOCUMENTS = 200
-"""That are read for how long documents are."""
 LIBRARIES = 0.6e9
 """Bytes that Python, torch and transformers take by themselves."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Corpus:
-    """How much text there is."""
-
-    lengths: Sequence[int]
-    """Tokens of its documents, or of the first ones: long documents are scored in windows that
-    overlap, so the mean would not do."""
-    documents_of: Mapping[str, float]
-    """Of each split that is scored."""
-    known: bool
-    """Scored already; else a guess from the size of its files and of its first documents."""
-
-    @property
-    def tokens(self) -> float:
-        return sum(self.documents_of.values()) * mean(self.lengths)
 
 
 @dataclass(kw_only=True)
@@ -89,48 +56,6 @@ class Stage:
         self.flops_by_phase = {phase: share * n for phase, n in self.flops_by_phase.items()}
 
 
-def expected_tokens(config: Config) -> float:
-    """Of the corpus, guessed from its files; at most what score.max_tokens asks for."""
-    return sum(split_tokens(config).values())
-
-
-def split_tokens(config: Config) -> dict[str, float]:
-    """Of each split that is scored, guessed: its share of the files, at most score.max_tokens."""
-    path = Path(config.corpus.path)
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    size = sum(file.stat().st_size for file in files) / BYTES_A_TOKEN or GUESSED_TOKENS
-    heldout, development = config.corpus.heldout_fraction, config.corpus.development_fraction
-    share = {"train": 1 - heldout - development, "development": development, "heldout": heldout}
-    limit = config.score.max_tokens or float("inf")
-    return {split: min(limit, share[split] * size) for split in config.score.splits}
-
-
-def corpus_of(config: Config, tokenizer: "PreTrainedTokenizerBase") -> Corpus:
-    """The run folder's own scores where it has them."""
-    folder = Path(config.run) / "scored"
-    scored = read_scored_json(folder)
-    if scored is not None and scored["finished"]:
-        entries = load_scored(folder).entries.values()
-        return Corpus(
-            lengths=[entry.num_tokens for entry in entries],
-            documents_of=Counter(entry.split for entry in entries),
-            known=True,
-        )
-    lengths = first_lengths(config, tokenizer)
-    documents_of = {split: n / mean(lengths) for split, n in split_tokens(config).items()}
-    return Corpus(lengths=lengths, documents_of=documents_of, known=False)
-
-
-def first_lengths(config: Config, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
-    """Tokens of the corpus's first documents; a window's where none can be seen here."""
-    if not Path(config.corpus.path).exists():
-        return [config.prompt.window]
-    stream = cast(Generator[Document, None, None], read_corpus(config.corpus, CorpusCounts()))
-    with closing(stream) as documents:
-        texts = [document.text for document in islice(documents, SAMPLED_DOCUMENTS)]
-    return [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Plan:
     """A configuration's work, stage by stage."""
@@ -138,7 +63,7 @@ class Plan:
     config: Config
     policy: Policy
     layout: Layout
-    corpus: Corpus
+    corpus: CorpusSize
 
     @property
     def shape(self) -> Shape:
@@ -267,7 +192,7 @@ class Plan:
         """One model."""
         settings = self.config.evaluate
         tokens, flops = self.evaluation(settings.positions, settings.split)
-        rollouts = max(self.config.evaluate.samples, 1) * 16
+        rollouts = max(settings.samples, 1) * 16
         memory = self.memory(copies=0, rollouts=rollouts, trained=False)
         stage = Stage(stage="evaluate", memory_bytes=memory)
         stage.add("generate", tokens, flops)

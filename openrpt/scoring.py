@@ -7,19 +7,19 @@ restart goes on after the last one. Memory does not grow with the corpus.
 """
 
 import json
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from openrpt.config import Config
-from openrpt.documents import CorpusCounts, read_corpus
+from openrpt.documents import CorpusCounts, read_corpus, split_shares
 from openrpt.errors import UserError
 from openrpt.files import write_json
 from openrpt.meters import WorkMeter
@@ -115,11 +115,8 @@ def _run(
     """Scores what is left after `shards` whole ones."""
     config, summary, counts = job.config, ScoreSummary(), CorpusCounts()
     spent = read_cost(folder) if shards else {}
-    stream = cast(
-        Generator[Document, None, None],
-        read_corpus(config.corpus, counts, index_path=folder / "duplicates.sqlite"),
-    )
-    with closing(stream) as documents:
+    index_path = folder / "duplicates.sqlite"
+    with closing(read_corpus(config.corpus, counts, index_path=index_path)) as documents:
         if shards:
             summary = _last_summary(folder, shards)
             progress(summary.num_tokens, f"goes on after {summary.documents} documents")
@@ -212,9 +209,7 @@ def _skip(
 
 def _open_splits(config: Config, summary: ScoreSummary) -> set[str]:
     """The splits that may still get documents; once there are none, the corpus is left."""
-    heldout, development = config.corpus.heldout_fraction, config.corpus.development_fraction
-    share = {"train": 1 - heldout - development, "development": development, "heldout": heldout}
-    limit = config.score.max_tokens
+    share, limit = split_shares(config.corpus), config.score.max_tokens
     return {
         split
         for split in config.score.splits

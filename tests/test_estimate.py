@@ -10,11 +10,12 @@ import torch
 from tiny_model import tiny_config, tiny_run
 
 from openrpt.cli import main
+from openrpt.corpus_size import corpus_size, split_tokens
 from openrpt.errors import UserError
 from openrpt.estimate import Estimate, estimate, require_memory
 from openrpt.metrics import read_metrics
 from openrpt.models import load_policy
-from openrpt.plan import Plan, Stage, corpus_of, split_tokens
+from openrpt.plan import Plan, Stage
 from openrpt.prompts import build_layout
 from openrpt.run import Run
 from openrpt.scoring import read_cost
@@ -30,7 +31,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def plan_of(run: Run) -> Plan:
     policy = outline(run.config)
     layout = build_layout(policy.tokenizer, run.config.prompt, policy.bos_ids)
-    corpus = corpus_of(run.config, policy.tokenizer)
+    corpus = corpus_size(run.config, policy.tokenizer)
     return Plan(config=run.config, policy=policy, layout=layout, corpus=corpus)
 
 
@@ -142,7 +143,7 @@ def test_a_guessed_corpus_has_the_lengths_of_its_first_documents(tmp_path: Path)
     sizes |= {"corpus__heldout_fraction": 0.2, "corpus__development_fraction": 0.1}
     config = tiny_config(tmp_path, corpus__path=str(corpus), **sizes)
     policy = outline(config)
-    found = corpus_of(config, policy.tokenizer)
+    found = corpus_size(config, policy.tokenizer)
     assert not found.known and len(found.lengths) == 51
     size = corpus.stat().st_size / 4  # bytes a token
     shares = {"train": 0.7, "development": 0.1, "heldout": 0.2}
@@ -161,6 +162,7 @@ def test_a_corpus_that_cannot_be_seen_is_scored_in_single_windows(tmp_path: Path
     config = tiny_config(tmp_path, corpus__path="datasets:someone/texts")
     policy = outline(config)
     layout = build_layout(policy.tokenizer, config.prompt, policy.bos_ids)
-    corpus = corpus_of(config, policy.tokenizer)
+    corpus = corpus_size(config, policy.tokenizer)
     plan = Plan(config=config, policy=policy, layout=layout, corpus=corpus)
+    assert not corpus.known
     assert plan.score().tokens <= 1.05 * corpus.tokens
