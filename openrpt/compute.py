@@ -281,7 +281,10 @@ def step_cost(
     """Metrics of one step: tokens and FLOPs by phase, and what sharing saved."""
     shape, train = model_shape(policy), config.train
     updates = train.updates_per_batch
-    made = count_generation(generated, layout, prefix_passes(config.prompt))
+    passes = prefix_passes(config.prompt)
+    if layout.has_instructions and config.prompt.template != "question":
+        passes += 1  # standard prediction on the text alone; questions are no text that goes on
+    made = count_generation(generated, layout, passes)
     update = count_update(batch, config, layout, text=train.ntp_weight > 0)
     reference = count_update(batch if train.kl_weight else (), config, layout, text=False)
     run = made.shared.tokens + updates * update.shared.tokens

@@ -7,7 +7,7 @@ alone; both share `decoding.py`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -75,6 +75,32 @@ class Generator(Protocol):
         self, requests: Sequence[Request], layout: Layout, sampling: Sampling
     ) -> Iterator[list[Generated]]:
         """The same for one document after another, as they come out."""
+
+
+def with_plain_standard(
+    generator: Generator, request: Request, layout: Layout, generated: Sequence[Generated]
+) -> list[Generated]:
+    """The outcomes with standard prediction as the text alone gives it, whatever the prompt.
+
+    Where instructions stand before the text, that takes a pass of its own, without rollouts;
+    otherwise the generation's own pass has read nothing but the text. `request`: what `generated`
+    was made from.
+    """
+    if not layout.has_instructions:
+        return list(generated)
+    head, plain_head = len(layout.head_ids), layout.plain_head_ids
+    plain = Request(
+        prefix_ids=plain_head + request.prefix_ids[head:],
+        prefix_lengths=tuple(n - head + len(plain_head) for n in request.prefix_lengths),
+        keys=tuple(() for _ in request.prefix_lengths),
+    )
+    sampling = Sampling(temperature=0.0, think_budget=0, prediction_budget=1, candidates=0)
+    return [
+        replace(outcome, standard_id=said.standard_id, standard_top=said.standard_top)
+        for outcome, said in zip(
+            generated, generator.generate(plain, layout.plain, sampling), strict=True
+        )
+    ]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

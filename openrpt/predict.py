@@ -1,8 +1,7 @@
 """Thought and prediction at the end of a text of one's own."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from openrpt.config import Config, validate_config
 from openrpt.decoding import Sampling
 from openrpt.engine import make_engine
 from openrpt.errors import UserError
-from openrpt.generation import Request
+from openrpt.generation import Request, with_plain_standard
 from openrpt.models import Policy
 from openrpt.prompts import build_layout, require_room
 from openrpt.rollouts import grade_groups
@@ -86,13 +85,12 @@ def predict(
         candidates=settings.candidates,
     )
 
-    def request(head_ids: tuple[int, ...], keys: Sequence[int]) -> Request:
-        ids = head_ids + prefix_ids
-        return Request(prefix_ids=ids, prefix_lengths=(len(ids),), keys=(tuple(keys),))
-
     document_id = hashlib.sha256(b"".join(cut.token_bytes[: cut.index])).hexdigest()[:16]
-    keys = [key_of(config.seed, "predict", document_id, sample) for sample in range(samples)]
-    generated = engine.generator.generate(request(layout.head_ids, keys), layout, sampling)
+    ids = layout.head_ids + prefix_ids
+    keys = tuple(key_of(config.seed, "predict", document_id, sample) for sample in range(samples))
+    request = Request(prefix_ids=ids, prefix_lengths=(len(ids),), keys=(keys,))
+    generated = engine.generator.generate(request, layout, sampling)
+    generated = with_plain_standard(engine.generator, request, layout, generated)
     (group,) = grade_groups(
         generated,
         [Position(document_id=document_id, index=cut.index, window_start=first)],
@@ -101,11 +99,7 @@ def predict(
         layout,
         policy.table,
     )
-    if layout.head_ids == layout.plain_head_ids:
-        return group
-    # Standard prediction sees the text alone: instructions before it take a pass of their own.
-    plain = engine.generator.generate(request(layout.plain_head_ids, ()), layout, sampling)
-    return replace(group, ntp_token_id=plain[0].standard_id, ntp_top=plain[0].standard_top)
+    return group
 
 
 def checkpoint_config(model: str) -> Config | None:

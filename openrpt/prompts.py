@@ -57,6 +57,11 @@ class Layout:
     """Delimiters that are one special token and render literally in a completion."""
 
     @property
+    def has_instructions(self) -> bool:
+        """Whether more than the tokenizer's own beginning stands before the text."""
+        return self.head_ids != self.plain_head_ids
+
+    @property
     def plain(self) -> "Layout":
         """The text alone, as standard prediction sees it: nothing behind it, nothing forced."""
         return replace(

@@ -14,7 +14,7 @@ from openrpt.config import Config
 from openrpt.data import Work, document_bytes, take_work
 from openrpt.engine import Engine
 from openrpt.evaluation.next_token import evaluate_policy
-from openrpt.generation import Generated
+from openrpt.generation import Generated, Request, with_plain_standard
 from openrpt.metrics import development_metrics
 from openrpt.models import Policy
 from openrpt.moving_average import MovingAverage
@@ -72,6 +72,12 @@ class TextTask:
 
     def grade(self, work: Work, generated: Sequence[Generated], step: int) -> list[Group]:
         token_bytes = document_bytes(self.policy, work.document)
+        request = Request(
+            prefix_ids=work.prefix_ids(self.layout, whole=False),
+            prefix_lengths=work.prefix_lengths(self.layout),
+            keys=tuple(() for _ in work.positions),
+        )
+        generated = with_plain_standard(self.engine.generator, request, self.layout, generated)
         groups = grade_groups(
             generated,
             work.positions,

@@ -116,7 +116,8 @@ class Group:
     prompt: Prompt
     rollouts: tuple[Rollout, ...]
     ntp_token_id: int
-    """The argmax of one forward pass over the same prefix, special tokens masked."""
+    """The argmax of one forward pass over the plain text before the position, special tokens
+    masked; for a question, which is no text that goes on, over its prompt's head and text."""
     ntp_top: tuple[tuple[int, float], ...] = field(default=())
     """The most probable tokens of that pass with their log-probabilities: to be looked at."""
     candidate_ids: tuple[int, ...] = field(default=())

@@ -11,7 +11,7 @@ likelihood of the truth (after its thoughts).
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -244,20 +244,10 @@ class Evaluation:
     ) -> tuple[list[Group], list[PositionResult]]:
         """How right the predictions at the work's positions are."""
         subject, table = self.subject, self.subject.policy.table
-        standard = generated
-        if subject.layout.head_ids != subject.layout.plain_head_ids:
-            # Standard prediction sees the text alone: instructions before it take another pass.
-            standard = subject.standard(work)
+        generated = subject.with_plain_standard(work, generated)
         tokens = document_bytes(subject.policy, work.document)
         ids = work.document.token_ids.tolist()
-        groups = [
-            replace(group, ntp_token_id=said.standard_id, ntp_top=said.standard_top)
-            for group, said in zip(
-                grade_groups(generated, work.positions, ids, tokens, subject.layout, table),
-                standard,
-                strict=True,
-            )
-        ]
+        groups = grade_groups(generated, work.positions, ids, tokens, subject.layout, table)
         ends = np.cumsum([len(piece) for piece in tokens])
         results = []
         for group in groups:

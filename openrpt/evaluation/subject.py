@@ -7,7 +7,7 @@ from openrpt.config import Config
 from openrpt.data import Work
 from openrpt.decoding import Sampling
 from openrpt.engine import Engine
-from openrpt.generation import Generated, Request
+from openrpt.generation import Generated, Request, with_plain_standard
 from openrpt.models import Policy
 from openrpt.prompts import Layout
 from openrpt.seeding import key_of
@@ -55,11 +55,10 @@ class Subject:
         ]
         return self.engine.generator.generate_each(requests, self.layout, self.sampling)
 
-    def standard(self, work: Work) -> list[Generated]:
-        """Standard prediction, by a pass over the text alone; no rollouts."""
-        sampling = replace(self.sampling, candidates=0)
-        request = self._request(work, self.layout.plain, [() for _ in work.positions])
-        return self.engine.generator.generate(request, self.layout.plain, sampling)
+    def with_plain_standard(self, work: Work, generated: Sequence[Generated]) -> list[Generated]:
+        """The outcomes with standard prediction as the text alone gives it."""
+        request = self._request(work, self.layout, [() for _ in work.positions])
+        return with_plain_standard(self.engine.generator, request, self.layout, generated)
 
     def draw_tokens(self, work: Work, draws: Sequence[int]) -> list[list[int]]:
         """Tokens sampled by standard prediction, `draws` [P] of them at the work's positions."""
