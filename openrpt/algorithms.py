@@ -39,9 +39,6 @@ ImportanceCorrection = Literal["off", "truncate", "token_mask", "sequence_mask"]
 token (TIS); token_mask: w inside [min, max], else 0 (IcePop); sequence_mask: the same of the
 product over the rollout (MIS)."""
 
-NEVER = -2
-"""`train.dynamic_sampling_from`: not even where the algorithm has it; -1 leaves it to that."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Algorithm:
@@ -97,9 +94,9 @@ def algorithm_of(train: "TrainConfig") -> Algorithm:
     named = ALGORITHMS[train.algorithm]
 
     def piece(override: Any, own: T) -> T:
-        return own if override in ("auto", -1) else override
+        return own if override == "auto" else override
 
-    first = piece(train.dynamic_sampling_from, named.dynamic_sampling_from)
+    first = train.dynamic_sampling_from
     return Algorithm(
         advantage=piece(train.advantage, named.advantage),
         aggregation=piece(train.aggregation, named.aggregation),
@@ -108,5 +105,7 @@ def algorithm_of(train: "TrainConfig") -> Algorithm:
         clip_low=piece(train.clip_low, named.clip_low),
         clip_high=piece(train.clip_high, named.clip_high),
         overlong=piece(train.overlong, named.overlong),
-        dynamic_sampling_from=None if first == NEVER else first,
+        dynamic_sampling_from=None
+        if first == "never"
+        else piece(first, named.dynamic_sampling_from),
     )

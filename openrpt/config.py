@@ -9,7 +9,7 @@ import difflib
 import math
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tomli_w
 from pydantic import (
@@ -328,7 +328,7 @@ class TrainConfig(Section):
     algorithm: AlgorithmName = Field(
         "grpo",
         description="A recipe of advantage, loss, clips and sampling (docs/algorithms.md); the"
-        " keys that say 'auto' or -1 override single pieces of it",
+        " keys that say 'auto' override single pieces of it",
     )
     advantage: Literal["auto", Estimator] = Field("auto", description="Advantage estimator")
     aggregation: Literal["auto", Aggregation] = Field(
@@ -339,14 +339,11 @@ class TrainConfig(Section):
     ratio_level: Literal["auto", RatioLevel] = Field(
         "auto", description="The ratio of a token, or the geometric mean over the rollout (GSPO)"
     )
-    clip_low: float = Field(
-        -1.0,
-        ge=-1,
-        le=1,
-        description="The ratio is clipped below 1 − this; 1 = not at all, -1 = the algorithm's own",
+    clip_low: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = Field(
+        "auto", description="The ratio is clipped below 1 − this; 1 = not at all"
     )
-    clip_high: float = Field(
-        -1.0, ge=-1, description="The ratio is clipped above 1 + this; -1 = the algorithm's own"
+    clip_high: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
+        "auto", description="The ratio is clipped above 1 + this"
     )
     pass_at_k: int = Field(
         2, ge=1, description="pass_at_k: rollouts of which the best counts (k), at most group_size"
@@ -385,11 +382,10 @@ class TrainConfig(Section):
     ntp_weight: float = Field(
         0.5, ge=0, description="Weight of the plain next-token loss on the prefix, nats a token"
     )
-    dynamic_sampling_from: int = Field(
-        -1,
-        ge=-2,
-        description="From this step on, flat groups are replaced by others; -1 = the algorithm's"
-        " own (dapo: 0, others: never), -2 = never",
+    dynamic_sampling_from: Annotated[int, Field(ge=0)] | Literal["auto", "never"] = Field(
+        "auto",
+        description="From this step on, flat groups are replaced by others; auto: from the first"
+        " under dapo, never under the others",
     )
     dynamic_sampling_rounds: int = Field(
         3, ge=1, description="Most rounds of generation a step with dynamic sampling"
@@ -412,8 +408,6 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _pieces_fit(self) -> "TrainConfig":
-        if -1 < self.clip_low < 0 or -1 < self.clip_high < 0:
-            raise ValueError("clip_low and clip_high must be at least 0, or -1")
         masks = self.importance_correction in ("token_mask", "sequence_mask")
         if masks and self.importance_min >= self.importance_max:
             raise ValueError("importance_min must be below importance_max")
@@ -775,13 +769,20 @@ def validate_config(values: dict[str, Any], *, source: str) -> Config:
 
 
 def _explain(error: ValidationError) -> str:
-    first = error.errors()[0]
+    first, *others = error.errors()
     dotted = ".".join(str(part) for part in first["loc"])
+    if dotted.rpartition(".")[0] in config_keys():  # a number or a word: an error of each
+        dotted = dotted.rpartition(".")[0]
+    else:
+        others = []
     if first["type"] == "extra_forbidden":
         nearest = difflib.get_close_matches(dotted, config_keys(), n=1, cutoff=0.5)
         hint = f"; nearest: '{nearest[0]}'" if nearest else "; see --help for all keys"
         return f"unknown key '{dotted}'{hint}"
     message = first["msg"].removeprefix("Value error, ")
+    for other in others:
+        if ".".join(str(part) for part in other["loc"]).startswith(f"{dotted}."):
+            message += f", or {other['msg'].removeprefix('Input should be ')}"
     given = "" if isinstance(first["input"], dict) else f" = {first['input']!r}"
     return f"{dotted or 'config'}{given}: {message[0].lower()}{message[1:]}"
 

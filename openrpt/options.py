@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 import click
 from click.core import ParameterSource
@@ -53,7 +54,16 @@ class Key:
     def choices(self) -> tuple[str, ...]:
         """The words that a key, or each item of its list, may be; empty where anything goes."""
         inner = get_args(self.annotation)[0] if self.is_list else self.annotation
+        if self.number is not None:
+            inner = get_args(inner)[1]
         return get_args(inner) if get_origin(inner) is Literal else ()
+
+    @property
+    def number(self) -> Any:
+        """The kind of number that a key may be in place of its words; None for other keys."""
+        if get_origin(self.annotation) not in (UnionType, Union):
+            return None
+        return get_args(get_args(self.annotation)[0])[0]
 
     @property
     def is_list(self) -> bool:
@@ -107,7 +117,11 @@ def config_keys() -> Iterator[Key]:
 
 def _key(name: str, field: "FieldInfo") -> Key:
     # The metadata are annotated_types' bounds: Ge(ge=0), Lt(lt=1).
-    bounds = [bound for constraint in field.metadata for bound in asdict(constraint).items()]
+    metadata = field.metadata
+    if get_origin(field.annotation) in (UnionType, Union):  # a number, or words in its place
+        (inner,) = get_args(field.annotation)[0].__metadata__
+        metadata = inner.metadata
+    bounds = [bound for constraint in metadata for bound in asdict(constraint).items()]
     limits = [f"{SIGNS[name]} {value:g}" for name, value in bounds]
     return Key(
         name=name,
@@ -166,6 +180,23 @@ class Weights(click.ParamType):
         return weights
 
 
+class NumberOrWord(click.ParamType):
+    """A number, or a word in its place: `0.2`, `auto`."""
+
+    name = "number or word"
+
+    def __init__(self, number: Any, words: Sequence[str]) -> None:
+        self.number, self.words = number, words
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if value in self.words:
+            return value
+        try:
+            return self.number(value)
+        except ValueError:
+            self.fail(f"'{value}' is neither a number nor {' or '.join(self.words)}", param, ctx)
+
+
 class ConfigOption(click.Option):
     """An option that overrides a key; what was given is kept in the context, under OVERRIDES."""
 
@@ -177,6 +208,8 @@ class ConfigOption(click.Option):
             kind = CommaSeparated(key.choices)
         elif key.is_table:
             kind = Weights()
+        elif key.number is not None:
+            kind = NumberOrWord(key.number, key.choices)
         elif key.choices:
             kind = click.Choice(key.choices)
         super().__init__(
@@ -193,6 +226,8 @@ class ConfigOption(click.Option):
 def _metavar(key: Key) -> str | None:
     if key.is_table:
         return "NAME=WEIGHT,…"
+    if key.number is not None:
+        return "|".join(["NUMBER", *key.choices])
     return (",".join(key.choices) or "ITEM,…") if key.is_list else None
 
 

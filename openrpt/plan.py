@@ -8,6 +8,7 @@ from statistics import mean
 
 from torch import Tensor
 
+from openrpt.algorithms import algorithm_of
 from openrpt.compute import (
     Count,
     Shape,
@@ -83,7 +84,7 @@ class Plan:
             f"{self.corpus.tokens:,.0f} tokens of text, {source}; windows of {self.window}",
             "every thought and prediction uses its whole budget, and no group is flat",
         ]
-        if train.dynamic_sampling_from >= 0:
+        if algorithm_of(train).dynamic_sampling_from is not None:
             found.append("dynamic sampling adds no round")
         return found
 

@@ -68,6 +68,8 @@ def values(key: Key) -> str:
     if key.is_table:
         return "table of numbers"
     kinds = {bool: "true, false", int: "integer", float: "number", str: "text"}
+    if key.number is not None:
+        return f"{kinds[key.number]} {key.limits}, or {words}"
     kind = words or kinds[key.annotation]
     return f"{kind} {key.limits}".strip()
 

@@ -57,7 +57,7 @@ def test_single_pieces_are_overridden() -> None:
             "train.advantage": "rloo",
             "train.clip_low": 0.0,
             "train.overlong": "keep",
-            "train.dynamic_sampling_from": -2,
+            "train.dynamic_sampling_from": "never",
         }
     )
     assert algorithm_of(config.train) == Algorithm(
@@ -75,7 +75,11 @@ def test_single_pieces_are_overridden() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"clip_low": -0.5}, r"^command line: train: clip_low and clip_high must be at least 0"),
+        (
+            {"clip_low": -0.5},
+            r"^command line: train\.clip_low = -0\.5: input should be greater than or equal to 0,"
+            " or 'auto'$",
+        ),
         ({"algorithm": "pass_at_k", "pass_at_k": 9}, "pass_at_k must be at most group_size"),
         ({"algorithm": "maxrl", "overlong": "penalty"}, "use overlong = mask"),
         (
@@ -230,7 +234,7 @@ def test_dapo_samples_dynamically_from_the_start(tmp_path: Path) -> None:
     """An untrained model is never right: all its groups are flat, so the budget is used up."""
     run = tiny_run(tmp_path, train__algorithm="dapo")
     wanted = run.config.train.documents_per_step * run.config.train.positions_per_document
-    for first, rounds in ((-1, 3), (-2, 1), (5, 1)):
+    for first, rounds in (("auto", 3), ("never", 1), (5, 1)):
         train = run.config.train.model_copy(update={"dynamic_sampling_from": first})
         config = run.config.model_copy(update={"train": train})
         _, generated = collect(set_up(replace(run, config=config)))

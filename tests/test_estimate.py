@@ -106,6 +106,23 @@ def test_a_time_limit_cuts_a_stage() -> None:
     assert (stage.tokens, stage.seconds, stage.flops) == (25.0, 2.0, 2.5)
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"train__algorithm": "grpo"}, False),
+        ({"train__algorithm": "dapo"}, True),
+        ({"train__algorithm": "dapo", "train__dynamic_sampling_from": "never"}, False),
+        ({"train__dynamic_sampling_from": 3}, True),
+    ],
+)
+def test_rounds_of_dynamic_sampling_are_left_out_and_said(
+    run: Run, settings: dict[str, Any], said: bool
+) -> None:
+    config = tiny_config(run.path.parent, run=str(run.path), **settings)
+    found = estimate(config).assumptions
+    assert ("dynamic sampling adds no round" in found) == said
+
+
 def test_on_this_machine(tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     """Measured; of a run that was never made, so nothing is written."""
     config = tiny_config(run.path.parent, run=str(tmp_path / "new"))
