@@ -22,7 +22,7 @@ from openrpt.files import replacing_folder
 from openrpt.metrics import append_metrics, read_metrics
 from openrpt.options import with_overrides
 from openrpt.progress import SILENT, Progress
-from openrpt.run import Run, flatten, open_run
+from openrpt.run import MAY_CHANGE, Run, flatten, open_run
 
 Stage = Literal["evaluate", "warmup", "train", "pretrain"]
 THOUGHTS = ["emptied", "cut", "swapped", "ntp_voting"]
@@ -206,13 +206,12 @@ def control_config(run: Run, control: Control, label: str, config: Config) -> Co
 
 
 def warmup_settings(config: Config) -> dict[str, Any]:
-    """All that a warmup's weights depend on, but for how long it took."""
+    """All that a warmup's weights depend on, but for how long it took and where it ran."""
     values = flatten(config.model_dump(mode="json"))
-    left_out = {"warmup.steps", "warmup.time_limit", "model.threads", "score.shard_tokens"}
     return {
         key: value
         for key, value in values.items()
-        if key.split(".")[0] in OF_WARMUP and key not in left_out
+        if key.split(".")[0] in OF_WARMUP and key not in MAY_CHANGE
     }
 
 

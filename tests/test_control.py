@@ -6,7 +6,13 @@ import pyarrow.parquet as pq
 import pytest
 from tiny_model import tiny_run
 
-from openrpt.control import CONTROLS, control_named, print_controls, run_controls
+from openrpt.control import (
+    CONTROLS,
+    control_named,
+    print_controls,
+    run_controls,
+    warmup_settings,
+)
 from openrpt.errors import UserError
 from openrpt.evaluation.compare import compare, find_evaluated
 from openrpt.evaluation.pattern_runs import evaluation_bins
@@ -56,6 +62,16 @@ def test_the_same_documents_positions_and_steps(controlled, name):
     for step in (1, 2):
         theirs, ours = read_rollouts(controlled.path, step), read_rollouts(own, step)
         assert theirs.select(keys).equals(ours.select(keys))
+
+
+def test_where_a_run_runs_does_not_bind_a_warmup(controlled):
+    """Device and threads may change between a run's starts, so a control takes its warmup too."""
+    moved = {"model.device": "cpu", "model.threads": 2}
+    assert warmup_settings(controlled.config) == warmup_settings(
+        with_overrides(controlled.config, moved)
+    )
+    changed = with_overrides(controlled.config, {"warmup.learning_rate": 1e-5})
+    assert warmup_settings(controlled.config) != warmup_settings(changed)
 
 
 def test_a_random_reward_changes_nothing_else(controlled):
