@@ -1,6 +1,6 @@
 """Which documents and positions a step takes: pure functions of the seed and a cursor."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -94,13 +94,12 @@ def _choose(
     indices = select_positions(
         document, config.selection, window=window, count=count, rng=rng, pass_rates=pass_rates
     )
-    return Work(document=document, window=window, positions=_positions(document, window, indices))
+    return work_at(document, window, indices)
 
 
-def _positions(
-    document: ScoredDocument, window: Window, indices: list[int]
-) -> tuple[Position, ...]:
-    return tuple(
+def work_at(document: ScoredDocument, window: Window, indices: Sequence[int]) -> Work:
+    """The work of predicting at these tokens of a document's window, in ascending order."""
+    positions = tuple(
         Position(
             document_id=document.document_id,
             index=index,
@@ -109,6 +108,7 @@ def _positions(
         )
         for index in indices
     )
+    return Work(document=document, window=window, positions=positions)
 
 
 def evaluation_work(
@@ -173,8 +173,7 @@ def _works(document: ScoredDocument, config: Config, indices: list[int]) -> list
     for window in found:
         inside = sorted(index for index in indices if window.first <= index < window.end)
         if inside:
-            positions = _positions(document, window, inside)
-            works.append(Work(document=document, window=window, positions=positions))
+            works.append(work_at(document, window, inside))
     return works
 
 

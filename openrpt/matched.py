@@ -1,21 +1,21 @@
 """What another run's training took, for a control to take the same: its documents, or its budget.
 
-All of it comes from that run's metrics.jsonl and seed; its weights are never read.
+All of it comes from what that run recorded of its steps; its weights are never read.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from openrpt.config import Config
-from openrpt.data import Work, take_work
+from openrpt.data import Work
 from openrpt.errors import UserError
 from openrpt.metrics import read_metrics
 from openrpt.pieces import Piece, all_targets
-from openrpt.rollouts import read_rollouts
 from openrpt.run import Run
 from openrpt.scores import ScoredCorpus, load_scored
+from openrpt.step_works import WORKS, recorded_works
 
 Row = Mapping[str, Any]
 
@@ -79,7 +79,7 @@ def matched_batches(
     """Yields (cursor after it, pieces) of each step of the other run's training.
 
     The windows are its own; the targets are all their tokens, or the positions that it trained
-    at. Raises UserError where they can't be known.
+    at. Raises UserError where they are not recorded.
     """
     for cursor, works in matched_works(other, corpus):
         pieces = []
@@ -100,48 +100,15 @@ def matched_batches(
 
 
 def matched_works(other: Run, corpus: ScoredCorpus) -> Iterator[tuple[int, list[Work]]]:
-    """Yields (cursor after it, works) of each step, drawn again as that run drew them.
+    """Yields (cursor after it, works) of each step, as that run recorded them.
 
-    A work's positions are a pure function of the seed, the cursor and, where positions are
-    selected by pass rate, what was measured before; a step's works are as many as make the
-    groups that it generated.
+    Raises UserError where a step's are not recorded.
     """
-    settings = other.config
-    pass_rates: dict[str, dict[str, float]] = {}
-    by_pass_rate = settings.selection.strategy == "pass_rate"
-    supply = take_work(
-        corpus,
-        settings,
-        cursor=0,
-        count=settings.train.positions_per_document,
-        purpose="positions",
-        pass_rates=pass_rates,
-    )
+    recorded = recorded_works(other.path, "train", corpus)
     for row in training_rows(other, "train"):
-        works: list[Work] = []
-        groups = 0
-        while groups < row["group/generated"]:
-            cursor, work = next(supply)
-            works.append(work)
-            groups += len(work.positions)
-        whole = groups == row["group/generated"]
-        if not whole or (by_pass_rate and row["group/kept"] < row["group/generated"]):
-            why = "dynamic sampling dropped groups, whose pass rates it selected by, unrecorded"
+        if row["step"] not in recorded:
             raise UserError(
-                f"the documents of step {row['step']} of {other.path} can't be known:"
-                f" {why if whole else 'its metrics are not those of its configuration'};"
-                " use --pretrain.match_by flops or time"
+                f"{other.path / WORKS}: step {row['step']} is not there, so its documents can't be"
+                " known (an OpenRPT before 0.2 trained it); use --pretrain.match_by flops or time"
             )
-        if by_pass_rate:
-            _remember(pass_rates, read_rollouts(other.path, row["step"]).to_pylist())
-        yield cursor, works
-
-
-def _remember(pass_rates: dict[str, dict[str, float]], rollouts: Sequence[Row]) -> None:
-    """Mean rewards by position, as training keeps them."""
-    rewards: dict[tuple[str, int], list[float]] = {}
-    for row in rollouts:
-        rewards.setdefault((row["document_id"], row["position"]), []).append(row["reward"])
-    for (document_id, position), found in rewards.items():
-        rates = pass_rates.setdefault(document_id, {})
-        rates[str(position)] = sum(found) / len(found)
+        yield recorded[row["step"]]

@@ -56,6 +56,7 @@ from openrpt.rollouts import (
 )
 from openrpt.run import Run
 from openrpt.seeding import key_of
+from openrpt.step_works import forget_works, record_works
 from openrpt.task import Task, text_task
 from openrpt.update import GradedWork, longest_completion, step_advantages, update_policy
 
@@ -142,7 +143,7 @@ def train_step(trainer: Trainer) -> dict[str, Any]:
         if trainer.task.baseline is not None:
             trainer.task.baseline.update(trainer.policy)
     with timer("store"):
-        store(trainer, batch)
+        store(trainer, batch, generated)
     cost = step_cost(trainer.policy, generated, batch, trainer.config, trainer.layout)
     seconds = sum(timer.seconds.values())
     return (
@@ -308,7 +309,8 @@ def prediction_metrics(predictions: Sequence[bytes | None]) -> dict[str, float]:
     }
 
 
-def store(trainer: Trainer, batch: Sequence[GradedWork]) -> None:
+def store(trainer: Trainer, batch: Sequence[GradedWork], generated: Sequence[GradedWork]) -> None:
+    """Keeps the rollouts that were trained on, and where all were generated."""
     rows: list[dict[str, Any]] = []
     for graded in batch:
         rows += rollout_rows(
@@ -319,6 +321,13 @@ def store(trainer: Trainer, batch: Sequence[GradedWork]) -> None:
             trainer.policy.table,
         )
     write_rollouts(trainer.run.path, trainer.state.step, rows)
+    record_works(
+        trainer.run.path,
+        stage=trainer.state.stage,
+        step=trainer.state.step,
+        cursor=trainer.state.cursor,
+        works=[graded.work for graded in generated],
+    )
 
 
 def development_evaluation(trainer: Trainer) -> dict[str, float]:
@@ -414,6 +423,7 @@ def make_optimizer(policy: Policy, config: Config) -> torch.optim.AdamW:
 def forget_after(run: Run, state: TrainerState) -> None:
     """Steps after the checkpoint are about to be run again: their traces go."""
     truncate_metrics(run.metrics, state.stage, state.step)
+    forget_works(run.path, state.stage, state.step)
     for development in (False, True):
         for step in stored_steps(rollout_folder(run.path, development=development)):
             if step > state.step:

@@ -338,12 +338,19 @@ def taken(run: Run) -> dict[int, dict[str, list[int]]]:
     return found
 
 
-@pytest.mark.parametrize("strategy", ["entropy", "pass_rate"])
-def test_matching_documents_takes_the_same_ones(scored: Run, strategy: str) -> None:
+@pytest.mark.parametrize(
+    ("strategy", "terms"),
+    [("entropy", {"prefix": 1.0}), ("pass_rate", {"prefix": 1.0}), ("pass_rate", {"random": 1.0})],
+)
+def test_matching_documents_takes_the_same_ones(
+    scored: Run, strategy: str, terms: dict[str, float]
+) -> None:
     """The same documents, positions and steps as the stored rollouts say; and what it trains on."""
+    name = f"{strategy}-{'-'.join(terms)}"
     other = run_of(
         scored,
-        f"other-{strategy}",
+        f"other-{name}",
+        reward__terms=terms,
         train__steps=12,  # into the second epoch, where pass rates are known
         selection__strategy=strategy,
         selection__pass_rate_low=1e-5,
@@ -364,7 +371,7 @@ def test_matching_documents_takes_the_same_ones(scored: Run, strategy: str) -> N
     # All tokens of the same windows, from the same command in a run of its own.
     control = run_of(
         scored,
-        f"control-{strategy}",
+        f"control-{name}",
         pretrain__match=str(other.path),
         pretrain__tokens="full",
         selection__strategy="random",  # the matched run's own holds
@@ -387,26 +394,31 @@ def test_a_matched_training_resumes_where_it_was(reinforced: Run) -> None:
     assert (runs[1].checkpoints / "step-000003").is_dir()  # train's own stands as it was
 
 
-def test_dynamic_sampling_is_followed_where_it_can_be(scored: Run) -> None:
+def test_what_dynamic_sampling_dropped_is_followed_too(scored: Run) -> None:
+    """Also where positions are selected by the pass rates of groups that no rollout file has."""
     settings: dict[str, Any] = {
         "train__steps": 2,
         "train__dynamic_sampling_from": 1,
         "train__group_size": 1,
         "train__dynamic_sampling_rounds": 2,
+        "selection__strategy": "pass_rate",
+        "selection__pass_rate_low": 0.0,
+        "selection__pass_rate_high": 1.0,
     }
     other = run_of(scored, "dynamic", **settings)
     train(other)
-    corpus = load_scored(other.scored)
-    cursors = [cursor for cursor, _ in matched_works(other, corpus)]
-    assert cursors[-1] == read_checkpoint(other.checkpoints / "step-000002")["state"]["cursor"]
-    lines = other.metrics.read_text().replace('"group/kept": 16.0', '"group/kept": 3.0')
-    other.metrics.write_text(lines)
-    selection = other.config.selection.model_copy(
-        update={"strategy": "pass_rate", "pass_rate_low": 0.0, "pass_rate_high": 1.0}
-    )
-    by_rate = other.config.model_copy(update={"selection": selection})
-    with pytest.raises(UserError, match="dynamic sampling dropped groups"):
-        list(matched_works(replace(other, config=by_rate), corpus))
+    steps = list(matched_works(other, load_scored(other.scored)))
+    last = read_checkpoint(other.checkpoints / "step-000002")
+    assert steps[-1][0] == last["state"]["cursor"]
+    rates = last["state"]["pass_rates"]
+    assert {work.document.document_id for _, works in steps for work in works} == set(rates)
+    rows = [row for row in read_metrics(other.metrics) if row["stage"] == "train"]
+    assert [row["group/generated"] for row in rows] == [
+        sum(len(work.positions) for work in works) for _, works in steps
+    ]
+    (other.path / "works.jsonl").unlink()
+    with pytest.raises(UserError, match=r"works\.jsonl: step 1 is not there.*match_by flops"):
+        list(matched_works(other, load_scored(other.scored)))
 
 
 def test_matching_flops_and_time(reinforced: Run, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from tiny_model import copied_run, tiny_config, tiny_model_folder, tiny_run
 from openrpt.config import validate_config
 from openrpt.errors import UserError
 from openrpt.metrics import read_metrics
+from openrpt.models import load_policy
 from openrpt.rollouts import read_rollouts, rollout_path
 from openrpt.run import Run
 from openrpt.train import collect, set_up, train
@@ -67,6 +69,30 @@ def assert_same_run(a: Run, b: Run, step: int) -> None:
     assert len(rollouts_of(a)) == step
     assert weights_of(a, step) == weights_of(b, step)
     assert weights_of(a, step).keys() == {"model.safetensors", "state.safetensors"}
+
+
+@pytest.mark.parametrize("template", ["minimal", "v0"])
+def test_standard_prediction_is_that_of_the_plain_text(warm, template, tmp_path):
+    """Instructions before the text are no part of what standard prediction reads."""
+    model = tiny_model_folder(tmp_path / "model", max_position_embeddings=256)
+    settings = {"prompt__template": template, "prompt__chat_template": "off"}
+    settings["model__path"] = str(model)
+    run = run_of(warm, f"plain-{template}", train__steps=1, **settings)
+    shutil.rmtree(run.start)
+    trainer = set_up(run)
+    assert trainer.layout.has_instructions == (template == "v0")
+    trainer.state.step = 1
+    _, generated = collect(trainer)
+    model = load_policy(run.config.model.model_copy(update={"generator": "flat"}))
+    masked = model.masked_ids()
+    for graded in generated:
+        ids = graded.work.document.token_ids.tolist()
+        for group in graded.groups:
+            position = group.prompt.position
+            plain = [*trainer.layout.plain_head_ids, *ids[position.window_start : position.index]]
+            with torch.no_grad():
+                logits = model.model(torch.tensor([plain])).logits[0, -1]
+            assert group.ntp_token_id == int(logits.masked_fill(masked, -torch.inf).argmax())
 
 
 def test_reward_rises_from_chance_to_above_0_9(warm):
