@@ -213,7 +213,7 @@ def graded_of(
         generated,
         work.positions,
         work.document.token_ids.tolist(),
-        document_bytes(policy, work.document),
+        document_bytes(policy.tokenizer, work.document),
         layout,
         policy.table,
     )

@@ -6,10 +6,7 @@ are overridden by keys of `train`. `docs/algorithms.md` has the formulas and the
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
-
-if TYPE_CHECKING:
-    from openrpt.config import TrainConfig
+from typing import Literal
 
 AlgorithmName = Literal[
     "grpo",
@@ -86,26 +83,13 @@ ALGORITHMS: dict[AlgorithmName, Algorithm] = {
     "pass_at_k": Algorithm(advantage="pass_at_k", aggregation="token_mean"),
 }
 
-T = TypeVar("T")
-
-
-def algorithm_of(train: "TrainConfig") -> Algorithm:
-    """The algorithm that the config names, with the pieces that it overrides."""
-    named = ALGORITHMS[train.algorithm]
-
-    def piece(override: Any, own: T) -> T:
-        return own if override == "auto" else override
-
-    first = train.dynamic_sampling_from
-    return Algorithm(
-        advantage=piece(train.advantage, named.advantage),
-        aggregation=piece(train.aggregation, named.aggregation),
-        ratio_level=piece(train.ratio_level, named.ratio_level),
-        surrogate=named.surrogate,
-        clip_low=piece(train.clip_low, named.clip_low),
-        clip_high=piece(train.clip_high, named.clip_high),
-        overlong=piece(train.overlong, named.overlong),
-        dynamic_sampling_from=None
-        if first == "never"
-        else piece(first, named.dynamic_sampling_from),
-    )
+OVERRIDABLE = (
+    "advantage",
+    "aggregation",
+    "ratio_level",
+    "clip_low",
+    "clip_high",
+    "overlong",
+    "dynamic_sampling_from",
+)
+"""Pieces that a key of `train` with the same name may override."""

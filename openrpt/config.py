@@ -8,6 +8,7 @@ nearest known one.
 import difflib
 import math
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,16 +23,30 @@ from pydantic import (
 )
 
 from openrpt.algorithms import (
+    ALGORITHMS,
+    OVERRIDABLE,
     Aggregation,
+    Algorithm,
     AlgorithmName,
     Estimator,
     ImportanceCorrection,
     Overlong,
     RatioLevel,
-    algorithm_of,
 )
 from openrpt.errors import UserError
-from openrpt.rewards import JUDGES, REWARDS
+
+REWARDS = (
+    "prefix",
+    "first_token",
+    "dense",
+    "conditional_dense",
+    "length_weighted",
+    "information_gain",
+    "segment",
+    "random",
+)
+"""The names that `reward.terms` knows, beside import paths (`package.module:function`)."""
+JUDGES = ("exact", "fuzzy")
 
 
 class Section(BaseModel):
@@ -406,12 +421,20 @@ class TrainConfig(Section):
     )
     checkpoints_kept: int = Field(2, ge=1, description="Latest checkpoints kept (and the best one)")
 
+    def recipe(self) -> Algorithm:
+        """The algorithm that is named, with the pieces that other keys override."""
+        pieces = {name: getattr(self, name) for name in OVERRIDABLE}
+        given = {name: piece for name, piece in pieces.items() if piece != "auto"}
+        if self.dynamic_sampling_from == "never":
+            given["dynamic_sampling_from"] = None
+        return replace(ALGORITHMS[self.algorithm], **given)
+
     @model_validator(mode="after")
     def _pieces_fit(self) -> "TrainConfig":
         masks = self.importance_correction in ("token_mask", "sequence_mask")
         if masks and self.importance_min >= self.importance_max:
             raise ValueError("importance_min must be below importance_max")
-        algorithm = algorithm_of(self)
+        algorithm = self.recipe()
         if algorithm.advantage == "pass_at_k" and self.pass_at_k > self.group_size:
             raise ValueError("pass_at_k must be at most group_size")
         if algorithm.overlong == "penalty" and algorithm.advantage in ("maxrl", "pass_at_k"):

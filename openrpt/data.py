@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from openrpt.config import Config
 from openrpt.errors import UserError
-from openrpt.models import Policy
 from openrpt.positions import ScoredDocument, Window, select_positions, windows
 from openrpt.prompts import Layout
 from openrpt.scores import ScoredCorpus
@@ -177,18 +177,18 @@ def _works(document: ScoredDocument, config: Config, indices: list[int]) -> list
     return works
 
 
-def document_bytes(policy: Policy, document: ScoredDocument) -> list[bytes]:
-    return token_bytes(policy.tokenizer, document.token_ids.tolist())
+def document_bytes(tokenizer: Any, document: ScoredDocument) -> list[bytes]:
+    return token_bytes(tokenizer, document.token_ids.tolist())
 
 
-def retokenized(work: Work, byte_offsets: np.ndarray, policy: Policy) -> Work:
-    """The same places of the same text in the tokens of a policy with another tokenizer.
+def retokenized(work: Work, byte_offsets: np.ndarray, tokenizer: Any) -> Work:
+    """The same places of the same text in the tokens of another tokenizer.
 
     `byte_offsets` [T]: where the document's own tokens begin. Positions on a boundary that both
     tokenizers share are kept (there may be none), with the scorer's entropy; the prefix begins at
     the first boundary in the window.
     """
-    ids, pieces = encode_document(policy.tokenizer, work.document.text)
+    ids, pieces = encode_document(tokenizer, work.document.text)
     ends = np.cumsum([len(piece) for piece in pieces])
     starts = ends - [len(piece) for piece in pieces]
 

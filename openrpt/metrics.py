@@ -6,13 +6,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from openrpt.errors import UserError
-from openrpt.positions import DIFFICULTIES
-
-if TYPE_CHECKING:
-    from openrpt.evaluation.next_token import EvaluationResult
 
 
 class PhaseTimer:
@@ -44,25 +40,6 @@ def peak_memory_gib() -> float:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kB; bytes on macOS
     return peak / (2**30 if sys.platform == "darwin" else 2**20)
-
-
-def development_metrics(result: "EvaluationResult") -> dict[str, float]:
-    """Of a development evaluation: accuracy (overall and by difficulty, where it has positions),
-    and what it cost."""
-    summary = result.summary()
-    found = {
-        "development/reasoning_accuracy": summary["reasoning"]["all"]["value"],
-        "development/ntp_accuracy": summary["ntp"]["all"]["value"],
-        "development/positions": float(result.num_positions),
-        "development/flops": result.cost["flops"],
-        "development/seconds": result.cost["seconds"],
-    }
-    for name in DIFFICULTIES:
-        if summary["reasoning"][name]["n"]:
-            found[f"development/reasoning_accuracy/{name}"] = summary["reasoning"][name]["value"]
-            found[f"development/ntp_accuracy/{name}"] = summary["ntp"][name]["value"]
-            found[f"development/positions/{name}"] = float(summary["ntp"][name]["n"])
-    return found
 
 
 def append_metrics(path: Path, values: dict[str, Any]) -> None:

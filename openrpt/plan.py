@@ -8,7 +8,6 @@ from statistics import mean
 
 from torch import Tensor
 
-from openrpt.algorithms import algorithm_of
 from openrpt.compute import (
     Count,
     Shape,
@@ -84,7 +83,7 @@ class Plan:
             f"{self.corpus.tokens:,.0f} tokens of text, {source}; windows of {self.window}",
             "every thought and prediction uses its whole budget, and no group is flat",
         ]
-        if algorithm_of(train).dynamic_sampling_from is not None:
+        if train.recipe().dynamic_sampling_from is not None:
             found.append("dynamic sampling adds no round")
         return found
 

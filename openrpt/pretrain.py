@@ -52,7 +52,7 @@ from openrpt.progress import SILENT, Progress
 from openrpt.prompts import build_layout, require_room
 from openrpt.run import Run, existing_run
 from openrpt.scores import SCORED, ScoredCorpus, load_scored
-from openrpt.scoring import tokenizer_fingerprint
+from openrpt.tokens import tokenizer_fingerprint
 from openrpt.train import make_optimizer
 from openrpt.update import apply_update
 
@@ -332,7 +332,7 @@ def require_same_settings(last: Path, settings: PretrainConfig) -> None:
 
 def require_fit(policy: Policy, corpus: ScoredCorpus, config: Config, other: Run | None) -> None:
     """Raises UserError where the policy's tokens are not those scored, or don't fit into it."""
-    if tokenizer_fingerprint(policy) != corpus.metadata["tokenizer"]:
+    if tokenizer_fingerprint(policy.tokenizer) != corpus.metadata["tokenizer"]:
         raise UserError(
             f"model '{policy.name}' has another tokenizer than the model whose tokens were scored"
             f" in {corpus.folder}; score for it in a run of its own: openrpt score --run …"

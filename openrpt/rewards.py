@@ -13,18 +13,6 @@ from typing import Protocol
 
 from openrpt.completions import BOX
 
-REWARDS = (
-    "prefix",
-    "first_token",
-    "dense",
-    "conditional_dense",
-    "length_weighted",
-    "information_gain",
-    "segment",
-    "random",
-)
-"""The names that `reward.terms` knows, beside import paths (`package.module:function`)."""
-
 DENSE_CEILING = 0.999
 """The dense reward of a wrong prediction stays at or below this: sure is not right."""
 
@@ -183,9 +171,6 @@ def fuzzy_judge(*, prediction: str, segment: str, threshold: float) -> float:
     pair = normalised(segment), normalised(prediction)
     likeness = difflib.SequenceMatcher(None, *pair, autojunk=False).ratio() if all(pair) else 0.0
     return float(likeness >= threshold) if threshold else likeness
-
-
-JUDGES = ("exact", "fuzzy")
 
 
 def normalised(text: str) -> str:

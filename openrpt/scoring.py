@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,7 @@ from openrpt.scores import (
     shard_paths,
     write_shard,
 )
-from openrpt.tokens import encode_document
+from openrpt.tokens import encode_document, tokenizer_fingerprint
 from openrpt.types import Document
 
 __all__ = ["ScoreSummary", "ScoredCorpus", "load_scored", "score_corpus"]
@@ -273,11 +272,13 @@ class _Job:
 
     @cached_property
     def tokenizer(self) -> str:
-        return tokenizer_fingerprint(self.policy)
+        return tokenizer_fingerprint(self.policy.tokenizer)
 
     @cached_property
     def same_tokenizer(self) -> bool:
-        return self.policy is self.scorer or self.tokenizer == tokenizer_fingerprint(self.scorer)
+        if self.policy is self.scorer:
+            return True
+        return self.tokenizer == tokenizer_fingerprint(self.scorer.tokenizer)
 
     @cached_property
     def id_of(self) -> dict[bytes, int]:
@@ -353,13 +354,6 @@ class _Job:
             ntp_token_id=scores.argmax,
             ntp_correct=grade(argmax_bytes, encoded.token_bytes),
         )
-
-
-def tokenizer_fingerprint(policy: Policy) -> str:
-    """16 hex digits that change whenever a text could get other ids."""
-    table = policy.table
-    spec = f"{table.drops_dummy_prefix} {table.plain_tokenizer.to_str()}"
-    return sha256(spec.encode()).hexdigest()[:16]
 
 
 def grade(predictions: Sequence[bytes], pieces: Sequence[bytes]) -> np.ndarray:

@@ -15,7 +15,6 @@ from openrpt.data import Work, document_bytes, take_work
 from openrpt.engine import Engine
 from openrpt.evaluation.next_token import evaluate_policy
 from openrpt.generation import Generated, Request, with_plain_standard
-from openrpt.metrics import development_metrics
 from openrpt.models import Policy
 from openrpt.moving_average import MovingAverage
 from openrpt.prompts import Layout
@@ -71,7 +70,7 @@ class TextTask:
         )
 
     def grade(self, work: Work, generated: Sequence[Generated], step: int) -> list[Group]:
-        token_bytes = document_bytes(self.policy, work.document)
+        token_bytes = document_bytes(self.policy.tokenizer, work.document)
         request = Request(
             prefix_ids=work.prefix_ids(self.layout, whole=False),
             prefix_lengths=work.prefix_lengths(self.layout),
@@ -99,7 +98,7 @@ class TextTask:
         return reward_groups(groups, self.terms, context)
 
     def truth(self, work: Work) -> list[list[bytes]]:
-        tokens = document_bytes(self.policy, work.document)
+        tokens = document_bytes(self.policy.tokenizer, work.document)
         return [tokens[position.index :] for position in work.positions]
 
     def development(self, policy: Policy, engine: Engine, step: int) -> dict[str, float]:
@@ -116,7 +115,7 @@ class TextTask:
         if result.rollouts is not None:
             path = rollout_path(self.folder, step, development=True)
             write_rollout_table(path, with_step(result.rollouts, step))
-        return development_metrics(result)
+        return result.development()
 
 
 def text_task(run: Run, policy: Policy, engine: Engine, layout: Layout) -> TextTask:

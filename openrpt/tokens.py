@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
@@ -275,3 +276,10 @@ def _plain_tokenizer(
 def _name(tokenizer: "PreTrainedTokenizerBase") -> str:
     path = tokenizer.name_or_path
     return f"the tokenizer {type(tokenizer).__name__}" + (f" of {path}" if path else "")
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """16 hex digits that change whenever a text could get other ids."""
+    table = token_table(tokenizer)
+    spec = f"{table.drops_dummy_prefix} {table.plain_tokenizer.to_str()}"
+    return sha256(spec.encode()).hexdigest()[:16]

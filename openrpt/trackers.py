@@ -6,7 +6,6 @@ stage goes on in it. What a tracker needs to find it again stands in `trackers.j
 """
 
 import html
-import importlib.util
 import json
 import math
 import re
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from openrpt.errors import UserError
+from openrpt.extras import require
 
 if TYPE_CHECKING:
     from openrpt.run import Run
@@ -25,13 +25,6 @@ if TYPE_CHECKING:
 Table = list[dict[str, str | float]]
 """Rollouts to be read: a dict a rollout, bytes made visible."""
 
-PACKAGES = {
-    "tensorboard": "tensorboard",
-    "wandb": "wandb",
-    "trackio": "trackio",
-    "mlflow": "mlflow",
-}
-"""Tracker → the package that must be there; the extra of openrpt has the tracker's name."""
 ROLLOUT_STAGES = {"train", "finetune"}
 """Stages that store their rollouts."""
 TABLE_GROUPS = 8
@@ -85,13 +78,10 @@ class Stage:
 
 
 def require_installed(names: Sequence[str]) -> None:
-    """Raises UserError that names the extra of a tracker that is not installed."""
+    """Raises UserError for a tracker whose package is missing: it has the tracker's name, and so
+    has the extra."""
     for name in names:
-        if importlib.util.find_spec(PACKAGES[name]) is None:
-            raise UserError(
-                f"track.to = '{name}': the package {PACKAGES[name]} is not installed; do"
-                f" pip install 'openrpt[{name}]', or leave {name} out"
-            )
+        require(name, extra=name, what=f"track.to = '{name}'", otherwise=f", or leave {name} out")
 
 
 def open_trackers(run: "Run", *, stage: str, step: int) -> list[Tracker]:

@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 
-from openrpt.algorithms import algorithm_of
 from openrpt.checkpoints import (
     BASELINE,
     TrainerState,
@@ -170,7 +169,7 @@ def collect(trainer: Trainer) -> tuple[list[GradedWork], list[GradedWork]]:
     """(what is trained on, all that was generated). With dynamic sampling, flat groups are
     replaced by those of further documents, in their keyed order, within a stated budget."""
     config, state = trainer.config, trainer.state
-    first = algorithm_of(config.train).dynamic_sampling_from
+    first = config.train.recipe().dynamic_sampling_from
     dynamic = first is not None and first <= state.step
     rounds = config.train.dynamic_sampling_rounds if dynamic else 1
     wanted = config.train.documents_per_step * config.train.positions_per_document

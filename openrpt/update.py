@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from openrpt.advantages import group_advantages, overlong_penalty
-from openrpt.algorithms import algorithm_of
 from openrpt.config import Config, TrainConfig
 from openrpt.data import Work
 from openrpt.engine import Engine
@@ -40,7 +39,7 @@ def step_advantages(groups: Sequence[Group], config: TrainConfig, *, longest: in
 
     A completion that did not stop counts as one of `longest` tokens.
     """
-    algorithm = algorithm_of(config)
+    algorithm = config.recipe()
     rewards = torch.tensor([group.rewards for group in groups], dtype=torch.float64)
     completions = [[rollout.completion for rollout in group.rollouts] for group in groups]
     stopped = torch.tensor([[c.finish_reason == "stop" for c in row] for row in completions])
@@ -71,7 +70,7 @@ def step_totals(batch: Sequence[GradedWork], config: Config, layout: Layout) -> 
 
 def loss_config_for(train: TrainConfig) -> LossConfig:
     """The loss of the config's algorithm, with its weights."""
-    algorithm = algorithm_of(train)
+    algorithm = train.recipe()
     return LossConfig(
         ratio_level=algorithm.ratio_level,
         surrogate=algorithm.surrogate,

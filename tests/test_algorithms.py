@@ -18,7 +18,7 @@ from test_update import (
 )
 from tiny_model import tiny_run
 
-from openrpt.algorithms import ALGORITHMS, Algorithm, AlgorithmName, algorithm_of
+from openrpt.algorithms import ALGORITHMS, Algorithm, AlgorithmName
 from openrpt.config import TrainConfig, load_config
 from openrpt.errors import UserError
 from openrpt.train import collect, set_up
@@ -30,7 +30,7 @@ def test_every_name_has_a_recipe() -> None:
     assert tuple(ALGORITHMS) == get_args(AlgorithmName)
     for name in get_args(AlgorithmName):
         config = TrainConfig(algorithm=name)
-        assert algorithm_of(config) == ALGORITHMS[name]
+        assert config.recipe() == ALGORITHMS[name]
         loss = loss_config_for(config)
         assert loss.clip_high == ALGORITHMS[name].clip_high
 
@@ -60,11 +60,11 @@ def test_single_pieces_are_overridden() -> None:
             "train.dynamic_sampling_from": "never",
         }
     )
-    assert algorithm_of(config.train) == Algorithm(
+    assert config.train.recipe() == Algorithm(
         advantage="rloo", aggregation="token_mean", clip_low=0.0, clip_high=0.28
     )
     other = TrainConfig(ratio_level="sequence", aggregation="token_mean", dynamic_sampling_from=7)
-    assert algorithm_of(other) == Algorithm(
+    assert other.recipe() == Algorithm(
         advantage="grpo",
         aggregation="token_mean",
         ratio_level="sequence",

@@ -341,7 +341,7 @@ def test_another_tokenizer_meets_at_bytes(english, tokenizer, tmp_path):
     assert 0 < result.num_positions < start.num_positions
     for work in works_of(english, config):
         offsets = scored.byte_offsets(work.document.document_id)
-        own = retokenized(work, offsets, other)
+        own = retokenized(work, offsets, other.tokenizer)
         ids = own.document.token_ids.tolist()
         pieces = token_bytes(tokenizer, ids)
         text = work.document.text.encode()

@@ -31,7 +31,7 @@ from report_run import (
 )
 from tiny_model import tiny_run
 
-from openrpt.config import Config, ModelConfig, TrainConfig, WarmupConfig
+from openrpt.config import REWARDS, Config, ModelConfig, TrainConfig, WarmupConfig
 from openrpt.evaluation.records import read_evaluation, record
 from openrpt.evaluation.results import MEASURES
 from openrpt.evaluation.stage import evaluate_model
@@ -46,7 +46,6 @@ from openrpt.report.glossary import EVALUATION, METRICS, metrics_markdown
 from openrpt.report.plans import NTP, PLANS, REASONING
 from openrpt.report.stored import read_stored
 from openrpt.report.summary import accuracy_rows, verdict, what_changed
-from openrpt.rewards import REWARDS
 from openrpt.rollouts import read_evaluated, read_rollouts, rollout_path, write_rollouts
 from openrpt.run import Run
 from openrpt.scores import load_scored
@@ -576,7 +575,7 @@ def test_docs_come_from_the_glossary() -> None:
 
 def test_glossary_has_every_metric_that_the_code_writes() -> None:
     """Read from the source: literal keys, and those made of a phase or a difficulty."""
-    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "openrpt").glob("*.py"))
+    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "openrpt").rglob("*.py"))
     sections = "|".join(sorted({key.split("/")[0] for key in METRICS}))
     written = set(re.findall(rf'"((?:{sections})/[a-z_]+)"', source))
     written |= {f"time/{phase}" for phase in re.findall(r'timer\("(\w+)"\)', source)}

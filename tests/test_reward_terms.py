@@ -17,7 +17,7 @@ from tiny_model import tiny_run
 
 from openrpt.attention import NAME
 from openrpt.checkpoints import TrainerState
-from openrpt.config import Config, load_config
+from openrpt.config import REWARDS, Config, load_config
 from openrpt.data import Work
 from openrpt.decoding import Sampling
 from openrpt.engine import make_engine
@@ -35,7 +35,6 @@ from openrpt.reward_terms import (
     reward_groups,
     reward_metrics,
 )
-from openrpt.rewards import REWARDS
 from openrpt.rollouts import grade, grade_groups, read_rollouts, rollout_rows, write_rollouts
 from openrpt.run import Run
 from openrpt.seeding import key_of

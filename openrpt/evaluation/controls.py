@@ -70,7 +70,7 @@ def accuracy_after(
         for row, own in enumerate(kind):
             rows += [row] * len(own)
             given += own
-    tokens = document_bytes(subject.policy, work.document)
+    tokens = document_bytes(subject.policy.tokenizer, work.document)
     rewards = []
     for row, outcome in zip(rows, subject.predict_after(work, rows, given), strict=True):
         index = work.positions[row].index
@@ -105,7 +105,7 @@ def voting_draws(shape: Shape, group: Group, layout: Layout) -> int:
 
 def vote(subject: Subject, work: Work, draws: Sequence[int]) -> np.ndarray:
     """[P] Is the commonest of `draws` [P] sampled tokens right?"""
-    tokens = document_bytes(subject.policy, work.document)
+    tokens = document_bytes(subject.policy.tokenizer, work.document)
     drawn = subject.draw_tokens(work, draws)
     return np.array(
         [

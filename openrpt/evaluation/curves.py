@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openrpt.errors import UserError
+from openrpt.extras import require
 
 Array = NDArray[np.float64]
 EXPONENT = (1e-3, 10.0)
@@ -157,12 +157,9 @@ class Fit:
 
 def least_squares(form: Form, x: Any, y: Array, starts: Sequence[Array]) -> Array:
     """The parameters of the least sum of squares within the form's bounds, of several starts."""
-    try:
-        from scipy import optimize
-    except ImportError:
-        raise UserError(
-            'openrpt scaling needs scipy; install it with: pip install "openrpt[scaling]"'
-        ) from None
+    require("scipy", extra="scaling", what="openrpt scaling")
+    from scipy import optimize
+
     lower, upper = np.array(form.lower), np.array(form.upper)
     width = np.where(np.isfinite(upper - lower), 1e-6 * (upper - lower), 0.0)
     best, least = starts[0], math.inf

@@ -42,7 +42,7 @@ from openrpt.prompts import build_layout, require_room
 from openrpt.rewards import matched_tokens, prefix_match
 from openrpt.rollouts import CONTINUATION_TOKENS, evaluated_table, grade_groups
 from openrpt.scores import ScoredCorpus
-from openrpt.scoring import tokenizer_fingerprint
+from openrpt.tokens import tokenizer_fingerprint
 from openrpt.types import Group, Rollout, Split
 
 NAN = float("nan")
@@ -73,7 +73,7 @@ def evaluate_policy(
     prompt = config.prompt
     thinks = prompt.candidates > 0 or prompt.think_budget > 0
     _check_controls(controls, reasoning, thinks)
-    tokenizer = tokenizer_fingerprint(policy)
+    tokenizer = tokenizer_fingerprint(policy.tokenizer)
     works = evaluation_work(
         corpus,
         config,
@@ -136,7 +136,7 @@ def in_tokens_of(
     found = []
     for work in works:
         offsets = corpus.byte_offsets(work.document.document_id)
-        own = retokenized(work, offsets, policy)
+        own = retokenized(work, offsets, policy.tokenizer)
         if own.positions:
             found.append(own)
     before = sum(len(work.positions) for work in works)
@@ -184,7 +184,7 @@ class Evaluation:
             groups, found = self._graded(work, next(each))
             results += found
             if reasoning:
-                tokens = document_bytes(self.subject.policy, work.document)
+                tokens = document_bytes(self.subject.policy.tokenizer, work.document)
                 self.rollouts.append(evaluated_table(groups, tokens, self.subject.policy.table))
             layout = self.subject.layout
             thoughts += [
@@ -245,7 +245,7 @@ class Evaluation:
         """How right the predictions at the work's positions are."""
         subject, table = self.subject, self.subject.policy.table
         generated = subject.with_plain_standard(work, generated)
-        tokens = document_bytes(subject.policy, work.document)
+        tokens = document_bytes(subject.policy.tokenizer, work.document)
         ids = work.document.token_ids.tolist()
         groups = grade_groups(generated, work.positions, ids, tokens, subject.layout, table)
         ends = np.cumsum([len(piece) for piece in tokens])

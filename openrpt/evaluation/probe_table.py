@@ -13,16 +13,16 @@ from openrpt.evaluation.probes import (
     ProbeResult,
     evaluate_probes,
     probe_difference,
-    require_scikit_learn,
 )
 from openrpt.evaluation.sheets import COST_HEADINGS, cost_cells
 from openrpt.evaluation.side_by_side import NamedModel, fingerprint
+from openrpt.extras import require
 from openrpt.files import csv_text, json_text, write_text
-from openrpt.models import Policy, freeze, load_policy, load_tokenizer
+from openrpt.models import freeze, load_policy, load_tokenizer
 from openrpt.progress import SILENT, Progress
 from openrpt.run import Run
 from openrpt.scores import ScoredCorpus, load_scored
-from openrpt.scoring import tokenizer_fingerprint
+from openrpt.tokens import tokenizer_fingerprint
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,7 +44,7 @@ def probe_models(
 
     Raises UserError as `evaluate_probes`, and for what can't be loaded.
     """
-    require_scikit_learn("openrpt probe")
+    require("sklearn", extra="scikit-learn", what="openrpt probe")
     corpus = load_scored(run.scored)
     sample = probe_sample(corpus, config, _foreign_tokenizers(models, corpus, config))
     for note in sample.notes:
@@ -86,7 +86,7 @@ def _foreign_tokenizers(
     found = {}
     for model in models:
         tokenizer = load_tokenizer(config.model, model.path)
-        mark = tokenizer_fingerprint(Policy(model=None, tokenizer=tokenizer, name=model.path))
+        mark = tokenizer_fingerprint(tokenizer)
         found[mark] = tokenizer
     return [t for mark, t in found.items() if mark != corpus.metadata["tokenizer"]]
 

@@ -28,13 +28,14 @@ from openrpt.data import Work, retokenized
 from openrpt.errors import UserError
 from openrpt.evaluation.probe_labels import ProbeSample, probe_sample
 from openrpt.evaluation.statistics import Difference, Estimate, mean_by_document, paired_difference
+from openrpt.extras import require
 from openrpt.files import write_table
 from openrpt.meters import WorkMeter
 from openrpt.models import Policy
 from openrpt.progress import SILENT, Progress
 from openrpt.scores import ScoredCorpus
-from openrpt.scoring import tokenizer_fingerprint
 from openrpt.seeding import generator
+from openrpt.tokens import tokenizer_fingerprint
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """scikit-learn's C: the weight of the data against that of the squared norm."""
@@ -113,9 +114,9 @@ def evaluate_probes(
     `sample`: the questions, where several models get the same; made for this one otherwise. Raises
     UserError where scikit-learn is missing, and as `probe_sample`.
     """
-    require_scikit_learn("openrpt probe")
+    require("sklearn", extra="scikit-learn", what="openrpt probe")
     if sample is None:
-        foreign = tokenizer_fingerprint(policy) != corpus.metadata["tokenizer"]
+        foreign = tokenizer_fingerprint(policy.tokenizer) != corpus.metadata["tokenizer"]
         sample = probe_sample(corpus, config, [policy.tokenizer] if foreign else [])
     meter = WorkMeter(policy, config)
     layers = chosen_layers(policy.causal_lm.config.num_hidden_layers, config.probe.layers)
@@ -131,15 +132,6 @@ def evaluate_probes(
         sample=sample.about(),
         cost=meter.cost(),
     )
-
-
-def require_scikit_learn(what: str) -> None:
-    try:
-        import sklearn  # noqa: F401
-    except ImportError:
-        raise UserError(
-            f'{what} needs scikit-learn; install it with: pip install "openrpt[scikit-learn]"'
-        ) from None
 
 
 def chosen_layers(last: int, count: int) -> list[int]:
@@ -203,11 +195,11 @@ def read_states(
 
 
 def _in_own_tokens(policy: Policy, corpus: ScoredCorpus, sample: ProbeSample) -> Iterator[Work]:
-    foreign = tokenizer_fingerprint(policy) != corpus.metadata["tokenizer"]
+    foreign = tokenizer_fingerprint(policy.tokenizer) != corpus.metadata["tokenizer"]
     for work in sample.works:
         if foreign:
             offsets = corpus.byte_offsets(work.document.document_id)
-            yield retokenized(work, offsets, policy)
+            yield retokenized(work, offsets, policy.tokenizer)
         else:
             yield work
 

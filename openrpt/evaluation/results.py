@@ -23,7 +23,7 @@ from openrpt.evaluation.statistics import (
 )
 from openrpt.evaluation.token_classes import TOKEN_CLASSES
 from openrpt.files import write_table
-from openrpt.positions import slices
+from openrpt.positions import DIFFICULTIES, slices
 
 THOUGHT_CONTROLS = ("emptied", "cut", "swapped")
 CONTROLS = (*THOUGHT_CONTROLS, "ntp_voting")
@@ -169,6 +169,26 @@ class EvaluationResult:
     def _about(self) -> dict[str, Any]:
         names = ("has_reasoning", "thinks", "samples", "tokenizer", "scorer")
         return {name: getattr(self, name) for name in names}
+
+    def development(self) -> dict[str, float]:
+        """Metrics of a development evaluation: accuracy, overall and by difficulty where it has
+        positions, and what it cost."""
+        summary = self.summary()
+        found = {
+            "development/reasoning_accuracy": summary["reasoning"]["all"]["value"],
+            "development/ntp_accuracy": summary["ntp"]["all"]["value"],
+            "development/positions": float(self.num_positions),
+            "development/flops": self.cost["flops"],
+            "development/seconds": self.cost["seconds"],
+        }
+        for name in DIFFICULTIES:
+            if summary["reasoning"][name]["n"]:
+                found |= {
+                    f"development/{mode}_accuracy/{name}": summary[mode][name]["value"]
+                    for mode in ("reasoning", "ntp")
+                }
+                found[f"development/positions/{name}"] = float(summary["ntp"][name]["n"])
+        return found
 
     def save(self, path: Path) -> None:
         """Every position's outcome, so that any two models can be compared in pairs. Atomic."""

@@ -19,7 +19,7 @@ from openrpt.models import freeze, load_policy
 from openrpt.progress import SILENT, Progress
 from openrpt.run import Run, flatten, owning_run
 from openrpt.scores import load_scored
-from openrpt.scoring import tokenizer_fingerprint
+from openrpt.tokens import tokenizer_fingerprint
 
 OWN_MODELS = ("start", "warmup", "trained", "best", "pretrained")
 """Words for a run's own models: before anything, after warmup, the latest, the best so far, and
@@ -138,7 +138,7 @@ def evaluate_templates(
     reasoning = "reasoning" in config.evaluate.modes
     if reasoning and config.prompt.candidates and config.prompt.candidate_source == "start":
         start = freeze(load_policy(config.model))
-        if tokenizer_fingerprint(start) != tokenizer_fingerprint(policy):
+        if tokenizer_fingerprint(start.tokenizer) != tokenizer_fingerprint(policy.tokenizer):
             raise UserError(
                 f"prompt.candidate_source = 'start': model '{path}' has another tokenizer than the"
                 " start model; give --prompt.candidate_source policy"

@@ -26,8 +26,8 @@ from openrpt.evaluation.mauve import divergence_area, histograms, quantise
 from openrpt.evaluation.passages import Passage
 from openrpt.evaluation.patterns import distinct, words_of
 from openrpt.evaluation.perplexity import measure_perplexity
-from openrpt.evaluation.probes import require_scikit_learn
 from openrpt.evaluation.statistics import Resampled, document_weights
+from openrpt.extras import require
 from openrpt.files import write_table, write_text
 from openrpt.generation import Request
 from openrpt.meters import WorkMeter
@@ -182,7 +182,7 @@ def evaluate_writing(
     completion as it is made; those that it holds are not made again. Raises UserError where
     scikit-learn is missing, and for what is too long for the model.
     """
-    require_scikit_learn("openrpt writing")
+    require("sklearn", extra="scikit-learn", what="openrpt writing")
     meter = WorkMeter(policy, config)
     progress.begin(title, len(passages), "completions")
     generated = []

@@ -12,7 +12,6 @@ from openrpt.documents import CorpusCounts, read_corpus
 from openrpt.engine import make_engine
 from openrpt.errors import UserError
 from openrpt.evaluation.passages import passages, passages_key
-from openrpt.evaluation.probes import require_scikit_learn
 from openrpt.evaluation.side_by_side import NamedModel, fingerprint
 from openrpt.evaluation.statistics import Interval
 from openrpt.evaluation.writing import (
@@ -22,6 +21,7 @@ from openrpt.evaluation.writing import (
     WritingResult,
     evaluate_writing,
 )
+from openrpt.extras import require
 from openrpt.files import csv_text, json_text, write_text
 from openrpt.models import freeze, load_policy, load_tokenizer
 from openrpt.progress import SILENT, Progress
@@ -55,7 +55,7 @@ def write_side_by_side(
 
     Raises UserError as `evaluate_writing`, and for what can't be loaded.
     """
-    require_scikit_learn("openrpt writing")
+    require("sklearn", extra="scikit-learn", what="openrpt writing")
     name, texts = _texts(run, config, corpus)
     tokenizers = [load_tokenizer(config.model, model.path) for model in models]
     own = load_tokenizer(config.model, run.config.model.path)
