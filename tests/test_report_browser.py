@@ -404,17 +404,18 @@ def test_samples_sort_filter_and_export(tab: Tab) -> None:
 
 def test_keyboard_alone(tab: Tab, address: str) -> None:
     tab.open(address, f"#document={FIRST}")
-    order = []
-    for _ in range(60):
+    wanted, order = {"smooth", "document", "color", "find"}, []
+    # Round the whole page: an address with a fragment may let the first Tab start at its target.
+    for _ in range(300):
         tab.page.keyboard.press("Tab")
         order.append(
             tab.page.evaluate(
                 "document.activeElement.dataset.part ?? document.activeElement.dataset.chart"
             )
         )
-        if order[-1] == "text":
+        if order[-1] == "text" and wanted <= set(order):
             break
-    assert {"smooth", "document", "color", "find"} <= set(order) and order[-1] == "text"
+    assert wanted <= set(order) and order[-1] == "text"
     tab.page.keyboard.press("PageDown")
     assert f"token {POSITIONS[0]}" in tab.panel()
     tab.page.keyboard.press("PageDown")
