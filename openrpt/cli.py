@@ -16,6 +16,7 @@ import click
 from openrpt import __version__
 from openrpt.errors import UserError
 from openrpt.options import OVERRIDES, StageCommand, config_file, stage_config
+from openrpt.terminal import open_streams, say, say_error
 
 if TYPE_CHECKING:
     from openrpt.config import Config, CorpusConfig
@@ -62,7 +63,7 @@ def cli(ctx: click.Context) -> None:
     configuration that is stored there.
     """
     if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help())
+        say(ctx.get_help())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -72,6 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     gc.set_threshold(GARBAGE_THRESHOLD)
+    open_streams()
     try:
         cli.main(args=arguments, prog_name="openrpt", standalone_mode=False)
         sys.stdout.flush()
@@ -93,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _fail(message: str, exit_code: int) -> None:
-    click.echo(f"openrpt: {' '.join(message.split())}", err=True)
+    say_error(message)
     sys.exit(exit_code)
 
 
@@ -139,12 +141,12 @@ def score(ctx: click.Context, source: str | None, **options: Any) -> None:
 
         summary = score_corpus(config, run.scored, progress=update)
     splits = ", ".join(f"{name} {count:,}" for name, count in summary.tokens.items())
-    click.echo(f"{summary.num_tokens:,} tokens of {summary.documents:,} documents ({splits})")
+    say(f"{summary.num_tokens:,} tokens of {summary.documents:,} documents ({splits})")
     skipped = {"too short": summary.skipped_short, "not encodable": summary.skipped_unencodable}
     for why, count in skipped.items():
         if count:
-            click.echo(f"skipped, {why}: {count:,} documents")
-    click.echo(f"scores: {run.scored}")
+            say(f"skipped, {why}: {count:,} documents")
+    say(f"scores: {run.scored}")
 
 
 @stage(
@@ -167,7 +169,7 @@ def warmup(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
     run = open_run(config)
     with showing_progress() as progress:
         run_warmup(run, progress=progress)
-    click.echo(f"warmed up: {run.start}")
+    say(f"warmed up: {run.start}")
 
 
 @stage(
@@ -190,7 +192,7 @@ def train(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
     run = open_run(config)
     with showing_progress() as progress:
         summary = run_train(run, progress=progress)
-    click.echo(f"{summary.steps} steps in {summary.seconds / 60:.1f} minutes: {summary.checkpoint}")
+    say(f"{summary.steps} steps in {summary.seconds / 60:.1f} minutes: {summary.checkpoint}")
 
 
 @stage(
@@ -222,8 +224,7 @@ def finetune(
     """
     model, file = config_file(source, options["config_file"])
     config = stage_config(ctx, file, more={"model.path": model} if model else None)
-    from rich.console import Console
-
+    from openrpt.console import PlainConsole
     from openrpt.evaluation.questions import finished_record, print_finetuned
     from openrpt.run import open_run
 
@@ -235,7 +236,7 @@ def finetune(
     run = open_run(config)
     with showing_progress() as progress:
         run_finetune(run, progress=progress)
-    print_finetuned([run.path, *others], Console())
+    print_finetuned([run.path, *others], PlainConsole())
 
 
 @stage(
@@ -264,8 +265,7 @@ def questions(
     """
     sources, file = _models_and_config(sources, options["config_file"])
     config = stage_config(ctx, file)
-    from rich.console import Console
-
+    from openrpt.console import PlainConsole
     from openrpt.evaluation.question_table import (
         answer_side_by_side,
         print_questions,
@@ -282,9 +282,9 @@ def questions(
     with showing_progress() as progress:
         answered = answer_side_by_side(folder, models, config, progress=progress)
     files = write_questions(folder, answered, config)
-    print_questions(answered, config, Console())
+    print_questions(answered, config, PlainConsole())
     for path in files:
-        click.echo(path)
+        say(path)
 
 
 @stage(
@@ -313,7 +313,7 @@ def pretrain(ctx: click.Context, config_toml: str | None, **options: Any) -> Non
     run = open_run(config)
     with showing_progress() as progress:
         summary = run_pretrain(run, progress=progress)
-    click.echo(f"{summary.steps} steps in {summary.seconds / 60:.1f} minutes: {summary.checkpoint}")
+    say(f"{summary.steps} steps in {summary.seconds / 60:.1f} minutes: {summary.checkpoint}")
 
 
 def _matched_config(ctx: click.Context) -> "Config | None":
@@ -370,8 +370,7 @@ def evaluate(
     if label and len(models) > 1:
         raise UserError("--label names one model; give one, or leave it out")
     config = stage_config(ctx, file)
-    from rich.console import Console
-
+    from openrpt.console import PlainConsole
     from openrpt.evaluation.compare import compare, find_evaluated
     from openrpt.evaluation.sheets import print_sheet, table_1, table_8
     from openrpt.evaluation.stage import evaluate_templates, latest_model
@@ -393,7 +392,7 @@ def evaluate(
                 scores=Path(scores) if scores else None,
                 progress=progress,
             )
-    settings, console = config.evaluate, Console()
+    settings, console = config.evaluate, PlainConsole()
     for name, result in found:
         title = f"{name}: accuracy on the {settings.split} split"
         print_evaluation(result, title, settings.modes, settings.samples, console)
@@ -406,7 +405,7 @@ def evaluate(
         if len(settings.templates) > 1 and "reasoning" in settings.modes:
             print_sheet(table_8(recorded), console)
     for name in labels:
-        click.echo(f"recorded as '{name}' in {run.evaluation}")
+        say(f"recorded as '{name}' in {run.evaluation}")
 
 
 @stage("control", "evaluate", "pretrain")
@@ -440,8 +439,8 @@ def control(
     chosen = list(CONTROLS) if names == ("all",) else names
     with showing_progress() as progress:
         labels = run_controls(run, chosen, config, label=label, progress=progress)
-    click.echo(f"recorded in {run.evaluation}: {', '.join(labels)}")
-    click.echo(f"all in one table: openrpt compare {run.path}")
+    say(f"recorded in {run.evaluation}: {', '.join(labels)}")
+    say(f"all in one table: openrpt compare {run.path}")
 
 
 @cli.command()
@@ -466,17 +465,16 @@ def compare(sources: tuple[str, ...], against: str, layout: str, out: str) -> No
     comparison.json, .csv, .md (every layout) and .svg; an earlier comparison of the same is
     replaced.
     """
-    from rich.console import Console
-
+    from openrpt.console import PlainConsole
     from openrpt.evaluation.compare import compare as compare_models
     from openrpt.evaluation.compare import find_evaluated
     from openrpt.evaluation.tables import print_comparison, write_comparison
 
     comparison = compare_models(find_evaluated(sources), against)
     files = write_comparison(comparison, Path(out), sources)
-    print_comparison(comparison, Console(), layout)
+    print_comparison(comparison, PlainConsole(), layout)
     for path in files:
-        click.echo(path)
+        say(path)
 
 
 @stage(
@@ -514,9 +512,9 @@ def perplexity(
         label, name, measured = model_perplexity(
             run, model, config, corpus=corpus, label=label, record=has_run, progress=progress
         )
-    click.echo(f"{label} on {name}: {measured.describe()}")
+    say(f"{label} on {name}: {measured.describe()}")
     if has_run:
-        click.echo(f"recorded in {run.evaluation}")
+        say(f"recorded in {run.evaluation}")
 
 
 @stage(
@@ -541,8 +539,7 @@ def writing(ctx: click.Context, sources: tuple[str, ...], text: str | None, **op
     sources, file = _models_and_config(sources, options["config_file"])
     config = stage_config(ctx, file)
     corpus = _other_corpus(ctx, text)
-    from rich.console import Console
-
+    from openrpt.console import PlainConsole
     from openrpt.evaluation.side_by_side import named_models
     from openrpt.evaluation.writing_table import print_writing, write_side_by_side, write_writing
     from openrpt.run import existing_run
@@ -552,9 +549,9 @@ def writing(ctx: click.Context, sources: tuple[str, ...], text: str | None, **op
     with showing_progress() as progress:
         name, written = write_side_by_side(run, models, config, corpus=corpus, progress=progress)
     files = write_writing(run, name, written)
-    print_writing(name, written, Console())
+    print_writing(name, written, PlainConsole())
     for path in files:
-        click.echo(path)
+        say(path)
 
 
 def _other_corpus(ctx: click.Context, text: str | None) -> "CorpusConfig | None":
@@ -592,8 +589,7 @@ def zeroshot(ctx: click.Context, source: str | None, label: str, **options: Any)
     model, file = config_file(source, options["config_file"])
     _check_label(label)
     config = stage_config(ctx, file)
-    from rich.console import Console
-
+    from openrpt.console import PlainConsole
     from openrpt.evaluation.zero_shot import end_tasks, zero_shot
     from openrpt.evaluation.zero_shot_tables import print_zero_shot
 
@@ -601,8 +597,8 @@ def zeroshot(ctx: click.Context, source: str | None, label: str, **options: Any)
     run = _run_to_ask_in(config, model)
     with showing_progress() as progress:
         zero_shot(run, model, config, label=label, progress=progress)
-    print_zero_shot(run, Console())
-    click.echo(f"recorded in {run.path / 'zero_shot.json'}")
+    print_zero_shot(run, PlainConsole())
+    say(f"recorded in {run.path / 'zero_shot.json'}")
 
 
 @stage(
@@ -636,8 +632,8 @@ def coding(ctx: click.Context, source: str | None, label: str, **options: Any) -
     with showing_progress() as progress:
         label, entry = run_coding(run, model, config, label=label, progress=progress)
     for line in describe(label, mode_name(config.coding), entry):
-        click.echo(line)
-    click.echo(f"programs: {run.path / 'coding' / label}")
+        say(line)
+    say(f"programs: {run.path / 'coding' / label}")
 
 
 @stage(
@@ -662,16 +658,15 @@ def suite(ctx: click.Context, source: str | None, label: str, **options: Any) ->
     model, file = config_file(source, options["config_file"])
     _check_label(label)
     config = stage_config(ctx, file)
-    from rich.console import Console
-
+    from openrpt.console import PlainConsole
     from openrpt.evaluation.suite import check_parts, print_suite, run_suite
 
     check_parts(config)
     run = _run_to_ask_in(config, model)
     with showing_progress() as progress:
         label, lines = run_suite(run, model, config, label=label, progress=progress)
-    print_suite(label, lines, Console())
-    click.echo(f"recorded in {run.path / 'suite.json'}")
+    print_suite(label, lines, PlainConsole())
+    say(f"recorded in {run.path / 'suite.json'}")
 
 
 def _run_to_ask_in(config: "Config", model: str | None) -> "Run":
@@ -712,8 +707,7 @@ def probe(ctx: click.Context, sources: tuple[str, ...], **options: Any) -> None:
     """
     sources, file = _models_and_config(sources, options["config_file"])
     config = stage_config(ctx, file)
-    from rich.console import Console
-
+    from openrpt.console import PlainConsole
     from openrpt.evaluation.probe_table import print_probes, probe_models, write_probes
     from openrpt.evaluation.side_by_side import named_models
     from openrpt.run import existing_run
@@ -723,9 +717,9 @@ def probe(ctx: click.Context, sources: tuple[str, ...], **options: Any) -> None:
     with showing_progress() as progress:
         probed = probe_models(run, models, config, progress=progress)
     files = write_probes(run, probed)
-    print_probes(probed, Console())
+    print_probes(probed, PlainConsole())
     for path in files:
-        click.echo(path)
+        say(path)
 
 
 @cli.command()
@@ -781,11 +775,11 @@ def rollouts(
     kept = [row for row in found if (row["document_id"], row["position"]) in shown]
     if as_json:
         for row in kept:
-            click.echo(json.dumps(json_row(row), ensure_ascii=False))
+            say(json.dumps(json_row(row)))
         return
     page(lambda console: print_groups(kept, console), pager=pager)
     if len(groups) > limit:
-        click.echo(f"… and {len(groups) - limit} more groups (--limit)")
+        say(f"… and {len(groups) - limit} more groups (--limit)")
 
 
 @cli.command()
@@ -799,12 +793,11 @@ def status(runs: tuple[str, ...], as_json: bool) -> None:
     """
     import json
 
-    from rich.console import Console
-
+    from openrpt.console import PlainConsole
     from openrpt.show import print_status
     from openrpt.status import read_status
 
-    console, failed = Console(), []
+    console, failed = PlainConsole(), []
     for run in runs:
         try:
             found = read_status(Path(run))
@@ -812,7 +805,7 @@ def status(runs: tuple[str, ...], as_json: bool) -> None:
             failed.append(str(error))
             continue
         if as_json:
-            click.echo(json.dumps(found.as_dict()))
+            say(json.dumps(found.as_dict()))
         else:
             print_status(found, console)
     if failed:
@@ -840,8 +833,7 @@ def patterns(
     Keyword groups, length, leakage, copying, answer switching and diversity of the thoughts that
     training (or an evaluation) stored, and whether the predictions fit the verifier only.
     """
-    from rich.console import Console
-
+    from openrpt.console import PlainConsole
     from openrpt.evaluation.pattern_runs import Bin, evaluation_bins, run_bins
     from openrpt.evaluation.pattern_table import print_patterns, write_patterns
     from openrpt.evaluation.patterns import KEYWORDS, read_keywords
@@ -857,14 +849,14 @@ def patterns(
                 found += [[model] for model in models]
             else:
                 found.append(run_bins(run, bins=bins, keywords=groups, progress=progress))
-    print_patterns(found, Console())
+    print_patterns(found, PlainConsole())
     for run in loaded:
         for note in run.notes:
-            click.echo(f"note: {run.path}: {note}", err=True)
+            say(f"note: {run.path}: {note}", err=True)
         if not run.config.prompt.think_budget and not evaluated:
-            click.echo(f"note: {run.path}: no free thought (prompt.think_budget = 0)", err=True)
+            say(f"note: {run.path}: no free thought (prompt.think_budget = 0)", err=True)
     paths = write_patterns(found, Path(out or f"{runs[0]}/patterns"), keywords=groups)
-    click.echo(f"written: {paths[0]}, {paths[1]}")
+    say(f"written: {paths[0]}, {paths[1]}")
 
 
 @stage(
@@ -905,8 +897,7 @@ def estimate(
     config = stage_config(ctx, _only_config(config_toml, options["config_file"]))
     import json
 
-    from rich.console import Console
-
+    from openrpt.console import PlainConsole
     from openrpt.estimate import UTILISATION, print_estimate
     from openrpt.estimate import estimate as make_estimate
 
@@ -915,9 +906,9 @@ def estimate(
             config, gpu=gpu, utilisation=utilisation or UTILISATION, progress=progress
         )
     if as_json:
-        click.echo(json.dumps(found.as_dict(), indent=1))
+        say(json.dumps(found.as_dict(), indent=1))
     else:
-        print_estimate(found, Console())
+        print_estimate(found, PlainConsole())
 
 
 @cli.command()
@@ -939,8 +930,7 @@ def scaling(sources: tuple[str, ...], out: str | None, resamples: int, seed: int
 
     A run gives a point for each evaluation on the development split (train.eval_every).
     """
-    from rich.console import Console
-
+    from openrpt.console import PlainConsole
     from openrpt.evaluation.scaling import analyse
     from openrpt.evaluation.scaling_files import (
         output_folder,
@@ -953,9 +943,9 @@ def scaling(sources: tuple[str, ...], out: str | None, resamples: int, seed: int
     with showing_progress() as progress:
         points = read_points(sources)
         found = analyse(points, resamples=resamples, seed=seed, progress=progress)
-    print_scaling(found, Console())
+    print_scaling(found, PlainConsole())
     for path in write_scaling(found, folder):
-        click.echo(f"written: {path}")
+        say(f"written: {path}")
 
 
 @stage("predict", "seed", "model", "prompt")
@@ -996,8 +986,7 @@ def predict(
     )
     if text == "-":
         text = _standard_input()
-    from rich.console import Console
-
+    from openrpt.console import PlainConsole
     from openrpt.models import freeze, load_policy
     from openrpt.predict import cut_at_end
     from openrpt.predict import predict as run_predict
@@ -1018,9 +1007,9 @@ def predict(
         start=start,
     )
     if cut.note:
-        click.echo(f"note: {cut.note}", err=True)
+        say(f"note: {cut.note}", err=True)
     rows = evaluated_table([group], cut.token_bytes, policy.table).to_pylist()
-    console = Console()
+    console = PlainConsole()
     for line in group_lines(rows):
         console.print(line, soft_wrap=True)
 
@@ -1048,9 +1037,9 @@ def report(run: str, others: tuple[str, ...]) -> None:
 
     found, notes = look_at(Path(run))
     for note in notes:
-        click.echo(f"note: {note}", err=True)
+        say(f"note: {note}", err=True)
     overlaid = [look_at(Path(other))[0] for other in others]
-    click.echo(write_report(found, overlaid, notes))
+    say(write_report(found, overlaid, notes))
 
 
 @cli.command()
@@ -1067,7 +1056,7 @@ def watch(runs: tuple[str, ...], port: int | None, open_browser: bool) -> None:
     """
     from openrpt.watch import serve
 
-    serve([Path(run) for run in runs], port=port, open_browser=open_browser, say=click.echo)
+    serve([Path(run) for run in runs], port=port, open_browser=open_browser, say=say)
 
 
 @cli.command()

@@ -16,6 +16,7 @@ import click
 from click.core import ParameterSource
 
 from openrpt.errors import UserError
+from openrpt.terminal import say
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -271,7 +272,7 @@ def stage_config(
         config = load_config(stored if stored.is_file() else None)
     config = with_overrides(config, overrides)
     if ctx.params["print_config"]:
-        click.echo(to_toml(config), nl=False)
+        say(to_toml(config).removesuffix("\n"))
         ctx.exit()
     return config
 
