@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from openrpt import __version__
+from openrpt.arguments import COUNT, LABEL, PATH, STEP, TEXT, Number
 from openrpt.errors import UserError
 from openrpt.options import OVERRIDES, StageCommand, config_file, stage_config
 from openrpt.terminal import open_streams, say, say_error
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 GARBAGE_THRESHOLD = 50_000
 """New objects between two searches for garbage: torch and transformers make a million that stay,
 and looking through them every 700, which is Python's default, is a fifth of their import."""
+
+MOST_MINUTES = 60_000
+"""Of the demo's budget."""
 
 
 class Stopped(click.ClickException):
@@ -118,7 +122,7 @@ def stage(name: str, *shows: str) -> Callable[[Callable[..., None]], click.Comma
 
 
 @stage("score", "seed", "run", "model", "corpus", "score", "prompt.window", "prompt.min_context")
-@click.argument("source", metavar="[CORPUS | CONFIG.toml]", required=False)
+@click.argument("source", metavar="[CORPUS | CONFIG.toml]", type=PATH, required=False)
 @click.pass_context
 def score(ctx: click.Context, source: str | None, **options: Any) -> None:
     """Rate every token of a corpus: how hard is it to predict?
@@ -154,7 +158,7 @@ def score(ctx: click.Context, source: str | None, **options: Any) -> None:
     *("seed", "run", "model", "prompt", "selection", "warmup"),
     *("train.microbatch_tokens", "train.max_grad_norm", "train.checkpoint_minutes", "track"),
 )
-@click.argument("config_toml", metavar="[CONFIG.toml]", required=False)
+@click.argument("config_toml", metavar="[CONFIG.toml]", type=PATH, required=False)
 @click.pass_context
 def warmup(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
     """Teach a model the form of a rollout: the cold start.
@@ -177,7 +181,7 @@ def warmup(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
     *("seed", "run", "model", "prompt", "selection", "reward", "train", "evaluate", "track"),
     "cost",
 )
-@click.argument("config_toml", metavar="[CONFIG.toml]", required=False)
+@click.argument("config_toml", metavar="[CONFIG.toml]", type=PATH, required=False)
 @click.pass_context
 def train(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
     """Train by reinforcement; the same command goes on after a stop.
@@ -201,10 +205,11 @@ def train(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
     *("prompt.instruction", "prompt.chat_template", "prompt.thought_start", "prompt.thought_end"),
     "prompt.answer_start",
 )
-@click.argument("source", metavar="[MODEL | CONFIG.toml]", required=False)
+@click.argument("source", metavar="[MODEL | CONFIG.toml]", type=PATH, required=False)
 @click.option(
     "--beside",
     metavar="RUN",
+    type=PATH,
     multiple=True,
     help="A finished finetune run of another start model, for the same table; may be repeated",
 )
@@ -247,8 +252,8 @@ def finetune(
     *("prompt.instruction", "prompt.chat_template", "prompt.thought_start", "prompt.thought_end"),
     *("prompt.answer_start", "train.generation_rollouts"),
 )
-@click.argument("sources", metavar="[MODEL]... [CONFIG.toml]", nargs=-1)
-@click.option("--out", metavar="DIR", help="Folder of the files [default RUN/questions]")
+@click.argument("sources", metavar="[MODEL]... [CONFIG.toml]", type=PATH, nargs=-1)
+@click.option("--out", type=PATH, metavar="DIR", help="Folder of the files [default RUN/questions]")
 @click.pass_context
 def questions(
     ctx: click.Context, sources: tuple[str, ...], out: str | None, **options: Any
@@ -293,7 +298,7 @@ def questions(
     *("train.weight_decay", "train.adam_beta1", "train.adam_beta2", "train.max_grad_norm"),
     *("train.eval_positions", "train.checkpoint_minutes", "train.checkpoints_kept"),
 )
-@click.argument("config_toml", metavar="[CONFIG.toml]", required=False)
+@click.argument("config_toml", metavar="[CONFIG.toml]", type=PATH, required=False)
 @click.pass_context
 def pretrain(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
     """Train on plain next tokens: the control for RPT.
@@ -346,9 +351,13 @@ def _models_and_config(
 
 
 @stage("evaluate", "seed", "run", "model", "prompt", "evaluate", "cost")
-@click.argument("sources", metavar="[MODEL]... [CONFIG.toml]", nargs=-1)
-@click.option("--scores", metavar="DIR", help="A folder of scores in place of the run's own")
-@click.option("--label", default="", help="Its name in evaluation.json [default made from MODEL]")
+@click.argument("sources", metavar="[MODEL]... [CONFIG.toml]", type=PATH, nargs=-1)
+@click.option(
+    "--scores", type=PATH, metavar="DIR", help="A folder of scores in place of the run's own"
+)
+@click.option(
+    "--label", type=LABEL, default="", help="Its name in evaluation.json [default made from MODEL]"
+)
 @click.pass_context
 def evaluate(
     ctx: click.Context, sources: tuple[str, ...], scores: str | None, label: str, **options: Any
@@ -366,7 +375,6 @@ def evaluate(
     in the paper's Table 1; several templates as in its Table 8.
     """
     models, file = _models_and_config(sources, options["config_file"])
-    _check_label(label)
     if label and len(models) > 1:
         raise UserError("--label names one model; give one, or leave it out")
     config = stage_config(ctx, file)
@@ -409,9 +417,11 @@ def evaluate(
 
 
 @stage("control", "evaluate", "pretrain")
-@click.argument("run_folder", metavar="RUN")
+@click.argument("run_folder", metavar="RUN", type=PATH)
 @click.argument("names", metavar="[CONTROL...]", nargs=-1)
-@click.option("--label", default="", help="Its folder and its line [default the control's name]")
+@click.option(
+    "--label", type=LABEL, default="", help="Its folder and its line [default the control's name]"
+)
 @click.pass_context
 def control(
     ctx: click.Context, run_folder: str, names: tuple[str, ...], label: str, **options: Any
@@ -427,7 +437,6 @@ def control(
     documents and positions (ntp-flops: as many FLOPs; ntp-time: as much time); "all" stands for
     all of them. The same command goes on after a stop. Then: openrpt compare RUN
     """
-    _check_label(label)
     from openrpt.control import CONTROLS, print_controls, run_controls
     from openrpt.run import existing_run
 
@@ -444,7 +453,7 @@ def control(
 
 
 @cli.command()
-@click.argument("sources", metavar="RUN_OR_MODEL...", nargs=-1, required=True)
+@click.argument("sources", metavar="RUN_OR_MODEL...", type=PATH, nargs=-1, required=True)
 @click.option("--against", default="", help="What differences are to [default: the first line]")
 @click.option(
     "--layout",
@@ -452,7 +461,9 @@ def control(
     default="differences",
     help="What is printed: paired differences, or as the paper has it [default differences]",
 )
-@click.option("--out", default="comparison", help="Folder of the files [default comparison]")
+@click.option(
+    "--out", type=PATH, default="comparison", help="Folder of the files [default comparison]"
+)
 def compare(sources: tuple[str, ...], against: str, layout: str, out: str) -> None:
     """Put the evaluated models of runs into one table.
 
@@ -482,9 +493,13 @@ def compare(sources: tuple[str, ...], against: str, layout: str, out: str) -> No
     *("run", "model", "prompt.window", "evaluate.split", "score.max_tokens"),
     *("corpus.template", "corpus.separator", "corpus.block_characters", "corpus.limit"),
 )
-@click.argument("source", metavar="[MODEL | CONFIG.toml]", required=False)
-@click.option("--text", metavar="PATH", help="All of another text in place of the run's split")
-@click.option("--label", default="", help="Its name in evaluation.json [default made from MODEL]")
+@click.argument("source", metavar="[MODEL | CONFIG.toml]", type=PATH, required=False)
+@click.option(
+    "--text", metavar="PATH", type=PATH, help="All of another text in place of the run's split"
+)
+@click.option(
+    "--label", type=LABEL, default="", help="Its name in evaluation.json [default made from MODEL]"
+)
 @click.pass_context
 def perplexity(
     ctx: click.Context, source: str | None, text: str | None, label: str, **options: Any
@@ -523,8 +538,10 @@ def perplexity(
     *("prompt.window", "evaluate.split"),
     *("corpus.template", "corpus.separator", "corpus.block_characters", "corpus.limit"),
 )
-@click.argument("sources", metavar="[MODEL]... [CONFIG.toml]", nargs=-1)
-@click.option("--text", metavar="PATH", help="Documents of another text in place of the run's")
+@click.argument("sources", metavar="[MODEL]... [CONFIG.toml]", type=PATH, nargs=-1)
+@click.option(
+    "--text", metavar="PATH", type=PATH, help="Documents of another text in place of the run's"
+)
 @click.pass_context
 def writing(ctx: click.Context, sources: tuple[str, ...], text: str | None, **options: Any) -> None:
     """Measure how models write, beside how texts really go on.
@@ -572,8 +589,10 @@ def _other_corpus(ctx: click.Context, text: str | None) -> "CorpusConfig | None"
     *("seed", "run", "model", "zeroshot", "prompt.chat_template", "prompt.thought_start"),
     *("prompt.thought_end", "prompt.answer_start", "cost"),
 )
-@click.argument("source", metavar="[MODEL | CONFIG.toml]", required=False)
-@click.option("--label", default="", help="Its name in zero_shot.json [default made from MODEL]")
+@click.argument("source", metavar="[MODEL | CONFIG.toml]", type=PATH, required=False)
+@click.option(
+    "--label", type=LABEL, default="", help="Its name in zero_shot.json [default made from MODEL]"
+)
 @click.pass_context
 def zeroshot(ctx: click.Context, source: str | None, label: str, **options: Any) -> None:
     """Ask a model end tasks, directly and after a thought.
@@ -587,7 +606,6 @@ def zeroshot(ctx: click.Context, source: str | None, label: str, **options: Any)
     in one run stand in one table, with paired differences. The same command goes on after a stop.
     """
     model, file = config_file(source, options["config_file"])
-    _check_label(label)
     config = stage_config(ctx, file)
     from openrpt.console import PlainConsole
     from openrpt.evaluation.zero_shot import end_tasks, zero_shot
@@ -606,8 +624,10 @@ def zeroshot(ctx: click.Context, source: str | None, label: str, **options: Any)
     *("seed", "run", "model", "coding", "prompt.chat_template", "prompt.thought_start"),
     *("prompt.thought_end", "cost"),
 )
-@click.argument("source", metavar="[MODEL | CONFIG.toml]", required=False)
-@click.option("--label", default="", help="Its name in coding.json [default made from MODEL]")
+@click.argument("source", metavar="[MODEL | CONFIG.toml]", type=PATH, required=False)
+@click.option(
+    "--label", type=LABEL, default="", help="Its name in coding.json [default made from MODEL]"
+)
 @click.pass_context
 def coding(ctx: click.Context, source: str | None, label: str, **options: Any) -> None:
     """Let a model write functions, and test them if you say so.
@@ -622,7 +642,6 @@ def coding(ctx: click.Context, source: str | None, label: str, **options: Any) -
     holds accidents, not attacks. MODEL is as in openrpt zeroshot.
     """
     model, file = config_file(source, options["config_file"])
-    _check_label(label)
     config = stage_config(ctx, file)
     from openrpt.evaluation.coding import coding as run_coding
     from openrpt.evaluation.coding import describe, mode_name, read_tasks
@@ -642,8 +661,10 @@ def coding(ctx: click.Context, source: str | None, label: str, **options: Any) -
     *("prompt.instruction", "prompt.chat_template", "prompt.thought_start", "prompt.thought_end"),
     *("prompt.answer_start", "cost"),
 )
-@click.argument("source", metavar="[MODEL | CONFIG.toml]", required=False)
-@click.option("--label", default="", help="Its name in suite.json [default made from MODEL]")
+@click.argument("source", metavar="[MODEL | CONFIG.toml]", type=PATH, required=False)
+@click.option(
+    "--label", type=LABEL, default="", help="Its name in suite.json [default made from MODEL]"
+)
 @click.pass_context
 def suite(ctx: click.Context, source: str | None, label: str, **options: Any) -> None:
     """Measure a model on all end tasks, by type and difficulty.
@@ -656,7 +677,6 @@ def suite(ctx: click.Context, source: str | None, label: str, **options: Any) ->
     after a stop. MODEL is as in openrpt zeroshot.
     """
     model, file = config_file(source, options["config_file"])
-    _check_label(label)
     config = stage_config(ctx, file)
     from openrpt.console import PlainConsole
     from openrpt.evaluation.suite import check_parts, print_suite, run_suite
@@ -682,17 +702,12 @@ def _run_to_ask_in(config: "Config", model: str | None) -> "Run":
     return open_run(with_overrides(config, named))
 
 
-def _check_label(label: str) -> None:
-    if re.search(r"[/\\]|^\.", label):
-        raise UserError(f"--label {label}: it becomes a file's name: no slashes, no leading dot")
-
-
 @stage(
     "probe",
     *("seed", "run", "model.threads", "model.device", "model.dtype", "model.generator", "probe"),
     *("prompt.window", "prompt.min_context", "evaluate.split"),
 )
-@click.argument("sources", metavar="[MODEL]... [CONFIG.toml]", nargs=-1)
+@click.argument("sources", metavar="[MODEL]... [CONFIG.toml]", type=PATH, nargs=-1)
 @click.pass_context
 def probe(ctx: click.Context, sources: tuple[str, ...], **options: Any) -> None:
     """Measure what hidden states hold, layer by layer.
@@ -723,13 +738,15 @@ def probe(ctx: click.Context, sources: tuple[str, ...], **options: Any) -> None:
 
 
 @cli.command()
-@click.argument("run", metavar="RUN")
-@click.option("--step", type=click.IntRange(min=0), help="Step of train [default: the last stored]")
+@click.argument("run", metavar="RUN", type=PATH)
+@click.option("--step", type=STEP, help="Step of train [default: the last stored]")
 @click.option("--development", is_flag=True, help="Of the development evaluation after that step")
-@click.option("--model", metavar="LABEL", help="Of an evaluated model: start, warmup, trained, …")
+@click.option(
+    "--model", type=LABEL, metavar="LABEL", help="Of an evaluated model: start, warmup, trained, …"
+)
 @click.option("--document", metavar="ID", help="Only this document (or the beginning of its id)")
-@click.option("--position", type=click.IntRange(min=0), help="Only this position, a token index")
-@click.option("--limit", type=click.IntRange(min=1), default=20, help="Most groups [default 20]")
+@click.option("--position", type=STEP, help="Only this position, a token index")
+@click.option("--limit", type=COUNT, default=20, help="Most groups [default 20]")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines, one a rollout")
 @click.option("--pager/--no-pager", default=True, help="Long output through $PAGER [default on]")
 def rollouts(
@@ -783,7 +800,7 @@ def rollouts(
 
 
 @cli.command()
-@click.argument("runs", metavar="RUN…", nargs=-1, required=True)
+@click.argument("runs", metavar="RUN…", type=PATH, nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="JSON lines, one a run")
 def status(runs: tuple[str, ...], as_json: bool) -> None:
     """Say how far runs are, when they end, and what looks wrong.
@@ -813,13 +830,17 @@ def status(runs: tuple[str, ...], as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("runs", metavar="RUN…", nargs=-1, required=True)
-@click.option("--keywords", metavar="FILE", help="Your groups: TOML or JSON, name = ['keyword', …]")
-@click.option("--bins", type=click.IntRange(min=1), default=4, help="Ranges of steps [default 4]")
+@click.argument("runs", metavar="RUN…", type=PATH, nargs=-1, required=True)
+@click.option(
+    "--keywords", type=PATH, metavar="FILE", help="Your groups: TOML or JSON, name = ['keyword', …]"
+)
+@click.option("--bins", type=click.IntRange(1, 1000), default=4, help="Ranges of steps [default 4]")
 @click.option(
     "--evaluated", is_flag=True, help="The models evaluated in the runs, in place of training steps"
 )
-@click.option("--out", metavar="STEM", help="STEM.json and STEM.csv [default RUN/patterns]")
+@click.option(
+    "--out", type=PATH, metavar="STEM", help="STEM.json and STEM.csv [default RUN/patterns]"
+)
 def patterns(
     runs: tuple[str, ...], keywords: str | None, bins: int, evaluated: bool, out: str | None
 ) -> None:
@@ -862,7 +883,7 @@ def patterns(
 @stage(
     "estimate", "run", "model", "corpus", "score", "prompt", "warmup", "train", "evaluate", "cost"
 )
-@click.argument("config_toml", metavar="[CONFIG.toml]", required=False)
+@click.argument("config_toml", metavar="[CONFIG.toml]", type=PATH, required=False)
 @click.option(
     "--gpu",
     default="",
@@ -871,7 +892,7 @@ def patterns(
 )
 @click.option(
     "--utilisation",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=Number(0, 1, min_open=True),
     help="Share of the GPU's peak rate that is reached [default 0.25]",
 )
 @click.option("--json", "as_json", is_flag=True, help="JSON in place of the table")
@@ -912,15 +933,19 @@ def estimate(
 
 
 @cli.command()
-@click.argument("sources", metavar="RUN…", nargs=-1, required=True)
-@click.option("--out", metavar="DIR", help="Where the files go [default RUN/scaling, or scaling]")
+@click.argument("sources", metavar="RUN…", type=PATH, nargs=-1, required=True)
+@click.option(
+    "--out", type=PATH, metavar="DIR", help="Where the files go [default RUN/scaling, or scaling]"
+)
 @click.option(
     "--resamples",
-    type=click.IntRange(min=0),
+    type=click.IntRange(0, 100_000),
     default=500,
     help="Bootstrap resamples for the intervals [default 500]",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the resamples [default 0]")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Of the resamples [default 0]"
+)
 def scaling(sources: tuple[str, ...], out: str | None, resamples: int, seed: int) -> None:
     """Fit how accuracy grows with training compute, by difficulty.
 
@@ -949,13 +974,17 @@ def scaling(sources: tuple[str, ...], out: str | None, resamples: int, seed: int
 
 
 @stage("predict", "seed", "model", "prompt")
-@click.argument("model", metavar="MODEL")
-@click.option("--text", required=True, help="The text to go on from; - reads it from stdin")
-@click.option("--continuation", default="", help="What truly follows: each prediction is graded")
-@click.option("--samples", type=click.IntRange(min=1), default=4, help="Rollouts [default 4]")
+@click.argument("model", metavar="MODEL", type=PATH)
+@click.option(
+    "--text", type=TEXT, required=True, help="The text to go on from; - reads it from stdin"
+)
+@click.option(
+    "--continuation", type=TEXT, default="", help="What truly follows: each prediction is graded"
+)
+@click.option("--samples", type=click.IntRange(1, 1000), default=4, help="Rollouts [default 4]")
 @click.option(
     "--temperature",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(0.001, 100),
     default=1.0,
     help="Of sampling [default 1]",
 )
@@ -998,14 +1027,16 @@ def predict(
     start = None
     if config.prompt.candidates and config.prompt.candidate_source == "start":
         start = freeze(load_policy(config.model))
-    group = run_predict(
-        policy,
-        cut,
-        config,
-        samples=1 if greedy else samples,
-        temperature=0.0 if greedy else temperature,
-        start=start,
-    )
+    with showing_progress() as progress:
+        group = run_predict(
+            policy,
+            cut,
+            config,
+            samples=1 if greedy else samples,
+            temperature=0.0 if greedy else temperature,
+            start=start,
+            progress=progress,
+        )
     if cut.note:
         say(f"note: {cut.note}", err=True)
     rows = evaluated_table([group], cut.token_bytes, policy.table).to_pylist()
@@ -1023,8 +1054,8 @@ def _standard_input() -> str:
 
 
 @cli.command()
-@click.argument("run", metavar="RUN")
-@click.argument("others", metavar="[OTHER]...", nargs=-1)
+@click.argument("run", metavar="RUN", type=PATH)
+@click.argument("others", metavar="[OTHER]...", type=PATH, nargs=-1)
 def report(run: str, others: tuple[str, ...]) -> None:
     """Write a run's report: one HTML file. The curves of other runs are drawn over its own.
 
@@ -1043,7 +1074,7 @@ def report(run: str, others: tuple[str, ...]) -> None:
 
 
 @cli.command()
-@click.argument("runs", metavar="RUN…", nargs=-1, required=True)
+@click.argument("runs", metavar="RUN…", type=PATH, nargs=-1, required=True)
 @click.option("--port", type=click.IntRange(1, 65535), help="Port [default the first free one]")
 @click.option("--open", "open_browser", is_flag=True, help="Open it in the browser")
 def watch(runs: tuple[str, ...], port: int | None, open_browser: bool) -> None:
@@ -1061,7 +1092,7 @@ def watch(runs: tuple[str, ...], port: int | None, open_browser: bool) -> None:
 
 @cli.command()
 @click.option("--budget", default="15m", help="Time that it may take: 90s, 15m, 1.5h [default 15m]")
-@click.option("--run", metavar="DIR", help="Run folder")
+@click.option("--run", metavar="DIR", type=PATH, help="Run folder")
 def demo(budget: str, run: str | None) -> None:
     """Run the whole pipeline on a small model and real text.
 
@@ -1080,8 +1111,8 @@ def parse_budget(text: str) -> float:
     """`90s`, `15m`, `1.5h` → minutes. Raises UserError."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", text.strip())
     minutes = float(match[1]) * {"s": 1 / 60, "m": 1.0, "h": 60.0}[match[2]] if match else 0.0
-    if not minutes:
-        raise UserError(f"--budget {text}: a time such as 90s, 15m or 1.5h")
+    if not 0 < minutes <= MOST_MINUTES:
+        raise UserError(f"--budget {text}: a time such as 90s, 15m or 1.5h, at most 1000h")
     return minutes
 
 

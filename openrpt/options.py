@@ -6,7 +6,7 @@ that takes longer than all else that `openrpt --help` does, so it is imported wh
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 import click
 from click.core import ParameterSource
 
+from openrpt.arguments import PATH, PathName
 from openrpt.errors import UserError
+from openrpt.paths import require_path, require_path_or_none, require_reachable
 from openrpt.terminal import say
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ class Key:
     description: str
     limits: str
     """`≥ 0, < 1`; empty where there are none."""
+    path_check: Callable[[str], str] | None
+    """Raises ValueError for what can be no path; None for a key that is none."""
 
     @property
     def section(self) -> str:
@@ -107,15 +111,23 @@ def config_keys() -> Iterator[Key]:
 
 
 def _key(name: str, field: "FieldInfo") -> Key:
-    # The metadata are annotated_types' bounds: Ge(ge=0), Lt(lt=1).
+    from pydantic import AfterValidator
+
+    # The metadata are annotated_types' bounds, Ge(ge=0) or Lt(lt=1), and validators.
     bounds = [bound for constraint in field.metadata for bound in asdict(constraint).items()]
-    limits = [f"{SIGNS[name]} {value:g}" for name, value in bounds]
+    limits = [f"{SIGNS[name]} {value:,}" for name, value in bounds if name in SIGNS]
+    checks = [
+        check
+        for check in (require_path, require_path_or_none)
+        if AfterValidator(check) in field.metadata
+    ]
     return Key(
         name=name,
         annotation=field.annotation,
         default=field.default,
         description=field.description or "",
         limits=", ".join(limits),
+        path_check=next(iter(checks), None),
     )
 
 
@@ -180,6 +192,8 @@ class ConfigOption(click.Option):
             kind = Weights()
         elif key.choices:
             kind = click.Choice(key.choices)
+        elif key.path_check:
+            kind = PathName(key.path_check)
         super().__init__(
             [flag, key.name.replace(".", "__")],
             type=kind,
@@ -212,7 +226,7 @@ class StageCommand(click.Command):
     def __init__(self, *args: Any, shows: Sequence[str], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.params.append(
-            click.Option(["--config", "config_file"], metavar="FILE", help="A TOML file")
+            click.Option(["--config", "config_file"], metavar="FILE", type=PATH, help="A TOML file")
         )
         self.params.append(
             click.Option(
@@ -271,6 +285,10 @@ def stage_config(
         stored = Path(run) / "config.toml"
         config = load_config(stored if stored.is_file() else None)
     config = with_overrides(config, overrides)
+    try:
+        require_reachable(config.run)
+    except ValueError as error:
+        raise UserError(f"run = '{config.run}': {error}; choose another --run") from None
     if ctx.params["print_config"]:
         say(to_toml(config).removesuffix("\n"))
         ctx.exit()

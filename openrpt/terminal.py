@@ -35,9 +35,12 @@ def _named(character: str) -> str:
     code = ord(character)
     if 0xDC80 <= code <= 0xDCFF:  # how Python keeps a byte that is not UTF-8
         return f"⟨{code - 0xDC00:02X}⟩"
-    if unicodedata.category(character)[0] == "C" or character in "\u2028\u2029":
-        return f"⟨U+{code:04X}⟩"
-    return character
+    return f"⟨U+{code:04X}⟩" if is_hidden(character) else character
+
+
+def is_hidden(character: str) -> bool:
+    """Prints nothing, or moves what is printed."""
+    return unicodedata.category(character)[0] == "C" or character in "\u2028\u2029"
 
 
 def say(text: object, *, err: bool = False) -> None:
