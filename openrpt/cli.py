@@ -134,8 +134,10 @@ def score(ctx: click.Context, source: str | None, **options: Any) -> None:
     config = stage_config(ctx, file, more={"corpus.path": corpus} if corpus else None)
     from openrpt.corpus_size import expected_tokens
     from openrpt.run import open_run
-    from openrpt.scoring import score_corpus
+    from openrpt.scoring import check_input, score_corpus
 
+    if not (Path(config.run) / "config.toml").is_file():
+        check_input(config)
     run = open_run(config)
     with showing_progress() as progress:
         progress.begin("score", expected_tokens(config), "tokens, at a guess")

@@ -574,15 +574,26 @@ def test_a_run_folder_is_bound_to_its_configuration(run: Run, trained: Path) -> 
     assert "belongs to a run with train.group_size = 4, not 5" in line
 
 
-def test_score_of_missing_corpora(run: Run, trained: Path, tmp_path: Path) -> None:
-    model = ["--model.path", trained.parent / "model", "--run", tmp_path / "run"]
-    line = error_of_stage(run("score", tmp_path / "none.jsonl", *model))
-    assert "no such file or folder" in line
-    periodic_corpus(tmp_path / "c.jsonl")
-    line = error_of_stage(
-        run("score", tmp_path / "c.jsonl", "--run", tmp_path / "run2", "--model.path", tmp_path)
-    )
-    assert "config.json is missing" in line
+def test_score_checks_its_input_before_a_run_folder_is_made(
+    run: Run, trained: Path, tmp_path: Path
+) -> None:
+    """A folder that a typo has made would refuse the corrected command."""
+    model, corpus = trained.parent / "model", tmp_path / "c.jsonl"
+    good = {"--model.path": model, "--prompt.window": 32, "--model.threads": 1}
+    mistakes = {
+        "no such file or folder": {"--corpus.path": tmp_path / "none.jsonl"},
+        "config.json is missing": {"--model.path": tmp_path},
+        "no such model folder": {"--score.model": tmp_path / "none"},
+        "field 'txt' is missing": {"--corpus.template": "{txt}"},
+        "min_context": {"--prompt.min_context": 40},
+    }
+    periodic_corpus(corpus)
+    for part, mistake in mistakes.items():
+        options = [str(word) for pair in (good | mistake).items() for word in pair]
+        assert part in error_of(run("score", corpus, "--run", tmp_path / "run", *options))
+        assert not (tmp_path / "run").exists()
+    options = [str(word) for pair in good.items() for word in pair]
+    assert run("score", corpus, "--run", tmp_path / "run", *options)[0] == 0
 
 
 def test_stages_need_scores(run: Run, trained: Path, tmp_path: Path) -> None:
