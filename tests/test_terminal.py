@@ -15,6 +15,7 @@ from rich.text import Text
 
 from openrpt.console import PlainConsole
 from openrpt.metrics import append_metrics
+from openrpt.progress import live_progress
 from openrpt.rollouts import write_rollouts
 from openrpt.terminal import LONGEST_ERROR, printable, say, say_error
 
@@ -79,6 +80,24 @@ def test_tables_name_what_is_hidden_and_read_no_markup() -> None:
     shown = capture.get()
     assert hidden(shown) == [] and NAMED in shown
     assert "[link=file:///x]a[/link] :smile: [/b]" in shown and "[/red]" in shown
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_progress_names_what_is_hidden_and_reads_no_markup(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    if terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes stderr for a terminal
+        monkeypatch.setenv("TERM", "xterm")
+    with live_progress() as progress:
+        progress.begin(f"[/b]{HOSTILE}", 2106.25, "tokens")
+        progress.update(1000, f"[/i]{HOSTILE}")
+        progress.say(f"[/u]{HOSTILE}")
+    shown = capsys.readouterr().err
+    assert f"[/u]n{NAMED}" in shown and f"[/b]n{NAMED}" in shown
+    assert re.findall("\x1b\\]|\x1b\\[31m|[\x07\x9b\x7f\u202e]", shown) == []
+    assert terminal or "(2,106 tokens)" in shown
 
 
 @pytest.mark.parametrize("command", ["status", "rollouts", "report", "train"])
