@@ -42,7 +42,7 @@ MOST_TOKENS = 1_000_000
 MOST_SAMPLES = 10_000
 """Rollouts of one position or question: their draws are laid out at once."""
 MOST_SECONDS = 86_400
-MOST_CHARACTERS = 100_000
+MOST_CHARACTERS = 20_000
 """Of a text in the configuration."""
 LONGEST_SHOWN = 200
 """Characters of a wrong value that its error shows."""

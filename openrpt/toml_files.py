@@ -1,5 +1,6 @@
 """Reading and writing TOML: what a file holds is a table, or one line says what is wrong."""
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,10 +11,23 @@ import tomli_w
 from openrpt.errors import UserError
 from openrpt.terminal import is_hidden
 
-LARGEST = 1 << 18
-"""Bytes: a configuration with every key has a thirtieth."""
+LARGEST = 1 << 20
+"""Bytes: a configuration with every key has a hundredth."""
 MOST_DOTS = 100
-"""In a line: the time that tomllib takes for a key grows with the square of its dots."""
+"""In a line, texts and comments aside: the time that tomllib takes for a key grows with the square
+of its dots."""
+TEXTS = re.compile(
+    r"""
+      \#[^\n]*+
+    | \"{3} (?: [^"\\]++ | \\. | "(?!"") )*+ (?: "{3,5} )?
+    | '{3} (?: [^']++ | '(?!'') )*+ (?: '{3,5} )?
+    | " (?: [^"\\\n]++ | \\. )*+ "?
+    | ' [^'\n]*+ '?
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+"""Comments, and texts in each kind of quotes. One that has no end reaches as far as it can, so that
+no character is looked at twice."""
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -34,7 +48,8 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def parse_toml(text: str, *, source: str) -> dict[str, Any]:
     """Raises UserError, which begins with the source, for what is no TOML."""
-    for number, line in enumerate(text.split("\n"), 1):
+    bare = TEXTS.sub(lambda found: "\n" * found[0].count("\n"), text)
+    for number, line in enumerate(bare.split("\n"), 1):
         if line.count(".") > MOST_DOTS:
             raise UserError(f"{source}:{number}: more than {MOST_DOTS} dots in a line")
     try:
