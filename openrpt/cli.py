@@ -136,7 +136,7 @@ def score(ctx: click.Context, source: str | None, **options: Any) -> None:
     from openrpt.run import open_run
     from openrpt.scoring import check_input, score_corpus
 
-    if not (Path(config.run) / "config.toml").is_file():
+    if _is_new(config):
         check_input(config)
     run = open_run(config)
     with showing_progress() as progress:
@@ -153,6 +153,12 @@ def score(ctx: click.Context, source: str | None, **options: Any) -> None:
         if count:
             say(f"skipped, {why}: {count:,} documents")
     say(f"scores: {run.scored}")
+
+
+def _is_new(config: "Config") -> bool:
+    """Whether the run's folder is still to be made: what a typo made would refuse the corrected
+    command, so its input is checked before."""
+    return not (Path(config.run) / "config.toml").is_file()
 
 
 @stage(
@@ -239,7 +245,12 @@ def finetune(
     for other in others:  # before hours of training
         finished_record(other)
     from openrpt.finetune import finetune as run_finetune
+    from openrpt.models import resolve_model
+    from openrpt.questions import QuestionCounts, read_questions
 
+    if _is_new(config):
+        resolve_model(config.model.path)
+        read_questions(config.questions, QuestionCounts(), seed=config.seed)
     run = open_run(config)
     with showing_progress() as progress:
         run_finetune(run, progress=progress)

@@ -596,6 +596,22 @@ def test_score_checks_its_input_before_a_run_folder_is_made(
     assert run("score", corpus, "--run", tmp_path / "run", *options)[0] == 0
 
 
+def test_finetune_checks_its_input_before_a_run_folder_is_made(
+    run: Run, trained: Path, tmp_path: Path
+) -> None:
+    questions, folder = tmp_path / "q.jsonl", tmp_path / "run"
+    rows = [json.dumps({"question": f"{i}?", "answer": str(i)}) for i in range(20)]
+    questions.write_text("\n".join(rows), encoding="utf-8")
+    model = trained.parent / "model"
+    for part, asked in {
+        "no such model folder": [tmp_path / "none", "--questions.path", questions],
+        "no such file": [model, "--questions.path", tmp_path / "none.jsonl"],
+        "field 'query'": [model, "--questions.path", questions, "--questions.question", "query"],
+    }.items():
+        assert part in error_of(run("finetune", *asked, "--run", folder))
+        assert not folder.exists()
+
+
 def test_stages_need_scores(run: Run, trained: Path, tmp_path: Path) -> None:
     model = ["--model.path", trained.parent / "model", "--prompt.window", 32, "--model.threads", 1]
     for command in ("warmup", "train"):
