@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from openrpt import __version__
+from openrpt.arguments import COUNT, LABEL, PATH, STEP, TEXT, Number
 from openrpt.errors import UserError
 from openrpt.options import OVERRIDES, StageCommand, config_file, stage_config
+from openrpt.terminal import open_streams, say, say_error
 
 if TYPE_CHECKING:
     from openrpt.config import Config, CorpusConfig
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 GARBAGE_THRESHOLD = 50_000
 """New objects between two searches for garbage: torch and transformers make a million that stay,
 and looking through them every 700, which is Python's default, is a fifth of their import."""
+
+MOST_MINUTES = 60_000
+"""Of the demo's budget."""
 
 
 class Stopped(click.ClickException):
@@ -62,7 +67,7 @@ def cli(ctx: click.Context) -> None:
     configuration that is stored there.
     """
     if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help())
+        say(ctx.get_help())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -72,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     gc.set_threshold(GARBAGE_THRESHOLD)
+    open_streams()
     try:
         cli.main(args=arguments, prog_name="openrpt", standalone_mode=False)
         sys.stdout.flush()
@@ -93,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _fail(message: str, exit_code: int) -> None:
-    click.echo(f"openrpt: {' '.join(message.split())}", err=True)
+    say_error(message)
     sys.exit(exit_code)
 
 
@@ -116,7 +122,7 @@ def stage(name: str, *shows: str) -> Callable[[Callable[..., None]], click.Comma
 
 
 @stage("score", "seed", "run", "model", "corpus", "score", "prompt.window", "prompt.min_context")
-@click.argument("source", metavar="[CORPUS | CONFIG.toml]", required=False)
+@click.argument("source", metavar="[CORPUS | CONFIG.toml]", type=PATH, required=False)
 @click.pass_context
 def score(ctx: click.Context, source: str | None, **options: Any) -> None:
     """Rate every token of a corpus: how hard is it to predict?
@@ -128,8 +134,10 @@ def score(ctx: click.Context, source: str | None, **options: Any) -> None:
     config = stage_config(ctx, file, more={"corpus.path": corpus} if corpus else None)
     from openrpt.corpus_size import expected_tokens
     from openrpt.run import open_run
-    from openrpt.scoring import score_corpus
+    from openrpt.scoring import check_input, score_corpus
 
+    if _is_new(config):
+        check_input(config)
     run = open_run(config)
     with showing_progress() as progress:
         progress.begin("score", expected_tokens(config), "tokens, at a guess")
@@ -139,12 +147,18 @@ def score(ctx: click.Context, source: str | None, **options: Any) -> None:
 
         summary = score_corpus(config, run.scored, progress=update)
     splits = ", ".join(f"{name} {count:,}" for name, count in summary.tokens.items())
-    click.echo(f"{summary.num_tokens:,} tokens of {summary.documents:,} documents ({splits})")
+    say(f"{summary.num_tokens:,} tokens of {summary.documents:,} documents ({splits})")
     skipped = {"too short": summary.skipped_short, "not encodable": summary.skipped_unencodable}
     for why, count in skipped.items():
         if count:
-            click.echo(f"skipped, {why}: {count:,} documents")
-    click.echo(f"scores: {run.scored}")
+            say(f"skipped, {why}: {count:,} documents")
+    say(f"scores: {run.scored}")
+
+
+def _is_new(config: "Config") -> bool:
+    """Whether the run's folder is still to be made: what a typo made would refuse the corrected
+    command, so its input is checked before."""
+    return not (Path(config.run) / "config.toml").is_file()
 
 
 @stage(
@@ -152,7 +166,7 @@ def score(ctx: click.Context, source: str | None, **options: Any) -> None:
     *("seed", "run", "model", "prompt", "selection", "warmup"),
     *("train.microbatch_tokens", "train.max_grad_norm", "train.checkpoint_minutes", "track"),
 )
-@click.argument("config_toml", metavar="[CONFIG.toml]", required=False)
+@click.argument("config_toml", metavar="[CONFIG.toml]", type=PATH, required=False)
 @click.pass_context
 def warmup(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
     """Teach a model the form of a rollout: the cold start.
@@ -167,7 +181,7 @@ def warmup(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
     run = open_run(config)
     with showing_progress() as progress:
         run_warmup(run, progress=progress)
-    click.echo(f"warmed up: {run.start}")
+    say(f"warmed up: {run.start}")
 
 
 @stage(
@@ -175,7 +189,7 @@ def warmup(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
     *("seed", "run", "model", "prompt", "selection", "reward", "train", "evaluate", "track"),
     "cost",
 )
-@click.argument("config_toml", metavar="[CONFIG.toml]", required=False)
+@click.argument("config_toml", metavar="[CONFIG.toml]", type=PATH, required=False)
 @click.pass_context
 def train(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
     """Train by reinforcement; the same command goes on after a stop.
@@ -190,7 +204,7 @@ def train(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
     run = open_run(config)
     with showing_progress() as progress:
         summary = run_train(run, progress=progress)
-    click.echo(f"{summary.steps} steps in {summary.seconds / 60:.1f} minutes: {summary.checkpoint}")
+    say(f"{summary.steps} steps in {summary.seconds / 60:.1f} minutes: {summary.checkpoint}")
 
 
 @stage(
@@ -199,10 +213,11 @@ def train(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
     *("prompt.instruction", "prompt.chat_template", "prompt.thought_start", "prompt.thought_end"),
     "prompt.answer_start",
 )
-@click.argument("source", metavar="[MODEL | CONFIG.toml]", required=False)
+@click.argument("source", metavar="[MODEL | CONFIG.toml]", type=PATH, required=False)
 @click.option(
     "--beside",
     metavar="RUN",
+    type=PATH,
     multiple=True,
     help="A finished finetune run of another start model, for the same table; may be repeated",
 )
@@ -222,8 +237,7 @@ def finetune(
     """
     model, file = config_file(source, options["config_file"])
     config = stage_config(ctx, file, more={"model.path": model} if model else None)
-    from rich.console import Console
-
+    from openrpt.console import PlainConsole
     from openrpt.evaluation.questions import finished_record, print_finetuned
     from openrpt.run import open_run
 
@@ -231,11 +245,16 @@ def finetune(
     for other in others:  # before hours of training
         finished_record(other)
     from openrpt.finetune import finetune as run_finetune
+    from openrpt.models import resolve_model
+    from openrpt.questions import QuestionCounts, read_questions
 
+    if _is_new(config):
+        resolve_model(config.model.path)
+        read_questions(config.questions, QuestionCounts(), seed=config.seed)
     run = open_run(config)
     with showing_progress() as progress:
         run_finetune(run, progress=progress)
-    print_finetuned([run.path, *others], Console())
+    print_finetuned([run.path, *others], PlainConsole())
 
 
 @stage(
@@ -246,8 +265,8 @@ def finetune(
     *("prompt.instruction", "prompt.chat_template", "prompt.thought_start", "prompt.thought_end"),
     *("prompt.answer_start", "train.generation_rollouts"),
 )
-@click.argument("sources", metavar="[MODEL]... [CONFIG.toml]", nargs=-1)
-@click.option("--out", metavar="DIR", help="Folder of the files [default RUN/questions]")
+@click.argument("sources", metavar="[MODEL]... [CONFIG.toml]", type=PATH, nargs=-1)
+@click.option("--out", type=PATH, metavar="DIR", help="Folder of the files [default RUN/questions]")
 @click.pass_context
 def questions(
     ctx: click.Context, sources: tuple[str, ...], out: str | None, **options: Any
@@ -264,8 +283,7 @@ def questions(
     """
     sources, file = _models_and_config(sources, options["config_file"])
     config = stage_config(ctx, file)
-    from rich.console import Console
-
+    from openrpt.console import PlainConsole
     from openrpt.evaluation.question_table import (
         answer_side_by_side,
         print_questions,
@@ -282,9 +300,9 @@ def questions(
     with showing_progress() as progress:
         answered = answer_side_by_side(folder, models, config, progress=progress)
     files = write_questions(folder, answered, config)
-    print_questions(answered, config, Console())
+    print_questions(answered, config, PlainConsole())
     for path in files:
-        click.echo(path)
+        say(path)
 
 
 @stage(
@@ -293,7 +311,7 @@ def questions(
     *("train.weight_decay", "train.adam_beta1", "train.adam_beta2", "train.max_grad_norm"),
     *("train.eval_positions", "train.checkpoint_minutes", "train.checkpoints_kept"),
 )
-@click.argument("config_toml", metavar="[CONFIG.toml]", required=False)
+@click.argument("config_toml", metavar="[CONFIG.toml]", type=PATH, required=False)
 @click.pass_context
 def pretrain(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
     """Train on plain next tokens: the control for RPT.
@@ -313,7 +331,7 @@ def pretrain(ctx: click.Context, config_toml: str | None, **options: Any) -> Non
     run = open_run(config)
     with showing_progress() as progress:
         summary = run_pretrain(run, progress=progress)
-    click.echo(f"{summary.steps} steps in {summary.seconds / 60:.1f} minutes: {summary.checkpoint}")
+    say(f"{summary.steps} steps in {summary.seconds / 60:.1f} minutes: {summary.checkpoint}")
 
 
 def _matched_config(ctx: click.Context) -> "Config | None":
@@ -346,9 +364,13 @@ def _models_and_config(
 
 
 @stage("evaluate", "seed", "run", "model", "prompt", "evaluate", "cost")
-@click.argument("sources", metavar="[MODEL]... [CONFIG.toml]", nargs=-1)
-@click.option("--scores", metavar="DIR", help="A folder of scores in place of the run's own")
-@click.option("--label", default="", help="Its name in evaluation.json [default made from MODEL]")
+@click.argument("sources", metavar="[MODEL]... [CONFIG.toml]", type=PATH, nargs=-1)
+@click.option(
+    "--scores", type=PATH, metavar="DIR", help="A folder of scores in place of the run's own"
+)
+@click.option(
+    "--label", type=LABEL, default="", help="Its name in evaluation.json [default made from MODEL]"
+)
 @click.pass_context
 def evaluate(
     ctx: click.Context, sources: tuple[str, ...], scores: str | None, label: str, **options: Any
@@ -366,12 +388,10 @@ def evaluate(
     in the paper's Table 1; several templates as in its Table 8.
     """
     models, file = _models_and_config(sources, options["config_file"])
-    _check_label(label)
     if label and len(models) > 1:
         raise UserError("--label names one model; give one, or leave it out")
     config = stage_config(ctx, file)
-    from rich.console import Console
-
+    from openrpt.console import PlainConsole
     from openrpt.evaluation.compare import compare, find_evaluated
     from openrpt.evaluation.sheets import print_sheet, table_1, table_8
     from openrpt.evaluation.stage import evaluate_templates, latest_model
@@ -393,7 +413,7 @@ def evaluate(
                 scores=Path(scores) if scores else None,
                 progress=progress,
             )
-    settings, console = config.evaluate, Console()
+    settings, console = config.evaluate, PlainConsole()
     for name, result in found:
         title = f"{name}: accuracy on the {settings.split} split"
         print_evaluation(result, title, settings.modes, settings.samples, console)
@@ -406,13 +426,15 @@ def evaluate(
         if len(settings.templates) > 1 and "reasoning" in settings.modes:
             print_sheet(table_8(recorded), console)
     for name in labels:
-        click.echo(f"recorded as '{name}' in {run.evaluation}")
+        say(f"recorded as '{name}' in {run.evaluation}")
 
 
 @stage("control", "evaluate", "pretrain")
-@click.argument("run_folder", metavar="RUN")
+@click.argument("run_folder", metavar="RUN", type=PATH)
 @click.argument("names", metavar="[CONTROL...]", nargs=-1)
-@click.option("--label", default="", help="Its folder and its line [default the control's name]")
+@click.option(
+    "--label", type=LABEL, default="", help="Its folder and its line [default the control's name]"
+)
 @click.pass_context
 def control(
     ctx: click.Context, run_folder: str, names: tuple[str, ...], label: str, **options: Any
@@ -428,7 +450,6 @@ def control(
     documents and positions (ntp-flops: as many FLOPs; ntp-time: as much time); "all" stands for
     all of them. The same command goes on after a stop. Then: openrpt compare RUN
     """
-    _check_label(label)
     from openrpt.control import CONTROLS, print_controls, run_controls
     from openrpt.run import existing_run
 
@@ -440,12 +461,12 @@ def control(
     chosen = list(CONTROLS) if names == ("all",) else names
     with showing_progress() as progress:
         labels = run_controls(run, chosen, config, label=label, progress=progress)
-    click.echo(f"recorded in {run.evaluation}: {', '.join(labels)}")
-    click.echo(f"all in one table: openrpt compare {run.path}")
+    say(f"recorded in {run.evaluation}: {', '.join(labels)}")
+    say(f"all in one table: openrpt compare {run.path}")
 
 
 @cli.command()
-@click.argument("sources", metavar="RUN_OR_MODEL...", nargs=-1, required=True)
+@click.argument("sources", metavar="RUN_OR_MODEL...", type=PATH, nargs=-1, required=True)
 @click.option("--against", default="", help="What differences are to [default: the first line]")
 @click.option(
     "--layout",
@@ -453,7 +474,9 @@ def control(
     default="differences",
     help="What is printed: paired differences, or as the paper has it [default differences]",
 )
-@click.option("--out", default="comparison", help="Folder of the files [default comparison]")
+@click.option(
+    "--out", type=PATH, default="comparison", help="Folder of the files [default comparison]"
+)
 def compare(sources: tuple[str, ...], against: str, layout: str, out: str) -> None:
     """Put the evaluated models of runs into one table.
 
@@ -466,17 +489,16 @@ def compare(sources: tuple[str, ...], against: str, layout: str, out: str) -> No
     comparison.json, .csv, .md (every layout) and .svg; an earlier comparison of the same is
     replaced.
     """
-    from rich.console import Console
-
+    from openrpt.console import PlainConsole
     from openrpt.evaluation.compare import compare as compare_models
     from openrpt.evaluation.compare import find_evaluated
     from openrpt.evaluation.tables import print_comparison, write_comparison
 
     comparison = compare_models(find_evaluated(sources), against)
     files = write_comparison(comparison, Path(out), sources)
-    print_comparison(comparison, Console(), layout)
+    print_comparison(comparison, PlainConsole(), layout)
     for path in files:
-        click.echo(path)
+        say(path)
 
 
 @stage(
@@ -484,9 +506,13 @@ def compare(sources: tuple[str, ...], against: str, layout: str, out: str) -> No
     *("run", "model", "prompt.window", "evaluate.split", "score.max_tokens"),
     *("corpus.template", "corpus.separator", "corpus.block_characters", "corpus.limit"),
 )
-@click.argument("source", metavar="[MODEL | CONFIG.toml]", required=False)
-@click.option("--text", metavar="PATH", help="All of another text in place of the run's split")
-@click.option("--label", default="", help="Its name in evaluation.json [default made from MODEL]")
+@click.argument("source", metavar="[MODEL | CONFIG.toml]", type=PATH, required=False)
+@click.option(
+    "--text", metavar="PATH", type=PATH, help="All of another text in place of the run's split"
+)
+@click.option(
+    "--label", type=LABEL, default="", help="Its name in evaluation.json [default made from MODEL]"
+)
 @click.pass_context
 def perplexity(
     ctx: click.Context, source: str | None, text: str | None, label: str, **options: Any
@@ -514,9 +540,9 @@ def perplexity(
         label, name, measured = model_perplexity(
             run, model, config, corpus=corpus, label=label, record=has_run, progress=progress
         )
-    click.echo(f"{label} on {name}: {measured.describe()}")
+    say(f"{label} on {name}: {measured.describe()}")
     if has_run:
-        click.echo(f"recorded in {run.evaluation}")
+        say(f"recorded in {run.evaluation}")
 
 
 @stage(
@@ -525,8 +551,10 @@ def perplexity(
     *("prompt.window", "evaluate.split"),
     *("corpus.template", "corpus.separator", "corpus.block_characters", "corpus.limit"),
 )
-@click.argument("sources", metavar="[MODEL]... [CONFIG.toml]", nargs=-1)
-@click.option("--text", metavar="PATH", help="Documents of another text in place of the run's")
+@click.argument("sources", metavar="[MODEL]... [CONFIG.toml]", type=PATH, nargs=-1)
+@click.option(
+    "--text", metavar="PATH", type=PATH, help="Documents of another text in place of the run's"
+)
 @click.pass_context
 def writing(ctx: click.Context, sources: tuple[str, ...], text: str | None, **options: Any) -> None:
     """Measure how models write, beside how texts really go on.
@@ -541,8 +569,7 @@ def writing(ctx: click.Context, sources: tuple[str, ...], text: str | None, **op
     sources, file = _models_and_config(sources, options["config_file"])
     config = stage_config(ctx, file)
     corpus = _other_corpus(ctx, text)
-    from rich.console import Console
-
+    from openrpt.console import PlainConsole
     from openrpt.evaluation.side_by_side import named_models
     from openrpt.evaluation.writing_table import print_writing, write_side_by_side, write_writing
     from openrpt.run import existing_run
@@ -552,9 +579,9 @@ def writing(ctx: click.Context, sources: tuple[str, ...], text: str | None, **op
     with showing_progress() as progress:
         name, written = write_side_by_side(run, models, config, corpus=corpus, progress=progress)
     files = write_writing(run, name, written)
-    print_writing(name, written, Console())
+    print_writing(name, written, PlainConsole())
     for path in files:
-        click.echo(path)
+        say(path)
 
 
 def _other_corpus(ctx: click.Context, text: str | None) -> "CorpusConfig | None":
@@ -575,8 +602,10 @@ def _other_corpus(ctx: click.Context, text: str | None) -> "CorpusConfig | None"
     *("seed", "run", "model", "zeroshot", "prompt.chat_template", "prompt.thought_start"),
     *("prompt.thought_end", "prompt.answer_start", "cost"),
 )
-@click.argument("source", metavar="[MODEL | CONFIG.toml]", required=False)
-@click.option("--label", default="", help="Its name in zero_shot.json [default made from MODEL]")
+@click.argument("source", metavar="[MODEL | CONFIG.toml]", type=PATH, required=False)
+@click.option(
+    "--label", type=LABEL, default="", help="Its name in zero_shot.json [default made from MODEL]"
+)
 @click.pass_context
 def zeroshot(ctx: click.Context, source: str | None, label: str, **options: Any) -> None:
     """Ask a model end tasks, directly and after a thought.
@@ -590,10 +619,8 @@ def zeroshot(ctx: click.Context, source: str | None, label: str, **options: Any)
     in one run stand in one table, with paired differences. The same command goes on after a stop.
     """
     model, file = config_file(source, options["config_file"])
-    _check_label(label)
     config = stage_config(ctx, file)
-    from rich.console import Console
-
+    from openrpt.console import PlainConsole
     from openrpt.evaluation.zero_shot import end_tasks, zero_shot
     from openrpt.evaluation.zero_shot_tables import print_zero_shot
 
@@ -601,8 +628,8 @@ def zeroshot(ctx: click.Context, source: str | None, label: str, **options: Any)
     run = _run_to_ask_in(config, model)
     with showing_progress() as progress:
         zero_shot(run, model, config, label=label, progress=progress)
-    print_zero_shot(run, Console())
-    click.echo(f"recorded in {run.path / 'zero_shot.json'}")
+    print_zero_shot(run, PlainConsole())
+    say(f"recorded in {run.path / 'zero_shot.json'}")
 
 
 @stage(
@@ -610,8 +637,10 @@ def zeroshot(ctx: click.Context, source: str | None, label: str, **options: Any)
     *("seed", "run", "model", "coding", "prompt.chat_template", "prompt.thought_start"),
     *("prompt.thought_end", "cost"),
 )
-@click.argument("source", metavar="[MODEL | CONFIG.toml]", required=False)
-@click.option("--label", default="", help="Its name in coding.json [default made from MODEL]")
+@click.argument("source", metavar="[MODEL | CONFIG.toml]", type=PATH, required=False)
+@click.option(
+    "--label", type=LABEL, default="", help="Its name in coding.json [default made from MODEL]"
+)
 @click.pass_context
 def coding(ctx: click.Context, source: str | None, label: str, **options: Any) -> None:
     """Let a model write functions, and test them if you say so.
@@ -626,7 +655,6 @@ def coding(ctx: click.Context, source: str | None, label: str, **options: Any) -
     holds accidents, not attacks. MODEL is as in openrpt zeroshot.
     """
     model, file = config_file(source, options["config_file"])
-    _check_label(label)
     config = stage_config(ctx, file)
     from openrpt.evaluation.coding import coding as run_coding
     from openrpt.evaluation.coding import describe, mode_name, read_tasks
@@ -636,8 +664,8 @@ def coding(ctx: click.Context, source: str | None, label: str, **options: Any) -
     with showing_progress() as progress:
         label, entry = run_coding(run, model, config, label=label, progress=progress)
     for line in describe(label, mode_name(config.coding), entry):
-        click.echo(line)
-    click.echo(f"programs: {run.path / 'coding' / label}")
+        say(line)
+    say(f"programs: {run.path / 'coding' / label}")
 
 
 @stage(
@@ -646,8 +674,10 @@ def coding(ctx: click.Context, source: str | None, label: str, **options: Any) -
     *("prompt.instruction", "prompt.chat_template", "prompt.thought_start", "prompt.thought_end"),
     *("prompt.answer_start", "cost"),
 )
-@click.argument("source", metavar="[MODEL | CONFIG.toml]", required=False)
-@click.option("--label", default="", help="Its name in suite.json [default made from MODEL]")
+@click.argument("source", metavar="[MODEL | CONFIG.toml]", type=PATH, required=False)
+@click.option(
+    "--label", type=LABEL, default="", help="Its name in suite.json [default made from MODEL]"
+)
 @click.pass_context
 def suite(ctx: click.Context, source: str | None, label: str, **options: Any) -> None:
     """Measure a model on all end tasks, by type and difficulty.
@@ -660,18 +690,16 @@ def suite(ctx: click.Context, source: str | None, label: str, **options: Any) ->
     after a stop. MODEL is as in openrpt zeroshot.
     """
     model, file = config_file(source, options["config_file"])
-    _check_label(label)
     config = stage_config(ctx, file)
-    from rich.console import Console
-
+    from openrpt.console import PlainConsole
     from openrpt.evaluation.suite import check_parts, print_suite, run_suite
 
     check_parts(config)
     run = _run_to_ask_in(config, model)
     with showing_progress() as progress:
         label, lines = run_suite(run, model, config, label=label, progress=progress)
-    print_suite(label, lines, Console())
-    click.echo(f"recorded in {run.path / 'suite.json'}")
+    print_suite(label, lines, PlainConsole())
+    say(f"recorded in {run.path / 'suite.json'}")
 
 
 def _run_to_ask_in(config: "Config", model: str | None) -> "Run":
@@ -687,17 +715,12 @@ def _run_to_ask_in(config: "Config", model: str | None) -> "Run":
     return open_run(with_overrides(config, named))
 
 
-def _check_label(label: str) -> None:
-    if re.search(r"[/\\]|^\.", label):
-        raise UserError(f"--label {label}: it becomes a file's name: no slashes, no leading dot")
-
-
 @stage(
     "probe",
     *("seed", "run", "model.threads", "model.device", "model.dtype", "model.generator", "probe"),
     *("prompt.window", "prompt.min_context", "evaluate.split"),
 )
-@click.argument("sources", metavar="[MODEL]... [CONFIG.toml]", nargs=-1)
+@click.argument("sources", metavar="[MODEL]... [CONFIG.toml]", type=PATH, nargs=-1)
 @click.pass_context
 def probe(ctx: click.Context, sources: tuple[str, ...], **options: Any) -> None:
     """Measure what hidden states hold, layer by layer.
@@ -712,8 +735,7 @@ def probe(ctx: click.Context, sources: tuple[str, ...], **options: Any) -> None:
     """
     sources, file = _models_and_config(sources, options["config_file"])
     config = stage_config(ctx, file)
-    from rich.console import Console
-
+    from openrpt.console import PlainConsole
     from openrpt.evaluation.probe_table import print_probes, probe_models, write_probes
     from openrpt.evaluation.side_by_side import named_models
     from openrpt.run import existing_run
@@ -723,19 +745,21 @@ def probe(ctx: click.Context, sources: tuple[str, ...], **options: Any) -> None:
     with showing_progress() as progress:
         probed = probe_models(run, models, config, progress=progress)
     files = write_probes(run, probed)
-    print_probes(probed, Console())
+    print_probes(probed, PlainConsole())
     for path in files:
-        click.echo(path)
+        say(path)
 
 
 @cli.command()
-@click.argument("run", metavar="RUN")
-@click.option("--step", type=click.IntRange(min=0), help="Step of train [default: the last stored]")
+@click.argument("run", metavar="RUN", type=PATH)
+@click.option("--step", type=STEP, help="Step of train [default: the last stored]")
 @click.option("--development", is_flag=True, help="Of the development evaluation after that step")
-@click.option("--model", metavar="LABEL", help="Of an evaluated model: start, warmup, trained, …")
+@click.option(
+    "--model", type=LABEL, metavar="LABEL", help="Of an evaluated model: start, warmup, trained, …"
+)
 @click.option("--document", metavar="ID", help="Only this document (or the beginning of its id)")
-@click.option("--position", type=click.IntRange(min=0), help="Only this position, a token index")
-@click.option("--limit", type=click.IntRange(min=1), default=20, help="Most groups [default 20]")
+@click.option("--position", type=STEP, help="Only this position, a token index")
+@click.option("--limit", type=COUNT, default=20, help="Most groups [default 20]")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines, one a rollout")
 @click.option("--pager/--no-pager", default=True, help="Long output through $PAGER [default on]")
 def rollouts(
@@ -781,15 +805,15 @@ def rollouts(
     kept = [row for row in found if (row["document_id"], row["position"]) in shown]
     if as_json:
         for row in kept:
-            click.echo(json.dumps(json_row(row), ensure_ascii=False))
+            say(json.dumps(json_row(row)))
         return
     page(lambda console: print_groups(kept, console), pager=pager)
     if len(groups) > limit:
-        click.echo(f"… and {len(groups) - limit} more groups (--limit)")
+        say(f"… and {len(groups) - limit} more groups (--limit)")
 
 
 @cli.command()
-@click.argument("runs", metavar="RUN…", nargs=-1, required=True)
+@click.argument("runs", metavar="RUN…", type=PATH, nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="JSON lines, one a run")
 def status(runs: tuple[str, ...], as_json: bool) -> None:
     """Say how far runs are, when they end, and what looks wrong.
@@ -799,12 +823,11 @@ def status(runs: tuple[str, ...], as_json: bool) -> None:
     """
     import json
 
-    from rich.console import Console
-
+    from openrpt.console import PlainConsole
     from openrpt.show import print_status
     from openrpt.status import read_status
 
-    console, failed = Console(), []
+    console, failed = PlainConsole(), []
     for run in runs:
         try:
             found = read_status(Path(run))
@@ -812,7 +835,7 @@ def status(runs: tuple[str, ...], as_json: bool) -> None:
             failed.append(str(error))
             continue
         if as_json:
-            click.echo(json.dumps(found.as_dict()))
+            say(json.dumps(found.as_dict()))
         else:
             print_status(found, console)
     if failed:
@@ -820,13 +843,17 @@ def status(runs: tuple[str, ...], as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("runs", metavar="RUN…", nargs=-1, required=True)
-@click.option("--keywords", metavar="FILE", help="Your groups: TOML or JSON, name = ['keyword', …]")
-@click.option("--bins", type=click.IntRange(min=1), default=4, help="Ranges of steps [default 4]")
+@click.argument("runs", metavar="RUN…", type=PATH, nargs=-1, required=True)
+@click.option(
+    "--keywords", type=PATH, metavar="FILE", help="Your groups: TOML or JSON, name = ['keyword', …]"
+)
+@click.option("--bins", type=click.IntRange(1, 1000), default=4, help="Ranges of steps [default 4]")
 @click.option(
     "--evaluated", is_flag=True, help="The models evaluated in the runs, in place of training steps"
 )
-@click.option("--out", metavar="STEM", help="STEM.json and STEM.csv [default RUN/patterns]")
+@click.option(
+    "--out", type=PATH, metavar="STEM", help="STEM.json and STEM.csv [default RUN/patterns]"
+)
 def patterns(
     runs: tuple[str, ...], keywords: str | None, bins: int, evaluated: bool, out: str | None
 ) -> None:
@@ -840,8 +867,7 @@ def patterns(
     Keyword groups, length, leakage, copying, answer switching and diversity of the thoughts that
     training (or an evaluation) stored, and whether the predictions fit the verifier only.
     """
-    from rich.console import Console
-
+    from openrpt.console import PlainConsole
     from openrpt.evaluation.pattern_runs import Bin, evaluation_bins, run_bins
     from openrpt.evaluation.pattern_table import print_patterns, write_patterns
     from openrpt.evaluation.patterns import KEYWORDS, read_keywords
@@ -857,20 +883,20 @@ def patterns(
                 found += [[model] for model in models]
             else:
                 found.append(run_bins(run, bins=bins, keywords=groups, progress=progress))
-    print_patterns(found, Console())
+    print_patterns(found, PlainConsole())
     for run in loaded:
         for note in run.notes:
-            click.echo(f"note: {run.path}: {note}", err=True)
+            say(f"note: {run.path}: {note}", err=True)
         if not run.config.prompt.think_budget and not evaluated:
-            click.echo(f"note: {run.path}: no free thought (prompt.think_budget = 0)", err=True)
+            say(f"note: {run.path}: no free thought (prompt.think_budget = 0)", err=True)
     paths = write_patterns(found, Path(out or f"{runs[0]}/patterns"), keywords=groups)
-    click.echo(f"written: {paths[0]}, {paths[1]}")
+    say(f"written: {paths[0]}, {paths[1]}")
 
 
 @stage(
     "estimate", "run", "model", "corpus", "score", "prompt", "warmup", "train", "evaluate", "cost"
 )
-@click.argument("config_toml", metavar="[CONFIG.toml]", required=False)
+@click.argument("config_toml", metavar="[CONFIG.toml]", type=PATH, required=False)
 @click.option(
     "--gpu",
     default="",
@@ -879,7 +905,7 @@ def patterns(
 )
 @click.option(
     "--utilisation",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=Number(0, 1, min_open=True),
     help="Share of the GPU's peak rate that is reached [default 0.25]",
 )
 @click.option("--json", "as_json", is_flag=True, help="JSON in place of the table")
@@ -905,8 +931,7 @@ def estimate(
     config = stage_config(ctx, _only_config(config_toml, options["config_file"]))
     import json
 
-    from rich.console import Console
-
+    from openrpt.console import PlainConsole
     from openrpt.estimate import UTILISATION, print_estimate
     from openrpt.estimate import estimate as make_estimate
 
@@ -915,21 +940,25 @@ def estimate(
             config, gpu=gpu, utilisation=utilisation or UTILISATION, progress=progress
         )
     if as_json:
-        click.echo(json.dumps(found.as_dict(), indent=1))
+        say(json.dumps(found.as_dict(), indent=1))
     else:
-        print_estimate(found, Console())
+        print_estimate(found, PlainConsole())
 
 
 @cli.command()
-@click.argument("sources", metavar="RUN…", nargs=-1, required=True)
-@click.option("--out", metavar="DIR", help="Where the files go [default RUN/scaling, or scaling]")
+@click.argument("sources", metavar="RUN…", type=PATH, nargs=-1, required=True)
+@click.option(
+    "--out", type=PATH, metavar="DIR", help="Where the files go [default RUN/scaling, or scaling]"
+)
 @click.option(
     "--resamples",
-    type=click.IntRange(min=0),
+    type=click.IntRange(0, 100_000),
     default=500,
     help="Bootstrap resamples for the intervals [default 500]",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the resamples [default 0]")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Of the resamples [default 0]"
+)
 def scaling(sources: tuple[str, ...], out: str | None, resamples: int, seed: int) -> None:
     """Fit how accuracy grows with training compute, by difficulty.
 
@@ -939,8 +968,7 @@ def scaling(sources: tuple[str, ...], out: str | None, resamples: int, seed: int
 
     A run gives a point for each evaluation on the development split (train.eval_every).
     """
-    from rich.console import Console
-
+    from openrpt.console import PlainConsole
     from openrpt.evaluation.scaling import analyse
     from openrpt.evaluation.scaling_files import (
         output_folder,
@@ -953,19 +981,23 @@ def scaling(sources: tuple[str, ...], out: str | None, resamples: int, seed: int
     with showing_progress() as progress:
         points = read_points(sources)
         found = analyse(points, resamples=resamples, seed=seed, progress=progress)
-    print_scaling(found, Console())
+    print_scaling(found, PlainConsole())
     for path in write_scaling(found, folder):
-        click.echo(f"written: {path}")
+        say(f"written: {path}")
 
 
 @stage("predict", "seed", "model", "prompt")
-@click.argument("model", metavar="MODEL")
-@click.option("--text", required=True, help="The text to go on from; - reads it from stdin")
-@click.option("--continuation", default="", help="What truly follows: each prediction is graded")
-@click.option("--samples", type=click.IntRange(min=1), default=4, help="Rollouts [default 4]")
+@click.argument("model", metavar="MODEL", type=PATH)
+@click.option(
+    "--text", type=TEXT, required=True, help="The text to go on from; - reads it from stdin"
+)
+@click.option(
+    "--continuation", type=TEXT, default="", help="What truly follows: each prediction is graded"
+)
+@click.option("--samples", type=click.IntRange(1, 1000), default=4, help="Rollouts [default 4]")
 @click.option(
     "--temperature",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(0.001, 100),
     default=1.0,
     help="Of sampling [default 1]",
 )
@@ -996,8 +1028,7 @@ def predict(
     )
     if text == "-":
         text = _standard_input()
-    from rich.console import Console
-
+    from openrpt.console import PlainConsole
     from openrpt.models import freeze, load_policy
     from openrpt.predict import cut_at_end
     from openrpt.predict import predict as run_predict
@@ -1009,18 +1040,20 @@ def predict(
     start = None
     if config.prompt.candidates and config.prompt.candidate_source == "start":
         start = freeze(load_policy(config.model))
-    group = run_predict(
-        policy,
-        cut,
-        config,
-        samples=1 if greedy else samples,
-        temperature=0.0 if greedy else temperature,
-        start=start,
-    )
+    with showing_progress() as progress:
+        group = run_predict(
+            policy,
+            cut,
+            config,
+            samples=1 if greedy else samples,
+            temperature=0.0 if greedy else temperature,
+            start=start,
+            progress=progress,
+        )
     if cut.note:
-        click.echo(f"note: {cut.note}", err=True)
+        say(f"note: {cut.note}", err=True)
     rows = evaluated_table([group], cut.token_bytes, policy.table).to_pylist()
-    console = Console()
+    console = PlainConsole()
     for line in group_lines(rows):
         console.print(line, soft_wrap=True)
 
@@ -1034,8 +1067,8 @@ def _standard_input() -> str:
 
 
 @cli.command()
-@click.argument("run", metavar="RUN")
-@click.argument("others", metavar="[OTHER]...", nargs=-1)
+@click.argument("run", metavar="RUN", type=PATH)
+@click.argument("others", metavar="[OTHER]...", type=PATH, nargs=-1)
 def report(run: str, others: tuple[str, ...]) -> None:
     """Write a run's report: one HTML file. The curves of other runs are drawn over its own.
 
@@ -1048,13 +1081,13 @@ def report(run: str, others: tuple[str, ...]) -> None:
 
     found, notes = look_at(Path(run))
     for note in notes:
-        click.echo(f"note: {note}", err=True)
+        say(f"note: {note}", err=True)
     overlaid = [look_at(Path(other))[0] for other in others]
-    click.echo(write_report(found, overlaid, notes))
+    say(write_report(found, overlaid, notes))
 
 
 @cli.command()
-@click.argument("runs", metavar="RUN…", nargs=-1, required=True)
+@click.argument("runs", metavar="RUN…", type=PATH, nargs=-1, required=True)
 @click.option("--port", type=click.IntRange(1, 65535), help="Port [default the first free one]")
 @click.option("--open", "open_browser", is_flag=True, help="Open it in the browser")
 def watch(runs: tuple[str, ...], port: int | None, open_browser: bool) -> None:
@@ -1067,12 +1100,12 @@ def watch(runs: tuple[str, ...], port: int | None, open_browser: bool) -> None:
     """
     from openrpt.watch import serve
 
-    serve([Path(run) for run in runs], port=port, open_browser=open_browser, say=click.echo)
+    serve([Path(run) for run in runs], port=port, open_browser=open_browser, say=say)
 
 
 @cli.command()
 @click.option("--budget", default="15m", help="Time that it may take: 90s, 15m, 1.5h [default 15m]")
-@click.option("--run", metavar="DIR", help="Run folder")
+@click.option("--run", metavar="DIR", type=PATH, help="Run folder")
 def demo(budget: str, run: str | None) -> None:
     """Run the whole pipeline on a small model and real text.
 
@@ -1091,8 +1124,8 @@ def parse_budget(text: str) -> float:
     """`90s`, `15m`, `1.5h` → minutes. Raises UserError."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", text.strip())
     minutes = float(match[1]) * {"s": 1 / 60, "m": 1.0, "h": 60.0}[match[2]] if match else 0.0
-    if not minutes:
-        raise UserError(f"--budget {text}: a time such as 90s, 15m or 1.5h")
+    if not 0 < minutes <= MOST_MINUTES:
+        raise UserError(f"--budget {text}: a time such as 90s, 15m or 1.5h, at most 1000h")
     return minutes
 
 

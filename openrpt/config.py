@@ -7,13 +7,12 @@ nearest known one.
 
 import difflib
 import math
-import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import tomli_w
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -34,7 +33,25 @@ from openrpt.algorithms import (
     RatioLevel,
 )
 from openrpt.errors import UserError
+from openrpt.paths import require_path, require_path_or_none
+from openrpt.toml_files import read_toml, toml_text
 
+MOST = 1_000_000_000
+"""Of what only ends a loop that shows its progress and can be stopped: steps, documents, positions.
+"""
+MOST_TOKENS = 1_000_000
+"""Of one sequence, and of its parts."""
+MOST_SAMPLES = 10_000
+"""Rollouts of one position or question: their draws are laid out at once."""
+MOST_SECONDS = 86_400
+MOST_CHARACTERS = 20_000
+"""Of a text in the configuration."""
+LONGEST_SHOWN = 200
+"""Characters of a wrong value that its error shows."""
+
+PathText = Annotated[str, AfterValidator(require_path)]
+"""A file, a folder, or a name such as 'champ' or 'datasets:NAME' in its place."""
+OptionalPath = Annotated[str, AfterValidator(require_path_or_none)]
 REWARDS = (
     "prefix",
     "first_token",
@@ -50,13 +67,16 @@ JUDGES = ("exact", "fuzzy")
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    # With a bound on its length, pydantic also refuses a text that is not UTF-8.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), str_max_length=MOST_CHARACTERS
+    )
 
 
 class ModelConfig(Section):
     """The policy, and how it is run."""
 
-    path: str = Field(
+    path: PathText = Field(
         "smollm2",
         description="Policy: 'smollm2' (the default model), a folder, a .gguf file or a Hub id",
     )
@@ -68,8 +88,12 @@ class ModelConfig(Section):
     generator: Literal["tree", "flat"] = Field(
         "tree", description="tree shares a document's prefix; flat computes every prompt alone"
     )
-    lora_rank: int = Field(0, ge=0, description="Rank of LoRA adapters; 0 = full fine-tuning")
-    lora_alpha: int = Field(32, gt=0, description="LoRA scale numerator (alpha / rank)")
+    lora_rank: int = Field(
+        0, ge=0, le=4096, description="Rank of LoRA adapters; 0 = full fine-tuning"
+    )
+    lora_alpha: int = Field(
+        32, gt=0, le=1_000_000, description="LoRA scale numerator (alpha / rank)"
+    )
     gradient_checkpointing: bool = Field(
         False, description="Recompute activations in the backward pass: less memory, more time"
     )
@@ -79,7 +103,7 @@ class ModelConfig(Section):
 class CorpusConfig(Section):
     """Where the documents come from, and on which side of the split each stands."""
 
-    path: str = Field(
+    path: PathText = Field(
         "champ",
         description="'champ' (the default corpus), a .txt/.jsonl/.parquet file, a folder of them,"
         " or 'datasets:NAME[:CONFIG[:SPLIT]]'",
@@ -96,20 +120,25 @@ class CorpusConfig(Section):
         " accuracy is broken down; of a list, the first; '' = none",
     )
     kind_levels: int = Field(
-        0, ge=0, description="Of a kind such as 'A -> B -> C' or 'A/B/C', keep so many; 0 = all"
+        0,
+        ge=0,
+        le=1000,
+        description="Of a kind such as 'A -> B -> C' or 'A/B/C', keep so many; 0 = all",
     )
     separator: str = Field(
         "", description="What separates the documents of a .txt file; '' = contiguous blocks"
     )
     block_characters: int = Field(
-        4000, ge=100, description="Length of a block of a .txt file, in characters"
+        4000, ge=100, le=10_000_000, description="Length of a block of a .txt file, in characters"
     )
     heldout_fraction: float = Field(0.2, ge=0, lt=1, description="Share of documents held out")
     development_fraction: float = Field(
         0.1, ge=0, lt=1, description="Share of documents for evaluation during training"
     )
-    min_tokens: int = Field(32, ge=2, description="Shorter documents are skipped, in tokens")
-    limit: int = Field(0, ge=0, description="Read at most this many documents; 0 = all")
+    min_tokens: int = Field(
+        32, ge=2, le=MOST_TOKENS, description="Shorter documents are skipped, in tokens"
+    )
+    limit: int = Field(0, ge=0, le=MOST, description="Read at most this many documents; 0 = all")
     strict: bool = Field(
         False, description="Refuse a corpus that has an unusable document, instead of skipping it"
     )
@@ -124,15 +153,23 @@ class CorpusConfig(Section):
 class ScoreConfig(Section):
     """The scorer's pass over the corpus."""
 
-    model: str = Field("", description="Scorer, as model.path; '' = the policy's start model")
+    model: OptionalPath = Field(
+        "", description="Scorer, as model.path; '' = the policy's start model"
+    )
     splits: list[Literal["train", "development", "heldout"]] = Field(
         ["train", "development", "heldout"], description="Which splits are scored"
     )
     max_tokens: int = Field(
-        0, ge=0, description="Stop after this many tokens in each split; 0 = the whole corpus"
+        0,
+        ge=0,
+        le=1_000 * MOST,
+        description="Stop after this many tokens in each split; 0 = the whole corpus",
     )
     shard_tokens: int = Field(
-        100_000, ge=1000, description="Tokens a parquet shard holds, and what a restart can lose"
+        100_000,
+        ge=1000,
+        le=100_000_000,
+        description="Tokens a parquet shard holds, and what a restart can lose",
     )
 
 
@@ -157,14 +194,19 @@ class PromptConfig(Section):
         description="Wrap the template in the tokenizer's chat template; auto = if it has"
         " one and the template is not minimal",
     )
-    window: int = Field(512, ge=8, description="Longest prefix, in tokens")
-    min_context: int = Field(16, ge=1, description="Least prefix that a position has, in tokens")
+    window: int = Field(512, ge=8, le=MOST_TOKENS, description="Longest prefix, in tokens")
+    min_context: int = Field(
+        16, ge=1, le=MOST_TOKENS, description="Least prefix that a position has, in tokens"
+    )
     thought_start: str = Field("<think>", description="What opens the thought")
     thought_end: str = Field("</think>", description="What closes the thought")
     answer_start: str = Field("\n\\boxed{", description="What follows the thought's end; the box")
     answer_end: str = Field("}", description="What closes the box")
     candidates: int = Field(
-        3, ge=0, description="Candidates that seed the thought (k); 0 = an unseeded thought"
+        3,
+        ge=0,
+        le=1000,
+        description="Candidates that seed the thought (k); 0 = an unseeded thought",
     )
     candidate_separator: str = Field(" |", description="What stands between two candidates")
     candidate_source: Literal["policy", "start"] = Field(
@@ -173,11 +215,15 @@ class PromptConfig(Section):
     think_budget: int = Field(
         0,
         ge=0,
+        le=MOST_TOKENS,
         description="Free tokens of thought before the close is forced (0 = the seed is"
         " the whole thought)",
     )
     prediction_budget: int = Field(
-        6, ge=2, description="Tokens after the thought's end, the box's end included"
+        6,
+        ge=2,
+        le=MOST_TOKENS,
+        description="Tokens after the thought's end, the box's end included",
     )
 
 
@@ -215,14 +261,16 @@ class WarmupConfig(Section):
         description="Answers of the traces: the model's own prediction (form only) or the"
         " text's (supervised, and labelled so)",
     )
-    steps: int = Field(24, ge=0, description="Optimizer steps")
+    steps: int = Field(24, ge=0, le=MOST, description="Optimizer steps")
     time_limit: float = Field(
         0.0, ge=0, description="Begin no step that would end after this many minutes; 0 = none"
     )
-    documents_per_step: int = Field(2, ge=1, description="Documents in a step")
-    positions_per_document: int = Field(24, ge=1, description="Positions of a document in a step")
+    documents_per_step: int = Field(2, ge=1, le=MOST_SAMPLES, description="Documents in a step")
+    positions_per_document: int = Field(
+        24, ge=1, le=MOST_TOKENS, description="Positions of a document in a step"
+    )
     learning_rate: float = Field(1.5e-4, gt=0, description="Peak learning rate")
-    schedule_steps: int = Field(4, ge=0, description="Steps of linear warm-up")
+    schedule_steps: int = Field(4, ge=0, le=MOST, description="Steps of linear warm-up")
     answer_sharpness: float = Field(
         0.5,
         ge=0,
@@ -237,10 +285,16 @@ class WarmupConfig(Section):
         0.1, ge=0, description="Unseeded: weight of the drafted thought's tokens (answer = 1)"
     )
     draft_tokens: int = Field(
-        8, ge=1, description="Unseeded: tokens of look-ahead that make a trace's thought"
+        8,
+        ge=1,
+        le=MOST_TOKENS,
+        description="Unseeded: tokens of look-ahead that make a trace's thought",
     )
     tail_steps: int = Field(
-        16, ge=0, description="Unseeded: steps of dense distillation of the tail, before the form"
+        16,
+        ge=0,
+        le=MOST,
+        description="Unseeded: steps of dense distillation of the tail, before the form",
     )
     text_kl_weight: float = Field(
         1.0, ge=0, description="Weight of KL(start || policy) on the plain text, nats a token"
@@ -269,7 +323,10 @@ class RewardConfig(Section):
         0.5, ge=0, description="length_weighted: what any number of further tokens earns at most"
     )
     information_tokens: int = Field(
-        1, ge=1, description="information_gain: true next tokens whose log-probability counts"
+        1,
+        ge=1,
+        le=MOST_TOKENS,
+        description="information_gain: true next tokens whose log-probability counts",
     )
     baseline_decay: float = Field(
         0.999,
@@ -324,22 +381,27 @@ def _require_known(name: str, known: tuple[str, ...], kind: str) -> None:
 class TrainConfig(Section):
     """Reinforcement on the document tree."""
 
-    steps: int = Field(200, ge=0, description="Optimizer steps")
+    steps: int = Field(200, ge=0, le=MOST, description="Optimizer steps")
     time_limit: float = Field(
         0.0, ge=0, description="Begin no step that would end after this many minutes; 0 = none"
     )
-    documents_per_step: int = Field(4, ge=1, description="Documents in a step")
-    positions_per_document: int = Field(16, ge=1, description="Positions of a document in a step")
-    group_size: int = Field(8, ge=1, description="Rollouts of a position")
+    documents_per_step: int = Field(4, ge=1, le=MOST_SAMPLES, description="Documents in a step")
+    positions_per_document: int = Field(
+        16, ge=1, le=MOST_TOKENS, description="Positions of a document in a step"
+    )
+    group_size: int = Field(8, ge=1, le=MOST_SAMPLES, description="Rollouts of a position")
     microbatch_tokens: int = Field(
         512,
         ge=1,
+        le=MOST,
         description="Completion tokens run forward and backward at once: memory, never results",
     )
     generation_rollouts: int = Field(
-        256, ge=1, description="Rollouts decoded at once: memory, never results"
+        256, ge=1, le=MOST, description="Rollouts decoded at once: memory, never results"
     )
-    temperature: float = Field(1.0, gt=0, description="Sampling temperature (the loss uses it too)")
+    temperature: float = Field(
+        1.0, ge=0.001, le=100, description="Sampling temperature (the loss uses it too)"
+    )
     algorithm: AlgorithmName = Field(
         "grpo",
         description="A recipe of advantage, loss, clips and sampling (docs/algorithms.md); the"
@@ -361,7 +423,10 @@ class TrainConfig(Section):
         "auto", description="The ratio is clipped above 1 + this"
     )
     pass_at_k: int = Field(
-        2, ge=1, description="pass_at_k: rollouts of which the best counts (k), at most group_size"
+        2,
+        ge=1,
+        le=MOST_SAMPLES,
+        description="pass_at_k: rollouts of which the best counts (k), at most group_size",
     )
     overlong: Literal["auto", Overlong] = Field(
         "auto",
@@ -388,7 +453,7 @@ class TrainConfig(Section):
         2.0, gt=0, description="Greatest weight: cut there (truncate) or dropped beyond (masks)"
     )
     updates_per_batch: int = Field(
-        1, ge=1, description="Optimizer updates on one batch of rollouts; 1 = on-policy"
+        1, ge=1, le=1000, description="Optimizer updates on one batch of rollouts; 1 = on-policy"
     )
     entropy_weight: float = Field(0.0, ge=0, description="Weight of the entropy bonus, nats")
     kl_weight: float = Field(
@@ -403,23 +468,29 @@ class TrainConfig(Section):
         " under dapo, never under the others",
     )
     dynamic_sampling_rounds: int = Field(
-        3, ge=1, description="Most rounds of generation a step with dynamic sampling"
+        3, ge=1, le=1000, description="Most rounds of generation a step with dynamic sampling"
     )
     learning_rate: float = Field(2e-5, gt=0, description="Peak learning rate")
-    schedule_steps: int = Field(5, ge=0, description="Steps of linear warm-up; then constant")
+    schedule_steps: int = Field(
+        5, ge=0, le=MOST, description="Steps of linear warm-up; then constant"
+    )
     weight_decay: float = Field(0.01, ge=0, description="AdamW's decoupled weight decay")
     adam_beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first decay")
     adam_beta2: float = Field(0.99, ge=0, lt=1, description="AdamW's second decay")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradient clipping, global L2 norm")
     eval_every: int = Field(
-        20, ge=0, description="Steps between development evaluations; 0 = never"
+        20, ge=0, le=MOST, description="Steps between development evaluations; 0 = never"
     )
-    eval_positions: int = Field(256, ge=1, description="Positions of a development evaluation")
-    checkpoint_every: int = Field(20, ge=1, description="Steps between checkpoints")
+    eval_positions: int = Field(
+        256, ge=1, le=MOST, description="Positions of a development evaluation"
+    )
+    checkpoint_every: int = Field(20, ge=1, le=MOST, description="Steps between checkpoints")
     checkpoint_minutes: float = Field(
         10.0, gt=0, description="A checkpoint is written at least this often, in minutes"
     )
-    checkpoints_kept: int = Field(2, ge=1, description="Latest checkpoints kept (and the best one)")
+    checkpoints_kept: int = Field(
+        2, ge=1, le=MOST, description="Latest checkpoints kept (and the best one)"
+    )
 
     def recipe(self) -> Algorithm:
         """The algorithm that is named, with the pieces that other keys override."""
@@ -448,9 +519,11 @@ class TrainConfig(Section):
 class PretrainConfig(Section):
     """Plain next-token training: the control for RPT, and a trainer in its own right."""
 
-    steps: int = Field(200, ge=0, description="Optimizer steps, where match is empty")
+    steps: int = Field(200, ge=0, le=MOST, description="Optimizer steps, where match is empty")
     time_limit: float = Field(0.0, ge=0, description="Stop after this many minutes; 0 = none")
-    match: str = Field("", description="Run folder whose training this is a control for; '' = none")
+    match: OptionalPath = Field(
+        "", description="Run folder whose training this is a control for; '' = none"
+    )
     match_by: Literal["documents", "flops", "time"] = Field(
         "documents",
         description="What of that run is taken: documents (its windows, in its order and steps;"
@@ -460,28 +533,32 @@ class PretrainConfig(Section):
         "full", description="Trained tokens: full (all), selected (where selection.strategy passes)"
     )
     tokens_per_step: int = Field(
-        2048, ge=1, description="Least tokens of text run in a step (whole pieces are taken)"
+        2048,
+        ge=1,
+        le=MOST,
+        description="Least tokens of text run in a step (whole pieces are taken)",
     )
     sequence_length: int = Field(
         512,
         ge=8,
+        le=MOST_TOKENS,
         description="Longer documents are cut into even pieces of at most this, in tokens",
     )
     microbatch_tokens: int = Field(
-        2048, ge=1, description="Tokens packed into one pass: memory, never results"
+        2048, ge=1, le=MOST, description="Tokens packed into one pass: memory, never results"
     )
     learning_rate: float = Field(1e-5, gt=0, description="Peak learning rate")
     schedule: Literal["cosine", "constant"] = Field(
         "cosine", description="After the warm-up: half a cosine to 0 over the whole, or constant"
     )
-    schedule_steps: int = Field(5, ge=0, description="Steps of linear warm-up")
+    schedule_steps: int = Field(5, ge=0, le=MOST, description="Steps of linear warm-up")
     eval_every: int = Field(
-        20, ge=0, description="Steps between development evaluations; 0 = never"
+        20, ge=0, le=MOST, description="Steps between development evaluations; 0 = never"
     )
     eval_tokens: int = Field(
-        10_000, ge=1, description="Least tokens of a development evaluation's perplexity"
+        10_000, ge=1, le=MOST, description="Least tokens of a development evaluation's perplexity"
     )
-    checkpoint_every: int = Field(20, ge=1, description="Steps between checkpoints")
+    checkpoint_every: int = Field(20, ge=1, le=MOST, description="Steps between checkpoints")
 
 
 class EvaluateConfig(Section):
@@ -491,15 +568,20 @@ class EvaluateConfig(Section):
     modes: list[Literal["ntp", "reasoning"]] = Field(
         ["ntp", "reasoning"], description="ntp: argmax of one pass; reasoning: think, then predict"
     )
-    positions: int = Field(1024, ge=1, description="Most positions evaluated")
-    positions_per_document: int = Field(64, ge=1, description="Most positions of one document")
+    positions: int = Field(1024, ge=1, le=MOST, description="Most positions evaluated")
+    positions_per_document: int = Field(
+        64, ge=1, le=MOST_TOKENS, description="Most positions of one document"
+    )
     min_entropy: float = Field(
         0.5, ge=0, description="Least full entropy of the scorer at a position, in nats; 0 = all"
     )
     samples: int = Field(
-        0, ge=0, description="Samples a position (mean@k, pass@k, majority); 0 = greedy"
+        0,
+        ge=0,
+        le=MOST_SAMPLES,
+        description="Samples a position (mean@k, pass@k, majority); 0 = greedy",
     )
-    temperature: float = Field(1.0, gt=0, description="Temperature of the samples")
+    temperature: float = Field(1.0, ge=0.001, le=100, description="Temperature of the samples")
     controls: list[Literal["emptied", "cut", "swapped", "ntp_voting"]] = Field(
         [],
         description="Beside the real thought: the thought emptied, cut at half, swapped with"
@@ -523,16 +605,26 @@ class ProbeConfig(Section):
         description="Read from a state: the class of the token read last, of the next one, and how"
         " far off the final answer is",
     )
-    positions: int = Field(4000, ge=1, description="Most positions, training and test together")
-    positions_per_document: int = Field(32, ge=1, description="Most positions of one document")
+    positions: int = Field(
+        4000, ge=1, le=MOST, description="Most positions, training and test together"
+    )
+    positions_per_document: int = Field(
+        32, ge=1, le=MOST_TOKENS, description="Most positions of one document"
+    )
     layers: int = Field(
-        9, ge=0, description="Layers probed, evenly from the embeddings to the last; 0 = all"
+        9,
+        ge=0,
+        le=1000,
+        description="Layers probed, evenly from the embeddings to the last; 0 = all",
     )
     test_fraction: float = Field(
         0.4, gt=0, lt=1, description="Share of the documents on which probes are tested"
     )
     min_examples: int = Field(
-        10, ge=2, description="A class with fewer training positions is left out, and named"
+        10,
+        ge=2,
+        le=MOST,
+        description="A class with fewer training positions is left out, and named",
     )
     answer_mark: str = Field(
         "\\boxed{",
@@ -544,17 +636,20 @@ class ProbeConfig(Section):
 class WritingConfig(Section):
     """Completions of held-out texts beside the real ones; the split is [evaluate]'s."""
 
-    documents: int = Field(100, ge=1, description="Most documents that are completed, once each")
+    documents: int = Field(
+        100, ge=1, le=MOST, description="Most documents that are completed, once each"
+    )
     prefix_tokens: int = Field(
-        64, ge=1, description="What is given of a document, in tokens of the scores"
+        64, ge=1, le=MOST_TOKENS, description="What is given of a document, in tokens of the scores"
     )
     completion_tokens: int = Field(
         128,
         ge=4,
+        le=MOST_TOKENS,
         description="Tokens of a completion at most, and of the real continuation beside it",
     )
-    temperature: float = Field(1.0, ge=0, description="Temperature of sampling; 0 = greedy")
-    features: str = Field(
+    temperature: float = Field(1.0, ge=0, le=100, description="Temperature of sampling; 0 = greedy")
+    features: OptionalPath = Field(
         "", description="Frozen model whose states are the features; '' = the run's start model"
     )
 
@@ -562,7 +657,7 @@ class WritingConfig(Section):
 class QuestionsConfig(Section):
     """Questions with verifiable answers, and on which side of the split each stands."""
 
-    path: str = Field(
+    path: PathText = Field(
         "reasoning-gym:chain_sum,leg_counting",
         description="A .jsonl or .parquet file, a folder of them, 'datasets:NAME[:CONFIG[:SPLIT]]'"
         " or 'reasoning-gym:TASK[,TASK…]', where TASK@LEVEL or TASK@FIRST-LAST is of its"
@@ -575,8 +670,10 @@ class QuestionsConfig(Section):
         description="Only what follows the last of these characters is the answer ('####' for"
         " GSM8K); '' = the whole field",
     )
-    generated: int = Field(500, ge=1, description="reasoning-gym: questions of each task")
-    limit: int = Field(0, ge=0, description="Read at most this many questions; 0 = all")
+    generated: int = Field(
+        500, ge=1, le=100_000, description="reasoning-gym: questions of each task"
+    )
+    limit: int = Field(0, ge=0, le=MOST, description="Read at most this many questions; 0 = all")
     heldout_fraction: float = Field(
         0.2, gt=0, lt=1, description="Share of questions held out, for before and after"
     )
@@ -609,7 +706,10 @@ class AnswersConfig(Section):
     )
     closing: str = Field("}", description="What stands after it; braces are balanced")
     timeout: float = Field(
-        5.0, gt=0, description="math: seconds for one check; what takes longer is wrong"
+        5.0,
+        gt=0,
+        le=MOST_SECONDS,
+        description="math: seconds for one check; what takes longer is wrong",
     )
 
     @model_validator(mode="after")
@@ -622,29 +722,43 @@ class AnswersConfig(Section):
 class FinetuneConfig(Section):
     """Reinforcement fine-tuning on questions; all that is not here is [train]'s."""
 
-    questions_per_step: int = Field(16, ge=1, description="Questions in a step")
+    questions_per_step: int = Field(16, ge=1, le=MOST_SAMPLES, description="Questions in a step")
     question_tokens: int = Field(
-        512, ge=8, description="Longer questions are left out, in tokens of the policy"
+        512,
+        ge=8,
+        le=MOST_TOKENS,
+        description="Longer questions are left out, in tokens of the policy",
     )
     think_budget: int = Field(
-        256, ge=0, description="Free tokens of thought before the close is forced; 0 = no thought"
+        256,
+        ge=0,
+        le=MOST_TOKENS,
+        description="Free tokens of thought before the close is forced; 0 = no thought",
     )
     answer_budget: int = Field(
-        32, ge=2, description="Tokens after the thought's end, the end of turn included"
+        32,
+        ge=2,
+        le=MOST_TOKENS,
+        description="Tokens after the thought's end, the end of turn included",
     )
     eval_questions: int = Field(
-        200, ge=1, description="Most held-out questions evaluated before and after"
+        200, ge=1, le=MOST, description="Most held-out questions evaluated before and after"
     )
     eval_samples: int = Field(
-        0, ge=0, description="Samples a question (mean@k, pass@k) before and after; 0 = greedy"
+        0,
+        ge=0,
+        le=MOST_SAMPLES,
+        description="Samples a question (mean@k, pass@k) before and after; 0 = greedy",
     )
-    eval_temperature: float = Field(0.6, gt=0, description="Temperature of these samples")
+    eval_temperature: float = Field(
+        0.6, ge=0.001, le=100, description="Temperature of these samples"
+    )
 
 
 class ZeroshotConfig(Section):
     """End tasks through lm-eval, answered directly and after a thought."""
 
-    tasks: list[str] = Field(
+    tasks: list[PathText] = Field(
         ["mmlu_pro", "supergpqa"],
         description="mmlu_pro, supergpqa, mmlu, arc, gsm8k, math, from the Hub, or each as"
         " NAME=PATH from a .jsonl or .parquet file; 'lm-eval:NAME': a task of lm-eval's own",
@@ -656,30 +770,38 @@ class ZeroshotConfig(Section):
     questions_per_category: int = Field(
         0,
         ge=0,
+        le=MOST,
         description="Most questions of each category (of a task, where it has none); 0 = all; the"
         " paper took 200",
     )
     think_budget: int = Field(
         256,
         ge=0,
+        le=MOST_TOKENS,
         description="Tokens of thought before the close is forced; 0 = closed at once; the paper"
         " allowed 12288",
     )
     answer_budget: int = Field(
-        32, ge=2, description="Tokens of a generated answer, the end of turn included"
+        32,
+        ge=2,
+        le=MOST_TOKENS,
+        description="Tokens of a generated answer, the end of turn included",
     )
     samples: int = Field(
-        0, ge=0, description="Samples a generated answer (mean@k, pass@k); 0 = greedy"
+        0,
+        ge=0,
+        le=MOST_SAMPLES,
+        description="Samples a generated answer (mean@k, pass@k); 0 = greedy",
     )
     temperature: float = Field(
-        0.8, gt=0, description="Temperature of the samples; the paper's is 0.8"
+        0.8, ge=0.001, le=100, description="Temperature of the samples; the paper's is 0.8"
     )
 
 
 class CodingConfig(Section):
     """Functions to be written, and whether they may be run."""
 
-    path: str = Field(
+    path: PathText = Field(
         "examples",
         description="'examples' (eight small tasks that come along), a .jsonl or .parquet file with"
         " HumanEval's fields, or 'datasets:NAME[:CONFIG[:SPLIT]]'",
@@ -687,12 +809,20 @@ class CodingConfig(Section):
     run_code: bool = Field(
         False, description="Run what the model wrote, in a process with limits; off: only write it"
     )
-    samples: int = Field(0, ge=0, description="Samples a task, for pass@k; 0 = greedy")
-    temperature: float = Field(0.2, gt=0, description="Temperature of the samples")
-    think_budget: int = Field(0, ge=0, description="Tokens of thought before the code; 0 = none")
-    max_tokens: int = Field(384, ge=8, description="Tokens of the code")
-    timeout: float = Field(10.0, gt=0, description="Seconds that a program may run")
-    memory_mib: int = Field(1024, ge=64, description="Address space of a program, in MiB")
+    samples: int = Field(
+        0, ge=0, le=MOST_SAMPLES, description="Samples a task, for pass@k; 0 = greedy"
+    )
+    temperature: float = Field(0.2, ge=0.001, le=100, description="Temperature of the samples")
+    think_budget: int = Field(
+        0, ge=0, le=MOST_TOKENS, description="Tokens of thought before the code; 0 = none"
+    )
+    max_tokens: int = Field(384, ge=8, le=MOST_TOKENS, description="Tokens of the code")
+    timeout: float = Field(
+        10.0, gt=0, le=MOST_SECONDS, description="Seconds that a program may run"
+    )
+    memory_mib: int = Field(
+        1024, ge=64, le=1_048_576, description="Address space of a program, in MiB"
+    )
 
 
 class SuiteConfig(Section):
@@ -712,7 +842,7 @@ class TrackConfig(Section):
         [], description="Trackers, each an extra of its name: pip install 'openrpt[tensorboard]'"
     )
     project: str = Field("openrpt", description="Project or experiment that runs are filed under")
-    rollouts_every: int = Field(20, ge=1, description="Steps between tables of rollouts")
+    rollouts_every: int = Field(20, ge=1, le=MOST, description="Steps between tables of rollouts")
 
 
 class CostConfig(Section):
@@ -733,8 +863,8 @@ class CostConfig(Section):
 class Config(Section):
     """The whole pipeline; each stage reads its own section and those it shares."""
 
-    seed: int = Field(0, ge=0, description="Seed of every random choice")
-    run: str = Field("runs/default", description="Run folder: everything is written there")
+    seed: int = Field(0, ge=0, le=2**63 - 1, description="Seed of every random choice")
+    run: PathText = Field("runs/default", description="Run folder: everything is written there")
     model: ModelConfig = ModelConfig()
     corpus: CorpusConfig = CorpusConfig()
     score: ScoreConfig = ScoreConfig()
@@ -775,15 +905,6 @@ def load_config(path: Path | None = None, overrides: dict[str, Any] | None = Non
     return validate_config(values, source=str(path) if path else "command line")
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such configuration file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid TOML: {error}") from None
-
-
 def validate_config(values: dict[str, Any], *, source: str) -> Config:
     try:
         return Config.model_validate(values)
@@ -806,8 +927,16 @@ def _explain(error: ValidationError) -> str:
     for other in others:
         if ".".join(str(part) for part in other["loc"]).startswith(f"{dotted}."):
             message += f", or {other['msg'].removeprefix('Input should be ')}"
-    given = "" if isinstance(first["input"], dict) else f" = {first['input']!r}"
+    given = "" if isinstance(first["input"], dict) else f" = {_shown(first['input'])}"
     return f"{dotted or 'config'}{given}: {message[0].lower()}{message[1:]}"
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integer of more than 4300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
 
 
 def config_keys() -> list[str]:
@@ -823,4 +952,4 @@ def config_keys() -> list[str]:
 
 
 def to_toml(config: Config) -> str:
-    return tomli_w.dumps(config.model_dump(mode="json"))
+    return toml_text(config.model_dump(mode="json"))

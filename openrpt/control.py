@@ -243,9 +243,9 @@ def take_over_warmup(run: Run, own: Run) -> None:
 
 def print_controls(run: Run) -> None:
     """What there is to run, and what is recorded already."""
-    from rich.console import Console
     from rich.table import Table
 
+    from openrpt.console import PlainConsole
     from openrpt.evaluation.records import read_evaluation
     from openrpt.evaluation.stage import latest_model
 
@@ -259,7 +259,7 @@ def print_controls(run: Run) -> None:
         summary = recorded.get(label, {"summary": {}})["summary"]
         there = bool(summary) and all(measure in summary for measure in wanted)
         table.add_row(name, control.question, "yes" if there else "")
-    console = Console()
+    console = PlainConsole()
     console.print(table)
     console.print(f"run them: openrpt control {run.path} NAME…", soft_wrap=True, highlight=False)
     console.print(

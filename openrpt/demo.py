@@ -184,14 +184,14 @@ def _with_time(run: Run, clock: Clock) -> Run:
 
 def print_outcome(run: Run) -> None:
     """The table, the paired differences, and where everything lies."""
-    from rich.console import Console
     from rich.table import Table
 
+    from openrpt.console import PlainConsole
     from openrpt.evaluation.records import read_evaluation
     from openrpt.evaluation.sheets import COST_HEADINGS, cost_cells
 
     document = read_evaluation(run.evaluation)
-    console = Console()
+    console = PlainConsole()
     evaluations = document["evaluations"]
     table = Table(title="Next-token accuracy on held-out text, % ± standard error by document")
     table.add_column("")

@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from openrpt.assets import asset_status, cache_dir
+from openrpt.console import PlainConsole
 from openrpt.limits import matrix_product_rate
 
 GB = 1e9
@@ -73,7 +74,7 @@ def print_report(findings: list[Finding], console: Console | None = None) -> Non
         mark = Text("ok", style="green") if finding.ok else Text("no", style="red")
         # Text, not str: the brackets of "openrpt[lora]" are not markup.
         table.add_row(mark, *map(Text, (finding.name, finding.value, finding.advice)))
-    (console or Console()).print(table)
+    (console or PlainConsole()).print(table)
 
 
 def usable_cores() -> int:

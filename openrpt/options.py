@@ -6,7 +6,7 @@ that takes longer than all else that `openrpt --help` does, so it is imported wh
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 import click
 from click.core import ParameterSource
 
+from openrpt.arguments import PATH, PathName
 from openrpt.errors import UserError
+from openrpt.paths import require_path, require_path_or_none, require_reachable
+from openrpt.terminal import say
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -45,6 +48,8 @@ class Key:
     description: str
     limits: str
     """`≥ 0, < 1`; empty where there are none."""
+    path_check: Callable[[str], str] | None
+    """Raises ValueError for what can be no path; None for a key that is none."""
 
     @property
     def section(self) -> str:
@@ -116,19 +121,27 @@ def config_keys() -> Iterator[Key]:
 
 
 def _key(name: str, field: "FieldInfo") -> Key:
-    # The metadata are annotated_types' bounds: Ge(ge=0), Lt(lt=1).
+    from pydantic import AfterValidator
+
+    # The metadata are annotated_types' bounds, Ge(ge=0) or Lt(lt=1), and validators.
     metadata = field.metadata
     if get_origin(field.annotation) in (UnionType, Union):  # a number, or words in its place
         (inner,) = get_args(field.annotation)[0].__metadata__
         metadata = inner.metadata
     bounds = [bound for constraint in metadata for bound in asdict(constraint).items()]
-    limits = [f"{SIGNS[name]} {value:g}" for name, value in bounds]
+    limits = [f"{SIGNS[name]} {value:,}" for name, value in bounds if name in SIGNS]
+    checks = [
+        check
+        for check in (require_path, require_path_or_none)
+        if AfterValidator(check) in field.metadata
+    ]
     return Key(
         name=name,
         annotation=field.annotation,
         default=field.default,
         description=field.description or "",
         limits=", ".join(limits),
+        path_check=next(iter(checks), None),
     )
 
 
@@ -212,6 +225,8 @@ class ConfigOption(click.Option):
             kind = NumberOrWord(key.number, key.choices)
         elif key.choices:
             kind = click.Choice(key.choices)
+        elif key.path_check:
+            kind = PathName(key.path_check)
         super().__init__(
             [flag, key.name.replace(".", "__")],
             type=kind,
@@ -246,7 +261,7 @@ class StageCommand(click.Command):
     def __init__(self, *args: Any, shows: Sequence[str], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.params.append(
-            click.Option(["--config", "config_file"], metavar="FILE", help="A TOML file")
+            click.Option(["--config", "config_file"], metavar="FILE", type=PATH, help="A TOML file")
         )
         self.params.append(
             click.Option(
@@ -305,8 +320,12 @@ def stage_config(
         stored = Path(run) / "config.toml"
         config = load_config(stored if stored.is_file() else None)
     config = with_overrides(config, overrides)
+    try:
+        require_reachable(config.run)
+    except ValueError as error:
+        raise UserError(f"run = '{config.run}': {error}; choose another --run") from None
     if ctx.params["print_config"]:
-        click.echo(to_toml(config), nl=False)
+        say(to_toml(config).removesuffix("\n"))
         ctx.exit()
     return config
 

@@ -1,7 +1,7 @@
 """Thought and prediction at the end of a text of one's own."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 
@@ -12,11 +12,15 @@ from openrpt.engine import make_engine
 from openrpt.errors import UserError
 from openrpt.generation import Request, with_plain_standard
 from openrpt.models import Policy
+from openrpt.progress import SILENT, Progress
 from openrpt.prompts import build_layout, require_room
 from openrpt.rollouts import grade_groups
 from openrpt.seeding import key_of
 from openrpt.tokens import encode_document
-from openrpt.types import Group, Position
+from openrpt.types import Completion, Group, Position
+
+SAMPLES_AT_ONCE = 64
+"""Rollouts between two words on the progress; never their result."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +67,7 @@ def predict(
     samples: int = 4,
     temperature: float = 1.0,
     start: Policy | None = None,
+    progress: Progress = SILENT,
 ) -> Group:
     """`samples` rollouts at the end of a text, graded against its continuation (temperature 0 =
     greedy), and what standard prediction says there.
@@ -73,8 +78,8 @@ def predict(
     """
     settings = config.prompt
     layout = build_layout(policy.tokenizer, settings, policy.bos_ids)
-    first = max(0, cut.index - settings.window)
-    prefix_ids = cut.token_ids[first : cut.index]
+    window_start = max(0, cut.index - settings.window)
+    prefix_ids = cut.token_ids[window_start : cut.index]
     fitted = settings.model_copy(update={"window": len(prefix_ids)})
     require_room(layout, fitted, policy.max_length)
     engine = make_engine(config.model.generator, policy, start)
@@ -87,13 +92,19 @@ def predict(
 
     document_id = hashlib.sha256(b"".join(cut.token_bytes[: cut.index])).hexdigest()[:16]
     ids = layout.head_ids + prefix_ids
-    keys = tuple(key_of(config.seed, "predict", document_id, sample) for sample in range(samples))
-    request = Request(prefix_ids=ids, prefix_lengths=(len(ids),), keys=(keys,))
-    generated = engine.generator.generate(request, layout, sampling)
-    generated = with_plain_standard(engine.generator, request, layout, generated)
+    keys = [key_of(config.seed, "predict", document_id, sample) for sample in range(samples)]
+    progress.begin("predict", samples, "rollouts")
+    completions: list[Completion] = []
+    for first in range(0, samples, SAMPLES_AT_ONCE):
+        some = tuple(keys[first : first + SAMPLES_AT_ONCE])
+        request = Request(prefix_ids=ids, prefix_lengths=(len(ids),), keys=(some,))
+        (generated,) = engine.generator.generate(request, layout, sampling)
+        completions += generated.completions
+        progress.update(len(completions))
+    (generated,) = with_plain_standard(engine.generator, request, layout, [generated])
     (group,) = grade_groups(
-        generated,
-        [Position(document_id=document_id, index=cut.index, window_start=first)],
+        [replace(generated, completions=tuple(completions))],
+        [Position(document_id=document_id, index=cut.index, window_start=window_start)],
         cut.token_ids,
         cut.token_bytes,
         layout,

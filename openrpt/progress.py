@@ -36,7 +36,6 @@ class Live:
     """On a terminal a bar that moves; elsewhere a line at the begin and the end of each task."""
 
     def __init__(self) -> None:
-        from rich.console import Console
         from rich.progress import (
             BarColumn,
             Progress,
@@ -46,16 +45,18 @@ class Live:
             TimeRemainingColumn,
         )
 
-        self.console = Console(stderr=True)
+        from openrpt.console import PlainConsole
+
+        self.console = PlainConsole(stderr=True)
         self._bars = Progress(
             SpinnerColumn(),
-            TextColumn("[bold]{task.description}"),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.percentage:>3.0f}%"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("[dim]{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", style="dim", markup=False),
             console=self.console,
             disable=not self.console.is_terminal,
         )
@@ -65,15 +66,15 @@ class Live:
         self._finish()
         self._task = self._bars.add_task(task, total=max(total, 1e-9), note="")
         if not self.console.is_terminal:
-            size = f" ({total:g} {unit})" if unit else ""
-            self.console.print(f"{task}{size} …", highlight=False)
+            size = f" ({total:,.0f} {unit})" if unit else ""
+            self.console.print(f"{task}{size} …")
 
     def update(self, completed: float, note: str = "") -> None:
         if self._task is not None:
             self._bars.update(self._task, completed=completed, note=note)
 
     def say(self, line: str) -> None:
-        self.console.print(line, highlight=False, markup=False)
+        self.console.print(line)
 
     def _finish(self) -> None:
         if self._task is not None:

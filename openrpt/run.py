@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from openrpt.config import Config, read_toml, to_toml, validate_config
+from openrpt.config import Config, to_toml, validate_config
 from openrpt.errors import UserError
 from openrpt.files import write_json, write_text
+from openrpt.toml_files import read_toml
 from openrpt.trackers import require_installed
 
 MAY_CHANGE = {

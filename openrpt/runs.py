@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openrpt.config import Config, Section, read_toml, validate_config
+from openrpt.config import Config, Section, validate_config
 from openrpt.errors import UserError
 from openrpt.metrics import read_metrics
 from openrpt.run import Run
+from openrpt.toml_files import read_toml
 
 if TYPE_CHECKING:
     import pyarrow as pa

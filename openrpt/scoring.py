@@ -22,7 +22,7 @@ from openrpt.documents import CorpusCounts, read_corpus, split_shares
 from openrpt.errors import UserError
 from openrpt.files import write_json
 from openrpt.meters import WorkMeter
-from openrpt.models import Policy, freeze, load_policy
+from openrpt.models import Policy, freeze, load_policy, resolve_model
 from openrpt.positions import check_window
 from openrpt.rewards import prefix_match
 from openrpt.run import flatten
@@ -52,6 +52,16 @@ COST = "cost.json"
 
 Progress = Callable[[int, str], None]
 """Tokens scored so far (those of earlier starts included), and a few words on it."""
+
+
+def check_input(config: Config) -> None:
+    """Raises UserError where scoring could not begin: before a run folder is made, which would
+    refuse the corrected command."""
+    check_window(config.prompt.window, config.prompt.min_context)
+    with closing(read_corpus(config.corpus, CorpusCounts())) as documents:
+        next(documents)
+    for model in filter(None, (config.model.path, config.score.model)):
+        resolve_model(model)
 
 
 def score_corpus(

@@ -1,7 +1,6 @@
 """What the commands print: bytes that can be read, groups of rollouts, and accuracy tables."""
 
 import math
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from openrpt.console import PlainConsole
 from openrpt.rewards import matched_tokens
+from openrpt.terminal import printable
 
 if TYPE_CHECKING:
     from openrpt.evaluation.results import EvaluationResult
@@ -32,18 +33,7 @@ def visible(data: bytes) -> str:
     >>> visible(b"a\n\x1b[0m \xff")
     'a⏎⟨U+001B⟩[0m ⟨FF⟩'
     """
-    shown = []
-    for character in data.decode("utf-8", errors="surrogateescape"):
-        code = ord(character)
-        if 0xDC80 <= code <= 0xDCFF:  # how Python keeps a byte that is not UTF-8
-            shown.append(f"⟨{code - 0xDC00:02X}⟩")
-        elif character in SYMBOLS:
-            shown.append(SYMBOLS[character])
-        elif unicodedata.category(character)[0] == "C" or character in "\u2028\u2029":
-            shown.append(f"⟨U+{code:04X}⟩")
-        else:
-            shown.append(character)
-    return "".join(shown)
+    return printable(data.decode("utf-8", errors="surrogateescape"), SYMBOLS)
 
 
 def visible_tokens(tokens: Sequence[bytes]) -> str:
@@ -139,14 +129,14 @@ def _line(name: str, value: str, style: str) -> Text:
 def page(draw: Callable[[Console], None], *, pager: bool = True) -> None:
     """Draws on the terminal, through the user's pager where it is longer than the screen (and
     where it is a terminal at all). `$PAGER` is honoured; `less` is given -R for the colours."""
-    console = Console()
+    console = PlainConsole()
     if not (pager and console.is_terminal):
         draw(console)
         return
     with console.capture() as capture:
         draw(console)
     if capture.get().count("\n") < console.height:
-        click.echo(capture.get(), nl=False)
+        print(capture.get(), end="", flush=True)
     else:
         click.echo_via_pager(capture.get(), color=not console.no_color)
 

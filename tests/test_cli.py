@@ -280,7 +280,24 @@ def test_without_a_file_the_runs_own_configuration_holds(run: Run, tmp_path: Pat
         (["predict", "model"], "Missing option '--text'"),
         (["predict", "./nothing", "--text", "a"], "no such model folder"),
         (["predict", ".", "--text", "a", "--samples", "0"], "'--samples'"),
+        (["predict", ".", "--text", "a", "--samples", "1000000000"], "range 1<=x<=1000"),
+        (["predict", ".", "--text", "a", "--temperature", "nan"], "nan is not a number"),
+        (["predict", ".", "--text", "a", "--temperature", "inf"], "range 0.001<=x<=100"),
+        (["predict", ".", "--text", "a\udcff"], "'--text': not UTF-8 at character 1"),
+        (["estimate", "--gpu", "x", "--utilisation", "nan"], "nan is not a number"),
+        (["train", "--seed", str(10**400)], "seed = 1000"),
+        (["train", "--seed", "9" * 5000], "is not a valid integer"),
+        (["train", "--train.group_size", "1000000000"], "less than or equal to 10000"),
+        (["train", "--prompt.thought_start", "a\udcff"], "prompt.thought_start = 'a\\udcff': "),
+        (["rollouts", ".", "--step", str(10**400)], "range 0<=x<="),
+        (["patterns", ".", "--bins", "1000000000"], "range 1<=x<=1000"),
+        (["scaling", ".", "--resamples", "1000000000"], "range 0<=x<=100000"),
         (["demo", "--budget", "soon"], "--budget soon: a time such as 90s, 15m or 1.5h"),
+        (["demo", "--budget", f"{'9' * 400}h"], "at most 1000h"),
+        (["evaluate", "--label", "a\0b"], "no hidden characters"),
+        (["evaluate", "--label", "a" * 300], "at most 100"),
+        ([f"a{'.a' * 50_000}"], "no command 'a.a.a"),
+        (["train", f"--a{'.a' * 50_000}", "1"], "No such option"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -288,6 +305,51 @@ def test_bad_input_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert part in error_of(run(*arguments))
+
+
+PATHS = {
+    "": "must not be empty",
+    "a\0b": "must not hold a NUL character",
+    "r\udc80": "must be UTF-8",
+    "a" * 5000: "file name too long",
+    "file/inside": "not a directory",
+    "loop": "too many levels of symbolic links",
+}
+TAKES_A_PATH = [
+    *(["train", "--run"], ["train", "--config"], ["train"], ["score"], ["score", "--model.path"]),
+    *(["score", "--corpus.path"], ["score", "--score.model"], ["pretrain", "--pretrain.match"]),
+    *(["finetune", "--questions.path"], ["finetune", "--beside"], ["coding", "--coding.path"]),
+    *(["writing", "--text"], ["writing", "--writing.features"], ["evaluate"], ["compare"]),
+    *(["evaluate", "--scores"], ["questions", "--out"], ["compare", "x", "--out"], ["control"]),
+    *(["rollouts"], ["status"], ["status", "x"], ["report"], ["report", "x"], ["watch"]),
+    *(["patterns"], ["patterns", "x", "--keywords"], ["patterns", "x", "--out"], ["scaling"]),
+    *(["scaling", "x", "--out"], ["demo", "--run"], ["predict", "--text", "a"], ["probe"]),
+]
+MAY_BE_EMPTY = ("--score.model", "--pretrain.match", "--writing.features")
+
+
+@pytest.mark.parametrize("command", TAKES_A_PATH, ids=" ".join)
+def test_a_path_that_cannot_be_is_one_line(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    """Whatever takes a path, and nothing is made or read before."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    (tmp_path / "loop").symlink_to("loop")
+    for path, part in PATHS.items():
+        if path or command[-1] not in MAY_BE_EMPTY:
+            assert part in error_of(run(*command, path)), repr(path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "loop"]
+
+
+@pytest.mark.parametrize("path", ["", "a\\u0000b", "file/inside", "a" * 5000])
+def test_a_run_that_cannot_be_in_a_file_is_one_line(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    (tmp_path / "c.toml").write_text(f'run = "{path}"\n', encoding="utf-8")
+    assert "run = '" in error_of(run("train", "c.toml"))
 
 
 def test_damaged_configurations_are_named(run: Run, tmp_path: Path) -> None:
@@ -512,15 +574,42 @@ def test_a_run_folder_is_bound_to_its_configuration(run: Run, trained: Path) -> 
     assert "belongs to a run with train.group_size = 4, not 5" in line
 
 
-def test_score_of_missing_corpora(run: Run, trained: Path, tmp_path: Path) -> None:
-    model = ["--model.path", trained.parent / "model", "--run", tmp_path / "run"]
-    line = error_of_stage(run("score", tmp_path / "none.jsonl", *model))
-    assert "no such file or folder" in line
-    periodic_corpus(tmp_path / "c.jsonl")
-    line = error_of_stage(
-        run("score", tmp_path / "c.jsonl", "--run", tmp_path / "run2", "--model.path", tmp_path)
-    )
-    assert "config.json is missing" in line
+def test_score_checks_its_input_before_a_run_folder_is_made(
+    run: Run, trained: Path, tmp_path: Path
+) -> None:
+    """A folder that a typo has made would refuse the corrected command."""
+    model, corpus = trained.parent / "model", tmp_path / "c.jsonl"
+    good = {"--model.path": model, "--prompt.window": 32, "--model.threads": 1}
+    mistakes = {
+        "no such file or folder": {"--corpus.path": tmp_path / "none.jsonl"},
+        "config.json is missing": {"--model.path": tmp_path},
+        "no such model folder": {"--score.model": tmp_path / "none"},
+        "field 'txt' is missing": {"--corpus.template": "{txt}"},
+        "min_context": {"--prompt.min_context": 40},
+    }
+    periodic_corpus(corpus)
+    for part, mistake in mistakes.items():
+        options = [str(word) for pair in (good | mistake).items() for word in pair]
+        assert part in error_of(run("score", corpus, "--run", tmp_path / "run", *options))
+        assert not (tmp_path / "run").exists()
+    options = [str(word) for pair in good.items() for word in pair]
+    assert run("score", corpus, "--run", tmp_path / "run", *options)[0] == 0
+
+
+def test_finetune_checks_its_input_before_a_run_folder_is_made(
+    run: Run, trained: Path, tmp_path: Path
+) -> None:
+    questions, folder = tmp_path / "q.jsonl", tmp_path / "run"
+    rows = [json.dumps({"question": f"{i}?", "answer": str(i)}) for i in range(20)]
+    questions.write_text("\n".join(rows), encoding="utf-8")
+    model = trained.parent / "model"
+    for part, asked in {
+        "no such model folder": [tmp_path / "none", "--questions.path", questions],
+        "no such file": [model, "--questions.path", tmp_path / "none.jsonl"],
+        "field 'query'": [model, "--questions.path", questions, "--questions.question", "query"],
+    }.items():
+        assert part in error_of(run("finetune", *asked, "--run", folder))
+        assert not folder.exists()
 
 
 def test_stages_need_scores(run: Run, trained: Path, tmp_path: Path) -> None:
@@ -558,7 +647,7 @@ def test_predict(run: Run, trained: Path) -> None:
     model = trained / "checkpoints" / "step-000002"
     asked = ["--text", "qzxjkv", "--continuation", "wbf", "--samples", 3]
     code, out, err = run("predict", model, *asked)
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, "predict (3 rollouts) …\n")
     assert "continuation  │w│b│f│" in out
     assert out.count("thought") == out.count("  reward ") == 3
     code, out, err = run("predict", model, "--text", "qzxjkv", "--greedy")

@@ -118,7 +118,7 @@ def test_a_users_own_groups(tmp_path: Path) -> None:
         ("doubt = []", "'doubt' must be a list"),
         ("doubt = [' ']", "'doubt' must be a list"),
         ("", "no groups"),
-        ("doubt = [", "neither TOML"),
+        ("doubt = [", "not valid TOML"),
     ],
 )
 def test_a_users_own_groups_that_are_none(tmp_path: Path, text: str, said: str) -> None:

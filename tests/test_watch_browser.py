@@ -12,6 +12,8 @@ from openrpt.metrics import append_metrics
 
 PHONE = {"width": 390, "height": 844}
 DESKTOP = {"width": 1280, "height": 900}
+PATIENCE = 120_000
+"""Milliseconds that a test waits for anything: other programs may have the processor."""
 WCAG = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
 
 
@@ -25,6 +27,7 @@ def test_a_run_is_followed(browser: Any, run: Path) -> None:
     """A step that is written while the page is open shows, in the report's frame and the table."""
     said: list[str] = []
     context = browser.new_context(viewport=DESKTOP)
+    context.set_default_timeout(PATIENCE)
     with serving(run, fake_run(run.parent / "b")) as server:
         page, table = context.new_page(), context.new_page()
         for tab in (page, table):
@@ -51,6 +54,7 @@ def test_watch_for_everybody(
     """axe, by WCAG 2.1 A and AA; nothing wider than the window."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     context = browser.new_context(viewport=viewport, color_scheme=scheme)
+    context.set_default_timeout(PATIENCE)
     with serving(run) as server:
         page = context.new_page()
         page.goto(server.url)

@@ -6,13 +6,13 @@ them to stored rollouts, over steps and between runs.
 
 import json
 import re
-import tomllib
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from openrpt.errors import UserError
+from openrpt.toml_files import parse_toml
 
 Keywords = Mapping[str, Sequence[str]]
 
@@ -60,12 +60,15 @@ def read_keywords(path: Path) -> dict[str, list[str]]:
     Raises UserError for a missing or malformed file, and for a group that is no list of texts.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        text = path.read_text(encoding="utf-8-sig")
+        is_json = path.suffix == ".json"
+        values = json.loads(text) if is_json else parse_toml(text, source=str(path))
     except OSError as error:
         raise UserError(f"{path}: not readable ({error.strerror})") from None
-    except (json.JSONDecodeError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: neither TOML nor (as .json) JSON: {error}") from None
+    except RecursionError:
+        raise UserError(f"{path}: not valid JSON: brackets are nested too deep") from None
+    except ValueError as error:  # json's own, UTF-8's, and of an integer that is too long
+        raise UserError(f"{path}: not valid JSON: {error}") from None
     if not isinstance(values, dict) or not values:
         raise UserError(f'{path}: no groups there; write: name = ["keyword", "another"]')
     for group, words in values.items():

@@ -104,13 +104,14 @@ def main(
     threads: int,
 ) -> None:
     from openrpt.cli import showing_progress
+    from openrpt.terminal import say
 
     more = {"model.path": model, "model.threads": threads}
     more |= {"train.steps": steps, "evaluate.positions": positions}
     run = open_run(experiment_config(corpus, folder, more))
     with showing_progress() as progress:
         run_experiment(run, progress)
-    write_results(run, out or run.path / "results", click.echo)
+    write_results(run, out or run.path / "results", say)
 
 
 if __name__ == "__main__":

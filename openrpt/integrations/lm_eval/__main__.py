@@ -4,9 +4,11 @@ import os
 import sys
 
 from openrpt.errors import UserError
+from openrpt.terminal import open_streams, say_error
 
 
 def main() -> None:
+    open_streams()
     try:
         from lm_eval.__main__ import cli_evaluate
 
@@ -16,7 +18,7 @@ def main() -> None:
             sys.argv += ["--include_path", os.fspath(TASKS)]
         cli_evaluate()
     except (UserError, ImportError) as error:
-        print(f"openrpt: {error}", file=sys.stderr)
+        say_error(str(error))
         sys.exit(2)
 
 

@@ -1,0 +1,37 @@
+"""What a path must be before anything is done with it."""
+
+import os
+
+
+def require_path(text: str) -> str:
+    """Raises ValueError for a text that no file can have as its path."""
+    if not text.strip():
+        raise ValueError("must not be empty: '.' is the folder you are in")
+    return _require_name(text)
+
+
+def require_path_or_none(text: str) -> str:
+    """As require_path; the empty text stands for none."""
+    return _require_name(text) if text else text
+
+
+def _require_name(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("must not hold a NUL character")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("must be UTF-8: rename the file or folder") from None
+    return text
+
+
+def require_reachable(text: str) -> str:
+    """Raises ValueError for a path that the system refuses, whether or not something is there: a
+    name that is too long, a file where a folder must be, a loop of links, a locked folder."""
+    try:
+        os.stat(text)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise ValueError((error.strerror or str(error)).lower()) from None
+    return text
