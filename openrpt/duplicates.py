@@ -12,12 +12,13 @@ import re
 import sqlite3
 import tempfile
 import unicodedata
-from collections.abc import Container, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import accumulate
 from pathlib import Path
+from typing import NamedTuple
 
 from openrpt.errors import UserError
 from openrpt.types import Split
@@ -49,8 +50,7 @@ _FIRST_SPACELESS = "\u0e00"
 _SIDES: tuple[Split, ...] = ("train", "development", "heldout")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Gram:
+class Gram(NamedTuple):
     """13 words in a row, from word `start` up to word `end` of a text's words."""
 
     hash: int
@@ -85,18 +85,15 @@ def grams_of(words: list[str]) -> list[Gram]:
 
     A text of 5 to 12 words is one gram; a shorter one has none.
     """
-    ends = [0, *accumulate(map(_parts, words))]  # [W + 1], in parts of a word
-    if ends[-1] < MIN_WORDS * _WORD_PARTS:
+    parts = [0, *accumulate(map(_parts, words))]  # [W + 1], before each word and at the end
+    if parts[-1] < MIN_WORDS * _WORD_PARTS:
         return []
-    needed = min(GRAM_WORDS * _WORD_PARTS, ends[-1])
-    grams = []
-    end = 0
-    for start in range(len(words)):
-        while end <= len(words) and ends[end] - ends[start] < needed:
-            end += 1
-        if end > len(words):
-            break
-        grams.append(Gram(hash=_hash(" ".join(words[start:end])), start=start, end=end))
+    needed = min(GRAM_WORDS * _WORD_PARTS, parts[-1])
+    grams, start = [], 0
+    for end in range(1, len(words) + 1):
+        while parts[end] - parts[start] >= needed:  # as many starts as have their end here
+            grams.append(Gram(_hash(" ".join(words[start:end])), start, end))
+            start += 1
     return grams
 
 
@@ -120,7 +117,7 @@ class DuplicateIndex:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.documents = 0
-        """That were placed or dropped, but for copies."""
+        """That were placed or dropped and differed: copies and a key's further ones left aside."""
         self.database = sqlite3.connect(path, isolation_level=None)
         # The file outlives no crash: no journal and no sync. One transaction from start to end,
         # since SQLite itself writes pages out when its cache is full.
@@ -222,14 +219,16 @@ def open_index(path: Path | None) -> Iterator[DuplicateIndex]:
         yield index
 
 
-def _share_met(words: list[str], grams: list[Gram], met: Container[int]) -> float:
+def _share_met(words: list[str], grams: list[Gram], met: Collection[int]) -> float:
     """What part of a document's words stands in grams that were met before."""
+    if not met:
+        return 0.0
     covered = end = 0
     for gram in grams:
         if gram.hash in met:
             covered += sum(map(_parts, words[max(gram.start, end) : gram.end]))
             end = gram.end
-    return covered / max(1, sum(map(_parts, words)))
+    return covered / sum(map(_parts, words))
 
 
 def _parts(word: str) -> int:

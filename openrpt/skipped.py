@@ -40,13 +40,12 @@ def _lines(counts: CorpusCounts, summary: ScoreSummary) -> Iterator[str]:
             shared = counts.shared_words if count.startswith("near_duplicates") else ""
             such = f"; they share words such as '{shared}'" if shared else ""
             yield f"{said}: {_number(number, 'document')} ({names}{such})"
-    sides = {"train": counts.train, "development": counts.development, "heldout": counts.heldout}
-    alone = next((side for side, number in sides.items() if number == counts.documents), None)
-    if alone and counts.near_duplicates_moved:
+    if counts.near_duplicates_moved and counts.train in (0, counts.documents):
+        amount = "all" if counts.train else "none"
         yield (
-            f"warning: all {counts.documents:,} documents stand on the {alone} side, as they share"
-            f" words with one another, such as '{counts.shared_words}'; take such words out of the"
-            " corpus and score it under another --run"
+            f"warning: {amount} of {_number(counts.documents, 'document')} on the train side, as"
+            f" they share words with one another, such as '{counts.shared_words}'; take such words"
+            " out of the corpus and score it under another --run"
         )
 
 
