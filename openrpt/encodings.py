@@ -26,8 +26,8 @@ _NO_TEXT = ("Cc", "Cn", "Co", "Cs")
 # Those that terminals and printers are sent stand in text, too.
 _CONTROLS = bytes(sorted({*range(1, 32), 127} - set(b"\t\n\v\f\r\b\x1b")))
 _ALPHANUMERIC = bytes(byte for byte in range(128) if chr(byte).isalnum())
-_EAST_ASIAN = ("gb2312", "big5", "shift_jis", "euc_kr")
-"""Each holds the characters that are frequent in one language; Unicode has ten times as many."""
+_EAST_ASIAN = ("gb2312", "big5", "shift_jis")
+"""Each has the characters that are frequent in one language; Unicode has ten times as many."""
 
 
 def check_encoding(path: Path) -> None:
@@ -114,13 +114,19 @@ def _decoded(sample: bytes, encoding: str) -> str:
 
 
 def _is_text(text: str, *, is_alphabet: bool) -> bool:
-    """Is it text in Han, kana or Hangul, or (`is_alphabet`) in letters of few blocks?"""
+    """Are 19 in 20 characters frequent in Chinese or in Japanese?
+
+    Where `is_alphabet`, also letters of few blocks are text, and Hangul.
+    """
     if not text:
         return False
     bad = sum(unicodedata.category(one) in _NO_TEXT and not one.isspace() for one in text)
-    few = is_alphabet and _blocks(text) <= min(8, len(text) / 4)
-    # 19 in 20 characters are among the frequent ones of one language.
-    return bad * 50 <= len(text) and (few or max(_known(text)) * 20 >= len(text) * 19)
+    known = _known(text)
+    if is_alphabet:
+        known.append(sum("\uac00" <= one <= "\ud7a3" or one.isascii() for one in text))  # Korean
+        if _blocks(text) <= min(8, len(text) / 4):
+            known.append(len(text))
+    return bad * 50 <= len(text) and max(known) * 20 >= len(text) * 19
 
 
 def _blocks(text: str) -> int:
