@@ -11,7 +11,7 @@ _DOCUMENTS = {
     "skipped_not_text": "skipped, not text",
     "skipped_empty": "skipped, empty",
     "skipped_invalid_utf8": "skipped, invalid UTF-8",
-    "exact_duplicates": "skipped, said before word for word",
+    "exact_duplicates": "skipped, the same word for word",
     "near_duplicates_dropped": "skipped, near-duplicates of documents on two sides of the split",
     "near_duplicates_moved": "moved to the side of a near-duplicate",
     "skipped_short": "skipped, too short",
@@ -36,10 +36,12 @@ def _lines(counts: CorpusCounts, summary: ScoreSummary) -> Iterator[str]:
     numbers, first = vars(counts) | vars(summary), counts.first | summary.first
     for count, said in _DOCUMENTS.items():
         if number := numbers[count]:
-            names = ", ".join(first.get(count, [])) + (", …" if number > FIRST else "")
+            names = ", ".join(first.get(count, []))
+            names += ", …" if names and number > FIRST else ""
             shared = counts.shared_words if count.startswith("near_duplicates") else ""
             such = f"; they share words such as '{shared}'" if shared else ""
-            yield f"{said}: {_number(number, 'document')} ({names}{such})"
+            known = f" ({names}{such})" if names else ""
+            yield f"{said}: {_number(number, 'document')}{known}"
     if counts.near_duplicates_moved and counts.train in (0, counts.documents):
         amount = "all" if counts.train else "none"
         yield (
