@@ -64,6 +64,9 @@ class WrittenFloat(float):
         return self.text
 
 
+_JSON = json.JSONDecoder(parse_float=WrittenFloat)
+
+
 def text_of(value: Any) -> str | None:
     """A field's value as text: a string as it is, a number as it was written; None for others.
 
@@ -151,7 +154,7 @@ def _read_jsonl(path: Path, name: str) -> Iterator[Record | Unusable]:
 
 def _parse(line: str, source: str) -> dict[str, Any]:
     try:
-        fields = json.loads(line, parse_float=WrittenFloat)
+        fields = _JSON.decode(line)
     except RecursionError:
         raise UserError(f"{source}: broken JSON: nested too deeply") from None
     except ValueError as error:

@@ -42,7 +42,7 @@ def _lines(counts: CorpusCounts, summary: ScoreSummary) -> Iterator[str]:
             such = f"; they share words such as '{shared}'" if shared else ""
             known = f" ({names}{such})" if names else ""
             yield f"{said}: {_number(number, 'document')}{known}"
-    if counts.near_duplicates_moved and counts.train in (0, counts.documents):
+    if counts.shared_words and counts.train in (0, counts.documents):
         amount = "all" if counts.train else "none"
         yield (
             f"warning: {amount} of {_number(counts.documents, 'document')} on the train side, as"
