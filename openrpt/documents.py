@@ -136,8 +136,8 @@ def read_fields(
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yields (source, fields) of every record of a file, folder or dataset, as they stand.
 
-    `path` as `corpus.path`; without `names` all fields. Raises UserError for what cannot be read,
-    an unusable record and a missing field.
+    `path` as `corpus.path`; without `names` all fields. Files of other kinds in a folder are passed
+    over. Raises UserError for what cannot be read, an unusable record and a missing field.
     """
     columns = None if names is None else list(names)
     for record in read_records(CorpusConfig(path=path), columns):
@@ -245,8 +245,8 @@ def kind_of(value: Any, levels: int) -> str:
     """
     if isinstance(value, list | tuple):
         value = value[0] if value else None
-    is_nothing = value is None or (isinstance(value, float) and text_of(value) is None)
-    kind = "" if is_nothing else " ".join(str(value).split())
+    text = text_of(value) if isinstance(value, float) else value
+    kind = "" if text is None else " ".join(str(text).split())
     if levels:
         ends = [match.start() for match in _LEVEL.finditer(kind)]
         kind = kind[: ends[levels - 1]] if len(ends) >= levels else kind

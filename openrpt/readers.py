@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,17 +69,19 @@ _JSON = json.JSONDecoder(parse_float=WrittenFloat)
 
 
 def text_of(value: Any) -> str | None:
-    """A field's value as text: a string as it is, a number as it was written; None for others.
+    """A field's value as text: a string as it is, a number in digits; None for all else.
 
-    NaN and infinity are no numbers, and true and false are none either.
+    A JSON number is the text that stood in its file. NaN and infinity are no numbers, and true
+    and false are none either.
 
-    >>> text_of("a"), text_of(2.5), text_of(True), text_of(float("nan"))
-    ('a', '2.5', None, None)
+    >>> text_of("a"), text_of(2.5), text_of(1e-7), text_of(True), text_of(float("nan"))
+    ('a', '2.5', '0.0000001', None, None)
     """
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
-    is_other = isinstance(value, float) and not math.isfinite(value)
-    return None if is_other and not isinstance(value, WrittenFloat) else str(value)
+    if not isinstance(value, float) or isinstance(value, WrittenFloat):
+        return str(value)
+    return f"{Decimal(repr(value)):f}" if math.isfinite(value) else None
 
 
 def type_of(value: Any) -> str:

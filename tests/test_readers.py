@@ -40,6 +40,11 @@ def test_text_of_a_value() -> None:
         *("", " a", "3", "-2.5"),
         "1" + "0" * 30,
     ]
+    floats = [0.25, 18.0, 1e-7, 2e-5, 1e22, -1e-20, 123456.789]
+    assert [text_of(value) for value in floats] == [
+        *("0.25", "18.0", "0.0000001", "0.00002", "1" + "0" * 22, "-0." + "0" * 19 + "1"),
+        "123456.789",
+    ]
     others = [None, True, [], {}, b"a", Decimal(1), math.nan, math.inf, -math.inf]
     assert [text_of(value) for value in others] == [None] * len(others)
 
