@@ -134,7 +134,8 @@ def score(ctx: click.Context, source: str | None, **options: Any) -> None:
     config = stage_config(ctx, file, more={"corpus.path": corpus} if corpus else None)
     from openrpt.corpus_size import expected_tokens
     from openrpt.run import open_run
-    from openrpt.scoring import check_input, score_corpus
+    from openrpt.scoring import check_input, load_scored, score_corpus
+    from openrpt.skipped import skipped_lines
 
     if _is_new(config):
         check_input(config)
@@ -148,10 +149,8 @@ def score(ctx: click.Context, source: str | None, **options: Any) -> None:
         summary = score_corpus(config, run.scored, progress=update)
     splits = ", ".join(f"{name} {count:,}" for name, count in summary.tokens.items())
     say(f"{summary.num_tokens:,} tokens of {summary.documents:,} documents ({splits})")
-    skipped = {"too short": summary.skipped_short, "not encodable": summary.skipped_unencodable}
-    for why, count in skipped.items():
-        if count:
-            say(f"skipped, {why}: {count:,} documents")
+    for line in skipped_lines(load_scored(run.scored).metadata):
+        say(line)
     say(f"scores: {run.scored}")
 
 

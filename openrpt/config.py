@@ -105,8 +105,8 @@ class CorpusConfig(Section):
 
     path: PathText = Field(
         "champ",
-        description="'champ' (the default corpus), a .txt/.jsonl/.parquet file, a folder of them,"
-        " or 'datasets:NAME[:CONFIG[:SPLIT]]'",
+        description="'champ' (the default corpus), a .txt/.jsonl/.parquet file (the first two also"
+        " as .gz), a folder of them, or 'datasets:NAME[:CONFIG[:SPLIT]]'",
     )
     template: str = Field(
         "{text}", description='Which fields make the text, e.g. "{problem}\\n\\n{solution}"'
@@ -126,7 +126,9 @@ class CorpusConfig(Section):
         description="Of a kind such as 'A -> B -> C' or 'A/B/C', keep so many; 0 = all",
     )
     separator: str = Field(
-        "", description="What separates the documents of a .txt file; '' = contiguous blocks"
+        "",
+        description="What separates the documents of a .txt file (a line break in it stands for LF"
+        " and CRLF); '' = contiguous blocks",
     )
     block_characters: int = Field(
         4000, ge=100, le=10_000_000, description="Length of a block of a .txt file, in characters"

@@ -10,6 +10,7 @@ from statistics import mean
 from typing import TYPE_CHECKING
 
 from openrpt.config import Config
+from openrpt.corpus_files import list_files
 from openrpt.documents import CorpusCounts, read_corpus, split_shares
 from openrpt.scores import load_scored, read_scored_json
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 BYTES_A_TOKEN = 4
 """Of text, where nothing has been tokenized yet."""
+GZIP_RATIO = 3
+"""Bytes of text a byte of a .gz file gives, about."""
 GUESSED_TOKENS = 50_000
 """Of a corpus whose size can't be seen: the default corpus has about as many."""
 SAMPLED_DOCUMENTS = 200
@@ -49,10 +52,14 @@ def expected_tokens(config: Config) -> float:
 def split_tokens(config: Config) -> dict[str, float]:
     """Of each split that is scored, guessed: its share of the files, at most score.max_tokens."""
     path = Path(config.corpus.path)
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    size = sum(file.stat().st_size for file in files) / BYTES_A_TOKEN or GUESSED_TOKENS
+    files = list_files(path).found if path.exists() else []
+    size = sum(_text_bytes(file) for file, _ in files) / BYTES_A_TOKEN or GUESSED_TOKENS
     share, limit = split_shares(config.corpus), config.score.max_tokens or float("inf")
     return {split: min(limit, share[split] * size) for split in config.score.splits}
+
+
+def _text_bytes(file: Path) -> int:
+    return file.stat().st_size * (GZIP_RATIO if file.suffix.lower() == ".gz" else 1)
 
 
 def corpus_size(config: Config, tokenizer: "PreTrainedTokenizerBase") -> CorpusSize:

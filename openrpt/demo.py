@@ -149,11 +149,14 @@ def run_demo(minutes: float, run_path: Path | None, progress: Progress) -> Run:
 
 
 def _score(run: Run, progress: Progress) -> None:
-    from openrpt.scoring import score_corpus
+    from openrpt.scoring import load_scored, score_corpus
+    from openrpt.skipped import skipped_lines
 
     config = run.config
     progress.begin("score", config.score.max_tokens * len(config.score.splits), "tokens")
     score_corpus(config, run.scored, progress=lambda tokens, text: progress.update(tokens, text))
+    for line in skipped_lines(load_scored(run.scored).metadata):
+        progress.say(line)
 
 
 def _evaluate(run: Run, model: str, progress: Progress) -> None:

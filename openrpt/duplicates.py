@@ -1,13 +1,24 @@
-"""Which documents say the same: an index of 13-word grams on disk, so memory stays the same."""
+"""Which documents say the same: an index of 13-word grams on disk, so memory stays the same.
+
+Two documents that share a gram stand on one side of the split. Words that many different
+documents have, such as a licence's header or a template, say nothing about that: once a gram
+has been met in more than 10 documents, and in more than one in 50, it is *common* for good and
+draws no further document. A document two thirds of which were met before is a *copy*: it makes
+no gram common, so that any number of copies of one text stay together.
+"""
 
 import json
 import re
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import accumulate
 from pathlib import Path
+from typing import NamedTuple
 
 from openrpt.errors import UserError
 from openrpt.types import Split
@@ -16,28 +27,85 @@ GRAM_WORDS = 13
 """Words in a row that two documents share only if one took them from the other."""
 MIN_WORDS = 5
 """A document with fewer words than this is like many others: it overlaps with none."""
+COMMON_DOCUMENTS = 10
+"""A gram that no more different documents have is not common."""
+COMMON_SHARE = 50
+"""One that no more than one in so many has is not either."""
+COPY_SHARE = 2 / 3
+"""A document of which so much was met before is a copy."""
 CACHE_KIB = 128 * 1024
 """Pages of the index held in memory, in KiB; the rest stays on disk."""
 
-_WORD = re.compile(r"[^\W_]+")
+# Scripts without spaces between words; of the others, Korean included, a word is a word.
+_IDEOGRAPHS = "\u3005-\u3007\u3040-\u30ff\u3100-\u312f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf"
+_IDEOGRAPHS += "\u4e00-\u9fff\ua000-\ua48f\uf900-\ufaff\U0001b000-\U0001b16f\U00020000-\U0003ffff"
+_LETTERS = "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf"
+_LETTERS += "\u1b00-\u1b7f\ua980-\ua9df\ua9e0-\ua9ff\uaa60-\uaadf"
+_WORD = re.compile(rf"[^\W_{_IDEOGRAPHS}{_LETTERS}]+|(?![\W_])[{_IDEOGRAPHS}{_LETTERS}]")
+_SPACELESS = re.compile(rf"[{_IDEOGRAPHS}{_LETTERS}]")
+_LETTER = re.compile(rf"[{_LETTERS}]")
+# A word has about 2 ideographs or kana, or 4 letters of Thai, Lao, Khmer, Burmese and the like.
+_WORD_PARTS, _IDEOGRAPH_PARTS, _LETTER_PARTS = 4, 2, 1
+_FIRST_SPACELESS = "\u0e00"
 _SIDES: tuple[Split, ...] = ("train", "development", "heldout")
 
 
-def gram_hashes(text: str) -> set[int]:
-    """Signed 64-bit hashes of a text's 13-grams, after lower-casing, of alphanumeric words only.
+class Gram(NamedTuple):
+    """13 words in a row, from word `start` up to word `end` of a text's words."""
+
+    hash: int
+    """Signed, 64 bits."""
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Placement:
+    """Where a document stands."""
+
+    side: Split | None
+    """None: it overlaps with documents of two sides."""
+    shared: str
+    """Words that an earlier document has, too, where they decided."""
+
+
+def words_of(text: str) -> list[str]:
+    """Its alphanumeric words, in lower case and compatibility forms (NFKC).
+
+    Where a script puts no spaces between words, each character is one.
+
+    >>> words_of("Ａ Café, 数学 is π!")
+    ['a', 'café', '数', '学', 'is', 'π']
+    """
+    return _WORD.findall(unicodedata.normalize("NFKC", text).lower())
+
+
+def grams_of(words: list[str]) -> list[Gram]:
+    """Every 13 words in a row, in order; 2 ideographs, or 4 letters of Thai, count as one word.
 
     A text of 5 to 12 words is one gram; a shorter one has none.
+    """
+    parts = [0, *accumulate(map(_parts, words))]  # [W + 1], before each word and at the end
+    if parts[-1] < MIN_WORDS * _WORD_PARTS:
+        return []
+    needed = min(GRAM_WORDS * _WORD_PARTS, parts[-1])
+    grams, start = [], 0
+    for end in range(1, len(words) + 1):
+        while parts[end] - parts[start] >= needed:  # as many starts as have their end here
+            grams.append(Gram(_hash(" ".join(words[start:end])), start, end))
+            start += 1
+    return grams
+
+
+def gram_hashes(text: str) -> set[int]:
+    """Hashes of a text's grams.
 
     >>> gram_hashes("One, two; THREE four -- five!") == gram_hashes("one two three four five")
     True
     >>> gram_hashes("too short")
     set()
     """
-    words = _WORD.findall(text.lower())
-    if len(words) < MIN_WORDS:
-        return set()
-    starts = range(max(1, len(words) - GRAM_WORDS + 1))
-    return {_hash(" ".join(words[start : start + GRAM_WORDS])) for start in starts}
+    return {gram.hash for gram in grams_of(words_of(text))}
 
 
 class DuplicateIndex:
@@ -48,6 +116,8 @@ class DuplicateIndex:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.documents = 0
+        """That were placed or dropped and differed: copies and a key's further ones left aside."""
         self.database = sqlite3.connect(path, isolation_level=None)
         # The file outlives no crash: no journal and no sync. One transaction from start to end,
         # since SQLite itself writes pages out when its cache is full.
@@ -55,7 +125,11 @@ class DuplicateIndex:
         self.database.execute("PRAGMA synchronous = OFF")
         self.database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         self.database.execute("CREATE TABLE ids (id INTEGER PRIMARY KEY)")
-        self.database.execute("CREATE TABLE grams (hash INTEGER PRIMARY KEY, side INTEGER)")
+        self.database.execute("CREATE TABLE keys (hash INTEGER PRIMARY KEY, side INTEGER)")
+        # documents: how many different ones have the gram; NULL for a common one.
+        self.database.execute(
+            "CREATE TABLE grams (hash INTEGER PRIMARY KEY, side INTEGER, documents INTEGER)"
+        )
         self.database.execute("BEGIN")
 
     def add_id(self, document_id: str) -> bool:
@@ -63,32 +137,56 @@ class DuplicateIndex:
         number = int.from_bytes(bytes.fromhex(document_id), "big", signed=True)
         return self._run("INSERT OR IGNORE INTO ids VALUES (?)", number).rowcount == 1
 
-    def place(self, text: str, key: str, split: Split) -> Split | None:
+    def place(self, text: str, key: str, split: Split) -> Placement:
         """The side on which a document stands: that of earlier ones with a common gram or key.
 
-        `split` where nothing overlaps; None where it overlaps with two sides, and then nothing
-        of it is noted. The key counts as a gram, so that documents of one key stay together
-        when one of them is drawn to the other side.
+        `split` where nothing overlaps; None where it overlaps with two sides, and then none of
+        its own words are noted. Documents of one key stay together, also when one of them is
+        drawn to the other side.
         """
-        # Sorted, because neighbours share the index's pages. No word holds the "\0".
-        hashes = json.dumps(sorted(gram_hashes(text) | {_hash("\0" + key)}))
-        sides = self._sides(hashes)
+        words = words_of(text)
+        grams = grams_of(words)
+        # Sorted, because neighbours share the index's pages.
+        hashes = json.dumps(sorted({gram.hash for gram in grams}))
+        met = {
+            gram_hash: (side, documents is None)
+            for gram_hash, side, documents in self._run(
+                "SELECT hash, side, documents FROM json_each(?) CROSS JOIN grams"
+                " ON grams.hash = value",
+                hashes,
+            )
+        }
+        is_copy = _share_met(words, grams, met.keys()) >= COPY_SHARE
+        drawn = {hash_: side for hash_, (side, is_common) in met.items() if not is_common}
+        if not drawn and is_copy:  # of what many documents quote
+            drawn = {hash_: side for hash_, (side, _) in met.items()}
+        key_hash = _hash(key)
+        keys = [side for (side,) in self._run("SELECT side FROM keys WHERE hash = ?", key_hash)]
+        sides = {*drawn.values(), *keys}
+        if not is_copy and not keys:  # a key's other documents may repeat what they are about
+            self._count([hash_ for hash_, (_, is_common) in met.items() if not is_common])
+        first = next((gram for gram in grams if gram.hash in drawn), None)
+        shared = " ".join(words[first.start : first.end]) if first else ""
         if len(sides) > 1:
-            return None
-        side = sides[0] if sides else split
+            return Placement(side=None, shared=shared)
+        side = _SIDES[sides.pop()] if sides else split
+        number = _SIDES.index(side)
+        self._run("INSERT OR IGNORE INTO keys VALUES (?, ?)", key_hash, number)
         self._run(
-            "INSERT OR IGNORE INTO grams SELECT value, ? FROM json_each(?)",
-            _SIDES.index(side),
-            hashes,
+            "INSERT OR IGNORE INTO grams SELECT value, ?, 1 FROM json_each(?)", number, hashes
         )
-        return side
+        return Placement(side=side, shared=shared)
 
-    def _sides(self, hashes: str) -> list[Split]:
-        rows = self._run(
-            "SELECT DISTINCT side FROM json_each(?) CROSS JOIN grams ON grams.hash = value",
-            hashes,
+    def _count(self, met: list[int]) -> None:
+        """Counts a document that differs from the earlier ones, and its share of their grams."""
+        self.documents += 1
+        most = max(COMMON_DOCUMENTS, self.documents // COMMON_SHARE)
+        self._run(
+            "UPDATE grams SET documents = CASE WHEN documents < ? THEN documents + 1 END"
+            " WHERE hash IN (SELECT value FROM json_each(?))",
+            most,
+            json.dumps(sorted(met)),
         )
-        return [_SIDES[side] for (side,) in rows]
 
     def _run(self, statement: str, *values: int | str) -> sqlite3.Cursor:
         try:
@@ -119,6 +217,24 @@ def open_index(path: Path | None) -> Iterator[DuplicateIndex]:
             raise UserError(f"{path}: cannot be written ({error})") from None
         stack.callback(index.database.close)
         yield index
+
+
+def _share_met(words: list[str], grams: list[Gram], met: Collection[int]) -> float:
+    """What part of a document's words stands in grams that were met before."""
+    if not met:
+        return 0.0
+    covered = end = 0
+    for gram in grams:
+        if gram.hash in met:
+            covered += sum(map(_parts, words[max(gram.start, end) : gram.end]))
+            end = gram.end
+    return covered / sum(map(_parts, words))
+
+
+def _parts(word: str) -> int:
+    if word < _FIRST_SPACELESS or not _SPACELESS.match(word):
+        return _WORD_PARTS
+    return _LETTER_PARTS if _LETTER.match(word) else _IDEOGRAPH_PARTS
 
 
 def _hash(words: str) -> int:

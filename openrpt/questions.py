@@ -80,7 +80,7 @@ def read_questions(
                 continue
             placed = question
             if config.near_duplicates and not generated:
-                split = index.place(question.text, question.text, question.split)
+                split = index.place(question.text, question.text, question.split).side
                 if split is None:
                     counts.dropped += 1
                     continue

@@ -66,6 +66,8 @@ class ScoreSummary:
     """Documents with fewer tokens than corpus.min_tokens (or than a position needs)."""
     skipped_unencodable: int = 0
     """Documents that the tokenizer does not give back."""
+    first: dict[str, list[str]] = field(default_factory=dict)
+    """By the names of these two counts: the first 3 documents that were counted there."""
     positions_dropped: int = 0
     """Where a scorer with another tokenizer has no boundary."""
     corpus_hash: str = ""

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from openrpt.config import Config
-from openrpt.documents import CorpusCounts, read_corpus, split_shares
+from openrpt.documents import CorpusCounts, keep_first, read_corpus, split_shares
 from openrpt.errors import UserError
 from openrpt.files import write_json
 from openrpt.meters import WorkMeter
@@ -310,9 +310,11 @@ class _Job:
             if self.config.corpus.strict:
                 raise UserError(f"{document.source}: {error}") from None
             summary.skipped_unencodable += 1
+            keep_first(summary.first, "skipped_unencodable", document.source)
             return None
         if len(ids) < self.min_tokens:
             summary.skipped_short += 1
+            keep_first(summary.first, "skipped_short", document.source)
             return None
         summary.documents += 1
         summary.tokens[document.split] = summary.tokens.get(document.split, 0) + len(ids)

@@ -23,13 +23,12 @@ from openrpt.config import CorpusConfig
 from openrpt.documents import (
     CorpusCounts,
     Template,
-    cut_at_separator,
-    cut_blocks,
     read_corpus,
     split_of_key,
 )
 from openrpt.duplicates import gram_hashes, open_index
 from openrpt.errors import UserError
+from openrpt.text_files import cut_at_separator, cut_blocks
 from openrpt.types import Document
 
 
@@ -344,13 +343,30 @@ def test_txt_file_in_blocks_gives_the_file_back(tmp_path: Path) -> None:
     assert documents[1].key == documents[1].source == "t.txt:2"
 
 
-@given(text=TEXTS, separator=st.sampled_from(["\n\n", "a", "é\n", "word \n"]))
-def test_separator_cuts_as_split_does(text: str, separator: str) -> None:
-    class Trickle(io.StringIO):
-        def read(self, size: int | None = -1, /) -> str:
-            return super().read(3)
+class Trickle(io.StringIO):
+    """A file that is read three characters at a time."""
 
-    assert list(cut_at_separator(Trickle(text, newline=""), separator)) == text.split(separator)
+    def read(self, size: int | None = -1, /) -> str:
+        return super().read(3)
+
+
+SEPARATORS = st.sampled_from(["\n\n", "a", "é\n", "word \n", "\n", "\r\n", "\r\na\r\n", "\r"])
+
+
+@given(text=TEXTS, separator=SEPARATORS)
+@example(text="a\r\n\r\nb", separator="\n\n")
+def test_separator_cuts_as_split_does_at_either_line_break(text: str, separator: str) -> None:
+    pattern = re.sub("\r?\n", "\r?\n", separator)
+    assert list(cut_at_separator(Trickle(text, newline=""), separator)) == re.split(pattern, text)
+
+
+@given(text=TEXTS, separator=SEPARATORS)
+def test_crlf_is_cut_where_lf_is(text: str, separator: str) -> None:
+    text, separator = text.replace("\r", ""), separator.replace("\r", "") or "\n"
+    crlf = list(cut_at_separator(Trickle(text.replace("\n", "\r\n"), newline=""), separator))
+    assert [piece.replace("\r\n", "\n") for piece in crlf] == text.split(separator)
+    lf = list(cut_at_separator(Trickle(text, newline=""), separator.replace("\n", "\r\n")))
+    assert lf == text.split(separator)
 
 
 def test_separated_text_is_its_own_key(tmp_path: Path) -> None:
@@ -418,7 +434,9 @@ def test_what_is_no_corpus_is_refused_by_name(tmp_path: Path) -> None:
     assert "no usable document" in error_of(make("w.jsonl", b"\n\n"))
     assert "not a readable parquet" in error_of(make("p.parquet", b"PAR1 text, not parquet PAR1"))
     (tmp_path / "folder").mkdir()
-    assert "holds no .txt, .jsonl, .parquet file" in error_of(tmp_path / "folder")
+    assert "holds no .txt, .jsonl, .parquet, .txt.gz, .jsonl.gz file" in error_of(
+        tmp_path / "folder"
+    )
 
 
 # Memory

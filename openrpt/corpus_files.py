@@ -1,0 +1,117 @@
+"""Which files a corpus has: their kinds, their order, and what of a folder is left out."""
+
+import gzip
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from openrpt.errors import UserError
+
+KINDS = (".txt", ".jsonl", ".parquet", ".txt.gz", ".jsonl.gz")
+COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz", ".zip")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CorpusFiles:
+    """The files of a corpus."""
+
+    found: list[tuple[Path, str]]
+    """Each with its name: relative to the folder, sorted by it."""
+    left_out: list[tuple[str, str]]
+    """Name and ending of the folder's other files, but for hidden ones."""
+
+
+def list_files(path: Path) -> CorpusFiles:
+    """The files of a corpus that is one file or a folder.
+
+    Raises UserError where there is no such file, where it is no regular file, and where a folder
+    has no file of a known kind.
+    """
+    try:
+        if path.is_file():
+            if ending_of(path) not in KINDS:
+                raise UserError(f"{path}: unknown kind of file; a corpus is {', '.join(KINDS)}")
+            return CorpusFiles(found=[(path, path.name)], left_out=[])
+        if path.is_dir():
+            return _list_folder(path)
+        if path.exists():
+            raise UserError(
+                f"{path}: a pipe or device; a corpus is read more than once, so write it to a file"
+                f" ({', '.join(KINDS)}) and give that"
+            )
+    except OSError as error:
+        raise unreadable(path, error) from None
+    raise UserError(f"{path}: no such file or folder (a dataset's name is 'datasets:NAME')")
+
+
+def _list_folder(folder: Path) -> CorpusFiles:
+    found: list[tuple[Path, str]] = []
+    left_out: list[tuple[str, str]] = []
+    for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix()):
+        name = path.relative_to(folder)
+        is_linked = path.is_symlink()
+        if any(part.startswith(".") for part in name.parts) or (path.is_dir() and not is_linked):
+            continue
+        if path.is_file() and ending_of(path) in KINDS:
+            found.append((path, name.as_posix()))
+        else:
+            left_out.append((name.as_posix(), _what(path)))
+    if not found:
+        only = f"; there are: {listed(ending for _, ending in left_out)}" if left_out else ""
+        raise UserError(f"{folder}: the folder holds no {', '.join(KINDS)} file{only}")
+    return CorpusFiles(found=found, left_out=left_out)
+
+
+def ending_of(path: Path) -> str:
+    """In lower case, with the one before it where it names a compression; "" for none.
+
+    >>> ending_of(Path("data/Part.1.JSONL.gz")), ending_of(Path("Makefile"))
+    ('.jsonl.gz', '')
+    """
+    ending = path.suffix.lower()
+    return Path(path.stem).suffix.lower() + ending if ending in COMPRESSIONS else ending
+
+
+def listed(endings: Iterable[str]) -> str:
+    """A few of them, each once.
+
+    >>> listed([".md", ".csv", ".md"])
+    '.csv, .md'
+    """
+    different = sorted(set(endings))
+    return ", ".join(different[:5]) + (", …" if len(different) > 5 else "")
+
+
+def _what(path: Path) -> str:
+    if path.is_dir():
+        return "linked folder"
+    if not path.exists():
+        return "broken link"
+    if not path.is_file():
+        return "pipe or device"
+    return ending_of(path) or "no ending"
+
+
+@contextmanager
+def open_bytes(path: Path) -> Iterator[BinaryIO]:
+    """A file of a corpus, unpacked.
+
+    What can't be read or unpacked raises OSError, EOFError or zlib.error.
+    """
+    if path.suffix.lower() == ".gz":
+        with gzip.open(path, "rb") as unpacked:
+            yield cast(BinaryIO, unpacked)
+    else:
+        with path.open("rb") as file:
+            yield file
+
+
+def unreadable(path: Path, error: Exception) -> UserError:
+    reason = error.strerror if isinstance(error, OSError) else None
+    return UserError(f"{path}: cannot be read: {reason or one_line(error)}")
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
