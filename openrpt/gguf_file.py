@@ -68,6 +68,10 @@ class GgufFile:
             " folder"
         )
 
+    def damage(self, what: str) -> UserError:
+        """The error for what contradicts itself."""
+        return _damaged(self.path, what)
+
     @contextlib.contextmanager
     def naming(self) -> Iterator[None]:
         """What the file says and transformers or tokenizers don't take is named, on one line.
@@ -120,7 +124,8 @@ def read_gguf(path: Path) -> GgufFile:
             metadata, tensors = _read_header(file, path, size)
         except _CutError:
             raise UserError(
-                f"{path}: the file is cut: its {size:,} bytes end inside the header; get it again"
+                f"{path}: the file is cut or damaged: its {size:,} bytes end inside the header; get"
+                " it again"
             ) from None
     needed = max((tensor.offset + tensor.num_bytes for tensor in tensors.values()), default=0)
     if size < needed:
@@ -142,13 +147,19 @@ def _read_header(
     metadata = {}
     for _ in range(num_keys):
         key = reader.string()
+        if key in metadata:
+            raise _damaged(path, f"its key {key} stands there twice")
         metadata[key] = reader.value(reader.number("I"))
     table = {}
     for _ in range(num_tensors):
         name = reader.string()
+        if name in table:
+            raise _damaged(path, f"its tensor {name} stands there twice")
         shape = tuple(reversed(reader.numbers("Q", reader.number("I"))))
         table[name] = (shape, reader.number("I"), reader.number("Q"))
     alignment = metadata.get("general.alignment", ALIGNMENT)
+    if not isinstance(alignment, int) or alignment < 1:
+        raise _damaged(path, f"general.alignment = {alignment}")
     start = -(-file.tell() // alignment) * alignment
     return metadata, {
         name: GgufTensor(
@@ -159,6 +170,10 @@ def _read_header(
         )
         for name, (shape, kind, offset) in table.items()
     }
+
+
+def _damaged(path: Path, what: str) -> UserError:
+    return UserError(f"{path}: damaged: {what}; get another file")
 
 
 def _num_bytes(path: Path, name: str, shape: tuple[int, ...], kind: int) -> int:
@@ -203,8 +218,10 @@ class _Reader:
         if kind == STRING:
             return self.string()
         if kind != ARRAY:
-            raise UserError(f"{self.path}: damaged: its metadata has a value of type {kind}")
+            raise _damaged(self.path, f"its metadata has a value of type {kind}")
         item, count = self.number("I"), self.number("Q")
+        if item == ARRAY:
+            raise _damaged(self.path, "its metadata has arrays of arrays")
         if item in NUMBERS:
             return list(self.numbers(NUMBERS[item], count))
         if count > self.size:

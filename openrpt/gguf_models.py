@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openrpt.assets import cache_dir
-from openrpt.errors import UserError
 from openrpt.files import replacing_folder
 from openrpt.gguf_file import GgufFile, read_gguf
 from openrpt.gguf_rope import DIVISORS, Rope, read_rope, require_same_rope
@@ -130,18 +129,26 @@ def _read_config(file: GgufFile, architecture: Architecture) -> "tuple[PreTraine
             raise file.refusal(f"it says {name}.{key} = {str(value)[:40]}")
     for key in ATTRIBUTES:
         if not said.get(key):
-            raise UserError(f"{file.path}: it does not say {name}.{key}; get another file")
+            raise file.damage(f"it does not say {name}.{key}")
+    if said["block_count"] > len(file.tensors):
+        raise file.damage(f"it has {said['block_count']} blocks and {len(file.tensors)} tensors")
     head_dim = said["embedding_length"] // said["attention.head_count"]
     head_dim = said.get("attention.key_length", head_dim)
     if said.get("attention.value_length", head_dim) != head_dim:
         raise file.refusal(f"its values have other than {head_dim} dimensions, those of its keys")
+    largest = max(max(tensor.shape, default=0) for tensor in file.tensors.values())
+    if head_dim > largest:
+        raise file.damage(f"its heads have {head_dim} dimensions, its tensors {largest} at most")
     rope = read_rope(file, head_dim=head_dim)
-    tokens = file.metadata.get("tokenizer.ggml.tokens", [])
+    tokens = len(file.metadata.get("tokenizer.ggml.tokens", []))
+    vocab_size = said.get("vocab_size", tokens)
+    if tokens > vocab_size:
+        raise file.damage(f"it has {tokens} tokens and {name}.vocab_size = {vocab_size}")
     config = AutoConfig.for_model(
         architecture.model_type,
         **{attribute: said[key] for key, attribute in ATTRIBUTES.items()},
         head_dim=head_dim,
-        vocab_size=said.get("vocab_size", len(tokens)),
+        vocab_size=vocab_size,
         rope_parameters=rope.parameters,
         tie_word_embeddings=HEAD not in file.tensors,
         bos_token_id=file.metadata.get("tokenizer.ggml.bos_token_id"),
@@ -167,10 +174,10 @@ def _read_weights(
     for name, (found, shape) in stored.items():
         own = file.tensors[found].shape
         if own != shape:
-            raise _damaged(file, f"its tensor {found} has {list(own)} numbers, not {list(shape)}")
+            raise file.damage(f"its tensor {found} has {list(own)} numbers, not {list(shape)}")
         values = torch.from_numpy(file.values(found)).float()
         if not values.isfinite().all():
-            raise _damaged(file, f"its tensor {found} has NaN or infinity")
+            raise file.damage(f"its tensor {found} has NaN or infinity")
         if architecture.interleaved and found.split(".")[-2] in ("attn_q", "attn_k"):
             values = _halves(values, config.head_dim)
         weights[name] = values.contiguous()
@@ -196,7 +203,7 @@ def _tensor_names(
     }
     wanted = [found for found, _ in stored.values()]
     if missing := [found for found in wanted if found not in file.tensors]:
-        raise _damaged(file, f"tensors are missing: {_listed(missing)}")
+        raise file.damage(f"tensors are missing: {_listed(missing)}")
     if extra := [found for found in file.tensors if found not in {*wanted, DIVISORS}]:
         raise file.refusal(f"it has tensors unknown to {config.model_type}: {_listed(extra)}")
     return stored
@@ -220,10 +227,6 @@ def _require_same(file: GgufFile, rope: Rope, folder: Path) -> None:
     if report["missing_keys"] or report["unexpected_keys"]:
         raise AssertionError(f"{folder}: not what transformers loads: {report}")
     require_same_rope(file, rope, model)
-
-
-def _damaged(file: GgufFile, what: str) -> UserError:
-    return UserError(f"{file.path}: damaged: {what}; get another file")
 
 
 def _listed(names: list[str], most: int = 4) -> str:

@@ -21,7 +21,6 @@ from tokenizers import (
 )
 from transformers import PreTrainedTokenizerFast
 
-from openrpt.errors import UserError
 from openrpt.gguf_file import GgufFile
 from openrpt.tokens import SPACE
 
@@ -164,9 +163,7 @@ def _pairs(
     for merge in said.get("merges", []):
         left, _, right = merge.partition(" ")
         if not {left, right, left + right} <= vocabulary.ids.keys():
-            raise UserError(
-                f"{file.path}: damaged: its merge {merge!r} is not of tokens; get another file"
-            )
+            raise file.damage(f"its merge {merge!r} is not of tokens")
         pairs.append((left, right))
     return pairs
 
@@ -240,9 +237,9 @@ def _special_tokens(
         if token_id is None:
             continue
         if not 0 <= token_id < len(vocabulary.tokens):
-            raise UserError(
-                f"{file.path}: damaged: tokenizer.ggml.{key}_token_id = {token_id}, and there are"
-                f" {len(vocabulary.tokens)} tokens; get another file"
+            raise file.damage(
+                f"tokenizer.ggml.{key}_token_id = {token_id}, and there are"
+                f" {len(vocabulary.tokens)} tokens"
             )
         special[f"{name}_token"] = vocabulary.tokens[token_id]
     return special

@@ -291,6 +291,12 @@ def test_a_tensor_of_another_shape_is_named(tmp_path: Path) -> None:
     assert "token_embd.weight" in refusal(path)
 
 
+def test_absurd_sizes_are_refused_before_memory_is_taken(tmp_path: Path) -> None:
+    for key in ("block_count", "embedding_length", "attention.key_length"):
+        metadata = {f"llama.{key}": 2**32 - 4}
+        refusal(write_gguf(tmp_path / "m.gguf", tiny_model(), metadata=metadata))
+
+
 def test_numbers_that_are_not_finite_are_named(tmp_path: Path) -> None:
     tensors = {"blk.1.attn_norm.weight": np.full(64, np.nan)}
     path = write_gguf(tmp_path / "m.gguf", tiny_model(), tensors=tensors)
@@ -442,6 +448,20 @@ def test_tokenizers_that_cannot_be_built_are_refused(
     assert named in refusal(path)
 
 
+def test_more_tokens_than_rows_are_refused(tmp_path: Path) -> None:
+    rows = len(byte_level_tokenizer()) - 10
+    path = write_gguf(tmp_path / "m.gguf", tiny_model(vocab_size=rows))
+    assert f"and llama.vocab_size = {rows}" in refusal(path)
+
+
+def test_rows_without_a_token_are_kept(tmp_path: Path) -> None:
+    model = tiny_model(vocab_size=len(byte_level_tokenizer()) + 20)
+    path = write_gguf(tmp_path / "m.gguf", model)
+    assert difference(model, convert_gguf(path)) < 1e-4
+    policy = load_policy(ModelConfig(threads=1, device="cpu"), path=str(path))
+    assert policy.masked_ids()[-20:].all()
+
+
 def test_two_tokens_spelled_alike_are_refused(tmp_path: Path) -> None:
     metadata = byte_level_metadata()
     metadata["tokenizer.ggml.tokens"][7] = metadata["tokenizer.ggml.tokens"][8]
@@ -460,7 +480,7 @@ def test_a_cut_file_is_called_cut(tmp_path: Path) -> None:
         assert f"is cut: it has {length:,} bytes, its tensors need {len(whole):,}" in refusal(path)
     for length in (4, 10, 400, 6000):
         path.write_bytes(whole[:length])
-        assert f"is cut: its {length:,} bytes end inside the header" in refusal(path)
+        assert f"is cut or damaged: its {length:,} bytes end inside the header" in refusal(path)
 
 
 @pytest.mark.parametrize(
@@ -471,6 +491,7 @@ def test_a_cut_file_is_called_cut(tmp_path: Path) -> None:
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 12\n", "Git LFS"),
         (b"GGUF\x00\x00\x00\x03" + bytes(16), "version"),  # big-endian
         (b"GGUF\x01\x00\x00\x00" + bytes(16), "version 1"),
+        (b"GGUF\x03\x00\x00\x00" + bytes(16), "architecture is ''"),
     ],
 )
 def test_what_is_no_gguf_file_is_said(tmp_path: Path, content: bytes, named: str) -> None:
