@@ -83,7 +83,7 @@ class GgufFile:
         except UserError:
             raise
         except Exception as error:
-            reason = " ".join(str(error).split())[:300]
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
             raise UserError(f"{self.path}: this GGUF file can't be loaded: {reason}") from None
 
     def values(self, name: str) -> "np.ndarray":
@@ -104,11 +104,9 @@ class GgufFile:
 def read_gguf(path: Path) -> GgufFile:
     """The file's metadata and tensors; their data is read later.
 
-    Raises UserError for a file that is missing, cut, a Git LFS pointer, or no GGUF of version 2
+    Raises UserError for a file that is cut, a Git LFS pointer, or no GGUF of version 2
     or 3 in little-endian order.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such GGUF file")
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(len(LFS_POINTER))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openrpt.assets import cache_dir
+from openrpt.errors import UserError
 from openrpt.files import replacing_folder
 from openrpt.gguf_file import GgufFile, read_gguf
 from openrpt.gguf_rope import DIVISORS, Rope, read_rope, require_same_rope
@@ -75,13 +76,14 @@ def convert_gguf(path: Path) -> Path:
     Raises UserError for a file that is missing, cut or damaged, and for whatever it says that the
     folder could not say.
     """
-    file = read_gguf(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such GGUF file")
     stat = path.stat()
     mark = f"{CONVERSION}:{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
     digest = hashlib.sha256(mark.encode()).hexdigest()
     target = cache_dir() / "models" / f"{path.stem}-{digest[:12]}"
     if not (target / "config.json").is_file():
-        _convert(file, target)
+        _convert(read_gguf(path), target)
     return target
 
 
@@ -134,8 +136,9 @@ def _read_config(file: GgufFile, architecture: Architecture) -> "tuple[PreTraine
         raise file.damage(f"it has {said['block_count']} blocks and {len(file.tensors)} tensors")
     head_dim = said["embedding_length"] // said["attention.head_count"]
     head_dim = said.get("attention.key_length", head_dim)
-    if said.get("attention.value_length", head_dim) != head_dim:
-        raise file.refusal(f"its values have other than {head_dim} dimensions, those of its keys")
+    values_dim = said.get("attention.value_length", head_dim)
+    if values_dim != head_dim:
+        raise file.refusal(f"it says {name}.attention.value_length = {values_dim}, not {head_dim}")
     largest = max(max(tensor.shape, default=0) for tensor in file.tensors.values())
     if head_dim > largest:
         raise file.damage(f"its heads have {head_dim} dimensions, its tensors {largest} at most")
@@ -201,10 +204,10 @@ def _tensor_names(
         name: (str(names.get_name(name, try_suffixes=(".weight", ".bias"))), tuple(values.shape))
         for name, values in model.named_parameters()
     }
-    wanted = [found for found, _ in stored.values()]
+    wanted = dict.fromkeys(found for found, _ in stored.values())
     if missing := [found for found in wanted if found not in file.tensors]:
         raise file.damage(f"tensors are missing: {_listed(missing)}")
-    if extra := [found for found in file.tensors if found not in {*wanted, DIVISORS}]:
+    if extra := [found for found in file.tensors if found not in wanted and found != DIVISORS]:
         raise file.refusal(f"it has tensors unknown to {config.model_type}: {_listed(extra)}")
     return stored
 

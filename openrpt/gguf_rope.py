@@ -45,14 +45,12 @@ TOLERANCE = 2e-5
 class Rope:
     """The rotary positions of a file."""
 
-    plain: "np.ndarray"
-    """[D / 2] frequencies before any scaling, radians a token."""
     frequencies: "np.ndarray"
-    """[D / 2] frequencies as the file scales them."""
-    attention_factor: float
-    """What cosines and sines are multiplied by."""
+    """[D / 2] Radians a token, as the file scales them."""
     parameters: dict[str, Any]
     """The config's `rope_parameters`."""
+    attention_factor: float = 1.0
+    """What cosines and sines are multiplied by."""
 
 
 def read_rope(file: GgufFile, *, head_dim: int) -> Rope:
@@ -67,10 +65,12 @@ def read_rope(file: GgufFile, *, head_dim: int) -> Rope:
     if dimensions != head_dim:
         raise _refusal(file, "rope.dimension_count", f" (its heads have {head_dim} dimensions)")
     base = float(said.get("rope.freq_base", DEFAULT_BASE))
+    factor = float(said.get("rope.scaling.factor", said.get("rope.scale_linear", 0.0))) or 1.0
+    if not (1.0 < base < math.inf and 0.0 < factor < math.inf):
+        raise file.damage(f"its RoPE has the base {base} and the factor {factor}")
     plain = base ** (-np.arange(0, head_dim, 2) / head_dim)
     theta = {"rope_theta": base}
     kind = said.get("rope.scaling.type", "linear")  # llama.cpp's default
-    factor = float(said.get("rope.scaling.factor", said.get("rope.scale_linear", 0.0))) or 1.0
     for name in ONLY_ONE:
         if said.get(SCALING + name, 1.0) != 1.0:
             raise _refusal(file, SCALING + name)
@@ -83,9 +83,10 @@ def read_rope(file: GgufFile, *, head_dim: int) -> Rope:
         divisors = file.values(DIVISORS).astype(np.float64).reshape(-1)
         return _divided(file, plain, divisors, theta)
     if not scaled:
-        return _rope(plain, plain, theta | {"rope_type": "default"})
+        return Rope(frequencies=plain, parameters=theta | {"rope_type": "default"})
     if kind == "linear":
-        return _rope(plain, plain / factor, theta | {"rope_type": "linear", "factor": factor})
+        linear = {"rope_type": "linear", "factor": factor}
+        return Rope(frequencies=plain / factor, parameters=theta | linear)
     return _yarn(said, plain, base, factor)
 
 
@@ -106,14 +107,6 @@ def require_same_rope(file: GgufFile, rope: Rope, model: Any) -> None:
     if not same or not math.isclose(found, rope.attention_factor, rel_tol=TOLERANCE):
         named = DIVISORS if DIVISORS in file.tensors else f"{file.architecture}.rope.*"
         raise file.refusal(f"its rotary positions ({named}) are of an unknown kind")
-
-
-def _rope(
-    plain: "np.ndarray", frequencies: "np.ndarray", parameters: dict[str, Any], attention: float = 1
-) -> Rope:
-    return Rope(
-        plain=plain, frequencies=frequencies, attention_factor=attention, parameters=parameters
-    )
 
 
 def _yarn(said: dict[str, Any], plain: "np.ndarray", base: float, factor: float) -> Rope:
@@ -141,8 +134,11 @@ def _yarn(said: dict[str, Any], plain: "np.ndarray", base: float, factor: float)
         "beta_fast": fast,
         "beta_slow": slow,
     }
-    attention = 1.0 + 0.1 * math.log(factor)
-    return _rope(plain, plain * (ramp / factor + 1.0 - ramp), parameters, attention)
+    return Rope(
+        frequencies=plain * (ramp / factor + 1.0 - ramp),
+        parameters=parameters,
+        attention_factor=1.0 + 0.1 * math.log(factor),
+    )
 
 
 def _divided(
@@ -154,21 +150,21 @@ def _divided(
     rises = fit and (np.diff(divisors) > -PLATEAU * divisors[1:]).all()
     if not rises or divisors.min() < 1.0 - PLATEAU:
         raise file.refusal(f"the tensor {DIVISORS} isn't {len(plain)} rising numbers from 1 on")
-    frequencies = plain / divisors
     largest = float(np.median(divisors[divisors >= divisors.max() * (1 - PLATEAU)]))
     if (divisors < largest * (1 - PLATEAU)).any():
-        turns = plain / (2 * math.pi)  # rotations a token
-        return _rope(plain, frequencies, theta | _llama3(turns, divisors, largest))
-    if largest <= 1.0 + PLATEAU:
-        return _rope(plain, frequencies, theta | {"rope_type": "default"})
-    linear = {"rope_type": "linear", "factor": _simplest(largest, PLATEAU)}
-    return _rope(plain, frequencies, theta | linear)
+        kind = _llama3(plain / (2 * math.pi), divisors, largest)
+    elif largest > 1.0 + PLATEAU:
+        kind = {"rope_type": "linear", "factor": _simplest(largest, PLATEAU)}
+    else:
+        kind = {"rope_type": "default"}
+    return Rope(frequencies=plain / divisors, parameters=theta | kind)
 
 
 def _llama3(turns: "np.ndarray", divisors: "np.ndarray", largest: float) -> dict[str, Any]:
-    """The parameters that give these divisors, if they are Llama 3's (the caller compares).
+    """The parameters that give these divisors, if they are Llama 3's (`require_same_rope` tells).
 
-    In round numbers if these are as near as float32 can tell.
+    `turns`: each dimension's rotations a token before they are divided. The parameters are round
+    numbers if these are as near as float32 can tell.
     """
     lower, upper = _llama3_bounds(turns, divisors, largest)
     original = max(1, round(1 / lower))  # only its products with the bounds count; Meta's low is 1
