@@ -6,8 +6,6 @@ before a model is trusted.
 """
 
 import contextlib
-import hashlib
-import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +19,7 @@ from openrpt.attention import NAME as TREE_ATTENTION
 from openrpt.config import ModelConfig
 from openrpt.cpu import keep_memory, set_threads
 from openrpt.errors import UserError
-from openrpt.files import replacing_folder
+from openrpt.gguf_models import convert_gguf, is_gguf
 from openrpt.logprobs import Head
 from openrpt.tokens import TokenTable, token_table
 
@@ -146,9 +144,7 @@ def resolve_model(name: str) -> str:
 
         return str(convert_gguf(demo_model_gguf()))
     path = Path(name)
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            raise UserError(f"{name}: no such GGUF file")
+    if is_gguf(path):
         return str(convert_gguf(path))
     if path.is_dir():
         if not (path / "config.json").is_file():
@@ -205,44 +201,6 @@ def quiet_transformers() -> Iterator[None]:
         yield
     finally:
         logging.enable_progress_bar()
-
-
-def convert_gguf(path: Path) -> Path:
-    """A GGUF file as a plain safetensors folder in the cache (loading GGUF takes 20 s).
-
-    transformers dequantizes exactly, but the result still believes itself quantized and can
-    neither be trained nor saved; so it is rebuilt from its config without the quantization.
-    """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-    from openrpt.assets import cache_dir
-
-    stat = path.stat()
-    mark = hashlib.sha256(f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}".encode())
-    target = cache_dir() / "models" / f"{path.stem}-{mark.hexdigest()[:12]}"
-    if (target / "config.json").is_file():
-        return target
-    source: dict[str, Any] = {"gguf_file": path.name}
-    try:
-        with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
-            quantized = AutoModelForCausalLM.from_pretrained(
-                path.parent, dtype=torch.float32, **source
-            )
-            tokenizer = AutoTokenizer.from_pretrained(path.parent, **source)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{path}: this GGUF file can't be loaded: {reason}") from None
-    values = {k: v for k, v in quantized.config.to_dict().items() if k != "quantization_config"}
-    config = AutoConfig.for_model(**values)
-    model = AutoModelForCausalLM.from_config(config)
-    model.load_state_dict(quantized.state_dict())
-    model.tie_weights()
-    model.generation_config = quantized.generation_config
-    with replacing_folder(target, shared=True) as partial:
-        with quiet_transformers():
-            model.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
-    return target
 
 
 def require_tree_support(policy: Policy) -> None:

@@ -18,6 +18,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
+from tokenizers.models import BPE
 
 from openrpt.errors import UserError
 
@@ -44,6 +45,9 @@ class TokenTable:
 
 def token_table(tokenizer: "PreTrainedTokenizerBase") -> TokenTable:
     """The tokenizer's table, cached (and made anew if tokens were added).
+
+    Every stage asks for it before it encodes, so merge dropout (`dropout` of BPE in a
+    tokenizer.json: each merge left out at random) is switched off in the tokenizer here.
 
     Raises UserError, which names the tokenizer and the reason, if exact bytes cannot be had.
     """
@@ -127,6 +131,8 @@ def _build_table(tokenizer: "PreTrainedTokenizerBase", num_tokens: int) -> Token
             "use a model folder with a tokenizer.json (a fast tokenizer)"
         )
     backend = tokenizer.backend_tokenizer
+    if isinstance(backend.model, BPE):
+        backend.model.dropout = None  # one text has one encoding, also in what is saved later
     spec = json.loads(backend.to_str())
     reason = _why_refused(spec)
     if reason:

@@ -1,13 +1,18 @@
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import SentencePieceStyle, byte_level_tokenizer, sentencepiece_tokenizer, think_tokenizer
+from tiny_model import tiny_model_folder
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import AddedToken, BertTokenizerLegacy, PreTrainedTokenizerFast
 
+from openrpt.config import ModelConfig
 from openrpt.errors import UserError
+from openrpt.models import load_policy, load_tokenizer
 from openrpt.tokens import encode_document, literal_bytes, token_bytes, token_table
 
 DUMMY = {
@@ -250,3 +255,25 @@ def test_a_document_that_does_not_come_back_says_where() -> None:
         encode_document(DUMMY["prepend"], "ab ▁c")
     with pytest.raises(UserError, match="surrogate pair at character 2"):
         encode_document(BYTE_LEVEL["byte_level"], "ab\ud83d")
+
+
+@pytest.mark.parametrize("make", [byte_level_tokenizer, sentencepiece_tokenizer])
+def test_one_text_has_one_encoding_whatever_merge_dropout_the_file_has(
+    tmp_path: Path, make: Callable[[], PreTrainedTokenizerFast]
+) -> None:
+    text = "The sum of two even numbers is even, and the sum of two odd numbers is even too."
+    folder = tiny_model_folder(tmp_path / "m", tokenizer=make())
+    file = folder / "tokenizer.json"
+    spec = json.loads(file.read_text())
+    spec["model"]["dropout"] = 0.5
+    file.write_text(json.dumps(spec))
+    policy = load_policy(ModelConfig(threads=1, device="cpu"), path=str(folder))
+    alone = load_tokenizer(ModelConfig(), str(folder))
+    expected = encode_document(make(), text)
+    for _ in range(10):
+        assert encode_document(policy.tokenizer, text) == expected
+        assert encode_document(alone, text) == expected
+        assert policy.tokenizer(text)["input_ids"] == make()(text)["input_ids"]
+    policy.tokenizer.save_pretrained(tmp_path / "saved")
+    saved = json.loads((tmp_path / "saved" / "tokenizer.json").read_text())
+    assert saved["model"]["dropout"] is None

@@ -14,6 +14,7 @@ from openrpt.errors import UserError
 from openrpt.evaluation.next_token import evaluate_policy
 from openrpt.evaluation.records import read_evaluation, record
 from openrpt.evaluation.results import EvaluationResult
+from openrpt.gguf_models import is_gguf
 from openrpt.metrics import read_metrics
 from openrpt.models import freeze, load_policy
 from openrpt.progress import SILENT, Progress
@@ -66,8 +67,12 @@ def model_path(run: Run, model: str) -> str:
 
 def model_label(model: str) -> str:
     """A model's name as a file may be called: `trained`, `step-000040`, `SmolLM2-135M`."""
-    name = Path(model).name.removesuffix(".gguf")
-    return re.sub(r"[^\w.=,-]+", "_", name).strip("._") or "model"
+    return re.sub(r"[^\w.=,-]+", "_", _file_name(model)).strip("._") or "model"
+
+
+def _file_name(model: str) -> str:
+    path = Path(model)
+    return path.stem if is_gguf(path) else path.name
 
 
 def default_label(run: Run, model: str, config: Config) -> str:
@@ -82,7 +87,7 @@ def default_label(run: Run, model: str, config: Config) -> str:
         setting if brief.count(name) > 1 else name + setting[setting.index("=") :]
         for setting, name in zip(changed, brief, strict=True)
     ]
-    labels = [Path(model).name.removesuffix(".gguf"), *settings]
+    labels = [_file_name(model), *settings]
     return re.sub(r"[^\w.=,-]+", "_", "-".join(labels)).strip("._") or "model"
 
 
