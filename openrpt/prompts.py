@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from openrpt.chat import around_text
 from openrpt.config import PromptConfig
 from openrpt.errors import UserError
 from openrpt.tokens import token_table
-
-_MARK = "OPENRPT-PREFIX-GOES-HERE"
 
 # name: (before the prefix, after it)
 TEMPLATES: dict[str, tuple[str, str]] = {
@@ -72,7 +71,8 @@ class Layout:
 
 
 def build_layout(tokenizer: Any, config: PromptConfig, bos_ids: tuple[int, ...] = ()) -> Layout:
-    """Raises UserError where the template asks for a chat template that the tokenizer lacks."""
+    """Raises UserError where the template asks for a chat template that the tokenizer lacks, and
+    for a chat template that does not take a text as it is (`chat.render_chat`)."""
     before, after = TEMPLATES[config.template]
     after = after.replace("{instruction}", config.instruction)
     wants_chat = config.chat_template == "on" or (
@@ -83,9 +83,7 @@ def build_layout(tokenizer: Any, config: PromptConfig, bos_ids: tuple[int, ...] 
             "prompt.chat_template = 'on', but the tokenizer has no chat template; use 'auto'"
         )
     if wants_chat and tokenizer.chat_template:
-        message = [{"role": "user", "content": before + _MARK + after}]
-        text = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-        before, _, after = text.partition(_MARK)
+        before, after = around_text(tokenizer, before, after)
         head_ids = tuple(_encode(tokenizer, before))
         if not after.rstrip().endswith(config.thought_start.strip()):
             after += config.thought_start
