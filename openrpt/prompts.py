@@ -7,14 +7,19 @@ The templates `v0` and `v6` keep the shapes of the paper's prompts of those name
 Table 10) in our own words.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from openrpt.chat import around_text
 from openrpt.config import PromptConfig
 from openrpt.errors import UserError
 from openrpt.tokens import token_table
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from openrpt.models import Policy
 
 # name: (before the prefix, after it)
 TEMPLATES: dict[str, tuple[str, str]] = {
@@ -54,6 +59,8 @@ class Layout:
     thought_end: bytes
     literal: dict[int, bytes]
     """Delimiters that are one special token and render literally in a completion."""
+    delimiter_ids: frozenset[int] = frozenset()
+    """Delimiters that are one token, special or not: see `unpredictable`."""
 
     @property
     def plain(self) -> "Layout":
@@ -110,7 +117,25 @@ def build_layout(tokenizer: Any, config: PromptConfig, bos_ids: tuple[int, ...] 
         thought_end_ids=thought_end_ids,
         thought_end=config.thought_end.encode(),
         literal=literal,
+        delimiter_ids=delimiter_ids(tokenizer, config),
     )
+
+
+def delimiter_ids(tokenizer: Any, config: PromptConfig) -> frozenset[int]:
+    """The thought's delimiters, each where it is one token of the vocabulary."""
+    spelled = (_encode(tokenizer, text) for text in (config.thought_start, config.thought_end))
+    return frozenset(ids[0] for ids in spelled if len(ids) == 1)
+
+
+def unpredictable(policy: "Policy", delimiter_ids: Collection[int]) -> "Tensor":
+    """[V] True where standard prediction and the candidates may not go: what text does not hold.
+
+    Special tokens, unused rows, and the thought's delimiters: where these are ordinary tokens, a
+    model that has learned to think says them on plain text too, and would always be wrong there.
+    """
+    masked = policy.masked_ids()
+    masked[[i for i in delimiter_ids if i < len(masked)]] = True
+    return masked
 
 
 def _encode(tokenizer: Any, text: str) -> list[int]:

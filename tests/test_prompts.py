@@ -3,6 +3,8 @@
 import time
 
 import pytest
+import torch
+from families import tiny_policy
 from tiny import (
     CHAT_TEMPLATE,
     THINK_TEMPLATE,
@@ -13,8 +15,12 @@ from tiny import (
 
 from openrpt.chat import Renderer, render_chat
 from openrpt.config import PromptConfig
+from openrpt.decoding import Sampling
+from openrpt.engine import make_engine
 from openrpt.errors import UserError
+from openrpt.generation import Request
 from openrpt.prompts import TEMPLATES, Layout, build_layout, require_room
+from openrpt.scorer import plain_hidden, score_documents
 from openrpt.tokens import encode_document, literal_bytes, token_table
 
 STYLES = ["metaspace", "metaspace_always", "prepend", "no_dummy", "replace"]
@@ -277,3 +283,52 @@ def test_a_whole_chat_is_checked_message_by_message():
     tokenizer.chat_template = CHAT_TEMPLATE.replace("in messages", "in messages[1:]")
     with pytest.raises(UserError, match="leaves out or changes a system's message"):
         render_chat(tokenizer, chat)
+
+
+# ---- the thought's delimiters in standard prediction --------------------------------------------
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_delimiters_of_one_token(special):
+    tokenizer = think_tokenizer(special=special)
+    start, end = tokenizer.convert_tokens_to_ids(["<think>", "</think>"])
+    assert build_layout(tokenizer, PromptConfig()).delimiter_ids == {start, end}
+    spelled = PromptConfig(thought_start="[thought]", thought_end="</think>")
+    assert build_layout(tokenizer, spelled).delimiter_ids == {end}
+    assert build_layout(byte_level_tokenizer(), PromptConfig()).delimiter_ids == frozenset()
+    empty = PromptConfig(thought_start="")
+    assert build_layout(tokenizer, empty).delimiter_ids == {end}
+
+
+@pytest.mark.parametrize("engine", ["tree", "flat"])
+def test_standard_prediction_never_says_a_delimiter(engine):
+    """A model that likes best to say `<think>`, an ordinary token, is not held to it."""
+    tokenizer = think_tokenizer(special=False)
+    policy = tiny_policy("llama", torch.float64)
+    policy.tokenizer = tokenizer
+    policy.causal_lm.resize_token_embeddings(len(tokenizer))
+    ids = encode_document(tokenizer, "The sum of two even numbers is even.")[0]
+    start = tokenizer.convert_tokens_to_ids("<think>")
+    with torch.no_grad():
+        state = plain_hidden(policy, ids)[-1]
+        policy.head.weight[start] = state * 100
+        logits = policy.head.logits(state[None])[0]
+    assert logits.argmax() == start
+    layout = build_layout(tokenizer, PromptConfig())
+    logits[list(layout.delimiter_ids)] = logits[list(token_table(tokenizer).special_ids)] = -1e9
+    request = Request(prefix_ids=tuple(ids), prefix_lengths=(len(ids),), keys=((1,),))
+    sampling = Sampling(temperature=0.0, think_budget=0, prediction_budget=2, candidates=3)
+    (found,) = make_engine(engine, policy).generator.generate(request, layout, sampling)
+    assert found.standard_id == logits.argmax()
+    assert found.candidate_ids == tuple(logits.topk(3).indices.tolist())
+    (free,) = make_engine(engine, policy).generator.generate(
+        request, build_layout(tokenizer, PromptConfig(thought_start="[t]")), sampling
+    )
+    assert free.standard_id == start  # that is no delimiter, so an answer like any other
+    scored = [
+        score_documents(policy, [[*ids, 5]], window=64, min_context=4, delimiter_ids=delimiters)[
+            0
+        ].argmax[-1]
+        for delimiters in ((), layout.delimiter_ids)
+    ]
+    assert scored == [start, found.standard_id]
