@@ -78,6 +78,11 @@ ANSWERS = {
     "empty lines": (f"```python\n\n\n{FUNCTION}\n\n\n```", True),
     "tabs": ("```python\ndef half(x):\n\treturn x / 2\n```", True),
     "two spaces": ("```python\ndef half(x):\n  return x / 2\n```", True),
+    "a fence in a docstring": (
+        'Sure:\n```python\ndef half(x):\n    """x / 2\n\n    ```\n    half(2)\n    ```\n    """\n'
+        "    return x / 2\n```\nbye",
+        True,
+    ),
     # ---- which block
     "the last of two": (f"```python\n{WRONG}\n```\nno:\n```python\n{FUNCTION}\n```", True),
     "the last of two is wrong": (
@@ -119,6 +124,10 @@ ANSWERS = {
         True,
     ),
     "bad escape": ("```python\ndef half(x):\n    '\\d'\n    return x / 2\n```", True),
+    "a stub behind it": (
+        f"```python\n{FUNCTION}\n```\nIn short:\n```python\ndef half(x):\n    ...\n```",
+        True,
+    ),
     # ---- no block
     "function": (FUNCTION, True),
     "prose around a function": (f"Sure, here:\n{FUNCTION}\n\nIt halves.", True),
@@ -145,7 +154,9 @@ def test_any_indentation(indent, doc, end):
     for text in (
         body,
         f"\n{opening_of(prompt)}{body}",
-        f"\n{opening_of(prompt)}{body}\n```\nDone.\n```python\n{WRONG}\n```",
+        f"\n{opening_of(prompt)}{body}\n```\nSo:\n```python\nprint(half(2))\n```",
+        f"\n{opening_of(prompt)}{indent}pass\n```\nNo:\n```python\n{whole}\n```",
+        f"\n{opening_of(prompt)}{textwrap.dedent(body)}",
         f"\n{opening_of(prompt)}{whole}",
         f"\n\n```\n{whole}\n```",
         f"```python\n{body}\n```",
@@ -162,6 +173,13 @@ def test_prompts_that_end_inside_a_line(prompt):
     rest = "return x / 2" if prompt.endswith(" ") else "\n    return x / 2"
     assert works(task, rest)
     assert works(task, f"```python\n{FUNCTION}\n```")
+
+
+def test_a_prompt_with_a_fence_in_its_docstring():
+    prompt = 'def half(x):\n    """x / 2\n\n    ```\n    half(2)\n    ```\n    """\n'
+    task = {"prompt": prompt, "entry_point": "half"}
+    for text in (BODY, f"\n{opening_of(prompt)}{BODY}\n```", f"```\n{prompt}{BODY}\n```"):
+        assert works(task, text), text
 
 
 def test_a_prompt_with_helpers_and_crlf():

@@ -25,34 +25,28 @@ def program_of(task: Mapping[str, str], text: str) -> str:
     """The prompt and the function that was written, as one program.
 
     The function may go on from the prompt, stand anew in a block or without one (the last one
-    counts), or be a body alone, in any indentation. Where nothing of that compiles: the prompt and
-    the text as it goes on from it.
+    with a body counts), or be a body alone, in any indentation. Where nothing of that compiles:
+    the prompt and the text as it goes on from it.
     """
     prompt, text = (part.replace("\r\n", "\n") for part in (task["prompt"], text))
-    opening = opening_of(prompt)
-    in_block = text.lstrip().startswith(opening)  # as it is forced behind a thought
-    if in_block:
-        text = text.lstrip().removeprefix(opening)
-    for program in _candidates(prompt, text, task["entry_point"], in_block=in_block):
-        if _defines(program, task["entry_point"]):
+    opening = opening_of(prompt)  # forced behind a thought, and so a part of the text
+    goes_on = text.lstrip().removeprefix(opening) if text.lstrip().startswith(opening) else text
+    before, entry = split_blocks(goes_on).before, task["entry_point"]
+    for program in _candidates(prompt, before, split_blocks(text).blocks, entry):
+        if _defines(program, entry):
             return program.rstrip() + "\n"
-    return f"{prompt}{split_blocks(text).before}\n"
+    return f"{prompt}{before}\n"
 
 
-def _candidates(prompt: str, text: str, entry: str, *, in_block: bool) -> Iterator[str]:
-    """Programs that an answer may mean, the likeliest first. `in_block`: the text is what follows
-    the prompt in a block that is open."""
-    split = split_blocks(text)
-    if in_block:
-        yield from _continued(prompt, split.before)
-    yield from _anew(prompt, split.blocks, entry)
-    if not in_block:
-        yield from _continued(prompt, split.before)
-    for block in reversed(split.blocks):
+def _candidates(prompt: str, before: str, blocks: Sequence[str], entry: str) -> Iterator[str]:
+    """Programs that an answer may mean, the likeliest first. `before`: its text up to a fence."""
+    yield from _anew(prompt, blocks, entry)
+    yield from _continued(prompt, before)
+    for block in reversed(blocks):
         yield from _body(prompt, block)
-    yield from _anew(prompt, [_code_lines(split.before)], entry)
-    yield from _body(prompt, split.before)
-    for block in reversed(split.blocks):  # fences in a block, or a first one that was a closing one
+    yield from _anew(prompt, [_code_lines(before)], entry)
+    yield from _body(prompt, before)
+    for block in reversed(blocks):  # fences in a block, or a first one that was a closing one
         yield from _anew(prompt, split_blocks(block).blocks, entry)
 
 
@@ -96,8 +90,8 @@ def _shortened(before: str, written: str) -> Iterator[str]:
     while lines:
         if lines[-1].strip():
             program = before + "\n".join(lines)
-            broken = _broken_line(program)
-            if broken is None:
+            broken = _read(program)
+            if isinstance(broken, ast.Module):
                 yield program
                 return
             del lines[max(broken - above, 1) if broken else len(lines) :]
@@ -117,8 +111,9 @@ class Split:
 
 
 def split_blocks(text: str) -> Split:
-    """A block ends at a bare fence of the same sign that is at least as long as its own, or with
-    the text. The indentation of its own fence is taken off its lines."""
+    """A block ends at a bare fence of the same sign that is at least as long as its own and not
+    four spaces deeper (that one stands in a docstring), or with the text. The indentation of its
+    own fence is taken off its lines."""
     blocks: list[list[str]] = []
     before: list[str] = []
     inside, indent, opened = False, "", ""
@@ -126,7 +121,8 @@ def split_blocks(text: str) -> Split:
         found = _FENCE.fullmatch(line)
         said, fence, language = found.groups() if found else (line, "", "")
         if inside:
-            closes = fence.startswith(opened) and not language.strip()
+            deeper = not said.strip() and len(said.expandtabs(4)) >= len(indent.expandtabs(4)) + 4
+            closes = fence.startswith(opened) and not language.strip() and not deeper
             inside = not closes
             if said.strip() or not closes:
                 blocks[-1].append((said if closes else line).removeprefix(indent))
@@ -168,26 +164,22 @@ def _completed(prompt: str) -> str:
 # ---- syntax -------------------------------------------------------------------------------------
 
 
-def _broken_line(source: str) -> int | None:
-    """The line that keeps a program from compiling, from 1 (0 = unknown); None where it does."""
+def _read(source: str) -> ast.Module | int:
+    """The tree of a program that compiles, else the line that keeps it from it (0 = unknown)."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the model's code
             compile(source, "program.py", "exec", dont_inherit=True)
+            return ast.parse(source)
     except SyntaxError as error:
         return error.lineno or 0
     except (ValueError, RecursionError, MemoryError, OverflowError):  # CPython's other refusals
         return 0
-    return None
 
 
 def _parsed(source: str) -> ast.Module | None:
-    """The tree of a program that compiles, else None."""
-    if _broken_line(source) is not None:
-        return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return ast.parse(source)
+    tree = _read(source)
+    return tree if isinstance(tree, ast.Module) else None
 
 
 def _own(statements: Sequence[ast.stmt]) -> Iterator[ast.AST]:
@@ -208,14 +200,14 @@ def _only_defines(block: str) -> bool:
 
 
 def _defines(source: str, name: str) -> bool:
-    """It compiles and has a function of this name at the top level, or in an `if`, a `try` or the
-    like there."""
+    """It compiles and has a function of this name, with a body, at the top level, or in an `if`, a
+    `try` or the like there."""
     tree = _parsed(source)
     left: list[ast.AST] = [tree] if tree is not None else []
     while left:
         match node := left.pop():
             case ast.FunctionDef() | ast.AsyncFunctionDef():
-                if node.name == name:
+                if node.name == name and not all(map(_says_nothing, node.body)):
                     return True
             case ast.Assign(value=ast.Lambda()):
                 if any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
@@ -224,4 +216,12 @@ def _defines(source: str, name: str) -> bool:
                 continue
             case _:
                 left += ast.iter_child_nodes(node)
+    return False
+
+
+def _says_nothing(statement: ast.stmt) -> bool:
+    """A docstring, `...` or `pass`."""
+    match statement:
+        case ast.Pass() | ast.Expr(value=ast.Constant()):
+            return True
     return False
