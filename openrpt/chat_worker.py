@@ -22,9 +22,10 @@ def render(asked: dict[str, Any], most: int) -> dict[str, str]:
     from transformers.utils.chat_template_utils import render_jinja_template
 
     try:
-        (text,), _ = render_jinja_template(
+        rendered: Any = render_jinja_template(
             conversations=[asked["messages"]], chat_template=asked["template"], **asked["values"]
         )
+        text = rendered[0][0]
         text.encode()  # refuses half a surrogate pair
     except Exception as error:  # a template is a program: it may raise anything
         message = " ".join(str(error).split()).encode("unicode_escape").decode()[:200]

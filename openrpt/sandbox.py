@@ -25,7 +25,7 @@ from typing import Literal
 from openrpt.errors import UserError
 
 WORKER = Path(__file__).with_name("sandbox_worker.py")
-START_SECONDS = 10
+START_SECONDS = 30
 """The most time that the walls may take to build, beside the program's own."""
 Verdict = Literal["passed", "failed", "time", "memory"]
 
