@@ -650,8 +650,8 @@ def coding(ctx: click.Context, source: str | None, label: str, **options: Any) -
         --coding.samples 20 --coding.run_code
 
     Without --coding.run_code nothing that a model wrote is run. With it, each program runs in a
-    process with limits of time and memory, and without a network where the system allows; that
-    holds accidents, not attacks. MODEL is as in openrpt zeroshot.
+    process of its own (Linux only): limits of time and memory, no network, none of your files.
+    MODEL is as in openrpt zeroshot.
     """
     model, file = config_file(source, options["config_file"])
     config = stage_config(ctx, file)

@@ -809,7 +809,8 @@ class CodingConfig(Section):
         " HumanEval's fields, or 'datasets:NAME[:CONFIG[:SPLIT]]'",
     )
     run_code: bool = Field(
-        False, description="Run what the model wrote, in a process with limits; off: only write it"
+        False,
+        description="Run what the model wrote, walled in (Linux only); off: only write it",
     )
     samples: int = Field(
         0, ge=0, le=MOST_SAMPLES, description="Samples a task, for pass@k; 0 = greedy"

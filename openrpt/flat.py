@@ -14,7 +14,7 @@ from openrpt.decoding import Decoder, Sampling, Sequences
 from openrpt.generation import STANDARD_TOP, Beginnings, Generated, Request, decode
 from openrpt.logprobs import Standard, standard_prediction
 from openrpt.models import Policy
-from openrpt.prompts import Layout
+from openrpt.prompts import Layout, unpredictable
 from openrpt.tree import Branch, CompletionLoss, PrefixLoss, TailLoss
 
 
@@ -34,10 +34,10 @@ class FlatGenerator:
 
     @torch.no_grad()
     def generate(self, request: Request, layout: Layout, sampling: Sampling) -> list[Generated]:
-        standard = self._standard(self.policy, request, sampling)
+        standard = self._standard(self.policy, request, layout, sampling)
         seeds = standard
         if self.start is not None and sampling.candidates:
-            seeds = self._standard(self.start, request, sampling)
+            seeds = self._standard(self.start, request, layout, sampling)
         beginnings = Beginnings.of(request, standard, seeds, layout, sampling)
         prompts = [
             [*request.prefix_ids[:length], *layout.tail_ids, *opening]
@@ -57,12 +57,12 @@ class FlatGenerator:
             yield self.generate(request, layout, sampling)
 
     @staticmethod
-    def _standard(policy: Policy, request: Request, sampling: Sampling) -> Standard:
+    def _standard(policy: Policy, request: Request, layout: Layout, sampling: Sampling) -> Standard:
         states = [flat_hidden(policy, request.prefix_ids[:n])[-1] for n in request.prefix_lengths]
         return standard_prediction(
             torch.stack(states),
             policy.head,
-            policy.masked_ids(),
+            unpredictable(policy, layout.delimiter_ids),
             k=max(sampling.candidates, STANDARD_TOP),
         )
 

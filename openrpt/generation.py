@@ -16,7 +16,7 @@ from torch import Tensor
 from openrpt.decoding import Decoded, Decoder, Sampling, Sequences, max_new_tokens
 from openrpt.logprobs import Standard, standard_prediction
 from openrpt.models import Policy
-from openrpt.prompts import Layout
+from openrpt.prompts import Layout, unpredictable
 from openrpt.sequences import Tree, TreeSequences, whole_keys
 from openrpt.tree import Branch, Level, run_prefix, run_tails, tail_keys
 from openrpt.types import Completion
@@ -158,11 +158,11 @@ class TreeGenerator:
         self, request: Request, layout: Layout, sampling: Sampling
     ) -> tuple[Tree, "Beginnings"]:
         prefix = run_prefix(self.policy, request.prefix_ids)
-        standard = _standard(self.policy, prefix, request, sampling)
+        standard = _standard(self.policy, prefix, request, layout, sampling)
         seeds = standard
         if self.start is not None and sampling.candidates:
             start_prefix = run_prefix(self.start, request.prefix_ids)
-            seeds = _standard(self.start, start_prefix, request, sampling)
+            seeds = _standard(self.start, start_prefix, request, layout, sampling)
         beginnings = Beginnings.of(request, standard, seeds, layout, sampling)
         branches = [
             Branch(prefix_length=length, tail_ids=layout.tail_ids + opening)
@@ -174,12 +174,14 @@ class TreeGenerator:
         return Tree(prefix=prefix, tails=tails, branches=branches), beginnings
 
 
-def _standard(policy: Policy, prefix: Level, request: Request, sampling: Sampling) -> Standard:
+def _standard(
+    policy: Policy, prefix: Level, request: Request, layout: Layout, sampling: Sampling
+) -> Standard:
     ends = torch.tensor(request.prefix_lengths, device=policy.device) - 1
     return standard_prediction(
         prefix.hidden[0, ends],
         policy.head,
-        policy.masked_ids(),
+        unpredictable(policy, layout.delimiter_ids),
         k=max(sampling.candidates, STANDARD_TOP),
     )
 

@@ -7,15 +7,19 @@ The templates `v0` and `v6` keep the shapes of the paper's prompts of those name
 Table 10) in our own words.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from openrpt.chat import around_text
 from openrpt.config import PromptConfig
 from openrpt.errors import UserError
 from openrpt.tokens import token_table
 
-_MARK = "OPENRPT-PREFIX-GOES-HERE"
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from openrpt.models import Policy
 
 # name: (before the prefix, after it)
 TEMPLATES: dict[str, tuple[str, str]] = {
@@ -55,6 +59,8 @@ class Layout:
     thought_end: bytes
     literal: dict[int, bytes]
     """Delimiters that are one special token and render literally in a completion."""
+    delimiter_ids: frozenset[int] = frozenset()
+    """Delimiters that are one token, special or not: see `unpredictable`."""
 
     @property
     def has_instructions(self) -> bool:
@@ -77,7 +83,8 @@ class Layout:
 
 
 def build_layout(tokenizer: Any, config: PromptConfig, bos_ids: tuple[int, ...] = ()) -> Layout:
-    """Raises UserError where the template asks for a chat template that the tokenizer lacks."""
+    """Raises UserError where the template asks for a chat template that the tokenizer lacks, and
+    for a chat template that does not take a text as it is (`chat.render_chat`)."""
     before, after = TEMPLATES[config.template]
     after = after.replace("{instruction}", config.instruction)
     wants_chat = config.chat_template == "on" or (
@@ -88,9 +95,7 @@ def build_layout(tokenizer: Any, config: PromptConfig, bos_ids: tuple[int, ...] 
             "prompt.chat_template = 'on', but the tokenizer has no chat template; use 'auto'"
         )
     if wants_chat and tokenizer.chat_template:
-        message = [{"role": "user", "content": before + _MARK + after}]
-        text = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-        before, _, after = text.partition(_MARK)
+        before, after = around_text(tokenizer, before, after)
         head_ids = tuple(_encode(tokenizer, before))
         if not after.rstrip().endswith(config.thought_start.strip()):
             after += config.thought_start
@@ -117,7 +122,25 @@ def build_layout(tokenizer: Any, config: PromptConfig, bos_ids: tuple[int, ...] 
         thought_end_ids=thought_end_ids,
         thought_end=config.thought_end.encode(),
         literal=literal,
+        delimiter_ids=delimiter_ids(tokenizer, config),
     )
+
+
+def delimiter_ids(tokenizer: Any, config: PromptConfig) -> frozenset[int]:
+    """The thought's delimiters, each where it is one token of the vocabulary."""
+    spelled = (_encode(tokenizer, text) for text in (config.thought_start, config.thought_end))
+    return frozenset(ids[0] for ids in spelled if len(ids) == 1)
+
+
+def unpredictable(policy: "Policy", delimiter_ids: Collection[int]) -> "Tensor":
+    """[V] True where standard prediction and the candidates may not go: what text does not hold.
+
+    Special tokens, unused rows, and the thought's delimiters: where these are ordinary tokens, a
+    model that has learned to think says them on plain text too, and would always be wrong there.
+    """
+    masked = policy.masked_ids()
+    masked[[i for i in delimiter_ids if i < len(masked)]] = True
+    return masked
 
 
 def _encode(tokenizer: Any, text: str) -> list[int]:

@@ -1,26 +1,32 @@
-"""Runs a Python program that nobody has read, in a process of its own with limits.
+"""Runs a Python program that nobody has read, behind walls that Linux builds (`sandbox_worker`).
 
-What holds it: time (wall and CPU), memory, size of files, number of processes, an empty temporary
-folder as its home and working folder, no inherited environment, no input; on Linux, where the
-kernel lets a user have namespaces, no network either. Everything that it started is killed with
-it. That keeps accidents in; it is no wall against a program that means harm: it can still read
-what the user can read. For that use a container or a virtual machine.
+What holds it: namespaces of its own of processes, files, network and IPC, an ordinary user without
+rights, and limits of time (wall and CPU), memory, size of files and number of processes (one, with
+one thread). It sees Python's library and the machine's, read-only, and an empty folder that goes
+with it: no file of the user's, no network, no environment, no input. Where a machine can't build
+one of these walls nothing is run.
+
+What does not hold it: the kernel's own faults, and a program that is written to deceive. Tests run
+in the process of the program that they test, so one that is made for it can pass them wrongly.
 """
 
+import json
 import os
-import secrets
 import signal
 import subprocess
 import sys
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
 from openrpt.errors import UserError
 
 WORKER = Path(__file__).with_name("sandbox_worker.py")
+START_SECONDS = 30
+"""The most time that the walls may take to build, beside the program's own."""
 Verdict = Literal["passed", "failed", "time", "memory"]
 
 
@@ -38,56 +44,67 @@ class Outcome:
     """passed: it ran to its end without an exception."""
     error: str = ""
     """The exception that ended it."""
-    offline: bool = False
-    """It had no network."""
 
 
+@cache
 def require_sandbox() -> None:
-    """Raises UserError where there are no limits for processes."""
-    if sys.platform == "win32":
+    """Raises UserError where this machine can't build the walls: it tries."""
+    if sys.platform != "linux":
         raise UserError(
-            "programs can't be limited on Windows: run them in WSL, or leave out the flag that runs"
-            " them"
+            "programs can be walled in on Linux only: run this in WSL, a container or a virtual"
+            " machine, or leave out --coding.run_code"
+        )
+    found = _ask("import decimal, random", Limits())
+    if found.verdict != "passed":
+        raise UserError(
+            f"programs can't run behind this machine's walls ({found.verdict} {found.error}); leave"
+            " out --coding.run_code"
         )
 
 
 def run_program(source: str, limits: Limits) -> Outcome:
-    """Runs a program to its end; a program that ends itself (`sys.exit`) has not reached it."""
+    """Runs a program to its end; a program that ends itself (`sys.exit`) has not reached it.
+
+    Raises UserError where this machine can't build the walls.
+    """
     require_sandbox()
-    token = secrets.token_hex(16)
+    # Half a surrogate pair, which no source may hold, as a string's escape: the same text.
+    return _ask(source.encode("utf-8", "backslashreplace").decode(), limits)
+
+
+def _ask(source: str, limits: Limits) -> Outcome:
+    asked = {"source": source, "seconds": limits.seconds, "memory": limits.memory_mib << 20}
     with tempfile.TemporaryDirectory(prefix="openrpt-", ignore_cleanup_errors=True) as folder:
         process = subprocess.Popen(
-            [
-                *(sys.executable, "-I", "-S", "-B", str(WORKER)),
-                *(token, str(limits.seconds), str(limits.memory_mib << 20)),
-            ],
+            [sys.executable, "-I", "-S", "-B", str(WORKER), folder],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             cwd=folder,
-            env={"HOME": folder, "TMPDIR": folder, "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
             start_new_session=True,
         )
         try:
-            # Two seconds for the interpreter to start; the CPU limit is the program's own.
-            said, _ = process.communicate(source.encode(), timeout=limits.seconds + 2)
-        except subprocess.TimeoutExpired as late:
-            said = late.stdout or b""
+            data = json.dumps(asked).encode()
+            said, _ = process.communicate(data, timeout=limits.seconds + START_SECONDS)
+        except subprocess.TimeoutExpired:
+            return Outcome(verdict="time")
         finally:
-            _kill_group(process)
-    lines = [line.split(" ", 2) for line in said.decode(errors="replace").splitlines()]
-    reported = {line[1]: line[-1] for line in lines if len(line) > 1 and line[0] == token}
-    offline = "offline" in reported
-    for verdict in ("passed", "failed", "memory"):
-        if verdict in reported:
-            error = "" if verdict == "passed" else reported[verdict]
-            return Outcome(verdict=verdict, error=error, offline=offline)
-    ended_early = process.returncode not in (-signal.SIGXCPU, -signal.SIGKILL)
-    return Outcome(verdict="failed" if ended_early else "time", offline=offline)
+            _end(process)
+    if not said:
+        return Outcome(verdict="failed", error="something on this machine ended it")
+    reply = json.loads(said)
+    if "refused" in reply:
+        raise UserError(
+            f"this machine can't wall programs in ({reply['refused']}): leave out"
+            " --coding.run_code, or run it where a user may have namespaces (Linux 5.12 or later;"
+            " a container needs the right to make them)"
+        )
+    return Outcome(verdict=reply["verdict"], error=reply["error"])
 
 
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    """The program and whatever it left running in its session."""
-    with suppress(ProcessLookupError, PermissionError):  # all gone (macOS says it the second way)
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """The keeper and the judge, and with the judge all processes of its namespace."""
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    with suppress(subprocess.TimeoutExpired):
+        process.communicate(timeout=START_SECONDS)

@@ -3,7 +3,7 @@
 Windows run side by side, and each logit is computed once and read while the cache holds it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -17,6 +17,7 @@ from openrpt.logprobs import in_cache, log_softmax_, top_k
 from openrpt.models import Policy
 from openrpt.packing import packed_hidden, packs
 from openrpt.positions import windows
+from openrpt.prompts import unpredictable
 from openrpt.tree import run_prefix
 
 TOP = 16
@@ -60,6 +61,7 @@ def score_documents(
     *,
     window: int,
     min_context: int,
+    delimiter_ids: Collection[int] = (),
     scored: Callable[[float], None] = lambda share: None,
 ) -> list[Scores]:
     """Scores documents' tokens, each from its window's prefix (behind BOS, if there is one).
@@ -74,6 +76,7 @@ def score_documents(
             f"prompt.window = {window} does not fit: the scorer {scorer.name} holds"
             f" {scorer.max_length} tokens, {len(head_ids)} of them before the text"
         )
+    never = unpredictable(scorer, delimiter_ids).nonzero()[:, 0]
     found = [Scores.empty(len(ids)) for ids in documents]
     inside: list[list[int]] = []
     places: list[tuple[int, int, slice]] = []  # document, states passed over, the tokens scored
@@ -94,7 +97,7 @@ def score_documents(
             number, skipped, tokens = places[index]
             states.append(part[skipped:])
             true_ids += documents[number][tokens]
-        scores = _read(scorer, torch.cat(states), true_ids)
+        scores = _read(scorer, torch.cat(states), true_ids, never)
         start = 0
         for number, _, tokens in (places[index] for index in pack):
             end = start + tokens.stop - tokens.start
@@ -112,10 +115,10 @@ def plain_hidden(policy: Policy, ids: Sequence[int]) -> Tensor:
     return flat_hidden(policy, ids)
 
 
-def _read(scorer: Policy, states: Tensor, true_ids: Sequence[int]) -> Scores:
-    """What the states [n, d] say of the tokens [n] behind them; logits in chunks."""
+def _read(scorer: Policy, states: Tensor, true_ids: Sequence[int], never: Tensor) -> Scores:
+    """What the states [n, d] say of the tokens [n] behind them; logits in chunks. `never`: ids
+    that are no argmax."""
     head, scores = scorer.head, Scores.empty(len(true_ids))
-    never = scorer.masked_ids().nonzero()[:, 0]
     start = 0
     for part in states.split(head.chunk_rows):
         for block in in_cache(head.logits(part)):

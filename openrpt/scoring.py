@@ -24,6 +24,7 @@ from openrpt.files import write_json
 from openrpt.meters import WorkMeter
 from openrpt.models import Policy, freeze, load_policy, resolve_model
 from openrpt.positions import check_window
+from openrpt.prompts import delimiter_ids
 from openrpt.rewards import prefix_match
 from openrpt.run import flatten
 from openrpt.scorer import PACK_TOKENS, Scores, align, aligned_scores, score_documents
@@ -338,6 +339,7 @@ class _Job:
             [one.scorer_ids for one in documents],
             window=prompt.window,
             min_context=prompt.min_context,
+            delimiter_ids=delimiter_ids(self.scorer.tokenizer, prompt),
             scored=lambda share: progress(before + round(share * left), text),
         )
         return [

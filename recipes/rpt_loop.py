@@ -83,7 +83,10 @@ def make_form(tokenizer, args) -> SimpleNamespace:
     """The ids around a prefix and a prediction, and how long a rollout may be, in tokens."""
     texts = {"think": "<think>", "separator": " |", "close": "</think>\n\\boxed{", "end": "}"}
     ids = {k: tokenizer(v, add_special_tokens=False)["input_ids"] for k, v in texts.items()}
-    special, stop = sorted(special_ids(tokenizer)), tokenizer.eos_token_id
+    # A thought's delimiter that is one token is masked too, special or not: text has neither.
+    ends = [ids["think"], tokenizer("</think>", add_special_tokens=False)["input_ids"]]
+    delimiters = {end[0] for end in ends if len(end) == 1}
+    special, stop = sorted(special_ids(tokenizer) | delimiters), tokenizer.eos_token_id
     return SimpleNamespace(**ids, special=special, stop=stop, free=args.think, box=args.prediction)
 
 

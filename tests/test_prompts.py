@@ -1,6 +1,10 @@
 """Layouts: what stands around a prefix and around a thought, on each kind of tokenizer."""
 
+import time
+
 import pytest
+import torch
+from families import tiny_policy
 from tiny import (
     CHAT_TEMPLATE,
     THINK_TEMPLATE,
@@ -9,9 +13,14 @@ from tiny import (
     think_tokenizer,
 )
 
+from openrpt.chat import Renderer, render_chat
 from openrpt.config import PromptConfig
+from openrpt.decoding import Sampling
+from openrpt.engine import make_engine
 from openrpt.errors import UserError
+from openrpt.generation import Request
 from openrpt.prompts import TEMPLATES, Layout, build_layout, require_room
+from openrpt.scorer import plain_hidden, score_documents
 from openrpt.tokens import encode_document, literal_bytes, token_table
 
 STYLES = ["metaspace", "metaspace_always", "prepend", "no_dummy", "replace"]
@@ -161,3 +170,165 @@ def test_require_room():
     message = str(error.value)
     assert f"can reach {total} tokens" in message and "prompt.window 100" in message
     assert "lower prompt.window by 5" in message
+
+
+# ---- chat templates that do not take a text as it is --------------------------------------------
+
+SAID = "{% for m in messages %}U: {{ m.content }}\nA:{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        SAID,
+        SAID.replace("content", "content | trim"),
+        SAID.replace("m.content", "m['content'].strip()"),
+        "{{ messages | length }}" + SAID,
+        CHAT_TEMPLATE,
+        THINK_TEMPLATE,
+    ],
+)
+def test_templates_that_take_a_text_as_it_is(template):
+    tokenizer = byte_level_tokenizer(chat_template=template)
+    for name, (before, after) in TEMPLATES.items():
+        layout = build_layout(tokenizer, PromptConfig(template=name, chat_template="on"))
+        head, tail = text_of(tokenizer, layout.head_ids), text_of(tokenizer, layout.tail_ids)
+        assert before in head and after.replace("{instruction}", "") in tail, name
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("m.content | lower", "leaves out or changes a user's message"),
+        ("m.content | capitalize", "leaves out or changes a user's message"),
+        ("m.role", "leaves out or changes a user's message"),
+        ("m.content }}{{ m.content", "writes a user's message 2 times"),
+        ("m.content.split('\n')[0]", "changes, cuts or repeats what a message says"),
+        ("m.content.split('###')[-1]", "changes, cuts or repeats what a message says"),
+        ("m.content[:5000]", "changes, cuts or repeats what a message says"),
+        ("m.content | escape", "changes, cuts or repeats what a message says"),
+        ("m.content | tojson", "changes, cuts or repeats what a message says"),
+        ("m.content | replace('\n', ' ')", "changes, cuts or repeats what a message says"),
+        ("m.content | length }}{{ m.content", "changes, cuts or repeats what a message says"),
+        ("m.content if m.content | length < 99", "changes, cuts or repeats what a message says"),
+    ],
+)
+def test_templates_that_change_a_text_are_refused(change, said):
+    tokenizer = byte_level_tokenizer(chat_template=SAID.replace("m.content", change))
+    with pytest.raises(UserError, match=said) as error:
+        build_layout(tokenizer, PromptConfig(template="v0"))
+    assert "--prompt.chat_template off" in str(error.value)
+    build_layout(tokenizer, PromptConfig(template="v0", chat_template="off"))
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{{ raise_exception('no\n\x1b[31m system role') }}", r"no \\x1b\[31m system role"),
+        ("{{ 'x' * 10**10 }}", "MemoryError"),
+        ("{{ 'x' * 10**7 }}", "it writes 10,000,000 characters"),
+        ("{{ 'x' | center(10**10) }}", "MemoryError"),
+        ("{{ ''.__class__.__mro__ }}", "SecurityError"),
+        ("{{ nobody.home }}", "UndefinedError"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "RecursionError"),
+        ("{% for %}", "TemplateSyntaxError"),
+        ("{{ 1 / 0 }}", "ZeroDivisionError"),
+        ("{% include '/etc/passwd' %}", "no loader"),
+        ("{{ '\\ud800' }}" + SAID, "surrogates not allowed"),
+        ("{{" + "(" * 50_000 + "}}", "RecursionError"),
+    ],
+)
+def test_templates_that_fail_are_one_line(template, said):
+    tokenizer = byte_level_tokenizer(chat_template=template)
+    with pytest.raises(UserError, match=f"can't be used: .*{said}") as error:
+        build_layout(tokenizer, PromptConfig(template="v0"))
+    assert str(error.value).isprintable()
+
+
+def test_a_template_without_end_is_stopped(monkeypatch):
+    monkeypatch.setattr("openrpt.chat.SECONDS", 0.5)
+    renderer = Renderer()
+    monkeypatch.setattr("openrpt.chat._renderer", lambda: renderer)
+    nested = "{% for i in range(99999) %}" * 3 + "{% endfor %}" * 3
+    tokenizer, started = byte_level_tokenizer(chat_template=nested), time.monotonic()
+    with pytest.raises(UserError, match=r"takes more than 0\.5 seconds, or breaks its process"):
+        build_layout(tokenizer, PromptConfig(template="v0"))
+    assert time.monotonic() - started < 30
+    tokenizer.chat_template = SAID  # the next one finds a process again
+    assert build_layout(tokenizer, PromptConfig(template="v0")).head_ids
+    renderer.close()
+
+
+def test_a_tokenizer_without_a_default_template():
+    tokenizer = byte_level_tokenizer()
+    tokenizer.chat_template = {"rag": SAID, "tools": SAID}
+    with pytest.raises(UserError, match="names no default"):
+        build_layout(tokenizer, PromptConfig(template="v0"))
+
+
+def test_a_whole_chat_is_checked_message_by_message():
+    chat = [
+        {"role": "system", "content": "Be brief.\n"},
+        {"role": "user", "content": "1 + 1?"},
+        {"role": "assistant", "content": "2"},
+        {"role": "user", "content": " 1 + 1? "},
+    ]
+    tokenizer = byte_level_tokenizer()
+    own = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    assert render_chat(tokenizer, chat) == own
+    ahead = chat[:3]
+    own = tokenizer.apply_chat_template(ahead, tokenize=False, continue_final_message=True)
+    options = {"add_generation_prompt": False, "continue_final_message": True}
+    assert render_chat(tokenizer, ahead, **options) == own
+    tokenizer.chat_template = CHAT_TEMPLATE.replace("in messages", "in messages[1:]")
+    with pytest.raises(UserError, match="leaves out or changes a system's message"):
+        render_chat(tokenizer, chat)
+
+
+# ---- the thought's delimiters in standard prediction --------------------------------------------
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_delimiters_of_one_token(special):
+    tokenizer = think_tokenizer(special=special)
+    start, end = tokenizer.convert_tokens_to_ids(["<think>", "</think>"])
+    assert build_layout(tokenizer, PromptConfig()).delimiter_ids == {start, end}
+    spelled = PromptConfig(thought_start="[thought]", thought_end="</think>")
+    assert build_layout(tokenizer, spelled).delimiter_ids == {end}
+    assert build_layout(byte_level_tokenizer(), PromptConfig()).delimiter_ids == frozenset()
+    empty = PromptConfig(thought_start="")
+    assert build_layout(tokenizer, empty).delimiter_ids == {end}
+
+
+@pytest.mark.parametrize("engine", ["tree", "flat"])
+def test_standard_prediction_never_says_a_delimiter(engine):
+    """A model that likes best to say `<think>`, an ordinary token, is not held to it."""
+    tokenizer = think_tokenizer(special=False)
+    policy = tiny_policy("llama", torch.float64)
+    policy.tokenizer = tokenizer
+    policy.causal_lm.resize_token_embeddings(len(tokenizer))
+    ids = encode_document(tokenizer, "The sum of two even numbers is even.")[0]
+    start = tokenizer.convert_tokens_to_ids("<think>")
+    with torch.no_grad():
+        state = plain_hidden(policy, ids)[-1]
+        policy.head.weight[start] = state * 100
+        logits = policy.head.logits(state[None])[0]
+    assert logits.argmax() == start
+    layout = build_layout(tokenizer, PromptConfig())
+    logits[list(layout.delimiter_ids)] = logits[list(token_table(tokenizer).special_ids)] = -1e9
+    request = Request(prefix_ids=tuple(ids), prefix_lengths=(len(ids),), keys=((1,),))
+    sampling = Sampling(temperature=0.0, think_budget=0, prediction_budget=2, candidates=3)
+    (found,) = make_engine(engine, policy).generator.generate(request, layout, sampling)
+    assert found.standard_id == logits.argmax()
+    assert found.candidate_ids == tuple(logits.topk(3).indices.tolist())
+    (free,) = make_engine(engine, policy).generator.generate(
+        request, build_layout(tokenizer, PromptConfig(thought_start="[t]")), sampling
+    )
+    assert free.standard_id == start  # that is no delimiter, so an answer like any other
+    scored = [
+        score_documents(policy, [[*ids, 5]], window=64, min_context=4, delimiter_ids=delimiters)[
+            0
+        ].argmax[-1]
+        for delimiters in ((), layout.delimiter_ids)
+    ]
+    assert scored == [start, found.standard_id]

@@ -10,7 +10,7 @@ import pytest
 import test_completions
 import test_rewards
 import torch
-from tiny import TEXT
+from tiny import TEXT, think_tokenizer
 from tiny_model import tiny_model_folder
 
 from openrpt import completions, rewards
@@ -20,7 +20,7 @@ from openrpt.logprobs import selected_logprobs, standard_prediction
 from openrpt.losses import LossConfig, LossInputs, StepTotals, policy_loss
 from openrpt.models import Policy, load_policy
 from openrpt.prompts import build_layout
-from openrpt.tokens import token_bytes
+from openrpt.tokens import token_bytes, token_table
 from openrpt.tree import Branch, Row, accumulate_gradients, run_prefix
 
 ARGS = SimpleNamespace(think=0, prediction=4)
@@ -142,3 +142,11 @@ def test_it_runs_on_a_tiny_model(recipe: ModuleType, tmp_path: Path) -> None:
     for values in history[4:]:
         assert 0 <= values["reward"] <= 1 and 0 <= values["flat"] <= 1
     assert all(math.isfinite(x) for values in history for x in values.values())
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_delimiters_of_one_token_are_masked(recipe: ModuleType, special: bool) -> None:
+    tokenizer = think_tokenizer(special=special)
+    layout = build_layout(tokenizer, PromptConfig())
+    masked = token_table(tokenizer).special_ids | layout.delimiter_ids
+    assert recipe.make_form(tokenizer, ARGS).special == sorted(masked)

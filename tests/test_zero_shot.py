@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from tiny import sentencepiece_tokenizer
+from tiny import byte_level_tokenizer, sentencepiece_tokenizer
 from tiny_model import tiny_model_folder
+from tokenizers import decoders, processors
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 pytest.importorskip("lm_eval", reason="needs the extra 'lm-eval'")
@@ -25,6 +26,7 @@ from lm_eval.tasks import TaskManager
 from openrpt import generation
 from openrpt.cli import cli, main
 from openrpt.config import load_config
+from openrpt.errors import UserError
 from openrpt.evaluation.answer_book import AnswerBook
 from openrpt.evaluation.questions import AnswerResult
 from openrpt.evaluation.records import read_models
@@ -352,3 +354,58 @@ def test_a_task_file_of_ones_own(folder, tmp_path):
     assert answer.thoughts[0] and said[0]["resps"] == [[answer.texts[0]]]
     with pytest.raises(Exception, match=r"samples with top_p = 0\.9"):
         lm.asked({"until": [], "do_sample": True, "top_p": 0.9}, 1)
+
+
+def respondent_of(folder: Path, tokenizer: Any) -> Respondent:
+    tiny_model_folder(folder, tokenizer=tokenizer)
+    config = load_config(overrides={"model.path": str(folder), "model.device": "cpu"})
+    return Respondent(freeze(load_policy(config.model)), config)
+
+
+@pytest.mark.parametrize("form", ["$A E", "B $A E", "B B $A E E", "B $A", "$A"])
+def test_no_end_of_text_stands_behind_a_prompt(tmp_path, form):
+    """Whatever a tokenizer's post-processor puts behind a text; what it puts before one stays."""
+    tokenizer, names = byte_level_tokenizer(), {"B": "<|im_start|>", "E": "<|im_end|>"}
+    pieces = [names.get(piece, piece) for piece in form.split()]
+    tokens = [(name, tokenizer.convert_tokens_to_ids(name)) for name in names.values()]
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=pieces, pair=[*pieces, "$B"], special_tokens=tokens
+    )
+    tokenizer.bos_token = "<|im_start|>"
+    respondent = respondent_of(tmp_path / "m", tokenizer)
+    bare = tokenizer.encode("ab c", add_special_tokens=False)
+    start = tokenizer.bos_token_id
+    assert respondent.encode("ab c") == [start] * form.count("B") + bare
+    assert respondent.encode("<|im_start|>ab c") == [start, *bare]
+    lm = OpenRPTLM(respondent)
+    assert lm.tok_encode("ab c") == lm.tok_encode("ab c", add_special_tokens=True)
+    assert lm.tok_encode("ab c", add_special_tokens=False) == bare
+    context, continuation = lm._encode_pair("ab", " c")
+    assert context + continuation == respondent.encode("ab c")
+
+
+@pytest.mark.parametrize("think_budget", [None, 0])
+@pytest.mark.parametrize("text", ["    return x + y\n", " a", "a", "\tb é", "   "])
+def test_an_answer_keeps_its_first_space(tmp_path, text, think_budget):
+    """Llama 2's and Mistral 0.1's decoders strip one; an answer is made of its tokens' bytes."""
+    tokenizer = sentencepiece_tokenizer("metaspace")
+    tokenizer.backend_tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    respondent = respondent_of(tmp_path / "m", tokenizer)
+    ids = respondent.policy.table.plain_tokenizer.encode(text, add_special_tokens=False).ids
+    asked = Asked(max_tokens=5, think_budget=think_budget)
+    said = [*ids, tokenizer.eos_token_id]
+    assert respondent._parts(said, respondent._layout("x", asked), asked)[2] == text
+
+
+def test_chats_are_checked_for_lm_eval_too(tmp_path):
+    template = "{% for m in messages %}U: {{ m.content | lower }}{% endfor %}"
+    lm = OpenRPTLM(respondent_of(tmp_path / "m", byte_level_tokenizer(chat_template=template)))
+    with pytest.raises(UserError, match="leaves out or changes a user's message"):
+        lm.apply_chat_template([{"role": "user", "content": "Hello"}])

@@ -15,9 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from openrpt.chat import render_chat
 from openrpt.config import CodingConfig, Config
 from openrpt.documents import read_fields
 from openrpt.errors import UserError
+from openrpt.evaluation.programs import opening_of, program_of
 from openrpt.evaluation.records import add_model_result
 from openrpt.evaluation.respondent import Asked, Respondent, open_respondent
 from openrpt.evaluation.statistics import estimates_by, mean_by_document
@@ -32,7 +34,7 @@ EXAMPLES = Path(__file__).with_name("coding_examples.jsonl")
 TEXT_STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint", "\n```")
 """Where a completion of plain code ends (arXiv 2107.03374, section 3.1), or a fence closes."""
 FENCE_STOPS = ("\n```\n",)
-_BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:\n```|\Z)", re.DOTALL)
+"""Where a block ends that was opened for the model; behind a thought it may open one."""
 REQUEST = "Complete this Python function. Answer with the whole function in one code block."
 
 Task = dict[str, str]
@@ -53,7 +55,8 @@ def read_tasks(path: str) -> list[Task]:
                     f"{source}: field '{name}' is missing or blank; a coding task has prompt, test"
                     " and entry_point, as HumanEval's"
                 )
-            task[name] = value
+            # Half a surrogate pair is no text: as the escape that a string literal has for it.
+            task[name] = value.encode("utf-8", "backslashreplace").decode()
         if not re.search(rf"\bdef\s+{re.escape(task['entry_point'])}\b", task["prompt"]):
             raise UserError(f"{source}: the prompt defines no '{task['entry_point']}'")
         task |= {name: str(fields.get(name) or "") for name in ("category", "difficulty")}
@@ -124,11 +127,11 @@ def code_question(task: Task, respondent: Respondent) -> tuple[str, Asked]:
     """A chat model is asked for a code block that begins with the prompt; another one goes on from
     the prompt. A thought stands before the block."""
     settings, tokenizer = respondent.config.coding, respondent.policy.tokenizer
-    opening = f"```python\n{task['prompt']}"
+    opening = opening_of(task["prompt"])
     thinks = settings.think_budget > 0
     if respondent.chats:
         messages = [{"role": "user", "content": f"{REQUEST}\n\n{opening.rstrip()}\n```"}]
-        chat = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        chat = render_chat(tokenizer, messages)
         context = chat if thinks else chat + opening
     else:
         context = f"{REQUEST}\n\n{opening.rstrip()}\n```\n" if thinks else task["prompt"]
@@ -136,21 +139,11 @@ def code_question(task: Task, respondent: Respondent) -> tuple[str, Asked]:
         max_tokens=settings.max_tokens,
         think_budget=settings.think_budget if thinks else None,
         answer_start=f"\n{opening}" if thinks else "",
-        until=FENCE_STOPS if thinks or respondent.chats else TEXT_STOPS,
+        until=() if thinks else FENCE_STOPS if respondent.chats else TEXT_STOPS,
         samples=settings.samples,
         temperature=settings.temperature,
     )
     return context, asked
-
-
-def program_of(task: Task, text: str) -> str:
-    """The prompt and what was written, as one program: the last code block where it defines the
-    function itself, else the text as the function's body."""
-    blocks = _BLOCK.findall(text)
-    whole = blocks[-1] if blocks else text
-    if re.search(rf"^\s*(?:async\s+)?def\s+{re.escape(task['entry_point'])}\b", whole, re.M):
-        return f"{task['prompt'].rstrip()}\n    pass\n\n\n{whole}\n"
-    return task["prompt"] + text.partition("\n```")[0] + "\n"
 
 
 def with_tests(task: Task, program: str) -> str:
@@ -201,7 +194,6 @@ def summarise(tasks: Sequence[Task], outcomes: Sequence[Sequence[Outcome]]) -> d
         "categories": estimates_by(columns[1], marks["category"], ids),
         "difficulties": estimates_by(columns[1], marks["difficulty"], ids),
         "verdicts": dict(Counter(outcome.verdict for outcome in every)),
-        "offline": all(outcome.offline for outcome in every),
     }
 
 
@@ -235,7 +227,7 @@ def describe(label: str, mode: str, entry: Mapping[str, Any]) -> Iterator[str]:
     if "pass_at" not in entry:
         yield (
             f"{label}, {mode}: {entry['tasks']} tasks written ({paid}), nothing was run;"
-            " --coding.run_code runs the programs in a process with limits"
+            " --coding.run_code runs the programs, walled in"
         )
         return
     scores = ", ".join(f"pass@{k} {percent(found)}" for k, found in entry["pass_at"].items())
@@ -243,5 +235,4 @@ def describe(label: str, mode: str, entry: Mapping[str, Any]) -> Iterator[str]:
     yield f"{label}, {mode}: {scores} of {entry['tasks']} tasks ({paid})"
     for part, found in entry["difficulties"].items():
         yield f"  {part}: pass@1 {percent(found)}, {found['n']} tasks"
-    network = "without a network" if entry["offline"] else "the network was not shut off here"
-    yield f"programs: {verdicts}; {network}"
+    yield f"programs: {verdicts}"

@@ -110,10 +110,13 @@ class Respondent:
         return _digest("says", context, repr(asked), *map(str, delimiters))
 
     def encode(self, text: str) -> list[int]:
-        """As the tokenizer has it (control tokens are parsed), with no second BOS."""
+        """A context: the tokenizer's own beginning, unless the text begins with it, and the text
+        with its control tokens parsed. Nothing follows it, though a tokenizer may end texts with
+        an EOS: an answer goes on from here."""
         tokenizer = self.policy.tokenizer
+        ids = tokenizer.encode(text, add_special_tokens=False)
         has_bos = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
-        return tokenizer.encode(text, add_special_tokens=not has_bos)
+        return ids if has_bos else [*self.policy.bos_ids, *ids]
 
     def say(self, context: str, asked: Asked) -> Answer:
         """`asked.samples` answers (one greedy one for 0) to the same context."""
@@ -193,12 +196,12 @@ class Respondent:
         return replace(layout, head_ids=(), tail_ids=() if opened else layout.tail_ids)
 
     def _parts(self, ids: Sequence[int], layout: Layout, asked: Asked) -> tuple[str, bool, str]:
-        """(thought, whether it has an end, answer). Where the model ended its turn inside its
+        """(thought, whether it has an end, answer), from the tokens' exact bytes: a tokenizer's
+        own decoder may drop a text's first space. Where the model ended its turn inside its
         thought, all is the answer."""
-        if asked.think_budget is None:
-            return "", False, self.policy.tokenizer.decode(list(ids), skip_special_tokens=True)
-        text = literal_bytes(self.policy.table, ids, layout.literal)
-        thought, end, said = text.rpartition(layout.thought_end)
+        thinks = asked.think_budget is not None
+        text = literal_bytes(self.policy.table, ids, layout.literal if thinks else {})
+        thought, end, said = text.rpartition(layout.thought_end) if thinks else (b"", b"", text)
         return thought.decode(errors="replace"), bool(end), said.decode(errors="replace")
 
     # ---- how likely it finds a text

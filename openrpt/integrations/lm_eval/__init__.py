@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from openrpt.chat import render_chat
 from openrpt.config import load_config
 from openrpt.errors import UserError
 
@@ -94,16 +95,16 @@ class OpenRPTLM(TemplateLM):
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, **kwargs: Any
     ) -> list[int]:
-        if add_special_tokens is None:
-            return self.respondent.encode(string)
-        return self.tokenizer.encode(string, add_special_tokens=add_special_tokens)
+        if add_special_tokens is False:
+            return self.tokenizer.encode(string, add_special_tokens=False)
+        return self.respondent.encode(string)
 
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        return self.tokenizer.apply_chat_template(
+        return render_chat(
+            self.tokenizer,
             chat_history,
-            tokenize=False,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=not add_generation_prompt,
         )
