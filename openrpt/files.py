@@ -1,13 +1,16 @@
 """Files and folders that are written in one step: one that stands under its name is whole."""
 
 import csv
+import hashlib
 import io
 import json
 import math
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,3 +127,21 @@ def write_table(path: Path, table: "pa.Table", **options: Any) -> None:
 
     with replacing(path) as partial:
         pq.write_table(table, partial, **options)
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 in hex; read once a process, as long as the file stays as it is."""
+    stat = path.stat()
+    changed = max(stat.st_mtime_ns, stat.st_ctime_ns)
+    # A change within the clock's tick (some ms) leaves the times as they are.
+    settled = time.time_ns() - changed > SETTLED_SECONDS * 10**9
+    return (_hash if settled else _hash.__wrapped__)(path, stat.st_size, changed)
+
+
+SETTLED_SECONDS = 2
+
+
+@lru_cache(maxsize=1024)
+def _hash(path: Path, size: int, changed: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
