@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from tiny_model import copied_run, tiny_config, tiny_model_folder, tiny_run
 from transformers import AutoModelForCausalLM
 
-from openrpt.checkpoints import read_checkpoint
+from openrpt.checkpoints import read_record
 from openrpt.errors import UserError
 from openrpt.evaluation.records import result_path
 from openrpt.evaluation.results import EvaluationResult, paired_differences
@@ -359,8 +359,8 @@ def test_matching_documents_takes_the_same_ones(scored: Run, strategy: str) -> N
     assert len(steps) == 12
     for (_, pieces), expected in zip(steps, wanted.values(), strict=True):
         assert {p.document_id: p.targets.tolist() for p in pieces} == expected
-    last = read_checkpoint(other.checkpoints / "step-000012")
-    assert steps[-1][0] == last["state"]["cursor"]
+    last = read_record(other.checkpoints / "step-000012")
+    assert steps[-1][0] == last.state.cursor
     # All tokens of the same windows, from the same command in a run of its own.
     control = run_of(
         scored,
@@ -398,7 +398,7 @@ def test_dynamic_sampling_is_followed_where_it_can_be(scored: Run) -> None:
     train(other)
     corpus = load_scored(other.scored)
     cursors = [cursor for cursor, _ in matched_works(other, corpus)]
-    assert cursors[-1] == read_checkpoint(other.checkpoints / "step-000002")["state"]["cursor"]
+    assert cursors[-1] == read_record(other.checkpoints / "step-000002").state.cursor
     lines = other.metrics.read_text().replace('"group/kept": 16.0', '"group/kept": 3.0')
     other.metrics.write_text(lines)
     selection = other.config.selection.model_copy(

@@ -150,7 +150,7 @@ def test_damaged_metrics_are_named(tmp_path: Path) -> None:
     (path / "metrics.jsonl").write_text(json.dumps(train_row(3, seconds=None)) + "\n")
     assert read_status(path).step == 3 and read_status(path).seconds_left is None
     (path / "metrics.jsonl").write_text("[1]\n")
-    assert any("no stage and step" in note for note in read_status(path).notes)
+    assert any("its last line is cut off" in note for note in read_status(path).notes)
 
 
 def test_the_report_of_a_run_in_a_bad_state_says_so(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from openrpt.checkpoints import latest_checkpoint, read_checkpoint
+from openrpt.checkpoint_record import latest_checkpoint, read_record
 from openrpt.config import Config, Template
 from openrpt.energy import money
 from openrpt.engine import make_engine
@@ -17,9 +17,9 @@ from openrpt.evaluation.results import EvaluationResult
 from openrpt.metrics import read_metrics
 from openrpt.models import freeze, load_policy
 from openrpt.progress import SILENT, Progress
-from openrpt.run import Run, flatten, owning_run
+from openrpt.run import Run, flatten, owning_run, works_in_run
 from openrpt.scores import load_scored
-from openrpt.scoring import tokenizer_fingerprint
+from openrpt.scoring import scores_of, tokenizer_fingerprint
 
 OWN_MODELS = ("start", "warmup", "trained", "best", "pretrained")
 """Words for a run's own models: before anything, after warmup, the latest, the best so far, and
@@ -41,7 +41,7 @@ def latest_model(run: Run) -> str:
 def model_path(run: Run, model: str) -> str:
     """Where a model of that name lies: one of OWN_MODELS, else a folder, GGUF file or Hub id.
 
-    Raises UserError where the run has no such model yet.
+    Raises UserError where the run has no such model yet, or it is damaged.
     """
     own: dict[str, Path | None] = {
         "warmup": run.start,
@@ -61,6 +61,7 @@ def model_path(run: Run, model: str) -> str:
         raise UserError(
             f"{run.path}: the run has no '{model}' model yet; its latest is '{latest_model(run)}'"
         )
+    read_record(folder)
     return str(folder)
 
 
@@ -118,6 +119,7 @@ def evaluate_model(
     return evaluate_templates(run, model, one, label=label, scores=scores, progress=progress)[0]
 
 
+@works_in_run
 def evaluate_templates(
     run: Run,
     model: str,
@@ -131,7 +133,7 @@ def evaluate_templates(
 
     Of several templates, each one's name is added to a given label.
     """
-    corpus = load_scored(scores or run.scored)
+    corpus = load_scored(scores) if scores else scores_of(run)
     path = model_path(run, model)
     policy = freeze(load_policy(config.model, path=path))
     start = None
@@ -221,9 +223,9 @@ def steps_that_made(model: Path) -> list[dict[str, Any]] | None:
     if model == owner.start:
         stages, last = {"warmup"}, 0
     elif model.parent in (owner.checkpoints, owner.pretrain_checkpoints):
-        state = read_checkpoint(model)["state"]
-        stages, last = {state["stage"]}, state["step"]
-        if state["stage"] == "train":
+        state = read_record(model).state
+        stages, last = {state.stage}, state.step
+        if state.stage == "train":
             stages.add("warmup")
     else:
         return None
