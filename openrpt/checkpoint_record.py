@@ -150,7 +150,8 @@ def require_own(
     """Raises UserError where a checkpoint was made with another configuration than the run's (of
     `sections`; default all that binds), or from another start model under the same name."""
     stored = validate_config(record.config, source=f"{folder}/{RECORD}")
-    require_same(stored, config, f"{folder}: made", sections)
+    helps = f"put the old value back into {config.run}/config.toml"
+    require_same(stored, config, f"{folder}: made", helps=helps, sections=sections)
     require_same_model(config.model.path, record.state.start_model, f"{folder}: made from")
 
 

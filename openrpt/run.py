@@ -171,17 +171,23 @@ def owning_run(path: Path) -> Run | None:
     return None
 
 
-def require_same(stored: Config, config: Config, whose: str, sections: Sequence[str] = ()) -> None:
+def require_same(
+    stored: Config,
+    config: Config,
+    whose: str,
+    *,
+    helps: str = "give the old value",
+    sections: Sequence[str] = (),
+) -> None:
     """Raises UserError that names the first key that binds and differs: `whose` says what was made
     with the stored configuration. `sections`: only keys of these (default all)."""
     old, new = flatten(stored.model_dump(mode="json")), flatten(config.model_dump(mode="json"))
     for key in new:
-        if is_binding(key) and old[key] != new[key]:
-            if sections and key.split(".")[0] not in sections:
-                continue
+        asked = not sections or key.split(".")[0] in sections
+        if asked and is_binding(key) and old[key] != new[key]:
             raise UserError(
                 f"{whose} with {key} = {old[key]!r}, not {new[key]!r}; choose another --run, or"
-                " give the old value"
+                f" {helps}"
             )
 
 
