@@ -20,7 +20,7 @@ from openrpt.fingerprint import file_hash, require_same_model
 from openrpt.run import require_same
 
 FORMAT = 2
-"""1 (OpenRPT 0.1.0) had no hashes: of its files the sizes are compared."""
+"""1 had no hashes: of its files the sizes are compared."""
 RECORD = "checkpoint.json"
 CARD = "README.md"
 """For people, who may change it: no hash."""

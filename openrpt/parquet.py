@@ -1,7 +1,7 @@
 """Parquet files that hold their own hash, so that a flipped bit is noticed when they are read.
 
 The hash stands in the file's metadata, as `openrpt-sha256:` and 64 digits. It is that of the file
-with zeros in place of these digits. A file without it (of OpenRPT 0.1.0) is read as it is.
+with zeros in place of these digits. An older file, without it, is read as it is.
 """
 
 import hashlib

@@ -1,5 +1,5 @@
 """One process at a time writes in a run folder. The system frees the lock when the process ends,
-however it ends; the file `.lock` stays and says who held it last."""
+however it ends; the file `.lock` stays, and says who holds it."""
 
 import errno
 import os
@@ -36,7 +36,8 @@ def sole_process(folder: Path) -> Iterator[bool]:
     with writing(path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        if _lock(descriptor, folder):
+        locked = _lock(descriptor, folder)
+        if locked:
             with writing(path):
                 os.ftruncate(descriptor, 0)
                 os.lseek(descriptor, 0, os.SEEK_SET)
@@ -46,6 +47,8 @@ def sole_process(folder: Path) -> Iterator[bool]:
             yield True
         finally:
             _held.discard(key)
+            if locked:
+                os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
 

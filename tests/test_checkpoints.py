@@ -219,7 +219,7 @@ def test_a_record_that_was_edited_is_one_line(folder, sealing):
 
 
 def test_a_checkpoint_without_hashes_is_read(folder):
-    """As OpenRPT 0.1.0 wrote them: sizes alone."""
+    """As older ones are: sizes alone."""
     path, policy, optimizer = saved(folder, "older")
     record = json.loads((path / "checkpoint.json").read_text())
     record["files"] = {name: file["size"] for name, file in record["files"].items()}
