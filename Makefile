@@ -14,12 +14,13 @@ OLD_PYTHON := import sys; \
 	sys.exit("OpenRPT needs Python 3.11 or newer and this is " + sys.version.split()[0] + \
 	": try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)
 
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test lint torture clean
 
 help:
 	@echo "make demo    score, warm up, train, evaluate and report on the demo's model and corpus (15 minutes)"
 	@echo "make test    run the tests"
 	@echo "make lint    ruff and mypy"
+	@echo "make torture kill stages, fill disks, flip bits: does a restart end at the same result? (5 minutes)"
 	@echo "make setup   create .venv and install OpenRPT in it (the commands above do it when needed)"
 	@echo "make clean   remove .venv and the caches; runs and the download cache stay"
 
@@ -34,6 +35,9 @@ lint: $(STAMP)
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
+
+torture: $(STAMP)
+	$(BIN)/python scripts/torture.py --seconds 300
 
 setup: $(STAMP)
 

@@ -1,6 +1,5 @@
 """The command `openrpt`: each command imports its stage when it runs, so that help is instant."""
 
-import errno
 import gc
 import os
 import re
@@ -16,6 +15,7 @@ import click
 from openrpt import __version__
 from openrpt.arguments import COUNT, LABEL, PATH, STEP, TEXT, Number
 from openrpt.errors import UserError
+from openrpt.files import REMEDIES, reason_of
 from openrpt.options import OVERRIDES, StageCommand, config_file, stage_config
 from openrpt.terminal import open_streams, say, say_error
 
@@ -91,10 +91,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.filename is None and error.errno not in REMEDIES:
             raise
-        where = f" for {error.filename}" if error.filename else ""
-        _fail(f"no space left on the disk{where}; free some and start the same command again", 2)
+        where = error.filename or "a file"
+        _fail(f"{where}: cannot be read or written {reason_of(error)}", 2)
     sys.exit(0)
 
 
@@ -140,7 +140,7 @@ def score(ctx: click.Context, source: str | None, **options: Any) -> None:
     if _is_new(config):
         check_input(config)
     run = open_run(config)
-    with showing_progress() as progress:
+    with run.at_work(), showing_progress() as progress:
         progress.begin("score", expected_tokens(config), "tokens, at a guess")
 
         def update(tokens: int, note: str) -> None:
@@ -296,9 +296,9 @@ def questions(
     run = existing_run(path) if has_run else Run(path=path, config=config)
     models = named_models(run, sources)
     folder = Path(out or (path / "questions" if has_run else "questions"))
-    with showing_progress() as progress:
+    with run.at_work(), showing_progress() as progress:
         answered = answer_side_by_side(folder, models, config, progress=progress)
-    files = write_questions(folder, answered, config)
+        files = write_questions(folder, answered, config)
     print_questions(answered, config, PlainConsole())
     for path in files:
         say(path)

@@ -15,7 +15,7 @@ from openrpt.config import Config, load_config
 from openrpt.evaluation.records import COMPARED
 from openrpt.files import write_text
 from openrpt.progress import Progress
-from openrpt.run import Run, existing_run, open_run
+from openrpt.run import Run, existing_run, open_run, works_in_run
 from openrpt.show import percent, points
 
 MINUTES = 15.0
@@ -118,11 +118,17 @@ def run_demo(minutes: float, run_path: Path | None, progress: Progress) -> Run:
 
     Raises Interrupted after Ctrl-C, UserError for bad input.
     """
+    run = open_run(config_in(run_path, minutes))
+    _run_stages(run, minutes, progress)
+    return run
+
+
+@works_in_run
+def _run_stages(run: Run, minutes: float, progress: Progress) -> None:
     from openrpt.report import write_report
     from openrpt.train import train
     from openrpt.warmup import warmup
 
-    run = open_run(config_in(run_path, minutes))
     clock = Clock.open(run, minutes)
     try:
         stages: list[tuple[str, Callable[[Progress], Any]]] = [
@@ -145,7 +151,6 @@ def run_demo(minutes: float, run_path: Path | None, progress: Progress) -> Run:
         write_report(run)
     finally:
         clock.save()
-    return run
 
 
 def _score(run: Run, progress: Progress) -> None:
@@ -172,14 +177,14 @@ def _evaluate(run: Run, model: str, progress: Progress) -> None:
 def _with_time(run: Run, clock: Clock) -> Run:
     """Training takes what is left, less what the last evaluation and the report will need: as
     long as the slower of the evaluations so far took, and a little."""
-    from openrpt.checkpoints import latest_checkpoint, read_checkpoint
+    from openrpt.checkpoints import latest_checkpoint, read_record
 
     slower = max(clock.stages[BEFORE_WARMUP], clock.stages[AFTER_WARMUP])
     reserve = 1.1 * slower + 0.02 * clock.budget
     spent = 0.0
     last = latest_checkpoint(run.checkpoints)
     if last is not None:
-        spent = read_checkpoint(last)["state"]["seconds"]
+        spent = read_record(last).state.seconds
     left = max(clock.budget - clock.used - reserve, 0.05 * clock.budget)
     train = run.config.train.model_copy(update={"time_limit": (spent + left) / 60})
     return Run(path=run.path, config=run.config.model_copy(update={"train": train}))

@@ -25,19 +25,20 @@ from openrpt.evaluation.questions import (
     question_differences,
     read_record,
 )
-from openrpt.files import write_json
+from openrpt.files import write_sealed
 from openrpt.metrics import read_metrics
 from openrpt.models import Policy, freeze, load_policy
 from openrpt.progress import SILENT, Progress
 from openrpt.prompts import Layout
 from openrpt.question_task import QuestionTask, answer_questions, question_task
 from openrpt.questions import QuestionCounts, read_questions
-from openrpt.run import Run
+from openrpt.run import Run, works_in_run
 from openrpt.train import Trainer, run_training, set_up
 
 STAGE = "finetune"
 
 
+@works_in_run
 def finetune(run: Run, *, progress: Progress = SILENT) -> dict[str, Any]:
     """Evaluates, trains, evaluates again; returns what stands in the run's `finetune.json`.
 
@@ -160,7 +161,7 @@ def training_cost(run: Run, steps: int, seconds: float) -> dict[str, float]:
 
 
 def write_record(run: Run, record: Mapping[str, Any]) -> None:
-    write_json(run.path / RECORD, record)
+    write_sealed(run.path / RECORD, record)
 
 
 def describe_questions(path: str, facts: Mapping[str, int]) -> str:

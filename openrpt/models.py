@@ -138,11 +138,14 @@ def pick_device(name: str) -> torch.device:
 
 
 def resolve_model(name: str) -> str:
-    """The folder or Hub id to load: a GGUF file is rebuilt as safetensors once and cached."""
+    """The folder or Hub id to load: a GGUF file is rebuilt as safetensors once and cached. A
+    checkpoint is loaded only as it was written."""
     if name == "smollm2":
         from openrpt.assets import demo_model_gguf
 
         return str(convert_gguf(demo_model_gguf()))
+    from openrpt.checkpoint_record import RECORD, open_checkpoint
+
     path = Path(name)
     if is_gguf(path):
         return str(convert_gguf(path))
@@ -154,6 +157,8 @@ def resolve_model(name: str) -> str:
                 f"{name}: a model folder without safetensors weights (pickled weights are never"
                 " loaded); convert it with transformers' save_pretrained"
             )
+        if (path / RECORD).is_file():
+            open_checkpoint(path)
     elif name.startswith((".", "/", "~")) or path.exists():
         raise UserError(f"{name}: no such model folder")
     return name

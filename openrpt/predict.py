@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 
-from openrpt.checkpoints import read_checkpoint
+from openrpt.checkpoint_record import open_checkpoint
 from openrpt.config import Config, validate_config
 from openrpt.decoding import Sampling
 from openrpt.engine import make_engine
@@ -121,4 +121,4 @@ def checkpoint_config(model: str) -> Config | None:
     folder = Path(model)
     if not (folder / "checkpoint.json").is_file():
         return None
-    return validate_config(read_checkpoint(folder)["config"], source=f"{folder}/checkpoint.json")
+    return validate_config(open_checkpoint(folder).config, source=f"{folder}/checkpoint.json")

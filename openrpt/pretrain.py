@@ -8,7 +8,6 @@ text as the scorer reads it, without an end-of-text token, so that RPT's own nex
 """
 
 import math
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +22,8 @@ from openrpt.checkpoints import (
     TrainerState,
     latest_checkpoint,
     prune,
-    read_checkpoint,
+    read_record,
+    require_own,
     restore,
     save_checkpoint,
     step_folder,
@@ -34,6 +34,7 @@ from openrpt.engine import Engine, make_engine
 from openrpt.errors import UserError
 from openrpt.evaluation.next_token import evaluate_policy
 from openrpt.evaluation.perplexity import measure_perplexity, sampled_texts
+from openrpt.fingerprint import model_fingerprint
 from openrpt.loop import run_steps
 from openrpt.matched import (
     matched_batches,
@@ -50,8 +51,9 @@ from openrpt.packing import accumulate_gradients, count_step, step_flops
 from openrpt.pieces import Piece, batches
 from openrpt.progress import SILENT, Progress
 from openrpt.prompts import build_layout, require_room
-from openrpt.run import Run, existing_run
-from openrpt.scores import SCORED, ScoredCorpus, load_scored
+from openrpt.run import Run, existing_run, works_in_run
+from openrpt.scores import SCORED, ScoredCorpus
+from openrpt.scoring import scores_of
 from openrpt.tokens import tokenizer_fingerprint
 from openrpt.train import make_optimizer
 from openrpt.update import apply_update
@@ -98,6 +100,7 @@ class Pretrainer:
     state: TrainerState
 
 
+@works_in_run
 def pretrain(run: Run, *, progress: Progress = SILENT) -> PretrainSummary:
     """Trains the start model on plain text and leaves it in `run.pretrain_checkpoints`.
 
@@ -248,6 +251,7 @@ def set_up(run: Run) -> Pretrainer:
     config = run.config
     last = latest_checkpoint(run.pretrain_checkpoints)
     if last is not None:
+        require_own(read_record(last), last, config)
         require_same_settings(last, config.pretrain)
     other = matched_run(config)
     corpus = load_corpus(run, other)
@@ -256,9 +260,10 @@ def set_up(run: Run) -> Pretrainer:
     policy = load_policy(config.model, path=weights, lora=True)
     require_fit(policy, corpus, config, other)
     optimizer = make_optimizer(policy, config)
-    state = TrainerState(stage=STAGE)
     if last is not None:
         state = restore(last, policy, optimizer)
+    else:
+        state = TrainerState(stage=STAGE, start_model=model_fingerprint(config.model.path))
     forget_after(run, state.step)
     shape = model_shape(policy)
     head_length = len(policy.bos_ids)
@@ -291,11 +296,11 @@ def matched_run(config: Config) -> Run | None:
 def load_corpus(run: Run, other: Run | None) -> ScoredCorpus:
     """The run's own scores; the matched run's where it has none."""
     if other is None or (run.scored / SCORED).is_file():
-        corpus = load_scored(run.scored)
+        corpus = scores_of(run)
         if other is not None and run.config.pretrain.match_by == "documents":
             require_same_corpus(corpus, other)
         return corpus
-    return load_scored(other.scored)
+    return scores_of(other)
 
 
 def limits_of(
@@ -320,7 +325,7 @@ def limits_of(
 
 def require_same_settings(last: Path, settings: PretrainConfig) -> None:
     """Raises UserError where the checkpoint is of another pretraining; the key is named."""
-    stored = read_checkpoint(last)["config"][STAGE]
+    stored = read_record(last).config[STAGE]
     free = MAY_CHANGE | ({"steps"} if settings.schedule == "constant" else set())
     for key, value in settings.model_dump(mode="json").items():
         if key not in free and stored[key] != value:
@@ -354,8 +359,6 @@ def require_fit(policy: Policy, corpus: ScoredCorpus, config: Config, other: Run
 def forget_after(run: Run, step: int) -> None:
     """Steps after the checkpoint are about to be run again: their traces go."""
     truncate_metrics(run.metrics, STAGE, step)
-    for path in run.pretrain_checkpoints.glob("*.partial"):
-        shutil.rmtree(path)
 
 
 def describe(metrics: dict[str, Any]) -> str:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from openrpt.completions import extract_prediction, split_thought
 from openrpt.errors import UserError
-from openrpt.files import write_table
+from openrpt.files import numbered
+from openrpt.parquet import read_table, unreadable, write_table
 from openrpt.prompts import Layout
 from openrpt.rewards import prefix_match
 from openrpt.tokens import TokenTable, literal_bytes
@@ -209,7 +209,7 @@ def evaluated_path(run: Path, label: str) -> Path:
 
 def stored_steps(folder: Path) -> list[int]:
     """Those that have a file of rollouts there."""
-    return sorted(int(path.stem.removeprefix("step-")) for path in folder.glob("step-*.parquet"))
+    return list(numbered(folder, ".parquet"))
 
 
 def write_rollouts(run: Path, step: int, rows: list[dict]) -> Path:
@@ -275,8 +275,8 @@ def step_ranges(steps: Sequence[int]) -> str:
 def read_rollout_table(path: Path) -> pa.Table:
     """Raises UserError for a file that is not readable."""
     try:
-        table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
+        table = read_table(path)
+    except unreadable() as error:
         raise UserError(f"{path}: not readable ({str(error).splitlines()[0]})") from None
     if "exact" not in table.column_names:  # stored when prefix match was the only reward
         table = table.append_column("exact", pc.greater(table["reward"], 0))

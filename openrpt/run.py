@@ -3,13 +3,24 @@
 import os
 import platform
 import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from openrpt.config import Config, to_toml, validate_config
 from openrpt.errors import UserError
-from openrpt.files import write_json, write_text
+from openrpt.files import (
+    clear_leftovers,
+    is_leftover,
+    remove_folder,
+    write_json,
+    write_text,
+    writing,
+)
+from openrpt.run_lock import LOCK, sole_process
 from openrpt.toml_files import read_toml
 from openrpt.trackers import require_installed
 
@@ -67,34 +78,82 @@ class Run:
     def evaluation(self) -> Path:
         return self.path / "evaluation.json"
 
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """No other process writes in the folder meanwhile, and what a killed one left half done is
+        gone. Where no run is (a model is asked without one) nothing is written or locked.
+
+        Raises UserError that names the other process.
+        """
+        if not (self.path / "config.toml").is_file():
+            yield
+            return
+        with sole_process(self.path) as first:
+            if first:
+                _clear(self)
+            yield
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def works_in_run(stage: Callable[Concatenate[Run, P], T]) -> Callable[Concatenate[Run, P], T]:
+    """A stage that has its run folder to itself: see `Run.at_work`."""
+
+    @wraps(stage)
+    def alone(run: Run, *args: P.args, **kwargs: P.kwargs) -> T:
+        with run.at_work():
+            return stage(run, *args, **kwargs)
+
+    return alone
+
+
+def _clear(run: Run) -> None:
+    clear_leftovers(run.path)
+    if run.start.is_dir():  # a kill between the end of warmup and this
+        remove_folder(run.warmup_checkpoints)
+
 
 def open_run(config: Config, *, min_free_bytes: int = 1 << 30) -> Run:
     """Creates or reopens the run folder.
 
     Raises UserError if the folder holds something else, belongs to a run of another config (the
-    differing key is named), if the disk is nearly full, or if a tracker's package is missing.
+    differing key is named) or is in use by another process, if the disk is nearly full, or if a
+    tracker's package is missing.
     """
     require_installed(config.track.to)
     path = Path(config.run)
     stored = path / "config.toml"
     if path.exists() and not path.is_dir():
         raise UserError(f"run = '{path}': a file of that name stands there; choose another --run")
-    if stored.is_file():
-        _require_same(validate_config(read_toml(stored), source=str(stored)), config, stored)
-    elif path.is_dir() and any(path.iterdir()):
+    with writing(path, "choose another --run"):
+        path.mkdir(parents=True, exist_ok=True)
+        names = {one.name for one in path.iterdir()}
+    # What a kill leaves before there is a configuration does not count.
+    if stored.name not in names and not all(n == LOCK or is_leftover(n) for n in names):
         raise UserError(
             f"run = '{path}': the folder is not empty and not a run; choose another --run"
         )
-    path.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(path).free
-    if free < min_free_bytes:
-        raise UserError(
-            f"run = '{path}': only {free / 2**30:.1f} GiB are free on its disk; free some, or put"
-            " the run elsewhere with --run"
-        )
-    write_text(stored, to_toml(config))
-    write_json(path / "environment.json", environment())
-    return Run(path=path, config=config)
+    run = Run(path=path, config=config)
+    with sole_process(path) as first:
+        if stored.is_file():
+            require_same(
+                validate_config(read_toml(stored), source=str(stored)),
+                config,
+                f"{path}: the folder belongs to a run",
+            )
+        free = shutil.disk_usage(path).free
+        if free < min_free_bytes:
+            raise UserError(
+                f"run = '{path}': only {free / 2**30:.1f} GiB are free on its disk; free some, or"
+                " put the run elsewhere with --run"
+            )
+        if first:
+            _clear(run)
+        write_text(stored, to_toml(config))
+        write_json(path / "environment.json", environment())
+    return run
 
 
 def existing_run(path: Path) -> Run:
@@ -113,15 +172,29 @@ def owning_run(path: Path) -> Run | None:
     return None
 
 
-def _require_same(stored: Config, config: Config, path: Path) -> None:
+def require_same(
+    stored: Config,
+    config: Config,
+    whose: str,
+    *,
+    helps: str = "give the old value",
+    sections: Sequence[str] = (),
+) -> None:
+    """Raises UserError that names the first key that binds and differs: `whose` says what was made
+    with the stored configuration. `sections`: only keys of these (default all)."""
     old, new = flatten(stored.model_dump(mode="json")), flatten(config.model_dump(mode="json"))
     for key in new:
-        bound = key not in MAY_CHANGE and key.split(".")[0] not in OTHER_RUNS
-        if bound and old[key] != new[key]:
+        asked = not sections or key.split(".")[0] in sections
+        if asked and is_binding(key) and old[key] != new[key]:
             raise UserError(
-                f"{path.parent}: the folder belongs to a run with {key} = {old[key]!r}, not"
-                f" {new[key]!r}; choose another --run, or give the old value"
+                f"{whose} with {key} = {old[key]!r}, not {new[key]!r}; choose another --run, or"
+                f" {helps}"
             )
+
+
+def is_binding(key: str) -> bool:
+    """A run may not change it."""
+    return key not in MAY_CHANGE and key.split(".")[0] not in OTHER_RUNS
 
 
 def flatten(values: dict[str, Any]) -> dict[str, Any]:

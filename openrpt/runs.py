@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from openrpt.config import Config, Section, validate_config
 from openrpt.errors import UserError
-from openrpt.metrics import read_metrics
+from openrpt.metrics import readable_metrics
 from openrpt.run import Run
 from openrpt.toml_files import read_toml
 
@@ -60,14 +60,15 @@ class LoadedRun:
         """A row a step, a column a metric (docs/metrics.md); null where a step has none."""
         import pyarrow as pa
 
-        rows = [row for row in read_metrics(self.run.metrics) if stage in (None, row["stage"])]
+        found, _ = readable_metrics(self.run.metrics)
+        rows = [row for row in found if stage in (None, row["stage"])]
         names = dict.fromkeys(name for row in rows for name in row if name != "warnings")
         return pa.table({name: [row.get(name) for row in rows] for name in names})
 
     @property
     def warnings(self) -> list[dict[str, Any]]:
         """Failure signatures that were seen: stage, step, name, seen, helps."""
-        return run_warnings(read_metrics(self.run.metrics))
+        return run_warnings(readable_metrics(self.run.metrics)[0])
 
     @property
     def steps(self) -> list[int]:
@@ -130,8 +131,8 @@ def load_run(path: str | Path) -> LoadedRun:
 
 def look_at(path: Path) -> tuple[Run, tuple[str, ...]]:
     """A run to be read, and what is to be said of it: a configuration that is absent, damaged or
-    of a newer version gives way to the defaults where it must, a cut last line of the metrics is
-    left out. Raises UserError where no run is."""
+    of a newer version gives way to the defaults where it must, lines of the metrics that are
+    damaged or cut off are left out. Raises UserError where no run is."""
     if not path.is_dir():
         raise UserError(f"{path}: not a run folder (there is no such folder)")
     stored = path / "config.toml"
@@ -144,7 +145,7 @@ def look_at(path: Path) -> tuple[Run, tuple[str, ...]]:
     else:
         raise UserError(f"{path}: the folder is empty: no stage has begun there")
     run = Run(path=path, config=config)
-    notes += [note for note in (_newer_version(path), _cut_line(run.metrics)) if note]
+    notes += [note for note in (_newer_version(path), *readable_metrics(run.metrics)[1]) if note]
     return run, tuple(notes)
 
 
@@ -176,15 +177,6 @@ def _known_keys(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         else:
             known[name] = value
     return known, dropped
-
-
-def _cut_line(metrics: Path) -> str:
-    """A note where the file's last line is not whole: just being written, or its run was killed."""
-    if not metrics.is_file():
-        return ""
-    data = metrics.read_bytes()
-    cut = data and not data.endswith(b"\n")
-    return "metrics.jsonl: its last line is cut off and left out" if cut else ""
 
 
 def run_warnings(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ once both are whole.
 """
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -18,7 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from openrpt.errors import UserError
-from openrpt.files import write_table
+from openrpt.files import read_json
+from openrpt.parquet import read_table, unreadable, write_table
 from openrpt.positions import ScoredDocument
 from openrpt.types import Document, Split
 
@@ -107,8 +109,9 @@ def complete_shards(folder: Path) -> int:
 
 def remove_shards(folder: Path, first: int) -> None:
     """Removes what is left of shards from number `first` on: halves, and those behind a gap."""
-    for path in [*folder.glob("positions-*.parquet"), *folder.glob("documents-*.parquet")]:
-        if int(path.stem.split("-")[1]) >= first:
+    for path in folder.iterdir() if folder.is_dir() else ():
+        match = re.fullmatch(r"(?:positions|documents)-(\d{5,})\.parquet", path.name, re.ASCII)
+        if match and int(match[1]) >= first:
             path.unlink()
 
 
@@ -158,7 +161,7 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise UserError(f"{path} is missing; delete the folder and score again") from None
-    except (OSError, pa.ArrowException, ValueError, KeyError) as error:
+    except unreadable() as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"{path}: broken or not a file of scores ({reason}); delete it and score again"
@@ -168,7 +171,7 @@ def _reading(path: Path) -> Iterator[None]:
 def read_metadata(path: Path) -> dict[str, Any]:
     """What `write_shard` was given. Raises UserError for a file that is broken or foreign."""
     with _reading(path):
-        stored = pq.read_schema(path).metadata or {}
+        stored = read_table(path, columns=["document_id"]).schema.metadata or {}
         metadata = {
             name.decode().removeprefix("openrpt."): json.loads(value)
             for name, value in stored.items()
@@ -184,8 +187,7 @@ def read_scored_json(folder: Path) -> dict[str, Any] | None:
     path = folder / SCORED
     if not path.is_file():
         return None
-    with _reading(path):
-        return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path, advice="delete it and score again")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -243,9 +245,9 @@ class ScoredCorpus:
         positions_path, documents_path = shard_paths(self.folder, shard)
         with _reading(positions_path):
             columns = ["token_id", "byte_offset", *_SCORE_COLUMNS]
-            positions = pq.read_table(positions_path, columns=columns)
+            positions = read_table(positions_path, columns=columns)
         with _reading(documents_path):
-            documents = pq.read_table(documents_path)
+            documents = read_table(documents_path)
         if "kind" not in documents.column_names:  # scored before there were kinds
             documents = documents.append_column("kind", pa.array([""] * len(documents)))
         return positions, documents
@@ -281,7 +283,7 @@ def _read_entries(folder: Path, shard: int) -> list[Entry]:
     positions_path, documents_path = shard_paths(folder, shard)
     with _reading(documents_path):
         columns = ["document_id", "split", "num_tokens"]
-        rows = pq.read_table(documents_path, columns=columns).to_pylist()
+        rows = read_table(documents_path, columns=columns).to_pylist()
     entries, start = [], 0
     for row, values in enumerate(rows):
         entries.append(Entry(**values, shard=shard, row=row, start=start))

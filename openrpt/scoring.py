@@ -6,7 +6,6 @@ scored in their order, some at a time; whole shards are written (`openrpt.scores
 restart goes on after the last one. Memory does not grow with the corpus.
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields
@@ -20,13 +19,14 @@ import numpy as np
 from openrpt.config import Config
 from openrpt.documents import CorpusCounts, keep_first, read_corpus, split_shares
 from openrpt.errors import UserError
-from openrpt.files import write_json
+from openrpt.files import read_json, write_json, write_sealed
+from openrpt.fingerprint import model_fingerprint, require_same_model
 from openrpt.meters import WorkMeter
 from openrpt.models import Policy, freeze, load_policy, resolve_model
 from openrpt.positions import check_window
 from openrpt.prompts import delimiter_ids
 from openrpt.rewards import prefix_match
-from openrpt.run import flatten
+from openrpt.run import Run, flatten, is_binding
 from openrpt.scorer import PACK_TOKENS, Scores, align, aligned_scores, score_documents
 from openrpt.scores import (
     SCORED,
@@ -44,7 +44,7 @@ from openrpt.scores import (
 from openrpt.tokens import encode_document, tokenizer_fingerprint
 from openrpt.types import Document
 
-__all__ = ["ScoreSummary", "ScoredCorpus", "load_scored", "score_corpus"]
+__all__ = ["ScoreSummary", "ScoredCorpus", "load_scored", "score_corpus", "scores_of"]
 
 WAITING_TOKENS = 4 * PACK_TOKENS
 """Of documents that wait to be packed: of few, the last pass is half empty."""
@@ -82,10 +82,15 @@ def score_corpus(
     """
     check_window(config.prompt.window, config.prompt.min_context)
     settings = _settings(config, policy, scorer)
+    # Models that are given have no files that are read here.
+    names = {} if policy else {"model.path": config.model.path}
+    if scorer is None and (policy is None or config.score.model):
+        names["score.model"] = str(settings["score.model"])
     shards = complete_shards(folder)
     before = read_metadata(shard_paths(folder, shards - 1)[1]) if shards else None
     if before is not None:
         _check_settings(folder, before["settings"], settings)
+        _check_weights(folder, before, names)
         if policy is None and (finished := _finished(folder, shards)):
             return finished
     next(read_corpus(config.corpus, CorpusCounts()))  # bad input shows before a model is loaded
@@ -100,9 +105,10 @@ def score_corpus(
             return finished
     remove_shards(folder, shards)
     about = {"scorer": settings["score.model"], "tokenizer": job.tokenizer, "settings": settings}
-    write_json(folder / SCORED, {"finished": False} | about)
+    about["weights"] = {key: model_fingerprint(name) for key, name in names.items()}
+    write_sealed(folder / SCORED, {"finished": False} | about)
     summary, counts = _run(job, folder, shards, about, progress)
-    write_json(
+    write_sealed(
         folder / SCORED,
         {"finished": True}
         | about
@@ -187,7 +193,7 @@ def read_cost(folder: Path) -> dict[str, Any]:
     """What scoring has taken so far: tokens, flops, seconds, joules, and money where it has a
     price. Empty where it was not recorded."""
     path = folder / COST
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_json(path, advice="delete it") if path.is_file() else {}
 
 
 def _record_cost(folder: Path, before: dict[str, Any], meter: WorkMeter) -> None:
@@ -245,7 +251,11 @@ def _settings(config: Config, policy: Policy | None, scorer: Policy | None) -> d
 def _check_settings(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     # Keys that are newer than the scores had their defaults.
     defaults = flatten(Config().model_dump(mode="json"))
-    different = [key for key, value in now.items() if before.get(key, defaults.get(key)) != value]
+    different = [
+        key
+        for key, value in now.items()
+        if is_binding(key) and before.get(key, defaults.get(key)) != value
+    ]
     if different:
         key = different[0]
         more = f" (and {len(different) - 1} more)" if len(different) > 1 else ""
@@ -254,6 +264,22 @@ def _check_settings(folder: Path, before: dict[str, Any], now: dict[str, Any]) -
             f"{folder} holds scores of other settings: {key} was {was!r}, is now"
             f" {now[key]!r}{more}; use another --run or delete this folder"
         )
+
+
+def _check_weights(folder: Path, before: dict[str, Any], names: dict[str, str]) -> None:
+    """`names`: key → model; the scores' metadata has their fingerprints."""
+    known = before.get("weights", {})
+    for key, name in names.items():
+        require_same_model(name, known.get(key, ""), f"{folder}: scored with")
+
+
+def scores_of(run: Run) -> ScoredCorpus:
+    """A run's own scores. Raises UserError as `load_scored`, and where the run's configuration
+    or its model's files are not those that the scores were made with."""
+    corpus = load_scored(run.scored)
+    _check_settings(run.scored, corpus.metadata["settings"], _settings(run.config, None, None))
+    _check_weights(run.scored, corpus.metadata, {"model.path": run.config.model.path})
+    return corpus
 
 
 def _public(counts: CorpusCounts) -> dict[str, Any]:

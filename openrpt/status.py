@@ -8,7 +8,7 @@ from typing import Any
 
 from openrpt.errors import UserError
 from openrpt.journal import StageRecord, read_stage
-from openrpt.metrics import read_metrics
+from openrpt.metrics import readable_metrics
 from openrpt.runs import look_at, run_warnings
 from openrpt.trackers import numbers
 
@@ -61,21 +61,15 @@ def read_status(path: Path, *, now: float | None = None) -> Status:
     """`now`: seconds since the epoch, for tests. Raises UserError where no run is."""
     run, notes = look_at(path)
     said = list(notes)
-    rows: list[dict[str, Any]] = []
     record: StageRecord | None = None
-    said_of_metrics = False
     try:
         record = read_stage(path)
     except UserError as error:
         said.append(str(error))
-    try:
-        rows = read_metrics(run.metrics)
-    except UserError as error:
-        said.append(str(error))
-        said_of_metrics = True
+    rows, left_out = readable_metrics(run.metrics)
     stage = record.stage if record else rows[-1]["stage"] if rows else ""
     own = [row for row in rows if row["stage"] == stage]
-    if not rows and not said_of_metrics:
+    if not rows and not left_out:
         said.append("no metrics yet: no step of a stage is done")
     age = _age(path, time.time() if now is None else now)
     forecast = _forecast(own, record)

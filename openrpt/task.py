@@ -21,7 +21,8 @@ from openrpt.prompts import Layout
 from openrpt.reward_terms import RewardContext, RewardTerm, make_terms, reward_groups
 from openrpt.rollouts import grade_groups, rollout_path, with_step, write_rollout_table
 from openrpt.run import Run
-from openrpt.scores import ScoredCorpus, load_scored
+from openrpt.scores import ScoredCorpus
+from openrpt.scoring import scores_of
 from openrpt.types import Group
 
 
@@ -125,7 +126,7 @@ def text_task(run: Run, policy: Policy, engine: Engine, layout: Layout) -> TextT
         baseline = MovingAverage.of(policy, config.reward.baseline_decay)
     return TextTask(
         folder=run.path,
-        corpus=load_scored(run.scored),
+        corpus=scores_of(run),
         config=config,
         policy=policy,
         engine=engine,

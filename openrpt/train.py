@@ -9,7 +9,6 @@ and all of it an option:
    makes cheap.
 """
 
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,19 +23,22 @@ from openrpt.checkpoints import (
     TrainerState,
     latest_checkpoint,
     prune,
-    read_checkpoint,
+    read_record,
     read_tensors,
+    require_own,
     restore,
     save_checkpoint,
     step_folder,
 )
 from openrpt.compute import step_cost
 from openrpt.config import Config
+from openrpt.control import OF_WARMUP
 from openrpt.data import Work
 from openrpt.decoding import Sampling
 from openrpt.engine import Engine, make_engine
 from openrpt.errors import UserError
 from openrpt.evaluation.patterns import has_content
+from openrpt.fingerprint import model_fingerprint
 from openrpt.generation import Request
 from openrpt.loop import run_steps
 from openrpt.meters import StepMeter
@@ -53,7 +55,7 @@ from openrpt.rollouts import (
     stored_steps,
     write_rollouts,
 )
-from openrpt.run import Run
+from openrpt.run import Run, works_in_run
 from openrpt.seeding import key_of
 from openrpt.step_works import forget_works, record_works
 from openrpt.task import Task, text_task
@@ -85,6 +87,7 @@ class Trainer:
     state: TrainerState
 
 
+@works_in_run
 def train(run: Run, *, progress: Progress = SILENT) -> TrainSummary:
     """Trains from the warmed-up policy (or the start model where there was no warmup).
 
@@ -366,11 +369,17 @@ def set_up(
     last = latest_checkpoint(run.checkpoints)
     begin = str(run.start) if run.start.is_dir() else config.model.path
     if last is not None:
-        written_by = read_checkpoint(last)["state"]["stage"]
-        if written_by != stage:
+        record = read_record(last)
+        if record.state.stage != stage:
             raise UserError(
-                f"{last}: a checkpoint of '{written_by}': give '{stage}' a run of its own (--run)"
+                f"{last}: a checkpoint of '{record.state.stage}': give '{stage}' a run of its own"
+                " (--run)"
             )
+        require_own(record, last, config)
+    elif run.start.is_dir():
+        record = read_record(run.start)
+        if record.config["run"] == config.run:  # else it was taken over, or its folder copied
+            require_own(record, run.start, config, sections=OF_WARMUP)
     # LoRA adapters sit on the weights that training began from; the merged ones are for others.
     weights = begin if last is None or config.model.lora_rank else str(last)
     policy = load_policy(config.model, path=weights, lora=True)
@@ -383,9 +392,11 @@ def set_up(
     layout = build_layout(policy.tokenizer, config.prompt, policy.bos_ids)
     require_room(layout, config.prompt, policy.max_length)
     optimizer = make_optimizer(policy, config)
-    state = TrainerState(stage=stage, warmed_up=run.start.is_dir())
     if last is not None:
         state = restore(last, policy, optimizer)
+    else:
+        known = model_fingerprint(config.model.path)
+        state = TrainerState(stage=stage, warmed_up=run.start.is_dir(), start_model=known)
     engine = make_engine(config.model.generator, policy, start)
     task = make_task(run, policy, engine, layout)
     if last is not None and task.baseline is not None:
@@ -427,8 +438,6 @@ def forget_after(run: Run, state: TrainerState) -> None:
         for step in stored_steps(rollout_folder(run.path, development=development)):
             if step > state.step:
                 rollout_path(run.path, step, development=development).unlink()
-    for path in run.checkpoints.glob("*.partial"):
-        shutil.rmtree(path)
 
 
 def describe(metrics: dict[str, Any]) -> str:

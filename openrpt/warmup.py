@@ -14,7 +14,6 @@ A KL on the plain text keeps the model's language; the tree's prefix gives it fo
 `target = truth` the answers are the text's own: that is supervised, and is labelled so.
 """
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,7 +26,8 @@ from openrpt.checkpoints import (
     TrainerState,
     latest_checkpoint,
     prune,
-    read_checkpoint,
+    read_record,
+    require_own,
     restore,
     save_checkpoint,
     step_folder,
@@ -37,6 +37,8 @@ from openrpt.config import Config
 from openrpt.data import Work, take_work
 from openrpt.decoding import Sampling
 from openrpt.engine import Engine, make_engine
+from openrpt.files import remove_folder
+from openrpt.fingerprint import model_fingerprint
 from openrpt.generation import Generated, Request
 from openrpt.loop import run_steps
 from openrpt.meters import StepMeter, counting_engine
@@ -44,9 +46,10 @@ from openrpt.metrics import PhaseTimer, peak_memory_gib, truncate_metrics
 from openrpt.models import Policy, freeze, load_policy
 from openrpt.progress import SILENT, Progress
 from openrpt.prompts import Layout, build_layout, require_room
-from openrpt.run import Run
+from openrpt.run import Run, works_in_run
 from openrpt.scorer import plain_hidden
-from openrpt.scores import ScoredCorpus, load_scored
+from openrpt.scores import ScoredCorpus
+from openrpt.scoring import scores_of
 from openrpt.seeding import generator, key_of
 from openrpt.text_loss import TextTerms, distillation_kl, target_cross_entropy, text_loss
 from openrpt.tree import Branch, Row
@@ -88,6 +91,7 @@ class Warmup:
         return trace_branches(traces, lengths, self.layout, thinks=thinks)
 
 
+@works_in_run
 def warmup(run: Run, *, progress: Progress = SILENT) -> None:
     """Runs the cold start and leaves the policy in `run.start`; resumes where it was.
 
@@ -110,14 +114,14 @@ def warmup(run: Run, *, progress: Progress = SILENT) -> None:
         progress=progress,
     )
     save_checkpoint(run.start, stage.policy, stage.state, run.config)
-    shutil.rmtree(run.warmup_checkpoints, ignore_errors=True)
+    remove_folder(run.warmup_checkpoints)
 
 
 def set_up(run: Run) -> Warmup:
     config = run.config
     last = latest_checkpoint(run.warmup_checkpoints)
     if last is not None:
-        read_checkpoint(last)
+        require_own(read_record(last), last, config)
     weights = str(last) if last is not None and not config.model.lora_rank else None
     policy = load_policy(config.model, path=weights, lora=True)
     start = freeze(load_policy(config.model))
@@ -126,9 +130,10 @@ def set_up(run: Run) -> Warmup:
     optimizer = torch.optim.AdamW(
         policy.parameters(), betas=(0.9, 0.99), weight_decay=0.0, fused=True
     )
-    state = TrainerState(stage=STAGE)
     if last is not None:
         state = restore(last, policy, optimizer)
+    else:
+        state = TrainerState(stage=STAGE, start_model=model_fingerprint(config.model.path))
     truncate_metrics(run.metrics, STAGE, state.step)
     from_start = start if config.prompt.candidate_source == "start" else None
     return Warmup(
@@ -139,7 +144,7 @@ def set_up(run: Run) -> Warmup:
         start=start,
         start_engine=make_engine(config.model.generator, start),
         layout=layout,
-        corpus=load_scored(run.scored),
+        corpus=scores_of(run),
         optimizer=optimizer,
         meter=StepMeter(policy, config),
         state=state,

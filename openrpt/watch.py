@@ -65,8 +65,9 @@ class Watched:
         """The run's status and its page's version; or an error, as long as no run is there."""
         try:
             return read_status(self.path).as_dict() | {"version": self.version()}
-        except UserError as error:
-            return {"path": str(self.path), "error": str(error), "version": self.version()}
+        except Exception as error:  # a folder may hold anything, and other runs are shown beside it
+            said = describe(error)
+            return {"path": str(self.path), "error": said, "version": self.version()}
 
 
 def files_version(run: Path) -> str:
@@ -75,21 +76,28 @@ def files_version(run: Path) -> str:
     for name in ("config.toml", "metrics.jsonl", "evaluation.json", "patterns.json", "rollouts"):
         try:
             stat = (run / name).stat()
-        except FileNotFoundError:
+        except OSError:
             continue
         facts.append(f"{name}:{stat.st_mtime_ns}:{stat.st_size}")
     return "|".join(facts) or "empty"
 
 
 def draw(path: Path) -> str:
-    """The run's report; where no run is yet, a page that says so."""
+    """The run's report; where no run is yet, or none that can be shown, a page that says so."""
     from openrpt.report import render
 
     try:
         run, notes = look_at(path)
-    except UserError as error:
-        return f"<!doctype html><meta charset=utf-8><p>{html.escape(str(error))}</p>"
-    return render(run, notes=notes)
+        return render(run, notes=notes)
+    except Exception as error:  # as in `Watched.state`
+        return f"<!doctype html><meta charset=utf-8><p>{html.escape(describe(error))}</p>"
+
+
+def describe(error: Exception) -> str:
+    """Our own messages as they are; of others, what they are as well."""
+    if isinstance(error, UserError):
+        return str(error)
+    return f"cannot be shown: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 class Server(ThreadingHTTPServer):

@@ -1,9 +1,12 @@
 """Checkpoints: plain model folders that are whole or not there."""
 
 import json
+import math
+import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,14 +17,18 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from openrpt.checkpoints import (
     TrainerState,
     latest_checkpoint,
+    open_checkpoint,
     prune,
-    read_checkpoint,
+    read_record,
+    require_own,
     restore,
     save_checkpoint,
     step_folder,
 )
 from openrpt.config import Config
 from openrpt.errors import UserError
+from openrpt.files import sealed
+from openrpt.fingerprint import model_fingerprint
 from openrpt.models import Policy, load_policy
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft
@@ -131,20 +138,124 @@ def test_a_truncated_file_is_named(folder):
     assert "delete that folder" in message and "\n" not in message
     weights.unlink()
     with pytest.raises(UserError, match=r"model\.safetensors: is missing"):
-        read_checkpoint(path)
+        open_checkpoint(path)
 
 
 def test_damage_of_the_same_size_is_named(folder):
     path, policy, optimizer = saved(folder, "noise")
     state = path / "state.safetensors"
     state.write_bytes(b"\xff" * state.stat().st_size)
-    with pytest.raises(UserError, match=r"state\.safetensors: damaged"):
+    with pytest.raises(UserError, match=r"state\.safetensors: damaged: its content has changed"):
         restore(path, policy, optimizer)
     (path / "checkpoint.json").write_text("{")
     with pytest.raises(UserError, match=r"checkpoint\.json: damaged"):
-        read_checkpoint(path)
+        open_checkpoint(path)
     with pytest.raises(UserError, match="not a checkpoint"):
-        read_checkpoint(folder / "model")
+        open_checkpoint(folder / "model")
+
+
+def test_every_flipped_bit_is_noticed(folder):
+    path, *_ = saved(folder, "flip")
+    rng = random.Random(0)
+    files = [file for file in sorted(path.rglob("*")) if file.is_file() and file.suffix != ".md"]
+    assert len(files) >= 6
+    for file in files:
+        whole = file.read_bytes()
+        for _ in range(10):
+            data = bytearray(whole)
+            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+            if json_of(bytes(data)) is not None and json_of(bytes(data)) == json_of(whole):
+                continue  # blanks between the values of checkpoint.json
+            file.write_bytes(data)
+            with pytest.raises(UserError) as error:
+                load_policy(tiny_config(folder).model, path=str(path))
+            assert str(file) in str(error.value) and "\n" not in str(error.value)
+        file.write_bytes(whole)
+    (path / "README.md").write_text("a card of one's own")
+    assert open_checkpoint(path).state.step == 7
+
+
+def json_of(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError:
+        return None
+
+
+EDITS: dict[str, Any] = {
+    "state null": {"state": None},
+    "no files": {"files": None},
+    "files a list": {"files": []},
+    "a file without a size": {"files": {"model.safetensors": {}}},
+    "no format": {"format": "new"},
+    "step": {"state": {"stage": "train", "step": 3}},
+    "negative step": {"state": {"stage": "train", "step": -5}},
+    "negative cursor": {"state": {"stage": "train", "step": 7, "cursor": -1}},
+    "unknown key": {"state": {"stage": "train", "step": 7, "novelty": 1}},
+    "not finite": {"state": {"stage": "train", "step": 7, "best_accuracy": math.nan}},
+}
+
+
+@pytest.mark.parametrize("sealing", [False, True], ids=["as it is", "sealed again"])
+def test_a_record_that_was_edited_is_one_line(folder, sealing):
+    """Sealed again, it is judged by its shape and ranges alone."""
+    path, policy, optimizer = saved(folder, "step-000007")
+    record = json.loads((path / "checkpoint.json").read_text())
+    for name, edit in EDITS.items():
+        values = record | edit
+        text = json.dumps(sealed(values) if sealing and name != "not finite" else values)
+        (path / "checkpoint.json").write_text(text)
+        with pytest.raises(UserError, match=r"checkpoint\.json: .*delete that folder") as error:
+            restore(path, policy, optimizer)
+        assert "\n" not in str(error.value)
+    for text in ("[]", "null", "1", "[" * 100_000, "\xff"):
+        (path / "checkpoint.json").write_text(text, encoding="latin-1")
+        with pytest.raises(UserError, match="damaged or changed by hand"):
+            read_record(path)
+    del record["state"]
+    (path / "checkpoint.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match="damaged or changed by hand"):
+        read_record(path)
+
+
+def test_a_checkpoint_without_hashes_is_read(folder):
+    """As older ones are: sizes alone."""
+    path, policy, optimizer = saved(folder, "older")
+    record = json.loads((path / "checkpoint.json").read_text())
+    record["files"] = {name: file["size"] for name, file in record["files"].items()}
+    del record["sha256"], record["state"]["start_model"]
+    (path / "checkpoint.json").write_text(json.dumps(record | {"format": 1}))
+    assert restore(path, policy, optimizer).step == 7
+    (path / "checkpoint.json").write_text(json.dumps(record))  # of today, but for its hash
+    with pytest.raises(UserError, match="damaged or changed by hand"):
+        restore(path, policy, optimizer)
+
+
+def test_another_configuration_or_start_model_is_refused(folder, tmp_path):
+    path, *_ = saved(folder, "bound")
+    record = read_record(path)
+    require_own(record, path, tiny_config(folder, train__steps=9))
+    with pytest.raises(UserError, match=r"made with prompt\.window = 32, not 40; choose another"):
+        require_own(record, path, tiny_config(folder, prompt__window=40))
+    require_own(record, path, tiny_config(folder, prompt__window=40), sections=("model",))
+    config = tiny_config(tmp_path)
+    record.state.start_model = model_fingerprint(config.model.path)
+    record.config["model"]["path"] = config.model.path
+    record.config["corpus"]["path"] = config.corpus.path
+    require_own(record, path, config)
+    tiny_model_folder(tmp_path / "model", seed=1)
+    with pytest.raises(UserError, match=r"made from another model than .* put the old ones back"):
+        require_own(record, path, config)
+
+
+def test_checkpoints_go_by_number(tmp_path):
+    for name in ("step-999998", "step-1000002", "step-1000000", "step-abc", "step-12", "step-"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "step-2000000").write_text("no folder")
+    assert latest_checkpoint(tmp_path) == step_folder(tmp_path, 1_000_002)
+    prune(tmp_path, 2)
+    left = {path.name for path in tmp_path.iterdir() if path.is_dir()}
+    assert left == {"step-1000000", "step-1000002", "step-abc", "step-12", "step-"}
 
 
 def test_a_newer_format_is_refused(folder):
@@ -152,7 +263,7 @@ def test_a_newer_format_is_refused(folder):
     record = json.loads((path / "checkpoint.json").read_text())
     (path / "checkpoint.json").write_text(json.dumps(record | {"format": 99, "openrpt": "9.9"}))
     with pytest.raises(UserError, match=r"newer OpenRPT \(9\.9\); update"):
-        read_checkpoint(path)
+        open_checkpoint(path)
 
 
 def test_the_last_ones_are_kept_and_the_best(tmp_path):

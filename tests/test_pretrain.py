@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from tiny_model import copied_run, tiny_config, tiny_model_folder, tiny_run
 from transformers import AutoModelForCausalLM
 
-from openrpt.checkpoints import read_checkpoint
+from openrpt.checkpoints import read_record
 from openrpt.errors import UserError
 from openrpt.evaluation.records import result_path
 from openrpt.evaluation.results import EvaluationResult, paired_differences
@@ -366,8 +366,8 @@ def test_matching_documents_takes_the_same_ones(
     assert len(steps) == 12
     for (_, pieces), expected in zip(steps, wanted.values(), strict=True):
         assert {p.document_id: p.targets.tolist() for p in pieces} == expected
-    last = read_checkpoint(other.checkpoints / "step-000012")
-    assert steps[-1][0] == last["state"]["cursor"]
+    last = read_record(other.checkpoints / "step-000012")
+    assert steps[-1][0] == last.state.cursor
     # All tokens of the same windows, from the same command in a run of its own.
     control = run_of(
         scored,
@@ -408,9 +408,9 @@ def test_what_dynamic_sampling_dropped_is_followed_too(scored: Run) -> None:
     other = run_of(scored, "dynamic", **settings)
     train(other)
     steps = list(matched_works(other, load_scored(other.scored)))
-    last = read_checkpoint(other.checkpoints / "step-000002")
-    assert steps[-1][0] == last["state"]["cursor"]
-    rates = last["state"]["pass_rates"]
+    state = read_record(other.checkpoints / "step-000002").state
+    assert steps[-1][0] == state.cursor
+    rates = state.pass_rates
     assert {work.document.document_id for _, works in steps for work in works} == set(rates)
     rows = [row for row in read_metrics(other.metrics) if row["stage"] == "train"]
     assert [row["group/generated"] for row in rows] == [

@@ -16,7 +16,7 @@ import openrpt
 from openrpt.cli import cli
 from openrpt.errors import UserError
 from openrpt.journal import StageRecord
-from openrpt.metrics import append_metrics
+from openrpt.metrics import append_metrics, read_metrics, readable_metrics, truncate_metrics
 from openrpt.rollouts import write_rollouts
 from openrpt.show import print_groups
 from openrpt.status import read_status
@@ -150,7 +150,29 @@ def test_damaged_metrics_are_named(tmp_path: Path) -> None:
     (path / "metrics.jsonl").write_text(json.dumps(train_row(3, seconds=None)) + "\n")
     assert read_status(path).step == 3 and read_status(path).seconds_left is None
     (path / "metrics.jsonl").write_text("[1]\n")
-    assert any("no stage and step" in note for note in read_status(path).notes)
+    assert any("its last line is cut off" in note for note in read_status(path).notes)
+
+
+def test_a_damaged_line_is_named_with_what_helps(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    rows = [train_row(step) for step in range(1, 7)]
+    lines = [json.dumps(row).encode() for row in rows]
+    for tail in (b"", b'{"stage": "tr', b"\x00" * 600, b"\xff\xfe\n", lines[0][:40] + b"\x80"):
+        path.write_bytes(b"\n".join(lines) + b"\n" + tail)
+        assert read_metrics(path) == rows
+    for damaged in (b"{", b"\xff" + lines[1], b"\x00" * 9, b'["stage", "step"]', b'{"stage": 1}'):
+        path.write_bytes(b"\n".join([lines[0], damaged, *lines[2:]]) + b"\n")
+        with pytest.raises(
+            UserError, match=r"metrics\.jsonl:2: damaged, .*; delete that line"
+        ) as e:
+            truncate_metrics(path, "train", 5)
+        assert "\n" not in str(e.value)
+        found, notes = readable_metrics(path)
+        assert [row["step"] for row in found] == [1, 3, 4, 5, 6]
+        assert notes == ["metrics.jsonl:2: damaged and left out"]
+    path.write_bytes(b"\n".join([lines[0], *lines[2:]]) + b"\n")  # as the message says
+    truncate_metrics(path, "train", 5)
+    assert [row["step"] for row in read_metrics(path)] == [1, 3, 4, 5]
 
 
 def test_the_report_of_a_run_in_a_bad_state_says_so(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from families import tiny_policy
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny import TEXT, byte_level_tokenizer, sentencepiece_tokenizer
+from tiny_model import tiny_model_folder, tiny_run
 from tokenizers import processors
 
 from openrpt.attention import NAME
@@ -24,9 +26,10 @@ from openrpt.errors import UserError
 from openrpt.models import Policy
 from openrpt.positions import windows
 from openrpt.rewards import prefix_match
+from openrpt.run import Run
 from openrpt.scorer import Scores, align, aligned_scores, score_documents, score_ids
 from openrpt.scores import SCORED, load_scored
-from openrpt.scoring import COST, grade, score_corpus
+from openrpt.scoring import COST, grade, score_corpus, scores_of
 from openrpt.tokens import encode_document, token_bytes
 
 WORDS = " ".join(TEXT).split()
@@ -326,6 +329,7 @@ def test_scores_keep_kinds_and_older_ones_have_none(tmp_path, policy):
     for key in ("corpus.kind", "corpus.kind_levels"):
         del settings[key]
     metadata = metadata | {b"openrpt.settings": json.dumps(settings).encode()}
+    del metadata[b"sha256"]  # those had none
     pq.write_table(
         pq.read_table(path).drop_columns(["kind"]).replace_schema_metadata(metadata), path
     )
@@ -384,8 +388,58 @@ def test_broken_folders_are_named(tmp_path, corpus, policy):
     with pytest.raises(UserError, match="no document 'nobody'"):
         load_scored(folder).document("nobody")
     (folder / SCORED).write_text("{")
-    with pytest.raises(UserError, match=r"scored\.json: broken"):
+    with pytest.raises(UserError, match=r"scored\.json:1: damaged"):
         load_scored(folder)
+
+
+def test_every_flipped_bit_of_the_scores_is_noticed(tmp_path, corpus, policy):
+    """Or stands where nothing is read from: the name of the hash itself."""
+    folder = tmp_path / "scored"
+    score_corpus(config_of(corpus), folder, policy=policy)
+
+    def everything() -> list[Any]:
+        scored = load_scored(folder)
+        documents = [scored.document(name) for name in scored.entries]
+        return [repr(scored.metadata), repr(documents), *map(scored.byte_offsets, scored.entries)]
+
+    rng, before, noticed = random.Random(0), repr(everything()), 0
+    files = [folder / SCORED, *sorted(folder.glob("*.parquet"))]
+    for file in files:
+        whole = file.read_bytes()
+        for _ in range(10):
+            data = bytearray(whole)
+            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+            file.write_bytes(data)
+            try:
+                assert repr(everything()) == before
+            except UserError as error:
+                noticed += 1
+                assert str(file) in str(error) and "score again" in str(error)
+        file.write_bytes(whole)
+    assert repr(everything()) == before and noticed >= 9 * len(files)
+
+
+def test_other_weights_under_the_same_name_are_refused(tmp_path):
+    run = tiny_run(tmp_path)
+    assert scores_of(run).ids("train")
+    tiny_model_folder(tmp_path / "model", seed=1)
+    for again in (lambda: scores_of(run), lambda: score_corpus(run.config, run.scored)):
+        with pytest.raises(UserError, match=r"scored: scored with another model than .*model' is"):
+            again()
+    tiny_model_folder(tmp_path / "model", seed=0)
+    assert score_corpus(run.config, run.scored).documents == 12
+    shutil.rmtree(tmp_path / "model")  # whoever needs it says so
+    assert scores_of(run).ids("train")
+
+
+def test_scores_of_another_window_are_refused(tmp_path):
+    run = tiny_run(tmp_path)
+    edited = validate_config(
+        run.config.model_dump() | {"prompt": run.config.prompt.model_copy(update={"window": 40})},
+        source="test",
+    )
+    with pytest.raises(UserError, match=r"other settings: prompt\.window was 32, is now 40"):
+        scores_of(Run(path=run.path, config=edited))
 
 
 # ---- a scorer with another tokenizer ------------------------------------------------------------

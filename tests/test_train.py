@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_model import copied_run, tiny_config, tiny_model_folder, tiny_run
+from tiny_model import copied_run, tiny_model_folder, tiny_run
 
 from openrpt.config import validate_config
 from openrpt.errors import UserError
@@ -397,6 +397,6 @@ def test_no_position_that_passes_is_an_error(warm):
 
 
 def test_a_prompt_that_does_not_fit_is_refused(warm):
-    config = tiny_config(warm.path.parent, prompt__think_budget=100)
+    run = run_of(warm, "long", prompt__think_budget=100)
     with pytest.raises(UserError, match="but the model holds 128; lower"):
-        train(replace(warm, config=config))
+        train(run)

@@ -97,6 +97,32 @@ def test_half_written_files(tmp_path: Path) -> None:
         assert "its last line is cut off" in get(server, "/run/0/report")[1]
 
 
+def test_a_damaged_run_does_not_take_down_the_others(tmp_path: Path) -> None:
+    """A torn block at the end of the metrics, a damaged line, and files of another shape."""
+    whole, torn, middle = (fake_run(tmp_path / name) for name in ("whole", "torn", "middle"))
+    shape, folder = fake_run(tmp_path / "shape"), fake_run(tmp_path / "folder")
+    with (torn / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"stage": "train", "ste\xff\x00\x00')
+    lines = (middle / "metrics.jsonl").read_bytes().split(b"\n")
+    lines[1] = b"\xff" + lines[1]
+    (middle / "metrics.jsonl").write_bytes(b"\n".join(lines))
+    stage = {"stage": "train", "steps": "many", "seconds": 0, "state": "running"}
+    (shape / "stage.json").write_text(json.dumps(stage))
+    (folder / "metrics.jsonl").unlink()
+    (folder / "metrics.jsonl").mkdir()
+    with serving(whole, torn, middle, shape, folder) as server:
+        found = states(server)
+        assert [state.get("step") for state in found] == [4, 4, 4, None, 0]
+        assert any("last line is cut off" in note for note in found[1]["notes"])
+        assert "metrics.jsonl:2: damaged and left out" in found[2]["notes"]
+        assert found[3]["error"].startswith("cannot be shown: TypeError")
+        assert any("metrics.jsonl: cannot be read" in note for note in found[4]["notes"])
+        pages = [get(server, f"/run/{i}/report") for i in range(5)]
+        assert [status for status, _ in pages] == [200] * 5
+        assert "metrics.jsonl:2: damaged and left out" in pages[2][1]
+        assert "3 steps of train" in pages[2][1] and "4 steps of train" in pages[1][1]
+
+
 def test_drawing_rests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
 

@@ -26,7 +26,7 @@ from openrpt.evaluation.statistics import estimates_by, mean_by_document
 from openrpt.files import write_text
 from openrpt.loop import Interrupted
 from openrpt.progress import SILENT, Progress
-from openrpt.run import Run
+from openrpt.run import Run, works_in_run
 from openrpt.sandbox import Limits, Outcome, require_sandbox, run_program
 
 RECORD, FOLDER = "coding.json", "coding"
@@ -66,6 +66,7 @@ def read_tasks(path: str) -> list[Task]:
     return found
 
 
+@works_in_run
 def coding(
     run: Run, model: str | None, config: Config, *, label: str = "", progress: Progress = SILENT
 ) -> tuple[str, dict[str, Any]]:

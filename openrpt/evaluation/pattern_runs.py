@@ -28,7 +28,7 @@ from openrpt.evaluation.patterns import (
 )
 from openrpt.evaluation.records import read_evaluation
 from openrpt.evaluation.statistics import Interval, difference_of_means, mean_interval
-from openrpt.metrics import read_metrics
+from openrpt.metrics import readable_metrics
 from openrpt.progress import SILENT, Progress
 from openrpt.report.costs import costs
 from openrpt.rollouts import evaluated_path, read_evaluated, read_rollouts
@@ -113,7 +113,7 @@ def run_bins(
     chosen = [_evenly(part, STEPS_PER_BIN) for part in parts]
     progress.begin(f"patterns of {loaded.path}", sum(map(len, chosen)), "steps")
     done, found = 0, []
-    history = read_metrics(loaded.run.metrics)
+    history, _ = readable_metrics(loaded.run.metrics)
     for part, read in zip(parts, chosen, strict=True):
         values: dict[str, list[tuple[float, str]]] = {}
         for step in read:

@@ -19,11 +19,11 @@ from openrpt.errors import UserError
 from openrpt.evaluation.records import read_evaluation
 from openrpt.evaluation.stage import default_label, latest_model, model_path
 from openrpt.evaluation.statistics import Estimate, ratio_by_document
-from openrpt.files import write_json
+from openrpt.files import write_sealed
 from openrpt.meters import WorkMeter
 from openrpt.models import Policy, freeze, load_policy
 from openrpt.progress import SILENT, Progress
-from openrpt.run import Run
+from openrpt.run import Run, works_in_run
 from openrpt.scorer import score_ids
 from openrpt.scores import ScoredCorpus, load_scored
 from openrpt.seeding import generator
@@ -162,6 +162,7 @@ def split_texts(corpus: ScoredCorpus, split: Split) -> Iterator[str]:
     return (corpus.document(document_id).text for document_id in ids)
 
 
+@works_in_run
 def model_perplexity(
     run: Run,
     model: str | None,
@@ -215,4 +216,4 @@ def record_perplexity(
     document = read_evaluation(run.evaluation)
     by_text = document.setdefault("perplexity", {}).setdefault(label, {})
     by_text[name] = {"model": model, "window": window} | measured.as_dict()
-    write_json(run.evaluation, document)
+    write_sealed(run.evaluation, document)

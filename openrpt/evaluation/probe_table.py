@@ -20,8 +20,9 @@ from openrpt.extras import require
 from openrpt.files import csv_text, json_text, write_text
 from openrpt.models import freeze, load_policy, load_tokenizer
 from openrpt.progress import SILENT, Progress
-from openrpt.run import Run
-from openrpt.scores import ScoredCorpus, load_scored
+from openrpt.run import Run, works_in_run
+from openrpt.scores import ScoredCorpus
+from openrpt.scoring import scores_of
 from openrpt.tokens import tokenizer_fingerprint
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Probed:
     result: ProbeResult
 
 
+@works_in_run
 def probe_models(
     run: Run, models: Sequence[NamedModel], config: Config, *, progress: Progress = SILENT
 ) -> list[Probed]:
@@ -45,7 +47,7 @@ def probe_models(
     Raises UserError as `evaluate_probes`, and for what can't be loaded.
     """
     require("sklearn", extra="scikit-learn", what="openrpt probe")
-    corpus = load_scored(run.scored)
+    corpus = scores_of(run)
     sample = probe_sample(corpus, config, _foreign_tokenizers(models, corpus, config))
     for note in sample.notes:
         progress.say(f"note: {note}")
@@ -125,6 +127,7 @@ def _row(one: Probed, target: str, layer: int, first: ProbeResult) -> dict[str, 
     return row | {f"difference_{name}": difference.get(name) for name in names}
 
 
+@works_in_run
 def write_probes(run: Run, probed: Sequence[Probed]) -> list[Path]:
     """`probes.json`, `.csv` (as `probe_rows`) and `.svg` in the run's `probes`; each atomic."""
     folder = run.path / "probes"

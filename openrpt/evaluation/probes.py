@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
@@ -29,9 +28,9 @@ from openrpt.errors import UserError
 from openrpt.evaluation.probe_labels import ProbeSample, probe_sample
 from openrpt.evaluation.statistics import Difference, Estimate, mean_by_document, paired_difference
 from openrpt.extras import require
-from openrpt.files import write_table
 from openrpt.meters import WorkMeter
 from openrpt.models import Policy
+from openrpt.parquet import read_table, unreadable, write_table
 from openrpt.progress import SILENT, Progress
 from openrpt.scores import ScoredCorpus
 from openrpt.seeding import generator
@@ -92,9 +91,9 @@ class ProbeResult:
     def load(cls, path: Path) -> "ProbeResult":
         """Raises UserError for a file that is missing, broken or of another version."""
         try:
-            table = pq.read_table(path)
+            table = read_table(path)
             about = json.loads((table.schema.metadata or {})[b"openrpt"])
-        except (OSError, pa.ArrowInvalid, KeyError):
+        except unreadable():
             raise UserError(f"{path}: broken or of another version; delete it") from None
         columns = {name: table[name].to_numpy(zero_copy_only=False) for name in table.column_names}
         return cls(columns=columns, **about)

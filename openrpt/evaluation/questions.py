@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from openrpt.errors import UserError
 from openrpt.evaluation.statistics import Difference, mean_by_document, paired_difference
-from openrpt.files import read_json, write_table
+from openrpt.files import read_json
+from openrpt.parquet import read_table, unreadable, write_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,8 +65,8 @@ class AnswerResult:
     def load(cls, path: Path) -> "AnswerResult":
         """Raises UserError where there is none, or it is damaged."""
         try:
-            table = pq.read_table(path)
-        except (pa.ArrowInvalid, OSError) as error:
+            table = read_table(path)
+        except unreadable() as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"{path}: not readable ({reason}); fine-tune again") from None
         columns = {name: table[name].to_numpy(zero_copy_only=False) for name in table.column_names}

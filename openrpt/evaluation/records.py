@@ -11,7 +11,7 @@ from typing import Any
 
 from openrpt.errors import UserError
 from openrpt.evaluation.results import EvaluationResult, paired_differences
-from openrpt.files import read_json, write_json
+from openrpt.files import read_json, write_sealed
 from openrpt.rollouts import evaluated_path, write_rollout_table
 from openrpt.run import Run
 
@@ -68,7 +68,7 @@ def record(
         "cost": cost,
     }
     document["differences"] = trained_differences(run, document["evaluations"])
-    write_json(run.evaluation, document)
+    write_sealed(run.evaluation, document)
 
 
 def trained_differences(run: Run, evaluations: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -122,5 +122,5 @@ def add_model_result(path: Path, label: str, name: str, result: Any) -> dict[str
     """Adds (or replaces) a model's result of that name; returns all of the model's. Atomic."""
     models = read_models(path)
     models.setdefault(label, {})[name] = result
-    write_json(path, {"format": FORMAT, "models": models})
+    write_sealed(path, {"format": FORMAT, "models": models})
     return models[label]

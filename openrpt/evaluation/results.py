@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from openrpt.errors import UserError
 from openrpt.evaluation.statistics import (
@@ -22,7 +21,7 @@ from openrpt.evaluation.statistics import (
     ratio_by_document,
 )
 from openrpt.evaluation.token_classes import TOKEN_CLASSES
-from openrpt.files import write_table
+from openrpt.parquet import read_table, unreadable, write_table
 from openrpt.positions import DIFFICULTIES, slices
 
 THOUGHT_CONTROLS = ("emptied", "cut", "swapped")
@@ -200,9 +199,9 @@ class EvaluationResult:
     def load(cls, path: Path) -> "EvaluationResult":
         """Raises UserError for a file that is missing, broken or of another version."""
         try:
-            table = pq.read_table(path)
+            table = read_table(path)
             about = json.loads((table.schema.metadata or {})[b"openrpt"])
-        except (OSError, pa.ArrowInvalid, KeyError):
+        except unreadable():
             raise UserError(
                 f"{path}: missing, broken or of another version; evaluate again"
             ) from None

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openrpt.checkpoints import latest_checkpoint
+from openrpt.checkpoint_record import latest_checkpoint
 from openrpt.errors import UserError
 from openrpt.evaluation.scaling import Analysis, Joint, Point, Series
 from openrpt.evaluation.sheets import Sheet, markdown, print_sheet

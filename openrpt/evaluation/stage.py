@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from openrpt.checkpoints import latest_checkpoint, read_checkpoint
+from openrpt.checkpoint_record import latest_checkpoint, read_record
 from openrpt.config import Config, Template
 from openrpt.energy import money
 from openrpt.engine import make_engine
@@ -18,8 +18,9 @@ from openrpt.gguf_models import is_gguf
 from openrpt.metrics import read_metrics
 from openrpt.models import freeze, load_policy
 from openrpt.progress import SILENT, Progress
-from openrpt.run import Run, flatten, owning_run
+from openrpt.run import Run, flatten, owning_run, works_in_run
 from openrpt.scores import load_scored
+from openrpt.scoring import scores_of
 from openrpt.tokens import tokenizer_fingerprint
 
 OWN_MODELS = ("start", "warmup", "trained", "best", "pretrained")
@@ -42,7 +43,7 @@ def latest_model(run: Run) -> str:
 def model_path(run: Run, model: str) -> str:
     """Where a model of that name lies: one of OWN_MODELS, else a folder, GGUF file or Hub id.
 
-    Raises UserError where the run has no such model yet.
+    Raises UserError where the run has no such model yet, or it is damaged.
     """
     own: dict[str, Path | None] = {
         "warmup": run.start,
@@ -62,6 +63,7 @@ def model_path(run: Run, model: str) -> str:
         raise UserError(
             f"{run.path}: the run has no '{model}' model yet; its latest is '{latest_model(run)}'"
         )
+    read_record(folder)
     return str(folder)
 
 
@@ -123,6 +125,7 @@ def evaluate_model(
     return evaluate_templates(run, model, one, label=label, scores=scores, progress=progress)[0]
 
 
+@works_in_run
 def evaluate_templates(
     run: Run,
     model: str,
@@ -136,7 +139,7 @@ def evaluate_templates(
 
     Of several templates, each one's name is added to a given label.
     """
-    corpus = load_scored(scores or run.scored)
+    corpus = load_scored(scores) if scores else scores_of(run)
     path = model_path(run, model)
     policy = freeze(load_policy(config.model, path=path))
     start = None
@@ -226,9 +229,9 @@ def steps_that_made(model: Path) -> list[dict[str, Any]] | None:
     if model == owner.start:
         stages, last = {"warmup"}, 0
     elif model.parent in (owner.checkpoints, owner.pretrain_checkpoints):
-        state = read_checkpoint(model)["state"]
-        stages, last = {state["stage"]}, state["step"]
-        if state["stage"] == "train":
+        state = read_record(model).state
+        stages, last = {state.stage}, state.step
+        if state.stage == "train":
             stages.add("warmup")
     else:
         return None

@@ -14,7 +14,7 @@ from openrpt.errors import UserError
 from openrpt.evaluation.records import add_model_result
 from openrpt.evaluation.statistics import mean_of_means
 from openrpt.progress import Progress
-from openrpt.run import Run
+from openrpt.run import Run, works_in_run
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,6 +50,7 @@ Part = Callable[[Run, str | None, Config, str, Progress], tuple[str, list[SuiteL
 """(run, model, config, label, progress) → (the label, its lines)."""
 
 
+@works_in_run
 def run_suite(
     run: Run, model: str | None, config: Config, *, label: str, progress: Progress
 ) -> tuple[str, list[SuiteLine]]:

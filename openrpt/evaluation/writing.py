@@ -15,7 +15,6 @@ from typing import Any, TextIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from openrpt.compute import count_scoring
 from openrpt.config import Config
@@ -28,10 +27,11 @@ from openrpt.evaluation.patterns import distinct, words_of
 from openrpt.evaluation.perplexity import measure_perplexity
 from openrpt.evaluation.statistics import Resampled, document_weights
 from openrpt.extras import require
-from openrpt.files import write_table, write_text
+from openrpt.files import write_text
 from openrpt.generation import Request
 from openrpt.meters import WorkMeter
 from openrpt.models import Policy
+from openrpt.parquet import read_table, unreadable, write_table
 from openrpt.progress import SILENT, Progress
 from openrpt.prompts import Layout, build_layout
 from openrpt.scorer import plain_hidden
@@ -131,9 +131,9 @@ class WritingResult:
     def load(cls, path: Path) -> "WritingResult":
         """Raises UserError for a file that is missing, broken or of another version."""
         try:
-            table = pq.read_table(path)
+            table = read_table(path)
             about = json.loads((table.schema.metadata or {})[b"openrpt"])
-        except (OSError, pa.ArrowInvalid, KeyError):
+        except unreadable():
             raise UserError(f"{path}: broken or of another version; delete it") from None
         columns = {name: table[name].to_numpy(zero_copy_only=False) for name in table.column_names}
         return cls(columns=columns, **about)

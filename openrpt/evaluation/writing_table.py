@@ -25,7 +25,7 @@ from openrpt.extras import require
 from openrpt.files import csv_text, json_text, write_text
 from openrpt.models import freeze, load_policy, load_tokenizer
 from openrpt.progress import SILENT, Progress
-from openrpt.run import Run
+from openrpt.run import Run, works_in_run
 from openrpt.scores import load_scored
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class Written:
     result: WritingResult
 
 
+@works_in_run
 def write_side_by_side(
     run: Run,
     models: Sequence[NamedModel],
@@ -126,6 +127,7 @@ def _row(name: str, label: str, value: Interval, difference: Interval | None) ->
     return row
 
 
+@works_in_run
 def write_writing(run: Run, name: str, written: Sequence[Written]) -> list[Path]:
     """`RUN/writing/NAME.json` and `.csv` (as `writing_rows`); each atomic."""
     folder = run.path / "writing"

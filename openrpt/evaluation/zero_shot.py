@@ -24,7 +24,7 @@ from openrpt.evaluation.zero_shot_answers import LETTERS, math_checker
 from openrpt.evaluation.zero_shot_questions import Kind
 from openrpt.loop import Interrupted
 from openrpt.progress import SILENT, Progress
-from openrpt.run import Run
+from openrpt.run import Run, works_in_run
 
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
@@ -84,6 +84,7 @@ def end_tasks(names: Sequence[str]) -> list[EndTask]:
     return found
 
 
+@works_in_run
 def zero_shot(
     run: Run, model: str | None, config: Config, *, label: str = "", progress: Progress = SILENT
 ) -> tuple[str, dict[str, dict[str, Any]]]:

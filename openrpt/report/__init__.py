@@ -11,7 +11,7 @@ import html
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import cache, partial
+from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -26,7 +26,7 @@ from openrpt.config import to_toml
 from openrpt.errors import UserError
 from openrpt.evaluation.records import FORMAT, read_evaluation
 from openrpt.files import write_text
-from openrpt.metrics import read_metrics
+from openrpt.metrics import readable_metrics
 from openrpt.positions import DIFFICULTIES
 from openrpt.report import costs, curves, summary
 from openrpt.report.charts import Chart, accuracy_chart, charts
@@ -70,9 +70,13 @@ def render(run: Run, others: Sequence[Run] = (), notes: Sequence[str] = ()) -> s
             missing.append(str(error))
             return otherwise
 
-    no_rows: Rows = []
+    def rows_of(run: Run) -> Rows:
+        rows, left_out = readable_metrics(run.metrics)
+        missing.extend(note for note in left_out if note not in missing)
+        return rows
+
     no_models: dict[str, Any] = {"evaluations": {}, "differences": []}
-    metrics = read(lambda: _metrics(run.metrics), no_rows)
+    metrics = rows_of(run)
     evaluation = read(lambda: _evaluation(run.evaluation), no_models)
     patterns = read(lambda: read_patterns(run.path / "patterns.json", run.path), None)
     evaluations, differences = evaluation["evaluations"], evaluation["differences"]
@@ -81,8 +85,7 @@ def render(run: Run, others: Sequence[Run] = (), notes: Sequence[str] = ()) -> s
     warnings = curves.find_warnings(metrics)
     names = _names([run, *others])
     overlaid = [
-        _curves(name, read(partial(_metrics, other.metrics), no_rows))
-        for name, other in zip(names[1:], others, strict=True)
+        _curves(name, rows_of(other)) for name, other in zip(names[1:], others, strict=True)
     ]
     price = _price(run)
     drawn = charts(curves.with_speed(rows), names, price=price["price"])
@@ -155,18 +158,6 @@ def _price(run: Run) -> dict[str, Any]:
     """Of the machine for an hour, where the configuration gives one; 0 = unknown."""
     cost = run.config.model_dump().get("cost", {})
     return {"price": cost.get("price_per_hour", 0.0), "currency": cost.get("currency", "")}
-
-
-def _metrics(path: Path) -> Rows:
-    """Rows without stage or step are no metrics of ours. Raises UserError for a damaged file."""
-    rows = read_metrics(path)
-    return [
-        row
-        for row in rows
-        if isinstance(row, dict)
-        and isinstance(row.get("stage"), str)
-        and isinstance(row.get("step"), int)
-    ]
 
 
 def _curves(name: str, rows: Rows) -> dict[str, Any]:

@@ -1,0 +1,63 @@
+"""Parquet files that hold their own hash, so that a flipped bit is noticed when they are read.
+
+The hash stands in the file's metadata, as `openrpt-sha256:` and 64 digits. It is that of the file
+with zeros in place of these digits. An older file, without it, is read as it is.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from openrpt.files import replacing
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MARK = b"openrpt-sha256:"
+ZEROS = b"0" * 64
+
+
+def write_table(path: Path, table: "pa.Table", **options: Any) -> None:
+    """Writes a table with its hash; `options` are pyarrow's. Raises UserError where it can't."""
+    import pyarrow.parquet as pq
+
+    metadata = (table.schema.metadata or {}) | {b"sha256": MARK + ZEROS}
+    with replacing(path) as partial:
+        pq.write_table(table.replace_schema_metadata(metadata), partial, **options)
+        with partial.open("r+b") as file:
+            data = file.read()
+            file.seek(data.rindex(MARK) + len(MARK))
+            file.write(hashlib.sha256(data).hexdigest().encode())
+
+
+def read_table(path: Path, *, columns: Sequence[str] | None = None) -> "pa.Table":
+    """Raises one of `unreadable()` for a file that is missing, foreign or not as it was written."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    data = path.read_bytes()
+    _check(data)
+    return pq.read_table(pa.BufferReader(data), columns=columns)
+
+
+def unreadable() -> tuple[type[Exception], ...]:
+    """What reading a table and its metadata may raise."""
+    import pyarrow as pa
+
+    return (OSError, ValueError, KeyError, TypeError, pa.ArrowException)
+
+
+def _check(data: bytes) -> None:
+    """Raises ValueError where the file's hash is not the one that it states."""
+    found = data.rfind(MARK)
+    if found < 0:
+        return
+    start = found + len(MARK)
+    end = start + len(ZEROS)
+    view = memoryview(data)
+    digest = hashlib.sha256(view[:start])
+    digest.update(ZEROS)
+    digest.update(view[end:])
+    if digest.hexdigest().encode() != data[start:end]:
+        raise ValueError("its hash is not that of its content: it was damaged or changed")
