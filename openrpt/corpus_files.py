@@ -1,6 +1,7 @@
 """Which files a corpus has: their kinds, their order, and what of a folder is left out."""
 
 import gzip
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,26 +43,34 @@ def list_files(path: Path) -> CorpusFiles:
                 f" ({', '.join(KINDS)}) and give that"
             )
     except OSError as error:
-        raise unreadable(path, error) from None
+        raise unreadable(Path(error.filename or path), error) from None
     raise UserError(f"{path}: no such file or folder (a dataset's name is 'datasets:NAME')")
 
 
 def _list_folder(folder: Path) -> CorpusFiles:
     found: list[tuple[Path, str]] = []
     left_out: list[tuple[str, str]] = []
-    for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix()):
-        name = path.relative_to(folder)
-        is_linked = path.is_symlink()
-        if any(part.startswith(".") for part in name.parts) or (path.is_dir() and not is_linked):
-            continue
+    for name, path in sorted((path.relative_to(folder).as_posix(), path) for path in _walk(folder)):
         if path.is_file() and ending_of(path) in KINDS:
-            found.append((path, name.as_posix()))
+            found.append((path, name))
         else:
-            left_out.append((name.as_posix(), _what(path)))
+            left_out.append((name, _what(path)))
     if not found:
         only = f"; there are: {listed(ending for _, ending in left_out)}" if left_out else ""
         raise UserError(f"{folder}: the folder holds no {', '.join(KINDS)} file{only}")
     return CorpusFiles(found=found, left_out=left_out)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Everything in it but folders and what is hidden; links to folders are not followed."""
+
+    def refuse(error: OSError) -> None:  # os.walk passes over what it can't read
+        raise error
+
+    for root, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        links = (name for name in folders if os.path.islink(os.path.join(root, name)))
+        yield from (Path(root, name) for name in [*files, *links] if not name.startswith("."))
 
 
 def ending_of(path: Path) -> str:

@@ -130,6 +130,13 @@ def test_folder_of_other_files_says_what_is_there(tmp_path: Path) -> None:
     assert "unknown kind of file" in error_of(tmp_path / "a.csv")
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one")
+    (tmp_path / "closed").mkdir(mode=0)
+    assert error_of(tmp_path) == f"{tmp_path / 'closed'}: cannot be read: Permission denied"
+
+
 def test_pipe_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "c.jsonl")
     assert "c.jsonl: a pipe or device; a corpus is read more than once" in error_of(
