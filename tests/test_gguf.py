@@ -83,7 +83,10 @@ def test_numbers_are_those_of_the_original(
     tmp_path: Path, family: str, options: dict[str, Any]
 ) -> None:
     model = tiny_model(family, **options)
-    assert difference(model, convert_gguf(write_gguf(tmp_path / "m.gguf", model))) < 1e-4
+    folder = convert_gguf(write_gguf(tmp_path / "m.gguf", model))
+    assert difference(model, folder) < 1e-4
+    config = json.loads((folder / "config.json").read_text())
+    assert config["architectures"] == [type(model).__name__]
 
 
 @pytest.mark.parametrize(
