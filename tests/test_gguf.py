@@ -449,6 +449,7 @@ def test_sentencepiece_gives_the_ids_of_the_original(
         ({"tokenizer.ggml.remove_extra_whitespaces": True}, "remove_extra_whitespaces"),
         ({"tokenizer.ggml.a_key_of_next_year": 1}, "a_key_of_next_year"),
         ({"tokenizer.ggml.eos_token_id": 5000}, "eos_token_id = 5000"),
+        ({"tokenizer.ggml.merges": None}, "without tokenizer.ggml.merges"),
         ({"tokenizer.ggml.merges": ["x yz"]}, "merge 'x yz' is not of tokens"),
         ({"tokenizer.ggml.token_type": [1]}, "types of tokens"),
     ],
