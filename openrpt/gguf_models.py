@@ -55,14 +55,16 @@ class Architecture:
     """An architecture whose converted models are compared with the originals in the tests."""
 
     model_type: str
+    causal_lm: str
+    """transformers' class, which other programs look for in the config."""
     interleaved: bool = False
     """Queries and keys have their rotary dimensions in pairs, not in halves as transformers."""
 
 
 ARCHITECTURES = {
-    "llama": Architecture(model_type="llama", interleaved=True),
-    "qwen2": Architecture(model_type="qwen2"),
-    "qwen3": Architecture(model_type="qwen3"),
+    "llama": Architecture(model_type="llama", causal_lm="LlamaForCausalLM", interleaved=True),
+    "qwen2": Architecture(model_type="qwen2", causal_lm="Qwen2ForCausalLM"),
+    "qwen3": Architecture(model_type="qwen3", causal_lm="Qwen3ForCausalLM"),
 }
 
 
@@ -157,6 +159,7 @@ def _read_config(file: GgufFile, architecture: Architecture) -> "tuple[PreTraine
         bos_token_id=file.metadata.get("tokenizer.ggml.bos_token_id"),
         eos_token_id=file.metadata.get("tokenizer.ggml.eos_token_id"),
         pad_token_id=file.metadata.get("tokenizer.ggml.padding_token_id"),
+        architectures=[architecture.causal_lm],
         dtype="float32",
     )
     return config, rope

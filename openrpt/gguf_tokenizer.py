@@ -159,8 +159,10 @@ def _pairs(
     file: GgufFile, said: Mapping[str, Any], vocabulary: _Vocabulary
 ) -> list[tuple[str, str]]:
     """The merges of byte-level BPE, in their order."""
+    if "merges" not in said:
+        raise file.refusal("it has a byte-level tokenizer without tokenizer.ggml.merges")
     pairs = []
-    for merge in said.get("merges", []):
+    for merge in said["merges"]:
         left, _, right = merge.partition(" ")
         if not {left, right, left + right} <= vocabulary.ids.keys():
             raise file.damage(f"its merge {merge!r} is not of tokens")

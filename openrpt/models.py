@@ -183,7 +183,10 @@ def load_tokenizer(config: ModelConfig, path: str) -> Any:
 
     folder = resolve_model(path)
     with _naming(path):
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
+        remote = {"trust_remote_code": config.trust_remote_code}
+        tokenizer = AutoTokenizer.from_pretrained(folder, **remote)
+    token_table(tokenizer)  # refused here, as by `load_policy`; its merge dropout is off from here
+    return tokenizer
 
 
 @contextlib.contextmanager

@@ -83,7 +83,10 @@ def test_numbers_are_those_of_the_original(
     tmp_path: Path, family: str, options: dict[str, Any]
 ) -> None:
     model = tiny_model(family, **options)
-    assert difference(model, convert_gguf(write_gguf(tmp_path / "m.gguf", model))) < 1e-4
+    folder = convert_gguf(write_gguf(tmp_path / "m.gguf", model))
+    assert difference(model, folder) < 1e-4
+    config = json.loads((folder / "config.json").read_text())
+    assert config["architectures"] == [type(model).__name__]
 
 
 @pytest.mark.parametrize(
@@ -446,6 +449,7 @@ def test_sentencepiece_gives_the_ids_of_the_original(
         ({"tokenizer.ggml.remove_extra_whitespaces": True}, "remove_extra_whitespaces"),
         ({"tokenizer.ggml.a_key_of_next_year": 1}, "a_key_of_next_year"),
         ({"tokenizer.ggml.eos_token_id": 5000}, "eos_token_id = 5000"),
+        ({"tokenizer.ggml.merges": None}, "without tokenizer.ggml.merges"),
         ({"tokenizer.ggml.merges": ["x yz"]}, "merge 'x yz' is not of tokens"),
         ({"tokenizer.ggml.token_type": [1]}, "types of tokens"),
     ],
