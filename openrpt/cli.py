@@ -17,7 +17,7 @@ from openrpt.arguments import COUNT, LABEL, PATH, STEP, TEXT, Number
 from openrpt.errors import UserError
 from openrpt.files import REMEDIES, reason_of
 from openrpt.options import OVERRIDES, StageCommand, config_file, stage_config
-from openrpt.terminal import open_streams, say, say_error
+from openrpt.terminal import open_streams, say, say_error, say_lines
 
 if TYPE_CHECKING:
     from openrpt.config import Config, CorpusConfig
@@ -67,7 +67,7 @@ def cli(ctx: click.Context) -> None:
     configuration that is stored there.
     """
     if ctx.invoked_subcommand is None:
-        say(ctx.get_help())
+        say_lines(ctx.get_help())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -939,7 +939,7 @@ def estimate(
             config, gpu=gpu, utilisation=utilisation or UTILISATION, progress=progress
         )
     if as_json:
-        say(json.dumps(found.as_dict(), indent=1))
+        say_lines(json.dumps(found.as_dict(), indent=1))
     else:
         print_estimate(found, PlainConsole())
 

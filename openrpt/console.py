@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from openrpt.terminal import printable
+from openrpt.terminal import KEPT, printable
 
 
 class PlainConsole(Console):
@@ -21,4 +21,4 @@ class PlainConsole(Console):
             if segment.control:  # moves the cursor, and is rich's own
                 yield segment
             else:
-                yield Segment(printable(segment.text), segment.style)
+                yield Segment(printable(segment.text, KEPT), segment.style)

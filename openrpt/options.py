@@ -19,7 +19,7 @@ from click.core import ParameterSource
 from openrpt.arguments import PATH, PathName
 from openrpt.errors import UserError
 from openrpt.paths import require_path, require_path_or_none, require_reachable
-from openrpt.terminal import say
+from openrpt.terminal import say_lines
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -325,7 +325,7 @@ def stage_config(
     except ValueError as error:
         raise UserError(f"run = '{config.run}': {error}; choose another --run") from None
     if ctx.params["print_config"]:
-        say(to_toml(config).removesuffix("\n"))
+        say_lines(to_toml(config).removesuffix("\n"))
         ctx.exit()
     return config
 

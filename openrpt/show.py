@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from openrpt.evaluation.results import EvaluationResult
     from openrpt.status import Status
 
-SYMBOLS = {"\n": "⏎", "\t": "⇥", "\r": "␍"}
 BOUNDARY = "│"
 RIGHT = "green"
 """Never the only sign: the reward stands beside it."""
@@ -33,7 +32,7 @@ def visible(data: bytes) -> str:
     >>> visible(b"a\n\x1b[0m \xff")
     'a⏎⟨U+001B⟩[0m ⟨FF⟩'
     """
-    return printable(data.decode("utf-8", errors="surrogateescape"), SYMBOLS)
+    return printable(data.decode("utf-8", errors="surrogateescape"))
 
 
 def visible_tokens(tokens: Sequence[bytes]) -> str:
@@ -56,7 +55,7 @@ def print_groups(rows: Sequence[dict[str, Any]], console: Console) -> None:
 
 def heading(row: dict[str, Any]) -> Text:
     when = "" if row["step"] is None else f"step {row['step']} · "
-    where = f"document {row['document_id']} · position {row['position']}"
+    where = f"document {printable(row['document_id'])} · position {row['position']}"
     return Text(f"{when}{where} · entropy {row['entropy']:.2f} nats", "bold")
 
 
@@ -118,7 +117,7 @@ def _verdict(row: dict[str, Any]) -> str:
 def reward_terms(row: dict[str, Any]) -> str:
     """` (prefix 0, dense 0.31)` before their weights, where there is more than prefix match."""
     terms = {term["name"]: term["value"] for term in row["reward_terms"]}
-    shown = ", ".join(f"{name} {value:.3g}" for name, value in terms.items())
+    shown = ", ".join(f"{printable(name)} {value:.3g}" for name, value in terms.items())
     return f" ({shown})" if terms.keys() - {"prefix"} else ""
 
 
@@ -227,7 +226,7 @@ def print_status(status: "Status", console: Console) -> None:
     from openrpt.status import SHOWN
 
     put = _putter(console)
-    put(Text(status.path, "bold"))
+    put(Text(printable(status.path), "bold"))
     if status.stage:
         whole = f" of {status.goal:,}" if status.goal and status.state != "done" else ""
         bar = f"{_bar(status.share)} {status.share:.0%}" if status.share else ""
@@ -240,7 +239,7 @@ def print_status(status: "Status", console: Console) -> None:
         put(Text(f"  ! {warning['name']} ({where}): {warning['seen']}", "yellow"))
         put(Text(f"    what usually helps: {warning['helps']}", "dim"))
     for note in status.notes:
-        put(Text(f"  note: {note}"))
+        put(Text(f"  note: {printable(note)}"))
 
 
 def _putter(console: Console) -> Callable[[Text], None]:

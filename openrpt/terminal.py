@@ -11,20 +11,23 @@ import sys
 import unicodedata
 from collections.abc import Mapping
 
+SYMBOLS = {"\n": "⏎", "\t": "⇥", "\r": "␍"}
+"""What stands for them in a text on one line."""
 KEPT = {"\n": "\n", "\t": "\t"}
+"""Of a text of several lines."""
 LONGEST_ERROR = 2000
 """Characters of an error; of a longer one the middle is left out, so that its advice stays."""
 ERROR_END = 500
 
 
-def printable(text: str, shown: Mapping[str, str] = KEPT) -> str:
+def printable(text: str, shown: Mapping[str, str] = SYMBOLS) -> str:
     r"""The text with characters that print nothing named: controls, formats, marks of direction,
     lone surrogates, and bytes that are not UTF-8 (as Python keeps them in a path).
 
-    `shown`: what stands for some of them; by default line breaks and tabs stand for themselves.
+    `shown`: what stands for some of them. By default the text becomes one line.
 
     >>> printable("a\x1b[31m\u202eb\udcff\n")
-    'a⟨U+001B⟩[31m⟨U+202E⟩b⟨FF⟩\n'
+    'a⟨U+001B⟩[31m⟨U+202E⟩b⟨FF⟩⏎'
     """
     if text.isprintable():
         return text
@@ -43,10 +46,15 @@ def is_hidden(character: str) -> bool:
     return unicodedata.category(character)[0] == "C" or character in "\u2028\u2029"
 
 
-def say(text: object, *, err: bool = False) -> None:
-    """Prints a text and a line break; `err`: to stderr."""
+def say(line: object, *, err: bool = False) -> None:
+    """Prints one line; `err`: on stderr."""
     # Not click.echo: to a stream that says it is ASCII, that writes UTF-8.
-    print(printable(str(text)), file=sys.stderr if err else sys.stdout, flush=True)
+    print(printable(str(line)), file=sys.stderr if err else sys.stdout, flush=True)
+
+
+def say_lines(text: str) -> None:
+    """Prints a text of several lines."""
+    print(printable(text, KEPT), flush=True)
 
 
 def say_error(message: str) -> None:

@@ -184,6 +184,7 @@ def test_curve_controls_redraw(tab: Tab) -> None:
     before = canvas_of(tab, "Reward").evaluate("canvas => canvas.toDataURL()")
     tab.page.locator('[data-chart="smooth"]').fill("0.9")
     assert tab.page.locator('[data-part="smooth-value"]').inner_text() == "0.9"
+    canvas_of(tab, "Reward")  # which is drawn where it can be seen
     tab.page.wait_for_function(  # other charts are redrawn, too, one after another
         """([title, before]) => {
           const canvas = [...document.querySelectorAll("figure")]

@@ -17,7 +17,7 @@ from openrpt.console import PlainConsole
 from openrpt.metrics import append_metrics
 from openrpt.progress import live_progress
 from openrpt.rollouts import write_rollouts
-from openrpt.terminal import LONGEST_ERROR, printable, say, say_error
+from openrpt.terminal import KEPT, LONGEST_ERROR, printable, say, say_error
 
 HOSTILE = "n\x1b]0;title\x07\x1b[31m\x9b2J\x7f\u202eevil\u2066"
 NAMED = "⟨U+001B⟩"
@@ -53,17 +53,17 @@ def hostile_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_only_what_is_hidden_is_named() -> None:
     kept = "Grüße, 中文字, 😀, naïve\u00a0café\n\tline two"
-    assert printable(kept) == kept
-    assert printable("\r\x00\x85\u200b\ud800") == "⟨U+000D⟩⟨U+0000⟩⟨U+0085⟩⟨U+200B⟩⟨U+D800⟩"
+    assert printable(kept, KEPT) == kept and printable(kept).endswith("⏎⇥line two")
+    assert printable("\r\x00\x85\u200b\ud800") == "␍⟨U+0000⟩⟨U+0085⟩⟨U+200B⟩⟨U+D800⟩"
     assert hidden(printable("".join(map(chr, range(0x3000))))) == []
 
 
 def test_messages_are_named_and_errors_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    say(HOSTILE)
+    say(f"{HOSTILE}\nforged")
     say_error(f"a\nb {HOSTILE}")
     say_error(f"first {'x' * 100_000} what to do")
     out, err = capsys.readouterr()
-    assert hidden(out + err) == [] and NAMED in out
+    assert hidden(out + err) == [] and NAMED in out and out.endswith("⏎forged\n")
     first, second = err.splitlines()
     assert first.startswith("openrpt: a b n⟨U+001B⟩")
     assert len(second) < LONGEST_ERROR + 20
