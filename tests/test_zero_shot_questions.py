@@ -7,12 +7,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from choice_phrasings import PHRASINGS, TEN
 
 from openrpt.errors import UserError
 from openrpt.evaluation import zero_shot_answers
+from openrpt.evaluation.stated_choice import OUTSIDE, extract_choice
 from openrpt.evaluation.zero_shot_answers import (
-    OUTSIDE,
-    extract_choice,
     grade_choices,
     grade_letters,
     grade_short,
@@ -108,6 +108,11 @@ def test_formats_of_short_answers():
 )
 def test_what_a_text_says(text, said):
     assert extract_choice(text, OPTIONS) == said
+
+
+@pytest.mark.parametrize(("text", "said"), PHRASINGS)
+def test_how_letters_are_stated(text, said):
+    assert extract_choice(text, TEN) == said
 
 
 def test_options_that_are_letters():
