@@ -118,8 +118,8 @@ def extract_choice(text: str, options: Sequence[str]) -> str | None:
     if boxed is not None:
         if _TWO_BOXES.search(text):
             return None
-        said = boxed.decode(errors="replace")
-        return _letter_of(said, options) or _labelled(_with_mentions(said), options) or OUTSIDE
+        inside = boxed.decode(errors="replace")
+        return _letter_of(inside, options) or _labelled(_with_mentions(inside), options) or OUTSIDE
     marked = _with_mentions(text)
     found = [
         (match.start("said"), "?" if match.groupdict().get("unsure") else match["said"])
@@ -133,7 +133,7 @@ def extract_choice(text: str, options: Sequence[str]) -> str | None:
         if (letter := _letter_of(match["said"], options))
     ]
     said = max(found)[1] if found else _first_letter(marked) or _letter_of(text, options)
-    if said in (None, "?"):
+    if said is None or said == "?":
         return None
     return said.upper() if said.upper() in LETTERS[: len(options)] else OUTSIDE
 

@@ -159,22 +159,23 @@ def _right_option(
         )
     value = fields[name]
     said = field_text(value, name, source).strip()
-    number = int(float(said)) if _WHOLE.fullmatch(said) else None
+    number = int(float(said)) if _WHOLE.fullmatch(said) else -1  # no index
     texts = [option.strip() for option in options]
+    found: set[int] = set()  # also of a number that is none of numbered labels
     if name == "answer_index":
         found = {number}
     elif said in labels or str(number) in labels:
         found = {labels.index(said if said in labels else str(number))}
-    elif any(map(_WHOLE.fullmatch, labels)) and number is not None:
-        found = set()  # a number that is none of the labels
+    elif any(map(_WHOLE.fullmatch, labels)) and number >= 0:
+        pass
     elif isinstance(value, str):
         found = _meant(said, texts, labels) or {number}
     else:  # where the options are numbers as well, it can be one of them
         same = {texts.index(said)} if texts.count(said) == 1 else set()
-        is_index = number is not None and number < len(texts)
         are_numbers = not all(isinstance(option, str) for option in _stated(fields))
-        found = {number} | (same if are_numbers else set()) if is_index else same
-    found = {index for index in found if index is not None and 0 <= index < len(options)}
+        found = {number} if 0 <= number < len(texts) else same
+        found |= same if are_numbers else set()
+    found = {index for index in found if 0 <= index < len(options)}
     if len(found) == 1:
         return found.pop()
     if found:
