@@ -183,7 +183,7 @@ def main(seconds: float) -> None:
 
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
     replies, sys.stdout = sys.stdout, sys.stderr
-    agrees("1/2", "0.5")  # imports and compiles what every check needs
+    agrees(r"\sqrt{8}", "2*sqrt(2)")  # imports and compiles what every check needs
     print("ready", file=replies, flush=True)
     with open(os.devnull, "w") as nowhere:
         for line in sys.stdin:
