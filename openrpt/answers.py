@@ -7,10 +7,12 @@ the scorer of the reasoning-gym task that it comes from. Nothing of an answer is
 
 import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
 
@@ -24,6 +26,7 @@ MALFORMED = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError
 Check = Callable[[Question, bytes | None], float]
 """Question and answer (None = there is none) → the reward; 1 = right."""
 
+_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,5})?", re.ASCII)
 _WRAPPED = re.compile(r"\\(?:text|mathrm|textbf|mbox)\{([^{}]*)\}")
 
 
@@ -73,6 +76,20 @@ def normalised(answer: str) -> str:
     return " ".join(text.split())
 
 
+def same_characters(answer: str, truth: str) -> bool:
+    """Are two answers the same but for what does not change them?
+
+    A number is the same in every way of writing it in digits: 18.0, 18 and 1.8e1.
+
+    >>> same_characters(" 18 ", "18.0"), same_characters("1/2", "0.5"), same_characters("a", "A")
+    (True, False, False)
+    """
+    said, true = normalised(answer), normalised(truth)
+    if said == true:
+        return True
+    return all(map(_NUMBER.fullmatch, (said, true))) and Decimal(said) == Decimal(true)
+
+
 class MathChecker:
     """`checker(answer, truth)`: the same characters, or the same by math-verify.
 
@@ -94,7 +111,7 @@ class MathChecker:
         self._process: subprocess.Popen[str] | None = None
 
     def __call__(self, answer: str, truth: str) -> bool:
-        if normalised(answer) == normalised(truth):
+        if same_characters(answer, truth):
             return True
         pair = (answer, truth)
         if pair not in self._verdicts:
@@ -117,9 +134,11 @@ class MathChecker:
         return reply == "true\n"
 
     def _start(self) -> subprocess.Popen[str]:
-        worker = Path(__file__).with_name("math_worker.py")
+        # It is to be this package, also where only its folder is on this process's path.
+        paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
         process = subprocess.Popen(
-            [sys.executable, "-P", str(worker), str(self.seconds)],
+            [sys.executable, "-P", "-m", "openrpt.math_worker", str(self.seconds)],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -183,6 +202,6 @@ def checker_of(config: Config, math: MathChecker | None) -> Check:
         if kind == "math":
             assert math is not None
             return float(math(said, question.answer))
-        return float(normalised(said) == normalised(question.answer))
+        return float(same_characters(said, question.answer))
 
     return check

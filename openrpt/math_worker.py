@@ -4,7 +4,7 @@ a line in, one verdict a line out.
 It is a process of its own because symbolic algebra can hang where no signal reaches it
 (`9^{9^{9^9}}` is one long call into C), uses signals that belong to the main thread, and writes
 warnings. A check that takes too long or too much memory ends the process; whoever asked counts it
-as wrong and starts another. Imports nothing of OpenRPT: it runs by its path.
+as wrong and starts another.
 """
 
 import faulthandler
@@ -13,34 +13,167 @@ import os
 import re
 import signal
 import sys
+from decimal import Decimal
+from typing import Any
+
+from openrpt.math_parts import split_list, split_unit
+from openrpt.math_spelling import (
+    THOUSANDS,
+    exact,
+    is_balanced,
+    is_words,
+    letters_only,
+    spelled,
+)
 
 MEMORY = 4 << 30
 """Bytes of address space."""
-_WORDS = re.compile(r"\\text\b|\\mathrm\b|(?<![\\A-Za-z])[A-Za-z]{3,}")
+DIGITS = 6
+"""A decimal of so many significant digits stands for every endless number that rounds to it."""
+PRECISION = 400
+"""Decimal digits to which expressions are compared: differences below 1e-400 are lost."""
+
+_BASE = re.compile(r"(\d[\dA-F]*)_\{?(\d+)\}?")
+_PLAIN = re.compile(
+    r"[+-]?(?:\d{1,400}(?:/[1-9]\d{0,400}|\.\d{0,400})?|\.\d{1,400})(?:(?<!/)[eE][+-]?\d{1,3})?",
+    re.ASCII,
+)
+_DECIMAL = re.compile(r"-?\d*\.\d{1,400}", re.ASCII)
+_SPACED_DIGITS = re.compile(r"\d\s+\d")
+_BROKEN_NUMBER = re.compile(r"\d\.(?!\d)|\.\d*\.")
 
 
 def agrees(answer: str, truth: str) -> bool:
-    """Do two answers mean the same number, expression, set or relation, by math-verify?
-
-    Words are no mathematics (it would take them for products of letters, and so `blue` for
-    `lube`): where the truth has any, only equal characters count, and those were compared before.
-    """
-    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
-
-    if _WORDS.search(truth):
+    """Do two answers mean the same number, expression, set, relation or words?"""
+    answer, truth = spelled(answer), spelled(truth)
+    if letters_only(answer) == letters_only(truth) != "":
+        return True
+    (value, unit), (true_value, true_unit) = split_unit(answer), split_unit(truth)
+    if is_words(value) or is_words(true_value):
         return False
-    kinds = [LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()]
-    # Its own timeouts are off: the watchdog below also reaches into C.
-    parsed = [
-        parse(
-            f"\\boxed{{{text}}}",
-            extraction_config=kinds,
-            fallback_mode="no_fallback",
-            parsing_timeout=None,  # type: ignore[arg-type]  # as its documentation has it
+    if "%" in (unit, true_unit) and unit != true_unit:
+        return (unit or true_unit) == "%" and _percent_agrees(value, true_value, unit == "%")
+    if unit and true_unit and unit != true_unit:
+        return False
+    if true_unit and not unit:  # `5 m` is five metres where the truth is in metres
+        value = re.sub(rf"(?<=\d)\s+{re.escape(true_unit)}$", "", value)
+    elif unit and not true_unit:
+        true_value = re.sub(rf"(?<=\d)\s+{re.escape(unit)}$", "", true_value)
+    return _same(value, true_value)
+
+
+def _percent_agrees(value: str, true_value: str, is_percent: bool) -> bool:
+    """One of the two is in per cent: `50\\%` is 0.5, and it is 50 unless 50 is below 1."""
+    if is_percent:
+        number = _number(true_value)
+        above_one = number is not None and number > 1 and _same(value, true_value)
+        return above_one or _same(rf"({value})/100", true_value)
+    return _same(value, true_value) or _same(value, rf"({true_value})/100")
+
+
+def _same(answer: str, truth: str) -> bool:
+    said, true = split_list(answer), split_list(truth)
+    if said is None or true is None:
+        return _same_mathematics(answer, truth)
+    (brackets, members), (true_brackets, true_members) = said, true
+    if len(members) != len(true_members):
+        return False
+    kinds = {brackets, true_brackets}
+    if kinds <= {"", "{}"}:
+        return _same_in_any_order(members, true_members)
+    if len(kinds) == 1 or kinds == {"", "()"}:
+        return all(map(_same, members, true_members))
+    return False
+
+
+def _same_in_any_order(members: list[str], true_members: list[str]) -> bool:
+    left = list(true_members)
+    for member in members:
+        found = next((true for true in left if _same(member, true)), None)
+        if found is None:
+            return False
+        left.remove(found)
+    return True
+
+
+def _same_mathematics(answer: str, truth: str) -> bool:
+    based, true_based = (_BASE.fullmatch(text) for text in (answer, truth))
+    if based or true_based:  # another base, or none, is not what was asked for
+        return bool(based and true_based and based.groups() == true_based.groups())
+    if _SPACED_DIGITS.search(answer + "|" + truth):
+        return False
+    if answer.replace(" ", "") == truth.replace(" ", ""):
+        return bool(answer)
+    from math_verify import verify
+    from sympy import Rational
+
+    value, true_value = _parsed(answer), _parsed(truth)
+    if value is None or true_value is None:
+        return False
+    if isinstance(value, Rational) and isinstance(true_value, Rational):
+        same = bool(value == true_value)
+    else:
+        same = verify(
+            true_value,
+            value,
+            numeric_precision=PRECISION,
+            allow_set_relation_comp=True,
+            timeout_seconds=None,  # the watchdog below also reaches into C
         )
-        for text in (truth, answer)
-    ]
-    return all(parsed) and verify(*parsed, timeout_seconds=None)
+    return same or _rounds_to(true_value, answer) or _rounds_to(value, truth)
+
+
+def _number(text: str) -> Any:
+    """A plain number or fraction as sympy's Rational; None for all else."""
+    from sympy import Rational
+
+    plain = text.replace(",", "") if THOUSANDS.fullmatch(text) else text
+    return Rational(plain) if _PLAIN.fullmatch(plain) else None
+
+
+def _parsed(text: str) -> Any:
+    """The sympy expression; None for what is no mathematics."""
+    from latex2sympy2_extended import NormalizationConfig, latex2sympy
+    from latex2sympy2_extended.latex2sympy2 import ConversionConfig
+    from sympy import Expr, I, Symbol
+
+    if (number := _number(text)) is not None:
+        return number
+    text = exact(text)
+    if _BROKEN_NUMBER.search(text) or not is_balanced(text):
+        return None
+    # math-verify's own `parse` takes the first part that it can read, R for r, and `5t` for 5.
+    try:
+        value = latex2sympy(
+            text,
+            is_real=True,
+            normalization_config=NormalizationConfig(malformed_operators=True, boxed="none"),
+            conversion_config=ConversionConfig(lowercase_symbols=False),
+        )
+    except Exception:  # its parser raises plain Exception, its converter whatever comes
+        return None
+    has_index = r"\sum" in text or r"\prod" in text
+    if isinstance(value, Expr) and not has_index:
+        return value.xreplace({Symbol("i", real=True): I})
+    return value
+
+
+def _rounds_to(value: Any, text: str) -> bool:
+    """Is the text a decimal of DIGITS digits or more, and the value an endless one (1/3, π) that
+    rounds to it?"""
+    from sympy import Expr, Rational
+
+    if not _DECIMAL.fullmatch(text) or not isinstance(value, Expr):
+        return False
+    if not (value.is_number and value.is_real):
+        return False
+    _, digits, exponent = Decimal(text).as_tuple()
+    if len(digits) < DIGITS or not isinstance(exponent, int):
+        return False
+    if isinstance(value, Rational) and 10**PRECISION % value.q == 0:
+        return False  # its decimals end: they were compared exactly
+    error = (value - Rational(text)).evalf(len(digits) + 20)
+    return bool(abs(error) <= Rational(10) ** exponent / 2)
 
 
 def main(seconds: float) -> None:
@@ -50,7 +183,7 @@ def main(seconds: float) -> None:
 
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
     replies, sys.stdout = sys.stdout, sys.stderr
-    agrees("1/2", "0.5")  # imports and compiles what every check needs
+    agrees(r"\sqrt{8}", "2*sqrt(2)")  # imports and compiles what every check needs
     print("ready", file=replies, flush=True)
     with open(os.devnull, "w") as nowhere:
         for line in sys.stdin:

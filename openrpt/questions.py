@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from functools import lru_cache
 from hashlib import sha256
 from itertools import islice
@@ -22,6 +23,8 @@ GYM_TASK = re.compile(r"([^@\s]+)(?:@(\d+)(?:-(\d+))?)?")
 """`chain_sum`, `chain_sum@2` (a level of its curriculum), `chain_sum@0-3` (several)."""
 RUNS_ANSWERS = re.compile(r"\b(?:eval|exec|parse_expr)\(")
 """Calls that run text as Python code; sympy's parse_expr does, too."""
+PLAIN_DIGITS = 400
+"""A number that needs more digits (1e1000) keeps its exponent."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,7 +126,7 @@ def _question(config: QuestionsConfig, text: str, answer: str, source: str) -> Q
 def _read(config: QuestionsConfig) -> Iterator[Question]:
     names = [config.question, config.answer]
     for source, fields in read_fields(config.path, names):
-        text, answer = (_text_of(fields[name], name, source) for name in names)
+        text, answer = (field_text(fields[name], name, source) for name in names)
         if config.answer_after:
             _, mark, answer = answer.rpartition(config.answer_after)
             if not mark:
@@ -140,10 +143,27 @@ def _read(config: QuestionsConfig) -> Iterator[Question]:
         yield _question(config, text.strip(), answer.strip(), source)
 
 
-def _text_of(value: Any, name: str, source: str) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise UserError(f"{source}: field '{name}' is not text but {type(value).__name__}")
-    return str(value)
+def field_text(value: Any, name: str, source: str) -> str:
+    """A field of a question's record as text, numbers in plain digits.
+
+    Raises UserError (with file and line) for null, NaN, infinity, true, false and all else that is
+    no text.
+
+    >>> field_text(1e-07, "answer", "sums.jsonl:1"), field_text(1e22, "answer", "sums.jsonl:2")
+    ('0.0000001', '10000000000000000000000')
+    """
+    if isinstance(value, str):
+        return value
+    said = type(value).__name__
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        said = str(value)
+        number = Decimal(said)
+        if number.is_finite():
+            return f"{number:f}" if abs(number.adjusted()) <= PLAIN_DIGITS else said
+    raise UserError(
+        f"{source}: field '{name}' is not text but {said}: give text or a number, or leave the"
+        " line out"
+    )
 
 
 def _generate(config: QuestionsConfig, seed: int) -> Iterator[Question]:

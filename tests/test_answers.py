@@ -3,6 +3,7 @@
 import time
 
 import pytest
+from math_pairs import RIGHT, WRONG
 
 from openrpt.answers import MathChecker, check_kind, checker_of, extract_answer, normalised
 from openrpt.config import load_config
@@ -46,55 +47,48 @@ def test_what_does_not_change_an_answer():
 @pytest.fixture(scope="module")
 def check():
     pytest.importorskip("math_verify")
-    with MathChecker(seconds=3.0) as checker:
+    with MathChecker(seconds=60.0) as checker:  # however busy the machine
         yield checker
 
 
-EQUAL = [
-    ("0.5", "1/2"),
-    (r"\frac{1}{2}", "1/2"),
-    (r"\dfrac12", "0.5"),
-    ("1,234", "1234"),
-    ("x = 5", "5"),
-    (r"2\sqrt{3}", r"\sqrt{12}"),
-    (r"\{2,1\}", r"\{1,2\}"),
-    ("(x+1)^2", "x^2+2x+1"),
-    (r"\text{blue}", "blue"),
-    ("???", "???"),
-]
-UNEQUAL = [
-    ("0.51", "1/2"),
-    ("y = 5", "x = 5"),
-    ("(2,1)", "(1,2)"),
-    ("3 or 4", "3"),
-    ("lube", "blue"),  # no product of letters
-    (r"\text{lube}", r"\text{blue}"),
-    (r"\frac{1}{", "1"),  # unparsable
-    ("???", "1"),
-    ("1", "???"),
-    ("__import__('os').getpid()", "1"),
-    ("{" * 3000, "1"),
-]
-
-
-@pytest.mark.parametrize(("answer", "truth"), EQUAL)
+@pytest.mark.parametrize(("answer", "truth"), RIGHT)
 def test_the_same_by_meaning(check, answer, truth):
     assert check(answer, truth)
 
 
-@pytest.mark.parametrize(("answer", "truth"), UNEQUAL)
+@pytest.mark.parametrize(("answer", "truth"), WRONG)
 def test_not_the_same(check, answer, truth, capfd):
     assert not check(answer, truth)
     assert capfd.readouterr() == ("", "")
 
 
-def test_an_answer_that_never_ends_is_wrong_and_the_next_is_checked(check):
-    before, started = check.given_up, time.monotonic()
-    assert not check("9^{9^{9^{9}}}", "7")
-    assert not check("9^{9^{9^{9}}}", "7")  # known: not asked again
-    assert check.given_up == before + 1
-    assert time.monotonic() - started < 30
-    assert check("0.5", "1/2")
+STRANGE = [
+    *("", "\\", "\\text{", "\0\n", "\ud800", "‹", "›5‹", "_", "1_", "10_{x}", "|", "%", "0^0"),
+    *("1/0", "\\frac{0}{0}", "\\infty-\\infty", "1e99999999", "{" * 3000, "(" * 99 + ")" * 99),
+    *("9" * 5000, "1." + "3" * 5000, "x" * 500, "1," * 300, "\\pm" * 50),
+]
+
+
+def test_nothing_breaks_the_worker(check):
+    """Whatever an answer is, it gets a verdict; no process is lost, which would cost seconds."""
+    before = check.given_up
+    for answer in STRANGE:
+        for truth in ("1/2", r"\text{word}", "(1,2)", r"5\text{ cm}", r"50\%", "x=2", "3.14159265"):
+            assert not check(answer, truth)
+        assert not check("1/2", answer)
+    assert check.given_up == before and check("0.5", "1/2")
+
+
+def test_an_answer_that_never_ends_is_wrong_and_the_next_is_checked():
+    pytest.importorskip("math_verify")
+    started = time.monotonic()
+    with MathChecker(seconds=1.0) as check:
+        assert not check("9^{9^{9^{9}}}", "7")
+        assert not check("9^{9^{9^{9}}}", "7")  # known: not asked again
+        assert check.given_up == 1
+        check.seconds = 60.0  # the next process
+        assert check("0.5", "1/2")
+    assert time.monotonic() - started < 120
 
 
 def question(answer: str, **values) -> Question:
@@ -110,6 +104,21 @@ def test_checks_by_configuration(check):
 
     assert reward("auto", b"0.5", "1/2") == reward("math", b"0.5", "1/2") == 1.0
     assert reward("exact", b"0.5", "1/2") == 0.0 and reward("exact", b" $1/2$ ", "1/2") == 1.0
+    for said, truth in [
+        ("18", "18.0"),
+        ("+18.", "18"),
+        ("0.0000001", "1e-07"),
+        ("1e22", "1" + "0" * 22),
+    ]:
+        assert reward("exact", said.encode(), truth) == 1.0
+    for said, truth in [
+        ("18.1", "18.0"),
+        ("1e-7", "1e-8"),
+        ("A", "a"),
+        ("nan", "inf"),
+        ("1,8", "18"),
+    ]:
+        assert reward("exact", said.encode(), truth) == 0.0
     assert reward("math", None, "1/2") == 0.0
     assert reward("math", b"\xff", "1/2") == 0.0
     with pytest.raises(UserError, match=r"questions\.jsonl' is none of its tasks"):

@@ -4,6 +4,8 @@ import json
 import re
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from openrpt.config import QuestionsConfig, load_config
@@ -59,6 +61,10 @@ def test_the_end_of_a_worked_answer(tmp_path):
         ({"question": "", "answer": "1"}, r":3: field 'question' is blank"),
         ({"question": "1?", "answer": ["1"]}, r":3: field 'answer' is not text but list"),
         ({"question": "1?", "answer": None}, r":3: field 'answer' is not text but NoneType"),
+        ('{"question": "1?", "answer": NaN}', r":3: field 'answer' is not text but nan"),
+        ('{"question": NaN, "answer": 1}', r":3: field 'question' is not text but nan"),
+        ('{"question": "1?", "answer": -Infinity}', r":3: field 'answer' is not text but -inf"),
+        ('{"question": "1?", "answer": false}', r":3: field 'answer' is not text but bool"),
         ('{"question": "\\ud800", "answer": "1"}', r":3: half a surrogate pair"),
         ("{", r":3: broken JSON"),
     ],
@@ -68,6 +74,28 @@ def test_bad_lines_are_named(tmp_path, row, message):
     path.write_text(path.read_text() + (row if isinstance(row, str) else json.dumps(row)))
     with pytest.raises(UserError, match=r"bad\.jsonl" + message):
         read(path)
+
+
+def test_numbers_are_plain_digits(tmp_path):
+    written = ["0", "18.0", "0.0000001", "1e22", "0.00002", "-2.5E-3"]
+    lines = [f'{{"question": "{n}?", "answer": {n}}}' for n in written]
+    found = read(
+        write(
+            tmp_path / "numbers.jsonl",
+            *lines,
+            *(f'{{"question": "x{i}", "answer": {i}}}' for i in range(30)),
+        )
+    )
+    plain = ["0", "18.0", "0.0000001", "1" + "0" * 22, "0.00002", "-0.0025"]
+    assert [q.answer for q in found[:6]] == plain
+    rows = [{"question": f"{n}?", "answer": n} for n in [1e-07, 1e22, *map(float, range(30))]]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "numbers.parquet")
+    found = read(tmp_path / "numbers.parquet")
+    assert [q.answer for q in found[:3]] == ["0.0000001", "1" + "0" * 22, "0.0"]
+    rows = [{"question": "1?", "answer": 1.5}, {"question": "2?", "answer": float("nan")}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "numbers.parquet")
+    with pytest.raises(UserError, match=r"numbers\.parquet:2: field 'answer' is not text but nan"):
+        read(tmp_path / "numbers.parquet")
 
 
 def test_a_file_without_questions(tmp_path):

@@ -7,12 +7,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from choice_phrasings import PHRASINGS, TEN
 
 from openrpt.errors import UserError
 from openrpt.evaluation import zero_shot_answers
+from openrpt.evaluation.stated_choice import OUTSIDE, extract_choice
 from openrpt.evaluation.zero_shot_answers import (
-    OUTSIDE,
-    extract_choice,
     grade_choices,
     grade_letters,
     grade_short,
@@ -110,6 +110,11 @@ def test_what_a_text_says(text, said):
     assert extract_choice(text, OPTIONS) == said
 
 
+@pytest.mark.parametrize(("text", "said"), PHRASINGS)
+def test_how_letters_are_stated(text, said):
+    assert extract_choice(text, TEN) == said
+
+
 def test_options_that_are_letters():
     assert extract_choice("\\boxed{x}", ["y", "x", "b"]) == "B"  # its own text
     assert extract_choice("\\boxed{b}", ["y", "x", "b"]) == "C"
@@ -173,3 +178,118 @@ def test_math_verify_is_missing(monkeypatch):
     zero_shot_answers.math_checker.cache_clear()
     with pytest.raises(UserError, match="needs math-verify"):
         zero_shot_answers.math_checker()
+
+
+ARC = {"text": ["w", "x", "y", "z"], "label": ["1", "2", "3", "4"]}
+KEYS: list[tuple[Any, Any, str]] = [
+    ("B", OPTIONS, "B"),
+    ("b", OPTIONS, "B"),
+    ("(B)", OPTIONS, "B"),
+    ("(b)", OPTIONS, "B"),
+    ("B.", OPTIONS, "B"),
+    ("B)", OPTIONS, "B"),
+    ("B. green", OPTIONS, "B"),
+    ("(B) green", OPTIONS, "B"),
+    ("option B", OPTIONS, "B"),
+    ("answer2", OPTIONS, "B"),
+    (" green ", OPTIONS, "B"),
+    (0, OPTIONS, "A"),
+    (1, OPTIONS, "B"),
+    (1.0, OPTIONS, "B"),
+    ("1", OPTIONS, "B"),
+    ("1.0", OPTIONS, "B"),
+    ("2", ARC, "B"),
+    (2, ARC, "B"),
+    (2.0, ARC, "B"),
+    (4, ARC, "D"),
+    ("B", ARC, "B"),
+    ("x", ARC, "B"),
+    ("b", {"text": ["w", "x"], "label": ["B", "A"]}, "A"),  # by its label
+    (1, {"text": ["w", "x"], "label": ["A", "B"]}, "B"),
+    (1, ["0", "1", "2", "3"], "B"),  # MMLU's own: text, and an index
+    (1, ["1", "2", "3", "4"], "B"),
+    ("2", ["1", "2", "3", "4"], "B"),  # text is compared with text first
+    (20, ["10", "20"], "B"),
+    (4, [2, 4, 6], "B"),
+    (1, [0, 1, 2], "B"),
+]
+
+
+@pytest.mark.parametrize(("key", "options", "letter"), KEYS)
+def test_how_the_right_option_is_written(key, options, letter):
+    fields = {"question": "?", "choices": options, "answer": key}
+    assert choice_row(fields, "x:1")["answer"] == letter
+
+
+@pytest.mark.parametrize(
+    ("key", "options", "said"),
+    [
+        (3, OPTIONS, "is none of its 3"),
+        (-1, OPTIONS, "is none of its 3"),
+        (1.5, OPTIONS, "is none of its 3"),
+        ("D", OPTIONS, "is none of its 3"),
+        ("d", OPTIONS, "is none of its 3"),
+        ("B. blue", OPTIONS, "is none of its 3"),
+        ("answer0", OPTIONS, "is none of its 3"),
+        ("answer4", OPTIONS, "is none of its 3"),
+        (0, ARC, "is none of its 4"),
+        (True, OPTIONS, "'answer' is not text but bool"),
+        (float("nan"), OPTIONS, "'answer' is not text but nan"),
+        (float("inf"), OPTIONS, "'answer' is not text but inf"),
+        (["B"], OPTIONS, "'answer' is not text but list"),
+        (None, OPTIONS, "no answer"),
+        ("B", ["C", "B2", "B"], "is option B or option C; give answer_index"),
+        ("b", ["a", "c", "b"], "is option B or option C; give answer_index"),
+        (3, [2, 3, 4, 5], "is option B or option D; give answer_index"),
+        (0, ["red", None], "'options' is not text but NoneType"),
+        (0, ["red", float("nan")], "'options' is not text but nan"),
+        (0, "red", "0 options"),
+    ],
+)
+def test_a_right_option_that_is_none_or_several(key, options, said):
+    with pytest.raises(UserError, match=rf"x:1: .*{said}"):
+        choice_row({"question": "?", "options": options, "answer": key}, "x:1")
+
+
+def test_an_index_is_an_index():
+    """MMLU-Pro has both, and options that are letters."""
+    fields = {"question": "?", "options": ["C", "D", "B"], "answer": "B", "answer_index": 1}
+    assert choice_row(fields, "x:1")["answer"] == "B"
+    assert choice_row(fields | {"choices": ARC}, "x:1")["answer"] == "B"
+
+
+@pytest.mark.parametrize(
+    ("stated", "answer"),
+    [
+        (0, "0"),
+        ("0", "0"),
+        (0.0, "0.0"),
+        (0.0000001, "0.0000001"),
+        (1e22, "10000000000000000000000"),
+        ("", "7"),  # a blank one is none: the solution's
+        (None, "7"),
+        ("so it is\n#### 0", "0"),
+    ],
+)
+def test_what_a_short_answer_is(tmp_path, stated, answer):
+    fields = {"question": "1 - 1?", "answer": stated, "solution": r"So \boxed{7}."}
+    path = write(tmp_path / "q.jsonl", [fields])
+    assert [row["answer"] for row in read_rows(path, "short")] == [answer]
+
+
+@pytest.mark.parametrize("field", ["question", "answer"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), False, True, ["7"]])
+def test_what_is_no_text(tmp_path, field, value):
+    fields = {"question": "1 - 1?", "answer": "0", "solution": r"So \boxed{7}."}
+    path = write(tmp_path / "q.jsonl", [fields, fields | {field: value}])
+    with pytest.raises(UserError, match=rf"q\.jsonl:2: field '{field}' is not text but"):
+        read_rows(path, "short")
+    rows = [{"question": "1?", "answer": 1.5}, {"question": "2?", "answer": float("nan")}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "q.parquet")
+    with pytest.raises(UserError, match=r"q\.parquet:2: field 'answer' is not text but nan"):
+        read_rows(str(tmp_path / "q.parquet"), "short")
+
+
+def test_a_missing_category_is_none():
+    fields = {"question": "?", "answer": 1, "category": float("nan"), "subject": "law"}
+    assert short_row(fields, "x:1")["category"] == "law"

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import ascii_uppercase as LETTERS
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from openrpt.errors import UserError
 from openrpt.evaluation.questions import AnswerResult
 from openrpt.evaluation.records import add_model_result
 from openrpt.evaluation.statistics import estimates_by, mean_by_document, mean_of_means
-from openrpt.evaluation.zero_shot_answers import LETTERS, math_checker
+from openrpt.evaluation.zero_shot_answers import math_checker
 from openrpt.evaluation.zero_shot_questions import Kind
 from openrpt.loop import Interrupted
 from openrpt.progress import SILENT, Progress

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from openrpt.answers import extract_answer
 from openrpt.documents import read_fields
 from openrpt.errors import UserError
+from openrpt.questions import field_text
 from openrpt.seeding import generator
 
 Kind = Literal["choice", "short"]
@@ -28,6 +29,11 @@ ANSWERS = ("answer_index", "answer_letter", "answerKey", "answer")
 
 _NUMBERED = re.compile(r"\bAnswer\s?(\d+):\s*")
 """How instruction files spell options: `Answer1: … Answer2: …`."""
+_NUMBERED_KEY = re.compile(r"[Aa]nswer\s?(\d{1,2})")
+_KEY = re.compile(
+    r"(?:[Oo]ption |[Cc]hoice )?\(?([A-Za-z])(?:\)?[.:)]?|\)?[.:)]\s*(.+))", re.DOTALL
+)
+_WHOLE = re.compile(r"\d{1,6}(?:\.0*)?")
 
 
 # ---- reading ------------------------------------------------------------------------------------
@@ -75,7 +81,9 @@ def short_row(fields: Mapping[str, Any], source: str) -> Row:
     """A question with a short answer: the field `answer` (what follows its last `####`, as GSM8K
     has it), else the last box of the field `solution`. Raises UserError where there is neither."""
     question = _text(fields, ("question", "problem"), source, "a question")
-    answer = str(fields.get("answer") or "").rpartition("####")[2].strip()
+    stated = fields.get("answer")
+    answer = "" if stated is None else field_text(stated, "answer", source)
+    answer = answer.rpartition("####")[2].strip()
     if not answer and isinstance(fields.get("solution"), str):
         boxed = extract_answer(fields["solution"].encode())
         answer = (boxed or b"").decode()
@@ -86,7 +94,8 @@ def short_row(fields: Mapping[str, Any], source: str) -> Row:
 
 def _row(fields: Mapping[str, Any], question: str, options: list[str], answer: str) -> Row:
     def stated(names: Iterable[str]) -> str:
-        return next((str(fields[name]) for name in names if fields.get(name) is not None), "")
+        given = (fields[name] for name in names if fields.get(name) is not None)
+        return next((str(value) for value in given if value == value), "")  # NaN is none
 
     text = "\n".join([question, *options])
     return {
@@ -101,8 +110,8 @@ def _row(fields: Mapping[str, Any], question: str, options: list[str], answer: s
 
 def _text(fields: Mapping[str, Any], names: Sequence[str], source: str, what: str) -> str:
     for name in names:
-        value = fields.get(name)
-        if isinstance(value, str) and value.strip():
+        value = "" if fields.get(name) is None else field_text(fields[name], name, source)
+        if value.strip():
             return value.strip()
     known = ", ".join(fields) or "none"
     raise UserError(f"{source}: {what} is missing (field {' or '.join(names)}); there are: {known}")
@@ -112,51 +121,86 @@ def _question_and_options(
     fields: Mapping[str, Any], source: str
 ) -> tuple[str, list[str], list[str]]:
     """(the question, its options, their labels where the record states any)."""
-    labels: list[str] = []
-    options = fields.get("options", fields.get("choices"))
-    if isinstance(options, Mapping):  # ARC on the Hub: {"text": […], "label": […]}
-        labels = [str(label) for label in options.get("label") or ()]
-        options = options.get("text")
-    if options is None and isinstance(fields.get("instruction"), str):
+    options = _stated(fields)
+    parts = fields.get("choices") if fields.get("options") is None else fields["options"]
+    labels = parts.get("label") or [] if isinstance(parts, Mapping) else []
+    if not options and isinstance(fields.get("instruction"), str):
         text = fields["instruction"].partition("\n\nAnswer format:")[0]
         pieces = _NUMBERED.split(text)
         question = pieces[0].rpartition("correct answer to the question:")[2].strip()
         options = [piece.strip() for piece in pieces[2::2]]
     else:
         question = _text(fields, ("question",), source, "a question")
-    listed = [str(option) for option in options] if isinstance(options, list | tuple) else []
+    listed = [field_text(option, "options", source) for option in options]
     if not 1 <= len(listed) <= len(LETTERS):  # a few of MMLU-Pro's have a single one
         raise UserError(
             f"{source}: {len(listed)} options (field 'options' or 'choices'); a multiple-choice"
             f" question has 1 to {len(LETTERS)}"
         )
-    return question, listed, labels
+    return question, listed, [field_text(label, "label", source).strip() for label in labels]
+
+
+def _stated(fields: Mapping[str, Any]) -> Sequence[Any]:
+    """The options as the record has them; none where it has no list of them."""
+    options = fields.get("choices") if fields.get("options") is None else fields["options"]
+    if isinstance(options, Mapping):  # ARC on the Hub: {"text": […], "label": […]}
+        options = options.get("text")
+    return options if isinstance(options, list | tuple) else ()
 
 
 def _right_option(
     fields: Mapping[str, Any], options: list[str], labels: list[str], source: str
 ) -> int:
+    """Which option the record calls right. Raises UserError where that is none or several."""
     name = next((name for name in ANSWERS if fields.get(name) not in (None, "")), None)
     if name is None:
         raise UserError(
             f"{source}: no answer ({', '.join(ANSWERS)}): a question needs its true one"
         )
     value = fields[name]
-    index = value if isinstance(value, int) and not isinstance(value, bool) else None
-    if index is None:
-        said = str(value).strip()
-        numbered = re.fullmatch(r"[Aa]nswer\s?(\d+)", said)
-        if said in labels:
-            index = labels.index(said)
-        elif len(said) == 1 and said in LETTERS:
-            index = LETTERS.index(said)
-        elif numbered:
-            index = int(numbered[1]) - 1
-        elif options.count(said) == 1:
-            index = options.index(said)
-    if index is None or not 0 <= index < len(options):
-        raise UserError(f"{source}: {name} = {value!r} is none of its {len(options)} options")
-    return index
+    said = field_text(value, name, source).strip()
+    number = int(float(said)) if _WHOLE.fullmatch(said) else -1  # no index
+    texts = [option.strip() for option in options]
+    found: set[int] = set()  # also of a number that is none of numbered labels
+    if name == "answer_index":
+        found = {number}
+    elif said in labels or str(number) in labels:
+        found = {labels.index(said if said in labels else str(number))}
+    elif any(map(_WHOLE.fullmatch, labels)) and number >= 0:
+        pass
+    elif isinstance(value, str):
+        found = _meant(said, texts, labels) or {number}
+    else:  # where the options are numbers as well, it can be one of them
+        same = {texts.index(said)} if texts.count(said) == 1 else set()
+        are_numbers = not all(isinstance(option, str) for option in _stated(fields))
+        found = {number} if 0 <= number < len(texts) else same
+        found |= same if are_numbers else set()
+    found = {index for index in found if 0 <= index < len(options)}
+    if len(found) == 1:
+        return found.pop()
+    if found:
+        several = " or ".join(f"option {LETTERS[index]}" for index in sorted(found))
+        raise UserError(f"{source}: {name} = {value!r} is {several}; give answer_index (from 0)")
+    raise UserError(f"{source}: {name} = {value!r} is none of its {len(options)} options")
+
+
+def _meant(said: str, texts: list[str], labels: list[str]) -> set[int]:
+    """What a text can mean: a letter (`b`, `(B)`, `B. green`), `answer2`, or an option's own text.
+
+    Letters are the labels where those are letters.
+    """
+    found = {texts.index(said)} if texts.count(said) == 1 else set()
+    names = (
+        labels if all(label in LETTERS for label in labels) and labels else LETTERS[: len(texts)]
+    )
+    match = _KEY.fullmatch(said)
+    if match and match[1].upper() in names:
+        index = names.index(match[1].upper())
+        if match[2] in (None, texts[index]):
+            found.add(index)
+    if match := _NUMBERED_KEY.fullmatch(said):
+        found.add(int(match[1]) - 1)
+    return found
 
 
 # ---- asking -------------------------------------------------------------------------------------
