@@ -130,10 +130,11 @@ def test_nothing_stays_behind(tmp_path, monkeypatch):
 
 
 @walled
-def test_the_end_of_the_judge_is_the_end_of_the_program():
+def test_the_end_of_the_judge_is_the_end_of_the_program(tmp_path):
     """Where the process that asked is killed, too: nobody has to clean up."""
     source = "from openrpt.sandbox import *; run_program('while True: pass', Limits(seconds=1))"
-    asking = subprocess.Popen([sys.executable, "-c", source])
+    own = os.environ | {"TMPDIR": str(tmp_path)}
+    asking = subprocess.Popen([sys.executable, "-c", source], env=own)
     program = None
     while asking.poll() is None and program is None:
         found = psutil.Process(asking.pid).children(recursive=True)
