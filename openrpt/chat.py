@@ -118,6 +118,9 @@ class Renderer:
             reply = process.stdout.readline()
         except BrokenPipeError:
             reply = ""
+        except KeyboardInterrupt:  # the reply would be taken for the next one's
+            self.close()
+            raise
         if not reply:  # it ended itself, or was ended
             self.close()
             return {"error": f"it takes more than {SECONDS:g} seconds, or breaks its process"}

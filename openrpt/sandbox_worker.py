@@ -82,7 +82,9 @@ def make_files(root: str) -> None:
     options = f"size={FILES_BYTES},nr_inodes=4096,mode=755".encode()
     call("mount", b"tmpfs", root.encode(), b"tmpfs", NO_SUID | NO_DEVICES, options)
     box = f"{root}/box"
-    for path in (*SHOWN, f"{sys.base_prefix}/lib", f"{sys.base_exec_prefix}/lib"):
+    prefixes = (sys.base_prefix, sys.base_exec_prefix)
+    own = [f"{prefix}/{name}" for prefix in prefixes for name in ("lib", sys.platlibdir)]
+    for path in (*SHOWN, *own):
         if os.path.isdir(path) and not os.path.isdir(box + path):  # not inside another one
             os.makedirs(box + path)
             show(path, box + path)
