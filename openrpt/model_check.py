@@ -161,7 +161,7 @@ def require_flat_support(policy: "Policy") -> None:
         difference, allowed = _difference(logits, expected[: len(logits)], model.dtype)
         if not difference <= allowed:
             raise UserError(
-                f"{kind} {what} (log-probabilities differ by {difference:.2g}); use another"
+                f"{kind} {what} (log-probabilities differ by {difference:.2g}); use another model"
             )
 
 
