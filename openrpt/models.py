@@ -221,7 +221,7 @@ def _load(config: ModelConfig, name: str, device: torch.device) -> tuple[Policy,
         require_whole(model, found, name)
         model.to(device)
         policy = Policy(model=model, tokenizer=tokenizer, name=name)
-        policy.table  # noqa: B018 (a tokenizer without exact bytes is refused here)
+        policy.table, policy.head  # noqa: B018 (a model without either is refused here)
     return policy, files
 
 
@@ -231,7 +231,8 @@ def load_tokenizer(config: ModelConfig, path: str) -> Any:
 
     folder = resolve_model(path)
     with foreign(f"the tokenizer of model '{path}' can't be loaded"):
-        find_files(folder)
+        if Path(folder).is_dir():  # else its weights would be downloaded for the tokenizer alone
+            find_files(folder)
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
 
 

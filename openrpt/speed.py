@@ -3,8 +3,10 @@ weights and random text, so nothing is downloaded but the model's configuration 
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -52,10 +54,11 @@ def outline(config: Config, device: str | torch.device = "meta") -> Policy:
     folder = resolve_model(config.model.path)
     remote = {"trust_remote_code": config.model.trust_remote_code}
     with foreign(f"model '{config.model.path}' can't be outlined"):
-        files = find_files(folder)
+        # A Hub id's weights are not downloaded for an outline.
+        within = built_within(find_files(folder)) if Path(folder).is_dir() else nullcontext()
         tokenizer = AutoTokenizer.from_pretrained(folder, **remote)
         settings = AutoConfig.from_pretrained(folder, **remote)
-        with torch.device(device), quiet_transformers(), built_within(files):
+        with torch.device(device), quiet_transformers(), within:
             model = AutoModelForCausalLM.from_config(
                 settings, dtype=DTYPES[config.model.dtype], **remote
             )

@@ -15,10 +15,11 @@ from tiny_model import tiny_model_folder
 from transformers import AutoModelForCausalLM
 
 from openrpt import cpu
-from openrpt.config import ModelConfig
+from openrpt.config import ModelConfig, load_config
 from openrpt.errors import UserError
 from openrpt.flat import flat_hidden
 from openrpt.models import Policy, load_policy, load_tokenizer, pick_device
+from openrpt.speed import outline
 from openrpt.tree import Branch, accumulate_gradients, run_prefix
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -202,6 +203,13 @@ def test_the_tokenizer_alone_is_refused_alike(good, tmp_path, case):
     with pytest.raises(UserError):
         tokens = load_tokenizer(ModelConfig(), str(folder))
         assert Policy(model=None, tokenizer=tokens, name="bad").table
+
+
+@pytest.mark.parametrize("case", ["hidden size", "100,000 layers", "nested", "list", "newer"])
+def test_an_outline_is_refused_alike(good, tmp_path, case):
+    folder = changed(good, tmp_path / "bad", REFUSED[case][0])
+    with pytest.raises(UserError, match=REFUSED[case][1].replace("loaded", "outlined")):
+        outline(load_config(overrides={"model.path": str(folder)}))
 
 
 TAKEN: dict[str, Change] = {
