@@ -6,13 +6,24 @@ import sys
 
 import torch
 
+from openrpt.errors import UserError
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
 
 
 def set_threads(threads: int) -> int:
-    """Pins torch to `threads` (0 = every core this process may use): oversubscription is slow."""
-    available = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
-    torch.set_num_threads(threads or available or 1)
+    """Pins torch to `threads` (0 = every core this process may use): oversubscription is slow.
+
+    Raises UserError for more than the machine has cores: far more of them crash the process.
+    """
+    cores = os.cpu_count() or 1
+    if threads > cores:
+        raise UserError(
+            f"model.threads = {threads}, but this machine has {cores} cores; give at most that, or"
+            " 0 for all the cores that this process may use"
+        )
+    available = len(os.sched_getaffinity(0)) if sys.platform == "linux" else cores
+    torch.set_num_threads(threads or available)
     return torch.get_num_threads()
 
 

@@ -21,7 +21,7 @@ from openrpt.tree import Branch, CompletionLoss, PrefixLoss, TailLoss
 def flat_hidden(policy: Policy, ids: Sequence[int]) -> Tensor:
     """[n, d]: the backbone over one whole sequence, as transformers runs it."""
     tokens = torch.tensor([list(ids)], device=policy.device)
-    return policy.backbone(input_ids=tokens, use_cache=False).last_hidden_state[0]
+    return policy.states(input_ids=tokens)[0]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

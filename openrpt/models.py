@@ -1,19 +1,19 @@
 """The policy: a causal language model of transformers, its tokenizer and its head.
 
-Takes any causal LM whose layers attend by softmax: a folder, a Hub id or a GGUF file. What the
-document tree can't share is refused by name, and a small self-check compares tree and flat
-before a model is trusted.
+Takes a folder, a Hub id or a GGUF file. What is not what its files say, or can't be run as the
+stages run it, is refused by name when it is loaded (`model_files`, `model_check`).
 """
 
 import contextlib
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from openrpt.attention import NAME as TREE_ATTENTION
 from openrpt.config import ModelConfig
@@ -21,10 +21,15 @@ from openrpt.cpu import keep_memory, set_threads
 from openrpt.errors import UserError
 from openrpt.gguf_models import convert_gguf, is_gguf
 from openrpt.logprobs import Head
+from openrpt.lora import add_lora
+from openrpt.model_check import check_model
+from openrpt.model_files import ModelFiles, built_within, find_files, foreign, require_whole
 from openrpt.tokens import TokenTable, token_table
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
-LENGTH_DEPENDENT_ROPE = {"dynamic", "longrope"}
+SOFTCAP_KEYS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+SCALE_KEYS = {"logit_scale": 1, "lm_head_multiplier": 1, "logits_scaling": -1}
+"""Keys of a model's config by which its logits are multiplied (1) or divided (-1)."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -51,7 +56,8 @@ class Policy:
     @property
     def head(self) -> Head:
         linear = self.causal_lm.get_output_embeddings()
-        softcap = self.causal_lm.config.to_dict().get("final_logit_softcapping")
+        caps = (getattr(self.causal_lm.config, key, None) for key in SOFTCAP_KEYS)
+        softcap = next(filter(None, caps), None)
         return Head(weight=linear.weight, bias=linear.bias, softcap=softcap)
 
     @property
@@ -87,9 +93,23 @@ class Policy:
         """[V] True where standard prediction may not go: special tokens and unused rows."""
         vocabulary = self.head.weight.shape[0]
         masked = torch.zeros(vocabulary, dtype=torch.bool)
-        masked[list(self.table.special_ids)] = True
+        masked[[i for i in self.table.special_ids if i < vocabulary]] = True
         masked[len(self.table.bytes) :] = True
         return masked.to(self.device)
+
+    def states(self, **inputs: Any) -> Tensor:
+        """[B, n, d]: the backbone's last states, scaled as the model scales its logits."""
+        hidden: Tensor = self.backbone(**inputs, use_cache=False).last_hidden_state
+        return hidden if self.logit_scale == 1.0 else hidden * self.logit_scale
+
+    @cached_property
+    def logit_scale(self) -> float:
+        """What the head's products are multiplied by, as far as the config's keys tell; whether
+        they tell the truth is checked when the model is loaded."""
+        scale = 1.0
+        for key, exponent in SCALE_KEYS.items():
+            scale *= float(getattr(self.causal_lm.config, key, None) or 1.0) ** exponent
+        return scale
 
     def parameters(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -103,31 +123,49 @@ def load_policy(config: ModelConfig, *, path: str | None = None, lora: bool = Fa
     """
     set_threads(config.threads)
     keep_memory()
-    name = path or config.path
-    device = pick_device(config.device)
-    folder = resolve_model(name)
-    model, tokenizer = _load(folder, config, name)
-    model.to(device)
-    policy = Policy(model=model, tokenizer=tokenizer, name=name)
-    policy.table  # noqa: B018 (a tokenizer without exact bytes is refused here)
+    policy, files = _load(config, path or config.path, pick_device(config.device))
+    if getattr(policy.model.config, "attn_logit_softcapping", None):
+        policy.model.set_attn_implementation("eager")  # the fast one leaves the cap out
+    check_model(policy, files, generator=config.generator)
     if config.generator == "tree":
-        require_tree_support(policy)
-        model.set_attn_implementation(TREE_ATTENTION)
-    if lora and config.lora_rank:
-        policy.model = add_lora(model, rank=config.lora_rank, alpha=config.lora_alpha)
+        policy.model.set_attn_implementation(TREE_ATTENTION)
     if config.gradient_checkpointing:
-        policy.causal_lm.activation_checkpointing_enable({"use_reentrant": False})
-    disable_dropout(policy.model)
-    # `train` mode is what switches checkpointing on; dropout is off by probability instead.
-    policy.model.train(config.gradient_checkpointing)
+        recompute_activations(policy.model)
+    if lora and config.lora_rank:
+        policy.model = add_lora(policy.model, rank=config.lora_rank, alpha=config.lora_alpha)
+    policy.model.eval()  # the sampler and the trainer must compute the same: no dropout, ever
     return policy
+
+
+def recompute_activations(model: Any) -> None:
+    """Lets each layer keep its inputs only, and run again in the backward pass.
+
+    transformers' own switch works in train mode alone, in which many families have dropout of
+    their own; here the model stays in eval mode. Raises UserError for a model without such layers.
+    """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
+    if not layers:
+        raise UserError(
+            f"model type '{model.config.model_type}' has no layers that can be recomputed; run"
+            " without --model.gradient_checkpointing"
+        )
+    for layer in layers:
+        layer.forward = partial(_recomputed, layer.forward)
+
+
+def _recomputed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(*args, **kwargs)
+    return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
 
 
 def pick_device(name: str) -> torch.device:
     if name != "auto":
         try:
             device = torch.device(name)
-            torch.empty(0, device=device)
+            torch.zeros(1, device=device).item()  # "meta" takes tensors, but computes nothing
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"model.device = '{name}' is not usable here: {reason}") from None
@@ -164,17 +202,28 @@ def resolve_model(name: str) -> str:
     return name
 
 
-def _load(folder: str, config: ModelConfig, name: str) -> tuple[Any, Any]:
+def _load(config: ModelConfig, name: str, device: torch.device) -> tuple[Policy, ModelFiles]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    folder = resolve_model(name)
     remote = {"trust_remote_code": config.trust_remote_code}
-    with _naming(name):
+    with foreign(f"model '{name}' can't be loaded"):
+        files = find_files(folder)
         tokenizer = AutoTokenizer.from_pretrained(folder, **remote)
-        with quiet_transformers():
-            model = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=DTYPES[config.dtype], use_safetensors=True, **remote
+        with quiet_transformers(), built_within(files):
+            model, found = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=DTYPES[config.dtype],
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # named below
+                **remote,
             )
-    return model, tokenizer
+        require_whole(model, found, name)
+        model.to(device)
+        policy = Policy(model=model, tokenizer=tokenizer, name=name)
+        policy.table, policy.head  # noqa: B018 (a model without either is refused here)
+    return policy, files
 
 
 def load_tokenizer(config: ModelConfig, path: str) -> Any:
@@ -182,21 +231,13 @@ def load_tokenizer(config: ModelConfig, path: str) -> Any:
     from transformers import AutoTokenizer
 
     folder = resolve_model(path)
-    with _naming(path):
+    with foreign(f"the tokenizer of model '{path}' can't be loaded"):
+        if Path(folder).is_dir():  # else its weights would be downloaded for the tokenizer alone
+            find_files(folder)
         remote = {"trust_remote_code": config.trust_remote_code}
         tokenizer = AutoTokenizer.from_pretrained(folder, **remote)
     token_table(tokenizer)  # refused here, as by `load_policy`; its merge dropout is off from here
     return tokenizer
-
-
-@contextlib.contextmanager
-def _naming(name: str) -> Iterator[None]:
-    """What transformers can't load is named, on one line."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"model '{name}' can't be loaded: {reason}") from None
 
 
 @contextlib.contextmanager
@@ -209,80 +250,6 @@ def quiet_transformers() -> Iterator[None]:
         yield
     finally:
         logging.enable_progress_bar()
-
-
-def require_tree_support(policy: Policy) -> None:
-    """Refuses by name what the document tree can't share, then compares tree and flat.
-
-    Raises UserError that names the model type and the way out.
-    """
-    model = policy.causal_lm
-    config = model.config.to_dict()
-    kind = config.get("model_type")
-    way_out = "run with --model.generator flat"
-    kinds = set(config.get("layer_types") or []) - {"full_attention", "sliding_attention"}
-    if kinds or model._is_stateful:
-        what = ", ".join(sorted(kinds)) or "recurrent state"
-        raise UserError(f"model type '{kind}' has layers that can't share ({what}); {way_out}")
-    rope = json.dumps(config.get("rope_parameters") or config.get("rope_scaling") or {})
-    for name in LENGTH_DEPENDENT_ROPE:
-        if f'"{name}"' in rope:
-            raise UserError(f"model type '{kind}' scales RoPE with length ({name}); {way_out}")
-    if not model._supports_attention_backend:
-        raise UserError(f"model type '{kind}' has attention that can't be replaced; {way_out}")
-    difference = _tree_difference(policy)
-    if not difference < 1e-2:
-        raise UserError(
-            f"model type '{kind}' gives other results in the tree (log-probabilities differ by"
-            f" {difference:.2g}); {way_out}"
-        )
-
-
-@torch.no_grad()
-def _tree_difference(policy: Policy) -> float:
-    """Largest difference of log-probabilities, tree against the plain model, on a small case."""
-    from openrpt.tree import Branch, branch_hidden
-
-    model = policy.causal_lm
-    vocabulary = policy.head.weight.shape[0]
-    ids = [(7 * i + 3) % min(vocabulary, 97) for i in range(12)]
-    prefix, tail, completion = ids[:8], ids[8:10], ids[10:]
-    model.set_attn_implementation("eager")
-    flat = ids[:5] + tail + completion
-    expected = model(torch.tensor([flat], device=policy.device), use_cache=False).logits[0]
-    model.set_attn_implementation(TREE_ATTENTION)
-    branch = Branch(prefix_length=5, tail_ids=tuple(tail), completions=(tuple(completion),))
-    hidden = branch_hidden(policy, prefix, [branch])[0][0]  # [2, d]
-    found = policy.head.logits(hidden)
-    expected = expected[6:8].to(found.dtype)  # what follows the tail, and the first token
-    scale = 1e2 if found.dtype == torch.float32 and model.dtype == torch.bfloat16 else 1.0
-    return float((found.log_softmax(-1) - expected.log_softmax(-1)).abs().max()) / scale
-
-
-def add_lora(model: Any, *, rank: int, alpha: int) -> Any:
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError:
-        raise UserError(
-            'model.lora_rank needs peft; install it with: pip install "openrpt[lora]"'
-        ) from None
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=alpha,
-        lora_dropout=0.0,
-        target_modules="all-linear",
-        bias="none",
-    )
-    with torch.random.fork_rng():  # adapters begin alike, whatever was drawn before: for resuming
-        torch.manual_seed(0)
-        return get_peft_model(model, config)
-
-
-def disable_dropout(model: nn.Module) -> None:
-    """The sampler and the trainer must compute the same thing, so dropout is off."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
 
 
 def freeze(policy: Policy) -> Policy:

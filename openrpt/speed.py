@@ -3,8 +3,10 @@ weights and random text, so nothing is downloaded but the model's configuration 
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -15,19 +17,13 @@ from openrpt.config import Config
 from openrpt.cpu import keep_memory, set_threads
 from openrpt.decoding import Sampling
 from openrpt.engine import make_engine
-from openrpt.errors import UserError
 from openrpt.generation import Request
 from openrpt.limits import model_rate
 from openrpt.logprobs import selected_logprobs
+from openrpt.lora import add_lora
 from openrpt.meters import counting_engine
-from openrpt.models import (
-    DTYPES,
-    Policy,
-    add_lora,
-    disable_dropout,
-    quiet_transformers,
-    resolve_model,
-)
+from openrpt.model_files import built_within, find_files, foreign
+from openrpt.models import DTYPES, Policy, quiet_transformers, resolve_model
 from openrpt.prompts import Layout
 from openrpt.scorer import score_ids
 from openrpt.text_loss import TextTerms, text_loss
@@ -57,16 +53,15 @@ def outline(config: Config, device: str | torch.device = "meta") -> Policy:
 
     folder = resolve_model(config.model.path)
     remote = {"trust_remote_code": config.model.trust_remote_code}
-    try:
+    with foreign(f"model '{config.model.path}' can't be outlined"):
+        # A Hub id's weights are not downloaded for an outline.
+        within = built_within(find_files(folder)) if Path(folder).is_dir() else nullcontext()
         tokenizer = AutoTokenizer.from_pretrained(folder, **remote)
         settings = AutoConfig.from_pretrained(folder, **remote)
-        with torch.device(device), quiet_transformers():
+        with torch.device(device), quiet_transformers(), within:
             model = AutoModelForCausalLM.from_config(
                 settings, dtype=DTYPES[config.model.dtype], **remote
             )
-    except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"model '{config.model.path}' can't be outlined: {reason}") from None
     if config.model.generator == "tree":
         model.set_attn_implementation(TREE_ATTENTION)
     policy = Policy(model=model, tokenizer=tokenizer, name=config.model.path)
@@ -75,7 +70,7 @@ def outline(config: Config, device: str | torch.device = "meta") -> Policy:
             policy.model = add_lora(
                 model, rank=config.model.lora_rank, alpha=config.model.lora_alpha
             )
-    disable_dropout(policy.model)
+    policy.model.eval()
     return policy
 
 

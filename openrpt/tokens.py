@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 SPACE = "▁"  # U+2581, not an underscore: SentencePiece's space
 BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
+MOST_IDS = 1 << 24
+"""Largest vocabulary for which a table is made; those in use have up to 2^19 tokens."""
 KEEPS_ALL_TEXT = {"ByteLevel", "Metaspace", "Split", "Digits", "Punctuation", "UnicodeScripts"}
 
 
@@ -133,6 +135,13 @@ def _build_table(tokenizer: "PreTrainedTokenizerBase", num_tokens: int) -> Token
     backend = tokenizer.backend_tokenizer
     if isinstance(backend.model, BPE):
         backend.model.dropout = None  # one text has one encoding, also in what is saved later
+    vocab = backend.get_vocab(with_added_tokens=True)
+    last = max(vocab.values(), default=-1)
+    if last >= MOST_IDS:
+        raise UserError(
+            f"{_name(tokenizer)} has a token with id {last}, of {len(vocab)} tokens: its"
+            " tokenizer.json is damaged; take it anew from where it came from"
+        )
     spec = json.loads(backend.to_str())
     reason = _why_refused(spec)
     if reason:
@@ -144,8 +153,7 @@ def _build_table(tokenizer: "PreTrainedTokenizerBase", num_tokens: int) -> Token
     special_ids = frozenset(tokenizer.all_special_ids).union(
         i for i, token in added.items() if token["special"]
     )
-    vocab = backend.get_vocab(with_added_tokens=True)
-    table = [b""] * (max(vocab.values()) + 1)
+    table = [b""] * (last + 1)
     byte_level = _is_byte_level(spec)
     for piece, i in vocab.items():
         if i in special_ids:

@@ -78,16 +78,15 @@ class Level:
 
 def run_level(policy: Policy, ids: Tensor, position_ids: Tensor, tree_pass: TreePass) -> Level:
     """One pass of the backbone over new tokens ids [B, n] at absolute position_ids [B, n]."""
-    output = policy.backbone(
+    hidden = policy.states(
         input_ids=ids,
         position_ids=position_ids,
         # A ready 4D mask stops transformers from building one: the pass has its own.
         attention_mask=torch.zeros(1, 1, 1, 1, device=ids.device),
-        use_cache=False,
         tree_pass=tree_pass,
     )
     collected = [tree_pass.collected[layer] for layer in range(len(tree_pass.collected))]
-    return Level(hidden=output.last_hidden_state, layers=collected)
+    return Level(hidden=hidden, layers=collected)
 
 
 def run_prefix(policy: Policy, prefix_ids: Sequence[int]) -> Level:

@@ -6,7 +6,7 @@ from families import FAMILIES, tiny_policy
 
 from openrpt.attention import NAME
 from openrpt.logprobs import selected_logprobs
-from openrpt.models import require_tree_support
+from openrpt.model_check import require_tree_support
 from openrpt.tree import Branch, accumulate_gradients, branch_hidden
 
 PREFIX = [(11 * i + 5) % 97 for i in range(24)]
