@@ -36,9 +36,7 @@ def read_table(path: Path, *, columns: Sequence[str] | None = None) -> "pa.Table
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    data = path.read_bytes()
-    _check(data)
-    return pq.read_table(pa.BufferReader(data), columns=columns)
+    return pq.read_table(pa.BufferReader(checked_bytes(path)), columns=columns)
 
 
 def unreadable() -> tuple[type[Exception], ...]:
@@ -48,11 +46,12 @@ def unreadable() -> tuple[type[Exception], ...]:
     return (OSError, ValueError, KeyError, TypeError, pa.ArrowException)
 
 
-def _check(data: bytes) -> None:
-    """Raises ValueError where the file's hash is not the one that it states."""
+def checked_bytes(path: Path) -> bytes:
+    """The file. Raises ValueError where its hash is not the one that it states."""
+    data = path.read_bytes()
     found = data.rfind(MARK)
     if found < 0:
-        return
+        return data
     start = found + len(MARK)
     end = start + len(ZEROS)
     view = memoryview(data)
@@ -61,3 +60,4 @@ def _check(data: bytes) -> None:
     digest.update(view[end:])
     if digest.hexdigest().encode() != data[start:end]:
         raise ValueError("its hash is not that of its content: it was damaged or changed")
+    return data

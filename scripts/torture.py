@@ -124,7 +124,7 @@ class Torture:
         return self._difference(stage)
 
     def _difference(self, stage: Stage, without: str = "") -> str:
-        found = facts(self.run)
+        found = facts(self.run, without)
         names = sorted(found.keys() | stage.after.keys() - {without})
         differ = [n for n in names if n != without and found.get(n) != stage.after.get(n)]
         said = [f"{name} ({found.get(name, 'missing')})" for name in differ[:3]]

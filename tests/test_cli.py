@@ -366,7 +366,16 @@ def test_damaged_configurations_are_named(run: Run, tmp_path: Path) -> None:
     ("error", "code", "line"),
     [
         (UserError("a.txt: empty\n"), 2, "openrpt: a.txt: empty\n"),
-        (OSError(28, "No space left on device", "/full/x"), 2, "openrpt: no space left on the"),
+        (
+            OSError(28, "No space left on device", "/full/x"),
+            2,
+            "openrpt: /full/x: cannot be read or written (No space left on device); free some",
+        ),
+        (
+            OSError(5, "Input/output error"),
+            2,
+            "openrpt: a file: cannot be read or written (Input/output error); the disk, or the way",
+        ),
         (KeyboardInterrupt(), 130, "openrpt: interrupted\n"),
         (click.UsageError("no"), 2, "openrpt: no\n"),
     ],

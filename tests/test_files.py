@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from openrpt.cli import main
 from openrpt.errors import UserError
 from openrpt.files import (
     clear_leftovers,
@@ -189,3 +190,13 @@ def test_leftovers_of_a_run_inside_are_its_own(tmp_path):
     (tmp_path / "scored.partial" / "a").write_text("half")
     clear_leftovers(tmp_path)
     assert (inner / "a.partial").is_file() and not (tmp_path / "scored.partial").exists()
+
+
+@pytest.mark.parametrize("command", ["status", "report", "train"])
+def test_what_the_disk_refuses_is_one_line_whoever_asks(command, capsys):
+    name = "a" * 300
+    with pytest.raises(SystemExit) as end:
+        main([command, *(["--run"] if command == "train" else []), name])
+    said = capsys.readouterr().err
+    assert end.value.code == 2 and said.count("\n") == 1
+    assert f"{name}" in said and "(File name too long); choose a shorter name" in said

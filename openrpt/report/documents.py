@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from openrpt.errors import UserError
+from openrpt.parquet import read_table, unreadable
 from openrpt.report.chunks import as_text, finite, pack
 from openrpt.report.stored import Stored, encode_groups, read_stored
 from openrpt.report.texts import ScoredText, document_sizes, read_texts, vocabulary_of
@@ -202,11 +201,11 @@ def _evaluations(run: Path, labels: Sequence[str], missing: list[str]) -> dict[s
         if not path.is_file():
             continue
         try:
-            table = pq.read_table(path)
+            table = read_table(path)
             names = [name for name in EVALUATED if name in table.column_names]
             columns = {name: table[name].to_numpy() for name in names}
             documents = table["document_id"].to_numpy().astype(str)
-        except (pa.ArrowException, OSError, KeyError) as error:
+        except unreadable() as error:
             missing.append(f"{path}: not readable ({str(error).splitlines()[0]})")
             continue
         found[label] = {

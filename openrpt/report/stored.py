@@ -14,6 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from openrpt.files import numbered
+from openrpt.parquet import checked_bytes, unreadable
 from openrpt.report.chunks import as_text, finite
 from openrpt.report.texts import HUNDREDTHS
 from openrpt.rewards import matched_tokens
@@ -97,8 +99,8 @@ class Source:
 def read_stored(run: Path, labels: Sequence[str], missing: list[str]) -> Stored | None:
     """None where there is nothing. `labels`: of the evaluated models. What can't be read is added
     to `missing`."""
-    paths = sorted(rollout_folder(run).glob("step-*.parquet"))
-    development = sorted(rollout_folder(run, development=True).glob("step-*.parquet"))
+    paths = list(numbered(rollout_folder(run), ".parquet").values())
+    development = list(numbered(rollout_folder(run, development=True), ".parquet").values())
     sources = [Source(path) for path in _thinned(paths)]
     sources += [Source(path, evaluated=True) for path in _thinned(development)]
     own = [Source(evaluated_path(run, label), label, evaluated=True) for label in labels]
@@ -153,13 +155,13 @@ def _read(source: Source) -> pa.Table | str:
     """What is to be said in place of a file that is not readable."""
     try:
         return _read_rollouts(source)
-    except (pa.ArrowException, OSError, KeyError) as error:
+    except unreadable() as error:
         return f"{source.path}: not readable ({str(error).splitlines()[0]})"
 
 
 def _read_rollouts(source: Source) -> pa.Table:
     """Raises KeyError for a file of another layout."""
-    with pq.ParquetFile(source.path) as file:
+    with pq.ParquetFile(pa.BufferReader(checked_bytes(source.path))) as file:
         names = file.schema_arrow.names
         for name in ESSENTIAL:
             if name not in names:

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from openrpt.errors import UserError
+from openrpt.parquet import read_table, unreadable
 from openrpt.report.chunks import as_text
 from openrpt.scores import complete_shards, shard_paths
 
@@ -121,8 +121,8 @@ def _scored_text(row: dict[str, Any], scores: pa.Table) -> ScoredText:
 
 def _read(path: Path, columns: list[str]) -> pa.Table:
     try:
-        return pq.read_table(path, columns=columns)
-    except (pa.ArrowException, OSError) as error:
+        return read_table(path, columns=columns)
+    except unreadable() as error:
         raise UserError(f"{path}: not readable ({str(error).splitlines()[0]})") from None
 
 
