@@ -20,6 +20,7 @@ from openrpt.models import Policy
 from openrpt.moving_average import MovingAverage
 from openrpt.prompts import Layout
 from openrpt.rewards import (
+    LARGEST_REWARD,
     dense_reward,
     exact_judge,
     first_token_match,
@@ -249,15 +250,20 @@ def reward_groups(
 ) -> list[Group]:
     """Groups graded by prefix match → the same with the reward that is trained on.
 
-    A term that is no finite number stops the run, or is left out and counts as 0, as
-    `reward.on_error` says. Raises UserError, which names the document, position and rollout.
+    A term that is not finite, or beyond LARGEST_REWARD with its weight, stops the run, or is left
+    out and counts as 0, as `reward.on_error` says. Raises UserError, which names the document,
+    position and rollout.
     """
     values = {name: term(groups, context) for name, term in terms.items()}
     settings = context.config.reward
 
     def rewarded(g: int, r: int) -> Rollout:
         found = {name: of_groups[g][r] for name, of_groups in values.items()}
-        finite = {name: value for name, value in found.items() if math.isfinite(value)}
+        finite = {
+            name: value
+            for name, value in found.items()
+            if math.isfinite(value) and abs(settings.terms[name] * value) <= LARGEST_REWARD
+        }
         for name in found.keys() - finite.keys() if settings.on_error == "stop" else ():
             raise UserError(
                 f"reward '{name}' is {found[name]} for {place(groups[g], r)}; mend it, or count"

@@ -25,6 +25,9 @@ REWARDS = (
 )
 """The names that `reward.terms` knows, beside import paths (`package.module:function`)."""
 
+LARGEST_REWARD = 1e15
+"""Beyond it, of either sign, a reward or its weight counts as not finite: its square, which the
+advantages take, still is in float32."""
 DENSE_CEILING = 0.999
 """The dense reward of a wrong prediction stays at or below this: sure is not right."""
 
