@@ -6,7 +6,6 @@ nearest known one.
 """
 
 import difflib
-import math
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
@@ -31,11 +30,13 @@ from openrpt.algorithms import (
     algorithm_of,
 )
 from openrpt.errors import UserError
-from openrpt.rewards import JUDGES, REWARDS
+from openrpt.rewards import JUDGES, LARGEST_REWARD, REWARDS
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 class ModelConfig(Section):
@@ -206,7 +207,7 @@ class WarmupConfig(Section):
     )
     documents_per_step: int = Field(2, ge=1, description="Documents in a step")
     positions_per_document: int = Field(24, ge=1, description="Positions of a document in a step")
-    learning_rate: float = Field(1.5e-4, gt=0, description="Peak learning rate")
+    learning_rate: float = Field(1.5e-4, gt=0, le=1, description="Peak learning rate")
     schedule_steps: int = Field(4, ge=0, description="Steps of linear warm-up")
     answer_sharpness: float = Field(
         0.5,
@@ -284,8 +285,10 @@ class RewardConfig(Section):
     def _terms_are_known(cls, terms: dict[str, float]) -> dict[str, float]:
         for name, weight in terms.items():
             _require_known(name, REWARDS, "reward")
-            if not math.isfinite(weight):
-                raise ValueError(f"the weight of '{name}' must be finite")
+            if not abs(weight) <= LARGEST_REWARD:
+                raise ValueError(
+                    f"the weight of '{name}' must be at most {LARGEST_REWARD:g}, of either sign"
+                )
         if not any(terms.values()):
             raise ValueError("at least one reward must have a weight other than 0")
         return terms
@@ -394,12 +397,20 @@ class TrainConfig(Section):
     dynamic_sampling_rounds: int = Field(
         3, ge=1, description="Most rounds of generation a step with dynamic sampling"
     )
-    learning_rate: float = Field(2e-5, gt=0, description="Peak learning rate")
+    learning_rate: float = Field(2e-5, gt=0, le=1, description="Peak learning rate")
     schedule_steps: int = Field(5, ge=0, description="Steps of linear warm-up; then constant")
-    weight_decay: float = Field(0.01, ge=0, description="AdamW's decoupled weight decay")
+    weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW's decoupled weight decay")
     adam_beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first decay")
     adam_beta2: float = Field(0.99, ge=0, lt=1, description="AdamW's second decay")
-    max_grad_norm: float = Field(1.0, gt=0, description="Gradient clipping, global L2 norm")
+    max_grad_norm: float = Field(1.0, gt=0, le=1e9, description="Gradient clipping, global L2 norm")
+    on_nonfinite: Literal["stop", "skip"] = Field(
+        "stop",
+        description="A gradient that is not finite, in train, warmup, pretrain and finetune: stop,"
+        " or leave the update out (skip), say where it came from and go on",
+    )
+    nonfinite_limit: int = Field(
+        3, ge=1, description="skip: stop after so many steps in a row whose update was left out"
+    )
     eval_every: int = Field(
         20, ge=0, description="Steps between development evaluations; 0 = never"
     )
@@ -453,7 +464,7 @@ class PretrainConfig(Section):
     microbatch_tokens: int = Field(
         2048, ge=1, description="Tokens packed into one pass: memory, never results"
     )
-    learning_rate: float = Field(1e-5, gt=0, description="Peak learning rate")
+    learning_rate: float = Field(1e-5, gt=0, le=1, description="Peak learning rate")
     schedule: Literal["cosine", "constant"] = Field(
         "cosine", description="After the warm-up: half a cosine to 0 over the whole, or constant"
     )

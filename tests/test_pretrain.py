@@ -23,6 +23,7 @@ from openrpt.evaluation.stage import evaluate_model, latest_model
 from openrpt.matched import matched_batches, matched_works, spent_flops, spent_seconds
 from openrpt.metrics import read_metrics
 from openrpt.models import load_policy
+from openrpt.nonfinite import Places
 from openrpt.packing import accumulate_gradients, packed_hidden, packs
 from openrpt.pieces import Piece, all_targets, batches, cut
 from openrpt.pretrain import learning_rate, pretrain
@@ -135,7 +136,7 @@ def gradients(run: Run, pieces: list[Piece], tokens: int, **model: Any) -> list[
     config = run.config.model.model_copy(update=model)
     policy = load_policy(config)
     corpus = load_scored(run.scored)
-    loss = accumulate_gradients(policy, corpus, pieces, microbatch_tokens=tokens)
+    loss = accumulate_gradients(policy, corpus, pieces, microbatch_tokens=tokens, places=Places([]))
     return [torch.tensor(loss), *(p.grad for p in policy.parameters() if p.grad is not None)]
 
 
@@ -290,8 +291,8 @@ def test_a_resumed_training_keeps_what_it_computes(scored: Run) -> None:
         config = run.config.model_copy(update={"pretrain": section})
         return pretrain(replace(run, config=config)).steps
 
-    with pytest.raises(UserError, match=r"with pretrain\.learning_rate = 0\.003, not 0\.1"):
-        again(learning_rate=0.1)
+    with pytest.raises(UserError, match=r"with pretrain\.sequence_length = 40, not 50"):
+        again(sequence_length=50)
     with pytest.raises(UserError, match=r"pretrain\.steps = 2, not 4"):
         again(steps=4)  # a cosine ends where it was to end
     assert again(eval_every=7) == 2
@@ -303,12 +304,12 @@ def test_a_resumed_training_keeps_what_it_computes(scored: Run) -> None:
 
 
 def test_the_schedules() -> None:
-    settings = tiny_config_of(pretrain__learning_rate=2.0, pretrain__schedule_steps=4)
+    settings = tiny_config_of(pretrain__learning_rate=0.2, pretrain__schedule_steps=4)
     rates = [learning_rate(settings, step, (step - 1) / 100) for step in range(1, 101)]
-    assert rates[1] == pytest.approx(1.0, rel=0.01) and max(rates) < 2.0
-    assert rates[50] == pytest.approx(1.0) and 0 < rates[-1] < 0.01
+    assert rates[1] == pytest.approx(0.1, rel=0.01) and max(rates) < 0.2
+    assert rates[50] == pytest.approx(0.1) and 0 < rates[-1] < 0.001
     constant = settings.model_copy(update={"schedule": "constant", "schedule_steps": 0})
-    assert {learning_rate(constant, step, step / 9) for step in range(1, 9)} == {2.0}
+    assert {learning_rate(constant, step, step / 9) for step in range(1, 9)} == {0.2}
 
 
 def tiny_config_of(**overrides: Any) -> Any:
