@@ -217,10 +217,13 @@ class WarmupConfig(Section):
         " target; the rest is the candidates' renormalised probabilities",
     )
     form_weight: float = Field(
-        0.5, ge=0, description="Weight of the box's end and the end of turn (answer = 1)"
+        0.5, ge=0, le=1e6, description="Weight of the box's end and the end of turn (answer = 1)"
     )
     draft_weight: float = Field(
-        0.1, ge=0, description="Unseeded: weight of the drafted thought's tokens (answer = 1)"
+        0.1,
+        ge=0,
+        le=1e6,
+        description="Unseeded: weight of the drafted thought's tokens (answer = 1)",
     )
     draft_tokens: int = Field(
         8, ge=1, description="Unseeded: tokens of look-ahead that make a trace's thought"
@@ -229,11 +232,15 @@ class WarmupConfig(Section):
         16, ge=0, description="Unseeded: steps of dense distillation of the tail, before the form"
     )
     text_kl_weight: float = Field(
-        1.0, ge=0, description="Weight of KL(start || policy) on the plain text, nats a token"
+        1.0,
+        ge=0,
+        le=1e6,
+        description="Weight of KL(start || policy) on the plain text, nats a token",
     )
     ntp_weight: float = Field(
         0.0,
         ge=0,
+        le=1e6,
         description="Weight of plain next-token loss on the text, nats a token (makes"
         " the warmup supervised; labelled so)",
     )
@@ -381,12 +388,17 @@ class TrainConfig(Section):
     updates_per_batch: int = Field(
         1, ge=1, description="Optimizer updates on one batch of rollouts; 1 = on-policy"
     )
-    entropy_weight: float = Field(0.0, ge=0, description="Weight of the entropy bonus, nats")
+    entropy_weight: float = Field(
+        0.0, ge=0, le=1e6, description="Weight of the entropy bonus, nats"
+    )
     kl_weight: float = Field(
-        0.0, ge=0, description="Weight of KL(policy || start of this stage), nats a token"
+        0.0, ge=0, le=1e6, description="Weight of KL(policy || start of this stage), nats a token"
     )
     ntp_weight: float = Field(
-        0.5, ge=0, description="Weight of the plain next-token loss on the prefix, nats a token"
+        0.5,
+        ge=0,
+        le=1e6,
+        description="Weight of the plain next-token loss on the prefix, nats a token",
     )
     dynamic_sampling_from: int = Field(
         -1,

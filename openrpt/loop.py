@@ -97,10 +97,11 @@ class Saver:
 
 def _told(error: Exception, where: str, kept: str) -> Exception:
     """The error with where it happened and what is saved: in a UserError's line, else as a note."""
-    if not isinstance(error, UserError):
-        error.add_note(f"{where}; {kept}")
-        return error
-    return UserError(f"{where}: {error}; {kept}" if kept else f"{where}: {error}")
+    kept = f"; {kept}" if kept else ""
+    if isinstance(error, UserError):
+        return UserError(f"{where}: {error}{kept}")
+    error.add_note(f"{where}{kept}")
+    return error
 
 
 def run_steps(

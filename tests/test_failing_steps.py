@@ -327,6 +327,12 @@ def test_absurd_learning_rates_are_refused(section: str, rate: str) -> None:
         load_config(overrides={f"{section}.learning_rate": rate})
 
 
+@pytest.mark.parametrize("key", ["train.weight_decay", "train.ntp_weight", "warmup.text_kl_weight"])
+def test_absurd_weights_are_refused(key: str) -> None:
+    with pytest.raises(UserError, match="input should be less than or equal to 1"):
+        load_config(overrides={key: 1e300})
+
+
 @pytest.mark.parametrize("key", ["train.weight_decay", "evaluate.temperature", "answers.timeout"])
 def test_numbers_are_finite(key: str) -> None:
     with pytest.raises(UserError, match="input should be a finite number"):

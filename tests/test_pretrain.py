@@ -124,6 +124,21 @@ def test_packs_hold_every_sequence_once_and_in_order() -> None:
     assert len(packs(lengths, 100)) == 1
 
 
+def test_the_place_of_a_state_that_is_not_finite_is_named(scored: Run) -> None:
+    policy, corpus = load_policy(scored.config.model), load_scored(scored.scored)
+    tokens = {name: corpus.document(name).token_ids[4:9].tolist() for name in corpus.ids("train")}
+    first = next(iter(tokens))
+    second = next(name for name, own in tokens.items() if own[2] not in tokens[first])
+    ids, bad = [first, second], tokens[second][2]  # attention spreads it over the whole piece
+    pieces = [Piece(document_id=name, start=4, end=9, targets=np.arange(5, 9)) for name in ids]
+    embedding = policy.causal_lm.get_input_embeddings().weight
+    with torch.no_grad():
+        embedding[bad] = float("nan")
+    places = Places(ids)
+    accumulate_gradients(policy, corpus, pieces, microbatch_tokens=1000, places=places)
+    assert places.describe(math.nan) == f"a loss is not finite at document {second}, position 4"
+
+
 @pytest.fixture(scope="module")
 def exact(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run in float64, on a model that keeps it."""
