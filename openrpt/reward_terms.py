@@ -265,9 +265,12 @@ def reward_groups(
             if math.isfinite(value) and abs(settings.terms[name] * value) <= LARGEST_REWARD
         }
         for name in found.keys() - finite.keys() if settings.on_error == "stop" else ():
+            value = f"{found[name]}"
+            if math.isfinite(found[name]):
+                value += f", with its weight beyond ±{LARGEST_REWARD:g},"
             raise UserError(
-                f"reward '{name}' is {found[name]} for {place(groups[g], r)}; mend it, or count"
-                " such rollouts as 0 with --reward.on_error zero"
+                f"reward '{name}' is {value} for {place(groups[g], r)}; mend it, or count such"
+                " rollouts as 0 with --reward.on_error zero"
             )
         reward = sum((settings.terms[name] * value for name, value in finite.items()), 0.0)
         rollout = groups[g].rollouts[r]
