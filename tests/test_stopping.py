@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tiny_model import copied_run, tiny_run
 
+from openrpt.answers import MathChecker
 from openrpt.checkpoints import latest_checkpoint
 from openrpt.config import to_toml
 from openrpt.journal import read_stage
@@ -114,3 +115,14 @@ def test_a_training_process_that_is_terminated(scored: Run) -> None:
     line = f"openrpt: stopped in train after step {last}; the same command goes on"
     assert started.returncode == 143 and err.rstrip().endswith(line)
     assert latest_checkpoint(run.checkpoints) == run.checkpoints / f"step-{last:06d}"
+
+
+def test_a_group_s_signals_leave_the_math_worker_alone() -> None:
+    """Else the answers of a stage's last step are wrong: a scheduler signals every process."""
+    pytest.importorskip("math_verify")
+    with MathChecker() as check:
+        assert check("1/4", "0.25")
+        assert check._process is not None
+        for signum in (signal.SIGTERM, signal.SIGHUP):
+            check._process.send_signal(signum)
+        assert check("1/8", "0.125") and not check.given_up
