@@ -17,6 +17,7 @@ from openrpt.arguments import COUNT, LABEL, PATH, STEP, TEXT, Number
 from openrpt.errors import UserError
 from openrpt.files import REMEDIES, reason_of
 from openrpt.options import OVERRIDES, StageCommand, config_file, stage_config
+from openrpt.stopping import Interrupted, ending_as_interrupts, exit_code
 from openrpt.terminal import open_streams, say, say_error, say_lines
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ MOST_MINUTES = 60_000
 class Stopped(click.ClickException):
     """Stopped at the user's wish; what was done is saved."""
 
-    exit_code = 130
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class Commands(click.Group):
@@ -72,21 +75,23 @@ def cli(ctx: click.Context) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command and exits: 0, 2 for what is the user's to mend (one line says what), 130
-    where it was stopped. Any other exception is a bug of ours and keeps its traceback."""
+    where Ctrl-C stopped it, 143 SIGTERM, 129 SIGHUP. Any other exception is a bug of ours and keeps
+    its traceback."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     gc.set_threshold(GARBAGE_THRESHOLD)
     open_streams()
     try:
-        cli.main(args=arguments, prog_name="openrpt", standalone_mode=False)
+        with ending_as_interrupts():
+            cli.main(args=arguments, prog_name="openrpt", standalone_mode=False)
         sys.stdout.flush()
     except UserError as error:
         _fail(str(error), 2)
     except click.ClickException as error:
-        _fail(error.format_message(), error.exit_code if isinstance(error, Stopped) else 2)
-    except (click.Abort, KeyboardInterrupt):
-        _fail("interrupted", 130)
+        _fail(error.format_message(), error.code if isinstance(error, Stopped) else 2)
+    except (click.Abort, KeyboardInterrupt) as stop:
+        _fail("interrupted", exit_code(stop.__cause__ or stop))
     except BrokenPipeError:  # whoever read our output (head, less) has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -104,16 +109,18 @@ def _fail(message: str, exit_code: int) -> None:
 
 
 @contextmanager
-def showing_progress() -> Iterator["Live"]:
-    """Live progress; a clean stop becomes one line."""
-    from openrpt.loop import Interrupted
+def showing_progress(*, goes_on: bool = False) -> Iterator["Live"]:
+    """Live progress; a stop becomes one line. `goes_on`: the same command takes up what is done."""
     from openrpt.progress import live_progress
 
     try:
         with live_progress() as progress:
             yield progress
     except Interrupted as stop:
-        raise Stopped(str(stop)) from None
+        raise Stopped(str(stop), stop.exit_code) from None
+    except KeyboardInterrupt as stop:
+        text = "interrupted; the same command goes on" if goes_on else "interrupted"
+        raise Stopped(text, exit_code(stop)) from None
 
 
 def stage(name: str, *shows: str) -> Callable[[Callable[..., None]], click.Command]:
@@ -140,7 +147,7 @@ def score(ctx: click.Context, source: str | None, **options: Any) -> None:
     if _is_new(config):
         check_input(config)
     run = open_run(config)
-    with run.at_work(), showing_progress() as progress:
+    with run.at_work(), showing_progress(goes_on=True) as progress:
         progress.begin("score", expected_tokens(config), "tokens, at a guess")
 
         def update(tokens: int, note: str) -> None:
@@ -163,7 +170,8 @@ def _is_new(config: "Config") -> bool:
 @stage(
     "warmup",
     *("seed", "run", "model", "prompt", "selection", "warmup"),
-    *("train.microbatch_tokens", "train.max_grad_norm", "train.checkpoint_minutes", "track"),
+    *("train.microbatch_tokens", "train.max_grad_norm", "train.on_nonfinite"),
+    *("train.nonfinite_limit", "train.checkpoint_minutes", "track"),
 )
 @click.argument("config_toml", metavar="[CONFIG.toml]", type=PATH, required=False)
 @click.pass_context
@@ -178,7 +186,7 @@ def warmup(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
     from openrpt.warmup import warmup as run_warmup
 
     run = open_run(config)
-    with showing_progress() as progress:
+    with showing_progress(goes_on=True) as progress:
         run_warmup(run, progress=progress)
     say(f"warmed up: {run.start}")
 
@@ -201,7 +209,7 @@ def train(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
     from openrpt.train import train as run_train
 
     run = open_run(config)
-    with showing_progress() as progress:
+    with showing_progress(goes_on=True) as progress:
         summary = run_train(run, progress=progress)
     say(f"{summary.steps} steps in {summary.seconds / 60:.1f} minutes: {summary.checkpoint}")
 
@@ -251,7 +259,7 @@ def finetune(
         resolve_model(config.model.path)
         read_questions(config.questions, QuestionCounts(), seed=config.seed)
     run = open_run(config)
-    with showing_progress() as progress:
+    with showing_progress(goes_on=True) as progress:
         run_finetune(run, progress=progress)
     print_finetuned([run.path, *others], PlainConsole())
 
@@ -296,7 +304,7 @@ def questions(
     run = existing_run(path) if has_run else Run(path=path, config=config)
     models = named_models(run, sources)
     folder = Path(out or (path / "questions" if has_run else "questions"))
-    with run.at_work(), showing_progress() as progress:
+    with run.at_work(), showing_progress(goes_on=True) as progress:
         answered = answer_side_by_side(folder, models, config, progress=progress)
         files = write_questions(folder, answered, config)
     print_questions(answered, config, PlainConsole())
@@ -308,6 +316,7 @@ def questions(
     "pretrain",
     *("seed", "run", "model", "selection", "pretrain", "track"),
     *("train.weight_decay", "train.adam_beta1", "train.adam_beta2", "train.max_grad_norm"),
+    *("train.on_nonfinite", "train.nonfinite_limit"),
     *("train.eval_positions", "train.checkpoint_minutes", "train.checkpoints_kept"),
 )
 @click.argument("config_toml", metavar="[CONFIG.toml]", type=PATH, required=False)
@@ -328,7 +337,7 @@ def pretrain(ctx: click.Context, config_toml: str | None, **options: Any) -> Non
     from openrpt.run import open_run
 
     run = open_run(config)
-    with showing_progress() as progress:
+    with showing_progress(goes_on=True) as progress:
         summary = run_pretrain(run, progress=progress)
     say(f"{summary.steps} steps in {summary.seconds / 60:.1f} minutes: {summary.checkpoint}")
 
@@ -458,7 +467,7 @@ def control(
         print_controls(run)
         return
     chosen = list(CONTROLS) if names == ("all",) else names
-    with showing_progress() as progress:
+    with showing_progress(goes_on=True) as progress:
         labels = run_controls(run, chosen, config, label=label, progress=progress)
     say(f"recorded in {run.evaluation}: {', '.join(labels)}")
     say(f"all in one table: openrpt compare {run.path}")
@@ -575,7 +584,7 @@ def writing(ctx: click.Context, sources: tuple[str, ...], text: str | None, **op
 
     run = existing_run(Path(config.run))
     models = named_models(run, sources)
-    with showing_progress() as progress:
+    with showing_progress(goes_on=True) as progress:
         name, written = write_side_by_side(run, models, config, corpus=corpus, progress=progress)
     files = write_writing(run, name, written)
     print_writing(name, written, PlainConsole())
@@ -625,7 +634,7 @@ def zeroshot(ctx: click.Context, source: str | None, label: str, **options: Any)
 
     end_tasks(config.zeroshot.tasks)  # before a run folder is made
     run = _run_to_ask_in(config, model)
-    with showing_progress() as progress:
+    with showing_progress(goes_on=True) as progress:
         zero_shot(run, model, config, label=label, progress=progress)
     print_zero_shot(run, PlainConsole())
     say(f"recorded in {run.path / 'zero_shot.json'}")
@@ -660,7 +669,7 @@ def coding(ctx: click.Context, source: str | None, label: str, **options: Any) -
 
     read_tasks(config.coding.path)  # before a run folder is made
     run = _run_to_ask_in(config, model)
-    with showing_progress() as progress:
+    with showing_progress(goes_on=True) as progress:
         label, entry = run_coding(run, model, config, label=label, progress=progress)
     for line in describe(label, mode_name(config.coding), entry):
         say(line)
@@ -695,7 +704,7 @@ def suite(ctx: click.Context, source: str | None, label: str, **options: Any) ->
 
     check_parts(config)
     run = _run_to_ask_in(config, model)
-    with showing_progress() as progress:
+    with showing_progress(goes_on=True) as progress:
         label, lines = run_suite(run, model, config, label=label, progress=progress)
     print_suite(label, lines, PlainConsole())
     say(f"recorded in {run.path / 'suite.json'}")
@@ -1114,7 +1123,7 @@ def demo(budget: str, run: str | None) -> None:
     minutes = parse_budget(budget)
     from openrpt.demo import print_outcome, run_demo
 
-    with showing_progress() as progress:
+    with showing_progress(goes_on=True) as progress:
         done = run_demo(minutes, Path(run) if run else None, progress)
     print_outcome(done)
 

@@ -6,7 +6,6 @@ nearest known one.
 """
 
 import difflib
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -64,12 +63,19 @@ REWARDS = (
 )
 """The names that `reward.terms` knows, beside import paths (`package.module:function`)."""
 JUDGES = ("exact", "fuzzy")
+LARGEST_REWARD = 1e15
+"""Beyond it, of either sign, a reward or its weight counts as not finite: its square, which the
+advantages take, still is in float32."""
 
 
 class Section(BaseModel):
     # With a bound on its length, pydantic also refuses a text that is not UTF-8.
     model_config = ConfigDict(
-        frozen=True, extra="forbid", protected_namespaces=(), str_max_length=MOST_CHARACTERS
+        frozen=True,
+        extra="forbid",
+        protected_namespaces=(),
+        str_max_length=MOST_CHARACTERS,
+        allow_inf_nan=False,
     )
 
 
@@ -271,7 +277,7 @@ class WarmupConfig(Section):
     positions_per_document: int = Field(
         24, ge=1, le=MOST_TOKENS, description="Positions of a document in a step"
     )
-    learning_rate: float = Field(1.5e-4, gt=0, description="Peak learning rate")
+    learning_rate: float = Field(1.5e-4, gt=0, le=1, description="Peak learning rate")
     schedule_steps: int = Field(4, ge=0, le=MOST, description="Steps of linear warm-up")
     answer_sharpness: float = Field(
         0.5,
@@ -281,10 +287,13 @@ class WarmupConfig(Section):
         " target; the rest is the candidates' renormalised probabilities",
     )
     form_weight: float = Field(
-        0.5, ge=0, description="Weight of the box's end and the end of turn (answer = 1)"
+        0.5, ge=0, le=1e6, description="Weight of the box's end and the end of turn (answer = 1)"
     )
     draft_weight: float = Field(
-        0.1, ge=0, description="Unseeded: weight of the drafted thought's tokens (answer = 1)"
+        0.1,
+        ge=0,
+        le=1e6,
+        description="Unseeded: weight of the drafted thought's tokens (answer = 1)",
     )
     draft_tokens: int = Field(
         8,
@@ -299,11 +308,15 @@ class WarmupConfig(Section):
         description="Unseeded: steps of dense distillation of the tail, before the form",
     )
     text_kl_weight: float = Field(
-        1.0, ge=0, description="Weight of KL(start || policy) on the plain text, nats a token"
+        1.0,
+        ge=0,
+        le=1e6,
+        description="Weight of KL(start || policy) on the plain text, nats a token",
     )
     ntp_weight: float = Field(
         0.0,
         ge=0,
+        le=1e6,
         description="Weight of plain next-token loss on the text, nats a token (makes"
         " the warmup supervised; labelled so)",
     )
@@ -358,8 +371,10 @@ class RewardConfig(Section):
     def _terms_are_known(cls, terms: dict[str, float]) -> dict[str, float]:
         for name, weight in terms.items():
             _require_known(name, REWARDS, "reward")
-            if not math.isfinite(weight):
-                raise ValueError(f"the weight of '{name}' must be finite")
+            if not abs(weight) <= LARGEST_REWARD:
+                raise ValueError(
+                    f"the weight of '{name}' must be at most {LARGEST_REWARD:g}, of either sign"
+                )
         if not any(terms.values()):
             raise ValueError("at least one reward must have a weight other than 0")
         return terms
@@ -457,12 +472,17 @@ class TrainConfig(Section):
     updates_per_batch: int = Field(
         1, ge=1, le=1000, description="Optimizer updates on one batch of rollouts; 1 = on-policy"
     )
-    entropy_weight: float = Field(0.0, ge=0, description="Weight of the entropy bonus, nats")
+    entropy_weight: float = Field(
+        0.0, ge=0, le=1e6, description="Weight of the entropy bonus, nats"
+    )
     kl_weight: float = Field(
-        0.0, ge=0, description="Weight of KL(policy || start of this stage), nats a token"
+        0.0, ge=0, le=1e6, description="Weight of KL(policy || start of this stage), nats a token"
     )
     ntp_weight: float = Field(
-        0.5, ge=0, description="Weight of the plain next-token loss on the prefix, nats a token"
+        0.5,
+        ge=0,
+        le=1e6,
+        description="Weight of the plain next-token loss on the prefix, nats a token",
     )
     dynamic_sampling_from: Annotated[int, Field(ge=0)] | Literal["auto", "never"] = Field(
         "auto",
@@ -472,14 +492,22 @@ class TrainConfig(Section):
     dynamic_sampling_rounds: int = Field(
         3, ge=1, le=1000, description="Most rounds of generation a step with dynamic sampling"
     )
-    learning_rate: float = Field(2e-5, gt=0, description="Peak learning rate")
+    learning_rate: float = Field(2e-5, gt=0, le=1, description="Peak learning rate")
     schedule_steps: int = Field(
         5, ge=0, le=MOST, description="Steps of linear warm-up; then constant"
     )
-    weight_decay: float = Field(0.01, ge=0, description="AdamW's decoupled weight decay")
+    weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW's decoupled weight decay")
     adam_beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first decay")
     adam_beta2: float = Field(0.99, ge=0, lt=1, description="AdamW's second decay")
-    max_grad_norm: float = Field(1.0, gt=0, description="Gradient clipping, global L2 norm")
+    max_grad_norm: float = Field(1.0, gt=0, le=1e9, description="Gradient clipping, global L2 norm")
+    on_nonfinite: Literal["stop", "skip"] = Field(
+        "stop",
+        description="A gradient that is not finite, in train, warmup, pretrain and finetune: stop,"
+        " or leave the update out (skip), say where it came from and go on",
+    )
+    nonfinite_limit: int = Field(
+        3, ge=1, description="skip: stop after so many steps in a row whose update was left out"
+    )
     eval_every: int = Field(
         20, ge=0, le=MOST, description="Steps between development evaluations; 0 = never"
     )
@@ -549,7 +577,7 @@ class PretrainConfig(Section):
     microbatch_tokens: int = Field(
         2048, ge=1, le=MOST, description="Tokens packed into one pass: memory, never results"
     )
-    learning_rate: float = Field(1e-5, gt=0, description="Peak learning rate")
+    learning_rate: float = Field(1e-5, gt=0, le=1, description="Peak learning rate")
     schedule: Literal["cosine", "constant"] = Field(
         "cosine", description="After the warm-up: half a cosine to 0 over the whole, or constant"
     )

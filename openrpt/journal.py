@@ -10,12 +10,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from openrpt.config import Config
 from openrpt.errors import UserError
 from openrpt.files import write_text
 from openrpt.metrics import append_metrics, read_metrics
 from openrpt.progress import Progress
-from openrpt.run import existing_run
-from openrpt.signatures import new_findings
+from openrpt.run import RECORDED, existing_run, flatten
+from openrpt.signatures import Finding, new_findings
 from openrpt.trackers import ROLLOUT_STAGES, Tracker, open_trackers, rollout_table
 
 StageState = Literal["running", "done", "stopped"]
@@ -31,7 +32,8 @@ class StageRecord:
     seconds: float
     """Its time limit; 0 = none."""
     state: StageState
-    """`stopped` by Ctrl-C or an error. A killed process leaves `running`."""
+    """`stopped` by a signal (Ctrl-C, SIGTERM, SIGHUP) or an error. A process killed otherwise
+    leaves `running`."""
 
     def write(self, run: Path) -> None:
         write_text(run / "stage.json", json.dumps(asdict(self)))
@@ -48,6 +50,18 @@ def read_stage(run: Path) -> StageRecord | None:
         raise UserError(f"{path}: not what this version of a stage writes there") from None
 
 
+def changed_settings(checkpoint: Path, config: Config) -> dict[str, dict[str, Any]]:
+    """{key: {"before", "now"}} of the keys that results depend on and that a resumed run may change
+    all the same, where they are not as in the checkpoint that it resumes from."""
+    record = json.loads((checkpoint / "checkpoint.json").read_text(encoding="utf-8"))
+    before, now = flatten(record["config"]), flatten(config.model_dump(mode="json"))
+    return {
+        key: {"before": before[key], "now": now[key]}
+        for key in sorted(RECORDED)
+        if key in before and before[key] != now[key]
+    }
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Journal:
     path: Path
@@ -57,19 +71,29 @@ class Journal:
     """Of this stage, those of earlier starts included."""
     trackers: list[Tracker]
     rollouts_every: int
+    changed: dict[str, dict[str, Any]]
+    """Settings that hold from the next step on, as `changed_settings` gives them."""
     progress: Progress
 
     def record(self, step: int, metrics: dict[str, Any], *, seconds: float) -> None:
-        """Says and records the failure signatures that show for the first time. `seconds`: of
-        the stage so far, over all starts."""
+        """Writes the row, with the failure signatures that show for the first time, beside the
+        findings that the step has brought as `warnings`. `seconds`: of the stage so far, over all
+        starts."""
+        own: list[Finding] = metrics.pop("warnings", [])
         row = {"stage": self.stage, "step": step, "seconds": seconds} | metrics
         self.rows.append(row)
-        found = new_findings(self.rows)
+        found = own + new_findings(self.rows)
         if found:
             row["warnings"] = [finding.as_dict() for finding in found]
+        if self.changed:
+            row["changed"] = dict(self.changed)
+            self.changed.clear()
         append_metrics(self.path, row)
-        for finding in found:
-            self.progress.say(f"warning: {finding}")
+
+    def tell(self, step: int, metrics: dict[str, Any]) -> None:
+        """Says the warnings of the row that was written last; gives the trackers its metrics."""
+        for warning in self.rows[-1].get("warnings", []):
+            self.progress.say(f"warning: {Finding(**warning)}")
         for tracker in self.trackers:
             tracker.log(metrics, step)
         if self.trackers and self.stage in ROLLOUT_STAGES and step % self.rollouts_every == 0:
@@ -80,7 +104,14 @@ class Journal:
 
 @contextmanager
 def open_journal(
-    path: Path, *, stage: str, step: int, steps: int, seconds: float, progress: Progress
+    path: Path,
+    *,
+    stage: str,
+    step: int,
+    steps: int,
+    seconds: float,
+    changed: dict[str, dict[str, Any]],
+    progress: Progress,
 ) -> Iterator[Journal]:
     """`path`: metrics.jsonl of a run folder, whose configuration names the trackers. `step`: the
     last one that is done; `steps`, `seconds`: at most so many in all (infinite = no limit).
@@ -104,6 +135,7 @@ def open_journal(
             rows=rows,
             trackers=trackers,
             rollouts_every=run.config.track.rollouts_every,
+            changed=changed,
             progress=progress,
         )
         record.write(run.path)

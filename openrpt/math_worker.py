@@ -177,7 +177,9 @@ def _rounds_to(value: Any, text: str) -> bool:
 
 
 def main(seconds: float) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # for the process that asks, which ends this one
+        if name in signal.Signals.__members__:  # Windows has no SIGHUP
+            signal.signal(signal.Signals[name], signal.SIG_IGN)
     if sys.platform == "linux":
         import resource
 

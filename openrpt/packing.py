@@ -2,6 +2,7 @@
 packing changes nothing but the time that it takes.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ from openrpt.attention import TreePass
 from openrpt.compute import Count, Shape
 from openrpt.flat import flat_hidden
 from openrpt.models import Policy
+from openrpt.nonfinite import Places
 from openrpt.pieces import Piece
 from openrpt.scores import ScoredCorpus
 from openrpt.text_loss import TextTerms, text_loss
@@ -53,22 +55,28 @@ def packed_hidden(policy: Policy, sequences: Sequence[Sequence[int]]) -> Tensor:
 
 
 def accumulate_gradients(
-    policy: Policy, corpus: ScoredCorpus, pieces: Sequence[Piece], *, microbatch_tokens: int
+    policy: Policy,
+    corpus: ScoredCorpus,
+    pieces: Sequence[Piece],
+    *,
+    microbatch_tokens: int,
+    places: Places,
 ) -> float:
     """Adds the gradient of the mean of −log p over all targets of the pieces; returns the mean.
 
     In nats. Every pass is divided by the whole step's targets, so the packing changes nothing.
+    `places`: gets those where a loss is not finite.
     """
     head_ids = policy.bos_ids
     total = sum(len(piece.targets) for piece in pieces)
     lengths = [len(head_ids) + piece.run_tokens for piece in pieces]
     nats = 0.0
     for indexes in packs(lengths, microbatch_tokens):
-        sequences, places, targets, offset = [], [], [], 0
+        sequences, states, targets, offset = [], [], [], 0
         for index in indexes:
             piece = pieces[index]
             sequences.append(piece.sequence(corpus, head_ids))
-            places.append(piece.places(len(head_ids)) + offset)
+            states.append(piece.places(len(head_ids)) + offset)
             targets.append(piece.target_ids(corpus))
             offset += lengths[index]
         hidden = packed_hidden(policy, sequences)  # [N, d]
@@ -76,11 +84,25 @@ def accumulate_gradients(
             targets=torch.tensor(np.concatenate(targets), device=policy.device),
             ntp_scale=1.0 / total,
         )
-        at = torch.tensor(np.concatenate(places), device=policy.device)
+        at = torch.tensor(np.concatenate(states), device=policy.device)
         loss, ntp, _ = text_loss(hidden[at], policy.head, terms)
+        if not math.isfinite(ntp):
+            note_places([pieces[index] for index in indexes], hidden, len(head_ids), places)
         loss.backward()
         nats += ntp
     return nats / total
+
+
+def note_places(pieces: Sequence[Piece], hidden: Tensor, head_length: int, places: Places) -> None:
+    """Of the pieces packed into hidden [N, d]: where the states are not finite; where each is, the
+    beginnings of all."""
+    parts = hidden.split([head_length + piece.run_tokens for piece in pieces])
+    found = [
+        places.note_text(piece.document_id, states[head_length:], start=piece.start)
+        for piece, states in zip(pieces, parts, strict=True)
+    ]
+    for piece in pieces if not any(found) else ():
+        places.note(piece.document_id, [piece.start])
 
 
 def count_step(pieces: Sequence[Piece], head_length: int) -> Count:

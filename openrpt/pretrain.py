@@ -47,6 +47,7 @@ from openrpt.matched import (
 from openrpt.meters import StepMeter
 from openrpt.metrics import PhaseTimer, peak_memory_gib, truncate_metrics
 from openrpt.models import Policy, load_policy
+from openrpt.nonfinite import Places, attempted
 from openrpt.packing import accumulate_gradients, count_step, step_flops
 from openrpt.pieces import Piece, batches
 from openrpt.progress import SILENT, Progress
@@ -59,9 +60,10 @@ from openrpt.train import make_optimizer
 from openrpt.update import apply_update
 
 STAGE = "pretrain"
-MAY_CHANGE = {"time_limit", "eval_every", "eval_tokens", "checkpoint_every"}
-"""Keys of the section that a resumed training may change; `steps` too, where the schedule is
-constant: a cosine's end is part of what it computes."""
+MAY_CHANGE = {"time_limit", "eval_every", "eval_tokens", "checkpoint_every", "learning_rate"}
+"""Keys of the section that a resumed training may change (of a learning rate, metrics.jsonl says
+from which step on it holds); `steps` too, where the schedule is constant: a cosine's end is part of
+what it computes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,24 +116,27 @@ def pretrain(run: Run, *, progress: Progress = SILENT) -> PretrainSummary:
         progress.say(f"{other.path}: its warmup counted no FLOPs; those of train are matched")
     evaluates = settings.eval_every and trainer.corpus.ids("development")
 
-    def step() -> dict[str, Any]:
-        metrics = pretrain_step(trainer)
-        if evaluates and state.step % settings.eval_every == 0:
-            started = time.perf_counter()
-            metrics |= development_evaluation(trainer)
-            # The loop adds the whole call; an evaluation is no training, and a budget of time
-            # must not pay for it.
-            state.seconds -= time.perf_counter() - started
-        return metrics
+    def evaluate() -> dict[str, float]:
+        if not evaluates or state.step % settings.eval_every:
+            return {}
+        started = time.perf_counter()
+        found = development_evaluation(trainer)
+        # The loop adds the time of all that a step does; an evaluation is no training, and a budget
+        # of time must not pay for it.
+        state.seconds -= time.perf_counter() - started
+        return found
 
     run_steps(
         state,
+        config=trainer.config,
+        optimizer=trainer.optimizer,
         steps=trainer.limits.steps,
         time_limit=0.0 if math.isinf(trainer.limits.seconds) else trainer.limits.seconds / 60,
         checkpoint_every=settings.checkpoint_every,
-        checkpoint_minutes=trainer.config.train.checkpoint_minutes,
+        checkpoints=run.pretrain_checkpoints,
         metrics_path=run.metrics,
-        step=step,
+        step=lambda: pretrain_step(trainer),
+        evaluate=evaluate,
         save=lambda: save(trainer),
         describe=describe,
         progress=progress,
@@ -151,10 +156,22 @@ def pretrain_step(trainer: Pretrainer) -> dict[str, Any]:
         for group in trainer.optimizer.param_groups:
             group["lr"] = rate
         trainer.optimizer.zero_grad(set_to_none=True)
+        places = Places(piece.document_id for piece in pieces)
         loss = accumulate_gradients(
-            policy, trainer.corpus, pieces, microbatch_tokens=config.pretrain.microbatch_tokens
+            policy,
+            trainer.corpus,
+            pieces,
+            microbatch_tokens=config.pretrain.microbatch_tokens,
+            places=places,
         )
-        norm = apply_update(policy, trainer.optimizer, config.train.max_grad_norm)
+
+        def update() -> dict[str, float]:
+            norm = apply_update(
+                policy, trainer.optimizer, config.train.max_grad_norm, places, stage=STAGE
+            )
+            return {"optim/grad_norm": norm}
+
+        updated = attempted(update, config.train, step=state.step)
     count = count_step(pieces, len(policy.bos_ids))
     cost = {"flops/update": step_flops(trainer.shape, count)}
     return {
@@ -163,7 +180,7 @@ def pretrain_step(trainer: Pretrainer) -> dict[str, Any]:
         "tokens/update": float(count.tokens),
         "tokens/trained": float(count.logits),
         **cost,
-        "optim/grad_norm": norm,
+        **updated,
         "optim/learning_rate": rate,
         **timer.metrics(),
         "time/step": timer.seconds["update"],

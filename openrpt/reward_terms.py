@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
-from openrpt.config import Config, RewardConfig
+from openrpt.config import LARGEST_REWARD, Config, RewardConfig
 from openrpt.data import Work
 from openrpt.engine import Engine
 from openrpt.errors import UserError
@@ -249,19 +249,27 @@ def reward_groups(
 ) -> list[Group]:
     """Groups graded by prefix match → the same with the reward that is trained on.
 
-    A term that is no finite number stops the run, or is left out and counts as 0, as
-    `reward.on_error` says. Raises UserError, which names the document, position and rollout.
+    A term that is not finite, or beyond LARGEST_REWARD with its weight, stops the run, or is left
+    out and counts as 0, as `reward.on_error` says. Raises UserError, which names the document,
+    position and rollout.
     """
     values = {name: term(groups, context) for name, term in terms.items()}
     settings = context.config.reward
 
     def rewarded(g: int, r: int) -> Rollout:
         found = {name: of_groups[g][r] for name, of_groups in values.items()}
-        finite = {name: value for name, value in found.items() if math.isfinite(value)}
+        finite = {
+            name: value
+            for name, value in found.items()
+            if math.isfinite(value) and abs(settings.terms[name] * value) <= LARGEST_REWARD
+        }
         for name in found.keys() - finite.keys() if settings.on_error == "stop" else ():
+            value = f"{found[name]}"
+            if math.isfinite(found[name]):
+                value += f", with its weight beyond ±{LARGEST_REWARD:g},"
             raise UserError(
-                f"reward '{name}' is {found[name]} for {place(groups[g], r)}; mend it, or count"
-                " such rollouts as 0 with --reward.on_error zero"
+                f"reward '{name}' is {value} for {place(groups[g], r)}; mend it, or count such"
+                " rollouts as 0 with --reward.on_error zero"
             )
         reward = sum((settings.terms[name] * value for name, value in finite.items()), 0.0)
         rollout = groups[g].rollouts[r]

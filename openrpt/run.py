@@ -24,7 +24,18 @@ from openrpt.run_lock import LOCK, sole_process
 from openrpt.toml_files import read_toml
 from openrpt.trackers import require_installed
 
-MAY_CHANGE = {
+RECORDED = {
+    "warmup.learning_rate",
+    "train.learning_rate",
+    "pretrain.learning_rate",
+    "train.max_grad_norm",
+    "train.on_nonfinite",
+    "train.nonfinite_limit",
+    "reward.on_error",
+}
+"""Keys that results depend on, and that a resumed run may change all the same: what helps after a
+step that failed. metrics.jsonl says from which step on it did (`changed`)."""
+MAY_CHANGE = RECORDED | {
     "model.threads",
     "model.device",
     "score.shard_tokens",
@@ -38,7 +49,7 @@ MAY_CHANGE = {
     "train.checkpoint_minutes",
     "train.checkpoints_kept",
 }
-"""Keys that a resumed run may change: how long and where it runs, not what it computes."""
+"""Keys that a resumed run may change: how long and where it runs, and those of RECORDED."""
 OTHER_RUNS = {"run", "evaluate", "probe", "writing", "pretrain", "zeroshot", "coding", "suite"}
 OTHER_RUNS |= {"track", "cost"}
 """Sections that do not bind a run: a pretraining is bound by its own checkpoints."""

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 TRACES = ("metrics.jsonl", "environment.json", "rollouts", "evaluation.json", "scored")
 """What a folder without config.toml is still known by as a run."""
+NO_METRICS = {"warnings", "changed"}
+"""Keys of rows of metrics.jsonl that hold no number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +64,7 @@ class LoadedRun:
 
         found, _ = readable_metrics(self.run.metrics)
         rows = [row for row in found if stage in (None, row["stage"])]
-        names = dict.fromkeys(name for row in rows for name in row if name != "warnings")
+        names = dict.fromkeys(name for row in rows for name in row if name not in NO_METRICS)
         return pa.table({name: [row.get(name) for row in rows] for name in names})
 
     @property
@@ -183,6 +185,16 @@ def run_warnings(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The failure signatures that rows of metrics.jsonl have recorded."""
     return [
         {"stage": row["stage"]} | warning for row in rows for warning in row.get("warnings", [])
+    ]
+
+
+def setting_changes(rows: list[dict[str, Any]]) -> list[str]:
+    """What rows of metrics.jsonl say of settings that a restart has changed."""
+    return [
+        f"{row['stage']}: {key} = {change['now']!r} from step {row['step']} on"
+        f" (before: {change['before']!r})"
+        for row in rows
+        for key, change in row.get("changed", {}).items()
     ]
 
 

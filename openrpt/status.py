@@ -9,7 +9,7 @@ from typing import Any
 from openrpt.errors import UserError
 from openrpt.journal import StageRecord, read_stage
 from openrpt.metrics import readable_metrics
-from openrpt.runs import look_at, run_warnings
+from openrpt.runs import look_at, run_warnings, setting_changes
 from openrpt.trackers import numbers
 
 RECENT = 20
@@ -46,8 +46,8 @@ class Status:
     age: float | None
     """Seconds since a stage wrote anything."""
     state: str
-    """`done`, `running`, `stopped` (by Ctrl-C or an error), `quiet` (nothing came for long: killed,
-    or in a long evaluation) or `not begun`."""
+    """`done`, `running`, `stopped` (by a signal or an error), `quiet` (nothing came for long:
+    killed, or in a long evaluation) or `not begun`."""
     last: dict[str, float]
     """The last value of the metrics in SHOWN."""
     warnings: list[dict[str, Any]]
@@ -71,6 +71,7 @@ def read_status(path: Path, *, now: float | None = None) -> Status:
     own = [row for row in rows if row["stage"] == stage]
     if not rows and not left_out:
         said.append("no metrics yet: no step of a stage is done")
+    said += setting_changes(rows)
     age = _age(path, time.time() if now is None else now)
     forecast = _forecast(own, record)
     return Status(

@@ -44,6 +44,7 @@ from openrpt.loop import run_steps
 from openrpt.meters import StepMeter
 from openrpt.metrics import PhaseTimer, peak_memory_gib, truncate_metrics
 from openrpt.models import Policy, freeze, load_policy
+from openrpt.nonfinite import attempted
 from openrpt.positions import DIFFICULTIES
 from openrpt.progress import SILENT, Progress
 from openrpt.prompts import Layout, build_layout, require_room
@@ -102,20 +103,21 @@ def run_training(trainer: Trainer, progress: Progress) -> TrainSummary:
     """The loop over a trainer's steps, whatever its task."""
     run, settings = trainer.run, trainer.config.train
 
-    def step() -> dict[str, Any]:
-        metrics = train_step(trainer)
-        if settings.eval_every and trainer.state.step % settings.eval_every == 0:
-            metrics |= development_evaluation(trainer)
-        return metrics
+    def evaluate() -> dict[str, float]:
+        due = settings.eval_every and trainer.state.step % settings.eval_every == 0
+        return development_evaluation(trainer) if due else {}
 
     run_steps(
         trainer.state,
+        config=trainer.config,
+        optimizer=trainer.optimizer,
         steps=settings.steps,
         time_limit=settings.time_limit,
         checkpoint_every=settings.checkpoint_every,
-        checkpoint_minutes=settings.checkpoint_minutes,
+        checkpoints=run.checkpoints,
         metrics_path=run.metrics,
-        step=step,
+        step=lambda: train_step(trainer),
+        evaluate=evaluate,
         save=lambda: save(trainer),
         describe=describe,
         progress=progress,
@@ -131,21 +133,13 @@ def train_step(trainer: Trainer) -> dict[str, Any]:
     trainer.meter.begin()
     with timer("generate"):
         batch, generated = collect(trainer)
+    with timer("store"):  # before the weights change: where it fails, they are the last step's
+        store(trainer, batch, generated)
     set_learning_rate(trainer.optimizer, trainer.config, trainer.state.step)
     with timer("update"):
-        updated = update_policy(
-            trainer.policy,
-            trainer.engine,
-            trainer.optimizer,
-            batch,
-            trainer.config,
-            trainer.layout,
-            reference=trainer.reference,
+        updated = attempted(
+            lambda: update(trainer, batch), trainer.config.train, step=trainer.state.step
         )
-        if trainer.task.baseline is not None:
-            trainer.task.baseline.update(trainer.policy)
-    with timer("store"):
-        store(trainer, batch, generated)
     cost = step_cost(trainer.policy, generated, batch, trainer.config, trainer.layout)
     seconds = sum(timer.seconds.values())
     return (
@@ -159,6 +153,22 @@ def train_step(trainer: Trainer) -> dict[str, Any]:
         | trainer.meter.metrics(cost, timer.seconds)
         | {"memory/peak_gib": peak_memory_gib()}
     )
+
+
+def update(trainer: Trainer, batch: Sequence[GradedWork]) -> dict[str, float]:
+    """The step's optimizer update(s), and the baseline's. Raises NotFinite as `update_policy`."""
+    metrics = update_policy(
+        trainer.policy,
+        trainer.engine,
+        trainer.optimizer,
+        batch,
+        trainer.config,
+        trainer.layout,
+        reference=trainer.reference,
+    )
+    if trainer.task.baseline is not None:
+        trainer.task.baseline.update(trainer.policy)
+    return metrics
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, config: Config, step: int) -> None:
@@ -268,10 +278,13 @@ def rollout_request(trainer: Trainer, work: Work) -> Request:
 
 
 def remember_pass_rates(state: TrainerState, generated: Sequence[GradedWork]) -> None:
+    """The table is replaced, not changed: a step that fails leaves the one before it."""
+    table = dict(state.pass_rates)
     for graded in generated:
-        rates = state.pass_rates.setdefault(graded.work.document.document_id, {})
-        for group in graded.groups:
-            rates[str(group.prompt.position.index)] = group.pass_rate
+        document_id = graded.work.document.document_id
+        rates = {str(group.prompt.position.index): group.pass_rate for group in graded.groups}
+        table[document_id] = table.get(document_id, {}) | rates
+    state.pass_rates = table
 
 
 def batch_metrics(batch: Sequence[GradedWork], generated: Sequence[GradedWork]) -> dict[str, float]:
@@ -338,8 +351,9 @@ def development_evaluation(trainer: Trainer) -> dict[str, float]:
     metrics = trainer.task.development(trainer.policy, trainer.engine, state.step)
     accuracy = metrics.get("development/reasoning_accuracy", -1.0)
     if accuracy > state.best_accuracy:
-        state.best_step, state.best_accuracy = state.step, accuracy
-        save_checkpoint(trainer.run.checkpoints / "best", trainer.policy, state, config)
+        best = replace(state, best_step=state.step, best_accuracy=accuracy)
+        save_checkpoint(trainer.run.checkpoints / "best", trainer.policy, best, config)
+        state.best_step, state.best_accuracy = best.best_step, best.best_accuracy
     return metrics
 
 

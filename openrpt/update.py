@@ -4,6 +4,7 @@ Every division is by the whole step's totals, so nothing depends on micro-batche
 is not run unless a term other than the reward reads it; the totals count it all the same.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -14,10 +15,11 @@ from openrpt.advantages import group_advantages, overlong_penalty
 from openrpt.config import Config, TrainConfig
 from openrpt.data import Work
 from openrpt.engine import Engine
-from openrpt.errors import UserError
 from openrpt.logprobs import selected_logprobs
 from openrpt.losses import LossConfig, LossInputs, StepTotals, policy_loss
+from openrpt.model_check import require_finite
 from openrpt.models import Policy
+from openrpt.nonfinite import NotFinite, Places
 from openrpt.prompts import Layout
 from openrpt.text_loss import TextTerms, text_loss
 from openrpt.tree import Branch, Row, pad
@@ -152,6 +154,7 @@ class BatchLoss:
     old: "list[list[Tensor]] | None"
     """By the trainer before the first update; None = the sampler's stand for them."""
     metrics: dict[str, float]
+    places: Places
 
     def __call__(self, rows: list[Row], hidden: Tensor) -> Tensor:
         """rows and hidden [R, T, d] of a micro-batch → its share of the step's loss.
@@ -188,6 +191,8 @@ class BatchLoss:
             loss_mask=mask,
         )
         outputs = policy_loss(inputs, self.config, self.totals)
+        if not math.isfinite(outputs.loss.detach()):
+            self._note_places(inputs, [b for _, b, _ in rollouts])
         with torch.no_grad():
             difference = (inputs.trainer_logprobs - sampler)[mask].abs()
             self._add("run_tokens", float(mask.sum()))
@@ -213,6 +218,20 @@ class BatchLoss:
         )
         return logprobs, entropies
 
+    def _note_places(self, inputs: LossInputs, branches: Sequence[int]) -> None:
+        """Those of the rollouts with a number that is not finite; all, where each number is."""
+        read = [inputs.trainer_logprobs, inputs.sampler_logprobs, inputs.old_logprobs]
+        read += [
+            known for known in (inputs.entropies, inputs.reference_logprobs) if known is not None
+        ]
+        finite = inputs.advantages.isfinite()  # [N]
+        for values in read:
+            finite = finite & (values.isfinite() | ~inputs.loss_mask).all(1)
+        bad = [b for b, fine in zip(branches, finite.tolist(), strict=True) if not fine]
+        work = self.graded.work
+        positions = [work.positions[b].index for b in bad or branches]
+        self.places.note(work.document.document_id, positions)
+
     def _add(self, name: str, value: float) -> None:
         self.metrics[name] = self.metrics.get(name, 0.0) + value
 
@@ -230,12 +249,14 @@ class PrefixLoss:
     """The plain next-token loss over a window's real tokens, in the same pass."""
 
     policy: Policy
+    work: Work
     prefix_ids: tuple[int, ...]
     head_length: int
     weight: float
     step_tokens: int
     """Tokens of plain text in the whole step."""
     metrics: dict[str, float]
+    places: Places
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """Hidden states of the prefix [L, d] → weight · Σ −log p / the step's tokens."""
@@ -243,6 +264,11 @@ class PrefixLoss:
         targets = torch.tensor(self.prefix_ids[first:], device=hidden.device)
         terms = TextTerms(targets=targets, ntp_scale=self.weight / self.step_tokens)
         loss, ntp, _ = text_loss(hidden[first - 1 : -1], self.policy.head, terms)
+        if not math.isfinite(ntp):
+            window, document_id = self.work.window, self.work.document.document_id
+            own = hidden[self.head_length :]
+            if not self.places.note_text(document_id, own, start=window.start):
+                self.places.note(document_id, [window.start])
         mean = self.metrics.get("loss/ntp", 0.0) + ntp / self.step_tokens
         self.metrics["loss/ntp"] = mean
         return loss
@@ -291,7 +317,7 @@ def update_policy(
 ) -> dict[str, float]:
     """Runs `updates_per_batch` optimizer steps; returns the last one's metrics.
 
-    Raises UserError if the gradient is not finite: nothing is changed then.
+    Raises NotFinite as `apply_update` does: the updates before that one stand.
     """
     train = config.train
     totals = step_totals(batch, config, layout)
@@ -315,6 +341,7 @@ def update_policy(
     metrics: dict[str, float] = {}
     for _ in range(train.updates_per_batch):
         metrics = {}
+        places = Places(graded.work.document.document_id for graded in batch)
         optimizer.zero_grad(set_to_none=True)
         for graded, branches, known, old in zip(batch, all_branches, references, olds, strict=True):
             prefix_ids = graded.work.prefix_ids(layout, whole=train.ntp_weight > 0)
@@ -331,14 +358,17 @@ def update_policy(
                 reference=known,
                 old=old,
                 metrics=metrics,
+                places=places,
             )
             prefix_loss = PrefixLoss(
                 policy=policy,
+                work=graded.work,
                 prefix_ids=prefix_ids,
                 head_length=len(layout.head_ids),
                 weight=train.ntp_weight,
                 step_tokens=max(ntp_tokens, 1),
                 metrics=metrics,
+                places=places,
             )
             engine.accumulate_gradients(
                 policy,
@@ -348,20 +378,27 @@ def update_policy(
                 completion_loss=completion_loss,
                 microbatch_tokens=train.microbatch_tokens,
             )
-        metrics["optim/grad_norm"] = apply_update(policy, optimizer, train.max_grad_norm)
+        norm = apply_update(policy, optimizer, train.max_grad_norm, places, stage="train")
+        metrics["optim/grad_norm"] = norm
     return _normalised(metrics)
 
 
-def apply_update(policy: Policy, optimizer: torch.optim.Optimizer, max_norm: float) -> float:
-    """Clips and steps; the gradient's norm before clipping."""
+def apply_update(
+    policy: Policy, optimizer: torch.optim.Optimizer, max_norm: float, places: Places, *, stage: str
+) -> float:
+    """Clips and steps; the gradient's norm before clipping. `stage`: whose learning rate it is.
+
+    Raises NotFinite, and changes nothing, where that norm is not finite; and UserError where the
+    step itself has made weights that are not.
+    """
     norm = float(torch.nn.utils.clip_grad_norm_(policy.parameters(), max_norm))
-    if not norm < float("inf"):
+    if not math.isfinite(norm):
         optimizer.zero_grad(set_to_none=True)
-        raise UserError(
-            f"the gradient's norm is {norm}: this step changed nothing; lower the learning rate and"
-            " start again, the run resumes from its last checkpoint"
-        )
+        raise NotFinite(norm, places, f"--{stage}.learning_rate")
     optimizer.step()
+    trained = ((n, p) for n, p in policy.model.named_parameters() if p.requires_grad)
+    rate = optimizer.param_groups[0]["lr"]
+    require_finite(trained, what=f"{stage}.learning_rate is too high ({rate:g} here): the policy")
     return norm
 
 

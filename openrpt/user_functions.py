@@ -6,7 +6,8 @@ import inspect
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -28,21 +29,62 @@ class UserFunction:
         Where it raises, or returns no number: NaN under `on_error = "zero"`, else UserError that
         says `where`.
         """
-        try:
+        found: Any = None
+        with users_code() as failure:
             found = self.function(**{name: values[name] for name in self.reads})
-        except Exception as error:  # a user's code may raise anything
-            reason = " ".join(str(error).split())
-            problem = f"raised {type(error).__name__}" + (f" ({reason})" if reason else "")
-        else:
             if isinstance(found, Real):
                 return float(found)
-            problem = f"returned {found!r:.80}, which is no number,"
         if on_error == "zero":
             return math.nan
+        problem = f"returned {_shown(found)}, which is no number,"
+        if failure.error is not None:
+            problem = failure.reason
         raise UserError(
             f"'{self.path}' {problem} for {where}; mend it, or count such rollouts as 0 with"
             " --reward.on_error zero"
         )
+
+
+@dataclass(kw_only=True)
+class Failure:
+    """What a user's code has raised, if anything."""
+
+    error: BaseException | None = None
+
+    @property
+    def message(self) -> str:
+        """In one line; empty where the error has none, or can't say it."""
+        try:
+            return f"{' '.join(str(self.error).split()):.200}"
+        except Exception:  # its __str__ is the user's, too
+            return ""
+
+    @property
+    def reason(self) -> str:
+        """`raised ValueError (…)`."""
+        return f"raised {type(self.error).__name__}" + (
+            f" ({self.message})" if self.message else ""
+        )
+
+
+@contextmanager
+def users_code() -> Iterator[Failure]:
+    """Keeps what a user's code raises, which may be anything, sys.exit's SystemExit too; only what
+    stops the whole command (KeyboardInterrupt) is passed on."""
+    failure = Failure()
+    try:
+        yield failure
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        failure.error = error
+
+
+def _shown(value: object) -> str:
+    """Its text, cut and in one line; its type where it has no text (an integer of 5,000 digits)."""
+    with users_code():
+        return " ".join(f"{value!r:.80}".split())
+    return f"a value of type {type(value).__name__}"
 
 
 def load_function(path: str, *, key: str, known: Sequence[str]) -> UserFunction:
@@ -57,11 +99,12 @@ def load_function(path: str, *, key: str, known: Sequence[str]) -> UserFunction:
         raise UserError(f"{key}: '{path}' is no import path; it has the form module:function")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
-    try:
+    with users_code() as failure:
         module = importlib.import_module(module_name)
-    except (ImportError, SyntaxError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{key}: '{path}' can't be imported: {reason}") from None
+    if failure.error is not None:
+        plain = isinstance(failure.error, ImportError | SyntaxError)
+        reason = failure.message if plain else f"it {failure.reason}"
+        raise UserError(f"{key}: '{path}' can't be imported: {reason}")
     functions = {n: value for n, value in vars(module).items() if callable(value)}
     if name not in functions:
         nearest = difflib.get_close_matches(name, functions, n=1, cutoff=0.4)

@@ -14,7 +14,8 @@ A KL on the plain text keeps the model's language; the tree's prefix gives it fo
 `target = truth` the answers are the text's own: that is supervised, and is labelled so.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,6 +45,7 @@ from openrpt.loop import run_steps
 from openrpt.meters import StepMeter, counting_engine
 from openrpt.metrics import PhaseTimer, peak_memory_gib, truncate_metrics
 from openrpt.models import Policy, freeze, load_policy
+from openrpt.nonfinite import Places, attempted
 from openrpt.progress import SILENT, Progress
 from openrpt.prompts import Layout, build_layout, require_room
 from openrpt.run import Run, works_in_run
@@ -103,10 +105,12 @@ def warmup(run: Run, *, progress: Progress = SILENT) -> None:
     settings = run.config.warmup
     run_steps(
         stage.state,
+        config=run.config,
+        optimizer=stage.optimizer,
         steps=settings.steps,
         time_limit=settings.time_limit,
         checkpoint_every=1 << 30,
-        checkpoint_minutes=run.config.train.checkpoint_minutes,
+        checkpoints=run.warmup_checkpoints,
         metrics_path=run.metrics,
         step=lambda: warmup_step(stage),
         save=lambda: save(stage),
@@ -181,20 +185,28 @@ def warmup_step(stage: Warmup) -> dict[str, Any]:
         group["lr"] = settings.learning_rate * min(1.0, state.step / (settings.schedule_steps or 1))
     stage.optimizer.zero_grad(set_to_none=True)
     metrics: dict[str, float] = {}
+    places = Places(work.document.document_id for work in works)
     scale = 1.0 / sum(len(work.positions) for work in works)
     text_scale = 1.0 / sum(len(work.prefix_ids(stage.layout, whole=True)) - 1 for work in works)
     for work in works:
         with timer("generate"):
             traces = None if tail_only else make_traces(counted, work)
         with timer("update"):
-            accumulate(stage, work, traces, scale, text_scale, metrics)
+            accumulate(stage, work, traces, scale, text_scale, metrics, places)
         count_work(stage, work, traces, trained, teacher)
+
+    def update() -> dict[str, float]:
+        norm = apply_update(
+            stage.policy, stage.optimizer, config.train.max_grad_norm, places, stage=STAGE
+        )
+        return {"optim/grad_norm": norm}
+
     with timer("update"):
-        norm = apply_update(stage.policy, stage.optimizer, config.train.max_grad_norm)
+        updated = attempted(update, config.train, step=state.step)
     metrics.setdefault("loss/trace", 0.0)
     cost = warmup_cost(stage, made, trained, teacher)
     found = metrics | timer.metrics() | cost | stage.meter.metrics(cost, timer.seconds)
-    return found | {"optim/grad_norm": norm, "memory/peak_gib": peak_memory_gib()}
+    return found | updated | {"memory/peak_gib": peak_memory_gib()}
 
 
 def counting_stage(stage: Warmup, ledger: Ledger) -> Warmup:
@@ -370,6 +382,7 @@ def accumulate(
     scale: float,
     text_scale: float,
     metrics: dict[str, float],
+    places: Places,
 ) -> None:
     """Adds one document's gradients: traces (or the tail alone), and the plain text's terms."""
     settings, layout, policy = stage.config.warmup, stage.layout, stage.policy
@@ -378,8 +391,13 @@ def accumulate(
     teacher = plain_states(stage, prefix_ids)  # [L, d]
     ends = torch.tensor(lengths, device=teacher.device) - 1
 
-    def add(name: str, loss: Tensor) -> Tensor:
-        metrics[name] = metrics.get(name, 0.0) + float(loss.detach())
+    document_id = work.document.document_id
+
+    def add(name: str, loss: Tensor, branches: Iterable[int]) -> Tensor:
+        value = float(loss.detach())
+        metrics[name] = metrics.get(name, 0.0) + value
+        if not math.isfinite(value):
+            places.note(document_id, [work.positions[b].index for b in branches])
         return loss
 
     def prefix_loss(hidden: Tensor) -> Tensor:
@@ -393,15 +411,20 @@ def accumulate(
         loss, ntp, kl = text_loss(hidden[:-1], policy.head, terms)
         metrics["loss/ntp"] = metrics.get("loss/ntp", 0.0) + ntp * text_scale
         metrics["loss/text_kl"] = metrics.get("loss/text_kl", 0.0) + kl * text_scale
+        if not math.isfinite(ntp + kl):
+            own = hidden[len(layout.head_ids) :]
+            if not places.note_text(document_id, own, start=work.window.start):
+                places.note(document_id, [work.window.start])
         return loss
 
     def tail_loss(states: Tensor) -> Tensor:
         kl = distillation_kl(states, policy.head, teacher[ends], stage.start.head).sum() * scale
-        return add("loss/tail_kl", kl)
+        return add("loss/tail_kl", kl, range(len(work.positions)))
 
     def completion_loss(rows: list[Row], hidden: Tensor) -> Tensor:
         assert traces is not None
-        return add("loss/trace", trace_loss(policy, traces, rows, hidden) * scale)
+        loss = trace_loss(policy, traces, rows, hidden) * scale
+        return add("loss/trace", loss, [b for b, _ in rows])
 
     unseeded = not stage.config.prompt.candidates
     reads_text = settings.text_kl_weight > 0 or settings.ntp_weight > 0

@@ -31,8 +31,11 @@ Precedence: the command line, then the file, then, where no file is given, the c
 stands in the run folder, then the defaults. An unknown key or a value out of range is an error.
 
 A run folder belongs to one configuration. A resumed run may change only how long and where it
-runs, never what it computes: the `evaluate`, `zeroshot`, `coding` and `suite` sections and the keys
-marked ↻. The `pretrain` section binds its own checkpoints only.
+runs, not what it computes: the `evaluate`, `zeroshot`, `coding` and `suite` sections and the keys
+marked ↻. The `pretrain` section binds its own checkpoints only. A few of the marked keys do change
+what is computed, since they are what helps after a step that failed: the learning rates,
+`train.max_grad_norm`, `train.on_nonfinite`, `train.nonfinite_limit` and `reward.on_error`. From
+which step on such a value holds stands in `metrics.jsonl`, and `openrpt status` says it.
 """
 
 

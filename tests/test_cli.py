@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tomllib
@@ -21,8 +22,8 @@ from openrpt.config import config_keys as known_keys
 from openrpt.config import load_config, to_toml
 from openrpt.errors import UserError
 from openrpt.files import write_text
-from openrpt.loop import Interrupted
 from openrpt.options import Key, config_keys, escape, unescape
+from openrpt.stopping import Interrupted, Terminated
 
 Run = Callable[..., tuple[int, str, str]]
 SHOWN = {
@@ -260,7 +261,8 @@ def test_without_a_file_the_runs_own_configuration_holds(run: Run, tmp_path: Pat
         (["train", "--reward.terms", "prefix"], "'prefix' in 'prefix' is no number"),
         (["train", "--reward.terms", "=1"], "'=1' has no name"),
         (["train", "--reward.terms", "prefix=0"], "a weight other than 0"),
-        (["train", "--reward.terms", "prefix=nan"], "the weight of 'prefix' must be finite"),
+        (["train", "--reward.terms", "prefix=nan"], "input should be a finite number"),
+        (["train", "--reward.terms", "prefix=1e300"], "the weight of 'prefix' must be at most"),
         (["train", "--reward.segment_judge", "fuzy"], "unknown judge 'fuzy'; nearest: 'fuzzy'"),
         (["train", "--train.steps", "x"], "'x' is not a valid integer"),
         (["train", "--train.steps"], "requires an argument"),
@@ -377,6 +379,7 @@ def test_damaged_configurations_are_named(run: Run, tmp_path: Path) -> None:
             "openrpt: a file: cannot be read or written (Input/output error); the disk, or the way",
         ),
         (KeyboardInterrupt(), 130, "openrpt: interrupted\n"),
+        (Terminated(signal.SIGTERM), 143, "openrpt: interrupted\n"),
         (click.UsageError("no"), 2, "openrpt: no\n"),
     ],
 )
@@ -402,6 +405,31 @@ def test_a_clean_stop_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
     code, _, err = run("doctor")
     assert code == 130
     assert err == "openrpt: stopped in train after step 3; the same command goes on\n"
+
+
+@pytest.mark.parametrize(
+    ("stop", "goes_on", "code", "line"),
+    [
+        (KeyboardInterrupt(), True, 130, "interrupted; the same command goes on"),
+        (Terminated(signal.SIGTERM), True, 143, "interrupted; the same command goes on"),
+        (Terminated(signal.SIGTERM), False, 143, "interrupted"),
+        (Interrupted("stopped in train", exit_code=143), True, 143, "stopped in train"),
+    ],
+)
+def test_a_stop_is_one_line(
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    stop: BaseException,
+    goes_on: bool,
+    code: int,
+    line: str,
+) -> None:
+    def fail() -> None:
+        with cli_module.showing_progress(goes_on=goes_on):
+            raise stop
+
+    monkeypatch.setattr(cli.commands["doctor"], "callback", fail)
+    assert run("doctor") == (code, "", f"openrpt: {line}\n")
 
 
 def test_our_own_bugs_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,6 @@ from openrpt.evaluation.questions import (
     read_record,
 )
 from openrpt.finetune import finetune, finetune_config
-from openrpt.loop import Interrupted
 from openrpt.metrics import read_metrics
 from openrpt.models import freeze, load_policy
 from openrpt.predict import checkpoint_config, cut_at_end, predict
@@ -40,6 +39,7 @@ from openrpt.prompts import build_layout
 from openrpt.question_task import question_task
 from openrpt.questions import QuestionCounts, read_questions
 from openrpt.run import Run, open_run
+from openrpt.stopping import Interrupted
 from openrpt.train import train
 
 WORDINGS = ["{a} + {b}", "{a}+{b} =", "sum {a} {b}", "add {a} {b}", "{a} and {b}"]

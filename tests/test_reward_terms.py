@@ -333,6 +333,23 @@ def test_a_users_reward_is_summed_and_its_failures_are_named(own: str, written_g
     assert metrics[f"reward/{own}"] == 9.0
 
 
+@pytest.mark.parametrize(("value", "weight"), [("1e300", 1.0), ("-1e9", 1e9), ("2.0", -1e15)])
+def test_a_reward_whose_square_overflows_is_refused(
+    own: str, written_groups, tmp_path: Path, value: str, weight: float
+) -> None:
+    (tmp_path / "own_rewards.py").write_text(f"def distance(thought):\n    return {value}\n")
+    groups, context = written_groups
+    stopping = config_of(reward__terms={"prefix": 1.0, own: weight})
+    words = (
+        r"is -?[0-9.e+]+, with its weight beyond ±1e\+15, for document d, position 6, rollout 0;"
+    )
+    with pytest.raises(UserError, match=words):
+        reward_groups(groups, make_terms(stopping), replace(context, config=stopping))
+    counting = config_of(reward__terms={"prefix": 1.0, own: weight}, reward__on_error="zero")
+    (found, *_) = reward_groups(groups, make_terms(counting), replace(context, config=counting))
+    assert max(found.rewards) == 1.0
+
+
 def test_a_users_judge(own: str, policy, tmp_path: Path) -> None:
     (tmp_path / "own_rewards.py").write_text(
         "def starts(prediction, segment):\n    return segment.startswith(prediction.strip())\n"

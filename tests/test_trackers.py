@@ -14,16 +14,16 @@ from tiny_model import copied_run, tiny_run
 from openrpt.config import load_config
 from openrpt.errors import UserError
 from openrpt.journal import StageRecord, open_journal, read_stage
-from openrpt.loop import Interrupted
 from openrpt.progress import SILENT
 from openrpt.rollouts import write_rollouts
 from openrpt.run import open_run
 from openrpt.runs import load_run
+from openrpt.stopping import Interrupted
 from openrpt.trackers import TRACKERS, Stage, markdown, numbers, require_installed, rollout_table
 from openrpt.train import train
 from openrpt.warmup import warmup
 
-LIMITS: dict[str, Any] = {"steps": 20, "seconds": 60.0}
+LIMITS: dict[str, Any] = {"steps": 20, "seconds": 60.0, "changed": {}}
 
 
 class Heard:
@@ -78,7 +78,9 @@ def test_steps_that_are_run_again_replace_those_in_the_tracker(tmp_path: Path) -
         metrics = path / "metrics.jsonl"
         with open_journal(metrics, stage="warmup", step=done, **LIMITS, progress=SILENT) as journal:
             for step, value in enumerate(values, done + 1):
-                journal.record(step, {"loss/trace": value, "note": "no number"}, seconds=step)
+                row = {"loss/trace": value, "note": "no number"}
+                journal.record(step, row, seconds=step)
+                journal.tell(step, row)
     logged = scalars(path / "tensorboard" / "warmup", "loss/trace")
     assert [step for step, _ in logged] == [1, 2, 3]
     assert [value for _, value in logged] == pytest.approx([0.1, 0.5, 0.6])
@@ -94,6 +96,7 @@ def test_warnings_are_said_once_and_recorded(tmp_path: Path) -> None:
         with open_journal(metrics, stage="train", step=before, **LIMITS, progress=heard) as journal:
             for step in steps:
                 journal.record(step, bad, seconds=step)
+                journal.tell(step, bad)
     assert len(heard.lines) == 1 and heard.lines[0].startswith("warning: no_reward (step 5): ")
     (warning,) = load_run(path).warnings
     assert (warning["stage"], warning["step"], warning["name"]) == ("train", 5, "no_reward")
@@ -102,13 +105,14 @@ def test_warnings_are_said_once_and_recorded(tmp_path: Path) -> None:
 
 def test_how_a_stage_ends_is_recorded(tmp_path: Path) -> None:
     path = fake_run(tmp_path / "run", steps=0)
-    opened = {"stage": "train", "step": 0, "steps": 9, "seconds": math.inf, "progress": SILENT}
+    limits = LIMITS | {"steps": 9, "seconds": math.inf}
+    opened = {"stage": "train", "step": 0, "progress": SILENT} | limits
     assert read_stage(path) is None
     with open_journal(path / "metrics.jsonl", **opened):
         assert read_stage(path) == StageRecord(stage="train", steps=9, seconds=0, state="running")
     assert read_stage(path).state == "done"
     with pytest.raises(Interrupted), open_journal(path / "metrics.jsonl", **opened):
-        raise Interrupted
+        raise Interrupted("stopped")
     assert read_stage(path).state == "stopped"
 
 

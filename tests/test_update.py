@@ -12,10 +12,10 @@ from openrpt.config import Config, load_config
 from openrpt.data import Work
 from openrpt.decoding import Sampling
 from openrpt.engine import make_engine
-from openrpt.errors import UserError
 from openrpt.generation import Request
 from openrpt.losses import LossInputs, StepTotals, policy_loss
 from openrpt.models import Policy, freeze
+from openrpt.nonfinite import NotFinite
 from openrpt.positions import ScoredDocument, Window
 from openrpt.prompts import Layout, build_layout
 from openrpt.seeding import key_of
@@ -309,6 +309,20 @@ def test_a_gradient_that_is_not_finite_changes_nothing():
     before = {n: p.detach().clone() for n, p in policy.model.named_parameters()}
     optimizer = torch.optim.AdamW(policy.parameters(), lr=0.1)
     layout = layout_of(policy, config)
-    with pytest.raises(UserError, match="norm is nan"):
+    said = (
+        "a loss is not finite at document d0, positions 6, 15, 16; document d1, positions 6, 15, 16"
+    )
+    with pytest.raises(NotFinite, match=f"^{said}: the update was not made; .*skip"):
         update_policy(policy, make_engine("tree", policy), optimizer, batch, config, layout)
     assert all((p == before[n]).all() for n, p in policy.model.named_parameters())
+
+
+def test_the_position_of_a_loss_that_is_not_finite_is_named():
+    config = config_of(train__kl_weight=0.0, train__microbatch_tokens=1000)
+    policy = policy_of()
+    batch = batch_of(policy, config)
+    batch[1].advantages[2, 0] = float("inf")
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=0.1)
+    layout = layout_of(policy, config)
+    with pytest.raises(NotFinite, match=r"^a loss is not finite at document d1, position 16: "):
+        update_policy(policy, make_engine("tree", policy), optimizer, batch, config, layout)

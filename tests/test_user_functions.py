@@ -2,6 +2,7 @@
 
 import math
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,74 @@ def test_failures_say_where_or_count_as_nothing() -> None:
         called(lambda prediction: None)
     assert math.isnan(called(divides, on_error="zero"))
     assert math.isnan(called(speaks, on_error="zero"))
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise ValueError
+
+
+class Text(str):
+    __slots__ = ()
+
+
+class Silent:
+    def __repr__(self) -> str:
+        raise ValueError
+
+
+def exits(prediction):
+    sys.exit(3)
+
+
+def exits_in_words(prediction):
+    sys.exit("two\nlines")
+
+
+def generator_exit(prediction):
+    raise GeneratorExit
+
+
+def unspeakable(prediction):
+    raise Unspeakable
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (lambda prediction: 10**400, r"raised OverflowError \(.*\)"),
+        (lambda prediction: -(10**5000), r"raised OverflowError \(.*\)"),
+        (lambda prediction: Fraction(10**400), r"raised OverflowError \(.*\)"),
+        (exits, r"raised SystemExit \(3\)"),
+        (exits_in_words, r"raised SystemExit \(two lines\)"),
+        (generator_exit, "raised GeneratorExit"),
+        (unspeakable, "raised Unspeakable"),
+        (lambda prediction: Text("1"), "returned '1', which is no number,"),
+        (lambda prediction: 1j, "returned 1j, which is no number,"),
+        (lambda prediction: [10**5000], "returned a value of type list, which is no number,"),
+        (lambda prediction: Silent(), "returned a value of type Silent, which is no number,"),
+        (lambda prediction: "a\nb" * 99, r"returned 'a.*, which is no number,"),
+    ],
+)
+def test_whatever_a_function_does_is_one_line(function, said: str) -> None:
+    with pytest.raises(UserError, match=f"^'mine:own' {said} for document d; mend it") as error:
+        called(function)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 300
+    assert math.isnan(called(function, on_error="zero"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("import sys; sys.exit(1)", r"it raised SystemExit \(1\)"),
+        ("1 / 0", r"it raised ZeroDivisionError \(division by zero\)"),
+        ("raise BaseException", "it raised BaseException"),
+    ],
+)
+def test_a_module_may_raise_anything(module: str, tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / f"broken{abs(hash(text))}.py").write_text(text + "\n")
+    with pytest.raises(UserError, match=f"^reward.terms: 'broken.*' can't be imported: {said}$"):
+        load(f"broken{abs(hash(text))}:f")
 
 
 def test_an_interrupt_is_no_failure() -> None:

@@ -13,10 +13,10 @@ from tiny_model import copied_run, tiny_model_folder, tiny_run
 from transformers import AutoModelForCausalLM
 
 from openrpt.data import take_work
-from openrpt.loop import Interrupted
 from openrpt.metrics import read_metrics
 from openrpt.run import Run
 from openrpt.status import read_status
+from openrpt.stopping import Interrupted
 from openrpt.train import train
 from openrpt.warmup import Warmup, make_traces, plain_states, set_up, warmup
 

@@ -33,10 +33,10 @@ from openrpt.evaluation.records import read_models
 from openrpt.evaluation.respondent import Asked, Respondent
 from openrpt.evaluation.zero_shot import RECORD, outcome_path, zero_shot
 from openrpt.integrations.lm_eval import OpenRPTLM
-from openrpt.loop import Interrupted
 from openrpt.models import freeze, load_policy
 from openrpt.progress import Silent
 from openrpt.run import Run, open_run
+from openrpt.stopping import Interrupted
 
 CHOICES = [
     {

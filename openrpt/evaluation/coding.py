@@ -24,10 +24,10 @@ from openrpt.evaluation.records import add_model_result
 from openrpt.evaluation.respondent import Asked, Respondent, open_respondent
 from openrpt.evaluation.statistics import estimates_by, mean_by_document
 from openrpt.files import write_text
-from openrpt.loop import Interrupted
 from openrpt.progress import SILENT, Progress
 from openrpt.run import Run, works_in_run
 from openrpt.sandbox import Limits, Outcome, require_sandbox, run_program
+from openrpt.stopping import Interrupted, exit_code
 
 RECORD, FOLDER = "coding.json", "coding"
 EXAMPLES = Path(__file__).with_name("coding_examples.jsonl")
@@ -88,9 +88,10 @@ def coding(
         for answer in respondent.say_each(questions):
             answers.append(answer)
             progress.update(len(answers))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         raise Interrupted(
-            "stopped in coding; the same command goes on with what is written"
+            "stopped in coding; the same command goes on with what is written",
+            exit_code=exit_code(stop),
         ) from None
     programs = [
         [program_of(task, text) for text in answer.texts]

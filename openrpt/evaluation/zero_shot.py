@@ -23,9 +23,9 @@ from openrpt.evaluation.records import add_model_result
 from openrpt.evaluation.statistics import estimates_by, mean_by_document, mean_of_means
 from openrpt.evaluation.zero_shot_answers import math_checker
 from openrpt.evaluation.zero_shot_questions import Kind
-from openrpt.loop import Interrupted
 from openrpt.progress import SILENT, Progress
 from openrpt.run import Run, works_in_run
+from openrpt.stopping import Interrupted, exit_code
 
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
@@ -207,9 +207,10 @@ def ask(
             apply_chat_template=chat,
             fewshot_as_multiturn=chat,
         )
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         raise Interrupted(
-            f"stopped in {task.title}, {mode}; the same command goes on with the answers so far"
+            f"stopped in {task.title}, {mode}; the same command goes on with the answers so far",
+            exit_code=exit_code(stop),
         ) from None
     samples = [
         dict(sample, task=name) for name, found in results["samples"].items() for sample in found

@@ -35,6 +35,7 @@ from openrpt.report.documents import Inspected, inspect
 from openrpt.report.patterns import read_patterns
 from openrpt.report.plans import SECTIONS
 from openrpt.run import Run
+from openrpt.runs import setting_changes
 
 Read = TypeVar("Read")
 Rows = list[dict[str, Any]]
@@ -77,6 +78,7 @@ def render(run: Run, others: Sequence[Run] = (), notes: Sequence[str] = ()) -> s
 
     no_models: dict[str, Any] = {"evaluations": {}, "differences": []}
     metrics = rows_of(run)
+    missing += setting_changes(metrics)
     evaluation = read(lambda: _evaluation(run.evaluation), no_models)
     patterns = read(lambda: read_patterns(run.path / "patterns.json", run.path), None)
     evaluations, differences = evaluation["evaluations"], evaluation["differences"]

@@ -12,6 +12,7 @@ from openrpt.positions import DIFFICULTIES
 from openrpt.report.chunks import finite
 from openrpt.report.plans import NTP, REASONING, RL_STAGES
 from openrpt.report.stored import Stored
+from openrpt.runs import NO_METRICS
 
 Row = Mapping[str, Any]
 
@@ -115,7 +116,7 @@ def _constant(value: int, table: pa.Table) -> pa.Array:
     return pa.array([value] * table.num_rows, pa.int8())
 
 
-_TEXT = {"stage", "warnings"}
+_TEXT = {"stage"} | NO_METRICS
 
 
 def columns(rows: Sequence[Row]) -> dict[str, dict[str, list[float | None]]]:

@@ -269,6 +269,14 @@ METRICS: dict[str, Meaning] = {
         reading="Single spikes are clipped and harmless; a steady rise calls for a lower learning"
         " rate.",
     ),
+    "optim/skipped": Meaning(
+        unit="0 or 1",
+        meaning="1 where the step's update was left out, since its gradient was not finite"
+        " (train.on_nonfinite = 'skip')",
+        healthy="0",
+        reading="The step's warning says where in the text it came from. A few of thousands do no"
+        " harm; more call for a lower learning rate.",
+    ),
     "optim/learning_rate": Meaning(
         unit="(no unit)",
         meaning="Learning rate of the step",
@@ -607,6 +615,7 @@ WARMUP_KEYS = (
     "loss/tail_kl",
     "loss/ntp",
     "optim/grad_norm",
+    "optim/skipped",
     "time/generate",
     "time/update",
     "flops/generate",
@@ -627,6 +636,7 @@ PRETRAIN_KEYS = (
     "loss/ntp",
     "documents/pieces",
     "optim/grad_norm",
+    "optim/skipped",
     "optim/learning_rate",
     "development/ntp_accuracy",
     "development/perplexity",
@@ -661,6 +671,10 @@ where a question is a position. A key is absent where it does not apply: `pass_r
 without hard positions, `policy/…` where every group was flat and nothing was run, `development/…`
 between evaluations. Healthy ranges come from small models on a CPU; treat them as where to look
 first, not as limits.
+
+A resumed run may change a few keys that results depend on ([configuration](configuration.md)): the
+first step with another value than the checkpoint's has `changed`, which holds `before` and `now`
+for each such key.
 """
 
 EVALUATION_INTRO = """\
@@ -699,6 +713,9 @@ The step at which a failure signature first shows has a list `warnings` besides 
 with `name`, `step`, `seen` (what, with the numbers) and `helps` (what usually does). The stage
 says it once, when it happens. Windows are of 5 steps; the thresholds and their reasons stand in
 `openrpt/signatures.py`. A warning is a reason to look, no proof.
+
+A step whose update was left out (`optim/skipped`) has the warning `skipped_update`, each time:
+`seen` says where in the text its gradient came from.
 """
 
 

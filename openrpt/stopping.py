@@ -1,0 +1,104 @@
+"""What asks a command to stop: Ctrl-C at a terminal, SIGTERM from a scheduler, SIGHUP from a
+terminal that is closed. A signal that was ignored when the command began (nohup) stays so.
+"""
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+ENDING = (signal.SIGTERM,) if sys.platform == "win32" else (signal.SIGTERM, signal.SIGHUP)
+"""Signals that end a process, apart from Ctrl-C's SIGINT."""
+
+Handler = Callable[[int, FrameType | None], Any]
+
+
+class Interrupted(Exception):
+    """A stage stopped early, at the user's wish; what it has done is saved."""
+
+    def __init__(self, message: str, *, exit_code: int = 128 + signal.SIGINT) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP, where no stage has asked for a clean stop: as Ctrl-C."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__()
+        self.signum = signum
+
+
+def exit_code(stop: BaseException) -> int:
+    """130 of Ctrl-C, 143 of SIGTERM, 129 of SIGHUP: as a shell has it."""
+    return 128 + (stop.signum if isinstance(stop, Terminated) else signal.SIGINT)
+
+
+@contextmanager
+def handled(handlers: Mapping[signal.Signals, Handler]) -> Iterator[None]:
+    """These handlers, and afterwards those that were there before.
+
+    Ignored signals stay ignored. Signals reach the main thread only: elsewhere nothing happens.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {
+        signum: signal.signal(signum, handler)
+        for signum, handler in handlers.items()
+        if signal.getsignal(signum) is not signal.SIG_IGN
+    }
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+@contextmanager
+def ending_as_interrupts() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise Terminated, so that what is open is closed, as at Ctrl-C."""
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        raise Terminated(signum)
+
+    with handled(dict.fromkeys(ENDING, handle)):
+        yield
+
+
+class StopFlag:
+    """Set by the first signal that asks for a stop."""
+
+    def __init__(self) -> None:
+        self.signum = 0
+
+    @property
+    def requested(self) -> bool:
+        return self.signum > 0
+
+    @property
+    def exit_code(self) -> int:
+        return 128 + self.signum
+
+
+@contextmanager
+def stop_on_signals(say: Callable[[str], None]) -> Iterator[StopFlag]:
+    """The first signal sets the flag; from then on Ctrl-C stops at once, as Python has it.
+
+    A second SIGTERM or SIGHUP changes nothing: closing a terminal sends two, and so do schedulers.
+    """
+    flag = StopFlag()
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        if flag.requested and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        first, flag.signum = not flag.requested, flag.signum or signum
+        if first:
+            with suppress(OSError):  # the terminal may be what was closed
+                say("Stopping after this step (Ctrl-C now stops at once) …")
+
+    with handled(dict.fromkeys((signal.SIGINT, *ENDING), handle)):
+        yield flag
