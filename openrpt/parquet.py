@@ -14,6 +14,8 @@ from openrpt.files import replacing
 if TYPE_CHECKING:
     import pyarrow as pa
 
+HASH = b"sha256"
+"""Its name in the metadata."""
 MARK = b"openrpt-sha256:"
 ZEROS = b"0" * 64
 
@@ -22,7 +24,7 @@ def write_table(path: Path, table: "pa.Table", **options: Any) -> None:
     """Writes a table with its hash; `options` are pyarrow's. Raises UserError where it can't."""
     import pyarrow.parquet as pq
 
-    metadata = (table.schema.metadata or {}) | {b"sha256": MARK + ZEROS}
+    metadata = (table.schema.metadata or {}) | {HASH: MARK + ZEROS}
     with replacing(path) as partial:
         pq.write_table(table.replace_schema_metadata(metadata), partial, **options)
         with partial.open("r+b") as file:
@@ -32,11 +34,15 @@ def write_table(path: Path, table: "pa.Table", **options: Any) -> None:
 
 
 def read_table(path: Path, *, columns: Sequence[str] | None = None) -> "pa.Table":
-    """Raises one of `unreadable()` for a file that is missing, foreign or not as it was written."""
+    """The table, without the hash in its metadata: it is another's once anything is changed. Raises
+    one of `unreadable()` for a file that is missing, foreign or not as it was written."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    return pq.read_table(pa.BufferReader(checked_bytes(path)), columns=columns)
+    table = pq.read_table(pa.BufferReader(checked_bytes(path)), columns=columns)
+    metadata = table.schema.metadata or {}
+    kept = {name: value for name, value in metadata.items() if name != HASH}
+    return table.replace_schema_metadata(kept or None)
 
 
 def unreadable() -> tuple[type[Exception], ...]:

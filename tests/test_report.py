@@ -12,7 +12,6 @@ from typing import Any
 import altair
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from report_run import (
     DEVELOPMENT,
@@ -36,6 +35,7 @@ from openrpt.evaluation.records import read_evaluation, record
 from openrpt.evaluation.results import MEASURES
 from openrpt.evaluation.stage import evaluate_model
 from openrpt.metrics import read_metrics
+from openrpt.parquet import read_table, write_table
 from openrpt.positions import DIFFICULTIES
 from openrpt.report import documents, render, specs, stored, write_report
 from openrpt.report.charts import charts, series_values
@@ -279,8 +279,8 @@ def test_rollouts_without_the_scored_texts(run: Run) -> None:
 def test_rollouts_of_an_earlier_version(run: Run) -> None:
     fill(run, steps=2)
     for step in (1, 2):
-        table = pq.read_table(rollout_path(run.path, step))
-        pq.write_table(table.drop(["tokens", "candidate_logprobs"]), rollout_path(run.path, step))
+        table = read_table(rollout_path(run.path, step))
+        write_table(rollout_path(run.path, step), table.drop(["tokens", "candidate_logprobs"]))
     page = report_page(run)
     assert "stored by an earlier version, without their tokens" in page.text
     group = page.document(FIRST)["groups"][0]
