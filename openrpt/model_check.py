@@ -35,6 +35,8 @@ REMEMBERED = 64
 """Models whose check is remembered."""
 TOLERANCE = 1e-2
 """Largest difference of log-probabilities, in nats, between two ways to the same ones."""
+LOWEST = -1e3
+"""In nats, for what a model never gives: minus infinity has no difference."""
 LENGTH_DEPENDENT_ROPE = {"dynamic", "longrope"}
 WAY_OUT = "run with --model.generator flat"
 SAMPLE = (
@@ -217,11 +219,13 @@ def _small_case(policy: "Policy") -> list[int]:
 def _difference(found: Tensor, expected: Tensor, dtype: torch.dtype) -> tuple[float, float]:
     """Largest difference of log-probabilities [n, V], and how large it may be.
 
-    Where log-probabilities hardly differ among themselves, as a new model's, less is allowed.
-    bfloat16 rounds to 3 digits, float32 to 7.
+    bfloat16 rounds to 3 digits, so a tenth of their spread is allowed; elsewhere TOLERANCE, or
+    less where they hardly differ among themselves, as a new model's.
     """
-    expected = expected.to(found.dtype).log_softmax(-1)
-    difference = float((found.log_softmax(-1) - expected).abs().max())
-    spread = float(expected.max() - expected.min())
-    allowed = TOLERANCE * min(1.0, max(spread, 1e-2))
-    return difference, allowed * (100 if dtype == torch.bfloat16 else 1)
+    wide = torch.promote_types(found.dtype, torch.float32)
+    given, wanted = (
+        logits.to(wide).log_softmax(-1).clamp(min=LOWEST) for logits in (found, expected)
+    )
+    spread = max(float(wanted.max() - wanted.min()), TOLERANCE)
+    allowed = 0.1 * spread if dtype == torch.bfloat16 else TOLERANCE * min(spread, 1.0)
+    return float((given - wanted).abs().max()), allowed

@@ -52,7 +52,6 @@ class ModelFiles:
     folder: Path
     bytes: int
     """Of the weight files."""
-    tensors: int
 
 
 def find_files(source: str) -> ModelFiles:
@@ -64,7 +63,8 @@ def find_files(source: str) -> ModelFiles:
     from safetensors import safe_open
     from transformers.utils import cached_file
 
-    config_path = Path(cached_file(source, "config.json"))
+    found: Any = cached_file(source, "config.json")
+    config_path = Path(found)
     config = _read_object(config_path)
     weights = _weight_files(source, config.get("transformers_weights"))
     tensors = 0
@@ -79,7 +79,7 @@ def find_files(source: str) -> ModelFiles:
                     " in all; take the files anew from where they came from"
                 )
     size = sum(path.stat().st_size for path in weights)
-    return ModelFiles(folder=config_path.parent, bytes=size, tensors=tensors)
+    return ModelFiles(folder=config_path.parent, bytes=size)
 
 
 def _weight_files(source: str, stated: str | None) -> list[Path]:
@@ -87,7 +87,9 @@ def _weight_files(source: str, stated: str | None) -> list[Path]:
     from transformers.utils.hub import cached_files
 
     single = stated or SAFE_WEIGHTS_NAME
-    path = cached_file(source, single, _raise_exceptions_for_missing_entries=stated is not None)
+    path: Any = cached_file(
+        source, single, _raise_exceptions_for_missing_entries=stated is not None
+    )
     path = path or cached_file(source, SAFE_WEIGHTS_INDEX_NAME)
     if not path.endswith(".index.json"):
         return [Path(path)]
@@ -97,7 +99,8 @@ def _weight_files(source: str, stated: str | None) -> list[Path]:
     if outside is not None or not names:
         what = "names no files" if outside is None else f"names a file outside of it, '{outside}'"
         raise UserError(f"{path}: {what}; take the folder anew from where it came from")
-    return [Path(name) for name in cached_files(source, names)]
+    shards: Any = cached_files(source, names)
+    return [Path(shard) for shard in shards]
 
 
 def _read_object(path: Path) -> dict[str, Any]:

@@ -211,7 +211,7 @@ def _load(config: ModelConfig, name: str, device: torch.device) -> tuple[Policy,
         files = find_files(folder)
         tokenizer = AutoTokenizer.from_pretrained(folder, **remote)
         with quiet_transformers(), built_within(files):
-            model, found = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=DTYPES[config.dtype],
                 use_safetensors=True,
@@ -219,6 +219,7 @@ def _load(config: ModelConfig, name: str, device: torch.device) -> tuple[Policy,
                 ignore_mismatched_sizes=True,  # named below
                 **remote,
             )
+        model, found = loaded
         require_whole(model, found, name)
         model.to(device)
         policy = Policy(model=model, tokenizer=tokenizer, name=name)
