@@ -22,7 +22,7 @@ from openrpt.files import replacing_folder
 from openrpt.metrics import append_metrics, read_metrics
 from openrpt.options import with_overrides
 from openrpt.progress import SILENT, Progress
-from openrpt.run import MAY_CHANGE, Run, flatten, open_run
+from openrpt.run import MAY_CHANGE, RECORDED, Run, flatten, open_run
 
 Stage = Literal["evaluate", "warmup", "train", "pretrain"]
 THOUGHTS = ["emptied", "cut", "swapped", "ntp_voting"]
@@ -211,7 +211,7 @@ def warmup_settings(config: Config) -> dict[str, Any]:
     return {
         key: value
         for key, value in values.items()
-        if key.split(".")[0] in OF_WARMUP and key not in MAY_CHANGE
+        if key.split(".")[0] in OF_WARMUP and (key in RECORDED or key not in MAY_CHANGE)
     }
 
 

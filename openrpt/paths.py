@@ -2,6 +2,8 @@
 
 import os
 
+from openrpt.files import reason_of
+
 
 def require_path(text: str) -> str:
     """Raises ValueError for a text that no file can have as its path."""
@@ -33,5 +35,5 @@ def require_reachable(text: str) -> str:
     except FileNotFoundError:
         pass
     except OSError as error:
-        raise ValueError((error.strerror or str(error)).lower()) from None
+        raise ValueError(f"can't be used {reason_of(error)}") from None
     return text

@@ -313,9 +313,9 @@ PATHS = {
     "": "must not be empty",
     "a\0b": "must not hold a NUL character",
     "r\udc80": "must be UTF-8",
-    "a" * 5000: "file name too long",
-    "file/inside": "not a directory",
-    "loop": "too many levels of symbolic links",
+    "a" * 5000: "File name too long",
+    "file/inside": "Not a directory",
+    "loop": "Too many levels of symbolic links",
 }
 TAKES_A_PATH = [
     *(["train", "--run"], ["train", "--config"], ["train"], ["score"], ["score", "--model.path"]),

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -72,13 +71,11 @@ def assert_same_run(a: Run, b: Run, step: int) -> None:
 
 
 @pytest.mark.parametrize("template", ["minimal", "v0"])
-def test_standard_prediction_is_that_of_the_plain_text(warm, template, tmp_path):
+def test_standard_prediction_is_that_of_the_plain_text(template, tmp_path):
     """Instructions before the text are no part of what standard prediction reads."""
-    model = tiny_model_folder(tmp_path / "model", max_position_embeddings=256)
+    tiny_model_folder(tmp_path / "model", max_position_embeddings=256)
     settings = {"prompt__template": template, "prompt__chat_template": "off"}
-    settings["model__path"] = str(model)
-    run = run_of(warm, f"plain-{template}", train__steps=1, **settings)
-    shutil.rmtree(run.start)
+    run = tiny_run(tmp_path, **settings)
     trainer = set_up(run)
     assert trainer.layout.has_instructions == (template == "v0")
     trainer.state.step = 1
