@@ -21,7 +21,7 @@ from openrpt.models import resolve_model
 from openrpt.prompts import Layout, build_layout
 from openrpt.run import Run, open_run
 from openrpt.scoring import score_corpus
-from openrpt.train import Trainer, collect, set_up, train_step
+from openrpt.train import Trainer, set_up, train_step
 from openrpt.update import GradedWork, group_branch
 from openrpt.warmup import warmup
 
@@ -40,7 +40,7 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
     counted = [advance(trainer) for _ in range(job["steps"])]
     peak = peak_memory_gib()
     trainer.state.step += 1
-    _, generated = collect(trainer)  # what a step's prompts are, for the peer
+    _, generated = trainer.collector.collect(trainer.state)  # prompts for the peer
     return {
         "steps": [summary(metrics, config) for metrics in counted],
         "peak_memory_gib": peak,

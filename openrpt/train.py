@@ -9,10 +9,8 @@ and all of it an option:
    makes cheap.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,22 +28,18 @@ from openrpt.checkpoints import (
     save_checkpoint,
     step_folder,
 )
+from openrpt.collect import Collector, batch_metrics
 from openrpt.compute import step_cost
 from openrpt.config import Config
 from openrpt.control import OF_WARMUP
-from openrpt.data import Work
-from openrpt.decoding import Sampling
 from openrpt.engine import Engine, make_engine
 from openrpt.errors import UserError
-from openrpt.evaluation.patterns import has_content
 from openrpt.fingerprint import model_fingerprint
-from openrpt.generation import Request
 from openrpt.loop import run_steps
 from openrpt.meters import StepMeter
 from openrpt.metrics import PhaseTimer, peak_memory_gib, truncate_metrics
 from openrpt.models import Policy, freeze, load_policy
 from openrpt.nonfinite import attempted
-from openrpt.positions import DIFFICULTIES
 from openrpt.progress import SILENT, Progress
 from openrpt.prompts import Layout, build_layout, require_room
 from openrpt.reward_terms import make_terms, reward_metrics
@@ -57,10 +51,9 @@ from openrpt.rollouts import (
     write_rollouts,
 )
 from openrpt.run import Run, works_in_run
-from openrpt.seeding import key_of
 from openrpt.step_works import forget_works, record_works
 from openrpt.task import Task, text_task
-from openrpt.update import GradedWork, longest_completion, step_advantages, update_policy
+from openrpt.update import GradedWork, update_policy
 
 STAGE = "train"
 
@@ -74,7 +67,7 @@ class TrainSummary:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trainer:
-    """All that the loop holds on to; `collect` and `train` below are the method."""
+    """All that the loop holds on to; `train_step` below and `Collector.collect` are the method."""
 
     run: Run
     config: Config
@@ -86,6 +79,10 @@ class Trainer:
     reference: Policy | None
     meter: StepMeter
     state: TrainerState
+
+    @property
+    def collector(self) -> Collector:
+        return Collector(config=self.config, engine=self.engine, task=self.task, layout=self.layout)
 
 
 @works_in_run
@@ -132,7 +129,7 @@ def train_step(trainer: Trainer) -> dict[str, Any]:
     timer = PhaseTimer()
     trainer.meter.begin()
     with timer("generate"):
-        batch, generated = collect(trainer)
+        batch, generated = trainer.collector.collect(trainer.state)
     with timer("store"):  # before the weights change: where it fails, they are the last step's
         store(trainer, batch, generated)
     set_learning_rate(trainer.optimizer, trainer.config, trainer.state.step)
@@ -176,152 +173,6 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, config: Config, step: in
     share = min(1.0, step / (config.train.schedule_steps or 1))
     for group in optimizer.param_groups:
         group["lr"] = config.train.learning_rate * share
-
-
-def collect(trainer: Trainer) -> tuple[list[GradedWork], list[GradedWork]]:
-    """(what is trained on, all that was generated). With dynamic sampling, flat groups are
-    replaced by those of further documents, in their keyed order, within a stated budget."""
-    config, state = trainer.config, trainer.state
-    first = config.train.recipe().dynamic_sampling_from
-    dynamic = first is not None and first <= state.step
-    rounds = config.train.dynamic_sampling_rounds if dynamic else 1
-    wanted = config.train.documents_per_step * config.train.positions_per_document
-    generated: list[GradedWork] = []
-    live = 0
-    for graded in generate_rounds(trainer, rounds):
-        generated.append(graded)
-        live += sum(not group.is_flat for group in graded.groups)
-        if dynamic and live >= wanted:
-            break
-    remember_pass_rates(state, generated)
-    if dynamic:
-        generated_kept = live_only(generated, wanted) or generated
-    else:
-        generated_kept = generated
-    advantages = step_advantages(
-        [group for graded in generated_kept for group in graded.groups],
-        config.train,
-        longest=longest_completion(config, trainer.layout),
-    )
-    counts = [len(graded.groups) for graded in generated_kept]
-    batch = [
-        replace(graded, advantages=part)
-        for graded, part in zip(generated_kept, advantages.split(counts), strict=True)
-    ]
-    return batch, generated
-
-
-def live_only(generated: Sequence[GradedWork], wanted: int) -> list[GradedWork]:
-    """The first `wanted` groups that are not flat, document by document."""
-    kept = []
-    for graded in generated:
-        keep = [i for i, group in enumerate(graded.groups) if not group.is_flat][:wanted]
-        wanted -= len(keep)
-        if keep:
-            positions = tuple(graded.work.positions[i] for i in keep)
-            kept.append(
-                replace(
-                    graded,
-                    work=replace(graded.work, positions=positions),
-                    groups=tuple(graded.groups[i] for i in keep),
-                )
-            )
-    return kept
-
-
-def generate_rounds(trainer: Trainer, rounds: int) -> Iterator[GradedWork]:
-    """The next documents, a step's worth a round; the cursor moves with each that is asked for."""
-    supply = trainer.task.take(trainer.state)
-    for _ in range(rounds):
-        taken = list(islice(supply, trainer.config.train.documents_per_step))
-        each = rollouts_each(trainer, [work for _, work in taken])
-        for (cursor, _), graded in zip(taken, each, strict=True):
-            trainer.state.cursor = cursor
-            yield graded
-
-
-def rollouts_each(trainer: Trainer, works: Sequence[Work]) -> Iterator[GradedWork]:
-    """Of one document after another, its positions' groups, generated and graded."""
-    config, layout, step = trainer.config, trainer.layout, trainer.state.step
-    sampling = Sampling(
-        temperature=config.train.temperature,
-        think_budget=config.prompt.think_budget,
-        prediction_budget=config.prompt.prediction_budget,
-        candidates=config.prompt.candidates,
-        generation_rollouts=config.train.generation_rollouts,
-    )
-    requests = [rollout_request(trainer, work) for work in works]
-    each = trainer.engine.generator.generate_each(requests, layout, sampling)
-    for work, generated in zip(works, each, strict=True):
-        groups = trainer.task.grade(work, generated, step)
-        yield GradedWork(
-            work=work,
-            groups=tuple(groups),
-            advantages=torch.zeros(len(groups), config.train.group_size),
-            near_boundary=sum(outcome.near_boundary for outcome in generated),
-        )
-
-
-def rollout_request(trainer: Trainer, work: Work) -> Request:
-    config, document_id = trainer.config, work.document.document_id
-    return Request(
-        prefix_ids=work.prefix_ids(trainer.layout, whole=False),
-        prefix_lengths=work.prefix_lengths(trainer.layout),
-        keys=tuple(
-            tuple(
-                key_of(config.seed, trainer.state.step, document_id, position.index, rollout)
-                for rollout in range(config.train.group_size)
-            )
-            for position in work.positions
-        ),
-    )
-
-
-def remember_pass_rates(state: TrainerState, generated: Sequence[GradedWork]) -> None:
-    """The table is replaced, not changed: a step that fails leaves the one before it."""
-    table = dict(state.pass_rates)
-    for graded in generated:
-        document_id = graded.work.document.document_id
-        rates = {str(group.prompt.position.index): group.pass_rate for group in graded.groups}
-        table[document_id] = table.get(document_id, {}) | rates
-    state.pass_rates = table
-
-
-def batch_metrics(batch: Sequence[GradedWork], generated: Sequence[GradedWork]) -> dict[str, float]:
-    """What the rollouts of a step were like; means over all that was generated."""
-    groups = [group for graded in generated for group in graded.groups]
-    rollouts = [rollout for group in groups for rollout in group.rollouts]
-    count = len(rollouts)
-    metrics = {
-        "reward/mean": sum(r.reward for r in rollouts) / count,
-        "group/flat_fraction": sum(group.is_flat for group in groups) / len(groups),
-        "group/generated": float(len(groups)),
-        "group/kept": float(sum(len(graded.groups) for graded in batch)),
-        "completion/closed_fraction": sum(r.prediction is not None for r in rollouts) / count,
-        "completion/stopped_fraction": sum(r.completion.finish_reason == "stop" for r in rollouts)
-        / count,
-        "completion/tokens_mean": sum(len(r.completion.token_ids) for r in rollouts) / count,
-        "completion/thought_bytes_mean": sum(len(r.thought) for r in rollouts) / count,
-        "sampler/near_boundary_tokens": float(sum(graded.near_boundary for graded in generated)),
-    }
-    for name, threshold in DIFFICULTIES.items():
-        inside = [g for g in groups if g.prompt.position.entropy > threshold]
-        if inside:
-            exact = [rollout.exact for group in inside for rollout in group.rollouts]
-            metrics[f"pass_rate/{name}"] = sum(exact) / len(exact)
-    return metrics | prediction_metrics([r.prediction for r in rollouts])
-
-
-def prediction_metrics(predictions: Sequence[bytes | None]) -> dict[str, float]:
-    """Do they say anything? Means over those that are there; empty where none is."""
-    said = [prediction for prediction in predictions if prediction is not None]
-    if not said:
-        return {}
-    return {
-        "completion/prediction_bytes_mean": sum(map(len, said)) / len(said),
-        "completion/content_fraction": sum(map(has_content, said)) / len(said),
-        "completion/commonest_fraction": Counter(said).most_common(1)[0][1] / len(said),
-    }
 
 
 def store(trainer: Trainer, batch: Sequence[GradedWork], generated: Sequence[GradedWork]) -> None:

@@ -19,7 +19,7 @@ from openrpt.data import take_work
 from openrpt.models import Policy
 from openrpt.scores import ScoredCorpus
 from openrpt.task import TextTask
-from openrpt.train import Trainer, rollouts_each, set_up
+from openrpt.train import Trainer, set_up
 from openrpt.types import Completion
 from openrpt.update import GradedWork
 
@@ -91,7 +91,7 @@ def corpus_of(trainer: Trainer) -> ScoredCorpus:
 def generate(trainer: Trainer) -> GradedWork:
     config = trainer.config
     _, work = next(take_work(corpus_of(trainer), config, cursor=0, count=4, purpose="positions"))
-    return next(rollouts_each(trainer, [work]))
+    return next(trainer.collector.rollouts_each([work], trainer.state.step))
 
 
 def live(graded: GradedWork, *, repeat: bool = False) -> GradedWork:

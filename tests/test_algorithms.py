@@ -21,7 +21,7 @@ from tiny_model import tiny_run
 from openrpt.algorithms import ALGORITHMS, Algorithm, AlgorithmName
 from openrpt.config import TrainConfig, load_config
 from openrpt.errors import UserError
-from openrpt.train import collect, set_up
+from openrpt.train import set_up
 from openrpt.types import Completion, Group, Position, Prompt, Rollout
 from openrpt.update import loss_config_for, step_advantages
 
@@ -237,5 +237,6 @@ def test_dapo_samples_dynamically_from_the_start(tmp_path: Path) -> None:
     for first, rounds in (("auto", 3), ("never", 1), (5, 1)):
         train = run.config.train.model_copy(update={"dynamic_sampling_from": first})
         config = run.config.model_copy(update={"train": train})
-        _, generated = collect(set_up(replace(run, config=config)))
+        trainer = set_up(replace(run, config=config))
+        _, generated = trainer.collector.collect(trainer.state)
         assert sum(len(graded.groups) for graded in generated) == rounds * wanted

@@ -17,6 +17,7 @@ from tiny_model import tiny_run
 
 from openrpt.attention import NAME
 from openrpt.checkpoints import TrainerState
+from openrpt.collect import batch_metrics, remember_pass_rates
 from openrpt.config import REWARDS, Config, load_config
 from openrpt.data import Work
 from openrpt.decoding import Sampling
@@ -39,7 +40,7 @@ from openrpt.rollouts import grade, grade_groups, read_rollouts, rollout_rows, w
 from openrpt.run import Run
 from openrpt.seeding import key_of
 from openrpt.tokens import encode_document
-from openrpt.train import batch_metrics, remember_pass_rates, train
+from openrpt.train import train
 from openrpt.types import Completion, Group, Position, Prompt, Rollout
 from openrpt.update import GradedWork
 

@@ -21,7 +21,7 @@ from openrpt.metrics import read_metrics
 from openrpt.models import load_policy
 from openrpt.rollouts import read_rollouts, rollout_path
 from openrpt.run import Run
-from openrpt.train import collect, set_up, train
+from openrpt.train import set_up, train
 from openrpt.warmup import warmup
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft
@@ -79,7 +79,7 @@ def test_standard_prediction_is_that_of_the_plain_text(template, tmp_path):
     trainer = set_up(run)
     assert trainer.layout.has_instructions == (template == "v0")
     trainer.state.step = 1
-    _, generated = collect(trainer)
+    _, generated = trainer.collector.collect(trainer.state)
     model = load_policy(run.config.model.model_copy(update={"generator": "flat"}))
     masked = model.masked_ids()
     for graded in generated:
@@ -263,7 +263,7 @@ def test_dynamic_sampling_replaces_flat_groups(warm):
     settings |= {"train__positions_per_document": 8, "train__dynamic_sampling_from": 1}
     trainer = set_up(run_of(warm, "again", **settings))
     trainer.state.step = 1
-    batch, generated = collect(trainer)
+    batch, generated = trainer.collector.collect(trainer.state)
     every = [group for graded in generated for group in graded.groups if not group.is_flat]
     assert len(every) > 2 * 8
     assert [group for graded in batch for group in graded.groups] == every[: 2 * 8]
@@ -373,7 +373,7 @@ def test_every_document_is_taken_once_an_epoch(warm):
     taken: list[str] = []
     while len(taken) < 2 * len(ids):
         trainer.state.step += 1
-        batch, _ = collect(trainer)
+        batch, _ = trainer.collector.collect(trainer.state)
         taken += [graded.work.document.document_id for graded in batch]
         assert trainer.state.cursor == len(taken)
     first, second = taken[: len(ids)], taken[len(ids) : 2 * len(ids)]
@@ -388,15 +388,15 @@ def test_what_is_collected_depends_on_the_seed_and_the_step_alone(warm):
         trainer = set_up(run)
         if warm_up_first:
             trainer.state.step = 1
-            collect(trainer)
+            trainer.collector.collect(trainer.state)
         trainer.state.step, trainer.state.cursor = 2, 2
-        batch, _ = collect(trainer)
+        batch, _ = trainer.collector.collect(trainer.state)
         batches.append([graded.groups for graded in batch])
     assert batches[0] == batches[1]
     other = run.config.model_copy(update={"seed": 1})
     trainer = set_up(replace(run, config=validate_config(other.model_dump(), source="test")))
     trainer.state.step, trainer.state.cursor = 2, 2
-    assert [graded.groups for graded in collect(trainer)[0]] != batches[0]
+    assert [graded.groups for graded in trainer.collector.collect(trainer.state)[0]] != batches[0]
 
 
 def test_no_position_that_passes_is_an_error(warm):
