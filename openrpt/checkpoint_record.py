@@ -16,7 +16,7 @@ import openrpt
 from openrpt.config import Config, validate_config
 from openrpt.errors import UserError
 from openrpt.files import is_sealed, json_text, numbered, remove_folder, sealed
-from openrpt.fingerprint import file_hash, require_same_model
+from openrpt.fingerprint import READ_BY_MODELS, file_hash, require_same_model
 from openrpt.run import require_same
 
 FORMAT = 2
@@ -130,9 +130,14 @@ def open_checkpoint(folder: Path) -> Record:
     """The record, after reading every file: all are as they were written (0.6 GB/s, once a
     process).
 
-    Raises UserError as `read_record`, and for a file that is missing, cut or changed.
+    Raises UserError as `read_record`, for a file that is missing, cut or changed, and for one that
+    was put there since and that transformers would read (another index, tokenizer, chat template).
     """
     record = read_record(folder)
+    own = {*record.files, RECORD}
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in READ_BY_MODELS):
+        if path.relative_to(folder).as_posix() not in own:
+            raise UserError(f"{path}: no part of the checkpoint as it was written; take it out")
     for name, stored in record.files.items():
         path = folder / name
         found = path.stat().st_size if path.is_file() else None

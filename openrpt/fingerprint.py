@@ -22,11 +22,19 @@ def file_hash(path: Path) -> str:
     changed = max(stat.st_mtime_ns, stat.st_ctime_ns)
     if time.time_ns() - changed < SETTLED_SECONDS * 10**9:
         return _hash(path)
-    return _settled_hash(path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+    return _settled_hash(path, file_stamp(path))
+
+
+def file_stamp(path: Path) -> str:
+    """Size and times, which change whenever the file does: anybody can set the time of its last
+    change of content back, but not that of its last change of any kind."""
+    stat = path.stat()
+    return f"{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}"
 
 
 @lru_cache(maxsize=1024)
-def _settled_hash(path: Path, size: int, modified: int, changed: int) -> str:
+def _settled_hash(path: Path, stamp: str) -> str:
+    """`stamp` is part of the cache's key only."""
     return _hash(path)
 
 
@@ -63,14 +71,14 @@ def require_same_model(name: str, known: str, whose: str) -> None:
 
 def _files(name: str) -> list[Path]:
     """Those of a folder or a GGUF file; none for a Hub id."""
-    from openrpt.models import resolve_model
+    from openrpt.models import is_gguf, resolve_model
 
     if name == "smollm2":
         from openrpt.assets import demo_model_gguf
 
         return [demo_model_gguf()]
     path = Path(name)
-    if path.suffix == ".gguf" and path.is_file():
+    if is_gguf(path) and path.is_file():
         return [path]
     folder = Path(resolve_model(name))  # says what is wrong with it
     if not folder.is_dir():

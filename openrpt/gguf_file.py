@@ -4,9 +4,8 @@ The format: a magic number, a version, two counts, the metadata (key, type, valu
 tensors (name, dimensions, type, offset), and from the next aligned byte on the tensors' data.
 """
 
-import contextlib
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -71,20 +70,6 @@ class GgufFile:
     def damage(self, what: str) -> UserError:
         """The error for what contradicts itself."""
         return _damaged(self.path, what)
-
-    @contextlib.contextmanager
-    def naming(self) -> Iterator[None]:
-        """What the file says and transformers or tokenizers don't take is named, on one line.
-
-        A broken file can make them raise anything at all, so anything is caught.
-        """
-        try:
-            yield
-        except UserError:
-            raise
-        except Exception as error:
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
-            raise UserError(f"{self.path}: this GGUF file can't be loaded: {reason}") from None
 
     def values(self, name: str) -> "np.ndarray":
         """A tensor in float32. Raises UserError for a quantization that gguf can't undo."""

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 from openrpt.assets import cache_dir
 from openrpt.errors import UserError
 from openrpt.files import replacing_folder
+from openrpt.fingerprint import file_stamp
 from openrpt.gguf_file import GgufFile, read_gguf
 from openrpt.gguf_rope import DIVISORS, Rope, read_rope, require_same_rope
 from openrpt.gguf_rope import KEYS as ROPE_KEYS
+from openrpt.model_files import foreign
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,8 +82,7 @@ def convert_gguf(path: Path) -> Path:
     """
     if not path.is_file():
         raise UserError(f"{path}: no such GGUF file")
-    stat = path.stat()
-    mark = f"{CONVERSION}:{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
+    mark = f"{CONVERSION}:{path.resolve()}:{file_stamp(path)}"
     digest = hashlib.sha256(mark.encode()).hexdigest()
     target = cache_dir() / "models" / f"{path.stem}-{digest[:12]}"
     if not (target / "config.json").is_file():
@@ -97,7 +98,7 @@ def _convert(file: GgufFile, target: Path) -> None:
     from openrpt.gguf_tokenizer import read_tokenizer
 
     architecture = _architecture(file)
-    with file.naming():
+    with foreign(f"{file.path}: this GGUF file can't be loaded"):
         config, rope = _read_config(file, architecture)
         tokenizer = read_tokenizer(file)
         weights = _read_weights(file, architecture, config)

@@ -23,6 +23,7 @@ from openrpt.assets import cache_dir
 from openrpt.attention import NAME as TREE_ATTENTION
 from openrpt.errors import UserError
 from openrpt.files import replacing
+from openrpt.fingerprint import file_stamp
 from openrpt.model_files import ModelFiles, foreign
 from openrpt.tokens import encode_document
 
@@ -70,8 +71,7 @@ def _mark(policy: "Policy", files: ModelFiles, generator: str) -> Path:
         *(generator, str(policy.causal_lm.dtype), policy.device.type, str(files.folder.resolve())),
     ]
     for path in sorted(path for path in files.folder.iterdir() if path.is_file()):
-        stat = path.stat()
-        facts.append(f"{path.name}:{stat.st_size}:{stat.st_mtime_ns}")
+        facts.append(f"{path.name}:{file_stamp(path)}")
     return cache_dir() / "checked" / hashlib.sha256("\n".join(facts).encode()).hexdigest()[:32]
 
 

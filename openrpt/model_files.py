@@ -19,6 +19,10 @@ from openrpt.errors import UserError
 VALUES_PER_BYTE = 2
 """Most weights that a byte of a file holds, at four bits each."""
 LAYER_COUNTS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
+MOST_LABELS = 1000
+"""Of a classifier, which transformers names one by one, also where the model is none."""
+ADAPTER = "adapter_config.json"
+INTEGERS = {"I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64"}
 NAMED = 3
 """Tensors that a message names; of the others it gives the number."""
 
@@ -57,8 +61,9 @@ class ModelFiles:
 def find_files(source: str) -> ModelFiles:
     """The files of a folder or a Hub id (downloaded where they are not here yet).
 
-    Raises UserError where config.json has more layers than there are tensors, or an index names
-    files outside of the folder; whatever else is wrong raises as its reader does.
+    Raises UserError for an adapter, where config.json has more layers than there are tensors, where
+    weights are whole numbers that nothing scales, or an index names files outside of the folder;
+    whatever else is wrong raises as its reader does.
     """
     from safetensors import safe_open
     from transformers.utils import cached_file
@@ -66,11 +71,15 @@ def find_files(source: str) -> ModelFiles:
     found: Any = cached_file(source, "config.json")
     config_path = Path(found)
     config = _read_object(config_path)
+    if cached_file(source, ADAPTER, _raise_exceptions_for_missing_entries=False):
+        raise adapter_refusal(source)
     weights = _weight_files(source, config.get("transformers_weights"))
     tensors = 0
     for path in weights:
         with safe_open(path, framework="pt") as opened:
             tensors += len(opened.keys())
+            if not config.get("quantization_config"):
+                _require_no_integers(opened, path)
     for section in (config, *(value for value in config.values() if isinstance(value, dict))):
         for key in LAYER_COUNTS:
             if isinstance(section.get(key), int) and section[key] > tensors:
@@ -78,8 +87,31 @@ def find_files(source: str) -> ModelFiles:
                     f"{config_path}: {key} = {section[key]}, but the weights are {tensors} tensors"
                     " in all; take the files anew from where they came from"
                 )
+        if isinstance(section.get("num_labels"), int) and section["num_labels"] > MOST_LABELS:
+            raise UserError(
+                f"{config_path}: num_labels = {section['num_labels']}, but a language model has no"
+                " labels; remove the key"
+            )
     size = sum(path.stat().st_size for path in weights)
     return ModelFiles(folder=config_path.parent, bytes=size)
+
+
+def adapter_refusal(source: str) -> UserError:
+    return UserError(
+        f"{source}: holds a LoRA adapter ({ADAPTER}), which transformers would put on any model;"
+        " merge it with peft's merge_and_unload, and load what save_pretrained writes"
+    )
+
+
+def _require_no_integers(opened: Any, path: Path) -> None:
+    for name in opened.keys():  # noqa: SIM118 (it is no mapping)
+        kind = opened.get_slice(name).get_dtype() if name.endswith("weight") else ""
+        if kind in INTEGERS:
+            raise UserError(
+                f"{path}: {name} holds whole numbers ({kind}), and config.json has no"
+                " quantization_config that says what they stand for; take the model in float32,"
+                " float16 or bfloat16"
+            )
 
 
 def _weight_files(source: str, stated: str | None) -> list[Path]:

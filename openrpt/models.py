@@ -23,7 +23,15 @@ from openrpt.gguf_models import convert_gguf, is_gguf
 from openrpt.logprobs import Head
 from openrpt.lora import add_lora
 from openrpt.model_check import check_model
-from openrpt.model_files import ModelFiles, built_within, find_files, foreign, require_whole
+from openrpt.model_files import (
+    ADAPTER,
+    ModelFiles,
+    adapter_refusal,
+    built_within,
+    find_files,
+    foreign,
+    require_whole,
+)
 from openrpt.tokens import TokenTable, token_table
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
@@ -90,11 +98,11 @@ class Policy:
         return frozenset(i for i in [*stops, self.tokenizer.eos_token_id] if i is not None)
 
     def masked_ids(self) -> Tensor:
-        """[V] True where standard prediction may not go: special tokens and unused rows."""
+        """[V] True where standard prediction may not go: ids without bytes, which are special
+        tokens, unused rows and gaps in the vocabulary."""
         vocabulary = self.head.weight.shape[0]
-        masked = torch.zeros(vocabulary, dtype=torch.bool)
-        masked[[i for i in self.table.special_ids if i < vocabulary]] = True
-        masked[len(self.table.bytes) :] = True
+        masked = torch.ones(vocabulary, dtype=torch.bool)
+        masked[[i for i, piece in enumerate(self.table.bytes[:vocabulary]) if piece]] = False
         return masked.to(self.device)
 
     def states(self, **inputs: Any) -> Tensor:
@@ -124,8 +132,6 @@ def load_policy(config: ModelConfig, *, path: str | None = None, lora: bool = Fa
     set_threads(config.threads)
     keep_memory()
     policy, files = _load(config, path or config.path, pick_device(config.device))
-    if getattr(policy.model.config, "attn_logit_softcapping", None):
-        policy.model.set_attn_implementation("eager")  # the fast one leaves the cap out
     check_model(policy, files, generator=config.generator)
     if config.generator == "tree":
         policy.model.set_attn_implementation(TREE_ATTENTION)
@@ -188,6 +194,8 @@ def resolve_model(name: str) -> str:
     if is_gguf(path):
         return str(convert_gguf(path))
     if path.is_dir():
+        if (path / ADAPTER).is_file():
+            raise adapter_refusal(name)
         if not (path / "config.json").is_file():
             raise UserError(f"{name}: not a model folder (config.json is missing)")
         if not list(path.glob("*.safetensors")):
@@ -215,6 +223,7 @@ def _load(config: ModelConfig, name: str, device: torch.device) -> tuple[Policy,
                 folder,
                 dtype=DTYPES[config.dtype],
                 use_safetensors=True,
+                attn_implementation="eager",  # whatever config.json names: code, or no gradients
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # named below
                 **remote,
@@ -223,7 +232,11 @@ def _load(config: ModelConfig, name: str, device: torch.device) -> tuple[Policy,
         require_whole(model, found, name)
         model.to(device)
         policy = Policy(model=model, tokenizer=tokenizer, name=name)
-        policy.table, policy.head  # noqa: B018 (a model without either is refused here)
+        capped = getattr(model.config, "attn_logit_softcapping", None)  # sdpa leaves the cap out
+        if model._supports_sdpa and not capped:
+            model.set_attn_implementation("sdpa")
+        # A model without one of these is refused here.
+        policy.table, policy.head, policy.max_length  # noqa: B018
     return policy, files
 
 

@@ -154,6 +154,20 @@ def test_damage_of_the_same_size_is_named(folder):
         open_checkpoint(folder / "model")
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["added_tokens.json", "model.safetensors.index.json", "additional_chat_templates/x.jinja"],
+)
+def test_a_file_that_was_put_there_since_is_named(folder, name):
+    path, *_ = saved(folder, f"more{len(name)}")
+    (path / "notes.md").write_text("one's own")
+    open_checkpoint(path)
+    (path / name).parent.mkdir(exist_ok=True)
+    (path / name).write_text("{}")
+    with pytest.raises(UserError, match=f"{name}: no part of the checkpoint"):
+        open_checkpoint(path)
+
+
 def test_every_flipped_bit_is_noticed(folder):
     path, *_ = saved(folder, "flip")
     rng = random.Random(0)

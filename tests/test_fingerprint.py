@@ -33,7 +33,7 @@ def test_other_weights_settings_and_tokenizers_are_told_apart(tmp_path: Path) ->
 
 
 def test_a_gguf_file_is_read_whole(tmp_path: Path) -> None:
-    file = tmp_path / "a.gguf"
+    file = tmp_path / "a.GGUF"
     file.write_bytes(b"GGUF" + bytes(1000))
     first = model_fingerprint(str(file))
     file.write_bytes(b"GGUF" + bytes(999) + b"x")

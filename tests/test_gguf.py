@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -281,6 +282,17 @@ def test_missing_tensors_are_named_each_time(tmp_path: Path, cache: Path) -> Non
         assert "tensors are missing: blk.1.attn_q.weight" in message
         assert "and 5 more" in message
     assert not list(cache.glob("models/*"))
+
+
+def test_another_file_of_the_same_size_and_time_is_converted_anew(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "m.gguf", tiny_model())
+    first, stat = convert_gguf(path), path.stat()
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert path.stat().st_size == stat.st_size
+    assert convert_gguf(path) != first
 
 
 def test_unknown_tensors_are_named(tmp_path: Path) -> None:

@@ -66,6 +66,18 @@ def test_a_model_is_checked_once(monkeypatch, tmp_path, cache, checks):
     assert len(list(cache.iterdir())) == 3
 
 
+def test_a_file_is_checked_anew_though_its_time_was_set_back(monkeypatch, tmp_path, cache, checks):
+    monkeypatch.setattr(model_check, "REMEMBERED_BYTES", 0)
+    folder = tiny_model_folder(tmp_path / "m")
+    load(folder)
+    file = folder / "model.safetensors"
+    stat = file.stat()
+    file.write_bytes(file.read_bytes())
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    load(folder)
+    assert len(checks) == 2
+
+
 def test_a_small_model_leaves_nothing_behind(tmp_path, cache, checks):
     folder = tiny_model_folder(tmp_path / "m")
     for _ in range(2):

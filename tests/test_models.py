@@ -147,6 +147,9 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "nested": (content("config.json", "[" * 100_000), "RecursionError"),
     "bytes": (content("config.json", b"\xff\xfe"), "can't be loaded"),
     "gptq": (config(quantization_config={"quant_method": "gptq", "bits": 4}), "optimum"),
+    "adapter": (content("adapter_config.json", "{}"), "holds a LoRA adapter"),
+    "labels": (config(num_labels=10**6), "num_labels = 1000000, but a language model has no"),
+    "attribute map": (config(attribute_map="x"), "can't be loaded: AttributeError"),
     "no number": (
         config(rope_parameters={"rope_type": "default", "rope_theta": float("nan")}),
         "NaN",
@@ -171,6 +174,10 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "surplus": (weights(lambda w: w.update(x=torch.ones(1))), r"hold 1 tensor \(x\) that"),
     "NaN": (weights(lambda w: w[MLP].__setitem__((3, 3), torch.nan)), rf"NaN in the .*{MLP}"),
     "infinity": (weights(lambda w: w[MLP].mul_(torch.inf)), "in the weights"),
+    "integers": (
+        weights(lambda w: w.update({k: (9 * v).to(torch.int8) for k, v in w.items()})),
+        r"weight holds whole numbers \(I8\)",
+    ),
     "overflow": (weights(lambda w: w["model.norm.weight"].fill_(1e38)), "infinity as logits"),
     # the tokenizer
     "newer": (tokenizer(lambda t: t["model"].update(type="FutureBPE")), "can't be loaded"),
@@ -220,6 +227,7 @@ TAKEN: dict[str, Change] = {
     ),
     "older prefix": weights(lambda w: [w.update({f"model.{k}": w.pop(k)}) for k in list(w)]),
     "no metadata": header(lambda h: h.pop("__metadata__")),
+    "its own attention": config(attn_implementation="flex_attention"),
     "more positions": config(max_position_embeddings=10**12),
     "pad without a row": with_tokens(pad_token="[PAD]"),
 }
@@ -232,6 +240,28 @@ def test_what_differs_without_harm_is_taken(good, tmp_path, case, generator):
     policy = load(changed(good, tmp_path / "m", TAKEN[case]), generator)
     assert torch.equal(policy.causal_lm(torch.tensor([IDS])).logits, expected)
     assert policy.masked_ids().sum() == 2  # <|im_start|>, <|im_end|>
+
+
+def test_a_gap_in_the_vocabulary_is_never_predicted(good, tmp_path):
+    """An id that no token has: the model has a row for it, which says nothing."""
+
+    def without_one(spec):
+        model = spec["model"]
+        gone = next(piece for piece, i in model["vocab"].items() if i == 390)
+        del model["vocab"][gone]
+        pairs = (m if isinstance(m, list) else m.split(" ") for m in model["merges"])
+        model["merges"] = [p for p in pairs if gone not in (*p, "".join(p))]
+
+    policy = load(changed(good, tmp_path / "m", tokenizer(without_one)))
+    assert policy.masked_ids().nonzero()[:, 0].tolist() == [0, 1, 390]
+
+
+def test_an_adapters_folder_is_no_model(tmp_path):
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"holds a LoRA adapter.*merge_and_unload"):
+        load(folder)
 
 
 def test_buffers_that_older_files_hold_are_taken(tmp_path):

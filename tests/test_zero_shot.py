@@ -30,7 +30,7 @@ from openrpt.errors import UserError
 from openrpt.evaluation.answer_book import AnswerBook
 from openrpt.evaluation.questions import AnswerResult
 from openrpt.evaluation.records import read_models
-from openrpt.evaluation.respondent import Asked, Respondent
+from openrpt.evaluation.respondent import Asked, Respondent, model_identity
 from openrpt.evaluation.zero_shot import RECORD, outcome_path, zero_shot
 from openrpt.integrations.lm_eval import OpenRPTLM
 from openrpt.models import freeze, load_policy
@@ -273,6 +273,21 @@ def test_a_stopped_evaluation_goes_on(folder, monkeypatch):
         zero_shot(parts, str(folder / "other"), parts.config, label="start")
 
 
+def test_answers_belong_to_a_tokenizer_and_its_template_too(tmp_path):
+    path = tiny_model_folder(tmp_path / "model")
+    config = config_of(tmp_path)
+    found = {model_identity(config, str(path))}
+    for name, old, new in (
+        ("chat_template.jinja", "assistant", "helper"),
+        ("tokenizer.json", "<|im_start|>", "<|im_begin|>"),
+        ("config.json", "128", "127"),
+    ):
+        file = path / name
+        file.write_text(file.read_text().replace(old, new))
+        found.add(model_identity(config, str(path)))
+    assert len(found) == 4
+
+
 def test_models_side_by_side(folder):
     runner, arguments = CliRunner(), ["--run", str(folder / "beside"), "--model.threads", "1"]
     arguments += ["--zeroshot.tasks", f"mmlu_pro={folder}/choices.jsonl"]
@@ -380,6 +395,9 @@ def test_no_end_of_text_stands_behind_a_prompt(tmp_path, form):
     lm = OpenRPTLM(respondent)
     assert lm.tok_encode("ab c") == lm.tok_encode("ab c", add_special_tokens=True)
     assert lm.tok_encode("ab c", add_special_tokens=False) == bare
+    # Of a whole text, too: its own tokens count, each once, behind one beginning.
+    rolling = lm.loglikelihood_rolling([request("loglikelihood_rolling", "ab c")])
+    assert rolling == [logprob for logprob, _ in lm._loglikelihood_tokens([(None, [start], bare)])]
     context, continuation = lm._encode_pair("ab", " c")
     assert context + continuation == respondent.encode("ab c")
 

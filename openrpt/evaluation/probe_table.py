@@ -18,6 +18,7 @@ from openrpt.evaluation.sheets import COST_HEADINGS, cost_cells
 from openrpt.evaluation.side_by_side import NamedModel, fingerprint
 from openrpt.extras import require
 from openrpt.files import csv_text, json_text, write_text
+from openrpt.fingerprint import model_fingerprint
 from openrpt.models import freeze, load_policy, load_tokenizer
 from openrpt.progress import SILENT, Progress
 from openrpt.run import Run, works_in_run
@@ -57,7 +58,7 @@ def probe_models(
     settings += [config.model.dtype, sample.key]
     found = []
     for model in models:
-        mark = fingerprint(model.stamp(), settings)
+        mark = fingerprint(model_fingerprint(model.path), settings)
         path = run.path / "probes" / f"{model.label}-{mark}.parquet"
         if path.is_file():
             progress.say(f"{model.label}: probed before, taken from {path}")

@@ -24,6 +24,7 @@ from openrpt.evaluation.statistics import (
 )
 from openrpt.files import csv_text, json_text, write_text
 from openrpt.finetune import finetune_config
+from openrpt.fingerprint import model_fingerprint
 from openrpt.models import Policy, freeze, load_policy
 from openrpt.progress import SILENT, Progress
 from openrpt.prompts import build_layout, require_room
@@ -90,7 +91,7 @@ def answer_side_by_side(
         settings += [config.model.dtype, [(q.question_id, q.answer) for q in questions]]
         found = []
         for model in models:
-            mark = fingerprint(model.stamp(), settings)
+            mark = fingerprint(model_fingerprint(model.path), settings)
             path = folder / f"{model.label}-{mark}.parquet"
             cost_path = path.with_suffix(".json")
             if path.is_file() and cost_path.is_file():

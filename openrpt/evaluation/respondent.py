@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,10 +23,11 @@ from openrpt.engine import make_engine
 from openrpt.errors import UserError
 from openrpt.evaluation.answer_book import COSTS, Answer, AnswerBook
 from openrpt.evaluation.stage import latest_model, model_label, model_path
+from openrpt.fingerprint import model_fingerprint
 from openrpt.generation import Request, side_by_side
 from openrpt.logprobs import in_cache
 from openrpt.meters import counting_engine
-from openrpt.models import Policy, freeze, load_policy, resolve_model
+from openrpt.models import Policy, freeze, load_policy
 from openrpt.prompts import Layout, build_layout
 from openrpt.run import Run
 from openrpt.seeding import key_of
@@ -76,12 +76,8 @@ def open_respondent(
 
 
 def model_identity(config: Config, path: str) -> str:
-    """Whose answers they are: the weights' files by size and time, and the precision."""
-    folder = Path(resolve_model(path))
-    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
-    marks = [f"{file.name}:{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in files]
-    digest = sha256("\n".join(marks).encode()).hexdigest()[:12] if files else "hub"
-    return f"{path} {digest} {config.model.dtype}"
+    """Whose answers they are: the model's files, tokenizer and all, and the precision."""
+    return f"{path} {model_fingerprint(path)} {config.model.dtype}"
 
 
 class Respondent:

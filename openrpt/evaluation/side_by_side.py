@@ -20,13 +20,6 @@ class NamedModel:
     cost: Mapping[str, float | None] | None
     """Of its training (`stage.training_cost`); None where it is not known."""
 
-    def stamp(self) -> list[Any]:
-        """What tells whether the model at that path is still the same: its weights' files."""
-        folder = Path(self.path)
-        files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else [folder]
-        stats = [(file.name, file.stat()) for file in files if file.is_file()]
-        return [self.path, *((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)]
-
 
 def named_models(run: Run, sources: Sequence[str]) -> list[NamedModel]:
     """`MODEL` or `NAME=MODEL`: one of the run's own (`stage.OWN_MODELS`), a folder, a GGUF file, a

@@ -23,6 +23,7 @@ from openrpt.evaluation.writing import (
 )
 from openrpt.extras import require
 from openrpt.files import csv_text, json_text, write_text
+from openrpt.fingerprint import model_fingerprint
 from openrpt.models import freeze, load_policy, load_tokenizer
 from openrpt.progress import SILENT, Progress
 from openrpt.run import Run, works_in_run
@@ -68,7 +69,7 @@ def write_side_by_side(
     settings += [config.model.dtype, judge_path, passages_key(given)]
     found = []
     for model in models:
-        mark = fingerprint(model.stamp(), settings)
+        mark = fingerprint(model_fingerprint(model.path), settings)
         path = run.path / "writing" / f"{model.label}-{mark}.parquet"
         if path.is_file():
             progress.say(f"{model.label}: has written before, taken from {path}")

@@ -143,7 +143,7 @@ class OpenRPTLM(TemplateLM):
         found = []
         for (text,) in (request.args for request in requests):
             windows = get_rolling_token_windows(
-                token_list=self.tok_encode(text),
+                token_list=self.tok_encode(text, add_special_tokens=False),
                 prefix_token=self.prefix_token_id,
                 max_seq_len=self.respondent.policy.max_length,
                 context_len=1,
