@@ -91,6 +91,18 @@ def test_formats_of_short_answers():
         ("\\boxed{D}", OUTSIDE),
         ("\\boxed{yellow}", OUTSIDE),
         ("\\boxed{A and B}", OUTSIDE),
+        ("\\boxed{AB}", OUTSIDE),
+        ("\\boxed{B, green}", "B"),
+        ("\\boxed{green (B)}", "B"),
+        ("\\boxed{red (B)}", OUTSIDE),
+        ("\\boxed{option b}", "B"),
+        ("\\boxed{\\displaystyle B}", "B"),
+        ("Ans: B", "B"),
+        ("Answer：B", "B"),
+        ("<answer>B</answer>", "B"),
+        ("A looks good, but no. Correct: B", "B"),
+        ("Choice: B", "B"),
+        ("The letter is B.", "B"),
         ("\\boxed{A", None),
         ("The answer is (B).", "B"),
         ("The answer is **B**, not A.", "B"),
@@ -113,6 +125,11 @@ def test_what_a_text_says(text, said):
 @pytest.mark.parametrize(("text", "said"), PHRASINGS)
 def test_how_letters_are_stated(text, said):
     assert extract_choice(text, TEN) == said
+
+
+def test_options_that_are_numbers():
+    assert extract_choice("\\boxed{5.0}", ["3", "5", "7"]) == "B"
+    assert extract_choice("\\boxed{5.0}", ["5", "5.0", "7"]) == "B"  # its own text
 
 
 def test_options_that_are_letters():
