@@ -16,6 +16,7 @@ from openrpt.config import CorpusConfig, QuestionsConfig
 from openrpt.documents import read_fields, split_of_key
 from openrpt.duplicates import open_index
 from openrpt.errors import UserError
+from openrpt.readers import WrittenFloat, text_of, type_of
 from openrpt.types import Split
 
 IS_GENERATED = "reasoning-gym:"
@@ -152,18 +153,16 @@ def field_text(value: Any, name: str, source: str) -> str:
     >>> field_text(1e-07, "answer", "sums.jsonl:1"), field_text(1e22, "answer", "sums.jsonl:2")
     ('0.0000001', '10000000000000000000000')
     """
-    if isinstance(value, str):
-        return value
-    said = type(value).__name__
-    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
-        said = str(value)
-        number = Decimal(said)
-        if number.is_finite():
-            return f"{number:f}" if abs(number.adjusted()) <= PLAIN_DIGITS else said
-    raise UserError(
-        f"{source}: field '{name}' is not text but {said}: give text or a number, or leave the"
-        " line out"
-    )
+    text = text_of(value)
+    if text is None:
+        raise UserError(
+            f"{source}: field '{name}' is not text but {type_of(value)}: give text or a number, or"
+            " leave the line out"
+        )
+    if not isinstance(value, WrittenFloat):
+        return text
+    number = Decimal(text)  # `1e22`, as it stands in the file
+    return f"{number:f}" if abs(number.adjusted()) <= PLAIN_DIGITS else text
 
 
 def _generate(config: QuestionsConfig, seed: int) -> Iterator[Question]:

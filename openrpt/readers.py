@@ -69,7 +69,7 @@ _JSON = json.JSONDecoder(parse_float=WrittenFloat)
 
 
 def text_of(value: Any) -> str | None:
-    """A field's value as text: a string as it is, a number in digits; None for all else.
+    """A field's value as text: a string as it is, a number in plain digits; None for all else.
 
     A JSON number is the text that stood in its file. NaN and infinity are no numbers, and true
     and false are none either.
@@ -77,18 +77,20 @@ def text_of(value: Any) -> str | None:
     >>> text_of("a"), text_of(2.5), text_of(1e-7), text_of(True), text_of(float("nan"))
     ('a', '2.5', '0.0000001', None, None)
     """
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
         return None
-    if not isinstance(value, float) or isinstance(value, WrittenFloat):
-        return str(value)
-    return f"{Decimal(repr(value)):f}" if math.isfinite(value) else None
+    if isinstance(value, float) and not isinstance(value, WrittenFloat):
+        value = Decimal(repr(value))
+    if isinstance(value, Decimal):
+        return f"{value:f}" if value.is_finite() else None
+    return str(value)
 
 
 def type_of(value: Any) -> str:
-    """What a value is, for a message: NaN and infinity by name, all others by their type."""
-    if isinstance(value, float) and not math.isfinite(value):
+    """What a value is, for a message: null, NaN and infinity by name, all others by their type."""
+    if isinstance(value, float | Decimal) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity"
-    return type(value).__name__
+    return "null" if value is None else type(value).__name__
 
 
 def read_records(config: CorpusConfig, columns: list[str] | None) -> Iterator[Record | Unusable]:

@@ -60,10 +60,10 @@ def test_the_end_of_a_worked_answer(tmp_path):
         ({"question": "1?", "answer": " "}, r":3: field 'answer' is blank"),
         ({"question": "", "answer": "1"}, r":3: field 'question' is blank"),
         ({"question": "1?", "answer": ["1"]}, r":3: field 'answer' is not text but list"),
-        ({"question": "1?", "answer": None}, r":3: field 'answer' is not text but NoneType"),
-        ('{"question": "1?", "answer": NaN}', r":3: field 'answer' is not text but nan"),
-        ('{"question": NaN, "answer": 1}', r":3: field 'question' is not text but nan"),
-        ('{"question": "1?", "answer": -Infinity}', r":3: field 'answer' is not text but -inf"),
+        ({"question": "1?", "answer": None}, r":3: field 'answer' is not text but null"),
+        ('{"question": "1?", "answer": NaN}', r":3: field 'answer' is not text but NaN"),
+        ('{"question": NaN, "answer": 1}', r":3: field 'question' is not text but NaN"),
+        ('{"question": "1?", "answer": -Infinity}', r":3: field 'answer' is not text but Infinity"),
         ('{"question": "1?", "answer": false}', r":3: field 'answer' is not text but bool"),
         ('{"question": "\\ud800", "answer": "1"}', r":3: half a surrogate pair"),
         ("{", r":3: broken JSON"),
@@ -94,7 +94,7 @@ def test_numbers_are_plain_digits(tmp_path):
     assert [q.answer for q in found[:3]] == ["0.0000001", "1" + "0" * 22, "0.0"]
     rows = [{"question": "1?", "answer": 1.5}, {"question": "2?", "answer": float("nan")}]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "numbers.parquet")
-    with pytest.raises(UserError, match=r"numbers\.parquet:2: field 'answer' is not text but nan"):
+    with pytest.raises(UserError, match=r"numbers\.parquet:2: field 'answer' is not text but NaN"):
         read(tmp_path / "numbers.parquet")
 
 

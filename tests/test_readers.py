@@ -45,7 +45,9 @@ def test_text_of_a_value() -> None:
         *("0.25", "18.0", "0.0000001", "0.00002", "1" + "0" * 22, "-0." + "0" * 19 + "1"),
         "123456.789",
     ]
-    others = [None, True, [], {}, b"a", Decimal(1), math.nan, math.inf, -math.inf]
+    decimals = [Decimal("1.50"), Decimal("1E+3"), Decimal("-0.00000012")]  # of parquet
+    assert [text_of(value) for value in decimals] == ["1.50", "1000", "-0.00000012"]
+    others = [None, True, [], {}, b"a", Decimal("NaN"), math.nan, math.inf, -math.inf]
     assert [text_of(value) for value in others] == [None] * len(others)
 
 
