@@ -10,7 +10,8 @@ import pytest
 
 from openrpt.config import QuestionsConfig, load_config
 from openrpt.errors import UserError
-from openrpt.questions import Question, QuestionCounts, gym_scorer, read_questions
+from openrpt.gym_tasks import gym_scorer
+from openrpt.questions import Question, QuestionCounts, read_questions
 
 TEMPLATE = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi"
 
@@ -163,6 +164,10 @@ def test_tasks_that_cannot_be_had():
     for task in ("countdown", "spiral_matrix"):
         with pytest.raises(UserError, match="as Python code"):
             read(f"reasoning-gym:{task}")
+    with pytest.raises(UserError, match="by its name alone"):
+        read("reasoning-gym:composite")
+    with pytest.raises(UserError, match="calls every answer right"):
+        read("reasoning-gym:game_of_life_halting", generated=2)
 
 
 def test_configuration_is_checked():
