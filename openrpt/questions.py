@@ -11,8 +11,8 @@ from openrpt.config import CorpusConfig, QuestionsConfig
 from openrpt.documents import read_fields, split_of_key
 from openrpt.duplicates import open_index
 from openrpt.errors import UserError
+from openrpt.field_values import WrittenFloat, text_of, type_of
 from openrpt.gym_tasks import IS_GENERATED, gym_datasets, require_verdicts
-from openrpt.readers import WrittenFloat, text_of, type_of
 from openrpt.types import Split
 
 PLAIN_DIGITS = 400

@@ -23,9 +23,9 @@ from openrpt.evaluation.programs import opening_of, program_of
 from openrpt.evaluation.records import add_model_result
 from openrpt.evaluation.respondent import Asked, Respondent, open_respondent
 from openrpt.evaluation.statistics import estimates_by, mean_by_document
+from openrpt.field_values import text_of
 from openrpt.files import write_text
 from openrpt.progress import SILENT, Progress
-from openrpt.readers import text_of
 from openrpt.run import Run, works_in_run
 from openrpt.sandbox import Limits, Outcome, require_sandbox, run_program
 from openrpt.stopping import Interrupted, exit_code
