@@ -18,10 +18,8 @@ from types import TracebackType
 
 from openrpt.config import Config
 from openrpt.errors import UserError
-from openrpt.questions import IS_GENERATED, Question, gym_scorer
-
-MALFORMED = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, SyntaxError)
-"""What a reasoning-gym scorer raises on an answer that it can't read: such an answer is wrong."""
+from openrpt.gym_tasks import IS_GENERATED, gym_score
+from openrpt.questions import Question
 
 Check = Callable[[Question, bytes | None], float]
 """Question and answer (None = there is none) → the reward; 1 = right."""
@@ -195,10 +193,7 @@ def checker_of(config: Config, math: MathChecker | None) -> Check:
             return 0.0
         said = answer.decode("utf-8", errors="replace")
         if kind == "reasoning_gym":
-            try:
-                return float(gym_scorer(question.task)(said, question.entry))
-            except MALFORMED:
-                return 0.0
+            return gym_score(question.task, said, question.entry)
         if kind == "math":
             assert math is not None
             return float(math(said, question.answer))

@@ -15,14 +15,13 @@ from typing import Any
 from openrpt.config import CorpusConfig
 from openrpt.duplicates import DuplicateIndex, open_index
 from openrpt.errors import UserError
+from openrpt.field_values import text_of, type_of
 from openrpt.readers import (
     Record,
     Unusable,
     check_fields,
     invalid_utf8,
     read_records,
-    text_of,
-    type_of,
 )
 from openrpt.types import Document, Split
 

@@ -2,9 +2,10 @@
 
 Two documents that share a gram stand on one side of the split. Words that many different
 documents have, such as a licence's header or a template, say nothing about that: once a gram
-has been met in more than 10 documents, and in more than one in 50, it is *common* for good and
-draws no further document. A document two thirds of which were met before is a *copy*: it makes
-no gram common, so that any number of copies of one text stay together.
+has been met in more than 10 documents, and in more than one in 50, it is *common* for good. It
+draws no further document, and neither does a gram that shares more than half of its words with
+common ones. A document two thirds of which were met before is a *copy*: it makes no gram common,
+so that any number of copies of one text stay together.
 """
 
 import json
@@ -46,6 +47,7 @@ _SPACELESS = re.compile(rf"[{_IDEOGRAPHS}{_LETTERS}]")
 _LETTER = re.compile(rf"[{_LETTERS}]")
 # A word has about 2 ideographs or kana, or 4 letters of Thai, Lao, Khmer, Burmese and the like.
 _WORD_PARTS, _IDEOGRAPH_PARTS, _LETTER_PARTS = 4, 2, 1
+_SOFT_HYPHEN = "\u00ad"
 _FIRST_SPACELESS = "\u0e00"
 _SIDES: tuple[Split, ...] = ("train", "development", "heldout")
 
@@ -77,7 +79,8 @@ def words_of(text: str) -> list[str]:
     >>> words_of("Ａ Café, 数学 is π!")
     ['a', 'café', '数', '学', 'is', 'π']
     """
-    return _WORD.findall(unicodedata.normalize("NFKC", text).lower())
+    plain = unicodedata.normalize("NFKC", text).replace(_SOFT_HYPHEN, "")
+    return _WORD.findall(plain.lower())
 
 
 def grams_of(words: list[str]) -> list[Gram]:
@@ -157,7 +160,9 @@ class DuplicateIndex:
             )
         }
         is_copy = _share_met(words, grams, met.keys()) >= COPY_SHARE
-        drawn = {hash_: side for hash_, (side, is_common) in met.items() if not is_common}
+        common = {hash_ for hash_, (_, is_common) in met.items() if is_common}
+        own = _own_grams(words, grams, common)
+        drawn = {hash_: side for hash_, (side, _) in met.items() if hash_ in own}
         if not drawn and is_copy:  # of what many documents quote
             drawn = {hash_: side for hash_, (side, _) in met.items()}
         key_hash = _hash(key)
@@ -229,6 +234,23 @@ def _share_met(words: list[str], grams: list[Gram], met: Collection[int]) -> flo
             covered += sum(map(_parts, words[max(gram.start, end) : gram.end]))
             end = gram.end
     return covered / sum(map(_parts, words))
+
+
+def _own_grams(words: list[str], grams: list[Gram], common: Collection[int]) -> set[int]:
+    """The grams at least half of which stands outside of common ones.
+
+    Behind a header many documents go on with the same word: that, too, says nothing.
+    """
+    is_own = [1] * len(words)
+    for gram in grams:
+        if gram.hash in common:
+            is_own[gram.start : gram.end] = [0] * (gram.end - gram.start)
+    before = [0, *accumulate(is_own)]  # [W + 1] own words before each
+    return {
+        gram.hash
+        for gram in grams
+        if 2 * (before[gram.end] - before[gram.start]) >= gram.end - gram.start
+    }
 
 
 def _parts(word: str) -> int:

@@ -1,10 +1,11 @@
 r"""Parts of an answer as `openrpt.math_spelling` spells it: a value and its unit; the members of a
-list, set, tuple or interval.
+list, set, tuple or interval; unions.
 """
 
 import re
+from collections import Counter
 
-from openrpt.math_spelling import THOUSANDS, is_word
+from openrpt.math_spelling import DRESSING, THOUSANDS, is_word
 
 # ---- units --------------------------------------------------------------------------------------
 
@@ -13,13 +14,21 @@ _SHORT_UNITS = (
 )
 _SAID = rf"(?:‹[^‹›]*›|(?:(?<=\d)|\s)(?:{_SHORT_UNITS})(?![A-Za-z])|\s[A-Za-z]{{3,}}\.?)"
 _MORE = (
-    r"(?:\s*(?:/|\\cdot)\s*[A-Za-z]+|\s?\^\s*\{?-?\d\}?|\s+[A-Za-z]+(?=\s|$|\^|/)|(?<=›)\s*[CF]$)"
+    r"(?:\s*(?:/|\\cdot)\s*(?:[A-Za-z]+|‹[^›]*›)|\s?\^\s*\{?-?\d\}?"
+    r"|\s+[A-Za-z]+(?=\s|$|\^|/)|(?<=›)\s*[CF]$)"
 )
+_BARE_UNIT = re.compile(r"(?<=[\d}])\s+((?:\\cdot|[A-Za-z\s/^{}\d-])+)$")
+_FACTOR = re.compile(r"(/)?\s*(?:(sq|cu)\s+)?([^\s^/]+)(?:\s*\^\s*(-?\d+))?")
+_DIMENSIONS = {"": 1, "sq": 2, "cu": 3}
 _UNIT = re.compile(rf"(?<=[\d}})\]A-Za-z])\s*({_SAID}(?:{_MORE}|{_SAID})*)$")
 _NAMES = {
     "square": "sq",
     "cubic": "cu",
     "per": "/",
+    "squared": "^2",
+    "cubed": "^3",
+    "usd": "dollar",
+    "deg": "degree",
     **dict.fromkeys(("centimeter", "centimetre"), "cm"),
     **dict.fromkeys(("millimeter", "millimetre"), "mm"),
     **dict.fromkeys(("kilometer", "kilometre"), "km"),
@@ -36,9 +45,9 @@ _NAMES = {
     "mile": "mi",
     "yard": "yd",
     "ounce": "oz",
-    "mph": "mi/h",
-    "kmh": "km/h",
-    "kph": "km/h",
+    "mph": "mi / h",
+    "kmh": "km / h",
+    "kph": "km / h",
 }
 
 
@@ -64,19 +73,27 @@ def split_unit(text: str) -> tuple[str, str]:
     return text[: match.start()].strip(), _unit_name(match[1])
 
 
+def without_unit(text: str, unit: str) -> str:
+    """The value of `5 m/s`, where the other answer says that these letters are a unit."""
+    match = _BARE_UNIT.search(text)
+    return text[: match.start()] if match and _unit_name(match[1]) == unit else text
+
+
 def _unit_name(said: str) -> str:
-    names = []
-    plain = re.sub(r"[‹›{}.]|\\cdot", " ", said).replace("/", " / ")
-    for word in re.findall(r"[^\s^]+|\^\s*-?\d", plain):
-        name = word.casefold() if len(word) > 2 else word
-        name = _NAMES.get(name) or name
-        if len(name) > 3 and name.endswith("s"):
-            name = name[:-1]
-        names.append(_NAMES.get(name, name).replace(" ", ""))
-    for power, mark in (("sq", "^2"), ("cu", "^3")):
-        if names[:1] == [power] and len(names) > 1:
-            names = [names[1], mark, *names[2:]]
-    return "".join(names)
+    """Its factors, sorted, each with its power: `m s^-2` for metres per second squared."""
+    words = re.findall(r"[^\s^/]+|/|\^\s*-?\d+", re.sub(r"[‹›{}.]|\\cdot", " ", said))
+    powers: Counter[str] = Counter()
+    for over, dimension, name, power in _FACTOR.findall(" ".join(map(_plain_name, words))):
+        powers[name] += int(power or _DIMENSIONS[dimension]) * (-1 if over else 1)
+    return " ".join(name if n == 1 else f"{name}^{n}" for name, n in sorted(powers.items()))
+
+
+def _plain_name(word: str) -> str:
+    name = word.casefold() if len(word) > 2 else word
+    name = _NAMES.get(name) or name
+    if len(name) > 3 and name.endswith("s"):
+        name = name[:-1]
+    return _NAMES.get(name, name).replace("^ ", "^")
 
 
 # ---- lists --------------------------------------------------------------------------------------
@@ -126,3 +143,37 @@ def _both_signs(member: str) -> list[str]:
     if member.count(r"\pm") != 1:
         return [member]
     return [member.replace(r"\pm", "+"), member.replace(r"\pm", "-")]
+
+
+# ---- unions -------------------------------------------------------------------------------------
+
+_OR = re.compile(r"[\s$]*(?:\\(?:text|mbox)\{\s*or\s*\}|\bor\b|\\(?:lor|vee)(?![A-Za-z]))[\s$]*")
+_LESS, _GREATER = r"(<|≤|<=|\\leq?(?:slant)?(?![A-Za-z]))", r"(>|≥|>=|\\geq?(?:slant)?(?![A-Za-z]))"
+_ONE_SIDED = re.compile(rf"([A-Za-z])\s*(?:{_LESS}|{_GREATER})\s*([^<>≤≥=,]+)")
+_INTERVAL = re.compile(r"[(\[][^()\[\],]+,[^()\[\],]+[)\]]")
+_TWO_SIDED = re.compile(rf"([^<>≤≥=,]+?)\s*{_LESS}\s*([A-Za-z])\s*{_LESS}\s*([^<>≤≥=,]+)")
+
+
+def as_union(text: str) -> str:
+    r"""Intervals, and relations of one letter, that `or` joins, as a union; all else as it is.
+
+    >>> as_union("x<-1 or 1<x<=2"), as_union("x<1 or y>2")
+    ('(-\\infty,-1)\\cup (1,2]', 'x<1 or y>2')
+    """
+    letters, intervals = set(), []
+    for relation in _OR.split(DRESSING.sub("", text).strip()):
+        if match := _ONE_SIDED.fullmatch(relation):
+            letter, less, more, edge = match.groups()
+            closed = (less or more) not in ("<", ">")
+            up_to = rf"(-\infty,{edge}{'])'[not closed]}"
+            intervals.append(up_to if less else rf"{'[('[not closed]}{edge},\infty)")
+        elif match := _TWO_SIDED.fullmatch(relation):
+            low, above, letter, below, high = match.groups()
+            intervals.append(f"{'[('[above == '<']}{low},{high}{'])'[below == '<']}")
+        elif _INTERVAL.fullmatch(relation):
+            intervals.append(relation)
+            continue
+        else:
+            return text
+        letters.add(letter)
+    return r"\cup ".join(intervals) if len(intervals) > 1 and len(letters) < 2 else text

@@ -5,6 +5,7 @@ Text in, text out: `spelled` gives LaTeX that math-verify reads. Words in `\text
 """
 
 import re
+import unicodedata
 
 FUNCTIONS = (
     "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|frac|cdot|times|"
@@ -29,13 +30,9 @@ _SIGNS = {
     "∅": r"\emptyset ",
     "∈": r"\in ",
     "°": r"^\circ ",
-    "²": "^{2}",
-    "³": "^{3}",
-    "½": r"\frac{1}{2}",
-    "¼": r"\frac{1}{4}",
-    "¾": r"\frac{3}{4}",
     "€": "‹euro›",
     "£": "‹pound›",
+    "¢": "‹cent›",
     "%": r"\%",
     r"\%": r"\%",
     "<=": r"\le ",
@@ -43,19 +40,38 @@ _SIGNS = {
     "!=": r"\neq ",
     "**": "^",
     "{,}": ",",
+    "{:}": ":",
+    r"\leqslant": r"\le ",
+    r"\geqslant": r"\ge ",
     r"\varnothing": r"\emptyset",
     r"\lbrace": r"\{",
     r"\rbrace": r"\}",
     r"\$": "‹dollar›",
 }
 _SIGN = re.compile("|".join(re.escape(sign) for sign in sorted(_SIGNS, key=len, reverse=True)))
-_DRESSING = re.compile(
+DRESSING = re.compile(
     r"\$|(?<!\\)\\[()\[\]!]|\\(?:left|right|[bB]igg?[lr]?|displaystyle|limits)(?![A-Za-z])"
 )
 _SPACE = re.compile(r"(?<!\\)\\[,;: ]|~|\\q?quad(?![A-Za-z])|\s+")
 _TEXT = re.compile(
-    r"\\(?:text(?:bf|it|rm|normal|sf)?|math(?:rm|bf|it|sf)|mbox|operatorname)\s*\{([^{}]*)\}"
+    r"\\(?:text(?:bf|it|rm|normal|sf)?|math(?:rm|bf|it|sf)|mbox|operatorname)\s*"
+    r"\{((?:[^{}]|\^\s*\{[^{}]*\})*)\}"
 )
+_RAISED, _LOWERED = re.compile("[²³¹⁰⁴-⁹⁺⁻]+"), re.compile("[₀-₉]+")
+_FRACTION = re.compile("[¼-¾⅐-⅞]")
+_INTRODUCTION = (
+    r"(?:(?:the\s+)?(?:final\s+)?answer(?:\s+is|\s*:)|approximately|approx\.?|about|roughly)"
+    r"(?![a-z])"
+)
+_INTRODUCED = re.compile(
+    rf"^‹\s*{_INTRODUCTION}\s*›|^(‹?)\s*{_INTRODUCTION}(?=[\s:])\s*:?", re.IGNORECASE
+)
+_RATIO = re.compile(r"(\d+)\s*(?:‹\s*to\s*›|\bto\b)\s*(\d+)")
+_BUILT_SET = re.compile(
+    r"\\\{\s*([A-Za-z])\s*(?:\\in\s*(?:\\mathbb\s*\{?R\}?|ℝ)\s*)?(?:\\mid|\||:)([^|:]*[<>][^|:]*)\\\}"
+)
+"""`\\{x | x > 1\\}`"""
+_REALS = re.compile(r"‹?\s*(?:all|the)(?: of the)? real(?: number)?s\s*›?|ℝ|\\mathbb\s*R")
 _AND = re.compile(
     r"\s*,?\s*(?:‹\s*,?\s*(?:and|or)\s*,?\s*›|(?<![A-Za-z])(?:and|or)(?![A-Za-z]))\s*"
 )
@@ -75,15 +91,19 @@ def spelled(text: str) -> str:
     >>> spelled("$2*sqrt(2)$."), spelled("1 1/2"), spelled(r"\left(1,\ \text{ and }2\right)")
     ('2*\\sqrt{2}', '1\\frac{1}{2}', '(1,2)')
     """
-    text = _TEXT.sub(r"‹\1›", re.sub(r"\*\*([^*]+)\*\*", r"\1", text.strip()))
+    text = re.sub(r"\*\*([^*]+)\*\*", r"\1", text.strip())
+    while _TEXT.search(text):  # they can stand in one another
+        text = _TEXT.sub(lambda match: f"‹{re.sub('[‹›]', '', match[1])}›", text)
     text = re.sub(r"(?<=\d)\s*[xX]\s*(?=10\s*(?:\^|\*\*))", r"\\times ", text)
     text = re.sub(r"√\s*(\d+)", r"\\sqrt{\1}", text)
-    text = _SIGN.sub(lambda match: _SIGNS[match[0]], text)
+    text = _SIGN.sub(lambda match: _SIGNS[match[0]], _plain_digits(text))
     text = re.sub(r"(?<=\d)\\[,;: !](?=\d{3}(?!\d))", "", text)  # 1\,234
     if re.fullmatch(r"[-+]?\d{1,3}(?: \d{3})+", text):
         text = text.replace(" ", "")
-    text = _SPACE.sub(" ", _DRESSING.sub("", text)).strip().rstrip(".,\\").rstrip()
+    text = _SPACE.sub(" ", DRESSING.sub("", text)).strip().rstrip(".,\\").rstrip()
     text = re.sub(r"^(?:(?:\\approx|=)\s*)+|^[A-Za-z]\s*\\in(?![A-Za-z])\s*", "", text)
+    text = _REALS.sub(r"\\mathbb{R}", _RATIO.sub(r"\1:\2", _INTRODUCED.sub(r"\1", text))).strip()
+    text = _BUILT_SET.sub(r"\2", text) if _BUILT_SET.fullmatch(text) else text
     text = re.sub(r"\s*,\s*", ",", _AND.sub(",", text)).strip(",")
     text = re.sub(r"(?<![A-Za-z])(?:percent(?:age)?|pct)(?![A-Za-z])|‹\s*percent\s*›", r"\\%", text)
     text = re.sub(r"‹([\d\s./(),-]*|[A-Za-z](?:\s*,\s*[A-Za-z])+|\([A-Za-z]\))›", r"\1", text)
@@ -104,8 +124,19 @@ def spelled(text: str) -> str:
     text = re.sub(r"(?<![\\A-Za-z])abs\(([^()]*)\)", r"|\1|", text)
     if re.search(r"\\(?:sin|cos|tan|cot|sec|csc)", text):
         text = _DEGREES_IN_FUNCTION.sub(r"(\\frac{\1\\pi}{180})", text)
-    text = _DEGREES.sub("‹degree›", text)
+    text = _DEGREES.sub("‹degree›", re.sub(r"‹\s*(\^\\circ)\s*›", r"\1", text))
     return re.sub(r"^\(\s*(‹[^›]*›|[A-Za-z])\s*\)$", r"\1", text).strip()
+
+
+def _plain_digits(text: str) -> str:
+    """`10⁻⁷`, `x₁` and `⅓` in LaTeX."""
+
+    def plain(match: re.Match[str]) -> str:
+        return unicodedata.normalize("NFKC", match[0])
+
+    text = _RAISED.sub(lambda match: f"^{{{plain(match)}}}", text)
+    text = _LOWERED.sub(lambda match: f"_{{{plain(match)}}}", text)
+    return _FRACTION.sub(lambda match: rf"\frac{{{plain(match).replace('⁄', '}{')}}}", text)
 
 
 def _in_braces(text: str, command: str) -> str:
@@ -165,13 +196,29 @@ def letters_only(text: str) -> str:
     all else as it is."""
     plain = " ".join(re.sub(r"[‹›\"'“”]", " ", text).split())
     plain = re.sub(r"\s*([,;:/-])\s*", r"\1", plain).strip(".!,; ")
-    return plain.casefold() if is_words(text) else plain
+    if not is_words(text):
+        return plain
+    return re.sub(r"^(?:the|an?)\s+(?=\S)", "", plain.casefold())
+
+
+_LABELLED = re.compile(
+    r"(?:(?i:option|choice|answer)\s*\(?([A-Z])\)?|\(?([A-Z])(?:\)|[.:](?=\s))((?:(?!\b[A-Z]\b).)*))",
+    re.DOTALL,
+)
+
+
+def labelled(text: str) -> str:
+    """The letter of `option C`, `C) 5` and `(C) blue`, unless another one follows; else ""."""
+    match = _LABELLED.fullmatch(re.sub("[‹›]", " ", text).strip())
+    return (match[1] or match[2]) if match else ""
 
 
 # ---- numbers ------------------------------------------------------------------------------------
 
 THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
-_REPEATING = re.compile(r"(\d{0,99})\.(\d{0,99})\\(?:overline|bar)\s*\{(\d{1,99})\}")
+_REPEATING = re.compile(
+    r"(\d{0,99})\.(\d{0,99})\\(?:overline|bar|dot)\s*(?:\{(\d{1,99})\}|(\d))(?![\d.\\])"
+)
 _SCIENTIFIC = re.compile(r"(?<![A-Za-z\d.}])(\d+\.?\d*)[eE]([+-]?\d{1,3})(?![\d.A-Za-z])")
 _DECIMAL = re.compile(r"(\d*)\.(\d+)")
 
@@ -186,7 +233,7 @@ def exact(text: str) -> str:
         text = text.replace(",", "")
 
     def repeating(match: re.Match[str]) -> str:
-        whole, start, cycle = match.groups()
+        whole, start, cycle = match[1], match[2], match[3] or match[4]
         above = int(f"{whole}{start}{cycle}") - int(f"{whole}{start}" or "0")
         return rf"\frac{{{above}}}{{{'9' * len(cycle)}{'0' * len(start)}}}"
 

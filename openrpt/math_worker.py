@@ -16,12 +16,13 @@ import sys
 from decimal import Decimal
 from typing import Any
 
-from openrpt.math_parts import split_list, split_unit
+from openrpt.math_parts import as_union, split_list, split_unit, without_unit
 from openrpt.math_spelling import (
     THOUSANDS,
     exact,
     is_balanced,
     is_words,
+    labelled,
     letters_only,
     spelled,
 )
@@ -33,7 +34,7 @@ DIGITS = 6
 PRECISION = 400
 """Decimal digits to which expressions are compared: differences below 1e-400 are lost."""
 
-_BASE = re.compile(r"(\d[\dA-F]*)_\{?(\d+)\}?")
+_BASE = re.compile(r"(\d[\dA-F]*)_\{?\(?(\d+)\)?\}?")
 _PLAIN = re.compile(
     r"[+-]?(?:\d{1,400}(?:/[1-9]\d{0,400}|\.\d{0,400})?|\.\d{1,400})(?:(?<!/)[eE][+-]?\d{1,3})?",
     re.ASCII,
@@ -45,7 +46,11 @@ _BROKEN_NUMBER = re.compile(r"\d\.(?!\d)|\.\d*\.")
 
 def agrees(answer: str, truth: str) -> bool:
     """Do two answers mean the same number, expression, set, relation or words?"""
+    if any(r"\cup" in spelled(text) for text in (answer, truth)):
+        answer, truth = as_union(answer), as_union(truth)
     answer, truth = spelled(answer), spelled(truth)
+    if re.fullmatch("[A-Z]", truth) and labelled(answer) == truth:
+        return True
     if letters_only(answer) == letters_only(truth) != "":
         return True
     (value, unit), (true_value, true_unit) = split_unit(answer), split_unit(truth)
@@ -56,9 +61,9 @@ def agrees(answer: str, truth: str) -> bool:
     if unit and true_unit and unit != true_unit:
         return False
     if true_unit and not unit:  # `5 m` is five metres where the truth is in metres
-        value = re.sub(rf"(?<=\d)\s+{re.escape(true_unit)}$", "", value)
+        value = without_unit(value, true_unit)
     elif unit and not true_unit:
-        true_value = re.sub(rf"(?<=\d)\s+{re.escape(unit)}$", "", true_value)
+        true_value = without_unit(true_value, unit)
     return _same(value, true_value)
 
 

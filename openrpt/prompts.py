@@ -90,10 +90,7 @@ def build_layout(tokenizer: Any, config: PromptConfig, bos_ids: tuple[int, ...] 
     wants_chat = config.chat_template == "on" or (
         config.chat_template == "auto" and config.template != "minimal"
     )
-    if config.chat_template == "on" and not tokenizer.chat_template:
-        raise UserError(
-            "prompt.chat_template = 'on', but the tokenizer has no chat template; use 'auto'"
-        )
+    require_chat_template(tokenizer, config)
     if wants_chat and tokenizer.chat_template:
         before, after = around_text(tokenizer, before, after)
         head_ids = tuple(_encode(tokenizer, before))
@@ -124,6 +121,14 @@ def build_layout(tokenizer: Any, config: PromptConfig, bos_ids: tuple[int, ...] 
         literal=literal,
         delimiter_ids=delimiter_ids(tokenizer, config),
     )
+
+
+def require_chat_template(tokenizer: Any, config: PromptConfig) -> None:
+    """Raises UserError where the configuration asks for one that the tokenizer lacks."""
+    if config.chat_template == "on" and not tokenizer.chat_template:
+        raise UserError(
+            "prompt.chat_template = 'on', but the tokenizer has no chat template; use 'auto'"
+        )
 
 
 def delimiter_ids(tokenizer: Any, config: PromptConfig) -> frozenset[int]:

@@ -1,13 +1,8 @@
 """Questions with verifiable answers: from JSON lines, parquet, `datasets` or reasoning-gym."""
 
-import dataclasses
-import difflib
-import inspect
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from functools import lru_cache
 from hashlib import sha256
 from itertools import islice
 from typing import Any
@@ -16,13 +11,10 @@ from openrpt.config import CorpusConfig, QuestionsConfig
 from openrpt.documents import read_fields, split_of_key
 from openrpt.duplicates import open_index
 from openrpt.errors import UserError
+from openrpt.field_values import WrittenFloat, text_of, type_of
+from openrpt.gym_tasks import IS_GENERATED, gym_datasets, require_verdicts
 from openrpt.types import Split
 
-IS_GENERATED = "reasoning-gym:"
-GYM_TASK = re.compile(r"([^@\s]+)(?:@(\d+)(?:-(\d+))?)?")
-"""`chain_sum`, `chain_sum@2` (a level of its curriculum), `chain_sum@0-3` (several)."""
-RUNS_ANSWERS = re.compile(r"\b(?:eval|exec|parse_expr)\(")
-"""Calls that run text as Python code; sympy's parse_expr does, too."""
 PLAIN_DIGITS = 400
 """A number that needs more digits (1e1000) keeps its exponent."""
 
@@ -152,94 +144,27 @@ def field_text(value: Any, name: str, source: str) -> str:
     >>> field_text(1e-07, "answer", "sums.jsonl:1"), field_text(1e22, "answer", "sums.jsonl:2")
     ('0.0000001', '10000000000000000000000')
     """
-    if isinstance(value, str):
-        return value
-    said = type(value).__name__
-    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
-        said = str(value)
-        number = Decimal(said)
-        if number.is_finite():
-            return f"{number:f}" if abs(number.adjusted()) <= PLAIN_DIGITS else said
-    raise UserError(
-        f"{source}: field '{name}' is not text but {said}: give text or a number, or leave the"
-        " line out"
-    )
+    text = text_of(value)
+    if text is None:
+        raise UserError(
+            f"{source}: field '{name}' is not text but {type_of(value)}: give text or a number, or"
+            " leave the line out"
+        )
+    if not isinstance(value, WrittenFloat):
+        return text
+    number = Decimal(text)  # `1e22`, as it stands in the file
+    return f"{number:f}" if abs(number.adjusted()) <= PLAIN_DIGITS else text
 
 
 def _generate(config: QuestionsConfig, seed: int) -> Iterator[Question]:
     names = config.path.removeprefix(IS_GENERATED).split(",")
     # All names are looked at before the first question is made.
-    made = [one for name in names for one in _gym_datasets(name.strip(), seed, config.generated)]
+    made = [one for name in names for one in gym_datasets(name.strip(), seed, config.generated)]
+    for task, dataset in made:
+        require_verdicts(task, dataset[0])
     for task, dataset in made:
         for number, entry in enumerate(dataset):
             source = f"{IS_GENERATED}{task}:{number}"
             answer = str(entry["answer"])
             question = _question(config, str(entry["question"]).strip(), answer, source)
             yield replace(question, task=task, entry=entry)
-
-
-def _gym_datasets(name: str, seed: int, size: int) -> Iterator[tuple[str, Any]]:
-    """(task, its dataset), one a level that the name asks for.
-
-    At a level every attribute of the task's curriculum stands at that level alone, easier ones
-    left out, or at its own highest. Raises UserError as `gym_scorer`, and for a level that the
-    task does not have.
-    """
-    match = GYM_TASK.fullmatch(name)
-    if match is None:
-        raise UserError(
-            f"questions.path: '{name}' is no task; write TASK, TASK@LEVEL or TASK@FIRST-LAST"
-        )
-    task, first, last = match.groups()
-    gym_scorer(task)
-    from reasoning_gym.coaching.base_curriculum import DefaultCurriculumContext, RangeAttributeMode
-    from reasoning_gym.factory import create_curriculum, create_dataset, has_curriculum
-
-    if first is None:
-        yield task, create_dataset(task, seed=seed, size=size)
-        return
-    if not has_curriculum(task):
-        raise UserError(f"questions.path: reasoning-gym's task '{task}' has no levels")
-    curriculum = create_curriculum(task)
-    highest = {name: len(a.levels) - 1 for name, a in curriculum.attributes.items()}
-    levels = range(int(first), int(last or first) + 1)
-    if not levels or levels[-1] > max(highest.values()):
-        raise UserError(
-            f"questions.path: '{name}': reasoning-gym's task '{task}' has the levels 0 to"
-            f" {max(highest.values())}"
-        )
-    alone = DefaultCurriculumContext(mode=RangeAttributeMode.UPPER_BOUND)
-    for level in levels:
-        for attribute, top in highest.items():
-            curriculum.set_attr_level(attribute, min(level, top))
-        made = curriculum.generate_configuration({"seed": seed, "size": size}, context=alone)
-        settings = {f.name: getattr(made, f.name) for f in dataclasses.fields(made) if f.init}
-        yield f"{task}@{level}", create_dataset(task, **settings)
-
-
-@lru_cache
-def gym_scorer(task: str) -> Callable[[str, Mapping[str, Any]], float]:
-    """The own `score_answer` of a task (of any level): answer and entry → 0 to 1.
-
-    Raises UserError where reasoning-gym is missing, for an unknown task (the nearest is named),
-    and for a task whose scorer runs answers as code.
-    """
-    try:
-        from reasoning_gym.factory import DATASETS, get_score_answer_fn
-    except ImportError:
-        raise UserError(
-            f"questions.path = '{IS_GENERATED}{task}' needs reasoning-gym; install it with:"
-            ' pip install "openrpt[reasoning-gym]"'
-        ) from None
-    task = task.partition("@")[0]
-    if task not in DATASETS:
-        nearest = difflib.get_close_matches(task, DATASETS, n=1, cutoff=0.4)
-        hint = f"; nearest: '{nearest[0]}'" if nearest else ""
-        raise UserError(f"questions.path: reasoning-gym has no task '{task}'{hint}")
-    score_answer = get_score_answer_fn(task)
-    if RUNS_ANSWERS.search(inspect.getsource(score_answer)):
-        raise UserError(
-            f"questions.path: reasoning-gym's task '{task}' runs a model's answers as Python code"
-            " to score them, which OpenRPT does not allow; choose another task"
-        )
-    return score_answer

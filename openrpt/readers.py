@@ -2,13 +2,11 @@
 
 import codecs
 import json
-import math
 import zlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +14,7 @@ from openrpt.config import CorpusConfig
 from openrpt.corpus_files import ending_of, list_files, one_line, open_bytes, unreadable
 from openrpt.encodings import check_encoding, is_utf8
 from openrpt.errors import UserError
+from openrpt.field_values import WrittenFloat, arrow_value
 from openrpt.text_files import BOM, cut_at_separator, cut_blocks, open_text
 
 # Builders of the `datasets` library that have no data of their own.
@@ -47,48 +46,7 @@ class Unusable:
         return f"{self.source}: {self.message}"
 
 
-class WrittenFloat(float):
-    """A JSON number with a point or an exponent, whose text is the one that stood in the file.
-
-    >>> str(WrittenFloat("1e22")), float(WrittenFloat("1e22")) == 1e22
-    ('1e22', True)
-    """
-
-    text: str
-
-    def __new__(cls, text: str) -> "WrittenFloat":
-        number = super().__new__(cls, text)
-        number.text = text
-        return number
-
-    def __str__(self) -> str:
-        return self.text
-
-
 _JSON = json.JSONDecoder(parse_float=WrittenFloat)
-
-
-def text_of(value: Any) -> str | None:
-    """A field's value as text: a string as it is, a number in digits; None for all else.
-
-    A JSON number is the text that stood in its file. NaN and infinity are no numbers, and true
-    and false are none either.
-
-    >>> text_of("a"), text_of(2.5), text_of(1e-7), text_of(True), text_of(float("nan"))
-    ('a', '2.5', '0.0000001', None, None)
-    """
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return None
-    if not isinstance(value, float) or isinstance(value, WrittenFloat):
-        return str(value)
-    return f"{Decimal(repr(value)):f}" if math.isfinite(value) else None
-
-
-def type_of(value: Any) -> str:
-    """What a value is, for a message: NaN and infinity by name, all others by their type."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity"
-    return type(value).__name__
 
 
 def read_records(config: CorpusConfig, columns: list[str] | None) -> Iterator[Record | Unusable]:
@@ -225,7 +183,7 @@ def _read_parquet(path: Path, name: str, columns: list[str] | None) -> Iterator[
                 row += 1
                 source = f"{name}:{row}"
                 try:
-                    fields = {column: batch[column][offset].as_py() for column in columns}
+                    fields = {column: arrow_value(batch[column][offset]) for column in columns}
                 except UnicodeDecodeError:
                     yield invalid_utf8(source)
                     continue

@@ -1,6 +1,7 @@
-"""What of a corpus was not scored, or not as it stood: in lines for whoever waits."""
+"""What of a corpus was not read, or not as it stood: in lines for whoever waits."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from openrpt.corpus_files import listed
@@ -26,7 +27,14 @@ def skipped_lines(state: Mapping[str, Any]) -> list[str]:
     Each has its number and the names of the first documents. `state`: what scored.json says of a
     corpus that was scored to its end.
     """
-    return list(_lines(CorpusCounts(**state["corpus"]), ScoreSummary(**state["summary"])))
+    counts = CorpusCounts(**state["corpus"])
+    return [*_lines(counts, ScoreSummary(**state["summary"])), *_one_sided(counts)]
+
+
+def unread_lines(counts: CorpusCounts) -> list[str]:
+    """The same of a corpus that is no run's own: all sides of its split are read, so a document
+    that was moved is none of these."""
+    return list(_lines(replace(counts, near_duplicates_moved=0), ScoreSummary()))
 
 
 def _lines(counts: CorpusCounts, summary: ScoreSummary) -> Iterator[str]:
@@ -42,6 +50,9 @@ def _lines(counts: CorpusCounts, summary: ScoreSummary) -> Iterator[str]:
             such = f"; they share words such as '{shared}'" if shared else ""
             known = f" ({names}{such})" if names else ""
             yield f"{said}: {_number(number, 'document')}{known}"
+
+
+def _one_sided(counts: CorpusCounts) -> Iterator[str]:
     if counts.shared_words and counts.train in (0, counts.documents):
         amount = "all" if counts.train else "none"
         yield (

@@ -133,3 +133,16 @@ def test_reasoning_gym_scores_its_own():
     check = checker_of(config, None)
     assert check(asked, b"+01,000.0") == 1.0 and check(asked, b"999") == 0.0
     assert 0 < check(asked, b"is 1000") < 1  # partial credit
+
+
+def test_not_a_number_is_near_to_nothing():
+    pytest.importorskip("reasoning_gym")
+    config = load_config(overrides={"questions.path": "reasoning-gym:complex_arithmetic"})
+    check = checker_of(config, None)
+    asked = question(
+        "2.0 - 1.0i",
+        task="complex_arithmetic",
+        entry={"answer": "2.0 - 1.0i", "metadata": {"result": [2, -1]}},
+    )
+    assert check(asked, b"2 - 1i") == 1.0
+    assert [check(asked, said) for said in (b"nan", b"NaN + 1i", b"nan+nanj")] == [0.0] * 3

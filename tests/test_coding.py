@@ -328,6 +328,16 @@ def test_what_it_refuses(tmp_path, fields, said):
         read_tasks(str(path))
 
 
+def test_marks_of_a_task(tmp_path):
+    path, rows = tmp_path / "tasks.jsonl", []
+    for marks in ({"task_id": 0, "difficulty": 0}, {"difficulty": float("nan")}):
+        rows.append(json.dumps(TASK | {"test": "assert 1"} | marks))
+    path.write_text("\n".join(rows), encoding="utf-8")
+    first, second = read_tasks(str(path))
+    assert (first["task_id"], first["difficulty"]) == ("0", "0")
+    assert second["difficulty"] == ""
+
+
 def settings_of(folder: Path, name: str, **more: Any) -> dict[str, Any]:
     values: dict[str, Any] = {
         "run": str(folder / name),

@@ -84,6 +84,7 @@ def test_characters_of_scripts_without_spaces_count_as_part_of_a_word(
 
 def test_words_that_differ_in_width_and_composition_are_the_same() -> None:
     assert words_of("Ｃａｆｅ\u0301 ﬁn ㌔ｶﾞ") == words_of("CAFÉ fin キロガ")
+    assert words_of("inte\u00adgral") == words_of("integral")
     assert words_of("数学 is fun, 微分2回") == ["数", "学", "is", "fun", "微", "分", "2", "回"]
 
 
@@ -101,8 +102,15 @@ def test_words_that_differ_in_width_and_composition_are_the_same() -> None:
         lambda: (
             SENTENCES["chinese"] + "".join(chr(RANDOM.randrange(0x4E00, 0x8000)) for _ in "x" * 99)
         ),
+        lambda: f"{HEADER} word{RANDOM.randrange(60)} {free()}",
+        lambda: (
+            SENTENCES["japanese"] + "".join(chr(RANDOM.randrange(0x3041, 0x3090)) for _ in "x" * 99)
+        ),
     ],
-    ids=["header", "footer", "both", "some have one", "longer than the text", "chinese"],
+    ids=[
+        *("header", "footer", "both", "some have one", "longer than the text", "chinese"),
+        *("few words behind it", "few kana behind it"),
+    ],
 )
 def test_words_that_many_different_documents_share_do_not_join_them(tmp_path: Path, made) -> None:
     documents, counts = read(tmp_path, [made() for _ in range(300)])

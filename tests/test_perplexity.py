@@ -117,12 +117,14 @@ def test_the_commands(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[st
     steps = ["--pretrain.steps", 30, "--pretrain.schedule", "constant"]
     assert "30 steps in" in call("pretrain", "--run", run.path, *steps)
     general = tmp_path / "general.jsonl"
-    lines = [json.dumps({"body": text}) for text in TEXTS]
+    lines = [json.dumps({"body": text}) for text in [*TEXTS, "", None]]
     general.write_text("\n".join(lines), encoding="utf-8")
     other = ["--text", general, "--corpus.template", "{body}"]
     for model in ("start", "pretrained"):
         assert "recorded in" in call("perplexity", model, "--run", run.path)
-        call("perplexity", model, "--run", run.path, *other)
+        said = call("perplexity", model, "--run", run.path, *other)
+        assert "skipped, not text: 1 document (general.jsonl:5)" in said
+        assert "skipped, empty: 1 document (general.jsonl:4)" in said
     found = read_evaluation(run.evaluation)["perplexity"]
     on_split = {m: found[m]["heldout"]["perplexity"]["value"] for m in found}
     assert on_split["pretrained"] < on_split["start"] / 5

@@ -10,7 +10,8 @@ import pytest
 
 from openrpt.config import QuestionsConfig, load_config
 from openrpt.errors import UserError
-from openrpt.questions import Question, QuestionCounts, gym_scorer, read_questions
+from openrpt.gym_tasks import gym_scorer
+from openrpt.questions import Question, QuestionCounts, read_questions
 
 TEMPLATE = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi"
 
@@ -60,10 +61,10 @@ def test_the_end_of_a_worked_answer(tmp_path):
         ({"question": "1?", "answer": " "}, r":3: field 'answer' is blank"),
         ({"question": "", "answer": "1"}, r":3: field 'question' is blank"),
         ({"question": "1?", "answer": ["1"]}, r":3: field 'answer' is not text but list"),
-        ({"question": "1?", "answer": None}, r":3: field 'answer' is not text but NoneType"),
-        ('{"question": "1?", "answer": NaN}', r":3: field 'answer' is not text but nan"),
-        ('{"question": NaN, "answer": 1}', r":3: field 'question' is not text but nan"),
-        ('{"question": "1?", "answer": -Infinity}', r":3: field 'answer' is not text but -inf"),
+        ({"question": "1?", "answer": None}, r":3: field 'answer' is not text but null"),
+        ('{"question": "1?", "answer": NaN}', r":3: field 'answer' is not text but NaN"),
+        ('{"question": NaN, "answer": 1}', r":3: field 'question' is not text but NaN"),
+        ('{"question": "1?", "answer": -Infinity}', r":3: field 'answer' is not text but Infinity"),
         ('{"question": "1?", "answer": false}', r":3: field 'answer' is not text but bool"),
         ('{"question": "\\ud800", "answer": "1"}', r":3: half a surrogate pair"),
         ("{", r":3: broken JSON"),
@@ -94,7 +95,7 @@ def test_numbers_are_plain_digits(tmp_path):
     assert [q.answer for q in found[:3]] == ["0.0000001", "1" + "0" * 22, "0.0"]
     rows = [{"question": "1?", "answer": 1.5}, {"question": "2?", "answer": float("nan")}]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "numbers.parquet")
-    with pytest.raises(UserError, match=r"numbers\.parquet:2: field 'answer' is not text but nan"):
+    with pytest.raises(UserError, match=r"numbers\.parquet:2: field 'answer' is not text but NaN"):
         read(tmp_path / "numbers.parquet")
 
 
@@ -163,6 +164,10 @@ def test_tasks_that_cannot_be_had():
     for task in ("countdown", "spiral_matrix"):
         with pytest.raises(UserError, match="as Python code"):
             read(f"reasoning-gym:{task}")
+    with pytest.raises(UserError, match="by its name alone"):
+        read("reasoning-gym:composite")
+    with pytest.raises(UserError, match="calls every answer right"):
+        read("reasoning-gym:game_of_life_halting", generated=2)
 
 
 def test_configuration_is_checked():

@@ -8,6 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
@@ -16,7 +17,7 @@ from openrpt.config import Config, CorpusConfig, ScoreConfig
 from openrpt.corpus_size import expected_tokens
 from openrpt.documents import CorpusCounts, read_corpus, read_fields
 from openrpt.errors import UserError
-from openrpt.readers import text_of
+from openrpt.field_values import text_of
 
 
 def read(path: Path | str, **options: Any) -> tuple[list[str], CorpusCounts]:
@@ -45,7 +46,9 @@ def test_text_of_a_value() -> None:
         *("0.25", "18.0", "0.0000001", "0.00002", "1" + "0" * 22, "-0." + "0" * 19 + "1"),
         "123456.789",
     ]
-    others = [None, True, [], {}, b"a", Decimal(1), math.nan, math.inf, -math.inf]
+    decimals = [Decimal("1.50"), Decimal("1E+3"), Decimal("-0.00000012")]  # of parquet
+    assert [text_of(value) for value in decimals] == ["1.50", "1000", "-0.00000012"]
+    others = [None, True, [], {}, b"a", Decimal("NaN"), math.nan, math.inf, -math.inf]
     assert [text_of(value) for value in others] == [None] * len(others)
 
 
@@ -58,6 +61,23 @@ def test_json_numbers_keep_the_digits_that_were_written(tmp_path: Path) -> None:
     assert first == 1e22 and str(first) == "1e22"
     documents = read_corpus(CorpusConfig(path=str(path), kind="k", key="k"), CorpusCounts())
     assert [(d.kind, d.key) for d in documents] == [(number, number) for number in written]
+
+
+@pytest.mark.parametrize("kind", [pa.float16(), pa.float32(), pa.float64()], ids=str)
+def test_numbers_of_parquet_have_the_digits_of_their_width(tmp_path: Path, kind: Any) -> None:
+    numbers = np.array([0.1, 2.5, math.nan], kind.to_pandas_dtype())
+    path = tmp_path / "c.parquet"
+    parquet.write_table(pa.table({"text": pa.array(numbers, kind)}), path)
+    assert read(path)[0] == ["0.1", "2.5"]
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()], ids=str)
+def test_bytes_in_utf8_are_text(tmp_path: Path, kind: Any) -> None:
+    rows = pa.array(["naïve".encode(), b"\xff\xfe", None], kind)
+    parquet.write_table(pa.table({"text": rows}), tmp_path / "c.parquet")
+    texts, counts = read(tmp_path / "c.parquet")
+    assert texts == ["naïve"]
+    assert counts.skipped[0] == "c.parquet:2: field 'text' is not text but bytes"
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])

@@ -286,11 +286,13 @@ def test_writing_as_a_command(run: Run, tmp_path: Path) -> None:
     assert document["models"]["start"]["evaluation_cost"]["flops"] > 0
     again = CliRunner().invoke(cli, command, env={"COLUMNS": "220"}, catch_exceptions=False)
     assert "has written before" in again.output
-    other = ["--text", str(run.path.parent / "prose.jsonl"), "--writing.temperature", "0"]
+    prose = tmp_path / "prose.jsonl"
+    prose.write_bytes((run.path.parent / "prose.jsonl").read_bytes() + b'{"text": null}\n')
+    other = ["--text", str(prose), "--writing.temperature", "0"]
     shown = CliRunner().invoke(
         cli, ["writing", "start", "--run", str(run.path), *other], catch_exceptions=False
     )
-    assert shown.exit_code == 0
+    assert shown.exit_code == 0 and "skipped, not text: 1 document (prose.jsonl:" in shown.output
     assert (folder / "prose.json").is_file()
 
 

@@ -91,6 +91,18 @@ def test_formats_of_short_answers():
         ("\\boxed{D}", OUTSIDE),
         ("\\boxed{yellow}", OUTSIDE),
         ("\\boxed{A and B}", OUTSIDE),
+        ("\\boxed{AB}", OUTSIDE),
+        ("\\boxed{B, green}", "B"),
+        ("\\boxed{green (B)}", "B"),
+        ("\\boxed{red (B)}", OUTSIDE),
+        ("\\boxed{option b}", "B"),
+        ("\\boxed{\\displaystyle B}", "B"),
+        ("Ans: B", "B"),
+        ("Answer：B", "B"),
+        ("<answer>B</answer>", "B"),
+        ("A looks good, but no. Correct: B", "B"),
+        ("Choice: B", "B"),
+        ("The letter is B.", "B"),
         ("\\boxed{A", None),
         ("The answer is (B).", "B"),
         ("The answer is **B**, not A.", "B"),
@@ -113,6 +125,11 @@ def test_what_a_text_says(text, said):
 @pytest.mark.parametrize(("text", "said"), PHRASINGS)
 def test_how_letters_are_stated(text, said):
     assert extract_choice(text, TEN) == said
+
+
+def test_options_that_are_numbers():
+    assert extract_choice("\\boxed{5.0}", ["3", "5", "7"]) == "B"
+    assert extract_choice("\\boxed{5.0}", ["5", "5.0", "7"]) == "B"  # its own text
 
 
 def test_options_that_are_letters():
@@ -185,6 +202,8 @@ KEYS: list[tuple[Any, Any, str]] = [
     ("B", OPTIONS, "B"),
     ("b", OPTIONS, "B"),
     ("(B)", OPTIONS, "B"),
+    ("[B]", OPTIONS, "B"),
+    ("OPTION B", OPTIONS, "B"),
     ("(b)", OPTIONS, "B"),
     ("B.", OPTIONS, "B"),
     ("B)", OPTIONS, "B"),
@@ -234,15 +253,15 @@ def test_how_the_right_option_is_written(key, options, letter):
         ("answer4", OPTIONS, "is none of its 3"),
         (0, ARC, "is none of its 4"),
         (True, OPTIONS, "'answer' is not text but bool"),
-        (float("nan"), OPTIONS, "'answer' is not text but nan"),
-        (float("inf"), OPTIONS, "'answer' is not text but inf"),
+        (float("nan"), OPTIONS, "'answer' is not text but NaN"),
+        (float("inf"), OPTIONS, "'answer' is not text but Infinity"),
         (["B"], OPTIONS, "'answer' is not text but list"),
         (None, OPTIONS, "no answer"),
         ("B", ["C", "B2", "B"], "is option B or option C; give answer_index"),
         ("b", ["a", "c", "b"], "is option B or option C; give answer_index"),
         (3, [2, 3, 4, 5], "is option B or option D; give answer_index"),
-        (0, ["red", None], "'options' is not text but NoneType"),
-        (0, ["red", float("nan")], "'options' is not text but nan"),
+        (0, ["red", None], "'options' is not text but null"),
+        (0, ["red", float("nan")], "'options' is not text but NaN"),
         (0, "red", "0 options"),
     ],
 )
@@ -286,7 +305,7 @@ def test_what_is_no_text(tmp_path, field, value):
         read_rows(path, "short")
     rows = [{"question": "1?", "answer": 1.5}, {"question": "2?", "answer": float("nan")}]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "q.parquet")
-    with pytest.raises(UserError, match=r"q\.parquet:2: field 'answer' is not text but nan"):
+    with pytest.raises(UserError, match=r"q\.parquet:2: field 'answer' is not text but NaN"):
         read_rows(str(tmp_path / "q.parquet"), "short")
 
 

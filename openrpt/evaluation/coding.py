@@ -17,12 +17,13 @@ import numpy as np
 
 from openrpt.chat import render_chat
 from openrpt.config import CodingConfig, Config
-from openrpt.documents import read_fields
+from openrpt.documents import kind_of, read_fields
 from openrpt.errors import UserError
 from openrpt.evaluation.programs import opening_of, program_of
 from openrpt.evaluation.records import add_model_result
 from openrpt.evaluation.respondent import Asked, Respondent, open_respondent
 from openrpt.evaluation.statistics import estimates_by, mean_by_document
+from openrpt.field_values import text_of
 from openrpt.files import write_text
 from openrpt.progress import SILENT, Progress
 from openrpt.run import Run, works_in_run
@@ -59,8 +60,8 @@ def read_tasks(path: str) -> list[Task]:
             task[name] = value.encode("utf-8", "backslashreplace").decode()
         if not re.search(rf"\bdef\s+{re.escape(task['entry_point'])}\b", task["prompt"]):
             raise UserError(f"{source}: the prompt defines no '{task['entry_point']}'")
-        task |= {name: str(fields.get(name) or "") for name in ("category", "difficulty")}
-        found.append(task | {"task_id": str(fields.get("task_id") or source)})
+        task |= {name: kind_of(fields.get(name), 0) for name in ("category", "difficulty")}
+        found.append(task | {"task_id": text_of(fields.get("task_id")) or source})
     if not found:
         raise UserError(f"{path}: no coding tasks")
     return found

@@ -27,6 +27,7 @@ from openrpt.run import Run, works_in_run
 from openrpt.scorer import score_ids
 from openrpt.scores import ScoredCorpus, load_scored
 from openrpt.seeding import generator
+from openrpt.skipped import unread_lines
 from openrpt.tokens import encode_document
 from openrpt.types import Split
 
@@ -183,7 +184,7 @@ def model_perplexity(
     label = label or default_label(run, model, run.config)
     path = model_path(run, model)
     texts: Iterable[str]
-    max_tokens = 0
+    max_tokens, counts = 0, CorpusCounts()
     if corpus is None:
         split = config.evaluate.split
         scored = load_scored(run.scored)
@@ -191,7 +192,7 @@ def model_perplexity(
         expected = sum(scored.entries[i].num_tokens for i in scored.ids(split))
     else:
         name = Path(corpus.path).name
-        texts = (document.text for document in read_corpus(corpus, CorpusCounts()))
+        texts = (document.text for document in read_corpus(corpus, counts))
         max_tokens = expected = config.score.max_tokens
     policy = freeze(load_policy(config.model, path=path))
     progress.begin(f"perplexity of {label} on {name}", expected, "tokens")
@@ -204,6 +205,8 @@ def model_perplexity(
         meter=WorkMeter(policy, config),
         progress=progress,
     )
+    for line in unread_lines(counts):
+        progress.say(line)
     if record:
         record_perplexity(run, label, name, measured, model=path, window=window)
     return label, name, measured

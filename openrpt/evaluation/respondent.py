@@ -28,7 +28,7 @@ from openrpt.generation import Request, side_by_side
 from openrpt.logprobs import in_cache
 from openrpt.meters import counting_engine
 from openrpt.models import Policy, freeze, load_policy
-from openrpt.prompts import Layout, build_layout
+from openrpt.prompts import Layout, build_layout, require_chat_template
 from openrpt.run import Run
 from openrpt.seeding import key_of
 from openrpt.tokens import literal_bytes
@@ -65,10 +65,7 @@ def open_respondent(
     path = model_path(run, model)
     label = label or model_label(model)
     policy = freeze(load_policy(config.model, path=path))
-    if config.prompt.chat_template == "on" and not policy.tokenizer.chat_template:
-        raise UserError(
-            "prompt.chat_template = 'on', but the tokenizer has no chat template; use 'auto'"
-        )
+    require_chat_template(policy.tokenizer, config.prompt)
     book = AnswerBook(
         run.path / folder / label / "answers.jsonl", owner=model_identity(config, path)
     )

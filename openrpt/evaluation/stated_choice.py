@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from string import ascii_uppercase as LETTERS
 
-from openrpt.answers import extract_answer, normalised
+from openrpt.answers import extract_answer, normalised, same_characters
 
 OUTSIDE = "outside"
 """In place of a letter: an answer was given, and it is none of the options."""
@@ -18,7 +18,10 @@ OUTSIDE = "outside"
 # ---- mentions of letters ------------------------------------------------------------------------
 
 _COMMAND = re.compile(r"\\(?:text|math|emph|bold|underline|bf|rm|it)[a-z]*\s*\{([^{}]*)\}")
-_MARK = r"(?:\\[()\[\]]|\$|\*+|`+|__|(?<!\w)[\"'“”‘’«»]|[\"'“”‘’«»](?!\w))"
+_SWITCH = re.compile(r"\\(?:displaystyle|bf|rm|it|sf|[lL]arge)(?![A-Za-z])\s*")
+_MARK = (
+    r"(?:\\[()\[\]]|</?(?:answer|b|strong|em|i)>|\$|\*+|`+|__|(?<!\w)[\"'“”‘’«»]|[\"'“”‘’«»](?!\w))"
+)
 _END = r"(?=\s*(?:$|\n|[.,;:!)/](?![A-Za-z])|[—–]|-\s|⟦))"
 _THEN = (
     r"(?=\s+(?:because|since|as|for|which|due|given|based|by|and|or|but|rather|instead|is|was|must|"
@@ -46,6 +49,7 @@ def _with_mentions(text: str) -> str:
     """The text without dress, each mention of a letter as ⟦B⟧, of several at once as ⟦?⟧."""
     for _ in range(2):
         text = _COMMAND.sub(r" \1 ", text)
+    text = _SWITCH.sub("", text.replace("：", ":"))
     text = text.replace("\\ ", " ")
     for mention in _MENTIONS:
         text = mention.sub(lambda match: f"⟦{match[match.lastindex or 0]}⟧", text)
@@ -69,8 +73,11 @@ _STATEMENTS = [
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
         # The answer is B. Correct option: B.
-        r"(?<!wrong )(?<!incorrect )\b(?:answer|(?:correct|right|best|final|true) (?:option|choice|"
-        rf"letter|one|statement|response)){_FILLER}{_SAID}{_OPEN}",
+        r"(?<!wrong )(?<!incorrect )\b(?:ans(?:wer|\.)?|(?:correct|right|best|final|true) "
+        rf"(?:option|choice|letter|one|statement|response)){_FILLER}{_SAID}{_OPEN}",
+        # Choice: B (at the very end).
+        rf"(?<!wrong )\b(?:option|choice|letter|selection|correct)(?:\s+is|\s*:)\s*{_SAID}"
+        r"(?=[.!]?\s*$)",
         # B is correct.
         r"⟦(?P<said>.)⟧\s+(?:is|was|must be|has to be|would be|should be|looks|seems)\s+(?:\w+ly |"
         r"thus |therefore )?(?:correct|right|best|the (?:\w+ ){0,2}(?:answer|one|option|choice))\b",
@@ -156,20 +163,28 @@ def _letter_of(text: str, options: Sequence[str]) -> str | None:
     plain = " ".join(re.sub(r"[⟦⟧]", " ", _with_mentions(text)).split()).strip(" .!")
     texts = [normalised(option) for option in options]
     said = normalised(text)
-    if plain in known and plain:
+    if len(plain) == 1 and plain in known:
         return plain
-    same = [letter for letter, own in zip(known, texts, strict=True) if own in (said, plain)]
-    same = same or [
-        letter
-        for letter, own in zip(known, texts, strict=True)
-        if own.casefold() in (said.casefold(), plain.casefold())
-    ]
-    if len(same) == 1:
-        return same[0]
-    match = re.fullmatch(
-        r"(?:(?:the )?answer(?: is)?[\s:]*)?([A-Za-z])(?:[.:)]?\s+(.*))?", plain, re.I
-    )
-    if match is None or match[1].upper() not in known:
+    for are_same in (str.__eq__, _same_but_case, same_characters):
+        same = [
+            letter
+            for letter, own in zip(known, texts, strict=True)
+            if are_same(own, said) or are_same(own, plain)
+        ]
+        if len(same) == 1:
+            return same[0]
+    labelled = re.fullmatch(
+        r"(?:(?:the )?(?:answer|option|choice|letter)(?: is)?[\s:]*)?(?P<letter>[A-Z])\s?[.:),]?"
+        r"(?:\s+(?P<text>.*))?",
+        plain,
+        re.IGNORECASE,
+    ) or re.fullmatch(r"(?P<text>.+) (?P<letter>[A-Z])", plain)  # 5 (B)
+    if not labelled or labelled["letter"].upper() not in known:
         return None
-    own = texts[known.index(match[1].upper())].casefold()
-    return match[1].upper() if match[2] is None or match[2].casefold() == own else None
+    letter, text = labelled["letter"].upper(), labelled["text"]
+    own = texts[known.index(letter)]
+    return letter if text is None or _same_but_case(text, own) else None
+
+
+def _same_but_case(one: str, other: str) -> bool:
+    return one.casefold() == other.casefold()

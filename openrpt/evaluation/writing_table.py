@@ -28,6 +28,7 @@ from openrpt.models import freeze, load_policy, load_tokenizer
 from openrpt.progress import SILENT, Progress
 from openrpt.run import Run, works_in_run
 from openrpt.scores import load_scored
+from openrpt.skipped import unread_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,7 +59,7 @@ def write_side_by_side(
     Raises UserError as `evaluate_writing`, and for what can't be loaded.
     """
     require("sklearn", extra="scikit-learn", what="openrpt writing")
-    name, texts = _texts(run, config, corpus)
+    name, texts = _texts(run, config, corpus, progress)
     tokenizers = [load_tokenizer(config.model, model.path) for model in models]
     own = load_tokenizer(config.model, run.config.model.path)
     given = passages(texts, config, own, tokenizers)
@@ -93,11 +94,14 @@ def write_side_by_side(
 
 
 def _texts(
-    run: Run, config: Config, corpus: CorpusConfig | None
+    run: Run, config: Config, corpus: CorpusConfig | None, progress: Progress
 ) -> tuple[str, Iterable[tuple[str, Callable[[], str]]]]:
     """The text's name; of each document its id, and a function that reads it."""
     if corpus is not None:
-        documents = read_corpus(corpus, CorpusCounts())
+        counts = CorpusCounts()
+        documents = list(read_corpus(corpus, counts))
+        for line in unread_lines(counts):
+            progress.say(line)
         return Path(corpus.path).stem, [(d.document_id, lambda d=d: d.text) for d in documents]
     scored, split = load_scored(run.scored), config.evaluate.split
     ids = scored.ids(split)

@@ -13,7 +13,7 @@ from string import ascii_uppercase as LETTERS
 from typing import Any, Literal
 
 from openrpt.answers import extract_answer
-from openrpt.documents import read_fields
+from openrpt.documents import kind_of, read_fields
 from openrpt.errors import UserError
 from openrpt.questions import field_text
 from openrpt.seeding import generator
@@ -31,7 +31,7 @@ _NUMBERED = re.compile(r"\bAnswer\s?(\d+):\s*")
 """How instruction files spell options: `Answer1: … Answer2: …`."""
 _NUMBERED_KEY = re.compile(r"[Aa]nswer\s?(\d{1,2})")
 _KEY = re.compile(
-    r"(?:[Oo]ption |[Cc]hoice )?\(?([A-Za-z])(?:\)?[.:)]?|\)?[.:)]\s*(.+))", re.DOTALL
+    r"(?:(?i:option|choice)\s+)?[(\[]?([A-Za-z])(?:[)\]]?[.:)]?|[)\]]?[.:)]\s*(.+))", re.DOTALL
 )
 _WHOLE = re.compile(r"\d{1,6}(?:\.0*)?")
 
@@ -94,8 +94,7 @@ def short_row(fields: Mapping[str, Any], source: str) -> Row:
 
 def _row(fields: Mapping[str, Any], question: str, options: list[str], answer: str) -> Row:
     def stated(names: Iterable[str]) -> str:
-        given = (fields[name] for name in names if fields.get(name) is not None)
-        return next((str(value) for value in given if value == value), "")  # NaN is none
+        return next(filter(None, (kind_of(fields.get(name), 0) for name in names)), "")
 
     text = "\n".join([question, *options])
     return {

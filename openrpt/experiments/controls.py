@@ -52,13 +52,16 @@ def run_experiment(run: Run, progress: Progress) -> None:
     """Score, warm up, train; then the controls in their order."""
     from openrpt.control import run_controls
     from openrpt.options import with_overrides
-    from openrpt.scoring import score_corpus
+    from openrpt.scoring import load_scored, score_corpus
+    from openrpt.skipped import skipped_lines
     from openrpt.train import train
     from openrpt.warmup import warmup
 
     config = run.config
     progress.begin("score", config.score.max_tokens * len(config.score.splits), "tokens")
     score_corpus(config, run.scored, progress=lambda tokens, text: progress.update(tokens, text))
+    for line in skipped_lines(load_scored(run.scored).metadata):
+        progress.say(line)
     warmup(run, progress=progress)
     train(run, progress=progress)
     measured = with_overrides(config, {"evaluate.likelihood": True})
