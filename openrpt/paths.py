@@ -2,6 +2,8 @@
 
 import os
 
+from openrpt.files import REMEDIES
+
 
 def require_path(text: str) -> str:
     """Raises ValueError for a text that no file can have as its path."""
@@ -33,5 +35,6 @@ def require_reachable(text: str) -> str:
     except FileNotFoundError:
         pass
     except OSError as error:
-        raise ValueError((error.strerror or str(error)).lower()) from None
+        said = [(error.strerror or str(error)).lower(), REMEDIES.get(error.errno or 0)]
+        raise ValueError("; ".join(filter(None, said))) from None
     return text
