@@ -17,9 +17,11 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from openrpt.errors import UserError
+
+Kind = TypeVar("Kind")
 
 PARTIAL, REPLACED = ".partial", ".replaced"
 SEAL = "sha256"
@@ -194,8 +196,9 @@ def write_sealed(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in values.items() if key != SEAL}
-    return kept | {SEAL: _digest(json.loads(json_text(kept)))}
+    """The values as JSON gives them back, and their hash."""
+    kept = json.loads(json_text({key: value for key, value in values.items() if key != SEAL}))
+    return kept | {SEAL: _digest(kept)}
 
 
 def is_sealed(values: Mapping[str, Any]) -> bool:
@@ -234,6 +237,18 @@ def read_json(path: Path, *, advice: str) -> dict[str, Any]:
     if not isinstance(values, dict) or (SEAL in values and not is_sealed(values)):
         raise UserError(f"{path}: damaged or changed by hand; {advice}")
     return {key: _estimates(value) for key, value in values.items() if key != SEAL}
+
+
+def read_as(kind: type[Kind], path: Path, *, advice: str) -> Kind:
+    """As `read_json`, where what the file holds is of that kind; raises UserError else, too."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(kind).validate_python(read_json(path, advice=advice))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(f"{path}: damaged ({where}: {first['msg']}); {advice}") from None
 
 
 def _estimates(value: Any) -> Any:
