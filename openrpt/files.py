@@ -186,10 +186,6 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    write_text(path, json_text(values))
-
-
 def write_sealed(path: Path, values: Mapping[str, Any]) -> None:
     """JSON with its own hash, under the key SEAL: `read_json` notices any change."""
     write_text(path, json_text(sealed(values)))
@@ -225,7 +221,7 @@ def _finite(value: Any) -> Any:
 
 
 def read_json(path: Path, *, advice: str) -> dict[str, Any]:
-    """What `write_json` or `write_sealed` wrote: where an estimate has null, it was NaN.
+    """What `write_sealed` wrote: where an estimate has null, it was NaN.
 
     Raises UserError for a damaged file; `advice`: what to do about it.
     """

@@ -15,7 +15,6 @@ from openrpt.files import (
     remove_folder,
     replacing,
     replacing_folder,
-    write_json,
     write_sealed,
     write_text,
 )
@@ -56,7 +55,7 @@ def test_what_cannot_be_written_is_named_on_one_line(tmp_path):
 def test_json_is_json_for_every_reader(tmp_path):
     """NaN is an extension of Python's: others refuse the whole file."""
     estimate = {"value": math.nan, "standard_error": math.nan, "n": 0}
-    write_json(tmp_path / "a.json", {"all": estimate, "none": None, "rows": (math.inf, 1.0)})
+    write_sealed(tmp_path / "a.json", {"all": estimate, "none": None, "rows": (math.inf, 1.0)})
 
     def refuse(name: str) -> None:
         raise AssertionError(name)
