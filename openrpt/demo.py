@@ -4,16 +4,17 @@ Each stage leaves its files in the run folder, so the same command goes on from 
 Only what is used is scored; training fills what is left of the budget.
 """
 
-import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from openrpt.config import Config, load_config
 from openrpt.evaluation.records import COMPARED
-from openrpt.files import write_text
+from openrpt.files import read_as, write_sealed
 from openrpt.progress import Progress
 from openrpt.run import Run, existing_run, open_run, works_in_run
 from openrpt.show import percent, points
@@ -64,6 +65,15 @@ def config_in(path: Path | None, minutes: float) -> Config:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Used:
+    """What `demo.json` keeps of a budget."""
+
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    stages: dict[str, float] = field(default_factory=dict)
+    """Seconds of each finished stage."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Clock:
     """Seconds of the budget that were used, over all starts of the command."""
 
@@ -76,16 +86,15 @@ class Clock:
 
     @classmethod
     def open(cls, run: Run, minutes: float) -> "Clock":
-        path = run.path / CLOCK
-        stored: dict[str, Any] = {"seconds": 0.0, "stages": {}}
+        path, used = run.path / CLOCK, Used()
         if path.is_file():
-            stored = json.loads(path.read_text())
+            used = read_as(Used, path, advice="delete it, and the budget counts from now")
         return cls(
             path=path,
             budget=minutes * 60,
             started=time.monotonic(),
-            before=stored["seconds"],
-            stages=stored["stages"],
+            before=used.seconds,
+            stages=used.stages,
         )
 
     @property
@@ -93,7 +102,7 @@ class Clock:
         return self.before + time.monotonic() - self.started
 
     def save(self) -> None:
-        write_text(self.path, json.dumps({"seconds": self.used, "stages": self.stages}))
+        write_sealed(self.path, asdict(Used(seconds=self.used, stages=self.stages)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,9 +17,11 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from openrpt.errors import UserError
+
+Kind = TypeVar("Kind")
 
 PARTIAL, REPLACED = ".partial", ".replaced"
 SEAL = "sha256"
@@ -184,18 +186,15 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    write_text(path, json_text(values))
-
-
 def write_sealed(path: Path, values: Mapping[str, Any]) -> None:
     """JSON with its own hash, under the key SEAL: `read_json` notices any change."""
     write_text(path, json_text(sealed(values)))
 
 
 def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in values.items() if key != SEAL}
-    return kept | {SEAL: _digest(json.loads(json_text(kept)))}
+    """The values as JSON gives them back, and their hash."""
+    kept = json.loads(json_text({key: value for key, value in values.items() if key != SEAL}))
+    return kept | {SEAL: _digest(kept)}
 
 
 def is_sealed(values: Mapping[str, Any]) -> bool:
@@ -222,7 +221,7 @@ def _finite(value: Any) -> Any:
 
 
 def read_json(path: Path, *, advice: str) -> dict[str, Any]:
-    """What `write_json` or `write_sealed` wrote: where an estimate has null, it was NaN.
+    """What `write_sealed` wrote: where an estimate has null, it was NaN.
 
     Raises UserError for a damaged file; `advice`: what to do about it.
     """
@@ -234,6 +233,18 @@ def read_json(path: Path, *, advice: str) -> dict[str, Any]:
     if not isinstance(values, dict) or (SEAL in values and not is_sealed(values)):
         raise UserError(f"{path}: damaged or changed by hand; {advice}")
     return {key: _estimates(value) for key, value in values.items() if key != SEAL}
+
+
+def read_as(kind: type[Kind], path: Path, *, advice: str) -> Kind:
+    """As `read_json`, where what the file holds is of that kind; raises UserError else, too."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(kind).validate_python(read_json(path, advice=advice))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(f"{path}: damaged ({where}: {first['msg']}); {advice}") from None
 
 
 def _estimates(value: Any) -> Any:

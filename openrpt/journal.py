@@ -2,7 +2,6 @@
 it is to go (`stage.json`).
 """
 
-import json
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,9 +9,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from openrpt.checkpoint_record import read_record
 from openrpt.config import Config
-from openrpt.errors import UserError
-from openrpt.files import write_text
+from openrpt.files import read_as, write_sealed
 from openrpt.metrics import append_metrics, read_metrics
 from openrpt.progress import Progress
 from openrpt.run import RECORDED, existing_run, flatten
@@ -36,25 +35,22 @@ class StageRecord:
     leaves `running`."""
 
     def write(self, run: Path) -> None:
-        write_text(run / "stage.json", json.dumps(asdict(self)))
+        write_sealed(run / "stage.json", asdict(self))
 
 
 def read_stage(run: Path) -> StageRecord | None:
     """None where no stage has begun. Raises UserError where the file is damaged."""
     path = run / "stage.json"
-    try:
-        return StageRecord(**json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
+    if not path.is_file():
         return None
-    except (ValueError, TypeError):
-        raise UserError(f"{path}: not what this version of a stage writes there") from None
+    return read_as(StageRecord, path, advice="the next stage writes it anew")
 
 
 def changed_settings(checkpoint: Path, config: Config) -> dict[str, dict[str, Any]]:
     """{key: {"before", "now"}} of the keys that results depend on and that a resumed run may change
     all the same, where they are not as in the checkpoint that it resumes from."""
-    record = json.loads((checkpoint / "checkpoint.json").read_text(encoding="utf-8"))
-    before, now = flatten(record["config"]), flatten(config.model_dump(mode="json"))
+    record = read_record(checkpoint)
+    before, now = flatten(record.config), flatten(config.model_dump(mode="json"))
     return {
         key: {"before": before[key], "now": now[key]}
         for key in sorted(RECORDED)

@@ -1,15 +1,18 @@
 """Metrics: one JSON object a step in `metrics.jsonl`. The names stand in docs/metrics.md."""
 
-import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from openrpt.errors import UserError
-from openrpt.files import append_line, reason_of, write_text
+from openrpt.json_lines import Lines, Row, append_row, read_lines, write_rows
+
+LARGEST_STEP = 10**9
+FINDING = {"name": str, "step": int, "seen": str, "helps": str}
+"""Of a warning in a row: `signatures.Finding`."""
 
 
 class PhaseTimer:
@@ -45,60 +48,75 @@ def peak_memory_gib() -> float:
 
 def append_metrics(path: Path, values: dict[str, Any]) -> None:
     """The row is on the disk when this returns, so that a checkpoint never has steps that the
-    metrics lack: 1 ms on an SSD. Raises UserError where it can't be written."""
-    append_line(path, json.dumps(values))
+    metrics lack. Raises UserError where it can't be written."""
+    append_row(path, values)
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
+def read_metrics(path: Path) -> list[Row]:
     """All rows; a last line that was cut off is left out. Raises UserError for a damaged line
     before it, and for a file that may not be read."""
-    rows, damaged, _ = _read(path)
-    if damaged:
-        lines = "that line" if len(damaged) == 1 else f"the lines {', '.join(map(str, damaged))}"
+    found = read_lines(path, fits=_is_of_a_step)
+    if found.damaged:
+        numbers = ", ".join(map(str, found.damaged))
+        lines = "that line" if len(found.damaged) == 1 else f"the lines {numbers}"
         raise UserError(
-            f"{path}:{damaged[0]}: damaged, not a line of metrics; delete {lines}, and the run goes"
-            " on without"
+            f"{path}:{found.damaged[0]}: damaged, not the line of a step that was written; delete"
+            f" {lines}, and the run goes on without"
         )
-    return rows
+    return _known(found)
 
 
-def readable_metrics(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+def readable_metrics(path: Path) -> tuple[list[Row], list[str]]:
     """The rows that can be read, and what is to be said of the rest."""
     try:
-        rows, damaged, cut = _read(path)
+        found = read_lines(path, fits=_is_of_a_step)
     except UserError as error:
         return [], [str(error)]
+    damaged = found.damaged
     notes = [f"{path.name}:{number}: damaged and left out" for number in damaged[:3]]
     if len(damaged) > 3:
         notes.append(f"{path.name}: {len(damaged) - 3} more lines are damaged and left out")
-    return rows, notes + [f"{path.name}: its last line is cut off and left out"] * cut
+    if found.cut:
+        notes.append(f"{path.name}: its last line is cut off and left out")
+    return _known(found), notes
 
 
-def _read(path: Path) -> tuple[list[dict[str, Any]], list[int], bool]:
-    """Rows, numbers of damaged lines, and whether the last line is cut off."""
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return [], [], False
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read {reason_of(error)}") from None
-    found = {number: _row(line) for number, line in enumerate(lines, 1) if line}
-    damaged = [number for number, row in found.items() if row is None]
-    cut = bool(damaged) and damaged[-1] == max(found)
-    return [row for row in found.values() if row is not None], damaged[: -1 if cut else None], cut
+def _known(found: Lines) -> list[Row]:
+    """Their rows; a number that was not finite is written as null, and is not known."""
+    return [{key: value for key, value in row.items() if value is not None} for row in found.rows]
 
 
-def _row(line: bytes) -> dict[str, Any] | None:
-    """None for what is no row of metrics."""
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):  # no JSON, or no UTF-8
-        return None
-    if not isinstance(row, dict) or not isinstance(row.get("stage"), str):
-        return None
-    warnings = row.get("warnings", [])
-    known = isinstance(warnings, list) and all(isinstance(one, dict) for one in warnings)
-    return row if known and type(row.get("step")) is int else None
+def _is_of_a_step(row: Row) -> bool:
+    """Has what the code that reads a row relies on: of works.jsonl as of metrics.jsonl."""
+    step, changed = row.get("step"), row.get("changed", {})
+    return (
+        isinstance(row.get("stage"), str)
+        and type(step) is int
+        and 0 < step <= LARGEST_STEP
+        and _all_hold(row.get("warnings", []), FINDING)
+        and isinstance(changed, dict)
+        and _all_hold(list(changed.values()), {"before": object, "now": object})
+        and all(value is None or is_number(value) for key, value in row.items() if "/" in key)
+        and is_number(row.get("seconds") or 0.0)
+    )
+
+
+def _all_hold(values: object, kinds: Mapping[str, type]) -> bool:
+    return isinstance(values, list) and all(
+        isinstance(one, dict)
+        and all(key in one and isinstance(one[key], kind) for key, kind in kinds.items())
+        for one in values
+    )
+
+
+def is_number(value: object) -> bool:
+    """Finite; True and False count."""
+    return isinstance(value, int | float) and abs(value) <= sys.float_info.max
+
+
+def numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """The finite numbers among the values."""
+    return {name: float(value) for name, value in values.items() if is_number(value)}
 
 
 def truncate_metrics(path: Path, stage: str, last_step: int) -> None:
@@ -106,4 +124,4 @@ def truncate_metrics(path: Path, stage: str, last_step: int) -> None:
     rows = read_metrics(path)
     kept = [row for row in rows if row["stage"] != stage or row["step"] <= last_step]
     if path.is_file():
-        write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+        write_rows(path, kept)

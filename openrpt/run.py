@@ -16,7 +16,7 @@ from openrpt.files import (
     clear_leftovers,
     is_leftover,
     remove_folder,
-    write_json,
+    write_sealed,
     write_text,
     writing,
 )
@@ -163,7 +163,7 @@ def open_run(config: Config, *, min_free_bytes: int = 1 << 30) -> Run:
         if first:
             _clear(run)
         write_text(stored, to_toml(config))
-        write_json(path / "environment.json", environment())
+        write_sealed(path / "environment.json", environment())
     return run
 
 

@@ -12,11 +12,13 @@ from datetime import datetime
 from pathlib import Path
 
 from openrpt.errors import UserError
-from openrpt.files import writing
+from openrpt.files import reason_of, writing
+from openrpt.terminal import say_error
 
 LOCK = ".lock"
 LOCKED_BYTE = 1 << 30
 """On Windows, where nobody else can read what is locked: far behind the text."""
+IS_LOCKED = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK}
 NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 _held: set[tuple[int, int]] = set()
@@ -55,6 +57,7 @@ def sole_process(folder: Path) -> Iterator[bool]:
 
 def _lock(descriptor: int, folder: Path) -> bool:
     """Whether the file system has locks; where not, that is said."""
+    path = folder / LOCK
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -67,15 +70,16 @@ def _lock(descriptor: int, folder: Path) -> bool:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in NO_LOCKS:
-            print(
-                f"openrpt: {folder}: its file system has no locks ({error.strerror}): see to it"
-                " yourself that no other process works in this run",
-                file=sys.stderr,
+            say_error(
+                f"{folder}: its file system has no locks ({error.strerror}): see to it yourself"
+                " that no other process works in this run"
             )
             return False
+        if error.errno not in IS_LOCKED:
+            raise UserError(f"{path}: cannot be locked {reason_of(error)}") from None
         raise UserError(
-            f"{folder}: another process works in this run ({_holder(folder / LOCK)}); wait until it"
-            " has ended, or choose another --run"
+            f"{folder}: another process works in this run ({_holder(path)}); wait until it has"
+            " ended, or choose another --run"
         ) from None
     return True
 

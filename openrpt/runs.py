@@ -5,13 +5,13 @@ in `notes`, not raised, as long as there is anything to show.
 """
 
 import html
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openrpt.config import Config, Section, validate_config
 from openrpt.errors import UserError
+from openrpt.files import read_json
 from openrpt.metrics import readable_metrics
 from openrpt.run import Run
 from openrpt.toml_files import read_toml
@@ -203,9 +203,9 @@ def _newer_version(run: Path) -> str:
     import openrpt
 
     try:
-        written = json.loads((run / "environment.json").read_text(encoding="utf-8"))["openrpt"]
+        written = str(read_json(run / "environment.json", advice="").get("openrpt"))
         newer = _release(written) > _release(openrpt.__version__)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, UserError, ValueError):
         return ""
     return f"written by OpenRPT {written}, this is {openrpt.__version__}" if newer else ""
 

@@ -19,9 +19,10 @@ import numpy as np
 from openrpt.config import Config
 from openrpt.documents import CorpusCounts, keep_first, read_corpus, split_shares
 from openrpt.errors import UserError
-from openrpt.files import read_json, write_json, write_sealed
+from openrpt.files import read_json, write_sealed
 from openrpt.fingerprint import model_fingerprint, require_same_model
 from openrpt.meters import WorkMeter
+from openrpt.metrics import numbers
 from openrpt.models import Policy, freeze, load_policy, resolve_model
 from openrpt.positions import check_window
 from openrpt.prompts import delimiter_ids
@@ -189,11 +190,11 @@ def _flush(
     write_shard(folder, shard, pending, metadata)
 
 
-def read_cost(folder: Path) -> dict[str, Any]:
+def read_cost(folder: Path) -> dict[str, float]:
     """What scoring has taken so far: tokens, flops, seconds, joules, and money where it has a
     price. Empty where it was not recorded."""
     path = folder / COST
-    return read_json(path, advice="delete it") if path.is_file() else {}
+    return numbers(read_json(path, advice="delete it")) if path.is_file() else {}
 
 
 def _record_cost(folder: Path, before: dict[str, Any], meter: WorkMeter) -> None:
@@ -201,7 +202,7 @@ def _record_cost(folder: Path, before: dict[str, Any], meter: WorkMeter) -> None
     for key in ("tokens", "flops", "flops_alone", "seconds", "joules", "money"):
         if key in cost:
             cost[key] += before.get(key, 0)
-    write_json(folder / COST, cost)
+    write_sealed(folder / COST, cost)
 
 
 def _last_summary(folder: Path, shards: int) -> ScoreSummary:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from openrpt.metrics import is_number
+
 Row = dict[str, Any]
 """A line of metrics.jsonl; all rows here are of one stage, in the order of their steps."""
 
@@ -79,7 +81,7 @@ def new_findings(rows: Sequence[Row]) -> list[Finding]:
 
 def _values(rows: Sequence[Row], key: str) -> list[float]:
     """Of the rows that have the key, finite ones."""
-    return [row[key] for row in rows if key in row and math.isfinite(row[key])]
+    return [row[key] for row in rows if is_number(row.get(key))]
 
 
 def _mean(values: Sequence[float]) -> float:

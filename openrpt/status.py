@@ -8,9 +8,8 @@ from typing import Any
 
 from openrpt.errors import UserError
 from openrpt.journal import StageRecord, read_stage
-from openrpt.metrics import readable_metrics
+from openrpt.metrics import numbers, readable_metrics
 from openrpt.runs import look_at, run_warnings, setting_changes
-from openrpt.trackers import numbers
 
 RECENT = 20
 """Steps whose mean time foretells the rest."""
@@ -101,7 +100,7 @@ def step_seconds(rows: Sequence[dict[str, Any]]) -> float:
     times = [(row["step"], row["seconds"]) for row in timed[-RECENT - 1 :]]
     if len(times) > 1:
         (first, began), (last, ended) = times[0], times[-1]
-        return (ended - began) / (last - first)
+        return (ended - began) / (last - first) if last > first else 0.0
     return times[0][1] / times[0][0] if times else 0.0
 
 

@@ -4,11 +4,13 @@ A control that is to train on the same text reads them, whatever chose them and 
 sampling dropped of them afterwards.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from openrpt.data import Work, work_at
+from openrpt.errors import UserError
 from openrpt.metrics import append_metrics, read_metrics, truncate_metrics
 from openrpt.positions import Window
 from openrpt.scores import ScoredCorpus
@@ -37,15 +39,28 @@ def forget_works(run: Path, stage: str, last_step: int) -> None:
 def recorded_works(
     run: Path, stage: str, corpus: ScoredCorpus
 ) -> dict[int, tuple[int, list[Work]]]:
-    """step → (cursor, works). Raises UserError for a document that the corpus does not have."""
-    found = {}
-    for row in read_metrics(run / WORKS):
+    """step → (cursor, works). Raises UserError for a document that the corpus does not have, and
+    for works that are not within it."""
+    path, found = run / WORKS, {}
+    for row in read_metrics(path):
         if row["stage"] == stage:
-            works = [
-                work_at(
-                    corpus.document(one["document_id"]), Window(**one["window"]), one["positions"]
-                )
-                for one in row["works"]
-            ]
-            found[row["step"]] = row["cursor"], works
+            try:
+                works = [_work(corpus, one) for one in row["works"]]
+                found[row["step"]] = int(row["cursor"]), works
+            except (KeyError, TypeError, ValueError):
+                raise UserError(
+                    f"{path}: step {row['step']}: damaged or changed by hand; use"
+                    " --pretrain.match_by flops or time"
+                ) from None
     return found
+
+
+def _work(corpus: ScoredCorpus, recorded: Mapping[str, Any]) -> Work:
+    """Raises KeyError, TypeError or ValueError where it is not as `record_works` writes it."""
+    document = corpus.document(recorded["document_id"])
+    window, positions = Window(**recorded["window"]), recorded["positions"]
+    length = len(document.token_ids)
+    inside = 0 <= window.start < window.end <= length
+    if not (inside and all(window.start <= index < window.end for index in positions)):
+        raise ValueError("outside of its document")
+    return work_at(document, window, positions)

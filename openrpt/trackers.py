@@ -6,8 +6,6 @@ stage goes on in it. What a tracker needs to find it again stands in `trackers.j
 """
 
 import html
-import json
-import math
 import re
 import secrets
 import time
@@ -16,14 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from openrpt.errors import UserError
 from openrpt.extras import require
+from openrpt.files import read_as, write_sealed
+from openrpt.metrics import numbers
 
 if TYPE_CHECKING:
     from openrpt.run import Run
 
 Table = list[dict[str, str | float]]
 """Rollouts to be read: a dict a rollout, bytes made visible."""
+
+Ids = dict[str, dict[str, str]]
+"""Tracker → stage → its id."""
 
 ROLLOUT_STAGES = {"train", "finetune"}
 """Stages that store their rollouts."""
@@ -61,19 +63,13 @@ class Stage:
 
     def stored_id(self, tracker: str, make: Callable[[], str]) -> str:
         """The tracker's id of this stage: made once, kept in `trackers.json`."""
-        from openrpt.files import write_json
-
-        path = self.folder / "trackers.json"
-        try:
-            ids = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            ids = {}
-        except json.JSONDecodeError:
-            raise UserError(f"{path}: damaged; delete it, and new tracker runs begin") from None
+        path, ids = self.folder / "trackers.json", Ids()
+        if path.is_file():
+            ids = read_as(Ids, path, advice="delete it, and new tracker runs begin")
         known = ids.setdefault(tracker, {})
         if self.stage not in known:
             known[self.stage] = make()
-            write_json(path, ids)
+            write_sealed(path, ids)
         return known[self.stage]
 
 
@@ -125,15 +121,6 @@ def rollout_table(run: Path, step: int) -> Table:
         for row in rows
         if (row["document_id"], row["position"]) in kept
     ]
-
-
-def numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The finite numbers among the values."""
-    return {
-        name: float(value)
-        for name, value in metrics.items()
-        if isinstance(value, int | float) and math.isfinite(value)
-    }
 
 
 class TensorBoard:

@@ -26,7 +26,9 @@ from openrpt.progress import SILENT
 from openrpt.report import render
 from openrpt.run import Run, open_run
 from openrpt.runs import load_run
+from openrpt.scoring import scores_of
 from openrpt.status import read_status
+from openrpt.step_works import WORKS, recorded_works
 from openrpt.train import train
 from openrpt.warmup import warmup
 
@@ -337,3 +339,61 @@ def test_absurd_weights_are_refused(key: str) -> None:
 def test_numbers_are_finite(key: str) -> None:
     with pytest.raises(UserError, match="input should be a finite number"):
         load_config(overrides={key: "inf"})
+
+
+def test_works_are_kept_as_metrics_are(scored: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over a step that failed and is run again, a line that was cut off, and a damaged one."""
+    plain = run_of(scored, "works-plain")
+    train(plain)
+    run = run_of(scored, "works")
+    with monkeypatch.context() as patch:
+        break_gradients(patch, {3})
+        error_of(lambda: train(run))
+    path = run.path / WORKS
+    assert [row["step"] for row in read_metrics(path)] == [1, 2, 3]
+    with path.open("a") as file:
+        file.write('{"stage": "train", "step": 4, "cur')
+    train(run)
+    assert path.read_text() == (plain.path / WORKS).read_text()
+
+    lines = path.read_text().splitlines()
+    path.write_text(
+        "\n".join([lines[0], lines[1].replace('"cursor": ', '"cursor": 1'), *lines[2:]])
+    )
+    said = error_of(lambda: train(run))
+    assert "works.jsonl:2: damaged" in said and "delete that line" in said
+    path.write_text("\n".join([lines[0], *lines[2:]]) + "\n")  # as the message says
+    train(run)
+
+
+BAD_WORKS: list[dict[str, Any]] = [
+    {"works": None},
+    {"works": [{}]},
+    {"cursor": None},
+    {"window": {"start": 0}},
+    {"window": {"start": 0, "end": 10**6, "first": 1}},
+    {"window": {"start": -3, "end": 20, "first": 1}},
+    {"positions": [10**6]},
+    {"positions": ["x"]},
+    {"positions": [-1]},
+    {"document_id": 5},
+]
+
+
+@pytest.mark.parametrize("change", BAD_WORKS, ids=str)
+def test_works_that_no_step_wrote_are_one_line(scored: Run, change: dict[str, Any]) -> None:
+    corpus = scores_of(scored)
+    document = corpus.ids("train")[0]
+    work = {"document_id": document, "window": {"start": 0, "end": 20, "first": 4}}
+    row = {"cursor": 1, "works": [work | {"positions": [5, 6]}]}
+    inner = {key: value for key, value in change.items() if key in ("window", "positions")}
+    inner |= {key: value for key, value in change.items() if key == "document_id"}
+    row |= {key: value for key, value in change.items() if key not in inner}
+    if inner:
+        row["works"] = [work | {"positions": [5, 6]} | inner]
+    path = scored.path / WORKS
+    path.write_text(json.dumps({"stage": "train", "step": 1} | row) + "\n")
+    with pytest.raises(UserError) as error:
+        recorded_works(scored.path, "train", corpus)
+    path.unlink()
+    assert "\n" not in str(error.value)

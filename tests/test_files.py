@@ -15,7 +15,6 @@ from openrpt.files import (
     remove_folder,
     replacing,
     replacing_folder,
-    write_json,
     write_sealed,
     write_text,
 )
@@ -56,7 +55,7 @@ def test_what_cannot_be_written_is_named_on_one_line(tmp_path):
 def test_json_is_json_for_every_reader(tmp_path):
     """NaN is an extension of Python's: others refuse the whole file."""
     estimate = {"value": math.nan, "standard_error": math.nan, "n": 0}
-    write_json(tmp_path / "a.json", {"all": estimate, "none": None, "rows": (math.inf, 1.0)})
+    write_sealed(tmp_path / "a.json", {"all": estimate, "none": None, "rows": (math.inf, 1.0)})
 
     def refuse(name: str) -> None:
         raise AssertionError(name)
@@ -199,4 +198,4 @@ def test_what_the_disk_refuses_is_one_line_whoever_asks(command, capsys):
         main([command, *(["--run"] if command == "train" else []), name])
     said = capsys.readouterr().err
     assert end.value.code == 2 and said.count("\n") == 1
-    assert f"{name}" in said and "(File name too long); choose a shorter name" in said
+    assert f"{name}" in said and "file name too long; choose a shorter name" in said

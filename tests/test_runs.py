@@ -224,3 +224,47 @@ def read_some(descriptor: int) -> bytes:
         return os.read(descriptor, 4096)
     except OSError:
         return b""
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "5", '"x"', "[{}]", "{}", "[" * 100_000, '{"openrpt": null}', '{"openrpt": [1]}', "\0"],
+    ids=lambda text: text[:20],
+)
+@pytest.mark.parametrize("name", ["environment.json", "stage.json", "scored/cost.json"])
+def test_files_beside_the_metrics_may_be_damaged(tmp_path: Path, name: str, text: str) -> None:
+    path = fake_run(tmp_path / "run")
+    (path / name).parent.mkdir(exist_ok=True)
+    (path / name).write_text(text)
+    for command in ("status", "report"):
+        done = CliRunner().invoke(cli, [command, str(path)])
+        assert done.exit_code == 0, done.exception
+
+
+def test_numbers_of_a_cost_that_are_none_are_not_added(tmp_path: Path) -> None:
+    path = fake_run(tmp_path / "run")
+    (path / "scored").mkdir(exist_ok=True)
+    for value in ("null", "1e400", '"x"', "[]", "1" + "0" * 400):
+        (path / "scored/cost.json").write_text(f'{{"flops": {value}, "seconds": 3}}')
+        assert CliRunner().invoke(cli, ["report", str(path)]).exit_code == 0
+
+
+def test_a_step_that_is_there_twice(tmp_path: Path) -> None:
+    path = fake_run(tmp_path / "run")
+    text = (path / "metrics.jsonl").read_text().splitlines()[-1] + "\n"
+    (path / "metrics.jsonl").write_text(text * 2)
+    assert read_status(path).step == 4
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{}", "[]", '{"evaluations": 3}', '{"evaluations": {"a": {}}, "differences": []}'],
+)
+def test_an_evaluation_of_another_shape_is_one_line(tmp_path: Path, text: str) -> None:
+    path = fake_run(tmp_path / "run")
+    (path / "evaluation.json").write_text(text)
+    for command in ("control", "compare"):
+        done = CliRunner().invoke(cli, [command, str(path)])
+        assert isinstance(done.exception, UserError), command
+        assert "delete it and evaluate again" in str(done.exception)
+    assert CliRunner().invoke(cli, ["report", str(path)]).exit_code == 0

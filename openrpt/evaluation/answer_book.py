@@ -1,12 +1,12 @@
 """What a model was asked and said, a line an answer, so that nothing is asked twice. No torch."""
 
-import json
-import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from openrpt.errors import UserError
+from openrpt.json_lines import append_row, whole_rows, write_rows
 
 FORMAT = 1
 COSTS = ("tokens", "flops", "flops_alone", "seconds", "joules")
@@ -46,39 +46,26 @@ class AnswerBook:
         if path.is_file():
             self._read(path, owner)
         else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _append(path, {"format": FORMAT, "owner": owner})
+            write_rows(path, [{"format": FORMAT, "owner": owner}])
 
     def _read(self, path: Path, owner: str) -> None:
-        data = path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        try:
-            first, *rows = [json.loads(line) for line in whole.splitlines()]
-            found = {row.pop("key"): Answer(**row) for row in rows}
-        except (ValueError, TypeError, KeyError, AttributeError):
-            raise UserError(f"{path}: damaged; delete it and evaluate again") from None
+        advice = "delete it and evaluate again"
+        first, *rows = whole_rows(path, advice=advice) or [{"owner": owner}]
         if first.get("owner") != owner:
             raise UserError(
                 f"{path}: holds the answers of another model ({first.get('owner')}); give this one"
                 " another --label, or delete the file"
             )
-        if len(whole) < len(data):  # the last line was being written when the process ended
-            with path.open("r+b") as file:
-                file.truncate(len(whole))
-        for key, answer in found.items():
-            pairs = [(float(value), bool(greedy)) for value, greedy in answer.logprobs]
-            self.answers[key] = replace(answer, logprobs=pairs)
+        try:
+            self.answers = TypeAdapter(dict[str, Answer]).validate_python(
+                {row["key"]: {k: v for k, v in row.items() if k != "key"} for row in rows}
+            )
+        except (KeyError, TypeError, ValidationError):
+            raise UserError(f"{path}: damaged; {advice}") from None
+        write_rows(path, [{"format": FORMAT, "owner": owner}, *rows])  # without what was cut off
 
     def add(self, key: str, answer: Answer) -> None:
         self.answers[key] = answer
         if self.path is not None:
             row = {name: getattr(answer, name) for name in Answer.__dataclass_fields__}
-            _append(self.path, {"key": key} | row)
-
-
-def _append(path: Path, row: dict[str, Any]) -> None:
-    """One line, on the disk before it returns."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+            append_row(self.path, {"key": key} | row)

@@ -23,7 +23,7 @@ from openrpt.evaluation.pattern_runs import (
 from openrpt.evaluation.patterns import KEYWORDS, Keywords
 from openrpt.evaluation.sheets import COST_HEADINGS, cost_cells
 from openrpt.evaluation.statistics import Interval
-from openrpt.files import write_json, write_text
+from openrpt.files import write_sealed, write_text
 
 FORMAT = 1
 
@@ -63,7 +63,7 @@ def write_patterns(
             cells = [numbers[column] for column in columns]
             writer.writerow([one.run, one.first, one.last, name, *cells])
     paths = stem.with_name(stem.name + ".json"), stem.with_name(stem.name + ".csv")
-    write_json(paths[0], document)
+    write_sealed(paths[0], document)
     write_text(paths[1], table.getvalue())
     return paths
 

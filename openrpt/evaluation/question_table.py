@@ -1,7 +1,6 @@
 """Questions with known answers, put to several models: no training, right answers by task and
 level, paired differences, JSON and CSV."""
 
-import json
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -22,7 +21,7 @@ from openrpt.evaluation.statistics import (
     mean_by_document,
     paired_difference,
 )
-from openrpt.files import csv_text, json_text, write_text
+from openrpt.files import csv_text, json_text, read_as, write_sealed, write_text
 from openrpt.finetune import finetune_config
 from openrpt.fingerprint import model_fingerprint
 from openrpt.models import Policy, freeze, load_policy
@@ -97,7 +96,7 @@ def answer_side_by_side(
             if path.is_file() and cost_path.is_file():
                 progress.say(f"{model.label}: has answered before, taken from {path}")
                 result = AnswerResult.load(path)
-                cost = json.loads(cost_path.read_text(encoding="utf-8"))
+                cost = read_as(dict[str, float], cost_path, advice="delete it and ask again")
             else:
                 policy = freeze(load_policy(config.model, path=model.path))
                 engine = make_engine(config.model.generator, policy)
@@ -106,7 +105,7 @@ def answer_side_by_side(
                     policy, engine, questions, config, check, progress=progress, title=title
                 )
                 result.save(path)
-                write_text(cost_path, json.dumps(cost))
+                write_sealed(cost_path, cost)
             found.append(Answered(model=model, result=result, cost=cost))
     return found
 

@@ -9,13 +9,30 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from openrpt.errors import UserError
 from openrpt.evaluation.results import EvaluationResult, paired_differences
-from openrpt.files import read_json, write_sealed
+from openrpt.files import read_as, read_json, write_sealed
 from openrpt.rollouts import evaluated_path, write_rollout_table
 from openrpt.run import Run
 
 FORMAT = 1
+
+
+class Evaluation(BaseModel):
+    """What is read of every entry, whoever reads it."""
+
+    model: str
+    note: str
+    split: str
+    summary: dict[str, dict[str, Any]]
+
+
+class Evaluations(BaseModel):
+    evaluations: dict[str, Evaluation]
+    differences: list[dict[str, Any]]
+
 
 Column = tuple[str, str]
 """(label, column of the result): ("trained", "reasoning")."""
@@ -28,7 +45,9 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     """Raises UserError for a damaged file; an absent one is empty."""
     if not path.is_file():
         return {"format": FORMAT, "evaluations": {}, "differences": []}
-    return read_json(path, advice="delete it and evaluate again")
+    advice = "delete it and evaluate again"
+    read_as(Evaluations, path, advice=advice)
+    return read_json(path, advice=advice)
 
 
 def result_path(run: Run, label: str) -> Path:

@@ -7,11 +7,10 @@ prefixes, whose own values stand beside the model's as the reference.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,8 +26,8 @@ from openrpt.evaluation.patterns import distinct, words_of
 from openrpt.evaluation.perplexity import measure_perplexity
 from openrpt.evaluation.statistics import Resampled, document_weights
 from openrpt.extras import require
-from openrpt.files import write_text
 from openrpt.generation import Request
+from openrpt.json_lines import append_row, whole_rows, write_rows
 from openrpt.meters import WorkMeter
 from openrpt.models import Policy
 from openrpt.parquet import read_table, unreadable, write_table
@@ -276,26 +275,27 @@ def _completions(
         prediction_budget=settings.completion_tokens,
         candidates=0,
     )
-    with _stored(store) as (known, keep):
-        new = [passage for passage in passages if passage.document_id not in known]
-        requests = [_request(policy, passage, config, layout) for passage in new]
-        each = engine.generator.generate_each(requests, layout, sampling)
-        for passage in passages:
-            if passage.document_id in known:
-                yield known[passage.document_id]
-                continue
-            (outcome,) = next(each)
-            (completion,) = outcome.completions
-            table = policy.table.bytes
-            pieces = [table[i] for i in completion.token_ids if i < len(table)]
-            made = {
-                "document_id": passage.document_id,
-                "text": b"".join(pieces).decode("utf-8", errors="replace"),
-                "tokens": len(completion.token_ids),
-                "stopped": completion.finish_reason == "stop",
-            }
-            keep(made)
-            yield made
+    known = _stored(store)
+    new = [passage for passage in passages if passage.document_id not in known]
+    requests = [_request(policy, passage, config, layout) for passage in new]
+    each = engine.generator.generate_each(requests, layout, sampling)
+    for passage in passages:
+        if passage.document_id in known:
+            yield known[passage.document_id]
+            continue
+        (outcome,) = next(each)
+        (completion,) = outcome.completions
+        table = policy.table.bytes
+        pieces = [table[i] for i in completion.token_ids if i < len(table)]
+        made = {
+            "document_id": passage.document_id,
+            "text": b"".join(pieces).decode("utf-8", errors="replace"),
+            "tokens": len(completion.token_ids),
+            "stopped": completion.finish_reason == "stop",
+        }
+        if store is not None:
+            append_row(store, made)
+        yield made
 
 
 def _request(policy: Policy, passage: Passage, config: Config, layout: Layout) -> Request:
@@ -306,28 +306,18 @@ def _request(policy: Policy, passage: Passage, config: Config, layout: Layout) -
     return Request(prefix_ids=prefix, prefix_lengths=(len(prefix),), keys=((key,),))
 
 
-@contextmanager
-def _stored(
-    path: Path | None,
-) -> Iterator[tuple[dict[str, dict[str, Any]], Callable[[dict[str, Any]], None]]]:
-    """What a file of JSON lines holds, by document, and a function that adds a line to it. A last
-    line that was cut off is dropped."""
+def _stored(path: Path | None) -> dict[str, dict[str, Any]]:
+    """What a file of JSON lines holds, by document; a last line that was cut off is dropped.
+    Raises UserError where another is damaged."""
     if path is None:
-        yield {}, lambda made: None
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        write_text(path, whole)
-    rows = [json.loads(line) for line in whole.splitlines()]
-    with path.open("a", encoding="utf-8") as file:
-
-        def keep(made: dict[str, Any], file: TextIO = file) -> None:
-            file.write(json.dumps(made) + "\n")
-            file.flush()
-
-        yield {row["document_id"]: row for row in rows}, keep
+        return {}
+    advice = "delete it and write again"
+    rows = whole_rows(path, advice=advice)
+    write_rows(path, rows)
+    try:
+        return {row["document_id"]: row for row in rows}
+    except (KeyError, TypeError):
+        raise UserError(f"{path}: damaged; {advice}") from None
 
 
 def _bits(

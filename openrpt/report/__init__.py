@@ -8,7 +8,6 @@ compressed blocks of data (`chunks.pack`), which the browser decodes when it nee
 import base64
 import hashlib
 import html
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -25,7 +24,7 @@ from openrpt.assets import cache_dir, write_atomically
 from openrpt.config import to_toml
 from openrpt.errors import UserError
 from openrpt.evaluation.records import FORMAT, read_evaluation
-from openrpt.files import write_text
+from openrpt.files import read_json, write_text
 from openrpt.metrics import readable_metrics
 from openrpt.positions import DIFFICULTIES
 from openrpt.report import costs, curves, summary
@@ -206,8 +205,8 @@ def _thinking(run: Run, evaluations: Mapping[str, Any]) -> str:
 def _environment(path: Path) -> dict[str, Any]:
     """Empty where the file is absent or damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # no JSON, or no text at all
+        return read_json(path, advice="")
+    except (OSError, UserError):
         return {}
 
 

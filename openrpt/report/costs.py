@@ -1,10 +1,13 @@
 """What a run took, stage by stage: time, tokens, FLOPs, energy, memory."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from openrpt.errors import UserError
+from openrpt.files import read_json
+from openrpt.metrics import numbers
 
 
 @dataclass(kw_only=True, slots=True)
@@ -78,6 +81,7 @@ def _spend(cost: Cost, phase: str, seconds: float) -> None:
 
 def _add(cost: Cost, phase: str, spent: Mapping[str, Any]) -> None:
     """A piece of work as WorkMeter counts it; nothing where it was not counted."""
+    spent = numbers(spent)
     _spend(cost, phase, spent.get("seconds", 0.0))
     cost.tokens_run += spent.get("tokens", 0.0)
     cost.flops += spent.get("flops", 0.0)
@@ -88,10 +92,9 @@ def _add(cost: Cost, phase: str, spent: Mapping[str, Any]) -> None:
 def _read(path: Path) -> dict[str, Any]:
     """Empty where the file is absent or damaged: it only adds a row."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json(path, advice="")
+    except (OSError, UserError):
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def together(parts: Sequence[Cost]) -> Cost:

@@ -1,6 +1,5 @@
 """The table of `openrpt patterns`, where it was run: what the thoughts are like, over the steps."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from openrpt.errors import UserError
+from openrpt.files import read_json
 
 FORMAT = 1
 
@@ -25,7 +25,7 @@ def read_patterns(path: Path, run: Path) -> PatternTable | None:
     if not path.is_file():
         return None
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = read_json(path, advice="run openrpt patterns again")
         if document["format"] != FORMAT:
             raise UserError(f"{path}: format {document['format']!r}, written by another version")
         bins = document["bins"]

@@ -1,0 +1,80 @@
+"""Files of JSON lines, a step's or an answer's each: a line is on the disk before the next step
+begins, and holds its own hash (under `sha256`), so that a flipped bit is noticed.
+
+A last line that is no whole object was being written when a process ended.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from openrpt.errors import UserError
+from openrpt.files import SEAL, append_line, is_sealed, reason_of, sealed, write_text
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lines:
+    rows: list[Row]
+    """Without their hashes."""
+    damaged: list[int]
+    """Numbers of lines, from 1, that are not what was written."""
+    cut: bool
+    """The last line is no whole JSON object; it is in neither."""
+
+
+def append_row(path: Path, row: Mapping[str, Any]) -> None:
+    """The row is on the disk when this returns: 1 ms on an SSD. Raises UserError where it can't be
+    written."""
+    append_line(path, _line(row))
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """The file anew, in one step."""
+    write_text(path, "".join(_line(row) + "\n" for row in rows))
+
+
+def read_lines(path: Path, *, fits: Callable[[Row], bool] = lambda row: True) -> Lines:
+    """`fits`: whether a row is one of such a file. An absent file is empty. Raises UserError for
+    one that may not be read."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        lines = []
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read {reason_of(error)}") from None
+    found = {number: _object(line) for number, line in enumerate(lines, 1) if line.strip()}
+    cut = bool(found) and found[max(found)] is None
+    if cut:
+        del found[max(found)]
+    damaged, rows = [], []
+    for number, row in found.items():
+        if row is None or (SEAL in row and not is_sealed(row)) or not fits(row):
+            damaged.append(number)
+        else:
+            row.pop(SEAL, None)
+            rows.append(row)
+    return Lines(rows=rows, damaged=damaged, cut=cut)
+
+
+def whole_rows(path: Path, *, advice: str) -> list[Row]:
+    """All rows but one that was cut off. Raises UserError where one is damaged."""
+    lines = read_lines(path)
+    if lines.damaged:
+        raise UserError(f"{path}:{lines.damaged[0]}: damaged or changed by hand; {advice}")
+    return lines.rows
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(sealed(row))
+
+
+def _object(line: bytes) -> Row | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):  # no JSON, or no UTF-8
+        return None
+    return row if isinstance(row, dict) else None
