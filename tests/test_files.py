@@ -198,4 +198,4 @@ def test_what_the_disk_refuses_is_one_line_whoever_asks(command, capsys):
         main([command, *(["--run"] if command == "train" else []), name])
     said = capsys.readouterr().err
     assert end.value.code == 2 and said.count("\n") == 1
-    assert f"{name}" in said and "file name too long; choose a shorter name" in said
+    assert f"{name}" in said and "(File name too long); choose a shorter name" in said
