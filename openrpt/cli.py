@@ -887,10 +887,10 @@ def patterns(
     with showing_progress() as progress:
         for run in loaded:
             if evaluated:
-                models = evaluation_bins(run, keywords=groups, progress=progress)
+                models = evaluation_bins(run.run, keywords=groups, progress=progress)
                 found += [[model] for model in models]
             else:
-                found.append(run_bins(run, bins=bins, keywords=groups, progress=progress))
+                found.append(run_bins(run.run, bins=bins, keywords=groups, progress=progress))
     print_patterns(found, PlainConsole())
     for run in loaded:
         for note in run.notes:

@@ -14,7 +14,7 @@ from openrpt.decoding import Decoder, Sampling, Sequences
 from openrpt.generation import STANDARD_TOP, Beginnings, Generated, Request, decode
 from openrpt.logprobs import Standard, standard_prediction
 from openrpt.models import Policy
-from openrpt.prompts import Layout, unpredictable
+from openrpt.prompts import Layout
 from openrpt.tree import Branch, CompletionLoss, PrefixLoss, TailLoss
 
 
@@ -62,7 +62,7 @@ class FlatGenerator:
         return standard_prediction(
             torch.stack(states),
             policy.head,
-            unpredictable(policy, layout.delimiter_ids),
+            policy.masked_ids(layout.delimiter_ids),
             k=max(sampling.candidates, STANDARD_TOP),
         )
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from openrpt.decoding import Decoded, Decoder, Sampling, Sequences, max_new_tokens
 from openrpt.logprobs import Standard, standard_prediction
 from openrpt.models import Policy
-from openrpt.prompts import Layout, unpredictable
+from openrpt.prompts import Layout
 from openrpt.sequences import Tree, TreeSequences, whole_keys
 from openrpt.tree import Branch, Level, run_prefix, run_tails, tail_keys
 from openrpt.types import Completion
@@ -181,7 +181,7 @@ def _standard(
     return standard_prediction(
         prefix.hidden[0, ends],
         policy.head,
-        unpredictable(policy, layout.delimiter_ids),
+        policy.masked_ids(layout.delimiter_ids),
         k=max(sampling.candidates, STANDARD_TOP),
     )
 

@@ -5,7 +5,7 @@ stages run it, is refused by name when it is loaded (`model_files`, `model_check
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -97,12 +97,18 @@ class Policy:
         stops = stops if isinstance(stops, list) else [stops]
         return frozenset(i for i in [*stops, self.tokenizer.eos_token_id] if i is not None)
 
-    def masked_ids(self) -> Tensor:
-        """[V] True where standard prediction may not go: ids without bytes, which are special
-        tokens, unused rows and gaps in the vocabulary."""
+    def masked_ids(self, delimiter_ids: Collection[int] = ()) -> Tensor:
+        """[V] True where standard prediction and the candidates may not go: what text does not
+        hold.
+
+        Ids without bytes (special tokens, unused rows, gaps in the vocabulary), and the thought's
+        delimiters: where these are ordinary tokens, a model that has learned to think says them on
+        plain text too, and would always be wrong there.
+        """
         vocabulary = self.head.weight.shape[0]
         masked = torch.ones(vocabulary, dtype=torch.bool)
         masked[[i for i, piece in enumerate(self.table.bytes[:vocabulary]) if piece]] = False
+        masked[[i for i in delimiter_ids if i < vocabulary]] = True
         return masked.to(self.device)
 
     def states(self, **inputs: Any) -> Tensor:

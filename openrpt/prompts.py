@@ -7,7 +7,7 @@ The templates `v0` and `v6` keep the shapes of the paper's prompts of those name
 Table 10) in our own words.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +17,7 @@ from openrpt.errors import UserError
 from openrpt.tokens import token_table
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from openrpt.models import Policy
+    pass
 
 # name: (before the prefix, after it)
 TEMPLATES: dict[str, tuple[str, str]] = {
@@ -60,7 +58,7 @@ class Layout:
     literal: dict[int, bytes]
     """Delimiters that are one special token and render literally in a completion."""
     delimiter_ids: frozenset[int] = frozenset()
-    """Delimiters that are one token, special or not: see `unpredictable`."""
+    """Delimiters that are one token, special or not: see `Policy.masked_ids`."""
 
     @property
     def has_instructions(self) -> bool:
@@ -135,17 +133,6 @@ def delimiter_ids(tokenizer: Any, config: PromptConfig) -> frozenset[int]:
     """The thought's delimiters, each where it is one token of the vocabulary."""
     spelled = (_encode(tokenizer, text) for text in (config.thought_start, config.thought_end))
     return frozenset(ids[0] for ids in spelled if len(ids) == 1)
-
-
-def unpredictable(policy: "Policy", delimiter_ids: Collection[int]) -> "Tensor":
-    """[V] True where standard prediction and the candidates may not go: what text does not hold.
-
-    Special tokens, unused rows, and the thought's delimiters: where these are ordinary tokens, a
-    model that has learned to think says them on plain text too, and would always be wrong there.
-    """
-    masked = policy.masked_ids()
-    masked[[i for i in delimiter_ids if i < len(masked)]] = True
-    return masked
 
 
 def _encode(tokenizer: Any, text: str) -> list[int]:

@@ -17,7 +17,6 @@ from openrpt.logprobs import in_cache, log_softmax_, top_k
 from openrpt.models import Policy
 from openrpt.packing import packed_hidden, packs
 from openrpt.positions import windows
-from openrpt.prompts import unpredictable
 from openrpt.tree import run_prefix
 
 TOP = 16
@@ -76,7 +75,7 @@ def score_documents(
             f"prompt.window = {window} does not fit: the scorer {scorer.name} holds"
             f" {scorer.max_length} tokens, {len(head_ids)} of them before the text"
         )
-    never = unpredictable(scorer, delimiter_ids).nonzero()[:, 0]
+    never = scorer.masked_ids(delimiter_ids).nonzero()[:, 0]
     found = [Scores.empty(len(ids)) for ids in documents]
     inside: list[list[int]] = []
     places: list[tuple[int, int, slice]] = []  # document, states passed over, the tokens scored

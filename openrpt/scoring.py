@@ -82,7 +82,7 @@ def score_corpus(
     document, a window that does not fit, and files that can't be read or written.
     """
     check_window(config.prompt.window, config.prompt.min_context)
-    settings = _settings(config, policy, scorer)
+    settings = score_settings(config, policy, scorer)
     # Models that are given have no files that are read here.
     names = {} if policy else {"model.path": config.model.path}
     if scorer is None and (policy is None or config.score.model):
@@ -90,8 +90,8 @@ def score_corpus(
     shards = complete_shards(folder)
     before = read_metadata(shard_paths(folder, shards - 1)[1]) if shards else None
     if before is not None:
-        _check_settings(folder, before["settings"], settings)
-        _check_weights(folder, before, names)
+        require_same_settings(folder, before["settings"], settings)
+        require_same_weights(folder, before, names)
         if policy is None and (finished := _finished(folder, shards)):
             return finished
     next(read_corpus(config.corpus, CorpusCounts()))  # bad input shows before a model is loaded
@@ -101,7 +101,7 @@ def score_corpus(
         scorer = freeze(load_policy(config.model, path=other)) if other else policy
     job = _Job(config=config, policy=policy, scorer=scorer, meter=WorkMeter(scorer, config))
     if before is not None:
-        _check_settings(folder, before, {"tokenizer": job.tokenizer})
+        require_same_settings(folder, before, {"tokenizer": job.tokenizer})
         if finished := _finished(folder, shards):
             return finished
     remove_shards(folder, shards)
@@ -234,7 +234,7 @@ def _open_splits(config: Config, summary: ScoreSummary) -> set[str]:
     }
 
 
-def _settings(config: Config, policy: Policy | None, scorer: Policy | None) -> dict[str, Any]:
+def score_settings(config: Config, policy: Policy | None, scorer: Policy | None) -> dict[str, Any]:
     """All that the scores depend on, by configuration key."""
     path = policy.name if policy else config.model.path
     values = {
@@ -249,7 +249,7 @@ def _settings(config: Config, policy: Policy | None, scorer: Policy | None) -> d
     return values
 
 
-def _check_settings(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+def require_same_settings(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     # Keys that are newer than the scores had their defaults.
     defaults = flatten(Config().model_dump(mode="json"))
     different = [
@@ -267,7 +267,7 @@ def _check_settings(folder: Path, before: dict[str, Any], now: dict[str, Any]) -
         )
 
 
-def _check_weights(folder: Path, before: dict[str, Any], names: dict[str, str]) -> None:
+def require_same_weights(folder: Path, before: dict[str, Any], names: dict[str, str]) -> None:
     """`names`: key → model; the scores' metadata has their fingerprints."""
     known = before.get("weights", {})
     for key, name in names.items():
@@ -278,8 +278,10 @@ def scores_of(run: Run) -> ScoredCorpus:
     """A run's own scores. Raises UserError as `load_scored`, and where the run's configuration
     or its model's files are not those that the scores were made with."""
     corpus = load_scored(run.scored)
-    _check_settings(run.scored, corpus.metadata["settings"], _settings(run.config, None, None))
-    _check_weights(run.scored, corpus.metadata, {"model.path": run.config.model.path})
+    require_same_settings(
+        run.scored, corpus.metadata["settings"], score_settings(run.config, None, None)
+    )
+    require_same_weights(run.scored, corpus.metadata, {"model.path": run.config.model.path})
     return corpus
 
 

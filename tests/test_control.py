@@ -134,7 +134,7 @@ def test_one_table_holds_them_all(controlled):
 
 def test_thoughts_of_all_models_side_by_side(controlled):
     """At the same positions; what was trained without a thought has none."""
-    found = {one.run: one for one in evaluation_bins(load_run(str(controlled.path)))}
+    found = {one.run: one for one in evaluation_bins(load_run(str(controlled.path)).run)}
     assert {"start", "trained", "no-thought", "warmup-truth"} <= found.keys()
     assert "ntp-flops" not in found  # only its standard prediction was asked for
     right = found["trained"].measures["reward"]

@@ -171,7 +171,7 @@ def test_over_steps_and_between_runs(tmp_path: Path) -> None:
         for n, p in enumerate([b" the", b".", None])
     ]
     write_rollouts(second, 3, rows)
-    runs = [run_bins(load_run(first), bins=2), run_bins(load_run(second), bins=3)]
+    runs = [run_bins(load_run(first).run, bins=2), run_bins(load_run(second).run, bins=3)]
     assert [bin.name for bins in runs for bin in bins] == ["1–3", "4–6", "1", "2", "3"]
     early, late = runs[1][0].measures, runs[1][2].measures
     assert early["keywords/hypothesis"].interval().value == 1.0
@@ -201,7 +201,7 @@ def test_printed_patterns(tmp_path: Path) -> None:
     rows = [rollout(d, step=3, thought=b" the | a", reward=0.0) for d in ("d0", "d1")]
     write_rollouts(run, 3, rows)
     console = Console(width=100, record=True, file=io.StringIO())
-    print_patterns([run_bins(load_run(run), bins=3)], console)
+    print_patterns([run_bins(load_run(run).run, bins=3)], console)
     text = console.export_text()
     (reward,) = [line for line in text.splitlines() if line.startswith("│ reward")]
     assert "1.000 (1.000" in reward and "−1.000" in reward
@@ -210,7 +210,7 @@ def test_printed_patterns(tmp_path: Path) -> None:
     for step in (1, 2):
         write_rollouts(run, step, rows)
     console = Console(width=100, record=True, file=io.StringIO())
-    print_patterns([run_bins(load_run(run), bins=3)], console)
+    print_patterns([run_bins(load_run(run).run, bins=3)], console)
     text = console.export_text()
     assert "copied_from_prefix" not in text and "keywords" not in text  # no thought, no row
 
@@ -219,11 +219,11 @@ def test_long_runs_are_read_in_part(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "a", steps=0)
     for step in range(1, 41):
         write_rollouts(run, step, [rollout(step=step)])
-    (one,) = run_bins(load_run(run), bins=1)
+    (one,) = run_bins(load_run(run).run, bins=1)
     assert len(one.steps) == 10 and one.steps[0] == 1 and one.steps[-1] == 40
     assert len(one.measures["reward"].values) == 10
 
 
 def test_no_rollouts(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no rollouts are stored"):
-        run_bins(load_run(fake_run(tmp_path / "a", steps=0)))
+        run_bins(load_run(fake_run(tmp_path / "a", steps=0)).run)

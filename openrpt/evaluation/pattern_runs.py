@@ -31,8 +31,14 @@ from openrpt.evaluation.statistics import Interval, difference_of_means, mean_in
 from openrpt.metrics import readable_metrics
 from openrpt.progress import SILENT, Progress
 from openrpt.report.costs import costs
-from openrpt.rollouts import evaluated_path, read_evaluated, read_rollouts
-from openrpt.runs import LoadedRun
+from openrpt.rollouts import (
+    evaluated_path,
+    read_evaluated,
+    read_rollouts,
+    rollout_folder,
+    stored_steps,
+)
+from openrpt.run import Run
 
 STEPS_PER_BIN = 10
 """Most steps that are read of a bin."""
@@ -95,7 +101,7 @@ class Bin:
 
 
 def run_bins(
-    loaded: LoadedRun,
+    run: Run,
     *,
     bins: int = 4,
     keywords: Keywords = KEYWORDS,
@@ -105,25 +111,25 @@ def run_bins(
 
     Raises UserError where no rollouts are stored, or a file is not readable.
     """
-    steps = loaded.steps
+    steps = stored_steps(rollout_folder(run.path))
     if not steps:
-        raise UserError(f"{loaded.path}: no rollouts are stored; was `openrpt train` run there?")
+        raise UserError(f"{run.path}: no rollouts are stored; was `openrpt train` run there?")
     groups = keyword_patterns(keywords)
     parts = [part.tolist() for part in np.array_split(steps, min(bins, len(steps)))]
     chosen = [_evenly(part, STEPS_PER_BIN) for part in parts]
-    progress.begin(f"patterns of {loaded.path}", sum(map(len, chosen)), "steps")
+    progress.begin(f"patterns of {run.path}", sum(map(len, chosen)), "steps")
     done, found = 0, []
-    history, _ = readable_metrics(loaded.run.metrics)
+    history, _ = readable_metrics(run.metrics)
     for part, read in zip(parts, chosen, strict=True):
         values: dict[str, list[tuple[float, str]]] = {}
         for step in read:
-            rows = read_rollouts(loaded.path, step).to_pylist()
-            _measure_rows(rows, loaded.config, groups, values)
+            rows = read_rollouts(run.path, step).to_pylist()
+            _measure_rows(rows, run.config, groups, values)
             done += 1
             progress.update(done)
         found.append(
             Bin(
-                run=str(loaded.path),
+                run=str(run.path),
                 first=part[0],
                 last=part[-1],
                 steps=tuple(read),
@@ -135,26 +141,26 @@ def run_bins(
 
 
 def evaluation_bins(
-    loaded: LoadedRun, *, keywords: Keywords = KEYWORDS, progress: Progress = SILENT
+    run: Run, *, keywords: Keywords = KEYWORDS, progress: Progress = SILENT
 ) -> list[Bin]:
     """One for each evaluation whose rollouts are stored: the models of a run side by side.
 
     Raises UserError where there is none, or a file is not readable.
     """
     groups = keyword_patterns(keywords)
-    entries = read_evaluation(loaded.run.evaluation)["evaluations"]
-    labels = [label for label in entries if evaluated_path(loaded.path, label).is_file()]
+    entries = read_evaluation(run.evaluation)["evaluations"]
+    labels = [label for label in entries if evaluated_path(run.path, label).is_file()]
     if not labels:
         raise UserError(
-            f"{loaded.path}: no evaluation with thoughts is stored; run: openrpt evaluate --run"
-            f" {loaded.path}"
+            f"{run.path}: no evaluation with thoughts is stored; run: openrpt evaluate --run"
+            f" {run.path}"
         )
-    progress.begin(f"patterns of {loaded.path}", len(labels), "evaluations")
+    progress.begin(f"patterns of {run.path}", len(labels), "evaluations")
     found = []
     for label in labels:
         values: dict[str, list[tuple[float, str]]] = {}
-        rows = read_evaluated(loaded.path, label).to_pylist()
-        _measure_rows(rows, loaded.config, groups, values)
+        rows = read_evaluated(run.path, label).to_pylist()
+        _measure_rows(rows, run.config, groups, values)
         cost = entries[label].get("cost") or {}
         found.append(
             Bin(

@@ -78,11 +78,10 @@ def write_results(run: Run, out: Path, say: Callable[[str], None]) -> None:
     from openrpt.evaluation.scaling import analyse
     from openrpt.evaluation.scaling_files import read_points, write_scaling
     from openrpt.evaluation.tables import write_comparison
-    from openrpt.runs import load_run
 
     source = str(run.path)
     write_comparison(compare(find_evaluated([source]), "start ntp"), out, [source])
-    write_patterns([run_bins(load_run(source), bins=2)], out / "patterns")
+    write_patterns([run_bins(run, bins=2)], out / "patterns")
     try:
         write_scaling(analyse(read_points([source])), out)
     except UserError as error:  # too few evaluations yet
