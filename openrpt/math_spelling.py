@@ -21,6 +21,7 @@ _SIGNS = {
     "θ": r"\theta ",
     "√": "sqrt",
     "∞": r"\infty ",
+    "≈": r"\approx ",
     "≤": r"\le ",
     "≥": r"\ge ",
     "≠": r"\neq ",
@@ -195,10 +196,10 @@ def letters_only(text: str) -> str:
     """Words as they are compared: without case, quotes and wide spaces;
     all else as it is."""
     plain = " ".join(re.sub(r"[‹›\"'“”]", " ", text).split())
-    plain = re.sub(r"\s*([,;:/-])\s*", r"\1", plain).strip(".!,; ")
+    plain = re.sub(r"\s*([,;:/-])\s*", r"\1", plain).strip(".,; ")
     if not is_words(text):
         return plain
-    return re.sub(r"^(?:the|an?)\s+(?=\S)", "", plain.casefold())
+    return re.sub(r"^(?:the|an?)\s+(?=\S)", "", plain.strip(".!,; ").casefold())
 
 
 _LABELLED = re.compile(

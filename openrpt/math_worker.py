@@ -34,6 +34,7 @@ DIGITS = 6
 PRECISION = 400
 """Decimal digits to which expressions are compared: differences below 1e-400 are lost."""
 
+_NAMED = re.compile(r"^[A-Za-z]\s*=\s*(?=[^=]+$)")
 _BASE = re.compile(r"(\d[\dA-F]*)_\{?\(?(\d+)\)?\}?")
 _PLAIN = re.compile(
     r"[+-]?(?:\d{1,400}(?:/[1-9]\d{0,400}|\.\d{0,400})?|\.\d{1,400})(?:(?<!/)[eE][+-]?\d{1,3})?",
@@ -49,6 +50,8 @@ def agrees(answer: str, truth: str) -> bool:
     if any(r"\cup" in spelled(text) for text in (answer, truth)):
         answer, truth = as_union(answer), as_union(truth)
     answer, truth = spelled(answer), spelled(truth)
+    if "=" not in truth:  # `x = 100_2` says what x is
+        answer = _NAMED.sub("", answer)
     if re.fullmatch("[A-Z]", truth) and labelled(answer) == truth:
         return True
     if letters_only(answer) == letters_only(truth) != "":
@@ -109,13 +112,16 @@ def _same_mathematics(answer: str, truth: str) -> bool:
         return False
     if answer.replace(" ", "") == truth.replace(" ", ""):
         return bool(answer)
+    if max(len(answer), len(truth)) == 1:  # I and i, E and e are one number each to sympy
+        return False
     from math_verify import verify
-    from sympy import Rational
+    from sympy import Rational, Symbol
 
     value, true_value = _parsed(answer), _parsed(truth)
     if value is None or true_value is None:
         return False
-    if isinstance(value, Rational) and isinstance(true_value, Rational):
+    plain = Rational | Symbol  # math-verify takes \Delta for \delta
+    if isinstance(value, plain) and isinstance(true_value, plain):
         same = bool(value == true_value)
     else:
         same = verify(

@@ -132,6 +132,13 @@ def test_options_that_are_numbers():
     assert extract_choice("\\boxed{5.0}", ["5", "5.0", "7"]) == "B"  # its own text
 
 
+def test_options_that_speak_of_letters():
+    options = ["(B) is right", "So C.", ".8 lb", "8 lb", r"-\frac{1}{256}"]
+    for letter, option in zip("ABCDE", options, strict=True):
+        for text in (option, f"\\boxed{{{option}}}", f"\\boxed{{\\text{{{letter}: {option}}}}}"):
+            assert extract_choice(text, options) == letter
+
+
 def test_options_that_are_letters():
     assert extract_choice("\\boxed{x}", ["y", "x", "b"]) == "B"  # its own text
     assert extract_choice("\\boxed{b}", ["y", "x", "b"]) == "C"

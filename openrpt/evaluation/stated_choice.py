@@ -8,6 +8,7 @@ one, by a few rules; one that states two, or is unsure, states none.
 
 import re
 from collections.abc import Sequence
+from itertools import product
 from string import ascii_uppercase as LETTERS
 
 from openrpt.answers import extract_answer, normalised, same_characters
@@ -17,7 +18,9 @@ OUTSIDE = "outside"
 
 # ---- mentions of letters ------------------------------------------------------------------------
 
-_COMMAND = re.compile(r"\\(?:text|math|emph|bold|underline|bf|rm|it)[a-z]*\s*\{([^{}]*)\}")
+_FONT = r"\\(?:text|math|emph|bold|underline|bf|rm|it)[a-z]*"
+_COMMAND = re.compile(rf"{_FONT}\s*\{{([^{{}}]*)\}}")
+_AROUND = re.compile(rf"^\s*{_FONT}\s*\{{(.*)\}}\s*$", re.DOTALL)
 _SWITCH = re.compile(r"\\(?:displaystyle|bf|rm|it|sf|[lL]arge)(?![A-Za-z])\s*")
 _MARK = (
     r"(?:\\[()\[\]]|</?(?:answer|b|strong|em|i)>|\$|\*+|`+|__|(?<!\w)[\"'“”‘’«»]|[\"'“”‘’«»](?!\w))"
@@ -48,7 +51,7 @@ _DENIED = re.compile(
 def _with_mentions(text: str) -> str:
     """The text without dress, each mention of a letter as ⟦B⟧, of several at once as ⟦?⟧."""
     for _ in range(2):
-        text = _COMMAND.sub(r" \1 ", text)
+        text = _COMMAND.sub(r" \1 ", _AROUND.sub(r"\1", text))
     text = _SWITCH.sub("", text.replace("：", ":"))
     text = text.replace("\\ ", " ")
     for mention in _MENTIONS:
@@ -109,8 +112,8 @@ def extract_choice(text: str, options: Sequence[str]) -> str | None:
     None for no answer, or no clear one.
 
     What stands in the last `\boxed{…}` counts: a letter, or an option's own text. Without a box,
-    the last statement (`the answer is B`, `B is correct`, `so it's B`, a last line `B`); else a
-    letter that the text begins with (`B. …`), or a text that is an option's.
+    the whole text where it is one of these; else the last statement (`the answer is B`, `B is
+    correct`, `so it's B`, a last line `B`); else a letter that the text begins with (`B. …`).
 
     >>> extract_choice("so it is \\boxed{(B)}", ["one", "two"])
     'B'
@@ -127,6 +130,8 @@ def extract_choice(text: str, options: Sequence[str]) -> str | None:
             return None
         inside = boxed.decode(errors="replace")
         return _letter_of(inside, options) or _labelled(_with_mentions(inside), options) or OUTSIDE
+    if letter := _letter_of(text, options):
+        return letter
     marked = _with_mentions(text)
     found = [
         (match.start("said"), "?" if match.groupdict().get("unsure") else match["said"])
@@ -139,7 +144,7 @@ def extract_choice(text: str, options: Sequence[str]) -> str | None:
         for match in _TEXT.finditer(marked)
         if (letter := _letter_of(match["said"], options))
     ]
-    said = max(found)[1] if found else _first_letter(marked) or _letter_of(text, options)
+    said = max(found)[1] if found else _first_letter(marked)
     if said is None or said == "?":
         return None
     return said.upper() if said.upper() in LETTERS[: len(options)] else OUTSIDE
@@ -165,12 +170,8 @@ def _letter_of(text: str, options: Sequence[str]) -> str | None:
     said = normalised(text)
     if len(plain) == 1 and plain in known:
         return plain
-    for are_same in (str.__eq__, _same_but_case, same_characters):
-        same = [
-            letter
-            for letter, own in zip(known, texts, strict=True)
-            if are_same(own, said) or are_same(own, plain)
-        ]
+    for are_same, one in product((str.__eq__, _same_but_case, same_characters), (said, plain)):
+        same = [letter for letter, own in zip(known, texts, strict=True) if are_same(own, one)]
         if len(same) == 1:
             return same[0]
     labelled = re.fullmatch(
