@@ -9,21 +9,37 @@ takes too long. Imports nothing of OpenRPT: it runs by its path.
 import faulthandler
 import json
 import os
+import random
 import signal
 import sys
+from datetime import datetime
 from typing import Any
 
 MEMORY = 2 << 30
 """Bytes of address space."""
 
 
-def render(asked: dict[str, Any], most: int) -> dict[str, str]:
-    """The chat as transformers itself renders it; at most so many characters of it."""
-    from transformers.utils.chat_template_utils import render_jinja_template
+class Clock(datetime):
+    """What a template that asks for the date reads: a run that goes on tomorrow has the same
+    prompts."""
 
+    @classmethod
+    def now(cls, tz: Any = None) -> "Clock":
+        return cls(2026, 1, 1, tzinfo=tz)
+
+
+def render(asked: dict[str, Any], most: int) -> dict[str, str]:
+    """The chat as transformers itself renders it, the same each time; at most so many characters
+    of it."""
+    from transformers.utils import chat_template_utils
+
+    setattr(chat_template_utils, "datetime", Clock)  # noqa: B010 (mypy knows it as the class)
+    random.seed(0)
     try:
-        rendered: Any = render_jinja_template(
-            conversations=[asked["messages"]], chat_template=asked["template"], **asked["values"]
+        rendered: Any = chat_template_utils.render_jinja_template(
+            conversations=[asked["messages"]],
+            chat_template=asked["template"],
+            **asked["values"],
         )
         text = rendered[0][0]
         text.encode()  # refuses half a surrogate pair

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from openrpt.config import Config
 from openrpt.corpus_files import list_files
 from openrpt.documents import CorpusCounts, read_corpus, split_shares
+from openrpt.errors import foreign
 from openrpt.scores import load_scored, read_scored_json
 
 if TYPE_CHECKING:
@@ -84,4 +85,5 @@ def first_lengths(config: Config, tokenizer: "PreTrainedTokenizerBase") -> list[
         return [config.prompt.window]
     with closing(read_corpus(config.corpus, CorpusCounts())) as documents:
         texts = [document.text for document in islice(documents, SAMPLED_DOCUMENTS)]
-    return [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+    with foreign("the tokenizer fails on the corpus's first texts"):
+        return [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]

@@ -1,5 +1,8 @@
 """The one error that is the user's to mend: shown on one line, exit code 2."""
 
+import contextlib
+from collections.abc import Iterator
+
 
 class UserError(Exception):
     """Bad input or bad configuration.
@@ -11,3 +14,25 @@ class UserError(Exception):
     ...
     openrpt.errors.UserError: a.jsonl:7: field 'problem' is missing; there are: question, answer
     """
+
+
+@contextlib.contextmanager
+def foreign(what: str, *, advice: str = "") -> Iterator[None]:
+    """What foreign code raises over a model becomes one line: `what`, the reason, `advice`.
+
+    On a folder that is not what it says, transformers, tokenizers, safetensors and the model's own
+    code raise anything at all (tokenizers a bare Exception, or a panic that is no Exception), so
+    that no list of classes would do. Loading, its checks and a text's encoding run in here.
+    """
+    try:
+        yield
+    except (UserError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        raise UserError("; ".join(filter(None, (f"{what}: {_reason(error)}", advice)))) from None
+
+
+def _reason(error: BaseException) -> str:
+    text = " ".join(str(error).split())[:300]
+    speaks = isinstance(error, OSError | ValueError | ImportError) and text
+    return text if speaks else f"{type(error).__name__} {text}".rstrip()

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openrpt.assets import cache_dir
-from openrpt.errors import UserError
+from openrpt.errors import UserError, foreign
 from openrpt.files import replacing_folder
 from openrpt.fingerprint import file_stamp
 from openrpt.gguf_file import GgufFile, read_gguf
 from openrpt.gguf_rope import DIVISORS, Rope, read_rope, require_same_rope
 from openrpt.gguf_rope import KEYS as ROPE_KEYS
-from openrpt.model_files import foreign
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,11 +6,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from openrpt.errors import UserError
+from openrpt.errors import UserError, foreign
 
 
 def add_lora(model: Any, *, rank: int, alpha: int) -> Any:
-    """The model in peft's wrapper; its own weights are frozen. Raises UserError without peft."""
+    """The model in peft's wrapper; its own weights are frozen. Raises UserError without peft, and
+    for a model type that peft refuses."""
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError:
@@ -30,7 +31,9 @@ def add_lora(model: Any, *, rank: int, alpha: int) -> Any:
         # peft doubles the rank of fused experts' gate and up projection, and then says it didn't.
         warnings.filterwarnings("ignore", ".*_pattern keys did not match any targeted module")
         torch.manual_seed(0)
-        return get_peft_model(model, config)
+        what = f"model type '{model.config.model_type}' can't have LoRA adapters"
+        with foreign(what, advice="run with --model.lora_rank 0"):
+            return get_peft_model(model, config)
 
 
 def stacked_matrices(model: nn.Module) -> list[str]:

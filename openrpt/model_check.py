@@ -21,10 +21,10 @@ from torch import Tensor
 import openrpt
 from openrpt.assets import cache_dir
 from openrpt.attention import NAME as TREE_ATTENTION
-from openrpt.errors import UserError
+from openrpt.errors import UserError, foreign
 from openrpt.files import replacing
 from openrpt.fingerprint import file_stamp
-from openrpt.model_files import ModelFiles, foreign
+from openrpt.model_files import ModelFiles
 from openrpt.tokens import encode_document
 
 if TYPE_CHECKING:

@@ -27,28 +27,6 @@ NAMED = 3
 """Tensors that a message names; of the others it gives the number."""
 
 
-@contextlib.contextmanager
-def foreign(what: str, *, advice: str = "") -> Iterator[None]:
-    """What foreign code raises over a model becomes one line: `what`, the reason, `advice`.
-
-    On a folder that is not what it says, transformers, tokenizers, safetensors and the model's own
-    code raise anything at all (tokenizers a bare Exception, or a panic that is no Exception), so
-    that no list of classes would do. Only loading and the checks of loading run in here.
-    """
-    try:
-        yield
-    except (UserError, KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:
-        raise UserError("; ".join(filter(None, (f"{what}: {_reason(error)}", advice)))) from None
-
-
-def _reason(error: BaseException) -> str:
-    text = " ".join(str(error).split())[:300]
-    speaks = isinstance(error, OSError | ValueError | ImportError) and text
-    return text if speaks else f"{type(error).__name__} {text}".rstrip()
-
-
 @dataclass(frozen=True, kw_only=True)
 class ModelFiles:
     """A model's files on this machine, as transformers would choose them."""

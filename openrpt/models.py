@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from openrpt.attention import NAME as TREE_ATTENTION
 from openrpt.config import ModelConfig
 from openrpt.cpu import keep_memory, set_threads
-from openrpt.errors import UserError
+from openrpt.errors import UserError, foreign
 from openrpt.gguf_models import convert_gguf, is_gguf
 from openrpt.logprobs import Head
 from openrpt.lora import add_lora
@@ -29,7 +29,6 @@ from openrpt.model_files import (
     adapter_refusal,
     built_within,
     find_files,
-    foreign,
     require_whole,
 )
 from openrpt.tokens import TokenTable, token_table
@@ -86,9 +85,8 @@ class Policy:
     @property
     def bos_ids(self) -> tuple[int, ...]:
         """What the tokenizer puts before a text, if anything."""
-        ids, special = self.tokenizer("a")["input_ids"], self.table.special_ids
-        first = next(i for i, token in enumerate(ids) if token not in special)
-        return tuple(ids[:first])
+        encoded = self.tokenizer("a", return_special_tokens_mask=True)  # 1: not the text's own
+        return tuple(encoded["input_ids"][: encoded["special_tokens_mask"].index(0)])
 
     @property
     def stop_ids(self) -> frozenset[int]:

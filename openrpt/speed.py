@@ -17,12 +17,13 @@ from openrpt.config import Config
 from openrpt.cpu import keep_memory, set_threads
 from openrpt.decoding import Sampling
 from openrpt.engine import make_engine
+from openrpt.errors import foreign
 from openrpt.generation import Request
 from openrpt.limits import model_rate
 from openrpt.logprobs import selected_logprobs
 from openrpt.lora import add_lora
 from openrpt.meters import counting_engine
-from openrpt.model_files import built_within, find_files, foreign
+from openrpt.model_files import built_within, find_files
 from openrpt.models import DTYPES, Policy, quiet_transformers, resolve_model
 from openrpt.prompts import Layout
 from openrpt.scorer import score_ids

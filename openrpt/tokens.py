@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 
-from openrpt.errors import UserError
+from openrpt.errors import UserError, foreign
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -103,7 +103,8 @@ def encode_document(
             "mend the document or leave it out"
         ) from None
     dummy_prefix = " " if table.drops_dummy_prefix and text else ""
-    ids = table.plain_tokenizer.encode(dummy_prefix + text, add_special_tokens=False).ids
+    with foreign(f"{_name(tokenizer)} fails on a text"):  # an expression that takes too long
+        ids = table.plain_tokenizer.encode(dummy_prefix + text, add_special_tokens=False).ids
     pieces = token_bytes(tokenizer, ids)
     joined = b"".join(pieces)
     if joined != data:
@@ -132,6 +133,7 @@ def _build_table(tokenizer: "PreTrainedTokenizerBase", num_tokens: int) -> Token
             f"{_name(tokenizer)} runs in Python, so its rules cannot be read; "
             "use a model folder with a tokenizer.json (a fast tokenizer)"
         )
+    tokenizer.split_special_tokens = False  # else a template's control tokens would be plain text
     backend = tokenizer.backend_tokenizer
     if isinstance(backend.model, BPE):
         backend.model.dropout = None  # one text has one encoding, also in what is saved later

@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+import transformers as tf
 from tiny_model import tiny_config, tiny_model_folder
 
 from openrpt.checkpoints import TrainerState, save_checkpoint
+from openrpt.errors import UserError
+from openrpt.lora import add_lora
 from openrpt.models import load_policy
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft
@@ -41,3 +44,9 @@ def test_adapters_reach_all_matrices_and_merge(tmp_path, family):
     same = [n for n, p in merged.model.named_parameters() if p.ndim > 1 and p.equal(before[n])]
     gates = [name for name in same if "router" in name]  # of some families no linear module
     assert set(same) == {"model.embed_tokens.weight", *gates}
+
+
+def test_what_peft_refuses_names_the_way_out():
+    config = tf.MambaConfig(vocab_size=99, hidden_size=16, state_size=4, num_hidden_layers=1)
+    with pytest.raises(UserError, match=r"'mamba' can't have LoRA adapters: .*lora_rank 0"):
+        add_lora(tf.MambaForCausalLM(config), rank=2, alpha=4)

@@ -259,6 +259,26 @@ def test_a_template_without_end_is_stopped(monkeypatch):
     renderer.close()
 
 
+def test_a_template_writes_the_same_every_day():
+    """Llama 3's asks for the date, and a run may go on tomorrow."""
+    own = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    clock = "{{ strftime_now('%d %b %Y %H') }} {{ range(9)|random }} "
+    layouts = []
+    for template in (clock + own, "01 Jan 2026 00 6 " + own):
+        tokenizer = byte_level_tokenizer(chat_template=template)
+        layouts.append(build_layout(tokenizer, PromptConfig(template="v0")))
+    assert layouts[0] == layouts[1]
+
+
+def test_control_tokens_are_parsed_whatever_the_tokenizers_settings():
+    layouts = []
+    for split in (False, True):
+        tokenizer = byte_level_tokenizer()
+        tokenizer.split_special_tokens = split
+        layouts.append(build_layout(tokenizer, PromptConfig(template="v0")))
+    assert layouts[0] == layouts[1]
+
+
 def test_a_tokenizer_without_a_default_template():
     tokenizer = byte_level_tokenizer()
     tokenizer.chat_template = {"rag": SAID, "tools": SAID}

@@ -257,6 +257,16 @@ def test_a_document_that_does_not_come_back_says_where() -> None:
         encode_document(BYTE_LEVEL["byte_level"], "ab\ud83d")
 
 
+def test_an_expression_that_takes_too_long_is_one_line() -> None:
+    """tokenizers panics there, which Python sees as no Exception."""
+    tokenizer = byte_level_tokenizer()
+    slow = pre_tokenizers.Split(Regex("(x+x+)+y"), "isolated")
+    steps = [slow, pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
+    with pytest.raises(UserError, match=r"fails on a text: .*retry-limit"):
+        encode_document(tokenizer, "x" * 300)
+
+
 @pytest.mark.parametrize("make", [byte_level_tokenizer, sentencepiece_tokenizer])
 def test_one_text_has_one_encoding_whatever_merge_dropout_the_file_has(
     tmp_path: Path, make: Callable[[], PreTrainedTokenizerFast]

@@ -402,6 +402,17 @@ def test_no_end_of_text_stands_behind_a_prompt(tmp_path, form):
     assert context + continuation == respondent.encode("ab c")
 
 
+def test_a_beginning_need_be_no_special_token(tmp_path):
+    tokenizer = byte_level_tokenizer()
+    start = tokenizer.convert_tokens_to_ids("x")
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="x $A", pair="x $A $B", special_tokens=[("x", start)]
+    )
+    respondent = respondent_of(tmp_path / "m", tokenizer)
+    assert respondent.policy.bos_ids == (start,)
+    assert respondent.encode("ab") == tokenizer.encode("ab")
+
+
 @pytest.mark.parametrize("think_budget", [None, 0])
 @pytest.mark.parametrize("text", ["    return x + y\n", " a", "a", "\tb é", "   "])
 def test_an_answer_keeps_its_first_space(tmp_path, text, think_budget):
