@@ -36,9 +36,9 @@ REMEMBERED = 64
 """Models whose check is remembered."""
 TOLERANCE = 1e-2
 """Largest difference of log-probabilities, in nats, between two ways to the same ones."""
+LENGTH_DEPENDENT_ROPE = {"dynamic", "longrope"}
 WINDOW = 4
 """Sliding windows in the tree's case, which is shorter than a model's own."""
-LENGTH_DEPENDENT_ROPE = {"dynamic", "longrope"}
 WAY_OUT = "run with --model.generator flat"
 SAMPLE = (
     "Let x_1 = 2 and y = 3.14. Then the sum of both, which is what we were looking for, is 5.14:\n"
