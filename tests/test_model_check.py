@@ -113,3 +113,15 @@ def test_a_tokenizer_that_draws_its_tokens_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(model_check, "encode_document", lambda tokenizer, text: ([next(draws)], []))
     with pytest.raises(UserError, match="gives a text other tokens each time"):
         model_check.require_tokenizer(policy)
+
+
+PHIMOE = {"num_local_experts": 2, "lm_head_bias": False, "initializer_range": 0.3}
+
+
+def test_a_window_that_the_tree_does_not_see_is_refused_however_long(tmp_path):
+    options = PHIMOE | {"sliding_window": 100}
+    folder = tiny_model_folder(tmp_path / "m", family="phimoe", **options)
+    with pytest.raises(UserError, match=r"'phimoe' gives other results in the tree"):
+        load(folder)
+    assert load(folder, generator="flat").causal_lm.config.sliding_window == 100
+    load(tiny_model_folder(tmp_path / "mistral", family="mistral", sliding_window=100))
