@@ -4,9 +4,12 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
+
 from openrpt.config import Config, load_config
-from openrpt.demo import Clock, config_in, demo_config
-from openrpt.run import flatten, open_run
+from openrpt.demo import CLOCK, Clock, config_in, demo_config
+from openrpt.errors import UserError
+from openrpt.run import Run, flatten, open_run
 
 PATH = Path(__file__).parent.parent / "configs" / "demo.toml"
 
@@ -38,3 +41,21 @@ def test_another_budget_goes_on_with_the_same_demo(tmp_path: Path) -> None:
     assert open_run(config_in(folder, 60.0), min_free_bytes=0).config == first.config
     assert Clock.open(first, 60.0).budget == 3600
     assert config_in(tmp_path / "other", 60.0).evaluate.positions > first.config.evaluate.positions
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{", '{"seconds": "x"}', '{"seconds": -1}', '{"stages": 3}', "[" * 100_000, "\xff"],
+    ids=lambda text: text[:20],
+)
+def test_a_damaged_clock_is_one_line(tmp_path: Path, text: str) -> None:
+    run = Run(path=tmp_path, config=demo_config(1.0, tmp_path))
+    (tmp_path / CLOCK).write_text(text, encoding="latin-1")
+    with pytest.raises(UserError, match=r"demo\.json.*: damaged.*; delete it, and the budget") as e:
+        Clock.open(run, 1.0)
+    assert "\n" not in str(e.value)
+    (tmp_path / CLOCK).unlink()  # as the message says
+    clock = Clock.open(run, 1.0)
+    clock.stages["score"] = 2.0
+    clock.save()
+    assert Clock.open(run, 1.0).stages == {"score": 2.0}

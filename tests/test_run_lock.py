@@ -91,6 +91,19 @@ def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch, capsys) -> N
     assert said.count("\n") == 1 and "its file system has no locks" in said
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="flock")
+@pytest.mark.parametrize("number", [errno.EIO, errno.EINVAL, errno.ESTALE, errno.EPERM])
+def test_another_error_is_not_taken_for_another_process(tmp_path, monkeypatch, number) -> None:
+    import fcntl
+
+    def refuse(descriptor: int, how: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(UserError, match=r"\.lock: cannot be locked \("), sole_process(tmp_path):
+        pass
+
+
 def test_a_kill_before_the_first_configuration_is_whole_leaves_a_run(tmp_path: Path) -> None:
     config = tiny_config(tmp_path)
     folder = tmp_path / "run"

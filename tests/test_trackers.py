@@ -14,12 +14,13 @@ from tiny_model import copied_run, tiny_run
 from openrpt.config import load_config
 from openrpt.errors import UserError
 from openrpt.journal import StageRecord, open_journal, read_stage
+from openrpt.metrics import numbers
 from openrpt.progress import SILENT
 from openrpt.rollouts import write_rollouts
 from openrpt.run import open_run
 from openrpt.runs import load_run
 from openrpt.stopping import Interrupted
-from openrpt.trackers import TRACKERS, Stage, markdown, numbers, require_installed, rollout_table
+from openrpt.trackers import TRACKERS, Stage, markdown, require_installed, rollout_table
 from openrpt.train import train
 from openrpt.warmup import warmup
 
@@ -220,3 +221,13 @@ def test_trackio_keeps_it_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     followed("trackio", tmp_path)
     stored = b"".join(p.read_bytes() for p in (tmp_path / "trackio").glob("openrpt-test*.db*"))
     assert b"reward/mean" in stored and b"run/train" in stored
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"a": 1}', '{"a": {"train": 3}}', "[" * 100_000])
+def test_damaged_ids_of_trackers_are_one_line(tmp_path: Path, text: str) -> None:
+    stage = Stage(folder=tmp_path, project="p", name="n", stage="train", step=0, config={})
+    assert stage.stored_id("a", lambda: "one") == "one"
+    assert stage.stored_id("a", lambda: "two") == "one"
+    (tmp_path / "trackers.json").write_text(text)
+    with pytest.raises(UserError, match=r"trackers\.json.*: damaged.*; delete it, and new tracker"):
+        stage.stored_id("a", lambda: "two")

@@ -26,7 +26,10 @@ class Evaluation(BaseModel):
     model: str
     note: str
     split: str
+    template: str = ""
     summary: dict[str, dict[str, Any]]
+    evaluation_cost: dict[str, Any] | None = None
+    cost: dict[str, Any] | None = None
 
 
 class Evaluations(BaseModel):

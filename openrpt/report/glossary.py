@@ -666,7 +666,8 @@ python -c "from openrpt.report.glossary import *; print(metrics_markdown())" > d
 
 Every step of `warmup`, `train`, `pretrain` and `finetune` adds one JSON object to `metrics.jsonl`
 in the run folder, with `stage` (the command's name), `step` (from 1), `seconds` (of the stage so
-far, over all starts, evaluations included) and the keys below. `finetune` writes those of `train`,
+far, over all starts, evaluations included), `sha256` (the line's own hash: one that was changed is
+named and left out) and the keys below. `finetune` writes those of `train`,
 where a question is a position. A key is absent where it does not apply: `pass_rate/hard` in a step
 without hard positions, `policy/…` where every group was flat and nothing was run, `development/…`
 between evaluations. Healthy ranges come from small models on a CPU; treat them as where to look
