@@ -196,7 +196,8 @@ def fill(run: Run, *, steps: int = 6) -> Run:
     for step in range(1, 4):
         row = dict.fromkeys(WARMUP_KEYS, 1.0 / step)
         append_metrics(run.metrics, {"stage": "warmup", "step": step} | row)
-    warning = {"name": "flat_groups", "seen": f"97 % of groups {HOSTILE}", "helps": "look"}
+    seen = f"97 % of groups {HOSTILE}"
+    warning = {"name": "flat_groups", "step": steps, "seen": seen, "helps": "look"}
     for step in range(1, steps + 1):
         row = train_row(step) | ({"warnings": [warning]} if step == steps else {})
         append_metrics(run.metrics, row)

@@ -348,7 +348,7 @@ def test_damaged_files_are_named_and_the_rest_is_shown(run: Run) -> None:
         file.write('{"stage": "train", "st')  # a last line that was cut off
     page = report_page(run)
     assert "evaluation.json:1: damaged" in page.text
-    assert "patterns.json: not readable" in page.text
+    assert "patterns.json: damaged or changed by hand" in page.text
     assert "environment.json is absent or not readable" in page.text
     assert "step-000006.parquet: not readable" in page.text
     assert "positions-00000.parquet: not readable" in page.text
@@ -361,7 +361,7 @@ def test_damaged_files_are_named_and_the_rest_is_shown(run: Run) -> None:
     ("text", "said"),
     [
         ('{"format": 99}', "written by another version"),
-        ('{"format": 1}', "no 'evaluations'"),
+        ('{"format": 1}', "damaged (evaluations: Field required)"),
         ("[]", "damaged"),
     ],
 )

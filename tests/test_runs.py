@@ -258,7 +258,12 @@ def test_a_step_that_is_there_twice(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["{}", "[]", '{"evaluations": 3}', '{"evaluations": {"a": {}}, "differences": []}'],
+    [
+        '{"format": 1}',
+        "[]",
+        '{"format": 1, "evaluations": 3}',
+        '{"format": 1, "evaluations": {"a": {}}, "differences": []}',
+    ],
 )
 def test_an_evaluation_of_another_shape_is_one_line(tmp_path: Path, text: str) -> None:
     path = fake_run(tmp_path / "run")

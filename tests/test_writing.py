@@ -254,6 +254,7 @@ def test_completions_are_kept_as_they_are_made(run: Run, tmp_path: Path) -> None
     rows = store.read_text(encoding="utf-8").splitlines(keepends=True)
     assert len(rows) == 12
     first = json.loads(rows[0]) | {"text": "kept"}
+    del first["sha256"]  # as an earlier version wrote it
     store.write_text(json.dumps(first) + "\n" + rows[1] + rows[2][:7], encoding="utf-8")
     again = evaluate_writing(policy, engine, given, run.config, features=policy, store=store)
     texts = again.columns["generated"].tolist()

@@ -45,12 +45,18 @@ COMPARED: tuple[Column, ...] = (("warmup", "reasoning"), ("trained", "ntp"), ("s
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
-    """Raises UserError for a damaged file; an absent one is empty."""
+    """Raises UserError for a file that is damaged or of another version; an absent one is empty."""
     if not path.is_file():
         return {"format": FORMAT, "evaluations": {}, "differences": []}
     advice = "delete it and evaluate again"
+    values = read_json(path, advice=advice)
+    if isinstance(values, dict) and values.get("format") != FORMAT:
+        raise UserError(
+            f"{path}: format {values.get('format')!r}, not {FORMAT}: written by another version of"
+            " OpenRPT; evaluate again, or use that version"
+        )
     read_as(Evaluations, path, advice=advice)
-    return read_json(path, advice=advice)
+    return values
 
 
 def result_path(run: Run, label: str) -> Path:

@@ -23,7 +23,7 @@ import openrpt
 from openrpt.assets import cache_dir, write_atomically
 from openrpt.config import to_toml
 from openrpt.errors import UserError
-from openrpt.evaluation.records import FORMAT, read_evaluation
+from openrpt.evaluation.records import read_evaluation
 from openrpt.files import read_json, write_text
 from openrpt.metrics import readable_metrics
 from openrpt.positions import DIFFICULTIES
@@ -78,7 +78,7 @@ def render(run: Run, others: Sequence[Run] = (), notes: Sequence[str] = ()) -> s
     no_models: dict[str, Any] = {"evaluations": {}, "differences": []}
     metrics = rows_of(run)
     missing += setting_changes(metrics)
-    evaluation = read(lambda: _evaluation(run.evaluation), no_models)
+    evaluation = read(lambda: read_evaluation(run.evaluation), no_models)
     patterns = read(lambda: read_patterns(run.path / "patterns.json", run.path), None)
     evaluations, differences = evaluation["evaluations"], evaluation["differences"]
     inspected = inspect(run.path, run.scored, list(evaluations), missing)
@@ -174,21 +174,6 @@ def _names(runs: Sequence[Run]) -> list[str]:
         name = run.path.resolve().name
         names.append(name if name not in names else f"{name} ({len(names) + 1})")
     return names
-
-
-def _evaluation(path: Path) -> dict[str, Any]:
-    found = read_evaluation(path)
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: damaged: no JSON object; delete it and evaluate again")
-    if found.get("format") != FORMAT:
-        raise UserError(
-            f"{path}: format {found.get('format')!r}, not {FORMAT}: written by another version of"
-            " OpenRPT; evaluate again, or use that version"
-        )
-    for name in ("evaluations", "differences"):
-        if name not in found:
-            raise UserError(f"{path}: damaged: no '{name}'; delete it and evaluate again")
-    return found
 
 
 def _thinking(run: Run, evaluations: Mapping[str, Any]) -> str:
