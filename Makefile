@@ -19,7 +19,7 @@ OLD_PYTHON := import sys; \
 help:
 	@echo "make demo    score, warm up, train, evaluate and report on the demo's model and corpus (15 minutes)"
 	@echo "make test    run the tests"
-	@echo "make lint    ruff and mypy"
+	@echo "make lint    ruff, mypy, and who may import whom"
 	@echo "make torture kill stages, fill disks, flip bits: does a restart end at the same result? (5 minutes)"
 	@echo "make setup   create .venv and install OpenRPT in it (the commands above do it when needed)"
 	@echo "make clean   remove .venv and the caches; runs and the download cache stay"
@@ -35,6 +35,7 @@ lint: $(STAMP)
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
+	$(BIN)/python -c "from importlinter.cli import lint_imports_command as lint; lint()" --no-cache
 
 torture: $(STAMP)
 	$(BIN)/python scripts/torture.py --seconds 300

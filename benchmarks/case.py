@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from openrpt.assets import demo_corpus_jsonl
-from openrpt.config import load_config
+from openrpt.config.loading import load_config
+from openrpt.data.assets import demo_corpus_jsonl
+from openrpt.data.prompts import build_layout
+from openrpt.data.tokens import encode_document
+from openrpt.engine.loading import resolve_model
 from openrpt.errors import UserError
-from openrpt.models import resolve_model
-from openrpt.prompts import build_layout
-from openrpt.tokens import encode_document
 
 MODEL = "smollm2"
 

@@ -14,10 +14,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from openrpt.cli import GARBAGE_THRESHOLD, main
+from openrpt.cli.main import GARBAGE_THRESHOLD, main
 
 gc.set_threshold(GARBAGE_THRESHOLD)  # as main does, before what is heavy is imported
-from openrpt import decoding  # noqa: E402
+from openrpt.engine import decoding  # noqa: E402
 
 sample = decoding.sample
 

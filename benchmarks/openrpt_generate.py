@@ -20,11 +20,11 @@ from openrpt_step import (
     work_of,
 )
 
-from openrpt.compute import Ledger, model_shape
-from openrpt.engine import make_engine
-from openrpt.meters import counting_engine
-from openrpt.metrics import peak_memory_gib
-from openrpt.models import load_policy
+from openrpt.costs.flops import Ledger, model_shape
+from openrpt.costs.meters import counting_engine
+from openrpt.engine.engine import make_engine
+from openrpt.engine.loading import load_policy
+from openrpt.runs.metrics import peak_memory_gib
 
 
 def main(job: dict[str, Any]) -> dict[str, Any]:

@@ -15,15 +15,16 @@ from typing import Any
 from common import own_versions
 from transformers import AutoTokenizer
 
-from openrpt.config import Config, load_config
-from openrpt.metrics import peak_memory_gib
-from openrpt.models import resolve_model
-from openrpt.prompts import Layout, build_layout
-from openrpt.run import Run, open_run
-from openrpt.scoring import score_corpus
-from openrpt.train import Trainer, set_up, train_step
-from openrpt.update import GradedWork, group_branch
-from openrpt.warmup import warmup
+from openrpt.config.loading import load_config
+from openrpt.config.sections import Config
+from openrpt.data.prompts import Layout, build_layout
+from openrpt.engine.loading import resolve_model
+from openrpt.rl.batch import GradedWork, group_branch
+from openrpt.runs.metrics import peak_memory_gib
+from openrpt.runs.run import Run, open_run
+from openrpt.stages.score import score_corpus
+from openrpt.stages.train import Trainer, set_up, train_step
+from openrpt.stages.warmup import warmup
 
 PHASES = ("generate", "update")
 

@@ -17,14 +17,15 @@ from typing import Any
 from common import own_versions
 from openrpt_step import rates
 
-from openrpt.config import Config, load_config
-from openrpt.limits import Pass
-from openrpt.metrics import peak_memory_gib
-from openrpt.models import freeze, load_policy
-from openrpt.positions import windows
-from openrpt.scorer import score_ids
-from openrpt.scores import ScoredCorpus, load_scored
-from openrpt.scoring import read_cost, score_corpus
+from openrpt.config.loading import load_config
+from openrpt.config.sections import Config
+from openrpt.costs.limits import Pass
+from openrpt.data.positions import windows
+from openrpt.data.scored import ScoredCorpus, load_scored
+from openrpt.engine.loading import freeze, load_policy
+from openrpt.engine.scorer import score_ids
+from openrpt.runs.metrics import peak_memory_gib
+from openrpt.stages.score import read_cost, score_corpus
 
 
 def main(job: dict[str, Any]) -> dict[str, Any]:

@@ -17,23 +17,25 @@ import numpy as np
 import torch
 from common import own_versions
 
-from openrpt.compute import step_cost
-from openrpt.config import Config, load_config
-from openrpt.cpu import keep_memory
-from openrpt.data import Work, document_bytes
-from openrpt.decoding import Sampling
-from openrpt.engine import Engine, make_engine
-from openrpt.generation import Generated, Request
-from openrpt.limits import Pass, matrix_product_rate, rate_of_passes
-from openrpt.metrics import PhaseTimer, peak_memory_gib
-from openrpt.models import Policy, load_policy
-from openrpt.positions import ScoredDocument, Window
-from openrpt.prompts import Layout, build_layout
-from openrpt.rollouts import grade_groups
+from openrpt.config.loading import load_config
+from openrpt.config.sections import Config
+from openrpt.costs.limits import Pass, matrix_product_rate, rate_of_passes
+from openrpt.data.positions import ScoredDocument, Window
+from openrpt.data.prompts import Layout, build_layout
+from openrpt.data.work import Work, document_bytes
+from openrpt.engine.decoding import Sampling
+from openrpt.engine.engine import Engine, make_engine
+from openrpt.engine.generation import Generated, Request
+from openrpt.engine.loading import keep_memory, load_policy
+from openrpt.engine.model import Policy
+from openrpt.rl.batch import GradedWork
+from openrpt.rl.cost import step_cost
+from openrpt.rl.grading import grade_groups
+from openrpt.rl.optimizer import make_optimizer
+from openrpt.rl.update import update_policy
+from openrpt.runs.metrics import PhaseTimer, peak_memory_gib
 from openrpt.seeding import key_of
-from openrpt.train import make_optimizer
 from openrpt.types import Position
-from openrpt.update import GradedWork, update_policy
 
 PRODUCT_ROWS = 1024
 """Rows of the single matrix product whose rate stands beside the limits."""

@@ -33,9 +33,9 @@ def main() -> None:
 def measure(case: Case) -> dict[str, Any]:
     import openrpt_step as own
 
-    from openrpt.engine import make_engine
-    from openrpt.models import load_policy
-    from openrpt.train import make_optimizer
+    from openrpt.engine.engine import make_engine
+    from openrpt.engine.loading import load_policy
+    from openrpt.rl.optimizer import make_optimizer
 
     config = own.config_of(case.job())
     loaded = load_policy(config.model)

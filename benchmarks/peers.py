@@ -12,7 +12,7 @@ from pathlib import Path
 
 from common import exit_cleanly, say
 
-from openrpt.assets import cache_dir
+from openrpt.data.assets import cache_dir
 from openrpt.errors import UserError
 
 

@@ -73,12 +73,13 @@ def make_ways(
     import openrpt_step as own
     import peer_generate
 
-    from openrpt.attention import NAME
-    from openrpt.decoding import Sampling
-    from openrpt.generation import Request, TreeGenerator
-    from openrpt.models import load_policy
+    from openrpt.data.tokens import encode_document
+    from openrpt.engine.decoding import Sampling
+    from openrpt.engine.generation import Request
+    from openrpt.engine.loading import load_policy
+    from openrpt.engine.tree.attention import NAME
+    from openrpt.engine.tree.generator import TreeGenerator
     from openrpt.seeding import key_of
-    from openrpt.tokens import encode_document
 
     config = own.config_of(job)
     loaded = load_policy(config.model)

@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 from common import environment, exit_cleanly, say, spread, write_result
 
-from openrpt.config import Config
+from openrpt.config.sections import Config
+from openrpt.data.scored import ScoredTokens, write_shard
 from openrpt.errors import UserError
-from openrpt.metrics import append_metrics
-from openrpt.report import write_report
 from openrpt.report.glossary import METRICS, WARMUP_ONLY
-from openrpt.rollouts import STORED_CONTINUATION, STORED_PREFIX, write_rollouts
-from openrpt.run import Run, open_run
-from openrpt.scores import ScoredTokens, write_shard
+from openrpt.report.page import write_report
+from openrpt.runs.metrics import append_metrics
+from openrpt.runs.rollouts import STORED_CONTINUATION, STORED_PREFIX, write_rollouts
+from openrpt.runs.run import Run, open_run
 from openrpt.types import Document
 
 WORDS = 6000

@@ -22,7 +22,7 @@ from common import (
     write_result,
 )
 
-from openrpt.models import resolve_model
+from openrpt.engine.loading import resolve_model
 
 
 def main() -> None:

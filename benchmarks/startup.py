@@ -18,10 +18,10 @@ from typing import Any
 
 from common import FOLDER, environment, exit_cleanly, say, spread, write_result
 
-from openrpt.cli import GARBAGE_THRESHOLD
+from openrpt.cli.main import GARBAGE_THRESHOLD
 from openrpt.errors import UserError
 
-IMPORTS = ("openrpt.cli", "torch", "transformers", "openrpt.train")
+IMPORTS = ("openrpt.cli.main", "torch", "transformers", "openrpt.stages.train")
 """Each alone in a fresh process: what a part of the wait is."""
 IMPORT = f"import gc; gc.set_threshold({GARBAGE_THRESHOLD}); import {{}}"  # as the command does
 

@@ -152,7 +152,8 @@ def startup_rows(result: Result) -> list[str]:
     return [
         f"| `openrpt --help` | {ranged(seconds['help'])} s | | |",
         f"| `openrpt train` until the first token | {ranged(seconds['first_token'])} s"
-        f" (importing what it needs: {ranged(seconds['imports']['openrpt.train'])} s, torch alone"
+        f" (importing what it needs: {ranged(seconds['imports']['openrpt.stages.train'])} s, torch"
+        " alone"
         f" {imports[1]:.2f} s) | | |",
     ]
 

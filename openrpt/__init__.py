@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from openrpt.runs import LoadedRun
+    from openrpt.loaded import LoadedRun
+
 
 __version__ = "0.1.0"
 
 
 def load_run(path: "str | Path") -> "LoadedRun":
     """A run folder as tables: `.config`, `.metrics()`, `.rollouts(step)`, `.evaluation`,
-    `.report()`; see `openrpt.runs.LoadedRun`. Raises UserError where no run is."""
-    from openrpt.runs import load_run
+    `.report()`; see `openrpt.loaded.LoadedRun`. Raises UserError where no run is."""
+    from openrpt.loaded import load_run
 
     return load_run(path)

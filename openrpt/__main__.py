@@ -1,6 +1,6 @@
 """`python -m openrpt`: the same as the command `openrpt`."""
 
-from openrpt.cli import main
+from openrpt.cli.main import main
 
 if __name__ == "__main__":
     main()

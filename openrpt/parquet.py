@@ -14,6 +14,7 @@ from openrpt.files import replacing
 if TYPE_CHECKING:
     import pyarrow as pa
 
+
 HASH = b"sha256"
 """Its name in the metadata."""
 MARK = b"openrpt-sha256:"

@@ -1,8 +1,8 @@
 """The nouns of OpenRPT, in the order in which data flows. Frozen, keyword-only, no torch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 Split = Literal["train", "development", "heldout"]
 FinishReason = Literal["stop", "length"]
@@ -138,3 +138,21 @@ class Group:
     def is_flat(self) -> bool:
         """All rewards equal: no gradient from the reward."""
         return len(set(self.rewards)) <= 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """A failure signature that shows at the last of the rows."""
+
+    name: str
+    step: int
+    seen: str
+    """With the numbers."""
+    helps: str
+    """What usually does."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"{self.name} (step {self.step}): {self.seen}. What usually helps: {self.helps}."

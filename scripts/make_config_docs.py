@@ -1,16 +1,16 @@
-"""Writes docs/configuration.md from openrpt/config.py: python scripts/make_config_docs.py"""
+"""Writes docs/configuration.md from openrpt/config: python scripts/make_config_docs.py"""
 
 import json
 from pathlib import Path
 
-from openrpt.options import ESCAPED, Key, config_keys, sections
-from openrpt.run import MAY_CHANGE
+from openrpt.cli.options import ESCAPED, Key, config_keys, sections
+from openrpt.runs.run import MAY_CHANGE
 
 TARGET = Path(__file__).parent.parent / "docs" / "configuration.md"
 HEAD = """\
 # Configuration
 
-<!-- Made from openrpt/config.py by scripts/make_config_docs.py: edit there, not here. -->
+<!-- Made from openrpt/config/sections.py by scripts/make_config_docs.py: edit there, not here. -->
 
 A configuration is a TOML file with a section for each concern. Every key has a default, so a file
 names only what it changes, and every key is an option of the commands that read it:

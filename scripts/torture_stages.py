@@ -103,7 +103,7 @@ def start(command: tuple[str, ...], log: Path, disturb: Callable[[], object] = i
     os.dup2(output, 2)
     code = 1
     try:
-        from openrpt.cli import main
+        from openrpt.cli.main import main
 
         disturb()
         main(list(command))
@@ -166,7 +166,7 @@ def make_stages(work: Path, shim: Shim | None) -> list[Stage]:
     """Each stage once in peace: what it starts from, and what it leaves."""
     from tiny_model import periodic_corpus, tiny_model_folder
 
-    from openrpt.config import load_config, to_toml
+    from openrpt.config.loading import load_config, to_toml
 
     tiny_model_folder(work / "model")
     periodic_corpus(work / "corpus.jsonl", documents=24, letters=120)

@@ -15,13 +15,13 @@ from torch.utils.flop_counter import (
     sdpa_flop_count,
 )
 
-from openrpt.data import take_work
-from openrpt.models import Policy
-from openrpt.scores import ScoredCorpus
-from openrpt.task import TextTask
-from openrpt.train import Trainer, set_up
+from openrpt.data.scored import ScoredCorpus
+from openrpt.data.work import take_work
+from openrpt.engine.model import Policy
+from openrpt.rl.batch import GradedWork
+from openrpt.stages.text_task import TextTask
+from openrpt.stages.train import Trainer, set_up
 from openrpt.types import Completion
-from openrpt.update import GradedWork
 
 WIDE = {"hidden_size": 256, "intermediate_size": 1024}
 

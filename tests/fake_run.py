@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from openrpt.config import load_config, to_toml
-from openrpt.journal import StageRecord, StageState
-from openrpt.metrics import append_metrics
-from openrpt.rollouts import write_rollouts
+from openrpt.config.loading import load_config, to_toml
+from openrpt.runs.journal import StageRecord, StageState
+from openrpt.runs.metrics import append_metrics
+from openrpt.runs.rollouts import write_rollouts
 
 WORDS = [b" the", b" sum", b" of", b" two", b" even", b" numbers", b" is", b" even"]
 

@@ -3,8 +3,8 @@
 import torch
 import transformers as tf
 
-from openrpt.attention import NAME
-from openrpt.models import Policy
+from openrpt.engine.model import Policy
+from openrpt.engine.tree.attention import NAME
 
 COMMON = {
     "vocab_size": 97,

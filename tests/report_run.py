@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from openrpt.config import Config
+from openrpt.config.sections import Config
+from openrpt.data.scored import ScoredTokens, write_shard
+from openrpt.evaluation.next_token.results import EvaluationResult, PositionResult
 from openrpt.evaluation.records import record
-from openrpt.evaluation.results import EvaluationResult, PositionResult
-from openrpt.metrics import append_metrics
 from openrpt.report.glossary import METRICS, WARMUP_KEYS, WARMUP_ONLY
-from openrpt.rollouts import SCHEMA, rollout_path, write_rollout_table, write_rollouts
-from openrpt.run import Run, open_run
-from openrpt.scores import ScoredTokens, write_shard
+from openrpt.runs.metrics import append_metrics
+from openrpt.runs.rollouts import SCHEMA, rollout_path, write_rollout_table, write_rollouts
+from openrpt.runs.run import Run, open_run
 from openrpt.types import Document, Split
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"

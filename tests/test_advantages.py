@@ -8,9 +8,9 @@ from typing import get_args
 import pytest
 import torch
 
-from openrpt.advantages import ESTIMATORS, group_advantages, overlong_penalty
-from openrpt.algorithms import Estimator
+from openrpt.config.algorithms import Estimator
 from openrpt.errors import UserError
+from openrpt.rl.advantages import ESTIMATORS, group_advantages, overlong_penalty
 
 
 def test_grpo_by_hand():

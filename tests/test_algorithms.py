@@ -18,12 +18,14 @@ from test_update import (
 )
 from tiny_model import tiny_run
 
-from openrpt.algorithms import ALGORITHMS, Algorithm, AlgorithmName
-from openrpt.config import TrainConfig, load_config
+from openrpt.config.algorithms import ALGORITHMS, Algorithm, AlgorithmName
+from openrpt.config.loading import load_config
+from openrpt.config.sections import TrainConfig
 from openrpt.errors import UserError
-from openrpt.train import set_up
+from openrpt.rl.batch import step_advantages
+from openrpt.rl.update import loss_config_for
+from openrpt.stages.train import set_up
 from openrpt.types import Completion, Group, Position, Prompt, Rollout
-from openrpt.update import loss_config_for, step_advantages
 
 
 def test_every_name_has_a_recipe() -> None:

@@ -5,10 +5,16 @@ import time
 import pytest
 from math_pairs import RIGHT, WRONG
 
-from openrpt.answers import MathChecker, check_kind, checker_of, extract_answer, normalised
-from openrpt.config import load_config
+from openrpt.config.loading import load_config
+from openrpt.data.questions import Question
 from openrpt.errors import UserError
-from openrpt.questions import Question
+from openrpt.evaluation.questions.checks import (
+    MathChecker,
+    check_kind,
+    checker_of,
+    extract_answer,
+    normalised,
+)
 
 
 @pytest.mark.parametrize(

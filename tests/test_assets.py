@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from openrpt import assets
-from openrpt.assets import Asset
+from openrpt.data import assets
+from openrpt.data.assets import Asset
 from openrpt.errors import UserError
 
 CONTENT = bytes(range(256)) * 9000  # several chunks

@@ -4,7 +4,7 @@ gradients."""
 import pytest
 import torch
 
-from openrpt.branch_attention import KeyMask, branch_attention
+from openrpt.engine.tree.kernel import KeyMask, branch_attention
 
 
 def plain(query, key, value, shared_key, shared_value, own_mask, shared_mask, scaling, softcap):

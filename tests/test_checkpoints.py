@@ -14,22 +14,21 @@ from safetensors.torch import load_file
 from tiny_model import tiny_config, tiny_model_folder
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from openrpt.checkpoints import (
-    TrainerState,
+from openrpt.config.sections import Config
+from openrpt.engine.checkpoint_record import TrainerState, open_checkpoint, read_record
+from openrpt.engine.fingerprint import model_fingerprint
+from openrpt.engine.loading import load_policy
+from openrpt.engine.model import Policy
+from openrpt.errors import UserError
+from openrpt.files import sealed
+from openrpt.runs.checkpoints import (
     latest_checkpoint,
-    open_checkpoint,
     prune,
-    read_record,
     require_own,
     restore,
     save_checkpoint,
     step_folder,
 )
-from openrpt.config import Config
-from openrpt.errors import UserError
-from openrpt.files import sealed
-from openrpt.fingerprint import model_fingerprint
-from openrpt.models import Policy, load_policy
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft
 IDS = torch.tensor([[40, 41, 42, 43, 44, 45]])

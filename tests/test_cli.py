@@ -16,13 +16,14 @@ from click.testing import CliRunner
 from tiny import byte_level_tokenizer
 from tiny_model import periodic_corpus, tiny_config, tiny_model_folder
 
-from openrpt import cli as cli_module
-from openrpt.cli import cli, main, parse_budget
-from openrpt.config import config_keys as known_keys
-from openrpt.config import load_config, to_toml
+from openrpt.cli import main as cli_module
+from openrpt.cli.main import COMMANDS, cli, main
+from openrpt.cli.options import Key, config_keys, escape, unescape
+from openrpt.cli.training import parse_budget
+from openrpt.config.loading import config_keys as known_keys
+from openrpt.config.loading import load_config, to_toml
 from openrpt.errors import UserError
 from openrpt.files import write_text
-from openrpt.options import Key, config_keys, escape, unescape
 from openrpt.stopping import Interrupted, Terminated
 
 Run = Callable[..., tuple[int, str, str]]
@@ -113,7 +114,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys; sys.argv = ['openrpt', '--help']\n"
-        "from openrpt.cli import main\n"
+        "from openrpt.cli.main import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         "heavy = {'torch', 'transformers', 'pyarrow', 'rich', 'numpy', 'datasets'}\n"
@@ -150,9 +151,15 @@ def test_help_of_a_key_has_its_default_and_its_range() -> None:
     assert "[default '']" in KEYS["track.to"].help
 
 
-@pytest.mark.parametrize("command", cli.commands)
+def command_of(name: str) -> click.Command:
+    found = cli.get_command(click.Context(cli), name)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_begins_with_a_sentence_and_an_example(command: str) -> None:
-    text = str(cli.commands[command].help)
+    text = str(command_of(command).help)
     assert text.splitlines()[0].endswith((".", "?"))
     assert f"openrpt {command}" in text
 
@@ -389,7 +396,7 @@ def test_exit_codes(
     def fail() -> None:
         raise error
 
-    monkeypatch.setattr(cli.commands["doctor"], "callback", fail)
+    monkeypatch.setattr(command_of("doctor"), "callback", fail)
     found, out, err = run("doctor")
     assert (found, out) == (code, "")
     assert err.strip("\n").startswith(line.strip("\n"))
@@ -401,7 +408,7 @@ def test_a_clean_stop_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
         with cli_module.showing_progress():
             raise Interrupted("stopped in train after step 3; the same command goes on")
 
-    monkeypatch.setattr(cli.commands["doctor"], "callback", stop)
+    monkeypatch.setattr(command_of("doctor"), "callback", stop)
     code, _, err = run("doctor")
     assert code == 130
     assert err == "openrpt: stopped in train after step 3; the same command goes on\n"
@@ -428,7 +435,7 @@ def test_a_stop_is_one_line(
         with cli_module.showing_progress(goes_on=goes_on):
             raise stop
 
-    monkeypatch.setattr(cli.commands["doctor"], "callback", fail)
+    monkeypatch.setattr(command_of("doctor"), "callback", fail)
     assert run("doctor") == (code, "", f"openrpt: {line}\n")
 
 
@@ -436,7 +443,7 @@ def test_our_own_bugs_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> N
     def fail() -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(cli.commands["doctor"], "callback", fail)
+    monkeypatch.setattr(command_of("doctor"), "callback", fail)
     with pytest.raises(ZeroDivisionError):
         main(["doctor"])
 

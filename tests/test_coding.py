@@ -18,20 +18,14 @@ import psutil
 import pytest
 from tiny_model import tiny_model_folder
 
-from openrpt.cli import main
-from openrpt.config import load_config
+from openrpt.cli.main import main
+from openrpt.config.loading import load_config
 from openrpt.errors import UserError
-from openrpt.evaluation.coding import (
-    EXAMPLES,
-    coding,
-    pass_at_k,
-    read_tasks,
-    with_tests,
-)
-from openrpt.evaluation.programs import program_of
+from openrpt.evaluation.end_tasks.coding import EXAMPLES, coding, pass_at_k, read_tasks, with_tests
+from openrpt.evaluation.end_tasks.programs import program_of
+from openrpt.evaluation.end_tasks.sandbox import WORKER, Limits, require_sandbox, run_program
 from openrpt.evaluation.records import read_models
-from openrpt.run import open_run
-from openrpt.sandbox import WORKER, Limits, require_sandbox, run_program
+from openrpt.runs.run import open_run
 
 
 def refusal() -> str:
@@ -132,7 +126,8 @@ def test_nothing_stays_behind(tmp_path, monkeypatch):
 @walled
 def test_the_end_of_the_judge_is_the_end_of_the_program(tmp_path):
     """Where the process that asked is killed, too: nobody has to clean up."""
-    source = "from openrpt.sandbox import *; run_program('while True: pass', Limits(seconds=1))"
+    source = "from openrpt.evaluation.end_tasks.sandbox import *\n"
+    source += "run_program('while True: pass', Limits(seconds=1))"
     own = os.environ | {"TMPDIR": str(tmp_path)}
     asking = subprocess.Popen([sys.executable, "-c", source], env=own)
     program = None
@@ -266,7 +261,7 @@ def test_a_machine_without_walls_runs_nothing(tmp_path, monkeypatch):
             require_sandbox.__wrapped__()
     if sys.platform != "linux":
         pytest.skip("nothing is tried here")
-    monkeypatch.setattr("openrpt.sandbox.WORKER", worker)
+    monkeypatch.setattr("openrpt.evaluation.end_tasks.sandbox.WORKER", worker)
     with pytest.raises(UserError, match=r"can't wall programs in \(unshare: .*--coding\.run_code"):
         require_sandbox.__wrapped__()
 

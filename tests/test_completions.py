@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from openrpt.completions import extract_prediction, split_thought
+from openrpt.rl.completions import extract_prediction, split_thought
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_another_delimiter() -> None:
 
 def test_reading_and_rewarding_need_no_torch() -> None:
     code = (
-        "import sys, openrpt.completions, openrpt.rewards; "
+        "import sys, openrpt.rl.completions, openrpt.rl.rewards.matching; "
         "sys.exit(bool({'torch', 'transformers', 'tokenizers'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -11,30 +11,30 @@ import pytest
 from counting import WIDE, completion, corpus_of, counted, generate, live, trainer_of
 from tiny_model import tiny_model_folder, tiny_run
 
-from openrpt.compute import (
+from openrpt.config.sections import ModelConfig
+from openrpt.costs.flops import (
     Ledger,
     count_alone,
     count_completions,
-    count_generation,
     count_scoring,
     count_tree,
-    count_update,
     generation_ledger,
     model_shape,
-    step_cost,
 )
-from openrpt.config import ModelConfig
-from openrpt.evaluation.next_token import evaluate_policy
+from openrpt.costs.meters import counting_engine
+from openrpt.engine.branches import Branch
+from openrpt.engine.loading import load_policy
+from openrpt.engine.scorer import score_ids
+from openrpt.engine.tree.levels import accumulate_gradients, branch_hidden
+from openrpt.evaluation.next_token.evaluate import evaluate_policy
 from openrpt.evaluation.records import read_evaluation, record
-from openrpt.meters import counting_engine
-from openrpt.models import load_policy
-from openrpt.scorer import score_ids
-from openrpt.scoring import read_cost
-from openrpt.train import Trainer
-from openrpt.tree import Branch, accumulate_gradients, branch_hidden
-from openrpt.update import GradedWork, update_policy
-from openrpt.warmup import set_up as set_up_warmup
-from openrpt.warmup import warmup_step
+from openrpt.rl.batch import GradedWork
+from openrpt.rl.cost import count_generation, count_update, step_cost
+from openrpt.rl.update import update_policy
+from openrpt.stages.score import read_cost
+from openrpt.stages.train import Trainer
+from openrpt.stages.warmup import set_up as set_up_warmup
+from openrpt.stages.warmup import warmup_step
 
 
 @pytest.fixture(scope="module")

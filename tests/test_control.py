@@ -6,25 +6,25 @@ import pyarrow.parquet as pq
 import pytest
 from tiny_model import tiny_run
 
-from openrpt.control import (
+from openrpt.config.loading import with_overrides
+from openrpt.errors import UserError
+from openrpt.evaluation.next_token.compare import compare, find_evaluated
+from openrpt.evaluation.next_token.results import EvaluationResult
+from openrpt.evaluation.patterns.bins import evaluation_bins
+from openrpt.evaluation.records import read_evaluation
+from openrpt.experiments.controls import (
     CONTROLS,
     control_named,
     print_controls,
     run_controls,
     warmup_settings,
 )
-from openrpt.errors import UserError
-from openrpt.evaluation.compare import compare, find_evaluated
-from openrpt.evaluation.pattern_runs import evaluation_bins
-from openrpt.evaluation.records import read_evaluation
-from openrpt.evaluation.results import EvaluationResult
-from openrpt.metrics import read_metrics
-from openrpt.options import with_overrides
-from openrpt.rollouts import read_rollouts
-from openrpt.run import Run, existing_run
-from openrpt.runs import load_run
-from openrpt.train import train
-from openrpt.warmup import warmup
+from openrpt.loaded import load_run
+from openrpt.runs.metrics import read_metrics
+from openrpt.runs.rollouts import read_rollouts
+from openrpt.runs.run import Run, existing_run
+from openrpt.stages.train import train
+from openrpt.stages.warmup import warmup
 
 SETTINGS = {
     "corpus__heldout_fraction": 0.4,

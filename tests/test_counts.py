@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 from counting import calls, completion, corpus_of, counted, generate, live, trainer_of
 
-from openrpt.compute import count_generation, count_scoring, count_update, model_shape
-from openrpt.data import evaluation_work
-from openrpt.evaluation.next_token import evaluate_policy
-from openrpt.scorer import score_ids
-from openrpt.train import Trainer
-from openrpt.update import GradedWork, update_policy
+from openrpt.costs.flops import count_scoring, model_shape
+from openrpt.data.work import evaluation_work
+from openrpt.engine.scorer import score_ids
+from openrpt.evaluation.next_token.evaluate import evaluate_policy
+from openrpt.rl.batch import GradedWork
+from openrpt.rl.cost import count_generation, count_update
+from openrpt.rl.update import update_policy
+from openrpt.stages.train import Trainer
 
 UPDATE_FLOPS = 1_277_542_400
 """As torch counts them: four positions of one document, half of them without a gradient,

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from openrpt.config import Config, load_config
-from openrpt.demo import CLOCK, Clock, config_in, demo_config
+from openrpt.config.loading import flatten, load_config
+from openrpt.config.sections import Config
 from openrpt.errors import UserError
-from openrpt.run import Run, flatten, open_run
+from openrpt.experiments.demo import CLOCK, Clock, config_in, demo_config
+from openrpt.runs.run import Run, open_run
 
 PATH = Path(__file__).parent.parent / "configs" / "demo.toml"
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from openrpt import doctor
-from openrpt.assets import DEMO_CORPUS, DEMO_MODEL
+from openrpt.cli import doctor
+from openrpt.data.assets import DEMO_CORPUS, DEMO_MODEL
 
 
 @pytest.fixture

@@ -18,17 +18,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from openrpt import assets
-from openrpt.config import CorpusConfig
-from openrpt.documents import (
-    CorpusCounts,
-    Template,
-    read_corpus,
-    split_of_key,
-)
-from openrpt.duplicates import gram_hashes, open_index
+from openrpt.config.sections import CorpusConfig
+from openrpt.data import assets
+from openrpt.data.documents import CorpusCounts, Template, read_corpus, split_of_key
+from openrpt.data.duplicates import gram_hashes, open_index
+from openrpt.data.text_files import cut_at_separator, cut_blocks
 from openrpt.errors import UserError
-from openrpt.text_files import cut_at_separator, cut_blocks
 from openrpt.types import Document
 
 

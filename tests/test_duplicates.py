@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from openrpt.config import CorpusConfig
-from openrpt.documents import CorpusCounts, read_corpus, split_shares
-from openrpt.duplicates import GRAM_WORDS, gram_hashes, open_index, words_of
+from openrpt.config.sections import CorpusConfig
+from openrpt.data.documents import CorpusCounts, read_corpus, split_shares
+from openrpt.data.duplicates import GRAM_WORDS, gram_hashes, open_index, words_of
 from openrpt.types import Document
 
 RANDOM = random.Random(1)

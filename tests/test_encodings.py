@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from openrpt.config import CorpusConfig
-from openrpt.documents import CorpusCounts, read_corpus
-from openrpt.encodings import foreign_encoding
+from openrpt.config.sections import CorpusConfig
+from openrpt.data.documents import CorpusCounts, read_corpus
+from openrpt.data.encodings import foreign_encoding
 from openrpt.errors import UserError
 
 TEXTS = {

@@ -7,11 +7,10 @@ import pytest
 import torch
 from tiny_model import tiny_model_folder, tiny_run
 
-from openrpt.compute import model_shape
-from openrpt.config import ModelConfig
-from openrpt.energy import EnergyMeter, money, rapl_counters
-from openrpt.errors import UserError
-from openrpt.limits import (
+from openrpt.config.sections import ModelConfig
+from openrpt.costs.energy import EnergyMeter, money, rapl_counters
+from openrpt.costs.flops import model_shape
+from openrpt.costs.limits import (
     Pass,
     gpu_named,
     matrix_product_rate,
@@ -19,9 +18,10 @@ from openrpt.limits import (
     rate_of_passes,
     shares_of_limit,
 )
-from openrpt.metrics import read_metrics
-from openrpt.models import freeze, load_policy
-from openrpt.train import train
+from openrpt.engine.loading import freeze, load_policy
+from openrpt.errors import UserError
+from openrpt.runs.metrics import read_metrics
+from openrpt.stages.train import train
 
 CPU = torch.device("cpu")
 

@@ -9,18 +9,18 @@ import pytest
 import torch
 from tiny_model import tiny_config, tiny_run
 
-from openrpt.cli import main
-from openrpt.corpus_size import corpus_size, split_tokens
+from openrpt.cli.main import main
+from openrpt.costs.estimate import Estimate, estimate, require_memory
+from openrpt.costs.plan import Plan, Stage
+from openrpt.costs.speed import spread_positions
+from openrpt.data.corpus_size import corpus_size, split_tokens
+from openrpt.data.prompts import build_layout
+from openrpt.engine.loading import load_policy, outline
 from openrpt.errors import UserError
-from openrpt.estimate import Estimate, estimate, require_memory
-from openrpt.metrics import read_metrics
-from openrpt.models import load_policy
-from openrpt.plan import Plan, Stage
-from openrpt.prompts import build_layout
-from openrpt.run import Run
-from openrpt.scoring import read_cost
-from openrpt.speed import outline, spread_positions
-from openrpt.train import train
+from openrpt.runs.metrics import read_metrics
+from openrpt.runs.run import Run
+from openrpt.stages.score import read_cost
+from openrpt.stages.train import train
 
 
 @pytest.fixture(scope="module")

@@ -12,39 +12,47 @@ import torch
 from tiny import TEXT, byte_level_tokenizer, sentencepiece_tokenizer
 from tiny_model import tiny_model_folder, tiny_run
 
-from openrpt.attention import NAME
-from openrpt.checkpoints import TrainerState, save_checkpoint, step_folder
-from openrpt.compute import Shape, model_shape
-from openrpt.data import evaluation_work, retokenized
-from openrpt.engine import make_engine
+from openrpt.costs.flops import Shape, model_shape
+from openrpt.data.prompts import build_layout
+from openrpt.data.scored import load_scored
+from openrpt.data.tokens import token_bytes
+from openrpt.data.work import evaluation_work, retokenized
+from openrpt.engine.checkpoint_record import TrainerState
+from openrpt.engine.engine import make_engine
+from openrpt.engine.generation import Request
+from openrpt.engine.loading import freeze, load_policy
+from openrpt.engine.model import Policy
+from openrpt.engine.tree.attention import NAME
 from openrpt.errors import UserError
-from openrpt.evaluation.compare import Evaluated, compare, find_evaluated
-from openrpt.evaluation.controls import (
+from openrpt.evaluation.models import training_cost
+from openrpt.evaluation.next_token.compare import (
+    Evaluated,
+    compare,
+    find_evaluated,
+    thought_differences,
+    verdict,
+)
+from openrpt.evaluation.next_token.evaluate import evaluate_policy
+from openrpt.evaluation.next_token.results import EvaluationResult, paired_differences
+from openrpt.evaluation.next_token.stage import evaluate_model
+from openrpt.evaluation.next_token.tables import write_comparison
+from openrpt.evaluation.next_token.thoughts import (
+    Subject,
     changed_thoughts,
     commonest,
     swapped,
     thought_of,
     voting_draws,
 )
-from openrpt.evaluation.next_token import evaluate_policy
 from openrpt.evaluation.records import result_path
-from openrpt.evaluation.results import EvaluationResult, paired_differences
-from openrpt.evaluation.stage import evaluate_model, training_cost
 from openrpt.evaluation.statistics import Difference
-from openrpt.evaluation.subject import Subject
-from openrpt.evaluation.tables import write_comparison
-from openrpt.evaluation.verdict import thought_differences, verdict
-from openrpt.generation import Request
-from openrpt.metrics import append_metrics, read_metrics
-from openrpt.models import Policy, freeze, load_policy
-from openrpt.prompts import build_layout
-from openrpt.rewards import prefix_match
-from openrpt.rollouts import grade_groups
-from openrpt.run import Run
-from openrpt.scores import load_scored
-from openrpt.tokens import token_bytes
+from openrpt.rl.grading import grade_groups
+from openrpt.rl.rewards.matching import prefix_match
+from openrpt.runs.checkpoints import save_checkpoint, step_folder
+from openrpt.runs.metrics import append_metrics, read_metrics
+from openrpt.runs.run import Run
+from openrpt.stages.warmup import warmup
 from openrpt.types import Completion
-from openrpt.warmup import warmup
 
 SETTINGS = {
     "corpus__heldout_fraction": 0.4,
@@ -89,7 +97,7 @@ def evaluated(warm: Run, policy: Policy, flat: bool = False, **overrides) -> Eva
 
 
 def with_settings(run: Run, **overrides):
-    from openrpt.options import with_overrides
+    from openrpt.config.loading import with_overrides
 
     return with_overrides(run.config, {k.replace("__", "."): v for k, v in overrides.items()})
 
@@ -437,8 +445,8 @@ def test_rows_may_stand_in_any_order(warm):
 
 def test_a_run_without_a_thought_completes_the_verdict(warm):
     """Its evaluation is recognised by how its run was trained."""
+    from openrpt.config.loading import to_toml
     from openrpt.files import write_text
-    from openrpt.run import to_toml
 
     evaluate_model(warm, "warmup", with_settings(warm, **EVERYTHING), label="warmup")
     config = with_settings(warm, prompt__candidates=0, prompt__think_budget=0)

@@ -14,23 +14,23 @@ from markupsafe import escape
 from safetensors.torch import load_file
 from tiny_model import copied_run, tiny_run
 
-import openrpt.train
-from openrpt.checkpoints import latest_checkpoint
-from openrpt.config import load_config
+import openrpt.stages.train
+from openrpt.config.loading import load_config
 from openrpt.errors import UserError
-from openrpt.journal import read_stage
-from openrpt.loop import longest_step
-from openrpt.metrics import read_metrics
-from openrpt.pretrain import pretrain
+from openrpt.loaded import load_run
 from openrpt.progress import SILENT
-from openrpt.report import render
-from openrpt.run import Run, open_run
-from openrpt.runs import load_run
-from openrpt.scoring import scores_of
-from openrpt.status import read_status
-from openrpt.step_works import WORKS, recorded_works
-from openrpt.train import train
-from openrpt.warmup import warmup
+from openrpt.report.page import render
+from openrpt.runs.checkpoints import latest_checkpoint
+from openrpt.runs.journal import read_stage
+from openrpt.runs.metrics import read_metrics
+from openrpt.runs.run import Run, open_run
+from openrpt.runs.scores import scores_of
+from openrpt.runs.status import read_status
+from openrpt.runs.works import WORKS, recorded_works
+from openrpt.stages.loop import longest_step
+from openrpt.stages.pretrain.pretrain import pretrain
+from openrpt.stages.train import train
+from openrpt.stages.warmup import warmup
 
 STAGES = {"train": train, "warmup": warmup, "pretrain": pretrain}
 REWARD = """
@@ -273,10 +273,10 @@ def test_an_evaluation_that_fails_leaves_its_step(
 
         return evaluation
 
-    monkeypatch.setattr(openrpt.train, "development_evaluation", fail(UserError("no room")))
+    monkeypatch.setattr(openrpt.stages.train, "development_evaluation", fail(UserError("no room")))
     assert error_of(lambda: train(run)) == "train, after step 2: no room; all up to step 2 is saved"
     assert saved(run) == "step-000002" and len(rows_of(run)) == 2
-    monkeypatch.setattr(openrpt.train, "development_evaluation", fail(ZeroDivisionError()))
+    monkeypatch.setattr(openrpt.stages.train, "development_evaluation", fail(ZeroDivisionError()))
     with pytest.raises(ZeroDivisionError) as error:
         train(run)
     assert error.value.__notes__ == ["train, after step 4; all up to step 4 is saved"]

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from openrpt.cli import main
+from openrpt.cli.main import main
 from openrpt.errors import UserError
 from openrpt.files import (
     clear_leftovers,

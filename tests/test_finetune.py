@@ -18,29 +18,30 @@ from rich.console import Console
 from tiny_model import tiny_model_folder
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from openrpt.answers import checker_of
-from openrpt.checkpoints import TrainerState
-from openrpt.cli import cli
-from openrpt.config import Config, load_config
+from openrpt.cli.main import cli
+from openrpt.config.loading import finetune_config, load_config
+from openrpt.config.sections import Config
+from openrpt.data.prompts import build_layout
+from openrpt.data.questions import QuestionCounts, read_questions
+from openrpt.engine.checkpoint_record import TrainerState
+from openrpt.engine.loading import freeze, load_policy
 from openrpt.errors import UserError
-from openrpt.evaluation.questions import (
+from openrpt.evaluation.questions.checks import checker_of
+from openrpt.evaluation.questions.results import (
     AnswerResult,
     outcome_path,
     print_finetuned,
     question_differences,
     read_record,
 )
-from openrpt.finetune import finetune, finetune_config
-from openrpt.metrics import read_metrics
-from openrpt.models import freeze, load_policy
-from openrpt.predict import checkpoint_config, cut_at_end, predict
+from openrpt.evaluation.questions.task import question_task
 from openrpt.progress import Silent
-from openrpt.prompts import build_layout
-from openrpt.question_task import question_task
-from openrpt.questions import QuestionCounts, read_questions
-from openrpt.run import Run, open_run
+from openrpt.runs.metrics import read_metrics
+from openrpt.runs.run import Run, open_run
+from openrpt.stages.finetune import finetune
+from openrpt.stages.predict import checkpoint_config, cut_at_end, predict
+from openrpt.stages.train import train
 from openrpt.stopping import Interrupted
-from openrpt.train import train
 
 WORDINGS = ["{a} + {b}", "{a}+{b} =", "sum {a} {b}", "add {a} {b}", "{a} and {b}"]
 SETTINGS: dict[str, Any] = {

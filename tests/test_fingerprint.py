@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from tiny_model import tiny_model_folder
 
+from openrpt.engine.fingerprint import model_fingerprint
 from openrpt.errors import UserError
-from openrpt.fingerprint import model_fingerprint
 
 
 def test_other_weights_settings_and_tokenizers_are_told_apart(tmp_path: Path) -> None:

@@ -8,15 +8,18 @@ import torch
 from families import tiny_policy
 from tiny import byte_level_tokenizer
 
-from openrpt.attention import NAME
-from openrpt.decoding import CDF_BLOCK, NEAR_BOUNDARY, Sampling, sample, split_rows
-from openrpt.flat import FlatGenerator
-from openrpt.generation import Generated, Request, TreeGenerator, side_by_side
-from openrpt.logprobs import selected_logprobs
-from openrpt.models import Policy
-from openrpt.prompts import Layout
-from openrpt.seeding import generator, key_of, uniforms
-from openrpt.tree import Branch, branch_hidden
+from openrpt.data.prompts import Layout
+from openrpt.engine.branches import Branch
+from openrpt.engine.decoding import Sampling, split_rows
+from openrpt.engine.flat import FlatGenerator
+from openrpt.engine.generation import Generated, Request, side_by_side
+from openrpt.engine.head import selected_logprobs
+from openrpt.engine.model import Policy
+from openrpt.engine.sampling import CDF_BLOCK, NEAR_BOUNDARY, sample, uniforms
+from openrpt.engine.tree.attention import NAME
+from openrpt.engine.tree.generator import TreeGenerator
+from openrpt.engine.tree.levels import branch_hidden
+from openrpt.seeding import generator, key_of
 from openrpt.types import Completion
 
 FAMILIES = ["llama", "qwen2", "qwen3", "mistral", "gemma3", "gpt2", "gpt_neox"]

@@ -14,12 +14,12 @@ import transformers as tf
 from tiny import SentencePieceStyle, byte_level_tokenizer, sentencepiece_tokenizer
 from tiny_gguf import byte_level_metadata, rope_divisors, tiny_model, write_gguf
 
-from openrpt import gguf_models
-from openrpt.config import ModelConfig
+from openrpt.config.sections import ModelConfig
+from openrpt.engine import gguf_models
+from openrpt.engine.gguf_models import convert_gguf
+from openrpt.engine.loading import load_policy, load_tokenizer
 from openrpt.errors import UserError
-from openrpt.evaluation.stage import model_label
-from openrpt.gguf_models import convert_gguf
-from openrpt.models import load_policy, load_tokenizer
+from openrpt.evaluation.models import model_label
 
 LLAMA3 = {
     "rope_type": "llama3",
@@ -373,7 +373,7 @@ def test_digits_of_smollm_stand_alone(tmp_path: Path) -> None:
 def test_expressions_are_those_of_the_released_tokenizers() -> None:
     from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
-    from openrpt.gguf_tokenizer import PRE_TOKENIZERS
+    from openrpt.engine.gguf_tokenizer import PRE_TOKENIZERS
 
     assert PRE_TOKENIZERS["qwen2"].split == PRETOKENIZE_REGEX
 

@@ -8,7 +8,7 @@ import pytest
 
 from openrpt.errors import UserError
 from openrpt.json_lines import append_row, read_lines, whole_rows, write_rows
-from openrpt.metrics import append_metrics, read_metrics, readable_metrics
+from openrpt.runs.metrics import append_metrics, read_metrics, readable_metrics
 
 ROWS = [{"stage": "train", "step": step, "loss/ntp": step / 7} for step in (1, 2, 3)]
 

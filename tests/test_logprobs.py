@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from openrpt import logprobs
-from openrpt.logprobs import Head, selected_logprobs, standard_prediction, top_k
-from openrpt.text_loss import TextTerms, distillation_kl, target_cross_entropy, text_loss
+from openrpt.engine import head as logprobs
+from openrpt.engine.head import Head, selected_logprobs, standard_prediction, top_k
+from openrpt.engine.text_loss import TextTerms, distillation_kl, target_cross_entropy, text_loss
 
 N, D, V = 7, 5, 11
 OPTIONS = pytest.mark.parametrize(

@@ -5,10 +5,11 @@ import torch
 import transformers as tf
 from tiny_model import tiny_config, tiny_model_folder
 
-from openrpt.checkpoints import TrainerState, save_checkpoint
+from openrpt.engine.checkpoint_record import TrainerState
+from openrpt.engine.loading import load_policy
+from openrpt.engine.lora import add_lora
 from openrpt.errors import UserError
-from openrpt.lora import add_lora
-from openrpt.models import load_policy
+from openrpt.runs.checkpoints import save_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from openrpt.losses import LossConfig, LossInputs, StepTotals, policy_loss
+from openrpt.rl.losses import LossConfig, LossInputs, StepTotals, policy_loss
 
 B, T = 4, 5
 LENGTHS = [5, 3, 1, 4]

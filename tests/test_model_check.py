@@ -9,11 +9,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_model import tiny_model_folder
 
-from openrpt import model_check
-from openrpt.config import ModelConfig
+from openrpt.config.sections import ModelConfig
+from openrpt.engine import check as model_check
+from openrpt.engine.check import require_finite
+from openrpt.engine.loading import load_policy
+from openrpt.engine.model import Policy
 from openrpt.errors import UserError
-from openrpt.model_check import require_finite
-from openrpt.models import Policy, load_policy
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)

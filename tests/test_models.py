@@ -14,13 +14,15 @@ from tiny import byte_level_tokenizer
 from tiny_model import tiny_model_folder
 from transformers import AutoModelForCausalLM
 
-from openrpt import cpu
-from openrpt.config import ModelConfig, load_config
+from openrpt.config.loading import load_config
+from openrpt.config.sections import ModelConfig
+from openrpt.engine import loading as cpu
+from openrpt.engine.branches import Branch
+from openrpt.engine.flat import flat_hidden
+from openrpt.engine.loading import load_policy, load_tokenizer, outline, pick_device
+from openrpt.engine.model import Policy
+from openrpt.engine.tree.levels import accumulate_gradients, run_prefix
 from openrpt.errors import UserError
-from openrpt.flat import flat_hidden
-from openrpt.models import Policy, load_policy, load_tokenizer, pick_device
-from openrpt.speed import outline
-from openrpt.tree import Branch, accumulate_gradients, run_prefix
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 GENERATORS = ("tree", "flat")

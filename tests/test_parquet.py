@@ -10,7 +10,7 @@ from fake_run import fake_run, rollout
 
 from openrpt.errors import UserError
 from openrpt.parquet import MARK, read_table, unreadable, write_table
-from openrpt.rollouts import read_rollouts, rollout_folder, stored_steps, write_rollouts
+from openrpt.runs.rollouts import read_rollouts, rollout_folder, stored_steps, write_rollouts
 
 
 @pytest.mark.parametrize("compression", ["snappy", "zstd", "none"])

@@ -13,15 +13,13 @@ from rich.console import Console
 from scipy.stats import bootstrap
 
 from openrpt.errors import UserError
-from openrpt.evaluation.pattern_runs import run_bins
-from openrpt.evaluation.pattern_table import print_patterns, write_patterns
-from openrpt.evaluation.patterns import (
+from openrpt.evaluation.patterns.bins import run_bins
+from openrpt.evaluation.patterns.measures import (
     KEYWORDS,
     contains,
     copied_share,
     distinct,
     free_thought,
-    has_content,
     keyword_patterns,
     named_answers,
     read_keywords,
@@ -29,9 +27,11 @@ from openrpt.evaluation.patterns import (
     target_text,
     words_of,
 )
+from openrpt.evaluation.patterns.table import print_patterns, write_patterns
 from openrpt.evaluation.statistics import difference_of_means, mean_interval
-from openrpt.rollouts import write_rollouts
-from openrpt.runs import load_run
+from openrpt.loaded import load_run
+from openrpt.rl.completions import has_content
+from openrpt.runs.rollouts import write_rollouts
 
 
 def groups_in(text: str) -> set[str]:

@@ -13,16 +13,17 @@ from tiny import sentencepiece_tokenizer
 from tiny_model import tiny_model_folder, tiny_run
 from transformers import AutoModelForCausalLM
 
-from openrpt.cli import cli, main
-from openrpt.config import load_config
+from openrpt.cli.main import cli, main
+from openrpt.config.loading import load_config
+from openrpt.data.scored import load_scored
+from openrpt.engine.loading import freeze, load_policy
+from openrpt.engine.model import Policy
 from openrpt.errors import UserError
 from openrpt.evaluation.perplexity import measure_perplexity, ratio_of_documents, sampled_texts
 from openrpt.evaluation.records import read_evaluation
 from openrpt.evaluation.statistics import mean_by_document
-from openrpt.models import Policy, freeze, load_policy
-from openrpt.report import write_report
-from openrpt.run import Run
-from openrpt.scores import load_scored
+from openrpt.report.page import write_report
+from openrpt.runs.run import Run
 
 TEXTS = ["The sum of two even numbers is even.", "Let x = 2 and y = 3. Straße 😀", "abc qzx"]
 

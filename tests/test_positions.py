@@ -5,9 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openrpt.config import SelectionConfig
-from openrpt.errors import UserError
-from openrpt.positions import (
+from openrpt.config.sections import SelectionConfig
+from openrpt.data.positions import (
     ScoredDocument,
     Window,
     bands,
@@ -17,6 +16,7 @@ from openrpt.positions import (
     window_of,
     windows,
 )
+from openrpt.errors import UserError
 
 
 def scored(entropy: list[float], *, nll: list[float] | None = None) -> ScoredDocument:

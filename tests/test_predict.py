@@ -10,22 +10,17 @@ from rich.console import Console
 from tiny import byte_level_tokenizer, sentencepiece_tokenizer
 from tiny_model import tiny_config
 
-from openrpt.config import Config
+from openrpt.config.loading import with_overrides
+from openrpt.config.sections import Config
+from openrpt.engine.loading import freeze, load_policy
+from openrpt.engine.model import Policy
 from openrpt.errors import UserError
-from openrpt.evaluation.results import EvaluationResult
-from openrpt.models import Policy, freeze, load_policy
-from openrpt.options import with_overrides
-from openrpt.predict import checkpoint_config, cut_at_end, predict
-from openrpt.rewards import prefix_match
-from openrpt.show import (
-    group_lines,
-    heading,
-    json_row,
-    percent,
-    print_evaluation,
-    visible,
-    visible_tokens,
-)
+from openrpt.evaluation.next_token.results import EvaluationResult
+from openrpt.evaluation.next_token.tables import print_evaluation
+from openrpt.evaluation.sheets import percent
+from openrpt.rl.rewards.matching import prefix_match
+from openrpt.runs.show import group_lines, heading, json_row, visible, visible_tokens
+from openrpt.stages.predict import checkpoint_config, cut_at_end, predict
 
 
 @pytest.fixture(scope="module")

@@ -15,22 +15,28 @@ from safetensors.torch import load_file
 from tiny_model import copied_run, tiny_config, tiny_model_folder, tiny_run
 from transformers import AutoModelForCausalLM
 
-from openrpt.checkpoints import read_record
+from openrpt.data.scored import load_scored
+from openrpt.engine.checkpoint_record import read_record
+from openrpt.engine.loading import load_policy
+from openrpt.engine.packing import packed_hidden, packs
+from openrpt.engine.text_loss import TextTerms, text_loss
 from openrpt.errors import UserError
+from openrpt.evaluation.models import latest_model
+from openrpt.evaluation.next_token.results import EvaluationResult, paired_differences
+from openrpt.evaluation.next_token.stage import evaluate_model
 from openrpt.evaluation.records import result_path
-from openrpt.evaluation.results import EvaluationResult, paired_differences
-from openrpt.evaluation.stage import evaluate_model, latest_model
-from openrpt.matched import matched_batches, matched_works, spent_flops, spent_seconds
-from openrpt.metrics import read_metrics
-from openrpt.models import load_policy
-from openrpt.nonfinite import Places
-from openrpt.packing import accumulate_gradients, packed_hidden, packs
-from openrpt.pieces import Piece, all_targets, batches, cut
-from openrpt.pretrain import learning_rate, pretrain
-from openrpt.run import Run, open_run
-from openrpt.scores import load_scored
-from openrpt.text_loss import TextTerms, text_loss
-from openrpt.train import train
+from openrpt.rl.nonfinite import Places
+from openrpt.runs.metrics import read_metrics
+from openrpt.runs.run import Run, open_run
+from openrpt.stages.pretrain.batches import Piece, accumulate_gradients, all_targets, batches, cut
+from openrpt.stages.pretrain.matched import (
+    matched_batches,
+    matched_works,
+    spent_flops,
+    spent_seconds,
+)
+from openrpt.stages.pretrain.pretrain import learning_rate, pretrain
+from openrpt.stages.train import train
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft
 
@@ -328,7 +334,7 @@ def test_the_schedules() -> None:
 
 
 def tiny_config_of(**overrides: Any) -> Any:
-    from openrpt.config import load_config
+    from openrpt.config.loading import load_config
 
     return load_config(overrides={k.replace("__", "."): v for k, v in overrides.items()}).pretrain
 

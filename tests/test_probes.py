@@ -14,22 +14,22 @@ from tiny import sentencepiece_tokenizer
 from tiny_model import tiny_config, tiny_model_folder
 from transformers import AutoModelForCausalLM
 
-from openrpt.cli import cli, main
+from openrpt.cli.main import cli, main
+from openrpt.data.scored import ScoredCorpus, load_scored
+from openrpt.engine.loading import freeze, load_policy
+from openrpt.engine.scorer import layer_states
 from openrpt.errors import UserError
-from openrpt.evaluation.probe_labels import ProbeSample, answer_span, document_roles, probe_sample
-from openrpt.evaluation.probes import (
+from openrpt.evaluation.models import named_models
+from openrpt.evaluation.probes.labels import ProbeSample, answer_span, document_roles, probe_sample
+from openrpt.evaluation.probes.probes import (
     STRENGTHS,
     control_labels,
     evaluate_probes,
     fit_all,
     fit_probe,
-    layer_states,
 )
-from openrpt.evaluation.side_by_side import named_models
-from openrpt.models import freeze, load_policy
-from openrpt.run import Run, open_run
-from openrpt.scores import ScoredCorpus, load_scored
-from openrpt.scoring import score_corpus
+from openrpt.runs.run import Run, open_run
+from openrpt.stages.score import score_corpus
 
 pytest.importorskip("sklearn")
 

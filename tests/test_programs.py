@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 
-from openrpt.evaluation.programs import opening_of, program_of, split_blocks
+from openrpt.evaluation.end_tasks.programs import opening_of, program_of, split_blocks
 
 DOC = {
     "prompt": 'import math\n\n\ndef half(x):\n    """x / 2"""\n',

@@ -13,15 +13,15 @@ from tiny import (
     think_tokenizer,
 )
 
-from openrpt.chat import Renderer, render_chat
-from openrpt.config import PromptConfig
-from openrpt.decoding import Sampling
-from openrpt.engine import make_engine
+from openrpt.config.sections import PromptConfig
+from openrpt.data.chat import Renderer, render_chat
+from openrpt.data.prompts import TEMPLATES, Layout, build_layout, require_room
+from openrpt.data.tokens import encode_document, literal_bytes, token_table
+from openrpt.engine.decoding import Sampling
+from openrpt.engine.engine import make_engine
+from openrpt.engine.generation import Request
+from openrpt.engine.scorer import plain_hidden, score_documents
 from openrpt.errors import UserError
-from openrpt.generation import Request
-from openrpt.prompts import TEMPLATES, Layout, build_layout, require_room
-from openrpt.scorer import plain_hidden, score_documents
-from openrpt.tokens import encode_document, literal_bytes, token_table
 
 STYLES = ["metaspace", "metaspace_always", "prepend", "no_dummy", "replace"]
 TOKENIZERS = {
@@ -246,9 +246,9 @@ def test_templates_that_fail_are_one_line(template, said):
 
 
 def test_a_template_without_end_is_stopped(monkeypatch):
-    monkeypatch.setattr("openrpt.chat.SECONDS", 0.5)
+    monkeypatch.setattr("openrpt.data.chat.SECONDS", 0.5)
     renderer = Renderer()
-    monkeypatch.setattr("openrpt.chat._renderer", lambda: renderer)
+    monkeypatch.setattr("openrpt.data.chat._renderer", lambda: renderer)
     nested = "{% for i in range(99999) %}" * 3 + "{% endfor %}" * 3
     tokenizer, started = byte_level_tokenizer(chat_template=nested), time.monotonic()
     with pytest.raises(UserError, match=r"takes more than 0\.5 seconds, or breaks its process"):

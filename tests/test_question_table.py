@@ -9,9 +9,9 @@ import pytest
 from click.testing import CliRunner
 from tiny_model import tiny_model_folder
 
-from openrpt.cli import cli, main
-from openrpt.evaluation.question_table import difference_on, inside, parts_of
-from openrpt.evaluation.questions import AnswerResult
+from openrpt.cli.main import cli, main
+from openrpt.evaluation.questions.results import AnswerResult
+from openrpt.evaluation.questions.table import difference_on, inside, parts_of
 
 SETTINGS = {
     "model.threads": 1,

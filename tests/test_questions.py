@@ -8,10 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from openrpt.config import QuestionsConfig, load_config
+from openrpt.config.loading import load_config
+from openrpt.config.sections import QuestionsConfig
+from openrpt.data.gym_tasks import gym_scorer
+from openrpt.data.questions import Question, QuestionCounts, read_questions
 from openrpt.errors import UserError
-from openrpt.gym_tasks import gym_scorer
-from openrpt.questions import Question, QuestionCounts, read_questions
 
 TEMPLATE = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi"
 

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from openrpt.config import Config, CorpusConfig, ScoreConfig
-from openrpt.corpus_size import expected_tokens
-from openrpt.documents import CorpusCounts, read_corpus, read_fields
+from openrpt.config.sections import Config, CorpusConfig, ScoreConfig
+from openrpt.data.corpus_size import expected_tokens
+from openrpt.data.documents import CorpusCounts, read_corpus, read_fields
+from openrpt.data.field_values import text_of
 from openrpt.errors import UserError
-from openrpt.field_values import text_of
 
 
 def read(path: Path | str, **options: Any) -> tuple[list[str], CorpusCounts]:

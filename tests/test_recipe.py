@@ -13,15 +13,18 @@ import torch
 from tiny import TEXT, think_tokenizer
 from tiny_model import tiny_model_folder
 
-from openrpt import completions, rewards
-from openrpt.advantages import group_advantages
-from openrpt.config import ModelConfig, PromptConfig
-from openrpt.logprobs import selected_logprobs, standard_prediction
-from openrpt.losses import LossConfig, LossInputs, StepTotals, policy_loss
-from openrpt.models import Policy, load_policy
-from openrpt.prompts import build_layout
-from openrpt.tokens import token_bytes, token_table
-from openrpt.tree import Branch, Row, accumulate_gradients, run_prefix
+from openrpt.config.sections import ModelConfig, PromptConfig
+from openrpt.data.prompts import build_layout
+from openrpt.data.tokens import token_bytes, token_table
+from openrpt.engine.branches import Branch, Row
+from openrpt.engine.head import selected_logprobs, standard_prediction
+from openrpt.engine.loading import load_policy
+from openrpt.engine.model import Policy
+from openrpt.engine.tree.levels import accumulate_gradients, run_prefix
+from openrpt.rl import completions
+from openrpt.rl.advantages import group_advantages
+from openrpt.rl.losses import LossConfig, LossInputs, StepTotals, policy_loss
+from openrpt.rl.rewards import matching as rewards
 
 ARGS = SimpleNamespace(think=0, prediction=4)
 

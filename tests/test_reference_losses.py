@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from openrpt.advantages import group_advantages
-from openrpt.losses import LossConfig, LossInputs, StepTotals, policy_loss
+from openrpt.rl.advantages import group_advantages
+from openrpt.rl.losses import LossConfig, LossInputs, StepTotals, policy_loss
 
 FOUND = json.loads((Path(__file__).parent / "fixtures" / "reference_losses.json").read_text())
 GIVEN = FOUND["inputs"]

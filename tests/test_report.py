@@ -30,27 +30,28 @@ from report_run import (
 )
 from tiny_model import tiny_run
 
-from openrpt.config import REWARDS, Config, ModelConfig, TrainConfig, WarmupConfig
+from openrpt.config.sections import REWARDS, Config, ModelConfig, TrainConfig, WarmupConfig
+from openrpt.data.positions import DIFFICULTIES
+from openrpt.data.scored import load_scored
+from openrpt.evaluation.next_token.results import MEASURES
+from openrpt.evaluation.next_token.stage import evaluate_model
 from openrpt.evaluation.records import read_evaluation, record
-from openrpt.evaluation.results import MEASURES
-from openrpt.evaluation.stage import evaluate_model
-from openrpt.metrics import read_metrics
 from openrpt.parquet import read_table, write_table
-from openrpt.positions import DIFFICULTIES
-from openrpt.report import documents, render, specs, stored, write_report
+from openrpt.report import documents, specs, stored
 from openrpt.report.charts import charts, series_values
 from openrpt.report.chunks import pack, unpack
-from openrpt.report.costs import all_costs, together
 from openrpt.report.curves import columns, find_warnings, predicted_kinds, with_errors
 from openrpt.report.glossary import EVALUATION, METRICS, metrics_markdown
+from openrpt.report.page import render, write_report
 from openrpt.report.plans import NTP, PLANS, REASONING
 from openrpt.report.stored import read_stored
 from openrpt.report.summary import accuracy_rows, verdict, what_changed
-from openrpt.rollouts import read_evaluated, read_rollouts, rollout_path, write_rollouts
-from openrpt.run import Run
-from openrpt.scores import load_scored
-from openrpt.train import train
-from openrpt.warmup import warmup
+from openrpt.runs.metrics import read_metrics
+from openrpt.runs.rollouts import read_evaluated, read_rollouts, rollout_path, write_rollouts
+from openrpt.runs.run import Run
+from openrpt.runs.spent import all_costs, together
+from openrpt.stages.train import train
+from openrpt.stages.warmup import warmup
 
 ROOT = Path(__file__).parent.parent
 EXPECTED = [p for p in PLANS if {"train", "warmup"} & {*p.stages} and p.axis != "money"]

@@ -22,7 +22,7 @@ from report_run import (
     tokens_of,
 )
 
-from openrpt.report import write_report
+from openrpt.report.page import write_report
 
 DESKTOP = {"width": 1280, "height": 900}
 FACE = "😀".encode()

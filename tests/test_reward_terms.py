@@ -15,34 +15,30 @@ from test_train import rollouts_of, rows_of, weights_of
 from test_update import work_of
 from tiny_model import tiny_run
 
-from openrpt.attention import NAME
-from openrpt.checkpoints import TrainerState
-from openrpt.collect import batch_metrics, remember_pass_rates
-from openrpt.config import REWARDS, Config, load_config
-from openrpt.data import Work
-from openrpt.decoding import Sampling
-from openrpt.engine import make_engine
+from openrpt.config.loading import load_config
+from openrpt.config.sections import REWARDS, Config
+from openrpt.data.positions import ScoredDocument, Window
+from openrpt.data.prompts import Layout, build_layout
+from openrpt.data.tokens import encode_document
+from openrpt.data.work import Work
+from openrpt.engine.average import MovingAverage
+from openrpt.engine.checkpoint_record import TrainerState
+from openrpt.engine.decoding import Sampling
+from openrpt.engine.engine import make_engine
+from openrpt.engine.generation import Request
+from openrpt.engine.model import Policy
+from openrpt.engine.tree.attention import NAME
 from openrpt.errors import UserError
-from openrpt.generation import Request
-from openrpt.information_gain import thought_ids, thought_logprobs
-from openrpt.models import Policy
-from openrpt.moving_average import MovingAverage
-from openrpt.positions import ScoredDocument, Window
-from openrpt.prompts import Layout, build_layout
-from openrpt.reward_terms import (
-    TERMS,
-    RewardContext,
-    make_terms,
-    reward_groups,
-    reward_metrics,
-)
-from openrpt.rollouts import grade, grade_groups, read_rollouts, rollout_rows, write_rollouts
-from openrpt.run import Run
+from openrpt.rl.batch import GradedWork
+from openrpt.rl.collect import batch_metrics, remember_pass_rates
+from openrpt.rl.grading import grade, grade_groups
+from openrpt.rl.rewards.information_gain import thought_ids, thought_logprobs
+from openrpt.rl.rewards.terms import TERMS, RewardContext, make_terms, reward_groups, reward_metrics
+from openrpt.runs.rollouts import read_rollouts, rollout_rows, write_rollouts
+from openrpt.runs.run import Run
 from openrpt.seeding import key_of
-from openrpt.tokens import encode_document
-from openrpt.train import train
+from openrpt.stages.train import train
 from openrpt.types import Completion, Group, Position, Prompt, Rollout
-from openrpt.update import GradedWork
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft
 TEXT = "We think about what comes next, then we say it: the next token of the text. So it is."

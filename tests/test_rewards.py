@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openrpt.completions import extract_prediction
-from openrpt.rewards import (
+from openrpt.rl.completions import extract_prediction
+from openrpt.rl.rewards.matching import (
     DENSE_CEILING,
     dense_reward,
     exact_judge,

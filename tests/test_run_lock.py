@@ -13,14 +13,14 @@ import pytest
 from tiny_model import tiny_config
 
 from openrpt.errors import UserError
-from openrpt.run import Run, existing_run, open_run, works_in_run
-from openrpt.run_lock import LOCK, sole_process
-from openrpt.status import read_status
+from openrpt.runs.lock import LOCK, sole_process
+from openrpt.runs.run import Run, existing_run, open_run, works_in_run
+from openrpt.runs.status import read_status
 
 HOLDER = """
 import sys
 from pathlib import Path
-from openrpt.run_lock import sole_process
+from openrpt.runs.lock import sole_process
 with sole_process(Path(sys.argv[1])):
     print("in", flush=True)
     sys.stdin.read()

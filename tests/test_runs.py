@@ -13,13 +13,13 @@ from click.testing import CliRunner
 from fake_run import fake_run, rollout, train_row
 
 import openrpt
-from openrpt.cli import cli
+from openrpt.cli.main import cli
 from openrpt.errors import UserError
-from openrpt.journal import StageRecord
-from openrpt.metrics import append_metrics, read_metrics, readable_metrics, truncate_metrics
-from openrpt.rollouts import write_rollouts
-from openrpt.show import print_groups
-from openrpt.status import read_status
+from openrpt.runs.journal import StageRecord
+from openrpt.runs.metrics import append_metrics, read_metrics, readable_metrics, truncate_metrics
+from openrpt.runs.rollouts import write_rollouts
+from openrpt.runs.show import print_groups
+from openrpt.runs.status import read_status
 
 
 def test_tables(tmp_path: Path) -> None:
@@ -58,9 +58,10 @@ def test_the_report_shows_inline(tmp_path: Path) -> None:
 
 def test_import_stays_light() -> None:
     code = (
-        "import sys, openrpt, openrpt.status, openrpt.watch; openrpt.load_run\n"
+        "import sys, openrpt, openrpt.runs.status, openrpt.report.watch; openrpt.load_run\n"
         "print({'torch', 'pyarrow'} & set(sys.modules))\n"
-        "import openrpt.rollouts, openrpt.show, openrpt.report, openrpt.evaluation.compare\n"
+        "import openrpt.runs.rollouts, openrpt.runs.show, openrpt.report.page\n"
+        "import openrpt.evaluation.next_token.compare\n"
         "print({'torch', 'transformers'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

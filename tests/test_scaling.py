@@ -10,13 +10,13 @@ import pytest
 from scipy.optimize import curve_fit
 from tiny_model import tiny_run
 
-from openrpt.cli import main
+from openrpt.cli.main import main
 from openrpt.errors import UserError
-from openrpt.evaluation.curves import PAPER, information
-from openrpt.evaluation.scaling import Point, Series, analyse, analyse_joint, analyse_series
-from openrpt.evaluation.scaling_files import read_points
-from openrpt.metrics import append_metrics
-from openrpt.run import Run
+from openrpt.evaluation.scaling.curves import PAPER, information
+from openrpt.evaluation.scaling.files import read_points
+from openrpt.evaluation.scaling.scaling import Point, Series, analyse, analyse_joint, analyse_series
+from openrpt.runs.metrics import append_metrics
+from openrpt.runs.run import Run
 
 COMPUTE = np.geomspace(1e15, 1e18, 9)
 

@@ -20,17 +20,19 @@ from tiny import TEXT, byte_level_tokenizer, sentencepiece_tokenizer
 from tiny_model import tiny_model_folder, tiny_run
 from tokenizers import processors
 
-from openrpt.attention import NAME
-from openrpt.config import Config, validate_config
+from openrpt.config.loading import validate_config
+from openrpt.config.sections import Config
+from openrpt.data.positions import windows
+from openrpt.data.scored import SCORED, load_scored
+from openrpt.data.tokens import encode_document, token_bytes
+from openrpt.engine.model import Policy
+from openrpt.engine.scorer import Scores, align, aligned_scores, score_documents, score_ids
+from openrpt.engine.tree.attention import NAME
 from openrpt.errors import UserError
-from openrpt.models import Policy
-from openrpt.positions import windows
-from openrpt.rewards import prefix_match
-from openrpt.run import Run
-from openrpt.scorer import Scores, align, aligned_scores, score_documents, score_ids
-from openrpt.scores import SCORED, load_scored
-from openrpt.scoring import COST, grade, score_corpus, scores_of
-from openrpt.tokens import encode_document, token_bytes
+from openrpt.rl.rewards.matching import prefix_match
+from openrpt.runs.run import Run
+from openrpt.runs.scores import scores_of
+from openrpt.stages.score import COST, grade, score_corpus
 
 WORDS = " ".join(TEXT).split()
 COLUMNS = [
@@ -152,7 +154,7 @@ def test_windows_score_each_position_from_its_own_window(tree, bos):
 def test_chunks_of_logits_change_nothing(policy):
     ids, _ = encode_document(policy.tokenizer, text_of(3))
     whole = score_ids(policy, ids, window=256, min_context=8)
-    with patch("openrpt.logprobs.CHUNK_ELEMENTS", 7 * policy.head.weight.shape[0]):
+    with patch("openrpt.engine.head.CHUNK_ELEMENTS", 7 * policy.head.weight.shape[0]):
         chunked = score_ids(policy, ids, window=256, min_context=8)
     np.testing.assert_allclose(chunked.entropy, whole.entropy, atol=1e-6)
     assert chunked.argmax.tolist() == whole.argmax.tolist()
@@ -164,7 +166,7 @@ def test_documents_side_by_side_are_scored_as_alone(family, pack_tokens):
     policy = policy_of(with_bos(byte_level_tokenizer()), family)
     documents = [encode_document(policy.tokenizer, text_of(n, words=9 * n))[0] for n in (3, 1, 2)]
     heard: list[float] = []
-    with patch("openrpt.scorer.PACK_TOKENS", pack_tokens):
+    with patch("openrpt.engine.scorer.PACK_TOKENS", pack_tokens):
         together = score_documents(policy, documents, window=24, min_context=8, scored=heard.append)
     assert heard == sorted(heard) and heard[-1] == 1
     for ids, scores in zip(documents, together, strict=True):

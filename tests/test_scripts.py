@@ -29,3 +29,9 @@ def test_the_demo_table_is_what_the_run_measured(tmp_path: Path, script: dict) -
 def test_what_is_not_distinguishable_says_so(script: dict) -> None:
     estimate = {"value": 0.012, "low": -0.01, "high": 0.034, "distinguishable": False}
     assert script["difference"](estimate) == "+1.2 [−1.0, +3.4], not distinguishable"
+
+
+def test_the_picture_of_the_packages_is_that_of_the_imports() -> None:
+    drawn = runpy.run_path(str(ROOT / "scripts" / "draw_packages.py"))
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert drawn["updated"](text) == text

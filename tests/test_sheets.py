@@ -9,18 +9,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from openrpt.evaluation.compare import Evaluated, compare
-from openrpt.evaluation.figure import mean_values, specification
-from openrpt.evaluation.results import EvaluationResult
-from openrpt.evaluation.sheets import (
-    differences_sheet,
-    figure_4,
-    markdown,
-    mean_over_difficulties,
-    print_sheet,
-    table_1,
-    table_8,
-)
+from openrpt.evaluation.next_token.compare import Evaluated, compare, mean_over_difficulties
+from openrpt.evaluation.next_token.figure import mean_values, specification
+from openrpt.evaluation.next_token.results import EvaluationResult
+from openrpt.evaluation.next_token.tables import differences_sheet, figure_4, table_1, table_8
+from openrpt.evaluation.sheets import markdown, print_sheet
 from openrpt.evaluation.statistics import mean_by_document, mean_of_slices
 
 ENTROPY = [0.7, 0.7, 1.2, 1.2, 1.7, 1.7, 1.7, 1.7]

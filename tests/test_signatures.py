@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from openrpt.config import config_keys
-from openrpt.signatures import SIGNATURES, findings, new_findings
+from openrpt.config.loading import config_keys
+from openrpt.runs.signatures import SIGNATURES, findings, new_findings
 
 # A real run of 15 steps (SmolLM2-135M on CHAMP, learning rate 2e-5), to three digits.
 REAL = {

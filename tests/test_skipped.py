@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from tiny_model import tiny_config, tiny_model_folder
 
-from openrpt.cli import main
-from openrpt.config import Config
-from openrpt.demo import _score
-from openrpt.documents import CorpusCounts
-from openrpt.run import open_run
-from openrpt.scores import ScoreSummary, read_scored_json
-from openrpt.skipped import skipped_lines
+from openrpt.cli.main import main
+from openrpt.config.sections import Config
+from openrpt.data.documents import CorpusCounts
+from openrpt.data.scored import ScoreSummary, read_scored_json
+from openrpt.data.skipped import skipped_lines
+from openrpt.experiments.demo import _score
+from openrpt.runs.run import open_run
 
 SMALL = ["--prompt.window", "48", "--prompt.min_context", "8", "--model.threads", "1"]
 

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 from tiny_model import copied_run, tiny_run
 
-from openrpt.answers import MathChecker
-from openrpt.checkpoints import latest_checkpoint
-from openrpt.config import to_toml
-from openrpt.journal import read_stage
-from openrpt.metrics import read_metrics
+from openrpt.config.loading import to_toml
+from openrpt.evaluation.questions.checks import MathChecker
 from openrpt.progress import SILENT
-from openrpt.run import Run
+from openrpt.runs.checkpoints import latest_checkpoint
+from openrpt.runs.journal import read_stage
+from openrpt.runs.metrics import read_metrics
+from openrpt.runs.run import Run
+from openrpt.stages.train import train
 from openrpt.stopping import Interrupted, Terminated, ending_as_interrupts, stop_on_signals
-from openrpt.train import train
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals")
 

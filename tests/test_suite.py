@@ -8,12 +8,12 @@ import pytest
 from click.testing import CliRunner
 from tiny_model import tiny_model_folder
 
-from openrpt.cli import cli
-from openrpt.config import load_config
-from openrpt.evaluation.reasoning import difficulty_of
+from openrpt.cli.main import cli
+from openrpt.config.loading import load_config
+from openrpt.data.questions import Question
+from openrpt.evaluation.end_tasks.suite import PARTS, SuiteLine, check_parts, type_means
+from openrpt.evaluation.questions.families import difficulty_of
 from openrpt.evaluation.records import read_models
-from openrpt.evaluation.suite import PARTS, SuiteLine, check_parts, type_means
-from openrpt.questions import Question
 
 
 @pytest.fixture(scope="module")

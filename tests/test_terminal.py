@@ -14,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from openrpt.console import PlainConsole
-from openrpt.metrics import append_metrics
 from openrpt.progress import live_progress
-from openrpt.rollouts import write_rollouts
+from openrpt.runs.metrics import append_metrics
+from openrpt.runs.rollouts import write_rollouts
 from openrpt.terminal import KEPT, LONGEST_ERROR, printable, say, say_error
 
 HOSTILE = "n\x1b]0;title\x07\x1b[31m\x9b2J\x7f\u202eevil\u2066"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from openrpt.evaluation.token_classes import TOKEN_CLASSES, token_class
+from openrpt.data.token_classes import TOKEN_CLASSES, token_class
 
 
 @pytest.mark.parametrize(

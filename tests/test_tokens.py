@@ -10,10 +10,10 @@ from tiny_model import tiny_model_folder
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import AddedToken, BertTokenizerLegacy, PreTrainedTokenizerFast
 
-from openrpt.config import ModelConfig
+from openrpt.config.sections import ModelConfig
+from openrpt.data.tokens import encode_document, literal_bytes, token_bytes, token_table
+from openrpt.engine.loading import load_policy, load_tokenizer
 from openrpt.errors import UserError
-from openrpt.models import load_policy, load_tokenizer
-from openrpt.tokens import encode_document, literal_bytes, token_bytes, token_table
 
 DUMMY = {
     style: sentencepiece_tokenizer(style) for style in ("metaspace", "metaspace_always", "prepend")

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from openrpt.config import load_config, to_toml
+from openrpt.config.loading import load_config, to_toml
+from openrpt.config.toml_files import parse_toml, read_toml, toml_text
 from openrpt.errors import UserError
-from openrpt.toml_files import parse_toml, read_toml, toml_text
 
 
 def test_a_byte_order_mark_is_read_over(tmp_path: Path) -> None:

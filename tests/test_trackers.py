@@ -11,18 +11,18 @@ from fake_run import fake_run, rollout
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_model import copied_run, tiny_run
 
-from openrpt.config import load_config
+from openrpt.config.loading import load_config
 from openrpt.errors import UserError
-from openrpt.journal import StageRecord, open_journal, read_stage
-from openrpt.metrics import numbers
+from openrpt.loaded import load_run
 from openrpt.progress import SILENT
-from openrpt.rollouts import write_rollouts
-from openrpt.run import open_run
-from openrpt.runs import load_run
+from openrpt.runs.journal import StageRecord, open_journal, read_stage
+from openrpt.runs.metrics import numbers
+from openrpt.runs.rollouts import write_rollouts
+from openrpt.runs.run import open_run
+from openrpt.runs.trackers import TRACKERS, Stage, markdown, require_installed, rollout_table
+from openrpt.stages.train import train
+from openrpt.stages.warmup import warmup
 from openrpt.stopping import Interrupted
-from openrpt.trackers import TRACKERS, Stage, markdown, require_installed, rollout_table
-from openrpt.train import train
-from openrpt.warmup import warmup
 
 LIMITS: dict[str, Any] = {"steps": 20, "seconds": 60.0, "changed": {}}
 

@@ -15,14 +15,14 @@ import torch
 from safetensors.torch import load_file
 from tiny_model import copied_run, tiny_model_folder, tiny_run
 
-from openrpt.config import validate_config
+from openrpt.config.loading import validate_config
+from openrpt.engine.loading import load_policy
 from openrpt.errors import UserError
-from openrpt.metrics import read_metrics
-from openrpt.models import load_policy
-from openrpt.rollouts import read_rollouts, rollout_path
-from openrpt.run import Run
-from openrpt.train import set_up, train
-from openrpt.warmup import warmup
+from openrpt.runs.metrics import read_metrics
+from openrpt.runs.rollouts import read_rollouts, rollout_path
+from openrpt.runs.run import Run
+from openrpt.stages.train import set_up, train
+from openrpt.stages.warmup import warmup
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft
 
@@ -133,9 +133,9 @@ KILLED = """
 import json, os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from openrpt.config import validate_config
-from openrpt.run import Run
-from openrpt.train import train
+from openrpt.config.loading import validate_config
+from openrpt.runs.run import Run
+from openrpt.stages.train import train
 
 class Killer:
     def begin(self, task, total, unit=""): pass

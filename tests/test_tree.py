@@ -4,10 +4,11 @@ import pytest
 import torch
 from families import FAMILIES, tiny_policy
 
-from openrpt.attention import NAME
-from openrpt.logprobs import selected_logprobs
-from openrpt.model_check import require_tree_support
-from openrpt.tree import Branch, accumulate_gradients, branch_hidden
+from openrpt.engine.branches import Branch
+from openrpt.engine.check import require_tree_support
+from openrpt.engine.head import selected_logprobs
+from openrpt.engine.tree.attention import NAME
+from openrpt.engine.tree.levels import accumulate_gradients, branch_hidden
 
 PREFIX = [(11 * i + 5) % 97 for i in range(24)]
 BRANCHES = [

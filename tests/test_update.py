@@ -7,27 +7,23 @@ import pytest
 import torch
 from test_generation import policy_of
 
-from openrpt.attention import NAME
-from openrpt.config import Config, load_config
-from openrpt.data import Work
-from openrpt.decoding import Sampling
-from openrpt.engine import make_engine
-from openrpt.generation import Request
-from openrpt.losses import LossInputs, StepTotals, policy_loss
-from openrpt.models import Policy, freeze
-from openrpt.nonfinite import NotFinite
-from openrpt.positions import ScoredDocument, Window
-from openrpt.prompts import Layout, build_layout
+from openrpt.config.loading import load_config
+from openrpt.config.sections import Config
+from openrpt.data.positions import ScoredDocument, Window
+from openrpt.data.prompts import Layout, build_layout
+from openrpt.data.work import Work
+from openrpt.engine.decoding import Sampling
+from openrpt.engine.engine import make_engine
+from openrpt.engine.generation import Request
+from openrpt.engine.loading import freeze
+from openrpt.engine.model import Policy
+from openrpt.engine.tree.attention import NAME
+from openrpt.rl.batch import GradedWork, longest_completion, step_advantages, step_totals
+from openrpt.rl.losses import LossInputs, StepTotals, policy_loss
+from openrpt.rl.nonfinite import NotFinite
+from openrpt.rl.update import loss_config_for, update_policy
 from openrpt.seeding import key_of
 from openrpt.types import Group, Position, Prompt, Rollout
-from openrpt.update import (
-    GradedWork,
-    longest_completion,
-    loss_config_for,
-    step_advantages,
-    step_totals,
-    update_policy,
-)
 
 TOKENS = 30
 NORM = 1e9  # never clipped

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from openrpt.errors import UserError
-from openrpt.user_functions import UserFunction, load_function
+from openrpt.rl.rewards.user import UserFunction, load_function
 
 KNOWN = ("prediction", "continuation")
 MODULE = """

@@ -12,13 +12,13 @@ from tiny import byte_level_tokenizer, think_tokenizer
 from tiny_model import copied_run, tiny_model_folder, tiny_run
 from transformers import AutoModelForCausalLM
 
-from openrpt.data import take_work
-from openrpt.metrics import read_metrics
-from openrpt.run import Run
-from openrpt.status import read_status
+from openrpt.data.work import take_work
+from openrpt.runs.metrics import read_metrics
+from openrpt.runs.run import Run
+from openrpt.runs.status import read_status
+from openrpt.stages.train import train
+from openrpt.stages.warmup import Warmup, make_traces, plain_states, set_up, warmup
 from openrpt.stopping import Interrupted
-from openrpt.train import train
-from openrpt.warmup import Warmup, make_traces, plain_states, set_up, warmup
 
 SEEDED: dict[str, Any] = {"warmup__ntp_weight": 0.0, "warmup__answer_sharpness": 0.5}
 UNSEEDED: dict[str, Any] = {

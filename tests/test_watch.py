@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from fake_run import fake_run, train_row
 
-from openrpt import watch
 from openrpt.errors import UserError
-from openrpt.metrics import append_metrics
-from openrpt.watch import Server, Watched, make_server
+from openrpt.report import watch
+from openrpt.report.watch import Server, Watched, make_server
+from openrpt.runs.metrics import append_metrics
 
 
 @contextmanager

@@ -7,8 +7,8 @@ import pytest
 from fake_run import fake_run, train_row
 from test_watch import serving
 
-from openrpt import watch
-from openrpt.metrics import append_metrics
+from openrpt.report import watch
+from openrpt.runs.metrics import append_metrics
 
 PHONE = {"width": 390, "height": 844}
 DESKTOP = {"width": 1280, "height": 900}

@@ -13,22 +13,22 @@ from click.testing import CliRunner
 from tiny import sentencepiece_tokenizer
 from tiny_model import tiny_config, tiny_model_folder
 
-from openrpt.cli import cli, main
-from openrpt.engine import make_engine
+from openrpt.cli.main import cli, main
+from openrpt.engine.engine import make_engine
+from openrpt.engine.loading import freeze, load_policy
 from openrpt.errors import UserError
-from openrpt.evaluation.mauve import divergence_area, mauve_like, quantise
-from openrpt.evaluation.passages import passages
-from openrpt.evaluation.patterns import distinct, words_of
+from openrpt.evaluation.patterns.measures import distinct, words_of
 from openrpt.evaluation.statistics import Resampled, document_weights, mean_interval
-from openrpt.evaluation.writing import (
+from openrpt.evaluation.writing.mauve import divergence_area, mauve_like, quantise
+from openrpt.evaluation.writing.passages import passages
+from openrpt.evaluation.writing.writing import (
     MEASURES,
     WritingResult,
     evaluate_writing,
     pooled_distinct,
 )
-from openrpt.models import freeze, load_policy
-from openrpt.run import Run, open_run
-from openrpt.scoring import score_corpus
+from openrpt.runs.run import Run, open_run
+from openrpt.stages.score import score_corpus
 
 pytest.importorskip("sklearn")
 
@@ -223,7 +223,7 @@ def test_passages(run: Run) -> None:
 
 def test_completions_are_the_models_own(run: Run) -> None:
     """Greedily: what transformers generates behind the prefix. Nothing is forced or added."""
-    from openrpt.attention import NAME
+    from openrpt.engine.tree.attention import NAME
 
     policy = freeze(load_policy(run.config.model))
     greedy = run.config.writing.model_copy(update={"temperature": 0.0})

@@ -23,19 +23,19 @@ from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from openrpt import generation
-from openrpt.cli import cli, main
-from openrpt.config import load_config
+from openrpt.cli.main import cli, main
+from openrpt.config.loading import load_config
+from openrpt.engine import generation
+from openrpt.engine.loading import freeze, load_policy
 from openrpt.errors import UserError
-from openrpt.evaluation.answer_book import AnswerBook
-from openrpt.evaluation.questions import AnswerResult
+from openrpt.evaluation.end_tasks.answer_book import AnswerBook
+from openrpt.evaluation.end_tasks.harness import OpenRPTLM
+from openrpt.evaluation.end_tasks.respondent import Asked, Respondent, model_identity
+from openrpt.evaluation.end_tasks.zero_shot import RECORD, outcome_path, zero_shot
+from openrpt.evaluation.questions.results import AnswerResult
 from openrpt.evaluation.records import read_models
-from openrpt.evaluation.respondent import Asked, Respondent, model_identity
-from openrpt.evaluation.zero_shot import RECORD, outcome_path, zero_shot
-from openrpt.integrations.lm_eval import OpenRPTLM
-from openrpt.models import freeze, load_policy
 from openrpt.progress import Silent
-from openrpt.run import Run, open_run
+from openrpt.runs.run import Run, open_run
 from openrpt.stopping import Interrupted
 
 CHOICES = [
@@ -339,7 +339,7 @@ def test_what_it_refuses(folder, tmp_path, capsys):
 
 def test_without_the_extra(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "lm_eval", None)
-    monkeypatch.delitem(sys.modules, "openrpt.integrations.lm_eval")
+    monkeypatch.delitem(sys.modules, "openrpt.evaluation.end_tasks.harness")
     tasks = f"mmlu={folder}/choices.jsonl"
     said = refused(capsys, "zeroshot", "--run", tmp_path / "run", "--zeroshot.tasks", tasks)
     assert 'pip install "openrpt[lm-eval]"' in said

@@ -10,15 +10,15 @@ import pytest
 from choice_phrasings import PHRASINGS, TEN
 
 from openrpt.errors import UserError
-from openrpt.evaluation import zero_shot_answers
-from openrpt.evaluation.stated_choice import OUTSIDE, extract_choice
-from openrpt.evaluation.zero_shot_answers import (
+from openrpt.evaluation.end_tasks import grading as zero_shot_answers
+from openrpt.evaluation.end_tasks.grading import (
     grade_choices,
     grade_letters,
     grade_short,
     grade_short_direct,
 )
-from openrpt.evaluation.zero_shot_questions import choice_row, question_text, read_rows, short_row
+from openrpt.evaluation.end_tasks.rows import choice_row, question_text, read_rows, short_row
+from openrpt.evaluation.end_tasks.stated_choice import OUTSIDE, extract_choice
 
 OPTIONS = ["red", "green", "blue"]
 

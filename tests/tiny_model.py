@@ -9,9 +9,10 @@ import torch
 import transformers as tf
 from tiny import byte_level_tokenizer
 
-from openrpt.config import Config, load_config
-from openrpt.run import Run, open_run
-from openrpt.scoring import score_corpus
+from openrpt.config.loading import load_config
+from openrpt.config.sections import Config
+from openrpt.runs.run import Run, open_run
+from openrpt.stages.score import score_corpus
 
 LETTERS = "qzxjkvwbfgpm"
 """Each is one token of the tests' tokenizers; together they are the learnable text's period."""

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import torch
 from tiny_model import SMALL, periodic_corpus, tiny_model_folder
 
-from openrpt.cli import main
+from openrpt.cli.main import main
 
 FIXTURE = Path(__file__).parent / "fixtures" / "trajectory.json"
 SETTINGS: dict[str, Any] = SMALL | {

@@ -13,22 +13,23 @@ from typing import Any
 
 import numpy as np
 
-from openrpt.config import Config, CorpusConfig
-from openrpt.documents import CorpusCounts, read_corpus
+from openrpt.config.sections import Config, CorpusConfig
+from openrpt.costs.meters import WorkMeter
+from openrpt.data.documents import CorpusCounts, read_corpus
+from openrpt.data.scored import ScoredCorpus, load_scored
+from openrpt.data.skipped import unread_lines
+from openrpt.data.tokens import encode_document
+from openrpt.engine.loading import freeze, load_policy
+from openrpt.engine.model import Policy
+from openrpt.engine.scorer import score_ids
 from openrpt.errors import UserError
+from openrpt.evaluation.models import default_label, latest_model, model_path
 from openrpt.evaluation.records import read_evaluation
-from openrpt.evaluation.stage import default_label, latest_model, model_path
 from openrpt.evaluation.statistics import Estimate, ratio_by_document
 from openrpt.files import write_sealed
-from openrpt.meters import WorkMeter
-from openrpt.models import Policy, freeze, load_policy
 from openrpt.progress import SILENT, Progress
-from openrpt.run import Run, works_in_run
-from openrpt.scorer import score_ids
-from openrpt.scores import ScoredCorpus, load_scored
+from openrpt.runs.run import Run, works_in_run
 from openrpt.seeding import generator
-from openrpt.skipped import unread_lines
-from openrpt.tokens import encode_document
 from openrpt.types import Split
 
 

@@ -12,10 +12,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from openrpt.errors import UserError
-from openrpt.evaluation.results import EvaluationResult, paired_differences
+from openrpt.evaluation.next_token.results import EvaluationResult, paired_differences
 from openrpt.files import read_as, read_json, write_sealed
-from openrpt.rollouts import evaluated_path, write_rollout_table
-from openrpt.run import Run
+from openrpt.runs.rollouts import evaluated_path, write_rollout_table
+from openrpt.runs.run import Run
 
 FORMAT = 1
 

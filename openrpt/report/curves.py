@@ -8,11 +8,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from openrpt.positions import DIFFICULTIES
+from openrpt.data.positions import DIFFICULTIES
 from openrpt.report.chunks import finite
 from openrpt.report.plans import NTP, REASONING, RL_STAGES
 from openrpt.report.stored import Stored
-from openrpt.runs import NO_METRICS
+from openrpt.runs.reading import NO_METRICS
 
 Row = Mapping[str, Any]
 

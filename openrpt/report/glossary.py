@@ -5,7 +5,7 @@
 
 from dataclasses import dataclass
 
-from openrpt.signatures import SIGNATURES
+from openrpt.runs.signatures import SIGNATURES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -713,7 +713,7 @@ WARNINGS_INTRO = """\
 The step at which a failure signature first shows has a list `warnings` besides its metrics, each
 with `name`, `step`, `seen` (what, with the numbers) and `helps` (what usually does). The stage
 says it once, when it happens. Windows are of 5 steps; the thresholds and their reasons stand in
-`openrpt/signatures.py`. A warning is a reason to look, no proof.
+`openrpt/runs/signatures.py`. A warning is a reason to look, no proof.
 
 A step whose update was left out (`optim/skipped`) has the warning `skipped_update`, each time:
 `seen` says where in the text its gradient came from.

@@ -18,8 +18,8 @@ from openrpt.files import numbered
 from openrpt.parquet import checked_bytes, unreadable
 from openrpt.report.chunks import as_text, finite
 from openrpt.report.texts import HUNDREDTHS
-from openrpt.rewards import matched_tokens
-from openrpt.rollouts import evaluated_path, rollout_folder
+from openrpt.rl.rewards.matching import matched_tokens
+from openrpt.runs.rollouts import evaluated_path, rollout_folder
 
 MAX_ROLLOUTS = 200_000
 """More are thinned by step: the page could not hold them, and reading them takes long."""

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from openrpt.config import Config
-from openrpt.positions import DIFFICULTIES
-from openrpt.report.costs import Cost, duration, energy, flops
+from openrpt.config.sections import Config
+from openrpt.costs.amounts import duration, energy, flops
+from openrpt.data.positions import DIFFICULTIES
+from openrpt.runs.spent import Cost
 
 START, WARMUP, TRAINED = "start", "warmup", "trained"
 """Labels in evaluation.json: the start model, the policy after warmup, and after RPT."""

@@ -12,7 +12,7 @@ def main() -> None:
     try:
         from lm_eval.__main__ import cli_evaluate
 
-        from openrpt.integrations.lm_eval import TASKS
+        from openrpt.evaluation.end_tasks.harness import TASKS
 
         if "--tasks" in sys.argv and "--include_path" not in sys.argv:
             sys.argv += ["--include_path", os.fspath(TASKS)]

@@ -1,0 +1,73 @@
+"""Types of the command line's arguments: paths, labels and numbers that are refused in one line."""
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from openrpt.config.paths import require_path, require_reachable
+
+LONGEST_LABEL = 100
+
+
+class PathName(click.ParamType):
+    """A path that can be, whether or not something is there. `check`: what its text must be."""
+
+    name = "path"
+
+    def __init__(self, check: Callable[[str], str] = require_path) -> None:
+        self.check = check
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        try:
+            return require_reachable(self.check(value))
+        except ValueError as error:
+            self.fail(f"'{value}': {error}", param, ctx)
+
+
+class Text(click.ParamType):
+    """A text that is UTF-8."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            self.fail(f"not UTF-8 at character {error.start}", param, ctx)
+        return str(value)
+
+
+class Label(click.ParamType):
+    """A name that becomes a file's or a folder's; empty for one that is made up."""
+
+    name = "label"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        if re.search(r"[/\\]|^\.", value) or not value.isprintable() or len(value) > LONGEST_LABEL:
+            self.fail(
+                f"'{value}' becomes a file's name: no slashes, no leading dot, no hidden"
+                f" characters, at most {LONGEST_LABEL} of them",
+                param,
+                ctx,
+            )
+        return str(value)
+
+
+class Number(click.FloatRange):
+    """A number in a range; NaN is in none."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value} is not a number", param, ctx)
+        return number
+
+
+PATH = PathName()
+LABEL = Label()
+TEXT = Text()
+STEP = click.IntRange(0, 10**9)
+COUNT = click.IntRange(1, 10**9)

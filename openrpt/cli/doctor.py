@@ -1,0 +1,221 @@
+"""What machine this is, what OpenRPT will use of it, and what to do about anything wrong.
+
+Reads and measures only: nothing is downloaded, written or set.
+"""
+
+import importlib.util
+import math
+import os
+import platform
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from openrpt.console import PlainConsole
+from openrpt.costs.limits import matrix_product_rate
+from openrpt.data.assets import asset_status, cache_dir
+
+GB = 1e9
+DEMO_MEMORY_GB = 6.0
+"""The demo's peak, the operating system not counted."""
+DEMO_DISK_GB = 2.0
+"""The demo's model, packed and as float32 safetensors, its corpus, and room for the downloads."""
+BFLOAT16_GAIN = 1.3
+"""How many times faster than float32 bfloat16 must be to be worth its rounding."""
+EXTRAS = {
+    "lora": "peft",
+    "datasets": "datasets",
+    "lm-eval": "lm_eval",
+    "scaling": "scipy",
+    "energy": "pynvml",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """One line of the report; `advice` is empty where there is nothing to do."""
+
+    name: str
+    value: str
+    ok: bool = True
+    advice: str = ""
+
+
+def diagnose() -> list[Finding]:
+    """Everything `openrpt doctor` says, in its order. Takes two to ten seconds."""
+    return [
+        Finding(name="python", value=platform.python_version()),
+        Finding(name="system", value=f"{platform.system()} {platform.release()}"),
+        Finding(name="processor", value=f"{_processor_name()}, {_core_counts()}"),
+        _memory(),
+        Finding(name="torch", value=_torch_build()),
+        check_threads(torch.get_num_threads(), usable_cores()),
+        _device(),
+        _speed(),
+        _disk(),
+        *_assets(),
+        *_extras(),
+    ]
+
+
+def print_report(findings: list[Finding], console: Console | None = None) -> None:
+    """The findings as a table, what to do about each beside it."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "what", "found", "what to do"):
+        table.add_column(column, overflow="fold")
+    for finding in findings:
+        mark = Text("ok", style="green") if finding.ok else Text("no", style="red")
+        # Text, not str: the brackets of "openrpt[lora]" are not markup.
+        table.add_row(mark, *map(Text, (finding.name, finding.value, finding.advice)))
+    (console or PlainConsole()).print(table)
+
+
+def usable_cores() -> int:
+    """Cores that this process may keep busy: no hyper-threads, affinity and CPU quota respected."""
+    logical = os.cpu_count() or 1
+    allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else logical
+    # Two hyper-threads share one core's arithmetic units, so a matrix product gains nothing.
+    threads_a_core = max(1, logical // (psutil.cpu_count(logical=False) or logical))
+    return max(
+        1, min(math.ceil(allowed / threads_a_core), _cpu_quota(Path("/sys/fs/cgroup/cpu.max")))
+    )
+
+
+def _cpu_quota(path: Path) -> int:
+    """A container's share in whole cores (control groups v2: `quota period`, microseconds)."""
+    if not path.is_file():
+        return os.cpu_count() or 1
+    quota, period = path.read_text().split()
+    return (os.cpu_count() or 1) if quota == "max" else max(1, int(quota) // int(period))
+
+
+def check_threads(threads: int, cores: int) -> Finding:
+    """More threads than cores are several times slower, not faster."""
+    if threads <= cores:
+        return Finding(name="threads", value=f"{threads} for {cores} usable cores")
+    return Finding(
+        name="threads",
+        value=f"{threads} for {cores} usable cores",
+        ok=False,
+        advice=f"set OMP_NUM_THREADS={cores}: threads beyond the cores slow each other down",
+    )
+
+
+def measure_gflops(dtype: torch.dtype, seconds: float = 0.3) -> float:
+    """Rate of [512, 576] × [576, 1536] products on the CPU, in GFLOP/s (10⁹ operations a second).
+
+    The shape is that of a feed-forward layer of the demo's model.
+    """
+    return matrix_product_rate([(512, 576, 1536)], dtype, seconds=seconds) / 1e9
+
+
+def recommended_dtype(float32_gflops: float, bfloat16_gflops: float) -> str:
+    """For the CPU: float32 unless bfloat16 is at least 1.3 times faster."""
+    return "bfloat16" if bfloat16_gflops >= BFLOAT16_GAIN * float32_gflops else "float32"
+
+
+def _processor_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _core_counts() -> str:
+    physical = psutil.cpu_count(logical=False) or "?"
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"{physical} cores, {os.cpu_count()} threads, {capability}"
+
+
+def _memory() -> Finding:
+    memory = psutil.virtual_memory()
+    enough = memory.available >= DEMO_MEMORY_GB * GB
+    return Finding(
+        name="memory",
+        value=f"{memory.available / GB:.1f} GB free of {memory.total / GB:.1f} GB",
+        ok=enough,
+        advice=""
+        if enough
+        else f"the demo takes up to {DEMO_MEMORY_GB:.0f} GB: close other programs",
+    )
+
+
+def _torch_build() -> str:
+    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
+    return f"{torch.__version__} ({build})"
+
+
+def _device() -> Finding:
+    if torch.cuda.is_available():
+        return Finding(name="device", value=f"cuda ({torch.cuda.get_device_name()})")
+    if torch.backends.mps.is_available():
+        return Finding(name="device", value="mps (Apple GPU)")
+    if torch.version.cuda:
+        return Finding(
+            name="device",
+            value="cpu",
+            ok=False,
+            advice="torch is built for CUDA and sees no GPU: check the driver with nvidia-smi",
+        )
+    return Finding(name="device", value="cpu")
+
+
+def _speed() -> Finding:
+    rates = measure_gflops(torch.float32), measure_gflops(torch.bfloat16)
+    return Finding(
+        name="CPU speed",
+        value=f"{rates[0]:.0f} GFLOP/s in float32, {rates[1]:.0f} in bfloat16",
+        advice=f"dtype on the CPU: {recommended_dtype(*rates)}",
+    )
+
+
+def _disk() -> Finding:
+    folder = cache_dir()
+    existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    enough = free >= DEMO_DISK_GB * GB
+    return Finding(
+        name="disk",
+        value=f"{free / GB:.1f} GB free for {folder}",
+        ok=enough,
+        advice=""
+        if enough
+        else f"the demo takes {DEMO_DISK_GB:.0f} GB: name a folder in OPENRPT_CACHE",
+    )
+
+
+def _assets() -> list[Finding]:
+    advice = {
+        (True, True): "",
+        (True, False): "damaged: the next `openrpt demo` downloads it again",
+        (False, False): "`openrpt demo` downloads it",
+    }
+    return [
+        Finding(
+            name="demo asset",
+            value=f"{status.name}: {status.path if status.present else 'not downloaded yet'}",
+            ok=status.ok or not status.present,
+            advice=advice[status.present, status.ok],
+        )
+        for status in asset_status()
+    ]
+
+
+def _extras() -> list[Finding]:
+    return [
+        Finding(
+            name=f"extra: {extra}",
+            value="installed" if importlib.util.find_spec(module) else "not installed",
+            advice="" if importlib.util.find_spec(module) else f"pip install 'openrpt[{extra}]'",
+        )
+        for extra, module in EXTRAS.items()
+    ]

@@ -1,0 +1,185 @@
+"""The command `openrpt`: each command imports its stage when it runs, so that help is instant."""
+
+import gc
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from openrpt import __version__
+from openrpt.cli.options import StageCommand, config_file
+from openrpt.errors import UserError
+from openrpt.files import REMEDIES, reason_of
+from openrpt.stopping import Interrupted, ending_as_interrupts, exit_code
+from openrpt.terminal import open_streams, say_error, say_lines
+
+if TYPE_CHECKING:
+    from openrpt.config.sections import Config
+    from openrpt.progress import Live
+
+
+GARBAGE_THRESHOLD = 50_000
+"""New objects between two searches for garbage: torch and transformers make a million that stay,
+and looking through them every 700, which is Python's default, is a fifth of their import."""
+
+MOST_MINUTES = 60_000
+"""Of the demo's budget."""
+
+
+COMMANDS = {
+    "score": "training",
+    "warmup": "training",
+    "train": "training",
+    "finetune": "training",
+    "questions": "measuring",
+    "pretrain": "training",
+    "evaluate": "measuring",
+    "control": "training",
+    "compare": "measuring",
+    "perplexity": "measuring",
+    "writing": "measuring",
+    "zeroshot": "measuring",
+    "coding": "measuring",
+    "suite": "measuring",
+    "probe": "measuring",
+    "rollouts": "looking",
+    "status": "looking",
+    "patterns": "measuring",
+    "estimate": "looking",
+    "scaling": "measuring",
+    "predict": "looking",
+    "report": "looking",
+    "watch": "looking",
+    "demo": "training",
+    "doctor": "looking",
+}
+"""Command → the module that has it, imported when the command is asked for; in the help's order."""
+
+
+class Stopped(click.ClickException):
+    """Stopped at the user's wish; what was done is saved."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Commands(click.Group):
+    """Commands in the order in which data flows; an unknown one names the nearest."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in COMMANDS:
+            import_module(f"openrpt.cli.{COMMANDS[cmd_name]}")
+        return super().get_command(ctx, cmd_name)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            nearest = get_close_matches(args[0], COMMANDS, n=1, cutoff=0.4)
+            hint = f"nearest: '{nearest[0]}'" if nearest else "see openrpt --help"
+            raise click.UsageError(f"no command '{args[0]}'; {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Commands, invoke_without_command=True, context_settings={"max_content_width": 100})
+@click.version_option(__version__, prog_name="openrpt")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Reinforcement pre-training: models that think before they predict the next token.
+
+    \b
+    openrpt demo                  the whole pipeline on a small model, in 15 minutes
+    openrpt train --help          every key of a stage, with its unit, default and range
+
+    The stages share a run folder (--run). A stage without a CONFIG.toml goes on with the
+    configuration that is stored there.
+    """
+    if ctx.invoked_subcommand is None:
+        say_lines(ctx.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs a command and exits: 0, 2 for what is the user's to mend (one line says what), 130
+    where Ctrl-C stopped it, 143 SIGTERM, 129 SIGHUP. Any other exception is a bug of ours and keeps
+    its traceback."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    gc.set_threshold(GARBAGE_THRESHOLD)
+    open_streams()
+    try:
+        with ending_as_interrupts():
+            cli.main(args=arguments, prog_name="openrpt", standalone_mode=False)
+        sys.stdout.flush()
+    except UserError as error:
+        _fail(str(error), 2)
+    except click.ClickException as error:
+        _fail(error.format_message(), error.code if isinstance(error, Stopped) else 2)
+    except (click.Abort, KeyboardInterrupt) as stop:
+        _fail("interrupted", exit_code(stop.__cause__ or stop))
+    except BrokenPipeError:  # whoever read our output (head, less) has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is None and error.errno not in REMEDIES:
+            raise
+        where = error.filename or "a file"
+        _fail(f"{where}: cannot be read or written {reason_of(error)}", 2)
+    sys.exit(0)
+
+
+def _fail(message: str, exit_code: int) -> None:
+    say_error(message)
+    sys.exit(exit_code)
+
+
+@contextmanager
+def showing_progress(*, goes_on: bool = False) -> Iterator["Live"]:
+    """Live progress; a stop becomes one line. `goes_on`: the same command takes up what is done."""
+    from openrpt.progress import live_progress
+
+    try:
+        with live_progress() as progress:
+            yield progress
+    except Interrupted as stop:
+        raise Stopped(str(stop), stop.exit_code) from None
+    except KeyboardInterrupt as stop:
+        text = "interrupted; the same command goes on" if goes_on else "interrupted"
+        raise Stopped(text, exit_code(stop)) from None
+
+
+def stage(name: str, *shows: str) -> Callable[[Callable[..., None]], click.Command]:
+    """Makes a function the command `name`; `shows`: the sections and keys in its help."""
+    return cli.command(name, cls=StageCommand, shows=shows)
+
+
+def _is_new(config: "Config") -> bool:
+    """Whether the run's folder is still to be made: what a typo made would refuse the corrected
+    command, so its input is checked before."""
+    return not (Path(config.run) / "config.toml").is_file()
+
+
+def _only_config(positional: str | None, option: str | None) -> str | None:
+    other, file = config_file(positional, option)
+    if other is not None:
+        raise UserError(f"{other}: a configuration's name ends with .toml")
+    return file
+
+
+def _models_and_config(
+    sources: tuple[str, ...], option: str | None
+) -> tuple[tuple[str, ...], str | None]:
+    """What stands among models and ends with .toml is the configuration."""
+    models = tuple(source for source in sources if not source.endswith(".toml"))
+    for source in sources:
+        if source.endswith(".toml"):
+            _, option = config_file(source, option)
+    return models, option

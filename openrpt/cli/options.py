@@ -1,0 +1,340 @@
+"""Every key of the configuration as an option of the command line: `--train.learning_rate 2e-5`.
+
+Made from `config.py`, so that help, documentation and validation never drift apart. Importing
+that takes longer than all else that `openrpt --help` does, so it is imported where it is read.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+
+import click
+from click.core import ParameterSource
+
+from openrpt.cli.arguments import PATH, PathName
+from openrpt.config.paths import require_path, require_path_or_none, require_reachable
+from openrpt.errors import UserError
+from openrpt.terminal import say_lines
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+    from openrpt.config.sections import Config, Section
+
+
+ESCAPED = {
+    "corpus.template",
+    "corpus.separator",
+    "prompt.candidate_separator",
+    "prompt.answer_start",
+}
+r"""Keys whose values may hold line breaks: a shell gives them as `\n`, `\t` and `\\`."""
+SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+OVERRIDES = "openrpt.overrides"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Key:
+    """One key of the configuration, as people read it."""
+
+    name: str
+    """Dotted: `train.learning_rate`."""
+    annotation: Any
+    default: Any
+    description: str
+    limits: str
+    """`≥ 0, < 1`; empty where there are none."""
+    path_check: Callable[[str], str] | None
+    """Raises ValueError for what can be no path; None for a key that is none."""
+
+    @property
+    def section(self) -> str:
+        return self.name.rpartition(".")[0]
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The words that a key, or each item of its list, may be; empty where anything goes."""
+        inner = get_args(self.annotation)[0] if self.is_list else self.annotation
+        if self.number is not None:
+            inner = get_args(inner)[1]
+        return get_args(inner) if get_origin(inner) is Literal else ()
+
+    @property
+    def number(self) -> Any:
+        """The kind of number that a key may be in place of its words; None for other keys."""
+        if get_origin(self.annotation) not in (UnionType, Union):
+            return None
+        return get_args(get_args(self.annotation)[0])[0]
+
+    @property
+    def is_list(self) -> bool:
+        return get_origin(self.annotation) is list
+
+    @property
+    def is_table(self) -> bool:
+        return get_origin(self.annotation) is dict
+
+    @property
+    def shown_default(self) -> str:
+        """As one types it after the option."""
+        if self.is_table:
+            return ",".join(f"{name}={value:g}" for name, value in self.default.items())
+        if self.is_list:
+            return ",".join(self.default) or "''"
+        if isinstance(self.default, str) and self.name in ESCAPED:
+            return f"'{escape(self.default)}'"
+        return json.dumps(self.default).strip('"') or "''"
+
+    @property
+    def help(self) -> str:
+        facts = "; ".join(part for part in (f"default {self.shown_default}", self.limits) if part)
+        return f"{self.description} [{facts}]"
+
+
+def sections() -> "dict[str, type[Section]]":
+    """Section name → its class, in the configuration's order."""
+    from openrpt.config.sections import Config, Section
+
+    fields = Config.model_fields.items()
+    return {
+        name: field.annotation
+        for name, field in fields
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+    }
+
+
+def config_keys() -> Iterator[Key]:
+    """All keys, in the configuration's order."""
+    from openrpt.config.sections import Config
+
+    found = sections()
+    for name, field in Config.model_fields.items():
+        if name not in found:
+            yield _key(name, field)
+            continue
+        for key, inner in found[name].model_fields.items():
+            yield _key(f"{name}.{key}", inner)
+
+
+def _key(name: str, field: "FieldInfo") -> Key:
+    from pydantic import AfterValidator
+
+    # The metadata are annotated_types' bounds, Ge(ge=0) or Lt(lt=1), and validators.
+    metadata = field.metadata
+    if get_origin(field.annotation) in (UnionType, Union):  # a number, or words in its place
+        (inner,) = get_args(field.annotation)[0].__metadata__
+        metadata = inner.metadata
+    bounds = [bound for constraint in metadata for bound in asdict(constraint).items()]
+    limits = [f"{SIGNS[name]} {value:,}" for name, value in bounds if name in SIGNS]
+    checks = [
+        check
+        for check in (require_path, require_path_or_none)
+        if AfterValidator(check) in field.metadata
+    ]
+    return Key(
+        name=name,
+        annotation=field.annotation,
+        default=field.default,
+        description=field.description or "",
+        limits=", ".join(limits),
+        path_check=next(iter(checks), None),
+    )
+
+
+def escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t")
+
+
+def unescape(text: str) -> str:
+    r"""`\n`, `\t` and `\\` as a shell gives them; any other backslash stands for itself.
+
+    >>> unescape(r"\n\\boxed{"), unescape(r"\frac")
+    ('\n\\boxed{', '\\frac')
+    """
+    plain = {"n": "\n", "t": "\t", "\\": "\\"}
+    return re.sub(r"\\([nt\\])", lambda match: plain[match[1]], text)
+
+
+class CommaSeparated(click.ParamType):
+    """A list: `train,heldout`. Without choices, of anything that has no comma."""
+
+    name = "list"
+
+    def __init__(self, choices: Sequence[str]) -> None:
+        self.choices = choices
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> list[str]:
+        items = [item.strip() for item in value.split(",") if item.strip()]
+        for item in items:
+            if self.choices and item not in self.choices:
+                self.fail(f"'{item}' is none of {', '.join(self.choices)}", param, ctx)
+        return items
+
+
+class Weights(click.ParamType):
+    """A table of numbers: `prefix=1,dense=0.2`."""
+
+    name = "weights"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> dict[str, float]:
+        weights: dict[str, float] = {}
+        for item in value.split(","):
+            name, _, number = (part.strip() for part in item.rpartition("="))
+            try:
+                weights[name] = float(number)
+            except ValueError:
+                self.fail(f"'{number}' in '{item}' is no number", param, ctx)
+            if not name:
+                self.fail(f"'{item}' has no name; it has the form NAME=WEIGHT", param, ctx)
+        return weights
+
+
+class NumberOrWord(click.ParamType):
+    """A number, or a word in its place: `0.2`, `auto`."""
+
+    name = "number or word"
+
+    def __init__(self, number: Any, words: Sequence[str]) -> None:
+        self.number, self.words = number, words
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if value in self.words:
+            return value
+        try:
+            return self.number(value)
+        except ValueError:
+            self.fail(f"'{value}' is neither a number nor {' or '.join(self.words)}", param, ctx)
+
+
+class ConfigOption(click.Option):
+    """An option that overrides a key; what was given is kept in the context, under OVERRIDES."""
+
+    def __init__(self, key: Key, *, hidden: bool) -> None:
+        self.key = key
+        flag = f"--{key.name}/--no-{key.name}" if key.annotation is bool else f"--{key.name}"
+        kind: Any = None if key.annotation is bool else key.annotation
+        if key.is_list:
+            kind = CommaSeparated(key.choices)
+        elif key.is_table:
+            kind = Weights()
+        elif key.number is not None:
+            kind = NumberOrWord(key.number, key.choices)
+        elif key.choices:
+            kind = click.Choice(key.choices)
+        elif key.path_check:
+            kind = PathName(key.path_check)
+        super().__init__(
+            [flag, key.name.replace(".", "__")],
+            type=kind,
+            help=key.help,
+            hidden=hidden,
+            expose_value=False,
+            callback=_remember,
+            metavar=_metavar(key),
+        )
+
+
+def _metavar(key: Key) -> str | None:
+    if key.is_table:
+        return "NAME=WEIGHT,…"
+    if key.number is not None:
+        return "|".join(["NUMBER", *key.choices])
+    return (",".join(key.choices) or "ITEM,…") if key.is_list else None
+
+
+def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    assert isinstance(param, ConfigOption) and param.name
+    if ctx.get_parameter_source(param.name) is ParameterSource.COMMANDLINE:
+        name = param.key.name
+        given = unescape(value) if name in ESCAPED else value
+        ctx.meta.setdefault(OVERRIDES, {})[name] = given
+
+
+class StageCommand(click.Command):
+    """A command that reads the configuration: every key is an option, those that it reads are
+    in its help. `shows`: sections or single keys."""
+
+    def __init__(self, *args: Any, shows: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.append(
+            click.Option(["--config", "config_file"], metavar="FILE", type=PATH, help="A TOML file")
+        )
+        self.params.append(
+            click.Option(
+                ["--print-config"], is_flag=True, help="Print the resolved TOML and do nothing"
+            )
+        )
+        self.shows = shows
+
+    @cached_property
+    def config_options(self) -> list[ConfigOption]:
+        """Made when they are read: the list of commands does not wait for them."""
+        return [
+            ConfigOption(key, hidden=key.name not in self.shows and key.section not in self.shows)
+            for key in config_keys()
+        ]
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        *own, help_option = super().get_params(ctx)
+        return [*own, *self.config_options, help_option]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Grouped by section, each under what it is about."""
+        about = {name: f"[{name}] {section.__doc__}" for name, section in sections().items()}
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
+            if record is not None:
+                section = param.key.section if isinstance(param, ConfigOption) else ""
+                groups.setdefault(about.get(section, "Options"), []).append(record)
+        for heading, rows in groups.items():
+            with formatter.section(heading.removesuffix(".")):
+                formatter.write_dl(rows)
+
+
+def stage_config(
+    ctx: click.Context,
+    file: str | None,
+    *,
+    base: "Config | None" = None,
+    more: dict[str, Any] | None = None,
+) -> "Config":
+    """What a command runs with: the file's configuration and the command line's overrides.
+
+    Without a file: `base`, or the run folder's own configuration where there is one, so that a
+    run's later stages need nothing but `--run`. Prints it and exits under `--print-config`.
+    """
+    from openrpt.config.loading import load_config, to_toml, with_overrides
+
+    overrides = {**(more or {}), **ctx.meta.get(OVERRIDES, {})}
+    if file is not None:
+        config = load_config(Path(file))
+    elif base is not None:
+        config = base
+    else:
+        run = overrides.setdefault("run", load_config().run)
+        stored = Path(run) / "config.toml"
+        config = load_config(stored if stored.is_file() else None)
+    config = with_overrides(config, overrides)
+    try:
+        require_reachable(config.run)
+    except ValueError as error:
+        raise UserError(f"run = '{config.run}': {error}; choose another --run") from None
+    if ctx.params["print_config"]:
+        say_lines(to_toml(config).removesuffix("\n"))
+        ctx.exit()
+    return config
+
+
+def config_file(positional: str | None, option: str | None) -> tuple[str | None, str | None]:
+    """(what the positional argument names, the TOML file): a positional .toml is the latter."""
+    if positional is None or not positional.endswith(".toml"):
+        return positional, option
+    if option is not None:
+        raise UserError(f"two configuration files, {positional} and {option}: give one")
+    return None, positional

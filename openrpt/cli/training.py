@@ -1,0 +1,250 @@
+"""The commands that make models: score, warmup, train, finetune, pretrain, control, demo."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from openrpt.cli.arguments import LABEL, PATH
+from openrpt.cli.main import MOST_MINUTES, _is_new, _only_config, cli, showing_progress, stage
+from openrpt.cli.options import OVERRIDES, config_file, stage_config
+from openrpt.errors import UserError
+from openrpt.terminal import say
+
+if TYPE_CHECKING:
+    from openrpt.config.sections import Config
+
+
+@stage("score", "seed", "run", "model", "corpus", "score", "prompt.window", "prompt.min_context")
+@click.argument("source", metavar="[CORPUS | CONFIG.toml]", type=PATH, required=False)
+@click.pass_context
+def score(ctx: click.Context, source: str | None, **options: Any) -> None:
+    """Rate every token of a corpus: how hard is it to predict?
+
+    \b
+    openrpt score problems.jsonl --corpus.template '{problem}\\n\\n{solution}' --run runs/maths
+    """
+    corpus, file = config_file(source, options["config_file"])
+    config = stage_config(ctx, file, more={"corpus.path": corpus} if corpus else None)
+    from openrpt.data.corpus_size import expected_tokens
+    from openrpt.data.scored import load_scored
+    from openrpt.data.skipped import skipped_lines
+    from openrpt.runs.run import open_run
+    from openrpt.stages.score import check_input, score_corpus
+
+    if _is_new(config):
+        check_input(config)
+    run = open_run(config)
+    with run.at_work(), showing_progress(goes_on=True) as progress:
+        progress.begin("score", expected_tokens(config), "tokens, at a guess")
+
+        def update(tokens: int, note: str) -> None:
+            progress.update(tokens, f"{tokens:,} tokens · {note}")
+
+        summary = score_corpus(config, run.scored, progress=update)
+    splits = ", ".join(f"{name} {count:,}" for name, count in summary.tokens.items())
+    say(f"{summary.num_tokens:,} tokens of {summary.documents:,} documents ({splits})")
+    for line in skipped_lines(load_scored(run.scored).metadata):
+        say(line)
+    say(f"scores: {run.scored}")
+
+
+@stage(
+    "warmup",
+    *("seed", "run", "model", "prompt", "selection", "warmup"),
+    *("train.microbatch_tokens", "train.max_grad_norm", "train.on_nonfinite"),
+    *("train.nonfinite_limit", "train.checkpoint_minutes", "track"),
+)
+@click.argument("config_toml", metavar="[CONFIG.toml]", type=PATH, required=False)
+@click.pass_context
+def warmup(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
+    """Teach a model the form of a rollout: the cold start.
+
+    \b
+    openrpt warmup --run runs/maths --warmup.steps 40
+    """
+    config = stage_config(ctx, _only_config(config_toml, options["config_file"]))
+    from openrpt.runs.run import open_run
+    from openrpt.stages.warmup import warmup as run_warmup
+
+    run = open_run(config)
+    with showing_progress(goes_on=True) as progress:
+        run_warmup(run, progress=progress)
+    say(f"warmed up: {run.start}")
+
+
+@stage(
+    "train",
+    *("seed", "run", "model", "prompt", "selection", "reward", "train", "evaluate", "track"),
+    "cost",
+)
+@click.argument("config_toml", metavar="[CONFIG.toml]", type=PATH, required=False)
+@click.pass_context
+def train(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
+    """Train by reinforcement; the same command goes on after a stop.
+
+    \b
+    openrpt train configs/demo.toml --train.learning_rate 2e-5
+    """
+    config = stage_config(ctx, _only_config(config_toml, options["config_file"]))
+    from openrpt.runs.run import open_run
+    from openrpt.stages.train import train as run_train
+
+    run = open_run(config)
+    with showing_progress(goes_on=True) as progress:
+        summary = run_train(run, progress=progress)
+    say(f"{summary.steps} steps in {summary.seconds / 60:.1f} minutes: {summary.checkpoint}")
+
+
+@stage(
+    "finetune",
+    *("seed", "run", "model", "questions", "answers", "finetune", "train", "track"),
+    *("prompt.instruction", "prompt.chat_template", "prompt.thought_start", "prompt.thought_end"),
+    "prompt.answer_start",
+)
+@click.argument("source", metavar="[MODEL | CONFIG.toml]", type=PATH, required=False)
+@click.option(
+    "--beside",
+    metavar="RUN",
+    type=PATH,
+    multiple=True,
+    help="A finished finetune run of another start model, for the same table; may be repeated",
+)
+@click.pass_context
+def finetune(
+    ctx: click.Context, source: str | None, beside: tuple[str, ...], **options: Any
+) -> None:
+    """Train on questions with known answers: before and after.
+
+    \b
+    openrpt finetune configs/finetune.toml --model.path runs/maths/checkpoints/best
+    openrpt finetune --run runs/questions-rpt --beside runs/questions-start
+
+    MODEL is a folder, a .gguf file or a Hub id. A run of its own (--run) holds everything; the same
+    command goes on after a stop, and on a finished run only prints its table. Of [train],
+    documents_per_step, positions_per_document and ntp_weight have no meaning here.
+    """
+    model, file = config_file(source, options["config_file"])
+    config = stage_config(ctx, file, more={"model.path": model} if model else None)
+    from openrpt.console import PlainConsole
+    from openrpt.evaluation.questions.results import finished_record, print_finetuned
+    from openrpt.runs.run import open_run
+
+    others = [Path(run) for run in beside]
+    for other in others:  # before hours of training
+        finished_record(other)
+    from openrpt.data.questions import QuestionCounts, read_questions
+    from openrpt.engine.loading import resolve_model
+    from openrpt.stages.finetune import finetune as run_finetune
+
+    if _is_new(config):
+        resolve_model(config.model.path)
+        read_questions(config.questions, QuestionCounts(), seed=config.seed)
+    run = open_run(config)
+    with showing_progress(goes_on=True) as progress:
+        run_finetune(run, progress=progress)
+    print_finetuned([run.path, *others], PlainConsole())
+
+
+@stage(
+    "pretrain",
+    *("seed", "run", "model", "selection", "pretrain", "track"),
+    *("train.weight_decay", "train.adam_beta1", "train.adam_beta2", "train.max_grad_norm"),
+    *("train.on_nonfinite", "train.nonfinite_limit"),
+    *("train.eval_positions", "train.checkpoint_minutes", "train.checkpoints_kept"),
+)
+@click.argument("config_toml", metavar="[CONFIG.toml]", type=PATH, required=False)
+@click.pass_context
+def pretrain(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
+    """Train on plain next tokens: the control for RPT.
+
+    \b
+    openrpt pretrain --run runs/maths --pretrain.steps 400
+    openrpt pretrain --pretrain.match runs/maths --pretrain.match_by flops --run runs/ntp-flops
+
+    A control is configured as the run that it matches, and reads its scores; without --run it
+    is put there. The same command goes on after a stop.
+    """
+    file = _only_config(config_toml, options["config_file"])
+    config = stage_config(ctx, file, base=_matched_config(ctx) if file is None else None)
+    from openrpt.runs.run import open_run
+    from openrpt.stages.pretrain.pretrain import pretrain as run_pretrain
+
+    run = open_run(config)
+    with showing_progress(goes_on=True) as progress:
+        summary = run_pretrain(run, progress=progress)
+    say(f"{summary.steps} steps in {summary.seconds / 60:.1f} minutes: {summary.checkpoint}")
+
+
+def _matched_config(ctx: click.Context) -> "Config | None":
+    """The matched run's configuration, for a control whose run has none of its own yet."""
+    given = ctx.meta.get(OVERRIDES, {})
+    match, run = given.get("pretrain.match"), given.get("run")
+    if not match or (run and (Path(run) / "config.toml").is_file()):
+        return None
+    from openrpt.runs.run import existing_run
+
+    return existing_run(Path(match)).config.model_copy(update={"run": match})
+
+
+@stage("control", "evaluate", "pretrain")
+@click.argument("run_folder", metavar="RUN", type=PATH)
+@click.argument("names", metavar="[CONTROL...]", nargs=-1)
+@click.option(
+    "--label", type=LABEL, default="", help="Its folder and its line [default the control's name]"
+)
+@click.pass_context
+def control(
+    ctx: click.Context, run_folder: str, names: tuple[str, ...], label: str, **options: Any
+) -> None:
+    """Train and evaluate what a run must beat.
+
+    \b
+    openrpt control runs/maths
+    openrpt control runs/maths random-reward no-thought ntp-flops
+    openrpt control runs/maths ntp-flops --label ntp-5e-5 --pretrain.learning_rate 5e-5
+
+    Without a CONTROL, the list of them. Each takes the run's scores, and as many steps of the same
+    documents and positions (ntp-flops: as many FLOPs; ntp-time: as much time); "all" stands for
+    all of them. The same command goes on after a stop. Then: openrpt compare RUN
+    """
+    from openrpt.experiments.controls import CONTROLS, print_controls, run_controls
+    from openrpt.runs.run import existing_run
+
+    run = existing_run(Path(run_folder))
+    config = stage_config(ctx, options["config_file"], base=run.config)
+    if not names:
+        print_controls(run)
+        return
+    chosen = list(CONTROLS) if names == ("all",) else names
+    with showing_progress(goes_on=True) as progress:
+        labels = run_controls(run, chosen, config, label=label, progress=progress)
+    say(f"recorded in {run.evaluation}: {', '.join(labels)}")
+    say(f"all in one table: openrpt compare {run.path}")
+
+
+@cli.command()
+@click.option("--budget", default="15m", help="Time that it may take: 90s, 15m, 1.5h [default 15m]")
+@click.option("--run", metavar="DIR", type=PATH, help="Run folder")
+def demo(budget: str, run: str | None) -> None:
+    """Run the whole pipeline on a small model and real text.
+
+    \b
+    openrpt demo --budget 1h
+    """
+    minutes = parse_budget(budget)
+    from openrpt.experiments.demo import print_outcome, run_demo
+
+    with showing_progress(goes_on=True) as progress:
+        done = run_demo(minutes, Path(run) if run else None, progress)
+    print_outcome(done)
+
+
+def parse_budget(text: str) -> float:
+    """`90s`, `15m`, `1.5h` → minutes. Raises UserError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", text.strip())
+    minutes = float(match[1]) * {"s": 1 / 60, "m": 1.0, "h": 60.0}[match[2]] if match else 0.0
+    if not 0 < minutes <= MOST_MINUTES:
+        raise UserError(f"--budget {text}: a time such as 90s, 15m or 1.5h, at most 1000h")
+    return minutes

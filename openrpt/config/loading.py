@@ -1,0 +1,124 @@
+"""Reading a configuration: TOML, overrides, validation, and errors that name the nearest key."""
+
+import difflib
+from pathlib import Path
+from typing import (
+    TYPE_CHECKING,
+    Any,
+)
+
+from pydantic import (
+    ValidationError,
+)
+
+from openrpt.config.sections import Config, RewardConfig, Section, _shown
+from openrpt.config.toml_files import read_toml, toml_text
+from openrpt.errors import UserError
+
+if TYPE_CHECKING:
+    from openrpt.config.sections import Config, Section
+
+
+def load_config(path: Path | None = None, overrides: dict[str, Any] | None = None) -> Config:
+    """Reads TOML, applies overrides (`{"train.learning_rate": 2e-5}`), validates.
+
+    Raises UserError for a missing or malformed file, an unknown key (the nearest is named) and
+    a value out of range.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        values = read_toml(path)
+    for dotted, value in (overrides or {}).items():
+        *sections, key = dotted.split(".")
+        target = values
+        for section in sections:
+            target = target.setdefault(section, {})
+        target[key] = value
+    return validate_config(values, source=str(path) if path else "command line")
+
+
+def validate_config(values: dict[str, Any], *, source: str) -> Config:
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{source}: {_explain(error)}") from None
+
+
+def _explain(error: ValidationError) -> str:
+    first, *others = error.errors()
+    dotted = ".".join(str(part) for part in first["loc"])
+    if dotted.rpartition(".")[0] in config_keys():  # a number or a word: an error of each
+        dotted = dotted.rpartition(".")[0]
+    else:
+        others = []
+    if first["type"] == "extra_forbidden":
+        nearest = difflib.get_close_matches(dotted, config_keys(), n=1, cutoff=0.5)
+        hint = f"; nearest: '{nearest[0]}'" if nearest else "; see --help for all keys"
+        return f"unknown key '{dotted}'{hint}"
+    message = first["msg"].removeprefix("Value error, ")
+    for other in others:
+        if ".".join(str(part) for part in other["loc"]).startswith(f"{dotted}."):
+            message += f", or {other['msg'].removeprefix('Input should be ')}"
+    given = "" if isinstance(first["input"], dict) else f" = {_shown(first['input'])}"
+    return f"{dotted or 'config'}{given}: {message[0].lower()}{message[1:]}"
+
+
+def config_keys() -> list[str]:
+    """All keys, dotted: `['seed', 'run', 'model.path', …]`."""
+    keys = []
+    for name, field in Config.model_fields.items():
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, Section):
+            keys += [f"{name}.{key}" for key in annotation.model_fields]
+        else:
+            keys.append(name)
+    return keys
+
+
+def to_toml(config: Config) -> str:
+    return toml_text(config.model_dump(mode="json"))
+
+
+def finetune_config(config: Config) -> Config:
+    """The configuration as the trainer reads it: a question is a document with one position."""
+    settings = config.finetune
+    prompt = {
+        "template": "question",
+        "window": settings.question_tokens,
+        "candidates": 0,
+        "think_budget": settings.think_budget,
+        "prediction_budget": settings.answer_budget,
+    }
+    train = {
+        "documents_per_step": settings.questions_per_step,
+        "positions_per_document": 1,
+        "ntp_weight": 0.0,
+    }
+    return config.model_copy(
+        update={
+            "prompt": config.prompt.model_copy(update=prompt),
+            "train": config.train.model_copy(update=train),
+            "reward": RewardConfig(),
+        }
+    )
+
+
+def with_overrides(config: "Config", overrides: dict[str, Any]) -> "Config":
+    """Raises UserError for a value out of range."""
+
+    values = config.model_dump(mode="json")
+    for name, value in overrides.items():
+        section, _, key = name.rpartition(".")
+        (values[section] if section else values)[key] = value
+    return validate_config(values, source="command line")
+
+
+def flatten(values: dict[str, Any]) -> dict[str, Any]:
+    """Sections become dotted keys; a table inside a section stays one value."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= {f"{key}.{inner}": found for inner, found in value.items()}
+        else:
+            flat[key] = value
+    return flat

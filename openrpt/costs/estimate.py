@@ -1,0 +1,175 @@
+"""What a run will take, before it is run: tokens, FLOPs, memory, time, energy and money by stage.
+
+The counting is that of the metrics (`openrpt.costs.flops`), over branches of the lengths that the
+configuration allows: every budget used up, no group flat. So it is an upper estimate; what it
+assumes is said with it.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import torch
+
+from openrpt.config.sections import Config
+from openrpt.costs.amounts import duration
+from openrpt.costs.energy import DEFAULT_WATTS, money
+from openrpt.costs.limits import gpu_named
+from openrpt.costs.plan import Plan, Stage
+from openrpt.costs.speed import Speeds, measure_speeds
+from openrpt.data.corpus_size import corpus_size
+from openrpt.data.prompts import build_layout, require_room
+from openrpt.engine.loading import outline, pick_device
+from openrpt.errors import UserError
+from openrpt.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+UTILISATION = 0.25
+"""Of a GPU's peak that is assumed where nobody says better; no measurement stands behind it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    machine: str
+    stages: list[Stage]
+    assumptions: list[str]
+    currency: str
+    warnings: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        rows = [asdict(stage) | {"flops": stage.flops} for stage in self.stages]
+        total = {
+            "tokens": sum(s.tokens for s in self.stages),
+            "flops": sum(s.flops for s in self.stages),
+            "seconds": sum(s.seconds for s in self.stages),
+            "memory_bytes": max(s.memory_bytes for s in self.stages),
+            "joules": sum(s.joules for s in self.stages),
+            "money": None,
+        }
+        if all(s.money is not None for s in self.stages):
+            total["money"] = sum(s.money or 0.0 for s in self.stages)
+        return {
+            "machine": self.machine,
+            "stages": rows,
+            "total": total,
+            "currency": self.currency,
+            "assumptions": self.assumptions,
+            "warnings": self.warnings,
+        }
+
+
+def estimate(
+    config: Config,
+    *,
+    gpu: str = "",
+    utilisation: float = UTILISATION,
+    progress: Progress = SILENT,
+) -> Estimate:
+    """On this machine (measured for about ten seconds), or on a named GPU (its peak rate times
+    `utilisation`).
+
+    Raises UserError for a GPU that is not in the table, a model that can't be outlined, a prompt
+    that does not fit it, and a measurement for which this machine has too little memory.
+    """
+    chosen = gpu_named(gpu) if gpu else None
+    policy = outline(config)
+    layout = build_layout(policy.tokenizer, config.prompt, policy.bos_ids)
+    require_room(layout, config.prompt, policy.max_length)
+    corpus = corpus_size(config, policy.tokenizer)
+    plan = Plan(config=config, policy=policy, layout=layout, corpus=corpus)
+    stages = [plan.score(), plan.warmup(), plan.train(), plan.evaluate()]
+    warnings: list[str] = []
+    if chosen is None:
+        device = pick_device(config.model.device)
+        require_memory(plan.model_bytes(copies=0, trained=True), device)
+        progress.begin("measuring this machine", 1.0)
+        speeds = measure_speeds(config, layout, device)
+        machine, watts = _this_machine(device), config.cost.watts or DEFAULT_WATTS[device.type]
+        rate = (
+            f"measured now: generation {speeds.generate:.3g}, update {speeds.update:.3g}, scoring"
+            f" {speeds.score:.3g} FLOP/s"
+        )
+    else:
+        peak = chosen.rate(config.model.dtype)
+        speeds = Speeds(**dict.fromkeys(("score", "generate", "update"), peak * utilisation))
+        machine, watts = f"{gpu} ({chosen.source})", config.cost.watts or chosen.watts
+        rate = f"{utilisation:.0%} of {peak:.3g} FLOP/s in every phase: assumed (--utilisation)"
+        for stage in stages:
+            needed = stage.memory_bytes / 1e9
+            if needed > chosen.memory:
+                warnings.append(
+                    f"{stage.stage} needs about {needed:.0f} GB, {gpu} has {chosen.memory:g}"
+                )
+    limits = {"warmup": config.warmup.time_limit * 60, "train": config.train.time_limit * 60}
+    notes = [*plan.assumptions(), rate, f"power {watts:.0f} W throughout: an estimate"]
+    for stage in stages:
+        price_stage(stage, speeds, limits.get(stage.stage, 0.0), watts, config, notes)
+    return Estimate(
+        machine=machine,
+        stages=stages,
+        assumptions=notes,
+        currency=config.cost.currency,
+        warnings=warnings,
+    )
+
+
+def price_stage(
+    stage: Stage, speeds: Speeds, limit: float, watts: float, config: Config, notes: list[str]
+) -> None:
+    """Time, energy and money of a stage, which ends after `limit` seconds (0 = never)."""
+    rates = asdict(speeds)
+    stage.seconds = sum(flops / rates[phase] for phase, flops in stage.flops_by_phase.items())
+    if 0 < limit < stage.seconds:
+        notes.append(f"{stage.stage} ends by its time limit, {limit / 60:g} minutes")
+        stage.cut(limit / stage.seconds)
+    stage.joules = stage.seconds * watts
+    if config.cost.price_per_hour:
+        stage.money = money(stage.seconds, config.cost.price_per_hour)
+
+
+def require_memory(needed: float, device: torch.device) -> None:
+    """Raises UserError where the measurement's own model would not fit."""
+    free: float = psutil.virtual_memory().available
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+    if needed > free:
+        raise UserError(
+            f"the model takes {needed / 1e9:.0f} GB to be measured and {free / 1e9:.0f} GB are"
+            " free here; name the GPU that it will run on with --gpu"
+        )
+
+
+def _this_machine(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"this machine, {torch.cuda.get_device_name(device)}"
+    return f"this machine, {device.type}, {torch.get_num_threads()} threads"
+
+
+def print_estimate(found: Estimate, console: "Console") -> None:
+    """A row a stage, the total, and what was assumed."""
+    from rich.table import Table
+
+    document = found.as_dict()
+    table = Table(title=f"What it will take on {found.machine}")
+    table.add_column("")
+    columns = ["tokens", "FLOPs", "time", "memory", "energy"]
+    priced = document["total"]["money"] is not None
+    for name in [*columns, found.currency] if priced else columns:
+        table.add_column(name, justify="right")
+    for row in [*document["stages"], {"stage": "total"} | document["total"]]:
+        cells = [
+            f"{row['tokens']:,.0f}",
+            f"{row['flops']:.3g}",
+            duration(row["seconds"]),
+            f"{row['memory_bytes'] / 1e9:.1f} GB",
+            f"{row['joules'] / 3.6e6:.3g} kWh",
+        ]
+        table.add_row(row["stage"], *cells, *([f"{row['money']:.2f}"] if priced else []))
+    console.print(table)
+    for line in found.assumptions:
+        console.print(f"assumed: {line}", style="dim", highlight=False, markup=False)
+    for line in found.warnings:
+        console.print(f"warning: {line}", style="yellow", highlight=False, markup=False)

@@ -1,0 +1,214 @@
+"""What work costs: tokens, keys, logits and FLOPs, counted from shapes and from what was run.
+
+A product of [m, k] and [k, n] is 2·m·k·n FLOPs. A token forward is 2 FLOPs a weight of the
+backbone's matrices, plus 4·(heads · head size) a layer for each key that it attends to, plus
+2·V·d where its logits are read; backward is as much for the gradients of what goes in, and again
+for those of the weights that are trained. Only what is needed counts: no padding, no masked key,
+nothing that is computed a second time. docs/costs.md has the formula and what it leaves out.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from openrpt.config.sections import PromptConfig
+from openrpt.data.positions import windows
+from openrpt.engine.branches import Branch
+from openrpt.engine.model import Policy
+from openrpt.types import Completion
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shape:
+    """What the formula needs of a model."""
+
+    matrix_weights: int
+    """Weights of the backbone's matrices, embeddings left out."""
+    attention_width: int
+    """heads · head size."""
+    layers: int
+    head_weights: int
+    """V · d."""
+    frozen_weights: int = 0
+    """Of the matrix weights, those without a gradient: with LoRA, all but LoRA's own."""
+    frozen_head_weights: int = 0
+    """V · d where the head has no gradient, else 0."""
+
+    def forward(self, tokens: float, pairs: float, logits: float) -> float:
+        """FLOPs of `tokens` tokens that attend to `pairs` keys in all, `logits` of them read."""
+        attention = 4.0 * self.attention_width * self.layers * pairs
+        return 2.0 * self.matrix_weights * tokens + attention + 2.0 * self.head_weights * logits
+
+    def backward(self, tokens: float, pairs: float, logits: float) -> float:
+        """FLOPs of the gradients; the forward pass is not in it."""
+        frozen = 2.0 * (self.frozen_weights * tokens + self.frozen_head_weights * logits)
+        return 2.0 * self.forward(tokens, pairs, logits) - frozen
+
+
+def matrices_of(policy: Policy) -> list[nn.Parameter]:
+    """The backbone's matrices: every two-dimensional weight that is no embedding and no head."""
+    embeddings = {id(policy.head.weight)}
+    for module in policy.backbone.modules():
+        if isinstance(module, nn.Embedding):
+            embeddings.add(id(module.weight))
+    return [p for p in policy.backbone.parameters() if p.ndim == 2 and id(p) not in embeddings]
+
+
+def model_shape(policy: Policy) -> Shape:
+    config = policy.causal_lm.config
+    matrices = matrices_of(policy)
+    heads = config.num_attention_heads
+    head_size = config.to_dict().get("head_dim") or config.hidden_size // heads
+    head = policy.head.weight
+    return Shape(
+        matrix_weights=sum(p.numel() for p in matrices),
+        attention_width=heads * head_size,
+        layers=config.num_hidden_layers,
+        head_weights=head.numel(),
+        frozen_weights=sum(p.numel() for p in matrices if not p.requires_grad),
+        frozen_head_weights=0 if head.requires_grad else head.numel(),
+    )
+
+
+@dataclass(kw_only=True, slots=True)
+class Count:
+    """Tokens run, keys attended to, and logits read."""
+
+    tokens: int = 0
+    pairs: float = 0.0
+    logits: int = 0
+
+    def run(self, new: int, before: float, logits: int = 0) -> None:
+        """`new` tokens in a row that see `before` keys and themselves causally."""
+        self.tokens += new
+        self.pairs += new * before + new * (new + 1) / 2
+        self.logits += logits
+
+    def add(self, other: "Count") -> None:
+        self.tokens += other.tokens
+        self.pairs += other.pairs
+        self.logits += other.logits
+
+    def forward(self, shape: Shape) -> float:
+        """FLOPs without gradients."""
+        return shape.forward(self.tokens, self.pairs, self.logits)
+
+    def train(self, shape: Shape) -> float:
+        """FLOPs forward and backward."""
+        return self.forward(shape) + shape.backward(self.tokens, self.pairs, self.logits)
+
+
+@dataclass(kw_only=True, slots=True)
+class Ledger:
+    """Work as the document tree shares it, and the same work where every rollout is computed by
+    itself, once, from its first token. The first is what is needed, whatever ran it."""
+
+    shared: Count = field(default_factory=Count)
+    alone: Count = field(default_factory=Count)
+
+    def add(self, other: "Ledger") -> None:
+        self.shared.add(other.shared)
+        self.alone.add(other.alone)
+
+
+def count_tree(prefix_tokens: int, branches: Sequence[Branch], logits: int) -> Count:
+    """The prefix once, each tail once, each completion once but for its last token."""
+    count = Count(logits=logits)
+    count.run(prefix_tokens, 0)
+    for branch in branches:
+        count.run(len(branch.tail_ids), branch.prefix_length)
+        for ids in branch.completions:
+            count.run(len(ids) - 1, branch.prefix_length + len(branch.tail_ids))
+    return count
+
+
+def count_alone(branches: Sequence[Branch], logits: int, text: int = 0) -> Count:
+    """The same without sharing. `text`: tokens of a plain prefix with a loss, a sequence of its
+    own. A branch without completions is a prompt that was asked for its next token."""
+    count = Count(logits=logits)
+    count.run(text, 0)
+    for branch in branches:
+        prompt = branch.prefix_length + len(branch.tail_ids)
+        for ids in branch.completions:
+            count.run(prompt + len(ids) - 1, 0)
+        if not branch.completions:
+            count.run(prompt, 0)
+    return count
+
+
+def count_scoring(tokens: int, *, head: int, window: int, min_context: int) -> Count:
+    """One document of `tokens` tokens behind `head` ones, window by window."""
+    count = Count()
+    for number, span in enumerate(windows(tokens, window=window, min_context=min_context)):
+        first = span.first if number else 1 - min(head, 1)
+        count.run(head + span.end - 1 - span.start, 0, span.end - first)
+    return count
+
+
+def count_completions(completions: Iterable[Completion], before: int) -> Count:
+    """Completions of one position that see `before` tokens, as they are decoded: what several
+    have in common from their start is run once, and so are the logits after it; a last token
+    is not run.
+
+    >>> def drawn(*ids):
+    ...     return Completion(
+    ...         token_ids=ids,
+    ...         sampler_logprobs=(0.0,) * len(ids),
+    ...         loss_mask=(True,) * len(ids),
+    ...         finish_reason="length",
+    ...     )
+    >>> count_completions([drawn(5, 6, 7), drawn(5, 6, 8), drawn(9, 6, 7)], before=10)
+    Count(tokens=4, pairs=46.0, logits=5)
+    """
+    count = Count()
+    nodes: dict[tuple[int, int], int] = {}  # (beginning, next token) → beginning; 0 is the empty
+    read: set[int] = set()
+    for completion in completions:
+        node, last = 0, len(completion.token_ids) - 1
+        for place, token in enumerate(completion.token_ids):
+            if completion.loss_mask[place]:
+                read.add(node)
+            if place < last:
+                known = len(nodes)
+                node = nodes.setdefault((node, token), known + 1)
+                if node > known:
+                    count.run(1, before + place)
+    count.logits = len(read)
+    return count
+
+
+def generation_ledger(
+    prefix_tokens: int,
+    positions: Sequence[tuple[int, Sequence[Completion]]],
+    tail_tokens: int,
+    *,
+    passes: int = 1,
+) -> Ledger:
+    """A document's generation; `positions`: the prefix's length at each, and what was made there.
+
+    Logits are read where a token is drawn, and once a position for its candidates. `passes`:
+    `prefix_passes`. Where nothing was drawn, the tail was not run.
+    """
+    ledger = Ledger()
+    ledger.shared.run(prefix_tokens, 0, len(positions))
+    for length, completions in positions:
+        ledger.alone.logits += 1
+        if not completions:
+            ledger.alone.run(length, 0)
+            continue
+        ledger.shared.run(tail_tokens, length)
+        ledger.shared.add(count_completions(completions, length + tail_tokens))
+        for completion in completions:
+            new = tail_tokens + len(completion.token_ids) - 1
+            ledger.alone.run(length + new, 0, completion.num_trained_tokens)
+    for _ in range(passes - 1):
+        ledger.shared.run(prefix_tokens, 0, len(positions))
+        for length, _ in positions:
+            ledger.alone.run(length, 0, 1)
+    return ledger
+
+
+def prefix_passes(prompt: PromptConfig) -> int:
+    """2 where the frozen start model runs over the prefix as well, for its candidates."""
+    return 2 if prompt.candidates and prompt.candidate_source == "start" else 1

@@ -1,0 +1,249 @@
+"""What a configuration asks for, stage by stage, in tokens, FLOPs and bytes: the work of
+`openrpt estimate`, in branches of the greatest lengths that the configuration allows."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from statistics import mean
+
+from torch import Tensor
+
+from openrpt.config.sections import Config
+from openrpt.costs.flops import (
+    Count,
+    Shape,
+    count_scoring,
+    count_tree,
+    matrices_of,
+    model_shape,
+    prefix_passes,
+)
+from openrpt.costs.speed import spread_positions
+from openrpt.data.corpus_size import CorpusSize
+from openrpt.data.prompts import Layout
+from openrpt.engine.branches import Branch
+from openrpt.engine.head import CHUNK_ELEMENTS
+from openrpt.engine.model import Policy
+
+LIBRARIES = 0.6e9
+"""Bytes that Python, torch and transformers take by themselves."""
+
+
+@dataclass(kw_only=True)
+class Stage:
+    """One stage's row; `flops` by phase until the speeds are known."""
+
+    stage: str
+    tokens: float = 0.0
+    flops_by_phase: dict[str, float] = field(default_factory=dict)
+    memory_bytes: float = 0.0
+    seconds: float = 0.0
+    joules: float = 0.0
+    money: float | None = None
+
+    @property
+    def flops(self) -> float:
+        return sum(self.flops_by_phase.values())
+
+    def add(self, phase: str, tokens: float, flops: float) -> None:
+        self.tokens += tokens
+        self.flops_by_phase[phase] = self.flops_by_phase.get(phase, 0.0) + flops
+
+    def cut(self, share: float) -> None:
+        """Only this share of it is run."""
+        self.tokens *= share
+        self.seconds *= share
+        self.flops_by_phase = {phase: share * n for phase, n in self.flops_by_phase.items()}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Plan:
+    """A configuration's work, stage by stage."""
+
+    config: Config
+    policy: Policy
+    layout: Layout
+    corpus: CorpusSize
+
+    @property
+    def shape(self) -> Shape:
+        return model_shape(self.policy)
+
+    @property
+    def window(self) -> int:
+        """Of a typical document, in tokens."""
+        prompt = self.config.prompt
+        typical = math.ceil(mean(min(prompt.window, length) for length in self.corpus.lengths))
+        return max(typical, min(2 * prompt.min_context, prompt.window))
+
+    def assumptions(self) -> list[str]:
+        train = self.config.train
+        source = "as scored" if self.corpus.known else "guessed from the size of the corpus"
+        found = [
+            f"{self.corpus.tokens:,.0f} tokens of text, {source}; windows of {self.window}",
+            "every thought and prediction uses its whole budget, and no group is flat",
+        ]
+        if train.recipe().dynamic_sampling_from is not None:
+            found.append("dynamic sampling adds no round")
+        return found
+
+    def score(self) -> Stage:
+        prompt, lengths = self.config.prompt, self.corpus.lengths
+        count = Count()
+        for length in lengths:
+            count.add(
+                count_scoring(
+                    length,
+                    head=len(self.policy.bos_ids),
+                    window=prompt.window,
+                    min_context=prompt.min_context,
+                )
+            )
+        share = self.corpus.tokens / sum(lengths)
+        stage = Stage(stage="score", memory_bytes=self.memory(copies=0, rollouts=0, trained=False))
+        stage.add("score", share * count.tokens, share * count.forward(self.shape))
+        return stage
+
+    def branches(self, positions: int, rollouts: int) -> list[Branch]:
+        """Of one window, in lengths; all ids are 0. Without rollouts, no tail is run."""
+        prompt, layout = self.config.prompt, self.layout
+        head = len(layout.head_ids)
+        opening = len(layout.seed((0,) * prompt.candidates))
+        own = prompt.think_budget + prompt.prediction_budget
+        if prompt.think_budget:
+            own += len(layout.close_ids)
+        else:
+            opening += len(layout.close_ids)
+        indices = spread_positions(positions, min(prompt.min_context, self.window), self.window)
+        return [
+            Branch(
+                prefix_length=head + index,
+                tail_ids=(0,) * (len(layout.tail_ids) + opening) * (rollouts > 0),
+                completions=((0,) * own,) * rollouts,
+            )
+            for index in indices
+        ]
+
+    def drawn(self, branches: list[Branch]) -> int:
+        prompt = self.config.prompt
+        rollouts = sum(len(branch.completions) for branch in branches)
+        return rollouts * (prompt.think_budget + prompt.prediction_budget)
+
+    def generation(self, branches: list[Branch]) -> Count:
+        prefix = branches[-1].prefix_length
+        count = count_tree(prefix, branches, len(branches) + self.drawn(branches))
+        if prefix_passes(self.config.prompt) > 1:
+            count.run(prefix, 0, len(branches))
+        return count
+
+    def update(self, branches: list[Branch], *, text: bool, drawn: int) -> Count:
+        prefix = branches[-1].prefix_length
+        return count_tree(prefix, branches, drawn + (prefix - 1 if text else 0))
+
+    def warmup(self) -> Stage:
+        """One trace a position; the frozen start model runs over each window as the teacher."""
+        config, settings = self.config, self.config.warmup
+        free = int(config.prompt.think_budget > 0)
+        made = self.branches(settings.positions_per_document, free)
+        generation = self.generation(made)
+        trained = self.branches(settings.positions_per_document, 1)
+        text = settings.text_kl_weight > 0 or settings.ntp_weight > 0
+        update = self.update(trained, text=text, drawn=3 * len(trained))
+        window = replace(trained[-1], tail_ids=(), completions=())
+        teacher = self.update([window], text=True, drawn=0)
+        documents = settings.steps * settings.documents_per_step
+        memory = self.memory(copies=1, rollouts=0, trained=True)
+        stage = Stage(stage="warmup", memory_bytes=memory)
+        flops = update.train(self.shape) + teacher.forward(self.shape)
+        stage.add(
+            "generate", documents * generation.tokens, documents * generation.forward(self.shape)
+        )
+        stage.add("update", documents * update.tokens, documents * flops)
+        return stage
+
+    def train(self) -> Stage:
+        """With the evaluations on the development split."""
+        train = self.config.train
+        branches = self.branches(train.positions_per_document, train.group_size)
+        generation = self.generation(branches)
+        drawn = self.drawn(branches)
+        update = self.update(branches, text=train.ntp_weight > 0, drawn=drawn)
+        flops = train.updates_per_batch * update.train(self.shape)
+        if train.kl_weight:
+            flops += self.update(branches, text=False, drawn=drawn).forward(self.shape)
+        documents = train.steps * train.documents_per_step
+        seeded_by_start = prefix_passes(self.config.prompt) - 1
+        rollouts = min(train.generation_rollouts, len(branches) * train.group_size)
+        memory = self.memory(
+            copies=int(train.kl_weight > 0) + seeded_by_start, rollouts=rollouts, trained=True
+        )
+        stage = Stage(stage="train", memory_bytes=memory)
+        stage.add(
+            "generate", documents * generation.tokens, documents * generation.forward(self.shape)
+        )
+        stage.add("update", documents * train.updates_per_batch * update.tokens, documents * flops)
+        if train.eval_every:
+            times = train.steps // train.eval_every
+            tokens, flops = self.evaluation(train.eval_positions, "development")
+            stage.add("generate", times * tokens, times * flops)
+        return stage
+
+    def evaluate(self) -> Stage:
+        """One model."""
+        settings = self.config.evaluate
+        tokens, flops = self.evaluation(settings.positions, settings.split)
+        rollouts = max(settings.samples, 1) * 16
+        memory = self.memory(copies=0, rollouts=rollouts, trained=False)
+        stage = Stage(stage="evaluate", memory_bytes=memory)
+        stage.add("generate", tokens, flops)
+        return stage
+
+    def evaluation(self, positions: int, split: str) -> tuple[float, float]:
+        """(tokens, FLOPs), positions spread over the documents of a split."""
+        settings = self.config.evaluate
+        documents = max(1, round(self.corpus.documents_of.get(split, 1)))
+        positions = min(positions, documents * settings.positions_per_document)
+        windows = min(documents, positions)
+        reasoning = "reasoning" in settings.modes
+        branches = self.branches(
+            math.ceil(positions / windows), max(settings.samples, 1) if reasoning else 0
+        )
+        count = self.generation(branches)
+        return windows * float(count.tokens), windows * count.forward(self.shape)
+
+    def model_bytes(self, *, copies: int, trained: bool) -> float:
+        """Weights (and frozen copies of them); where trained, gradients and AdamW's two moments."""
+        weights = _bytes(self.policy.model.parameters())
+        own = _bytes(self.policy.parameters()) if trained else 0.0
+        return (1 + copies) * weights + 3 * own + LIBRARIES
+
+    def memory(self, *, copies: int, rollouts: int, trained: bool) -> float:
+        """Peak in bytes, about: what the model takes, and the greater of generation's keys and
+        values and the update's activations (the inputs and outputs of every matrix, and three
+        copies of the attention's weights), with logits a chunk at a time."""
+        config, shape = self.config, self.shape
+        settings = self.policy.causal_lm.config
+        element = self.policy.causal_lm.dtype.itemsize
+        branches = self.branches(config.train.positions_per_document, 1)
+        prefix, tail = branches[-1].prefix_length, len(branches[0].tail_ids)
+        own = len(branches[0].completions[0])
+        heads = settings.num_attention_heads
+        kv_heads = settings.to_dict().get("num_key_value_heads") or heads
+        kv_width = 2 * kv_heads * (shape.attention_width // heads) * shape.layers
+        keys = element * kv_width * (prefix + rollouts * (tail + own))
+        logits = 3.0 * CHUNK_ELEMENTS * max(element, 4)
+        passed = keys
+        if trained:
+            per_token = float(sum(sum(matrix.shape) for matrix in matrices_of(self.policy)))
+            if config.model.gradient_checkpointing:
+                hidden = self.policy.head.weight.shape[1]
+                per_token = 2 * per_token / shape.layers + shape.layers * hidden
+            inside = len(branches) * tail + config.train.microbatch_tokens
+            scores = 3.0 * heads * (prefix + tail + own)
+            scores *= 1 if config.model.gradient_checkpointing else shape.layers
+            passed = max(keys, element * (per_token * (prefix + inside) + scores * inside))
+        return self.model_bytes(copies=copies, trained=trained) + passed + logits
+
+
+def _bytes(parameters: Iterable[Tensor]) -> float:
+    return float(sum(p.numel() * p.element_size() for p in parameters))

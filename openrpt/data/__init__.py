@@ -1,0 +1,1 @@
+"""From a corpus or questions to prompts: documents, exact bytes, scores, positions. No torch."""

@@ -1,0 +1,90 @@
+"""How much text a corpus has: as it was scored, or guessed from its files and first documents."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from statistics import mean
+from typing import TYPE_CHECKING
+
+from openrpt.config.sections import Config
+from openrpt.data.corpus_files import list_files
+from openrpt.data.documents import CorpusCounts, read_corpus, split_shares
+from openrpt.data.scored import load_scored, read_scored_json
+from openrpt.errors import foreign
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+BYTES_A_TOKEN = 4
+"""Of text, where nothing has been tokenized yet."""
+GZIP_RATIO = 3
+"""Bytes of text a byte of a .gz file gives, about."""
+GUESSED_TOKENS = 50_000
+"""Of a corpus whose size can't be seen: the default corpus has about as many."""
+SAMPLED_DOCUMENTS = 200
+"""That are read for how long documents are."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CorpusSize:
+    """How much text there is."""
+
+    lengths: Sequence[int]
+    """Tokens of its documents, or of the first ones: long documents are scored in windows that
+    overlap, so the mean would not do."""
+    documents_of: Mapping[str, float]
+    """Of each split that is scored."""
+    known: bool
+    """Scored already; else a guess from the size of its files and of its first documents."""
+
+    @property
+    def tokens(self) -> float:
+        return sum(self.documents_of.values()) * mean(self.lengths)
+
+
+def expected_tokens(config: Config) -> float:
+    """Of the corpus, guessed from its files; at most what score.max_tokens asks for."""
+    return sum(split_tokens(config).values())
+
+
+def split_tokens(config: Config) -> dict[str, float]:
+    """Of each split that is scored, guessed: its share of the files, at most score.max_tokens."""
+    path = Path(config.corpus.path)
+    files = list_files(path).found if path.exists() else []
+    size = sum(_text_bytes(file) for file, _ in files) / BYTES_A_TOKEN or GUESSED_TOKENS
+    share, limit = split_shares(config.corpus), config.score.max_tokens or float("inf")
+    return {split: min(limit, share[split] * size) for split in config.score.splits}
+
+
+def _text_bytes(file: Path) -> int:
+    return file.stat().st_size * (GZIP_RATIO if file.suffix.lower() == ".gz" else 1)
+
+
+def corpus_size(config: Config, tokenizer: "PreTrainedTokenizerBase") -> CorpusSize:
+    """The run folder's own scores where it has them."""
+    folder = Path(config.run) / "scored"
+    scored = read_scored_json(folder)
+    if scored is not None and scored["finished"]:
+        entries = load_scored(folder).entries.values()
+        return CorpusSize(
+            lengths=[entry.num_tokens for entry in entries],
+            documents_of=Counter(entry.split for entry in entries),
+            known=True,
+        )
+    lengths = first_lengths(config, tokenizer)
+    documents_of = {split: n / mean(lengths) for split, n in split_tokens(config).items()}
+    return CorpusSize(lengths=lengths, documents_of=documents_of, known=False)
+
+
+def first_lengths(config: Config, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """Tokens of the corpus's first documents; a window's where none can be seen here."""
+    if not Path(config.corpus.path).exists():
+        return [config.prompt.window]
+    with closing(read_corpus(config.corpus, CorpusCounts())) as documents:
+        texts = [document.text for document in islice(documents, SAMPLED_DOCUMENTS)]
+    with foreign("the tokenizer fails on the corpus's first texts"):
+        return [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]

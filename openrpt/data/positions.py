@@ -1,0 +1,189 @@
+"""Where predictions start: the windows of a document, difficulty, and which positions are trained.
+
+Pure functions over scores, on NumPy: no model, no torch.
+"""
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openrpt.config.sections import SelectionConfig
+from openrpt.errors import UserError
+from openrpt.types import Split
+
+DIFFICULTIES = {"easy": 0.5, "medium": 1.0, "hard": 1.5}
+"""Nested: full entropy of the scorer above this many nats (arXiv 2506.08007, section 4)."""
+
+BANDS = {
+    "<=0.5": (-np.inf, 0.5),
+    "0.5-1.0": (0.5, 1.0),
+    "1.0-1.5": (1.0, 1.5),
+    ">1.5": (1.5, np.inf),
+}
+"""Disjoint: full entropy in (low, high], in nats. Together they hold every scored position."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class ScoredDocument:
+    """A document's tokens and what the scorer says of each, from its prefix alone.
+
+    A position without a score (nothing stands before it, or the scorer's tokens have no boundary
+    there) is NaN, its ntp_token_id -1, its ntp_correct False. ntp_token_id is also -1 where the
+    scorer has another tokenizer and its prediction is no single token of the policy's.
+    """
+
+    document_id: str
+    key: str
+    split: Split
+    source: str
+    text: str
+    kind: str = ""
+    """Of the document, by `corpus.kind`."""
+    token_ids: NDArray[np.int64]  # [T]
+    negative_log_likelihood: NDArray[np.float32]  # [T] nats
+    entropy: NDArray[np.float32]  # [T] nats: the difficulty
+    entropy_top16: NDArray[np.float32]  # [T] nats, over the 16 most probable, renormalised
+    ntp_token_id: NDArray[np.int64]  # [T] argmax, special tokens masked
+    ntp_correct: NDArray[np.bool_]  # [T] by bytes, as the reward judges
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.token_ids)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Window:
+    """A stretch of a document that is run at once, from token `start` on.
+
+    Its positions are [first, end). A position's prefix is tokens [start, position).
+
+    >>> Window(start=0, end=120, first=16)
+    Window(start=0, end=120, first=16)
+    """
+
+    start: int
+    end: int
+    first: int
+
+
+def check_window(window: int, min_context: int) -> None:
+    """Raises UserError where windows could not overlap by half and keep the least context."""
+    if window < 2 * min_context:
+        raise UserError(
+            f"prompt.window = {window} is less than twice prompt.min_context = {min_context}; "
+            "raise the window or lower the context"
+        )
+
+
+def windows(num_tokens: int, *, window: int, min_context: int) -> list[Window]:
+    """The windows of a document; they depend on nothing but these lengths, in tokens.
+
+    Every position ≥ min_context is in exactly one window, with at least min_context tokens of
+    prefix and at most `window`. Where the document is longer than a window, all windows are
+    full, neighbours overlap by at least half, and a position is in the earliest that reaches it,
+    so its prefix is more than half a window (but for the document's beginning). Raises UserError
+    if window < 2 · min_context.
+    """
+    check_window(window, min_context)
+    if num_tokens <= min_context:
+        return []
+    beyond = max(0, num_tokens - 1 - window)  # the last position's prefix is full, too
+    steps = -(-beyond // (window - window // 2))
+    starts = [step * beyond // max(steps, 1) for step in range(steps + 1)]
+    ends = [min(start + window + 1, num_tokens) for start in starts]
+    firsts = [min_context, *ends[:-1]]
+    return [
+        Window(start=start, end=end, first=first)
+        for start, end, first in zip(starts, ends, firsts, strict=True)
+    ]
+
+
+def window_of(index: int, windows: Sequence[Window]) -> Window:
+    """The window that a position is in. Raises ValueError if it is in none."""
+    place = bisect_right(windows, index, key=lambda window: window.end)
+    if place == len(windows) or index < windows[place].first:
+        raise ValueError(f"position {index} is in none of the windows")
+    return windows[place]
+
+
+def eligible_positions(
+    document: ScoredDocument,
+    config: SelectionConfig,
+    *,
+    window: Window,
+    pass_rates: Mapping[int, float] | None = None,
+) -> NDArray[np.int64]:
+    """The window's positions that pass the selection strategy, in order: [n].
+
+    `pass_rates`: what is measured so far, by position; elsewhere the scorer's probability of the
+    true token stands in. Positions without a score never pass.
+    """
+    index = np.arange(window.first, min(window.end, document.num_tokens))
+    index = index[~np.isnan(document.entropy[index])]
+    match config.strategy:
+        case "random":
+            passes = np.full(len(index), True)
+        case "entropy":
+            passes = document.entropy_top16[index] >= config.min_entropy
+        case "pass_rate":
+            rates = np.exp(-document.negative_log_likelihood[index].astype(np.float64))
+            if pass_rates:
+                pairs = zip(index.tolist(), rates.tolist(), strict=True)
+                rates = np.array([pass_rates.get(i, rate) for i, rate in pairs])
+            passes = (rates >= config.pass_rate_low) & (rates <= config.pass_rate_high)
+    return index[passes]
+
+
+def select_positions(
+    document: ScoredDocument,
+    config: SelectionConfig,
+    *,
+    window: Window,
+    count: int,
+    rng: np.random.Generator,
+    pass_rates: Mapping[int, float] | None = None,
+) -> list[int]:
+    """Draws `count` eligible positions without replacement (all, where there are fewer), sorted.
+
+    With `pass_rate` each of them is, with probability `measure_again`, one whose measured rate was
+    outside the band, as long as there are such.
+    """
+    eligible = eligible_positions(document, config, window=window, pass_rates=pass_rates)
+    chosen: list[int] = []
+    if config.strategy == "pass_rate" and pass_rates and config.measure_again:
+        inside = [i for i in sorted(pass_rates) if window.first <= i < window.end]
+        left = np.setdiff1d(np.array(inside, dtype=np.int64), eligible)
+        again = min(len(left), int(rng.binomial(count, config.measure_again)))
+        chosen = rng.choice(left, size=again, replace=False).tolist()
+    size = min(count - len(chosen), len(eligible))
+    return sorted([*chosen, *rng.choice(eligible, size=size, replace=False).tolist()])
+
+
+def difficulty(entropy: NDArray[np.floating]) -> dict[str, NDArray[np.bool_]]:
+    """Which positions are easy, medium, hard: nested, by full entropy [n] in nats.
+
+    >>> {name: flags.tolist() for name, flags in difficulty(np.array([0.5, 1.2])).items()}
+    {'easy': [False, True], 'medium': [False, True], 'hard': [False, False]}
+    """
+    return {name: entropy > least for name, least in DIFFICULTIES.items()}
+
+
+def bands(entropy: NDArray[np.floating]) -> dict[str, NDArray[np.bool_]]:
+    """Which positions are in which disjoint band, by full entropy [n] in nats.
+
+    >>> {name: flags.tolist() for name, flags in bands(np.array([0.5, 1.2])).items()}
+    {'<=0.5': [True, False], '0.5-1.0': [False, False], '1.0-1.5': [False, True], '>1.5': [False, False]}
+    """  # noqa: E501 (a doctest's output)
+    return {name: (entropy > low) & (entropy <= high) for name, (low, high) in BANDS.items()}
+
+
+def slices(entropy: NDArray[np.floating]) -> dict[str, NDArray[np.bool_]]:
+    """All positions, then by difficulty (nested), then by band (disjoint): masks [n].
+
+    >>> [name for name, flags in slices(np.array([0.7])).items() if flags.all()]
+    ['all', 'easy', '0.5-1.0']
+    """
+    return {"all": np.full(len(entropy), True)} | difficulty(entropy) | bands(entropy)

@@ -1,0 +1,168 @@
+"""From a position to the ids that the model sees: `head ⊕ prefix ⊕ tail`, then the forced tokens.
+
+Instructions stand in the head, so that all positions of a document share it; only a short tail
+follows the prefix. The ids are cut from the document's own, never re-tokenized.
+
+The templates `v0` and `v6` keep the shapes of the paper's prompts of those names (Appendix D,
+Table 10) in our own words.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from openrpt.config.sections import PromptConfig
+from openrpt.data.chat import around_text
+from openrpt.data.tokens import token_table
+from openrpt.errors import UserError
+
+# name: (before the prefix, after it)
+TEMPLATES: dict[str, tuple[str, str]] = {
+    "minimal": ("", ""),
+    "v0": (
+        "Finish the text below by one token. Reason step by step about what the most probable"
+        " next token is, and give it inside \\boxed{}. It may begin with a space; do not wrap it"
+        " in \\text{}.\n\n### Context\n",
+        "",
+    ),
+    "v6": (
+        "The text between the fences breaks off. List several tokens that could come next, weigh"
+        " them, and choose the most probable one. Give it inside \\boxed{}. It may begin with a"
+        " space; do not wrap it in \\text{}.\n\n```\n",
+        "\n```\n\nNow predict the token that comes next.",
+    ),
+    "chat": ("Think, then give the next token of this text in \\boxed{}.\n\n", ""),
+    "question": ("", "\n\n{instruction}"),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """The ids around a prefix and around a thought, for one tokenizer and one PromptConfig."""
+
+    head_ids: tuple[int, ...]
+    tail_ids: tuple[int, ...]
+    """What follows the prefix, the thought's opening included."""
+    plain_head_ids: tuple[int, ...]
+    """What stands before plain text: the tokenizer's own beginning, if any."""
+    separator_ids: tuple[int, ...]
+    close_ids: tuple[int, ...]
+    """The forced close: the thought's end and the box's opening."""
+    answer_start_ids: tuple[int, ...]
+    answer_end_ids: tuple[int, ...]
+    thought_end_ids: tuple[int, ...]
+    thought_end: bytes
+    literal: dict[int, bytes]
+    """Delimiters that are one special token and render literally in a completion."""
+    delimiter_ids: frozenset[int] = frozenset()
+    """Delimiters that are one token, special or not: see `Policy.masked_ids`."""
+
+    @property
+    def has_instructions(self) -> bool:
+        """Whether more than the tokenizer's own beginning stands before the text."""
+        return self.head_ids != self.plain_head_ids
+
+    @property
+    def plain(self) -> "Layout":
+        """The text alone, as standard prediction sees it: nothing behind it, nothing forced."""
+        return replace(
+            self, head_ids=self.plain_head_ids, tail_ids=(), close_ids=(), answer_start_ids=()
+        )
+
+    def seed(self, candidate_ids: Sequence[int]) -> tuple[int, ...]:
+        """The forced beginning of a candidate-seeded thought: `c1 | c2 | c3`."""
+        ids: list[int] = []
+        for candidate in candidate_ids:
+            ids += [*self.separator_ids, candidate] if ids else [candidate]
+        return tuple(ids)
+
+
+def build_layout(tokenizer: Any, config: PromptConfig, bos_ids: tuple[int, ...] = ()) -> Layout:
+    """Raises UserError where the template asks for a chat template that the tokenizer lacks, and
+    for a chat template that does not take a text as it is (`chat.render_chat`)."""
+    before, after = TEMPLATES[config.template]
+    after = after.replace("{instruction}", config.instruction)
+    wants_chat = config.chat_template == "on" or (
+        config.chat_template == "auto" and config.template != "minimal"
+    )
+    require_chat_template(tokenizer, config)
+    if wants_chat and tokenizer.chat_template:
+        before, after = around_text(tokenizer, before, after)
+        head_ids = tuple(_encode(tokenizer, before))
+        if not after.rstrip().endswith(config.thought_start.strip()):
+            after += config.thought_start
+    else:
+        head_ids = bos_ids + tuple(_encode(tokenizer, before))
+        after = f"{after}\n{config.thought_start}" if after else config.thought_start
+    thought_end_ids = tuple(_encode(tokenizer, config.thought_end))
+    special = token_table(tokenizer).special_ids
+    delimiters = [tuple(_encode(tokenizer, config.thought_start)), thought_end_ids]
+    names = [config.thought_start, config.thought_end]
+    literal = {
+        ids[0]: name.encode()
+        for ids, name in zip(delimiters, names, strict=True)
+        if len(ids) == 1 and ids[0] in special
+    }
+    return Layout(
+        head_ids=head_ids,
+        tail_ids=tuple(_encode(tokenizer, after)),
+        plain_head_ids=bos_ids,
+        separator_ids=tuple(_encode(tokenizer, config.candidate_separator)),
+        close_ids=tuple(_encode(tokenizer, config.thought_end + config.answer_start)),
+        answer_start_ids=tuple(_encode(tokenizer, config.answer_start)),
+        answer_end_ids=tuple(_encode(tokenizer, config.answer_end)),
+        thought_end_ids=thought_end_ids,
+        thought_end=config.thought_end.encode(),
+        literal=literal,
+        delimiter_ids=delimiter_ids(tokenizer, config),
+    )
+
+
+def require_chat_template(tokenizer: Any, config: PromptConfig) -> None:
+    """Raises UserError where the configuration asks for one that the tokenizer lacks."""
+    if config.chat_template == "on" and not tokenizer.chat_template:
+        raise UserError(
+            "prompt.chat_template = 'on', but the tokenizer has no chat template; use 'auto'"
+        )
+
+
+def delimiter_ids(tokenizer: Any, config: PromptConfig) -> frozenset[int]:
+    """The thought's delimiters, each where it is one token of the vocabulary."""
+    spelled = (_encode(tokenizer, text) for text in (config.thought_start, config.thought_end))
+    return frozenset(ids[0] for ids in spelled if len(ids) == 1)
+
+
+def _encode(tokenizer: Any, text: str) -> list[int]:
+    """Template text, as from inside a text (no dummy prefix). Control tokens are parsed here, as
+    they never are in a document."""
+    found = [text.find(token) for token in tokenizer.get_added_vocab() if token in text]
+    start = min(found, default=len(text))  # the tokenizer itself would put a dummy prefix before
+    plain = token_table(tokenizer).plain_tokenizer
+    ids = plain.encode(text[:start], add_special_tokens=False).ids
+    return ids + (tokenizer(text[start:], add_special_tokens=False)["input_ids"] if found else [])
+
+
+def require_room(layout: Layout, config: PromptConfig, max_length: int) -> None:
+    """Raises UserError where head + window + tail + budgets exceed what the model can hold."""
+    window, think, answer = "prompt.window", "prompt.think_budget", "prompt.prediction_budget"
+    if config.template == "question":  # as finetune's user knows them
+        window, think, answer = (
+            f"finetune.{key}" for key in ("question_tokens", "think_budget", "answer_budget")
+        )
+    seed = config.candidates + max(config.candidates - 1, 0) * len(layout.separator_ids)
+    parts = {
+        "head": len(layout.head_ids),
+        window: config.window,
+        "tail": len(layout.tail_ids),
+        "seed": seed,
+        think: config.think_budget,
+        "close": len(layout.close_ids),
+        answer: config.prediction_budget,
+    }
+    total = sum(parts.values())
+    if total > max_length:
+        spelled = " + ".join(f"{name} {size}" for name, size in parts.items())
+        raise UserError(
+            f"a prompt can reach {total} tokens ({spelled}), but the model holds {max_length};"
+            f" lower {window} by {total - max_length} or the budgets"
+        )

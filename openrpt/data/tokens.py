@@ -1,0 +1,302 @@
+"""Exact bytes of tokens.
+
+The reward compares bytes, so each token's bytes must be known exactly, and joined over a document
+they must give its UTF-8 bytes back. Two families of tokenizers can do that: byte-level BPE (each
+character of a token stands for one byte) and SentencePiece with byte fallback ("▁" stands for a
+space, `<0x0A>` for a byte). All others are refused by name.
+
+A dummy prefix is the space that some tokenizers put before a text: it is in the ids, not in the
+text, so it is dropped from the bytes of a text's first token.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+
+from openrpt.errors import UserError, foreign
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+SPACE = "▁"  # U+2581, not an underscore: SentencePiece's space
+BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
+MOST_IDS = 1 << 24
+"""Largest vocabulary for which a table is made; those in use have up to 2^19 tokens."""
+KEEPS_ALL_TEXT = {"ByteLevel", "Metaspace", "Split", "Digits", "Punctuation", "UnicodeScripts"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class TokenTable:
+    """What the bytes of a tokenizer's tokens are; made once a tokenizer by `token_table`."""
+
+    bytes: list[bytes]
+    """Exact bytes of each id; b"" for special tokens and for ids that stand for nothing."""
+    special_ids: frozenset[int]
+    drops_dummy_prefix: bool
+    """True if the tokenizer puts a space before a text."""
+    plain_tokenizer: Tokenizer
+    """Encodes text as it stands: no special tokens parsed, no dummy prefix, no normalization."""
+
+
+def token_table(tokenizer: "PreTrainedTokenizerBase") -> TokenTable:
+    """The tokenizer's table, cached (and made anew if tokens were added).
+
+    Every stage asks for it before it encodes, so merge dropout (`dropout` of BPE in a
+    tokenizer.json: each merge left out at random) is switched off in the tokenizer here.
+
+    Raises UserError, which names the tokenizer and the reason, if exact bytes cannot be had.
+    """
+    return _build_table(tokenizer, len(tokenizer))
+
+
+def token_bytes(
+    tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int], *, at_start: bool = True
+) -> list[bytes]:
+    """Exact bytes of each token; joined, the UTF-8 bytes of the text that gave these ids.
+
+    `at_start=False`: the ids come from inside a text, so there is no dummy prefix to drop. Special
+    tokens give b"". Raises UserError if the tokenizer cannot give exact bytes.
+    """
+    table = token_table(tokenizer)
+    pieces = [_bytes_of(table, token_id) for token_id in ids]
+    if at_start and table.drops_dummy_prefix:
+        first = next((n for n, i in enumerate(ids) if i not in table.special_ids), None)
+        if first is not None:
+            pieces[first] = pieces[first].removeprefix(b" ")
+    return pieces
+
+
+def literal_bytes(table: TokenTable, ids: Sequence[int], literal: Mapping[int, bytes]) -> bytes:
+    """Bytes of a completion, that is, of ids from inside a text.
+
+    Special tokens give nothing but for those in `literal`, which give what stands there: the
+    thought's delimiters render even where they are one special token.
+    """
+    return b"".join(literal[i] if i in literal else _bytes_of(table, i) for i in ids)
+
+
+def encode_document(
+    tokenizer: "PreTrainedTokenizerBase", text: str
+) -> tuple[list[int], list[bytes]]:
+    """Ids of a document and their bytes, which join to its UTF-8 bytes.
+
+    The text is data: a control token spelled out in it (`<|im_end|>`, or an added token that the
+    chat template uses, such as Qwen3's `<think>`) is encoded as ordinary text. No BOS or EOS is
+    added. The ids are those of the tokenizer itself, save where its own would lose text: NFC is
+    left out, and a text's own leading space is kept beside the dummy prefix.
+
+    Raises UserError if the tokenizer is refused or the text does not come back from its tokens.
+    """
+    table = token_table(tokenizer)
+    try:
+        data = text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"the text has half a surrogate pair at character {error.start}, which is not Unicode; "
+            "mend the document or leave it out"
+        ) from None
+    dummy_prefix = " " if table.drops_dummy_prefix and text else ""
+    with foreign(f"{_name(tokenizer)} fails on a text"):  # an expression that takes too long
+        ids = table.plain_tokenizer.encode(dummy_prefix + text, add_special_tokens=False).ids
+    pieces = token_bytes(tokenizer, ids)
+    joined = b"".join(pieces)
+    if joined != data:
+        at = next((n for n, (a, b) in enumerate(zip(data, joined, strict=False)) if a != b), None)
+        at = min(len(data), len(joined)) if at is None else at
+        raise UserError(
+            f"{_name(tokenizer)} does not give the text back: at byte {at} the text has "
+            f"{data[at : at + 16]!r}, its tokens {joined[at : at + 16]!r}; "
+            "leave the document out or use a model with another tokenizer"
+        )
+    return ids, pieces
+
+
+def _bytes_of(table: TokenTable, token_id: int) -> bytes:
+    """b"" beyond the table's end: models pad their vocabulary, and may sample from there."""
+    return table.bytes[token_id] if token_id < len(table.bytes) else b""
+
+
+@lru_cache(maxsize=8)
+def _build_table(tokenizer: "PreTrainedTokenizerBase", num_tokens: int) -> TokenTable:
+    """`num_tokens` is part of the cache's key only."""
+    from transformers import PreTrainedTokenizerFast
+
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise UserError(
+            f"{_name(tokenizer)} runs in Python, so its rules cannot be read; "
+            "use a model folder with a tokenizer.json (a fast tokenizer)"
+        )
+    tokenizer.split_special_tokens = False  # else a template's control tokens would be plain text
+    backend = tokenizer.backend_tokenizer
+    if isinstance(backend.model, BPE):
+        backend.model.dropout = None  # one text has one encoding, also in what is saved later
+    vocab = backend.get_vocab(with_added_tokens=True)
+    last = max(vocab.values(), default=-1)
+    if last >= MOST_IDS:
+        raise UserError(
+            f"{_name(tokenizer)} has a token with id {last}, of {len(vocab)} tokens: its"
+            " tokenizer.json is damaged; take it anew from where it came from"
+        )
+    spec = json.loads(backend.to_str())
+    reason = _why_refused(spec)
+    if reason:
+        raise UserError(
+            f"{_name(tokenizer)} cannot give the exact bytes of its tokens: {reason}; "
+            "use a model with byte-level BPE, or with SentencePiece and byte fallback"
+        )
+    added = {token["id"]: token for token in spec["added_tokens"]}
+    special_ids = frozenset(tokenizer.all_special_ids).union(
+        i for i, token in added.items() if token["special"]
+    )
+    table = [b""] * (last + 1)
+    byte_level = _is_byte_level(spec)
+    for piece, i in vocab.items():
+        if i in special_ids:
+            continue
+        if not byte_level:
+            table[i] = _sentencepiece_bytes(piece)
+        else:
+            table[i] = piece.encode() if i in added else _byte_level_bytes(piece)
+    return TokenTable(
+        bytes=table,
+        special_ids=special_ids,
+        drops_dummy_prefix=_has_dummy_prefix(spec),
+        plain_tokenizer=_plain_tokenizer(spec, special_ids, str(tokenizer.chat_template or "")),
+    )
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """GPT-2's byte ↔ character table: printable Latin-1 stands for itself, the other bytes, in
+    order, for the characters from U+0100 on."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = (byte for byte in range(256) if byte not in printable)
+    return {chr(byte): byte for byte in printable} | {
+        chr(0x100 + n): byte for n, byte in enumerate(others)
+    }
+
+
+BYTE_OF = _byte_alphabet()
+
+
+def _byte_level_bytes(piece: str) -> bytes:
+    if all(character in BYTE_OF for character in piece):
+        return bytes(BYTE_OF[character] for character in piece)
+    return piece.encode()  # not in the alphabet: a token that no text gives, as its decoder has it
+
+
+def _sentencepiece_bytes(piece: str) -> bytes:
+    byte = BYTE_PIECE.fullmatch(piece)
+    return bytes([int(byte[1], 16)]) if byte else piece.replace(SPACE, " ").encode()
+
+
+# ---- the tokenizer's own JSON -------------------------------------------------------------------
+
+
+def _steps(spec: dict[str, Any], stage: str) -> list[dict[str, Any]]:
+    """The steps of the stage "normalizer" or "pre_tokenizer", sequences flattened."""
+    key = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers"}[stage]
+
+    def flat(step: dict[str, Any]) -> list[dict[str, Any]]:
+        return [s for inner in step[key] for s in flat(inner)] if key in step else [step]
+
+    return flat(spec[stage]) if spec[stage] else []
+
+
+def _is_byte_level(spec: dict[str, Any]) -> bool:
+    return any(step["type"] == "ByteLevel" for step in _steps(spec, "pre_tokenizer"))
+
+
+def _makes_space(step: dict[str, Any]) -> bool:
+    """A step that turns " " into "▁"."""
+    if step["type"] == "Metaspace":
+        return step["replacement"] == SPACE
+    return (
+        step["type"] == "Replace"
+        and step["pattern"] == {"String": " "}
+        and step["content"] == SPACE
+    )
+
+
+def _is_dummy_prefix(step: dict[str, Any]) -> bool:
+    return step["type"] == "Prepend" and step["prepend"] == SPACE
+
+
+def _has_dummy_prefix(spec: dict[str, Any]) -> bool:
+    return any(_is_dummy_prefix(step) for step in _steps(spec, "normalizer")) or any(
+        step.get("add_prefix_space") or step.get("prepend_scheme") in ("first", "always")
+        for step in _steps(spec, "pre_tokenizer")
+    )
+
+
+def _why_refused(spec: dict[str, Any]) -> str | None:
+    """Why these rules lose bytes; None if they do not."""
+    model = spec["model"]
+    byte_level = _is_byte_level(spec)
+    if model["type"] not in (("BPE",) if byte_level else ("BPE", "Unigram")):
+        return f"its model is {model['type']}, which turns what it does not know into one token"
+    if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
+        return "its tokens carry a word-part mark that is not in the text"
+    for step in _steps(spec, "pre_tokenizer"):
+        if step["type"] not in KEEPS_ALL_TEXT or step.get("behavior") == "Removed":
+            return f"its pre-tokenizer {step['type']} drops text"
+    normalizers = _steps(spec, "normalizer")
+    for step in normalizers:
+        # NFC only composes characters, and byte-level BPE knows every byte: NFC can be left out.
+        space = _makes_space(step) or _is_dummy_prefix(step)
+        if not (step["type"] == "NFC" if byte_level else space):
+            return f"its normalizer {step['type']} changes the text"
+    if byte_level:
+        return None
+    if not model.get("byte_fallback"):
+        return "it has no byte fallback, so characters that it does not know are lost"
+    if not any(_makes_space(step) for step in normalizers + _steps(spec, "pre_tokenizer")):
+        return "it neither is byte-level nor writes a space as ▁"
+    return None
+
+
+def _plain_tokenizer(
+    spec: dict[str, Any], special_ids: frozenset[int], chat_template: str
+) -> Tokenizer:
+    """A copy of the tokenizer that adds nothing, drops nothing and parses no control tokens.
+
+    The dummy prefix is taken out as well: some tokenizers add it again after each added token, or
+    not at all before a text that begins with a space. Whoever encodes a text adds it, once.
+    """
+    spec["normalizer"] = {
+        "type": "Sequence",
+        "normalizers": [step for step in _steps(spec, "normalizer") if _makes_space(step)],
+    }
+    for step in _steps(spec, "pre_tokenizer"):
+        if step["type"] == "ByteLevel":
+            step["add_prefix_space"] = False
+        if step["type"] == "Metaspace":
+            step["prepend_scheme"] = "never"
+    for token in spec["added_tokens"]:
+        content = token["content"]
+        in_template = not content.isspace() and content in chat_template
+        strips = token["lstrip"] or token["rstrip"]  # would swallow the spaces around it
+        token["special"] = token["id"] in special_ids or in_template or strips
+    spec["post_processor"] = spec["truncation"] = spec["padding"] = None
+    plain = Tokenizer.from_str(json.dumps(spec))
+    plain.encode_special_tokens = True  # that is, as the text that they are spelled with
+    return plain
+
+
+def _name(tokenizer: "PreTrainedTokenizerBase") -> str:
+    path = tokenizer.name_or_path
+    return f"the tokenizer {type(tokenizer).__name__}" + (f" of {path}" if path else "")
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """16 hex digits that change whenever a text could get other ids."""
+    table = token_table(tokenizer)
+    spec = f"{table.drops_dummy_prefix} {table.plain_tokenizer.to_str()}"
+    return sha256(spec.encode()).hexdigest()[:16]

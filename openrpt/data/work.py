@@ -1,0 +1,224 @@
+"""Which documents and positions a step takes: pure functions of the seed and a cursor."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from openrpt.config.sections import Config
+from openrpt.data.positions import ScoredDocument, Window, select_positions, windows
+from openrpt.data.prompts import Layout
+from openrpt.data.scored import ScoredCorpus
+from openrpt.data.tokens import encode_document, token_bytes
+from openrpt.errors import UserError
+from openrpt.seeding import generator
+from openrpt.types import Position, Split
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Work:
+    """One window of one document, with the positions to predict at."""
+
+    document: ScoredDocument
+    window: Window
+    positions: tuple[Position, ...]
+
+    def prefix_ids(self, layout: Layout, *, whole: bool) -> tuple[int, ...]:
+        """head ⊕ window: to the last position, or the whole window where a loss reads it."""
+        last = self.positions[-1].index if self.positions else self.window.end
+        end = self.window.end if whole else last
+        ids = self.document.token_ids[self.window.start : end].tolist()
+        return layout.head_ids + tuple(ids)
+
+    def prefix_lengths(self, layout: Layout) -> tuple[int, ...]:
+        head = len(layout.head_ids)
+        return tuple(head + position.index - self.window.start for position in self.positions)
+
+
+def document_at(ids: list[str], cursor: int, seed: int) -> str:
+    """The document that a cursor stands for: every epoch has an order of its own."""
+    epoch, place = divmod(cursor, len(ids))
+    order = generator(seed, "epoch", epoch).permutation(len(ids))
+    return ids[order[place]]
+
+
+def take_work(
+    corpus: ScoredCorpus,
+    config: Config,
+    *,
+    cursor: int,
+    count: int,
+    purpose: str,
+    pass_rates: Mapping[str, Mapping[str, float]] | None = None,
+) -> Iterator[tuple[int, Work]]:
+    """Yields (cursor after it, work), without end; documents without a position are passed over.
+
+    Raises UserError when a whole epoch has no document with an eligible position.
+    """
+    ids = corpus.ids("train")
+    if not ids:
+        raise UserError(f"{corpus.folder}: no training documents were scored")
+    empty = 0
+    while True:
+        document = corpus.document(document_at(ids, cursor, config.seed))
+        rng = generator(config.seed, purpose, cursor)
+        cursor += 1
+        measured = (pass_rates or {}).get(document.document_id, {})
+        work = _choose(document, config, count, rng, {int(k): v for k, v in measured.items()})
+        if work.positions:
+            empty = 0
+            yield cursor, work
+            continue
+        empty += 1
+        if empty >= len(ids):
+            raise UserError(
+                f"no position passes selection.strategy = '{config.selection.strategy}' in any of"
+                f" {len(ids)} training documents; lower selection.min_entropy"
+                f" ({config.selection.min_entropy:g} nats) or widen the pass-rate band"
+            )
+
+
+def _choose(
+    document: ScoredDocument,
+    config: Config,
+    count: int,
+    rng: np.random.Generator,
+    pass_rates: Mapping[int, float],
+) -> Work:
+    found = windows(
+        len(document.token_ids), window=config.prompt.window, min_context=config.prompt.min_context
+    )
+    sizes = np.array([window.end - window.first for window in found], dtype=float)
+    window = found[int(rng.choice(len(found), p=sizes / sizes.sum()))]
+    indices = select_positions(
+        document, config.selection, window=window, count=count, rng=rng, pass_rates=pass_rates
+    )
+    return work_at(document, window, indices)
+
+
+def work_at(document: ScoredDocument, window: Window, indices: Sequence[int]) -> Work:
+    """The work of predicting at these tokens of a document's window, in ascending order."""
+    positions = tuple(
+        Position(
+            document_id=document.document_id,
+            index=index,
+            window_start=window.start,
+            entropy=float(document.entropy[index]),
+        )
+        for index in indices
+    )
+    return Work(document=document, window=window, positions=positions)
+
+
+def evaluation_work(
+    corpus: ScoredCorpus,
+    config: Config,
+    *,
+    split: Split,
+    positions: int,
+    positions_per_document: int,
+    min_entropy: float,
+) -> list[Work]:
+    """The positions of an evaluation: the same for every model, spread over all documents.
+
+    Documents and their positions in a keyed order, one of each document in turn, at most
+    `positions_per_document` of each, until there are `positions`. Raises UserError if there is
+    none.
+    """
+    ids = corpus.ids(split)
+    order = generator(config.seed, "evaluation", split).permutation(len(ids))[:positions]
+    eligible = []
+    for place in order:
+        document = corpus.document(ids[place])
+        found = _above(document, config, min_entropy)
+        rng = generator(config.seed, "evaluation", document.document_id)
+        eligible.append((document.document_id, rng.permutation(found)[:positions_per_document]))
+    works: list[Work] = []
+    for (document_id, found), taken in zip(eligible, _shares(eligible, positions), strict=True):
+        if taken:
+            works += _works(corpus.document(document_id), config, found[:taken].tolist())
+    if not works:
+        raise UserError(
+            f"no position of the {split} split has an entropy above {min_entropy:g} nats; score"
+            " more documents, or lower evaluate.min_entropy"
+        )
+    return works
+
+
+def _above(document: ScoredDocument, config: Config, min_entropy: float) -> np.ndarray:
+    """Positions of more than this entropy: [n]. Those without a score never pass."""
+    index = np.arange(min(config.prompt.min_context, document.num_tokens), document.num_tokens)
+    return index[document.entropy[index] > min_entropy]
+
+
+def _shares(eligible: list[tuple[str, np.ndarray]], positions: int) -> list[int]:
+    """How many of each document's positions: one more of each in turn, `positions` in all."""
+    taken = [0] * len(eligible)
+    left = positions
+    while left and any(n < len(found) for n, (_, found) in zip(taken, eligible, strict=True)):
+        for i, (_, found) in enumerate(eligible):
+            if left and taken[i] < len(found):
+                taken[i] += 1
+                left -= 1
+    return taken
+
+
+def _works(document: ScoredDocument, config: Config, indices: list[int]) -> list[Work]:
+    """The windows that these positions are in."""
+    found = windows(
+        document.num_tokens, window=config.prompt.window, min_context=config.prompt.min_context
+    )
+    works = []
+    for window in found:
+        inside = sorted(index for index in indices if window.first <= index < window.end)
+        if inside:
+            works.append(work_at(document, window, inside))
+    return works
+
+
+def document_bytes(tokenizer: Any, document: ScoredDocument) -> list[bytes]:
+    return token_bytes(tokenizer, document.token_ids.tolist())
+
+
+def retokenized(work: Work, byte_offsets: np.ndarray, tokenizer: Any) -> Work:
+    """The same places of the same text in the tokens of another tokenizer.
+
+    `byte_offsets` [T]: where the document's own tokens begin. Positions on a boundary that both
+    tokenizers share are kept (there may be none), with the scorer's entropy; the prefix begins at
+    the first boundary in the window.
+    """
+    ids, pieces = encode_document(tokenizer, work.document.text)
+    ends = np.cumsum([len(piece) for piece in pieces])
+    starts = ends - [len(piece) for piece in pieces]
+
+    def place(index: int) -> int:
+        """The first token that begins at or after the old token of this index."""
+        whole = index >= len(byte_offsets)
+        return len(ids) if whole else int(np.searchsorted(starts, byte_offsets[index]))
+
+    window = Window(
+        start=place(work.window.start), end=place(work.window.end), first=place(work.window.first)
+    )
+    kept = {
+        place(old.index): old
+        for old in work.positions
+        if place(old.index) < len(ids) and starts[place(old.index)] == byte_offsets[old.index]
+    }
+    unknown = np.full(len(ids), np.nan, np.float32)
+    entropy = unknown.copy()
+    for index, old in kept.items():
+        entropy[index] = old.entropy
+    document = replace(
+        work.document,
+        token_ids=np.array(ids, dtype=np.int64),
+        negative_log_likelihood=unknown,
+        entropy=entropy,
+        entropy_top16=unknown,
+        ntp_token_id=np.full(len(ids), -1, np.int64),
+        ntp_correct=np.full(len(ids), False),
+    )
+    positions = tuple(
+        replace(old, index=index, window_start=window.start) for index, old in kept.items()
+    )
+    return Work(document=document, window=window, positions=positions)

@@ -1,0 +1,63 @@
+"""An exponential moving average of the policy: what it has been lately, as a model that is read."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from openrpt.engine.loading import freeze
+from openrpt.engine.model import Policy
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MovingAverage:
+    """φ ← decay · φ + (1 − decay) · θ after each step, from φ = θ before the first.
+
+    Of LoRA the adapters are averaged; weights that are not trained are shared with the policy.
+    """
+
+    policy: Policy
+    """Frozen; its weights are the average, rounded to the model's precision."""
+    weights: dict[str, Tensor]
+    """The average of each trained parameter, in float32 or wider: in bfloat16 a step's change
+    would be rounded away. The model's own tensors where that is their precision."""
+    decay: float
+
+    @classmethod
+    def of(cls, policy: Policy, decay: float) -> "MovingAverage":
+        shared = {id(p): p for p in policy.model.parameters() if not p.requires_grad}
+        model = copy.deepcopy(policy.model, shared)
+        own = freeze(Policy(model=model, tokenizer=policy.tokenizer, name=policy.name))
+        copies = dict(model.named_parameters())
+        weights = {name: _wide(copies[name].detach()) for name in _trained(policy)}
+        return cls(policy=own, weights=weights, decay=decay)
+
+    @torch.no_grad()
+    def update(self, policy: Policy) -> None:
+        for name, parameter in _trained(policy).items():
+            average = self.weights[name]
+            average.lerp_(parameter.to(average.dtype), 1 - self.decay)
+        self._round()
+
+    @torch.no_grad()
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Takes the place of the average so far: what a checkpoint kept."""
+        for name, average in self.weights.items():
+            average.copy_(weights[name])
+        self._round()
+
+    def _round(self) -> None:
+        own = dict(self.policy.model.named_parameters())
+        for name, average in self.weights.items():
+            own[name].copy_(average)
+
+
+def _trained(policy: Policy) -> dict[str, torch.nn.Parameter]:
+    return {n: p for n, p in policy.model.named_parameters() if p.requires_grad}
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """The same tensor where it is float32 or wider."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

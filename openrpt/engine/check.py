@@ -1,0 +1,253 @@
+"""What a loaded model must hold before a stage may trust it: one gate for tree and flat.
+
+Its weights are finite; its tokenizer gives a text the same ids each time, and each of them has a
+row in the model; a second pass gives the same logits, which do not depend on later tokens; the
+head over the backbone gives the model's own logits; and the tree gives what the plain model gives.
+What does not hold is refused by name.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+import openrpt
+from openrpt.data.assets import cache_dir
+from openrpt.data.tokens import encode_document
+from openrpt.engine.files import ModelFiles
+from openrpt.engine.fingerprint import file_stamp
+from openrpt.engine.tree.attention import NAME as TREE_ATTENTION
+from openrpt.errors import UserError, foreign
+from openrpt.files import replacing
+
+if TYPE_CHECKING:
+    from openrpt.engine.model import Policy
+
+
+REMEMBERED_BYTES = 1 << 25
+"""Weights from which on a check is remembered (32 MiB); of smaller ones it takes milliseconds."""
+REMEMBERED = 64
+"""Models whose check is remembered."""
+TOLERANCE = 1e-2
+"""Largest difference of log-probabilities, in nats, between two ways to the same ones."""
+LOWEST = -1e3
+"""In nats, for what a model never gives: minus infinity has no difference."""
+LENGTH_DEPENDENT_ROPE = {"dynamic", "longrope"}
+WINDOW = 4
+"""Sliding windows in the tree's case, which is shorter than a model's own."""
+WAY_OUT = "run with --model.generator flat"
+SAMPLE = (
+    "Let x_1 = 2 and y = 3.14. Then the sum of both, which is what we were looking for, is 5.14:\n"
+    "\tfor item in unknowns[0:12]:  # internationalization, reconsidered, notwithstanding\n"
+    "The quick brown fox jumps over the lazy dog; nobody understands why it would do so again.\n"
+) * 2
+
+
+def check_model(policy: "Policy", files: ModelFiles, *, generator: str) -> None:
+    """Raises UserError that names the model, what does not hold, and the way out.
+
+    What has passed once is remembered in the cache folder until a file of the model or a version
+    changes.
+    """
+    mark = _mark(policy, files, generator)
+    if not os.path.isfile(mark):
+        require_finite(policy.causal_lm.state_dict().items(), what=f"model '{policy.name}'")
+        require_tokenizer(policy)
+        require_flat_support(policy)
+        if generator == "tree":
+            require_tree_support(policy)
+        if files.bytes >= REMEMBERED_BYTES:
+            _remember(mark, policy.name)
+
+
+def _mark(policy: "Policy", files: ModelFiles, generator: str) -> Path:
+    """The file that stands in the cache once this model, as it is on the disk, has passed."""
+    facts = [
+        *(openrpt.__version__, version("torch"), version("transformers"), version("tokenizers")),
+        *(generator, str(policy.causal_lm.dtype), policy.device.type, str(files.folder.resolve())),
+    ]
+    for path in sorted(path for path in files.folder.iterdir() if path.is_file()):
+        facts.append(f"{path.name}:{file_stamp(path)}")
+    return cache_dir() / "checked" / hashlib.sha256("\n".join(facts).encode()).hexdigest()[:32]
+
+
+def _remember(mark: Path, name: str) -> None:
+    """A cache that can't be written costs the next start the time of a check, no more."""
+    with contextlib.suppress(UserError, OSError):
+        with replacing(mark, shared=True) as partial:
+            partial.write_text(f"{name}\n", encoding="utf-8")
+        newest = sorted(mark.parent.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+        for old in newest[REMEMBERED:]:
+            old.unlink(missing_ok=True)
+
+
+def require_finite(named_tensors: Iterable[tuple[str, Tensor]], *, what: str) -> None:
+    """Raises UserError that names the first tensor with NaN or infinity in it.
+
+    `what` stands before the name: "model 'x'", "the checkpoint of step 3". One pass over each
+    tensor, without a copy.
+    """
+    for name, tensor in named_tensors:
+        if not tensor.is_floating_point() or not tensor.numel():
+            continue
+        low, high = (float(end) for end in tensor.detach().aminmax())
+        if low != low or high != high:
+            raise UserError(f"{what} has NaN in the weights ({name})")
+        if low == float("-inf") or high == float("inf"):
+            raise UserError(f"{what} has infinity in the weights ({name})")
+
+
+def require_tokenizer(policy: "Policy") -> None:
+    """A text has the same ids each time, and a row of the model for each of them."""
+    tokenizer, rows = policy.tokenizer, policy.head.weight.shape[0]
+    with foreign(f"the tokenizer of model '{policy.name}' can't be used"):
+        first, _ = encode_document(tokenizer, SAMPLE)
+        again = (encode_document(tokenizer, SAMPLE)[0] for _ in range(3))
+        if any(ids != first for ids in again):
+            raise UserError(
+                f"the tokenizer of model '{policy.name}' gives a text other tokens each time (merge"
+                " dropout); set dropout to null in its tokenizer.json"
+            )
+        bos_ids = policy.bos_ids
+    stops = policy.causal_lm.generation_config.eos_token_id
+    if not all(isinstance(i, int | None) for i in (stops if isinstance(stops, list) else [stops])):
+        raise UserError(
+            f"model '{policy.name}': eos_token_id = {stops!r} in its generation_config.json is no"
+            " token id; correct it or remove the file"
+        )
+    ordinary = [i for i, piece in enumerate(policy.table.bytes) if piece]
+    used = (*bos_ids, tokenizer.eos_token_id or 0, *ordinary)
+    beyond = next((i for i in used if i >= rows), None)
+    if beyond is not None:
+        token = tokenizer.convert_ids_to_tokens(beyond)
+        raise UserError(
+            f"model '{policy.name}': its tokenizer's token {token!r} has id {beyond}, but the model"
+            f" has {rows} rows; use the tokenizer that it was trained with, or resize its embedding"
+        )
+
+
+@torch.no_grad()
+def require_flat_support(policy: "Policy") -> None:
+    """Each sequence alone: the same in each pass, causal, with the logits of the model's own head
+    and plain attention."""
+    from openrpt.engine.flat import flat_hidden
+
+    model, ids = policy.causal_lm, _small_case(policy)
+    kind = f"model '{policy.name}' (type '{model.config.model_type}')"
+    with foreign(f"{kind} can't be run"):
+
+        def own(ids: list[int]) -> Tensor:
+            return model(torch.tensor([ids], device=policy.device), use_cache=False).logits[0]
+
+        fast = model.config._attn_implementation
+        expected, again, shorter = own(ids), own(ids), own(ids[: len(ids) // 2])
+        model.set_attn_implementation("eager")
+        plain = own(ids)
+        model.set_attn_implementation(fast)
+        found = policy.head.logits(flat_hidden(policy, ids))
+    if bool(expected.log_softmax(-1).isnan().any()):
+        raise UserError(
+            f"{kind} gives NaN or infinity as logits, though its weights are finite; use another"
+            " model, or the state before its training went wrong"
+        )
+    for logits, what in (
+        (again, "gives other results in a second pass over the same text"),
+        (shorter, "reads later tokens, too, so it is no causal language model"),
+        (plain, f"gives other results by '{fast}' attention than by the plain one"),
+        (found, "has something between its last layer and its logits that is not known here"),
+    ):
+        difference, allowed = _difference(logits, expected[: len(logits)], model.dtype)
+        if not difference <= allowed:
+            raise UserError(
+                f"{kind} {what} (log-probabilities differ by {difference:.2g}); use another model"
+            )
+
+
+def require_tree_support(policy: "Policy") -> None:
+    """Refuses by name what the document tree can't share, then compares tree and flat.
+
+    Raises UserError that names the model type and the way out.
+    """
+    model = policy.causal_lm
+    config = model.config.to_dict()
+    kind = config.get("model_type")
+    kinds = set(config.get("layer_types") or []) - {"full_attention", "sliding_attention"}
+    if kinds or model._is_stateful:
+        what = ", ".join(sorted(kinds)) or "recurrent state"
+        raise UserError(f"model type '{kind}' has layers that can't share ({what}); {WAY_OUT}")
+    rope = json.dumps(config.get("rope_parameters") or config.get("rope_scaling") or {})
+    for name in LENGTH_DEPENDENT_ROPE:
+        if f'"{name}"' in rope:
+            raise UserError(f"model type '{kind}' scales RoPE with length ({name}); {WAY_OUT}")
+    if not model._supports_attention_backend:
+        raise UserError(f"model type '{kind}' has attention that can't be replaced; {WAY_OUT}")
+    with (
+        foreign(f"model type '{kind}' can't be run in the tree", advice=WAY_OUT),
+        _short_windows(model),
+    ):
+        found, expected = _tree_case(policy)
+    difference, allowed = _difference(found, expected, model.dtype)
+    if not difference <= allowed:
+        raise UserError(
+            f"model type '{kind}' gives other results in the tree (log-probabilities differ by"
+            f" {difference:.2g}); {WAY_OUT}"
+        )
+
+
+@contextlib.contextmanager
+def _short_windows(model: Any) -> Iterator[None]:
+    """In here a model's sliding windows hold WINDOW tokens, so that a few show whether the tree
+    knows of them: some families hand theirs to their own attention masks alone."""
+    owners = [model.config, model.config.get_text_config(), *model.modules()]
+    own = [(o, o.sliding_window) for o in owners if getattr(o, "sliding_window", None)]
+    try:
+        for owner, _ in own:
+            owner.sliding_window = WINDOW
+        yield
+    finally:
+        for owner, window in own:
+            owner.sliding_window = window
+
+
+@torch.no_grad()
+def _tree_case(policy: "Policy") -> tuple[Tensor, Tensor]:
+    """Logits [2, V] of a small case: by the tree, and by the plain model."""
+    from openrpt.engine.branches import Branch
+    from openrpt.engine.tree.levels import branch_hidden
+
+    model, ids = policy.causal_lm, _small_case(policy)
+    prefix, tail, completion = ids[:8], ids[8:10], ids[10:]
+    model.set_attn_implementation("eager")
+    flat = ids[:5] + tail + completion
+    expected = model(torch.tensor([flat], device=policy.device), use_cache=False).logits[0]
+    model.set_attn_implementation(TREE_ATTENTION)
+    branch = Branch(prefix_length=5, tail_ids=tuple(tail), completions=(tuple(completion),))
+    hidden = branch_hidden(policy, prefix, [branch])[0][0]  # [2, d]
+    # What follows the tail, and the first token.
+    return policy.head.logits(hidden), expected[6:8]
+
+
+def _small_case(policy: "Policy") -> list[int]:
+    return [(7 * i + 3) % min(policy.head.weight.shape[0], 97) for i in range(12)]
+
+
+def _difference(found: Tensor, expected: Tensor, dtype: torch.dtype) -> tuple[float, float]:
+    """Largest difference of log-probabilities [n, V], and how large it may be.
+
+    bfloat16 rounds to 3 digits, so a tenth of their spread is allowed; elsewhere TOLERANCE, or
+    less where they hardly differ among themselves, as a new model's.
+    """
+    wide = torch.promote_types(found.dtype, torch.float32)
+    given, wanted = (
+        logits.to(wide).log_softmax(-1).clamp(min=LOWEST) for logits in (found, expected)
+    )
+    spread = max(float(wanted.max() - wanted.min()), TOLERANCE)
+    allowed = 0.1 * spread if dtype == torch.bfloat16 else TOLERANCE * min(spread, 1.0)
+    return float((given - wanted).abs().max()), allowed

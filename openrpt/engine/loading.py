@@ -1,0 +1,254 @@
+"""Loading a model and its tokenizer: a folder, a Hub id or a GGUF file.
+
+What is not what its files say, or can't be run as the stages run it, is refused by name
+(`files.py`, `check.py`). Settings of the CPU that decide how fast torch runs are made here, too:
+threads, and memory that is kept.
+"""
+
+import contextlib
+import ctypes
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from openrpt.config.sections import Config, ModelConfig
+from openrpt.data.tokens import token_table
+from openrpt.engine.check import check_model
+from openrpt.engine.files import (
+    ADAPTER,
+    ModelFiles,
+    adapter_refusal,
+    built_within,
+    find_files,
+    require_whole,
+)
+from openrpt.engine.gguf_models import convert_gguf, is_gguf
+from openrpt.engine.lora import add_lora
+from openrpt.engine.model import Policy
+from openrpt.engine.tree.attention import NAME as TREE_ATTENTION
+from openrpt.errors import UserError, foreign
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
+
+
+def set_threads(threads: int) -> int:
+    """Pins torch to `threads` (0 = every core this process may use): oversubscription is slow.
+
+    Raises UserError for more than the machine has cores: far more of them crash the process.
+    """
+    cores = os.cpu_count() or 1
+    if threads > cores:
+        raise UserError(
+            f"model.threads = {threads}, but this machine has {cores} cores; give at most that, or"
+            " 0 for all the cores that this process may use"
+        )
+    available = len(os.sched_getaffinity(0)) if sys.platform == "linux" else cores
+    torch.set_num_threads(threads or available)
+    return torch.get_num_threads()
+
+
+def keep_memory() -> bool:
+    """Tells glibc to keep freed memory instead of giving it back after each tensor.
+
+    By default each large activation is mapped anew and its pages are faulted in one by one: a
+    training step of SmolLM2 made 300,000 page faults, and makes 2,000 with this. False where the
+    C library is another one.
+    """
+    if sys.platform != "linux":
+        return False
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+    except OSError:
+        return False
+    kept = libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30) and libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    return bool(kept)
+
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+
+
+def load_policy(config: ModelConfig, *, path: str | None = None, lora: bool = False) -> Policy:
+    """Loads a model and its tokenizer; `path` takes the place of config.path.
+
+    Raises UserError for a missing model, a folder without safetensors weights, a tokenizer or
+    an architecture that is refused.
+    """
+    set_threads(config.threads)
+    keep_memory()
+    policy, files = _load(config, path or config.path, pick_device(config.device))
+    check_model(policy, files, generator=config.generator)
+    if config.generator == "tree":
+        policy.model.set_attn_implementation(TREE_ATTENTION)
+    if config.gradient_checkpointing:
+        recompute_activations(policy.model)
+    if lora and config.lora_rank:
+        policy.model = add_lora(policy.model, rank=config.lora_rank, alpha=config.lora_alpha)
+    policy.model.eval()  # the sampler and the trainer must compute the same: no dropout, ever
+    return policy
+
+
+def recompute_activations(model: Any) -> None:
+    """Lets each layer keep its inputs only, and run again in the backward pass.
+
+    transformers' own switch works in train mode alone, in which many families have dropout of
+    their own; here the model stays in eval mode. Raises UserError for a model without such layers.
+    """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
+    if not layers:
+        raise UserError(
+            f"model type '{model.config.model_type}' has no layers that can be recomputed; run"
+            " without --model.gradient_checkpointing"
+        )
+    for layer in layers:
+        layer.forward = partial(_recomputed, layer.forward)
+
+
+def _recomputed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(*args, **kwargs)
+    return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+
+
+def pick_device(name: str) -> torch.device:
+    if name != "auto":
+        try:
+            device = torch.device(name)
+            torch.zeros(1, device=device).item()  # "meta" takes tensors, but computes nothing
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"model.device = '{name}' is not usable here: {reason}") from None
+        return device
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("cpu")
+
+
+def resolve_model(name: str) -> str:
+    """The folder or Hub id to load: a GGUF file is rebuilt as safetensors once and cached. A
+    checkpoint is loaded only as it was written."""
+    if name == "smollm2":
+        from openrpt.data.assets import demo_model_gguf
+
+        return str(convert_gguf(demo_model_gguf()))
+    from openrpt.engine.checkpoint_record import RECORD, open_checkpoint
+
+    path = Path(name)
+    if is_gguf(path):
+        return str(convert_gguf(path))
+    if path.is_dir():
+        if (path / ADAPTER).is_file():
+            raise adapter_refusal(name)
+        if not (path / "config.json").is_file():
+            raise UserError(f"{name}: not a model folder (config.json is missing)")
+        if not list(path.glob("*.safetensors")):
+            raise UserError(
+                f"{name}: a model folder without safetensors weights (pickled weights are never"
+                " loaded); convert it with transformers' save_pretrained"
+            )
+        if (path / RECORD).is_file():
+            open_checkpoint(path)
+    elif name.startswith((".", "/", "~")) or path.exists():
+        raise UserError(f"{name}: no such model folder")
+    return name
+
+
+def _load(config: ModelConfig, name: str, device: torch.device) -> tuple[Policy, ModelFiles]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = resolve_model(name)
+    remote = {"trust_remote_code": config.trust_remote_code}
+    with foreign(f"model '{name}' can't be loaded"):
+        files = find_files(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **remote)
+        with quiet_transformers(), built_within(files):
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=DTYPES[config.dtype],
+                use_safetensors=True,
+                attn_implementation="eager",  # whatever config.json names: code, or no gradients
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # named below
+                **remote,
+            )
+        model, found = loaded
+        require_whole(model, found, name)
+        model.to(device)
+        policy = Policy(model=model, tokenizer=tokenizer, name=name)
+        capped = getattr(model.config, "attn_logit_softcapping", None)  # sdpa leaves the cap out
+        if model._supports_sdpa and not capped:
+            model.set_attn_implementation("sdpa")
+        # A model without one of these is refused here.
+        policy.table, policy.head, policy.max_length  # noqa: B018
+    return policy, files
+
+
+def load_tokenizer(config: ModelConfig, path: str) -> Any:
+    """A model's tokenizer alone. Raises UserError as `load_policy`."""
+    from transformers import AutoTokenizer
+
+    folder = resolve_model(path)
+    with foreign(f"the tokenizer of model '{path}' can't be loaded"):
+        if Path(folder).is_dir():  # else its weights would be downloaded for the tokenizer alone
+            find_files(folder)
+        remote = {"trust_remote_code": config.trust_remote_code}
+        tokenizer = AutoTokenizer.from_pretrained(folder, **remote)
+    token_table(tokenizer)  # refused here, as by `load_policy`; its merge dropout is off from here
+    return tokenizer
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No weight-loading bars: the stages show their own progress."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
+
+
+def freeze(policy: Policy) -> Policy:
+    """A policy that is only read: no gradients, no dropout."""
+    policy.model.requires_grad_(False)
+    policy.model.eval()
+    return policy
+
+
+def outline(config: Config, device: str | torch.device = "meta") -> Policy:
+    """The policy with random weights; on the "meta" device with shapes alone, no memory.
+
+    Raises UserError where the model's configuration or tokenizer can't be loaded.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    folder = resolve_model(config.model.path)
+    remote = {"trust_remote_code": config.model.trust_remote_code}
+    with foreign(f"model '{config.model.path}' can't be outlined"):
+        # A Hub id's weights are not downloaded for an outline.
+        within = built_within(find_files(folder)) if Path(folder).is_dir() else nullcontext()
+        tokenizer = AutoTokenizer.from_pretrained(folder, **remote)
+        settings = AutoConfig.from_pretrained(folder, **remote)
+        with torch.device(device), quiet_transformers(), within:
+            model = AutoModelForCausalLM.from_config(
+                settings, dtype=DTYPES[config.model.dtype], **remote
+            )
+    if config.model.generator == "tree":
+        model.set_attn_implementation(TREE_ATTENTION)
+    policy = Policy(model=model, tokenizer=tokenizer, name=config.model.path)
+    if config.model.lora_rank:
+        with torch.device(device):
+            policy.model = add_lora(
+                model, rank=config.model.lora_rank, alpha=config.model.lora_alpha
+            )
+    policy.model.eval()
+    return policy

@@ -1,0 +1,193 @@
+"""What a scorer says of every token of given documents, and its scores on another tokenizer's.
+
+Windows run side by side, and each logit is computed once and read while the cache holds it.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from openrpt.data.positions import windows
+from openrpt.engine.flat import flat_hidden
+from openrpt.engine.head import in_cache, log_softmax_, top_k
+from openrpt.engine.model import Policy
+from openrpt.engine.packing import packed_hidden, packs
+from openrpt.engine.tree.attention import NAME as TREE_ATTENTION
+from openrpt.engine.tree.attention import TreePass
+from openrpt.engine.tree.levels import run_prefix
+from openrpt.errors import UserError
+
+TOP = 16
+PACK_TOKENS = 1024
+"""Tokens of one pass: as many rows as a CPU's matrix products need for their full rate."""
+
+
+@dataclass(kw_only=True, eq=False)
+class Scores:
+    """What a scorer says of its own tokens; NaN and -1 where nothing stands before one."""
+
+    negative_log_likelihood: np.ndarray  # [T] float32, nats
+    entropy: np.ndarray
+    entropy_top16: np.ndarray
+    argmax: np.ndarray  # [T] int64, special tokens masked
+
+    @classmethod
+    def empty(cls, count: int) -> "Scores":
+        return cls(
+            negative_log_likelihood=np.full(count, np.nan, np.float32),
+            entropy=np.full(count, np.nan, np.float32),
+            entropy_top16=np.full(count, np.nan, np.float32),
+            argmax=np.full(count, -1, np.int64),
+        )
+
+    def put(self, places: slice, scores: "Scores", rows: slice) -> None:
+        """`rows` of other scores, in place of these at `places`."""
+        for one in fields(self):
+            getattr(self, one.name)[places] = getattr(scores, one.name)[rows]
+
+
+def score_ids(scorer: Policy, ids: Sequence[int], *, window: int, min_context: int) -> Scores:
+    """Scores one document's tokens [T]; see `score_documents`."""
+    return score_documents(scorer, [ids], window=window, min_context=min_context)[0]
+
+
+@torch.no_grad()
+def score_documents(
+    scorer: Policy,
+    documents: Sequence[Sequence[int]],
+    *,
+    window: int,
+    min_context: int,
+    delimiter_ids: Collection[int] = (),
+    scored: Callable[[float], None] = lambda share: None,
+) -> list[Scores]:
+    """Scores documents' tokens, each from its window's prefix (behind BOS, if there is one).
+
+    Windows, of one document or of several, run side by side, about PACK_TOKENS at a time: matrix
+    products are faster with more rows, and nothing is padded. `scored` hears the share that is
+    done. Raises UserError if the window is longer than the scorer can hold.
+    """
+    head_ids = scorer.bos_ids
+    if len(head_ids) + window > scorer.max_length:
+        raise UserError(
+            f"prompt.window = {window} does not fit: the scorer {scorer.name} holds"
+            f" {scorer.max_length} tokens, {len(head_ids)} of them before the text"
+        )
+    never = scorer.masked_ids(delimiter_ids).nonzero()[:, 0]
+    found = [Scores.empty(len(ids)) for ids in documents]
+    inside: list[list[int]] = []
+    places: list[tuple[int, int, slice]] = []  # document, states passed over, the tokens scored
+    for number, ids in enumerate(documents):
+        for span in windows(len(ids), window=window, min_context=min_context):
+            # The first window scores what has less than the least context, too.
+            first = span.first if span.start else 1 - min(len(head_ids), 1)
+            inside.append([*head_ids, *ids[span.start : span.end - 1]])
+            skipped = len(head_ids) + first - span.start - 1
+            places.append((number, skipped, slice(first, span.end)))
+    done, whole = 0, sum(map(len, inside))
+    for pack in packs([len(sequence) for sequence in inside], PACK_TOKENS):
+        lengths = [len(inside[index]) for index in pack]
+        states: list[Tensor] = []
+        true_ids: list[int] = []
+        parts = packed_hidden(scorer, [inside[index] for index in pack]).split(lengths)
+        for index, part in zip(pack, parts, strict=True):
+            number, skipped, tokens = places[index]
+            states.append(part[skipped:])
+            true_ids += documents[number][tokens]
+        scores = _read(scorer, torch.cat(states), true_ids, never)
+        start = 0
+        for number, _, tokens in (places[index] for index in pack):
+            end = start + tokens.stop - tokens.start
+            found[number].put(tokens, scores, slice(start, end))
+            start = end
+        done += sum(lengths)
+        scored(done / whole)
+    return found
+
+
+def plain_hidden(policy: Policy, ids: Sequence[int]) -> Tensor:
+    """[n, d]: one causal pass over ids [n], the way that the policy itself is run."""
+    if policy.causal_lm.config._attn_implementation == TREE_ATTENTION:
+        return run_prefix(policy, ids).hidden[0]
+    return flat_hidden(policy, ids)
+
+
+def _read(scorer: Policy, states: Tensor, true_ids: Sequence[int], never: Tensor) -> Scores:
+    """What the states [n, d] say of the tokens [n] behind them; logits in chunks. `never`: ids
+    that are no argmax."""
+    head, scores = scorer.head, Scores.empty(len(true_ids))
+    start = 0
+    for part in states.split(head.chunk_rows):
+        for block in in_cache(head.logits(part)):
+            rows = slice(start, start + len(block))
+            ids = torch.tensor(true_ids[rows], device=block.device)
+            top = top_k(block, min(TOP, block.shape[1]))[0].log_softmax(-1)
+            logp, p, _ = log_softmax_(block)
+            nll = -logp.gather(-1, ids[:, None])[:, 0]
+            scores.negative_log_likelihood[rows] = nll.cpu().numpy()
+            scores.entropy[rows] = _entropy(p, logp).cpu().numpy()
+            scores.entropy_top16[rows] = _entropy(top.exp(), top).cpu().numpy()
+            _, argmax = top_k(logp.index_fill_(1, never, float("-inf")), 1)
+            scores.argmax[rows] = argmax[:, 0].cpu().numpy()
+            start = rows.stop
+    return scores
+
+
+def _entropy(p: Tensor, logp: Tensor) -> Tensor:
+    """[n, V] → [n], in nats; never below 0 by rounding. Takes the place of p."""
+    return -p.mul_(logp).sum(-1).clamp_max(0)
+
+
+def align(pieces: Sequence[bytes], scorer_pieces: Sequence[bytes]) -> list[tuple[int, int]]:
+    """For each token the scorer's tokens [a, b) that cover the same bytes; a = b where none do.
+
+    Both lists join to the same bytes. A token is covered only where its start and its end are
+    boundaries of the scorer's tokens as well.
+
+    >>> align([b"the", b" e", b"nd"], [b"t", b"he", b" end"])
+    [(0, 2), (0, 0), (0, 0)]
+    """
+    bounds = np.cumsum([0, *map(len, scorer_pieces)])
+    ends = np.cumsum([*map(len, pieces)])
+    starts = ends - [len(piece) for piece in pieces]
+    # An empty token of the scorer (a dummy prefix) belongs to what follows it.
+    first = np.searchsorted(bounds, starts)
+    last = np.searchsorted(bounds, ends)
+    shared = (bounds[first] == starts) & (bounds[last] == ends)
+    pairs = zip(first.tolist(), last.tolist(), shared.tolist(), strict=True)
+    return [(a, b) if both else (0, 0) for a, b, both in pairs]
+
+
+def aligned_scores(scores: Scores, source: Sequence[tuple[int, int]]) -> Scores:
+    """The scorer's scores on the policy's tokens: likelihoods of the tokens inside one are summed,
+    the first one's entropy counts. `argmax` is left at -1: it is an id of the scorer's."""
+    found = Scores.empty(len(source))
+    for t, (a, b) in enumerate(source):
+        if a < b:
+            nll = scores.negative_log_likelihood[a:b].sum(dtype=np.float64)
+            found.negative_log_likelihood[t] = nll
+            found.entropy[t] = scores.entropy[a]
+            found.entropy_top16[t] = scores.entropy_top16[a]
+    return found
+
+
+# ---- states -------------------------------------------------------------------------------------
+@torch.no_grad()
+def layer_states(policy: Policy, ids: Sequence[int]) -> tuple[Tensor, ...]:
+    """Each [n, d], over one causal pass of ids [n], the way that the policy itself is run: the
+    embeddings, then what each layer leaves; the last one behind the final norm."""
+    tokens = torch.tensor([list(ids)], device=policy.device)
+    more: dict[str, Any] = {}
+    if policy.causal_lm.config._attn_implementation == TREE_ATTENTION:
+        positions = torch.arange(len(ids), device=policy.device)[None]
+        more = {
+            "position_ids": positions,
+            "attention_mask": torch.zeros(1, 1, 1, 1, device=policy.device),
+            "tree_pass": TreePass(query_positions=positions),
+        }
+    output = policy.backbone(input_ids=tokens, use_cache=False, output_hidden_states=True, **more)
+    return tuple(states[0] for states in output.hidden_states)

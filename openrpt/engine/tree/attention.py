@@ -1,0 +1,178 @@
+"""Attention over a shared prefix and own keys: the kernel of the document tree.
+
+Registered with transformers under `NAME`, for attention and for masks alike (an attention
+without a mask entry silently gets no mask). Without a `tree_pass` argument it is plain SDPA, so
+a model that carries it still answers `model(...)` and `generate` as ever.
+
+Legend: B rows, n new tokens, L shared keys, M own keys, H heads, K key-value heads, D head size.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from transformers.modeling_utils import AttentionInterface
+
+from openrpt.engine.tree.kernel import KeyMask, branch_attention
+from openrpt.errors import UserError
+
+NAME = "openrpt_tree"
+
+
+@dataclass(kw_only=True, eq=False)
+class TreePass:
+    """What the tokens of one forward pass may attend to, and where their own keys are left.
+
+    Level 0 has neither shared nor own keys: plain causal attention, or that of several packed
+    documents. A branch sees the first
+    `shared_lengths[b]` keys of the prefix, its own earlier keys, and its new tokens causally.
+    """
+
+    query_positions: Tensor  # [B, n] absolute
+    shared: "list[tuple[Tensor, Tensor]] | None" = None  # a layer: keys, values [1, K, L, D]
+    shared_lengths: Tensor | None = None  # [B]
+    own: "OwnKeys | None" = None
+    lengths: tuple[int, ...] = ()
+    """Documents packed in one row, by their tokens: each attends to itself alone. Nothing is
+    collected then."""
+    collected: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    """New keys and values by layer, as the model made them: [B, K, n, D]."""
+    _masks: dict[int | None, tuple[KeyMask | None, KeyMask]] = field(default_factory=dict)
+
+    def masks(
+        self, window: int | None, groups: int, dtype: torch.dtype
+    ) -> tuple[KeyMask | None, KeyMask]:
+        """Of the shared keys and of the row's own; `groups` query heads share a key-value head."""
+        if window not in self._masks:
+            query = self.query_positions[:, :, None]  # [B, n, 1]
+            own = self.query_positions
+            if self.own is not None:
+                own = torch.cat([self.own.positions, own], dim=1)
+            own_mask = KeyMask.of(_visible(query, own[:, None, :], window), groups, dtype)
+            shared_mask = None
+            if self.shared is not None and self.shared_lengths is not None:
+                length = self.shared[0][0].shape[2]
+                keys = torch.arange(length, device=query.device)[None, None, :]
+                visible = _visible(query, keys, window)
+                visible = visible & (keys < self.shared_lengths[:, None, None])
+                shared_mask = KeyMask.of(visible, groups, dtype)
+            self._masks[window] = shared_mask, own_mask
+        return self._masks[window]
+
+
+@dataclass(kw_only=True, eq=False)
+class OwnKeys:
+    """Keys and values that a row has of its own, from earlier passes.
+
+    In training they are appended to (a new tensor a pass, with gradient); in decoding they lie
+    in a preallocated buffer, and `length` of its columns are filled.
+    """
+
+    layers: list[tuple[Tensor, Tensor]]  # [B, K, M, D]; in decoding M is the buffer's capacity
+    positions: Tensor  # [B, M] of the filled columns; a huge value = padding, never attended to
+    length: int | None = None
+
+    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        keys, values = self.layers[layer]
+        if self.length is None:
+            return torch.cat([keys, key], dim=2), torch.cat([values, value], dim=2)
+        end = self.length + key.shape[2]
+        keys[:, :, self.length : end] = key
+        values[:, :, self.length : end] = value
+        return keys[:, :, :end], values[:, :, :end]
+
+
+def _visible(query: Tensor, key: Tensor, window: int | None) -> Tensor:
+    visible = key <= query
+    if window is not None:
+        visible = visible & (query - key < window)
+    return visible
+
+
+def tree_attention(
+    module: torch.nn.Module,
+    query: Tensor,  # [B, H, n, D]
+    key: Tensor,  # [B, K, n, D]
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    *,
+    tree_pass: TreePass | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **kwargs,
+) -> tuple[Tensor, None]:
+    """Attention as transformers calls it; returns [B, n, H, D].
+
+    Raises UserError for attention sinks, which the tree does not share.
+    """
+    if tree_pass is None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+    if s_aux is not None:
+        raise UserError(
+            "attention sinks can't be shared in the document tree; run with --model.generator flat"
+        )
+    if tree_pass.lengths:
+        parts = (tensor.split(tree_pass.lengths, dim=2) for tensor in (query, key, value))
+        starts = tree_pass.query_positions.split(tree_pass.lengths, dim=1)
+        outputs = [
+            tree_attention(
+                module,
+                *(q, k, v, None, scaling),
+                tree_pass=TreePass(query_positions=positions),
+                sliding_window=sliding_window,
+                softcap=softcap,
+            )[0]
+            for q, k, v, positions in zip(*parts, starts, strict=True)
+        ]
+        return torch.cat(outputs, dim=1), None
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    layer = int(module.layer_idx)  # type: ignore[arg-type]
+    # A recomputation under checkpointing must not replace the tensors that the levels hold on to.
+    tree_pass.collected.setdefault(layer, (key, value))
+    plain = tree_pass.shared is None and tree_pass.own is None and softcap is None
+    if plain and (sliding_window is None or sliding_window >= key.shape[2]):
+        output = F.scaled_dot_product_attention(
+            query, key, value, is_causal=True, scale=scaling, enable_gqa=True
+        )
+        return output.transpose(1, 2), None
+    output = _attend(query, key, value, layer, tree_pass, scaling, sliding_window, softcap)
+    return output.transpose(1, 2), None
+
+
+def _attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layer: int,
+    tree_pass: TreePass,
+    scaling: float,
+    window: int | None,
+    softcap: float | None,
+) -> Tensor:
+    if tree_pass.own is not None:
+        key, value = tree_pass.own.extend(layer, key, value)
+    groups = query.shape[1] // key.shape[1]
+    shared_mask, own_mask = tree_pass.masks(window, groups, query.dtype)
+    shared = None
+    if tree_pass.shared is not None:
+        shared_keys, shared_values = tree_pass.shared[layer]
+        shared = shared_keys[0], shared_values[0]
+    return branch_attention(
+        *(query, key, value, own_mask),
+        shared=shared,
+        shared_mask=shared_mask,
+        scaling=scaling,
+        softcap=softcap,
+    )
+
+
+AttentionInterface.register(NAME, tree_attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)

@@ -1,0 +1,305 @@
+"""A model that is asked: what it says after a context, with or without a thought, and how likely
+it finds given texts. Each answer is kept with what it cost (`answer_book`), so that a stopped
+evaluation goes on where it was.
+
+On the document tree: a question is run once, however many samples or options hang off it.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from openrpt.config.sections import Config
+from openrpt.costs.energy import EnergyMeter, money
+from openrpt.costs.flops import Count, Ledger, model_shape
+from openrpt.costs.meters import counting_engine
+from openrpt.data.prompts import Layout, build_layout, require_chat_template
+from openrpt.data.tokens import literal_bytes
+from openrpt.engine.branches import Branch
+from openrpt.engine.decoding import Sampling
+from openrpt.engine.engine import make_engine
+from openrpt.engine.fingerprint import model_fingerprint
+from openrpt.engine.generation import Request, side_by_side
+from openrpt.engine.head import in_cache
+from openrpt.engine.loading import freeze, load_policy
+from openrpt.engine.model import Policy
+from openrpt.errors import UserError
+from openrpt.evaluation.end_tasks.answer_book import COSTS, Answer, AnswerBook
+from openrpt.evaluation.models import latest_model, model_label, model_path
+from openrpt.runs.run import Run
+from openrpt.seeding import key_of
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """How a context is answered; whatever changes the answer stands here."""
+
+    max_tokens: int
+    """Of the answer, the end of turn included."""
+    think_budget: int | None = None
+    """Free tokens of thought before it is closed; 0 = opened and closed at once, None = no thought
+    at all."""
+    answer_start: str = ""
+    """What is forced behind a thought that had to be closed, such as the box's opening."""
+    until: tuple[str, ...] = ()
+    """The answer ends before the first of these."""
+    samples: int = 0
+    """0 = the greedy answer."""
+    temperature: float = 1.0
+
+
+def open_respondent(
+    run: Run, model: str | None, config: Config, folder: str, *, label: str = ""
+) -> tuple[str, str, "Respondent"]:
+    """(label, the model's path, the model to be asked), its answers in the run's
+    `FOLDER/LABEL/answers.jsonl`. `model` as `stage.model_path` has it; None: the run's latest.
+
+    Raises UserError for whatever can't be loaded, and where these are another model's answers.
+    """
+    model = model or latest_model(run)
+    path = model_path(run, model)
+    label = label or model_label(model)
+    policy = freeze(load_policy(config.model, path=path))
+    require_chat_template(policy.tokenizer, config.prompt)
+    book = AnswerBook(
+        run.path / folder / label / "answers.jsonl", owner=model_identity(config, path)
+    )
+    return label, path, Respondent(policy, config, book)
+
+
+def model_identity(config: Config, path: str) -> str:
+    """Whose answers they are: the model's files, tokenizer and all, and the precision."""
+    return f"{path} {model_fingerprint(path)} {config.model.dtype}"
+
+
+class Respondent:
+    """Answers contexts, several side by side. Every answer is in its `book`."""
+
+    def __init__(self, policy: Policy, config: Config, book: AnswerBook | None = None) -> None:
+        self.policy, self.config, self.book = policy, config, book or AnswerBook()
+        self.shape = model_shape(policy)
+        self.energy = EnergyMeter(policy.device, watts=config.cost.watts)
+        self.ledger = Ledger()
+        engine = make_engine(config.model.generator, policy)
+        self.engine = counting_engine(engine, self.ledger)
+
+    @property
+    def chats(self) -> bool:
+        """Contexts are to be wrapped in the tokenizer's chat template."""
+        has_template = bool(self.policy.tokenizer.chat_template)
+        return has_template and self.config.prompt.chat_template != "off"
+
+    # ---- what it says
+
+    def key(self, context: str, asked: Asked) -> str:
+        """Of an answer in the book."""
+        prompt = self.config.prompt
+        delimiters = (prompt.thought_start, prompt.thought_end, self.config.seed)
+        return _digest("says", context, repr(asked), *map(str, delimiters))
+
+    def encode(self, text: str) -> list[int]:
+        """A context: the tokenizer's own beginning, unless the text begins with it, and the text
+        with its control tokens parsed. Nothing follows it, though a tokenizer may end texts with
+        an EOS: an answer goes on from here."""
+        tokenizer = self.policy.tokenizer
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        has_bos = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
+        return ids if has_bos else [*self.policy.bos_ids, *ids]
+
+    def say(self, context: str, asked: Asked) -> Answer:
+        """`asked.samples` answers (one greedy one for 0) to the same context."""
+        return next(self.say_each([(context, asked)]))
+
+    def say_each(self, questions: Sequence[tuple[str, Asked]]) -> Iterator[Answer]:
+        """The same to one context after another, as they come out."""
+        answers = self.book.answers
+        pairs = {self.key(*pair): pair for pair in questions}
+        batches = self._batches([pair for key, pair in pairs.items() if key not in answers])
+        for pair in questions:
+            key = self.key(*pair)
+            while key not in answers:
+                self._answer(next(batches))
+            yield answers[key]
+
+    def _batches(self, questions: Sequence[tuple[str, Asked]]) -> "Iterator[list[_Question]]":
+        """What is answered together; no question stands there twice."""
+        asked = (self._question(*pair) for pair in questions)
+        for _, group in groupby(asked, key=lambda question: (question.layout, question.asked)):
+            alike = list(group)
+            requests, left = [question.request for question in alike], iter(alike)
+            for batch in side_by_side(requests, alike[0].layout, alike[0].sampling):
+                yield [next(left) for _ in batch]
+
+    def _question(self, context: str, asked: Asked) -> "_Question":
+        layout, context_ids = self._layout(context, asked), self.encode(context)
+        budget = (asked.think_budget or 0) + asked.max_tokens
+        room = self.policy.max_length - budget - len(layout.tail_ids) - len(layout.close_ids)
+        if room < 1:
+            raise UserError(
+                f"a thought of {asked.think_budget or 0} and an answer of {asked.max_tokens} tokens"
+                f" leave no room for a question: the model holds {self.policy.max_length}"
+            )
+        ids = tuple(context_ids[-room:])
+        samples = range(max(asked.samples, 1))
+        keys = tuple(key_of(self.config.seed, "say", context, sample) for sample in samples)
+        return _Question(
+            context=context,
+            asked=asked,
+            layout=layout,
+            request=Request(prefix_ids=ids, prefix_lengths=(len(ids),), keys=(keys,)),
+            cut=len(context_ids) - len(ids),
+        )
+
+    def _answer(self, batch: "Sequence[_Question]") -> None:
+        """Into the book; what a batch took is divided evenly, and FLOPs are each one's own."""
+        layout, sampling = batch[0].layout, batch[0].sampling
+        requests = [question.request for question in batch]
+        started = self._begin()
+        each = self.engine.generator.generate_each(requests, layout, sampling)
+        found, counts = [], []
+        for generated in each:
+            found.append(generated[0])
+            counts.append(self._counted())
+        spent = {name: amount / len(batch) for name, amount in self._spent(started).items()}
+        for question, outcome, count in zip(batch, found, counts, strict=True):
+            answer = Answer(cut=question.cut, cost=count | spent)
+            for completion in outcome.completions:
+                thought, ended, said = self._parts(completion.token_ids, layout, question.asked)
+                answer.texts.append(until_first(said, question.asked.until))
+                answer.thoughts.append(thought)
+                # What was forced is masked: an end without any was the model's own.
+                answer.closed.append(ended and all(completion.loss_mask))
+                answer.lengths.append(len(completion.token_ids))
+            self.book.add(self.key(question.context, question.asked), answer)
+
+    def _layout(self, context: str, asked: Asked) -> Layout:
+        """Nothing stands before the context; the thought's opening behind it, unless it ends with
+        one."""
+        prompt = self.config.prompt
+        bare = {"template": "minimal", "chat_template": "off", "answer_start": asked.answer_start}
+        layout = build_layout(self.policy.tokenizer, prompt.model_copy(update=bare))
+        if asked.think_budget is None:
+            return replace(layout.plain, head_ids=())
+        opened = prompt.thought_start and context.rstrip().endswith(prompt.thought_start.strip())
+        return replace(layout, head_ids=(), tail_ids=() if opened else layout.tail_ids)
+
+    def _parts(self, ids: Sequence[int], layout: Layout, asked: Asked) -> tuple[str, bool, str]:
+        """(thought, whether it has an end, answer), from the tokens' exact bytes: a tokenizer's
+        own decoder may drop a text's first space. Where the model ended its turn inside its
+        thought, all is the answer."""
+        thinks = asked.think_budget is not None
+        text = literal_bytes(self.policy.table, ids, layout.literal if thinks else {})
+        thought, end, said = text.rpartition(layout.thought_end) if thinks else (b"", b"", text)
+        return thought.decode(errors="replace"), bool(end), said.decode(errors="replace")
+
+    # ---- how likely it finds a text
+
+    def rate(self, context_ids: Sequence[int], continuations: Sequence[Sequence[int]]) -> Answer:
+        """`logprobs` of the continuations (none empty), which share one pass over the context,
+        which is never empty either."""
+        key = _digest("rates", str(list(context_ids)), str([list(c) for c in continuations]))
+        if key not in self.book.answers:
+            started = self._begin()
+            answer = self._rate(context_ids, continuations)
+            cost = self._counted() | self._spent(started)
+            self.book.add(key, replace(answer, cost=cost))
+        return self.book.answers[key]
+
+    @torch.no_grad()
+    def _rate(self, context_ids: Sequence[int], continuations: Sequence[Sequence[int]]) -> Answer:
+        longest, most = max(len(ids) for ids in continuations), self.policy.max_length
+        if longest > most:
+            raise UserError(f"a text of {longest} tokens to rate: the model holds {most}")
+        ids = tuple(context_ids)[-(most + 1 - longest) :]
+        branch = Branch(
+            prefix_length=len(ids), tail_ids=(), completions=tuple(map(tuple, continuations))
+        )
+        (hidden,) = self.engine.branch_hidden(self.policy, ids, [branch])
+        targets = [torch.tensor(c, device=self.policy.device) for c in branch.completions]
+        logprobs = [self._likelihood(h, t) for h, t in zip(hidden, targets, strict=True)]
+        return Answer(logprobs=logprobs, cut=len(context_ids) - len(ids))
+
+    def _likelihood(self, hidden: Tensor, targets: Tensor) -> tuple[float, bool]:
+        """hidden [T, d], targets [T]; the head a chunk at a time."""
+        head, total, greedy = self.policy.head, 0.0, True
+        pairs = zip(hidden.split(head.chunk_rows), targets.split(head.chunk_rows), strict=True)
+        for part, ids in pairs:
+            for block, own in zip(in_cache(head.logits(part)), in_cache(ids), strict=True):
+                logp = block.log_softmax(-1)
+                total += float(logp.gather(-1, own[:, None]).sum())
+                greedy = greedy and bool((logp.argmax(-1) == own).all())
+        return total, greedy
+
+    # ---- what it costs
+
+    def _begin(self) -> float:
+        self.ledger.shared, self.ledger.alone = Count(), Count()
+        self.energy.begin()
+        return time.perf_counter()
+
+    def _counted(self) -> dict[str, float]:
+        """What was run since this was asked last."""
+        counted = {
+            "tokens": float(self.ledger.shared.tokens),
+            "flops": self.ledger.shared.forward(self.shape),
+            "flops_alone": self.ledger.alone.forward(self.shape),
+        }
+        self.ledger.shared, self.ledger.alone = Count(), Count()
+        return counted
+
+    def _spent(self, started: float) -> dict[str, float]:
+        return {"seconds": time.perf_counter() - started, "joules": self.energy.joules()}
+
+    def cost(self, answers: Sequence[Answer]) -> dict[str, Any]:
+        """Of these answers together, whenever they were given."""
+        total: dict[str, Any] = {n: sum(answer.cost[n] for answer in answers) for n in COSTS}
+        total["energy_measured"] = self.energy.measured
+        price = self.config.cost
+        if price.price_per_hour:
+            total["money"] = money(total["seconds"], price.price_per_hour)
+            total["currency"] = price.currency
+        return total
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Question:
+    """A context as it is put to the model."""
+
+    context: str
+    asked: Asked
+    layout: Layout
+    request: Request
+    cut: int
+    """Tokens that did not fit."""
+
+    @property
+    def sampling(self) -> Sampling:
+        asked = self.asked
+        return Sampling(
+            temperature=asked.temperature if asked.samples else 0.0,
+            think_budget=asked.think_budget or 0,
+            prediction_budget=asked.max_tokens,
+            candidates=0,
+            until=tuple(stop.encode() for stop in asked.until),
+        )
+
+
+def until_first(text: str, stops: Sequence[str]) -> str:
+    """The text before the first of the stops.
+
+    >>> until_first("x = 1\\ndef f(): ...", ["\\nclass", "\\ndef"])
+    'x = 1'
+    """
+    for stop in stops:
+        text = text.partition(stop)[0] if stop else text
+    return text
+
+
+def _digest(*parts: str) -> str:
+    return sha256("\x1f".join(parts).encode(errors="surrogatepass")).hexdigest()[:32]

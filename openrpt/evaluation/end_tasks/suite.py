@@ -1,0 +1,208 @@
+"""All end tasks of a model by one command: each part runs as its own command does and resumes by
+itself; this puts what they found into one table, by type of task and by difficulty.
+
+`suite.json` of a run holds the lines by model.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from openrpt.config.sections import Config
+from openrpt.errors import UserError
+from openrpt.evaluation.records import add_model_result
+from openrpt.evaluation.statistics import mean_of_means
+from openrpt.progress import Progress
+from openrpt.runs.run import Run, works_in_run
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+RECORD = "suite.json"
+TYPES = {
+    "mmlu_pro": "knowledge",
+    "supergpqa": "knowledge",
+    "mmlu": "knowledge",
+    "arc": "knowledge",
+    "gsm8k": "mathematics",
+    "math": "mathematics",
+}
+"""Of the zero-shot tasks; lm-eval's own are `other`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SuiteLine:
+    """One task in one mode."""
+
+    type: str
+    task: str
+    mode: str
+    measure: str
+    estimate: Mapping[str, Any]
+    """value, standard_error, n; n is 0 where nothing was measured."""
+    cost: Mapping[str, Any]
+    difficulties: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Estimates by difficulty, where the task states one."""
+
+
+Part = Callable[[Run, str | None, Config, str, Progress], tuple[str, list[SuiteLine]]]
+"""(run, model, config, label, progress) → (the label, its lines)."""
+
+
+@works_in_run
+def run_suite(
+    run: Run, model: str | None, config: Config, *, label: str, progress: Progress
+) -> tuple[str, list[SuiteLine]]:
+    """All of `suite.parts`, in their order. Raises UserError for bad input of any part."""
+    lines: list[SuiteLine] = []
+    for part in config.suite.parts:
+        label, found = PARTS[part](run, model, config, label, progress)
+        lines += found
+        stored = [asdict(line) for line in found]
+        add_model_result(run.path / RECORD, label, part, stored)
+    return label, lines
+
+
+def check_parts(config: Config) -> None:
+    """Raises UserError for what can be known to be wrong before the first part has begun."""
+    from openrpt.data.questions import QuestionCounts, read_questions
+    from openrpt.evaluation.end_tasks.coding import read_tasks
+    from openrpt.evaluation.end_tasks.zero_shot import end_tasks
+
+    parts = config.suite.parts
+    if not parts:
+        raise UserError(f"suite.parts is empty: there are {', '.join(PARTS)}")
+    if "zeroshot" in parts:
+        end_tasks(config.zeroshot.tasks)
+    if "coding" in parts:
+        read_tasks(config.coding.path)
+    if "reasoning" in parts:
+        read_questions(config.questions, QuestionCounts(), seed=config.seed)
+
+
+# ---- the parts ----------------------------------------------------------------------------------
+
+
+def zeroshot_lines(
+    run: Run, model: str | None, config: Config, label: str, progress: Progress
+) -> tuple[str, list[SuiteLine]]:
+    from openrpt.evaluation.end_tasks.zero_shot import zero_shot
+
+    label, results = zero_shot(run, model, config, label=label, progress=progress)
+    return label, [
+        SuiteLine(
+            type=TYPES.get(task, "other"),
+            task=task,
+            mode=mode,
+            measure="accuracy",
+            estimate=outcome["summary"]["measures"]["accuracy"],
+            cost=outcome["cost"],
+            difficulties=outcome["summary"]["difficulties"],
+        )
+        for task, modes in results.items()
+        for mode, outcome in modes.items()
+    ]
+
+
+def coding_lines(
+    run: Run, model: str | None, config: Config, label: str, progress: Progress
+) -> tuple[str, list[SuiteLine]]:
+    from openrpt.evaluation.end_tasks.coding import coding, mode_name
+
+    label, entry = coding(run, model, config, label=label, progress=progress)
+    nothing = {"value": float("nan"), "standard_error": float("nan"), "n": 0}
+    line = SuiteLine(
+        type="coding",
+        task=Path(config.coding.path).name,
+        mode=mode_name(config.coding),
+        measure="pass@1" if "pass_at" in entry else "written, not run",
+        estimate=entry["pass_at"]["1"] if "pass_at" in entry else nothing,
+        cost=entry["cost"],
+        difficulties=entry.get("difficulties", {}),
+    )
+    return label, [line]
+
+
+def reasoning_lines(
+    run: Run, model: str | None, config: Config, label: str, progress: Progress
+) -> tuple[str, list[SuiteLine]]:
+    """The held-out questions of [questions] (reasoning-gym's families, or a file), by family."""
+    from openrpt.evaluation.questions.families import answer_heldout
+
+    label, found = answer_heldout(run, model, config, label=label, progress=progress)
+    settings = config.finetune
+    mode = f"think {settings.think_budget}"
+    if settings.eval_samples:
+        mode += f", {settings.eval_samples} samples"
+    return label, [
+        SuiteLine(
+            type="reasoning",
+            task=family or Path(config.questions.path).name,
+            mode=mode,
+            measure="accuracy",
+            estimate=one["estimate"],
+            cost=one["cost"],
+            difficulties=one["difficulties"],
+        )
+        for family, one in found.items()
+    ]
+
+
+PARTS: dict[str, Part] = {
+    "zeroshot": zeroshot_lines,
+    "coding": coding_lines,
+    "reasoning": reasoning_lines,
+}
+"""A part's name in `suite.parts` → what runs it."""
+
+
+# ---- as people read it --------------------------------------------------------------------------
+
+
+def print_suite(label: str, lines: Sequence[SuiteLine], console: "Console") -> None:
+    """By type of task, with the mean of each type and mode; then by difficulty."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from openrpt.evaluation.end_tasks.tables import with_n
+    from openrpt.evaluation.sheets import cost_cells
+
+    table = Table(title=f"{label}: end tasks", title_justify="left", box=box.MARKDOWN)
+    for name in ("type", "task", "mode", "measure"):
+        table.add_column(name, overflow="fold")
+    for name in ("%", "FLOPs", "time"):
+        table.add_column(name, justify="right")
+    for line in lines:
+        score = with_n(line.estimate) if line.estimate["n"] else "–"
+        paid = cost_cells(line.cost)
+        table.add_row(line.type, line.task, line.mode, line.measure, score, *paid)
+    for type_, mode, mean in type_means(lines):
+        table.add_row(type_, "mean of tasks", mode, "", with_n(mean), "", "")
+    console.print(table)
+    by_difficulty = Table(title="by difficulty", title_justify="left", box=box.MARKDOWN)
+    for name in ("type", "task", "mode", "difficulty"):
+        by_difficulty.add_column(name, overflow="fold")
+    by_difficulty.add_column("%", justify="right")
+    for line in lines:
+        for part, found in line.difficulties.items():
+            by_difficulty.add_row(line.type, line.task, line.mode, part, with_n(found))
+    if by_difficulty.row_count:
+        console.print(by_difficulty)
+    note = "± is the standard error by question; n in brackets"
+    console.print(Text(note, style="dim"), soft_wrap=True)
+
+
+def type_means(lines: Sequence[SuiteLine]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(type, mode, mean) over the tasks of a type that have several; every task counts the same."""
+    keys = dict.fromkeys((line.type, line.mode) for line in lines)
+    for type_, mode in keys:
+        found = [
+            line.estimate
+            for line in lines
+            if (line.type, line.mode) == (type_, mode) and line.estimate["n"]
+        ]
+        if len(found) > 1:
+            yield type_, mode, mean_of_means(found)

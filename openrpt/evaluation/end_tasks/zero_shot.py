@@ -1,0 +1,310 @@
+"""End tasks without training on them (the paper's Tables 3, 6 and 7), run by lm-eval on our
+generator: every task directly and after a thought.
+
+`zero_shot.json` of a run holds, by model and task, what was measured and paid; each question's
+outcome lies beside it (`zero_shot/LABEL/TASK-MODE.parquet`), each answer with its thought in
+`zero_shot/LABEL/answers.jsonl`, from which a stopped evaluation goes on. Errors are by question.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import ascii_uppercase as LETTERS
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from openrpt.config.sections import Config
+from openrpt.errors import UserError
+from openrpt.evaluation.end_tasks.grading import math_checker
+from openrpt.evaluation.end_tasks.rows import Kind
+from openrpt.evaluation.questions.results import AnswerResult
+from openrpt.evaluation.records import add_model_result
+from openrpt.evaluation.statistics import estimates_by, mean_by_document, mean_of_means
+from openrpt.progress import SILENT, Progress
+from openrpt.runs.run import Run, works_in_run
+from openrpt.stopping import Interrupted, exit_code
+
+if TYPE_CHECKING:
+    from lm_eval.tasks import TaskManager
+
+    from openrpt.evaluation.end_tasks.answer_book import Answer
+    from openrpt.evaluation.end_tasks.respondent import Respondent
+
+
+RECORD, FOLDER = "zero_shot.json", "zero_shot"
+OWN_TASKS: dict[str, Kind] = {
+    "mmlu_pro": "choice",
+    "supergpqa": "choice",
+    "mmlu": "choice",
+    "arc": "choice",
+    "gsm8k": "short",
+    "math": "short",
+}
+"""Those that we have task files for, in both modes."""
+LM_EVAL = "lm-eval:"
+MEASURES = ("accuracy", "any_right", "outside", "unanswered", "tokens", "closed")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EndTask:
+    name: str
+    """One of OWN_TASKS, or lm-eval's own name for a task, a group or a tag."""
+    file: str = ""
+    """In place of the Hub's questions."""
+    own: bool = True
+
+    @property
+    def title(self) -> str:
+        return self.name if self.own else LM_EVAL + self.name
+
+
+def end_tasks(names: Sequence[str]) -> list[EndTask]:
+    """From `NAME`, `NAME=PATH` and `lm-eval:NAME`. Raises UserError for an unknown name (the
+    nearest is named) and a file that is not there."""
+    found = []
+    for item in names:
+        name, given, file = item.partition("=")
+        if name.startswith(LM_EVAL):
+            if given:
+                raise UserError(f"zeroshot.tasks: {item}: a file can't take the place of its data")
+            found.append(EndTask(name=name.removeprefix(LM_EVAL), own=False))
+            continue
+        if name not in OWN_TASKS:
+            nearest = difflib.get_close_matches(name, OWN_TASKS, n=1, cutoff=0.4)
+            hint = f"nearest: '{nearest[0]}'" if nearest else f"there are {', '.join(OWN_TASKS)}"
+            raise UserError(
+                f"zeroshot.tasks: no task '{name}'; {hint} (lm-eval's own: '{LM_EVAL}NAME')"
+            )
+        if given and not file.startswith("datasets:") and not Path(file).exists():
+            raise UserError(f"zeroshot.tasks: {name}: {file}: no such file or folder")
+        found.append(EndTask(name=name, file=file))
+    if not found:
+        raise UserError("zeroshot.tasks is empty: name a task, such as mmlu_pro")
+    return found
+
+
+@works_in_run
+def zero_shot(
+    run: Run, model: str | None, config: Config, *, label: str = "", progress: Progress = SILENT
+) -> tuple[str, dict[str, dict[str, Any]]]:
+    """Asks a model (see `stage.model_path`; default: the run's latest) all tasks in all modes.
+
+    Returns its label and what was found, by task and mode. In `zero_shot.json` that takes the
+    place of the model's earlier results of the same tasks and modes. Raises UserError for bad
+    tasks and questions, before a model is loaded, and for whatever can't be loaded.
+    """
+    from openrpt.evaluation.end_tasks.harness import quiet
+    from openrpt.evaluation.end_tasks.respondent import open_respondent
+
+    tasks = end_tasks(config.zeroshot.tasks)
+    with quiet():
+        manager = task_manager(tasks, config)
+        loaded = [
+            (task, mode, load_task(manager, task, mode, config))
+            for task in tasks
+            for mode in config.zeroshot.modes
+        ]
+        for task in tasks:
+            if task.own and OWN_TASKS[task.name] == "short":
+                math_checker()  # missing before the first answer, not behind the last
+        label, path, respondent = open_respondent(run, model, config, FOLDER, label=label)
+        found: dict[str, dict[str, Any]] = {}
+        for task, mode, harness in loaded:
+            for name, result, outcome in ask(task, mode, harness, respondent, progress):
+                outcome["model"] = path
+                result.save(outcome_path(run.path, label, name, outcome["mode"]))
+                found.setdefault(name, {})[outcome["mode"]] = outcome
+                key = f"{name}, {outcome['mode']}"
+                add_model_result(run.path / RECORD, label, key, outcome)
+    return label, found
+
+
+def task_manager(tasks: Sequence[EndTask], config: Config) -> "TaskManager":
+    """lm-eval's index of our task files, and of all of its own where one is asked for (slow)."""
+    from lm_eval.tasks import TaskManager
+
+    from openrpt.evaluation.end_tasks.harness import TASKS
+
+    metadata: Any = {
+        "openrpt": {
+            "files": {task.name: task.file for task in tasks if task.file},
+            "per_category": config.zeroshot.questions_per_category,
+            "seed": config.seed,
+        }
+    }
+    defaults = any(not task.own for task in tasks)
+    return TaskManager(include_path=TASKS, include_defaults=defaults, metadata=metadata)
+
+
+def load_task(
+    manager: "TaskManager", task: EndTask, mode: str, config: Config
+) -> dict[str, Any] | None:
+    """lm-eval's own objects, their questions read. None where a task of lm-eval has no such mode:
+    it only compares likelihoods, which leaves no place for a thought."""
+    settings = config.zeroshot
+    name = f"openrpt_{task.name}_{mode}" if task.own else task.name
+    if name not in manager.all_tasks:
+        nearest = difflib.get_close_matches(name, manager.all_tasks, n=1, cutoff=0.4)
+        hint = f"; nearest: '{LM_EVAL}{nearest[0]}'" if nearest else ""
+        raise UserError(f"zeroshot.tasks: lm-eval has no task '{name}'{hint}")
+    try:
+        found: dict[str, Any] = dict(manager.load([name]))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{task.title}: can't be loaded: {' '.join(str(error).split())}") from None
+    leaves = found["tasks"].values()
+    if mode == "think" and any(t.get_config("output_type") != "generate_until" for t in leaves):
+        return None
+    for leaf in leaves:
+        if leaf.get_config("num_fewshot") is None:
+            leaf.set_config("num_fewshot", 0)
+        leaf.set_fewshot_seed(config.seed)
+        if leaf.get_config("output_type") == "generate_until" and task.own:
+            sampled = {"do_sample": True, "temperature": settings.temperature}
+            given: dict[str, Any] = {"max_gen_toks": settings.answer_budget}
+            given |= sampled if settings.samples else {}
+            leaf.set_config("generation_kwargs", given, update=True)
+            leaf.set_config("repeats", max(settings.samples, 1))
+    return found
+
+
+def ask(
+    task: EndTask,
+    mode: str,
+    harness: dict[str, Any] | None,
+    respondent: "Respondent",
+    progress: Progress,
+) -> Iterator[tuple[str, AnswerResult, dict[str, Any]]]:
+    """One task in one mode: (name, each question's outcome, what stands in the record), and one a
+    filter where a task of lm-eval's own reads its answers in several ways."""
+    from lm_eval.evaluator import evaluate
+
+    from openrpt.evaluation.end_tasks.harness import OpenRPTLM
+
+    if harness is None:
+        progress.say(f"{task.title}: only compares likelihoods: it has no think mode")
+        return
+    config = respondent.config
+    settings, prompt = config.zeroshot, config.prompt
+    lm = OpenRPTLM(
+        respondent,
+        think_budget=settings.think_budget if mode == "think" else None,
+        answer_start=prompt.answer_start if task.own else "",
+    )
+    lm.progress = progress
+    leaves = harness["tasks"].values()
+    limit = None if task.own else settings.questions_per_category or None
+    sizes = [min(len(leaf.eval_docs), limit or len(leaf.eval_docs)) for leaf in leaves]
+    progress.begin(f"{task.title}, {mode}", sum(sizes), "questions")
+    chat = respondent.chats
+    try:
+        results: Any = evaluate(
+            lm=lm,
+            task_dict=harness,  # type: ignore[arg-type]
+            limit=limit,
+            bootstrap_iters=0,
+            apply_chat_template=chat,
+            fewshot_as_multiturn=chat,
+        )
+    except KeyboardInterrupt as stop:
+        raise Interrupted(
+            f"stopped in {task.title}, {mode}; the same command goes on with the answers so far",
+            exit_code=exit_code(stop),
+        ) from None
+    samples = [
+        dict(sample, task=name) for name, found in results["samples"].items() for sample in found
+    ]
+    filters = list(dict.fromkeys(sample["filter"] for sample in samples))
+    for name in filters:
+        kept = [sample for sample in samples if sample["filter"] == name]
+        title = task.title if len(filters) == 1 else f"{task.title} ({name})"
+        columns = outcome_columns(kept, lm.given)
+        given = {id(a): a for sample in kept for a in lm.given[_asked(sample)]}
+        outcome = {
+            "task": title,
+            "mode": mode_name(mode, config, generates=bool(columns["tokens"].any())),
+            "settings": settings_of(mode, config) | {"chat_template": chat, "file": task.file},
+            "summary": summarise(columns),
+            "cut_questions": sum(answer.cut > 0 for answer in given.values()),
+            "cost": respondent.cost(list(given.values())),
+        }
+        yield title, AnswerResult(columns=columns), outcome
+
+
+def _asked(sample: Mapping[str, Any]) -> tuple[str, int]:
+    return sample["task"], sample["doc_id"]
+
+
+def outcome_columns(
+    samples: Sequence[Mapping[str, Any]], given: Mapping[tuple[str, int], Sequence["Answer"]]
+) -> dict[str, np.ndarray]:
+    """A row a question, from what lm-eval logs. Raises UserError where a task's measure is no
+    accuracy."""
+    rows = []
+    for sample in samples:
+        doc, answers = sample["doc"], given[_asked(sample)]
+        measure = "accuracy" if "accuracy" in sample else next(iter(sample["metrics"]))
+        value = sample[measure]
+        if not isinstance(value, int | float | np.number):
+            raise UserError(f"{sample['task']}: its measure '{measure}' is no accuracy")
+        lengths = [n for answer in answers for n in answer.lengths]
+        closed = [end for answer in answers for end in answer.closed]
+        said = [text for answer in answers for text in answer.texts]
+        if not said:  # the letters' likelihoods, or those of other texts
+            likely = int(np.argmax([lp for answer in answers for lp, _ in answer.logprobs]))
+            said = [LETTERS[likely] if likely < len(LETTERS) else str(likely)]
+        rows.append(
+            {
+                "question_id": str(doc.get("question_id") or sample["doc_hash"][:16]),
+                "category": str(doc.get("category") or sample["task"]),
+                "difficulty": str(doc.get("difficulty") or ""),
+                "accuracy": float(value),
+                "any_right": float(sample.get("any_right", value)),
+                "outside": float(sample.get("outside", 0.0)),
+                "unanswered": float(sample.get("unanswered", 0.0)),
+                "tokens": float(np.mean(lengths)) if lengths else 0.0,
+                "closed": float(np.mean(closed)) if closed else 0.0,
+                "answer": said[0],
+            }
+        )
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+
+
+def summarise(columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Every measure over all questions, accuracy by category and difficulty, and the mean of the
+    categories (what the paper calls overall)."""
+    ids, right = columns["question_id"], columns["accuracy"]
+    categories = estimates_by(right, columns["category"], ids)
+    return {
+        "measures": {n: mean_by_document(columns[n], ids).as_dict() for n in MEASURES},
+        "categories": categories,
+        "difficulties": estimates_by(right, columns["difficulty"], ids),
+        "mean_of_categories": mean_of_means(list(categories.values())),
+    }
+
+
+def mode_name(mode: str, config: Config, *, generates: bool) -> str:
+    """`direct`, `think 256`, `think 256, 8 samples`: what makes results comparable."""
+    settings = config.zeroshot
+    name = f"think {settings.think_budget}" if mode == "think" else mode
+    return f"{name}, {settings.samples} samples" if settings.samples and generates else name
+
+
+def settings_of(mode: str, config: Config) -> dict[str, Any]:
+    settings = config.zeroshot
+    found = {"questions_per_category": settings.questions_per_category, "seed": config.seed}
+    if mode == "think":
+        found["think_budget"] = settings.think_budget
+    return found | {
+        name: getattr(settings, name) for name in ("answer_budget", "samples", "temperature")
+    }
+
+
+def _file_name(task: str, mode: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", f"{task}-{mode}").strip("-")
+
+
+def outcome_path(run: Path, label: str, task: str, mode: str) -> Path:
+    return run / FOLDER / label / f"{_file_name(task, mode)}.parquet"

@@ -1,0 +1,191 @@
+"""Several models of one run side by side: which they are, where they lie, what they cost."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from openrpt.config.loading import flatten
+from openrpt.config.sections import Config
+from openrpt.costs.energy import money
+from openrpt.engine.checkpoint_record import read_record
+from openrpt.engine.gguf_models import is_gguf
+from openrpt.errors import UserError
+from openrpt.runs.checkpoints import latest_checkpoint
+from openrpt.runs.metrics import read_metrics
+from openrpt.runs.run import Run, existing_run, owning_run
+
+OWN_MODELS = ("start", "warmup", "trained", "best", "pretrained")
+"""Words for a run's own models: before anything, after warmup, the latest, the best so far, and
+the one of plain next-token training."""
+NOT_IN_LABEL = {"run", "model.device", "model.threads", "score.shard_tokens"}
+NOT_IN_LABEL |= {"evaluate.controls", "evaluate.likelihood", "evaluate.templates"}
+"""Settings that leave the numbers as they are, or only add more of them."""
+
+
+def latest_model(run: Run) -> str:
+    """The furthest that the run has come: one of OWN_MODELS."""
+    if latest_checkpoint(run.checkpoints):
+        return "trained"
+    if run.start.is_dir():
+        return "warmup"
+    return "pretrained" if latest_checkpoint(run.pretrain_checkpoints) else "start"
+
+
+def model_path(run: Run, model: str) -> str:
+    """Where a model of that name lies: one of OWN_MODELS, else a folder, GGUF file or Hub id.
+
+    Raises UserError where the run has no such model yet, or it is damaged.
+    """
+    own: dict[str, Path | None] = {
+        "warmup": run.start,
+        "trained": latest_checkpoint(run.checkpoints),
+        "best": run.checkpoints / "best",
+        "pretrained": latest_checkpoint(run.pretrain_checkpoints),
+    }
+    if model == "start":
+        return run.config.model.path
+    if model not in own:
+        nearest = get_close_matches(model, OWN_MODELS, n=1, cutoff=0.75)
+        if nearest and not Path(model).exists():
+            raise UserError(f"no model '{model}'; nearest: '{nearest[0]}'")
+        return model
+    folder = own[model]
+    if folder is None or not folder.is_dir():
+        raise UserError(
+            f"{run.path}: the run has no '{model}' model yet; its latest is '{latest_model(run)}'"
+        )
+    read_record(folder)
+    return str(folder)
+
+
+def model_label(model: str) -> str:
+    """A model's name as a file may be called: `trained`, `step-000040`, `SmolLM2-135M`."""
+    return re.sub(r"[^\w.=,-]+", "_", _file_name(model)).strip("._") or "model"
+
+
+def _file_name(model: str) -> str:
+    path = Path(model)
+    return path.stem if is_gguf(path) else path.name
+
+
+def default_label(run: Run, model: str, config: Config) -> str:
+    """The model's name, and every setting that is not the run's: so that an evaluation under
+    another prompt does not take the first one's place.
+
+    `trained`, `start-template=v6`
+    """
+    changed = changed_settings(run, config)
+    brief = [setting.partition("=")[0].rpartition(".")[2] for setting in changed]
+    settings = [
+        setting if brief.count(name) > 1 else name + setting[setting.index("=") :]
+        for setting, name in zip(changed, brief, strict=True)
+    ]
+    labels = [_file_name(model), *settings]
+    return re.sub(r"[^\w.=,-]+", "_", "-".join(labels)).strip("._") or "model"
+
+
+def changed_settings(run: Run, config: Config) -> list[str]:
+    """`key=value` of what differs from the run's own configuration."""
+    old, new = flatten(run.config.model_dump(mode="json")), flatten(config.model_dump(mode="json"))
+    differ = [
+        key
+        for key in new
+        if new[key] != old[key]
+        and key not in NOT_IN_LABEL
+        and not key.startswith(("track.", "cost."))
+    ]
+    return [f"{key}={new[key]}" for key in differ]
+
+
+def training_cost(run: Run, model: str) -> dict[str, float | None] | None:
+    """What the steps that made a model took, by the `metrics.jsonl` of the run that it lies in:
+    nothing for the start model; None for one from elsewhere. `model`: as `model_path` returns it.
+
+    `flops`, `seconds`, `joules`, and `money` at `run`'s price an hour (None without one). FLOPs
+    are None where no step recorded them; a lower bound where some, `steps_without_flops`, did not.
+    """
+    from openrpt.runs.spent import costs
+
+    made: list[dict[str, Any]] = []
+    if model != run.config.model.path:
+        found = steps_that_made(Path(model))
+        if found is None:
+            return None
+        made = found
+    spent = costs(made)
+    without = sum(not any(key.startswith("flops/") for key in row) for row in made)
+    seconds, price = sum((cost.total_seconds for cost in spent), 0.0), run.config.cost
+    return {
+        "flops": sum((c.flops for c in spent), 0.0) if without < len(made) or not made else None,
+        "seconds": seconds,
+        "joules": sum((cost.joules for cost in spent), 0.0),
+        "money": money(seconds, price.price_per_hour) if price.price_per_hour else None,
+        "steps_without_flops": without,
+    }
+
+
+def steps_that_made(model: Path) -> list[dict[str, Any]] | None:
+    """The rows of metrics of the warmup or the steps behind a checkpoint; None where the folder
+    is none of a run's."""
+    owner = owning_run(model)
+    if owner is None:
+        return None
+    if model == owner.start:
+        stages, last = {"warmup"}, 0
+    elif model.parent in (owner.checkpoints, owner.pretrain_checkpoints):
+        state = read_record(model).state
+        stages, last = {state.stage}, state.step
+        if state.stage == "train":
+            stages.add("warmup")
+    else:
+        return None
+    rows = [row for row in read_metrics(owner.metrics) if row["stage"] in stages]
+    return [row for row in rows if row["stage"] == "warmup" or row["step"] <= last]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NamedModel:
+    label: str
+    path: str
+    """A folder, a GGUF file, a Hub id, or the name of the default model."""
+    cost: Mapping[str, float | None] | None
+    """Of its training (`stage.training_cost`); None where it is not known."""
+
+
+def named_models(run: Run, sources: Sequence[str]) -> list[NamedModel]:
+    """`MODEL` or `NAME=MODEL`: one of the run's own (`stage.OWN_MODELS`), a folder, a GGUF file, a
+    Hub id, or another run's folder, which stands for the latest model there.
+
+    None given: the run's latest. Raises UserError for two of one name and for a model that the run
+    does not have.
+    """
+    found: dict[str, NamedModel] = {}
+    for source in sources or [latest_model(run)]:
+        model = _named(run, source)
+        if model.label in found:
+            raise UserError(
+                f"two models are called '{model.label}': name one, as in other={model.path}"
+            )
+        found[model.label] = model
+    return list(found.values())
+
+
+def _named(run: Run, source: str) -> NamedModel:
+    name, _, model = source.rpartition("=")
+    label = name or default_label(run, model, run.config)
+    owner = run
+    if (Path(model) / "config.toml").is_file():
+        owner = existing_run(Path(model))
+        model = latest_model(owner)
+    path = model_path(owner, model)
+    return NamedModel(label=label, path=path, cost=training_cost(owner, path))
+
+
+def fingerprint(*parts: Any) -> str:
+    """8 hex digits of what a result depends on."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]

@@ -1,0 +1,304 @@
+"""Every evaluated model of one or several runs in one table, on the same positions.
+
+Positions are matched by document and byte offset, so models with different tokenizers meet where
+both predict at the same byte; each is graded by the token boundaries of its own.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from openrpt.data.positions import DIFFICULTIES
+from openrpt.errors import UserError
+from openrpt.evaluation.next_token.results import ACCURACIES, EvaluationResult, paired_differences
+from openrpt.evaluation.records import read_evaluation, result_path
+from openrpt.evaluation.statistics import Difference, Estimate, mean_of_slices
+from openrpt.runs.run import Run, owning_run
+
+NEEDED = {
+    "standard": "its own standard prediction",
+    "emptied": "its emptied thought",
+    "swapped": "another position's thought",
+    "no thought": "a run trained without a thought",
+}
+"""What the real thought must beat before thinking is said to help, in words. A thought that only
+carries the model's first guess beats every other thought, and adds nothing to that guess."""
+
+
+def thought_differences(
+    result: EvaluationResult, without_thought: EvaluationResult | None = None
+) -> dict[str, Difference]:
+    """reasoning − each of NEEDED that was evaluated, over all positions.
+
+    `without_thought`: a run that was trained to predict at once, on the same positions.
+    """
+    everywhere = {"all": result.slices()["all"]}
+    pairs = {"standard": (result, "ntp")}
+    pairs |= {name: (result, name) for name in ("emptied", "swapped") if name in result.columns}
+    if without_thought is not None:
+        pairs["no thought"] = (without_thought, "reasoning")
+    return {
+        name: paired_differences(result, "reasoning", other, column, everywhere)["all"]
+        for name, (other, column) in pairs.items()
+    }
+
+
+def verdict(differences: Mapping[str, Difference]) -> str:
+    """Whether thinking is said to help: only if the real thought beats all of NEEDED."""
+    beaten = [_spell(name, d) for name, d in differences.items() if d.low > 0]
+    unbeaten = [_spell(name, d) for name, d in differences.items() if not d.low > 0]
+    missing = [NEEDED[name] for name in NEEDED if name not in differences]
+    if unbeaten:
+        return (
+            f"Thinking is not said to help: the real thought does not beat {_join(unbeaten, 'or')}."
+        )
+    if missing:
+        so_far = f"the real thought beats {_join(beaten, 'and')}, but " if beaten else ""
+        return f"Whether thinking helps is open: {so_far}{_join(missing, 'and')} was not compared."
+    return f"Thinking helps: the real thought beats {_join(beaten, 'and')}."
+
+
+def _spell(name: str, difference: Difference) -> str:
+    points = [100 * value for value in (difference.value, difference.low, difference.high)]
+    return "{} ({:+.1f} points [{:+.1f}, {:+.1f}])".format(NEEDED[name], *points)
+
+
+def _join(parts: Sequence[str], word: str) -> str:
+    return f" {word} ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+COSTS = ("flops", "seconds", "joules", "money")
+"""Of training, as `stage.training_cost` says them."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluated:
+    """One recorded evaluation."""
+
+    name: str
+    """Its label; behind its run's name where there are several runs."""
+    run: Path
+    label: str
+    result: EvaluationResult
+    entry: dict[str, Any]
+    """As it stands in evaluation.json."""
+
+    @property
+    def modes(self) -> list[str]:
+        """The accuracies that it has; those of samples only where there were several."""
+        shown = [name for name in self.result.measures if name in ACCURACIES]
+        of_samples = {"majority", "any_right"} if self.result.samples < 2 else set()
+        return [mode for mode in ACCURACIES if mode in shown and mode not in of_samples]
+
+    @property
+    def cost(self) -> dict[str, float | None]:
+        """Of its training, as `stage.training_cost` says it."""
+        unknown: dict[str, float | None] = dict.fromkeys((*COSTS, "steps_without_flops"))
+        return unknown | (self.entry.get("cost") or {})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Line:
+    """One row of the table: a model in one mode."""
+
+    model: Evaluated
+    mode: str
+    differences: dict[str, Difference]
+    """This − the one compared with, by slice."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.model.name} {self.mode}"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Comparison:
+    models: list[Evaluated]
+    """On the common positions."""
+    lines: list[Line]
+    against: str
+    """The line that differences are to."""
+    verdicts: dict[str, str]
+    """By model: whether thinking is said to help, where controls were evaluated."""
+    notes: list[str] = field(default_factory=list)
+
+
+def find_evaluated(sources: Sequence[str]) -> list[Evaluated]:
+    """The evaluations of run folders; of a model folder in a run, its own alone.
+
+    Raises UserError where there is none.
+    """
+    found: list[tuple[Run, str, dict[str, Any]]] = []
+    for source in sources:
+        found += [one for one in _of_source(Path(source)) if one not in found]
+    runs = list(dict.fromkeys(run.path for run, _, _ in found))
+    names = [path.resolve().name for path in runs]
+    short = dict(zip(runs, names if len(set(names)) == len(names) else map(str, runs), strict=True))
+    return [
+        Evaluated(
+            name=label if len(runs) == 1 else f"{short[run.path]}/{label}",
+            run=run.path,
+            label=label,
+            result=EvaluationResult.load(result_path(run, label)),
+            entry=entry,
+        )
+        for run, label, entry in found
+    ]
+
+
+def _of_source(path: Path) -> list[tuple[Run, str, dict[str, Any]]]:
+    run = owning_run(path)
+    if run is None:
+        raise UserError(
+            f"{path}: neither a run folder nor a model in one; evaluate the model first:"
+            f" openrpt evaluate {path} --run …"
+        )
+    innermost = run
+    while run is not None:  # a control's models are evaluated in the run that it is for
+        entries = read_evaluation(run.evaluation)["evaluations"]
+        found = [
+            (run, label, entry)
+            for label, entry in entries.items()
+            if path == run.path or Path(entry["model"]).resolve() == path.resolve()
+        ]
+        if found:
+            return found
+        run = owning_run(run.path.parent) if path != innermost.path else None
+    raise UserError(
+        f"{path}: nothing was evaluated there; run: openrpt evaluate --run {innermost.path}"
+    )
+
+
+def compare(models: Sequence[Evaluated], against: str = "") -> Comparison:
+    """Accuracies and paired differences on the positions that all models have in common.
+
+    `against`: a model's name, or a line's (`start ntp`); '' = the first line. Models with the
+    tokens of the one compared with but at other positions are left out, and named in the notes;
+    others need only share byte offsets. Raises UserError for an unknown name and where no
+    position is common.
+    """
+    basis, mode = _find_line(models, against)
+    kept = [model for model in models if _comparable(basis, model)]
+    common = _align(kept, basis)
+    notes = _notes(models, common, basis)
+    basis = next(model for model in common if model.name == basis.name)
+    parts = basis.result.slices()
+    lines = [
+        Line(
+            model=model,
+            mode=own,
+            differences=paired_differences(model.result, own, basis.result, mode, parts),
+        )
+        for model in common
+        for own in model.modes
+    ]
+    return Comparison(
+        models=common,
+        lines=lines,
+        against=f"{basis.name} {mode}",
+        verdicts=_verdicts(common),
+        notes=notes,
+    )
+
+
+def _find_line(models: Sequence[Evaluated], against: str) -> tuple[Evaluated, str]:
+    lines = {f"{model.name} {mode}": (model, mode) for model in models for mode in model.modes}
+    firsts = {model.name: (model, model.modes[0]) for model in models}
+    found = lines | firsts | {"": next(iter(firsts.values()))}
+    if against not in found:
+        nearest = get_close_matches(against, found, n=1, cutoff=0.3)
+        hint = f"nearest: '{nearest[0]}'" if nearest else f"there are: {', '.join(firsts)}"
+        raise UserError(f"--against '{against}': no such model here; {hint}")
+    return found[against]
+
+
+def _keys(result: EvaluationResult) -> list[tuple[str, int]]:
+    """What names a position whatever the tokenizer: (document, byte offset)."""
+    columns = result.columns
+    return list(zip(columns["document_id"].tolist(), columns["byte_offset"].tolist(), strict=True))
+
+
+def _comparable(basis: Evaluated, model: Evaluated) -> bool:
+    """Same tokens, same positions; with other tokens, whatever meets."""
+    other = model.result.tokenizer != basis.result.tokenizer
+    return other or set(_keys(model.result)) == set(_keys(basis.result))
+
+
+def _align(models: Sequence[Evaluated], basis: Evaluated) -> list[Evaluated]:
+    """The same positions in the same order (the basis's) for all. Raises UserError for none."""
+    rows = [{key: row for row, key in enumerate(_keys(m.result))} for m in models]
+    common = [key for key in _keys(basis.result) if all(key in own for own in rows)]
+    if not common:
+        raise UserError(
+            f"no position is common to {', '.join(model.name for model in models)}: evaluate them"
+            " on the same scores (openrpt evaluate MODEL --run RUN), or compare fewer"
+        )
+    return [
+        replace(model, result=model.result.at(np.array([own[key] for key in common])))
+        for model, own in zip(models, rows, strict=True)
+    ]
+
+
+def _notes(models: Sequence[Evaluated], common: Sequence[Evaluated], basis: Evaluated) -> list[str]:
+    """What must be known to read the table. `basis` as it was before it was aligned."""
+    notes = []
+    names = {model.name for model in common}
+    left_out = [model.name for model in models if model.name not in names]
+    if left_out:
+        notes.append(
+            f"left out, evaluated at other positions than {basis.name}: {', '.join(left_out)}"
+        )
+    if len({model.result.tokenizer for model in common}) > 1:
+        count, before = common[0].result.num_positions, basis.result.num_positions
+        notes.append(
+            f"models with different tokenizers are compared by bytes: {count:,} of {before:,}"
+            " positions stand on a token boundary of all of them; each model is graded by its own"
+            " tokens"
+        )
+    if len({model.result.scorer for model in common}) > 1:
+        notes.append(f"difficulty is by the scorer of {basis.name}: {basis.result.scorer}")
+    return notes
+
+
+def thought_verdict(models: Sequence[Evaluated], name: str) -> str:
+    """What `compare` says of one model's thought, for what that alone takes.
+
+    Raises UserError as `compare` does, KeyError for a model whose thought was not changed.
+    """
+    basis = next(model for model in models if model.name == name)
+    needed = [m for m in models if m is basis or _trained_without_thought(m)]
+    common = _align([m for m in needed if _comparable(basis, m)], basis)
+    return _verdicts(common)[name]
+
+
+def _verdicts(models: Sequence[Evaluated]) -> dict[str, str]:
+    """Of the models whose thought was changed, each against the first run without a thought."""
+    without = next((model.result for model in models if _trained_without_thought(model)), None)
+    changed = [m for m in models if {"emptied", "swapped"} & m.result.columns.keys()]
+    return {m.name: verdict(thought_differences(m.result, without)) for m in changed}
+
+
+def _trained_without_thought(model: Evaluated) -> bool:
+    path = Path(model.entry["model"])
+    run = owning_run(path)
+    if run is None or path.parent != run.checkpoints or not model.result.has_reasoning:
+        return False
+    prompt = run.config.prompt
+    return not (prompt.candidates or prompt.think_budget or model.result.thinks)
+
+
+def mean_over_difficulties(line: Line) -> Estimate:
+    """Mean of the accuracies at easy, medium and hard positions (the paper's Figure 4)."""
+    result = line.model.result
+    parts = result.slices()
+    values = result.columns[line.mode].astype(float)
+    masks = [parts[part] & ~_nan(values) for part in DIFFICULTIES]
+    return mean_of_slices(values, masks, result.columns["document_id"])
+
+
+def _nan(values: Any) -> Any:
+    return values != values

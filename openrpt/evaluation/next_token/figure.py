@@ -1,0 +1,122 @@
+"""The comparison as a picture: accuracy by difficulty with errors, and over what it cost."""
+
+import math
+from typing import Any
+
+import altair as alt
+import vl_convert
+
+from openrpt.evaluation.next_token.compare import Comparison, mean_over_difficulties
+
+PARTS = {"all": "all", "easy": "> 0.5 nats", "medium": "> 1.0", "hard": "> 1.5"}
+MODES = ("ntp", "reasoning")
+"""What stands over its cost."""
+COST_TITLES = {
+    "flops": "training FLOPs",
+    "seconds": "training seconds",
+    "joules": "training energy, J",
+    "money": "training cost",
+}
+
+
+def comparison_svg(comparison: Comparison) -> str:
+    """An SVG, drawn without a browser or a network."""
+    return vl_convert.vegalite_to_svg(specification(comparison))
+
+
+def specification(comparison: Comparison) -> dict[str, Any]:
+    """Vega-Lite: a panel of accuracies, one of their means over difficulties (the paper's Figure
+    4), and one for each cost that differs between models."""
+    values = figure_values(comparison)
+    order = list(dict.fromkeys(value["line"] for value in values))
+    panels: list[Any] = [_accuracies(values, order), _means(mean_values(comparison))]
+    for cost, title in COST_TITLES.items():
+        whole = [v for v in values if v["part"] == PARTS["all"] and v["mode"] in MODES]
+        known = [v for v in whole if v[cost] is not None]
+        if len({value[cost] for value in known}) > 1:
+            panels.append(_over_cost(known, cost, title))
+    return alt.hconcat(*panels).resolve_scale(color="independent").to_dict()
+
+
+def figure_values(comparison: Comparison) -> list[dict[str, Any]]:
+    """One a line and difficulty: accuracy in percent, and one standard error around it."""
+    values = []
+    for line in comparison.lines:
+        parts = line.model.result.slices()
+        for part, title in PARTS.items():
+            estimate = line.model.result.estimate(line.mode, parts[part])
+            if not estimate.n:
+                continue
+            error = 0.0 if math.isnan(estimate.standard_error) else estimate.standard_error
+            values.append(
+                {
+                    "line": line.name,
+                    "model": line.model.name,
+                    "mode": line.mode,
+                    "part": title,
+                    "accuracy": 100 * estimate.value,
+                    "low": 100 * (estimate.value - error),
+                    "high": 100 * (estimate.value + error),
+                    **line.model.cost,
+                }
+            )
+    return values
+
+
+def _accuracies(values: list[dict[str, Any]], order: list[str]) -> Any:
+    shown = [title for title in PARTS.values() if any(v["part"] == title for v in values)]
+    base = alt.Chart(alt.Data(values=values)).encode(
+        y=alt.Y("line:N", title=None, sort=order, axis=alt.Axis(labelLimit=400)),
+        yOffset=alt.YOffset("part:N", sort=shown),
+        color=alt.Color("part:N", title="entropy", sort=shown),
+    )
+    accuracy = alt.X(
+        "accuracy:Q", title="accuracy, % ± standard error", scale=alt.Scale(zero=False)
+    )
+    points = base.mark_point(filled=True, size=50, opacity=1).encode(x=accuracy)
+    errors = base.mark_rule().encode(x="low:Q", x2="high:Q")
+    return alt.layer(errors, points).properties(width=360, height={"step": 9})
+
+
+def mean_values(comparison: Comparison) -> list[dict[str, Any]]:
+    """One a line of MODES: the mean over easy, medium and hard in percent, and its error."""
+    found: list[dict[str, Any]] = []
+    for line in comparison.lines:
+        mean = mean_over_difficulties(line)
+        if line.mode in MODES and mean.n:
+            error = 0.0 if math.isnan(mean.standard_error) else mean.standard_error
+            found.append(
+                {
+                    "line": line.name,
+                    "mode": line.mode,
+                    "accuracy": 100 * mean.value,
+                    "low": 100 * (mean.value - error),
+                    "high": 100 * (mean.value + error),
+                }
+            )
+    return found
+
+
+def _means(values: list[dict[str, Any]]) -> Any:
+    base = alt.Chart(alt.Data(values=values)).encode(
+        y=alt.Y("line:N", title=None, sort="-x", axis=alt.Axis(labelLimit=400))
+    )
+    title = "mean of easy, medium and hard, %"
+    bars = base.mark_bar(opacity=0.7).encode(
+        x=alt.X("accuracy:Q", title=title), color=alt.Color("mode:N", title="mode")
+    )
+    errors = base.mark_rule().encode(x="low:Q", x2="high:Q")
+    return alt.layer(bars, errors).properties(width=240, height={"step": 18})
+
+
+def _over_cost(values: list[dict[str, Any]], cost: str, title: str) -> Any:
+    base = alt.Chart(alt.Data(values=values)).encode(
+        x=alt.X(f"{cost}:Q", title=title, axis=alt.Axis(format="~e" if cost == "flops" else "~s")),
+        color=alt.Color("mode:N", title="mode"),
+    )
+    accuracy = alt.Y("accuracy:Q", title="accuracy, % (all)", scale=alt.Scale(zero=False))
+    points = base.mark_point(filled=True, size=50, opacity=1).encode(
+        y=accuracy, shape=alt.Shape("model:N", title="model")
+    )
+    errors = base.mark_rule().encode(y="low:Q", y2="high:Q")
+    return alt.layer(errors, points).properties(width=240, height=240)

@@ -1,0 +1,226 @@
+"""What an evaluation found: a row a position, a column a measure, so that any two columns can be
+compared in pairs."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from openrpt.data.positions import DIFFICULTIES, slices
+from openrpt.data.token_classes import TOKEN_CLASSES
+from openrpt.errors import UserError
+from openrpt.evaluation.statistics import (
+    Difference,
+    Estimate,
+    calibration,
+    mean_by_document,
+    paired_difference,
+    ratio_by_document,
+)
+from openrpt.parquet import read_table, unreadable, write_table
+
+THOUGHT_CONTROLS = ("emptied", "cut", "swapped")
+CONTROLS = (*THOUGHT_CONTROLS, "ntp_voting")
+ACCURACIES = ("ntp", "reasoning", "majority", "any_right", *CONTROLS)
+"""Measures that are shares of right predictions."""
+OF_REASONING = (
+    *("reasoning", "single_token", "any_right", "majority", "predicted_tokens"),
+    *("closed", "agrees", "agrees_start", "confidence"),
+)
+OF_CONTROLS = (*CONTROLS, "voting_draws")
+LIKELIHOODS = ("nll_ntp", "nll", "information_gain", *(f"nll_{name}" for name in THOUGHT_CONTROLS))
+KIND = "kind: "
+"""What a slice's name begins with that is a kind of document."""
+BITS_A_BYTE = "information_gain_bits_a_byte"
+MEASURES = ("ntp", *OF_REASONING, *OF_CONTROLS, *LIKELIHOODS, BITS_A_BYTE)
+"""Every key of a summary, in order; docs/evaluation.md says what each is."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PositionResult:
+    """What a model did at one position. With samples, fractions over the samples."""
+
+    document_id: str
+    position: int
+    """An index into the model's own tokens."""
+    byte_offset: int
+    """Where the position is in the text: the same for every tokenizer."""
+    entropy: float
+    document_kind: str
+    """Of its document, by `corpus.kind`; empty without one."""
+    token_class: str
+    """Of the true token: one of TOKEN_CLASSES."""
+    token_bytes: int
+    """Length of the true token."""
+    ntp: float
+    """1 if standard prediction was right."""
+    reasoning: float
+    """prefix match: right up to a token boundary (mean over samples)."""
+    single_token: float
+    """right, and exactly one token long."""
+    any_right: float
+    """pass@k."""
+    majority: float
+    """The commonest prediction is right."""
+    confidence: float
+    """Share of the samples that made the commonest prediction; NaN where that is none, or where
+    there is one sample: the pass rate that the model itself predicts."""
+    predicted_tokens: float
+    """Tokens of the continuation that a right prediction covers; NaN where none was right."""
+    closed: float
+    """Share of completions with a prediction."""
+    agrees: float
+    """Share of predictions that equal standard prediction's."""
+    agrees_start: float
+    """Share of predictions that equal the start model's standard prediction; NaN where the scores
+    don't hold it."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EvaluationResult:
+    """A model on a set of positions, column by column: PositionResult's fields, and those of the
+    controls and likelihoods that were asked for."""
+
+    columns: dict[str, np.ndarray]
+    has_reasoning: bool
+    thinks: bool = True
+    """The prompt leaves room for a thought: candidates or a think budget."""
+    samples: int = 0
+    """0 = greedy."""
+    tokenizer: str = ""
+    """Fingerprint of the model's tokenizer."""
+    scorer: str = ""
+    """Whose entropy the difficulty is."""
+    cost: dict[str, Any] = field(default_factory=dict)
+    """As WorkMeter gives it; not stored with the columns."""
+    rollouts: pa.Table | None = None
+    """What was thought and predicted, as `rollouts.SCHEMA`; stored beside the columns."""
+
+    @property
+    def num_positions(self) -> int:
+        return len(self.columns["position"])
+
+    @property
+    def measures(self) -> list[str]:
+        """Those of MEASURES that were taken, in their order; BITS_A_BYTE is no column."""
+        taken = [name for name in MEASURES if name in self.columns]
+        return [name for name in taken if self.has_reasoning or name not in OF_REASONING]
+
+    def slices(self) -> dict[str, np.ndarray]:
+        """Masks [n]: by difficulty, by band, by those token classes that occur, and by those
+        kinds of document (`kind: NAME`, the commonest first)."""
+        parts: dict[str, np.ndarray] = slices(self.columns["entropy"])
+        if "token_class" in self.columns:
+            classes = self.columns["token_class"].astype(str)
+            masks = {name: classes == name for name in TOKEN_CLASSES}
+            parts |= {name: mask for name, mask in masks.items() if mask.any()}
+        if "document_kind" in self.columns:
+            kinds = self.columns["document_kind"].astype(str)
+            names = [name for name, _ in Counter(kinds.tolist()).most_common() if name]
+            parts |= {f"{KIND}{name}": kinds == name for name in names}
+        return parts
+
+    def estimate(self, column: str, inside: np.ndarray | None = None) -> Estimate:
+        """Mean of a column over the positions of a mask [n] (default all), error by document."""
+        values = self.columns[column].astype(float)
+        known = ~np.isnan(values) if inside is None else inside & ~np.isnan(values)
+        return mean_by_document(values[known], self.columns["document_id"][known])
+
+    def accuracy(self, mode: str) -> float:
+        return self.estimate(mode).value
+
+    def bits_a_byte(self, inside: np.ndarray) -> Estimate:
+        """Information gain in bits over the bytes of the true tokens, both summed."""
+        bits = self.columns["information_gain"][inside] / np.log(2)
+        sizes = self.columns["token_bytes"][inside].astype(float)
+        return ratio_by_document(bits, sizes, self.columns["document_id"][inside])
+
+    def summary(self) -> dict[str, dict[str, Any]]:
+        """Numbers for `evaluation.json`: measure → slice → estimate."""
+        parts = self.slices()
+        found = {
+            name: {part: self.estimate(name, inside).as_dict() for part, inside in parts.items()}
+            for name in self.measures
+        }
+        if "information_gain" in found:
+            found[BITS_A_BYTE] = {
+                part: self.bits_a_byte(inside).as_dict() for part, inside in parts.items()
+            }
+        return found
+
+    def calibration(self) -> dict[str, Any] | None:
+        """Of the samples' agreement as a prediction of their majority's accuracy."""
+        if self.samples < 2 or not self.has_reasoning:
+            return None
+        return calibration(self.columns["confidence"], self.columns["majority"])
+
+    def at(self, rows: np.ndarray) -> "EvaluationResult":
+        """Some positions only: indices [m]."""
+        return EvaluationResult(
+            columns={name: values[rows] for name, values in self.columns.items()}, **self._about()
+        )
+
+    def _about(self) -> dict[str, Any]:
+        names = ("has_reasoning", "thinks", "samples", "tokenizer", "scorer")
+        return {name: getattr(self, name) for name in names}
+
+    def development(self) -> dict[str, float]:
+        """Metrics of a development evaluation: accuracy, overall and by difficulty where it has
+        positions, and what it cost."""
+        summary = self.summary()
+        found = {
+            "development/reasoning_accuracy": summary["reasoning"]["all"]["value"],
+            "development/ntp_accuracy": summary["ntp"]["all"]["value"],
+            "development/positions": float(self.num_positions),
+            "development/flops": self.cost["flops"],
+            "development/seconds": self.cost["seconds"],
+        }
+        for name in DIFFICULTIES:
+            if summary["reasoning"][name]["n"]:
+                found |= {
+                    f"development/{mode}_accuracy/{name}": summary[mode][name]["value"]
+                    for mode in ("reasoning", "ntp")
+                }
+                found[f"development/positions/{name}"] = float(summary["ntp"][name]["n"])
+        return found
+
+    def save(self, path: Path) -> None:
+        """Every position's outcome, so that any two models can be compared in pairs. Atomic."""
+        table = pa.table({name: pa.array(values) for name, values in self.columns.items()})
+        about = {"openrpt": json.dumps(self._about())}
+        write_table(path, table.replace_schema_metadata(about))
+
+    @classmethod
+    def load(cls, path: Path) -> "EvaluationResult":
+        """Raises UserError for a file that is missing, broken or of another version."""
+        try:
+            table = read_table(path)
+            about = json.loads((table.schema.metadata or {})[b"openrpt"])
+        except unreadable():
+            raise UserError(
+                f"{path}: missing, broken or of another version; evaluate again"
+            ) from None
+        columns = {name: table[name].to_numpy() for name in table.column_names}
+        return cls(columns=columns, **about)
+
+
+def paired_differences(
+    a: EvaluationResult,
+    a_column: str,
+    b: EvaluationResult,
+    b_column: str,
+    parts: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, Difference]:
+    """a − b by slice, for results whose rows are the same positions. `parts`: a's slices, where
+    they are at hand."""
+    documents = a.columns["document_id"]
+    left, right = a.columns[a_column], b.columns[b_column]
+    return {
+        name: paired_difference(left[inside], right[inside], documents[inside])
+        for name, inside in (a.slices() if parts is None else parts).items()
+    }

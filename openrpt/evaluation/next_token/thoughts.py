@@ -1,0 +1,297 @@
+"""A model under evaluation: how it is asked at the positions of a work, with its own thought or
+with a changed one, and how likely the truth is after it."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from openrpt.config.sections import Config
+from openrpt.costs.flops import Count, Shape
+from openrpt.data.prompts import Layout
+from openrpt.data.work import Work, document_bytes
+from openrpt.engine.branches import Branch
+from openrpt.engine.decoding import Sampling
+from openrpt.engine.engine import Engine
+from openrpt.engine.generation import Generated, Request, with_plain_standard
+from openrpt.engine.head import selected_logprobs
+from openrpt.engine.model import Policy
+from openrpt.errors import UserError
+from openrpt.rl.batch import opening_length
+from openrpt.rl.grading import CONTINUATION_TOKENS, grade
+from openrpt.rl.rewards.matching import prefix_match
+from openrpt.seeding import key_of
+from openrpt.types import Completion, Group, Position
+
+Thought = tuple[int, ...]
+"""Token ids of a thought, without what closes it."""
+
+CHUNK_TOKENS = 8192
+"""Forced tokens run at once: memory, never results."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Subject:
+    policy: Policy
+    engine: Engine
+    config: Config
+    layout: Layout
+
+    @property
+    def samples(self) -> int:
+        """Rollouts of a position; 1 where it is greedy."""
+        return max(self.config.evaluate.samples, 1)
+
+    @property
+    def sampling(self) -> Sampling:
+        prompt, evaluate = self.config.prompt, self.config.evaluate
+        return Sampling(
+            temperature=evaluate.temperature if evaluate.samples else 0.0,
+            think_budget=prompt.think_budget,
+            prediction_budget=prompt.prediction_budget,
+            candidates=prompt.candidates,
+        )
+
+    def keys(self, position: Position, count: int, purpose: str = "evaluate") -> tuple[int, ...]:
+        """Of the random draws at a position."""
+        name = (self.config.seed, purpose, position.document_id, position.index)
+        return tuple(key_of(*name, sample) for sample in range(count))
+
+    def predict_each(self, works: Sequence[Work], samples: int) -> Iterator[list[Generated]]:
+        """Of each work, `samples` rollouts at each position, as the policy thinks them."""
+        requests = [
+            self._request(work, self.layout, [self.keys(p, samples) for p in work.positions])
+            for work in works
+        ]
+        return self.engine.generator.generate_each(requests, self.layout, self.sampling)
+
+    def with_plain_standard(self, work: Work, generated: Sequence[Generated]) -> list[Generated]:
+        """The outcomes with standard prediction as the text alone gives it."""
+        request = self._request(work, self.layout, [() for _ in work.positions])
+        return with_plain_standard(self.engine.generator, request, self.layout, generated)
+
+    def draw_tokens(self, work: Work, draws: Sequence[int]) -> list[list[int]]:
+        """Tokens sampled by standard prediction, `draws` [P] of them at the work's positions."""
+        settings = self.config.evaluate
+        sampling = Sampling(
+            temperature=settings.temperature, think_budget=0, prediction_budget=1, candidates=0
+        )
+        pairs = zip(work.positions, draws, strict=True)
+        keys = [self.keys(position, count, "ntp voting") for position, count in pairs]
+        request = self._request(work, self.layout.plain, keys)
+        generated = self.engine.generator.generate(request, self.layout.plain, sampling)
+        return [[c.token_ids[0] for c in outcome.completions] for outcome in generated]
+
+    def predict_after(
+        self, work: Work, rows: Sequence[int], thoughts: Sequence[Thought]
+    ) -> list[Generated]:
+        """One rollout a row, its thought given: at position rows[i] after thoughts[i].
+
+        A row draws as the rollout of that number at its position, so that two kinds of thought
+        meet the same random numbers. Long thoughts run CHUNK_TOKENS at a time.
+        """
+        sampling = replace(self.sampling, think_budget=0, candidates=0)
+        lengths = work.prefix_lengths(self.layout)
+        drawn = [0] * len(work.positions)
+        keys = []
+        for row in rows:
+            keys.append((self.keys(work.positions[row], self.samples)[drawn[row] % self.samples],))
+            drawn[row] += 1
+        found: list[Generated] = []
+        for part in chunks([len(thought) for thought in thoughts]):
+            request = Request(
+                prefix_ids=work.prefix_ids(self.layout, whole=False),
+                prefix_lengths=tuple(lengths[row] for row in rows[part]),
+                keys=tuple(keys[part]),
+                openings=tuple(thoughts[part]),
+            )
+            found += self.engine.generator.generate(request, self.layout, sampling)
+        return found
+
+    @staticmethod
+    def _request(work: Work, layout: Layout, keys: Sequence[tuple[int, ...]]) -> Request:
+        return Request(
+            prefix_ids=work.prefix_ids(layout, whole=False),
+            prefix_lengths=work.prefix_lengths(layout),
+            keys=tuple(keys),
+        )
+
+
+def chunks(lengths: Sequence[int], tokens: int = CHUNK_TOKENS) -> list[slice]:
+    """Rows of these lengths in order, as many at a time as stay within `tokens` when padded.
+
+    >>> chunks([3, 3, 4, 9], tokens=8)
+    [slice(0, 2, None), slice(2, 3, None), slice(3, 4, None)]
+    """
+    parts: list[slice] = []
+    longest = 0
+    for row, length in enumerate(lengths):
+        longest = max(longest, length, 1)
+        if parts and longest * (row - parts[-1].start + 1) <= tokens:
+            parts[-1] = slice(parts[-1].start, row + 1)
+        else:
+            parts.append(slice(row, row + 1))
+            longest = max(length, 1)
+    return parts
+
+
+Thoughts = list[tuple[Thought, ...]]
+"""A position, a rollout: its thought."""
+
+
+def thought_of(completion: Completion, layout: Layout) -> Thought:
+    """The ids before the last end of a thought; without one, all but the token that stopped it.
+
+    Where the policy broke the thought off with a stop token, that token is no part of it.
+    """
+    ids, end = completion.token_ids, layout.thought_end_ids
+    for start in range(len(ids) - len(end), -1, -1):
+        if ids[start : start + len(end)] == end:
+            return ids[:start]
+    return ids[:-1] if completion.finish_reason == "stop" else ids
+
+
+def changed_thoughts(control: str, thoughts: Thoughts, documents: Sequence[str]) -> Thoughts:
+    """The thoughts of all positions [n] as the control makes them; their documents [n] in order.
+
+    emptied: nothing; cut: the first half of the tokens, rounded up; swapped: another position's,
+    of another document unless one holds more than half of all positions. Raises UserError where
+    there is no other position.
+    """
+    if control == "swapped":
+        return swapped(thoughts, documents)
+    if control == "cut":
+        return [tuple(ids[: (len(ids) + 1) // 2] for ids in own) for own in thoughts]
+    return [tuple(() for _ in own) for own in thoughts]
+
+
+def swapped(thoughts: Thoughts, documents: Sequence[str]) -> Thoughts:
+    """Rotated by the size of the greatest document, whose positions stand together."""
+    if len(thoughts) < 2:
+        raise UserError(
+            "evaluate.controls = swapped needs two positions at least; raise evaluate.positions"
+        )
+    greatest = max(Counter(documents).values())
+    shift = min(greatest, len(thoughts) // 2)
+    return thoughts[shift:] + thoughts[:shift]
+
+
+def accuracy_after(
+    subject: Subject, work: Work, thoughts: Mapping[str, Thoughts]
+) -> dict[str, np.ndarray]:
+    """By control, the accuracy [P] at each of the work's positions (mean over rollouts)."""
+    rows: list[int] = []
+    given: list[Thought] = []
+    for kind in thoughts.values():
+        for row, own in enumerate(kind):
+            rows += [row] * len(own)
+            given += own
+    tokens = document_bytes(subject.policy.tokenizer, work.document)
+    rewards = []
+    for row, outcome in zip(rows, subject.predict_after(work, rows, given), strict=True):
+        index = work.positions[row].index
+        continuation = tokens[index : index + CONTINUATION_TOKENS]
+        (completion,) = outcome.completions
+        graded = grade(completion, continuation, subject.layout, subject.policy.table)
+        rewards.append(graded.reward)
+    means = np.reshape(rewards, (len(thoughts), len(work.positions), -1)).mean(-1)
+    return dict(zip(thoughts, means, strict=True))
+
+
+def voting_draws(shape: Shape, group: Group, layout: Layout) -> int:
+    """How many tokens standard prediction may draw for the FLOPs of a position's rollouts.
+
+    Both share the prefix and don't pay for it. The rollouts pay for the tail, every completion
+    token and every logit read; a draw pays for one token's pass at the position and its logits.
+    At least 1.
+    """
+    length = len(group.prompt.head_ids) + len(group.prompt.prefix_ids)
+    opening = opening_length(group)
+    tail = len(layout.tail_ids) + opening
+    rollouts, draw = Count(), Count()
+    rollouts.run(tail, length)
+    for rollout in group.rollouts:
+        completion = rollout.completion
+        own = len(completion.token_ids) - opening - 1
+        rollouts.run(own, length + tail, completion.num_trained_tokens)
+    draw.run(1, length - 1, 1)
+    cost = [shape.forward(count.tokens, count.pairs, count.logits) for count in (rollouts, draw)]
+    return max(1, round(cost[0] / cost[1]))
+
+
+def vote(subject: Subject, work: Work, draws: Sequence[int]) -> np.ndarray:
+    """[P] Is the commonest of `draws` [P] sampled tokens right?"""
+    tokens = document_bytes(subject.policy.tokenizer, work.document)
+    drawn = subject.draw_tokens(work, draws)
+    return np.array(
+        [
+            prefix_match(commonest(ids, subject.policy.table.bytes), tokens[p.index : p.index + 1])
+            for p, ids in zip(work.positions, drawn, strict=True)
+        ]
+    )
+
+
+def commonest(ids: Sequence[int], table: Sequence[bytes]) -> bytes | None:
+    """The earliest of the commonest; special tokens and unused ids have no vote.
+
+    >>> commonest([0, 2, 1, 0, 0, 2], [b"", b"a", b"b"])
+    b'b'
+    """
+    known = (table[i] if i < len(table) else b"" for i in ids)
+    votes = Counter(piece for piece in known if piece)
+    return max(votes, key=lambda piece: votes[piece]) if votes else None
+
+
+Row = tuple[int, tuple[int, ...]]
+"""(which position, the ids between its prefix and its true token)."""
+
+
+def likelihoods(
+    subject: Subject, work: Work, thoughts: Mapping[str, Thoughts]
+) -> dict[str, np.ndarray]:
+    """Nats of the true next token at each of the work's positions: each [P].
+
+    `ntp`: after the text alone. Each kind of thought in `thoughts`: behind the thought, its forced
+    close and the box's opening, where the true token is teacher-forced; mean over rollouts. The
+    whole distribution counts, special tokens and all.
+    """
+    layout, count = subject.layout, len(work.positions)
+    plain: list[Row] = [(p, ()) for p in range(count)]
+    thought: list[Row] = [
+        (p, layout.tail_ids + ids + layout.close_ids)
+        for kind in thoughts.values()
+        for p, own in enumerate(kind)
+        for ids in own
+    ]
+    if layout.head_ids == layout.plain_head_ids:
+        both = true_token_nll(subject, work, layout, plain + thought)
+        without, after = both[:count], both[count:]
+    else:
+        without = true_token_nll(subject, work, subject.layout.plain, plain)
+        after = true_token_nll(subject, work, layout, thought)
+    if not thoughts:
+        return {"ntp": without}
+    means = after.reshape(len(thoughts), count, -1).mean(-1)
+    return {"ntp": without} | dict(zip(thoughts, means, strict=True))
+
+
+@torch.no_grad()
+def true_token_nll(subject: Subject, work: Work, layout: Layout, rows: Sequence[Row]) -> np.ndarray:
+    """[rows]: nats of a position's true token after head ⊕ prefix ⊕ the row's ids."""
+    policy = subject.policy
+    prefix_ids, lengths = work.prefix_ids(layout, whole=False), work.prefix_lengths(layout)
+    true_ids = [int(work.document.token_ids[position.index]) for position in work.positions]
+    found: list[float] = []
+    for part in chunks([len(ids) + 1 for _, ids in rows]):
+        branches = [
+            Branch(prefix_length=lengths[p], tail_ids=(), completions=((*ids, true_ids[p]),))
+            for p, ids in rows[part]
+        ]
+        states = subject.engine.branch_hidden(policy, prefix_ids, branches)
+        last = torch.stack([own[0][-1] for own in states])  # [n, d]: before the true token
+        targets = torch.tensor([true_ids[p] for p, _ in rows[part]], device=policy.device)
+        logprobs, _ = selected_logprobs(last, policy.head, targets)
+        found += (-logprobs).tolist()
+    return np.array(found)

@@ -1,0 +1,1 @@
+"""How thoughts change over training and between runs."""

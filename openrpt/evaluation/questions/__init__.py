@@ -1,0 +1,1 @@
+"""Right answers to questions with verifiable answers."""

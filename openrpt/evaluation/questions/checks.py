@@ -1,0 +1,205 @@
+r"""The final answer of a completion, and whether it is right.
+
+A completion reads `thought </think> … \boxed{answer}`; what a question's answer must equal is a
+number, an expression or a word, so it is compared by meaning (math-verify), by characters, or by
+the scorer of the reasoning-gym task that it comes from. Nothing of an answer is ever run as code.
+"""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from types import TracebackType
+
+from openrpt.config.sections import Config
+from openrpt.data.gym_tasks import IS_GENERATED, gym_score
+from openrpt.data.questions import Question
+from openrpt.errors import UserError
+
+Check = Callable[[Question, bytes | None], float]
+"""Question and answer (None = there is none) → the reward; 1 = right."""
+
+_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,5})?", re.ASCII)
+_WRAPPED = re.compile(r"\\(?:text|mathrm|textbf|mbox)\{([^{}]*)\}")
+
+
+def extract_answer(
+    completion: bytes,
+    *,
+    thought_end: bytes = b"</think>",
+    opening: bytes = rb"\boxed{",
+    closing: bytes = b"}",
+) -> bytes | None:
+    r"""The final answer: what stands between the last `opening` and its `closing`.
+
+    Only what follows the last `thought_end` counts; where the policy ended its turn without
+    closing its thought, the whole completion. An `opening` that ends with `{` is closed by the
+    brace that balances it (`\{` and `\}` are LaTeX's printed braces and count for nothing). None
+    where there is no box, it is not closed, or it is blank.
+
+    >>> extract_answer(rb"1 + 1 </think> So \boxed{\frac{1}{2}}, {as} asked.")
+    b'\\frac{1}{2}'
+    """
+    _, _, said = completion.rpartition(thought_end)
+    _, found, rest = said.rpartition(opening)
+    if not found:
+        return None
+    balanced = opening.endswith(b"{") and closing == b"}"
+    end = _balancing_brace(rest) if balanced else rest.find(closing)
+    return (rest[:end].strip() or None) if end >= 0 else None
+
+
+def _balancing_brace(text: bytes) -> int:
+    """Index of the `}` that closes a `{` just before the text; -1 if there is none."""
+    depth = 1
+    for match in re.finditer(rb"\\.|[{}]", text, re.DOTALL):
+        depth += {b"{": 1, b"}": -1}.get(match[0], 0)
+        if depth == 0:
+            return match.start()
+    return -1
+
+
+def normalised(answer: str) -> str:
+    r"""An answer without what does not change it: spaces around it, `$`, `\text{}`, a full stop.
+
+    >>> normalised(" $\\text{the  end}.$ ")
+    'the end'
+    """
+    text = _WRAPPED.sub(r"\1", answer).strip().strip("$").strip().rstrip(".")
+    return " ".join(text.split())
+
+
+def same_characters(answer: str, truth: str) -> bool:
+    """Are two answers the same but for what does not change them?
+
+    A number is the same in every way of writing it in digits: 18.0, 18 and 1.8e1.
+
+    >>> same_characters(" 18 ", "18.0"), same_characters("1/2", "0.5"), same_characters("a", "A")
+    (True, False, False)
+    """
+    said, true = normalised(answer), normalised(truth)
+    if said == true:
+        return True
+    return all(map(_NUMBER.fullmatch, (said, true))) and Decimal(said) == Decimal(true)
+
+
+WORKER = "openrpt.evaluation.questions.math_worker"
+
+
+class MathChecker:
+    """`checker(answer, truth)`: the same characters, or the same by math-verify.
+
+    A context: a process of its own does the algebra (`math_worker.py`), for at most `seconds`
+    a check; what takes longer or breaks it is wrong, and counted in `given_up`. The truths are
+    trusted to be sane, the answers are not. Raises UserError where math-verify is missing.
+    """
+
+    def __init__(self, *, seconds: float = 5.0) -> None:
+        if importlib.util.find_spec("math_verify") is None:
+            raise UserError(
+                "answers.check = 'math' needs math-verify; install it with:"
+                ' pip install "openrpt[finetune]", or compare by characters:'
+                " --answers.check exact"
+            )
+        self.seconds = seconds
+        self.given_up = 0
+        self._verdicts: dict[tuple[str, str], bool] = {}
+        self._process: subprocess.Popen[str] | None = None
+
+    def __call__(self, answer: str, truth: str) -> bool:
+        if same_characters(answer, truth):
+            return True
+        pair = (answer, truth)
+        if pair not in self._verdicts:
+            self._verdicts[pair] = self._ask(answer, truth)
+        return self._verdicts[pair]
+
+    def _ask(self, answer: str, truth: str) -> bool:
+        process = self._process or self._start()
+        self._process = process
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            process.stdin.write(json.dumps({"answer": answer, "truth": truth}) + "\n")
+            process.stdin.flush()
+            reply = process.stdout.readline()
+        except BrokenPipeError:
+            reply = ""
+        if not reply:  # it ended itself, or was ended
+            self.given_up += 1
+            self.close()
+        return reply == "true\n"
+
+    def _start(self) -> subprocess.Popen[str]:
+        # It is to be this package, also where only its folder is on this process's path.
+        paths = [str(Path(__file__).parents[3]), *filter(None, [os.environ.get("PYTHONPATH")])]
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", WORKER, str(self.seconds)],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            encoding="ascii",  # JSON escapes the rest
+        )
+        assert process.stdout is not None
+        if process.stdout.readline() != "ready\n":
+            process.kill()
+            process.communicate()
+            raise UserError(
+                "math-verify can't be started: see what `python -c 'from math_verify import parse;"
+                ' parse("$1/2$")\'` says'
+            )
+        return process
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+    def __enter__(self) -> "MathChecker":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def check_kind(config: Config) -> str:
+    """`answers.check` with `auto` decided: "math", "exact" or "reasoning_gym"."""
+    generated = config.questions.path.startswith(IS_GENERATED)
+    kind = config.answers.check
+    if kind == "auto":
+        return "reasoning_gym" if generated else "math"
+    if kind == "reasoning_gym" and not generated:
+        raise UserError(
+            f"answers.check = 'reasoning_gym', but questions.path = '{config.questions.path}' is"
+            f" none of its tasks ('{IS_GENERATED}TASK'); use 'math' or 'exact'"
+        )
+    return kind
+
+
+def checker_of(config: Config, math: MathChecker | None) -> Check:
+    """The check that the configuration asks for; `math` where `check_kind` is "math"."""
+    kind = check_kind(config)
+
+    def check(question: Question, answer: bytes | None) -> float:
+        if answer is None:
+            return 0.0
+        said = answer.decode("utf-8", errors="replace")
+        if kind == "reasoning_gym":
+            return gym_score(question.task, said, question.entry)
+        if kind == "math":
+            assert math is not None
+            return float(math(said, question.answer))
+        return float(same_characters(said, question.answer))
+
+    return check

@@ -1,0 +1,248 @@
+r"""How answers are written: one spelling for what people and models write in many.
+
+Text in, text out: `spelled` gives LaTeX that math-verify reads. Words in `\text{…}` stand between
+‹ and › until they are known to be a unit or not (`openrpt.evaluation.questions.math_parts`).
+"""
+
+import re
+import unicodedata
+
+FUNCTIONS = (
+    "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|frac|cdot|times|"
+    "pi|theta|alpha|beta|gamma|delta|lambda|mu|phi|omega|sigma|infty|binom|leq|geq|neq|pm"
+)
+_SIGNS = {
+    **dict.fromkeys("−–", "-"),
+    **dict.fromkeys("·⋅∙", r"\cdot "),
+    "×": r"\times ",
+    "∗": "*",
+    "÷": "/",
+    "π": r"\pi ",
+    "θ": r"\theta ",
+    "√": "sqrt",
+    "∞": r"\infty ",
+    "≈": r"\approx ",
+    "≤": r"\le ",
+    "≥": r"\ge ",
+    "≠": r"\neq ",
+    "±": r"\pm ",
+    "∪": r"\cup ",
+    "∩": r"\cap ",
+    "∅": r"\emptyset ",
+    "∈": r"\in ",
+    "°": r"^\circ ",
+    "€": "‹euro›",
+    "£": "‹pound›",
+    "¢": "‹cent›",
+    "%": r"\%",
+    r"\%": r"\%",
+    "<=": r"\le ",
+    ">=": r"\ge ",
+    "!=": r"\neq ",
+    "**": "^",
+    "{,}": ",",
+    "{:}": ":",
+    r"\leqslant": r"\le ",
+    r"\geqslant": r"\ge ",
+    r"\varnothing": r"\emptyset",
+    r"\lbrace": r"\{",
+    r"\rbrace": r"\}",
+    r"\$": "‹dollar›",
+}
+_SIGN = re.compile("|".join(re.escape(sign) for sign in sorted(_SIGNS, key=len, reverse=True)))
+DRESSING = re.compile(
+    r"\$|(?<!\\)\\[()\[\]!]|\\(?:left|right|[bB]igg?[lr]?|displaystyle|limits)(?![A-Za-z])"
+)
+_SPACE = re.compile(r"(?<!\\)\\[,;: ]|~|\\q?quad(?![A-Za-z])|\s+")
+_TEXT = re.compile(
+    r"\\(?:text(?:bf|it|rm|normal|sf)?|math(?:rm|bf|it|sf)|mbox|operatorname)\s*"
+    r"\{((?:[^{}]|\^\s*\{[^{}]*\})*)\}"
+)
+_RAISED, _LOWERED = re.compile("[²³¹⁰⁴-⁹⁺⁻]+"), re.compile("[₀-₉]+")
+_FRACTION = re.compile("[¼-¾⅐-⅞]")
+_INTRODUCTION = (
+    r"(?:(?:the\s+)?(?:final\s+)?answer(?:\s+is|\s*:)|approximately|approx\.?|about|roughly)"
+    r"(?![a-z])"
+)
+_INTRODUCED = re.compile(
+    rf"^‹\s*{_INTRODUCTION}\s*›|^(‹?)\s*{_INTRODUCTION}(?=[\s:])\s*:?", re.IGNORECASE
+)
+_RATIO = re.compile(r"(\d+)\s*(?:‹\s*to\s*›|\bto\b)\s*(\d+)")
+_BUILT_SET = re.compile(
+    r"\\\{\s*([A-Za-z])\s*(?:\\in\s*(?:\\mathbb\s*\{?R\}?|ℝ)\s*)?(?:\\mid|\||:)([^|:]*[<>][^|:]*)\\\}"
+)
+"""`\\{x | x > 1\\}`"""
+_REALS = re.compile(r"‹?\s*(?:all|the)(?: of the)? real(?: number)?s\s*›?|ℝ|\\mathbb\s*R")
+_AND = re.compile(
+    r"\s*,?\s*(?:‹\s*,?\s*(?:and|or)\s*,?\s*›|(?<![A-Za-z])(?:and|or)(?![A-Za-z]))\s*"
+)
+_BARE_FUNCTION = re.compile(rf"(?<![\\A-Za-z])(?:{FUNCTIONS})(?![A-Za-z])")
+_MATRIX = re.compile(r"\\(begin|end)\{(?:array|small|b|B)(?:matrix)?\}(?:\{[clr|]*\})?")
+_IN_BRACKETS = re.compile(r"[\[(]\s*(\\begin\{pmatrix\}(?:(?!\\begin).)*\\end\{pmatrix\})\s*[\])]")
+_ROWS = re.compile(r"\[\s*\[[^\[\]]*\](?:,\[[^\[\]]*\])*\s*\]")
+"""`[[1,2],[3,4]]`"""
+_MIXED = re.compile(r"(?<![\d.^_/}])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\d.])")
+_DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?")
+_DEGREES_IN_FUNCTION = re.compile(rf"(\d+(?:\.\d+)?)\s*{_DEGREES.pattern}")
+
+
+def spelled(text: str) -> str:
+    r"""An answer in the one spelling that the other functions read.
+
+    >>> spelled("$2*sqrt(2)$."), spelled("1 1/2"), spelled(r"\left(1,\ \text{ and }2\right)")
+    ('2*\\sqrt{2}', '1\\frac{1}{2}', '(1,2)')
+    """
+    text = re.sub(r"\*\*([^*]+)\*\*", r"\1", text.strip())
+    while _TEXT.search(text):  # they can stand in one another
+        text = _TEXT.sub(lambda match: f"‹{re.sub('[‹›]', '', match[1])}›", text)
+    text = re.sub(r"(?<=\d)\s*[xX]\s*(?=10\s*(?:\^|\*\*))", r"\\times ", text)
+    text = re.sub(r"√\s*(\d+)", r"\\sqrt{\1}", text)
+    text = _SIGN.sub(lambda match: _SIGNS[match[0]], _plain_digits(text))
+    text = re.sub(r"(?<=\d)\\[,;: !](?=\d{3}(?!\d))", "", text)  # 1\,234
+    if re.fullmatch(r"[-+]?\d{1,3}(?: \d{3})+", text):
+        text = text.replace(" ", "")
+    text = _SPACE.sub(" ", DRESSING.sub("", text)).strip().rstrip(".,\\").rstrip()
+    text = re.sub(r"^(?:(?:\\approx|=)\s*)+|^[A-Za-z]\s*\\in(?![A-Za-z])\s*", "", text)
+    text = _REALS.sub(r"\\mathbb{R}", _RATIO.sub(r"\1:\2", _INTRODUCED.sub(r"\1", text))).strip()
+    text = _BUILT_SET.sub(r"\2", text) if _BUILT_SET.fullmatch(text) else text
+    text = re.sub(r"\s*,\s*", ",", _AND.sub(",", text)).strip(",")
+    text = re.sub(r"(?<![A-Za-z])(?:percent(?:age)?|pct)(?![A-Za-z])|‹\s*percent\s*›", r"\\%", text)
+    text = re.sub(r"‹([\d\s./(),-]*|[A-Za-z](?:\s*,\s*[A-Za-z])+|\([A-Za-z]\))›", r"\1", text)
+    text = re.sub(r"(^|[,(])‹\s*([A-Za-z])\s*›", r"\1\2", text)
+    text = re.sub(r"(?<![A-Za-z\\])infinity(?![A-Za-z])", r"\\infty", text)
+    text = _BARE_FUNCTION.sub(r"\\\g<0>", text)
+    if _ROWS.fullmatch(text):
+        rows = re.findall(r"\[([^\[\]]*)\]", text)
+        inside = r"\\".join(row.replace(",", "&") for row in rows)
+        text = rf"\begin{{pmatrix}}{inside}\end{{pmatrix}}"
+    text = _MATRIX.sub(r"\\\1{pmatrix}", text)
+    text = _IN_BRACKETS.sub(r"\1", text)
+    text = _MIXED.sub(r"\1\\frac{\2}{\3}", text)
+    text = _in_braces(_in_braces(text, r"\sqrt"), "^")
+    text = re.sub(r"\^\s*([+-]\s*\d+|\d+\.\d+)", r"^{\1}", text)
+    text = re.sub(r"\\log\s*_?(\d+)(?=\s*\()", r"\\log_{\1}", text)
+    text = re.sub(r"_(\d+|[A-Za-z]\s)", r"_{\1}", text)
+    text = re.sub(r"(?<![\\A-Za-z])abs\(([^()]*)\)", r"|\1|", text)
+    if re.search(r"\\(?:sin|cos|tan|cot|sec|csc)", text):
+        text = _DEGREES_IN_FUNCTION.sub(r"(\\frac{\1\\pi}{180})", text)
+    text = _DEGREES.sub("‹degree›", re.sub(r"‹\s*(\^\\circ)\s*›", r"\1", text))
+    return re.sub(r"^\(\s*(‹[^›]*›|[A-Za-z])\s*\)$", r"\1", text).strip()
+
+
+def _plain_digits(text: str) -> str:
+    """`10⁻⁷`, `x₁` and `⅓` in LaTeX."""
+
+    def plain(match: re.Match[str]) -> str:
+        return unicodedata.normalize("NFKC", match[0])
+
+    text = _RAISED.sub(lambda match: f"^{{{plain(match)}}}", text)
+    text = _LOWERED.sub(lambda match: f"_{{{plain(match)}}}", text)
+    return _FRACTION.sub(lambda match: rf"\frac{{{plain(match).replace('⁄', '}{')}}}", text)
+
+
+def _in_braces(text: str, command: str) -> str:
+    """`\\sqrt(…)` and `^(…)` with braces in place of the brackets that belong together."""
+    place = 0
+    while (place := text.find(command, place)) >= 0:
+        place += len(command)
+        start = place + (text[place : place + 1] == " ")
+        end = _closing(text, start) if text[start : start + 1] == "(" else -1
+        if end >= 0:
+            text = f"{text[:place]}{{{text[start + 1 : end]}}}{text[end + 1 :]}"
+    return text
+
+
+def _closing(text: str, start: int) -> int:
+    """Index of the bracket that closes the one at `start`; -1 if there is none."""
+    depth = 0
+    for place in range(start, len(text)):
+        depth += (text[place] in "([{") - (text[place] in ")]}")
+        if depth == 0:
+            return place
+    return -1
+
+
+def is_balanced(text: str) -> bool:
+    """Has every bracket its other half? `[1,2)` has."""
+    return _closing(f"({text})", 0) == len(text) + 1
+
+
+# ---- words --------------------------------------------------------------------------------------
+
+
+def is_words(text: str) -> bool:
+    r"""Words alone? Their letters are no product: `blue` is not `lube`.
+
+    Letters in a row are a word from three on, in `\text{}` from two on; neighbours in the alphabet
+    (`abc`, `zyx`) are a product, and so is whatever stands beside a sign or touches a digit.
+
+    >>> is_words("blue"), is_words("abc"), is_words("1+bad"), is_words("‹no›"), is_words("June 20")
+    (True, False, False, True, True)
+    """
+    if re.search(r"[+*/^=<>_&\\|]|\d[A-Za-z]|[A-Za-z]\d|-\s*\d|\s-", text):
+        return False
+    return bool(re.search(r"‹[^›]*[A-Za-z]{2}", text)) or any(
+        is_word(run) for run in re.findall(r"[A-Za-z]{3,}", text)
+    )
+
+
+def is_word(letters: str) -> bool:
+    codes = sorted(ord(letter) for letter in letters)
+    neighbours = letters.islower() and codes == list(range(codes[0], codes[0] + len(codes)))
+    return len(letters) >= 3 and not neighbours
+
+
+def letters_only(text: str) -> str:
+    """Words as they are compared: without case, quotes and wide spaces;
+    all else as it is."""
+    plain = " ".join(re.sub(r"[‹›\"'“”]", " ", text).split())
+    plain = re.sub(r"\s*([,;:/-])\s*", r"\1", plain).strip(".,; ")
+    if not is_words(text):
+        return plain
+    return re.sub(r"^(?:the|an?)\s+(?=\S)", "", plain.strip(".!,; ").casefold())
+
+
+_LABELLED = re.compile(
+    r"(?:(?i:option|choice|answer)\s*\(?([A-Z])\)?|\(?([A-Z])(?:\)|[.:](?=\s))((?:(?!\b[A-Z]\b).)*))",
+    re.DOTALL,
+)
+
+
+def labelled(text: str) -> str:
+    """The letter of `option C`, `C) 5` and `(C) blue`, unless another one follows; else ""."""
+    match = _LABELLED.fullmatch(re.sub("[‹›]", " ", text).strip())
+    return (match[1] or match[2]) if match else ""
+
+
+# ---- numbers ------------------------------------------------------------------------------------
+
+THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
+_REPEATING = re.compile(
+    r"(\d{0,99})\.(\d{0,99})\\(?:overline|bar|dot)\s*(?:\{(\d{1,99})\}|(\d))(?![\d.\\])"
+)
+_SCIENTIFIC = re.compile(r"(?<![A-Za-z\d.}])(\d+\.?\d*)[eE]([+-]?\d{1,3})(?![\d.A-Za-z])")
+_DECIMAL = re.compile(r"(\d*)\.(\d+)")
+
+
+def exact(text: str) -> str:
+    r"""Numbers as fractions of whole numbers, so that nothing is rounded.
+
+    >>> exact("1.50x"), exact("2e-05"), exact(r"0.1\overline{6}"), exact("1,234")
+    ('\\frac{150}{100}x', '2\\cdot 10^{-5}', '\\frac{15}{90}', '1234')
+    """
+    if THOUSANDS.fullmatch(text):
+        text = text.replace(",", "")
+
+    def repeating(match: re.Match[str]) -> str:
+        whole, start, cycle = match[1], match[2], match[3] or match[4]
+        above = int(f"{whole}{start}{cycle}") - int(f"{whole}{start}" or "0")
+        return rf"\frac{{{above}}}{{{'9' * len(cycle)}{'0' * len(start)}}}"
+
+    text = _REPEATING.sub(repeating, text)
+    text = _SCIENTIFIC.sub(lambda match: rf"{match[1]}\cdot 10^{{{int(match[2])}}}", text)
+    return _DECIMAL.sub(
+        lambda match: (
+            rf"\frac{{{(match[1] + match[2]).lstrip('0') or '0'}}}{{1{'0' * len(match[2])}}}"
+        ),
+        text,
+    )

@@ -1,0 +1,211 @@
+"""A process that only compares answers: started by `checks.MathChecker`, one JSON object
+a line in, one verdict a line out.
+
+It is a process of its own because symbolic algebra can hang where no signal reaches it
+(`9^{9^{9^9}}` is one long call into C), uses signals that belong to the main thread, and writes
+warnings. A check that takes too long or too much memory ends the process; whoever asked counts it
+as wrong and starts another.
+"""
+
+import faulthandler
+import json
+import os
+import re
+import signal
+import sys
+from decimal import Decimal
+from typing import Any
+
+from openrpt.evaluation.questions.math_parts import as_union, split_list, split_unit, without_unit
+from openrpt.evaluation.questions.math_spelling import (
+    THOUSANDS,
+    exact,
+    is_balanced,
+    is_words,
+    labelled,
+    letters_only,
+    spelled,
+)
+
+MEMORY = 4 << 30
+"""Bytes of address space."""
+DIGITS = 6
+"""A decimal of so many significant digits stands for every endless number that rounds to it."""
+PRECISION = 400
+"""Decimal digits to which expressions are compared: differences below 1e-400 are lost."""
+
+_NAMED = re.compile(r"^[A-Za-z]\s*=\s*(?=[^=]+$)")
+_BASE = re.compile(r"(\d[\dA-F]*)_\{?\(?(\d+)\)?\}?")
+_PLAIN = re.compile(
+    r"[+-]?(?:\d{1,400}(?:/[1-9]\d{0,400}|\.\d{0,400})?|\.\d{1,400})(?:(?<!/)[eE][+-]?\d{1,3})?",
+    re.ASCII,
+)
+_DECIMAL = re.compile(r"-?\d*\.\d{1,400}", re.ASCII)
+_SPACED_DIGITS = re.compile(r"\d\s+\d")
+_BROKEN_NUMBER = re.compile(r"\d\.(?!\d)|\.\d*\.")
+
+
+def agrees(answer: str, truth: str) -> bool:
+    """Do two answers mean the same number, expression, set, relation or words?"""
+    if any(r"\cup" in spelled(text) for text in (answer, truth)):
+        answer, truth = as_union(answer), as_union(truth)
+    answer, truth = spelled(answer), spelled(truth)
+    if "=" not in truth:  # `x = 100_2` says what x is
+        answer = _NAMED.sub("", answer)
+    if re.fullmatch("[A-Z]", truth) and labelled(answer) == truth:
+        return True
+    if letters_only(answer) == letters_only(truth) != "":
+        return True
+    (value, unit), (true_value, true_unit) = split_unit(answer), split_unit(truth)
+    if is_words(value) or is_words(true_value):
+        return False
+    if "%" in (unit, true_unit) and unit != true_unit:
+        return (unit or true_unit) == "%" and _percent_agrees(value, true_value, unit == "%")
+    if unit and true_unit and unit != true_unit:
+        return False
+    if true_unit and not unit:  # `5 m` is five metres where the truth is in metres
+        value = without_unit(value, true_unit)
+    elif unit and not true_unit:
+        true_value = without_unit(true_value, unit)
+    return _same(value, true_value)
+
+
+def _percent_agrees(value: str, true_value: str, is_percent: bool) -> bool:
+    """One of the two is in per cent: `50\\%` is 0.5, and it is 50 unless 50 is below 1."""
+    if is_percent:
+        number = _number(true_value)
+        above_one = number is not None and number > 1 and _same(value, true_value)
+        return above_one or _same(rf"({value})/100", true_value)
+    return _same(value, true_value) or _same(value, rf"({true_value})/100")
+
+
+def _same(answer: str, truth: str) -> bool:
+    said, true = split_list(answer), split_list(truth)
+    if said is None or true is None:
+        return _same_mathematics(answer, truth)
+    (brackets, members), (true_brackets, true_members) = said, true
+    if len(members) != len(true_members):
+        return False
+    kinds = {brackets, true_brackets}
+    if kinds <= {"", "{}"}:
+        return _same_in_any_order(members, true_members)
+    if len(kinds) == 1 or kinds == {"", "()"}:
+        return all(map(_same, members, true_members))
+    return False
+
+
+def _same_in_any_order(members: list[str], true_members: list[str]) -> bool:
+    left = list(true_members)
+    for member in members:
+        found = next((true for true in left if _same(member, true)), None)
+        if found is None:
+            return False
+        left.remove(found)
+    return True
+
+
+def _same_mathematics(answer: str, truth: str) -> bool:
+    based, true_based = (_BASE.fullmatch(text) for text in (answer, truth))
+    if based or true_based:  # another base, or none, is not what was asked for
+        return bool(based and true_based and based.groups() == true_based.groups())
+    if _SPACED_DIGITS.search(answer + "|" + truth):
+        return False
+    if answer.replace(" ", "") == truth.replace(" ", ""):
+        return bool(answer)
+    if max(len(answer), len(truth)) == 1:  # I and i, E and e are one number each to sympy
+        return False
+    from math_verify import verify
+    from sympy import Rational, Symbol
+
+    value, true_value = _parsed(answer), _parsed(truth)
+    if value is None or true_value is None:
+        return False
+    plain = Rational | Symbol  # math-verify takes \Delta for \delta
+    if isinstance(value, plain) and isinstance(true_value, plain):
+        same = bool(value == true_value)
+    else:
+        same = verify(
+            true_value,
+            value,
+            numeric_precision=PRECISION,
+            allow_set_relation_comp=True,
+            timeout_seconds=None,  # the watchdog below also reaches into C
+        )
+    return same or _rounds_to(true_value, answer) or _rounds_to(value, truth)
+
+
+def _number(text: str) -> Any:
+    """A plain number or fraction as sympy's Rational; None for all else."""
+    from sympy import Rational
+
+    plain = text.replace(",", "") if THOUSANDS.fullmatch(text) else text
+    return Rational(plain) if _PLAIN.fullmatch(plain) else None
+
+
+def _parsed(text: str) -> Any:
+    """The sympy expression; None for what is no mathematics."""
+    from latex2sympy2_extended import NormalizationConfig, latex2sympy
+    from latex2sympy2_extended.latex2sympy2 import ConversionConfig
+    from sympy import Expr, I, Symbol
+
+    if (number := _number(text)) is not None:
+        return number
+    text = exact(text)
+    if _BROKEN_NUMBER.search(text) or not is_balanced(text):
+        return None
+    # math-verify's own `parse` takes the first part that it can read, R for r, and `5t` for 5.
+    try:
+        value = latex2sympy(
+            text,
+            is_real=True,
+            normalization_config=NormalizationConfig(malformed_operators=True, boxed="none"),
+            conversion_config=ConversionConfig(lowercase_symbols=False),
+        )
+    except Exception:  # its parser raises plain Exception, its converter whatever comes
+        return None
+    has_index = r"\sum" in text or r"\prod" in text
+    if isinstance(value, Expr) and not has_index:
+        return value.xreplace({Symbol("i", real=True): I})
+    return value
+
+
+def _rounds_to(value: Any, text: str) -> bool:
+    """Is the text a decimal of DIGITS digits or more, and the value an endless one (1/3, π) that
+    rounds to it?"""
+    from sympy import Expr, Rational
+
+    if not _DECIMAL.fullmatch(text) or not isinstance(value, Expr):
+        return False
+    if not (value.is_number and value.is_real):
+        return False
+    _, digits, exponent = Decimal(text).as_tuple()
+    if len(digits) < DIGITS or not isinstance(exponent, int):
+        return False
+    if isinstance(value, Rational) and 10**PRECISION % value.q == 0:
+        return False  # its decimals end: they were compared exactly
+    error = (value - Rational(text)).evalf(len(digits) + 20)
+    return bool(abs(error) <= Rational(10) ** exponent / 2)
+
+
+def main(seconds: float) -> None:
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # for the process that asks, which ends this one
+        if name in signal.Signals.__members__:  # Windows has no SIGHUP
+            signal.signal(signal.Signals[name], signal.SIG_IGN)
+    if sys.platform == "linux":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    replies, sys.stdout = sys.stdout, sys.stderr
+    agrees(r"\sqrt{8}", "2*sqrt(2)")  # imports and compiles what every check needs
+    print("ready", file=replies, flush=True)
+    with open(os.devnull, "w") as nowhere:
+        for line in sys.stdin:
+            asked = json.loads(line)
+            faulthandler.dump_traceback_later(seconds, exit=True, file=nowhere)
+            verdict = agrees(asked["answer"], asked["truth"])
+            faulthandler.cancel_dump_traceback_later()
+            print(json.dumps(verdict), file=replies, flush=True)
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]))

@@ -1,0 +1,184 @@
+"""How many questions a policy answers right, before and after fine-tuning (the paper's Table 2).
+
+`finetune.json` of a run holds both with their errors, what was paid, and their paired difference;
+each question's outcome lies beside it (`evaluation/before.parquet`, `evaluation/after.parquet`).
+Errors are by question.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from openrpt.errors import UserError
+from openrpt.evaluation.statistics import Difference, mean_by_document, paired_difference
+from openrpt.files import read_json
+from openrpt.parquet import read_table, unreadable, write_table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+FORMAT = 1
+RECORD = "finetune.json"
+MEASURES = ("accuracy", "any_right", "reward", "closed", "tokens")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AnswerResult:
+    """A policy on a set of questions. With samples, means over a question's samples.
+
+    Columns, a value a question: `question_id`, `task`, `accuracy` (share of right answers:
+    mean@k), `any_right` (pass@k), `reward`, `closed` (share with an answer), `tokens` (a
+    completion's, in the mean), `answer` (the first sample's).
+    """
+
+    columns: dict[str, np.ndarray]
+
+    @property
+    def num_questions(self) -> int:
+        return len(self.columns["question_id"])
+
+    def accuracy(self) -> float:
+        return float(self.columns["accuracy"].mean())
+
+    def summary(self) -> dict[str, Any]:
+        """By measure, over all questions and over each task: value, standard_error, n."""
+        ids, tasks = self.columns["question_id"], self.columns["task"]
+        slices = {"all": np.ones(len(ids), dtype=bool)}
+        slices |= {str(task): tasks == task for task in np.unique(tasks) if task}
+        return {
+            name: {
+                part: mean_by_document(self.columns[name][inside], ids[inside]).as_dict()
+                for part, inside in slices.items()
+            }
+            for name in MEASURES
+        }
+
+    def save(self, path: Path) -> None:
+        """Atomic."""
+        write_table(path, pa.table({k: pa.array(v) for k, v in self.columns.items()}))
+
+    @classmethod
+    def load(cls, path: Path) -> "AnswerResult":
+        """Raises UserError where there is none, or it is damaged."""
+        try:
+            table = read_table(path)
+        except unreadable() as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{path}: not readable ({reason}); fine-tune again") from None
+        columns = {name: table[name].to_numpy(zero_copy_only=False) for name in table.column_names}
+        return cls(
+            columns={k: v.astype(str) if v.dtype == object else v for k, v in columns.items()}
+        )
+
+
+def outcome_path(run: Path, when: str) -> Path:
+    """`when`: "before" or "after"."""
+    return run / "evaluation" / f"{when}.parquet"
+
+
+def read_record(run: Path) -> dict[str, Any]:
+    """A run's `finetune.json`; empty where there is none. Raises UserError for a damaged one."""
+    path = run / RECORD
+    if not path.is_file():
+        return {}
+    return read_json(path, advice="delete it and run again")
+
+
+def finished_record(run: Path) -> dict[str, Any]:
+    """Raises UserError where a run has not been fine-tuned to its end."""
+    record = read_record(run)
+    if "after" not in record:
+        raise UserError(f"{run}: no finished `openrpt finetune` stands there ({RECORD})")
+    return record
+
+
+def question_differences(a: AnswerResult, b: AnswerResult) -> dict[str, Difference]:
+    """a − b by measure, on the questions that both answered. Raises UserError if there is none."""
+    ids, in_a, in_b = np.intersect1d(
+        a.columns["question_id"], b.columns["question_id"], return_indices=True
+    )
+    if len(ids) == 0:
+        raise UserError(
+            "the runs have no question in common: fine-tune both with the same [questions]"
+        )
+    return {
+        name: paired_difference(a.columns[name][in_a], b.columns[name][in_b], ids)
+        for name in MEASURES
+    }
+
+
+def print_finetuned(runs: Sequence[Path], console: "Console") -> None:
+    """The paper's Table 2: one row a run (two with samples), then the first against the others.
+
+    Raises UserError where a run is not finished, or was measured in another way than the first.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from openrpt.evaluation.sheets import percent, points
+
+    records = [finished_record(run) for run in runs]
+    first = records[0]
+    for run, record in zip(runs, records, strict=True):
+        if record["settings"] != first["settings"]:
+            raise UserError(
+                f"{run}: measured otherwise than {runs[0]} ({record['settings']}, not"
+                f" {first['settings']}): fine-tune both with the same [questions] and [finetune]"
+            )
+    title = "right answers before and after fine-tuning, in %"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE)
+    table.add_column("start model", overflow="fold", min_width=11)
+    for name in ("measure", "before", "after", "change", "training"):
+        table.add_column(name, justify="left" if name == "measure" else "right", no_wrap=True)
+    for record in records:
+        paid: str | None = training_cost_lines(record)
+        for column, measure in measures(record["settings"]["eval_samples"]).items():
+            before, after = (record[when]["summary"][column]["all"] for when in ("before", "after"))
+            table.add_row(
+                record["model"],
+                f"{measure}\nn = {after['n']:,}",
+                percent(before).removesuffix(" %"),
+                percent(after).removesuffix(" %"),
+                points(record["difference"][column]).replace(" ", "\n", 1),
+                paid,
+            )
+            paid = None
+    console.print(table)
+    for run in runs[1:]:
+        for when in ("before", "after"):
+            found = question_differences(
+                AnswerResult.load(outcome_path(runs[0], when)),
+                AnswerResult.load(outcome_path(run, when)),
+            )["accuracy"]
+            console.print(
+                f"{when}: {runs[0]} − {run} = {points(found.as_dict())}, {found.n} questions",
+                highlight=False,
+                soft_wrap=True,
+            )
+    spent = sum(record[when]["cost"]["flops"] for record in records for when in ("before", "after"))
+    console.print(f"measuring before and after took {spent:.1e} FLOPs more", highlight=False)
+    note = "± is the standard error by question; [ ] holds 95 % of resamples of questions, paired"
+    console.print(Text(note, style="dim"))
+
+
+def training_cost_lines(record: dict[str, Any]) -> str:
+    training = record["training"]
+    return (
+        f"{training['steps']} steps\n{training['seconds'] / 60:.1f} min\n"
+        f"{training['flops']:.1e} FLOPs"
+    )
+
+
+def measures(samples: int) -> dict[str, str]:
+    """Column → its name for so many samples a question (0 = greedy)."""
+    if samples == 0:
+        return {"accuracy": "greedy"}
+    if samples == 1:
+        return {"accuracy": "mean@1"}
+    return {"accuracy": f"mean@{samples}", "any_right": f"pass@{samples}"}

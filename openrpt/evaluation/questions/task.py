@@ -1,0 +1,241 @@
+"""Questions as what a trainer works on (see `openrpt.rl.task.Task`), and answering them to measure.
+
+A question is a document with one position, at its end; a group is the rollouts of one question.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from openrpt.config.sections import Config
+from openrpt.costs.flops import model_shape
+from openrpt.data.positions import ScoredDocument, Window
+from openrpt.data.prompts import Layout
+from openrpt.data.questions import Question
+from openrpt.data.tokens import encode_document, literal_bytes
+from openrpt.data.work import Work, document_at
+from openrpt.engine.checkpoint_record import TrainerState
+from openrpt.engine.decoding import Sampling
+from openrpt.engine.engine import Engine
+from openrpt.engine.generation import Generated, Request
+from openrpt.engine.model import Policy
+from openrpt.errors import UserError
+from openrpt.evaluation.questions.checks import Check, extract_answer
+from openrpt.evaluation.questions.results import AnswerResult
+from openrpt.progress import SILENT, Progress
+from openrpt.rl.batch import GradedWork
+from openrpt.rl.completions import split_thought
+from openrpt.rl.cost import count_generation
+from openrpt.seeding import generator, key_of
+from openrpt.types import Completion, Group, Position, Prompt, Rollout, Split
+
+
+@dataclass(kw_only=True, slots=True)
+class TaskCounts:
+    """Questions of each split, and those that were left out."""
+
+    train: int = 0
+    development: int = 0
+    heldout: int = 0
+    too_long: int = 0
+    """More tokens than finetune.question_tokens."""
+    not_encodable: int = 0
+    """The tokenizer does not give their text back."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class QuestionTask:
+    """Questions, rewarded by their true answers (see `openrpt.rl.task.Task`)."""
+
+    questions: Mapping[str, Question]
+    works: Mapping[Split, Mapping[str, Work]]
+    """Split → question_id → its work, in the order in which they were read."""
+    counts: TaskCounts
+    config: Config
+    policy: Policy
+    layout: Layout
+    check: Check
+    baseline: None = None
+
+    def take(self, state: TrainerState) -> Iterator[tuple[int, Work]]:
+        works, cursor = self.works["train"], state.cursor
+        ids = list(works)
+        while True:
+            work = works[document_at(ids, cursor, self.config.seed)]
+            cursor += 1
+            yield cursor, work
+
+    def grade(self, work: Work, generated: Sequence[Generated], step: int = 0) -> list[Group]:
+        question = self.questions[work.document.document_id]
+        prefix = tuple(work.document.token_ids.tolist())
+        return [
+            Group(
+                prompt=Prompt(
+                    position=position,
+                    head_ids=self.layout.head_ids,
+                    prefix_ids=prefix,
+                    tail_ids=self.layout.tail_ids,
+                ),
+                rollouts=tuple(self._grade(question, c) for c in outcome.completions),
+                ntp_token_id=outcome.standard_id,
+            )
+            for position, outcome in zip(work.positions, generated, strict=True)
+        ]
+
+    def _grade(self, question: Question, completion: Completion) -> Rollout:
+        text = literal_bytes(self.policy.table, completion.token_ids, self.layout.literal)
+        answer = extract_answer(
+            text,
+            thought_end=self.layout.thought_end,
+            opening=self.config.answers.opening.encode(),
+            closing=self.config.answers.closing.encode(),
+        )
+        reward = self.check(question, answer)
+        return Rollout(
+            completion=completion,
+            thought=split_thought(text, thought_end=self.layout.thought_end),
+            prediction=answer,
+            reward=reward,
+            prefix_match=float(reward >= 1),
+        )
+
+    def truth(self, work: Work) -> list[list[bytes]]:
+        return [[self.questions[work.document.document_id].answer.encode()]]
+
+    def development(self, policy: Policy, engine: Engine, step: int) -> dict[str, float]:
+        works = self.chosen("development", self.config.train.eval_positions)
+        if not works:
+            return {}
+        result, _ = answer_questions(policy, engine, self, works, samples=0)
+        return {
+            "development/reasoning_accuracy": result.accuracy(),
+            "development/positions": float(result.num_questions),
+        }
+
+    def chosen(self, split: Split, count: int) -> list[Work]:
+        """The first `count` questions of a split in a keyed order: the same for every model."""
+        works = list(self.works[split].values())
+        order = generator(self.config.seed, "evaluation", split).permutation(len(works))
+        return [works[place] for place in order[:count]]
+
+
+def question_task(
+    questions: Sequence[Question], config: Config, policy: Policy, layout: Layout, check: Check
+) -> QuestionTask:
+    """Raises UserError where no question of a side that is needed fits."""
+    counts = TaskCounts()
+    works: dict[Split, dict[str, Work]] = {"train": {}, "development": {}, "heldout": {}}
+    for question in questions:
+        try:
+            ids, _ = encode_document(policy.tokenizer, question.text)
+        except UserError:
+            counts.not_encodable += 1
+            continue
+        if len(ids) > config.finetune.question_tokens:
+            counts.too_long += 1
+            continue
+        works[question.split][question.question_id] = question_work(question, ids)
+    counts.train, counts.development, counts.heldout = (len(found) for found in works.values())
+    if not (counts.train and counts.heldout):
+        raise UserError(
+            f"{config.questions.path}: {counts.train} training and {counts.heldout} held-out"
+            f" questions are left ({counts.too_long} have more than finetune.question_tokens ="
+            f" {config.finetune.question_tokens}, {counts.not_encodable} the tokenizer can't give"
+            " back)"
+        )
+    return QuestionTask(
+        questions={question.question_id: question for question in questions},
+        works=works,
+        counts=counts,
+        config=config,
+        policy=policy,
+        layout=layout,
+        check=check,
+    )
+
+
+def question_work(question: Question, ids: Sequence[int]) -> Work:
+    """A question as a document that no scorer has seen, with one position: its end."""
+    unknown = np.full(len(ids), np.nan, dtype=np.float32)
+    document = ScoredDocument(
+        document_id=question.question_id,
+        key=question.text,
+        split=question.split,
+        source=question.source,
+        text=question.text,
+        token_ids=np.array(ids, dtype=np.int64),
+        negative_log_likelihood=unknown,
+        entropy=unknown,
+        entropy_top16=unknown,
+        ntp_token_id=np.full(len(ids), -1, dtype=np.int64),
+        ntp_correct=np.zeros(len(ids), dtype=bool),
+    )
+    end = len(ids)
+    return Work(
+        document=document,
+        window=Window(start=0, end=end, first=end),
+        positions=(Position(document_id=question.question_id, index=end),),
+    )
+
+
+def answer_questions(
+    policy: Policy,
+    engine: Engine,
+    task: QuestionTask,
+    works: Sequence[Work],
+    *,
+    samples: int,
+    progress: Progress = SILENT,
+) -> tuple[AnswerResult, dict[str, float]]:
+    """`samples` answers to each question (0 = the greedy one), and the tokens and FLOPs run."""
+    config, layout, shape = task.config, task.layout, model_shape(policy)
+    sampling = Sampling(
+        temperature=config.finetune.eval_temperature if samples else 0.0,
+        think_budget=config.prompt.think_budget,
+        prediction_budget=config.prompt.prediction_budget,
+        candidates=0,
+        generation_rollouts=config.train.generation_rollouts,
+    )
+    rows: list[dict[str, Any]] = []
+    cost = {"tokens": 0.0, "flops": 0.0}
+    count = max(samples, 1)
+    requests = [question_request(work, layout, config.seed, count) for work in works]
+    each = engine.generator.generate_each(requests, layout, sampling)
+    for number, (work, generated) in enumerate(zip(works, each, strict=True), 1):
+        (group,) = task.grade(work, generated)
+        rows.append(outcome_row(task.questions[work.document.document_id], group))
+        graded = GradedWork(work=work, groups=(group,), advantages=torch.zeros(1, count))
+        run = count_generation([graded], layout).shared
+        cost["tokens"] += run.tokens
+        cost["flops"] += run.forward(shape)
+        progress.update(number)
+    columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    return AnswerResult(columns=columns), cost
+
+
+def question_request(work: Work, layout: Layout, seed: int, samples: int) -> Request:
+    question_id = work.document.document_id
+    keys = tuple(key_of(seed, "evaluate", question_id, sample) for sample in range(samples))
+    return Request(
+        prefix_ids=work.prefix_ids(layout, whole=False),
+        prefix_lengths=work.prefix_lengths(layout),
+        keys=(keys,),
+    )
+
+
+def outcome_row(question: Question, group: Group) -> dict[str, Any]:
+    right = [float(reward >= 1) for reward in group.rewards]
+    count = len(right)
+    return {
+        "question_id": question.question_id,
+        "task": question.task,
+        "accuracy": sum(right) / count,
+        "any_right": max(right),
+        "reward": sum(group.rewards) / count,
+        "closed": sum(r.prediction is not None for r in group.rollouts) / count,
+        "tokens": sum(len(r.completion.token_ids) for r in group.rollouts) / count,
+        "answer": (group.rollouts[0].prediction or b"").decode("utf-8", errors="replace"),
+    }

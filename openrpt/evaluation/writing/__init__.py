@@ -1,0 +1,1 @@
+"""How a model writes, beside how texts really go on."""

@@ -1,0 +1,343 @@
+"""How a model writes: its completions of held-out prefixes beside the real continuations.
+
+Perplexity says how well a model predicts what others wrote; this says what it writes itself, by
+diversity, repetition and a MAUVE-like distance to the continuations, the real text behind the same
+prefixes, whose own values stand beside the model's as the reference.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from openrpt.config.sections import Config
+from openrpt.costs.flops import count_scoring
+from openrpt.costs.meters import WorkMeter
+from openrpt.data.prompts import Layout, build_layout
+from openrpt.data.tokens import encode_document
+from openrpt.engine.decoding import Sampling
+from openrpt.engine.engine import Engine
+from openrpt.engine.generation import Request
+from openrpt.engine.model import Policy
+from openrpt.engine.scorer import plain_hidden
+from openrpt.errors import UserError
+from openrpt.evaluation.patterns.measures import distinct, words_of
+from openrpt.evaluation.perplexity import measure_perplexity
+from openrpt.evaluation.statistics import Resampled, document_weights
+from openrpt.evaluation.writing.mauve import divergence_area, histograms, quantise
+from openrpt.evaluation.writing.passages import Passage
+from openrpt.extras import require
+from openrpt.json_lines import append_row, whole_rows, write_rows
+from openrpt.parquet import read_table, unreadable, write_table
+from openrpt.progress import SILENT, Progress
+from openrpt.seeding import generator, key_of
+
+NGRAMS = (1, 2, 3)
+REPEATED = 4
+HALVINGS = 20
+"""Random halves of the documents over which the like-for-like distance is averaged."""
+MEASURES = {
+    "bits_per_byte": "bits a byte of the real text, prefix and continuation",
+    "distinct_1": "different words of all completions, over all words",
+    "distinct_2": "different pairs of words, over all pairs",
+    "distinct_3": "different triples of words, over all triples",
+    "rep_4": "4-grams of words that a completion has said before (seq-rep-4)",
+    "words": "words and signs of a completion",
+    "stopped": "completions that the model ended itself",
+    "mauve_like": "likeness to the real continuations, 1 = no difference",
+    "mauve_like_halves": "… of one half of the documents to the real ones of the other half",
+}
+DECIMALS = {"bits_per_byte": 4, "words": 1}
+"""Of the measures that are no shares."""
+OF_REAL = ("distinct_1", "distinct_2", "distinct_3", "rep_4", "words", "mauve_like_halves")
+"""Measures that the continuations have, too."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WritingResult:
+    """Columns, one row a document: `document_id`, `real` and `generated` (texts), `stopped`, `bits`
+    and `bytes` (of the real text under the model), `real_cluster` and `generated_cluster` (of the
+    quantised features)."""
+
+    columns: dict[str, np.ndarray]
+    features: str
+    """The frozen model whose states the features are."""
+    settings: dict[str, Any]
+    halves: dict[str, float]
+    """`generated`, `real`: the mean MAUVE-like value of HALVINGS, one half against the real texts
+    of the other."""
+    cost: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def documents(self) -> int:
+        return len(self.columns["document_id"])
+
+    def measure(self, name: str, kind: str = "generated") -> Resampled:
+        """One of MEASURES, of the completions or (OF_REAL) the continuations. Resamples of two
+        results on the same documents are the same."""
+        count = self.documents
+        texts = [words_of(text) for text in self.columns[kind].tolist()]
+        if name.startswith("distinct"):
+            value, draws = pooled_distinct(texts, int(name[-1]))
+            return Resampled(value=value, draws=draws, documents=count, jackknife=True)
+        if name == "mauve_like_halves":
+            none = np.array([])  # no interval: halves of the same documents overlap
+            return Resampled(value=self.halves[kind], draws=none, documents=count)
+        if name == "mauve_like":
+            return self._mauve_like()
+        if name == "bits_per_byte":
+            sums, sizes = self.columns["bits"], self.columns["bytes"]
+        elif name == "rep_4":
+            unique = [distinct([words], REPEATED) for words in texts]
+            sums = np.array([0.0 if u is None else 1 - u for u in unique])
+            sizes = np.array([float(u is not None) for u in unique])
+        else:
+            values = [len(words) for words in texts] if name == "words" else self.columns[name]
+            sums, sizes = np.asarray(values, dtype=float), np.ones(count)
+        return _ratio(sums, sizes)
+
+    def _mauve_like(self) -> Resampled:
+        clusters = [self.columns[f"{kind}_cluster"] for kind in ("real", "generated")]
+        count = int(max(own.max() for own in clusters)) + 1
+
+        def area(weights: np.ndarray) -> np.ndarray:
+            p, q = (histograms(own, count, weights) for own in clusters)
+            return divergence_area(p, q)
+
+        draws = [area(part) for part in np.array_split(document_weights(self.documents), 40)]
+        value = float(area(np.ones(self.documents)))
+        return Resampled(value=value, draws=np.concatenate(draws), documents=self.documents)
+
+    def summary(self) -> dict[str, dict[str, Any]]:
+        """`generated` and `real`: measure → value, low, high, n, documents."""
+        return {
+            "generated": {name: self.measure(name).interval().as_dict() for name in MEASURES},
+            "real": {name: self.measure(name, "real").interval().as_dict() for name in OF_REAL},
+        }
+
+    def save(self, path: Path) -> None:
+        """Atomic."""
+        about = {name: getattr(self, name) for name in ("features", "settings", "halves", "cost")}
+        table = pa.table({name: pa.array(values) for name, values in self.columns.items()})
+        write_table(path, table.replace_schema_metadata({"openrpt": json.dumps(about)}))
+
+    @classmethod
+    def load(cls, path: Path) -> "WritingResult":
+        """Raises UserError for a file that is missing, broken or of another version."""
+        try:
+            table = read_table(path)
+            about = json.loads((table.schema.metadata or {})[b"openrpt"])
+        except unreadable():
+            raise UserError(f"{path}: broken or of another version; delete it") from None
+        columns = {name: table[name].to_numpy(zero_copy_only=False) for name in table.column_names}
+        return cls(columns=columns, **about)
+
+
+def _ratio(sums: np.ndarray, sizes: np.ndarray) -> Resampled:
+    """Σ sums / Σ sizes of documents [D]; not a number where there is nothing."""
+    weights = document_weights(len(sums))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        value = float(np.float64(sums.sum()) / np.float64(sizes.sum()))
+        draws = (weights @ sums) / (weights @ sizes)
+    return Resampled(value=value, draws=draws, documents=len(sums))
+
+
+def pooled_distinct(texts: Sequence[Sequence[str]], n: int) -> tuple[float, np.ndarray]:
+    """distinct-n over all texts together (Li et al., arXiv 1510.03055), and [D] with each one left
+    out: a bootstrap would count a text that is drawn twice as repetition.
+
+    >>> value, without = pooled_distinct([["a", "b"], ["a", "c"], ["a"]], 1)
+    >>> value, without.tolist()
+    (0.6, [0.6666666666666666, 0.6666666666666666, 0.75])
+    """
+    own = [Counter(zip(*(words[i:] for i in range(n)), strict=False)) for words in texts]
+    holders = Counter(gram for grams in own for gram in grams)
+    alone = np.array([sum(holders[gram] == 1 for gram in grams) for grams in own], dtype=float)
+    sizes = np.array([grams.total() for grams in own], dtype=float)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        value = np.float64(len(holders)) / sizes.sum()
+        return float(value), (len(holders) - alone) / (sizes.sum() - sizes)
+
+
+def evaluate_writing(
+    policy: Policy,
+    engine: Engine,
+    passages: Sequence[Passage],
+    config: Config,
+    *,
+    features: Policy,
+    store: Path | None = None,
+    progress: Progress = SILENT,
+    title: str = "writing",
+) -> WritingResult:
+    """Completes each passage once, and measures the completions.
+
+    `features`: the frozen model whose states are the features. `store`: a file that keeps each
+    completion as it is made; those that it holds are not made again. Raises UserError where
+    scikit-learn is missing, and for what is too long for the model.
+    """
+    require("sklearn", extra="scikit-learn", what="openrpt writing")
+    meter = WorkMeter(policy, config)
+    progress.begin(title, len(passages), "completions")
+    generated = []
+    for made in _completions(policy, meter.counting(engine), passages, config, store):
+        generated.append(made)
+        progress.update(len(generated))
+    progress.begin(f"{title}: real text", len(passages), "documents")
+    bits, sizes = _bits(policy, passages, config, meter, progress)
+    progress.begin(f"{title}: features", 2 * len(passages), "texts")
+    texts = {"real": [p.real for p in passages], "generated": [made["text"] for made in generated]}
+    found = {}
+    for number, (kind, own) in enumerate(texts.items()):
+        rows = []
+        for place, (passage, text) in enumerate(zip(passages, own, strict=True), 1):
+            rows.append(feature(features, passage.prefix, text))
+            progress.update(number * len(passages) + place)
+        found[kind] = np.stack(rows)
+    clusters = quantise(found["real"], found["generated"], seed=config.seed)
+    return WritingResult(
+        columns={
+            "document_id": np.array([p.document_id for p in passages]),
+            **{kind: np.array(own, dtype=object) for kind, own in texts.items()},
+            "stopped": np.array([float(made["stopped"]) for made in generated]),
+            "bits": bits,
+            "bytes": sizes,
+            "real_cluster": clusters[0],
+            "generated_cluster": clusters[1],
+        },
+        features=features.name,
+        settings=config.writing.model_dump(),
+        halves={kind: halves(found["real"], own, seed=config.seed) for kind, own in found.items()},
+        cost=meter.cost(),
+    )
+
+
+def halves(real: np.ndarray, other: np.ndarray, *, seed: int) -> float:
+    """Features [D, d] of the same documents → the mean MAUVE-like value of one half of `other`
+    against the other half's real texts. For `other` = real it is what real text itself reaches:
+    the level that a perfect writer would have at this many documents."""
+    count, values = len(real), []
+    for number in range(HALVINGS):
+        order = generator(seed, "writing halves", number).permutation(count)
+        one, two = order[: count // 2], order[count // 2 :]
+        p, q = quantise(real[two], other[one], seed=number)
+        size = int(max(p.max(), q.max())) + 1
+        counts = [histograms(own, size, np.ones(len(own))) for own in (p, q)]
+        values.append(float(divergence_area(*counts)))
+    return float(np.mean(values))
+
+
+def feature(policy: Policy, prefix: str, text: str) -> np.ndarray:
+    """[d] The mean of the last layer's states over a text behind its prefix; over the prefix's
+    last one where the text is empty."""
+    before = [*policy.bos_ids, *encode_document(policy.tokenizer, prefix)[0]]
+    own = policy.table.plain_tokenizer.encode(text, add_special_tokens=False).ids
+    room = policy.max_length - len(own)
+    _require_room(policy, len(own) + 1)
+    before = before[-room:]
+    states = _states(policy, before + own)
+    return states[min(len(before), len(states) - 1) :].mean(0)
+
+
+def _states(policy: Policy, ids: Sequence[int]) -> np.ndarray:
+    import torch
+
+    with torch.no_grad():
+        return plain_hidden(policy, ids).double().cpu().numpy()
+
+
+def _require_room(policy: Policy, tokens: int) -> None:
+    if tokens > policy.max_length:
+        raise UserError(
+            f"model '{policy.name}' holds {policy.max_length} tokens, {tokens} are needed: lower"
+            " writing.prefix_tokens or writing.completion_tokens"
+        )
+
+
+def _completions(
+    policy: Policy,
+    engine: Engine,
+    passages: Sequence[Passage],
+    config: Config,
+    store: Path | None,
+) -> Iterator[dict[str, Any]]:
+    """Of each passage in turn: its text, tokens, and whether the model ended it."""
+    settings = config.writing
+    layout = build_layout(policy.tokenizer, config.prompt, policy.bos_ids).plain
+    sampling = Sampling(
+        temperature=settings.temperature,
+        think_budget=0,
+        prediction_budget=settings.completion_tokens,
+        candidates=0,
+    )
+    known = _stored(store)
+    new = [passage for passage in passages if passage.document_id not in known]
+    requests = [_request(policy, passage, config, layout) for passage in new]
+    each = engine.generator.generate_each(requests, layout, sampling)
+    for passage in passages:
+        if passage.document_id in known:
+            yield known[passage.document_id]
+            continue
+        (outcome,) = next(each)
+        (completion,) = outcome.completions
+        table = policy.table.bytes
+        pieces = [table[i] for i in completion.token_ids if i < len(table)]
+        made = {
+            "document_id": passage.document_id,
+            "text": b"".join(pieces).decode("utf-8", errors="replace"),
+            "tokens": len(completion.token_ids),
+            "stopped": completion.finish_reason == "stop",
+        }
+        if store is not None:
+            append_row(store, made)
+        yield made
+
+
+def _request(policy: Policy, passage: Passage, config: Config, layout: Layout) -> Request:
+    ids, _ = encode_document(policy.tokenizer, passage.prefix)
+    prefix = (*layout.head_ids, *ids)
+    _require_room(policy, len(prefix) + config.writing.completion_tokens)
+    key = key_of(config.seed, "writing", passage.document_id)
+    return Request(prefix_ids=prefix, prefix_lengths=(len(prefix),), keys=((key,),))
+
+
+def _stored(path: Path | None) -> dict[str, dict[str, Any]]:
+    """What a file of JSON lines holds, by document; a last line that was cut off is dropped.
+    Raises UserError where another is damaged."""
+    if path is None:
+        return {}
+    advice = "delete it and write again"
+    rows = whole_rows(path, advice=advice)
+    write_rows(path, rows)
+    try:
+        return {row["document_id"]: row for row in rows}
+    except (KeyError, TypeError):
+        raise UserError(f"{path}: damaged; {advice}") from None
+
+
+def _bits(
+    policy: Policy,
+    passages: Sequence[Passage],
+    config: Config,
+    meter: WorkMeter,
+    progress: Progress,
+) -> tuple[np.ndarray, np.ndarray]:
+    """[D] bits and bytes of each passage's real text under the model."""
+    bits, sizes = [], []
+    for number, passage in enumerate(passages, 1):
+        window = config.prompt.window
+        found = measure_perplexity(policy, [passage.prefix + passage.real], window=window)
+        bits.append(found.bits_per_byte.value * found.bits_per_byte.n)
+        sizes.append(float(found.bits_per_byte.n))
+        count = count_scoring(
+            found.nats_per_token.n + 1, head=len(policy.bos_ids), window=window, min_context=1
+        )
+        meter.ledger.shared.add(count)
+        meter.ledger.alone.add(count)
+        progress.update(number)
+    return np.array(bits), np.array(sizes)

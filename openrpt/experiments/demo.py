@@ -1,0 +1,251 @@
+"""The main job, sized to a time budget: score → warmup → evaluate → train → evaluate → report.
+
+Each stage leaves its files in the run folder, so the same command goes on from where it was.
+Only what is used is scored; training fills what is left of the budget.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from openrpt.config.loading import load_config
+from openrpt.config.sections import Config
+from openrpt.evaluation.records import COMPARED
+from openrpt.evaluation.sheets import percent, points
+from openrpt.files import read_as, write_sealed
+from openrpt.progress import Progress
+from openrpt.runs.run import Run, existing_run, open_run, works_in_run
+
+MINUTES = 15.0
+
+ROWS = {
+    "standard NTP, start model": ("start", "ntp"),
+    "standard NTP, trained model": ("trained", "ntp"),
+    "reasoning, untrained": ("start", "reasoning"),
+    "reasoning, after warmup": ("warmup", "reasoning"),
+    "reasoning, after RPT": ("trained", "reasoning"),
+}
+PAIRS = ("RPT − warmup", "RPT − the trained model's own NTP", "RPT − the start model's NTP")
+"""Names of what records.COMPARED has."""
+BEFORE_WARMUP = "evaluate the start model"
+AFTER_WARMUP = "evaluate after warmup"
+CLOCK = "demo.json"
+DIFFICULTY_COLUMNS = ("easy", "medium", "hard")
+
+
+def demo_config(minutes: float = MINUTES, run: Path | None = None) -> Config:
+    """The recipe; the budget decides how much is scored, evaluated and warmed up."""
+    scale = minutes / MINUTES
+    name = f"{minutes:g}m"
+    return load_config(
+        overrides={
+            "run": str(run or Path("runs") / f"demo-{name}"),
+            "score.max_tokens": min(int(12_000 * max(scale, 0.1)), 1_000_000),
+            "evaluate.positions": max(32, min(int(640 * scale), 4096)),
+            "train.eval_positions": max(16, min(int(96 * scale), 512)),
+            "train.eval_every": 20,
+            "train.steps": 1_000_000,
+            "warmup.steps": max(2, min(int(24 * scale), 48)),
+            "warmup.time_limit": 0.25 * minutes,
+        }
+    )
+
+
+def config_in(path: Path | None, minutes: float) -> Config:
+    """The recipe; in a folder that a demo has begun, that demo's own, so that a larger budget goes
+    on with its training (the positions stay those of the first)."""
+    config = demo_config(minutes, path)
+    folder = Path(config.run)
+    if (folder / CLOCK).is_file():
+        return existing_run(folder).config
+    return config
+
+
+@dataclass(frozen=True, kw_only=True)
+class Used:
+    """What `demo.json` keeps of a budget."""
+
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    stages: dict[str, float] = field(default_factory=dict)
+    """Seconds of each finished stage."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clock:
+    """Seconds of the budget that were used, over all starts of the command."""
+
+    path: Path
+    budget: float
+    started: float
+    before: float
+    stages: dict[str, float]
+    """Seconds of each finished stage."""
+
+    @classmethod
+    def open(cls, run: Run, minutes: float) -> "Clock":
+        path, used = run.path / CLOCK, Used()
+        if path.is_file():
+            used = read_as(Used, path, advice="delete it, and the budget counts from now")
+        return cls(
+            path=path,
+            budget=minutes * 60,
+            started=time.monotonic(),
+            before=used.seconds,
+            stages=used.stages,
+        )
+
+    @property
+    def used(self) -> float:
+        return self.before + time.monotonic() - self.started
+
+    def save(self) -> None:
+        write_sealed(self.path, asdict(Used(seconds=self.used, stages=self.stages)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbered:
+    """Progress whose tasks say which stage of the whole they belong to."""
+
+    inner: Progress
+    stage: str
+
+    def begin(self, task: str, total: float, unit: str = "") -> None:
+        self.inner.begin(f"{self.stage} {task}", total, unit)
+
+    def update(self, completed: float, note: str = "") -> None:
+        self.inner.update(completed, note)
+
+    def say(self, line: str) -> None:
+        self.inner.say(line)
+
+
+def run_demo(minutes: float, run_path: Path | None, progress: Progress) -> Run:
+    """Runs (or goes on with) the demo and returns its run, report written.
+
+    Raises Interrupted after Ctrl-C, UserError for bad input.
+    """
+    run = open_run(config_in(run_path, minutes))
+    _run_stages(run, minutes, progress)
+    return run
+
+
+@works_in_run
+def _run_stages(run: Run, minutes: float, progress: Progress) -> None:
+    from openrpt.report.page import write_report
+    from openrpt.stages.train import train
+    from openrpt.stages.warmup import warmup
+
+    clock = Clock.open(run, minutes)
+    try:
+        stages: list[tuple[str, Callable[[Progress], Any]]] = [
+            ("score", lambda bar: _score(run, bar)),
+            (BEFORE_WARMUP, lambda bar: _evaluate(run, "start", bar)),
+            ("warmup", lambda bar: warmup(run, progress=bar)),
+            (AFTER_WARMUP, lambda bar: _evaluate(run, "warmup", bar)),
+            ("train", lambda bar: train(_with_time(run, clock), progress=bar)),
+            ("evaluate after RPT", lambda bar: _evaluate(run, "trained", bar)),
+        ]
+        for number, (name, stage) in enumerate(stages, 1):
+            bar = Numbered(inner=progress, stage=f"{number}/{len(stages) + 1}")
+            bar.begin(name, 1.0)
+            started = time.monotonic()
+            stage(bar)
+            seconds = time.monotonic() - started
+            clock.stages[name] = max(seconds, clock.stages.get(name, 0.0))
+            clock.save()
+            progress.say(f"{bar.stage} {name}: {seconds:.0f} s")
+        write_report(run)
+    finally:
+        clock.save()
+
+
+def _score(run: Run, progress: Progress) -> None:
+    from openrpt.data.scored import load_scored
+    from openrpt.data.skipped import skipped_lines
+    from openrpt.stages.score import score_corpus
+
+    config = run.config
+    progress.begin("score", config.score.max_tokens * len(config.score.splits), "tokens")
+    score_corpus(config, run.scored, progress=lambda tokens, text: progress.update(tokens, text))
+    for line in skipped_lines(load_scored(run.scored).metadata):
+        progress.say(line)
+
+
+def _evaluate(run: Run, model: str, progress: Progress) -> None:
+    """Evaluates one of the run's models, unless that was done before."""
+    from openrpt.evaluation.models import model_path
+    from openrpt.evaluation.next_token.stage import evaluate_model
+    from openrpt.evaluation.records import read_evaluation
+
+    known = read_evaluation(run.evaluation)["evaluations"].get(model)
+    if known is None or known["model"] != model_path(run, model):
+        evaluate_model(run, model, run.config, label=model, progress=progress)
+
+
+def _with_time(run: Run, clock: Clock) -> Run:
+    """Training takes what is left, less what the last evaluation and the report will need: as
+    long as the slower of the evaluations so far took, and a little."""
+    from openrpt.engine.checkpoint_record import read_record
+    from openrpt.runs.checkpoints import latest_checkpoint
+
+    slower = max(clock.stages[BEFORE_WARMUP], clock.stages[AFTER_WARMUP])
+    reserve = 1.1 * slower + 0.02 * clock.budget
+    spent = 0.0
+    last = latest_checkpoint(run.checkpoints)
+    if last is not None:
+        spent = read_record(last).state.seconds
+    left = max(clock.budget - clock.used - reserve, 0.05 * clock.budget)
+    train = run.config.train.model_copy(update={"time_limit": (spent + left) / 60})
+    return Run(path=run.path, config=run.config.model_copy(update={"train": train}))
+
+
+def print_outcome(run: Run) -> None:
+    """The table, the paired differences, and where everything lies."""
+    from rich.table import Table
+
+    from openrpt.console import PlainConsole
+    from openrpt.evaluation.records import read_evaluation
+    from openrpt.evaluation.sheets import COST_HEADINGS, cost_cells
+
+    document = read_evaluation(run.evaluation)
+    console = PlainConsole()
+    evaluations = document["evaluations"]
+    table = Table(title="Next-token accuracy on held-out text, % ± standard error by document")
+    table.add_column("")
+    for name in DIFFICULTY_COLUMNS:
+        n = evaluations["start"]["summary"]["ntp"][name]["n"]
+        table.add_column(f"{name} (n = {n})", justify="right")
+    for heading in COST_HEADINGS:
+        table.add_column(heading, justify="right")
+    for title, (label, mode) in ROWS.items():
+        summary = evaluations[label]["summary"][mode]
+        cost = cost_cells(evaluations[label]["cost"])
+        cells = [percent(summary[name]).removesuffix(" %") for name in DIFFICULTY_COLUMNS]
+        table.add_row(title, *cells, *cost)
+    console.print(table)
+    table = Table(title="Paired differences, points [95 % interval]")
+    table.add_column("")
+    for name in DIFFICULTY_COLUMNS:
+        table.add_column(name, justify="right")
+    paired = {tuple(found["b"].values()): found for found in document["differences"]}
+    for title, other in zip(PAIRS, COMPARED, strict=True):
+        found = paired[other]
+        cells = [_points(found["difference"][name]) for name in DIFFICULTY_COLUMNS]
+        table.add_row(title, *cells)
+    console.print(table)
+    console.print(
+        "What warmup gains is form. RPT is said to help only where it beats NTP of the start "
+        "model and of the trained model itself.",
+        style="dim",
+    )
+    console.print(f"run     {run.path}", soft_wrap=True, highlight=False)
+    console.print(f"report  {run.path / 'report.html'}", soft_wrap=True, highlight=False)
+
+
+def _points(difference: dict[str, float]) -> str:
+    text = points(difference)
+    return text if difference["distinguishable"] else f"{text}\nnot distinguishable"

@@ -1,0 +1,254 @@
+"""The report: one HTML file that needs no network, from what stands in a run folder.
+
+What is absent or damaged there is said in the report; nothing of it stops the report. Summary and
+tables are HTML; curves, inspector and samples table are drawn by the page's own scripts from
+compressed blocks of data (`chunks.pack`), which the browser decodes when it needs them.
+"""
+
+import base64
+import hashlib
+import html
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, TypeVar
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+import openrpt
+from openrpt.config.loading import to_toml
+from openrpt.costs import amounts
+from openrpt.data.assets import cache_dir, write_atomically
+from openrpt.data.positions import DIFFICULTIES
+from openrpt.errors import UserError
+from openrpt.evaluation.records import read_evaluation
+from openrpt.files import read_json, write_text
+from openrpt.report import curves, summary
+from openrpt.report.charts import Chart, accuracy_chart, charts
+from openrpt.report.chunks import pack
+from openrpt.report.documents import Inspected, inspect
+from openrpt.report.patterns import read_patterns
+from openrpt.report.plans import SECTIONS
+from openrpt.runs import spent as costs
+from openrpt.runs.metrics import readable_metrics
+from openrpt.runs.reading import setting_changes
+from openrpt.runs.run import Run
+
+Read = TypeVar("Read")
+Rows = list[dict[str, Any]]
+
+HEAD_SCRIPT = "theme.js"
+SCRIPTS = (
+    *("blocks.js", "text.js", "state.js", "model.js", "colors.js", "running.js", "rollouts.js"),
+    *("panel.js", "inspector.js", "samples.js", "charts.js", "page.js"),
+)
+"""In the order in which they stand in the page; they share one scope."""
+BANDS = {"<=0.5": "≤ 0.5", "0.5-1.0": "0.5 to 1.0", "1.0-1.5": "1.0 to 1.5", ">1.5": "> 1.5"}
+
+
+def write_report(run: Run, others: Sequence[Run] = (), notes: Sequence[str] = ()) -> Path:
+    """Writes `report.html` into the run folder, atomically, and returns its path."""
+    path = run.path / "report.html"
+    write_text(path, render(run, others, notes))
+    return path
+
+
+def render(run: Run, others: Sequence[Run] = (), notes: Sequence[str] = ()) -> str:
+    """The page. Metrics, evaluation and rollouts may each be absent or damaged.
+
+    `others`: runs whose curves are drawn over this one's. `notes`: what else is to be said of the
+    run folder.
+    """
+    missing: list[str] = list(notes)
+
+    def read(function: Callable[[], Read], otherwise: Read) -> Read:
+        try:
+            return function()
+        except UserError as error:
+            missing.append(str(error))
+            return otherwise
+
+    def rows_of(run: Run) -> Rows:
+        rows, left_out = readable_metrics(run.metrics)
+        missing.extend(note for note in left_out if note not in missing)
+        return rows
+
+    no_models: dict[str, Any] = {"evaluations": {}, "differences": []}
+    metrics = rows_of(run)
+    missing += setting_changes(metrics)
+    evaluation = read(lambda: read_evaluation(run.evaluation), no_models)
+    patterns = read(lambda: read_patterns(run.path / "patterns.json", run.path), None)
+    evaluations, differences = evaluation["evaluations"], evaluation["differences"]
+    inspected = inspect(run.path, run.scored, list(evaluations), missing)
+    rows = curves.with_predicted(metrics, inspected.stored)
+    warnings = curves.find_warnings(metrics)
+    names = _names([run, *others])
+    overlaid = [
+        _curves(name, rows_of(other)) for name, other in zip(names[1:], others, strict=True)
+    ]
+    price = _price(run)
+    drawn = charts(curves.with_speed(rows), names, price=price["price"])
+    by_band = accuracy_chart(evaluations, BANDS)
+    data = {
+        "runs": [_curves(names[0], rows), *overlaid],
+        "charts": [chart.drawing for chart in drawn],
+        "accuracy": by_band,
+    }
+    accuracy = summary.accuracy_rows(evaluations, run.config)
+    spent = costs.all_costs(run.path, metrics, evaluations)
+    spent_in_all = costs.together(spent)
+    head, bundle, script = _asset(HEAD_SCRIPT), _vega(), _scripts()
+    return (
+        _templates()
+        .get_template("report.html.jinja")
+        .render(
+            version=openrpt.__version__,
+            title=run.path.resolve().name,
+            policy=_content_policy(head, bundle, script),
+            style=Markup(_asset("report.css") + _asset("inspector.css")),
+            head=Markup(head),
+            script=Markup(script),
+            bundle=Markup(bundle),
+            missing=missing,
+            warnings=warnings,
+            essentials=summary.essentials(run.config),
+            machine=_environment(run.path / "environment.json"),
+            costs=spent,
+            total=spent_in_all,
+            figures=summary.figures(evaluations, differences, spent_in_all),
+            changed=summary.what_changed(evaluations, differences),
+            thinking=read(lambda: _thinking(run, evaluations), ""),
+            difficulties=DIFFICULTIES,
+            accuracy=accuracy,
+            sizes=summary.common_sizes(accuracy),
+            absent=summary.absent_rows(evaluations),
+            differences=summary.difference_rows(differences),
+            notes={label: e["note"] for label, e in evaluations.items() if e["note"]},
+            splits=sorted({e["split"] for e in evaluations.values()}),
+            by_band=by_band,
+            sections=SECTIONS,
+            curves=_by_section(drawn),
+            any_curve=bool(drawn),
+            patterns=patterns,
+            overlaid=names[1:],
+            **price,
+            inspected=inspected,
+            no_rollouts=inspected.stored is None,
+            blocks=_blocks(data, inspected),
+            config=to_toml(run.config),
+        )
+    )
+
+
+def _by_section(drawn: Sequence[Chart]) -> dict[str, list[Chart]]:
+    found: dict[str, list[Chart]] = {name: [] for name in (*SECTIONS, "cost", "patterns")}
+    for chart in drawn:
+        found[chart.plan.section].append(chart)
+    return found
+
+
+def _blocks(data: dict[str, Any], inspected: Inspected) -> dict[str, str]:
+    """id → packed data."""
+    blocks = {"data-curves": pack(data), "data-index": pack(inspected.index)}
+    return blocks | {f"data-{number}": block for number, block in enumerate(inspected.blocks)}
+
+
+def _price(run: Run) -> dict[str, Any]:
+    """Of the machine for an hour, where the configuration gives one; 0 = unknown."""
+    cost = run.config.model_dump().get("cost", {})
+    return {"price": cost.get("price_per_hour", 0.0), "currency": cost.get("currency", "")}
+
+
+def _curves(name: str, rows: Rows) -> dict[str, Any]:
+    warnings = curves.find_warnings(rows)
+    columns = curves.columns(curves.with_errors(curves.with_speed(rows)))
+    return {"name": name, "stages": columns, "warnings": warnings}
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    """Their folders' names; numbered where two have the same."""
+    names: list[str] = []
+    for run in runs:
+        name = run.path.resolve().name
+        names.append(name if name not in names else f"{name} ({len(names) + 1})")
+    return names
+
+
+def _thinking(run: Run, evaluations: Mapping[str, Any]) -> str:
+    """Whether the trained policy's thought is said to help; '' where it was not changed."""
+    from openrpt.evaluation.next_token.compare import find_evaluated, thought_verdict
+
+    if "emptied" not in evaluations.get(summary.TRAINED, {"summary": {}})["summary"]:
+        return ""
+    found = find_evaluated([str(run.path)])
+    (name,) = (model.name for model in found if model.label == summary.TRAINED)
+    return thought_verdict(found, name)
+
+
+def _environment(path: Path) -> dict[str, Any]:
+    """Empty where the file is absent or damaged."""
+    try:
+        return read_json(path, advice="")
+    except (OSError, UserError):
+        return {}
+
+
+def _templates() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("openrpt", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "duration": amounts.duration,
+        "energy": amounts.energy,
+        "flops": amounts.flops,
+    }
+    return environment
+
+
+def _asset(name: str) -> str:
+    return files("openrpt.report").joinpath(name).read_text(encoding="utf-8")
+
+
+@cache
+def _scripts() -> str:
+    """All of ours as one script that others can read."""
+    parts = [f"// ---- {name} ----\n{_asset(name)}" for name in SCRIPTS]
+    return '"use strict";\n' + "\n".join(parts)
+
+
+@cache
+def _vega() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script (BSD-3-Clause), which says when it is there.
+
+    Putting them together takes two seconds, so the outcome is kept in the cache folder.
+    """
+    kept = cache_dir() / f"vega-{version('vl-convert-python')}.js"
+    if kept.is_file():
+        bundle = kept.read_text(encoding="utf-8")
+    else:
+        import vl_convert
+
+        bundle = vl_convert.javascript_bundle()  # type: ignore[call-arg]
+        with suppress(UserError):  # a report needs no cache
+            write_atomically(kept, [bundle.encode()])
+    bundle += '\nwindow.dispatchEvent(new Event("chart-library"));\n'
+    return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+
+def _content_policy(*scripts: str) -> str:
+    """The browser's own guard: no network, and no script but these."""
+    digests = [base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts]
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    return html.escape(
+        f"default-src 'none'; script-src {allowed} 'unsafe-eval';"  # Vega compiles expressions
+        " style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'",
+        quote=False,
+    )

@@ -1,0 +1,4 @@
+"""From completions to a gradient step: the box, rewards, advantages, losses, collecting, updating.
+
+Nothing here knows a run folder.
+"""

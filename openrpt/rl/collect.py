@@ -1,0 +1,178 @@
+"""The rollouts of a step: generated, graded, and chosen for the update.
+
+A collector knows no run folder and no optimizer: given a policy's engine and a trainer's state it
+says what a step trains on, so it can run elsewhere than the update does.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import torch
+
+from openrpt.config.sections import Config
+from openrpt.data.positions import DIFFICULTIES
+from openrpt.data.prompts import Layout
+from openrpt.data.work import Work
+from openrpt.engine.checkpoint_record import TrainerState
+from openrpt.engine.decoding import Sampling
+from openrpt.engine.engine import Engine
+from openrpt.engine.generation import Request
+from openrpt.rl.batch import GradedWork, longest_completion, step_advantages
+from openrpt.rl.completions import has_content
+from openrpt.rl.task import Task
+from openrpt.seeding import key_of
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Collector:
+    """Makes a step's rollouts with an engine, for a task."""
+
+    config: Config
+    engine: Engine
+    task: Task
+    layout: Layout
+
+    def collect(self, state: TrainerState) -> tuple[list[GradedWork], list[GradedWork]]:
+        """(what is trained on, all that was generated) at the step that `state` is in.
+
+        With dynamic sampling, flat groups are replaced by those of further documents, in their
+        keyed order, within a stated budget. The state's cursor and pass rates move on.
+        """
+        train = self.config.train
+        first = train.recipe().dynamic_sampling_from
+        dynamic = first is not None and first <= state.step
+        rounds = train.dynamic_sampling_rounds if dynamic else 1
+        wanted = train.documents_per_step * train.positions_per_document
+        generated: list[GradedWork] = []
+        live = 0
+        for graded in self._rounds(state, rounds):
+            generated.append(graded)
+            live += sum(not group.is_flat for group in graded.groups)
+            if dynamic and live >= wanted:
+                break
+        remember_pass_rates(state, generated)
+        kept = (live_only(generated, wanted) or generated) if dynamic else generated
+        advantages = step_advantages(
+            [group for graded in kept for group in graded.groups],
+            train,
+            longest=longest_completion(self.config, self.layout),
+        )
+        counts = [len(graded.groups) for graded in kept]
+        batch = [
+            replace(graded, advantages=part)
+            for graded, part in zip(kept, advantages.split(counts), strict=True)
+        ]
+        return batch, generated
+
+    def _rounds(self, state: TrainerState, rounds: int) -> Iterator[GradedWork]:
+        """The next documents, a step's worth a round; the cursor moves with each that is asked
+        for."""
+        supply = self.task.take(state)
+        for _ in range(rounds):
+            taken = list(islice(supply, self.config.train.documents_per_step))
+            each = self.rollouts_each([work for _, work in taken], state.step)
+            for (cursor, _), graded in zip(taken, each, strict=True):
+                state.cursor = cursor
+                yield graded
+
+    def rollouts_each(self, works: Sequence[Work], step: int) -> Iterator[GradedWork]:
+        """The groups at each work's positions, generated and graded, one work after another."""
+        config, layout = self.config, self.layout
+        sampling = Sampling(
+            temperature=config.train.temperature,
+            think_budget=config.prompt.think_budget,
+            prediction_budget=config.prompt.prediction_budget,
+            candidates=config.prompt.candidates,
+            generation_rollouts=config.train.generation_rollouts,
+        )
+        requests = [self._request(work, step) for work in works]
+        each = self.engine.generator.generate_each(requests, layout, sampling)
+        for work, generated in zip(works, each, strict=True):
+            groups = self.task.grade(work, generated, step)
+            yield GradedWork(
+                work=work,
+                groups=tuple(groups),
+                advantages=torch.zeros(len(groups), config.train.group_size),
+                near_boundary=sum(outcome.near_boundary for outcome in generated),
+            )
+
+    def _request(self, work: Work, step: int) -> Request:
+        config, document_id = self.config, work.document.document_id
+        return Request(
+            prefix_ids=work.prefix_ids(self.layout, whole=False),
+            prefix_lengths=work.prefix_lengths(self.layout),
+            keys=tuple(
+                tuple(
+                    key_of(config.seed, step, document_id, position.index, rollout)
+                    for rollout in range(config.train.group_size)
+                )
+                for position in work.positions
+            ),
+        )
+
+
+def live_only(generated: Sequence[GradedWork], wanted: int) -> list[GradedWork]:
+    """The first `wanted` groups that are not flat, document by document."""
+    kept = []
+    for graded in generated:
+        keep = [i for i, group in enumerate(graded.groups) if not group.is_flat][:wanted]
+        wanted -= len(keep)
+        if keep:
+            positions = tuple(graded.work.positions[i] for i in keep)
+            kept.append(
+                replace(
+                    graded,
+                    work=replace(graded.work, positions=positions),
+                    groups=tuple(graded.groups[i] for i in keep),
+                )
+            )
+    return kept
+
+
+def remember_pass_rates(state: TrainerState, generated: Sequence[GradedWork]) -> None:
+    """The table is replaced, not changed: a step that fails leaves the one before it."""
+    table = dict(state.pass_rates)
+    for graded in generated:
+        document_id = graded.work.document.document_id
+        rates = {str(group.prompt.position.index): group.pass_rate for group in graded.groups}
+        table[document_id] = table.get(document_id, {}) | rates
+    state.pass_rates = table
+
+
+def batch_metrics(batch: Sequence[GradedWork], generated: Sequence[GradedWork]) -> dict[str, float]:
+    """What the rollouts of a step were like; means over all that was generated."""
+    groups = [group for graded in generated for group in graded.groups]
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    count = len(rollouts)
+    metrics = {
+        "reward/mean": sum(r.reward for r in rollouts) / count,
+        "group/flat_fraction": sum(group.is_flat for group in groups) / len(groups),
+        "group/generated": float(len(groups)),
+        "group/kept": float(sum(len(graded.groups) for graded in batch)),
+        "completion/closed_fraction": sum(r.prediction is not None for r in rollouts) / count,
+        "completion/stopped_fraction": sum(r.completion.finish_reason == "stop" for r in rollouts)
+        / count,
+        "completion/tokens_mean": sum(len(r.completion.token_ids) for r in rollouts) / count,
+        "completion/thought_bytes_mean": sum(len(r.thought) for r in rollouts) / count,
+        "sampler/near_boundary_tokens": float(sum(graded.near_boundary for graded in generated)),
+    }
+    for name, threshold in DIFFICULTIES.items():
+        inside = [g for g in groups if g.prompt.position.entropy > threshold]
+        if inside:
+            exact = [rollout.exact for group in inside for rollout in group.rollouts]
+            metrics[f"pass_rate/{name}"] = sum(exact) / len(exact)
+    return metrics | prediction_metrics([r.prediction for r in rollouts])
+
+
+def prediction_metrics(predictions: Sequence[bytes | None]) -> dict[str, float]:
+    """Do they say anything? Means over those that are there; empty where none is."""
+    said = [prediction for prediction in predictions if prediction is not None]
+    if not said:
+        return {}
+    return {
+        "completion/prediction_bytes_mean": sum(map(len, said)) / len(said),
+        "completion/content_fraction": sum(map(has_content, said)) / len(said),
+        "completion/commonest_fraction": Counter(said).most_common(1)[0][1] / len(said),
+    }

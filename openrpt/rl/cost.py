@@ -1,0 +1,104 @@
+"""What a step of reinforcement costs, in tokens and FLOPs."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from openrpt.config.sections import Config
+from openrpt.costs.flops import (
+    Ledger,
+    count_alone,
+    count_tree,
+    generation_ledger,
+    model_shape,
+    prefix_passes,
+)
+from openrpt.data.prompts import Layout
+from openrpt.engine.branches import Branch
+from openrpt.engine.model import Policy
+from openrpt.rl.batch import GradedWork, GroupBranch, branches_of, reads_flat_groups
+from openrpt.types import Group
+
+
+def count_generation(generated: Sequence[GradedWork], layout: Layout, passes: int = 1) -> Ledger:
+    """All that a step generated."""
+    ledger = Ledger()
+    for graded in generated:
+        completions = [[r.completion for r in group.rollouts] for group in graded.groups]
+        positions = list(zip(graded.work.prefix_lengths(layout), completions, strict=True))
+        prefix = len(graded.work.prefix_ids(layout, whole=False))
+        ledger.add(generation_ledger(prefix, positions, len(layout.tail_ids), passes=passes))
+    return ledger
+
+
+def count_update(
+    batch: Sequence[GradedWork], config: Config, layout: Layout, *, text: bool
+) -> Ledger:
+    """One pass over a batch as the update makes it: equal rollouts once, and flat groups only
+    where a term reads them. `text`: the plain next-token loss reads the whole prefix."""
+    ledger = Ledger()
+    for graded in batch:
+        found = branches_of(graded, layout, run_flat=reads_flat_groups(config.train))
+        live = [pair for pair in zip(graded.groups, found, strict=True) if pair[1].members]
+        if not live and not text:
+            continue
+        prefix = len(graded.work.prefix_ids(layout, whole=text))
+        read = prefix - max(len(layout.head_ids), 1) if text else 0
+        # Tails are run together, whether a group is flat or not.
+        branches = [one.branch for one in found] if live else []
+        distinct = sum(_distinct_logits(group, one) for group, one in live)
+        ledger.shared.add(count_tree(prefix, branches, read + distinct))
+        drawn = sum(r.completion.num_trained_tokens for group, _ in live for r in group.rollouts)
+        every = [_with_every_rollout(group, one) for group, one in live]
+        ledger.alone.add(count_alone(every, read + drawn, prefix if text else 0))
+    return ledger
+
+
+def _distinct_logits(group: Group, found: GroupBranch) -> int:
+    firsts = [group.rollouts[members[0]] for members in found.members]
+    return sum(rollout.completion.num_trained_tokens for rollout in firsts)
+
+
+def _with_every_rollout(group: Group, found: GroupBranch) -> Branch:
+    ids = tuple(rollout.completion.token_ids[found.opening :] for rollout in group.rollouts)
+    return replace(found.branch, completions=ids)
+
+
+def count_flat(graded_works: Sequence[GradedWork], layout: Layout) -> int:
+    """Tokens if every rollout's sequence were computed alone, flat groups included."""
+    total = 0
+    for graded in graded_works:
+        lengths = graded.work.prefix_lengths(layout)
+        for group, length in zip(graded.groups, lengths, strict=True):
+            for rollout in group.rollouts:
+                total += length + len(layout.tail_ids) + len(rollout.completion.token_ids) - 1
+    return total
+
+
+def step_cost(
+    policy: Policy,
+    generated: Sequence[GradedWork],
+    batch: Sequence[GradedWork],
+    config: Config,
+    layout: Layout,
+) -> dict[str, float]:
+    """Metrics of one step: tokens and FLOPs by phase, and what sharing saved."""
+    shape, train = model_shape(policy), config.train
+    updates = train.updates_per_batch
+    passes = prefix_passes(config.prompt)
+    if layout.has_instructions and config.prompt.template != "question":
+        passes += 1  # standard prediction on the text alone; questions are no text that goes on
+    made = count_generation(generated, layout, passes)
+    update = count_update(batch, config, layout, text=train.ntp_weight > 0)
+    reference = count_update(batch if train.kl_weight else (), config, layout, text=False)
+    run = made.shared.tokens + updates * update.shared.tokens
+    flat = count_flat(generated, layout) + updates * count_flat(batch, layout)
+    alone = made.alone.forward(shape) + reference.alone.forward(shape)
+    update_flops = updates * update.shared.train(shape) + reference.shared.forward(shape)
+    return {
+        "tokens/generate": float(made.shared.tokens),
+        "tokens/update": float(updates * update.shared.tokens),
+        "tokens/not_computed": float(flat - run),
+        "flops/generate": made.shared.forward(shape),
+        "flops/update": update_flops,
+        "sharing/flops_alone": alone + updates * update.alone.train(shape),
+    }

@@ -1,0 +1,99 @@
+"""Updates whose loss or gradient is not finite: where in the text it came from, and whether the
+stage stops or leaves the update out (`train.on_nonfinite`).
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from openrpt.config.sections import TrainConfig
+from openrpt.errors import UserError
+from openrpt.types import Finding
+
+SKIPPED = "optim/skipped"
+"""The metric: 1 for a step whose update was left out, 0 for others; where skipping is on."""
+NAMED = 4
+"""Documents, and positions of each, that a message names."""
+
+
+class Places:
+    """The documents of a step, and the places among them where a loss was not finite."""
+
+    def __init__(self, documents: Iterable[str]) -> None:
+        self._documents = list(dict.fromkeys(documents))
+        self._found: dict[str, dict[int, None]] = {}
+
+    def note(self, document_id: str, positions: Iterable[int]) -> None:
+        """A loss at these positions of the document (tokens) is not finite."""
+        self._found.setdefault(document_id, {}).update(dict.fromkeys(positions))
+
+    def note_text(self, document_id: str, hidden: Tensor, *, start: int) -> bool:
+        """Notes the first of a text's tokens, numbered from `start`, whose state is not finite:
+        hidden [L, d]. Whether there is one."""
+        bad = (~hidden.detach().isfinite().all(1)).nonzero()
+        if len(bad):
+            self.note(document_id, [start + int(bad[0])])
+        return len(bad) > 0
+
+    def describe(self, norm: float) -> str:
+        """In words; `norm`: of the gradient, which is not finite."""
+        if not self._found:  # each loss was finite, and their gradient is not
+            return f"the gradient's norm is {norm} (documents {_few(self._documents)})"
+        places = []
+        for document_id, positions in self._found.items():
+            word = "position" if len(positions) == 1 else "positions"
+            places.append(f"document {document_id}, {word} {_few([str(one) for one in positions])}")
+        return f"a loss is not finite at {_few(places, '; ')}"
+
+
+def _few(names: Sequence[str], separator: str = ", ") -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return separator.join(names[:NAMED]) + more
+
+
+class NotFinite(UserError):
+    """An update that was not made, since its gradient is not finite."""
+
+    def __init__(self, norm: float, places: Places, learning_rate: str) -> None:
+        self.seen = f"{places.describe(norm)}: the update was not made"
+        self.helps = f"a lower {learning_rate}"
+        super().__init__(
+            f"{self.seen}; the same command meets it again: add --train.on_nonfinite skip, which"
+            f" leaves such updates out, or give {self.helps}"
+        )
+
+
+def attempted(
+    update: Callable[[], dict[str, float]], settings: TrainConfig, *, step: int
+) -> dict[str, Any]:
+    """What `update` measures. Where it raises NotFinite and such updates are to be left out, that
+    this one was: as a metric, and as a warning of the step."""
+    if settings.on_nonfinite == "stop":
+        return update()
+    try:
+        return update() | {SKIPPED: 0.0}
+    except NotFinite as error:
+        finding = Finding(name="skipped_update", step=step, seen=error.seen, helps=error.helps)
+        return {SKIPPED: 1.0, "warnings": [finding]}
+
+
+def require_few_skipped(rows: Sequence[dict[str, Any]], settings: TrainConfig) -> None:
+    """Raises UserError where the last `train.nonfinite_limit` steps were all left out."""
+    limit = settings.nonfinite_limit
+    last = rows[-limit:]
+    if len(last) == limit and all(row.get(SKIPPED) for row in last):
+        raise UserError(
+            f"the last {limit} updates were left out, since their gradients were not finite; lower"
+            f" the learning rate, or allow more with --train.nonfinite_limit {2 * limit}"
+        )
+
+
+def finite_only(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Without the sums that a loss of an update that was left out has spoiled."""
+    return {
+        name: value
+        for name, value in metrics.items()
+        if not isinstance(value, float) or math.isfinite(value)
+    }

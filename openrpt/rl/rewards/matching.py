@@ -1,0 +1,178 @@
+"""What a prediction earns, as pure functions of bytes: no model, no torch.
+
+The prefix match is the paper's reward, and the only one that evaluation knows. The others are
+terms that training can be given in its place or beside it; `reward_terms.py` has those that read
+the group or the model, and docs/rewards.md says how each can be gamed.
+"""
+
+import difflib
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import Protocol
+
+from openrpt.rl.completions import BOX
+
+DENSE_CEILING = 0.999
+"""The dense reward of a wrong prediction stays at or below this: sure is not right."""
+
+
+def matched_tokens(prediction: bytes | None, continuation: Sequence[bytes]) -> int:
+    """The least k ≥ 1 for which the prediction equals the continuation's first k tokens, else 0.
+
+    `continuation` holds the exact bytes of the document's real tokens from the position on.
+
+    >>> matched_tokens(b" the end", [b" the", b" end", b"."])
+    2
+    """
+    if not prediction:
+        return 0
+    end = 0  # bytes of the tokens so far
+    for k, token in enumerate(continuation, start=1):
+        if not prediction.startswith(token, end):
+            return 0
+        end += len(token)
+        if end == len(prediction):
+            return k
+    return 0
+
+
+def prefix_match(prediction: bytes | None, continuation: Sequence[bytes]) -> float:
+    """1.0 if the prediction ends on a token boundary of the true continuation, else 0.0.
+
+    The prefix-matching reward of arXiv 2506.08007, Eq. 3: the prediction must be non-empty and
+    equal the bytes of the first k ≥ 1 tokens of the continuation for some k.
+
+    >>> prefix_match(b" the", [b" the", b" end"]), prefix_match(b" th", [b" the", b" end"])
+    (1.0, 0.0)
+    """
+    return 1.0 if matched_tokens(prediction, continuation) else 0.0
+
+
+def first_token_match(prediction_tokens: Sequence[bytes], continuation: Sequence[bytes]) -> float:
+    """1.0 if the prediction's first tokens are the continuation's first one, whatever follows.
+
+    The first-token matching of arXiv 2506.08007, Appendix A, by bytes: `prediction_tokens` are
+    the tokens that the policy wrote, and some number of them must join to the continuation's
+    first token (one without bytes is passed over). So " then" as one token is no match for " the".
+
+    >>> first_token_match([b" the", b" beginning"], [b" the", b" end"])
+    1.0
+    """
+    first = next((token for token in continuation if token), b"")
+    joined = b""
+    for token in prediction_tokens:
+        joined += token
+        if len(joined) >= len(first):
+            break
+    return 1.0 if first and joined == first else 0.0
+
+
+def dense_reward(exact: float, probability: float) -> float:
+    """1 if the prediction is right, else the probability that the sampler gave it: [0, 1].
+
+    After arXiv 2506.08007, Appendix A, which takes the plain model's probability of a wrong first
+    token; here it is the sampler's, of the whole prediction, and at most DENSE_CEILING.
+
+    >>> dense_reward(1.0, 0.2), dense_reward(0.0, 0.2), dense_reward(0.0, 1.0)
+    (1.0, 0.2, 0.999)
+    """
+    return 1.0 if exact else min(probability, DENSE_CEILING)
+
+
+def length_weighted_match(
+    prediction: bytes | None, continuation: Sequence[bytes], *, bonus: float
+) -> float:
+    """Prefix match with a bounded bonus: 1 + bonus · (1 − 2^(1 − k)) for k right tokens, else 0.
+
+    The first token earns 1, each further one half of what is left of the bonus: [0, 1 + bonus).
+
+    >>> [length_weighted_match(p, [b"a", b"b", b"c"], bonus=0.5) for p in (b"a", b"ab", b"abc")]
+    [1.0, 1.25, 1.375]
+    """
+    k = matched_tokens(prediction, continuation)
+    return 1.0 + bonus * (1.0 - 2.0 ** (1 - k)) if k else 0.0
+
+
+def prediction_tokens(
+    completion_tokens: Sequence[bytes], prediction: bytes | None
+) -> list[tuple[int, bytes]]:
+    r"""(index in the completion, those of its bytes that are in the prediction), token by token.
+
+    `completion_tokens` are the bytes of the completion's tokens, `prediction` is what
+    `extract_prediction` found in them. A token may hold the box's brace, too.
+
+    >>> prediction_tokens([b"</think>", b"\\boxed", b"{ a", b"b}"], b" ab")
+    [(2, b' a'), (3, b'b')]
+    """
+    if prediction is None:
+        return []
+    start = b"".join(completion_tokens).rindex(BOX) + len(BOX)  # a prediction begins its box
+    stop = start + len(prediction)
+    found, before = [], 0
+    for index, token in enumerate(completion_tokens):
+        inside = token[max(start - before, 0) : max(stop - before, 0)]
+        if inside:
+            found.append((index, inside))
+        before += len(token)
+    return found
+
+
+class Judge(Protocol):
+    """How well a prediction renders the next segment of the text: a number, 1 = as well as can
+    be. Called by keyword."""
+
+    def __call__(self, *, prediction: str, segment: str) -> float: ...
+
+
+SEGMENT_END = re.compile(r"[.!?…]+[\"'”’)\]}]*(?=\s)|[。！？]+[”’」』）]*|\n")
+
+
+def next_segment(continuation: Sequence[bytes]) -> str:
+    """The continuation up to the end of its first sentence or line, without outer whitespace.
+
+    A sentence ends with its mark (and closing quotes or brackets) before whitespace, or with a
+    full-width mark. Of a position inside a sentence it is the rest of that sentence; where no end
+    is in sight, all there is. A character that the position cuts in two becomes U+FFFD.
+
+    >>> next_segment([b" the", b" end", b".", b" Then", b" more"])
+    'the end.'
+    """
+    text = b"".join(continuation).decode("utf-8", errors="replace").lstrip()
+    end = SEGMENT_END.search(text)
+    return (text[: end.end()] if end else text).rstrip()
+
+
+def segment_reward(prediction: bytes | None, segment: str, judge: Judge) -> float:
+    """What the judge says; 0 without a prediction. Next-segment reasoning: arXiv 2509.19249."""
+    if prediction is None:
+        return 0.0
+    return judge(prediction=prediction.decode("utf-8", errors="replace"), segment=segment)
+
+
+def exact_judge(*, prediction: str, segment: str) -> float:
+    """1.0 if the two are the same but for case, whitespace and compatibility forms.
+
+    >>> exact_judge(prediction=" The  END.", segment="the end.")
+    1.0
+    """
+    return float(bool(normalised(segment)) and normalised(prediction) == normalised(segment))
+
+
+def fuzzy_judge(*, prediction: str, segment: str, threshold: float) -> float:
+    """1.0 if the two are alike by at least `threshold`; with a threshold of 0, their likeness.
+
+    Likeness is difflib's ratio on the normalised texts, 2·M / T: M characters in common blocks of
+    T in both together; in [0, 1].
+
+    >>> fuzzy_judge(prediction="the and.", segment="The end.", threshold=0.0)
+    0.875
+    """
+    pair = normalised(segment), normalised(prediction)
+    likeness = difflib.SequenceMatcher(None, *pair, autojunk=False).ratio() if all(pair) else 0.0
+    return float(likeness >= threshold) if threshold else likeness
+
+
+def normalised(text: str) -> str:
+    """NFKC, case folded, whitespace collapsed."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

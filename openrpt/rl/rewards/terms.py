@@ -1,0 +1,300 @@
+"""The reward that is trained on: a weighted sum of terms over the groups of a document.
+
+A term is a function `(groups, context) → [[float]]`, a number for each rollout of each group; so
+it may read the group and the model. Groups come graded by prefix match (`grade_groups`), which
+stays with each rollout as `exact`: pass rates and accuracy never change their meaning.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol
+
+from openrpt.config.sections import LARGEST_REWARD, Config, RewardConfig
+from openrpt.data.prompts import Layout
+from openrpt.data.tokens import literal_bytes
+from openrpt.data.work import Work
+from openrpt.engine.average import MovingAverage
+from openrpt.engine.engine import Engine
+from openrpt.engine.model import Policy
+from openrpt.errors import UserError
+from openrpt.rl.grading import CONTINUATION_TOKENS
+from openrpt.rl.rewards.information_gain import plain_logprobs, thought_logprobs, true_tokens
+from openrpt.rl.rewards.matching import (
+    dense_reward,
+    exact_judge,
+    first_token_match,
+    fuzzy_judge,
+    length_weighted_match,
+    next_segment,
+    prediction_tokens,
+    segment_reward,
+)
+from openrpt.rl.rewards.user import UserFunction, load_function
+from openrpt.seeding import generator
+from openrpt.types import Group, Rollout
+
+READABLE = ("prediction", "continuation", "thought", "prefix")
+"""What a user's own reward may read: bytes, of the continuation the bytes of its tokens."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RewardContext:
+    """What a term may read beside the groups of one document."""
+
+    config: Config
+    step: int
+    work: Work
+    token_bytes: Sequence[bytes]
+    """The whole document's."""
+    policy: Policy
+    engine: Engine
+    layout: Layout
+    baseline: MovingAverage | None
+    """Kept for `information_gain` alone."""
+
+    def continuation(self, group: Group) -> Sequence[bytes]:
+        index = group.prompt.position.index
+        return self.token_bytes[index : index + CONTINUATION_TOKENS]
+
+    def prediction_tokens(self, rollout: Rollout) -> list[tuple[int, bytes]]:
+        """As `rewards.prediction_tokens`."""
+        ids, literal = rollout.completion.token_ids, self.layout.literal
+        pieces = [literal_bytes(self.policy.table, [i], literal) for i in ids]
+        return prediction_tokens(pieces, rollout.prediction)
+
+
+class RewardTerm(Protocol):
+    """Grades a document's groups, each graded by prefix match already: [groups][rollouts]."""
+
+    def __call__(self, groups: Sequence[Group], context: RewardContext) -> list[list[float]]: ...
+
+
+def _each(groups: Sequence[Group], value: Callable[[Group, Rollout], float]) -> list[list[float]]:
+    return [[value(group, rollout) for rollout in group.rollouts] for group in groups]
+
+
+def prefix(groups: Sequence[Group], context: RewardContext) -> list[list[float]]:
+    """The paper's reward: `rewards.prefix_match`."""
+    return _each(groups, lambda group, rollout: rollout.exact)
+
+
+def first_token(groups: Sequence[Group], context: RewardContext) -> list[list[float]]:
+    def value(group: Group, rollout: Rollout) -> float:
+        own = [token for _, token in context.prediction_tokens(rollout)]
+        return first_token_match(own, context.continuation(group))
+
+    return _each(groups, value)
+
+
+def dense(groups: Sequence[Group], context: RewardContext) -> list[list[float]]:
+    """The probability of a wrong prediction is the product of the sampler's probabilities (at the
+    sampling temperature) of the tokens that hold its bytes; a forced token counts as sure."""
+
+    def value(group: Group, rollout: Rollout) -> float:
+        # The first of equal completions speaks for all: rounding must not make a group live.
+        ids = rollout.completion.token_ids
+        rollout = next(other for other in group.rollouts if other.completion.token_ids == ids)
+        tokens = context.prediction_tokens(rollout)
+        if not tokens:
+            return 0.0
+        logprob = sum(rollout.completion.sampler_logprobs[index] for index, _ in tokens)
+        return dense_reward(rollout.exact, math.exp(logprob))
+
+    return _each(groups, value)
+
+
+def conditional_dense(groups: Sequence[Group], context: RewardContext) -> list[list[float]]:
+    """Dense in groups with at least one hit, else 0 (arXiv 2506.08007, Appendix A)."""
+    return [
+        values if any(rollout.exact for rollout in group.rollouts) else [0.0] * len(values)
+        for group, values in zip(groups, dense(groups, context), strict=True)
+    ]
+
+
+def length_weighted(groups: Sequence[Group], context: RewardContext) -> list[list[float]]:
+    bonus = context.config.reward.length_bonus
+    return _each(
+        groups,
+        lambda group, rollout: length_weighted_match(
+            rollout.prediction, context.continuation(group), bonus=bonus
+        ),
+    )
+
+
+def information_gain(groups: Sequence[Group], context: RewardContext) -> list[list[float]]:
+    """As `information_gain.py`: nats, of either sign."""
+    assert context.baseline is not None
+    targets = true_tokens(context.work, context.config.reward.information_tokens)
+    shared = (context.engine, context.layout, context.work)
+    thoughts = thought_logprobs(context.policy, *shared, groups, targets)
+    plain = plain_logprobs(context.baseline.policy, *shared, targets)
+    return [[value - base for value in own] for own, base in zip(thoughts, plain, strict=True)]
+
+
+def random(groups: Sequence[Group], context: RewardContext) -> list[list[float]]:
+    """The control: a coin keyed by (seed, step, document, position, rollout), blind to the text."""
+    seed, probability = context.config.seed, context.config.reward.random_probability
+
+    def coin(group: Group, number: int) -> float:
+        position = group.prompt.position
+        key = (seed, "reward", context.step, position.document_id, position.index, number)
+        return float(generator(*key).random() < probability)
+
+    return [[coin(group, number) for number in range(len(group.rollouts))] for group in groups]
+
+
+TERMS: dict[str, RewardTerm] = {
+    "prefix": prefix,
+    "first_token": first_token,
+    "dense": dense,
+    "conditional_dense": conditional_dense,
+    "length_weighted": length_weighted,
+    "information_gain": information_gain,
+    "random": random,
+}
+"""`segment` and users' own are made of what the config names: `make_terms`."""
+
+
+def segment_term(judge: UserFunction) -> RewardTerm:
+    """The next segment of the text, and what the judge says of the prediction."""
+
+    def segment(groups: Sequence[Group], context: RewardContext) -> list[list[float]]:
+        def value(group: Group, number: int) -> float:
+            def judged(*, prediction: str, segment: str) -> float:
+                return judge(
+                    {"prediction": prediction, "segment": segment},
+                    where=place(group, number),
+                    on_error=context.config.reward.on_error,
+                )
+
+            return segment_reward(group.rollouts[number].prediction, text, judged)
+
+        found = []
+        for group in groups:
+            text = next_segment(context.continuation(group))
+            found.append([value(group, number) for number in range(len(group.rollouts))])
+        return found
+
+    return segment
+
+
+def user_term(function: UserFunction) -> RewardTerm:
+    """A user's own function, called for one rollout after the other."""
+
+    def term(groups: Sequence[Group], context: RewardContext) -> list[list[float]]:
+        def value(group: Group, number: int) -> float:
+            rollout, position = group.rollouts[number], group.prompt.position
+            values = {
+                "prediction": rollout.prediction,
+                "continuation": list(context.continuation(group)),
+                "thought": rollout.thought,
+                "prefix": b"".join(context.token_bytes[position.window_start : position.index]),
+            }
+            on_error = context.config.reward.on_error
+            return function(values, where=place(group, number), on_error=on_error)
+
+        return [[value(group, r) for r in range(len(group.rollouts))] for group in groups]
+
+    return term
+
+
+def make_terms(config: Config) -> dict[str, RewardTerm]:
+    """The terms of `reward.terms`, in their order, before anything heavy is loaded.
+
+    Raises UserError for a user's function that can't be had or asks for what there is not, for
+    more true tokens to be weighed than a prediction may hold, and where all that is rewarded is a
+    thought in which nothing is drawn.
+    """
+    settings = config.reward
+    most = config.prompt.prediction_budget
+    if "information_gain" in settings.terms and settings.information_tokens > most:
+        raise UserError(
+            f"reward.information_tokens = {settings.information_tokens} is more than"
+            f" prompt.prediction_budget = {most}; lower the one or raise the other"
+        )
+    weighed = [name for name, weight in settings.terms.items() if weight]
+    if weighed == ["information_gain"] and config.prompt.think_budget == 0:
+        raise UserError(
+            "reward.terms: information_gain rewards the thought alone, and with prompt.think_budget"
+            " = 0 a position's rollouts all have the same; raise prompt.think_budget, or add a term"
+            " that reads the prediction (--reward.terms prefix=1,information_gain=0.1)"
+        )
+    terms: dict[str, RewardTerm] = {}
+    for name in settings.terms:
+        if ":" in name:
+            terms[name] = user_term(load_function(name, key="reward.terms", known=READABLE))
+        elif name == "segment":
+            terms[name] = segment_term(make_judge(settings))
+        else:
+            terms[name] = TERMS[name]
+    return terms
+
+
+def make_judge(settings: RewardConfig) -> UserFunction:
+    known = ("prediction", "segment")
+    match settings.segment_judge:
+        case "exact":
+            return UserFunction(path="exact", function=exact_judge, reads=known)
+        case "fuzzy":
+            function = partial(fuzzy_judge, threshold=settings.segment_threshold)
+            return UserFunction(path="fuzzy", function=function, reads=known)
+        case path:
+            return load_function(path, key="reward.segment_judge", known=known)
+
+
+def reward_groups(
+    groups: Sequence[Group], terms: Mapping[str, RewardTerm], context: RewardContext
+) -> list[Group]:
+    """Groups graded by prefix match → the same with the reward that is trained on.
+
+    A term that is not finite, or beyond LARGEST_REWARD with its weight, stops the run, or is left
+    out and counts as 0, as `reward.on_error` says. Raises UserError, which names the document,
+    position and rollout.
+    """
+    values = {name: term(groups, context) for name, term in terms.items()}
+    settings = context.config.reward
+
+    def rewarded(g: int, r: int) -> Rollout:
+        found = {name: of_groups[g][r] for name, of_groups in values.items()}
+        finite = {
+            name: value
+            for name, value in found.items()
+            if math.isfinite(value) and abs(settings.terms[name] * value) <= LARGEST_REWARD
+        }
+        for name in found.keys() - finite.keys() if settings.on_error == "stop" else ():
+            value = f"{found[name]}"
+            if math.isfinite(found[name]):
+                value += f", with its weight beyond ±{LARGEST_REWARD:g},"
+            raise UserError(
+                f"reward '{name}' is {value} for {place(groups[g], r)}; mend it, or count such"
+                " rollouts as 0 with --reward.on_error zero"
+            )
+        reward = sum((settings.terms[name] * value for name, value in finite.items()), 0.0)
+        rollout = groups[g].rollouts[r]
+        return replace(rollout, reward=reward, prefix_match=rollout.exact, terms=finite)
+
+    return [
+        replace(group, rollouts=tuple(rewarded(g, r) for r in range(len(group.rollouts))))
+        for g, group in enumerate(groups)
+    ]
+
+
+def place(group: Group, number: int) -> str:
+    position = group.prompt.position
+    return f"document {position.document_id}, position {position.index}, rollout {number}"
+
+
+def reward_metrics(groups: Sequence[Group], settings: RewardConfig) -> dict[str, float]:
+    """The share of rollouts exactly right, and each term's mean before its weight."""
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    metrics = {"reward/exact": sum(r.exact for r in rollouts) / len(rollouts)}
+    for name in settings.terms:
+        known = [rollout.terms[name] for rollout in rollouts if name in rollout.terms]
+        if known:
+            metrics[f"reward/{name}"] = sum(known) / len(known)
+    if settings.on_error == "zero":
+        wanted = len(settings.terms) * len(rollouts)
+        metrics["reward/errors"] = float(wanted - sum(len(r.terms) for r in rollouts))
+    return metrics

@@ -1,0 +1,144 @@
+"""What a stage records: a line of metrics.jsonl a step, its warnings, the trackers, and how far
+it is to go (`stage.json`).
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from openrpt.config.loading import flatten
+from openrpt.config.sections import Config
+from openrpt.engine.checkpoint_record import read_record
+from openrpt.files import read_as, write_sealed
+from openrpt.progress import Progress
+from openrpt.runs.metrics import append_metrics, read_metrics
+from openrpt.runs.run import RECORDED, existing_run
+from openrpt.runs.signatures import new_findings
+from openrpt.runs.trackers import ROLLOUT_STAGES, Tracker, open_trackers, rollout_table
+from openrpt.types import Finding
+
+StageState = Literal["running", "done", "stopped"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageRecord:
+    """The stage that ran last, or runs: `stage.json` of a run folder. The limits are those that it
+    was called with, which need not be those of the run's configuration."""
+
+    stage: str
+    steps: int
+    seconds: float
+    """Its time limit; 0 = none."""
+    state: StageState
+    """`stopped` by a signal (Ctrl-C, SIGTERM, SIGHUP) or an error. A process killed otherwise
+    leaves `running`."""
+
+    def write(self, run: Path) -> None:
+        write_sealed(run / "stage.json", asdict(self))
+
+
+def read_stage(run: Path) -> StageRecord | None:
+    """None where no stage has begun. Raises UserError where the file is damaged."""
+    path = run / "stage.json"
+    if not path.is_file():
+        return None
+    return read_as(StageRecord, path, advice="the next stage writes it anew")
+
+
+def changed_settings(checkpoint: Path, config: Config) -> dict[str, dict[str, Any]]:
+    """{key: {"before", "now"}} of the keys that results depend on and that a resumed run may change
+    all the same, where they are not as in the checkpoint that it resumes from."""
+    record = read_record(checkpoint)
+    before, now = flatten(record.config), flatten(config.model_dump(mode="json"))
+    return {
+        key: {"before": before[key], "now": now[key]}
+        for key in sorted(RECORDED)
+        if key in before and before[key] != now[key]
+    }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Journal:
+    path: Path
+    """metrics.jsonl"""
+    stage: str
+    rows: list[dict[str, Any]]
+    """Of this stage, those of earlier starts included."""
+    trackers: list[Tracker]
+    rollouts_every: int
+    changed: dict[str, dict[str, Any]]
+    """Settings that hold from the next step on, as `changed_settings` gives them."""
+    progress: Progress
+
+    def record(self, step: int, metrics: dict[str, Any], *, seconds: float) -> None:
+        """Writes the row, with the failure signatures that show for the first time, beside the
+        findings that the step has brought as `warnings`. `seconds`: of the stage so far, over all
+        starts."""
+        own: list[Finding] = metrics.pop("warnings", [])
+        row = {"stage": self.stage, "step": step, "seconds": seconds} | metrics
+        self.rows.append(row)
+        found = own + new_findings(self.rows)
+        if found:
+            row["warnings"] = [finding.as_dict() for finding in found]
+        if self.changed:
+            row["changed"] = dict(self.changed)
+            self.changed.clear()
+        append_metrics(self.path, row)
+
+    def tell(self, step: int, metrics: dict[str, Any]) -> None:
+        """Says the warnings of the row that was written last; gives the trackers its metrics."""
+        for warning in self.rows[-1].get("warnings", []):
+            self.progress.say(f"warning: {Finding(**warning)}")
+        for tracker in self.trackers:
+            tracker.log(metrics, step)
+        if self.trackers and self.stage in ROLLOUT_STAGES and step % self.rollouts_every == 0:
+            table = rollout_table(self.path.parent, step)
+            for tracker in self.trackers:
+                tracker.log_rollouts(table, step)
+
+
+@contextmanager
+def open_journal(
+    path: Path,
+    *,
+    stage: str,
+    step: int,
+    steps: int,
+    seconds: float,
+    changed: dict[str, dict[str, Any]],
+    progress: Progress,
+) -> Iterator[Journal]:
+    """`path`: metrics.jsonl of a run folder, whose configuration names the trackers. `step`: the
+    last one that is done; `steps`, `seconds`: at most so many in all (infinite = no limit).
+    Raises UserError where a tracker's package is missing."""
+    run = existing_run(path.parent)
+    rows = [row for row in read_metrics(path) if row["stage"] == stage]
+    record = StageRecord(
+        stage=stage,
+        steps=steps,
+        seconds=seconds if math.isfinite(seconds) else 0.0,
+        state="running",
+    )
+    state: StageState = "stopped"
+    with ExitStack() as stack:
+        trackers = open_trackers(run, stage=stage, step=step)
+        for tracker in trackers:
+            stack.callback(tracker.close)
+        journal = Journal(
+            path=path,
+            stage=stage,
+            rows=rows,
+            trackers=trackers,
+            rollouts_every=run.config.track.rollouts_every,
+            changed=changed,
+            progress=progress,
+        )
+        record.write(run.path)
+        try:
+            yield journal
+            state = "done"
+        finally:
+            replace(record, state=state).write(run.path)

@@ -1,0 +1,101 @@
+"""A run folder as it stands, damaged parts named and passed over."""
+
+from pathlib import Path
+from typing import Any
+
+from openrpt.config.loading import validate_config
+from openrpt.config.sections import Config, Section
+from openrpt.config.toml_files import read_toml
+from openrpt.errors import UserError
+from openrpt.files import read_json
+from openrpt.runs.metrics import readable_metrics
+from openrpt.runs.run import Run
+
+TRACES = ("metrics.jsonl", "environment.json", "rollouts", "evaluation.json", "scored")
+"""What a folder without config.toml is still known by as a run."""
+NO_METRICS = {"warnings", "changed"}
+"""Keys of rows of metrics.jsonl that hold no number."""
+
+
+def look_at(path: Path) -> tuple[Run, tuple[str, ...]]:
+    """A run to be read, and what is to be said of it: a configuration that is absent, damaged or
+    of a newer version gives way to the defaults where it must, lines of the metrics that are
+    damaged or cut off are left out. Raises UserError where no run is."""
+    if not path.is_dir():
+        raise UserError(f"{path}: not a run folder (there is no such folder)")
+    stored = path / "config.toml"
+    if stored.is_file():
+        config, notes = _readable_config(stored)
+    elif any((path / name).exists() for name in TRACES):
+        config, notes = Config(), ["config.toml is missing: defaults are shown in its place"]
+    elif any(path.iterdir()):
+        raise UserError(f"{path}: not a run folder (config.toml is missing)")
+    else:
+        raise UserError(f"{path}: the folder is empty: no stage has begun there")
+    run = Run(path=path, config=config)
+    notes += [note for note in (_newer_version(path), *readable_metrics(run.metrics)[1]) if note]
+    return run, tuple(notes)
+
+
+def _readable_config(path: Path) -> tuple[Config, list[str]]:
+    try:
+        values = read_toml(path)
+        known, dropped = _known_keys(values)
+        config = validate_config(known, source=str(path))
+    except UserError as error:
+        return Config(), [f"{error}; defaults are shown in its place"]
+    if not dropped:
+        return config, []
+    keys = ", ".join(dropped)
+    return config, [f"config.toml: left out what this version does not know (a newer one?): {keys}"]
+
+
+def _known_keys(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """(what this version knows, the dotted names of the rest)."""
+    known: dict[str, Any] = {}
+    dropped: list[str] = []
+    for name, value in values.items():
+        field = Config.model_fields.get(name)
+        kind = field.annotation if field else None
+        if field is None:
+            dropped.append(name)
+        elif isinstance(kind, type) and issubclass(kind, Section) and isinstance(value, dict):
+            known[name] = {key: v for key, v in value.items() if key in kind.model_fields}
+            dropped += [f"{name}.{key}" for key in value if key not in kind.model_fields]
+        else:
+            known[name] = value
+    return known, dropped
+
+
+def run_warnings(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The failure signatures that rows of metrics.jsonl have recorded."""
+    return [
+        {"stage": row["stage"]} | warning for row in rows for warning in row.get("warnings", [])
+    ]
+
+
+def setting_changes(rows: list[dict[str, Any]]) -> list[str]:
+    """What rows of metrics.jsonl say of settings that a restart has changed."""
+    return [
+        f"{row['stage']}: {key} = {change['now']!r} from step {row['step']} on"
+        f" (before: {change['before']!r})"
+        for row in rows
+        for key, change in row.get("changed", {}).items()
+    ]
+
+
+def _newer_version(run: Path) -> str:
+    """A note where a newer OpenRPT has written the run; else empty."""
+    import openrpt
+
+    try:
+        written = str(read_json(run / "environment.json", advice="").get("openrpt"))
+        newer = _release(written) > _release(openrpt.__version__)
+    except (OSError, UserError, ValueError):
+        return ""
+    return f"written by OpenRPT {written}, this is {openrpt.__version__}" if newer else ""
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """Raises ValueError for what is no version."""
+    return tuple(int(part) for part in version.split(".")[:2])

@@ -1,0 +1,231 @@
+"""A run is a folder: its resolved config, its environment, its metrics, and what the stages add."""
+
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from openrpt.config.loading import flatten, to_toml, validate_config
+from openrpt.config.sections import Config
+from openrpt.config.toml_files import read_toml
+from openrpt.errors import UserError
+from openrpt.files import (
+    clear_leftovers,
+    is_leftover,
+    remove_folder,
+    write_sealed,
+    write_text,
+    writing,
+)
+from openrpt.runs.lock import LOCK, sole_process
+from openrpt.runs.trackers import require_installed
+
+RECORDED = {
+    "warmup.learning_rate",
+    "train.learning_rate",
+    "pretrain.learning_rate",
+    "train.max_grad_norm",
+    "train.on_nonfinite",
+    "train.nonfinite_limit",
+    "reward.on_error",
+}
+"""Keys that results depend on, and that a resumed run may change all the same: what helps after a
+step that failed. metrics.jsonl says from which step on it did (`changed`)."""
+MAY_CHANGE = RECORDED | {
+    "model.threads",
+    "model.device",
+    "score.shard_tokens",
+    "warmup.steps",
+    "warmup.time_limit",
+    "train.steps",
+    "train.time_limit",
+    "train.eval_every",
+    "train.eval_positions",
+    "train.checkpoint_every",
+    "train.checkpoint_minutes",
+    "train.checkpoints_kept",
+}
+"""Keys that a resumed run may change: how long and where it runs, and those of RECORDED."""
+OTHER_RUNS = {"run", "evaluate", "probe", "writing", "pretrain", "zeroshot", "coding", "suite"}
+OTHER_RUNS |= {"track", "cost"}
+"""Sections that do not bind a run: a pretraining is bound by its own checkpoints."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    path: Path
+    config: Config
+
+    @property
+    def scored(self) -> Path:
+        return self.path / "scored"
+
+    @property
+    def start(self) -> Path:
+        """What warmup leaves: the policy that reinforcement starts from."""
+        return self.path / "warmup"
+
+    @property
+    def warmup_checkpoints(self) -> Path:
+        return self.path / "warmup-checkpoints"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def pretrain_checkpoints(self) -> Path:
+        return self.path / "pretrain-checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.path / "evaluation.json"
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """No other process writes in the folder meanwhile, and what a killed one left half done is
+        gone. Where no run is (a model is asked without one) nothing is written or locked.
+
+        Raises UserError that names the other process.
+        """
+        if not (self.path / "config.toml").is_file():
+            yield
+            return
+        with sole_process(self.path) as first:
+            if first:
+                _clear(self)
+            yield
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def works_in_run(stage: Callable[Concatenate[Run, P], T]) -> Callable[Concatenate[Run, P], T]:
+    """A stage that has its run folder to itself: see `Run.at_work`."""
+
+    @wraps(stage)
+    def alone(run: Run, *args: P.args, **kwargs: P.kwargs) -> T:
+        with run.at_work():
+            return stage(run, *args, **kwargs)
+
+    return alone
+
+
+def _clear(run: Run) -> None:
+    clear_leftovers(run.path)
+    if run.start.is_dir():  # a kill between the end of warmup and this
+        remove_folder(run.warmup_checkpoints)
+
+
+def open_run(config: Config, *, min_free_bytes: int = 1 << 30) -> Run:
+    """Creates or reopens the run folder.
+
+    Raises UserError if the folder holds something else, belongs to a run of another config (the
+    differing key is named) or is in use by another process, if the disk is nearly full, or if a
+    tracker's package is missing.
+    """
+    require_installed(config.track.to)
+    path = Path(config.run)
+    stored = path / "config.toml"
+    if path.exists() and not path.is_dir():
+        raise UserError(f"run = '{path}': a file of that name stands there; choose another --run")
+    with writing(path, "choose another --run"):
+        path.mkdir(parents=True, exist_ok=True)
+        names = {one.name for one in path.iterdir()}
+    # What a kill leaves before there is a configuration does not count.
+    if stored.name not in names and not all(n == LOCK or is_leftover(n) for n in names):
+        raise UserError(
+            f"run = '{path}': the folder is not empty and not a run; choose another --run"
+        )
+    run = Run(path=path, config=config)
+    with sole_process(path) as first:
+        if stored.is_file():
+            require_same(
+                validate_config(read_toml(stored), source=str(stored)),
+                config,
+                f"{path}: the folder belongs to a run",
+            )
+        free = shutil.disk_usage(path).free
+        if free < min_free_bytes:
+            raise UserError(
+                f"run = '{path}': only {free / 2**30:.1f} GiB are free on its disk; free some, or"
+                " put the run elsewhere with --run"
+            )
+        if first:
+            _clear(run)
+        write_text(stored, to_toml(config))
+        write_sealed(path / "environment.json", environment())
+    return run
+
+
+def existing_run(path: Path) -> Run:
+    """A run to read. Raises UserError where there is none."""
+    stored = path / "config.toml"
+    if not stored.is_file():
+        raise UserError(f"{path}: not a run folder (config.toml is missing)")
+    return Run(path=path, config=validate_config(read_toml(stored), source=str(stored)))
+
+
+def owning_run(path: Path) -> Run | None:
+    """The innermost run whose folder holds `path` (or is it); None where none does."""
+    for folder in (path, *path.parents):
+        if (folder / "config.toml").is_file():
+            return existing_run(folder)
+    return None
+
+
+def require_same(
+    stored: Config,
+    config: Config,
+    whose: str,
+    *,
+    helps: str = "give the old value",
+    sections: Sequence[str] = (),
+) -> None:
+    """Raises UserError that names the first key that binds and differs: `whose` says what was made
+    with the stored configuration. `sections`: only keys of these (default all)."""
+    old, new = flatten(stored.model_dump(mode="json")), flatten(config.model_dump(mode="json"))
+    for key in new:
+        asked = not sections or key.split(".")[0] in sections
+        if asked and is_binding(key) and old[key] != new[key]:
+            raise UserError(
+                f"{whose} with {key} = {old[key]!r}, not {new[key]!r}; choose another --run, or"
+                f" {helps}"
+            )
+
+
+def is_binding(key: str) -> bool:
+    """A run may not change it."""
+    return key not in MAY_CHANGE and key.split(".")[0] not in OTHER_RUNS
+
+
+def environment() -> dict[str, Any]:
+    import torch
+    import transformers
+
+    import openrpt
+
+    return {
+        "openrpt": openrpt.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "threads": torch.get_num_threads(),
+        "cpus": os.cpu_count(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+OF_WARMUP = ("seed", "model", "corpus", "score", "prompt", "selection", "warmup")
+"""Keys and sections that a warmup depends on."""

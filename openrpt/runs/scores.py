@@ -1,0 +1,63 @@
+"""A run's own scores, refused where they were made with other settings or weights."""
+
+from pathlib import Path
+from typing import Any
+
+from openrpt.config.loading import flatten
+from openrpt.config.sections import Config
+from openrpt.data.scored import ScoredCorpus, load_scored
+from openrpt.engine.fingerprint import require_same_model
+from openrpt.engine.model import Policy
+from openrpt.errors import UserError
+from openrpt.runs.run import Run, is_binding
+
+
+def score_settings(config: Config, policy: Policy | None, scorer: Policy | None) -> dict[str, Any]:
+    """All that the scores depend on, by configuration key."""
+    path = policy.name if policy else config.model.path
+    values = {
+        "model.path": path,
+        "model.dtype": config.model.dtype,
+        "prompt.window": config.prompt.window,
+        "prompt.min_context": config.prompt.min_context,
+    }
+    values |= {f"score.{k}": v for k, v in config.score.model_dump(mode="json").items()}
+    values |= {f"corpus.{k}": v for k, v in config.corpus.model_dump(mode="json").items()}
+    values["score.model"] = scorer.name if scorer else config.score.model or path
+    return values
+
+
+def require_same_settings(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    # Keys that are newer than the scores had their defaults.
+    defaults = flatten(Config().model_dump(mode="json"))
+    different = [
+        key
+        for key, value in now.items()
+        if is_binding(key) and before.get(key, defaults.get(key)) != value
+    ]
+    if different:
+        key = different[0]
+        more = f" (and {len(different) - 1} more)" if len(different) > 1 else ""
+        was = before.get(key, defaults.get(key))
+        raise UserError(
+            f"{folder} holds scores of other settings: {key} was {was!r}, is now"
+            f" {now[key]!r}{more}; use another --run or delete this folder"
+        )
+
+
+def require_same_weights(folder: Path, before: dict[str, Any], names: dict[str, str]) -> None:
+    """`names`: key → model; the scores' metadata has their fingerprints."""
+    known = before.get("weights", {})
+    for key, name in names.items():
+        require_same_model(name, known.get(key, ""), f"{folder}: scored with")
+
+
+def scores_of(run: Run) -> ScoredCorpus:
+    """A run's own scores. Raises UserError as `load_scored`, and where the run's configuration
+    or its model's files are not those that the scores were made with."""
+    corpus = load_scored(run.scored)
+    require_same_settings(
+        run.scored, corpus.metadata["settings"], score_settings(run.config, None, None)
+    )
+    require_same_weights(run.scored, corpus.metadata, {"model.path": run.config.model.path})
+    return corpus

@@ -1,0 +1,109 @@
+"""What a run took, stage by stage: time, tokens, FLOPs, energy, memory."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from openrpt.errors import UserError
+from openrpt.files import read_json
+from openrpt.runs.metrics import numbers
+
+
+@dataclass(kw_only=True, slots=True)
+class Cost:
+    """Sums over the steps of a stage; a step that did not record a figure adds nothing."""
+
+    stage: str
+    steps: int = 0
+    """0 = it has none."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """By phase."""
+    tokens_run: float = 0.0
+    tokens_not_computed: float = 0.0
+    flops: float = 0.0
+    joules: float = 0.0
+    measured: bool = True
+    """The energy was measured throughout, not estimated from seconds."""
+    peak_gib: float = 0.0
+
+    @property
+    def total_seconds(self) -> float:
+        return sum(self.seconds.values())
+
+    @property
+    def times_fewer(self) -> float:
+        """How many times more tokens separate sequences would have run."""
+        return 1 + self.tokens_not_computed / self.tokens_run
+
+
+def costs(rows: Sequence[Mapping[str, Any]]) -> list[Cost]:
+    """Of each stage that has metrics, in the order in which they ran."""
+    found: dict[str, Cost] = {}
+    for row in rows:
+        cost = found.setdefault(row["stage"], Cost(stage=row["stage"]))
+        cost.steps += 1
+        for key, value in row.items():
+            if key.startswith("time/") and key != "time/step":
+                phase = key.removeprefix("time/")
+                cost.seconds[phase] = cost.seconds.get(phase, 0.0) + value
+        cost.tokens_run += row.get("tokens/generate", 0.0) + row.get("tokens/update", 0.0)
+        cost.tokens_not_computed += row.get("tokens/not_computed", 0.0)
+        cost.flops += row.get("flops/generate", 0.0) + row.get("flops/update", 0.0)
+        cost.joules += row.get("energy/joules", 0.0)
+        cost.measured &= bool(row.get("energy/measured", True))
+        cost.peak_gib = max(cost.peak_gib, row.get("memory/peak_gib", 0.0))
+    return list(found.values())
+
+
+def all_costs(
+    run: Path, rows: Sequence[Mapping[str, Any]], evaluations: Mapping[str, Any]
+) -> list[Cost]:
+    """Scoring, the stages with steps, and the evaluations: those on the development split, and
+    those of models."""
+    development = Cost(stage="development evaluations", measured=False)
+    for row in rows:
+        development.flops += row.get("development/flops", 0.0)
+        _spend(development, row["stage"], row.get("development/seconds", 0.0))
+    models = Cost(stage="evaluations")
+    for label, evaluation in evaluations.items():
+        _add(models, label, evaluation.get("evaluation_cost") or {})
+    scoring = Cost(stage="score")
+    _add(scoring, "score", _read(run / "scored" / "cost.json"))
+    found = [scoring, *costs(rows), development, models]
+    return [cost for cost in found if cost.steps or cost.total_seconds]
+
+
+def _spend(cost: Cost, phase: str, seconds: float) -> None:
+    if seconds:
+        cost.seconds[phase] = cost.seconds.get(phase, 0.0) + seconds
+
+
+def _add(cost: Cost, phase: str, spent: Mapping[str, Any]) -> None:
+    """A piece of work as WorkMeter counts it; nothing where it was not counted."""
+    spent = numbers(spent)
+    _spend(cost, phase, spent.get("seconds", 0.0))
+    cost.tokens_run += spent.get("tokens", 0.0)
+    cost.flops += spent.get("flops", 0.0)
+    cost.joules += spent.get("joules", 0.0)
+    cost.measured &= bool(spent.get("energy_measured", True))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Empty where the file is absent or damaged: it only adds a row."""
+    try:
+        return read_json(path, advice="")
+    except (OSError, UserError):
+        return {}
+
+
+def together(parts: Sequence[Cost]) -> Cost:
+    """The sum of all; its phases are the stages."""
+    return Cost(
+        stage="all",
+        seconds={cost.stage: cost.total_seconds for cost in parts},
+        flops=sum(cost.flops for cost in parts),
+        joules=sum(cost.joules for cost in parts),
+        measured=all(cost.measured for cost in parts if cost.joules),
+        peak_gib=max((cost.peak_gib for cost in parts), default=0.0),
+    )

@@ -1,0 +1,1 @@
+"""The stages: functions from files and a configuration to files."""

@@ -1,0 +1,153 @@
+"""Reinforcement fine-tuning on questions with verifiable answers, before → after.
+
+What the paper does after pre-training (arXiv 2506.08007, Section 4.3, Table 2): the same start
+model, or what RPT or another training made of it, learns from right and wrong answers, and is
+measured on held-out questions before and after. It runs on `train`'s tree, trainer, losses and
+checkpoints: a question is a document with one position, at its end, and a group is the rollouts
+of one question.
+"""
+
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from typing import Any
+
+from openrpt.config.loading import finetune_config
+from openrpt.data.prompts import Layout
+from openrpt.data.questions import QuestionCounts, read_questions
+from openrpt.engine.engine import Engine, make_engine
+from openrpt.engine.loading import freeze, load_policy
+from openrpt.engine.model import Policy
+from openrpt.errors import UserError
+from openrpt.evaluation.questions.checks import MathChecker, check_kind, checker_of
+from openrpt.evaluation.questions.results import (
+    FORMAT,
+    RECORD,
+    AnswerResult,
+    outcome_path,
+    question_differences,
+    read_record,
+)
+from openrpt.evaluation.questions.task import QuestionTask, answer_questions, question_task
+from openrpt.files import write_sealed
+from openrpt.progress import SILENT, Progress
+from openrpt.runs.metrics import read_metrics
+from openrpt.runs.run import Run, works_in_run
+from openrpt.stages.train import Trainer, run_training, set_up
+
+STAGE = "finetune"
+
+
+@works_in_run
+def finetune(run: Run, *, progress: Progress = SILENT) -> dict[str, Any]:
+    """Evaluates, trains, evaluates again; returns what stands in the run's `finetune.json`.
+
+    Resumes from the last checkpoint of the run folder; an evaluation that was done is not done
+    again. Raises UserError for bad questions and configuration, and for a folder that holds a
+    pre-training run.
+    """
+    if run.scored.is_dir() or run.start.is_dir():
+        raise UserError(
+            f"run = '{run.path}': a pre-training run stands there; give finetune a run of its own,"
+            f" and its model as the start: openrpt finetune {run.path}/checkpoints/best --run …"
+        )
+    config = finetune_config(run.config)
+    counts = QuestionCounts()
+    questions = read_questions(config.questions, counts, seed=config.seed)
+    with ExitStack() as stack:
+        math = None
+        if check_kind(config) == "math":
+            math = stack.enter_context(MathChecker(seconds=config.answers.timeout))
+        check = checker_of(config, math)
+
+        def make_task(run: Run, policy: Policy, engine: Engine, layout: Layout) -> QuestionTask:
+            return question_task(questions, run.config, policy, layout, check)
+
+        trainer = set_up(replace(run, config=config), stage=STAGE, make_task=make_task)
+        task = trainer.task
+        assert isinstance(task, QuestionTask)
+        facts = asdict(counts) | asdict(task.counts)
+        progress.say(describe_questions(config.questions.path, facts))
+        record = read_record(run.path) or {
+            "format": FORMAT,
+            "model": config.model.path,
+            "questions": {"path": config.questions.path} | facts,
+            "settings": config.finetune.model_dump() | {"check": check_kind(config)},
+        }
+        if "before" not in record:
+            record["before"] = evaluate_before(trainer, task, progress)
+            write_record(run, record)
+        summary = run_training(trainer, progress)
+        if record.get("after", {}).get("step") != summary.steps:
+            record["after"] = evaluate(trainer.policy, trainer.engine, task, "after", run, progress)
+            record["after"]["step"] = summary.steps
+            both = [AnswerResult.load(outcome_path(run.path, w)) for w in ("after", "before")]
+            differences = question_differences(*both)
+            record["difference"] = {name: d.as_dict() for name, d in differences.items()}
+            record["training"] = training_cost(run, summary.steps, summary.seconds)
+            write_record(run, record)
+        if math is not None and math.given_up:
+            progress.say(
+                f"{math.given_up} answers took math-verify longer than answers.timeout ="
+                f" {config.answers.timeout:g} s, or broke it: counted as wrong"
+            )
+    return record
+
+
+def evaluate_before(trainer: Trainer, task: QuestionTask, progress: Progress) -> dict[str, Any]:
+    """The start model; where training is already under way it is loaded again."""
+    policy, engine = trainer.policy, trainer.engine
+    if trainer.state.step:
+        policy = freeze(load_policy(trainer.config.model))
+        engine = make_engine(trainer.config.model.generator, policy)
+    return evaluate(policy, engine, task, "before", trainer.run, progress) | {"step": 0}
+
+
+def evaluate(
+    policy: Policy,
+    engine: Engine,
+    task: QuestionTask,
+    when: str,
+    run: Run,
+    progress: Progress,
+) -> dict[str, Any]:
+    """The held-out questions; stores each one's outcome and returns the summary and the cost."""
+    settings = task.config.finetune
+    works = task.chosen("heldout", settings.eval_questions)
+    progress.begin(f"evaluate {when}", len(works), "questions")
+    started = time.perf_counter()
+    result, cost = answer_questions(
+        policy, engine, task, works, samples=settings.eval_samples, progress=progress
+    )
+    cost["seconds"] = time.perf_counter() - started
+    result.save(outcome_path(run.path, when))
+    return {"summary": result.summary(), "cost": cost}
+
+
+def training_cost(run: Run, steps: int, seconds: float) -> dict[str, float]:
+    """Sums over the run's steps."""
+    rows = [row for row in read_metrics(run.metrics) if row["stage"] == STAGE]
+    phases = ("generate", "update")
+    return {
+        "steps": steps,
+        "seconds": seconds,
+        "tokens": sum(row[f"tokens/{phase}"] for row in rows for phase in phases),
+        "flops": sum(row[f"flops/{phase}"] for row in rows for phase in phases),
+    }
+
+
+def write_record(run: Run, record: Mapping[str, Any]) -> None:
+    write_sealed(run.path / RECORD, record)
+
+
+def describe_questions(path: str, facts: Mapping[str, int]) -> str:
+    left_out = {
+        "duplicates": facts["duplicates"],
+        "overlapping both sides": facts["dropped"],
+        "too long": facts["too_long"],
+        "not encodable": facts["not_encodable"],
+    }
+    parts = [f"{facts[name]:,} {name}" for name in ("train", "development", "heldout")]
+    parts += [f"{count:,} left out ({why})" for why, count in left_out.items() if count]
+    return f"questions of {path}: {', '.join(parts)}"

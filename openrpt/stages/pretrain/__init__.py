@@ -1,0 +1,1 @@
+"""Plain next-token training, as a trainer and as a control."""

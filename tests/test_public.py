@@ -1,0 +1,32 @@
+"""The module paths that people import from elsewhere keep working, and stay light."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        ("tokens", ["token_bytes"]),
+        ("rewards", ["prefix_match"]),
+        ("completions", ["extract_prediction"]),
+        ("advantages", ["group_advantages"]),
+        ("losses", ["policy_loss", "LossInputs", "LossConfig", "StepTotals", "LossOutputs"]),
+    ],
+)
+def test_public_modules(module: str, names: list[str]) -> None:
+    found = __import__(f"openrpt.{module}", fromlist=names)
+    assert set(names) <= set(found.__all__)
+    assert all(hasattr(found, name) for name in found.__all__)
+
+
+def test_what_needs_no_torch_imports_none() -> None:
+    """The byte-exact reward, the box, data and configuration can be used beside any engine."""
+    program = (
+        "import sys, openrpt, openrpt.completions, openrpt.rewards, openrpt.tokens\n"
+        "import openrpt.config.loading, openrpt.data.work, openrpt.data.prompts\n"
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
