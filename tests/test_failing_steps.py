@@ -262,10 +262,12 @@ def test_weights_that_a_step_has_spoiled_are_not_saved(scored: Run) -> None:
 
 
 def test_an_evaluation_that_fails_leaves_its_step(
-    scored: Run, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where what fails is a bug: its traceback says what is saved."""
-    run = run_of(scored, "evaluation", train__eval_every=2)
+    settings = {"corpus__development_fraction": 0.3, "train__steps": 4, "train__eval_every": 2}
+    run = tiny_run(tmp_path, **settings)
+    whole = copied_run(run, "whole", **settings)
 
     def fail(error: Exception) -> Callable[..., dict[str, float]]:
         def evaluation(trainer: Any) -> dict[str, float]:
@@ -279,10 +281,18 @@ def test_an_evaluation_that_fails_leaves_its_step(
     monkeypatch.setattr(openrpt.stages.train, "development_evaluation", fail(ZeroDivisionError()))
     with pytest.raises(ZeroDivisionError) as error:
         train(run)
-    assert error.value.__notes__ == ["train, after step 4; all up to step 4 is saved"]
-    assert saved(run) == "step-000004"
+    assert error.value.__notes__ == ["train, after step 2; all up to step 2 is saved"]
+    monkeypatch.undo()
     train(run)
+    # The evaluation is made up for, so that all is as where none failed: the best policy, too.
+    train(whole)
     assert [row["step"] for row in rows_of(run)] == [1, 2, 3, 4]
+    accuracy = "development/reasoning_accuracy"
+    assert [accuracy in row for row in rows_of(run)] == [False, True, False, True]
+    assert [r.get(accuracy) for r in rows_of(run)] == [r.get(accuracy) for r in rows_of(whole)]
+    assert not any("unevaluated" in row for row in rows_of(run))
+    best = [one.checkpoints / "best" / "model.safetensors" for one in (run, whole)]
+    assert best[0].read_bytes() == best[1].read_bytes()
 
 
 def test_the_state_of_a_failed_step_is_undone(scored: Run, mine: Any) -> None:

@@ -13,6 +13,7 @@ from openrpt.config.loading import flatten
 from openrpt.config.sections import Config
 from openrpt.engine.checkpoint_record import read_record
 from openrpt.files import read_as, write_sealed
+from openrpt.json_lines import write_rows
 from openrpt.progress import Progress
 from openrpt.runs.metrics import append_metrics, read_metrics
 from openrpt.runs.run import RECORDED, existing_run
@@ -20,6 +21,8 @@ from openrpt.runs.signatures import new_findings
 from openrpt.runs.trackers import ROLLOUT_STAGES, Tracker, open_trackers, rollout_table
 from openrpt.types import Finding
 
+UNEVALUATED = "unevaluated"
+"""Key of a row of metrics.jsonl whose step's evaluation failed; the next start makes up for it."""
 StageState = Literal["running", "done", "stopped"]
 
 
@@ -73,10 +76,12 @@ class Journal:
     """Settings that hold from the next step on, as `changed_settings` gives them."""
     progress: Progress
 
-    def record(self, step: int, metrics: dict[str, Any], *, seconds: float) -> None:
+    def record(
+        self, step: int, metrics: dict[str, Any], *, seconds: float, evaluated: bool = True
+    ) -> None:
         """Writes the row, with the failure signatures that show for the first time, beside the
         findings that the step has brought as `warnings`. `seconds`: of the stage so far, over all
-        starts."""
+        starts. `evaluated`: False where the step's evaluation failed and is to be made up for."""
         own: list[Finding] = metrics.pop("warnings", [])
         row = {"stage": self.stage, "step": step, "seconds": seconds} | metrics
         self.rows.append(row)
@@ -86,7 +91,22 @@ class Journal:
         if self.changed:
             row["changed"] = dict(self.changed)
             self.changed.clear()
+        if not evaluated:
+            row[UNEVALUATED] = True
         append_metrics(self.path, row)
+
+    @property
+    def unevaluated(self) -> bool:
+        """Whether the last step's evaluation failed."""
+        return bool(self.rows) and UNEVALUATED in self.rows[-1]
+
+    def amend(self, metrics: dict[str, Any]) -> None:
+        """Adds what the last step's evaluation found, once it has been made up for."""
+        row = self.rows[-1]
+        del row[UNEVALUATED]
+        row |= metrics
+        others = [other for other in read_metrics(self.path) if not _same_step(other, row)]
+        write_rows(self.path, [*others, row])
 
     def tell(self, step: int, metrics: dict[str, Any]) -> None:
         """Says the warnings of the row that was written last; gives the trackers its metrics."""
@@ -98,6 +118,10 @@ class Journal:
             table = rollout_table(self.path.parent, step)
             for tracker in self.trackers:
                 tracker.log_rollouts(table, step)
+
+
+def _same_step(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return (one["stage"], one["step"]) == (other["stage"], other["step"])
 
 
 @contextmanager

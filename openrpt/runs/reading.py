@@ -13,7 +13,7 @@ from openrpt.runs.run import Run
 
 TRACES = ("metrics.jsonl", "environment.json", "rollouts", "evaluation.json", "scored")
 """What a folder without config.toml is still known by as a run."""
-NO_METRICS = {"warnings", "changed"}
+NO_METRICS = {"warnings", "changed", "unevaluated"}
 """Keys of rows of metrics.jsonl that hold no number."""
 
 

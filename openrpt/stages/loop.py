@@ -153,6 +153,9 @@ def run_steps(
     )
     with stop_on_signals(progress.say) as stop, journal as records:
         longest = longest_step(records.rows)
+        if records.unevaluated:
+            with saver.after():
+                records.amend(evaluate())
         while state.step < steps and state.seconds + longest < limit and not stop.requested:
             began, started = state.seconds, time.perf_counter()
             with saver.whole(optimizer):
@@ -163,7 +166,7 @@ def run_steps(
             metrics |= evaluated
             state.seconds += time.perf_counter() - started
             longest = max(longest, state.seconds - began)
-            records.record(state.step, metrics, seconds=state.seconds)
+            records.record(state.step, metrics, seconds=state.seconds, evaluated=failure is None)
             with saver.after():
                 if failure is not None:
                     raise failure
