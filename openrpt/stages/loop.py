@@ -154,8 +154,10 @@ def run_steps(
     with stop_on_signals(progress.say) as stop, journal as records:
         longest = longest_step(records.rows)
         if records.unevaluated:
+            started = time.perf_counter()
             with saver.after():
                 records.amend(evaluate())
+            state.seconds += time.perf_counter() - started  # as in a step: evaluations count
         while state.step < steps and state.seconds + longest < limit and not stop.requested:
             began, started = state.seconds, time.perf_counter()
             with saver.whole(optimizer):
