@@ -14,7 +14,7 @@ the box equal the true next token (or the next few), else 0. Rollouts of a posit
 with one another (GRPO), and what did better than its group becomes more probable.
 
 Every sequence is computed alone, so a step costs many times what it must: the package computes
-the same on the document tree (tests/test_recipe.py compares the two). The method: arXiv
+the same on the document tree (tests/rl/test_recipe.py compares the two). The method: arXiv
 2506.08007; the seed, the cold start and the plain loss beside it are ours.
 """
 

@@ -5,7 +5,7 @@
 Each library runs in an environment of its own (benchmarks/peers.py builds it, once). TRL's values
 are those of a real `GRPOTrainer`, of which nothing is replaced but what a model would have said:
 the completions and their log-probabilities are the given ones. verl's are those of its `core_algos`
-and `rollout_corr_helper`. tests/test_reference_losses.py compares ours with them.
+and `rollout_corr_helper`. tests/rl/test_reference_losses.py compares ours with them.
 
     PEER_PYTHON scripts/reference_losses.py trl INPUTS.json FOUND.json     # what it runs itself
 """

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from fake_run import fake_run
 from nbclient import NotebookClient
+
+from tests.helpers.fake_run import fake_run
 
 ROOT = Path(__file__).parent.parent
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fake_run import fake_run, rollout
 
 from openrpt.errors import UserError
 from openrpt.parquet import MARK, read_table, unreadable, write_table
 from openrpt.runs.rollouts import read_rollouts, rollout_folder, stored_steps, write_rollouts
+from tests.helpers.fake_run import fake_run, rollout
 
 
 @pytest.mark.parametrize("compression", ["snappy", "zstd", "none"])

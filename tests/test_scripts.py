@@ -4,7 +4,8 @@ import runpy
 from pathlib import Path
 
 import pytest
-from report_run import fill, made_up_run
+
+from tests.helpers.report_run import fill, made_up_run
 
 ROOT = Path(__file__).parent.parent
 

@@ -1,0 +1,185 @@
+"""What a run will take: by hand, against what stages then really took, and its prices."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from openrpt.cli.main import main
+from openrpt.costs.estimate import Estimate, estimate, require_memory
+from openrpt.costs.plan import Plan, Stage
+from openrpt.costs.speed import spread_positions
+from openrpt.data.corpus_size import corpus_size, split_tokens
+from openrpt.data.prompts import build_layout
+from openrpt.engine.loading import load_policy, outline
+from openrpt.errors import UserError
+from openrpt.runs.metrics import read_metrics
+from openrpt.runs.run import Run
+from openrpt.stages.score import read_cost
+from openrpt.stages.train import train
+from tests.helpers.tiny_model import tiny_config, tiny_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return tiny_run(tmp_path_factory.mktemp("estimate"), train__steps=3, prompt__think_budget=6)
+
+
+def plan_of(run: Run) -> Plan:
+    policy = outline(run.config)
+    layout = build_layout(policy.tokenizer, run.config.prompt, policy.bos_ids)
+    corpus = corpus_size(run.config, policy.tokenizer)
+    return Plan(config=run.config, policy=policy, layout=layout, corpus=corpus)
+
+
+def test_an_outline_has_the_models_shapes_and_no_memory(run: Run) -> None:
+    policy = outline(run.config)
+    real = load_policy(run.config.model)
+    assert [p.shape for p in policy.parameters()] == [p.shape for p in real.parameters()]
+    assert all(p.is_meta for p in policy.parameters())
+
+
+def test_scoring_takes_what_was_estimated(run: Run) -> None:
+    plan = plan_of(run)
+    assert plan.corpus.known
+    took = read_cost(run.scored)
+    assert plan.score().tokens == pytest.approx(took["tokens"], rel=0.03)
+    assert plan.score().flops == pytest.approx(took["flops"], rel=0.03)
+
+
+def test_a_training_step_by_hand(run: Run) -> None:
+    """Every rollout uses its budget and none is like another."""
+    plan, config = plan_of(run), run.config
+    layout, train = plan.layout, config.train
+    head, tail = len(layout.head_ids), len(layout.tail_ids)
+    opening = len(layout.seed((0,) * config.prompt.candidates))
+    own = config.prompt.think_budget + len(layout.close_ids) + config.prompt.prediction_budget
+    rollouts = train.positions_per_document * train.group_size
+    window = head + plan.window
+    seeded = config.prompt.candidates and config.prompt.candidate_source == "start"
+    a_document = window + train.positions_per_document * (tail + opening) + rollouts * (own - 1)
+    documents = train.steps * train.documents_per_step
+    expected = documents * (2 * a_document + (window if seeded else 0))
+    assert plan.train().tokens == expected
+
+
+def test_training_takes_no_more_than_was_estimated(run: Run) -> None:
+    planned = plan_of(run).train()
+    train(run)
+    rows = read_metrics(run.metrics)
+    took = sum(row["flops/generate"] + row["flops/update"] for row in rows)
+    assert 0.2 * planned.flops < took < 1.05 * planned.flops
+
+
+def test_positions_are_spread() -> None:
+    assert spread_positions(3, 4, 32) == [4, 18, 32]
+    assert spread_positions(1, 4, 32) == [32]
+    assert spread_positions(9, 30, 32) == [30, 31, 32]
+
+
+def test_on_a_named_gpu(run: Run) -> None:
+    """989 TFLOP/s in bfloat16, a quarter of it reached; 3.6 an hour is 0.001 a second."""
+    values: dict[str, Any] = {"price_per_hour": 3.6, "currency": "EUR", "watts": 500.0}
+    config = run.config.model_copy(
+        update={
+            "cost": run.config.cost.model_copy(update=values),
+            "model": run.config.model.model_copy(update={"dtype": "bfloat16"}),
+        }
+    )
+    found = estimate(config, gpu="h100-sxm")
+    for stage in found.stages:
+        assert stage.seconds == pytest.approx(stage.flops / (0.25 * 989e12))
+        assert stage.joules == pytest.approx(500 * stage.seconds)
+        assert stage.money == pytest.approx(0.001 * stage.seconds)
+    total = found.as_dict()["total"]
+    assert total["seconds"] == pytest.approx(sum(stage.seconds for stage in found.stages))
+    assert total["memory_bytes"] == max(stage.memory_bytes for stage in found.stages)
+    assert found.warnings == []
+
+
+def test_a_time_limit_cuts_a_stage() -> None:
+    stage = Stage(stage="train", tokens=100.0, seconds=8.0, flops_by_phase={"update": 10.0})
+    stage.cut(0.25)
+    assert (stage.tokens, stage.seconds, stage.flops) == (25.0, 2.0, 2.5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"train__algorithm": "grpo"}, False),
+        ({"train__algorithm": "dapo"}, True),
+        ({"train__algorithm": "dapo", "train__dynamic_sampling_from": "never"}, False),
+        ({"train__dynamic_sampling_from": 3}, True),
+    ],
+)
+def test_rounds_of_dynamic_sampling_are_left_out_and_said(
+    run: Run, settings: dict[str, Any], said: bool
+) -> None:
+    config = tiny_config(run.path.parent, run=str(run.path), **settings)
+    found = estimate(config).assumptions
+    assert ("dynamic sampling adds no round" in found) == said
+
+
+def test_on_this_machine(tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """Measured; of a run that was never made, so nothing is written."""
+    config = tiny_config(run.path.parent, run=str(tmp_path / "new"))
+    found = estimate(config)
+    assert isinstance(found, Estimate) and found.as_dict()["total"]["money"] is None
+    assert all(stage.seconds > 0 for stage in found.stages)
+    assert any("guessed from the size" in line for line in found.assumptions)
+    model, corpus = run.path.parent / "model", run.path.parent / "corpus.jsonl"
+    options = ["--model.path", model, "--corpus.path", corpus, "--run", tmp_path / "new"]
+    options += ["--prompt.window", "32", "--gpu", "l4"]
+    with pytest.raises(SystemExit) as stopped:
+        main(["estimate", *map(str, options), "--json"])
+    printed = json.loads(capsys.readouterr().out)
+    assert not stopped.value.code and len(printed["stages"]) == 4
+    assert not (tmp_path / "new").exists()
+
+
+def test_errors(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nearest: 'h100-pcie', 'h100-sxm'"):
+        estimate(run.config, gpu="h100")
+    with pytest.raises(UserError, match="--gpu"):
+        require_memory(1e15, torch.device("cpu"))
+    with pytest.raises(UserError, match="float16"):
+        model = run.config.model.model_copy(update={"dtype": "float16"})
+        estimate(run.config.model_copy(update={"model": model}), gpu="l4")
+
+
+def test_a_guessed_corpus_has_the_lengths_of_its_first_documents(tmp_path: Path) -> None:
+    """A long document is scored in windows that overlap: nearly twice its tokens are run."""
+    long = " ".join(f"{n} and one more is {n + 1}." for n in range(4_000))
+    texts = [long, *(f"A short one: {n} and {n} are {2 * n}, as is known." for n in range(50))]
+    corpus = tmp_path / "mixed.jsonl"
+    corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    sizes = {"prompt__window": 64, "prompt__min_context": 4, "score__max_tokens": 0}
+    sizes |= {"corpus__heldout_fraction": 0.2, "corpus__development_fraction": 0.1}
+    config = tiny_config(tmp_path, corpus__path=str(corpus), **sizes)
+    policy = outline(config)
+    found = corpus_size(config, policy.tokenizer)
+    assert not found.known and len(found.lengths) == 51
+    size = corpus.stat().st_size / 4  # bytes a token
+    shares = {"train": 0.7, "development": 0.1, "heldout": 0.2}
+    tokens = {split: n * sum(found.lengths) / 51 for split, n in found.documents_of.items()}
+    assert tokens == pytest.approx({split: share * size for split, share in shares.items()})
+    limited = tiny_config(tmp_path, corpus__path=str(corpus), **sizes | {"score__max_tokens": 5000})
+    tokens = split_tokens(limited)
+    assert tokens == pytest.approx({"train": 5000, "heldout": 5000, "development": size / 10})
+    layout = build_layout(policy.tokenizer, config.prompt, policy.bos_ids)
+    plan = Plan(config=config, policy=policy, layout=layout, corpus=found)
+    assert 1.8 * found.tokens < plan.score().tokens < 2.1 * found.tokens
+    assert plan.window == math.ceil(sum(min(64, length) for length in found.lengths) / 51)
+
+
+def test_a_corpus_that_cannot_be_seen_is_scored_in_single_windows(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, corpus__path="datasets:someone/texts")
+    policy = outline(config)
+    layout = build_layout(policy.tokenizer, config.prompt, policy.bos_ids)
+    corpus = corpus_size(config, policy.tokenizer)
+    plan = Plan(config=config, policy=policy, layout=layout, corpus=corpus)
+    assert not corpus.known
+    assert plan.score().tokens <= 1.05 * corpus.tokens

@@ -1,0 +1,186 @@
+"""A graded batch, its gradients through the update, and the same by plain autograd."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from openrpt.config.loading import load_config
+from openrpt.config.sections import Config
+from openrpt.data.positions import ScoredDocument, Window
+from openrpt.data.prompts import Layout, build_layout
+from openrpt.data.work import Work
+from openrpt.engine.decoding import Sampling
+from openrpt.engine.engine import make_engine
+from openrpt.engine.generation import Request
+from openrpt.engine.loading import freeze
+from openrpt.engine.model import Policy
+from openrpt.engine.tree.attention import NAME
+from openrpt.rl.batch import GradedWork, longest_completion, step_advantages, step_totals
+from openrpt.rl.losses import LossInputs, policy_loss
+from openrpt.rl.update import loss_config_for, update_policy
+from openrpt.seeding import key_of
+from openrpt.types import Group, Position, Prompt, Rollout
+from tests.helpers.byte_policy import policy_of
+
+TOKENS = 30
+NORM = 1e9  # never clipped
+
+
+def config_of(**values) -> Config:
+    settings = {
+        "prompt.candidates": 2,
+        "prompt.think_budget": 2,
+        "prompt.prediction_budget": 3,
+        "train.group_size": 3,
+        "train.ntp_weight": 0.7,
+        "train.kl_weight": 0.3,
+        "train.entropy_weight": 0.2,
+        "train.temperature": 0.8,
+        "train.max_grad_norm": NORM,
+    }
+    return load_config(overrides=settings | {k.replace("__", "."): v for k, v in values.items()})
+
+
+def layout_of(policy: Policy, config: Config) -> Layout:
+    return build_layout(policy.tokenizer, config.prompt)
+
+
+def work_of(seed: int) -> Work:
+    rng = np.random.default_rng(seed)
+    scores = np.ones(TOKENS, np.float32)
+    document = ScoredDocument(
+        document_id=f"d{seed}",
+        key="",
+        split="train",
+        source="",
+        text="",
+        token_ids=rng.integers(2, 390, TOKENS),
+        negative_log_likelihood=scores,
+        entropy=scores,
+        entropy_top16=scores,
+        ntp_token_id=np.zeros(TOKENS, np.int64),
+        ntp_correct=np.zeros(TOKENS, bool),
+    )
+    positions = tuple(
+        Position(document_id=document.document_id, index=i, window_start=2) for i in (6, 15, 16)
+    )
+    window = Window(start=2, end=24, first=6)
+    return Work(document=document, window=window, positions=positions)
+
+
+def batch_of(policy: Policy, config: Config, *, flat: tuple[int, ...] = (1,)) -> list[GradedWork]:
+    """Two documents of three positions each, sampled from the policy; rewards by rule. The
+    positions in `flat` get the same reward throughout."""
+    layout, graded = layout_of(policy, config), []
+    for seed in (0, 1):
+        work = work_of(seed)
+        request = Request(
+            prefix_ids=work.prefix_ids(layout, whole=False),
+            prefix_lengths=work.prefix_lengths(layout),
+            keys=tuple(
+                tuple(key_of(seed, p.index, r) for r in range(config.train.group_size))
+                for p in work.positions
+            ),
+        )
+        sampling = Sampling(
+            temperature=config.train.temperature,
+            think_budget=config.prompt.think_budget,
+            prediction_budget=config.prompt.prediction_budget,
+            candidates=config.prompt.candidates,
+        )
+        groups = []
+        found = make_engine("tree", policy).generator.generate(request, layout, sampling)
+        for n, (outcome, position) in enumerate(zip(found, work.positions, strict=True)):
+            rewards = [float((r + n) % 3 == 0 and n not in flat) for r in range(9)]
+            rollouts = tuple(
+                Rollout(completion=c, thought=b"", prediction=None, reward=reward)
+                for c, reward in zip(outcome.completions, rewards, strict=False)
+            )
+            prompt = Prompt(position=position, head_ids=(), prefix_ids=(), tail_ids=())
+            groups.append(Group(prompt=prompt, rollouts=rollouts, ntp_token_id=0))
+        graded.append(GradedWork(work=work, groups=tuple(groups), advantages=torch.zeros(3, 3)))
+    advantages = step_advantages(
+        [g for w in graded for g in w.groups],
+        config.train,
+        longest=longest_completion(config, layout),
+    )
+    pairs = zip(graded, advantages.split(3), strict=True)
+    return [replace(work, advantages=part) for work, part in pairs]
+
+
+def gradients(policy: Policy, kind: str, batch, config: Config, reference=None):
+    """(gradients by name, metrics) of one update, whose learning rate is 0."""
+    attention = NAME if kind == "tree" else "sdpa"
+    policy.model.set_attn_implementation(attention)
+    if reference is not None:
+        reference.model.set_attn_implementation(attention)
+    optimizer = torch.optim.SGD(policy.parameters(), lr=0.0)
+    metrics = update_policy(
+        policy,
+        make_engine(kind, policy),
+        optimizer,
+        batch,
+        config,
+        layout_of(policy, config),
+        reference=reference,
+    )
+    policy.model.set_attn_implementation(NAME)
+    found = {n: p.grad.clone() for n, p in policy.model.named_parameters() if p.grad is not None}
+    return found, metrics
+
+
+def assert_equal(found: dict, expected: dict, tolerance: float = 1e-8) -> None:
+    assert found.keys() == expected.keys()
+    scale = max(gradient.abs().max() for gradient in expected.values())
+    for name, gradient in expected.items():
+        size = gradient.abs().max().clamp_min(1e-3 * scale)
+        assert (found[name] - gradient).abs().max() / size <= tolerance, name
+
+
+def reference_of(family: str) -> Policy:
+    reference = freeze(policy_of(family))
+    with torch.no_grad():
+        for parameter in reference.model.parameters():
+            parameter.mul_(0.9)
+    return reference
+
+
+def by_hand(policy: Policy, batch, config: Config, layout: Layout, reference: Policy):
+    """The step's loss from whole sequences through transformers' own logits and autograd."""
+    total = torch.zeros((), dtype=torch.float64)
+    totals = step_totals(batch, config, layout)
+    train = config.train
+    loss_config = loss_config_for(train)
+    ntp_tokens = sum(24 - 2 - (not layout.head_ids) for _ in batch)
+    for graded in batch:
+        ids = graded.work.document.token_ids.tolist()
+        text = [*layout.head_ids, *ids[2:24]]
+        logp = policy.model(torch.tensor([text])).logits[0].log_softmax(-1)
+        for t in range(max(len(layout.head_ids), 1), len(text)):
+            total = total - train.ntp_weight * logp[t - 1, text[t]] / ntp_tokens
+        for p, group in enumerate(graded.groups):
+            prompt = [*layout.head_ids, *ids[2 : group.prompt.position.index], *layout.tail_ids]
+            for r, rollout in enumerate(group.rollouts):
+                completion = rollout.completion
+                own = torch.tensor([prompt + list(completion.token_ids)])
+                steps = slice(len(prompt) - 1, -1)
+                logits = policy.model(own).logits[0, steps] / train.temperature
+                with torch.no_grad():
+                    other = reference.model(own).logits[0, steps] / train.temperature
+                logp = logits.log_softmax(-1)
+                at = (torch.arange(len(logp)), own[0, len(prompt) :])
+                sampler = torch.tensor(completion.sampler_logprobs, dtype=torch.float64)
+                corrected = train.importance_correction != "off"
+                old = logp[at].detach() if corrected else sampler
+                given = LossInputs(
+                    trainer_logprobs=logp[at][None],
+                    old_logprobs=old[None],
+                    sampler_logprobs=sampler[None],
+                    reference_logprobs=other.log_softmax(-1)[at][None],
+                    entropies=-(logp.exp() * logp).sum(-1)[None],
+                    advantages=graded.advantages[p, r][None],
+                    loss_mask=torch.tensor(completion.loss_mask)[None],
+                )
+                total = total + policy_loss(given, loss_config, totals).loss
+    return total

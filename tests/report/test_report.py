@@ -1,0 +1,648 @@
+"""The report of a made-up run folder, written by the real writers; no browser is needed."""
+
+import json
+import math
+import re
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import altair
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from openrpt.config.sections import REWARDS, Config, ModelConfig, TrainConfig, WarmupConfig
+from openrpt.data.positions import DIFFICULTIES
+from openrpt.data.scored import load_scored
+from openrpt.evaluation.next_token.results import MEASURES
+from openrpt.evaluation.next_token.stage import evaluate_model
+from openrpt.evaluation.records import read_evaluation, record
+from openrpt.parquet import read_table, write_table
+from openrpt.report import documents, specs, stored
+from openrpt.report.charts import charts, series_values
+from openrpt.report.chunks import pack, unpack
+from openrpt.report.curves import columns, find_warnings, predicted_kinds, with_errors
+from openrpt.report.glossary import EVALUATION, METRICS, metrics_markdown
+from openrpt.report.page import render, write_report
+from openrpt.report.plans import NTP, PLANS, REASONING
+from openrpt.report.stored import read_stored
+from openrpt.report.summary import accuracy_rows, verdict, what_changed
+from openrpt.runs.metrics import read_metrics
+from openrpt.runs.rollouts import read_evaluated, read_rollouts, rollout_path, write_rollouts
+from openrpt.runs.run import Run
+from openrpt.runs.spent import all_costs, together
+from openrpt.stages.train import train
+from openrpt.stages.warmup import warmup
+from tests.helpers.report_run import (
+    DEVELOPMENT,
+    FIRST,
+    HELDOUT,
+    HOSTILE,
+    POSITIONS,
+    SIZE,
+    TEXTS,
+    WITH_HOSTILE,
+    evaluation_result,
+    fill,
+    made_up_run,
+    rollout_rows,
+    tokens_of,
+)
+from tests.helpers.tiny_model import tiny_run
+
+ROOT = Path(__file__).parents[2]
+EXPECTED = [p for p in PLANS if {"train", "warmup"} & {*p.stages} and p.axis != "money"]
+"""The charts of the made-up run, whose machine has no price."""
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return made_up_run(tmp_path / "demo")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run; not to be changed."""
+    return fill(made_up_run(tmp_path_factory.mktemp("report") / "demo"))
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, the text outside scripts, each script's body by its id, and the
+    packed data."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[tuple[str | None, str]] = []
+        self.text = ""
+        self.in_script = self.in_style = False
+        self.feed(text)
+        self.close()
+        self.data = {id: unpack(body) for id, body in self.scripts if id and id != "chart-library"}
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.in_script, self.in_style = tag == "script", tag == "style"
+        if self.in_script:
+            self.scripts.append((dict(attrs).get("id"), ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        self.in_script = self.in_style = False
+
+    def handle_data(self, data: str) -> None:
+        if self.in_script:
+            id, body = self.scripts[-1]
+            self.scripts[-1] = id, body + data
+        elif not self.in_style:
+            self.text += data
+
+    @property
+    def documents(self) -> dict[str, dict[str, Any]]:
+        """The index, by document."""
+        return {entry["id"]: entry for entry in self.data["data-index"]["documents"]}
+
+    def document(self, document_id: str) -> dict[str, Any]:
+        ids = [entry["id"] for entry in self.data["data-index"]["documents"]]
+        return self.data[f"data-{ids.index(document_id)}"]
+
+
+def report_page(run: Run) -> Page:
+    return Page(write_report(run).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def page(whole: Run) -> Page:
+    return Page(render(whole))
+
+
+def test_report_of_a_whole_run(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    fill(run)
+    path = write_report(run)
+    assert capfd.readouterr() == ("", "")
+    assert path == run.path / "report.html"
+    assert not [*run.path.glob("*.partial")]
+    assert path.stat().st_size < 2_000_000
+    page = report_page(run)
+    for name in ("start model", "trained model", "untrained", "after warmup", "after RPT"):
+        assert name in page.text
+    assert "not distinguishable" in page.text  # against the trained model's own NTP: equal
+    assert "beyond noise" in page.text  # against warmup
+    assert "Not evaluated" not in page.text
+    drawings = page.data["data-curves"]["charts"]
+    assert len(drawings) == len(EXPECTED)  # every chart has data
+    stages = page.data["data-curves"]["runs"][0]["stages"]
+    for drawing in drawings:
+        values = [stages[drawing["stage"]][metric] for metric in drawing["series"]]
+        assert all(any(v is not None for v in column) for column in values), drawing["id"]
+    ids = {attributes.get("id") for _, attributes in page.tags}
+    assert {drawing["id"] for drawing in drawings} <= ids
+    assert "vegaEmbed" in page.scripts[-1][1]
+
+
+def test_nothing_comes_from_a_network(page: Page) -> None:
+    for tag, attributes in page.tags:
+        assert "src" not in attributes
+        assert tag != "link" or attributes["href"] == "data:,"
+    policy = next(a["content"] for t, a in page.tags if t == "meta" and "http-equiv" in a)
+    assert policy is not None and policy.startswith("default-src 'none'")
+
+
+def test_hostile_text_is_inert(tmp_path: Path) -> None:
+    """As corpus text, as thought and prediction, as a warning, and as a name in the config."""
+    run = fill(made_up_run(tmp_path / "demo", Config(model=ModelConfig(path=HOSTILE))))
+    record(run, HOSTILE[2:8], evaluation_result(0.5), model="m", note=HOSTILE, split=HOSTILE)
+    page = report_page(run)
+    kinds = [attributes.get("type") for tag, attributes in page.tags if tag == "script"]
+    blocks = len(page.data)
+    assert kinds == [None, *["application/gzip"] * blocks, None, "text/plain"]
+    assert "alert(" not in "".join(body for _, body in page.scripts[:-1])
+    assert not [tag for tag, _ in page.tags if tag == "img"]
+    assert not [name for _, a in page.tags for name in a if name.startswith("on")]
+    assert page.text.count("alert(1)") > 3  # seen, as text
+    assert HOSTILE in page.document(WITH_HOSTILE)["text"]  # and whole, in the data
+
+
+def test_packed_data_cannot_end_its_script() -> None:
+    value = {"series": f"{HOSTILE}<!-- &\u2028\x00"}
+    assert re.fullmatch(r"[A-Za-z0-9+/=]+", pack(value))
+    assert unpack(pack(value)) == value
+
+
+def test_inspector_has_each_token_with_its_scores(page: Page) -> None:
+    shown = page.document(FIRST)
+    text = shown["text"].encode("latin-1")
+    assert text.decode() == TEXTS[FIRST][1]
+    tokens = tokens_of(TEXTS[FIRST][1])
+    assert shown["lengths"] == [len(token) for token in tokens]
+    assert (shown["entropy"][0], shown["surprise"][0], shown["ntp_right"][0]) == (-1, -1, "?")
+    assert shown["entropy"][-1] == 260  # hundredths of a nat
+    words = [shown["ntp_words"][i].encode("latin-1") for i in shown["ntp"][1:]]
+    right = [word == token for word, token in zip(words, tokens[1:], strict=True)]
+    assert [mark == "1" for mark in shown["ntp_right"][1:]] == right
+
+
+def test_inspector_has_each_rollout(page: Page) -> None:
+    shown = page.document(FIRST)
+    assert [(g["position"], g["step"]) for g in shown["groups"]] == [
+        (position, step) for position in POSITIONS for step in range(1, 7)
+    ]
+    group = shown["groups"][0]
+    tokens = tokens_of(TEXTS[FIRST][1])[POSITIONS[0] :]
+    assert group["prediction"][0].encode() == tokens[0]
+    assert group["matched"] == [1, 2, 0, 0, 0]
+    assert group["reward"] == [1.0, 1.0, 0.0, 0.0, 0.0]
+    assert (group["prediction"][4], group["finish"][4]) == (None, "length")
+    assert group["ntp_right"] == 1
+    assert math.exp(group["candidate_logprobs"][0]) == pytest.approx(0.5, rel=1e-3)
+    for r in range(SIZE):
+        assert sum(group["lengths"][r]) == len(group["completion"][r])
+        assert len(group["lengths"][r]) == len(group["trained"][r]) == len(group["surprise"][r])
+    assert group["trained"][0][:5] == "01110"
+    assert group["surprise"][0][:4] == [0, 1, 20, 300]  # hundredths of a nat
+    assert "prefix" not in group  # the text is here
+
+
+def test_evaluated_documents_are_in_the_inspector(page: Page) -> None:
+    shown = page.document(HELDOUT)
+    assert list(shown["evaluations"]) == ["start", "warmup", "trained"]
+    expected = evaluation_result(0.53).columns["reasoning"][:12].tolist()
+    assert shown["evaluations"]["trained"]["reasoning"] == expected
+    assert shown["evaluations"]["trained"]["position"][0] == 3
+
+
+def test_what_evaluated_models_thought_is_in_the_inspector(page: Page) -> None:
+    """Held out: a group a model; development: one an evaluation during training."""
+    groups = page.document(HELDOUT)["groups"]
+    assert {g["model"] for g in groups} == {"start", "warmup", "trained"}
+    assert len(groups) == 3 * 12 and all(g["evaluated"] for g in groups)
+    right = {g["position"]: g["matched"][0] > 0 for g in groups if g["model"] == "trained"}
+    evaluated = page.document(HELDOUT)["evaluations"]["trained"]
+    assert [float(right[p]) for p in evaluated["position"]] == evaluated["reasoning"]
+    assert any(right.values()) and not all(right.values())
+    groups = page.document(DEVELOPMENT)["groups"]
+    assert [(g["position"], g["step"]) for g in groups] == [
+        (p, s) for p in POSITIONS for s in (3, 6)
+    ]
+    assert all("model" not in g and g["evaluated"] for g in groups)
+    assert [g["matched"][0] for g in groups] == [1, 1, 0, 1, 0, 0]
+    assert page.documents[DEVELOPMENT]["steps"] == [3, 6]
+    assert page.documents[HELDOUT]["steps"] == []
+
+
+def test_a_model_with_another_tokenizer_is_shown_at_the_same_bytes(run: Run) -> None:
+    """Its tokens are the document's in pairs: every second boundary is one of its own."""
+    result = evaluation_result(0.5)
+    own = [p for p in result.columns["position"][:12].tolist() if p % 2 == 0]
+    rows = np.array([result.columns["position"].tolist().index(p) for p in own])
+    other = result.at(rows)
+    other.columns["position"] = other.columns["position"] // 2
+    table = result.rollouts.take(rows)
+    halved = pa.array([p // 2 for p in own])
+    table = table.set_column(table.column_names.index("position"), "position", halved)
+    fill(run)
+    record(run, "other", replace(other, rollouts=table), model="other", split="heldout")
+    document = report_page(run).document(HELDOUT)
+    assert document["evaluations"]["other"]["position"] == own
+    assert [g["position"] for g in document["groups"] if g.get("model") == "other"] == own
+
+
+def test_those_that_were_evaluated_and_those_that_were_trained_on_share_the_page() -> None:
+    assert documents.alternating(["a", "b", "c"], ["1"]) == ["a", "1", "b", "c"]
+    assert documents.alternating([], ["1", "2"]) == ["1", "2"]
+
+
+def test_samples_table_has_a_row_a_group(page: Page) -> None:
+    samples = page.data["data-index"]["samples"]
+    training = 6 * 2 * len(POSITIONS) + len(POSITIONS)
+    assert samples["evaluated"].count(0) == training
+    assert len(samples["step"]) == training + 3 * 12 + 2 * len(POSITIONS)
+    number = list(zip(samples["step"], samples["evaluated"], strict=True)).index((6, 0))
+    assert (samples["right"][number], samples["rollouts"][number]) == (3, SIZE)
+    assert samples["reward"][number] == 0.6
+    assert samples["prediction_right"][number] == 1  # the true token twice: the commonest
+
+
+def test_rollouts_without_the_scored_texts(run: Run) -> None:
+    fill(run, steps=2)
+    for path in run.scored.iterdir():
+        path.unlink()
+    page = report_page(run)
+    assert "scored texts of some documents are not in the run folder" in page.text
+    group = page.document(FIRST)["groups"][0]
+    assert group["prefix"].encode() == b"".join(tokens_of(TEXTS[FIRST][1])[: POSITIONS[0]])
+    assert len(group["continuation"]) == 12
+    assert group["matched"] == [1, 2, 0, 0, 0]
+
+
+def test_rollouts_of_an_earlier_version(run: Run) -> None:
+    fill(run, steps=2)
+    for step in (1, 2):
+        table = read_table(rollout_path(run.path, step))
+        write_table(rollout_path(run.path, step), table.drop(["tokens", "candidate_logprobs"]))
+    page = report_page(run)
+    assert "stored by an earlier version, without their tokens" in page.text
+    group = page.document(FIRST)["groups"][0]
+    assert "completion" not in group and HOSTILE in group["thought"][0]
+
+
+def test_what_does_not_fit_is_left_out_and_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(run)
+    monkeypatch.setattr(documents, "MAX_CHARACTERS", 4000)
+    monkeypatch.setattr(stored, "MAX_ROLLOUTS", 100)
+    page = report_page(run)
+    shown = page.data["data-index"]["documents"]
+    assert 1 <= len(shown) < len(TEXTS)
+    assert f"{len(shown)} of {len(TEXTS)} documents are here" in page.text
+    assert "3 of 6 stored steps are here" in page.text
+    assert page.data["data-index"]["documents"][0]["id"] == HELDOUT  # what was evaluated first
+
+
+def test_several_runs_are_overlaid(whole: Run, tmp_path: Path) -> None:
+    other = fill(made_up_run(tmp_path / "demo"), steps=3)
+    page = Page(render(whole, [other]))
+    runs = page.data["data-curves"]["runs"]
+    assert [run["name"] for run in runs] == ["demo", "demo (2)"]
+    assert [len(run["stages"]["train"]["step"]) for run in runs] == [6, 3]
+    assert "Drawn over one another: demo and demo (2)" in page.text
+
+
+def test_empty_run_says_what_is_absent(run: Run) -> None:
+    (run.path / "environment.json").unlink()
+    text = report_page(run).text
+    for absent in (
+        "No model has been evaluated",
+        "No metrics yet",
+        "No rollouts are stored",
+        "No text to show",
+        "environment.json is absent",
+        "has not been evaluated",
+    ):
+        assert absent in text
+
+
+def test_what_is_known_of_the_folder_is_said(run: Run) -> None:
+    assert (
+        "config.toml is missing <b>" in Page(render(run, notes=["config.toml is missing <b>"])).text
+    )
+
+
+def test_scored_but_not_trained(run: Run) -> None:
+    fill(run)
+    for name in ("rollouts", "evaluation"):
+        shutil.rmtree(run.path / name)
+    page = report_page(run)
+    assert "No rollouts are stored" in page.text
+    assert page.document(FIRST)["groups"] == []
+
+
+def test_damaged_files_are_named_and_the_rest_is_shown(run: Run) -> None:
+    fill(run)
+    run.evaluation.write_text('{"format": 1, "evalu')
+    (run.path / "patterns.json").write_text("[]")
+    (run.path / "environment.json").write_bytes(b"\xff{")
+    rollout_path(run.path, 6).write_bytes(b"PAR1")
+    (run.scored / "positions-00000.parquet").write_bytes(b"PAR1")
+    with run.metrics.open("a") as file:
+        file.write('{"stage": "train", "st')  # a last line that was cut off
+    page = report_page(run)
+    assert "evaluation.json:1: damaged" in page.text
+    assert "patterns.json: damaged or changed by hand" in page.text
+    assert "environment.json is absent or not readable" in page.text
+    assert "step-000006.parquet: not readable" in page.text
+    assert "positions-00000.parquet: not readable" in page.text
+    assert len(page.data["data-curves"]["charts"]) == len(EXPECTED)
+    assert len(page.data["data-curves"]["runs"][0]["stages"]["train"]["step"]) == 6
+    assert {g["step"] for g in page.document(FIRST)["groups"]} == {1, 2, 3, 4, 5}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"format": 99}', "written by another version"),
+        ('{"format": 1}', "damaged (evaluations: Field required)"),
+        ("[]", "damaged"),
+    ],
+)
+def test_evaluation_of_another_version(run: Run, text: str, said: str) -> None:
+    run.evaluation.write_text(text)
+    assert said in report_page(run).text
+
+
+def test_partial_evaluation(run: Run) -> None:
+    record(run, "start", evaluation_result(0.0), model="tiny", split="heldout")
+    record(run, "other", evaluation_result(0.2, documents=1), model="tiny", split="heldout")
+    text = report_page(run).text
+    assert "Not evaluated: Standard NTP of the trained model; Reasoning after" in text
+    assert "other, reasoning" in text
+    assert "± ?" in text  # one document gives no error
+
+
+def test_kinds_of_prediction_are_counted(run: Run) -> None:
+    """At position 5 standard prediction is the true token, which two rollouts of the late policy
+    say; at 14 it is a wrong one, which one says, and the true token is another candidate."""
+    write_rollouts(run.path, 4, rollout_rows(4, positions=(5, 14)))
+    table = read_stored(run.path, [], [])
+    assert table is not None
+    kinds = predicted_kinds(table)[4]
+    assert kinds["predicted/standard"] == pytest.approx((2 + 1) / 10)
+    assert kinds["predicted/candidate"] == pytest.approx(2 / 10)
+    assert kinds["predicted/other"] == pytest.approx((2 + 1) / 10)
+    assert kinds["predicted/none"] == pytest.approx(2 / 10)
+    assert kinds["predicted_right/candidate"] == 1.0
+    assert kinds["predicted_right/standard"] == pytest.approx(2 / 3)
+
+
+def test_rollouts_without_a_mark_of_exactness_are_right_where_they_were_rewarded(run: Run) -> None:
+    rows = [row | {"exact": None} for row in rollout_rows(4, positions=(5, 14))]
+    write_rollouts(run.path, 4, rows)
+    table = read_stored(run.path, [], [])
+    assert table is not None
+    kinds = predicted_kinds(table)[4]
+    assert kinds["predicted/standard"] == pytest.approx((2 + 1) / 10)
+    assert kinds["predicted_right/candidate"] == 1.0
+
+
+def test_warnings_come_from_the_metrics(whole: Run, page: Page) -> None:
+    (warning,) = find_warnings(read_metrics(whole.metrics))
+    assert (warning["stage"], warning["step"], warning["name"]) == ("train", 6, "flat_groups")
+    assert "alert(1)" in warning["text"] and "What usually helps: look" in warning["text"]
+    assert page.data["data-curves"]["runs"][0]["warnings"] == [warning]
+    assert "flat_groups, step 6 of train" in page.text
+
+
+def test_bands_are_binomial_errors() -> None:
+    row = {"development/reasoning_accuracy": 0.5, "development/positions": 100.0}
+    assert with_errors([row])[0]["development/reasoning_accuracy_error"] == pytest.approx(0.05)
+    assert with_errors([{"development/reasoning_accuracy": 0.5}])[0].keys() == {
+        "development/reasoning_accuracy"
+    }
+
+
+def test_columns_have_gaps_where_rows_have_none() -> None:
+    rows = [{"stage": "train", "step": 1, "a": 1}, {"stage": "train", "step": 2, "b": math.inf}]
+    assert columns(rows) == {"train": {"step": [1, 2], "a": [1, None], "b": [None, None]}}
+
+
+def test_patterns_of_this_run_are_shown(run: Run) -> None:
+    fill(run, steps=1)
+    numbers = {"value": 0.123, "low": 0.1, "high": 0.15}
+    bins = [
+        {"run": str(run.path), "first_step": 1, "last_step": 3, "measures": {"hedging": numbers}},
+        {"run": "other", "first_step": 7, "last_step": 9, "measures": {"hedging": numbers}},
+    ]
+    document = {"format": 1, "measures": {"hedging": "share with perhaps"}, "bins": bins}
+    (run.path / "patterns.json").write_text(json.dumps(document))
+    text = report_page(run).text
+    assert "0.123 (0.1–0.15)" in text and "steps 1–3" in text and "share with perhaps" in text
+    assert "steps 7–9" not in text
+
+
+def test_supervised_warmup_is_labelled(run: Run) -> None:
+    evaluations = read_evaluation(fill(run, steps=1).evaluation)["evaluations"]
+    truth = WarmupConfig(target="truth")
+    for warmed, ntp_weight, tags in (
+        (WarmupConfig(), 0.0, 0),
+        (truth, 0.0, 3),
+        (WarmupConfig(ntp_weight=0.1), 0.0, 3),
+        (WarmupConfig(), 0.5, 2),
+    ):
+        config = Config(warmup=warmed, train=TrainConfig(ntp_weight=ntp_weight))
+        assert sum(len(row.tags) for row in accuracy_rows(evaluations, config)) == tags
+    page = Page(render(replace(run, config=Config(warmup=truth, train=TrainConfig(ntp_weight=0)))))
+    assert sum(attributes.get("class") == "tag" for _, attributes in page.tags) == 3
+
+
+def test_verdicts() -> None:
+    base = {"value": 0.02, "low": 0.01, "high": 0.03, "n": 99, "documents": 40}
+    assert verdict(base | {"distinguishable": True}) == "beyond noise"
+    assert verdict(base | {"low": -0.01, "distinguishable": False}) == "not distinguishable"
+    assert "one document" in verdict(base | {"documents": 1, "distinguishable": True})
+    assert "only 4 documents" in verdict(base | {"documents": 4, "distinguishable": True})
+
+
+def test_sentence_gives_value_and_interval() -> None:
+    easy = {"value": 0.5, "standard_error": 0.02, "n": 1024, "documents": 50}
+    difference = {"value": -0.013, "low": -0.03, "high": 0.004, "n": 1024, "documents": 50}
+    entry = {
+        "a": {"label": "trained", "mode": "reasoning"},
+        "b": {"label": "trained", "mode": "ntp"},
+        "difference": {"easy": difference | {"distinguishable": False}},
+    }
+    sentence = what_changed({"trained": {"summary": {"reasoning": {"easy": easy}}}}, [entry])
+    assert "50.0 ± 2.0 % of 1,024 positions" in sentence
+    assert "−1.3 points against standard NTP of the trained model" in sentence
+    assert "(95 % interval −3.0 to +0.4), not distinguishable" in sentence
+
+
+def test_what_is_evaluated_later_is_compared_with_the_trained_model(tmp_path: Path) -> None:
+    run = fill(made_up_run(tmp_path / "run"))
+    trained, control = evaluation_result(0.53), evaluation_result(0.3)
+    columns = trained.columns | {"emptied": np.zeros(288), "swapped": trained.columns["ntp"]}
+    record(run, "trained", replace(trained, columns=columns), model="tiny", split="heldout")
+    record(run, "random-reward", control, model="tiny", split="heldout")
+    few = evaluation_result(0.4, documents=3)
+    record(run, "few", few, model="tiny", split="heldout")  # at other positions: not compared
+    found = read_evaluation(run.evaluation)["differences"]
+    assert all(pair["a"] == {"label": "trained", "mode": "reasoning"} for pair in found)
+    assert [tuple(pair["b"].values()) for pair in found] == [
+        ("warmup", "reasoning"),
+        ("trained", "ntp"),
+        ("start", "ntp"),
+        ("random-reward", "reasoning"),
+    ]
+    expected = trained.columns["reasoning"].mean() - control.columns["reasoning"].mean()
+    assert found[-1]["difference"]["all"]["value"] == pytest.approx(expected)
+    text = Page(render(run)).text
+    assert "points against random-reward, reasoning (95 % interval" in text
+    assert "Thinking is not said to help: the real thought does not beat" in text
+    assert "openrpt control RUN thought no-thought" not in text
+
+
+def test_values_that_are_no_numbers_leave_a_gap() -> None:
+    rows = [{"stage": "train", "step": s, "reward/mean": v} for s, v in ((1, 0.5), (2, math.nan))]
+    (chart,) = charts(rows)
+    assert [value["step"] for value in series_values(rows, chart.plan)] == [1]
+    pack(chart.spec)  # would raise for NaN
+
+
+@pytest.mark.parametrize("kind", ["one line", "lines of two runs", "stacked", "dots"])
+def test_charts_are_vega_lite(kind: str) -> None:
+    """By the schema that altair brings: it refuses what the library would pass over in silence."""
+    look: dict[str, Any] = {"unit": "nats", "axis": "", "tooltip": ".4~g"}
+    spec = {
+        "one line": lambda: specs.lines(
+            names=["a"], runs=["x"], line_names=["a"], zero=True, **look
+        ),
+        "lines of two runs": lambda: specs.lines(
+            names=["a", "b"], runs=["x", "y"], line_names=["a", "b", "c", "d"], zero=False, **look
+        ),
+        "stacked": lambda: specs.stacked(names=["a", "b"], axis_title=None, **look),
+        "dots": lambda: specs.dots_by_band(
+            [{"band": "1", "model": "m", "value": 0.5, "low": 0.4, "high": 0.6, "n": 9}],
+            ["1"],
+            ["m"],
+        ),
+    }[kind]()
+    altair.Chart.from_dict(spec)
+    with pytest.raises(Exception, match="nominl"):
+        altair.Chart.from_dict(json.loads(json.dumps(spec).replace('"nominal"', '"nominl"')))
+
+
+def test_charts_of_the_other_stages() -> None:
+    """Fine-tuning writes train's metrics; plain pre-training its own; money needs a price."""
+    row = {"step": 1, "time/step": 5.0, REASONING: 0.5, NTP: 0.4, "loss/ntp": 2.0}
+    tuned = charts([row | {"stage": "finetune"}])
+    assert {chart.stage for chart in tuned} == {"finetune"}
+    titles = [chart.title for chart in tuned]
+    assert "Development accuracy (fine-tuning)" in titles
+    assert "Accuracy against time (fine-tuning)" in titles
+    assert not any("money" in title or "FLOPs" in title for title in titles)
+    priced = charts([row | {"stage": "train"}], price=2.0)
+    assert "Accuracy against money" in [chart.title for chart in priced]
+    plain = charts([row | {"stage": "pretrain", "development/perplexity": 9.0}])
+    assert {chart.plan.section for chart in plain} == {"pretrain"}
+    assert "Perplexity" in [chart.title for chart in plain]
+
+
+def test_costs_of_all_that_ran(run: Run) -> None:
+    fill(run)
+    spent = {"tokens": 100, "flops": 2e12, "seconds": 60.0, "joules": 7200.0}
+    (run.scored / "cost.json").write_text(json.dumps(spent | {"energy_measured": False}))
+    rows = read_metrics(run.metrics)
+    evaluations = {"start": {"evaluation_cost": spent}, "old": {}}
+    found = {cost.stage: cost for cost in all_costs(run.path, rows, evaluations)}
+    assert list(found) == ["score", "warmup", "train", "development evaluations", "evaluations"]
+    assert found["score"].joules == 7200 and not found["score"].measured
+    assert found["evaluations"].seconds == {"start": 60.0}
+    total = together(list(found.values()))
+    assert total.joules == sum(cost.joules for cost in found.values()) and not total.measured
+    text = report_page(run).text
+    assert "2 Wh" in text and "estimated" in text  # of scoring
+
+
+def test_key_figures_come_first(page: Page) -> None:
+    summary = page.text[page.text.index("Summary") :]
+    names = ["Reasoning after RPT", "against warmup", "against its own NTP", "Time of all stages"]
+    places = [summary.index(name) for name in names]
+    assert places == sorted(places) and places[-1] < summary.index("Model")
+
+
+def test_docs_come_from_the_glossary() -> None:
+    assert (ROOT / "docs/metrics.md").read_text(encoding="utf-8") == metrics_markdown() + "\n"
+
+
+def test_glossary_has_every_metric_that_the_code_writes() -> None:
+    """Read from the source: literal keys, and those made of a phase or a difficulty."""
+    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "openrpt").rglob("*.py"))
+    sections = "|".join(sorted({key.split("/")[0] for key in METRICS}))
+    written = set(re.findall(rf'"((?:{sections})/[a-z_]+)"', source))
+    written |= {f"time/{phase}" for phase in re.findall(r'timer\("(\w+)"\)', source)}
+    written |= {f"pass_rate/{name}" for name in DIFFICULTIES}
+    written |= {f"development/positions/{name}" for name in DIFFICULTIES}
+    written |= {f"reward/{name}" for name in REWARDS}
+    for mode in ("reasoning", "ntp"):
+        written |= {f"development/{mode}_accuracy/{name}" for name in DIFFICULTIES}
+    written |= {f"efficiency/{phase}" for phase in ("generate", "update")}
+    written |= {f"efficiency/lost_{phase}" for phase in ("generate", "update", "store")}
+    assert written == METRICS.keys()
+    assert EVALUATION.keys() == set(MEASURES)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Two real steps of a tiny model, and its evaluation."""
+    run = tiny_run(
+        tmp_path_factory.mktemp("trained"),
+        corpus__heldout_fraction=0.3,
+        corpus__development_fraction=0.3,
+        warmup__steps=1,
+        train__steps=2,
+        train__eval_every=1,
+        train__eval_positions=8,
+        prompt__think_budget=3,
+        evaluate__min_entropy=0.0,
+        evaluate__positions=40,
+    )
+    warmup(run)
+    train(run)
+    evaluate_model(run, "trained", run.config)
+    return run
+
+
+def test_report_of_a_real_run(trained: Run) -> None:
+    """Every rollout that is stored stands in the report, at its place in the real text."""
+    page = Page(render(trained))
+    corpus = load_scored(trained.scored)
+    rows = [row for step in (1, 2) for row in read_rollouts(trained.path, step).to_pylist()]
+    assert len(rows) == 2 * 2 * 4 * 4
+    for row in rows:
+        shown = page.document(row["document_id"])
+        here = row["position"]
+        (group,) = (g for g in shown["groups"] if (g["position"], g["step"]) == (here, row["step"]))
+        assert "evaluated" not in group
+        r = group["rollout"].index(row["rollout"])
+        assert group["reward"][r] == row["reward"] == float(group["matched"][r] > 0)
+        assert group["completion"][r].encode("latin-1") == b"".join(row["tokens"])
+        assert len(row["tokens"]) == len(row["token_ids"]) == len(row["sampler_logprobs"])
+        forced = [mark == "0" for mark in group["trained"][r]]
+        assert forced == [not mask for mask in row["loss_mask"]]
+        start = sum(shown["lengths"][:here])
+        text = shown["text"].encode("latin-1")
+        assert text[:start].endswith(row["prefix_end"])
+        assert text[start:].startswith(b"".join(row["continuation"]))
+        scored = corpus.document(row["document_id"])
+        assert shown["entropy"][here] == round(100 * float(scored.entropy[here]))
+        assert group["entropy"] == pytest.approx(float(scored.entropy[here]), rel=1e-4)
+    evaluated = 0
+    for name, facts in page.documents.items():
+        groups = [g for g in page.document(name)["groups"] if g.get("evaluated")]
+        evaluated += len(groups)
+        assert facts["split"] != "train" or not groups
+        for group in groups:
+            assert group.get("model", "") == ("trained" if facts["split"] == "heldout" else "")
+            assert group["advantage"] == [None]
+    development = read_rollouts(trained.path, 2, development=True).num_rows
+    assert evaluated == read_evaluated(trained.path, "trained").num_rows + 2 * development > 0
