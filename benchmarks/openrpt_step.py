@@ -27,7 +27,7 @@ from openrpt.engine.decoding import Sampling
 from openrpt.engine.engine import Engine, make_engine
 from openrpt.engine.generation import Generated, Request
 from openrpt.engine.loading import keep_memory, load_policy
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.rl.batch import GradedWork
 from openrpt.rl.cost import step_cost
 from openrpt.rl.grading import grade_groups
@@ -44,7 +44,7 @@ LIMIT_SECONDS = 8.0
 
 
 @dataclass(kw_only=True, eq=False)
-class EndlessPolicy(Policy):
+class EndlessModel(Model):
     """Never stops before its budget: every completion has the same number of tokens."""
 
     @property
@@ -55,7 +55,7 @@ class EndlessPolicy(Policy):
 def main(job: dict[str, Any]) -> dict[str, Any]:
     config = config_of(job)
     loaded = load_policy(config.model)
-    policy = EndlessPolicy(model=loaded.model, tokenizer=loaded.tokenizer, name=loaded.name)
+    policy = EndlessModel(model=loaded.model, tokenizer=loaded.tokenizer, name=loaded.name)
     layout = endless_layout(policy, config)
     if list(layout.tail_ids) != job["tail_ids"] or layout.head_ids:
         raise RuntimeError("the layout's head and tail are not those of the case")
@@ -92,7 +92,7 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def rates(policy: Policy, passes: dict[str, list[Pass]]) -> dict[str, float]:
+def rates(policy: Model, passes: dict[str, list[Pass]]) -> dict[str, float]:
     """FLOP/s: each phase's limit, and that of one large product."""
     model = policy.causal_lm.config
     single = [(PRODUCT_ROWS, model.hidden_size, model.intermediate_size)]
@@ -154,7 +154,7 @@ def config_of(job: dict[str, Any]) -> Config:
     )
 
 
-def endless_layout(policy: Policy, config: Config) -> Layout:
+def endless_layout(policy: Model, config: Config) -> Layout:
     """No forced close: every token of a completion is sampled, and trained."""
     return replace(build_layout(policy.tokenizer, config.prompt, policy.bos_ids), close_ids=())
 
@@ -208,7 +208,7 @@ def draw(
 
 
 def graded_of(
-    policy: Policy, layout: Layout, work: Work, generated: list[Generated], *, number: int
+    policy: Model, layout: Layout, work: Work, generated: list[Generated], *, number: int
 ) -> GradedWork:
     """With random advantages, so that every group is trained."""
     groups = grade_groups(
@@ -226,7 +226,7 @@ def graded_of(
 
 
 def step(
-    policy: Policy,
+    policy: Model,
     engine: Engine,
     optimizer: torch.optim.Optimizer,
     config: Config,

@@ -15,7 +15,7 @@ from torch import nn
 from openrpt.config.sections import PromptConfig
 from openrpt.data.positions import windows
 from openrpt.engine.branches import Branch
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.types import Completion
 
 
@@ -46,7 +46,7 @@ class Shape:
         return 2.0 * self.forward(tokens, pairs, logits) - frozen
 
 
-def matrices_of(policy: Policy) -> list[nn.Parameter]:
+def matrices_of(policy: Model) -> list[nn.Parameter]:
     """The backbone's matrices: every two-dimensional weight that is no embedding and no head."""
     embeddings = {id(policy.head.weight)}
     for module in policy.backbone.modules():
@@ -55,7 +55,7 @@ def matrices_of(policy: Policy) -> list[nn.Parameter]:
     return [p for p in policy.backbone.parameters() if p.ndim == 2 and id(p) not in embeddings]
 
 
-def model_shape(policy: Policy) -> Shape:
+def model_shape(policy: Model) -> Shape:
     config = policy.causal_lm.config
     matrices = matrices_of(policy)
     heads = config.num_attention_heads

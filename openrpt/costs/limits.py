@@ -15,7 +15,7 @@ from openrpt.engine.head import wide_product
 from openrpt.errors import UserError
 
 if TYPE_CHECKING:
-    from openrpt.engine.model import Policy
+    from openrpt.engine.model import Model
 
 
 Product = tuple[int, int, int]
@@ -43,7 +43,7 @@ class Pass:
     """The gradients are computed, too."""
 
 
-def products_of(policy: "Policy", passes: Iterable[Pass]) -> Counter[Product]:
+def products_of(policy: "Model", passes: Iterable[Pass]) -> Counter[Product]:
     """The products with the model's own matrices, and how often each shape is computed.
 
     A matrix of [out, inner] is [rows, inner] × [inner, out] forward. Backward there are
@@ -112,13 +112,13 @@ def _product_seconds(
     return statistics.median(spent[1:] or spent)
 
 
-def model_rate(policy: "Policy") -> float:
+def model_rate(policy: "Model") -> float:
     """FLOP/s of the products of one forward pass: every matrix of the backbone, and the head."""
     rows = GPU_ROWS if policy.device.type == "cuda" else CPU_ROWS
     return rate_of_passes(policy, [Pass(rows=rows, logits=rows)])
 
 
-def rate_of_passes(policy: "Policy", passes: Iterable[Pass], *, seconds: float = SECONDS) -> float:
+def rate_of_passes(policy: "Model", passes: Iterable[Pass], *, seconds: float = SECONDS) -> float:
     """FLOP/s of the model's own products at the shapes of these passes: what a phase that makes
     them could reach if it did nothing else."""
     products = products_of(policy, passes)

@@ -24,7 +24,7 @@ from openrpt.engine.branches import Branch
 from openrpt.engine.decoding import Sampling
 from openrpt.engine.engine import Engine
 from openrpt.engine.generation import Generated, Generator, Request
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,7 +61,7 @@ def counting_engine(engine: Engine, ledger: Ledger, passes: int = 1) -> Engine:
     """The same engine; what it runs without gradient is added to the ledger."""
 
     def branch_hidden(
-        policy: Policy, prefix_ids: Sequence[int], branches: Sequence[Branch], **more: Any
+        policy: Model, prefix_ids: Sequence[int], branches: Sequence[Branch], **more: Any
     ) -> Any:
         logits = sum(len(ids) for branch in branches for ids in branch.completions)
         ledger.shared.add(count_tree(len(prefix_ids), branches, logits))
@@ -75,7 +75,7 @@ def counting_engine(engine: Engine, ledger: Ledger, passes: int = 1) -> Engine:
 class WorkMeter:
     """Of work without gradients (scoring, evaluation), from when it is made."""
 
-    def __init__(self, policy: Policy, config: Config) -> None:
+    def __init__(self, policy: Model, config: Config) -> None:
         self.policy, self.config = policy, config
         self.ledger = Ledger()
         self.energy = EnergyMeter(policy.device, watts=config.cost.watts)
@@ -113,7 +113,7 @@ class WorkMeter:
 class StepMeter:
     """Of one training step after another."""
 
-    def __init__(self, policy: Policy, config: Config) -> None:
+    def __init__(self, policy: Model, config: Config) -> None:
         self.policy = policy
         self.energy = EnergyMeter(policy.device, watts=config.cost.watts)
 

@@ -23,7 +23,7 @@ from openrpt.data.corpus_size import CorpusSize
 from openrpt.data.prompts import Layout
 from openrpt.engine.branches import Branch
 from openrpt.engine.head import CHUNK_ELEMENTS
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 
 LIBRARIES = 0.6e9
 """Bytes that Python, torch and transformers take by themselves."""
@@ -61,7 +61,7 @@ class Plan:
     """A configuration's work, stage by stage."""
 
     config: Config
-    policy: Policy
+    policy: Model
     layout: Layout
     corpus: CorpusSize
 

@@ -24,7 +24,7 @@ from openrpt.engine.loading import (
     outline,
     set_threads,
 )
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.engine.scorer import score_ids
 from openrpt.engine.text_loss import TextTerms, text_loss
 
@@ -73,7 +73,7 @@ def measure_speeds(config: Config, layout: Layout, device: torch.device) -> Spee
 class _Measurement:
     config: Config
     layout: Layout
-    policy: Policy
+    policy: Model
 
     def flops(self, window: int, positions: int, rollouts: int) -> float:
         """Of generation and update, about."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from openrpt.engine.loading import freeze
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -18,7 +18,7 @@ class MovingAverage:
     Of LoRA the adapters are averaged; weights that are not trained are shared with the policy.
     """
 
-    policy: Policy
+    policy: Model
     """Frozen; its weights are the average, rounded to the model's precision."""
     weights: dict[str, Tensor]
     """The average of each trained parameter, in float32 or wider: in bfloat16 a step's change
@@ -26,16 +26,16 @@ class MovingAverage:
     decay: float
 
     @classmethod
-    def of(cls, policy: Policy, decay: float) -> "MovingAverage":
+    def of(cls, policy: Model, decay: float) -> "MovingAverage":
         shared = {id(p): p for p in policy.model.parameters() if not p.requires_grad}
         model = copy.deepcopy(policy.model, shared)
-        own = freeze(Policy(model=model, tokenizer=policy.tokenizer, name=policy.name))
+        own = freeze(Model(model=model, tokenizer=policy.tokenizer, name=policy.name))
         copies = dict(model.named_parameters())
         weights = {name: _wide(copies[name].detach()) for name in _trained(policy)}
         return cls(policy=own, weights=weights, decay=decay)
 
     @torch.no_grad()
-    def update(self, policy: Policy) -> None:
+    def update(self, policy: Model) -> None:
         for name, parameter in _trained(policy).items():
             average = self.weights[name]
             average.lerp_(parameter.to(average.dtype), 1 - self.decay)
@@ -54,7 +54,7 @@ class MovingAverage:
             own[name].copy_(average)
 
 
-def _trained(policy: Policy) -> dict[str, torch.nn.Parameter]:
+def _trained(policy: Model) -> dict[str, torch.nn.Parameter]:
     return {n: p for n, p in policy.model.named_parameters() if p.requires_grad}
 
 

@@ -28,7 +28,7 @@ from openrpt.errors import UserError, foreign
 from openrpt.files import replacing
 
 if TYPE_CHECKING:
-    from openrpt.engine.model import Policy
+    from openrpt.engine.model import Model
 
 
 REMEMBERED_BYTES = 1 << 25
@@ -50,7 +50,7 @@ SAMPLE = (
 ) * 2
 
 
-def check_model(policy: "Policy", files: ModelFiles, *, generator: str) -> None:
+def check_model(policy: "Model", files: ModelFiles, *, generator: str) -> None:
     """Raises UserError that names the model, what does not hold, and the way out.
 
     What has passed once is remembered in the cache folder until a file of the model or a version
@@ -67,7 +67,7 @@ def check_model(policy: "Policy", files: ModelFiles, *, generator: str) -> None:
             _remember(mark, policy.name)
 
 
-def _mark(policy: "Policy", files: ModelFiles, generator: str) -> Path:
+def _mark(policy: "Model", files: ModelFiles, generator: str) -> Path:
     """The file that stands in the cache once this model, as it is on the disk, has passed."""
     facts = [
         *(openrpt.__version__, version("torch"), version("transformers"), version("tokenizers")),
@@ -104,7 +104,7 @@ def require_finite(named_tensors: Iterable[tuple[str, Tensor]], *, what: str) ->
             raise UserError(f"{what} has infinity in the weights ({name})")
 
 
-def require_tokenizer(policy: "Policy") -> None:
+def require_tokenizer(policy: "Model") -> None:
     """A text has the same ids each time, and a row of the model for each of them."""
     tokenizer, rows = policy.tokenizer, policy.head.weight.shape[0]
     with foreign(f"the tokenizer of model '{policy.name}' can't be used"):
@@ -134,7 +134,7 @@ def require_tokenizer(policy: "Policy") -> None:
 
 
 @torch.no_grad()
-def require_flat_support(policy: "Policy") -> None:
+def require_flat_support(policy: "Model") -> None:
     """Each sequence alone: the same in each pass, causal, with the logits of the model's own head
     and plain attention."""
     from openrpt.engine.flat import flat_hidden
@@ -171,7 +171,7 @@ def require_flat_support(policy: "Policy") -> None:
             )
 
 
-def require_tree_support(policy: "Policy") -> None:
+def require_tree_support(policy: "Model") -> None:
     """Refuses by name what the document tree can't share, then compares tree and flat.
 
     Raises UserError that names the model type and the way out.
@@ -218,7 +218,7 @@ def _short_windows(model: Any) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _tree_case(policy: "Policy") -> tuple[Tensor, Tensor]:
+def _tree_case(policy: "Model") -> tuple[Tensor, Tensor]:
     """Logits [2, V] of a small case: by the tree, and by the plain model."""
     from openrpt.engine.branches import Branch
     from openrpt.engine.tree.levels import branch_hidden
@@ -235,7 +235,7 @@ def _tree_case(policy: "Policy") -> tuple[Tensor, Tensor]:
     return policy.head.logits(hidden), expected[6:8]
 
 
-def _small_case(policy: "Policy") -> list[int]:
+def _small_case(policy: "Model") -> list[int]:
     return [(7 * i + 3) % min(policy.head.weight.shape[0], 97) for i in range(12)]
 
 

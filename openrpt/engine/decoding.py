@@ -8,7 +8,7 @@ from torch import Tensor
 
 from openrpt.data.prompts import Layout
 from openrpt.data.tokens import literal_bytes
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.engine.sampling import Sampled, sample, uniforms
 from openrpt.types import Completion
 
@@ -78,7 +78,7 @@ class Decoder:
     Legend: B rollouts still decoded, U distinct rows among them.
     """
 
-    policy: Policy
+    policy: Model
     layout: Layout
     sampling: Sampling
 

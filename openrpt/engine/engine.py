@@ -7,7 +7,7 @@ from torch import Tensor
 
 from openrpt.engine import flat
 from openrpt.engine.generation import Generator
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.engine.tree import levels as tree
 from openrpt.engine.tree.generator import TreeGenerator
 
@@ -21,7 +21,7 @@ class Engine:
     """As tree.branch_hidden."""
 
 
-def make_engine(kind: str, policy: Policy, start: Policy | None = None) -> Engine:
+def make_engine(kind: str, policy: Model, start: Model | None = None) -> Engine:
     """`kind` is model.generator; `start` gives the candidates, where not the policy itself."""
     if kind == "flat":
         return Engine(

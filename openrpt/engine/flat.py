@@ -15,10 +15,10 @@ from openrpt.engine.branches import Branch, CompletionLoss, PrefixLoss, TailLoss
 from openrpt.engine.decoding import Decoder, Sampling, Sequences
 from openrpt.engine.generation import STANDARD_TOP, Beginnings, Generated, Request, decode
 from openrpt.engine.head import Standard, standard_prediction
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 
 
-def flat_hidden(policy: Policy, ids: Sequence[int]) -> Tensor:
+def flat_hidden(policy: Model, ids: Sequence[int]) -> Tensor:
     """[n, d]: the backbone over one whole sequence, as transformers runs it."""
     tokens = torch.tensor([list(ids)], device=policy.device)
     return policy.states(input_ids=tokens)[0]
@@ -29,8 +29,8 @@ class FlatGenerator:
     """As TreeGenerator, but every sequence is computed alone, from scratch, for every token:
     slow, and right for any causal LM."""
 
-    policy: Policy
-    start: Policy | None = None
+    policy: Model
+    start: Model | None = None
 
     @torch.no_grad()
     def generate(self, request: Request, layout: Layout, sampling: Sampling) -> list[Generated]:
@@ -57,7 +57,7 @@ class FlatGenerator:
             yield self.generate(request, layout, sampling)
 
     @staticmethod
-    def _standard(policy: Policy, request: Request, layout: Layout, sampling: Sampling) -> Standard:
+    def _standard(policy: Model, request: Request, layout: Layout, sampling: Sampling) -> Standard:
         states = [flat_hidden(policy, request.prefix_ids[:n])[-1] for n in request.prefix_lengths]
         return standard_prediction(
             torch.stack(states),
@@ -70,7 +70,7 @@ class FlatGenerator:
 class FlatSequences:
     """Rollouts one at a time, without any cache."""
 
-    def __init__(self, policy: Policy, sequences: list[list[int]]) -> None:
+    def __init__(self, policy: Model, sequences: list[list[int]]) -> None:
         self.policy = policy
         self.sequences = sequences
         self._run()
@@ -89,7 +89,7 @@ class FlatSequences:
 
 
 def accumulate_gradients(
-    policy: Policy,
+    policy: Model,
     prefix_ids: Sequence[int],
     branches: Sequence[Branch],
     *,
@@ -115,7 +115,7 @@ def accumulate_gradients(
 
 @torch.no_grad()
 def branch_hidden(
-    policy: Policy, prefix_ids: Sequence[int], branches: Sequence[Branch]
+    policy: Model, prefix_ids: Sequence[int], branches: Sequence[Branch]
 ) -> list[list[Tensor]]:
     """As `tree.branch_hidden`, one whole sequence at a time."""
     found = []

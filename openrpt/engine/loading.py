@@ -31,7 +31,7 @@ from openrpt.engine.files import (
 )
 from openrpt.engine.gguf_models import convert_gguf, is_gguf
 from openrpt.engine.lora import add_lora
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.engine.tree.attention import NAME as TREE_ATTENTION
 from openrpt.errors import UserError, foreign
 
@@ -74,7 +74,7 @@ def keep_memory() -> bool:
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
-def load_policy(config: ModelConfig, *, path: str | None = None, lora: bool = False) -> Policy:
+def load_policy(config: ModelConfig, *, path: str | None = None, lora: bool = False) -> Model:
     """Loads a model and its tokenizer; `path` takes the place of config.path.
 
     Raises UserError for a missing model, a folder without safetensors weights, a tokenizer or
@@ -161,7 +161,7 @@ def resolve_model(name: str) -> str:
     return name
 
 
-def _load(config: ModelConfig, name: str, device: torch.device) -> tuple[Policy, ModelFiles]:
+def _load(config: ModelConfig, name: str, device: torch.device) -> tuple[Model, ModelFiles]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = resolve_model(name)
@@ -182,7 +182,7 @@ def _load(config: ModelConfig, name: str, device: torch.device) -> tuple[Policy,
         model, found = loaded
         require_whole(model, found, name)
         model.to(device)
-        policy = Policy(model=model, tokenizer=tokenizer, name=name)
+        policy = Model(model=model, tokenizer=tokenizer, name=name)
         capped = getattr(model.config, "attn_logit_softcapping", None)  # sdpa leaves the cap out
         if model._supports_sdpa and not capped:
             model.set_attn_implementation("sdpa")
@@ -217,14 +217,14 @@ def quiet_transformers() -> Iterator[None]:
         logging.enable_progress_bar()
 
 
-def freeze(policy: Policy) -> Policy:
+def freeze(policy: Model) -> Model:
     """A policy that is only read: no gradients, no dropout."""
     policy.model.requires_grad_(False)
     policy.model.eval()
     return policy
 
 
-def outline(config: Config, device: str | torch.device = "meta") -> Policy:
+def outline(config: Config, device: str | torch.device = "meta") -> Model:
     """The policy with random weights; on the "meta" device with shapes alone, no memory.
 
     Raises UserError where the model's configuration or tokenizer can't be loaded.
@@ -244,7 +244,7 @@ def outline(config: Config, device: str | torch.device = "meta") -> Policy:
             )
     if config.model.generator == "tree":
         model.set_attn_implementation(TREE_ATTENTION)
-    policy = Policy(model=model, tokenizer=tokenizer, name=config.model.path)
+    policy = Model(model=model, tokenizer=tokenizer, name=config.model.path)
     if config.model.lora_rank:
         with torch.device(device):
             policy.model = add_lora(

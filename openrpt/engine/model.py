@@ -20,7 +20,7 @@ SCALE_KEYS = {"logit_scale": 1, "lm_head_multiplier": 1, "logits_scaling": -1}
 
 
 @dataclass(kw_only=True, eq=False)
-class Policy:
+class Model:
     """A model ready for the tree, with what the stages ask of it."""
 
     model: Any  # PreTrainedModel or PeftModel

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from openrpt.engine.flat import flat_hidden
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.engine.tree.attention import NAME as TREE_ATTENTION
 from openrpt.engine.tree.attention import TreePass
 from openrpt.engine.tree.levels import run_level
@@ -32,7 +32,7 @@ def packs(lengths: Sequence[int], tokens: int) -> list[list[int]]:
     return found
 
 
-def packed_hidden(policy: Policy, sequences: Sequence[Sequence[int]]) -> Tensor:
+def packed_hidden(policy: Model, sequences: Sequence[Sequence[int]]) -> Tensor:
     """[N, d]: what separate passes over the sequences give, joined; N tokens in all.
 
     A policy that runs flat computes them one by one: not every layer can keep them apart.

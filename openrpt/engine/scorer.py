@@ -14,7 +14,7 @@ from torch import Tensor
 from openrpt.data.positions import windows
 from openrpt.engine.flat import flat_hidden
 from openrpt.engine.head import in_cache, log_softmax_, top_k
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.engine.packing import packed_hidden, packs
 from openrpt.engine.tree.attention import NAME as TREE_ATTENTION
 from openrpt.engine.tree.attention import TreePass
@@ -50,14 +50,14 @@ class Scores:
             getattr(self, one.name)[places] = getattr(scores, one.name)[rows]
 
 
-def score_ids(scorer: Policy, ids: Sequence[int], *, window: int, min_context: int) -> Scores:
+def score_ids(scorer: Model, ids: Sequence[int], *, window: int, min_context: int) -> Scores:
     """Scores one document's tokens [T]; see `score_documents`."""
     return score_documents(scorer, [ids], window=window, min_context=min_context)[0]
 
 
 @torch.no_grad()
 def score_documents(
-    scorer: Policy,
+    scorer: Model,
     documents: Sequence[Sequence[int]],
     *,
     window: int,
@@ -109,14 +109,14 @@ def score_documents(
     return found
 
 
-def plain_hidden(policy: Policy, ids: Sequence[int]) -> Tensor:
+def plain_hidden(policy: Model, ids: Sequence[int]) -> Tensor:
     """[n, d]: one causal pass over ids [n], the way that the policy itself is run."""
     if policy.causal_lm.config._attn_implementation == TREE_ATTENTION:
         return run_prefix(policy, ids).hidden[0]
     return flat_hidden(policy, ids)
 
 
-def _read(scorer: Policy, states: Tensor, true_ids: Sequence[int], never: Tensor) -> Scores:
+def _read(scorer: Model, states: Tensor, true_ids: Sequence[int], never: Tensor) -> Scores:
     """What the states [n, d] say of the tokens [n] behind them; logits in chunks. `never`: ids
     that are no argmax."""
     head, scores = scorer.head, Scores.empty(len(true_ids))
@@ -177,7 +177,7 @@ def aligned_scores(scores: Scores, source: Sequence[tuple[int, int]]) -> Scores:
 
 # ---- states -------------------------------------------------------------------------------------
 @torch.no_grad()
-def layer_states(policy: Policy, ids: Sequence[int]) -> tuple[Tensor, ...]:
+def layer_states(policy: Model, ids: Sequence[int]) -> tuple[Tensor, ...]:
     """Each [n, d], over one causal pass of ids [n], the way that the policy itself is run: the
     embeddings, then what each layer leaves; the last one behind the final norm."""
     tokens = torch.tensor([list(ids)], device=policy.device)

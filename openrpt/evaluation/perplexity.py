@@ -20,7 +20,7 @@ from openrpt.data.scored import ScoredCorpus, load_scored
 from openrpt.data.skipped import unread_lines
 from openrpt.data.tokens import encode_document
 from openrpt.engine.loading import freeze, load_policy
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.engine.scorer import score_ids
 from openrpt.errors import UserError
 from openrpt.evaluation.models import default_label, latest_model, model_path
@@ -90,7 +90,7 @@ class Perplexity:
 
 
 def measure_perplexity(
-    policy: Policy,
+    policy: Model,
     texts: Iterable[str],
     *,
     window: int,

@@ -14,7 +14,7 @@ from openrpt.costs.flops import (
 )
 from openrpt.data.prompts import Layout
 from openrpt.engine.branches import Branch
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.rl.batch import GradedWork, GroupBranch, branches_of, reads_flat_groups
 from openrpt.types import Group
 
@@ -75,7 +75,7 @@ def count_flat(graded_works: Sequence[GradedWork], layout: Layout) -> int:
 
 
 def step_cost(
-    policy: Policy,
+    policy: Model,
     generated: Sequence[GradedWork],
     batch: Sequence[GradedWork],
     config: Config,

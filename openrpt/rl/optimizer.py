@@ -6,7 +6,7 @@ import torch
 
 from openrpt.config.sections import Config
 from openrpt.engine.check import require_finite
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.rl.nonfinite import NotFinite, Places
 
 
@@ -17,7 +17,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, config: Config, step: in
         group["lr"] = config.train.learning_rate * share
 
 
-def make_optimizer(policy: Policy, config: Config) -> torch.optim.AdamW:
+def make_optimizer(policy: Model, config: Config) -> torch.optim.AdamW:
     """AdamW; matrices decay, vectors (norms, biases) do not."""
     parameters = policy.parameters()
     groups = [
@@ -32,7 +32,7 @@ def make_optimizer(policy: Policy, config: Config) -> torch.optim.AdamW:
 
 
 def apply_update(
-    policy: Policy, optimizer: torch.optim.Optimizer, max_norm: float, places: Places, *, stage: str
+    policy: Model, optimizer: torch.optim.Optimizer, max_norm: float, places: Places, *, stage: str
 ) -> float:
     """Clips and steps; the gradient's norm before clipping. `stage`: whose learning rate it is.
 

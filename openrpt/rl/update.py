@@ -17,7 +17,7 @@ from openrpt.data.work import Work
 from openrpt.engine.branches import Row, pad
 from openrpt.engine.engine import Engine
 from openrpt.engine.head import selected_logprobs
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.engine.text_loss import TextTerms, text_loss
 from openrpt.rl.batch import GradedWork, GroupBranch, branches_of, reads_flat_groups, step_totals
 from openrpt.rl.losses import LossConfig, LossInputs, StepTotals, policy_loss
@@ -46,7 +46,7 @@ def loss_config_for(train: TrainConfig) -> LossConfig:
 class BatchLoss:
     """The policy loss of one document's micro-batches; collects metrics as it is called."""
 
-    policy: Policy
+    policy: Model
     graded: GradedWork
     branches: Sequence[GroupBranch]
     totals: StepTotals
@@ -150,7 +150,7 @@ def _padded(known: list[list[Tensor]], rows: list[Row], like: Tensor) -> Tensor:
 class PrefixLoss:
     """The plain next-token loss over a window's real tokens, in the same pass."""
 
-    policy: Policy
+    policy: Model
     work: Work
     prefix_ids: tuple[int, ...]
     head_length: int
@@ -181,7 +181,7 @@ def num_ntp_tokens(work: Work, layout: Layout) -> int:
 
 
 def completion_logprobs(
-    model: Policy,
+    model: Model,
     engine: Engine,
     graded: GradedWork,
     groups: Sequence[GroupBranch],
@@ -208,14 +208,14 @@ def completion_logprobs(
 
 
 def update_policy(
-    policy: Policy,
+    policy: Model,
     engine: Engine,
     optimizer: torch.optim.Optimizer,
     batch: Sequence[GradedWork],
     config: Config,
     layout: Layout,
     *,
-    reference: Policy | None = None,
+    reference: Model | None = None,
 ) -> dict[str, float]:
     """Runs `updates_per_batch` optimizer steps; returns the last one's metrics.
 
@@ -227,7 +227,7 @@ def update_policy(
     run_flat = reads_flat_groups(train)
     all_branches = [branches_of(graded, layout, run_flat=run_flat) for graded in batch]
 
-    def logprobs_by(model: Policy | None) -> list[list[list[Tensor]] | None]:
+    def logprobs_by(model: Model | None) -> list[list[list[Tensor]] | None]:
         if model is None:
             return [None] * len(batch)
         return [

@@ -30,7 +30,7 @@ from openrpt.engine.checkpoint_record import (
 )
 from openrpt.engine.fingerprint import require_same_model
 from openrpt.engine.loading import quiet_transformers
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.errors import UserError
 from openrpt.files import numbered, remove_folder, replacing_folder
 from openrpt.runs.run import require_same
@@ -84,7 +84,7 @@ BASELINE = "baseline.safetensors"
 
 def save_checkpoint(
     folder: Path,
-    policy: Policy,
+    policy: Model,
     state: TrainerState,
     config: Config,
     *,
@@ -123,7 +123,7 @@ def _disk_errors() -> Iterator[None]:
         raise OSError(str(error)) from error
 
 
-def _save_model(policy: Policy, folder: Path) -> None:
+def _save_model(policy: Model, folder: Path) -> None:
     if policy.is_lora:
         policy.model.save_pretrained(folder / "adapter")
         # Merging in place and back would change the weights by rounding.
@@ -132,7 +132,7 @@ def _save_model(policy: Policy, folder: Path) -> None:
         policy.model.save_pretrained(folder)
 
 
-def _trained_state(policy: Policy, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+def _trained_state(policy: Model, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """Adam's moments by parameter, and LoRA's weights (the merged ones can't be unmerged)."""
     tensors = {}
     for name, parameter in _trained(policy).items():
@@ -143,11 +143,11 @@ def _trained_state(policy: Policy, optimizer: torch.optim.Optimizer) -> dict[str
     return tensors
 
 
-def _trained(policy: Policy) -> dict[str, torch.nn.Parameter]:
+def _trained(policy: Model) -> dict[str, torch.nn.Parameter]:
     return {n: p for n, p in policy.model.named_parameters() if p.requires_grad}
 
 
-def restore(folder: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> TrainerState:
+def restore(folder: Path, policy: Model, optimizer: torch.optim.Optimizer) -> TrainerState:
     """Puts optimizer (and LoRA weights) back; the model itself was loaded from the folder.
 
     Raises UserError for a damaged checkpoint.

@@ -7,12 +7,12 @@ from openrpt.config.loading import flatten
 from openrpt.config.sections import Config
 from openrpt.data.scored import ScoredCorpus, load_scored
 from openrpt.engine.fingerprint import require_same_model
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.errors import UserError
 from openrpt.runs.run import Run, is_binding
 
 
-def score_settings(config: Config, policy: Policy | None, scorer: Policy | None) -> dict[str, Any]:
+def score_settings(config: Config, policy: Model | None, scorer: Model | None) -> dict[str, Any]:
     """All that the scores depend on, by configuration key."""
     path = policy.name if policy else config.model.path
     values = {

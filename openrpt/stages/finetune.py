@@ -18,7 +18,7 @@ from openrpt.data.prompts import Layout
 from openrpt.data.questions import QuestionCounts, read_questions
 from openrpt.engine.engine import Engine, make_engine
 from openrpt.engine.loading import freeze, load_policy
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.errors import UserError
 from openrpt.evaluation.questions.checks import MathChecker, check_kind, checker_of
 from openrpt.evaluation.questions.results import (
@@ -61,7 +61,7 @@ def finetune(run: Run, *, progress: Progress = SILENT) -> dict[str, Any]:
             math = stack.enter_context(MathChecker(seconds=config.answers.timeout))
         check = checker_of(config, math)
 
-        def make_task(run: Run, policy: Policy, engine: Engine, layout: Layout) -> QuestionTask:
+        def make_task(run: Run, policy: Model, engine: Engine, layout: Layout) -> QuestionTask:
             return question_task(questions, run.config, policy, layout, check)
 
         trainer = set_up(replace(run, config=config), stage=STAGE, make_task=make_task)
@@ -105,7 +105,7 @@ def evaluate_before(trainer: Trainer, task: QuestionTask, progress: Progress) ->
 
 
 def evaluate(
-    policy: Policy,
+    policy: Model,
     engine: Engine,
     task: QuestionTask,
     when: str,

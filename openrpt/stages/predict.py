@@ -13,7 +13,7 @@ from openrpt.engine.checkpoint_record import open_checkpoint
 from openrpt.engine.decoding import Sampling
 from openrpt.engine.engine import make_engine
 from openrpt.engine.generation import Request, with_plain_standard
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.errors import UserError
 from openrpt.progress import SILENT, Progress
 from openrpt.rl.grading import grade_groups
@@ -61,13 +61,13 @@ def cut_at_end(tokenizer: object, text: str, continuation: str = "") -> Cut:
 
 
 def predict(
-    policy: Policy,
+    policy: Model,
     cut: Cut,
     config: Config,
     *,
     samples: int = 4,
     temperature: float = 1.0,
-    start: Policy | None = None,
+    start: Model | None = None,
     progress: Progress = SILENT,
 ) -> Group:
     """`samples` rollouts at the end of a text, graded against its continuation (temperature 0 =

@@ -37,7 +37,7 @@ from openrpt.data.scored import (
 from openrpt.data.tokens import encode_document, tokenizer_fingerprint
 from openrpt.engine.fingerprint import model_fingerprint
 from openrpt.engine.loading import freeze, load_policy, resolve_model
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.engine.scorer import PACK_TOKENS, Scores, align, aligned_scores, score_documents
 from openrpt.errors import UserError
 from openrpt.files import read_json, write_sealed
@@ -76,8 +76,8 @@ def score_corpus(
     config: Config,
     folder: Path,
     *,
-    policy: Policy | None = None,
-    scorer: Policy | None = None,
+    policy: Model | None = None,
+    scorer: Model | None = None,
     progress: Progress = lambda tokens, text: None,
 ) -> ScoreSummary:
     """Scores config.corpus into `folder` and goes on from where an earlier start stopped.
@@ -261,8 +261,8 @@ class _Job:
     """Who scores whose tokens, and how."""
 
     config: Config
-    policy: Policy
-    scorer: Policy
+    policy: Model
+    scorer: Model
     meter: WorkMeter
 
     @cached_property

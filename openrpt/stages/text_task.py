@@ -16,7 +16,7 @@ from openrpt.engine.average import MovingAverage
 from openrpt.engine.checkpoint_record import TrainerState
 from openrpt.engine.engine import Engine
 from openrpt.engine.generation import Generated, Request, with_plain_standard
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.evaluation.next_token.evaluate import evaluate_policy
 from openrpt.rl.grading import grade_groups
 from openrpt.rl.rewards.terms import RewardContext, RewardTerm, make_terms, reward_groups
@@ -34,7 +34,7 @@ class TextTask:
     """Of the run: what a development evaluation thought is kept there."""
     corpus: ScoredCorpus
     config: Config
-    policy: Policy
+    policy: Model
     engine: Engine
     layout: Layout
     terms: Mapping[str, RewardTerm]
@@ -82,7 +82,7 @@ class TextTask:
         tokens = document_bytes(self.policy.tokenizer, work.document)
         return [tokens[position.index :] for position in work.positions]
 
-    def development(self, policy: Policy, engine: Engine, step: int) -> dict[str, float]:
+    def development(self, policy: Model, engine: Engine, step: int) -> dict[str, float]:
         if not self.corpus.ids("development"):
             return {}
         result = evaluate_policy(
@@ -99,7 +99,7 @@ class TextTask:
         return result.development()
 
 
-def text_task(run: Run, policy: Policy, engine: Engine, layout: Layout) -> TextTask:
+def text_task(run: Run, policy: Model, engine: Engine, layout: Layout) -> TextTask:
     """The task of `train`: the run's scored corpus."""
     config, baseline = run.config, None
     if "information_gain" in config.reward.terms:

@@ -23,7 +23,7 @@ from openrpt.engine.checkpoint_record import TrainerState, read_record
 from openrpt.engine.engine import Engine, make_engine
 from openrpt.engine.fingerprint import model_fingerprint
 from openrpt.engine.loading import freeze, load_policy
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.errors import UserError
 from openrpt.progress import SILENT, Progress
 from openrpt.rl.batch import GradedWork
@@ -73,12 +73,12 @@ class Trainer:
 
     run: Run
     config: Config
-    policy: Policy
+    policy: Model
     engine: Engine
     layout: Layout
     task: Task
     optimizer: torch.optim.Optimizer
-    reference: Policy | None
+    reference: Model | None
     meter: StepMeter
     state: TrainerState
 
@@ -221,7 +221,7 @@ def set_up(
     run: Run,
     *,
     stage: str = STAGE,
-    make_task: Callable[[Run, Policy, Engine, Layout], Task] = text_task,
+    make_task: Callable[[Run, Model, Engine, Layout], Task] = text_task,
 ) -> Trainer:
     """Loads the policy (of the last checkpoint, of the warmup, or the start model), the
     optimizer and the frozen models that the config asks for."""

@@ -36,7 +36,7 @@ from openrpt.engine.engine import Engine, make_engine
 from openrpt.engine.fingerprint import model_fingerprint
 from openrpt.engine.generation import Generated, Request
 from openrpt.engine.loading import freeze, load_policy
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.engine.scorer import plain_hidden
 from openrpt.engine.text_loss import TextTerms, distillation_kl, target_cross_entropy, text_loss
 from openrpt.files import remove_folder
@@ -77,9 +77,9 @@ class Trace:
 class Warmup:
     run: Run
     config: Config
-    policy: Policy
+    policy: Model
     engine: Engine
-    start: Policy
+    start: Model
     start_engine: Engine
     layout: Layout
     corpus: ScoredCorpus
@@ -461,7 +461,7 @@ def plain_states(stage: Warmup, prefix_ids: Sequence[int]) -> Tensor:
     return plain_hidden(stage.start, prefix_ids)
 
 
-def trace_loss(policy: Policy, traces: Sequence[Trace], rows: list[Row], hidden: Tensor) -> Tensor:
+def trace_loss(policy: Model, traces: Sequence[Trace], rows: list[Row], hidden: Tensor) -> Tensor:
     """Weighted cross-entropy of a micro-batch's traces: hidden [R, T, d] → a sum, in nats."""
     width = max(len(ids) for b, _ in rows for ids, _ in traces[b].targets)
     states, ids, probabilities, weights = [], [], [], []

@@ -12,7 +12,7 @@ from openrpt.engine.decoding import Sampling, split_rows
 from openrpt.engine.flat import FlatGenerator
 from openrpt.engine.generation import Generated, Request, side_by_side
 from openrpt.engine.head import selected_logprobs
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.engine.sampling import CDF_BLOCK, NEAR_BOUNDARY, sample, uniforms
 from openrpt.engine.tree.attention import NAME
 from openrpt.engine.tree.generator import TreeGenerator
@@ -51,7 +51,7 @@ def sampling_of(temperature: float = 0.0, think: int = 0, predict: int = 5, **mo
     )
 
 
-def run(policy: Policy, sampling: Sampling, layout: Layout = LAYOUT, request=None, flat=False):
+def run(policy: Model, sampling: Sampling, layout: Layout = LAYOUT, request=None, flat=False):
     if not flat:
         return TreeGenerator(policy=policy).generate(request or request_of(), layout, sampling)
     policy.model.set_attn_implementation("sdpa")
@@ -62,7 +62,7 @@ def run(policy: Policy, sampling: Sampling, layout: Layout = LAYOUT, request=Non
 
 
 @torch.no_grad()
-def greedy(policy: Policy, ids: list[int], count: int) -> list[int]:
+def greedy(policy: Model, ids: list[int], count: int) -> list[int]:
     """transformers' own generate: what it adds to `ids`, a stop token included."""
     policy.model.set_attn_implementation("sdpa")
     tokens = torch.tensor([ids])
@@ -80,7 +80,7 @@ def greedy(policy: Policy, ids: list[int], count: int) -> list[int]:
 
 
 def in_pieces(
-    policy: Policy, prompt: list[int], sampling: Sampling, layout: Layout
+    policy: Model, prompt: list[int], sampling: Sampling, layout: Layout
 ) -> tuple[list[int], list[bool], bool]:
     """ids, loss mask and whether it stopped, by `generate`: the thought, then the prediction."""
     ids: list[int] = []
@@ -116,7 +116,7 @@ def prompts_of(outcomes: list[Generated], layout: Layout, sampling: Sampling):
         yield [*PREFIX[:length], *layout.tail_ids], opening
 
 
-def assert_greedy(policy: Policy, sampling: Sampling, layout: Layout) -> list[Completion]:
+def assert_greedy(policy: Model, sampling: Sampling, layout: Layout) -> list[Completion]:
     outcomes = run(policy, sampling, layout)
     found = []
     for (prompt, opening), outcome in zip(
@@ -197,7 +197,7 @@ def test_all_rows_close_by_force_while_others_have_finished():
     assert [outcome.completions[0].token_ids for outcome in cold] == [c.token_ids for c in found]
 
 
-def trainer_logprobs(policy: Policy, outcomes, layout: Layout, temperature: float):
+def trainer_logprobs(policy: Model, outcomes, layout: Layout, temperature: float):
     """As the update computes them: on the tree, from the completions' ids."""
     branches = [
         Branch(

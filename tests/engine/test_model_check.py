@@ -12,7 +12,7 @@ from openrpt.config.sections import ModelConfig
 from openrpt.engine import check as model_check
 from openrpt.engine.check import require_finite
 from openrpt.engine.loading import load_policy
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.errors import UserError
 from tests.helpers.tiny_model import tiny_model_folder
 
@@ -46,7 +46,7 @@ def checks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return checked
 
 
-def load(folder: Path, **model: object) -> Policy:
+def load(folder: Path, **model: object) -> Model:
     return load_policy(ModelConfig(threads=1, device="cpu", **model), path=str(folder))
 
 

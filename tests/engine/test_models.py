@@ -18,7 +18,7 @@ from openrpt.engine import loading as cpu
 from openrpt.engine.branches import Branch
 from openrpt.engine.flat import flat_hidden
 from openrpt.engine.loading import load_policy, load_tokenizer, outline, pick_device
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.engine.tree.levels import accumulate_gradients, run_prefix
 from openrpt.errors import UserError
 from tests.helpers.tiny import byte_level_tokenizer
@@ -36,7 +36,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_model_folder(tmp_path_factory.mktemp("good") / "m")
 
 
-def load(folder: Path, generator: str = "tree", **model: Any) -> Policy:
+def load(folder: Path, generator: str = "tree", **model: Any) -> Model:
     model = {"threads": 1, "device": "cpu", "generator": generator} | model
     return load_policy(ModelConfig(**model), path=str(folder))
 
@@ -211,7 +211,7 @@ def test_the_tokenizer_alone_is_refused_alike(good, tmp_path, case):
     folder = changed(good, tmp_path / "bad", REFUSED[case][0])
     with pytest.raises(UserError):
         tokens = load_tokenizer(ModelConfig(), str(folder))
-        assert Policy(model=None, tokenizer=tokens, name="bad").table
+        assert Model(model=None, tokenizer=tokens, name="bad").table
 
 
 @pytest.mark.parametrize("case", ["hidden size", "100,000 layers", "nested", "list", "newer"])

@@ -21,7 +21,7 @@ from openrpt.config.sections import Config
 from openrpt.data.positions import windows
 from openrpt.data.scored import SCORED, load_scored
 from openrpt.data.tokens import encode_document, token_bytes
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.engine.scorer import Scores, align, aligned_scores, score_documents, score_ids
 from openrpt.engine.tree.attention import NAME
 from openrpt.errors import UserError
@@ -48,7 +48,7 @@ COLUMNS = [
 ]
 
 
-def policy_of(tokenizer: Any, family: str = "llama", dtype: torch.dtype = torch.float64) -> Policy:
+def policy_of(tokenizer: Any, family: str = "llama", dtype: torch.dtype = torch.float64) -> Model:
     """A tiny model with a tokenizer, and five rows that no token has."""
     with patch.dict(families.COMMON, vocab_size=len(tokenizer) + 5):
         policy = tiny_policy(family, dtype)
@@ -88,7 +88,7 @@ def config_of(corpus: Path, **values: Any) -> Config:
 
 
 @pytest.fixture(scope="module")
-def policy() -> Policy:
+def policy() -> Model:
     return policy_of(byte_level_tokenizer())
 
 
@@ -98,7 +98,7 @@ def corpus(tmp_path: Path) -> Path:
 
 
 @torch.no_grad()
-def naive(policy: Policy, ids: list[int]) -> dict[str, Any]:
+def naive(policy: Model, ids: list[int]) -> dict[str, Any]:
     """What transformers' own logits say of the last of these ids."""
     policy.model.set_attn_implementation("eager")  # the one that applies gemma2's soft cap
     logits = policy.model(torch.tensor([ids[:-1]]), use_cache=False).logits[0, -1].double()

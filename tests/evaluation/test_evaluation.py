@@ -19,7 +19,7 @@ from openrpt.engine.checkpoint_record import TrainerState
 from openrpt.engine.engine import make_engine
 from openrpt.engine.generation import Request
 from openrpt.engine.loading import freeze, load_policy
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.engine.tree.attention import NAME
 from openrpt.errors import UserError
 from openrpt.evaluation.models import training_cost
@@ -76,11 +76,11 @@ def warm(tmp_path_factory) -> Run:
 
 
 @pytest.fixture(scope="module")
-def policy(warm: Run) -> Policy:
+def policy(warm: Run) -> Model:
     return freeze(load_policy(warm.config.model, path=str(warm.start)))
 
 
-def evaluated(warm: Run, policy: Policy, flat: bool = False, **overrides) -> EvaluationResult:
+def evaluated(warm: Run, policy: Model, flat: bool = False, **overrides) -> EvaluationResult:
     config = with_settings(warm, **(EVERYTHING | overrides))
     policy.model.set_attn_implementation("sdpa" if flat else NAME)
     try:
@@ -103,7 +103,7 @@ def with_settings(run: Run, **overrides):
 
 
 @torch.no_grad()
-def last_logprobs(policy: Policy, ids: list[int]) -> torch.Tensor:
+def last_logprobs(policy: Model, ids: list[int]) -> torch.Tensor:
     """[V] after ids, by one plain forward pass of transformers."""
     policy.model.set_attn_implementation("sdpa")
     logits = policy.model(torch.tensor([ids])).logits[0, -1]

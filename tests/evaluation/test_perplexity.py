@@ -15,7 +15,7 @@ from openrpt.cli.main import cli, main
 from openrpt.config.loading import load_config
 from openrpt.data.scored import load_scored
 from openrpt.engine.loading import freeze, load_policy
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.errors import UserError
 from openrpt.evaluation.perplexity import measure_perplexity, ratio_of_documents, sampled_texts
 from openrpt.evaluation.records import read_evaluation
@@ -28,7 +28,7 @@ from tests.helpers.tiny_model import tiny_model_folder, tiny_run
 TEXTS = ["The sum of two even numbers is even.", "Let x = 2 and y = 3. Straße 😀", "abc qzx"]
 
 
-def policy_of(folder: Path, **options: Any) -> Policy:
+def policy_of(folder: Path, **options: Any) -> Model:
     tiny_model_folder(folder, **options)
     overrides = {"model.path": str(folder), "model.device": "cpu", "model.threads": 1}
     return freeze(load_policy(load_config(overrides=overrides).model))

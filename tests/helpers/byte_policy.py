@@ -2,12 +2,12 @@
 
 import torch
 
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from tests.helpers.families import tiny_policy
 from tests.helpers.tiny import byte_level_tokenizer
 
 
-def policy_of(family: str = "llama", *, stop: int | None = None, dtype=torch.float64) -> Policy:
+def policy_of(family: str = "llama", *, stop: int | None = None, dtype=torch.float64) -> Model:
     """A tiny policy whose vocabulary is a tokenizer's, and which stops at `stop`."""
     tokenizer = byte_level_tokenizer()
     policy = tiny_policy(family, dtype)

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import (
 
 from openrpt.data.scored import ScoredCorpus
 from openrpt.data.work import take_work
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.rl.batch import GradedWork
 from openrpt.stages.text_task import TextTask
 from openrpt.stages.train import Trainer, set_up
@@ -72,7 +72,7 @@ class Calls(TorchDispatchMode):
 PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm}
 
 
-def calls(policy: Policy, function: Callable[[], object]) -> Calls:
+def calls(policy: Model, function: Callable[[], object]) -> Calls:
     with Calls(policy.head.weight.shape[0]) as found:
         function()
     return found

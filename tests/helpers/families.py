@@ -3,7 +3,7 @@
 import torch
 import transformers as tf
 
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.engine.tree.attention import NAME
 
 COMMON = {
@@ -62,7 +62,7 @@ FAMILIES = {
 }
 
 
-def tiny_policy(family: str = "llama", dtype: torch.dtype = torch.float64, seed: int = 0) -> Policy:
+def tiny_policy(family: str = "llama", dtype: torch.dtype = torch.float64, seed: int = 0) -> Model:
     """A policy without a tokenizer: for what works on ids alone."""
     torch.manual_seed(seed)
     model = FAMILIES[family]().to(dtype)
@@ -74,7 +74,7 @@ def tiny_policy(family: str = "llama", dtype: torch.dtype = torch.float64, seed:
             _keep_float64(module, offset=family.startswith("gemma"))
         if type(module).__name__.endswith("RotaryEmbedding"):
             _look_up(module)
-    return Policy(model=model.eval(), tokenizer=None, name=family)
+    return Model(model=model.eval(), tokenizer=None, name=family)
 
 
 def _keep_float64(norm: torch.nn.Module, *, offset: bool) -> None:

@@ -6,13 +6,13 @@ import torch
 
 from openrpt.config.sections import Config
 from openrpt.engine.loading import load_policy
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from tests.helpers.tiny_model import tiny_config
 
 IDS = torch.tensor([[40, 41, 42, 43, 44, 45]])
 
 
-def trained(folder: Path, **overrides) -> tuple[Config, Policy, torch.optim.Optimizer]:
+def trained(folder: Path, **overrides) -> tuple[Config, Model, torch.optim.Optimizer]:
     """A policy and its optimizer after two steps on some loss."""
     config = tiny_config(folder, **overrides)
     policy = load_policy(config.model, lora=True)

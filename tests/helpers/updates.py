@@ -14,7 +14,7 @@ from openrpt.engine.decoding import Sampling
 from openrpt.engine.engine import make_engine
 from openrpt.engine.generation import Request
 from openrpt.engine.loading import freeze
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.engine.tree.attention import NAME
 from openrpt.rl.batch import GradedWork, longest_completion, step_advantages, step_totals
 from openrpt.rl.losses import LossInputs, policy_loss
@@ -42,7 +42,7 @@ def config_of(**values) -> Config:
     return load_config(overrides=settings | {k.replace("__", "."): v for k, v in values.items()})
 
 
-def layout_of(policy: Policy, config: Config) -> Layout:
+def layout_of(policy: Model, config: Config) -> Layout:
     return build_layout(policy.tokenizer, config.prompt)
 
 
@@ -69,7 +69,7 @@ def work_of(seed: int) -> Work:
     return Work(document=document, window=window, positions=positions)
 
 
-def batch_of(policy: Policy, config: Config, *, flat: tuple[int, ...] = (1,)) -> list[GradedWork]:
+def batch_of(policy: Model, config: Config, *, flat: tuple[int, ...] = (1,)) -> list[GradedWork]:
     """Two documents of three positions each, sampled from the policy; rewards by rule. The
     positions in `flat` get the same reward throughout."""
     layout, graded = layout_of(policy, config), []
@@ -109,7 +109,7 @@ def batch_of(policy: Policy, config: Config, *, flat: tuple[int, ...] = (1,)) ->
     return [replace(work, advantages=part) for work, part in pairs]
 
 
-def gradients(policy: Policy, kind: str, batch, config: Config, reference=None):
+def gradients(policy: Model, kind: str, batch, config: Config, reference=None):
     """(gradients by name, metrics) of one update, whose learning rate is 0."""
     attention = NAME if kind == "tree" else "sdpa"
     policy.model.set_attn_implementation(attention)
@@ -138,7 +138,7 @@ def assert_equal(found: dict, expected: dict, tolerance: float = 1e-8) -> None:
         assert (found[name] - gradient).abs().max() / size <= tolerance, name
 
 
-def reference_of(family: str) -> Policy:
+def reference_of(family: str) -> Model:
     reference = freeze(policy_of(family))
     with torch.no_grad():
         for parameter in reference.model.parameters():
@@ -146,7 +146,7 @@ def reference_of(family: str) -> Policy:
     return reference
 
 
-def by_hand(policy: Policy, batch, config: Config, layout: Layout, reference: Policy):
+def by_hand(policy: Model, batch, config: Config, layout: Layout, reference: Model):
     """The step's loss from whole sequences through transformers' own logits and autograd."""
     total = torch.zeros((), dtype=torch.float64)
     totals = step_totals(batch, config, layout)

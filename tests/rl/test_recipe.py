@@ -15,7 +15,7 @@ from openrpt.data.tokens import token_bytes, token_table
 from openrpt.engine.branches import Branch, Row
 from openrpt.engine.head import selected_logprobs, standard_prediction
 from openrpt.engine.loading import load_policy
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.engine.tree.levels import accumulate_gradients, run_prefix
 from openrpt.rl import completions
 from openrpt.rl.advantages import group_advantages
@@ -39,7 +39,7 @@ def recipe() -> ModuleType:
 
 
 @pytest.fixture
-def policy(tmp_path: Path) -> Policy:
+def policy(tmp_path: Path) -> Model:
     folder = tiny_model_folder(tmp_path / "model", family="gpt2", dtype=torch.float64)
     return load_policy(ModelConfig(path=str(folder), device="cpu", threads=1, dtype="float64"))
 
@@ -65,7 +65,7 @@ def test_they_agree_on_random_bytes(recipe: ModuleType) -> None:
         assert recipe.prefix_match(prediction, cut) == expected, (prediction, cut)
 
 
-def test_bytes_prompt_and_candidates_agree(recipe: ModuleType, policy: Policy) -> None:
+def test_bytes_prompt_and_candidates_agree(recipe: ModuleType, policy: Model) -> None:
     table, form = recipe.byte_table(policy.tokenizer), recipe.make_form(policy.tokenizer, ARGS)
     assert table == token_bytes(policy.tokenizer, range(len(table)))
     window = policy.tokenizer(TEXT[0])["input_ids"][:24]
@@ -84,7 +84,7 @@ def test_bytes_prompt_and_candidates_agree(recipe: ModuleType, policy: Policy) -
     assert without[9][:2] == found[9][1:], "what is masked is no candidate"
 
 
-def test_gradients_are_those_of_the_tree(recipe: ModuleType, policy: Policy) -> None:
+def test_gradients_are_those_of_the_tree(recipe: ModuleType, policy: Model) -> None:
     """Two positions' groups, flat in the recipe and shared in the tree, in float64."""
     form = recipe.make_form(policy.tokenizer, ARGS)
     window = policy.tokenizer(TEXT[0])["input_ids"][:24]

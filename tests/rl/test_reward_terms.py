@@ -22,7 +22,7 @@ from openrpt.engine.checkpoint_record import TrainerState
 from openrpt.engine.decoding import Sampling
 from openrpt.engine.engine import make_engine
 from openrpt.engine.generation import Request
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.engine.tree.attention import NAME
 from openrpt.errors import UserError
 from openrpt.rl.batch import GradedWork
@@ -46,7 +46,7 @@ LOGPROB = math.log(0.5)
 
 
 @pytest.fixture(scope="module")
-def policy() -> Policy:
+def policy() -> Model:
     return policy_of("gpt2")
 
 
@@ -54,12 +54,12 @@ def config_of(**values: Any) -> Config:
     return load_config(overrides={k.replace("__", "."): v for k, v in values.items()})
 
 
-def layout_of(policy: Policy, config: Config) -> Layout:
+def layout_of(policy: Model, config: Config) -> Layout:
     return build_layout(policy.tokenizer, config.prompt)
 
 
 def context_of(
-    policy: Policy,
+    policy: Model,
     config: Config,
     work: Work,
     token_bytes: list[bytes],
@@ -81,7 +81,7 @@ def context_of(
 # ---- terms on completions written by hand -------------------------------------------------------
 
 
-def text_work(policy: Policy, *places: int) -> tuple[Work, list[bytes]]:
+def text_work(policy: Model, *places: int) -> tuple[Work, list[bytes]]:
     """TEXT as a document, with positions at these tokens; its tokens' bytes."""
     ids, pieces = encode_document(policy.tokenizer, TEXT)
     scores = np.ones(len(ids), np.float32)
@@ -103,7 +103,7 @@ def text_work(policy: Policy, *places: int) -> tuple[Work, list[bytes]]:
     return Work(document=document, window=window, positions=positions), pieces
 
 
-def written(policy: Policy, text: bytes, logprob: float = LOGPROB) -> Completion:
+def written(policy: Model, text: bytes, logprob: float = LOGPROB) -> Completion:
     ids = tuple(policy.tokenizer(text.decode())["input_ids"])
     return Completion(
         token_ids=ids,
@@ -117,7 +117,7 @@ def boxed(prediction: bytes) -> bytes:
     return b"hm, or so</think>\n\\boxed{" + prediction + b"}"
 
 
-def group_of(policy: Policy, context: RewardContext, n: int, texts: list[bytes]) -> Group:
+def group_of(policy: Model, context: RewardContext, n: int, texts: list[bytes]) -> Group:
     position = context.work.positions[n]
     continuation = context.token_bytes[position.index :]
     return Group(
@@ -131,7 +131,7 @@ def group_of(policy: Policy, context: RewardContext, n: int, texts: list[bytes])
 
 
 @pytest.fixture(scope="module")
-def written_groups(policy: Policy) -> tuple[list[Group], RewardContext]:
+def written_groups(policy: Model) -> tuple[list[Group], RewardContext]:
     """A group with hits and one without. Predictions: right by one token, right by two, the first
     token only, wrong, none; then wrong, the same again, none."""
     work, pieces = text_work(policy, 6, 10)
@@ -375,7 +375,7 @@ def test_what_can_not_be_is_said_at_the_start() -> None:
 # ---- information gain ---------------------------------------------------------------------------
 
 
-def sampled(policy: Policy, config: Config, work: Work) -> tuple[list[Group], RewardContext]:
+def sampled(policy: Model, config: Config, work: Work) -> tuple[list[Group], RewardContext]:
     layout, tokens = layout_of(policy, config), work.document.token_ids.tolist()
     request = Request(
         prefix_ids=work.prefix_ids(layout, whole=False),
@@ -390,7 +390,7 @@ def sampled(policy: Policy, config: Config, work: Work) -> tuple[list[Group], Re
 
 
 @torch.no_grad()
-def plain_forward(policy: Policy, ids: list[int], target: list[int]) -> float:
+def plain_forward(policy: Model, ids: list[int], target: list[int]) -> float:
     """Σ log p(target | ids) by transformers alone."""
     policy.model.set_attn_implementation("eager")
     logits = policy.model(torch.tensor([ids + target])).logits[0, len(ids) - 1 : -1]

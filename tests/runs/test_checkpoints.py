@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from openrpt.engine.checkpoint_record import TrainerState, open_checkpoint, read_record
 from openrpt.engine.fingerprint import model_fingerprint
 from openrpt.engine.loading import load_policy
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.errors import UserError
 from openrpt.files import sealed
 from openrpt.runs.checkpoints import (
@@ -40,7 +40,7 @@ def folder(tmp_path_factory) -> Path:
     return path
 
 
-def saved(folder: Path, name: str, **overrides) -> tuple[Path, Policy, torch.optim.Optimizer]:
+def saved(folder: Path, name: str, **overrides) -> tuple[Path, Model, torch.optim.Optimizer]:
     config, policy, optimizer = trained(folder, **overrides)
     state = TrainerState(stage="train", step=7, cursor=3, pass_rates={"d": {"5": 1 / 3}})
     return (

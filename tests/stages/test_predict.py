@@ -11,7 +11,7 @@ from rich.console import Console
 from openrpt.config.loading import with_overrides
 from openrpt.config.sections import Config
 from openrpt.engine.loading import freeze, load_policy
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.errors import UserError
 from openrpt.evaluation.next_token.results import EvaluationResult
 from openrpt.evaluation.next_token.tables import print_evaluation
@@ -29,7 +29,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 
 @pytest.fixture(scope="module")
-def policy(config: Config) -> Policy:
+def policy(config: Config) -> Model:
     return freeze(load_policy(config.model))
 
 
@@ -64,7 +64,7 @@ def test_texts_that_cannot_be_cut() -> None:
 # ---- predicting ---------------------------------------------------------------------------------
 
 
-def test_rollouts_begin_with_the_candidates_and_are_graded(policy: Policy, config: Config) -> None:
+def test_rollouts_begin_with_the_candidates_and_are_graded(policy: Model, config: Config) -> None:
     cut = cut_at_end(policy.tokenizer, "qzxjkv", "wbf")
     group = predict(policy, cut, config, samples=5)
     assert len(group.rollouts) == 5 and len(group.candidate_ids) == 3
@@ -77,7 +77,7 @@ def test_rollouts_begin_with_the_candidates_and_are_graded(policy: Policy, confi
     assert group.ntp_token_id == group.candidate_ids[0]
 
 
-def test_samples_are_reproducible_and_greedy_is_one(policy: Policy, config: Config) -> None:
+def test_samples_are_reproducible_and_greedy_is_one(policy: Model, config: Config) -> None:
     cut = cut_at_end(policy.tokenizer, "qzxjkv")
     thinking = with_overrides(config, {"prompt.think_budget": 8})
     once, again = (predict(policy, cut, thinking, samples=4) for _ in range(2))
@@ -90,7 +90,7 @@ def test_samples_are_reproducible_and_greedy_is_one(policy: Policy, config: Conf
     assert {rollout.reward for rollout in greedy.rollouts} == {0.0}  # nothing to compare with
 
 
-def test_only_the_last_window_is_read(policy: Policy, config: Config) -> None:
+def test_only_the_last_window_is_read(policy: Model, config: Config) -> None:
     long, tail = "a b " * 40 + "qzxjkv", "qzxjkv"
     window = len(cut_at_end(policy.tokenizer, tail).token_ids)
     short = with_overrides(config, {"prompt.window": max(window, 8)})
@@ -99,14 +99,14 @@ def test_only_the_last_window_is_read(policy: Policy, config: Config) -> None:
     assert group.prompt.prefix_ids == cut.token_ids[-short.prompt.window :]
 
 
-def test_standard_prediction_sees_no_instructions(policy: Policy, config: Config) -> None:
+def test_standard_prediction_sees_no_instructions(policy: Model, config: Config) -> None:
     cut = cut_at_end(policy.tokenizer, "qzxjkv")
     chat = with_overrides(config, {"prompt.template": "chat", "prompt.chat_template": "off"})
     plain = predict(policy, cut, config, samples=1)
     assert predict(policy, cut, chat, samples=1).ntp_token_id == plain.ntp_token_id
 
 
-def test_flat_gives_the_same(policy: Policy, config: Config) -> None:
+def test_flat_gives_the_same(policy: Model, config: Config) -> None:
     cut = cut_at_end(policy.tokenizer, "qzxjkv", "w")
     flat_config = with_overrides(config, {"model.generator": "flat"})
     flat_policy = freeze(load_policy(flat_config.model))
@@ -115,7 +115,7 @@ def test_flat_gives_the_same(policy: Policy, config: Config) -> None:
     assert flat.rollouts[0].completion.token_ids == tree.rollouts[0].completion.token_ids
 
 
-def test_a_prompt_that_does_not_fit(policy: Policy, config: Config) -> None:
+def test_a_prompt_that_does_not_fit(policy: Model, config: Config) -> None:
     cut = cut_at_end(policy.tokenizer, "q" * 200)
     with pytest.raises(UserError, match="the model holds 128"):
         predict(policy, cut, with_overrides(config, {"prompt.window": 200}))

@@ -18,7 +18,7 @@ from openrpt.engine.generation import (
     side_by_side,
 )
 from openrpt.engine.head import Standard, standard_prediction
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.engine.tree.levels import Level, run_prefix, run_tails, tail_keys
 from openrpt.engine.tree.rows import Tree, TreeSequences, whole_keys
 
@@ -27,8 +27,8 @@ from openrpt.engine.tree.rows import Tree, TreeSequences, whole_keys
 class TreeGenerator:
     """Decodes on the document tree. `start`: whose candidates seed the thought; None = policy."""
 
-    policy: Policy
-    start: Policy | None = None
+    policy: Model
+    start: Model | None = None
 
     @torch.no_grad()
     def generate(self, request: Request, layout: Layout, sampling: Sampling) -> list[Generated]:
@@ -95,7 +95,7 @@ class TreeGenerator:
 
 
 def _standard(
-    policy: Policy, prefix: Level, request: Request, layout: Layout, sampling: Sampling
+    policy: Model, prefix: Level, request: Request, layout: Layout, sampling: Sampling
 ) -> Standard:
     ends = torch.tensor(request.prefix_lengths, device=policy.device) - 1
     return standard_prediction(

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from openrpt.engine.branches import Branch, CompletionLoss, PrefixLoss, Row, TailLoss, pad
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.engine.tree.attention import OwnKeys, TreePass
 
 EMBEDDING_TOKENS = 8192
@@ -59,7 +59,7 @@ class Level:
             torch.autograd.backward([root for root, _ in roots], gradients)
 
 
-def run_level(policy: Policy, ids: Tensor, position_ids: Tensor, tree_pass: TreePass) -> Level:
+def run_level(policy: Model, ids: Tensor, position_ids: Tensor, tree_pass: TreePass) -> Level:
     """One pass of the backbone over new tokens ids [B, n] at absolute position_ids [B, n]."""
     hidden = policy.states(
         input_ids=ids,
@@ -72,14 +72,14 @@ def run_level(policy: Policy, ids: Tensor, position_ids: Tensor, tree_pass: Tree
     return Level(hidden=hidden, layers=collected)
 
 
-def run_prefix(policy: Policy, prefix_ids: Sequence[int]) -> Level:
+def run_prefix(policy: Model, prefix_ids: Sequence[int]) -> Level:
     """Level 0: head ⊕ window, causal."""
     ids = torch.tensor([list(prefix_ids)], device=policy.device)
     positions = torch.arange(ids.shape[1], device=policy.device)[None]
     return run_level(policy, ids, positions, TreePass(query_positions=positions))
 
 
-def run_tails(policy: Policy, prefix: Level, branches: Sequence[Branch]) -> Level:
+def run_tails(policy: Model, prefix: Level, branches: Sequence[Branch]) -> Level:
     """Level 1: the tails [P, n], right-padded, each seeing its own share of the prefix."""
     ids = pad([branch.tail_ids for branch in branches], policy.device)
     lengths = _prefix_lengths(branches, policy.device)
@@ -91,7 +91,7 @@ def run_tails(policy: Policy, prefix: Level, branches: Sequence[Branch]) -> Leve
 
 
 def run_completions(
-    policy: Policy, prefix: Level, tails: Level | None, branches: Sequence[Branch], rows: list[Row]
+    policy: Model, prefix: Level, tails: Level | None, branches: Sequence[Branch], rows: list[Row]
 ) -> Tensor:
     """Level 2: hidden states [R, T, d]; the one at [r, t] predicts token t of the completion.
 
@@ -153,7 +153,7 @@ def _prefix_lengths(branches: Sequence[Branch], device: torch.device) -> Tensor:
 
 
 @contextmanager
-def embeddings_as_leaves(policy: Policy) -> Iterator[None]:
+def embeddings_as_leaves(policy: Model) -> Iterator[None]:
     """Inside, what the input embedding gives is a leaf, too; its own backward pass comes last.
 
     That pass writes a matrix as large as the vocabulary, however few tokens there are: run once
@@ -188,7 +188,7 @@ def embeddings_as_leaves(policy: Policy) -> Iterator[None]:
 
 
 def accumulate_gradients(
-    policy: Policy,
+    policy: Model,
     prefix_ids: Sequence[int],
     branches: Sequence[Branch],
     *,
@@ -227,7 +227,7 @@ def accumulate_gradients(
 
 @torch.no_grad()
 def branch_hidden(
-    policy: Policy,
+    policy: Model,
     prefix_ids: Sequence[int],
     branches: Sequence[Branch],
     *,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from openrpt.engine.branches import Branch
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.engine.tree.attention import OwnKeys, TreePass
 from openrpt.engine.tree.levels import PADDING_POSITION, Level, first_keys, last_hidden, run_level
 
@@ -40,7 +40,7 @@ class TreeSequences:
 
     def __init__(
         self,
-        policy: Policy,
+        policy: Model,
         hidden: Tensor,  # [U, d]
         own: OwnKeys | None,  # the tail's keys, and the prefix's where none is shared
         lengths: Tensor,  # [U, 2] tokens of the prefix, and with the tail

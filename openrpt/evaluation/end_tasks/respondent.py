@@ -28,7 +28,7 @@ from openrpt.engine.fingerprint import model_fingerprint
 from openrpt.engine.generation import Request, side_by_side
 from openrpt.engine.head import in_cache
 from openrpt.engine.loading import freeze, load_policy
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.errors import UserError
 from openrpt.evaluation.end_tasks.answer_book import COSTS, Answer, AnswerBook
 from openrpt.evaluation.models import latest_model, model_label, model_path
@@ -81,7 +81,7 @@ def model_identity(config: Config, path: str) -> str:
 class Respondent:
     """Answers contexts, several side by side. Every answer is in its `book`."""
 
-    def __init__(self, policy: Policy, config: Config, book: AnswerBook | None = None) -> None:
+    def __init__(self, policy: Model, config: Config, book: AnswerBook | None = None) -> None:
         self.policy, self.config, self.book = policy, config, book or AnswerBook()
         self.shape = model_shape(policy)
         self.energy = EnergyMeter(policy.device, watts=config.cost.watts)

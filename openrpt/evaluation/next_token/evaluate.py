@@ -27,7 +27,7 @@ from openrpt.data.tokens import tokenizer_fingerprint
 from openrpt.data.work import Work, document_bytes, evaluation_work, retokenized
 from openrpt.engine.engine import Engine
 from openrpt.engine.generation import Generated
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.errors import UserError
 from openrpt.evaluation.next_token.results import THOUGHT_CONTROLS, EvaluationResult, PositionResult
 from openrpt.evaluation.next_token.thoughts import (
@@ -50,7 +50,7 @@ NAN = float("nan")
 
 
 def evaluate_policy(
-    policy: Policy,
+    policy: Model,
     engine: Engine,
     corpus: ScoredCorpus,
     config: Config,
@@ -131,7 +131,7 @@ def _is_start(corpus: ScoredCorpus, config: Config) -> bool:
 
 
 def in_tokens_of(
-    policy: Policy, works: Sequence[Work], corpus: ScoredCorpus, progress: Progress
+    policy: Model, works: Sequence[Work], corpus: ScoredCorpus, progress: Progress
 ) -> list[Work]:
     """The works in a policy's own tokens; what has no boundary there is left out, and counted."""
     found = []

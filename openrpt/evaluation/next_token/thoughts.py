@@ -17,7 +17,7 @@ from openrpt.engine.decoding import Sampling
 from openrpt.engine.engine import Engine
 from openrpt.engine.generation import Generated, Request, with_plain_standard
 from openrpt.engine.head import selected_logprobs
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.errors import UserError
 from openrpt.rl.batch import opening_length
 from openrpt.rl.grading import CONTINUATION_TOKENS, grade
@@ -34,7 +34,7 @@ CHUNK_TOKENS = 8192
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Subject:
-    policy: Policy
+    policy: Model
     engine: Engine
     config: Config
     layout: Layout

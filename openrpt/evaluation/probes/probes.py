@@ -24,7 +24,7 @@ from openrpt.costs.meters import WorkMeter
 from openrpt.data.scored import ScoredCorpus
 from openrpt.data.tokens import tokenizer_fingerprint
 from openrpt.data.work import Work, retokenized
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.engine.scorer import layer_states
 from openrpt.errors import UserError
 from openrpt.evaluation.probes.labels import ProbeSample, probe_sample
@@ -98,7 +98,7 @@ class ProbeResult:
 
 
 def evaluate_probes(
-    policy: Policy,
+    policy: Model,
     corpus: ScoredCorpus,
     config: Config,
     *,
@@ -143,7 +143,7 @@ def chosen_layers(last: int, count: int) -> list[int]:
 
 
 def read_states(
-    policy: Policy,
+    policy: Model,
     corpus: ScoredCorpus,
     sample: ProbeSample,
     layers: Sequence[int],
@@ -171,7 +171,7 @@ def read_states(
     return np.concatenate(parts, axis=1)
 
 
-def _in_own_tokens(policy: Policy, corpus: ScoredCorpus, sample: ProbeSample) -> Iterator[Work]:
+def _in_own_tokens(policy: Model, corpus: ScoredCorpus, sample: ProbeSample) -> Iterator[Work]:
     foreign = tokenizer_fingerprint(policy.tokenizer) != corpus.metadata["tokenizer"]
     for work in sample.works:
         if foreign:

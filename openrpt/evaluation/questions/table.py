@@ -17,7 +17,7 @@ from openrpt.data.questions import Question, QuestionCounts, read_questions
 from openrpt.engine.engine import Engine, make_engine
 from openrpt.engine.fingerprint import model_fingerprint
 from openrpt.engine.loading import freeze, load_policy
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.evaluation.models import NamedModel, fingerprint
 from openrpt.evaluation.questions.checks import Check, MathChecker, check_kind, checker_of
 from openrpt.evaluation.questions.results import AnswerResult, measures
@@ -43,7 +43,7 @@ class Answered:
 
 
 def evaluate_questions(
-    policy: Policy,
+    policy: Model,
     engine: Engine,
     questions: Sequence[Question],
     config: Config,

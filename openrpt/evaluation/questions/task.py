@@ -21,7 +21,7 @@ from openrpt.engine.checkpoint_record import TrainerState
 from openrpt.engine.decoding import Sampling
 from openrpt.engine.engine import Engine
 from openrpt.engine.generation import Generated, Request
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.errors import UserError
 from openrpt.evaluation.questions.checks import Check, extract_answer
 from openrpt.evaluation.questions.results import AnswerResult
@@ -55,7 +55,7 @@ class QuestionTask:
     """Split → question_id → its work, in the order in which they were read."""
     counts: TaskCounts
     config: Config
-    policy: Policy
+    policy: Model
     layout: Layout
     check: Check
     baseline: None = None
@@ -105,7 +105,7 @@ class QuestionTask:
     def truth(self, work: Work) -> list[list[bytes]]:
         return [[self.questions[work.document.document_id].answer.encode()]]
 
-    def development(self, policy: Policy, engine: Engine, step: int) -> dict[str, float]:
+    def development(self, policy: Model, engine: Engine, step: int) -> dict[str, float]:
         works = self.chosen("development", self.config.train.eval_positions)
         if not works:
             return {}
@@ -123,7 +123,7 @@ class QuestionTask:
 
 
 def question_task(
-    questions: Sequence[Question], config: Config, policy: Policy, layout: Layout, check: Check
+    questions: Sequence[Question], config: Config, policy: Model, layout: Layout, check: Check
 ) -> QuestionTask:
     """Raises UserError where no question of a side that is needed fits."""
     counts = TaskCounts()
@@ -182,7 +182,7 @@ def question_work(question: Question, ids: Sequence[int]) -> Work:
 
 
 def answer_questions(
-    policy: Policy,
+    policy: Model,
     engine: Engine,
     task: QuestionTask,
     works: Sequence[Work],

@@ -23,7 +23,7 @@ from openrpt.data.tokens import encode_document
 from openrpt.engine.decoding import Sampling
 from openrpt.engine.engine import Engine
 from openrpt.engine.generation import Request
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.engine.scorer import plain_hidden
 from openrpt.errors import UserError
 from openrpt.evaluation.patterns.measures import distinct, words_of
@@ -165,12 +165,12 @@ def pooled_distinct(texts: Sequence[Sequence[str]], n: int) -> tuple[float, np.n
 
 
 def evaluate_writing(
-    policy: Policy,
+    policy: Model,
     engine: Engine,
     passages: Sequence[Passage],
     config: Config,
     *,
-    features: Policy,
+    features: Model,
     store: Path | None = None,
     progress: Progress = SILENT,
     title: str = "writing",
@@ -232,7 +232,7 @@ def halves(real: np.ndarray, other: np.ndarray, *, seed: int) -> float:
     return float(np.mean(values))
 
 
-def feature(policy: Policy, prefix: str, text: str) -> np.ndarray:
+def feature(policy: Model, prefix: str, text: str) -> np.ndarray:
     """[d] The mean of the last layer's states over a text behind its prefix; over the prefix's
     last one where the text is empty."""
     before = [*policy.bos_ids, *encode_document(policy.tokenizer, prefix)[0]]
@@ -244,14 +244,14 @@ def feature(policy: Policy, prefix: str, text: str) -> np.ndarray:
     return states[min(len(before), len(states) - 1) :].mean(0)
 
 
-def _states(policy: Policy, ids: Sequence[int]) -> np.ndarray:
+def _states(policy: Model, ids: Sequence[int]) -> np.ndarray:
     import torch
 
     with torch.no_grad():
         return plain_hidden(policy, ids).double().cpu().numpy()
 
 
-def _require_room(policy: Policy, tokens: int) -> None:
+def _require_room(policy: Model, tokens: int) -> None:
     if tokens > policy.max_length:
         raise UserError(
             f"model '{policy.name}' holds {policy.max_length} tokens, {tokens} are needed: lower"
@@ -260,7 +260,7 @@ def _require_room(policy: Policy, tokens: int) -> None:
 
 
 def _completions(
-    policy: Policy,
+    policy: Model,
     engine: Engine,
     passages: Sequence[Passage],
     config: Config,
@@ -298,7 +298,7 @@ def _completions(
         yield made
 
 
-def _request(policy: Policy, passage: Passage, config: Config, layout: Layout) -> Request:
+def _request(policy: Model, passage: Passage, config: Config, layout: Layout) -> Request:
     ids, _ = encode_document(policy.tokenizer, passage.prefix)
     prefix = (*layout.head_ids, *ids)
     _require_room(policy, len(prefix) + config.writing.completion_tokens)
@@ -321,7 +321,7 @@ def _stored(path: Path | None) -> dict[str, dict[str, Any]]:
 
 
 def _bits(
-    policy: Policy,
+    policy: Model,
     passages: Sequence[Passage],
     config: Config,
     meter: WorkMeter,

@@ -15,7 +15,7 @@ from openrpt.data.work import Work
 from openrpt.engine.branches import Branch
 from openrpt.engine.engine import Engine
 from openrpt.engine.head import selected_logprobs
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.types import Group, Rollout
 
 TokenIds = tuple[int, ...]
@@ -28,7 +28,7 @@ def true_tokens(work: Work, count: int) -> list[TokenIds]:
 
 
 def thought_logprobs(
-    policy: Policy,
+    policy: Model,
     engine: Engine,
     layout: Layout,
     work: Work,
@@ -60,7 +60,7 @@ def thought_logprobs(
 
 
 def plain_logprobs(
-    policy: Policy, engine: Engine, layout: Layout, work: Work, targets: Sequence[TokenIds]
+    policy: Model, engine: Engine, layout: Layout, work: Work, targets: Sequence[TokenIds]
 ) -> list[float]:
     """Σ log p(target | prefix) at each position, in nats: no template, no thought."""
     head, first = layout.plain_head_ids, work.window.start
@@ -73,7 +73,7 @@ def plain_logprobs(
     return [own[0] for own in _target_logprobs(policy, engine, prefix_ids, branches, targets)]
 
 
-def thought_ids(policy: Policy, layout: Layout, rollout: Rollout) -> TokenIds:
+def thought_ids(policy: Model, layout: Layout, rollout: Rollout) -> TokenIds:
     """The completion's tokens that make the thought, its close and a stop token left out."""
     ids, size, end = rollout.completion.token_ids, len(rollout.thought), 0
     for count, token in enumerate(ids):
@@ -84,7 +84,7 @@ def thought_ids(policy: Policy, layout: Layout, rollout: Rollout) -> TokenIds:
 
 
 def _target_logprobs(
-    policy: Policy,
+    policy: Model,
     engine: Engine,
     prefix_ids: TokenIds,
     branches: Sequence[Branch],

@@ -17,7 +17,7 @@ from openrpt.data.tokens import literal_bytes
 from openrpt.data.work import Work
 from openrpt.engine.average import MovingAverage
 from openrpt.engine.engine import Engine
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.errors import UserError
 from openrpt.rl.grading import CONTINUATION_TOKENS
 from openrpt.rl.rewards.information_gain import plain_logprobs, thought_logprobs, true_tokens
@@ -48,7 +48,7 @@ class RewardContext:
     work: Work
     token_bytes: Sequence[bytes]
     """The whole document's."""
-    policy: Policy
+    policy: Model
     engine: Engine
     layout: Layout
     baseline: MovingAverage | None

@@ -18,7 +18,7 @@ from openrpt.config.sections import Config
 from openrpt.costs.flops import Count, Shape
 from openrpt.data.positions import Window, eligible_positions
 from openrpt.data.scored import ScoredCorpus
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.engine.packing import packed_hidden, packs
 from openrpt.engine.text_loss import TextTerms, text_loss
 from openrpt.errors import UserError
@@ -123,7 +123,7 @@ def _targets(
 
 
 def accumulate_gradients(
-    policy: Policy,
+    policy: Model,
     corpus: ScoredCorpus,
     pieces: Sequence[Piece],
     *,

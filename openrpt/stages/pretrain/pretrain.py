@@ -28,7 +28,7 @@ from openrpt.engine.checkpoint_record import TrainerState, read_record
 from openrpt.engine.engine import Engine, make_engine
 from openrpt.engine.fingerprint import model_fingerprint
 from openrpt.engine.loading import load_policy
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.errors import UserError
 from openrpt.evaluation.next_token.evaluate import evaluate_policy
 from openrpt.evaluation.perplexity import measure_perplexity, sampled_texts
@@ -95,7 +95,7 @@ class Pretrainer:
 
     run: Run
     config: Config
-    policy: Policy
+    policy: Model
     engine: Engine
     corpus: ScoredCorpus
     optimizer: torch.optim.Optimizer
@@ -356,7 +356,7 @@ def require_same_settings(last: Path, settings: PretrainConfig) -> None:
             )
 
 
-def require_fit(policy: Policy, corpus: ScoredCorpus, config: Config, other: Run | None) -> None:
+def require_fit(policy: Model, corpus: ScoredCorpus, config: Config, other: Run | None) -> None:
     """Raises UserError where the policy's tokens are not those scored, or don't fit into it."""
     if tokenizer_fingerprint(policy.tokenizer) != corpus.metadata["tokenizer"]:
         raise UserError(
