@@ -11,7 +11,7 @@ from typing import Any
 
 from common import own_versions
 from openrpt_step import (
-    EndlessPolicy,
+    EndlessModel,
     config_of,
     draw,
     endless_layout,
@@ -21,22 +21,24 @@ from openrpt_step import (
 )
 
 from openrpt.costs.flops import Ledger, model_shape
-from openrpt.costs.meters import counting_engine
-from openrpt.engine.engine import make_engine
-from openrpt.engine.loading import load_policy
+from openrpt.costs.meters import CountingEngine
+from openrpt.engine.cpu import use_cpu
+from openrpt.engine.engine import bind
+from openrpt.engine.loading import load_model
 from openrpt.runs.metrics import peak_memory_gib
 
 
 def main(job: dict[str, Any]) -> dict[str, Any]:
     config = config_of(job)
-    loaded = load_policy(config.model)
-    policy = EndlessPolicy(model=loaded.model, tokenizer=loaded.tokenizer, name=loaded.name)
+    use_cpu(config.model.threads)
+    loaded = load_model(config.model)
+    policy = EndlessModel(model=loaded.model, tokenizer=loaded.tokenizer, name=loaded.name)
     layout = endless_layout(policy, config)
     work = work_of(job, config.train.positions_per_document)
     steps = []
     for number in range(1 + job["steps"]):
         ledger = Ledger()
-        engine = counting_engine(make_engine("tree", policy), ledger)
+        engine = CountingEngine(engine=bind("tree", policy), ledger=ledger)
         # The first is not counted: it sets up threads and buffers.
         rollouts = config.train.group_size if number else 1
         start = time.perf_counter()

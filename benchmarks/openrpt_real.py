@@ -18,6 +18,7 @@ from transformers import AutoTokenizer
 from openrpt.config.loading import load_config
 from openrpt.config.sections import Config
 from openrpt.data.prompts import Layout, build_layout
+from openrpt.engine.cpu import use_cpu
 from openrpt.engine.loading import resolve_model
 from openrpt.rl.batch import GradedWork, group_branch
 from openrpt.runs.metrics import peak_memory_gib
@@ -31,6 +32,7 @@ PHASES = ("generate", "update")
 
 def main(job: dict[str, Any]) -> dict[str, Any]:
     config = config_of(job)
+    use_cpu(config.model.threads)
     if job["prepare"]:
         prepare(open_run(config))
         return {}

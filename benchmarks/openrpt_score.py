@@ -22,7 +22,8 @@ from openrpt.config.sections import Config
 from openrpt.costs.limits import Pass
 from openrpt.data.positions import windows
 from openrpt.data.scored import ScoredCorpus, load_scored
-from openrpt.engine.loading import freeze, load_policy
+from openrpt.engine.cpu import use_cpu
+from openrpt.engine.engine import open_engine
 from openrpt.engine.scorer import score_ids
 from openrpt.runs.metrics import peak_memory_gib
 from openrpt.stages.score import read_cost, score_corpus
@@ -30,7 +31,8 @@ from openrpt.stages.score import read_cost, score_corpus
 
 def main(job: dict[str, Any]) -> dict[str, Any]:
     config = config_of(job)
-    policy = freeze(load_policy(config.model))
+    use_cpu(config.model.threads)
+    policy = open_engine(config.model)
     prompt = config.prompt
     warm = list(range(1000, 1000 + prompt.window))  # sets up threads and buffers
     score_ids(policy, warm, window=prompt.window, min_context=prompt.min_context)
@@ -55,7 +57,7 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
         "documents": summary.documents,
         "windows": found,
         "peak_memory_gib": peak_memory_gib(),
-        "rates": rates(policy, {"score": [Pass(rows=rows, logits=rows)]}),
+        "rates": rates(policy.model, {"score": [Pass(rows=rows, logits=rows)]}),
         "versions": own_versions(),
     }
 

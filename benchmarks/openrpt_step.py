@@ -23,10 +23,11 @@ from openrpt.costs.limits import Pass, matrix_product_rate, rate_of_passes
 from openrpt.data.positions import ScoredDocument, Window
 from openrpt.data.prompts import Layout, build_layout
 from openrpt.data.work import Work, document_bytes
+from openrpt.engine.cpu import keep_memory, use_cpu
 from openrpt.engine.decoding import Sampling
-from openrpt.engine.engine import Engine, make_engine
-from openrpt.engine.generation import Generated, Request
-from openrpt.engine.loading import keep_memory, load_policy
+from openrpt.engine.engine import Engine, bind
+from openrpt.engine.generation import Generated
+from openrpt.engine.loading import load_model
 from openrpt.engine.model import Model
 from openrpt.rl.batch import GradedWork
 from openrpt.rl.cost import step_cost
@@ -34,7 +35,7 @@ from openrpt.rl.grading import grade_groups
 from openrpt.rl.optimizer import make_optimizer
 from openrpt.rl.update import update_policy
 from openrpt.runs.metrics import PhaseTimer, peak_memory_gib
-from openrpt.seeding import key_of
+from openrpt.seeding import keys_of
 from openrpt.types import Position
 
 PRODUCT_ROWS = 1024
@@ -54,13 +55,14 @@ class EndlessModel(Model):
 
 def main(job: dict[str, Any]) -> dict[str, Any]:
     config = config_of(job)
-    loaded = load_policy(config.model)
+    use_cpu(config.model.threads)
+    loaded = load_model(config.model, trained=True)
     policy = EndlessModel(model=loaded.model, tokenizer=loaded.tokenizer, name=loaded.name)
     layout = endless_layout(policy, config)
     if list(layout.tail_ids) != job["tail_ids"] or layout.head_ids:
         raise RuntimeError("the layout's head and tail are not those of the case")
     optimizer = make_optimizer(policy, config)
-    engine = make_engine("tree", policy)
+    engine = bind("tree", policy)
     work = work_of(job, config.train.positions_per_document)
     steps: list[dict[str, Any]] = []
     for number in range(1 + job["steps"]):
@@ -68,7 +70,7 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
         brief = number == 0 and job["brief_warm_up"]
         use = replace(work, positions=work.positions[:1]) if brief else work
         group_size = 2 if brief else config.train.group_size
-        found = step(policy, engine, optimizer, config, layout, use, group_size, number)
+        found = step(engine, optimizer, config, layout, use, group_size, number)
         if number:
             steps.append(found)
     return {
@@ -187,24 +189,14 @@ def draw(
     engine: Engine, config: Config, layout: Layout, work: Work, group_size: int, number: int
 ) -> list[Generated]:
     """Generation as `openrpt train` calls it."""
-    return engine.generator.generate(
-        Request(
-            prefix_ids=work.prefix_ids(layout, whole=False),
-            prefix_lengths=work.prefix_lengths(layout),
-            keys=tuple(
-                tuple(key_of(config.seed, number, p.index, r) for r in range(group_size))
-                for p in work.positions
-            ),
-        ),
-        layout,
-        Sampling(
-            temperature=config.train.temperature,
-            think_budget=config.prompt.think_budget,
-            prediction_budget=config.prompt.prediction_budget,
-            candidates=config.prompt.candidates,
-            generation_rollouts=config.train.generation_rollouts,
-        ),
+    keys = [keys_of(group_size, config.seed, number, p.index) for p in work.positions]
+    sampling = Sampling.of(
+        config.prompt,
+        temperature=config.train.temperature,
+        generation_rollouts=config.train.generation_rollouts,
     )
+    (found,) = engine.generate_each([work.request(layout, keys)], layout, sampling)
+    return found
 
 
 def graded_of(
@@ -226,7 +218,6 @@ def graded_of(
 
 
 def step(
-    policy: Model,
     engine: Engine,
     optimizer: torch.optim.Optimizer,
     config: Config,
@@ -236,13 +227,13 @@ def step(
     number: int,
 ) -> dict[str, Any]:
     """One whole step; seconds by phase, and what it ran."""
-    timer = PhaseTimer()
+    policy, timer = engine.model, PhaseTimer()
     with timer("generate"):
         generated = draw(engine, config, layout, work, group_size, number)
     with timer("grade"):
         graded = graded_of(policy, layout, work, generated, number=number)
     with timer("update"):
-        metrics = update_policy(policy, engine, optimizer, [graded], config, layout)
+        metrics = update_policy(engine, optimizer, [graded], config, layout)
     require_all_trained(graded, metrics, config.prompt.prediction_budget)
     cost = step_cost(policy, [graded], [graded], config, layout)
     return {

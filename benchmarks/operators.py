@@ -33,15 +33,17 @@ def main() -> None:
 def measure(case: Case) -> dict[str, Any]:
     import openrpt_step as own
 
-    from openrpt.engine.engine import make_engine
-    from openrpt.engine.loading import load_policy
+    from openrpt.engine.cpu import use_cpu
+    from openrpt.engine.engine import bind
+    from openrpt.engine.loading import load_model
     from openrpt.rl.optimizer import make_optimizer
 
     config = own.config_of(case.job())
-    loaded = load_policy(config.model)
-    policy = own.EndlessPolicy(model=loaded.model, tokenizer=loaded.tokenizer, name=loaded.name)
+    use_cpu(config.model.threads)
+    loaded = load_model(config.model, trained=True)
+    policy = own.EndlessModel(model=loaded.model, tokenizer=loaded.tokenizer, name=loaded.name)
     layout = own.endless_layout(policy, config)
-    optimizer, engine = make_optimizer(policy, config), make_engine("tree", policy)
+    optimizer, engine = make_optimizer(policy, config), bind("tree", policy)
     work = own.work_of(case.job(), config.train.positions_per_document)
     kept: list[Any] = []
 
@@ -50,7 +52,7 @@ def measure(case: Case) -> dict[str, Any]:
 
     def update() -> None:
         graded = own.graded_of(policy, layout, work, kept[-1], number=len(kept))
-        own.update_policy(policy, engine, optimizer, [graded], config, layout)
+        own.update_policy(engine, optimizer, [graded], config, layout)
 
     say("one step that is not counted")
     generate()

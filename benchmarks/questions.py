@@ -73,46 +73,43 @@ def make_ways(
     import openrpt_step as own
     import peer_generate
 
+    from openrpt.data.request import Request
     from openrpt.data.tokens import encode_document
+    from openrpt.engine.cpu import use_cpu
     from openrpt.engine.decoding import Sampling
-    from openrpt.engine.generation import Request
-    from openrpt.engine.loading import load_policy
+    from openrpt.engine.engine import bind
+    from openrpt.engine.loading import load_model
     from openrpt.engine.tree.attention import NAME
-    from openrpt.engine.tree.generator import TreeGenerator
     from openrpt.seeding import key_of
 
     config = own.config_of(job)
-    loaded = load_policy(config.model)
-    policy = own.EndlessPolicy(model=loaded.model, tokenizer=loaded.tokenizer, name=loaded.name)
+    use_cpu(config.model.threads)
+    loaded = load_model(config.model)
+    policy = own.EndlessModel(model=loaded.model, tokenizer=loaded.tokenizer, name=loaded.name)
     layout = own.endless_layout(policy, config)
-    sampling = Sampling(
-        temperature=1.0, think_budget=0, prediction_budget=given.new_tokens, candidates=0
-    )
+    sampling = Sampling.plain(given.new_tokens, temperature=1.0)
     text, _ = encode_document(policy.tokenizer, read_text(given.corpus))
     prompts = []
     for number in range(given.questions):
         length = SHORTEST + number * (LONGEST - SHORTEST) // max(given.questions - 1, 1)
         prompts.append(tuple(text[number * LONGEST :][:length]))
-    requests = [
-        Request(prefix_ids=ids, prefix_lengths=(len(ids),), keys=((key_of(0, number),),))
-        for number, ids in enumerate(prompts)
-    ]
-    generator = TreeGenerator(policy=policy)
+    requests = [Request.at_end(ids, [key_of(0, number)]) for number, ids in enumerate(prompts)]
+    engine = bind("tree", policy)
 
     def transformers_generate() -> None:
-        policy.model.set_attn_implementation("sdpa")
+        policy.attention = "sdpa"
         rows = [[*ids, *layout.tail_ids] for ids in prompts]
         peer_generate.run(policy.model, rows, len(rows), new_tokens=given.new_tokens)
-        policy.model.set_attn_implementation(NAME)
+        policy.attention = NAME
 
     few = requests[:: max(1, given.questions // 8)]  # linear in them
     return {
         "side_by_side": (
-            lambda: list(generator.generate_each(requests, layout, sampling)),
+            lambda: list(engine.generate_each(requests, layout, sampling)),
             len(requests),
         ),
         "one_after_the_other": (
-            lambda: [generator.generate(request, layout, sampling) for request in few],
+            lambda: [list(engine.generate_each([request], layout, sampling)) for request in few],
             len(few),
         ),
         "transformers": (transformers_generate, len(requests)),

@@ -16,6 +16,11 @@ def key_of(*parts: int | str) -> int:
     return int.from_bytes(digest, "little", signed=True)
 
 
+def keys_of(count: int, *parts: int | str) -> tuple[int, ...]:
+    """The keys of `count` things of one name: 0, 1, … behind its parts."""
+    return tuple(key_of(*parts, number) for number in range(count))
+
+
 def generator(*parts: int | str) -> np.random.Generator:
     """A NumPy generator for choices made on the host (which documents, which positions)."""
     return np.random.Generator(np.random.Philox(key=key_of(*parts) & (2**64 - 1)))

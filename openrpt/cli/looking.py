@@ -199,30 +199,29 @@ def predict(
     if text == "-":
         text = _standard_input()
     from openrpt.console import PlainConsole
-    from openrpt.engine.loading import freeze, load_policy
+    from openrpt.engine.engine import open_engine
     from openrpt.runs.rollouts import evaluated_table
     from openrpt.runs.show import group_lines
     from openrpt.stages.predict import cut_at_end
     from openrpt.stages.predict import predict as run_predict
 
-    policy = freeze(load_policy(config.model, path=model))
-    cut = cut_at_end(policy.tokenizer, text, continuation)
     start = None
     if config.prompt.candidates and config.prompt.candidate_source == "start":
-        start = freeze(load_policy(config.model))
+        start = open_engine(config.model)
+    engine = open_engine(config.model, path=model, start=start)
+    cut = cut_at_end(engine.model.tokenizer, text, continuation)
     with showing_progress() as progress:
         group = run_predict(
-            policy,
+            engine,
             cut,
             config,
             samples=1 if greedy else samples,
             temperature=0.0 if greedy else temperature,
-            start=start,
             progress=progress,
         )
     if cut.note:
         say(f"note: {cut.note}", err=True)
-    rows = evaluated_table([group], cut.token_bytes, policy.table).to_pylist()
+    rows = evaluated_table([group], cut.token_bytes, engine.model.table).to_pylist()
     console = PlainConsole()
     for line in group_lines(rows):
         console.print(line, soft_wrap=True)

@@ -307,7 +307,8 @@ def stage_config(
     """What a command runs with: the file's configuration and the command line's overrides.
 
     Without a file: `base`, or the run folder's own configuration where there is one, so that a
-    run's later stages need nothing but `--run`. Prints it and exits under `--print-config`.
+    run's later stages need nothing but `--run`. Prints it and exits under `--print-config`. Such a
+    command runs a model: the process gets the configuration's threads here.
     """
     from openrpt.config.loading import load_config, to_toml, with_overrides
 
@@ -328,6 +329,9 @@ def stage_config(
     if ctx.params["print_config"]:
         say_lines(to_toml(config).removesuffix("\n"))
         ctx.exit()
+    from openrpt.engine.cpu import use_cpu
+
+    use_cpu(config.model.threads)
     return config
 
 

@@ -18,7 +18,6 @@ from openrpt.costs.limits import gpu_named
 from openrpt.costs.plan import Plan, Stage
 from openrpt.costs.speed import Speeds, measure_speeds
 from openrpt.data.corpus_size import corpus_size
-from openrpt.data.prompts import build_layout, require_room
 from openrpt.engine.loading import outline, pick_device
 from openrpt.errors import UserError
 from openrpt.progress import SILENT, Progress
@@ -76,8 +75,7 @@ def estimate(
     """
     chosen = gpu_named(gpu) if gpu else None
     policy = outline(config)
-    layout = build_layout(policy.tokenizer, config.prompt, policy.bos_ids)
-    require_room(layout, config.prompt, policy.max_length)
+    layout = policy.layout(config.prompt)
     corpus = corpus_size(config, policy.tokenizer)
     plan = Plan(config=config, policy=policy, layout=layout, corpus=corpus)
     stages = [plan.score(), plan.warmup(), plan.train(), plan.evaluate()]

@@ -2,10 +2,12 @@
 the share of the machine's limit that was reached."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+
+from torch import Tensor
 
 from openrpt.config.sections import Config
 from openrpt.costs.energy import EnergyMeter, money
@@ -20,74 +22,115 @@ from openrpt.costs.flops import (
 )
 from openrpt.costs.limits import model_rate, shares_of_limit
 from openrpt.data.prompts import Layout
-from openrpt.engine.branches import Branch
+from openrpt.data.request import Request
+from openrpt.engine.branches import Branch, CompletionLoss, PrefixLoss, TailLoss
 from openrpt.engine.decoding import Sampling
 from openrpt.engine.engine import Engine
-from openrpt.engine.generation import Generated, Generator, Request
-from openrpt.engine.model import Model
+from openrpt.engine.generation import STANDARD_TOP, Generated
+from openrpt.engine.head import Standard
+from openrpt.engine.model import Model, Weights
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class CountingGenerator:
-    """Another generator, whose work is added up in `ledger`."""
+class CountingEngine:
+    """Another engine; what it generates, predicts and rates is added up in `ledger`.
 
-    generator: Generator
+    States and gradients are not counted here: whoever asks for them knows which of them are read.
+    """
+
+    engine: Engine
     ledger: Ledger
     passes: int = 1
+    """Over a prefix, where a thought is seeded: `prefix_passes`."""
 
-    def generate(self, request: Request, layout: Layout, sampling: Sampling) -> list[Generated]:
-        found = self.generator.generate(request, layout, sampling)
-        self._count(request, layout, found)
-        return found
+    @property
+    def model(self) -> Model:
+        return self.engine.model
+
+    @property
+    def exact_draws(self) -> bool:
+        return self.engine.exact_draws
+
+    @property
+    def version(self) -> int:
+        return self.engine.version
+
+    def load(self, weights: Weights) -> None:
+        self.engine.load(weights)
 
     def generate_each(
         self, requests: Sequence[Request], layout: Layout, sampling: Sampling
     ) -> Iterator[list[Generated]]:
-        each = self.generator.generate_each(requests, layout, sampling)
+        passes = self.passes if sampling.candidates else 1
+        each = self.engine.generate_each(requests, layout, sampling)
         for request, found in zip(requests, each, strict=True):
-            self._count(request, layout, found)
+            made = [outcome.completions for outcome in found]
+            positions = list(zip(request.prefix_lengths, made, strict=True))
+            prefix_tokens, tail_tokens = len(request.prefix_ids), len(layout.tail_ids)
+            self.ledger.add(generation_ledger(prefix_tokens, positions, tail_tokens, passes=passes))
             yield found
 
-    def _count(self, request: Request, layout: Layout, found: Sequence[Generated]) -> None:
-        made = [outcome.completions for outcome in found]
-        positions = list(zip(request.prefix_lengths, made, strict=True))
-        prefix_tokens, tail_tokens = len(request.prefix_ids), len(layout.tail_ids)
-        self.ledger.add(
-            generation_ledger(prefix_tokens, positions, tail_tokens, passes=self.passes)
-        )
+    def states(
+        self, sequences: Sequence[Sequence[int]], layers: Sequence[int] = (-1,)
+    ) -> list[Tensor]:
+        return self.engine.states(sequences, layers)
 
+    def standard(
+        self,
+        prefix_ids: Sequence[int],
+        lengths: Sequence[int],
+        *,
+        k: int = STANDARD_TOP,
+        delimiter_ids: Collection[int] = (),
+    ) -> Standard:
+        self.ledger.add(generation_ledger(len(prefix_ids), [(n, ()) for n in lengths], 0))
+        return self.engine.standard(prefix_ids, lengths, k=k, delimiter_ids=delimiter_ids)
 
-def counting_engine(engine: Engine, ledger: Ledger, passes: int = 1) -> Engine:
-    """The same engine; what it runs without gradient is added to the ledger."""
-
-    def branch_hidden(
-        policy: Model, prefix_ids: Sequence[int], branches: Sequence[Branch], **more: Any
-    ) -> Any:
+    def branch_states(
+        self, prefix_ids: Sequence[int], branches: Sequence[Branch]
+    ) -> list[list[Tensor]]:
         logits = sum(len(ids) for branch in branches for ids in branch.completions)
-        ledger.shared.add(count_tree(len(prefix_ids), branches, logits))
-        ledger.alone.add(count_alone(branches, logits))
-        return engine.branch_hidden(policy, prefix_ids, branches, **more)
+        self.ledger.shared.add(count_tree(len(prefix_ids), branches, logits))
+        self.ledger.alone.add(count_alone(branches, logits))
+        return self.engine.branch_states(prefix_ids, branches)
 
-    generator = CountingGenerator(generator=engine.generator, ledger=ledger, passes=passes)
-    return replace(engine, generator=generator, branch_hidden=branch_hidden)
+    def accumulate_gradients(
+        self,
+        prefix_ids: Sequence[int],
+        branches: Sequence[Branch],
+        *,
+        prefix_loss: PrefixLoss | None = None,
+        tail_loss: TailLoss | None = None,
+        completion_loss: CompletionLoss | None = None,
+        microbatch_tokens: int = 1024,
+    ) -> None:
+        self.engine.accumulate_gradients(
+            prefix_ids,
+            branches,
+            prefix_loss=prefix_loss,
+            tail_loss=tail_loss,
+            completion_loss=completion_loss,
+            microbatch_tokens=microbatch_tokens,
+        )
 
 
 class WorkMeter:
     """Of work without gradients (scoring, evaluation), from when it is made."""
 
-    def __init__(self, policy: Model, config: Config) -> None:
-        self.policy, self.config = policy, config
-        self.ledger = Ledger()
-        self.energy = EnergyMeter(policy.device, watts=config.cost.watts)
-        self.started = time.perf_counter()
+    engine: Engine
+    """The engine to work with: what it runs is counted."""
 
-    def counting(self, engine: Engine) -> Engine:
-        """The engine to work with: what it runs is counted."""
-        return counting_engine(engine, self.ledger, prefix_passes(self.config.prompt))
+    def __init__(self, engine: Engine, config: Config) -> None:
+        self.config = config
+        self.ledger = Ledger()
+        passes = prefix_passes(config.prompt)
+        self.engine = CountingEngine(engine=engine, ledger=self.ledger, passes=passes)
+        self.energy = EnergyMeter(engine.model.device, watts=config.cost.watts)
+        self.started = time.perf_counter()
 
     def add_scoring(self, tokens: int, *, window: int, min_context: int) -> None:
         """A document of plain text was read, window by window."""
-        head = len(self.policy.bos_ids)
+        head = len(self.engine.model.bos_ids)
         count = count_scoring(tokens, head=head, window=window, min_context=min_context)
         self.ledger.shared.add(count)
         self.ledger.alone.add(count)
@@ -95,7 +138,7 @@ class WorkMeter:
     def cost(self) -> dict[str, Any]:
         """So far. FLOPs with and without sharing; `money` only where the config has a price."""
         seconds = time.perf_counter() - self.started
-        shape, price = model_shape(self.policy), self.config.cost
+        shape, price = model_shape(self.engine.model), self.config.cost
         found: dict[str, Any] = {
             "tokens": self.ledger.shared.tokens,
             "flops": self.ledger.shared.forward(shape),

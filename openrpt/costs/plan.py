@@ -20,7 +20,7 @@ from openrpt.costs.flops import (
 )
 from openrpt.costs.speed import spread_positions
 from openrpt.data.corpus_size import CorpusSize
-from openrpt.data.prompts import Layout
+from openrpt.data.prompts import Budget, Layout
 from openrpt.engine.branches import Branch
 from openrpt.engine.head import CHUNK_ELEMENTS
 from openrpt.engine.model import Model
@@ -108,12 +108,10 @@ class Plan:
         """Of one window, in lengths; all ids are 0. Without rollouts, no tail is run."""
         prompt, layout = self.config.prompt, self.layout
         head = len(layout.head_ids)
-        opening = len(layout.seed((0,) * prompt.candidates))
-        own = prompt.think_budget + prompt.prediction_budget
-        if prompt.think_budget:
+        budget = Budget.of(prompt)
+        opening, own = budget.opening(layout), budget.drawn
+        if budget.think:
             own += len(layout.close_ids)
-        else:
-            opening += len(layout.close_ids)
         indices = spread_positions(positions, min(prompt.min_context, self.window), self.window)
         return [
             Branch(
@@ -125,9 +123,8 @@ class Plan:
         ]
 
     def drawn(self, branches: list[Branch]) -> int:
-        prompt = self.config.prompt
         rollouts = sum(len(branch.completions) for branch in branches)
-        return rollouts * (prompt.think_budget + prompt.prediction_budget)
+        return rollouts * Budget.of(self.config.prompt).drawn
 
     def generation(self, branches: list[Branch]) -> Count:
         prefix = branches[-1].prefix_length

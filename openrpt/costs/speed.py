@@ -12,19 +12,14 @@ from torch import Tensor
 from openrpt.config.sections import Config
 from openrpt.costs.flops import Ledger, count_scoring, count_tree, model_shape
 from openrpt.costs.limits import model_rate
-from openrpt.costs.meters import counting_engine
+from openrpt.costs.meters import CountingEngine
 from openrpt.data.prompts import Layout
+from openrpt.data.request import Request
 from openrpt.engine.branches import Branch, Row
 from openrpt.engine.decoding import Sampling
-from openrpt.engine.engine import make_engine
-from openrpt.engine.generation import Request
+from openrpt.engine.engine import Engine, bind
 from openrpt.engine.head import selected_logprobs
-from openrpt.engine.loading import (
-    keep_memory,
-    outline,
-    set_threads,
-)
-from openrpt.engine.model import Model
+from openrpt.engine.loading import outline
 from openrpt.engine.scorer import score_ids
 from openrpt.engine.text_loss import TextTerms, text_loss
 
@@ -53,11 +48,9 @@ def spread_positions(count: int, first: int, last: int) -> list[int]:
 
 def measure_speeds(config: Config, layout: Layout, device: torch.device) -> Speeds:
     """Runs a little of each phase as the config asks for it."""
-    set_threads(config.model.threads)
-    keep_memory()
-    policy = outline(config, device)
-    measure = _Measurement(config=config, layout=layout, policy=policy)
-    rate = model_rate(policy)
+    engine = bind(config.model.generator, outline(config, device))
+    measure = _Measurement(config=config, layout=layout, engine=engine)
+    rate = model_rate(engine.model)
     window = config.prompt.window
     measure.run(window=min(window, 24), positions=1, rollouts=1)  # sets up threads and buffers
     positions = config.train.positions_per_document
@@ -73,21 +66,21 @@ def measure_speeds(config: Config, layout: Layout, device: torch.device) -> Spee
 class _Measurement:
     config: Config
     layout: Layout
-    policy: Model
+    engine: Engine
 
     def flops(self, window: int, positions: int, rollouts: int) -> float:
         """Of generation and update, about."""
         tail = len(self.layout.tail_ids) + len(self.layout.close_ids)
-        own = self._sampling().think_budget + self._sampling().prediction_budget
+        own = self._sampling().budget.drawn
         branch = Branch(
             prefix_length=window, tail_ids=(0,) * tail, completions=((0,) * own,) * rollouts
         )
         count = count_tree(window, [branch] * positions, positions * rollouts * own)
-        shape = model_shape(self.policy)
+        shape = model_shape(self.engine.model)
         return count.forward(shape) + count.train(shape)
 
     def run(self, *, window: int, positions: int, rollouts: int) -> Speeds:
-        policy, layout, config = self.policy, self.layout, self.config
+        policy, layout, config = self.engine.model, self.layout, self.config
         shape = model_shape(policy)
         generator = torch.Generator().manual_seed(0)
         vocabulary = len(policy.table.bytes)
@@ -102,9 +95,9 @@ class _Measurement:
             keys=tuple(tuple(range(p * rollouts, (p + 1) * rollouts)) for p in range(len(indices))),
         )
         ledger = Ledger()
-        engine = counting_engine(make_engine(config.model.generator, policy), ledger)
+        engine = CountingEngine(engine=self.engine, ledger=ledger)
         spent = [time.perf_counter()]
-        generated = engine.generator.generate(request, layout, self._sampling())
+        (generated,) = engine.generate_each([request], layout, self._sampling())
         spent.append(self._now())
         branches = [
             Branch(
@@ -115,7 +108,6 @@ class _Measurement:
             for length, outcome in zip(request.prefix_lengths, generated, strict=True)
         ]
         engine.accumulate_gradients(
-            policy,
             ids,
             branches,
             prefix_loss=self._text_loss(ids) if config.train.ntp_weight else None,
@@ -124,7 +116,7 @@ class _Measurement:
         )
         spent.append(self._now())
         policy.model.zero_grad(set_to_none=True)
-        score_ids(policy, ids, window=len(ids), min_context=1)
+        score_ids(engine, ids, window=len(ids), min_context=1)
         spent.append(self._now())
         generate, update, score = (after - before for before, after in pairwise(spent))
         drawn = sum(len(own) for branch in branches for own in branch.completions)
@@ -139,29 +131,23 @@ class _Measurement:
         )
 
     def _sampling(self) -> Sampling:
-        prompt = self.config.prompt
-        return Sampling(
-            temperature=1.0,
-            think_budget=prompt.think_budget,
-            prediction_budget=prompt.prediction_budget,
-            candidates=prompt.candidates,
-            generation_rollouts=self.config.train.generation_rollouts,
-        )
+        together = self.config.train.generation_rollouts
+        return Sampling.of(self.config.prompt, temperature=1.0, generation_rollouts=together)
 
     def _now(self) -> float:
-        if self.policy.device.type == "cuda":
-            torch.cuda.synchronize(self.policy.device)
+        if self.engine.model.device.type == "cuda":
+            torch.cuda.synchronize(self.engine.model.device)
         return time.perf_counter()
 
     def _completion_loss(self, rows: list[Row], hidden: Tensor) -> Tensor:
         states = hidden.flatten(0, 1)
         ids = torch.zeros(len(states), dtype=torch.long, device=hidden.device)
-        return -selected_logprobs(states, self.policy.head, ids)[0].sum()
+        return -selected_logprobs(states, self.engine.model.head, ids)[0].sum()
 
     def _text_loss(self, ids: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
         def loss(hidden: Tensor) -> Tensor:
             targets = torch.tensor(ids[1:], device=hidden.device)
             terms = TextTerms(targets=targets, ntp_scale=1.0)
-            return text_loss(hidden[:-1], self.policy.head, terms)[0]
+            return text_loss(hidden[:-1], self.engine.model.head, terms)[0]
 
         return loss

@@ -77,6 +77,75 @@ class Layout:
         return tuple(ids)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Budget:
+    """How long a completion may be, in tokens: its free thought, and its prediction."""
+
+    think: int
+    """0 = the thought is closed at once, in the opening."""
+    prediction: int
+    candidates: int = 0
+
+    @classmethod
+    def of(cls, prompt: PromptConfig) -> "Budget":
+        return cls(
+            think=prompt.think_budget,
+            prediction=prompt.prediction_budget,
+            candidates=prompt.candidates,
+        )
+
+    @property
+    def drawn(self) -> int:
+        """Thought and prediction alone."""
+        return self.think + self.prediction
+
+    def trained(self, layout: Layout) -> int:
+        """Most tokens that are trained: a thought that ends by itself leaves the box to the
+        policy, too."""
+        return self.drawn + len(layout.answer_start_ids) * (self.think > 0)
+
+    def opening(self, layout: Layout) -> int:
+        """Forced tokens that a completion begins with: the seed, and the close of no thought."""
+        seed = len(layout.seed((0,) * self.candidates))
+        return seed + len(layout.close_ids) * (self.think == 0)
+
+    def new(self, layout: Layout) -> int:
+        """Most tokens behind the opening, forced ones included."""
+        return self.drawn + len(layout.close_ids) + len(layout.answer_start_ids)
+
+    def behind(self, layout: Layout) -> int:
+        """Most tokens behind a prefix that a prompt and its completion may take."""
+        seed = len(layout.seed((0,) * self.candidates))
+        return len(layout.tail_ids) + seed + self.drawn + len(layout.close_ids)
+
+    def require_room(
+        self, layout: Layout, prompt: PromptConfig, max_length: int, *, window: int | None = None
+    ) -> None:
+        """Raises UserError where head + window + tail + budgets exceed what the model can hold.
+
+        `window`: tokens of text before the position; None = `prompt.window`.
+        """
+        names = ("prompt.window", "prompt.think_budget", "prompt.prediction_budget")
+        if prompt.template == "question":  # as finetune's user knows them
+            names = ("finetune.question_tokens", "finetune.think_budget", "finetune.answer_budget")
+        parts = {
+            "head": len(layout.head_ids),
+            names[0]: prompt.window if window is None else window,
+            "tail": len(layout.tail_ids),
+            "seed": len(layout.seed((0,) * self.candidates)),
+            names[1]: self.think,
+            "close": len(layout.close_ids),
+            names[2]: self.prediction,
+        }
+        total = sum(parts.values())
+        if total > max_length:
+            spelled = " + ".join(f"{name} {size}" for name, size in parts.items())
+            raise UserError(
+                f"a prompt can reach {total} tokens ({spelled}), but the model holds {max_length};"
+                f" lower {names[0]} by {total - max_length} or the budgets"
+            )
+
+
 def build_layout(tokenizer: Any, config: PromptConfig, bos_ids: tuple[int, ...] = ()) -> Layout:
     """Raises UserError where the template asks for a chat template that the tokenizer lacks, and
     for a chat template that does not take a text as it is (`chat.render_chat`)."""
@@ -140,29 +209,3 @@ def _encode(tokenizer: Any, text: str) -> list[int]:
     plain = token_table(tokenizer).plain_tokenizer
     ids = plain.encode(text[:start], add_special_tokens=False).ids
     return ids + (tokenizer(text[start:], add_special_tokens=False)["input_ids"] if found else [])
-
-
-def require_room(layout: Layout, config: PromptConfig, max_length: int) -> None:
-    """Raises UserError where head + window + tail + budgets exceed what the model can hold."""
-    window, think, answer = "prompt.window", "prompt.think_budget", "prompt.prediction_budget"
-    if config.template == "question":  # as finetune's user knows them
-        window, think, answer = (
-            f"finetune.{key}" for key in ("question_tokens", "think_budget", "answer_budget")
-        )
-    seed = config.candidates + max(config.candidates - 1, 0) * len(layout.separator_ids)
-    parts = {
-        "head": len(layout.head_ids),
-        window: config.window,
-        "tail": len(layout.tail_ids),
-        "seed": seed,
-        think: config.think_budget,
-        "close": len(layout.close_ids),
-        answer: config.prediction_budget,
-    }
-    total = sum(parts.values())
-    if total > max_length:
-        spelled = " + ".join(f"{name} {size}" for name, size in parts.items())
-        raise UserError(
-            f"a prompt can reach {total} tokens ({spelled}), but the model holds {max_length};"
-            f" lower {window} by {total - max_length} or the budgets"
-        )

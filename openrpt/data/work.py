@@ -9,6 +9,7 @@ import numpy as np
 from openrpt.config.sections import Config
 from openrpt.data.positions import ScoredDocument, Window, select_positions, windows
 from openrpt.data.prompts import Layout
+from openrpt.data.request import Request
 from openrpt.data.scored import ScoredCorpus
 from openrpt.data.tokens import encode_document, token_bytes
 from openrpt.errors import UserError
@@ -34,6 +35,28 @@ class Work:
     def prefix_lengths(self, layout: Layout) -> tuple[int, ...]:
         head = len(layout.head_ids)
         return tuple(head + position.index - self.window.start for position in self.positions)
+
+    def request(
+        self,
+        layout: Layout,
+        keys: Sequence[tuple[int, ...]] | None = None,
+        *,
+        rows: Sequence[int] | None = None,
+        openings: Sequence[tuple[int, ...]] | None = None,
+    ) -> Request:
+        """Asks a sampler for rollouts at the work's positions, or at those that `rows` names.
+
+        `keys`: a row, a rollout: the key of its draws; None = no rollout, so that only standard
+        prediction and the candidates are found. `openings`: a row: what its thoughts begin with.
+        """
+        lengths = self.prefix_lengths(layout)
+        chosen = lengths if rows is None else tuple(lengths[row] for row in rows)
+        return Request(
+            prefix_ids=self.prefix_ids(layout, whole=False),
+            prefix_lengths=chosen,
+            keys=tuple(() for _ in chosen) if keys is None else tuple(keys),
+            openings=None if openings is None else tuple(openings),
+        )
 
 
 def document_at(ids: list[str], cursor: int, seed: int) -> str:

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,15 +21,15 @@ from torch import Tensor
 import openrpt
 from openrpt.data.assets import cache_dir
 from openrpt.data.tokens import encode_document
+from openrpt.engine.branches import Branch
 from openrpt.engine.files import ModelFiles
 from openrpt.engine.fingerprint import file_stamp
+from openrpt.engine.flat import flat_hidden
+from openrpt.engine.model import Model
 from openrpt.engine.tree.attention import NAME as TREE_ATTENTION
+from openrpt.engine.tree.levels import branch_states
 from openrpt.errors import UserError, foreign
 from openrpt.files import replacing
-
-if TYPE_CHECKING:
-    from openrpt.engine.model import Model
-
 
 REMEMBERED_BYTES = 1 << 25
 """Weights from which on a check is remembered (32 MiB); of smaller ones it takes milliseconds."""
@@ -50,7 +50,7 @@ SAMPLE = (
 ) * 2
 
 
-def check_model(policy: "Model", files: ModelFiles, *, generator: str) -> None:
+def check_model(policy: Model, files: ModelFiles, *, generator: str) -> None:
     """Raises UserError that names the model, what does not hold, and the way out.
 
     What has passed once is remembered in the cache folder until a file of the model or a version
@@ -67,7 +67,7 @@ def check_model(policy: "Model", files: ModelFiles, *, generator: str) -> None:
             _remember(mark, policy.name)
 
 
-def _mark(policy: "Model", files: ModelFiles, generator: str) -> Path:
+def _mark(policy: Model, files: ModelFiles, generator: str) -> Path:
     """The file that stands in the cache once this model, as it is on the disk, has passed."""
     facts = [
         *(openrpt.__version__, version("torch"), version("transformers"), version("tokenizers")),
@@ -104,7 +104,7 @@ def require_finite(named_tensors: Iterable[tuple[str, Tensor]], *, what: str) ->
             raise UserError(f"{what} has infinity in the weights ({name})")
 
 
-def require_tokenizer(policy: "Model") -> None:
+def require_tokenizer(policy: Model) -> None:
     """A text has the same ids each time, and a row of the model for each of them."""
     tokenizer, rows = policy.tokenizer, policy.head.weight.shape[0]
     with foreign(f"the tokenizer of model '{policy.name}' can't be used"):
@@ -134,11 +134,9 @@ def require_tokenizer(policy: "Model") -> None:
 
 
 @torch.no_grad()
-def require_flat_support(policy: "Model") -> None:
+def require_flat_support(policy: Model) -> None:
     """Each sequence alone: the same in each pass, causal, with the logits of the model's own head
     and plain attention."""
-    from openrpt.engine.flat import flat_hidden
-
     model, ids = policy.causal_lm, _small_case(policy)
     kind = f"model '{policy.name}' (type '{model.config.model_type}')"
     with foreign(f"{kind} can't be run"):
@@ -146,11 +144,11 @@ def require_flat_support(policy: "Model") -> None:
         def own(ids: list[int]) -> Tensor:
             return model(torch.tensor([ids], device=policy.device), use_cache=False).logits[0]
 
-        fast = model.config._attn_implementation
+        fast = policy.attention
         expected, again, shorter = own(ids), own(ids), own(ids[: len(ids) // 2])
-        model.set_attn_implementation("eager")
+        policy.attention = "eager"
         plain = own(ids)
-        model.set_attn_implementation(fast)
+        policy.attention = fast
         found = policy.head.logits(flat_hidden(policy, ids))
     # Either: some CPUs' sdpa kernels hide what is not a number from the one.
     if any(bool(logits.log_softmax(-1).isnan().any()) for logits in (expected, plain)):
@@ -171,7 +169,7 @@ def require_flat_support(policy: "Model") -> None:
             )
 
 
-def require_tree_support(policy: "Model") -> None:
+def require_tree_support(policy: Model) -> None:
     """Refuses by name what the document tree can't share, then compares tree and flat.
 
     Raises UserError that names the model type and the way out.
@@ -218,24 +216,21 @@ def _short_windows(model: Any) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _tree_case(policy: "Model") -> tuple[Tensor, Tensor]:
+def _tree_case(policy: Model) -> tuple[Tensor, Tensor]:
     """Logits [2, V] of a small case: by the tree, and by the plain model."""
-    from openrpt.engine.branches import Branch
-    from openrpt.engine.tree.levels import branch_hidden
-
     model, ids = policy.causal_lm, _small_case(policy)
     prefix, tail, completion = ids[:8], ids[8:10], ids[10:]
-    model.set_attn_implementation("eager")
+    policy.attention = "eager"
     flat = ids[:5] + tail + completion
     expected = model(torch.tensor([flat], device=policy.device), use_cache=False).logits[0]
-    model.set_attn_implementation(TREE_ATTENTION)
+    policy.attention = TREE_ATTENTION
     branch = Branch(prefix_length=5, tail_ids=tuple(tail), completions=(tuple(completion),))
-    hidden = branch_hidden(policy, prefix, [branch])[0][0]  # [2, d]
+    hidden = branch_states(policy, prefix, [branch])[0][0]  # [2, d]
     # What follows the tail, and the first token.
     return policy.head.logits(hidden), expected[6:8]
 
 
-def _small_case(policy: "Model") -> list[int]:
+def _small_case(policy: Model) -> list[int]:
     return [(7 * i + 3) % min(policy.head.weight.shape[0], 97) for i in range(12)]
 
 

@@ -6,7 +6,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from openrpt.data.prompts import Layout
+from openrpt.config.sections import PromptConfig
+from openrpt.data.prompts import Budget, Layout
 from openrpt.data.tokens import literal_bytes
 from openrpt.engine.model import Model
 from openrpt.engine.sampling import Sampled, sample, uniforms
@@ -25,11 +26,29 @@ class Sampling:
     until: tuple[bytes, ...] = ()
     """What a completion also stops behind, once it has said it after its thought."""
 
+    @classmethod
+    def of(
+        cls, prompt: PromptConfig, *, temperature: float, generation_rollouts: int = 256
+    ) -> "Sampling":
+        """With the prompt's budgets and candidates."""
+        return cls(
+            temperature=temperature,
+            think_budget=prompt.think_budget,
+            prediction_budget=prompt.prediction_budget,
+            candidates=prompt.candidates,
+            generation_rollouts=generation_rollouts,
+        )
 
-def max_new_tokens(layout: Layout, sampling: Sampling) -> int:
-    """Of a completion, after its opening."""
-    total = sampling.think_budget + sampling.prediction_budget
-    return total + len(layout.close_ids) + len(layout.answer_start_ids)
+    @classmethod
+    def plain(cls, tokens: int, *, temperature: float = 0.0) -> "Sampling":
+        """`tokens` of text that goes on, without a thought."""
+        return cls(temperature=temperature, think_budget=0, prediction_budget=tokens, candidates=0)
+
+    @property
+    def budget(self) -> Budget:
+        return Budget(
+            think=self.think_budget, prediction=self.prediction_budget, candidates=self.candidates
+        )
 
 
 class Sequences(Protocol):

@@ -1,36 +1,150 @@
-"""Tree or flat: the three things that a stage asks of either."""
+"""What a stage asks of a model that runs: completions, states, standard prediction, gradients.
 
-from collections.abc import Callable
-from dataclasses import dataclass
+An engine is bound to its model. `tree` shares what the sequences of a document have in common,
+`flat` computes each one alone; both give the same.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from typing import Literal, Protocol
 
 from torch import Tensor
 
-from openrpt.engine import flat
-from openrpt.engine.generation import Generator
-from openrpt.engine.model import Model
-from openrpt.engine.tree import levels as tree
-from openrpt.engine.tree.generator import TreeGenerator
+from openrpt.config.sections import ModelConfig
+from openrpt.data.prompts import Layout
+from openrpt.data.request import Request
+from openrpt.data.work import Work
+from openrpt.engine.branches import Branch, CompletionLoss, PrefixLoss, TailLoss
+from openrpt.engine.decoding import Sampling
+from openrpt.engine.flat import FlatEngine
+from openrpt.engine.generation import STANDARD_TOP, Generated, standard_tops
+from openrpt.engine.head import Standard
+from openrpt.engine.loading import load_model
+from openrpt.engine.model import Model, Weights
+from openrpt.engine.tree.engine import TreeEngine
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Engine:
-    generator: Generator
-    accumulate_gradients: Callable[..., None]
-    """As tree.accumulate_gradients."""
-    branch_hidden: Callable[..., list[list[Tensor]]]
-    """As tree.branch_hidden."""
+class Sampler(Protocol):
+    """What makes completions."""
+
+    @property
+    def exact_draws(self) -> bool:
+        """Whether each token is drawn by its key, so that the same request gives the same bits."""
+
+    @property
+    def version(self) -> int:
+        """How often weights were loaded; the steps of an optimizer on the sampler's own model are
+        not counted."""
+
+    def load(self, weights: Weights) -> None:
+        """Copies weights over the model's, in place; the version rises by one.
+
+        Raises ValueError for a parameter that the model does not have, or of another shape.
+        """
+
+    def generate_each(
+        self, requests: Sequence[Request], layout: Layout, sampling: Sampling
+    ) -> Iterator[list[Generated]]:
+        """For one document after another, as they come out: an outcome a position."""
 
 
-def make_engine(kind: str, policy: Model, start: Model | None = None) -> Engine:
-    """`kind` is model.generator; `start` gives the candidates, where not the policy itself."""
+class Engine(Sampler, Protocol):
+    """A sampler that also reads and trains its model."""
+
+    @property
+    def model(self) -> Model: ...
+
+    def states(
+        self, sequences: Sequence[Sequence[int]], layers: Sequence[int] = (-1,)
+    ) -> list[Tensor]:
+        """For each of the layers [N, d]: the states over the sequences, each alone from its first
+        token, joined; N tokens in all. With gradient where that is recorded.
+
+        A layer's number counts from the embeddings, 0; the last one, or -1, is what the head reads.
+        """
+
+    def standard(
+        self,
+        prefix_ids: Sequence[int],
+        lengths: Sequence[int],
+        *,
+        k: int = STANDARD_TOP,
+        delimiter_ids: Collection[int] = (),
+    ) -> Standard:
+        """Standard prediction and its `k` candidates after the first n tokens of a plain prefix,
+        for each n of `lengths`. The thought's delimiters are no prediction."""
+
+    def branch_states(
+        self, prefix_ids: Sequence[int], branches: Sequence[Branch]
+    ) -> list[list[Tensor]]:
+        """Without gradient: for each branch and completion the states [T, d] that predict it."""
+
+    def accumulate_gradients(
+        self,
+        prefix_ids: Sequence[int],
+        branches: Sequence[Branch],
+        *,
+        prefix_loss: PrefixLoss | None = None,
+        tail_loss: TailLoss | None = None,
+        completion_loss: CompletionLoss | None = None,
+        microbatch_tokens: int = 1024,
+    ) -> None:
+        """Adds the gradient of the three losses' sum to the parameters' `.grad`.
+
+        Losses are sums or are divided by the step's totals by the caller, so that nothing depends
+        on micro-batches.
+        """
+
+
+def open_engine(
+    config: ModelConfig,
+    *,
+    path: str | None = None,
+    trained: bool = False,
+    start: Engine | None = None,
+) -> Engine:
+    """Loads a model and its tokenizer, checks that they can be run, and runs them.
+
+    `path` takes the place of config.path. `trained`: with gradients, and with LoRA adapters where
+    the configuration asks for them; otherwise the model is only read. `start`: whose candidates
+    seed the thought, where not the model's own. Raises UserError as `load_model`.
+    """
+    return bind(config.generator, load_model(config, path=path, trained=trained), start)
+
+
+def bind(kind: Literal["tree", "flat"], model: Model, start: Engine | None = None) -> Engine:
+    """The engine of this kind for a model that is there already; see `open_engine`."""
     if kind == "flat":
-        return Engine(
-            generator=flat.FlatGenerator(policy=policy, start=start),
-            accumulate_gradients=flat.accumulate_gradients,
-            branch_hidden=flat.branch_hidden,
-        )
-    return Engine(
-        generator=TreeGenerator(policy=policy, start=start),
-        accumulate_gradients=tree.accumulate_gradients,
-        branch_hidden=tree.branch_hidden,
-    )
+        return FlatEngine(model=model, start=start)
+    return TreeEngine(model=model, start=start)
+
+
+def with_plain_standard(
+    engine: Engine, work: Work, layout: Layout, generated: Sequence[Generated]
+) -> list[Generated]:
+    """The outcomes with standard prediction as the text alone gives it, whatever the prompt.
+
+    Where instructions stand before the text, that takes a pass of its own; otherwise the
+    generation's own pass has read nothing but the text.
+    """
+    if not layout.has_instructions:
+        return list(generated)
+    plain = layout.plain
+    prefix_ids, lengths = work.prefix_ids(plain, whole=False), work.prefix_lengths(plain)
+    return with_standard(engine, prefix_ids, lengths, layout, generated)
+
+
+def with_standard(
+    engine: Engine,
+    prefix_ids: Sequence[int],
+    lengths: Sequence[int],
+    layout: Layout,
+    generated: Sequence[Generated],
+) -> list[Generated]:
+    """The outcomes with standard prediction on this plain prefix."""
+    found = engine.standard(prefix_ids, lengths, delimiter_ids=layout.delimiter_ids)
+    said = zip(found.argmax.tolist(), standard_tops(found), strict=True)
+    return [
+        replace(outcome, standard_id=token, standard_top=top)
+        for outcome, (token, top) in zip(generated, said, strict=True)
+    ]

@@ -1,43 +1,61 @@
 """Without the tree: every sequence computed alone and from scratch, as transformers runs it.
 
-Slow, and right for any causal LM. It has the tree's interfaces, must give the tree's results,
-and is what the tree is checked against.
+Slow, and right for any causal LM. It must give the tree's results, and is what the tree is checked
+against.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from openrpt.data.prompts import Layout
+from openrpt.data.request import Request
 from openrpt.engine.branches import Branch, CompletionLoss, PrefixLoss, TailLoss
 from openrpt.engine.decoding import Decoder, Sampling, Sequences
-from openrpt.engine.generation import STANDARD_TOP, Beginnings, Generated, Request, decode
+from openrpt.engine.generation import STANDARD_TOP, Beginnings, Generated, decode
 from openrpt.engine.head import Standard, standard_prediction
-from openrpt.engine.model import Model
+from openrpt.engine.model import Model, Weights
+
+if TYPE_CHECKING:
+    from openrpt.engine.engine import Engine
 
 
-def flat_hidden(policy: Model, ids: Sequence[int]) -> Tensor:
+def flat_hidden(model: Model, ids: Sequence[int]) -> Tensor:
     """[n, d]: the backbone over one whole sequence, as transformers runs it."""
-    tokens = torch.tensor([list(ids)], device=policy.device)
-    return policy.states(input_ids=tokens)[0]
+    return model.states(input_ids=torch.tensor([list(ids)], device=model.device))[0]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class FlatGenerator:
-    """As TreeGenerator, but every sequence is computed alone, from scratch, for every token:
-    slow, and right for any causal LM."""
+@dataclass(kw_only=True, eq=False)
+class FlatEngine:
+    """See `openrpt.engine.engine.Engine`."""
 
-    policy: Model
-    start: Model | None = None
+    model: Model
+    start: "Engine | None" = None
+    """Whose candidates seed the thought; None = the model's own."""
+    version: int = 0
+    exact_draws: ClassVar[bool] = True
+
+    def load(self, weights: Weights) -> None:
+        self.model.load(weights)
+        self.version += 1
 
     @torch.no_grad()
-    def generate(self, request: Request, layout: Layout, sampling: Sampling) -> list[Generated]:
-        standard = self._standard(self.policy, request, layout, sampling)
+    def generate_each(
+        self, requests: Sequence[Request], layout: Layout, sampling: Sampling
+    ) -> Iterator[list[Generated]]:
+        for request in requests:
+            yield self._generate(request, layout, sampling)
+
+    def _generate(self, request: Request, layout: Layout, sampling: Sampling) -> list[Generated]:
+        asked = (request.prefix_ids, request.prefix_lengths)
+        k, delimiters = max(sampling.candidates, STANDARD_TOP), layout.delimiter_ids
+        standard = self.standard(*asked, k=k, delimiter_ids=delimiters)
         seeds = standard
         if self.start is not None and sampling.candidates:
-            seeds = self._standard(self.start, request, layout, sampling)
+            seeds = self.start.standard(*asked, k=k, delimiter_ids=delimiters)
         beginnings = Beginnings.of(request, standard, seeds, layout, sampling)
         prompts = [
             [*request.prefix_ids[:length], *layout.tail_ids, *opening]
@@ -45,38 +63,86 @@ class FlatGenerator:
         ]
 
         def start_rows(index: Tensor, rollouts: int, capacity: int) -> Sequences:
-            return FlatSequences(self.policy, [prompts[i] for i in index.tolist()])
+            return FlatSequences(self.model, [prompts[i] for i in index.tolist()])
 
-        decoder = Decoder(policy=self.policy, layout=layout, sampling=sampling)
+        decoder = Decoder(policy=self.model, layout=layout, sampling=sampling)
         return beginnings.outcomes(decode(decoder, request.keys, start_rows))
 
-    def generate_each(
-        self, requests: Sequence[Request], layout: Layout, sampling: Sampling
-    ) -> Iterator[list[Generated]]:
-        for request in requests:
-            yield self.generate(request, layout, sampling)
+    def states(
+        self, sequences: Sequence[Sequence[int]], layers: Sequence[int] = (-1,)
+    ) -> list[Tensor]:
+        found = [
+            self.model.layer_states(
+                layers, input_ids=torch.tensor([list(ids)], device=self.model.device)
+            )
+            for ids in sequences
+        ]
+        return [torch.cat([states[0] for states in layer]) for layer in zip(*found, strict=True)]
 
-    @staticmethod
-    def _standard(policy: Model, request: Request, layout: Layout, sampling: Sampling) -> Standard:
-        states = [flat_hidden(policy, request.prefix_ids[:n])[-1] for n in request.prefix_lengths]
-        return standard_prediction(
-            torch.stack(states),
-            policy.head,
-            policy.masked_ids(layout.delimiter_ids),
-            k=max(sampling.candidates, STANDARD_TOP),
-        )
+    @torch.no_grad()
+    def standard(
+        self,
+        prefix_ids: Sequence[int],
+        lengths: Sequence[int],
+        *,
+        k: int = STANDARD_TOP,
+        delimiter_ids: Collection[int] = (),
+    ) -> Standard:
+        states = [flat_hidden(self.model, prefix_ids[:length])[-1] for length in lengths]
+        masked = self.model.masked_ids(delimiter_ids)
+        return standard_prediction(torch.stack(states), self.model.head, masked, k=k)
+
+    @torch.no_grad()
+    def branch_states(
+        self, prefix_ids: Sequence[int], branches: Sequence[Branch]
+    ) -> list[list[Tensor]]:
+        return [
+            [self._completion_states(prefix_ids, branch, ids) for ids in branch.completions]
+            for branch in branches
+        ]
+
+    def accumulate_gradients(
+        self,
+        prefix_ids: Sequence[int],
+        branches: Sequence[Branch],
+        *,
+        prefix_loss: PrefixLoss | None = None,
+        tail_loss: TailLoss | None = None,
+        completion_loss: CompletionLoss | None = None,
+        microbatch_tokens: int = 1024,
+    ) -> None:
+        """One whole sequence at a time, whatever `microbatch_tokens` is."""
+        if prefix_loss is not None:
+            prefix_loss(flat_hidden(self.model, prefix_ids)).backward()
+        if tail_loss is not None and branches:
+            prompts = [[*prefix_ids[: b.prefix_length], *b.tail_ids] for b in branches]
+            ends = [flat_hidden(self.model, ids)[-1] for ids in prompts]
+            tail_loss(torch.stack(ends)).backward()
+        if completion_loss is None:
+            return
+        for b, branch in enumerate(branches):
+            for c, ids in enumerate(branch.completions):
+                hidden = self._completion_states(prefix_ids, branch, ids)
+                completion_loss([(b, c)], hidden[None]).backward()
+
+    def _completion_states(
+        self, prefix_ids: Sequence[int], branch: Branch, completion: Sequence[int]
+    ) -> Tensor:
+        """[T, d]: what predicts each token of a completion."""
+        prompt = [*prefix_ids[: branch.prefix_length], *branch.tail_ids]
+        return flat_hidden(self.model, [*prompt, *completion[:-1]])[len(prompt) - 1 :]
 
 
 class FlatSequences:
     """Rollouts one at a time, without any cache."""
 
-    def __init__(self, policy: Model, sequences: list[list[int]]) -> None:
-        self.policy = policy
+    def __init__(self, model: Model, sequences: list[list[int]]) -> None:
+        self.model = model
         self.sequences = sequences
         self._run()
 
     def _run(self) -> None:
-        self.hidden = torch.stack([flat_hidden(self.policy, ids)[-1] for ids in self.sequences])
+        self.hidden = torch.stack([flat_hidden(self.model, ids)[-1] for ids in self.sequences])
 
     def advance(self, ids: Tensor) -> None:
         pairs = zip(self.sequences, ids.tolist(), strict=True)
@@ -86,45 +152,3 @@ class FlatSequences:
     def keep(self, index: Tensor) -> None:
         self.hidden = self.hidden[index]
         self.sequences = [self.sequences[i] for i in index.tolist()]
-
-
-def accumulate_gradients(
-    policy: Model,
-    prefix_ids: Sequence[int],
-    branches: Sequence[Branch],
-    *,
-    prefix_loss: PrefixLoss | None = None,
-    tail_loss: TailLoss | None = None,
-    completion_loss: CompletionLoss | None = None,
-    microbatch_tokens: int = 1024,
-) -> None:
-    """As `tree.accumulate_gradients`, one whole sequence at a time."""
-    if prefix_loss is not None:
-        prefix_loss(flat_hidden(policy, prefix_ids)).backward()
-    if tail_loss is not None and branches:
-        prompts = [[*prefix_ids[: b.prefix_length], *b.tail_ids] for b in branches]
-        tail_loss(torch.stack([flat_hidden(policy, ids)[-1] for ids in prompts])).backward()
-    if completion_loss is None:
-        return
-    for b, branch in enumerate(branches):
-        prompt = [*prefix_ids[: branch.prefix_length], *branch.tail_ids]
-        for c, completion in enumerate(branch.completions):
-            hidden = flat_hidden(policy, [*prompt, *completion[:-1]])[len(prompt) - 1 :]
-            completion_loss([(b, c)], hidden[None]).backward()
-
-
-@torch.no_grad()
-def branch_hidden(
-    policy: Model, prefix_ids: Sequence[int], branches: Sequence[Branch]
-) -> list[list[Tensor]]:
-    """As `tree.branch_hidden`, one whole sequence at a time."""
-    found = []
-    for branch in branches:
-        prompt = [*prefix_ids[: branch.prefix_length], *branch.tail_ids]
-        found.append(
-            [
-                flat_hidden(policy, [*prompt, *completion[:-1]])[len(prompt) - 1 :]
-                for completion in branch.completions
-            ]
-        )
-    return found

@@ -2,19 +2,19 @@
 
 The tree decodes all rollouts of a document over one shared prefix. Documents with few rollouts,
 such as questions that are answered once, are decoded side by side, because a pass over one row
-reads all weights for one token. `flat.py` has the other generator, which computes every sequence
-alone; both share `decoding.py`.
+reads all weights for one token. `flat.py` has the other engine, which computes every sequence
+alone; both share what is here, and `decoding.py`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from openrpt.data.prompts import Layout
-from openrpt.engine.decoding import Decoded, Decoder, Sampling, Sequences, max_new_tokens
+from openrpt.data.request import Request
+from openrpt.engine.decoding import Decoded, Decoder, Sampling, Sequences
 from openrpt.engine.head import Standard
 from openrpt.types import Completion
 
@@ -27,24 +27,6 @@ ALONE_ROWS = 8
 """A document with more rollouts than these is decoded alone, over its shared prefix."""
 SIDE_BY_SIDE_TOKENS = 16384
 """Tokens whose keys these rows hold together, at most (0.75 GB for 30 layers of 3 heads of 64)."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Request:
-    """What to generate for one window of one document.
-
-    >>> Request(prefix_ids=(5, 6, 7), prefix_lengths=(2, 3), keys=((11, 12), (13, 14))).keys
-    ((11, 12), (13, 14))
-    """
-
-    prefix_ids: tuple[int, ...]
-    """head ⊕ window, as far as the last position."""
-    prefix_lengths: tuple[int, ...]
-    """A position: the length of its prefix, head included."""
-    keys: tuple[tuple[int, ...], ...]
-    """A position, a rollout: the key of its random draws. Also gives the group size."""
-    openings: tuple[tuple[int, ...], ...] | None = None
-    """A position: forced tokens that its thoughts begin with, in place of the candidates."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,42 +44,12 @@ class Generated:
     """Sampled tokens whose uniform lay within NEAR_BOUNDARY of a boundary."""
 
 
-class Generator(Protocol):
-    """What makes completions: the tree here; an engine such as vLLM elsewhere."""
-
-    def generate(self, request: Request, layout: Layout, sampling: Sampling) -> list[Generated]:
-        """One document: an outcome a position."""
-
-    def generate_each(
-        self, requests: Sequence[Request], layout: Layout, sampling: Sampling
-    ) -> Iterator[list[Generated]]:
-        """The same for one document after another, as they come out."""
-
-
-def with_plain_standard(
-    generator: Generator, request: Request, layout: Layout, generated: Sequence[Generated]
-) -> list[Generated]:
-    """The outcomes with standard prediction as the text alone gives it, whatever the prompt.
-
-    Where instructions stand before the text, that takes a pass of its own, without rollouts;
-    otherwise the generation's own pass has read nothing but the text. `request`: what `generated`
-    was made from.
-    """
-    if not layout.has_instructions:
-        return list(generated)
-    head, plain_head = len(layout.head_ids), layout.plain_head_ids
-    plain = Request(
-        prefix_ids=plain_head + request.prefix_ids[head:],
-        prefix_lengths=tuple(n - head + len(plain_head) for n in request.prefix_lengths),
-        keys=tuple(() for _ in request.prefix_lengths),
-    )
-    sampling = Sampling(temperature=0.0, think_budget=0, prediction_budget=1, candidates=0)
-    return [
-        replace(outcome, standard_id=said.standard_id, standard_top=said.standard_top)
-        for outcome, said in zip(
-            generated, generator.generate(plain, layout.plain, sampling), strict=True
-        )
-    ]
+def standard_tops(standard: Standard) -> list[tuple[tuple[int, float], ...]]:
+    """A position: its STANDARD_TOP most probable tokens with their log-probabilities."""
+    ids = standard.candidate_ids[:, :STANDARD_TOP].tolist()
+    logprobs = standard.candidate_logprobs[:, :STANDARD_TOP].tolist()
+    pairs = zip(ids, logprobs, strict=True)
+    return [tuple(zip(own, logps, strict=True)) for own, logps in pairs]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -135,12 +87,11 @@ class Beginnings:
         standard_ids = self.standard.argmax.tolist()
         candidates = self.seeds.candidate_ids[:, : self.candidates].tolist()
         candidate_logprobs = self.seeds.candidate_logprobs[:, : self.candidates].tolist()
-        top = self.standard.candidate_ids[:, :STANDARD_TOP].tolist()
-        top_logprobs = self.standard.candidate_logprobs[:, :STANDARD_TOP].tolist()
+        tops = standard_tops(self.standard)
         return [
             Generated(
                 standard_id=standard_ids[p],
-                standard_top=tuple(zip(top[p], top_logprobs[p], strict=True)),
+                standard_top=tops[p],
                 candidate_ids=tuple(candidates[p]),
                 candidate_logprobs=tuple(candidate_logprobs[p]),
                 completions=tuple(one.completion(self.openings[p]) for one in rollouts),
@@ -154,7 +105,7 @@ def side_by_side(
     requests: Sequence[Request], layout: Layout, sampling: Sampling
 ) -> Iterator[list[Request]]:
     """The requests in their order, as many at a time as may be decoded together: at least one."""
-    new_tokens = len(layout.tail_ids) + max_new_tokens(layout, sampling)
+    new_tokens = len(layout.tail_ids) + sampling.budget.new(layout)
     batch: list[Request] = []
     rows = longest = 0
     for request in requests:
@@ -180,7 +131,7 @@ def decode(
     rollout; `start_rows`: positions [U], rollouts, new tokens → their rows."""
     rows = [(p, key) for p, of_position in enumerate(keys) for key in of_position]
     device, together = decoder.policy.device, decoder.sampling.generation_rollouts
-    capacity = max_new_tokens(decoder.layout, decoder.sampling)
+    capacity = decoder.sampling.budget.new(decoder.layout)
     found: list[list[Decoded]] = [[] for _ in keys]
     for start in range(0, len(rows), together):
         part = rows[start : start + together]

@@ -1,14 +1,10 @@
 """Loading a model and its tokenizer: a folder, a Hub id or a GGUF file.
 
 What is not what its files say, or can't be run as the stages run it, is refused by name
-(`files.py`, `check.py`). Settings of the CPU that decide how fast torch runs are made here, too:
-threads, and memory that is kept.
+(`files.py`, `check.py`). Nothing of the process is set here: that is the command's.
 """
 
 import contextlib
-import ctypes
-import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
@@ -32,66 +28,28 @@ from openrpt.engine.files import (
 from openrpt.engine.gguf_models import convert_gguf, is_gguf
 from openrpt.engine.lora import add_lora
 from openrpt.engine.model import Model
-from openrpt.engine.tree.attention import NAME as TREE_ATTENTION
 from openrpt.errors import UserError, foreign
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
-
-
-def set_threads(threads: int) -> int:
-    """Pins torch to `threads` (0 = every core this process may use): oversubscription is slow.
-
-    Raises UserError for more than the machine has cores: far more of them crash the process.
-    """
-    cores = os.cpu_count() or 1
-    if threads > cores:
-        raise UserError(
-            f"model.threads = {threads}, but this machine has {cores} cores; give at most that, or"
-            " 0 for all the cores that this process may use"
-        )
-    available = len(os.sched_getaffinity(0)) if sys.platform == "linux" else cores
-    torch.set_num_threads(threads or available)
-    return torch.get_num_threads()
-
-
-def keep_memory() -> bool:
-    """Tells glibc to keep freed memory instead of giving it back after each tensor.
-
-    By default each large activation is mapped anew and its pages are faulted in one by one: a
-    training step of SmolLM2 made 300,000 page faults, and makes 2,000 with this. False where the
-    C library is another one.
-    """
-    if sys.platform != "linux":
-        return False
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-    except OSError:
-        return False
-    kept = libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30) and libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-    return bool(kept)
-
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
-def load_policy(config: ModelConfig, *, path: str | None = None, lora: bool = False) -> Model:
-    """Loads a model and its tokenizer; `path` takes the place of config.path.
+def load_model(config: ModelConfig, *, path: str | None = None, trained: bool = False) -> Model:
+    """Loads a model and its tokenizer, and checks them; `path` takes the place of config.path.
 
+    `trained`: with gradients, and with LoRA adapters where the configuration asks for them.
     Raises UserError for a missing model, a folder without safetensors weights, a tokenizer or
     an architecture that is refused.
     """
-    set_threads(config.threads)
-    keep_memory()
-    policy, files = _load(config, path or config.path, pick_device(config.device))
-    check_model(policy, files, generator=config.generator)
-    if config.generator == "tree":
-        policy.model.set_attn_implementation(TREE_ATTENTION)
+    model, files = _load(config, path or config.path, pick_device(config.device))
+    check_model(model, files, generator=config.generator)
     if config.gradient_checkpointing:
-        recompute_activations(policy.model)
-    if lora and config.lora_rank:
-        policy.model = add_lora(policy.model, rank=config.lora_rank, alpha=config.lora_alpha)
-    policy.model.eval()  # the sampler and the trainer must compute the same: no dropout, ever
-    return policy
+        recompute_activations(model.model)
+    if not trained:
+        return freeze(model)
+    if config.lora_rank:
+        model.model = add_lora(model.model, rank=config.lora_rank, alpha=config.lora_alpha)
+    model.model.eval()  # the sampler and the trainer must compute the same: no dropout, ever
+    return model
 
 
 def recompute_activations(model: Any) -> None:
@@ -192,7 +150,7 @@ def _load(config: ModelConfig, name: str, device: torch.device) -> tuple[Model, 
 
 
 def load_tokenizer(config: ModelConfig, path: str) -> Any:
-    """A model's tokenizer alone. Raises UserError as `load_policy`."""
+    """A model's tokenizer alone. Raises UserError as `load_model`."""
     from transformers import AutoTokenizer
 
     folder = resolve_model(path)
@@ -201,7 +159,7 @@ def load_tokenizer(config: ModelConfig, path: str) -> Any:
             find_files(folder)
         remote = {"trust_remote_code": config.trust_remote_code}
         tokenizer = AutoTokenizer.from_pretrained(folder, **remote)
-    token_table(tokenizer)  # refused here, as by `load_policy`; its merge dropout is off from here
+    token_table(tokenizer)  # refused here, as by `load_model`; its merge dropout is off from here
     return tokenizer
 
 
@@ -218,14 +176,14 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def freeze(policy: Model) -> Model:
-    """A policy that is only read: no gradients, no dropout."""
+    """A model that is only read: no gradients, no dropout."""
     policy.model.requires_grad_(False)
     policy.model.eval()
     return policy
 
 
 def outline(config: Config, device: str | torch.device = "meta") -> Model:
-    """The policy with random weights; on the "meta" device with shapes alone, no memory.
+    """The model with random weights; on the "meta" device with shapes alone, no memory.
 
     Raises UserError where the model's configuration or tokenizer can't be loaded.
     """
@@ -242,8 +200,6 @@ def outline(config: Config, device: str | torch.device = "meta") -> Model:
             model = AutoModelForCausalLM.from_config(
                 settings, dtype=DTYPES[config.model.dtype], **remote
             )
-    if config.model.generator == "tree":
-        model.set_attn_implementation(TREE_ATTENTION)
     policy = Model(model=model, tokenizer=tokenizer, name=config.model.path)
     if config.model.lora_rank:
         with torch.device(device):

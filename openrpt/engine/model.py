@@ -1,9 +1,10 @@
-"""The policy: a causal language model of transformers, its tokenizer and its head.
+"""A causal language model of transformers, its tokenizer and its head.
 
-`loading.py` makes one from a folder, a Hub id or a GGUF file.
+`loading.py` makes one from a folder, a Hub id or a GGUF file. Policy, scorer, reference, start and
+baseline are roles that a model has.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,9 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from openrpt.config.sections import PromptConfig
+from openrpt.data.prompts import Budget, Layout, build_layout
 from openrpt.data.tokens import TokenTable, token_table
 from openrpt.engine.head import Head
 
+Weights = Mapping[str, Tensor]
+"""The name of a parameter, as `Model.model` has it → its values."""
 SOFTCAP_KEYS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 SCALE_KEYS = {"logit_scale": 1, "lm_head_multiplier": 1, "logits_scaling": -1}
 """Keys of a model's config by which its logits are multiplied (1) or divided (-1)."""
@@ -21,7 +26,7 @@ SCALE_KEYS = {"logit_scale": 1, "lm_head_multiplier": 1, "logits_scaling": -1}
 
 @dataclass(kw_only=True, eq=False)
 class Model:
-    """A model ready for the tree, with what the stages ask of it."""
+    """Weights and a tokenizer, with what the stages ask of them. What runs it is an engine."""
 
     model: Any  # PreTrainedModel or PeftModel
     tokenizer: Any
@@ -75,6 +80,25 @@ class Model:
         stops = stops if isinstance(stops, list) else [stops]
         return frozenset(i for i in [*stops, self.tokenizer.eos_token_id] if i is not None)
 
+    @property
+    def attention(self) -> str:
+        """The name by which transformers knows how the layers attend: eager, sdpa, the tree's."""
+        return str(self.causal_lm.config._attn_implementation)
+
+    @attention.setter
+    def attention(self, name: str) -> None:
+        self.causal_lm.set_attn_implementation(name)
+
+    def layout(self, prompt: PromptConfig, *, window: int | None = None) -> Layout:
+        """The ids around a prefix, in this model's tokens.
+
+        Raises UserError where a prompt of `window` tokens of text (None = `prompt.window`) and its
+        completion do not fit into the model, and as `build_layout`.
+        """
+        layout = build_layout(self.tokenizer, prompt, self.bos_ids)
+        Budget.of(prompt).require_room(layout, prompt, self.max_length, window=window)
+        return layout
+
     def masked_ids(self, delimiter_ids: Collection[int] = ()) -> Tensor:
         """[V] True where standard prediction and the candidates may not go: what text does not
         hold.
@@ -92,6 +116,19 @@ class Model:
     def states(self, **inputs: Any) -> Tensor:
         """[B, n, d]: the backbone's last states, scaled as the model scales its logits."""
         hidden: Tensor = self.backbone(**inputs, use_cache=False).last_hidden_state
+        return self._scaled(hidden)
+
+    def layer_states(self, layers: Sequence[int], **inputs: Any) -> list[Tensor]:
+        """For each of the layers [B, n, d]: 0 = the embeddings, the last one or -1 = as `states`
+        gives it."""
+        if set(layers) == {-1}:
+            return [self.states(**inputs)] * len(layers)
+        output = self.backbone(**inputs, use_cache=False, output_hidden_states=True)
+        hidden = list(output.hidden_states)
+        hidden[-1] = self._scaled(output.last_hidden_state)
+        return [hidden[layer] for layer in layers]
+
+    def _scaled(self, hidden: Tensor) -> Tensor:
         return hidden if self.logit_scale == 1.0 else hidden * self.logit_scale
 
     @cached_property
@@ -102,6 +139,22 @@ class Model:
         for key, exponent in SCALE_KEYS.items():
             scale *= float(getattr(self.causal_lm.config, key, None) or 1.0) ** exponent
         return scale
+
+    @torch.no_grad()
+    def load(self, weights: Weights) -> None:
+        """Copies weights over the model's own, in place; what is not named stays.
+
+        Raises ValueError, and changes nothing, for a parameter of another name or shape.
+        """
+        own = dict(self.model.named_parameters())
+        for name, values in weights.items():
+            if name not in own:
+                raise ValueError(f"model '{self.name}' has no parameter {name}")
+            if own[name].shape != values.shape:
+                shapes = f"{list(own[name].shape)}, not {list(values.shape)}"
+                raise ValueError(f"model '{self.name}': {name} has the shape {shapes}")
+        for name, values in weights.items():
+            own[name].copy_(values)
 
     def parameters(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]

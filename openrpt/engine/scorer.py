@@ -5,20 +5,16 @@ Windows run side by side, and each logit is computed once and read while the cac
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from openrpt.data.positions import windows
-from openrpt.engine.flat import flat_hidden
+from openrpt.engine.engine import Engine
 from openrpt.engine.head import in_cache, log_softmax_, top_k
 from openrpt.engine.model import Model
-from openrpt.engine.packing import packed_hidden, packs
-from openrpt.engine.tree.attention import NAME as TREE_ATTENTION
-from openrpt.engine.tree.attention import TreePass
-from openrpt.engine.tree.levels import run_prefix
+from openrpt.engine.packing import packs
 from openrpt.errors import UserError
 
 TOP = 16
@@ -50,14 +46,14 @@ class Scores:
             getattr(self, one.name)[places] = getattr(scores, one.name)[rows]
 
 
-def score_ids(scorer: Model, ids: Sequence[int], *, window: int, min_context: int) -> Scores:
+def score_ids(scorer: Engine, ids: Sequence[int], *, window: int, min_context: int) -> Scores:
     """Scores one document's tokens [T]; see `score_documents`."""
     return score_documents(scorer, [ids], window=window, min_context=min_context)[0]
 
 
 @torch.no_grad()
 def score_documents(
-    scorer: Model,
+    scorer: Engine,
     documents: Sequence[Sequence[int]],
     *,
     window: int,
@@ -71,13 +67,14 @@ def score_documents(
     products are faster with more rows, and nothing is padded. `scored` hears the share that is
     done. Raises UserError if the window is longer than the scorer can hold.
     """
-    head_ids = scorer.bos_ids
-    if len(head_ids) + window > scorer.max_length:
+    model = scorer.model
+    head_ids = model.bos_ids
+    if len(head_ids) + window > model.max_length:
         raise UserError(
-            f"prompt.window = {window} does not fit: the scorer {scorer.name} holds"
-            f" {scorer.max_length} tokens, {len(head_ids)} of them before the text"
+            f"prompt.window = {window} does not fit: the scorer {model.name} holds"
+            f" {model.max_length} tokens, {len(head_ids)} of them before the text"
         )
-    never = scorer.masked_ids(delimiter_ids).nonzero()[:, 0]
+    never = model.masked_ids(delimiter_ids).nonzero()[:, 0]
     found = [Scores.empty(len(ids)) for ids in documents]
     inside: list[list[int]] = []
     places: list[tuple[int, int, slice]] = []  # document, states passed over, the tokens scored
@@ -93,12 +90,12 @@ def score_documents(
         lengths = [len(inside[index]) for index in pack]
         states: list[Tensor] = []
         true_ids: list[int] = []
-        parts = packed_hidden(scorer, [inside[index] for index in pack]).split(lengths)
-        for index, part in zip(pack, parts, strict=True):
+        (hidden,) = scorer.states([inside[index] for index in pack])
+        for index, part in zip(pack, hidden.split(lengths), strict=True):
             number, skipped, tokens = places[index]
             states.append(part[skipped:])
             true_ids += documents[number][tokens]
-        scores = _read(scorer, torch.cat(states), true_ids, never)
+        scores = _read(model, torch.cat(states), true_ids, never)
         start = 0
         for number, _, tokens in (places[index] for index in pack):
             end = start + tokens.stop - tokens.start
@@ -107,13 +104,6 @@ def score_documents(
         done += sum(lengths)
         scored(done / whole)
     return found
-
-
-def plain_hidden(policy: Model, ids: Sequence[int]) -> Tensor:
-    """[n, d]: one causal pass over ids [n], the way that the policy itself is run."""
-    if policy.causal_lm.config._attn_implementation == TREE_ATTENTION:
-        return run_prefix(policy, ids).hidden[0]
-    return flat_hidden(policy, ids)
 
 
 def _read(scorer: Model, states: Tensor, true_ids: Sequence[int], never: Tensor) -> Scores:
@@ -173,21 +163,3 @@ def aligned_scores(scores: Scores, source: Sequence[tuple[int, int]]) -> Scores:
             found.entropy[t] = scores.entropy[a]
             found.entropy_top16[t] = scores.entropy_top16[a]
     return found
-
-
-# ---- states -------------------------------------------------------------------------------------
-@torch.no_grad()
-def layer_states(policy: Model, ids: Sequence[int]) -> tuple[Tensor, ...]:
-    """Each [n, d], over one causal pass of ids [n], the way that the policy itself is run: the
-    embeddings, then what each layer leaves; the last one behind the final norm."""
-    tokens = torch.tensor([list(ids)], device=policy.device)
-    more: dict[str, Any] = {}
-    if policy.causal_lm.config._attn_implementation == TREE_ATTENTION:
-        positions = torch.arange(len(ids), device=policy.device)[None]
-        more = {
-            "position_ids": positions,
-            "attention_mask": torch.zeros(1, 1, 1, 1, device=policy.device),
-            "tree_pass": TreePass(query_positions=positions),
-        }
-    output = policy.backbone(input_ids=tokens, use_cache=False, output_hidden_states=True, **more)
-    return tuple(states[0] for states in output.hidden_states)

@@ -19,8 +19,7 @@ from openrpt.data.documents import CorpusCounts, read_corpus
 from openrpt.data.scored import ScoredCorpus, load_scored
 from openrpt.data.skipped import unread_lines
 from openrpt.data.tokens import encode_document
-from openrpt.engine.loading import freeze, load_policy
-from openrpt.engine.model import Model
+from openrpt.engine.engine import Engine, open_engine
 from openrpt.engine.scorer import score_ids
 from openrpt.errors import UserError
 from openrpt.evaluation.models import default_label, latest_model, model_path
@@ -90,7 +89,7 @@ class Perplexity:
 
 
 def measure_perplexity(
-    policy: Model,
+    engine: Engine,
     texts: Iterable[str],
     *,
     window: int,
@@ -109,11 +108,11 @@ def measure_perplexity(
     skipped = 0
     for text in texts:
         try:
-            ids, pieces = encode_document(policy.tokenizer, text)
+            ids, pieces = encode_document(engine.model.tokenizer, text)
         except UserError:  # a byte that this tokenizer loses; counted
             skipped += 1
             continue
-        scores = score_ids(policy, ids, window=window, min_context=1)
+        scores = score_ids(engine, ids, window=window, min_context=1)
         if meter is not None:
             meter.add_scoring(len(ids), window=window, min_context=1)
         losses = scores.negative_log_likelihood.astype(np.float64)
@@ -195,15 +194,15 @@ def model_perplexity(
         name = Path(corpus.path).name
         texts = (document.text for document in read_corpus(corpus, counts))
         max_tokens = expected = config.score.max_tokens
-    policy = freeze(load_policy(config.model, path=path))
+    engine = open_engine(config.model, path=path)
     progress.begin(f"perplexity of {label} on {name}", expected, "tokens")
     window = config.prompt.window
     measured = measure_perplexity(
-        policy,
+        engine,
         texts,
         window=window,
         max_tokens=max_tokens,
-        meter=WorkMeter(policy, config),
+        meter=WorkMeter(engine, config),
         progress=progress,
     )
     for line in unread_lines(counts):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from openrpt.config.sections import Config, TrainConfig
-from openrpt.data.prompts import Layout
+from openrpt.data.prompts import Budget, Layout
 from openrpt.data.work import Work
 from openrpt.engine.branches import Branch
 from openrpt.rl.advantages import group_advantages, overlong_penalty
@@ -26,7 +26,7 @@ class GradedWork:
 
 
 def step_advantages(groups: Sequence[Group], config: TrainConfig, *, longest: int) -> Tensor:
-    """[groups, group_size], over the whole step; `longest`: as `longest_completion` gives it.
+    """[groups, group_size], over the whole step; `longest`: `Budget.trained`.
 
     A completion that did not stop counts as one of `longest` tokens.
     """
@@ -42,12 +42,6 @@ def step_advantages(groups: Sequence[Group], config: TrainConfig, *, longest: in
     return group_advantages(rewards, algorithm.advantage, mask=mask, k=config.pass_at_k)
 
 
-def longest_completion(config: Config, layout: Layout) -> int:
-    """Most trained tokens that a completion may have."""
-    answer = len(layout.answer_start_ids) * (config.prompt.think_budget > 0)
-    return config.prompt.think_budget + config.prompt.prediction_budget + answer
-
-
 def step_totals(batch: Sequence[GradedWork], config: Config, layout: Layout) -> StepTotals:
     completions = [
         r.completion for graded in batch for group in graded.groups for r in group.rollouts
@@ -55,7 +49,7 @@ def step_totals(batch: Sequence[GradedWork], config: Config, layout: Layout) -> 
     return StepTotals(
         tokens=sum(completion.num_trained_tokens for completion in completions),
         rollouts=len(completions),
-        length=longest_completion(config, layout),
+        length=Budget.of(config.prompt).trained(layout),
     )
 
 

@@ -13,16 +13,16 @@ import torch
 
 from openrpt.config.sections import Config
 from openrpt.data.positions import DIFFICULTIES
-from openrpt.data.prompts import Layout
+from openrpt.data.prompts import Budget, Layout
+from openrpt.data.request import Request
 from openrpt.data.work import Work
 from openrpt.engine.checkpoint_record import TrainerState
 from openrpt.engine.decoding import Sampling
 from openrpt.engine.engine import Engine
-from openrpt.engine.generation import Request
-from openrpt.rl.batch import GradedWork, longest_completion, step_advantages
+from openrpt.rl.batch import GradedWork, step_advantages
 from openrpt.rl.completions import has_content
 from openrpt.rl.task import Task
-from openrpt.seeding import key_of
+from openrpt.seeding import keys_of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,7 +57,7 @@ class Collector:
         advantages = step_advantages(
             [group for graded in kept for group in graded.groups],
             train,
-            longest=longest_completion(self.config, self.layout),
+            longest=Budget.of(self.config.prompt).trained(self.layout),
         )
         counts = [len(graded.groups) for graded in kept]
         batch = [
@@ -80,15 +80,13 @@ class Collector:
     def rollouts_each(self, works: Sequence[Work], step: int) -> Iterator[GradedWork]:
         """The groups at each work's positions, generated and graded, one work after another."""
         config, layout = self.config, self.layout
-        sampling = Sampling(
+        sampling = Sampling.of(
+            config.prompt,
             temperature=config.train.temperature,
-            think_budget=config.prompt.think_budget,
-            prediction_budget=config.prompt.prediction_budget,
-            candidates=config.prompt.candidates,
             generation_rollouts=config.train.generation_rollouts,
         )
         requests = [self._request(work, step) for work in works]
-        each = self.engine.generator.generate_each(requests, layout, sampling)
+        each = self.engine.generate_each(requests, layout, sampling)
         for work, generated in zip(works, each, strict=True):
             groups = self.task.grade(work, generated, step)
             yield GradedWork(
@@ -99,18 +97,9 @@ class Collector:
             )
 
     def _request(self, work: Work, step: int) -> Request:
-        config, document_id = self.config, work.document.document_id
-        return Request(
-            prefix_ids=work.prefix_ids(self.layout, whole=False),
-            prefix_lengths=work.prefix_lengths(self.layout),
-            keys=tuple(
-                tuple(
-                    key_of(config.seed, step, document_id, position.index, rollout)
-                    for rollout in range(config.train.group_size)
-                )
-                for position in work.positions
-            ),
-        )
+        count, name = self.config.train.group_size, (self.config.seed, step)
+        keys = [keys_of(count, *name, p.document_id, p.index) for p in work.positions]
+        return work.request(self.layout, keys)
 
 
 def live_only(generated: Sequence[GradedWork], wanted: int) -> list[GradedWork]:

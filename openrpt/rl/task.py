@@ -8,7 +8,6 @@ from openrpt.engine.average import MovingAverage
 from openrpt.engine.checkpoint_record import TrainerState
 from openrpt.engine.engine import Engine
 from openrpt.engine.generation import Generated
-from openrpt.engine.model import Model
 from openrpt.types import Group
 
 
@@ -27,6 +26,6 @@ class Task(Protocol):
     def truth(self, work: Work) -> Sequence[Sequence[bytes]]:
         """A position: what truly stands there, as the rollout file shows it."""
 
-    def development(self, policy: Model, engine: Engine, step: int) -> dict[str, float]:
+    def development(self, engine: Engine, step: int) -> dict[str, float]:
         """Metrics on the development split after a step, `development/reasoning_accuracy` among
         them; empty where there is no such split."""

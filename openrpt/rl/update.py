@@ -181,23 +181,22 @@ def num_ntp_tokens(work: Work, layout: Layout) -> int:
 
 
 def completion_logprobs(
-    model: Model,
     engine: Engine,
     graded: GradedWork,
     groups: Sequence[GroupBranch],
     config: Config,
     layout: Layout,
 ) -> list[list[Tensor]]:
-    """Each distinct completion's log-probabilities by a model, after the opening: [T]."""
+    """Each distinct completion's log-probabilities by an engine's model, after the opening: [T]."""
     prefix_ids = graded.work.prefix_ids(layout, whole=False)
     branches = [group.branch for group in groups]
-    found = engine.branch_hidden(model, prefix_ids, branches)
+    found = engine.branch_states(prefix_ids, branches)
     with torch.no_grad():
         return [
             [
                 selected_logprobs(
                     states,
-                    model.head,
+                    engine.model.head,
                     torch.tensor(ids, device=states.device),
                     temperature=config.train.temperature,
                 )[0]
@@ -208,37 +207,36 @@ def completion_logprobs(
 
 
 def update_policy(
-    policy: Model,
     engine: Engine,
     optimizer: torch.optim.Optimizer,
     batch: Sequence[GradedWork],
     config: Config,
     layout: Layout,
     *,
-    reference: Model | None = None,
+    reference: Engine | None = None,
 ) -> dict[str, float]:
     """Runs `updates_per_batch` optimizer steps; returns the last one's metrics.
 
     Raises NotFinite as `apply_update` does: the updates before that one stand.
     """
-    train = config.train
+    policy, train = engine.model, config.train
     totals = step_totals(batch, config, layout)
     loss_config = loss_config_for(train)
     run_flat = reads_flat_groups(train)
     all_branches = [branches_of(graded, layout, run_flat=run_flat) for graded in batch]
 
-    def logprobs_by(model: Model | None) -> list[list[list[Tensor]] | None]:
-        if model is None:
+    def logprobs_by(reader: Engine | None) -> list[list[list[Tensor]] | None]:
+        if reader is None:
             return [None] * len(batch)
         return [
-            completion_logprobs(model, engine, graded, branches, config, layout)
+            completion_logprobs(reader, graded, branches, config, layout)
             if any(group.members for group in branches)
             else None
             for graded, branches in zip(batch, all_branches, strict=True)
         ]
 
     references = logprobs_by(reference if train.kl_weight else None)
-    olds = logprobs_by(policy if train.importance_correction != "off" else None)
+    olds = logprobs_by(engine if train.importance_correction != "off" else None)
     ntp_tokens = sum(num_ntp_tokens(graded.work, layout) for graded in batch)
     metrics: dict[str, float] = {}
     for _ in range(train.updates_per_batch):
@@ -273,7 +271,6 @@ def update_policy(
                 places=places,
             )
             engine.accumulate_gradients(
-                policy,
                 prefix_ids,
                 [group.branch for group in branches] if run else [],
                 prefix_loss=prefix_loss if train.ntp_weight else None,

@@ -16,9 +16,7 @@ from typing import Any
 from openrpt.config.loading import finetune_config
 from openrpt.data.prompts import Layout
 from openrpt.data.questions import QuestionCounts, read_questions
-from openrpt.engine.engine import Engine, make_engine
-from openrpt.engine.loading import freeze, load_policy
-from openrpt.engine.model import Model
+from openrpt.engine.engine import Engine, open_engine
 from openrpt.errors import UserError
 from openrpt.evaluation.questions.checks import MathChecker, check_kind, checker_of
 from openrpt.evaluation.questions.results import (
@@ -61,8 +59,8 @@ def finetune(run: Run, *, progress: Progress = SILENT) -> dict[str, Any]:
             math = stack.enter_context(MathChecker(seconds=config.answers.timeout))
         check = checker_of(config, math)
 
-        def make_task(run: Run, policy: Model, engine: Engine, layout: Layout) -> QuestionTask:
-            return question_task(questions, run.config, policy, layout, check)
+        def make_task(run: Run, engine: Engine, layout: Layout) -> QuestionTask:
+            return question_task(questions, run.config, engine.model, layout, check)
 
         trainer = set_up(replace(run, config=config), stage=STAGE, make_task=make_task)
         task = trainer.task
@@ -80,7 +78,7 @@ def finetune(run: Run, *, progress: Progress = SILENT) -> dict[str, Any]:
             write_record(run, record)
         summary = run_training(trainer, progress)
         if record.get("after", {}).get("step") != summary.steps:
-            record["after"] = evaluate(trainer.policy, trainer.engine, task, "after", run, progress)
+            record["after"] = evaluate(trainer.engine, task, "after", run, progress)
             record["after"]["step"] = summary.steps
             both = [AnswerResult.load(outcome_path(run.path, w)) for w in ("after", "before")]
             differences = question_differences(*both)
@@ -97,15 +95,11 @@ def finetune(run: Run, *, progress: Progress = SILENT) -> dict[str, Any]:
 
 def evaluate_before(trainer: Trainer, task: QuestionTask, progress: Progress) -> dict[str, Any]:
     """The start model; where training is already under way it is loaded again."""
-    policy, engine = trainer.policy, trainer.engine
-    if trainer.state.step:
-        policy = freeze(load_policy(trainer.config.model))
-        engine = make_engine(trainer.config.model.generator, policy)
-    return evaluate(policy, engine, task, "before", trainer.run, progress) | {"step": 0}
+    engine = open_engine(trainer.config.model) if trainer.state.step else trainer.engine
+    return evaluate(engine, task, "before", trainer.run, progress) | {"step": 0}
 
 
 def evaluate(
-    policy: Model,
     engine: Engine,
     task: QuestionTask,
     when: str,
@@ -118,7 +112,7 @@ def evaluate(
     progress.begin(f"evaluate {when}", len(works), "questions")
     started = time.perf_counter()
     result, cost = answer_questions(
-        policy, engine, task, works, samples=settings.eval_samples, progress=progress
+        engine, task, works, samples=settings.eval_samples, progress=progress
     )
     cost["seconds"] = time.perf_counter() - started
     result.save(outcome_path(run.path, when))

@@ -7,17 +7,15 @@ from pathlib import Path
 
 from openrpt.config.loading import validate_config
 from openrpt.config.sections import Config
-from openrpt.data.prompts import build_layout, require_room
+from openrpt.data.request import Request
 from openrpt.data.tokens import encode_document
 from openrpt.engine.checkpoint_record import open_checkpoint
 from openrpt.engine.decoding import Sampling
-from openrpt.engine.engine import make_engine
-from openrpt.engine.generation import Request, with_plain_standard
-from openrpt.engine.model import Model
+from openrpt.engine.engine import Engine, with_standard
 from openrpt.errors import UserError
 from openrpt.progress import SILENT, Progress
 from openrpt.rl.grading import grade_groups
-from openrpt.seeding import key_of
+from openrpt.seeding import keys_of
 from openrpt.types import Completion, Group, Position
 
 SAMPLES_AT_ONCE = 64
@@ -61,55 +59,46 @@ def cut_at_end(tokenizer: object, text: str, continuation: str = "") -> Cut:
 
 
 def predict(
-    policy: Model,
+    engine: Engine,
     cut: Cut,
     config: Config,
     *,
     samples: int = 4,
     temperature: float = 1.0,
-    start: Model | None = None,
     progress: Progress = SILENT,
 ) -> Group:
     """`samples` rollouts at the end of a text, graded against its continuation (temperature 0 =
     greedy), and what standard prediction says there.
 
-    The prefix is the text's last `prompt.window` tokens. `start`: whose candidates seed the
-    thought, where not the policy's. Without a continuation every reward is 0. Raises UserError
-    where the prompt does not fit into the model.
+    The prefix is the text's last `prompt.window` tokens. Without a continuation every reward is 0.
+    Raises UserError where the prompt does not fit into the model.
     """
     settings = config.prompt
-    layout = build_layout(policy.tokenizer, settings, policy.bos_ids)
     window_start = max(0, cut.index - settings.window)
     prefix_ids = cut.token_ids[window_start : cut.index]
-    fitted = settings.model_copy(update={"window": len(prefix_ids)})
-    require_room(layout, fitted, policy.max_length)
-    engine = make_engine(config.model.generator, policy, start)
-    sampling = Sampling(
-        temperature=temperature,
-        think_budget=settings.think_budget,
-        prediction_budget=settings.prediction_budget,
-        candidates=settings.candidates,
-    )
+    layout = engine.model.layout(settings, window=len(prefix_ids))
+    sampling = Sampling.of(settings, temperature=temperature)
 
     document_id = hashlib.sha256(b"".join(cut.token_bytes[: cut.index])).hexdigest()[:16]
     ids = layout.head_ids + prefix_ids
-    keys = [key_of(config.seed, "predict", document_id, sample) for sample in range(samples)]
+    keys = keys_of(samples, config.seed, "predict", document_id)
     progress.begin("predict", samples, "rollouts")
     completions: list[Completion] = []
     for first in range(0, samples, SAMPLES_AT_ONCE):
-        some = tuple(keys[first : first + SAMPLES_AT_ONCE])
-        request = Request(prefix_ids=ids, prefix_lengths=(len(ids),), keys=(some,))
-        (generated,) = engine.generator.generate(request, layout, sampling)
+        request = Request.at_end(ids, keys[first : first + SAMPLES_AT_ONCE])
+        ((generated,),) = engine.generate_each([request], layout, sampling)
         completions += generated.completions
         progress.update(len(completions))
-    (generated,) = with_plain_standard(engine.generator, request, layout, [generated])
+    if layout.has_instructions:
+        plain = layout.plain_head_ids + prefix_ids
+        (generated,) = with_standard(engine, plain, [len(plain)], layout, [generated])
     (group,) = grade_groups(
         [replace(generated, completions=tuple(completions))],
         [Position(document_id=document_id, index=cut.index, window_start=window_start)],
         cut.token_ids,
         cut.token_bytes,
         layout,
-        policy.table,
+        engine.model.table,
     )
     return group
 

@@ -35,8 +35,9 @@ from openrpt.data.scored import (
     write_shard,
 )
 from openrpt.data.tokens import encode_document, tokenizer_fingerprint
+from openrpt.engine.engine import Engine, open_engine
 from openrpt.engine.fingerprint import model_fingerprint
-from openrpt.engine.loading import freeze, load_policy, resolve_model
+from openrpt.engine.loading import resolve_model
 from openrpt.engine.model import Model
 from openrpt.engine.scorer import PACK_TOKENS, Scores, align, aligned_scores, score_documents
 from openrpt.errors import UserError
@@ -76,8 +77,8 @@ def score_corpus(
     config: Config,
     folder: Path,
     *,
-    policy: Model | None = None,
-    scorer: Model | None = None,
+    policy: Engine | None = None,
+    scorer: Engine | None = None,
     progress: Progress = lambda tokens, text: None,
 ) -> ScoreSummary:
     """Scores config.corpus into `folder` and goes on from where an earlier start stopped.
@@ -88,7 +89,8 @@ def score_corpus(
     document, a window that does not fit, and files that can't be read or written.
     """
     check_window(config.prompt.window, config.prompt.min_context)
-    settings = score_settings(config, policy, scorer)
+    given = [None if one is None else one.model for one in (policy, scorer)]
+    settings = score_settings(config, *given)
     # Models that are given have no files that are read here.
     names = {} if policy else {"model.path": config.model.path}
     if scorer is None and (policy is None or config.score.model):
@@ -101,11 +103,12 @@ def score_corpus(
         if policy is None and (finished := _finished(folder, shards)):
             return finished
     next(read_corpus(config.corpus, CorpusCounts()))  # bad input shows before a model is loaded
-    policy = policy or freeze(load_policy(config.model))
+    policy = policy or open_engine(config.model)
     if scorer is None:
         other = config.score.model
-        scorer = freeze(load_policy(config.model, path=other)) if other else policy
-    job = _Job(config=config, policy=policy, scorer=scorer, meter=WorkMeter(scorer, config))
+        scorer = open_engine(config.model, path=other) if other else policy
+    meter = WorkMeter(scorer, config)
+    job = _Job(config=config, policy=policy.model, scorer=scorer.model, meter=meter)
     if before is not None:
         require_same_settings(folder, before, {"tokenizer": job.tokenizer})
         if finished := _finished(folder, shards):
@@ -319,7 +322,7 @@ class _Job:
         before, text = summary.num_tokens - left, f"{summary.documents} documents"
         prompt = self.config.prompt
         found = score_documents(
-            self.scorer,
+            self.meter.engine,
             [one.scorer_ids for one in documents],
             window=prompt.window,
             min_context=prompt.min_context,

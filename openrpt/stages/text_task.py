@@ -14,9 +14,8 @@ from openrpt.data.scored import ScoredCorpus
 from openrpt.data.work import Work, document_bytes, take_work
 from openrpt.engine.average import MovingAverage
 from openrpt.engine.checkpoint_record import TrainerState
-from openrpt.engine.engine import Engine
-from openrpt.engine.generation import Generated, Request, with_plain_standard
-from openrpt.engine.model import Model
+from openrpt.engine.engine import Engine, bind, with_plain_standard
+from openrpt.engine.generation import Generated
 from openrpt.evaluation.next_token.evaluate import evaluate_policy
 from openrpt.rl.grading import grade_groups
 from openrpt.rl.rewards.terms import RewardContext, RewardTerm, make_terms, reward_groups
@@ -34,11 +33,13 @@ class TextTask:
     """Of the run: what a development evaluation thought is kept there."""
     corpus: ScoredCorpus
     config: Config
-    policy: Model
     engine: Engine
+    """Of the policy."""
     layout: Layout
     terms: Mapping[str, RewardTerm]
     baseline: MovingAverage | None
+    baseline_engine: Engine | None
+    """Reads the moving average."""
 
     def take(self, state: TrainerState) -> Iterator[tuple[int, Work]]:
         return take_work(
@@ -51,42 +52,36 @@ class TextTask:
         )
 
     def grade(self, work: Work, generated: Sequence[Generated], step: int) -> list[Group]:
-        token_bytes = document_bytes(self.policy.tokenizer, work.document)
-        request = Request(
-            prefix_ids=work.prefix_ids(self.layout, whole=False),
-            prefix_lengths=work.prefix_lengths(self.layout),
-            keys=tuple(() for _ in work.positions),
-        )
-        generated = with_plain_standard(self.engine.generator, request, self.layout, generated)
+        table, tokenizer = self.engine.model.table, self.engine.model.tokenizer
+        token_bytes = document_bytes(tokenizer, work.document)
+        generated = with_plain_standard(self.engine, work, self.layout, generated)
         groups = grade_groups(
             generated,
             work.positions,
             work.document.token_ids.tolist(),
             token_bytes,
             self.layout,
-            self.policy.table,
+            table,
         )
         context = RewardContext(
             config=self.config,
             step=step,
             work=work,
             token_bytes=token_bytes,
-            policy=self.policy,
             engine=self.engine,
             layout=self.layout,
-            baseline=self.baseline,
+            baseline=self.baseline_engine,
         )
         return reward_groups(groups, self.terms, context)
 
     def truth(self, work: Work) -> list[list[bytes]]:
-        tokens = document_bytes(self.policy.tokenizer, work.document)
+        tokens = document_bytes(self.engine.model.tokenizer, work.document)
         return [tokens[position.index :] for position in work.positions]
 
-    def development(self, policy: Model, engine: Engine, step: int) -> dict[str, float]:
+    def development(self, engine: Engine, step: int) -> dict[str, float]:
         if not self.corpus.ids("development"):
             return {}
         result = evaluate_policy(
-            policy,
             engine,
             self.corpus,
             self.config,
@@ -99,18 +94,19 @@ class TextTask:
         return result.development()
 
 
-def text_task(run: Run, policy: Model, engine: Engine, layout: Layout) -> TextTask:
+def text_task(run: Run, engine: Engine, layout: Layout) -> TextTask:
     """The task of `train`: the run's scored corpus."""
-    config, baseline = run.config, None
+    config, baseline, baseline_engine = run.config, None, None
     if "information_gain" in config.reward.terms:
-        baseline = MovingAverage.of(policy, config.reward.baseline_decay)
+        baseline = MovingAverage.of(engine.model, config.reward.baseline_decay)
+        baseline_engine = bind(config.model.generator, baseline.policy)
     return TextTask(
         folder=run.path,
         corpus=scores_of(run),
         config=config,
-        policy=policy,
         engine=engine,
         layout=layout,
         terms=make_terms(config),
         baseline=baseline,
+        baseline_engine=baseline_engine,
     )

@@ -18,12 +18,10 @@ import torch
 
 from openrpt.config.sections import Config
 from openrpt.costs.meters import StepMeter
-from openrpt.data.prompts import Layout, build_layout, require_room
+from openrpt.data.prompts import Layout
 from openrpt.engine.checkpoint_record import TrainerState, read_record
-from openrpt.engine.engine import Engine, make_engine
+from openrpt.engine.engine import Engine, open_engine
 from openrpt.engine.fingerprint import model_fingerprint
-from openrpt.engine.loading import freeze, load_policy
-from openrpt.engine.model import Model
 from openrpt.errors import UserError
 from openrpt.progress import SILENT, Progress
 from openrpt.rl.batch import GradedWork
@@ -73,12 +71,12 @@ class Trainer:
 
     run: Run
     config: Config
-    policy: Model
     engine: Engine
+    """Of the policy."""
     layout: Layout
     task: Task
     optimizer: torch.optim.Optimizer
-    reference: Model | None
+    reference: Engine | None
     meter: StepMeter
     state: TrainerState
 
@@ -139,7 +137,7 @@ def train_step(trainer: Trainer) -> dict[str, Any]:
         updated = attempted(
             lambda: update(trainer, batch), trainer.config.train, step=trainer.state.step
         )
-    cost = step_cost(trainer.policy, generated, batch, trainer.config, trainer.layout)
+    cost = step_cost(trainer.engine.model, generated, batch, trainer.config, trainer.layout)
     seconds = sum(timer.seconds.values())
     return (
         batch_metrics(batch, generated)
@@ -157,7 +155,6 @@ def train_step(trainer: Trainer) -> dict[str, Any]:
 def update(trainer: Trainer, batch: Sequence[GradedWork]) -> dict[str, float]:
     """The step's optimizer update(s), and the baseline's. Raises NotFinite as `update_policy`."""
     metrics = update_policy(
-        trainer.policy,
         trainer.engine,
         trainer.optimizer,
         batch,
@@ -166,7 +163,7 @@ def update(trainer: Trainer, batch: Sequence[GradedWork]) -> dict[str, float]:
         reference=trainer.reference,
     )
     if trainer.task.baseline is not None:
-        trainer.task.baseline.update(trainer.policy)
+        trainer.task.baseline.update(trainer.engine.model)
     return metrics
 
 
@@ -179,7 +176,7 @@ def store(trainer: Trainer, batch: Sequence[GradedWork], generated: Sequence[Gra
             graded.groups,
             graded.advantages.tolist(),
             trainer.task.truth(graded.work),
-            trainer.policy.table,
+            trainer.engine.model.table,
         )
     write_rollouts(trainer.run.path, trainer.state.step, rows)
     record_works(
@@ -194,11 +191,11 @@ def store(trainer: Trainer, batch: Sequence[GradedWork], generated: Sequence[Gra
 def development_evaluation(trainer: Trainer) -> dict[str, float]:
     """Accuracy on the development split; the best policy so far is kept in checkpoints/best."""
     config, state = trainer.config, trainer.state
-    metrics = trainer.task.development(trainer.policy, trainer.engine, state.step)
+    metrics = trainer.task.development(trainer.engine, state.step)
     accuracy = metrics.get("development/reasoning_accuracy", -1.0)
     if accuracy > state.best_accuracy:
         best = replace(state, best_step=state.step, best_accuracy=accuracy)
-        save_checkpoint(trainer.run.checkpoints / "best", trainer.policy, best, config)
+        save_checkpoint(trainer.run.checkpoints / "best", trainer.engine.model, best, config)
         state.best_step, state.best_accuracy = best.best_step, best.best_accuracy
     return metrics
 
@@ -208,7 +205,7 @@ def save(trainer: Trainer) -> None:
     baseline = trainer.task.baseline
     save_checkpoint(
         folder,
-        trainer.policy,
+        trainer.engine.model,
         trainer.state,
         trainer.config,
         optimizer=trainer.optimizer,
@@ -221,7 +218,7 @@ def set_up(
     run: Run,
     *,
     stage: str = STAGE,
-    make_task: Callable[[Run, Model, Engine, Layout], Task] = text_task,
+    make_task: Callable[[Run, Engine, Layout], Task] = text_task,
 ) -> Trainer:
     """Loads the policy (of the last checkpoint, of the warmup, or the start model), the
     optimizer and the frozen models that the config asks for."""
@@ -242,30 +239,28 @@ def set_up(
             require_own(record, run.start, config, sections=OF_WARMUP)
     # LoRA adapters sit on the weights that training began from; the merged ones are for others.
     weights = begin if last is None or config.model.lora_rank else str(last)
-    policy = load_policy(config.model, path=weights, lora=True)
     start = None
     if config.prompt.candidates and config.prompt.candidate_source == "start":
-        start = freeze(load_policy(config.model))
+        start = open_engine(config.model)
+    engine = open_engine(config.model, path=weights, trained=True, start=start)
+    policy = engine.model
     reference = None
     if config.train.kl_weight:
-        reference = freeze(load_policy(config.model, path=begin))
-    layout = build_layout(policy.tokenizer, config.prompt, policy.bos_ids)
-    require_room(layout, config.prompt, policy.max_length)
+        reference = open_engine(config.model, path=begin)
+    layout = policy.layout(config.prompt)
     optimizer = make_optimizer(policy, config)
     if last is not None:
         state = restore(last, policy, optimizer)
     else:
         known = model_fingerprint(config.model.path)
         state = TrainerState(stage=stage, warmed_up=run.start.is_dir(), start_model=known)
-    engine = make_engine(config.model.generator, policy, start)
-    task = make_task(run, policy, engine, layout)
+    task = make_task(run, engine, layout)
     if last is not None and task.baseline is not None:
         task.baseline.load(read_tensors(last / BASELINE))
     forget_after(run, state)
     return Trainer(
         run=run,
         config=config,
-        policy=policy,
         engine=engine,
         layout=layout,
         task=task,

@@ -25,19 +25,18 @@ from torch import Tensor
 
 from openrpt.config.sections import Config
 from openrpt.costs.flops import Count, Ledger, count_alone, count_tree, model_shape, prefix_passes
-from openrpt.costs.meters import StepMeter, counting_engine
-from openrpt.data.prompts import Layout, build_layout, require_room
+from openrpt.costs.meters import CountingEngine, StepMeter
+from openrpt.data.prompts import Layout
+from openrpt.data.request import Request
 from openrpt.data.scored import ScoredCorpus
 from openrpt.data.work import Work, take_work
 from openrpt.engine.branches import Branch, Row
 from openrpt.engine.checkpoint_record import TrainerState, read_record
 from openrpt.engine.decoding import Sampling
-from openrpt.engine.engine import Engine, make_engine
+from openrpt.engine.engine import Engine, open_engine
 from openrpt.engine.fingerprint import model_fingerprint
-from openrpt.engine.generation import Generated, Request
-from openrpt.engine.loading import freeze, load_policy
+from openrpt.engine.generation import Generated
 from openrpt.engine.model import Model
-from openrpt.engine.scorer import plain_hidden
 from openrpt.engine.text_loss import TextTerms, distillation_kl, target_cross_entropy, text_loss
 from openrpt.files import remove_folder
 from openrpt.progress import SILENT, Progress
@@ -54,7 +53,7 @@ from openrpt.runs.checkpoints import (
 from openrpt.runs.metrics import PhaseTimer, peak_memory_gib, truncate_metrics
 from openrpt.runs.run import Run, works_in_run
 from openrpt.runs.scores import scores_of
-from openrpt.seeding import generator, key_of
+from openrpt.seeding import generator, keys_of
 from openrpt.stages.loop import run_steps
 
 STAGE = "warmup"
@@ -77,10 +76,9 @@ class Trace:
 class Warmup:
     run: Run
     config: Config
-    policy: Model
     engine: Engine
-    start: Model
-    start_engine: Engine
+    """Of the policy."""
+    start: Engine
     layout: Layout
     corpus: ScoredCorpus
     optimizer: torch.optim.Optimizer
@@ -117,7 +115,7 @@ def warmup(run: Run, *, progress: Progress = SILENT) -> None:
         describe=lambda metrics: f"loss {metrics['loss/trace']:.3f}",
         progress=progress,
     )
-    save_checkpoint(run.start, stage.policy, stage.state, run.config)
+    save_checkpoint(run.start, stage.engine.model, stage.state, run.config)
     remove_folder(run.warmup_checkpoints)
 
 
@@ -127,10 +125,11 @@ def set_up(run: Run) -> Warmup:
     if last is not None:
         require_own(read_record(last), last, config)
     weights = str(last) if last is not None and not config.model.lora_rank else None
-    policy = load_policy(config.model, path=weights, lora=True)
-    start = freeze(load_policy(config.model))
-    layout = build_layout(policy.tokenizer, config.prompt, policy.bos_ids)
-    require_room(layout, config.prompt, policy.max_length)
+    start = open_engine(config.model)
+    from_start = start if config.prompt.candidate_source == "start" else None
+    engine = open_engine(config.model, path=weights, trained=True, start=from_start)
+    policy = engine.model
+    layout = policy.layout(config.prompt)
     optimizer = torch.optim.AdamW(
         policy.parameters(), betas=(0.9, 0.99), weight_decay=0.0, fused=True
     )
@@ -139,14 +138,11 @@ def set_up(run: Run) -> Warmup:
     else:
         state = TrainerState(stage=STAGE, start_model=model_fingerprint(config.model.path))
     truncate_metrics(run.metrics, STAGE, state.step)
-    from_start = start if config.prompt.candidate_source == "start" else None
     return Warmup(
         run=run,
         config=config,
-        policy=policy,
-        engine=make_engine(config.model.generator, policy, from_start),
+        engine=engine,
         start=start,
-        start_engine=make_engine(config.model.generator, start),
         layout=layout,
         corpus=scores_of(run),
         optimizer=optimizer,
@@ -157,7 +153,9 @@ def set_up(run: Run) -> Warmup:
 
 def save(stage: Warmup) -> None:
     folder = step_folder(stage.run.warmup_checkpoints, stage.state.step)
-    save_checkpoint(folder, stage.policy, stage.state, stage.config, optimizer=stage.optimizer)
+    save_checkpoint(
+        folder, stage.engine.model, stage.state, stage.config, optimizer=stage.optimizer
+    )
     prune(stage.run.warmup_checkpoints, 1)
 
 
@@ -197,7 +195,7 @@ def warmup_step(stage: Warmup) -> dict[str, Any]:
 
     def update() -> dict[str, float]:
         norm = apply_update(
-            stage.policy, stage.optimizer, config.train.max_grad_norm, places, stage=STAGE
+            stage.engine.model, stage.optimizer, config.train.max_grad_norm, places, stage=STAGE
         )
         return {"optim/grad_norm": norm}
 
@@ -210,12 +208,12 @@ def warmup_step(stage: Warmup) -> dict[str, Any]:
 
 
 def counting_stage(stage: Warmup, ledger: Ledger) -> Warmup:
-    """The stage, with generators that add what they run to the ledger."""
+    """The stage, with engines that add what they run to the ledger."""
     passes = prefix_passes(stage.config.prompt)
     return replace(
         stage,
-        engine=counting_engine(stage.engine, ledger, passes),
-        start_engine=counting_engine(stage.start_engine, ledger),
+        engine=CountingEngine(engine=stage.engine, ledger=ledger, passes=passes),
+        start=CountingEngine(engine=stage.start, ledger=ledger),
     )
 
 
@@ -237,7 +235,7 @@ def count_work(
 
 
 def warmup_cost(stage: Warmup, made: Ledger, trained: Ledger, teacher: Count) -> dict[str, float]:
-    shape = model_shape(stage.policy)
+    shape = model_shape(stage.engine.model)
     frozen = teacher.forward(shape)
     return {
         "flops/generate": made.shared.forward(shape),
@@ -255,7 +253,7 @@ def make_traces(stage: Warmup, work: Work) -> list[Trace]:
 
 def _seeded_traces(stage: Warmup, work: Work) -> list[Trace]:
     config, layout = stage.config, stage.layout
-    generated = _generate(stage, stage.engine, work, free=config.prompt.think_budget)
+    generated = _generate(stage, work, free=config.prompt.think_budget)
     traces = []
     for outcome, position in zip(generated, work.positions, strict=True):
         truth = int(work.document.token_ids[position.index])
@@ -288,7 +286,7 @@ def _free_thought(outcome: Generated, opening: int, stage: Warmup) -> tuple[int,
     """The policy's own free tokens: context for the answer, not trained on."""
     completion = outcome.completions[0]
     own = completion.token_ids[opening : opening + stage.config.prompt.think_budget]
-    stops = [i for i, token in enumerate(own) if token in stage.policy.stop_ids]
+    stops = [i for i, token in enumerate(own) if token in stage.engine.model.stop_ids]
     return own[: stops[0]] if stops else own
 
 
@@ -304,10 +302,9 @@ def _drafted_traces(stage: Warmup, work: Work) -> list[Trace]:
         drafts = [tuple(ids[p.index : p.index + size].tolist()) for p in work.positions]
     else:
         plain = replace(layout, tail_ids=(), close_ids=())
-        sampling = Sampling(temperature=0.0, think_budget=0, prediction_budget=size, candidates=0)
         request = _request(stage, work, rollouts=1)
-        generated = stage.start_engine.generator.generate(request, plain, sampling)
-        stops = stage.start.stop_ids
+        (generated,) = stage.start.generate_each([request], plain, Sampling.plain(size))
+        stops = stage.start.model.stop_ids
         for outcome in generated:
             draft = [i for i in outcome.completions[0].token_ids if i not in stops]
             drafts.append(tuple(draft) or (outcome.standard_id,))
@@ -338,7 +335,7 @@ def _trace(
 ) -> Trace:
     """thought, then the answer, the box's end and the end of turn."""
     form = stage.layout.answer_end_ids
-    stop = stage.policy.tokenizer.eos_token_id
+    stop = stage.engine.model.tokenizer.eos_token_id
     form += () if stop is None else (stop,)
     certain = [((token,), (1.0,)) for token in thought]
     return Trace(
@@ -349,30 +346,19 @@ def _trace(
     )
 
 
-def _generate(stage: Warmup, engine: Engine, work: Work, *, free: int) -> list[Generated]:
+def _generate(stage: Warmup, work: Work, *, free: int) -> list[Generated]:
     """Candidates at each position and, where a thought is free, one completion."""
-    sampling = Sampling(
-        temperature=1.0,
-        think_budget=free,
-        prediction_budget=2,
-        candidates=stage.config.prompt.candidates,
-    )
+    sampling = Sampling.of(stage.config.prompt, temperature=1.0)
+    sampling = replace(sampling, think_budget=free, prediction_budget=2)
     request = _request(stage, work, rollouts=1 if free else 0)
-    return engine.generator.generate(request, stage.layout, sampling)
+    (generated,) = stage.engine.generate_each([request], stage.layout, sampling)
+    return generated
 
 
 def _request(stage: Warmup, work: Work, *, rollouts: int) -> Request:
-    return Request(
-        prefix_ids=work.prefix_ids(stage.layout, whole=False),
-        prefix_lengths=work.prefix_lengths(stage.layout),
-        keys=tuple(
-            tuple(
-                key_of(stage.config.seed, STAGE, stage.state.step, p.document_id, p.index, r)
-                for r in range(rollouts)
-            )
-            for p in work.positions
-        ),
-    )
+    name = (stage.config.seed, STAGE, stage.state.step)
+    keys = [keys_of(rollouts, *name, p.document_id, p.index) for p in work.positions]
+    return work.request(stage.layout, keys)
 
 
 def accumulate(
@@ -385,7 +371,8 @@ def accumulate(
     places: Places,
 ) -> None:
     """Adds one document's gradients: traces (or the tail alone), and the plain text's terms."""
-    settings, layout, policy = stage.config.warmup, stage.layout, stage.policy
+    settings, layout = stage.config.warmup, stage.layout
+    policy, start = stage.engine.model, stage.start.model
     prefix_ids = work.prefix_ids(layout, whole=True)
     lengths = work.prefix_lengths(layout)
     teacher = plain_states(stage, prefix_ids)  # [L, d]
@@ -405,7 +392,7 @@ def accumulate(
             targets=torch.tensor(prefix_ids[1:], device=hidden.device),
             ntp_scale=settings.ntp_weight * text_scale,
             teacher_hidden=teacher[:-1],
-            teacher=stage.start.head,
+            teacher=start.head,
             kl_scale=settings.text_kl_weight * text_scale,
         )
         loss, ntp, kl = text_loss(hidden[:-1], policy.head, terms)
@@ -418,7 +405,10 @@ def accumulate(
         return loss
 
     def tail_loss(states: Tensor) -> Tensor:
-        kl = distillation_kl(states, policy.head, teacher[ends], stage.start.head).sum() * scale
+        kl = (
+            distillation_kl(states, policy.head, teacher[ends], stage.start.model.head).sum()
+            * scale
+        )
         return add("loss/tail_kl", kl, range(len(work.positions)))
 
     def completion_loss(rows: list[Row], hidden: Tensor) -> Tensor:
@@ -429,7 +419,6 @@ def accumulate(
     unseeded = not stage.config.prompt.candidates
     reads_text = settings.text_kl_weight > 0 or settings.ntp_weight > 0
     stage.engine.accumulate_gradients(
-        policy,
         prefix_ids,
         stage.branches(work, traces),
         prefix_loss=prefix_loss if reads_text else None,
@@ -458,7 +447,8 @@ def trace_branches(
 @torch.no_grad()
 def plain_states(stage: Warmup, prefix_ids: Sequence[int]) -> Tensor:
     """[L, d]: the frozen model on the same prefix."""
-    return plain_hidden(stage.start, prefix_ids)
+    (hidden,) = stage.start.states([prefix_ids])
+    return hidden
 
 
 def trace_loss(policy: Model, traces: Sequence[Trace], rows: list[Row], hidden: Tensor) -> Tensor:

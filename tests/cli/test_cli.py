@@ -663,6 +663,15 @@ def test_stages_need_scores(run: Run, trained: Path, tmp_path: Path) -> None:
         assert "run 'openrpt score' first" in line
 
 
+@pytest.mark.parametrize("command", ["score", "train", "estimate"])
+def test_too_many_threads_are_refused_before_a_run_folder_is_made(
+    run: Run, tmp_path: Path, command: str
+) -> None:
+    line = error_of(run(command, "--run", tmp_path / "run", "--model.threads", 100_000))
+    assert "model.threads = 100000, but this machine has" in line and "give at most that" in line
+    assert not (tmp_path / "run").exists()
+
+
 def test_rollouts(run: Run, trained: Path) -> None:
     code, out, err = run("rollouts", trained, "--limit", 2)
     assert (code, err) == (0, "")

@@ -19,11 +19,11 @@ from openrpt.costs.flops import (
     generation_ledger,
     model_shape,
 )
-from openrpt.costs.meters import counting_engine
+from openrpt.costs.meters import CountingEngine
 from openrpt.engine.branches import Branch
-from openrpt.engine.loading import load_policy
+from openrpt.engine.loading import load_model
 from openrpt.engine.scorer import score_ids
-from openrpt.engine.tree.levels import accumulate_gradients, branch_hidden
+from openrpt.engine.tree.levels import accumulate_gradients, branch_states
 from openrpt.evaluation.next_token.evaluate import evaluate_policy
 from openrpt.evaluation.records import read_evaluation, record
 from openrpt.rl.batch import GradedWork
@@ -48,12 +48,13 @@ def test_generation(trainer: Trainer, temperature: float) -> None:
     settings = trainer.config.train.model_copy(update={"temperature": temperature})
     config = trainer.config.model_copy(update={"train": settings})
     ledger = Ledger()
-    counting = replace(trainer, config=config, engine=counting_engine(trainer.engine, ledger))
+    engine = CountingEngine(engine=trainer.engine, ledger=ledger)
+    counting = replace(trainer, config=config, engine=engine)
     kept: list[GradedWork] = []
     measured = counted(lambda: kept.append(generate(counting)))
-    cost = step_cost(trainer.policy, kept, kept, config, trainer.layout)
+    cost = step_cost(trainer.engine.model, kept, kept, config, trainer.layout)
     assert cost["flops/generate"] == pytest.approx(measured, rel=0.02)
-    assert ledger.shared.forward(model_shape(trainer.policy)) == cost["flops/generate"]
+    assert ledger.shared.forward(model_shape(trainer.engine.model)) == cost["flops/generate"]
     assert ledger == count_generation(kept, trainer.layout)
     rollouts = [r.completion.token_ids for g in kept[0].groups for r in g.rollouts]
     assert (len(set(rollouts)) < len(rollouts)) == (temperature < 1)
@@ -69,7 +70,11 @@ def test_update(trainer: Trainer, ntp_weight: float, repeat: bool) -> None:
     def update() -> None:
         metrics.update(
             update_policy(
-                trainer.policy, trainer.engine, trainer.optimizer, [graded], config, trainer.layout
+                trainer.engine,
+                trainer.optimizer,
+                [graded],
+                config,
+                trainer.layout,
             )
         )
 
@@ -80,7 +85,7 @@ def test_update(trainer: Trainer, ntp_weight: float, repeat: bool) -> None:
         prefix = len(graded.work.prefix_ids(trainer.layout, whole=False))
         last = 256 * 256 * 2 + 256 * 1024 * 3
         measured += 4 * last * prefix
-    cost = step_cost(trainer.policy, [graded], [graded], config, trainer.layout)
+    cost = step_cost(trainer.engine.model, [graded], [graded], config, trainer.layout)
     assert cost["flops/update"] == pytest.approx(measured, rel=0.02)
 
 
@@ -91,7 +96,6 @@ def test_update_without_sharing(tmp_path: Path) -> None:
 
     def update() -> None:
         found = update_policy(
-            trainer.policy,
             trainer.engine,
             trainer.optimizer,
             [graded],
@@ -100,23 +104,23 @@ def test_update_without_sharing(tmp_path: Path) -> None:
         )
         metrics.update(found)
 
-    shape = model_shape(trainer.policy)
+    shape = model_shape(trainer.engine.model)
     measured = counted(update) - 2 * shape.head_weights * metrics["tokens/trained_run"]
     text = trainer.config.train.ntp_weight > 0
     ledger = count_update([graded], trainer.config, trainer.layout, text=text)
     assert ledger.alone.train(shape) == pytest.approx(measured, rel=0.02)
     assert ledger.shared.train(shape) < 0.6 * ledger.alone.train(shape)
-    cost = step_cost(trainer.policy, [graded], [graded], trainer.config, trainer.layout)
+    cost = step_cost(trainer.engine.model, [graded], [graded], trainer.config, trainer.layout)
     assert cost["flops/update"] == ledger.shared.train(shape)  # needed, whatever ran it
 
 
 def test_attention_to_the_last_key(trainer: Trainer) -> None:
     """Where no key is masked, ours and torch's are the same number, forward and backward."""
-    policy, prefix = trainer.policy, tuple(range(10, 40))
+    policy, prefix = trainer.engine.model, tuple(range(10, 40))
     branch = Branch(prefix_length=30, tail_ids=(5,), completions=((6, 7),) * 3)
     shape = model_shape(policy)
-    above = counted(lambda: branch_hidden(policy, prefix, [branch]))
-    above -= counted(lambda: branch_hidden(policy, prefix, []))
+    above = counted(lambda: branch_states(policy, prefix, [branch]))
+    above -= counted(lambda: branch_states(policy, prefix, []))
     count = count_tree(30, [branch], 0)
     of_prefix = count_tree(30, [], 0)
     assert count.forward(shape) - of_prefix.forward(shape) == above
@@ -164,8 +168,9 @@ def test_what_rollouts_have_drawn_alike_is_run_once() -> None:
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft
 def test_lora_trains_its_own_weights_only(tmp_path: Path) -> None:
     trainer = trainer_of(tmp_path, model__lora_rank=4)
-    shape = model_shape(trainer.policy)
-    whole = model_shape(load_policy(trainer.config.model))
+    shape = model_shape(trainer.engine.model)
+    plain = trainer.config.model.model_copy(update={"lora_rank": 0})
+    whole = model_shape(load_model(plain, trained=True))
     assert (whole.frozen_weights, whole.frozen_head_weights) == (0, 0)
     assert shape.frozen_weights == whole.matrix_weights < shape.matrix_weights
     assert shape.frozen_head_weights == shape.head_weights
@@ -174,15 +179,15 @@ def test_lora_trains_its_own_weights_only(tmp_path: Path) -> None:
 def test_position_embeddings_are_no_matrices(tmp_path: Path) -> None:
     folder = tiny_model_folder(tmp_path / "gpt2", family="gpt2")
     config = ModelConfig(path=str(folder), device="cpu", threads=1)
-    shape = model_shape(load_policy(config))
+    shape = model_shape(load_model(config, trained=True))
     assert shape.matrix_weights == 2 * 12 * 48 * 48  # two layers of 12 d² weights
 
 
 def test_scoring(trainer: Trainer) -> None:
     ids = [(7 * i) % 97 + 5 for i in range(60)]
-    measured = counted(lambda: score_ids(trainer.policy, ids, window=32, min_context=4))
+    measured = counted(lambda: score_ids(trainer.engine, ids, window=32, min_context=4))
     count = count_scoring(60, head=0, window=32, min_context=4)
-    assert count.forward(model_shape(trainer.policy)) == pytest.approx(measured, rel=0.02)
+    assert count.forward(model_shape(trainer.engine.model)) == pytest.approx(measured, rel=0.02)
     cost = read_cost(trainer.run.scored)
     assert cost["flops"] > 0 and cost["seconds"] > 0 and cost["energy_measured"] in (True, False)
 
@@ -208,7 +213,6 @@ def test_an_evaluation_says_what_it_took(trainer: Trainer) -> None:
     def evaluate() -> None:
         kept.append(
             evaluate_policy(
-                trainer.policy,
                 trainer.engine,
                 corpus_of(trainer),
                 config,

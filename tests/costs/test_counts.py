@@ -58,7 +58,6 @@ def fixed(graded: GradedWork) -> GradedWork:
 
 def update_of(trainer: Trainer, graded: GradedWork) -> Callable[[], object]:
     return lambda: update_policy(
-        trainer.policy,
         trainer.engine,
         trainer.optimizer,
         [graded],
@@ -72,10 +71,10 @@ def test_update(trainer: Trainer) -> None:
     measured = counted(update_of(trainer, graded))
     text = trainer.config.train.ntp_weight > 0
     ledger = count_update([graded], trainer.config, trainer.layout, text=text)
-    needed = ledger.shared.train(model_shape(trainer.policy))
+    needed = ledger.shared.train(model_shape(trainer.engine.model))
     assert measured <= UPDATE_FLOPS
     assert measured <= UPDATE_RATIO * needed
-    found = calls(trainer.policy, update_of(trainer, graded))
+    found = calls(trainer.engine.model, update_of(trainer, graded))
     # Run once, and looked up once more for the gradient of their embeddings.
     assert found.tokens == 2 * ledger.shared.tokens
     assert found.logits == ledger.shared.logits  # none is computed again backward
@@ -86,7 +85,9 @@ def test_generation(trainer: Trainer) -> None:
     """What is drawn decides how much is needed, so the ratio is what stays."""
     kept: list[GradedWork] = []
     measured = counted(lambda: kept.append(generate(trainer)))
-    needed = count_generation(kept, trainer.layout).shared.forward(model_shape(trainer.policy))
+    needed = count_generation(kept, trainer.layout).shared.forward(
+        model_shape(trainer.engine.model)
+    )
     assert needed <= measured <= GENERATION_RATIO * needed
 
 
@@ -101,7 +102,7 @@ def test_decoding(trainer: Trainer) -> None:
     def drawn(tokens: int) -> None:
         kept[tokens] = generate(with_budget(trainer, tokens))
 
-    short, long = (calls(trainer.policy, lambda n=n: drawn(n)) for n in (4, 16))
+    short, long = (calls(trainer.engine.model, lambda n=n: drawn(n)) for n in (4, 16))
     for tokens, found in ((4, short), (16, long)):
         needed = count_generation([kept[tokens]], trainer.layout).shared
         assert found.tokens == needed.tokens
@@ -112,7 +113,9 @@ def test_decoding(trainer: Trainer) -> None:
 def test_scoring(trainer: Trainer) -> None:
     ids = [(7 * i) % 97 + 5 for i in range(60)]
     needed = count_scoring(60, head=0, window=32, min_context=4)
-    found = calls(trainer.policy, lambda: score_ids(trainer.policy, ids, window=32, min_context=4))
+    found = calls(
+        trainer.engine.model, lambda: score_ids(trainer.engine, ids, window=32, min_context=4)
+    )
     assert found.tokens == needed.tokens
     assert found.logits == needed.logits
     assert found.kernels <= 3 * SCORING_KERNELS  # three windows
@@ -136,9 +139,9 @@ def test_an_evaluation_runs_a_window_once(trainer: Trainer) -> None:
     )
 
     def evaluate() -> None:
-        evaluate_policy(trainer.policy, trainer.engine, corpus, config, split="train", positions=40)
+        evaluate_policy(trainer.engine, corpus, config, split="train", positions=40)
 
-    found = calls(trainer.policy, evaluate)
+    found = calls(trainer.engine.model, evaluate)
     text = sum(len(work.prefix_ids(layout, whole=False)) for work in works)
     alone = sum(sum(work.prefix_lengths(layout)) for work in works)
     seed = layout.seed(range(config.prompt.candidates))

@@ -17,7 +17,7 @@ from openrpt.costs.limits import (
     rate_of_passes,
     shares_of_limit,
 )
-from openrpt.engine.loading import freeze, load_policy
+from openrpt.engine.loading import load_model
 from openrpt.errors import UserError
 from openrpt.runs.metrics import read_metrics
 from openrpt.stages.train import train
@@ -84,7 +84,7 @@ def test_the_rate_is_of_all_shapes_together() -> None:
 def test_the_products_are_those_of_the_model(tmp_path: Path) -> None:
     """Their FLOPs are the formula's, forward and backward, but for attention's own."""
     folder = tiny_model_folder(tmp_path / "model")
-    policy = load_policy(ModelConfig(path=str(folder), device="cpu", threads=1))
+    policy = load_model(ModelConfig(path=str(folder), device="cpu", threads=1), trained=True)
     shape = model_shape(policy)
 
     def flops(**more: int | bool) -> float:
@@ -99,7 +99,7 @@ def test_the_products_are_those_of_the_model(tmp_path: Path) -> None:
 
 def test_frozen_matrices_have_no_gradient_to_multiply(tmp_path: Path) -> None:
     folder = tiny_model_folder(tmp_path / "model")
-    policy = freeze(load_policy(ModelConfig(path=str(folder), device="cpu", threads=1)))
+    policy = load_model(ModelConfig(path=str(folder), device="cpu", threads=1))
     products = products_of(policy, [Pass(rows=48, logits=16, backward=True)])
     flops = sum(times * 2.0 * m * k * n for (m, k, n), times in products.items())
     shape = model_shape(policy)

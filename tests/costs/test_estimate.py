@@ -14,7 +14,7 @@ from openrpt.costs.plan import Plan, Stage
 from openrpt.costs.speed import spread_positions
 from openrpt.data.corpus_size import corpus_size, split_tokens
 from openrpt.data.prompts import build_layout
-from openrpt.engine.loading import load_policy, outline
+from openrpt.engine.loading import load_model, outline
 from openrpt.errors import UserError
 from openrpt.runs.metrics import read_metrics
 from openrpt.runs.run import Run
@@ -37,7 +37,7 @@ def plan_of(run: Run) -> Plan:
 
 def test_an_outline_has_the_models_shapes_and_no_memory(run: Run) -> None:
     policy = outline(run.config)
-    real = load_policy(run.config.model)
+    real = load_model(run.config.model, trained=True)
     assert [p.shape for p in policy.parameters()] == [p.shape for p in real.parameters()]
     assert all(p.is_meta for p in policy.parameters())
 

@@ -7,12 +7,12 @@ import torch
 
 from openrpt.config.sections import PromptConfig
 from openrpt.data.chat import Renderer, render_chat
-from openrpt.data.prompts import TEMPLATES, Layout, build_layout, require_room
+from openrpt.data.prompts import TEMPLATES, Budget, Layout, build_layout
+from openrpt.data.request import Request
 from openrpt.data.tokens import encode_document, literal_bytes, token_table
 from openrpt.engine.decoding import Sampling
-from openrpt.engine.engine import make_engine
-from openrpt.engine.generation import Request
-from openrpt.engine.scorer import plain_hidden, score_documents
+from openrpt.engine.engine import bind
+from openrpt.engine.scorer import score_documents
 from openrpt.errors import UserError
 from tests.helpers.families import tiny_policy
 from tests.helpers.tiny import (
@@ -164,9 +164,9 @@ def test_require_room():
     layout, _ = layout_of("byte_level")
     seed = 3 + 2 * len(layout.separator_ids)
     total = 100 + len(layout.tail_ids) + seed + 10 + len(layout.close_ids) + 6
-    require_room(layout, config, total)
+    Budget.of(config).require_room(layout, config, total)
     with pytest.raises(UserError) as error:
-        require_room(layout, config, total - 5)
+        Budget.of(config).require_room(layout, config, total - 5)
     message = str(error.value)
     assert f"can reach {total} tokens" in message and "prompt.window 100" in message
     assert "lower prompt.window by 5" in message
@@ -320,33 +320,35 @@ def test_delimiters_of_one_token(special):
     assert build_layout(tokenizer, empty).delimiter_ids == {end}
 
 
-@pytest.mark.parametrize("engine", ["tree", "flat"])
-def test_standard_prediction_never_says_a_delimiter(engine):
+@pytest.mark.parametrize("kind", ["tree", "flat"])
+def test_standard_prediction_never_says_a_delimiter(kind):
     """A model that likes best to say `<think>`, an ordinary token, is not held to it."""
     tokenizer = think_tokenizer(special=False)
     policy = tiny_policy("llama", torch.float64)
     policy.tokenizer = tokenizer
     policy.causal_lm.resize_token_embeddings(len(tokenizer))
+    engine = bind(kind, policy)
     ids = encode_document(tokenizer, "The sum of two even numbers is even.")[0]
     start = tokenizer.convert_tokens_to_ids("<think>")
     with torch.no_grad():
-        state = plain_hidden(policy, ids)[-1]
+        (hidden,) = engine.states([ids])
+        state = hidden[-1]
         policy.head.weight[start] = state * 100
         logits = policy.head.logits(state[None])[0]
     assert logits.argmax() == start
     layout = build_layout(tokenizer, PromptConfig())
     logits[list(layout.delimiter_ids)] = logits[list(token_table(tokenizer).special_ids)] = -1e9
-    request = Request(prefix_ids=tuple(ids), prefix_lengths=(len(ids),), keys=((1,),))
+    request = Request.at_end(ids, [1])
     sampling = Sampling(temperature=0.0, think_budget=0, prediction_budget=2, candidates=3)
-    (found,) = make_engine(engine, policy).generator.generate(request, layout, sampling)
+    ((found,),) = engine.generate_each([request], layout, sampling)
     assert found.standard_id == logits.argmax()
     assert found.candidate_ids == tuple(logits.topk(3).indices.tolist())
-    (free,) = make_engine(engine, policy).generator.generate(
-        request, build_layout(tokenizer, PromptConfig(thought_start="[t]")), sampling
+    ((free,),) = engine.generate_each(
+        [request], build_layout(tokenizer, PromptConfig(thought_start="[t]")), sampling
     )
     assert free.standard_id == start  # that is no delimiter, so an answer like any other
     scored = [
-        score_documents(policy, [[*ids, 5]], window=64, min_context=4, delimiter_ids=delimiters)[
+        score_documents(engine, [[*ids, 5]], window=64, min_context=4, delimiter_ids=delimiters)[
             0
         ].argmax[-1]
         for delimiters in ((), layout.delimiter_ids)

@@ -10,7 +10,7 @@ from transformers import AddedToken, BertTokenizerLegacy, PreTrainedTokenizerFas
 
 from openrpt.config.sections import ModelConfig
 from openrpt.data.tokens import encode_document, literal_bytes, token_bytes, token_table
-from openrpt.engine.loading import load_policy, load_tokenizer
+from openrpt.engine.loading import load_model, load_tokenizer
 from openrpt.errors import UserError
 from tests.helpers.tiny import (
     SentencePieceStyle,
@@ -282,7 +282,7 @@ def test_one_text_has_one_encoding_whatever_merge_dropout_the_file_has(
     spec = json.loads(file.read_text())
     spec["model"]["dropout"] = 0.5
     file.write_text(json.dumps(spec))
-    policy = load_policy(ModelConfig(threads=1, device="cpu"), path=str(folder))
+    policy = load_model(ModelConfig(threads=1, device="cpu"), path=str(folder), trained=True)
     alone = load_tokenizer(ModelConfig(), str(folder))
     expected = encode_document(make(), text)
     for _ in range(10):

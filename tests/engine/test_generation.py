@@ -7,16 +7,18 @@ import pytest
 import torch
 
 from openrpt.data.prompts import Layout
+from openrpt.data.request import Request
 from openrpt.engine.branches import Branch
 from openrpt.engine.decoding import Sampling, split_rows
-from openrpt.engine.flat import FlatGenerator
-from openrpt.engine.generation import Generated, Request, side_by_side
+from openrpt.engine.engine import Sampler
+from openrpt.engine.flat import FlatEngine
+from openrpt.engine.generation import Generated, side_by_side
 from openrpt.engine.head import selected_logprobs
 from openrpt.engine.model import Model
 from openrpt.engine.sampling import CDF_BLOCK, NEAR_BOUNDARY, sample, uniforms
 from openrpt.engine.tree.attention import NAME
-from openrpt.engine.tree.generator import TreeGenerator
-from openrpt.engine.tree.levels import branch_hidden
+from openrpt.engine.tree.engine import TreeEngine
+from openrpt.engine.tree.levels import branch_states
 from openrpt.seeding import generator, key_of
 from openrpt.types import Completion
 from tests.helpers.byte_policy import policy_of
@@ -52,13 +54,19 @@ def sampling_of(temperature: float = 0.0, think: int = 0, predict: int = 5, **mo
 
 
 def run(policy: Model, sampling: Sampling, layout: Layout = LAYOUT, request=None, flat=False):
+    request = request or request_of()
     if not flat:
-        return TreeGenerator(policy=policy).generate(request or request_of(), layout, sampling)
-    policy.model.set_attn_implementation("sdpa")
+        return alone(TreeEngine(model=policy), request, layout, sampling)
+    policy.attention = "sdpa"
     try:
-        return FlatGenerator(policy=policy).generate(request or request_of(), layout, sampling)
+        return alone(FlatEngine(model=policy), request, layout, sampling)
     finally:
-        policy.model.set_attn_implementation(NAME)
+        policy.attention = NAME
+
+
+def alone(engine: Sampler, request, layout: Layout, sampling: Sampling) -> list[Generated]:
+    (found,) = engine.generate_each([request], layout, sampling)
+    return found
 
 
 @torch.no_grad()
@@ -207,7 +215,7 @@ def trainer_logprobs(policy: Model, outcomes, layout: Layout, temperature: float
         )
         for length, outcome in zip(LENGTHS, outcomes, strict=True)
     ]
-    for branch, states in zip(branches, branch_hidden(policy, PREFIX, branches), strict=True):
+    for branch, states in zip(branches, branch_states(policy, PREFIX, branches), strict=True):
         for ids, hidden in zip(branch.completions, states, strict=True):
             yield selected_logprobs(
                 hidden, policy.head, torch.tensor(ids), temperature=temperature
@@ -320,9 +328,11 @@ def test_candidates_of_a_frozen_start_model():
     with torch.no_grad():
         start.head.weight.mul_(-1)
     sampling = sampling_of(candidates=2)
-    own = TreeGenerator(policy=policy).generate(request_of(), LAYOUT, sampling)
-    mixed = TreeGenerator(policy=policy, start=start).generate(request_of(), LAYOUT, sampling)
-    theirs = TreeGenerator(policy=start).generate(request_of(), LAYOUT, sampling)
+    theirs_alone = TreeEngine(model=start)
+    own = alone(TreeEngine(model=policy), request_of(), LAYOUT, sampling)
+    seeded = TreeEngine(model=policy, start=theirs_alone)
+    mixed = alone(seeded, request_of(), LAYOUT, sampling)
+    theirs = alone(theirs_alone, request_of(), LAYOUT, sampling)
     for ours, both, other in zip(own, mixed, theirs, strict=True):
         assert both.candidate_ids == other.candidate_ids != ours.candidate_ids
         assert both.standard_id == ours.standard_id
@@ -472,11 +482,11 @@ DOCUMENTS = requests_of((1, (9,), 1), (2, (23,), 1), (3, (5, 17), 2), (4, (12,),
 def test_documents_side_by_side_say_what_each_says_alone(family, layout, candidates):
     policy = policy_of(family, stop=17)
     sampling = sampling_of(1.0, think=4, candidates=candidates)
-    tree = TreeGenerator(policy=policy)
-    alone = [tree.generate(request, layout, sampling) for request in DOCUMENTS]
+    tree = TreeEngine(model=policy)
+    each = [alone(tree, request, layout, sampling) for request in DOCUMENTS]
     together = list(tree.generate_each(DOCUMENTS, layout, sampling))
-    assert len(together) == len(alone)
-    for one, other in zip(alone, together, strict=True):
+    assert len(together) == len(each)
+    for one, other in zip(each, together, strict=True):
         for at, there in zip(one, other, strict=True):
             assert_same_outcome(at, there)
 
@@ -512,6 +522,6 @@ def test_a_token_of_many_documents_is_one_pass():
     policy, passes = policy_of(), []
     policy.backbone.register_forward_hook(lambda module, inputs, output: passes.append(1))
     documents = requests_of(*[(i, (8 + i,), 1) for i in range(10)])
-    found = list(TreeGenerator(policy=policy).generate_each(documents, LAYOUT, sampling_of()))
+    found = list(TreeEngine(model=policy).generate_each(documents, LAYOUT, sampling_of()))
     assert {len(c.token_ids) for one in found for at in one for c in at.completions} == {9}
     assert len(passes) == 10 + 10 + 4  # prefixes, tails with the forced close, then four of five

@@ -15,7 +15,7 @@ import transformers as tf
 from openrpt.config.sections import ModelConfig
 from openrpt.engine import gguf_models
 from openrpt.engine.gguf_models import convert_gguf
-from openrpt.engine.loading import load_policy, load_tokenizer
+from openrpt.engine.loading import load_model, load_tokenizer
 from openrpt.errors import UserError
 from openrpt.evaluation.models import model_label
 from tests.helpers.tiny import SentencePieceStyle, byte_level_tokenizer, sentencepiece_tokenizer
@@ -58,7 +58,7 @@ def difference(model: Any, folder: Path) -> float:
 def refusal(path: Path) -> str:
     """The one line that loading the file ends with."""
     with pytest.raises(UserError) as caught:
-        load_policy(ModelConfig(threads=1, device="cpu"), path=str(path))
+        load_model(ModelConfig(threads=1, device="cpu"), path=str(path), trained=True)
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith(str(path))
     return str(caught.value)
@@ -410,7 +410,7 @@ def test_what_stands_before_a_text_is_what_the_file_says(
 ) -> None:
     metadata = byte_level_metadata(pre=pre) | {"tokenizer.ggml.add_bos_token": said}
     path = write_gguf(tmp_path / "m.gguf", tiny_model(), tokenizer=metadata)
-    policy = load_policy(ModelConfig(threads=1, device="cpu"), path=str(path))
+    policy = load_model(ModelConfig(threads=1, device="cpu"), path=str(path), trained=True)
     assert policy.bos_ids == ((policy.tokenizer.bos_token_id,) if adds else ())
     assert policy.stop_ids == {policy.tokenizer.eos_token_id}
 
@@ -483,7 +483,7 @@ def test_rows_without_a_token_are_kept(tmp_path: Path) -> None:
     model = tiny_model(vocab_size=len(byte_level_tokenizer()) + 20)
     path = write_gguf(tmp_path / "m.gguf", model)
     assert difference(model, convert_gguf(path)) < 1e-4
-    policy = load_policy(ModelConfig(threads=1, device="cpu"), path=str(path))
+    policy = load_model(ModelConfig(threads=1, device="cpu"), path=str(path), trained=True)
     assert policy.masked_ids()[-20:].all()
 
 
@@ -530,7 +530,7 @@ def test_capital_suffix_and_neighbours(tmp_path: Path) -> None:
     path = write_gguf(tmp_path / "M.GGUF", model)
     for name in ("config.json", "tokenizer.json", "adapter_config.json", "generation_config.json"):
         (tmp_path / name).write_text("{}")  # none of the file's business
-    load_policy(ModelConfig(threads=1, device="cpu"), path=str(path))
+    load_model(ModelConfig(threads=1, device="cpu"), path=str(path), trained=True)
     assert difference(model, convert_gguf(path)) < 1e-4
     assert model_label(str(path)) == model_label("m/M.gguf") == "M"
 

@@ -5,7 +5,7 @@ import torch
 import transformers as tf
 
 from openrpt.engine.checkpoint_record import TrainerState
-from openrpt.engine.loading import load_policy
+from openrpt.engine.loading import load_model
 from openrpt.engine.lora import add_lora
 from openrpt.errors import UserError
 from openrpt.runs.checkpoints import save_checkpoint
@@ -30,7 +30,7 @@ EXPERTS = {
 def test_adapters_reach_all_matrices_and_merge(tmp_path, family):
     tiny_model_folder(tmp_path / "model", family=family, **EXPERTS.get(family, {}))
     config = tiny_config(tmp_path, model__lora_rank=2)
-    policy = load_policy(config.model, lora=True)
+    policy = load_model(config.model, trained=True)
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter.normal_(0.0, 0.1, generator=torch.Generator().manual_seed(0))
@@ -38,9 +38,9 @@ def test_adapters_reach_all_matrices_and_merge(tmp_path, family):
     logits.square().sum().backward()
     assert all(parameter.grad.any() for parameter in policy.parameters())
 
-    before = dict(load_policy(config.model).model.named_parameters())
+    before = dict(load_model(config.model).model.named_parameters())
     path = save_checkpoint(tmp_path / "step", policy, TrainerState(stage="train"), config)
-    merged = load_policy(config.model, path=str(path))
+    merged = load_model(config.model, path=str(path))
     torch.testing.assert_close(merged.model(IDS).logits, logits, rtol=1e-4, atol=1e-5)
     same = [n for n, p in merged.model.named_parameters() if p.ndim > 1 and p.equal(before[n])]
     gates = [name for name in same if "router" in name]  # of some families no linear module

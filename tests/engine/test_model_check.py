@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from openrpt.config.sections import ModelConfig
 from openrpt.engine import check as model_check
 from openrpt.engine.check import require_finite
-from openrpt.engine.loading import load_policy
+from openrpt.engine.loading import load_model
 from openrpt.engine.model import Model
 from openrpt.errors import UserError
 from tests.helpers.tiny_model import tiny_model_folder
@@ -47,7 +47,7 @@ def checks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def load(folder: Path, **model: object) -> Model:
-    return load_policy(ModelConfig(threads=1, device="cpu", **model), path=str(folder))
+    return load_model(ModelConfig(threads=1, device="cpu", **model), path=str(folder), trained=True)
 
 
 def test_a_model_is_checked_once(monkeypatch, tmp_path, cache, checks):

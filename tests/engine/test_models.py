@@ -14,10 +14,10 @@ from transformers import AutoModelForCausalLM
 
 from openrpt.config.loading import load_config
 from openrpt.config.sections import ModelConfig
-from openrpt.engine import loading as cpu
+from openrpt.engine import cpu
 from openrpt.engine.branches import Branch
 from openrpt.engine.flat import flat_hidden
-from openrpt.engine.loading import load_policy, load_tokenizer, outline, pick_device
+from openrpt.engine.loading import load_model, load_tokenizer, outline, pick_device
 from openrpt.engine.model import Model
 from openrpt.engine.tree.levels import accumulate_gradients, run_prefix
 from openrpt.errors import UserError
@@ -38,7 +38,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def load(folder: Path, generator: str = "tree", **model: Any) -> Model:
     model = {"threads": 1, "device": "cpu", "generator": generator} | model
-    return load_policy(ModelConfig(**model), path=str(folder))
+    return load_model(ModelConfig(**model), path=str(folder), trained=True)
 
 
 def changed(good: Path, folder: Path, change: Change) -> Path:
@@ -374,6 +374,18 @@ def test_threads_beyond_the_machine_are_refused():
         cpu.set_threads(100_000)
     with pytest.raises(UserError, match=r"model\.threads = 10000000000"):
         cpu.set_threads(10**10)
+
+
+def test_loading_sets_nothing_of_the_process(tmp_path):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        load(tiny_model_folder(tmp_path / "model"), threads=1)
+        assert torch.get_num_threads() == 2
+        cpu.use_cpu(1)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("name", ["meta", "nonsense", "cuda:99", ""])

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import processors
 
+from openrpt.engine.engine import Engine, bind
 from openrpt.config.loading import validate_config
 from openrpt.config.sections import Config
 from openrpt.data.positions import windows
@@ -54,6 +55,10 @@ def policy_of(tokenizer: Any, family: str = "llama", dtype: torch.dtype = torch.
         policy = tiny_policy(family, dtype)
     policy.tokenizer = tokenizer
     return policy
+
+
+def tree(policy: Model) -> Engine:
+    return bind("tree", policy)
 
 
 def with_bos(tokenizer: Any) -> Any:
@@ -127,7 +132,7 @@ def assert_naive(scores: Scores, position: int, expected: dict[str, Any]) -> Non
 def test_scores_equal_a_naive_forward_pass(family):
     policy = policy_of(byte_level_tokenizer(), family)
     ids, _ = encode_document(policy.tokenizer, text_of(1, words=12))
-    scores = score_ids(policy, ids, window=64, min_context=8)
+    scores = score_ids(tree(policy), ids, window=64, min_context=8)
     assert np.isnan(scores.entropy[0]) and scores.argmax[0] == -1  # nothing stands before it
     for position in range(1, len(ids)):
         assert_naive(scores, position, naive(policy, ids[: position + 1]))
@@ -142,8 +147,8 @@ def test_windows_score_each_position_from_its_own_window(tree, bos):
     assert len(head) == bos
     ids, _ = encode_document(tokenizer, text_of(2, words=40))
     if not tree:
-        policy.model.set_attn_implementation("sdpa")
-    scores = score_ids(policy, ids, window=24, min_context=8)
+        policy.attention = "sdpa"
+    scores = score_ids(bind("tree" if tree else "flat", policy), ids, window=24, min_context=8)
     spans = windows(len(ids), window=24, min_context=8)
     assert len(spans) > 3
     for number, span in enumerate(spans):
@@ -153,9 +158,9 @@ def test_windows_score_each_position_from_its_own_window(tree, bos):
 
 def test_chunks_of_logits_change_nothing(policy):
     ids, _ = encode_document(policy.tokenizer, text_of(3))
-    whole = score_ids(policy, ids, window=256, min_context=8)
+    whole = score_ids(tree(policy), ids, window=256, min_context=8)
     with patch("openrpt.engine.head.CHUNK_ELEMENTS", 7 * policy.head.weight.shape[0]):
-        chunked = score_ids(policy, ids, window=256, min_context=8)
+        chunked = score_ids(tree(policy), ids, window=256, min_context=8)
     np.testing.assert_allclose(chunked.entropy, whole.entropy, atol=1e-6)
     assert chunked.argmax.tolist() == whole.argmax.tolist()
 
@@ -167,10 +172,12 @@ def test_documents_side_by_side_are_scored_as_alone(family, pack_tokens):
     documents = [encode_document(policy.tokenizer, text_of(n, words=9 * n))[0] for n in (3, 1, 2)]
     heard: list[float] = []
     with patch("openrpt.engine.scorer.PACK_TOKENS", pack_tokens):
-        together = score_documents(policy, documents, window=24, min_context=8, scored=heard.append)
+        together = score_documents(
+            tree(policy), documents, window=24, min_context=8, scored=heard.append
+        )
     assert heard == sorted(heard) and heard[-1] == 1
     for ids, scores in zip(documents, together, strict=True):
-        alone = score_ids(policy, ids, window=24, min_context=8)
+        alone = score_ids(tree(policy), ids, window=24, min_context=8)
         for name in ("negative_log_likelihood", "entropy", "entropy_top16"):
             np.testing.assert_allclose(getattr(scores, name), getattr(alone, name), rtol=1e-6)
         assert scores.argmax.tolist() == alone.argmax.tolist()
@@ -181,7 +188,7 @@ def test_a_corpus_is_scored_and_read_back(tmp_path, corpus, policy):
     summary = score_corpus(
         config_of(corpus),
         tmp_path / "scored",
-        policy=policy,
+        policy=tree(policy),
         progress=lambda tokens, text: seen.append(tokens),
     )
     assert seen == sorted(seen) and seen[-1] == summary.num_tokens
@@ -196,7 +203,7 @@ def test_a_corpus_is_scored_and_read_back(tmp_path, corpus, policy):
             assert document.split == split and document.text in texts
             ids, pieces = encode_document(policy.tokenizer, document.text)
             assert document.token_ids.tolist() == ids
-            direct = score_ids(policy, ids, window=48, min_context=8)
+            direct = score_ids(tree(policy), ids, window=48, min_context=8)
             # Documents share a pass here: the same but for rounding.
             np.testing.assert_allclose(document.entropy, direct.entropy, rtol=1e-6)
             np.testing.assert_allclose(document.entropy_top16, direct.entropy_top16, rtol=1e-6)
@@ -212,7 +219,7 @@ def test_a_corpus_is_scored_and_read_back(tmp_path, corpus, policy):
 
 
 def test_the_parquet_files_say_what_they_are(tmp_path, corpus, policy):
-    score_corpus(config_of(corpus), tmp_path / "scored", policy=policy)
+    score_corpus(config_of(corpus), tmp_path / "scored", policy=tree(policy))
     table = pq.read_table(tmp_path / "scored" / "positions-00000.parquet")
     assert table.column_names == COLUMNS
     metadata = table.schema.metadata
@@ -251,7 +258,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def test_a_restart_gives_identical_files(tmp_path, corpus, policy):
     config = config_of(corpus)
     whole = tmp_path / "whole"
-    summary = score_corpus(config, whole, policy=policy)
+    summary = score_corpus(config, whole, policy=tree(policy))
     assert summary.shards >= 3
 
     class Stop(Exception):
@@ -267,12 +274,13 @@ def test_a_restart_gives_identical_files(tmp_path, corpus, policy):
     broken = tmp_path / "broken"
     for limit in (500, 1500, 2500):
         with pytest.raises(Stop):
-            score_corpus(config, broken, policy=policy, progress=stop_at(limit))
+            score_corpus(config, broken, policy=tree(policy), progress=stop_at(limit))
         with pytest.raises(UserError, match=r"no(t finished| scores)"):
             load_scored(broken)
     assert (broken / "documents-00001.parquet").exists()
     seen: list[int] = []
-    score_corpus(config, broken, policy=policy, progress=lambda tokens, text: seen.append(tokens))
+    hear = lambda tokens, text: seen.append(tokens)  # noqa: E731
+    score_corpus(config, broken, policy=tree(policy), progress=hear)
     assert seen[0] >= 2000  # goes on, and does not begin again
     assert files_of(broken) == files_of(whole)
 
@@ -281,15 +289,16 @@ def test_a_restart_gives_identical_files(tmp_path, corpus, policy):
     for name in (f"documents-{last:05}.parquet", "positions-00001.parquet"):
         (broken / name).unlink()
         (broken / "positions-00077.parquet").write_bytes(b"an old half")
-        assert score_corpus(config, broken, policy=policy) == summary
+        assert score_corpus(config, broken, policy=tree(policy)) == summary
         assert files_of(broken) == files_of(whole)
     # Nothing to do: nothing is loaded, nothing is scored.
-    assert score_corpus(config_of(corpus), whole, policy=policy, progress=stop_at(0)) == summary
+    again = score_corpus(config_of(corpus), whole, policy=tree(policy), progress=stop_at(0))
+    assert again == summary
 
 
 def test_max_tokens_and_splits(tmp_path, corpus, policy):
     config = config_of(corpus, score__max_tokens=200, score__splits=["train", "heldout"])
-    summary = score_corpus(config, tmp_path / "scored", policy=policy)
+    summary = score_corpus(config, tmp_path / "scored", policy=tree(policy))
     assert set(summary.tokens) == {"train", "heldout"}
     scored = load_scored(tmp_path / "scored")
     for split, tokens in summary.tokens.items():
@@ -301,18 +310,19 @@ def test_max_tokens_and_splits(tmp_path, corpus, policy):
 
 def test_other_settings_and_another_corpus_are_refused(tmp_path, corpus, policy):
     folder = tmp_path / "scored"
-    score_corpus(config_of(corpus), folder, policy=policy)
+    score_corpus(config_of(corpus), folder, policy=tree(policy))
     other = config_of(corpus, prompt__window=32)
     with pytest.raises(UserError, match=r"prompt\.window was 48, is now 32; use another --run"):
-        score_corpus(other, folder, policy=policy)
+        score_corpus(other, folder, policy=tree(policy))
     with pytest.raises(UserError, match="tokenizer was"):
-        score_corpus(config_of(corpus), folder, policy=policy_of(sentencepiece_tokenizer()))
+        other_tokens = policy_of(sentencepiece_tokenizer())
+        score_corpus(config_of(corpus), folder, policy=tree(other_tokens))
     last = max(folder.glob("documents-*"))
     last.unlink()
     lines = corpus.read_text().splitlines(keepends=True)
     corpus.write_text("".join([lines[1], lines[0], *lines[2:]]))
     with pytest.raises(UserError, match="the corpus has changed"):
-        score_corpus(config_of(corpus), folder, policy=policy)
+        score_corpus(config_of(corpus), folder, policy=tree(policy))
 
 
 def test_scores_keep_kinds_and_older_ones_have_none(tmp_path, policy):
@@ -320,11 +330,11 @@ def test_scores_keep_kinds_and_older_ones_have_none(tmp_path, policy):
     rows = [{"text": text_of(seed, words=40), "level": seed % 3} for seed in range(6)]
     corpus = tmp_path / "levels.jsonl"
     corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    score_corpus(config_of(corpus, corpus__kind="level"), tmp_path / "kinds", policy=policy)
+    score_corpus(config_of(corpus, corpus__kind="level"), tmp_path / "kinds", policy=tree(policy))
     found = load_scored(tmp_path / "kinds")
     assert [found.document(name).kind for name in found.entries] == ["0", "1", "2"] * 2
     folder, config = tmp_path / "older", config_of(corpus)
-    summary = score_corpus(config, folder, policy=policy)
+    summary = score_corpus(config, folder, policy=tree(policy))
     path = folder / "documents-00000.parquet"
     metadata = pq.read_schema(path).metadata
     settings = json.loads(metadata[b"openrpt.settings"])
@@ -337,44 +347,45 @@ def test_scores_keep_kinds_and_older_ones_have_none(tmp_path, policy):
     )
     found = load_scored(folder)
     assert {found.document(name).kind for name in found.entries} == {""}
-    assert score_corpus(config, folder, policy=policy) == summary
+    assert score_corpus(config, folder, policy=tree(policy)) == summary
     with pytest.raises(UserError, match=r"corpus\.kind was ''"):
-        score_corpus(config_of(corpus, corpus__kind="level"), folder, policy=policy)
+        score_corpus(config_of(corpus, corpus__kind="level"), folder, policy=tree(policy))
 
 
 def test_unusable_documents_are_skipped_and_counted_or_refused(tmp_path):
     policy = policy_of(sentencepiece_tokenizer())
     texts = [text_of(1, 40), "\u2581 is lost " + text_of(2, 40), text_of(3, 40), "short"]
     corpus = write_corpus(tmp_path, texts)
-    summary = score_corpus(config_of(corpus), tmp_path / "scored", policy=policy)
+    summary = score_corpus(config_of(corpus), tmp_path / "scored", policy=tree(policy))
     assert (summary.documents, summary.skipped_unencodable, summary.skipped_short) == (2, 1, 1)
     with pytest.raises(UserError, match=r"corpus\.jsonl:2: .* does not give the text back"):
-        score_corpus(config_of(corpus, corpus__strict=True), tmp_path / "strict", policy=policy)
+        strict = config_of(corpus, corpus__strict=True)
+        score_corpus(strict, tmp_path / "strict", policy=tree(policy))
 
 
 def test_nothing_left_to_score_is_an_error(tmp_path, policy):
     corpus = write_corpus(tmp_path, ["short", "too short"])
     with pytest.raises(UserError, match=r"of 2 read, 2 are shorter than 32 tokens"):
-        score_corpus(config_of(corpus), tmp_path / "scored", policy=policy)
+        score_corpus(config_of(corpus), tmp_path / "scored", policy=tree(policy))
 
 
 def test_a_window_that_the_scorer_cannot_hold_is_refused(tmp_path, corpus, policy):
     config = config_of(corpus, prompt__window=300)
     with pytest.raises(UserError, match=r"prompt\.window = 300 does not fit.* 256 tokens"):
-        score_corpus(config, tmp_path / "scored", policy=policy)
+        score_corpus(config, tmp_path / "scored", policy=tree(policy))
 
 
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path, corpus, policy):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"scored\.json: cannot be written"):
-        score_corpus(config_of(corpus), tmp_path / "file" / "scored", policy=policy)
+        score_corpus(config_of(corpus), tmp_path / "file" / "scored", policy=tree(policy))
 
 
 def test_broken_folders_are_named(tmp_path, corpus, policy):
     with pytest.raises(UserError, match="no scores here"):
         load_scored(tmp_path)
     folder = tmp_path / "scored"
-    score_corpus(config_of(corpus), folder, policy=policy)
+    score_corpus(config_of(corpus), folder, policy=tree(policy))
     positions = folder / "positions-00001.parquet"
     whole = positions.read_bytes()
     positions.write_bytes(whole[: len(whole) // 2])
@@ -397,7 +408,7 @@ def test_broken_folders_are_named(tmp_path, corpus, policy):
 def test_every_flipped_bit_of_the_scores_is_noticed(tmp_path, corpus, policy):
     """Or stands where nothing is read from: the name of the hash itself."""
     folder = tmp_path / "scored"
-    score_corpus(config_of(corpus), folder, policy=policy)
+    score_corpus(config_of(corpus), folder, policy=tree(policy))
 
     def everything() -> list[Any]:
         scored = load_scored(folder)
@@ -483,12 +494,12 @@ def test_aligned_scores_are_sums_and_the_first_entropy():
 def test_a_scorer_with_another_tokenizer_is_aligned_by_bytes(tmp_path, corpus, policy):
     scorer = policy_of(sentencepiece_tokenizer(), dtype=torch.float32)
     config = config_of(corpus, prompt__window=128, score__shard_tokens=100_000)  # one batch
-    summary = score_corpus(config, tmp_path / "scored", policy=policy, scorer=scorer)
+    summary = score_corpus(config, tmp_path / "scored", policy=tree(policy), scorer=tree(scorer))
     scored = load_scored(tmp_path / "scored")
     dropped = kept = agreed = 0
     documents = [scored.document(document_id) for document_id in scored.entries]
     encoded = [encode_document(scorer.tokenizer, document.text) for document in documents]
-    alike = score_documents(scorer, [ids for ids, _ in encoded], window=128, min_context=8)
+    alike = score_documents(tree(scorer), [ids for ids, _ in encoded], window=128, min_context=8)
     for document, (_, scorer_pieces), own in zip(documents, encoded, alike, strict=True):
         pieces = token_bytes(policy.tokenizer, document.token_ids.tolist())
         source = align(pieces, scorer_pieces)

@@ -7,7 +7,7 @@ from openrpt.engine.branches import Branch
 from openrpt.engine.check import require_tree_support
 from openrpt.engine.head import selected_logprobs
 from openrpt.engine.tree.attention import NAME
-from openrpt.engine.tree.levels import accumulate_gradients, branch_hidden
+from openrpt.engine.tree.levels import accumulate_gradients, branch_states
 from tests.helpers.families import FAMILIES, tiny_policy
 
 PREFIX = [(11 * i + 5) % 97 for i in range(24)]
@@ -95,7 +95,7 @@ def tree_gradients(policy, branches, microbatch_tokens):
 def test_logprobs_equal_flat_sequences(family, dtype, branches):
     policy = tiny_policy(family, dtype)
     with torch.no_grad():
-        found = branch_hidden(policy, PREFIX, branches, microbatch_tokens=7)
+        found = branch_states(policy, PREFIX, branches, microbatch_tokens=7)
         for b, branch in enumerate(branches):
             for c, completion in enumerate(branch.completions):
                 expected = flat_logits(policy, branch, completion).double().log_softmax(-1)

@@ -16,9 +16,8 @@ from openrpt.data.scored import load_scored
 from openrpt.data.tokens import token_bytes
 from openrpt.data.work import evaluation_work, retokenized
 from openrpt.engine.checkpoint_record import TrainerState
-from openrpt.engine.engine import make_engine
-from openrpt.engine.generation import Request
-from openrpt.engine.loading import freeze, load_policy
+from openrpt.engine.engine import bind
+from openrpt.engine.loading import load_model
 from openrpt.engine.model import Model
 from openrpt.engine.tree.attention import NAME
 from openrpt.errors import UserError
@@ -77,7 +76,7 @@ def warm(tmp_path_factory) -> Run:
 
 @pytest.fixture(scope="module")
 def policy(warm: Run) -> Model:
-    return freeze(load_policy(warm.config.model, path=str(warm.start)))
+    return load_model(warm.config.model, path=str(warm.start))
 
 
 def evaluated(warm: Run, policy: Model, flat: bool = False, **overrides) -> EvaluationResult:
@@ -85,8 +84,7 @@ def evaluated(warm: Run, policy: Model, flat: bool = False, **overrides) -> Eval
     policy.model.set_attn_implementation("sdpa" if flat else NAME)
     try:
         return evaluate_policy(
-            policy,
-            make_engine("flat" if flat else "tree", policy),
+            bind("flat" if flat else "tree", policy),
             load_scored(warm.scored),
             config,
             controls=config.evaluate.controls,
@@ -129,9 +127,7 @@ def test_likelihoods_are_those_of_a_plain_forward_pass(warm, policy, template):
     config = with_settings(warm, **(EVERYTHING | overrides))
     layout = build_layout(policy.tokenizer, config.prompt, policy.bos_ids)
     assert (layout.head_ids != layout.plain_head_ids) == (template == "chat")
-    subject = Subject(
-        policy=policy, engine=make_engine("tree", policy), config=config, layout=layout
-    )
+    subject = Subject(engine=bind("tree", policy), config=config, layout=layout)
     row = 0
     for work in works_of(warm, config):
         for position, outcome in zip(
@@ -178,9 +174,7 @@ def test_the_real_thought_given_back_predicts_the_same(warm, policy):
     """What separates a control from the real run is the thought alone."""
     config = with_settings(warm, evaluate__samples=2, prompt__think_budget=0)
     layout = build_layout(policy.tokenizer, config.prompt, policy.bos_ids)
-    subject = Subject(
-        policy=policy, engine=make_engine("tree", policy), config=config, layout=layout
-    )
+    subject = Subject(engine=bind("tree", policy), config=config, layout=layout)
     for work in works_of(warm, config)[:3]:
         real = next(subject.predict_each([work], 2))
         rows = [row for row in range(len(work.positions)) for _ in range(2)]
@@ -196,9 +190,7 @@ def test_emptied_is_the_prompt_without_a_thought(warm, policy):
     result = evaluated(warm, policy)
     layout = build_layout(policy.tokenizer, warm.config.prompt, policy.bos_ids)
     config = with_settings(warm, prompt__candidates=0)
-    subject = Subject(
-        policy=policy, engine=make_engine("tree", policy), config=config, layout=layout
-    )
+    subject = Subject(engine=bind("tree", policy), config=config, layout=layout)
     rewards = []
     for work in works_of(warm, config):
         ids = work.document.token_ids.tolist()
@@ -275,15 +267,9 @@ def test_voting_draws_are_counted_in_flops(warm, policy):
     config = warm.config
     layout = build_layout(policy.tokenizer, config.prompt, policy.bos_ids)
     work = works_of(warm, config)[0]
-    request = Request(
-        prefix_ids=work.prefix_ids(layout, whole=False),
-        prefix_lengths=work.prefix_lengths(layout),
-        keys=tuple((1, 2, 3) for _ in work.positions),
-    )
-    subject = Subject(
-        policy=policy, engine=make_engine("tree", policy), config=config, layout=layout
-    )
-    generated = make_engine("tree", policy).generator.generate(request, layout, subject.sampling)
+    request = work.request(layout, [(1, 2, 3) for _ in work.positions])
+    subject = Subject(engine=bind("tree", policy), config=config, layout=layout)
+    (generated,) = bind("tree", policy).generate_each([request], layout, subject.sampling)
     ids = work.document.token_ids.tolist()
     tokens = token_bytes(policy.tokenizer, ids)
     group = grade_groups(generated, work.positions, ids, tokens, layout, policy.table)[0]
@@ -343,7 +329,7 @@ def test_another_tokenizer_meets_at_bytes(english, tokenizer, tmp_path):
     config = with_settings(english, evaluate__modes=["ntp"], evaluate__likelihood=True)
     evaluate_model(english, "start", config, label="start")
     _, result = evaluate_model(english, str(path), config, label="other")
-    other = freeze(load_policy(config.model, path=str(path)))
+    other = load_model(config.model, path=str(path))
     start = EvaluationResult.load(english.path / "evaluation" / "start.parquet")
     scored, row = load_scored(english.scored), 0
     assert 0 < result.num_positions < start.num_positions
@@ -493,7 +479,7 @@ def test_training_cost(warm):
     assert training_cost(warm, str(warm.start)) == before
     state = TrainerState(stage="train", step=1)
     folder = step_folder(warm.checkpoints, 1)
-    save_checkpoint(folder, load_policy(warm.config.model), state, warm.config)
+    save_checkpoint(folder, load_model(warm.config.model, trained=True), state, warm.config)
     after = training_cost(warm, str(folder))
     assert after is not None and after["seconds"] == pytest.approx(before["seconds"] + 5.0)
     assert after["flops"] == (before["flops"] or 0.0) + 2.0

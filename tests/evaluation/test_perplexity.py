@@ -14,8 +14,7 @@ from transformers import AutoModelForCausalLM
 from openrpt.cli.main import cli, main
 from openrpt.config.loading import load_config
 from openrpt.data.scored import load_scored
-from openrpt.engine.loading import freeze, load_policy
-from openrpt.engine.model import Model
+from openrpt.engine.engine import Engine, open_engine
 from openrpt.errors import UserError
 from openrpt.evaluation.perplexity import measure_perplexity, ratio_of_documents, sampled_texts
 from openrpt.evaluation.records import read_evaluation
@@ -28,15 +27,15 @@ from tests.helpers.tiny_model import tiny_model_folder, tiny_run
 TEXTS = ["The sum of two even numbers is even.", "Let x = 2 and y = 3. Straße 😀", "abc qzx"]
 
 
-def policy_of(folder: Path, **options: Any) -> Model:
+def engine_of(folder: Path, **options: Any) -> Engine:
     tiny_model_folder(folder, **options)
     overrides = {"model.path": str(folder), "model.device": "cpu", "model.threads": 1}
-    return freeze(load_policy(load_config(overrides=overrides).model))
+    return open_engine(load_config(overrides=overrides).model)
 
 
 @pytest.mark.parametrize("tokenizer", [None, sentencepiece_tokenizer("prepend")])
 def test_it_is_transformers_own_loss(tmp_path: Path, tokenizer: Any) -> None:
-    policy = policy_of(tmp_path / "model", tokenizer=tokenizer)
+    policy = engine_of(tmp_path / "model", tokenizer=tokenizer)
     found = measure_perplexity(policy, TEXTS, window=100)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     nats, tokens, size = [], [], 0
@@ -75,7 +74,7 @@ def test_the_error_is_that_of_a_mean_by_document() -> None:
 
 def test_long_texts_are_seen_through_windows(tmp_path: Path) -> None:
     """A token's loss is that of its window's prefix: what the scorer gives it, and no more."""
-    policy = policy_of(tmp_path / "model")
+    policy = engine_of(tmp_path / "model")
     text = " ".join(TEXTS[:2])
     whole = measure_perplexity(policy, [text], window=100).nats_per_token
     cut = measure_perplexity(policy, [text], window=8).nats_per_token

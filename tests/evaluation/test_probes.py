@@ -14,8 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from openrpt.cli.main import cli, main
 from openrpt.data.scored import ScoredCorpus, load_scored
-from openrpt.engine.loading import freeze, load_policy
-from openrpt.engine.scorer import layer_states
+from openrpt.engine.engine import open_engine
 from openrpt.errors import UserError
 from openrpt.evaluation.models import named_models
 from openrpt.evaluation.probes.labels import ProbeSample, answer_span, document_roles, probe_sample
@@ -84,7 +83,8 @@ def test_states_are_those_of_transformers(run: Run) -> None:
     expected = plain(torch.tensor([ids]), output_hidden_states=True).hidden_states
     for kind in ("tree", "flat"):
         config = run.config.model.model_copy(update={"generator": kind})
-        found = layer_states(freeze(load_policy(config)), ids)
+        with torch.no_grad():
+            found = open_engine(config).states([ids], layers=(0, 1, -1))
         assert len(found) == len(expected) == 3
         for mine, theirs in zip(found, expected, strict=True):
             assert torch.allclose(mine, theirs[0], atol=1e-5)
@@ -92,8 +92,8 @@ def test_states_are_those_of_transformers(run: Run) -> None:
 
 def test_the_token_read_last_stands_in_the_embeddings(run: Run, corpus: ScoredCorpus) -> None:
     """Layer 0 is a function of the token alone, so its class is linear in it where types recur."""
-    policy = freeze(load_policy(run.config.model))
-    result = evaluate_probes(policy, corpus, run.config)
+    engine = open_engine(run.config.model)
+    result = evaluate_probes(engine, corpus, run.config)
     assert result.layers == [0, 1, 2] and result.targets == ["token", "next", "answer"]
     token, majority = result.estimate("token/0"), result.estimate("token/majority")
     assert token.value > 0.85 > 0.6 > majority.value and token.documents > 5
@@ -249,14 +249,14 @@ def test_side_by_side_as_a_command(run: Run, tmp_path: Path) -> None:
 def test_other_tokenizers_meet_at_bytes(run: Run, corpus: ScoredCorpus, tmp_path: Path) -> None:
     tokenizer = sentencepiece_tokenizer()
     folder = tiny_model_folder(tmp_path / "foreign", tokenizer=tokenizer)
-    foreign = freeze(load_policy(run.config.model, path=str(folder)))
+    foreign = open_engine(run.config.model, path=str(folder))
     whole = probe_sample(corpus, run.config)
     sample = probe_sample(corpus, run.config, [tokenizer])
     assert 0 < len(sample.documents) < len(whole.documents)
     assert "compared by bytes" in sample.notes[0]
     both = [
-        evaluate_probes(policy, corpus, run.config, sample=sample)
-        for policy in (foreign, freeze(load_policy(run.config.model)))
+        evaluate_probes(engine, corpus, run.config, sample=sample)
+        for engine in (foreign, open_engine(run.config.model))
     ]
     assert (both[0].columns["byte_offset"] == both[1].columns["byte_offset"]).all()
     assert both[0].estimate("token/0").value > both[0].estimate("token/majority").value
@@ -307,9 +307,9 @@ def test_named_models(run: Run) -> None:
 
 
 def test_results_are_read_back(run: Run, corpus: ScoredCorpus, tmp_path: Path) -> None:
-    policy = freeze(load_policy(run.config.model))
+    engine = open_engine(run.config.model)
     config = with_probe(run, targets=["next"], layers=2)
-    result = evaluate_probes(policy, corpus, config)
+    result = evaluate_probes(engine, corpus, config)
     result.save(tmp_path / "found.parquet")
     found = type(result).load(tmp_path / "found.parquet")
     assert found.strengths == result.strengths and found.sample == result.sample

@@ -12,8 +12,8 @@ import torch
 from click.testing import CliRunner
 
 from openrpt.cli.main import cli, main
-from openrpt.engine.engine import make_engine
-from openrpt.engine.loading import freeze, load_policy
+from openrpt.engine.engine import bind, open_engine
+from openrpt.engine.loading import load_model
 from openrpt.errors import UserError
 from openrpt.evaluation.patterns.measures import distinct, words_of
 from openrpt.evaluation.statistics import Resampled, document_weights, mean_interval
@@ -207,7 +207,7 @@ def texts_of(run: Run) -> list[tuple[str, Any]]:
 
 
 def test_passages(run: Run) -> None:
-    policy = freeze(load_policy(run.config.model))
+    policy = load_model(run.config.model)
     found = passages(texts_of(run), run.config, policy.tokenizer)
     texts = {name: read() for name, read in texts_of(run)}
     assert len(found) == len({p.document_id for p in found}) == 12
@@ -225,12 +225,12 @@ def test_completions_are_the_models_own(run: Run) -> None:
     """Greedily: what transformers generates behind the prefix. Nothing is forced or added."""
     from openrpt.engine.tree.attention import NAME
 
-    policy = freeze(load_policy(run.config.model))
+    policy = load_model(run.config.model)
     greedy = run.config.writing.model_copy(update={"temperature": 0.0})
     config = run.config.model_copy(update={"writing": greedy})
     given = passages(texts_of(run), config, policy.tokenizer)
-    engine = make_engine("tree", policy)
-    found = evaluate_writing(policy, engine, given, config, features=policy)
+    engine = bind("tree", policy)
+    found = evaluate_writing(engine, given, config, features=engine)
     policy.model.set_attn_implementation("sdpa")
     for passage, text in zip(given, found.columns["generated"], strict=True):
         ids = torch.tensor([[*policy.bos_ids, *policy.tokenizer.encode(passage.prefix)]])
@@ -246,17 +246,17 @@ def test_completions_are_the_models_own(run: Run) -> None:
 
 
 def test_completions_are_kept_as_they_are_made(run: Run, tmp_path: Path) -> None:
-    policy = freeze(load_policy(run.config.model))
-    engine = make_engine("tree", policy)
+    policy = load_model(run.config.model)
+    engine = bind("tree", policy)
     given = passages(texts_of(run), run.config, policy.tokenizer)
     store = tmp_path / "made.jsonl"
-    whole = evaluate_writing(policy, engine, given, run.config, features=policy, store=store)
+    whole = evaluate_writing(engine, given, run.config, features=engine, store=store)
     rows = store.read_text(encoding="utf-8").splitlines(keepends=True)
     assert len(rows) == 12
     first = json.loads(rows[0]) | {"text": "kept"}
     del first["sha256"]  # as an earlier version wrote it
     store.write_text(json.dumps(first) + "\n" + rows[1] + rows[2][:7], encoding="utf-8")
-    again = evaluate_writing(policy, engine, given, run.config, features=policy, store=store)
+    again = evaluate_writing(engine, given, run.config, features=engine, store=store)
     texts = again.columns["generated"].tolist()
     assert texts[0] == "kept" and texts[1:] == whole.columns["generated"].tolist()[1:]
     assert store.read_text(encoding="utf-8").splitlines(keepends=True)[1:] == rows[1:]
@@ -265,9 +265,8 @@ def test_completions_are_kept_as_they_are_made(run: Run, tmp_path: Path) -> None
     assert str(loaded.summary()) == str(again.summary())  # NaN is not NaN
     # The flat engine and other company draw the same.
     settings = run.config.model.model_copy(update={"generator": "flat"})
-    plain = freeze(load_policy(settings))
-    flat = make_engine("flat", plain)
-    few = evaluate_writing(plain, flat, given[3:], run.config, features=plain)
+    flat = open_engine(settings)
+    few = evaluate_writing(flat, given[3:], run.config, features=flat)
     assert few.columns["generated"].tolist() == whole.columns["generated"].tolist()[3:]
 
 

@@ -27,7 +27,7 @@ from lm_eval.tasks import TaskManager
 from openrpt.cli.main import cli, main
 from openrpt.config.loading import load_config
 from openrpt.engine import generation
-from openrpt.engine.loading import freeze, load_policy
+from openrpt.engine.engine import open_engine
 from openrpt.errors import UserError
 from openrpt.evaluation.end_tasks.answer_book import AnswerBook
 from openrpt.evaluation.end_tasks.harness import OpenRPTLM
@@ -140,7 +140,7 @@ def test_it_rates_as_lm_evals_own_model_class(tmp_path, family):
 def test_it_says_what_transformers_generates(folder, generator):
     lively = str(folder / "lively")
     config = config_of(folder, model__path=lively, model__generator=generator)
-    lm = OpenRPTLM(Respondent(freeze(load_policy(config.model)), config))
+    lm = OpenRPTLM(Respondent(open_engine(config.model), config))
     model = AutoModelForCausalLM.from_pretrained(lively)
     tokenizer = AutoTokenizer.from_pretrained(lively)
     lengths = []
@@ -169,7 +169,7 @@ def test_it_says_what_transformers_generates(folder, generator):
 
 def test_a_thought_is_closed_and_taken_off(folder):
     config = config_of(folder)
-    respondent = Respondent(freeze(load_policy(config.model)), config)
+    respondent = Respondent(open_engine(config.model), config)
     prompt = "<|im_start|>user\n1 + 1?<|im_end|>\n<|im_start|>assistant\n"
     ids = respondent.encode(prompt)
     asked = Asked(max_tokens=5, think_budget=6, answer_start="\n\\boxed{", samples=3)
@@ -375,7 +375,7 @@ def test_a_task_file_of_ones_own(folder, tmp_path):
 def respondent_of(folder: Path, tokenizer: Any) -> Respondent:
     tiny_model_folder(folder, tokenizer=tokenizer)
     config = load_config(overrides={"model.path": str(folder), "model.device": "cpu"})
-    return Respondent(freeze(load_policy(config.model)), config)
+    return Respondent(open_engine(config.model), config)
 
 
 @pytest.mark.parametrize("form", ["$A E", "B $A E", "B B $A E E", "B $A", "$A"])

@@ -8,18 +8,17 @@ import torch
 from openrpt.config.loading import load_config
 from openrpt.config.sections import Config
 from openrpt.data.positions import ScoredDocument, Window
-from openrpt.data.prompts import Layout, build_layout
+from openrpt.data.prompts import Budget, Layout, build_layout
 from openrpt.data.work import Work
 from openrpt.engine.decoding import Sampling
-from openrpt.engine.engine import make_engine
-from openrpt.engine.generation import Request
+from openrpt.engine.engine import bind
 from openrpt.engine.loading import freeze
 from openrpt.engine.model import Model
 from openrpt.engine.tree.attention import NAME
-from openrpt.rl.batch import GradedWork, longest_completion, step_advantages, step_totals
+from openrpt.rl.batch import GradedWork, step_advantages, step_totals
 from openrpt.rl.losses import LossInputs, policy_loss
 from openrpt.rl.update import loss_config_for, update_policy
-from openrpt.seeding import key_of
+from openrpt.seeding import keys_of
 from openrpt.types import Group, Position, Prompt, Rollout
 from tests.helpers.byte_policy import policy_of
 
@@ -75,22 +74,11 @@ def batch_of(policy: Model, config: Config, *, flat: tuple[int, ...] = (1,)) -> 
     layout, graded = layout_of(policy, config), []
     for seed in (0, 1):
         work = work_of(seed)
-        request = Request(
-            prefix_ids=work.prefix_ids(layout, whole=False),
-            prefix_lengths=work.prefix_lengths(layout),
-            keys=tuple(
-                tuple(key_of(seed, p.index, r) for r in range(config.train.group_size))
-                for p in work.positions
-            ),
-        )
-        sampling = Sampling(
-            temperature=config.train.temperature,
-            think_budget=config.prompt.think_budget,
-            prediction_budget=config.prompt.prediction_budget,
-            candidates=config.prompt.candidates,
-        )
+        keys = [keys_of(config.train.group_size, seed, p.index) for p in work.positions]
+        sampling = Sampling.of(config.prompt, temperature=config.train.temperature)
         groups = []
-        found = make_engine("tree", policy).generator.generate(request, layout, sampling)
+        request = work.request(layout, keys)
+        (found,) = bind("tree", policy).generate_each([request], layout, sampling)
         for n, (outcome, position) in enumerate(zip(found, work.positions, strict=True)):
             rewards = [float((r + n) % 3 == 0 and n not in flat) for r in range(9)]
             rollouts = tuple(
@@ -103,7 +91,7 @@ def batch_of(policy: Model, config: Config, *, flat: tuple[int, ...] = (1,)) -> 
     advantages = step_advantages(
         [g for w in graded for g in w.groups],
         config.train,
-        longest=longest_completion(config, layout),
+        longest=Budget.of(config.prompt).trained(layout),
     )
     pairs = zip(graded, advantages.split(3), strict=True)
     return [replace(work, advantages=part) for work, part in pairs]
@@ -111,14 +99,13 @@ def batch_of(policy: Model, config: Config, *, flat: tuple[int, ...] = (1,)) -> 
 
 def gradients(policy: Model, kind: str, batch, config: Config, reference=None):
     """(gradients by name, metrics) of one update, whose learning rate is 0."""
-    attention = NAME if kind == "tree" else "sdpa"
-    policy.model.set_attn_implementation(attention)
+    policy.attention = NAME if kind == "tree" else "sdpa"
     if reference is not None:
-        reference.model.set_attn_implementation(attention)
+        reference.attention = policy.attention
+        reference = bind(kind, reference)
     optimizer = torch.optim.SGD(policy.parameters(), lr=0.0)
     metrics = update_policy(
-        policy,
-        make_engine(kind, policy),
+        bind(kind, policy),
         optimizer,
         batch,
         config,

@@ -20,8 +20,7 @@ from openrpt.data.work import Work
 from openrpt.engine.average import MovingAverage
 from openrpt.engine.checkpoint_record import TrainerState
 from openrpt.engine.decoding import Sampling
-from openrpt.engine.engine import make_engine
-from openrpt.engine.generation import Request
+from openrpt.engine.engine import bind
 from openrpt.engine.model import Model
 from openrpt.engine.tree.attention import NAME
 from openrpt.errors import UserError
@@ -32,7 +31,7 @@ from openrpt.rl.rewards.information_gain import thought_ids, thought_logprobs
 from openrpt.rl.rewards.terms import TERMS, RewardContext, make_terms, reward_groups, reward_metrics
 from openrpt.runs.rollouts import read_rollouts, rollout_rows, write_rollouts
 from openrpt.runs.run import Run
-from openrpt.seeding import key_of
+from openrpt.seeding import keys_of
 from openrpt.stages.train import train
 from openrpt.types import Completion, Group, Position, Prompt, Rollout
 from tests.helpers.byte_policy import policy_of
@@ -63,7 +62,6 @@ def context_of(
     config: Config,
     work: Work,
     token_bytes: list[bytes],
-    baseline: MovingAverage | None = None,
     kind: str = "tree",
 ) -> RewardContext:
     return RewardContext(
@@ -71,10 +69,9 @@ def context_of(
         step=3,
         work=work,
         token_bytes=token_bytes,
-        policy=policy,
-        engine=make_engine(kind, policy),
+        engine=bind(kind, policy),
         layout=layout_of(policy, config),
-        baseline=baseline,
+        baseline=None,
     )
 
 
@@ -377,13 +374,9 @@ def test_what_can_not_be_is_said_at_the_start() -> None:
 
 def sampled(policy: Model, config: Config, work: Work) -> tuple[list[Group], RewardContext]:
     layout, tokens = layout_of(policy, config), work.document.token_ids.tolist()
-    request = Request(
-        prefix_ids=work.prefix_ids(layout, whole=False),
-        prefix_lengths=work.prefix_lengths(layout),
-        keys=tuple(tuple(key_of(p.index, r) for r in range(3)) for p in work.positions),
-    )
+    request = work.request(layout, [keys_of(3, p.index) for p in work.positions])
     sampling = Sampling(temperature=1.0, think_budget=2, prediction_budget=3, candidates=2)
-    generated = make_engine("tree", policy).generator.generate(request, layout, sampling)
+    (generated,) = bind("tree", policy).generate_each([request], layout, sampling)
     pieces = [policy.table.bytes[i] for i in tokens]
     groups = grade_groups(generated, work.positions, tokens, pieces, layout, policy.table)
     return groups, context_of(policy, config, work, pieces)
@@ -419,7 +412,7 @@ def test_information_gain_equals_plain_forward_passes(policy, template: str, cou
         for parameter in other.model.parameters():
             parameter.mul_(1.1)
     baseline.update(other)
-    context = replace(context, baseline=baseline)
+    context = replace(context, baseline=bind("tree", baseline.policy))
     values = TERMS["information_gain"](groups, context)
     layout, tokens = context.layout, work.document.token_ids.tolist()
     close = list(layout.close_ids)
@@ -438,11 +431,13 @@ def test_information_gain_equals_plain_forward_passes(policy, template: str, cou
 def test_flat_and_tree_gain_alike(policy) -> None:
     config = config_of(prompt__think_budget=2, prompt__prediction_budget=3)
     groups, context = sampled(policy, config, work_of(1))
-    context = replace(context, baseline=MovingAverage.of(policy, 0.9))
-    tree = TERMS["information_gain"](groups, context)
-    for own in (policy, context.baseline.policy):
-        own.model.set_attn_implementation("sdpa")
-    flat = TERMS["information_gain"](groups, replace(context, engine=make_engine("flat", policy)))
+    average = MovingAverage.of(policy, 0.9).policy
+    found = {}
+    for kind, attention in (("tree", NAME), ("flat", "sdpa")):
+        policy.attention = average.attention = attention
+        engines = {"engine": bind(kind, policy), "baseline": bind(kind, average)}
+        found[kind] = TERMS["information_gain"](groups, replace(context, **engines))
+    tree, flat = found["tree"], found["flat"]
     policy.model.set_attn_implementation(NAME)
     for one, another in zip(tree, flat, strict=True):
         assert one == pytest.approx(another, abs=1e-6)
@@ -455,7 +450,7 @@ def test_equal_thoughts_gain_the_same_to_the_bit(policy, written_groups) -> None
     work, _ = text_work(policy, 6)
     group = group_of(policy, context, 0, texts)
     shared = (context.engine, context.layout, work, [group], [(40, 41)])
-    ((one, two, open_end, other),) = thought_logprobs(policy, *shared)
+    ((one, two, open_end, other),) = thought_logprobs(*shared)
     assert one == two == open_end != other
 
 

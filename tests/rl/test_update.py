@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from openrpt.engine.engine import make_engine
+from openrpt.engine.engine import bind
 from openrpt.rl.batch import step_totals
 from openrpt.rl.losses import StepTotals
 from openrpt.rl.nonfinite import NotFinite
@@ -127,7 +127,7 @@ def test_several_updates_are_off_policy_after_the_first():
     batch = batch_of(policy, config)
     optimizer = torch.optim.SGD(policy.parameters(), lr=0.05)
     layout = layout_of(policy, config)
-    metrics = update_policy(policy, make_engine("tree", policy), optimizer, batch, config, layout)
+    metrics = update_policy(bind("tree", policy), optimizer, batch, config, layout)
     assert abs(metrics["policy/ratio"] - 1) > 1e-4
 
 
@@ -143,7 +143,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing():
         "a loss is not finite at document d0, positions 6, 15, 16; document d1, positions 6, 15, 16"
     )
     with pytest.raises(NotFinite, match=f"^{said}: the update was not made; .*skip"):
-        update_policy(policy, make_engine("tree", policy), optimizer, batch, config, layout)
+        update_policy(bind("tree", policy), optimizer, batch, config, layout)
     assert all((p == before[n]).all() for n, p in policy.model.named_parameters())
 
 
@@ -155,4 +155,4 @@ def test_the_position_of_a_loss_that_is_not_finite_is_named():
     optimizer = torch.optim.AdamW(policy.parameters(), lr=0.1)
     layout = layout_of(policy, config)
     with pytest.raises(NotFinite, match=r"^a loss is not finite at document d1, position 16: "):
-        update_policy(policy, make_engine("tree", policy), optimizer, batch, config, layout)
+        update_policy(bind("tree", policy), optimizer, batch, config, layout)

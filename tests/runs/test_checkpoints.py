@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from openrpt.engine.checkpoint_record import TrainerState, open_checkpoint, read_record
 from openrpt.engine.fingerprint import model_fingerprint
-from openrpt.engine.loading import load_policy
+from openrpt.engine.loading import load_model
 from openrpt.engine.model import Model
 from openrpt.errors import UserError
 from openrpt.files import sealed
@@ -79,7 +79,7 @@ def test_nothing_is_pickled(folder):
 
 def test_everything_comes_back_bit_for_bit(folder):
     path, policy, optimizer = saved(folder, "back")
-    again = load_policy(tiny_config(folder).model, path=str(path))
+    again = load_model(tiny_config(folder).model, path=str(path), trained=True)
     fresh = torch.optim.AdamW(again.parameters(), lr=1e-2, fused=True)
     state = restore(path, again, fresh)
     assert state == TrainerState(stage="train", step=7, cursor=3, pass_rates={"d": {"5": 1 / 3}})
@@ -105,9 +105,9 @@ def test_merged_lora_equals_the_adapter(folder):
 
 def test_adapters_begin_alike_whatever_was_drawn_before(folder):
     config = tiny_config(folder, model__lora_rank=4)
-    first = load_policy(config.model, lora=True)
+    first = load_model(config.model, trained=True)
     torch.rand(3)
-    second = load_policy(config.model, lora=True)
+    second = load_model(config.model, trained=True)
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
         assert (a == b).all()
 
@@ -168,7 +168,7 @@ def test_every_flipped_bit_is_noticed(folder):
                 continue  # blanks between the values of checkpoint.json
             file.write_bytes(data)
             with pytest.raises(UserError) as error:
-                load_policy(tiny_config(folder).model, path=str(path))
+                load_model(tiny_config(folder).model, path=str(path), trained=True)
             assert str(file) in str(error.value) and "\n" not in str(error.value)
         file.write_bytes(whole)
     (path / "README.md").write_text("a card of one's own")

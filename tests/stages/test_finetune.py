@@ -23,7 +23,8 @@ from openrpt.config.sections import Config
 from openrpt.data.prompts import build_layout
 from openrpt.data.questions import QuestionCounts, read_questions
 from openrpt.engine.checkpoint_record import TrainerState
-from openrpt.engine.loading import freeze, load_policy
+from openrpt.engine.engine import open_engine
+from openrpt.engine.loading import load_model
 from openrpt.errors import UserError
 from openrpt.evaluation.questions.checks import checker_of
 from openrpt.evaluation.questions.results import (
@@ -227,7 +228,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(folder):
 
 def test_every_question_is_taken_once_an_epoch(folder):
     config = finetune_config(config_of(folder, "epochs"))
-    policy = freeze(load_policy(config.model))
+    policy = load_model(config.model)
     layout = build_layout(policy.tokenizer, config.prompt, policy.bos_ids)
     questions = read_questions(config.questions, QuestionCounts())
     task = question_task(questions, config, policy, layout, checker_of(config, None))
@@ -250,8 +251,9 @@ def test_a_checkpoint_is_asked_as_it_was_trained(folder):
     assert "questions: " in Path(checkpoint, "README.md").read_text(encoding="utf-8")
     config = checkpoint_config(checkpoint)
     assert config is not None and config.prompt.template == "question"
-    policy = freeze(load_policy(config.model, path=checkpoint))
-    group = predict(policy, cut_at_end(policy.tokenizer, "3 + 4"), config, temperature=0.0)
+    engine = open_engine(config.model, path=checkpoint)
+    policy = engine.model
+    group = predict(engine, cut_at_end(policy.tokenizer, "3 + 4"), config, temperature=0.0)
     stored = rollouts_of(run)["step-000001.parquet"][0]
     prompt = policy.tokenizer.decode([*group.prompt.head_ids, *group.prompt.tail_ids])
     assert "Box it.<|im_end|>\n<|im_start|>assistant\n<think>" in prompt

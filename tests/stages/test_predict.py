@@ -10,8 +10,7 @@ from rich.console import Console
 
 from openrpt.config.loading import with_overrides
 from openrpt.config.sections import Config
-from openrpt.engine.loading import freeze, load_policy
-from openrpt.engine.model import Model
+from openrpt.engine.engine import Engine, open_engine
 from openrpt.errors import UserError
 from openrpt.evaluation.next_token.results import EvaluationResult
 from openrpt.evaluation.next_token.tables import print_evaluation
@@ -29,8 +28,8 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 
 @pytest.fixture(scope="module")
-def policy(config: Config) -> Model:
-    return freeze(load_policy(config.model))
+def engine(config: Config) -> Engine:
+    return open_engine(config.model)
 
 
 # ---- cutting a text -----------------------------------------------------------------------------
@@ -64,12 +63,12 @@ def test_texts_that_cannot_be_cut() -> None:
 # ---- predicting ---------------------------------------------------------------------------------
 
 
-def test_rollouts_begin_with_the_candidates_and_are_graded(policy: Model, config: Config) -> None:
-    cut = cut_at_end(policy.tokenizer, "qzxjkv", "wbf")
-    group = predict(policy, cut, config, samples=5)
+def test_rollouts_begin_with_the_candidates_and_are_graded(engine: Engine, config: Config) -> None:
+    cut = cut_at_end(engine.model.tokenizer, "qzxjkv", "wbf")
+    group = predict(engine, cut, config, samples=5)
     assert len(group.rollouts) == 5 and len(group.candidate_ids) == 3
     assert group.prompt.prefix_ids == cut.token_ids[: cut.index]
-    first = policy.table.bytes[group.candidate_ids[0]]
+    first = engine.model.table.bytes[group.candidate_ids[0]]
     for rollout in group.rollouts:
         assert rollout.thought.startswith(first)
         assert rollout.reward == prefix_match(rollout.prediction, cut.token_bytes[cut.index :])
@@ -77,48 +76,48 @@ def test_rollouts_begin_with_the_candidates_and_are_graded(policy: Model, config
     assert group.ntp_token_id == group.candidate_ids[0]
 
 
-def test_samples_are_reproducible_and_greedy_is_one(policy: Model, config: Config) -> None:
-    cut = cut_at_end(policy.tokenizer, "qzxjkv")
+def test_samples_are_reproducible_and_greedy_is_one(engine: Engine, config: Config) -> None:
+    cut = cut_at_end(engine.model.tokenizer, "qzxjkv")
     thinking = with_overrides(config, {"prompt.think_budget": 8})
-    once, again = (predict(policy, cut, thinking, samples=4) for _ in range(2))
+    once, again = (predict(engine, cut, thinking, samples=4) for _ in range(2))
     assert once == again
     assert len({rollout.completion.token_ids for rollout in once.rollouts}) > 1
-    other = predict(policy, cut, with_overrides(thinking, {"seed": 1}), samples=4)
+    other = predict(engine, cut, with_overrides(thinking, {"seed": 1}), samples=4)
     assert other.rollouts != once.rollouts
-    greedy = predict(policy, cut, thinking, samples=3, temperature=0.0)
+    greedy = predict(engine, cut, thinking, samples=3, temperature=0.0)
     assert len({rollout.completion.token_ids for rollout in greedy.rollouts}) == 1
     assert {rollout.reward for rollout in greedy.rollouts} == {0.0}  # nothing to compare with
 
 
-def test_only_the_last_window_is_read(policy: Model, config: Config) -> None:
+def test_only_the_last_window_is_read(engine: Engine, config: Config) -> None:
     long, tail = "a b " * 40 + "qzxjkv", "qzxjkv"
-    window = len(cut_at_end(policy.tokenizer, tail).token_ids)
+    window = len(cut_at_end(engine.model.tokenizer, tail).token_ids)
     short = with_overrides(config, {"prompt.window": max(window, 8)})
-    cut = cut_at_end(policy.tokenizer, long)
-    group = predict(policy, cut, short, samples=1)
+    cut = cut_at_end(engine.model.tokenizer, long)
+    group = predict(engine, cut, short, samples=1)
     assert group.prompt.prefix_ids == cut.token_ids[-short.prompt.window :]
 
 
-def test_standard_prediction_sees_no_instructions(policy: Model, config: Config) -> None:
-    cut = cut_at_end(policy.tokenizer, "qzxjkv")
+def test_standard_prediction_sees_no_instructions(engine: Engine, config: Config) -> None:
+    cut = cut_at_end(engine.model.tokenizer, "qzxjkv")
     chat = with_overrides(config, {"prompt.template": "chat", "prompt.chat_template": "off"})
-    plain = predict(policy, cut, config, samples=1)
-    assert predict(policy, cut, chat, samples=1).ntp_token_id == plain.ntp_token_id
+    plain = predict(engine, cut, config, samples=1)
+    assert predict(engine, cut, chat, samples=1).ntp_token_id == plain.ntp_token_id
 
 
-def test_flat_gives_the_same(policy: Model, config: Config) -> None:
-    cut = cut_at_end(policy.tokenizer, "qzxjkv", "w")
+def test_flat_gives_the_same(engine: Engine, config: Config) -> None:
+    cut = cut_at_end(engine.model.tokenizer, "qzxjkv", "w")
     flat_config = with_overrides(config, {"model.generator": "flat"})
-    flat_policy = freeze(load_policy(flat_config.model))
-    flat = predict(flat_policy, cut, flat_config, temperature=0.0, samples=1)
-    tree = predict(policy, cut, config, temperature=0.0, samples=1)
+    flat_engine = open_engine(flat_config.model)
+    flat = predict(flat_engine, cut, flat_config, temperature=0.0, samples=1)
+    tree = predict(engine, cut, config, temperature=0.0, samples=1)
     assert flat.rollouts[0].completion.token_ids == tree.rollouts[0].completion.token_ids
 
 
-def test_a_prompt_that_does_not_fit(policy: Model, config: Config) -> None:
-    cut = cut_at_end(policy.tokenizer, "q" * 200)
+def test_a_prompt_that_does_not_fit(engine: Engine, config: Config) -> None:
+    cut = cut_at_end(engine.model.tokenizer, "q" * 200)
     with pytest.raises(UserError, match="the model holds 128"):
-        predict(policy, cut, with_overrides(config, {"prompt.window": 200}))
+        predict(engine, cut, with_overrides(config, {"prompt.window": 200}))
 
 
 def test_what_is_no_checkpoint_has_no_configuration(config: Config) -> None:

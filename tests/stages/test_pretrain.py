@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM
 
 from openrpt.data.scored import load_scored
 from openrpt.engine.checkpoint_record import read_record
-from openrpt.engine.loading import load_policy
-from openrpt.engine.packing import packed_hidden, packs
+from openrpt.engine.engine import bind, open_engine
+from openrpt.engine.packing import packs
 from openrpt.engine.text_loss import TextTerms, text_loss
 from openrpt.errors import UserError
 from openrpt.evaluation.models import latest_model
@@ -101,7 +101,7 @@ def test_packed_documents_are_as_separate_ones(
     documents = [[(5 * i + 11 * n + 3) % 97 for i in range(n)] for n in (9, 4, 17, 2)]
     total = sum(len(ids) - 1 for ids in documents)
 
-    hidden = packed_hidden(policy, [ids[:-1] for ids in documents])
+    (hidden,) = bind("tree", policy).states([ids[:-1] for ids in documents])
     targets = torch.tensor([token for ids in documents for token in ids[1:]])
     loss, _, _ = text_loss(hidden, policy.head, TextTerms(targets=targets, ntp_scale=1 / total))
     loss.backward()
@@ -131,17 +131,17 @@ def test_packs_hold_every_sequence_once_and_in_order() -> None:
 
 
 def test_the_place_of_a_state_that_is_not_finite_is_named(scored: Run) -> None:
-    policy, corpus = load_policy(scored.config.model), load_scored(scored.scored)
+    engine, corpus = open_engine(scored.config.model, trained=True), load_scored(scored.scored)
     tokens = {name: corpus.document(name).token_ids[4:9].tolist() for name in corpus.ids("train")}
     first = next(iter(tokens))
     second = next(name for name, own in tokens.items() if own[2] not in tokens[first])
     ids, bad = [first, second], tokens[second][2]  # attention spreads it over the whole piece
     pieces = [Piece(document_id=name, start=4, end=9, targets=np.arange(5, 9)) for name in ids]
-    embedding = policy.causal_lm.get_input_embeddings().weight
+    embedding = engine.model.causal_lm.get_input_embeddings().weight
     with torch.no_grad():
         embedding[bad] = float("nan")
     places = Places(ids)
-    accumulate_gradients(policy, corpus, pieces, microbatch_tokens=1000, places=places)
+    accumulate_gradients(engine, corpus, pieces, microbatch_tokens=1000, places=places)
     assert places.describe(math.nan) == f"a loss is not finite at document {second}, position 4"
 
 
@@ -155,10 +155,9 @@ def exact(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def gradients(run: Run, pieces: list[Piece], tokens: int, **model: Any) -> list[torch.Tensor]:
     config = run.config.model.model_copy(update=model)
-    policy = load_policy(config)
-    corpus = load_scored(run.scored)
-    loss = accumulate_gradients(policy, corpus, pieces, microbatch_tokens=tokens, places=Places([]))
-    return [torch.tensor(loss), *(p.grad for p in policy.parameters() if p.grad is not None)]
+    engine, corpus = open_engine(config, trained=True), load_scored(run.scored)
+    loss = accumulate_gradients(engine, corpus, pieces, microbatch_tokens=tokens, places=Places([]))
+    return [torch.tensor(loss), *(p.grad for p in engine.model.parameters() if p.grad is not None)]
 
 
 def test_gradients_do_not_depend_on_how_they_are_computed(exact: Run) -> None:

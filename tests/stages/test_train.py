@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from openrpt.config.loading import validate_config
-from openrpt.engine.loading import load_policy
+from openrpt.engine.loading import load_model
 from openrpt.errors import UserError
 from openrpt.runs.rollouts import read_rollouts, rollout_path
 from openrpt.runs.run import Run
@@ -57,7 +57,7 @@ def test_standard_prediction_is_that_of_the_plain_text(template, tmp_path):
     assert trainer.layout.has_instructions == (template == "v0")
     trainer.state.step = 1
     _, generated = trainer.collector.collect(trainer.state)
-    model = load_policy(run.config.model.model_copy(update={"generator": "flat"}))
+    model = load_model(run.config.model.model_copy(update={"generator": "flat"}), trained=True)
     masked = model.masked_ids()
     for graded in generated:
         ids = graded.work.document.token_ids.tolist()

@@ -92,7 +92,7 @@ def test_a_seeded_trace_copies_one_of_its_candidates(scored):
     run = copied_run(scored, "trace", **SEEDED)
     stage = stage_of(run)
     _, work = next(take_work(stage.corpus, run.config, cursor=0, count=8, purpose="t"))
-    layout, eos = stage.layout, stage.policy.tokenizer.eos_token_id
+    layout, eos = stage.layout, stage.engine.model.tokenizer.eos_token_id
     for trace in make_traces(stage, work):
         candidates = trace.targets[0][0]
         assert trace.opening == layout.seed(candidates) + layout.close_ids
@@ -127,7 +127,7 @@ def test_without_a_thought_the_close_is_part_of_the_tail(scored):
     run = copied_run(scored, "no-thought", **WITHOUT_THOUGHT)
     stage = stage_of(run)
     _, work = next(take_work(stage.corpus, run.config, cursor=0, count=4, purpose="t"))
-    layout, eos = stage.layout, stage.policy.tokenizer.eos_token_id
+    layout, eos = stage.layout, stage.engine.model.tokenizer.eos_token_id
     traces = make_traces(stage, work)
     for trace, position in zip(traces, work.positions, strict=True):
         said = int(work.document.ntp_token_id[position.index])

@@ -16,6 +16,7 @@ Legend: L prefix tokens, P positions, R rollouts of a micro-batch, d hidden size
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,15 +62,36 @@ class Level:
 
 def run_level(policy: Model, ids: Tensor, position_ids: Tensor, tree_pass: TreePass) -> Level:
     """One pass of the backbone over new tokens ids [B, n] at absolute position_ids [B, n]."""
-    hidden = policy.states(
-        input_ids=ids,
-        position_ids=position_ids,
-        # A ready 4D mask stops transformers from building one: the pass has its own.
-        attention_mask=torch.zeros(1, 1, 1, 1, device=ids.device),
-        tree_pass=tree_pass,
-    )
+    hidden = policy.states(**_inputs(ids, position_ids, tree_pass))
     collected = [tree_pass.collected[layer] for layer in range(len(tree_pass.collected))]
     return Level(hidden=hidden, layers=collected)
+
+
+def _inputs(ids: Tensor, position_ids: Tensor, tree_pass: TreePass) -> dict[str, Any]:
+    return {
+        "input_ids": ids,
+        "position_ids": position_ids,
+        # A ready 4D mask stops transformers from building one: the pass has its own.
+        "attention_mask": torch.zeros(1, 1, 1, 1, device=ids.device),
+        "tree_pass": tree_pass,
+    }
+
+
+def packed_states(
+    policy: Model, sequences: Sequence[Sequence[int]], layers: Sequence[int]
+) -> list[Tensor]:
+    """For each of the layers [N, d]: the sequences' states, joined; one pass over N tokens.
+
+    Each sequence attends to itself alone and begins at position 0, so packing changes nothing but
+    the time that it takes.
+    """
+    device = policy.device
+    ids = torch.tensor([[token for sequence in sequences for token in sequence]], device=device)
+    lengths = tuple(len(sequence) for sequence in sequences)
+    positions = torch.cat([torch.arange(length, device=device) for length in lengths])[None]
+    tree_pass = TreePass(query_positions=positions, lengths=lengths)
+    found = policy.layer_states(layers, **_inputs(ids, positions, tree_pass))
+    return [hidden[0] for hidden in found]
 
 
 def run_prefix(policy: Model, prefix_ids: Sequence[int]) -> Level:
@@ -226,7 +248,7 @@ def accumulate_gradients(
 
 
 @torch.no_grad()
-def branch_hidden(
+def branch_states(
     policy: Model,
     prefix_ids: Sequence[int],
     branches: Sequence[Branch],

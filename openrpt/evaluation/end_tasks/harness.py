@@ -19,7 +19,8 @@ from unittest.mock import patch
 
 from openrpt.config.loading import load_config
 from openrpt.data.chat import render_chat
-from openrpt.engine.loading import freeze, load_policy
+from openrpt.engine.cpu import use_cpu
+from openrpt.engine.engine import open_engine
 from openrpt.errors import UserError
 from openrpt.evaluation.end_tasks.answer_book import Answer
 from openrpt.evaluation.end_tasks.respondent import Asked, Respondent
@@ -69,7 +70,8 @@ class OpenRPTLM(TemplateLM):
             keys = {"path": path} if path else {}
             given = {f"model.{key}": value for key, value in (keys | model).items()}
             config = load_config(overrides=given)
-            respondent = Respondent(freeze(load_policy(config.model)), config)
+            use_cpu(config.model.threads)  # lm-eval's command knows nothing of it
+            respondent = Respondent(open_engine(config.model), config)
         self.respondent = respondent
         self.think_budget, self.answer_start = think_budget, answer_start
         self.tokenizer = respondent.policy.tokenizer

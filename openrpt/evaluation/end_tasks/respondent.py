@@ -18,22 +18,22 @@ from torch import Tensor
 from openrpt.config.sections import Config
 from openrpt.costs.energy import EnergyMeter, money
 from openrpt.costs.flops import Count, Ledger, model_shape
-from openrpt.costs.meters import counting_engine
+from openrpt.costs.meters import CountingEngine
 from openrpt.data.prompts import Layout, build_layout, require_chat_template
+from openrpt.data.request import Request
 from openrpt.data.tokens import literal_bytes
 from openrpt.engine.branches import Branch
 from openrpt.engine.decoding import Sampling
-from openrpt.engine.engine import make_engine
+from openrpt.engine.engine import Engine, open_engine
 from openrpt.engine.fingerprint import model_fingerprint
-from openrpt.engine.generation import Request, side_by_side
+from openrpt.engine.generation import side_by_side
 from openrpt.engine.head import in_cache
-from openrpt.engine.loading import freeze, load_policy
 from openrpt.engine.model import Model
 from openrpt.errors import UserError
 from openrpt.evaluation.end_tasks.answer_book import COSTS, Answer, AnswerBook
 from openrpt.evaluation.models import latest_model, model_label, model_path
 from openrpt.runs.run import Run
-from openrpt.seeding import key_of
+from openrpt.seeding import keys_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,12 +65,12 @@ def open_respondent(
     model = model or latest_model(run)
     path = model_path(run, model)
     label = label or model_label(model)
-    policy = freeze(load_policy(config.model, path=path))
-    require_chat_template(policy.tokenizer, config.prompt)
+    engine = open_engine(config.model, path=path)
+    require_chat_template(engine.model.tokenizer, config.prompt)
     book = AnswerBook(
         run.path / folder / label / "answers.jsonl", owner=model_identity(config, path)
     )
-    return label, path, Respondent(policy, config, book)
+    return label, path, Respondent(engine, config, book)
 
 
 def model_identity(config: Config, path: str) -> str:
@@ -81,13 +81,16 @@ def model_identity(config: Config, path: str) -> str:
 class Respondent:
     """Answers contexts, several side by side. Every answer is in its `book`."""
 
-    def __init__(self, policy: Model, config: Config, book: AnswerBook | None = None) -> None:
-        self.policy, self.config, self.book = policy, config, book or AnswerBook()
-        self.shape = model_shape(policy)
-        self.energy = EnergyMeter(policy.device, watts=config.cost.watts)
+    def __init__(self, engine: Engine, config: Config, book: AnswerBook | None = None) -> None:
+        self.config, self.book = config, book or AnswerBook()
+        self.shape = model_shape(engine.model)
+        self.energy = EnergyMeter(engine.model.device, watts=config.cost.watts)
         self.ledger = Ledger()
-        engine = make_engine(config.model.generator, policy)
-        self.engine = counting_engine(engine, self.ledger)
+        self.engine = CountingEngine(engine=engine, ledger=self.ledger)
+
+    @property
+    def policy(self) -> Model:
+        return self.engine.model
 
     @property
     def chats(self) -> bool:
@@ -138,21 +141,19 @@ class Respondent:
 
     def _question(self, context: str, asked: Asked) -> "_Question":
         layout, context_ids = self._layout(context, asked), self.encode(context)
-        budget = (asked.think_budget or 0) + asked.max_tokens
-        room = self.policy.max_length - budget - len(layout.tail_ids) - len(layout.close_ids)
+        room = self.policy.max_length - sampling_of(asked).budget.behind(layout)
         if room < 1:
             raise UserError(
                 f"a thought of {asked.think_budget or 0} and an answer of {asked.max_tokens} tokens"
                 f" leave no room for a question: the model holds {self.policy.max_length}"
             )
         ids = tuple(context_ids[-room:])
-        samples = range(max(asked.samples, 1))
-        keys = tuple(key_of(self.config.seed, "say", context, sample) for sample in samples)
+        keys = keys_of(max(asked.samples, 1), self.config.seed, "say", context)
         return _Question(
             context=context,
             asked=asked,
             layout=layout,
-            request=Request(prefix_ids=ids, prefix_lengths=(len(ids),), keys=(keys,)),
+            request=Request.at_end(ids, keys),
             cut=len(context_ids) - len(ids),
         )
 
@@ -161,7 +162,7 @@ class Respondent:
         layout, sampling = batch[0].layout, batch[0].sampling
         requests = [question.request for question in batch]
         started = self._begin()
-        each = self.engine.generator.generate_each(requests, layout, sampling)
+        each = self.engine.generate_each(requests, layout, sampling)
         found, counts = [], []
         for generated in each:
             found.append(generated[0])
@@ -220,7 +221,7 @@ class Respondent:
         branch = Branch(
             prefix_length=len(ids), tail_ids=(), completions=tuple(map(tuple, continuations))
         )
-        (hidden,) = self.engine.branch_hidden(self.policy, ids, [branch])
+        (hidden,) = self.engine.branch_states(ids, [branch])
         targets = [torch.tensor(c, device=self.policy.device) for c in branch.completions]
         logprobs = [self._likelihood(h, t) for h, t in zip(hidden, targets, strict=True)]
         return Answer(logprobs=logprobs, cut=len(context_ids) - len(ids))
@@ -280,14 +281,16 @@ class _Question:
 
     @property
     def sampling(self) -> Sampling:
-        asked = self.asked
-        return Sampling(
-            temperature=asked.temperature if asked.samples else 0.0,
-            think_budget=asked.think_budget or 0,
-            prediction_budget=asked.max_tokens,
-            candidates=0,
-            until=tuple(stop.encode() for stop in asked.until),
-        )
+        return sampling_of(self.asked)
+
+
+def sampling_of(asked: Asked) -> Sampling:
+    """How an answer is drawn."""
+    return replace(
+        Sampling.plain(asked.max_tokens, temperature=asked.temperature if asked.samples else 0.0),
+        think_budget=asked.think_budget or 0,
+        until=tuple(stop.encode() for stop in asked.until),
+    )
 
 
 def until_first(text: str, stops: Sequence[str]) -> str:

@@ -20,7 +20,6 @@ import pyarrow as pa
 from openrpt.config.sections import Config
 from openrpt.costs.flops import model_shape
 from openrpt.costs.meters import WorkMeter
-from openrpt.data.prompts import build_layout, require_room
 from openrpt.data.scored import ScoredCorpus
 from openrpt.data.token_classes import CONTEXT, token_class
 from openrpt.data.tokens import tokenizer_fingerprint
@@ -50,7 +49,6 @@ NAN = float("nan")
 
 
 def evaluate_policy(
-    policy: Model,
     engine: Engine,
     corpus: ScoredCorpus,
     config: Config,
@@ -71,7 +69,7 @@ def evaluate_policy(
     where the prompt does not fit.
     """
     reasoning = "reasoning" in modes
-    prompt = config.prompt
+    policy, prompt = engine.model, config.prompt
     thinks = prompt.candidates > 0 or prompt.think_budget > 0
     _check_controls(controls, reasoning, thinks)
     tokenizer = tokenizer_fingerprint(policy.tokenizer)
@@ -87,12 +85,10 @@ def evaluate_policy(
     if tokenizer != corpus.metadata["tokenizer"]:
         works = in_tokens_of(policy, works, corpus, progress)
         longest = max(work.positions[-1].index - work.window.start for work in works)
-    layout = build_layout(policy.tokenizer, prompt, policy.bos_ids)
-    require_room(layout, prompt.model_copy(update={"window": longest}), policy.max_length)
-    meter = WorkMeter(policy, config)
-    counted = meter.counting(engine)
+    layout = policy.layout(prompt, window=longest)
+    meter = WorkMeter(engine, config)
     evaluation = Evaluation(
-        subject=Subject(policy=policy, engine=counted, config=config, layout=layout),
+        subject=Subject(engine=meter.engine, config=config, layout=layout),
         works=works,
         progress=progress,
         title=title,

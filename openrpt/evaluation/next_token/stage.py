@@ -6,8 +6,7 @@ from pathlib import Path
 from openrpt.config.sections import Config, Template
 from openrpt.data.scored import load_scored
 from openrpt.data.tokens import tokenizer_fingerprint
-from openrpt.engine.engine import make_engine
-from openrpt.engine.loading import freeze, load_policy
+from openrpt.engine.engine import open_engine
 from openrpt.errors import UserError
 from openrpt.evaluation.models import changed_settings, default_label, model_path, training_cost
 from openrpt.evaluation.next_token.evaluate import evaluate_policy
@@ -53,17 +52,18 @@ def evaluate_templates(
     """
     corpus = load_scored(scores) if scores else scores_of(run)
     path = model_path(run, model)
-    policy = freeze(load_policy(config.model, path=path))
     start = None
     reasoning = "reasoning" in config.evaluate.modes
     if reasoning and config.prompt.candidates and config.prompt.candidate_source == "start":
-        start = freeze(load_policy(config.model))
-        if tokenizer_fingerprint(start.tokenizer) != tokenizer_fingerprint(policy.tokenizer):
+        start = open_engine(config.model)
+    engine = open_engine(config.model, path=path, start=start)
+    if start is not None:
+        tokenizers = [one.model.tokenizer for one in (engine, start)]
+        if len({tokenizer_fingerprint(tokenizer) for tokenizer in tokenizers}) > 1:
             raise UserError(
                 f"prompt.candidate_source = 'start': model '{path}' has another tokenizer than the"
                 " start model; give --prompt.candidate_source policy"
             )
-    engine = make_engine(config.model.generator, policy, start)
     templates: Sequence[Template] = config.evaluate.templates or [config.prompt.template]
     found = []
     for template in templates:
@@ -71,7 +71,6 @@ def evaluate_templates(
         name = f"{label}-{template}" if label and len(templates) > 1 else label
         name = name or default_label(run, model, one)
         result = evaluate_policy(
-            policy,
             engine,
             corpus,
             one,

@@ -14,15 +14,15 @@ from openrpt.data.prompts import Layout
 from openrpt.data.work import Work, document_bytes
 from openrpt.engine.branches import Branch
 from openrpt.engine.decoding import Sampling
-from openrpt.engine.engine import Engine
-from openrpt.engine.generation import Generated, Request, with_plain_standard
+from openrpt.engine.engine import Engine, with_plain_standard
+from openrpt.engine.generation import Generated
 from openrpt.engine.head import selected_logprobs
 from openrpt.engine.model import Model
 from openrpt.errors import UserError
 from openrpt.rl.batch import opening_length
 from openrpt.rl.grading import CONTINUATION_TOKENS, grade
 from openrpt.rl.rewards.matching import prefix_match
-from openrpt.seeding import key_of
+from openrpt.seeding import keys_of
 from openrpt.types import Completion, Group, Position
 
 Thought = tuple[int, ...]
@@ -34,10 +34,13 @@ CHUNK_TOKENS = 8192
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Subject:
-    policy: Model
     engine: Engine
     config: Config
     layout: Layout
+
+    @property
+    def policy(self) -> Model:
+        return self.engine.model
 
     @property
     def samples(self) -> int:
@@ -46,42 +49,33 @@ class Subject:
 
     @property
     def sampling(self) -> Sampling:
-        prompt, evaluate = self.config.prompt, self.config.evaluate
-        return Sampling(
-            temperature=evaluate.temperature if evaluate.samples else 0.0,
-            think_budget=prompt.think_budget,
-            prediction_budget=prompt.prediction_budget,
-            candidates=prompt.candidates,
-        )
+        evaluate = self.config.evaluate
+        temperature = evaluate.temperature if evaluate.samples else 0.0
+        return Sampling.of(self.config.prompt, temperature=temperature)
 
     def keys(self, position: Position, count: int, purpose: str = "evaluate") -> tuple[int, ...]:
         """Of the random draws at a position."""
-        name = (self.config.seed, purpose, position.document_id, position.index)
-        return tuple(key_of(*name, sample) for sample in range(count))
+        return keys_of(count, self.config.seed, purpose, position.document_id, position.index)
 
     def predict_each(self, works: Sequence[Work], samples: int) -> Iterator[list[Generated]]:
         """Of each work, `samples` rollouts at each position, as the policy thinks them."""
         requests = [
-            self._request(work, self.layout, [self.keys(p, samples) for p in work.positions])
+            work.request(self.layout, [self.keys(p, samples) for p in work.positions])
             for work in works
         ]
-        return self.engine.generator.generate_each(requests, self.layout, self.sampling)
+        return self.engine.generate_each(requests, self.layout, self.sampling)
 
     def with_plain_standard(self, work: Work, generated: Sequence[Generated]) -> list[Generated]:
         """The outcomes with standard prediction as the text alone gives it."""
-        request = self._request(work, self.layout, [() for _ in work.positions])
-        return with_plain_standard(self.engine.generator, request, self.layout, generated)
+        return with_plain_standard(self.engine, work, self.layout, generated)
 
     def draw_tokens(self, work: Work, draws: Sequence[int]) -> list[list[int]]:
         """Tokens sampled by standard prediction, `draws` [P] of them at the work's positions."""
-        settings = self.config.evaluate
-        sampling = Sampling(
-            temperature=settings.temperature, think_budget=0, prediction_budget=1, candidates=0
-        )
+        sampling = Sampling.plain(1, temperature=self.config.evaluate.temperature)
         pairs = zip(work.positions, draws, strict=True)
         keys = [self.keys(position, count, "ntp voting") for position, count in pairs]
-        request = self._request(work, self.layout.plain, keys)
-        generated = self.engine.generator.generate(request, self.layout.plain, sampling)
+        request = work.request(self.layout.plain, keys)
+        (generated,) = self.engine.generate_each([request], self.layout.plain, sampling)
         return [[c.token_ids[0] for c in outcome.completions] for outcome in generated]
 
     def predict_after(
@@ -93,7 +87,6 @@ class Subject:
         meet the same random numbers. Long thoughts run CHUNK_TOKENS at a time.
         """
         sampling = replace(self.sampling, think_budget=0, candidates=0)
-        lengths = work.prefix_lengths(self.layout)
         drawn = [0] * len(work.positions)
         keys = []
         for row in rows:
@@ -101,22 +94,12 @@ class Subject:
             drawn[row] += 1
         found: list[Generated] = []
         for part in chunks([len(thought) for thought in thoughts]):
-            request = Request(
-                prefix_ids=work.prefix_ids(self.layout, whole=False),
-                prefix_lengths=tuple(lengths[row] for row in rows[part]),
-                keys=tuple(keys[part]),
-                openings=tuple(thoughts[part]),
+            request = work.request(
+                self.layout, keys[part], rows=rows[part], openings=thoughts[part]
             )
-            found += self.engine.generator.generate(request, self.layout, sampling)
+            (generated,) = self.engine.generate_each([request], self.layout, sampling)
+            found += generated
         return found
-
-    @staticmethod
-    def _request(work: Work, layout: Layout, keys: Sequence[tuple[int, ...]]) -> Request:
-        return Request(
-            prefix_ids=work.prefix_ids(layout, whole=False),
-            prefix_lengths=work.prefix_lengths(layout),
-            keys=tuple(keys),
-        )
 
 
 def chunks(lengths: Sequence[int], tokens: int = CHUNK_TOKENS) -> list[slice]:
@@ -289,7 +272,7 @@ def true_token_nll(subject: Subject, work: Work, layout: Layout, rows: Sequence[
             Branch(prefix_length=lengths[p], tail_ids=(), completions=((*ids, true_ids[p]),))
             for p, ids in rows[part]
         ]
-        states = subject.engine.branch_hidden(policy, prefix_ids, branches)
+        states = subject.engine.branch_states(prefix_ids, branches)
         last = torch.stack([own[0][-1] for own in states])  # [n, d]: before the true token
         targets = torch.tensor([true_ids[p] for p, _ in rows[part]], device=policy.device)
         logprobs, _ = selected_logprobs(last, policy.head, targets)

@@ -24,8 +24,8 @@ from openrpt.costs.meters import WorkMeter
 from openrpt.data.scored import ScoredCorpus
 from openrpt.data.tokens import tokenizer_fingerprint
 from openrpt.data.work import Work, retokenized
+from openrpt.engine.engine import Engine
 from openrpt.engine.model import Model
-from openrpt.engine.scorer import layer_states
 from openrpt.errors import UserError
 from openrpt.evaluation.probes.labels import ProbeSample, probe_sample
 from openrpt.evaluation.statistics import Difference, Estimate, mean_by_document, paired_difference
@@ -98,7 +98,7 @@ class ProbeResult:
 
 
 def evaluate_probes(
-    policy: Model,
+    engine: Engine,
     corpus: ScoredCorpus,
     config: Config,
     *,
@@ -112,13 +112,14 @@ def evaluate_probes(
     UserError where scikit-learn is missing, and as `probe_sample`.
     """
     require("sklearn", extra="scikit-learn", what="openrpt probe")
+    policy = engine.model
     if sample is None:
         foreign = tokenizer_fingerprint(policy.tokenizer) != corpus.metadata["tokenizer"]
         sample = probe_sample(corpus, config, [policy.tokenizer] if foreign else [])
-    meter = WorkMeter(policy, config)
+    meter = WorkMeter(engine, config)
     layers = chosen_layers(policy.causal_lm.config.num_hidden_layers, config.probe.layers)
     progress.begin(f"{title}: states", len(sample.documents), "positions")
-    states = read_states(policy, corpus, sample, layers, meter, progress)
+    states = read_states(corpus, sample, layers, meter, progress)
     progress.begin(f"{title}: {len(layers)} layers", len(layers) * len(sample.labels), "probes")
     columns, strengths = fit_all(states, layers, sample, config.seed, progress)
     return ProbeResult(
@@ -142,8 +143,8 @@ def chosen_layers(last: int, count: int) -> list[int]:
     return np.unique(np.linspace(0, last, max(count, 2)).round().astype(int)).tolist()
 
 
+@torch.no_grad()
 def read_states(
-    policy: Model,
     corpus: ScoredCorpus,
     sample: ProbeSample,
     layers: Sequence[int],
@@ -151,6 +152,7 @@ def read_states(
     progress: Progress,
 ) -> np.ndarray:
     """[layers, n, d] float32: the state that has read all before each position of the sample."""
+    policy = meter.engine.model
     head = policy.bos_ids
     parts: list[np.ndarray] = []
     done = 0
@@ -162,8 +164,8 @@ def read_states(
                 f"prompt.window does not fit: model '{policy.name}' holds {policy.max_length}"
                 f" tokens, document {work.document.document_id} has {len(head) + len(inside)}"
             )
-        states = layer_states(policy, [*head, *inside])
-        parts.append(torch.stack([states[layer][places] for layer in layers]).float().cpu().numpy())
+        states = meter.engine.states([[*head, *inside]], layers)
+        parts.append(torch.stack([layer[places] for layer in states]).float().cpu().numpy())
         meter.ledger.shared.run(len(head) + len(inside), 0)
         meter.ledger.alone.run(len(head) + len(inside), 0)
         done += len(places)

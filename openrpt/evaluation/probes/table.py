@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from openrpt.config.sections import Config
 from openrpt.data.scored import ScoredCorpus
 from openrpt.data.tokens import tokenizer_fingerprint
+from openrpt.engine.engine import open_engine
 from openrpt.engine.fingerprint import model_fingerprint
-from openrpt.engine.loading import freeze, load_policy, load_tokenizer
+from openrpt.engine.loading import load_tokenizer
 from openrpt.evaluation.models import NamedModel, fingerprint
 from openrpt.evaluation.probes.labels import TARGETS, ProbeSample, probe_sample
 from openrpt.evaluation.probes.probes import ProbeResult, evaluate_probes, probe_difference
@@ -74,9 +75,9 @@ def _probe(
     sample: ProbeSample,
     progress: Progress,
 ) -> ProbeResult:
-    policy = freeze(load_policy(config.model, path=model.path))
+    engine = open_engine(config.model, path=model.path)
     title = f"probe {model.label}"
-    return evaluate_probes(policy, corpus, config, sample=sample, progress=progress, title=title)
+    return evaluate_probes(engine, corpus, config, sample=sample, progress=progress, title=title)
 
 
 def _foreign_tokenizers(

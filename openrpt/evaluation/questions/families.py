@@ -11,11 +11,9 @@ import numpy as np
 
 from openrpt.config.loading import finetune_config
 from openrpt.config.sections import Config
-from openrpt.data.prompts import build_layout, require_room
 from openrpt.data.questions import Question, QuestionCounts, read_questions
 from openrpt.data.work import Work
-from openrpt.engine.engine import make_engine
-from openrpt.engine.loading import freeze, load_policy
+from openrpt.engine.engine import open_engine
 from openrpt.evaluation.end_tasks.respondent import model_identity
 from openrpt.evaluation.models import latest_model, model_label, model_path
 from openrpt.evaluation.questions.checks import MathChecker, check_kind, checker_of
@@ -56,11 +54,9 @@ def answer_heldout(
         math = None
         if check_kind(config) == "math":
             math = stack.enter_context(MathChecker(seconds=config.answers.timeout))
-        policy = freeze(load_policy(config.model, path=path))
-        layout = build_layout(policy.tokenizer, config.prompt, policy.bos_ids)
-        require_room(layout, config.prompt, policy.max_length)
-        task = question_task(questions, config, policy, layout, checker_of(config, math))
-        engine = make_engine(config.model.generator, policy)
+        engine = open_engine(config.model, path=path)
+        layout = engine.model.layout(config.prompt)
+        task = question_task(questions, config, engine.model, layout, checker_of(config, math))
         found = {}
         for family, works in by_family(task, config.finetune.eval_questions).items():
             stored = read_models(run.path / RECORD).get(label, {}).get(family, {})
@@ -70,7 +66,6 @@ def answer_heldout(
             progress.begin(f"reasoning: {family or config.questions.path}", len(works), "questions")
             started = time.perf_counter()
             result, cost = answer_questions(
-                policy,
                 engine,
                 task,
                 works,

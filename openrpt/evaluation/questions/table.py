@@ -12,12 +12,9 @@ import numpy as np
 
 from openrpt.config.loading import finetune_config
 from openrpt.config.sections import Config
-from openrpt.data.prompts import build_layout, require_room
 from openrpt.data.questions import Question, QuestionCounts, read_questions
-from openrpt.engine.engine import Engine, make_engine
+from openrpt.engine.engine import Engine, open_engine
 from openrpt.engine.fingerprint import model_fingerprint
-from openrpt.engine.loading import freeze, load_policy
-from openrpt.engine.model import Model
 from openrpt.evaluation.models import NamedModel, fingerprint
 from openrpt.evaluation.questions.checks import Check, MathChecker, check_kind, checker_of
 from openrpt.evaluation.questions.results import AnswerResult, measures
@@ -43,7 +40,6 @@ class Answered:
 
 
 def evaluate_questions(
-    policy: Model,
     engine: Engine,
     questions: Sequence[Question],
     config: Config,
@@ -58,14 +54,13 @@ def evaluate_questions(
     Raises UserError where the prompt does not fit, and where no question does.
     """
     config = finetune_config(config)
-    layout = build_layout(policy.tokenizer, config.prompt, policy.bos_ids)
-    require_room(layout, config.prompt, policy.max_length)
-    task = question_task(questions, config, policy, layout, check)
+    layout = engine.model.layout(config.prompt)
+    task = question_task(questions, config, engine.model, layout, check)
     works = task.chosen("heldout", config.finetune.eval_questions)
     progress.begin(title, len(works), "questions")
     started = time.perf_counter()
     result, cost = answer_questions(
-        policy, engine, task, works, samples=config.finetune.eval_samples, progress=progress
+        engine, task, works, samples=config.finetune.eval_samples, progress=progress
     )
     return result, cost | {"seconds": time.perf_counter() - started}
 
@@ -95,11 +90,10 @@ def answer_side_by_side(
                 result = AnswerResult.load(path)
                 cost = read_as(dict[str, float], cost_path, advice="delete it and ask again")
             else:
-                policy = freeze(load_policy(config.model, path=model.path))
-                engine = make_engine(config.model.generator, policy)
+                engine = open_engine(config.model, path=model.path)
                 title = f"questions to {model.label}"
                 result, cost = evaluate_questions(
-                    policy, engine, questions, config, check, progress=progress, title=title
+                    engine, questions, config, check, progress=progress, title=title
                 )
                 result.save(path)
                 write_sealed(cost_path, cost)

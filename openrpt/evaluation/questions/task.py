@@ -15,12 +15,13 @@ from openrpt.costs.flops import model_shape
 from openrpt.data.positions import ScoredDocument, Window
 from openrpt.data.prompts import Layout
 from openrpt.data.questions import Question
+from openrpt.data.request import Request
 from openrpt.data.tokens import encode_document, literal_bytes
 from openrpt.data.work import Work, document_at
 from openrpt.engine.checkpoint_record import TrainerState
 from openrpt.engine.decoding import Sampling
 from openrpt.engine.engine import Engine
-from openrpt.engine.generation import Generated, Request
+from openrpt.engine.generation import Generated
 from openrpt.engine.model import Model
 from openrpt.errors import UserError
 from openrpt.evaluation.questions.checks import Check, extract_answer
@@ -29,7 +30,7 @@ from openrpt.progress import SILENT, Progress
 from openrpt.rl.batch import GradedWork
 from openrpt.rl.completions import split_thought
 from openrpt.rl.cost import count_generation
-from openrpt.seeding import generator, key_of
+from openrpt.seeding import generator, keys_of
 from openrpt.types import Completion, Group, Position, Prompt, Rollout, Split
 
 
@@ -105,11 +106,11 @@ class QuestionTask:
     def truth(self, work: Work) -> list[list[bytes]]:
         return [[self.questions[work.document.document_id].answer.encode()]]
 
-    def development(self, policy: Model, engine: Engine, step: int) -> dict[str, float]:
+    def development(self, engine: Engine, step: int) -> dict[str, float]:
         works = self.chosen("development", self.config.train.eval_positions)
         if not works:
             return {}
-        result, _ = answer_questions(policy, engine, self, works, samples=0)
+        result, _ = answer_questions(engine, self, works, samples=0)
         return {
             "development/reasoning_accuracy": result.accuracy(),
             "development/positions": float(result.num_questions),
@@ -182,7 +183,6 @@ def question_work(question: Question, ids: Sequence[int]) -> Work:
 
 
 def answer_questions(
-    policy: Model,
     engine: Engine,
     task: QuestionTask,
     works: Sequence[Work],
@@ -191,19 +191,17 @@ def answer_questions(
     progress: Progress = SILENT,
 ) -> tuple[AnswerResult, dict[str, float]]:
     """`samples` answers to each question (0 = the greedy one), and the tokens and FLOPs run."""
-    config, layout, shape = task.config, task.layout, model_shape(policy)
-    sampling = Sampling(
+    config, layout, shape = task.config, task.layout, model_shape(engine.model)
+    sampling = Sampling.of(
+        config.prompt,
         temperature=config.finetune.eval_temperature if samples else 0.0,
-        think_budget=config.prompt.think_budget,
-        prediction_budget=config.prompt.prediction_budget,
-        candidates=0,
         generation_rollouts=config.train.generation_rollouts,
     )
     rows: list[dict[str, Any]] = []
     cost = {"tokens": 0.0, "flops": 0.0}
     count = max(samples, 1)
     requests = [question_request(work, layout, config.seed, count) for work in works]
-    each = engine.generator.generate_each(requests, layout, sampling)
+    each = engine.generate_each(requests, layout, sampling)
     for number, (work, generated) in enumerate(zip(works, each, strict=True), 1):
         (group,) = task.grade(work, generated)
         rows.append(outcome_row(task.questions[work.document.document_id], group))
@@ -217,13 +215,7 @@ def answer_questions(
 
 
 def question_request(work: Work, layout: Layout, seed: int, samples: int) -> Request:
-    question_id = work.document.document_id
-    keys = tuple(key_of(seed, "evaluate", question_id, sample) for sample in range(samples))
-    return Request(
-        prefix_ids=work.prefix_ids(layout, whole=False),
-        prefix_lengths=work.prefix_lengths(layout),
-        keys=(keys,),
-    )
+    return work.request(layout, [keys_of(samples, seed, "evaluate", work.document.document_id)])
 
 
 def outcome_row(question: Question, group: Group) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from openrpt.config.sections import Config, CorpusConfig
 from openrpt.data.documents import CorpusCounts, read_corpus
 from openrpt.data.scored import load_scored
 from openrpt.data.skipped import unread_lines
-from openrpt.engine.engine import make_engine
+from openrpt.engine.engine import open_engine
 from openrpt.engine.fingerprint import model_fingerprint
-from openrpt.engine.loading import freeze, load_policy, load_tokenizer
+from openrpt.engine.loading import load_tokenizer
 from openrpt.errors import UserError
 from openrpt.evaluation.models import NamedModel, fingerprint
 from openrpt.evaluation.statistics import Interval
@@ -77,11 +77,9 @@ def write_side_by_side(
             progress.say(f"{model.label}: has written before, taken from {path}")
             result = WritingResult.load(path)
         else:
-            judge = judge or freeze(load_policy(config.model, path=judge_path))
-            policy = freeze(load_policy(config.model, path=model.path))
+            judge = judge or open_engine(config.model, path=judge_path)
             result = evaluate_writing(
-                policy,
-                make_engine(config.model.generator, policy),
+                open_engine(config.model, path=model.path),
                 given,
                 config,
                 features=judge,

@@ -19,12 +19,11 @@ from openrpt.config.sections import Config
 from openrpt.costs.flops import count_scoring
 from openrpt.costs.meters import WorkMeter
 from openrpt.data.prompts import Layout, build_layout
+from openrpt.data.request import Request
 from openrpt.data.tokens import encode_document
 from openrpt.engine.decoding import Sampling
 from openrpt.engine.engine import Engine
-from openrpt.engine.generation import Request
 from openrpt.engine.model import Model
-from openrpt.engine.scorer import plain_hidden
 from openrpt.errors import UserError
 from openrpt.evaluation.patterns.measures import distinct, words_of
 from openrpt.evaluation.perplexity import measure_perplexity
@@ -165,31 +164,30 @@ def pooled_distinct(texts: Sequence[Sequence[str]], n: int) -> tuple[float, np.n
 
 
 def evaluate_writing(
-    policy: Model,
     engine: Engine,
     passages: Sequence[Passage],
     config: Config,
     *,
-    features: Model,
+    features: Engine,
     store: Path | None = None,
     progress: Progress = SILENT,
     title: str = "writing",
 ) -> WritingResult:
     """Completes each passage once, and measures the completions.
 
-    `features`: the frozen model whose states are the features. `store`: a file that keeps each
-    completion as it is made; those that it holds are not made again. Raises UserError where
+    `features`: runs the frozen model whose states are the features. `store`: a file that keeps
+    each completion as it is made; those that it holds are not made again. Raises UserError where
     scikit-learn is missing, and for what is too long for the model.
     """
     require("sklearn", extra="scikit-learn", what="openrpt writing")
-    meter = WorkMeter(policy, config)
+    meter = WorkMeter(engine, config)
     progress.begin(title, len(passages), "completions")
     generated = []
-    for made in _completions(policy, meter.counting(engine), passages, config, store):
+    for made in _completions(meter.engine, passages, config, store):
         generated.append(made)
         progress.update(len(generated))
     progress.begin(f"{title}: real text", len(passages), "documents")
-    bits, sizes = _bits(policy, passages, config, meter, progress)
+    bits, sizes = _bits(passages, config, meter, progress)
     progress.begin(f"{title}: features", 2 * len(passages), "texts")
     texts = {"real": [p.real for p in passages], "generated": [made["text"] for made in generated]}
     found = {}
@@ -210,7 +208,7 @@ def evaluate_writing(
             "real_cluster": clusters[0],
             "generated_cluster": clusters[1],
         },
-        features=features.name,
+        features=features.model.name,
         settings=config.writing.model_dump(),
         halves={kind: halves(found["real"], own, seed=config.seed) for kind, own in found.items()},
         cost=meter.cost(),
@@ -232,23 +230,25 @@ def halves(real: np.ndarray, other: np.ndarray, *, seed: int) -> float:
     return float(np.mean(values))
 
 
-def feature(policy: Model, prefix: str, text: str) -> np.ndarray:
+def feature(engine: Engine, prefix: str, text: str) -> np.ndarray:
     """[d] The mean of the last layer's states over a text behind its prefix; over the prefix's
     last one where the text is empty."""
+    policy = engine.model
     before = [*policy.bos_ids, *encode_document(policy.tokenizer, prefix)[0]]
     own = policy.table.plain_tokenizer.encode(text, add_special_tokens=False).ids
     room = policy.max_length - len(own)
     _require_room(policy, len(own) + 1)
     before = before[-room:]
-    states = _states(policy, before + own)
+    states = _states(engine, before + own)
     return states[min(len(before), len(states) - 1) :].mean(0)
 
 
-def _states(policy: Model, ids: Sequence[int]) -> np.ndarray:
+def _states(engine: Engine, ids: Sequence[int]) -> np.ndarray:
     import torch
 
     with torch.no_grad():
-        return plain_hidden(policy, ids).double().cpu().numpy()
+        (hidden,) = engine.states([ids])
+        return hidden.double().cpu().numpy()
 
 
 def _require_room(policy: Model, tokens: int) -> None:
@@ -260,25 +260,19 @@ def _require_room(policy: Model, tokens: int) -> None:
 
 
 def _completions(
-    policy: Model,
     engine: Engine,
     passages: Sequence[Passage],
     config: Config,
     store: Path | None,
 ) -> Iterator[dict[str, Any]]:
     """Of each passage in turn: its text, tokens, and whether the model ended it."""
-    settings = config.writing
+    policy, settings = engine.model, config.writing
     layout = build_layout(policy.tokenizer, config.prompt, policy.bos_ids).plain
-    sampling = Sampling(
-        temperature=settings.temperature,
-        think_budget=0,
-        prediction_budget=settings.completion_tokens,
-        candidates=0,
-    )
+    sampling = Sampling.plain(settings.completion_tokens, temperature=settings.temperature)
     known = _stored(store)
     new = [passage for passage in passages if passage.document_id not in known]
     requests = [_request(policy, passage, config, layout) for passage in new]
-    each = engine.generator.generate_each(requests, layout, sampling)
+    each = engine.generate_each(requests, layout, sampling)
     for passage in passages:
         if passage.document_id in known:
             yield known[passage.document_id]
@@ -303,7 +297,7 @@ def _request(policy: Model, passage: Passage, config: Config, layout: Layout) ->
     prefix = (*layout.head_ids, *ids)
     _require_room(policy, len(prefix) + config.writing.completion_tokens)
     key = key_of(config.seed, "writing", passage.document_id)
-    return Request(prefix_ids=prefix, prefix_lengths=(len(prefix),), keys=((key,),))
+    return Request.at_end(prefix, [key])
 
 
 def _stored(path: Path | None) -> dict[str, dict[str, Any]]:
@@ -321,22 +315,19 @@ def _stored(path: Path | None) -> dict[str, dict[str, Any]]:
 
 
 def _bits(
-    policy: Model,
     passages: Sequence[Passage],
     config: Config,
     meter: WorkMeter,
     progress: Progress,
 ) -> tuple[np.ndarray, np.ndarray]:
     """[D] bits and bytes of each passage's real text under the model."""
-    bits, sizes = [], []
+    bits, sizes, head = [], [], len(meter.engine.model.bos_ids)
     for number, passage in enumerate(passages, 1):
         window = config.prompt.window
-        found = measure_perplexity(policy, [passage.prefix + passage.real], window=window)
+        found = measure_perplexity(meter.engine, [passage.prefix + passage.real], window=window)
         bits.append(found.bits_per_byte.value * found.bits_per_byte.n)
         sizes.append(float(found.bits_per_byte.n))
-        count = count_scoring(
-            found.nats_per_token.n + 1, head=len(policy.bos_ids), window=window, min_context=1
-        )
+        count = count_scoring(found.nats_per_token.n + 1, head=head, window=window, min_context=1)
         meter.ledger.shared.add(count)
         meter.ledger.alone.add(count)
         progress.update(number)

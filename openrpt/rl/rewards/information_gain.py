@@ -28,7 +28,6 @@ def true_tokens(work: Work, count: int) -> list[TokenIds]:
 
 
 def thought_logprobs(
-    policy: Model,
     engine: Engine,
     layout: Layout,
     work: Work,
@@ -44,7 +43,7 @@ def thought_logprobs(
     branches, places = [], []
     lengths = work.prefix_lengths(layout)
     for group, length, target in zip(groups, lengths, targets, strict=True):
-        thoughts = [thought_ids(policy, layout, rollout) for rollout in group.rollouts]
+        thoughts = [thought_ids(engine.model, layout, rollout) for rollout in group.rollouts]
         distinct = list(dict.fromkeys(thoughts))
         branches.append(
             Branch(
@@ -55,12 +54,12 @@ def thought_logprobs(
         )
         places.append([distinct.index(thought) for thought in thoughts])
     prefix_ids = work.prefix_ids(layout, whole=False)
-    found = _target_logprobs(policy, engine, prefix_ids, branches, targets)
+    found = _target_logprobs(engine, prefix_ids, branches, targets)
     return [[own[i] for i in place] for own, place in zip(found, places, strict=True)]
 
 
 def plain_logprobs(
-    policy: Model, engine: Engine, layout: Layout, work: Work, targets: Sequence[TokenIds]
+    engine: Engine, layout: Layout, work: Work, targets: Sequence[TokenIds]
 ) -> list[float]:
     """Σ log p(target | prefix) at each position, in nats: no template, no thought."""
     head, first = layout.plain_head_ids, work.window.start
@@ -70,7 +69,7 @@ def plain_logprobs(
         Branch(prefix_length=len(head) + position.index - first, tail_ids=(), completions=(target,))
         for position, target in zip(work.positions, targets, strict=True)
     ]
-    return [own[0] for own in _target_logprobs(policy, engine, prefix_ids, branches, targets)]
+    return [own[0] for own in _target_logprobs(engine, prefix_ids, branches, targets)]
 
 
 def thought_ids(policy: Model, layout: Layout, rollout: Rollout) -> TokenIds:
@@ -84,14 +83,13 @@ def thought_ids(policy: Model, layout: Layout, rollout: Rollout) -> TokenIds:
 
 
 def _target_logprobs(
-    policy: Model,
     engine: Engine,
     prefix_ids: TokenIds,
     branches: Sequence[Branch],
     targets: Sequence[TokenIds],
 ) -> list[list[float]]:
     """Σ log p of the target with which each completion ends, at temperature 1."""
-    found = engine.branch_hidden(policy, prefix_ids, branches)
+    found = engine.branch_states(prefix_ids, branches)
     pairs = [
         (states[-len(target) :], target)
         for own, target in zip(found, targets, strict=True)
@@ -100,6 +98,6 @@ def _target_logprobs(
     hidden = torch.cat([states for states, _ in pairs])
     ids = torch.tensor([i for _, target in pairs for i in target], device=hidden.device)
     with torch.no_grad():
-        logprobs = selected_logprobs(hidden, policy.head, ids)[0].double()
+        logprobs = selected_logprobs(hidden, engine.model.head, ids)[0].double()
     sums = iter(part.sum().item() for part in logprobs.split([len(t) for _, t in pairs]))
     return [[next(sums) for _ in own] for own in found]

@@ -15,9 +15,7 @@ from openrpt.config.sections import LARGEST_REWARD, Config, RewardConfig
 from openrpt.data.prompts import Layout
 from openrpt.data.tokens import literal_bytes
 from openrpt.data.work import Work
-from openrpt.engine.average import MovingAverage
 from openrpt.engine.engine import Engine
-from openrpt.engine.model import Model
 from openrpt.errors import UserError
 from openrpt.rl.grading import CONTINUATION_TOKENS
 from openrpt.rl.rewards.information_gain import plain_logprobs, thought_logprobs, true_tokens
@@ -48,10 +46,10 @@ class RewardContext:
     work: Work
     token_bytes: Sequence[bytes]
     """The whole document's."""
-    policy: Model
     engine: Engine
+    """Of the policy."""
     layout: Layout
-    baseline: MovingAverage | None
+    baseline: Engine | None
     """Kept for `information_gain` alone."""
 
     def continuation(self, group: Group) -> Sequence[bytes]:
@@ -61,7 +59,7 @@ class RewardContext:
     def prediction_tokens(self, rollout: Rollout) -> list[tuple[int, bytes]]:
         """As `rewards.prediction_tokens`."""
         ids, literal = rollout.completion.token_ids, self.layout.literal
-        pieces = [literal_bytes(self.policy.table, [i], literal) for i in ids]
+        pieces = [literal_bytes(self.engine.model.table, [i], literal) for i in ids]
         return prediction_tokens(pieces, rollout.prediction)
 
 
@@ -127,9 +125,9 @@ def information_gain(groups: Sequence[Group], context: RewardContext) -> list[li
     """As `information_gain.py`: nats, of either sign."""
     assert context.baseline is not None
     targets = true_tokens(context.work, context.config.reward.information_tokens)
-    shared = (context.engine, context.layout, context.work)
-    thoughts = thought_logprobs(context.policy, *shared, groups, targets)
-    plain = plain_logprobs(context.baseline.policy, *shared, targets)
+    layout, work = context.layout, context.work
+    thoughts = thought_logprobs(context.engine, layout, work, groups, targets)
+    plain = plain_logprobs(context.baseline, layout, work, targets)
     return [[value - base for value in own] for own, base in zip(thoughts, plain, strict=True)]
 
 

@@ -18,8 +18,8 @@ from openrpt.config.sections import Config
 from openrpt.costs.flops import Count, Shape
 from openrpt.data.positions import Window, eligible_positions
 from openrpt.data.scored import ScoredCorpus
-from openrpt.engine.model import Model
-from openrpt.engine.packing import packed_hidden, packs
+from openrpt.engine.engine import Engine
+from openrpt.engine.packing import packs
 from openrpt.engine.text_loss import TextTerms, text_loss
 from openrpt.errors import UserError
 from openrpt.rl.nonfinite import Places
@@ -123,7 +123,7 @@ def _targets(
 
 
 def accumulate_gradients(
-    policy: Model,
+    engine: Engine,
     corpus: ScoredCorpus,
     pieces: Sequence[Piece],
     *,
@@ -135,7 +135,7 @@ def accumulate_gradients(
     In nats. Every pass is divided by the whole step's targets, so the packing changes nothing.
     `places`: gets those where a loss is not finite.
     """
-    head_ids = policy.bos_ids
+    policy, head_ids = engine.model, engine.model.bos_ids
     total = sum(len(piece.targets) for piece in pieces)
     lengths = [len(head_ids) + piece.run_tokens for piece in pieces]
     nats = 0.0
@@ -147,7 +147,7 @@ def accumulate_gradients(
             states.append(piece.places(len(head_ids)) + offset)
             targets.append(piece.target_ids(corpus))
             offset += lengths[index]
-        hidden = packed_hidden(policy, sequences)  # [N, d]
+        (hidden,) = engine.states(sequences)  # [N, d]
         terms = TextTerms(
             targets=torch.tensor(np.concatenate(targets), device=policy.device),
             ntp_scale=1.0 / total,

@@ -21,13 +21,11 @@ import openrpt
 from openrpt.config.sections import Config, PretrainConfig
 from openrpt.costs.flops import Shape, model_shape
 from openrpt.costs.meters import StepMeter
-from openrpt.data.prompts import build_layout, require_room
 from openrpt.data.scored import SCORED, ScoredCorpus
 from openrpt.data.tokens import tokenizer_fingerprint
 from openrpt.engine.checkpoint_record import TrainerState, read_record
-from openrpt.engine.engine import Engine, make_engine
+from openrpt.engine.engine import Engine, open_engine
 from openrpt.engine.fingerprint import model_fingerprint
-from openrpt.engine.loading import load_policy
 from openrpt.engine.model import Model
 from openrpt.errors import UserError
 from openrpt.evaluation.next_token.evaluate import evaluate_policy
@@ -95,8 +93,8 @@ class Pretrainer:
 
     run: Run
     config: Config
-    policy: Model
     engine: Engine
+    """Of the policy."""
     corpus: ScoredCorpus
     optimizer: torch.optim.Optimizer
     shape: Shape
@@ -151,7 +149,7 @@ def pretrain(run: Run, *, progress: Progress = SILENT) -> PretrainSummary:
 
 def pretrain_step(trainer: Pretrainer) -> dict[str, Any]:
     """One optimizer step over a batch of pieces; returns its metrics."""
-    policy, config, state = trainer.policy, trainer.config, trainer.state
+    policy, config, state = trainer.engine.model, trainer.config, trainer.state
     timer = PhaseTimer()
     trainer.meter.begin()
     with timer("update"):
@@ -162,7 +160,7 @@ def pretrain_step(trainer: Pretrainer) -> dict[str, Any]:
         trainer.optimizer.zero_grad(set_to_none=True)
         places = Places(piece.document_id for piece in pieces)
         loss = accumulate_gradients(
-            policy,
+            trainer.engine,
             trainer.corpus,
             pieces,
             microbatch_tokens=config.pretrain.microbatch_tokens,
@@ -204,9 +202,8 @@ def learning_rate(settings: PretrainConfig, step: int, share: float) -> float:
 
 def development_evaluation(trainer: Pretrainer) -> dict[str, float]:
     """Accuracy at the positions that `train` evaluates at, and perplexity on whole documents."""
-    config, policy = trainer.config, trainer.policy
+    config = trainer.config
     result = evaluate_policy(
-        policy,
         trainer.engine,
         trainer.corpus,
         config,
@@ -217,7 +214,7 @@ def development_evaluation(trainer: Pretrainer) -> dict[str, float]:
     texts = sampled_texts(
         trainer.corpus, "development", tokens=config.pretrain.eval_tokens, seed=config.seed
     )
-    measured = measure_perplexity(policy, texts, window=config.prompt.window)
+    measured = measure_perplexity(trainer.engine, texts, window=config.prompt.window)
     return {
         "development/ntp_accuracy": result.accuracy("ntp"),
         "development/positions": float(result.num_positions),
@@ -229,7 +226,7 @@ def save(trainer: Pretrainer) -> None:
     folder = step_folder(trainer.run.pretrain_checkpoints, trainer.state.step)
     save_checkpoint(
         folder,
-        trainer.policy,
+        trainer.engine.model,
         trainer.state,
         trainer.config,
         optimizer=trainer.optimizer,
@@ -278,7 +275,8 @@ def set_up(run: Run) -> Pretrainer:
     corpus = load_corpus(run, other)
     # LoRA adapters sit on the weights that training began from; the merged ones are for others.
     weights = None if last is None or config.model.lora_rank else str(last)
-    policy = load_policy(config.model, path=weights, lora=True)
+    engine = open_engine(config.model, path=weights, trained=True)
+    policy = engine.model
     require_fit(policy, corpus, config, other)
     optimizer = make_optimizer(policy, config)
     if last is not None:
@@ -298,8 +296,7 @@ def set_up(run: Run) -> Pretrainer:
     return Pretrainer(
         run=run,
         config=config,
-        policy=policy,
-        engine=make_engine(config.model.generator, policy),
+        engine=engine,
         corpus=corpus,
         optimizer=optimizer,
         shape=shape,
@@ -373,8 +370,7 @@ def require_fit(policy: Model, corpus: ScoredCorpus, config: Config, other: Run 
             f" ({len(policy.bos_ids)} of them before the text)"
         )
     if settings.eval_every and corpus.ids("development"):
-        layout = build_layout(policy.tokenizer, config.prompt, policy.bos_ids)
-        require_room(layout, config.prompt, policy.max_length)
+        policy.layout(config.prompt)  # refused here, not at the first evaluation
 
 
 def forget_after(run: Run, step: int) -> None:

@@ -1,0 +1,153 @@
+"""The engine that runs on the document tree."""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from openrpt.data.prompts import Layout
+from openrpt.data.request import Request
+from openrpt.engine.branches import Branch, CompletionLoss, PrefixLoss, TailLoss
+from openrpt.engine.decoding import Decoder, Sampling, Sequences
+from openrpt.engine.generation import STANDARD_TOP, Beginnings, Generated, decode, side_by_side
+from openrpt.engine.head import Standard, standard_prediction
+from openrpt.engine.model import Model, Weights
+from openrpt.engine.tree import levels
+from openrpt.engine.tree.attention import NAME
+from openrpt.engine.tree.levels import Level, packed_states, run_prefix, run_tails, tail_keys
+from openrpt.engine.tree.rows import Tree, TreeSequences, whole_keys
+
+if TYPE_CHECKING:
+    from openrpt.engine.engine import Engine
+
+
+@dataclass(kw_only=True, eq=False)
+class TreeEngine:
+    """See `openrpt.engine.engine.Engine`. The model attends as the tree does from here on."""
+
+    model: Model
+    start: "Engine | None" = None
+    """Whose candidates seed the thought; None = the model's own."""
+    version: int = 0
+    exact_draws: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        self.model.attention = NAME
+
+    def load(self, weights: Weights) -> None:
+        self.model.load(weights)
+        self.version += 1
+
+    @torch.no_grad()
+    def generate_each(
+        self, requests: Sequence[Request], layout: Layout, sampling: Sampling
+    ) -> Iterator[list[Generated]]:
+        for batch in side_by_side(requests, layout, sampling):
+            if len(batch) == 1:
+                yield self._generate(batch[0], layout, sampling)
+            else:
+                yield from self._generate_together(batch, layout, sampling)
+
+    def _generate(self, request: Request, layout: Layout, sampling: Sampling) -> list[Generated]:
+        tree, beginnings = self._grow(request, layout, sampling)
+
+        def start_rows(index: Tensor, rollouts: int, capacity: int) -> Sequences:
+            own = None if tree.tails is None else tail_keys(tree.tails, tree.branches, index)
+            return TreeSequences(
+                *(self.model, tree.last_hidden()[index], own, tree.lengths()[index]),
+                *(rollouts, capacity, tree.prefix),
+            )
+
+        decoder = Decoder(policy=self.model, layout=layout, sampling=sampling)
+        return beginnings.outcomes(decode(decoder, request.keys, start_rows))
+
+    def _generate_together(
+        self, requests: Sequence[Request], layout: Layout, sampling: Sampling
+    ) -> Iterator[list[Generated]]:
+        grown = [self._grow(request, layout, sampling) for request in requests]
+        trees = [tree for tree, _ in grown]
+        hidden = torch.cat([tree.last_hidden() for tree in trees])
+        lengths = torch.cat([tree.lengths() for tree in trees])
+
+        def start_rows(index: Tensor, rollouts: int, capacity: int) -> Sequences:
+            own = whole_keys(trees, index)
+            return TreeSequences(
+                self.model, hidden[index], own, lengths[index], rollouts, capacity, None
+            )
+
+        decoder = Decoder(policy=self.model, layout=layout, sampling=sampling)
+        keys = [keys for request in requests for keys in request.keys]
+        decoded = iter(decode(decoder, keys, start_rows))
+        for tree, beginnings in grown:
+            yield beginnings.outcomes([next(decoded) for _ in tree.branches])
+
+    def _grow(
+        self, request: Request, layout: Layout, sampling: Sampling
+    ) -> tuple[Tree, "Beginnings"]:
+        lengths, delimiters = request.prefix_lengths, layout.delimiter_ids
+        k = max(sampling.candidates, STANDARD_TOP)
+        prefix = run_prefix(self.model, request.prefix_ids)
+        standard = self._standard_at(prefix, lengths, k, delimiters)
+        seeds = standard
+        if self.start is not None and sampling.candidates:
+            seeds = self.start.standard(request.prefix_ids, lengths, k=k, delimiter_ids=delimiters)
+        beginnings = Beginnings.of(request, standard, seeds, layout, sampling)
+        branches = [
+            Branch(prefix_length=length, tail_ids=layout.tail_ids + opening)
+            for length, opening in zip(lengths, beginnings.openings, strict=True)
+        ]
+        # Where only the candidates are asked for, nothing hangs off the prefix.
+        has_tails = any(request.keys) and any(branch.tail_ids for branch in branches)
+        tails = run_tails(self.model, prefix, branches) if has_tails else None
+        return Tree(prefix=prefix, tails=tails, branches=branches), beginnings
+
+    def states(
+        self, sequences: Sequence[Sequence[int]], layers: Sequence[int] = (-1,)
+    ) -> list[Tensor]:
+        return packed_states(self.model, sequences, layers)
+
+    @torch.no_grad()
+    def standard(
+        self,
+        prefix_ids: Sequence[int],
+        lengths: Sequence[int],
+        *,
+        k: int = STANDARD_TOP,
+        delimiter_ids: Collection[int] = (),
+    ) -> Standard:
+        return self._standard_at(run_prefix(self.model, prefix_ids), lengths, k, delimiter_ids)
+
+    def _standard_at(
+        self, prefix: Level, lengths: Sequence[int], k: int, delimiter_ids: Collection[int]
+    ) -> Standard:
+        ends = torch.tensor(lengths, device=self.model.device) - 1
+        masked = self.model.masked_ids(delimiter_ids)
+        return standard_prediction(prefix.hidden[0, ends], self.model.head, masked, k=k)
+
+    def branch_states(
+        self, prefix_ids: Sequence[int], branches: Sequence[Branch]
+    ) -> list[list[Tensor]]:
+        return levels.branch_states(self.model, prefix_ids, branches)
+
+    def accumulate_gradients(
+        self,
+        prefix_ids: Sequence[int],
+        branches: Sequence[Branch],
+        *,
+        prefix_loss: PrefixLoss | None = None,
+        tail_loss: TailLoss | None = None,
+        completion_loss: CompletionLoss | None = None,
+        microbatch_tokens: int = 1024,
+    ) -> None:
+        """As `levels.accumulate_gradients`."""
+        levels.accumulate_gradients(
+            self.model,
+            prefix_ids,
+            branches,
+            prefix_loss=prefix_loss,
+            tail_loss=tail_loss,
+            completion_loss=completion_loss,
+            microbatch_tokens=microbatch_tokens,
+        )
