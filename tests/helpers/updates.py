@@ -94,7 +94,9 @@ def batch_of(policy: Policy, config: Config, *, flat: tuple[int, ...] = (1,)) ->
         for n, (outcome, position) in enumerate(zip(found, work.positions, strict=True)):
             rewards = [float((r + n) % 3 == 0 and n not in flat) for r in range(9)]
             rollouts = tuple(
-                Rollout(completion=c, thought=b"", prediction=None, reward=reward)
+                Rollout(
+                    completion=c, thought=b"", prediction=None, exact=reward == 1, reward=reward
+                )
                 for c, reward in zip(outcome.completions, rewards, strict=False)
             )
             prompt = Prompt(position=position, head_ids=(), prefix_ids=(), tail_ids=())

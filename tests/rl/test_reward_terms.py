@@ -34,7 +34,7 @@ from openrpt.runs.rollouts import read_rollouts, rollout_rows, write_rollouts
 from openrpt.runs.run import Run
 from openrpt.seeding import key_of
 from openrpt.stages.train import train
-from openrpt.types import Completion, Group, Position, Prompt, Rollout
+from openrpt.types import Completion, Group, Position, Prompt
 from tests.helpers.byte_policy import policy_of
 from tests.helpers.run_files import rollouts_of, rows_of, weights_of
 from tests.helpers.tiny_model import tiny_run
@@ -234,7 +234,7 @@ def test_terms_are_summed_by_weight_and_the_exact_match_stays(written_groups) ->
     for group, before, values in zip(found, groups, dense, strict=True):
         for rollout, old, value in zip(group.rollouts, before.rollouts, values, strict=True):
             assert rollout.reward == pytest.approx(old.reward - 0.25 * value)
-            assert rollout.exact == old.reward
+            assert rollout.exact == old.exact == (old.reward == 1)
             assert rollout.terms.keys() == terms.keys()
             assert rollout.completion == old.completion
     assert not found[0].is_flat and not found[1].is_flat
@@ -274,7 +274,7 @@ def test_stored_rollouts_keep_the_reward_and_the_match_apart(policy, written_gro
     write_rollouts(tmp_path, 1, rows)
     table = read_rollouts(tmp_path)
     rollouts = [rollout for group in found for rollout in group.rollouts]
-    assert table["exact"].to_pylist() == [rollout.exact > 0 for rollout in rollouts]
+    assert table["exact"].to_pylist() == [rollout.exact for rollout in rollouts]
     assert table["reward"].to_pylist() == pytest.approx([r.reward for r in rollouts])
     for terms, rollout in zip(table["reward_terms"].to_pylist(), rollouts, strict=True):
         assert [term["name"] for term in terms] == ["dense"]
@@ -569,12 +569,3 @@ def test_no_baseline_is_kept_where_no_reward_reads_it(tmp_path: Path) -> None:
     (row,) = rows_of(run)
     assert row["reward/mean"] == row["reward/random"] and row["reward/exact"] == 0.0
     assert row["group/flat_fraction"] < 1
-
-
-def test_rollouts_without_terms_are_exact_by_their_reward() -> None:
-    completion = Completion(
-        token_ids=(1,), sampler_logprobs=(0.0,), loss_mask=(True,), finish_reason="stop"
-    )
-    rollout = Rollout(completion=completion, thought=b"", prediction=b"a", reward=1.0)
-    assert rollout.exact == 1.0
-    assert replace(rollout, reward=0.3, prefix_match=0.0).exact == 0.0

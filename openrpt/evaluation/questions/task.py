@@ -98,8 +98,8 @@ class QuestionTask:
             completion=completion,
             thought=split_thought(text, thought_end=self.layout.thought_end),
             prediction=answer,
+            exact=reward >= 1,
             reward=reward,
-            prefix_match=float(reward >= 1),
         )
 
     def truth(self, work: Work) -> list[list[bytes]]:
@@ -227,13 +227,12 @@ def question_request(work: Work, layout: Layout, seed: int, samples: int) -> Req
 
 
 def outcome_row(question: Question, group: Group) -> dict[str, Any]:
-    right = [float(reward >= 1) for reward in group.rewards]
-    count = len(right)
+    count = len(group.rollouts)
     return {
         "question_id": question.question_id,
         "task": question.task,
-        "accuracy": sum(right) / count,
-        "any_right": max(right),
+        "accuracy": group.pass_rate,
+        "any_right": float(any(rollout.exact for rollout in group.rollouts)),
         "reward": sum(group.rewards) / count,
         "closed": sum(r.prediction is not None for r in group.rollouts) / count,
         "tokens": sum(len(r.completion.token_ids) for r in group.rollouts) / count,
