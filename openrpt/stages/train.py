@@ -26,7 +26,7 @@ from openrpt.engine.loading import freeze, load_policy
 from openrpt.engine.model import Policy
 from openrpt.errors import UserError
 from openrpt.progress import SILENT, Progress
-from openrpt.rl.batch import GradedWork
+from openrpt.rl.batch import Graded, Weighted
 from openrpt.rl.collect import Collector, batch_metrics
 from openrpt.rl.cost import step_cost
 from openrpt.rl.nonfinite import attempted
@@ -34,6 +34,7 @@ from openrpt.rl.optimizer import make_optimizer, set_learning_rate
 from openrpt.rl.rewards.terms import make_terms, reward_metrics
 from openrpt.rl.task import Task
 from openrpt.rl.update import update_policy
+from openrpt.rl.workers import ALONE, Workers
 from openrpt.runs.checkpoints import (
     BASELINE,
     latest_checkpoint,
@@ -81,10 +82,17 @@ class Trainer:
     reference: Policy | None
     meter: StepMeter
     state: TrainerState
+    workers: Workers = ALONE
 
     @property
     def collector(self) -> Collector:
-        return Collector(config=self.config, engine=self.engine, task=self.task, layout=self.layout)
+        return Collector(
+            config=self.config,
+            engine=self.engine,
+            task=self.task,
+            layout=self.layout,
+            workers=self.workers,
+        )
 
 
 @works_in_run
@@ -154,7 +162,7 @@ def train_step(trainer: Trainer) -> dict[str, Any]:
     )
 
 
-def update(trainer: Trainer, batch: Sequence[GradedWork]) -> dict[str, float]:
+def update(trainer: Trainer, batch: Sequence[Weighted]) -> dict[str, float]:
     """The step's optimizer update(s), and the baseline's. Raises NotFinite as `update_policy`."""
     metrics = update_policy(
         trainer.policy,
@@ -164,13 +172,14 @@ def update(trainer: Trainer, batch: Sequence[GradedWork]) -> dict[str, float]:
         trainer.config,
         trainer.layout,
         reference=trainer.reference,
+        workers=trainer.workers,
     )
     if trainer.task.baseline is not None:
         trainer.task.baseline.update(trainer.policy)
     return metrics
 
 
-def store(trainer: Trainer, batch: Sequence[GradedWork], generated: Sequence[GradedWork]) -> None:
+def store(trainer: Trainer, batch: Sequence[Weighted], generated: Sequence[Graded]) -> None:
     """Keeps the rollouts that were trained on, and where all were generated."""
     rows: list[dict[str, Any]] = []
     for graded in batch:

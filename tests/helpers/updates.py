@@ -1,7 +1,5 @@
 """A graded batch, its gradients through the update, and the same by plain autograd."""
 
-from dataclasses import replace
-
 import numpy as np
 import torch
 
@@ -16,7 +14,7 @@ from openrpt.engine.generation import Request
 from openrpt.engine.loading import freeze
 from openrpt.engine.model import Policy
 from openrpt.engine.tree.attention import NAME
-from openrpt.rl.batch import GradedWork, longest_completion, step_advantages, step_totals
+from openrpt.rl.batch import Graded, Weighted, step_totals, weighted_batch
 from openrpt.rl.losses import LossInputs, policy_loss
 from openrpt.rl.update import loss_config_for, update_policy
 from openrpt.seeding import key_of
@@ -69,7 +67,7 @@ def work_of(seed: int) -> Work:
     return Work(document=document, window=window, positions=positions)
 
 
-def batch_of(policy: Policy, config: Config, *, flat: tuple[int, ...] = (1,)) -> list[GradedWork]:
+def batch_of(policy: Policy, config: Config, *, flat: tuple[int, ...] = (1,)) -> list[Weighted]:
     """Two documents of three positions each, sampled from the policy; rewards by rule. The
     positions in `flat` get the same reward throughout."""
     layout, graded = layout_of(policy, config), []
@@ -101,14 +99,8 @@ def batch_of(policy: Policy, config: Config, *, flat: tuple[int, ...] = (1,)) ->
             )
             prompt = Prompt(position=position, head_ids=(), prefix_ids=(), tail_ids=())
             groups.append(Group(prompt=prompt, rollouts=rollouts, ntp_token_id=0))
-        graded.append(GradedWork(work=work, groups=tuple(groups), advantages=torch.zeros(3, 3)))
-    advantages = step_advantages(
-        [g for w in graded for g in w.groups],
-        config.train,
-        longest=longest_completion(config, layout),
-    )
-    pairs = zip(graded, advantages.split(3), strict=True)
-    return [replace(work, advantages=part) for work, part in pairs]
+        graded.append(Graded(work=work, groups=tuple(groups)))
+    return weighted_batch(graded, config, layout)
 
 
 def gradients(policy: Policy, kind: str, batch, config: Config, reference=None):

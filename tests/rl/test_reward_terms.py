@@ -25,7 +25,7 @@ from openrpt.engine.generation import Request
 from openrpt.engine.model import Policy
 from openrpt.engine.tree.attention import NAME
 from openrpt.errors import UserError
-from openrpt.rl.batch import GradedWork
+from openrpt.rl.batch import Graded
 from openrpt.rl.collect import batch_metrics, remember_pass_rates
 from openrpt.rl.grading import grade, grade_groups
 from openrpt.rl.rewards.information_gain import thought_ids, thought_logprobs
@@ -256,7 +256,7 @@ def test_pass_rates_are_of_exact_matches_whatever_is_trained_on(written_groups) 
     groups, context = written_groups
     config = config_of(reward__terms={"dense": 1.0})
     found = reward_groups(groups, make_terms(config), replace(context, config=config))
-    graded = GradedWork(work=context.work, groups=tuple(found), advantages=torch.zeros(2, 5))
+    graded = Graded(work=context.work, groups=tuple(found))
     state = TrainerState(stage="train")
     remember_pass_rates(state, [graded])
     assert state.pass_rates == {"d": {"6": 0.4, "10": 0.0}}

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from openrpt.config.sections import Config
 from openrpt.costs.flops import model_shape
@@ -26,7 +25,7 @@ from openrpt.errors import UserError
 from openrpt.evaluation.questions.checks import Check, extract_answer
 from openrpt.evaluation.questions.results import AnswerResult
 from openrpt.progress import SILENT, Progress
-from openrpt.rl.batch import GradedWork
+from openrpt.rl.batch import Graded
 from openrpt.rl.completions import split_thought
 from openrpt.rl.cost import count_generation
 from openrpt.seeding import generator, key_of
@@ -207,7 +206,7 @@ def answer_questions(
     for number, (work, generated) in enumerate(zip(works, each, strict=True), 1):
         (group,) = task.grade(work, generated)
         rows.append(outcome_row(task.questions[work.document.document_id], group))
-        graded = GradedWork(work=work, groups=(group,), advantages=torch.zeros(1, count))
+        graded = Graded(work=work, groups=(group,))
         run = count_generation([graded], layout).shared
         cost["tokens"] += run.tokens
         cost["flops"] += run.forward(shape)
