@@ -11,6 +11,7 @@ import torch
 
 from openrpt.engine.checkpoint_record import TrainerState
 from openrpt.engine.engine import make_engine
+from openrpt.engine.model import Policy
 from openrpt.rl.batch import Graded, Weighted
 from openrpt.rl.collect import Collector, batch_metrics
 from openrpt.rl.nonfinite import NotFinite
@@ -18,10 +19,8 @@ from openrpt.rl.update import update_policy
 from openrpt.rl.workers import ALONE, Workers
 from openrpt.stages.text_task import text_task
 from tests.helpers.byte_policy import policy_of
-from tests.helpers.tiny import tiny_run
+from tests.helpers.tiny_model import tiny_run
 from tests.helpers.updates import assert_equal, batch_of, config_of, gradients, layout_of
-
-Ranks = Callable[[Callable[[Workers], Any]], list[Any]]
 
 
 @dataclass
@@ -67,13 +66,14 @@ class Threads:
             parameter.grad = torch.stack(known).sum(0) if known else None
 
 
-def in_threads(count: int, work: Callable[[Workers], Any]) -> list[Any]:
-    """What each of `count` workers comes to; raises what one of them raises."""
+def in_threads(count: int, work: Callable[[Workers, Policy], Any]) -> list[Any]:
+    """What each of `count` workers, given a model of its own, comes to; raises what one raises."""
     meeting, found, errors = _Meeting(count), {}, []
+    policies = [policy_of() for _ in range(count)]  # one after another: torch's seed is global
 
     def run(rank: int) -> None:
         try:
-            found[rank] = work(Threads(rank=rank, meeting=meeting))
+            found[rank] = work(Threads(rank=rank, meeting=meeting), policies[rank])
         except BaseException as error:
             errors.append(error)
             meeting.barrier.abort()
@@ -95,8 +95,7 @@ def test_the_gradient_of_a_shared_batch_is_the_whole_one(algorithm: str) -> None
     batch = batch_of(policy_of(), config)
     expected, metrics = gradients(policy_of(), "tree", batch, config)
 
-    def update(workers: Workers) -> Any:
-        policy = policy_of()
+    def update(workers: Workers, policy: Policy) -> Any:
         optimizer = torch.optim.SGD(policy.parameters(), lr=0.0)
         found = update_policy(
             policy,
@@ -120,8 +119,7 @@ def test_a_gradient_that_is_not_finite_is_met_by_all() -> None:
     batch = batch_of(policy_of(), config)
     batch[1].advantages[2, 0] = float("inf")
 
-    def update(workers: Workers) -> str:
-        policy = policy_of()
+    def update(workers: Workers, policy: Policy) -> str:
         optimizer = torch.optim.SGD(policy.parameters(), lr=0.1)
         engine, layout = make_engine("tree", policy), layout_of(policy, config)
         with pytest.raises(NotFinite) as error:
@@ -155,8 +153,7 @@ def test_what_is_trained_on_does_not_depend_on_the_workers(tmp_path: Path, algor
         reward__random_probability=0.2,
     )
 
-    def collect(workers: Workers) -> Any:
-        policy = policy_of()
+    def collect(workers: Workers, policy: Policy) -> Any:
         engine, layout = make_engine("tree", policy), layout_of(policy, run.config)
         task = text_task(run, policy, engine, layout)
         collector = Collector(
@@ -171,7 +168,7 @@ def test_what_is_trained_on_does_not_depend_on_the_workers(tmp_path: Path, algor
             state.step += 1
         return steps
 
-    alone = collect(ALONE)
+    alone = collect(ALONE, policy_of())
     assert any(any(group) for _, _, rows in alone[0][0] for group in rows)
     for found in in_threads(2, collect):
         assert repr(found) == repr(alone)
