@@ -20,7 +20,7 @@ from openrpt.config.sections import Config
 from openrpt.data.prompts import Layout, build_layout
 from openrpt.engine.cpu import use_cpu
 from openrpt.engine.loading import resolve_model
-from openrpt.rl.batch import GradedWork, group_branch
+from openrpt.rl.batch import Graded, group_branch
 from openrpt.runs.metrics import peak_memory_gib
 from openrpt.runs.run import Run, open_run
 from openrpt.stages.score import score_corpus
@@ -105,7 +105,7 @@ def summary(metrics: dict[str, Any], config: Config) -> dict[str, Any]:
     }
 
 
-def prompts_of(generated: Sequence[GradedWork], layout: Layout) -> list[dict[str, Any]]:
+def prompts_of(generated: Sequence[Graded], layout: Layout) -> list[dict[str, Any]]:
     """A group: its prompt as ids, the forced opening included, and how many tokens its rollouts
     went on for."""
     found = []

@@ -29,7 +29,7 @@ from openrpt.engine.engine import Engine, bind
 from openrpt.engine.generation import Generated
 from openrpt.engine.loading import load_model
 from openrpt.engine.model import Model
-from openrpt.rl.batch import GradedWork
+from openrpt.rl.batch import Graded, Weighted
 from openrpt.rl.cost import step_cost
 from openrpt.rl.grading import grade_groups
 from openrpt.rl.optimizer import make_optimizer
@@ -201,7 +201,7 @@ def draw(
 
 def graded_of(
     policy: Model, layout: Layout, work: Work, generated: list[Generated], *, number: int
-) -> GradedWork:
+) -> Weighted:
     """With random advantages, so that every group is trained."""
     groups = grade_groups(
         generated,
@@ -214,7 +214,7 @@ def graded_of(
     random = torch.Generator().manual_seed(number)
     shape = len(groups), len(groups[0].rollouts)
     advantages = torch.randn(*shape, generator=random, dtype=torch.float64)
-    return GradedWork(work=work, groups=tuple(groups), advantages=advantages)
+    return Graded(work=work, groups=tuple(groups)).weighted(advantages)
 
 
 def step(
@@ -245,7 +245,7 @@ def step(
     }
 
 
-def require_all_trained(graded: GradedWork, metrics: dict[str, float], new_tokens: int) -> None:
+def require_all_trained(graded: Graded, metrics: dict[str, float], new_tokens: int) -> None:
     """Every completion has `new_tokens` tokens, all sampled, and the update ran every one."""
     completions = [r.completion for group in graded.groups for r in group.rollouts]
     trained = {completion.num_trained_tokens for completion in completions}

@@ -96,17 +96,14 @@ class Rollout:
     completion: Completion
     thought: bytes
     prediction: bytes | None
+    exact: bool
+    """Whether the prediction is exactly right, whatever is trained on: by the prefix match, or, of
+    a question's answer, by the question's check."""
     reward: float
     """What is trained on."""
-    prefix_match: float | None = None
-    """Where the reward is made of terms: whether the prediction is exactly right."""
     terms: Mapping[str, float] = field(default_factory=dict)
-    """Those terms before their weights; one that failed is missing, and counts as 0."""
-
-    @property
-    def exact(self) -> float:
-        """1.0 if the prediction is exactly right, whatever is trained on."""
-        return self.reward if self.prefix_match is None else self.prefix_match
+    """The terms of `reward.terms` before their weights; one that failed is missing, and counts as
+    0."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,7 +128,7 @@ class Group:
 
     @property
     def pass_rate(self) -> float:
-        """Share of rollouts that are exactly right."""
+        """The share of rollouts that are exact."""
         return sum(rollout.exact for rollout in self.rollouts) / len(self.rollouts)
 
     @property

@@ -47,7 +47,7 @@ class ScoredDocument:
     entropy: NDArray[np.float32]  # [T] nats: the difficulty
     entropy_top16: NDArray[np.float32]  # [T] nats, over the 16 most probable, renormalised
     ntp_token_id: NDArray[np.int64]  # [T] argmax, special tokens masked
-    ntp_correct: NDArray[np.bool_]  # [T] by bytes, as the reward judges
+    ntp_correct: NDArray[np.bool_]  # [T] that argmax is exact: by bytes, as the reward judges
 
     @property
     def num_tokens(self) -> int:

@@ -25,11 +25,14 @@ class Branch:
     completions: tuple[tuple[int, ...], ...] = ()
 
 
-def pad(sequences: Sequence[Sequence[int]], device: torch.device) -> Tensor:
-    """[B, longest] right-padded with 0; what stands in the padding is never read."""
+def pad(
+    sequences: Sequence[Sequence[float]], device: torch.device, dtype: torch.dtype = torch.long
+) -> Tensor:
+    """Puts B sequences into one tensor [B, longest], right-padded with 0; the padding is never
+    read."""
     width = max((len(sequence) for sequence in sequences), default=0)
     rows = [list(sequence) + [0] * (width - len(sequence)) for sequence in sequences]
-    return torch.tensor(rows, dtype=torch.long, device=device).view(len(sequences), width)
+    return torch.tensor(rows, dtype=dtype, device=device).view(len(sequences), width)
 
 
 PrefixLoss = Callable[[Tensor], Tensor]

@@ -1,6 +1,6 @@
-"""From hidden states to tokens: the think budget, and the course of a completion."""
+"""From hidden states to completions: drawing each rollout's tokens to its end."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 from openrpt.config.sections import PromptConfig
 from openrpt.data.prompts import Budget, Layout
 from openrpt.data.tokens import literal_bytes
+from openrpt.engine.course import Course, Rules
 from openrpt.engine.model import Model
 from openrpt.engine.sampling import Sampled, sample, uniforms
 from openrpt.types import Completion
@@ -16,13 +17,18 @@ from openrpt.types import Completion
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sampling:
-    """temperature 0 = greedy; budgets in tokens."""
+    """How completions are drawn."""
 
     temperature: float
+    """0 = greedy."""
     think_budget: int
+    """Free tokens of a thought."""
     prediction_budget: int
+    """Tokens of a prediction."""
     candidates: int
+    """Candidates that a thought is seeded with."""
     generation_rollouts: int = 256
+    """Rollouts that are decoded at once, at most."""
     until: tuple[bytes, ...] = ()
     """What a completion also stops behind, once it has said it after its thought."""
 
@@ -65,15 +71,20 @@ class Sequences(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decoded:
-    """One row's new tokens, after the opening."""
+    """One rollout's new tokens, after the opening."""
 
     token_ids: list[int]
     logprobs: list[float]
+    """Log-probability of each at the sampling temperature, nats; 0 where forced."""
     loss_mask: list[bool]
+    """True = drawn."""
     stopped: bool
+    """Whether it ended by itself, not by its budget."""
     near_boundary: int
+    """Draws whose uniform lay near a boundary."""
 
     def completion(self, opening: tuple[int, ...]) -> Completion:
+        """The whole completion: the forced tokens that it began with, and these."""
         forced = len(opening)
         return Completion(
             token_ids=opening + tuple(self.token_ids),
@@ -85,16 +96,13 @@ class Decoded:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Decoder:
-    """The course of a completion: free thought, forced close, prediction.
+    """Draws completions: their course is `Course`'s, their tokens are the policy's.
 
-    The thought ends when the policy writes its end (then the policy writes the box, too) or when
-    the think budget is spent (then the close is forced). The prediction ends at a stop token or
-    at its budget, never at a brace, and behind what the sampling names in `until`.
+    Beside stop tokens and budgets, a completion ends behind what the sampling names in `until`;
+    it never ends at a brace. Rollouts of a position that have drawn the same tokens so far are one
+    row of the model, each with its own uniforms: nothing is computed twice.
 
-    Rollouts of a position that have drawn the same tokens so far are one row of the model, each
-    with its own uniforms: nothing is computed twice.
-
-    Legend: B rollouts still decoded, U distinct rows among them.
+    Legend: B rollouts still decoded, U distinct rows among them, C tokens of the forced close.
     """
 
     policy: Model
@@ -102,71 +110,54 @@ class Decoder:
     sampling: Sampling
 
     def run(self, sequences: Sequences, row_of: Tensor, keys: Tensor) -> list[Decoded]:
-        """row_of [B] (each rollout's row of `sequences`), keys [B] → one outcome a rollout."""
-        device, rows = keys.device, len(keys)
-        layout, budget = self.layout, self.sampling.think_budget
-        close = torch.tensor(layout.close_ids, dtype=torch.long, device=device)
-        forced_ids = torch.nn.functional.pad(close, (0, 1))  # so that an empty close has an index
-        end = torch.tensor(layout.thought_end_ids, device=device)
-        stops = torch.tensor(sorted(self.policy.stop_ids), device=device)
-        alive = torch.arange(rows, device=device)  # rollouts still decoded
-        forced_at = torch.full((rows,), -1, device=device)  # ≥ 0: inside the forced close
-        thinking = torch.full((rows,), budget > 0, device=device)
-        left = torch.full((rows,), self.sampling.prediction_budget, device=device)
-        recent = torch.full((rows, len(end)), -1, device=device)
-        said: list[bytes] = [b""] * rows  # read for `until` only
+        """Decodes all rollouts to their end: one outcome each, in order.
+
+        row_of [B], each rollout's row of `sequences`; keys [B], of its random draws.
+        """
+        rules = Rules.of(
+            self.layout,
+            self.policy.stop_ids,
+            think_budget=self.sampling.think_budget,
+            prediction_budget=self.sampling.prediction_budget,
+            device=keys.device,
+        )
+        course = Course.begin(rules, keys=keys, row_of=row_of)
+        said: list[bytes] = [b""] * len(keys)  # read for `until` only
         steps: list[_Step] = []
-        token = 0
         while True:
-            free = forced_at < 0
-            sampled = self._sample(sequences.hidden, row_of, keys, token, free)
-            ids = torch.where(free, sampled.ids, forced_ids[forced_at.clamp_min(0)])
-            is_stop = torch.isin(ids, stops) & free
-            if self.sampling.until:
-                is_stop = is_stop | self._reached(said, alive, ids, free & ~thinking)
+            sampled = self._sample(sequences.hidden, course)
+            ids = course.next_ids(sampled.ids)  # [B]
+            reached = self._reached(said, course, ids) if self.sampling.until else None
+            after = course.after(ids, reached=reached)
             steps.append(
                 _Step(
-                    rows=alive,
+                    rows=course.alive,
                     ids=ids,
                     logprobs=sampled.logprobs,
-                    free=free,
+                    free=course.free,
                     near=sampled.near,
-                    stopped=is_stop,
+                    stopped=after.stopped,
                 )
             )
-            recent = torch.cat([recent[:, 1:], ids[:, None]], dim=1)
-            # Free thought → its own end, or the forced close once the budget is spent.
-            ended = thinking & (recent == end).all(1)
-            spent = thinking & ~ended & (token + 1 >= budget)
-            predicting = ~thinking & free
-            thinking = thinking & ~ended & ~spent
-            left = left - predicting.long() + ended * len(layout.answer_start_ids)
-            forced_at = torch.where(free, -1, forced_at + 1)
-            forced_at = torch.where(forced_at >= len(close), -1, forced_at)
-            forced_at = torch.where(spent & ~is_stop, 0, forced_at)
-            keep = (~is_stop & (left > 0)).nonzero()[:, 0]
-            if len(keep) == 0:
-                break
-            if len(keep) < len(alive):
-                alive, forced_at, thinking = alive[keep], forced_at[keep], thinking[keep]
-                left, recent, keys, ids = left[keep], recent[keep], keys[keep], ids[keep]
-                row_of = row_of[keep]
-            parents, new_ids, row_of = split_rows(row_of, ids)
+            course = after.going_on()  # B falls
+            if len(course.alive) == 0:
+                return _collect(steps, len(keys))
+            parents, new_ids, row_of = split_rows(course.row_of, course.last)  # U grows
             sequences.keep(parents)
-            new = new_ids[:, None]
-            if bool((forced_at == 0).all()):  # the whole close at once, where all rows are in step
-                new = torch.cat([new, close.expand(len(new), -1)], dim=1)
-                steps += [_Step.forced(alive, i.expand(len(alive))) for i in close]
-                forced_at = torch.full_like(forced_at, -1)
+            course = replace(course, row_of=row_of)
+            new = new_ids[:, None]  # [U, 1]
+            if course.at_close:  # where all are in step, the close is run at once
+                new = torch.cat([new, rules.close.expand(len(new), -1)], dim=1)  # [U, 1 + C]
+                steps += [_Step.forced(course.alive, token) for token in rules.close]
+                course = course.past_close()
             sequences.advance(new)
-            token += new.shape[1]
-        return _collect(steps, rows)
 
-    def _reached(self, said: list[bytes], alive: Tensor, ids: Tensor, speaking: Tensor) -> Tensor:
+    def _reached(self, said: list[bytes], course: Course, ids: Tensor) -> Tensor:
         """[B] True where the new token ends, or holds, what a completion stops behind."""
-        reached = torch.zeros_like(speaking)
-        for row in speaking.nonzero()[:, 0].tolist():
-            rollout, before = int(alive[row]), len(said[int(alive[row])])
+        reached = torch.zeros_like(ids, dtype=torch.bool)
+        for row in course.predicting.nonzero()[:, 0].tolist():
+            rollout = int(course.alive[row])
+            before = len(said[rollout])
             new = literal_bytes(self.policy.table, [int(ids[row])], self.layout.literal)
             said[rollout] += new
             reached[row] = any(
@@ -175,22 +166,21 @@ class Decoder:
             )
         return reached
 
-    def _sample(
-        self, hidden: Tensor, row_of: Tensor, keys: Tensor, token: int, free: Tensor
-    ) -> "Sampled":
-        rollouts = free.nonzero()[:, 0]
+    def _sample(self, hidden: Tensor, course: Course) -> Sampled:
+        """A draw for each rollout from its row of hidden [U, d]; 0 where the next is forced."""
+        keys, rollouts = course.keys, course.free.nonzero()[:, 0]
         sampled = Sampled(
             ids=torch.zeros(len(keys), dtype=torch.long, device=keys.device),
             logprobs=torch.zeros(len(keys), device=keys.device, dtype=torch.float64),
             near=torch.zeros(len(keys), dtype=torch.bool, device=keys.device),
         )
         head = self.policy.head
-        rows, inverse = row_of[rollouts].unique(return_inverse=True)
+        rows, inverse = course.row_of[rollouts].unique(return_inverse=True)  # [free rows], [free]
         for start in range(0, len(rows), head.chunk_rows):
             chosen = rows[start : start + head.chunk_rows]
             inside = (inverse >= start) & (inverse < start + head.chunk_rows)
             part, row = rollouts[inside], inverse[inside] - start
-            draws = uniforms(keys[part], token)
+            draws = uniforms(keys[part], course.token)
             found = sample(head.logits(hidden[chosen]), draws, self.sampling.temperature, row)
             sampled.ids[part] = found.ids
             sampled.logprobs[part] = found.logprobs.double()
@@ -199,7 +189,7 @@ class Decoder:
 
 
 def split_rows(row_of: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Which rows go on when the rollouts draw `ids`.
+    """The rows that go on when the rollouts draw `ids`.
 
     row_of, ids [B] → the new rows' parents [U] and ids [U], and each rollout's new row [B].
     Each parent's first child comes in the parents' order and the other children after all of
@@ -219,21 +209,24 @@ def split_rows(row_of: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 class _Step:
     """One token of every rollout that was still decoded."""
 
-    rows: Tensor
-    ids: Tensor
-    logprobs: Tensor
-    free: Tensor
-    near: Tensor
-    stopped: Tensor
+    rows: Tensor  # [B] which rollouts
+    ids: Tensor  # [B]
+    logprobs: Tensor  # [B] 0 where forced
+    free: Tensor  # [B] bool
+    near: Tensor  # [B] bool: the uniform lay near a boundary
+    stopped: Tensor  # [B] bool
 
     @classmethod
-    def forced(cls, rows: Tensor, ids: Tensor) -> "_Step":
+    def forced(cls, rows: Tensor, token: Tensor) -> "_Step":
+        """The same forced token of each."""
+        ids = token.expand(len(rows))
         no = torch.zeros_like(ids, dtype=torch.bool)
         zero = torch.zeros_like(ids, dtype=torch.float64)
         return cls(rows=rows, ids=ids, logprobs=zero, free=no, near=no, stopped=no)
 
 
 def _collect(steps: list[_Step], rows: int) -> list[Decoded]:
+    """Tokens step by step as tokens rollout by rollout."""
     ids: list[list[int]] = [[] for _ in range(rows)]
     logprobs: list[list[float]] = [[] for _ in range(rows)]
     mask: list[list[bool]] = [[] for _ in range(rows)]

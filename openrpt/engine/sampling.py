@@ -12,22 +12,26 @@ from torch import Tensor
 from openrpt.engine.head import in_cache
 
 CDF_BLOCK = 256
+"""Columns of the vocabulary that are summed to one entry of the CDF at first."""
 NEAR_BOUNDARY = 1e-5
 """A uniform this close to a boundary could give another token under another rounding."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sampled:
+    """Tokens that were drawn."""
+
     ids: Tensor  # [B]
     logprobs: Tensor  # [B] at the temperature (at 1 when greedy)
     near: Tensor  # [B] True where the uniform lay near a boundary
 
 
 def sample(logits: Tensor, draws: Tensor, temperature: float, row: Tensor) -> Sampled:
-    """Inverse CDF of softmax(logits / temperature) at the uniforms `draws`; greedy at 0.
+    """Draws tokens by inverse CDF of softmax(logits / temperature) at the uniforms `draws`.
 
-    logits [U, V]; draws [B] float64; row [B], whose logits each draw is from. The CDF is summed
-    by blocks in float64, so only one block of the vocabulary is ever accumulated in full.
+    logits [U, V]; draws [B] float64 in [0, 1); row [B], whose logits each draw is from. At
+    temperature 0 it takes the argmax. The CDF is summed by blocks in float64, so only one block of
+    the vocabulary is ever accumulated in full.
     """
     if temperature == 0:
         ids = logits.argmax(-1)[row]
@@ -40,12 +44,12 @@ def sample(logits: Tensor, draws: Tensor, temperature: float, row: Tensor) -> Sa
         for part, top in zip(in_cache(logits), in_cache(largest), strict=True)
     ]
     block_ends = torch.cat(ends)[row]  # [B, V / 256], not yet divided by the sum
-    total = block_ends[:, -1:]
-    target = draws[:, None] * total
+    total = block_ends[:, -1:]  # [B, 1]
+    target = draws[:, None] * total  # [B, 1]
     block = torch.searchsorted(block_ends, target, right=True).clamp_max(block_ends.shape[1] - 1)
     before = torch.where(block > 0, block_ends.gather(1, (block - 1).clamp_min(0)), 0.0)
     columns = block * CDF_BLOCK + torch.arange(CDF_BLOCK, device=logits.device)  # [B, 256]
-    inside = logits[row[:, None], columns.clamp_max(vocabulary - 1)]
+    inside = logits[row[:, None], columns.clamp_max(vocabulary - 1)]  # [B, 256]
     weights = _weights(inside, largest[row], temperature).masked_fill_(columns >= vocabulary, 0.0)
     inside_ends = weights.double().cumsum(-1) + before
     offset = torch.searchsorted(inside_ends, target, right=True).clamp_max(CDF_BLOCK - 1)
@@ -70,14 +74,16 @@ def _block_sums(weights: Tensor) -> Tensor:
     return weights.view(len(weights), -1, CDF_BLOCK).sum(-1, dtype=torch.float64)
 
 
+# The constants of SplitMix64.
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
 _MIX1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX2 = -7723592293110705685  # 0x94D049BB133111EB
 
 
 def uniforms(keys: Tensor, token: int) -> Tensor:
-    """One uniform in [0, 1) a key: the `token`-th output of SplitMix64 seeded by the key.
+    """Gives one uniform in [0, 1) a key: the `token`-th output of SplitMix64 seeded by the key.
 
+    Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
     keys [B] int64 → [B] float64, on the keys' device, with no host synchronisation.
     """
     z = keys + _wrap(_GOLDEN * (token + 1))

@@ -80,25 +80,25 @@ def predicted_kinds(stored: Stored) -> dict[int, dict[str, float]]:
     kind = pc.case_when(
         pc.make_struct(empty, same, among), *(_constant(i, table) for i in (3, 0, 1, 2))
     )
-    right = pc.greater(table["reward"], 0)  # of rollouts that were stored before `exact` was
+    exact = pc.greater(table["reward"], 0)  # of rollouts that were stored before `exact` was
     if "exact" in table.column_names:
-        right = pc.coalesce(table["exact"], right)
-    right = pc.cast(right, pa.float64())
+        exact = pc.coalesce(table["exact"], exact)
+    exact = pc.cast(exact, pa.float64())
     counts = (
-        pa.table({"step": table["step"], "kind": kind, "right": right})
+        pa.table({"step": table["step"], "kind": kind, "exact": exact})
         .group_by(["step", "kind"])
-        .aggregate([("right", "count"), ("right", "sum")])
+        .aggregate([("exact", "count"), ("exact", "sum")])
         .to_pylist()
     )
     totals: dict[int, int] = {}
     for row in counts:
-        totals[row["step"]] = totals.get(row["step"], 0) + row["right_count"]
+        totals[row["step"]] = totals.get(row["step"], 0) + row["exact_count"]
     found: dict[int, dict[str, float]] = {step: {} for step in totals}
     for row in counts:
         name = KINDS[row["kind"]]
         values = found[row["step"]]
-        values[f"predicted/{name}"] = row["right_count"] / totals[row["step"]]
-        values[f"predicted_right/{name}"] = row["right_sum"] / row["right_count"]
+        values[f"predicted/{name}"] = row["exact_count"] / totals[row["step"]]
+        values[f"predicted_right/{name}"] = row["exact_sum"] / row["exact_count"]
     for values in found.values():
         values |= {f"predicted/{name}": values.get(f"predicted/{name}", 0.0) for name in KINDS}
     return found

@@ -1,4 +1,4 @@
-"""A step's graded rollouts, and the branches of the tree that its update runs."""
+"""A step's rollouts, graded and weighted, and the branches of the tree that its update runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,19 +16,50 @@ from openrpt.types import Group
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class GradedWork:
+class Graded:
     """A document's window with its graded groups, one a position."""
 
     work: Work
     groups: tuple[Group, ...]
-    advantages: Tensor  # [P, G]
     near_boundary: int = 0
+    """Sampled tokens whose uniform lay near a boundary."""
+
+    def weighted(self, advantages: Tensor) -> "Weighted":
+        """The same with what its rollouts weigh: advantages [P, G]."""
+        return Weighted(
+            work=self.work,
+            groups=self.groups,
+            near_boundary=self.near_boundary,
+            advantages=advantages,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Weighted(Graded):
+    """A graded window whose rollouts were compared with one another: what is trained on.
+
+    Legend: P positions, G rollouts of each.
+    """
+
+    advantages: Tensor  # [P, G] float64
+
+
+def weighted_batch(kept: Sequence[Graded], config: Config, layout: Layout) -> list[Weighted]:
+    """The step's graded windows with their advantages; `kept` is all that the step trains on."""
+    advantages = step_advantages(
+        [group for graded in kept for group in graded.groups],
+        config.train,
+        longest=Budget.of(config.prompt).trained(layout),
+    )
+    parts = advantages.split([len(graded.groups) for graded in kept])
+    return [graded.weighted(part) for graded, part in zip(kept, parts, strict=True)]
 
 
 def step_advantages(groups: Sequence[Group], config: TrainConfig, *, longest: int) -> Tensor:
-    """[groups, group_size], over the whole step; `longest`: `Budget.trained`.
+    """The advantages over a whole step: [groups, group_size], float64.
 
-    A completion that did not stop counts as one of `longest` tokens.
+    `longest`: `Budget.trained`; a completion that did not stop counts as one of
+    `longest` tokens. Raises UserError as `group_advantages` does.
     """
     algorithm = config.recipe()
     rewards = torch.tensor([group.rewards for group in groups], dtype=torch.float64)
@@ -42,7 +73,8 @@ def step_advantages(groups: Sequence[Group], config: TrainConfig, *, longest: in
     return group_advantages(rewards, algorithm.advantage, mask=mask, k=config.pass_at_k)
 
 
-def step_totals(batch: Sequence[GradedWork], config: Config, layout: Layout) -> StepTotals:
+def step_totals(batch: Sequence[Graded], config: Config, layout: Layout) -> StepTotals:
+    """What the losses of a step are divided by; `batch` is the whole step's."""
     completions = [
         r.completion for graded in batch for group in graded.groups for r in group.rollouts
     ]
@@ -54,7 +86,8 @@ def step_totals(batch: Sequence[GradedWork], config: Config, layout: Layout) -> 
 
 
 def opening_length(group: Group) -> int:
-    """Forced tokens that all completions of a group begin with: they join the tail in the tree."""
+    """The number of forced tokens that all completions of a group begin with: in the tree they join
+    the tail."""
     shortest = min(len(r.completion.token_ids) for r in group.rollouts)
     for token in range(shortest):
         if any(r.completion.loss_mask[token] for r in group.rollouts):
@@ -67,6 +100,7 @@ class GroupBranch:
     """A group as it hangs off the prefix: rollouts of the same tokens are one completion."""
 
     branch: Branch
+    """Its completions are without the opening, its tail with it."""
     opening: int
     """Tokens of every completion that stand in the branch's tail."""
     members: tuple[tuple[int, ...], ...]
@@ -74,6 +108,7 @@ class GroupBranch:
 
 
 def group_branch(group: Group, prefix_length: int, layout: Layout) -> GroupBranch:
+    """The branch of a group behind a prefix of so many tokens, head included."""
     opening = opening_length(group)
     members: dict[tuple[int, ...], list[int]] = {}
     for r, rollout in enumerate(group.rollouts):
@@ -89,11 +124,14 @@ def group_branch(group: Group, prefix_length: int, layout: Layout) -> GroupBranc
     )
 
 
-def branches_of(graded: GradedWork, layout: Layout, *, run_flat: bool) -> list[GroupBranch]:
-    """One branch a position; a flat group's completions are left out unless they are read."""
+def branches_of(weighted: Weighted, layout: Layout, *, run_flat: bool) -> list[GroupBranch]:
+    """The branches of a window, one a position; a group whose advantages are all 0 has no
+    completions there unless `run_flat`."""
     branches = []
-    lengths = graded.work.prefix_lengths(layout)
-    for group, advantages, length in zip(graded.groups, graded.advantages, lengths, strict=True):
+    lengths = weighted.work.prefix_lengths(layout)
+    for group, advantages, length in zip(
+        weighted.groups, weighted.advantages, lengths, strict=True
+    ):
         found = group_branch(group, length, layout)
         if not run_flat and not bool((advantages != 0).any()):
             found = replace(found, branch=replace(found.branch, completions=()), members=())

@@ -9,19 +9,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
-import torch
-
 from openrpt.config.sections import Config
 from openrpt.data.positions import DIFFICULTIES
-from openrpt.data.prompts import Budget, Layout
+from openrpt.data.prompts import Layout
 from openrpt.data.request import Request
 from openrpt.data.work import Work
 from openrpt.engine.checkpoint_record import TrainerState
 from openrpt.engine.decoding import Sampling
 from openrpt.engine.engine import Engine
-from openrpt.rl.batch import GradedWork, step_advantages
+from openrpt.rl.batch import Graded, Weighted, weighted_batch
 from openrpt.rl.completions import has_content
 from openrpt.rl.task import Task
+from openrpt.rl.workers import ALONE, Workers
 from openrpt.seeding import keys_of
 
 
@@ -33,19 +32,21 @@ class Collector:
     engine: Engine
     task: Task
     layout: Layout
+    workers: Workers = ALONE
 
-    def collect(self, state: TrainerState) -> tuple[list[GradedWork], list[GradedWork]]:
+    def collect(self, state: TrainerState) -> tuple[list[Weighted], list[Graded]]:
         """(what is trained on, all that was generated) at the step that `state` is in.
 
-        With dynamic sampling, flat groups are replaced by those of further documents, in their
-        keyed order, within a stated budget. The state's cursor and pass rates move on.
+        Both are the whole step's, whatever the number of workers. With dynamic sampling, flat
+        groups are replaced by those of further documents, in their keyed order, within a stated
+        budget. The state's cursor and pass rates move on. Raises UserError where a reward fails.
         """
         train = self.config.train
         first = train.recipe().dynamic_sampling_from
         dynamic = first is not None and first <= state.step
         rounds = train.dynamic_sampling_rounds if dynamic else 1
         wanted = train.documents_per_step * train.positions_per_document
-        generated: list[GradedWork] = []
+        generated: list[Graded] = []
         live = 0
         for graded in self._rounds(state, rounds):
             generated.append(graded)
@@ -53,31 +54,28 @@ class Collector:
             if dynamic and live >= wanted:
                 break
         remember_pass_rates(state, generated)
-        kept = (live_only(generated, wanted) or generated) if dynamic else generated
-        advantages = step_advantages(
-            [group for graded in kept for group in graded.groups],
-            train,
-            longest=Budget.of(self.config.prompt).trained(self.layout),
-        )
-        counts = [len(graded.groups) for graded in kept]
-        batch = [
-            replace(graded, advantages=part)
-            for graded, part in zip(kept, advantages.split(counts), strict=True)
-        ]
-        return batch, generated
+        kept = (_live_only(generated, wanted) or generated) if dynamic else generated
+        return weighted_batch(kept, self.config, self.layout), generated
 
-    def _rounds(self, state: TrainerState, rounds: int) -> Iterator[GradedWork]:
-        """The next documents, a step's worth a round; the cursor moves with each that is asked
-        for."""
-        supply = self.task.take(state)
+    def _rounds(self, state: TrainerState, rounds: int) -> Iterator[Graded]:
+        """The next documents in their order, a step's worth a round, whoever generated at them.
+
+        The cursor moves with each that is asked for. Workers go on together, a document each, so
+        that all of them see the same and stop at the same.
+        """
+        supply, count = self.task.take(state), self.workers.count
         for _ in range(rounds):
             taken = list(islice(supply, self.config.train.documents_per_step))
-            each = self.rollouts_each([work for _, work in taken], state.step)
-            for (cursor, _), graded in zip(taken, each, strict=True):
-                state.cursor = cursor
-                yield graded
+            own = self.workers.share([work for _, work in taken])
+            each = self.rollouts_each(own, state.step)
+            for start in range(0, len(taken), count):
+                together = taken[start : start + count]
+                found = [one for one in self.workers.gather(next(each, None)) if one is not None]
+                for (cursor, _), graded in zip(together, found, strict=True):
+                    state.cursor = cursor
+                    yield graded
 
-    def rollouts_each(self, works: Sequence[Work], step: int) -> Iterator[GradedWork]:
+    def rollouts_each(self, works: Sequence[Work], step: int) -> Iterator[Graded]:
         """The groups at each work's positions, generated and graded, one work after another."""
         config, layout = self.config, self.layout
         sampling = Sampling.of(
@@ -88,11 +86,9 @@ class Collector:
         requests = [self._request(work, step) for work in works]
         each = self.engine.generate_each(requests, layout, sampling)
         for work, generated in zip(works, each, strict=True):
-            groups = self.task.grade(work, generated, step)
-            yield GradedWork(
+            yield Graded(
                 work=work,
-                groups=tuple(groups),
-                advantages=torch.zeros(len(groups), config.train.group_size),
+                groups=tuple(self.task.grade(work, generated, step)),
                 near_boundary=sum(outcome.near_boundary for outcome in generated),
             )
 
@@ -102,7 +98,7 @@ class Collector:
         return work.request(self.layout, keys)
 
 
-def live_only(generated: Sequence[GradedWork], wanted: int) -> list[GradedWork]:
+def _live_only(generated: Sequence[Graded], wanted: int) -> list[Graded]:
     """The first `wanted` groups that are not flat, document by document."""
     kept = []
     for graded in generated:
@@ -120,8 +116,11 @@ def live_only(generated: Sequence[GradedWork], wanted: int) -> list[GradedWork]:
     return kept
 
 
-def remember_pass_rates(state: TrainerState, generated: Sequence[GradedWork]) -> None:
-    """The table is replaced, not changed: a step that fails leaves the one before it."""
+def remember_pass_rates(state: TrainerState, generated: Sequence[Graded]) -> None:
+    """Puts the groups' pass rates into the state's table.
+
+    The table is replaced, not changed: a step that fails leaves the one before it.
+    """
     table = dict(state.pass_rates)
     for graded in generated:
         document_id = graded.work.document.document_id
@@ -130,7 +129,7 @@ def remember_pass_rates(state: TrainerState, generated: Sequence[GradedWork]) ->
     state.pass_rates = table
 
 
-def batch_metrics(batch: Sequence[GradedWork], generated: Sequence[GradedWork]) -> dict[str, float]:
+def batch_metrics(batch: Sequence[Graded], generated: Sequence[Graded]) -> dict[str, float]:
     """What the rollouts of a step were like; means over all that was generated."""
     groups = [group for graded in generated for group in graded.groups]
     rollouts = [rollout for group in groups for rollout in group.rollouts]
@@ -152,11 +151,11 @@ def batch_metrics(batch: Sequence[GradedWork], generated: Sequence[GradedWork]) 
         if inside:
             exact = [rollout.exact for group in inside for rollout in group.rollouts]
             metrics[f"pass_rate/{name}"] = sum(exact) / len(exact)
-    return metrics | prediction_metrics([r.prediction for r in rollouts])
+    return metrics | _prediction_metrics([r.prediction for r in rollouts])
 
 
-def prediction_metrics(predictions: Sequence[bytes | None]) -> dict[str, float]:
-    """Do they say anything? Means over those that are there; empty where none is."""
+def _prediction_metrics(predictions: Sequence[bytes | None]) -> dict[str, float]:
+    """What the predictions say, in the mean over those that are there; empty where none is."""
     said = [prediction for prediction in predictions if prediction is not None]
     if not said:
         return {}

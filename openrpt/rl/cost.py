@@ -15,11 +15,11 @@ from openrpt.costs.flops import (
 from openrpt.data.prompts import Layout
 from openrpt.engine.branches import Branch
 from openrpt.engine.model import Model
-from openrpt.rl.batch import GradedWork, GroupBranch, branches_of, reads_flat_groups
+from openrpt.rl.batch import Graded, GroupBranch, Weighted, branches_of, reads_flat_groups
 from openrpt.types import Group
 
 
-def count_generation(generated: Sequence[GradedWork], layout: Layout, passes: int = 1) -> Ledger:
+def count_generation(generated: Sequence[Graded], layout: Layout, passes: int = 1) -> Ledger:
     """All that a step generated."""
     ledger = Ledger()
     for graded in generated:
@@ -31,7 +31,7 @@ def count_generation(generated: Sequence[GradedWork], layout: Layout, passes: in
 
 
 def count_update(
-    batch: Sequence[GradedWork], config: Config, layout: Layout, *, text: bool
+    batch: Sequence[Weighted], config: Config, layout: Layout, *, text: bool
 ) -> Ledger:
     """One pass over a batch as the update makes it: equal rollouts once, and flat groups only
     where a term reads them. `text`: the plain next-token loss reads the whole prefix."""
@@ -63,7 +63,7 @@ def _with_every_rollout(group: Group, found: GroupBranch) -> Branch:
     return replace(found.branch, completions=ids)
 
 
-def count_flat(graded_works: Sequence[GradedWork], layout: Layout) -> int:
+def count_flat(graded_works: Sequence[Graded], layout: Layout) -> int:
     """Tokens if every rollout's sequence were computed alone, flat groups included."""
     total = 0
     for graded in graded_works:
@@ -76,8 +76,8 @@ def count_flat(graded_works: Sequence[GradedWork], layout: Layout) -> int:
 
 def step_cost(
     policy: Model,
-    generated: Sequence[GradedWork],
-    batch: Sequence[GradedWork],
+    generated: Sequence[Graded],
+    batch: Sequence[Weighted],
     config: Config,
     layout: Layout,
 ) -> dict[str, float]:

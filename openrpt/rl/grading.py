@@ -1,6 +1,6 @@
 """Completions become rollouts: thought, prediction, reward."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from openrpt.data.prompts import Layout
@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from openrpt.engine.generation import Generated
 
 
-Reward = Callable[[bytes | None, Sequence[bytes]], float]
-
 CONTINUATION_TOKENS = 256
 """A prediction is compared with at most this many tokens: far more than a budget can say."""
 
@@ -24,16 +22,20 @@ def grade(
     continuation: Sequence[bytes],
     layout: Layout,
     table: TokenTable,
-    reward: Reward = prefix_match,
 ) -> Rollout:
-    """Reads thought and prediction out of a completion and rewards it."""
+    """Reads thought and prediction out of a completion, and rewards it by the prefix match.
+
+    `continuation`: the bytes of the document's true tokens from the position on.
+    """
     text = literal_bytes(table, completion.token_ids, layout.literal)
     prediction = extract_prediction(text, thought_end=layout.thought_end)
+    matched = prefix_match(prediction, continuation)
     return Rollout(
         completion=completion,
         thought=split_thought(text, thought_end=layout.thought_end),
         prediction=prediction,
-        reward=reward(prediction, continuation),
+        exact=matched > 0,
+        reward=matched,
     )
 
 
@@ -44,9 +46,11 @@ def grade_groups(
     token_bytes: Sequence[bytes],
     layout: Layout,
     table: TokenTable,
-    reward: Reward = prefix_match,
 ) -> list[Group]:
-    """token_ids and token_bytes are the whole document's; one group a position."""
+    """Grades what was generated at a document's positions: one group a position.
+
+    `token_ids` and `token_bytes` are the whole document's.
+    """
     groups = []
     for outcome, position in zip(generated, positions, strict=True):
         continuation = token_bytes[position.index : position.index + CONTINUATION_TOKENS]
@@ -60,7 +64,7 @@ def grade_groups(
                     tail_ids=layout.tail_ids,
                 ),
                 rollouts=tuple(
-                    grade(completion, continuation, layout, table, reward)
+                    grade(completion, continuation, layout, table)
                     for completion in outcome.completions
                 ),
                 ntp_token_id=outcome.standard_id,

@@ -10,30 +10,32 @@ import torch
 from torch import Tensor
 
 from openrpt.config.algorithms import Aggregation, ImportanceCorrection, RatioLevel, Surrogate
+from openrpt.rl.tally import Mean
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LossInputs:
-    """Each [rollouts, tokens] (advantages [rollouts]); what the mask leaves out may be anything.
+    """What the loss of N rollouts of at most T tokens reads; what the mask leaves out may be
+    anything.
 
     Log-probabilities are at the sampling temperature, named by who computed them:
     `trainer` now, with gradient; `old` by the trainer's weights before the first update;
     `sampler` when the tokens were drawn; `reference` by a frozen model, or None.
     """
 
-    trainer_logprobs: Tensor
-    old_logprobs: Tensor
-    sampler_logprobs: Tensor
-    advantages: Tensor
-    loss_mask: Tensor
-    reference_logprobs: Tensor | None = None
-    entropies: Tensor | None = None
+    trainer_logprobs: Tensor  # [N, T]
+    old_logprobs: Tensor  # [N, T]
+    sampler_logprobs: Tensor  # [N, T]
+    advantages: Tensor  # [N]
+    loss_mask: Tensor  # [N, T] bool
+    reference_logprobs: Tensor | None = None  # [N, T]
+    entropies: Tensor | None = None  # [N, T]
     """Entropy of each token's distribution, nats, with gradient; needed by an entropy bonus."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LossConfig:
-    """The words are explained in `algorithms.py`."""
+    """How the loss is made; the words are explained in `openrpt.config.algorithms`."""
 
     ratio_level: RatioLevel = "token"
     surrogate: Surrogate = "clip"
@@ -51,20 +53,26 @@ class LossConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepTotals:
-    """Of the whole step, over all micro-batches and workers; flat groups count too."""
+    """What losses are divided by: the whole step's, over all micro-batches and workers.
+
+    Flat groups count, too.
+    """
 
     tokens: int
     """Trained tokens."""
     rollouts: int
+    """Rollouts of all groups."""
     length: int
     """Most trained tokens a rollout may have (Dr. GRPO's constant)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LossOutputs:
-    loss: Tensor
-    metrics: dict[str, float] = field(default_factory=dict)
-    """Sums over the micro-batch, to be divided by the step's tokens."""
+    """The loss of a micro-batch, and what it was like."""
+
+    loss: Tensor  # []
+    metrics: dict[str, Mean] = field(default_factory=dict)
+    """Means over the micro-batch's trained tokens."""
 
 
 def policy_loss(inputs: LossInputs, config: LossConfig, totals: StepTotals) -> LossOutputs:
@@ -75,15 +83,15 @@ def policy_loss(inputs: LossInputs, config: LossConfig, totals: StepTotals) -> L
     weighs the policy term alone. The sum over micro-batches of `loss` is the step's loss: every
     division is by the step's totals, in which dropped tokens count too.
     """
-    mask = inputs.loss_mask
-    log_ratio = torch.where(mask, inputs.trainer_logprobs - inputs.old_logprobs, 0.0)
-    lengths = mask.sum(1).clamp_min(1)
+    mask = inputs.loss_mask  # [N, T]
+    log_ratio = torch.where(mask, inputs.trainer_logprobs - inputs.old_logprobs, 0.0)  # [N, T]
+    lengths = mask.sum(1).clamp_min(1)  # [N]
     if config.ratio_level == "sequence":
-        mean = log_ratio.sum(1, keepdim=True) / lengths[:, None]
+        mean = log_ratio.sum(1, keepdim=True) / lengths[:, None]  # [N, 1]
         # GSPO's token form: the value is the sequence's, the gradient flows through each token.
         log_ratio = (log_ratio - log_ratio.detach() + mean.detach()) * mask
     ratio = log_ratio.exp()
-    advantages = inputs.advantages[:, None]
+    advantages = inputs.advantages[:, None]  # [N, 1]
     clipped = ratio.clamp(1 - config.clip_low, 1 + config.clip_high)
     if config.surrogate == "cispo":
         logprobs = torch.where(mask, inputs.trainer_logprobs, 0.0)
@@ -93,7 +101,7 @@ def policy_loss(inputs: LossInputs, config: LossConfig, totals: StepTotals) -> L
         loss = -torch.minimum(ratio * advantages, clipped * advantages)
         outside = ratio * advantages > clipped * advantages
     mismatch = torch.where(mask, inputs.old_logprobs - inputs.sampler_logprobs, 0.0)
-    weights = importance_weights(mismatch, config)
+    weights = _importance_weights(mismatch, config)  # [N, T]
     loss = loss * weights
     if config.kl_weight and inputs.reference_logprobs is not None:
         difference = inputs.reference_logprobs - inputs.trainer_logprobs
@@ -109,19 +117,21 @@ def policy_loss(inputs: LossInputs, config: LossConfig, totals: StepTotals) -> L
     else:
         total = loss.sum() / max(totals.rollouts * totals.length, 1)
     with torch.no_grad():
-        metrics = {
+        sums = {
             "policy/clip_fraction": float((outside & mask).sum()),
             "policy/ratio": float(torch.where(mask, ratio, 0.0).sum()),
             "policy/mismatch": float(mismatch.abs().sum()),
         }
         if config.importance_correction != "off":
-            metrics["policy/dropped_fraction"] = float(((weights == 0) & mask).sum())
+            sums["policy/dropped_fraction"] = float(((weights == 0) & mask).sum())
+        tokens = float(mask.sum())
+    metrics = {name: Mean(total=value, count=tokens) for name, value in sums.items()}
     return LossOutputs(loss=total, metrics=metrics)
 
 
-def importance_weights(mismatch: Tensor, config: LossConfig) -> Tensor:
-    """Constants that the policy term is weighed by: mismatch = old − sampler [B, T], 0 where not
-    trained, → [B, T].
+def _importance_weights(mismatch: Tensor, config: LossConfig) -> Tensor:
+    """The constants that the policy term is weighed by: mismatch = old − sampler [N, T], 0 where
+    not trained, → [N, T].
 
     truncate: "TIS", min(w, max) a token. token_mask: "IcePop" (arXiv 2510.18855), w where it is
     inside [min, max], else 0. sequence_mask: "MIS", the same of the product over the rollout.

@@ -92,7 +92,7 @@ def rollout_rows(
                 "thought": rollout.thought,
                 "prediction": rollout.prediction,
                 "reward": rollout.reward,
-                "exact": rollout.exact > 0,
+                "exact": rollout.exact,
                 "reward_terms": [
                     {"name": name, "value": value} for name, value in rollout.terms.items()
                 ],

@@ -63,8 +63,8 @@ def group_lines(rows: Sequence[dict[str, Any]]) -> Iterator[Text]:
     verdict, style = "", ""
     if continuation:
         yield _line("continuation", visible_tokens(continuation), "bold")
-        right = matched_tokens(standard, continuation) > 0
-        verdict, style = (" ✓ right", RIGHT) if right else (" ✗ wrong", "")
+        exact = matched_tokens(standard, continuation) > 0
+        verdict, style = (" ✓ right", RIGHT) if exact else (" ✗ wrong", "")
     yield _line("ntp", f"{visible_tokens([standard])}{verdict}", style)
     if first.get("ntp_top"):
         yield _line("ntp's best", visible_best(first["ntp_top"], first["ntp_top_logprobs"]), "")

@@ -24,7 +24,7 @@ from openrpt.engine.engine import Engine, open_engine
 from openrpt.engine.fingerprint import model_fingerprint
 from openrpt.errors import UserError
 from openrpt.progress import SILENT, Progress
-from openrpt.rl.batch import GradedWork
+from openrpt.rl.batch import Graded, Weighted
 from openrpt.rl.collect import Collector, batch_metrics
 from openrpt.rl.cost import step_cost
 from openrpt.rl.nonfinite import attempted
@@ -32,6 +32,7 @@ from openrpt.rl.optimizer import make_optimizer, set_learning_rate
 from openrpt.rl.rewards.terms import make_terms, reward_metrics
 from openrpt.rl.task import Task
 from openrpt.rl.update import update_policy
+from openrpt.rl.workers import ALONE, Workers
 from openrpt.runs.checkpoints import (
     BASELINE,
     latest_checkpoint,
@@ -79,10 +80,17 @@ class Trainer:
     reference: Engine | None
     meter: StepMeter
     state: TrainerState
+    workers: Workers = ALONE
 
     @property
     def collector(self) -> Collector:
-        return Collector(config=self.config, engine=self.engine, task=self.task, layout=self.layout)
+        return Collector(
+            config=self.config,
+            engine=self.engine,
+            task=self.task,
+            layout=self.layout,
+            workers=self.workers,
+        )
 
 
 @works_in_run
@@ -152,7 +160,7 @@ def train_step(trainer: Trainer) -> dict[str, Any]:
     )
 
 
-def update(trainer: Trainer, batch: Sequence[GradedWork]) -> dict[str, float]:
+def update(trainer: Trainer, batch: Sequence[Weighted]) -> dict[str, float]:
     """The step's optimizer update(s), and the baseline's. Raises NotFinite as `update_policy`."""
     metrics = update_policy(
         trainer.engine,
@@ -161,13 +169,14 @@ def update(trainer: Trainer, batch: Sequence[GradedWork]) -> dict[str, float]:
         trainer.config,
         trainer.layout,
         reference=trainer.reference,
+        workers=trainer.workers,
     )
     if trainer.task.baseline is not None:
         trainer.task.baseline.update(trainer.engine.model)
     return metrics
 
 
-def store(trainer: Trainer, batch: Sequence[GradedWork], generated: Sequence[GradedWork]) -> None:
+def store(trainer: Trainer, batch: Sequence[Weighted], generated: Sequence[Graded]) -> None:
     """Keeps the rollouts that were trained on, and where all were generated."""
     rows: list[dict[str, Any]] = []
     for graded in batch:

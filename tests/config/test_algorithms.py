@@ -114,6 +114,7 @@ def group_of(*rollouts: tuple[float, int, bool]) -> Group:
                 ),
                 thought=b"",
                 prediction=None,
+                exact=reward == 1,
                 reward=reward,
             )
             for reward, tokens, stopped in rollouts

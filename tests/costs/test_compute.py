@@ -26,7 +26,7 @@ from openrpt.engine.scorer import score_ids
 from openrpt.engine.tree.levels import accumulate_gradients, branch_states
 from openrpt.evaluation.next_token.evaluate import evaluate_policy
 from openrpt.evaluation.records import read_evaluation, record
-from openrpt.rl.batch import GradedWork
+from openrpt.rl.batch import Graded
 from openrpt.rl.cost import count_generation, count_update, step_cost
 from openrpt.rl.update import update_policy
 from openrpt.stages.score import read_cost
@@ -50,9 +50,9 @@ def test_generation(trainer: Trainer, temperature: float) -> None:
     ledger = Ledger()
     engine = CountingEngine(engine=trainer.engine, ledger=ledger)
     counting = replace(trainer, config=config, engine=engine)
-    kept: list[GradedWork] = []
+    kept: list[Graded] = []
     measured = counted(lambda: kept.append(generate(counting)))
-    cost = step_cost(trainer.engine.model, kept, kept, config, trainer.layout)
+    cost = step_cost(trainer.engine.model, kept, [], config, trainer.layout)
     assert cost["flops/generate"] == pytest.approx(measured, rel=0.02)
     assert ledger.shared.forward(model_shape(trainer.engine.model)) == cost["flops/generate"]
     assert ledger == count_generation(kept, trainer.layout)

@@ -12,7 +12,7 @@ from openrpt.costs.flops import count_scoring, model_shape
 from openrpt.data.work import evaluation_work
 from openrpt.engine.scorer import score_ids
 from openrpt.evaluation.next_token.evaluate import evaluate_policy
-from openrpt.rl.batch import GradedWork
+from openrpt.rl.batch import Graded, Weighted
 from openrpt.rl.cost import count_generation, count_update
 from openrpt.rl.update import update_policy
 from openrpt.stages.train import Trainer
@@ -39,7 +39,7 @@ def trainer(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
     return trainer_of(folder)
 
 
-def fixed(graded: GradedWork) -> GradedWork:
+def fixed(graded: Graded) -> Graded:
     """With rollouts of 12 known tokens in place of what was drawn; two of a group are the same."""
 
     def rows(shift: int) -> tuple[int, ...]:
@@ -56,7 +56,7 @@ def fixed(graded: GradedWork) -> GradedWork:
     return replace(graded, groups=tuple(groups))
 
 
-def update_of(trainer: Trainer, graded: GradedWork) -> Callable[[], object]:
+def update_of(trainer: Trainer, graded: Weighted) -> Callable[[], object]:
     return lambda: update_policy(
         trainer.engine,
         trainer.optimizer,
@@ -83,7 +83,7 @@ def test_update(trainer: Trainer) -> None:
 
 def test_generation(trainer: Trainer) -> None:
     """What is drawn decides how much is needed, so the ratio is what stays."""
-    kept: list[GradedWork] = []
+    kept: list[Graded] = []
     measured = counted(lambda: kept.append(generate(trainer)))
     needed = count_generation(kept, trainer.layout).shared.forward(
         model_shape(trainer.engine.model)
@@ -97,7 +97,7 @@ def with_budget(trainer: Trainer, tokens: int) -> Trainer:
 
 
 def test_decoding(trainer: Trainer) -> None:
-    kept: dict[int, GradedWork] = {}
+    kept: dict[int, Graded] = {}
 
     def drawn(tokens: int) -> None:
         kept[tokens] = generate(with_budget(trainer, tokens))

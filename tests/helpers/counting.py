@@ -17,7 +17,7 @@ from torch.utils.flop_counter import (
 from openrpt.data.scored import ScoredCorpus
 from openrpt.data.work import take_work
 from openrpt.engine.model import Model
-from openrpt.rl.batch import GradedWork
+from openrpt.rl.batch import Graded, Weighted
 from openrpt.stages.text_task import TextTask
 from openrpt.stages.train import Trainer, set_up
 from openrpt.types import Completion
@@ -88,20 +88,20 @@ def corpus_of(trainer: Trainer) -> ScoredCorpus:
     return trainer.task.corpus
 
 
-def generate(trainer: Trainer) -> GradedWork:
+def generate(trainer: Trainer) -> Graded:
     config = trainer.config
     _, work = next(take_work(corpus_of(trainer), config, cursor=0, count=4, purpose="positions"))
     return next(trainer.collector.rollouts_each([work], trainer.state.step))
 
 
-def live(graded: GradedWork, *, repeat: bool = False) -> GradedWork:
+def live(graded: Graded, *, repeat: bool = False) -> Weighted:
     """Half of its groups have a gradient; with `repeat`, one rollout of each is another's."""
     advantages = torch.zeros(len(graded.groups), len(graded.groups[0].rollouts))
     advantages[::2] = torch.tensor([1.0, -1.0, 0.5, -0.5])
     groups = graded.groups
     if repeat:
         groups = tuple(replace(g, rollouts=(g.rollouts[1], *g.rollouts[1:])) for g in groups)
-    return replace(graded, groups=groups, advantages=advantages.double())
+    return replace(graded, groups=groups).weighted(advantages.double())
 
 
 def completion(*ids: int, forced: int = 0) -> Completion:

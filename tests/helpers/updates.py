@@ -1,21 +1,19 @@
 """A graded batch, its gradients through the update, and the same by plain autograd."""
 
-from dataclasses import replace
-
 import numpy as np
 import torch
 
 from openrpt.config.loading import load_config
 from openrpt.config.sections import Config
 from openrpt.data.positions import ScoredDocument, Window
-from openrpt.data.prompts import Budget, Layout, build_layout
+from openrpt.data.prompts import Layout, build_layout
 from openrpt.data.work import Work
 from openrpt.engine.decoding import Sampling
 from openrpt.engine.engine import bind
 from openrpt.engine.loading import freeze
 from openrpt.engine.model import Model
 from openrpt.engine.tree.attention import NAME
-from openrpt.rl.batch import GradedWork, step_advantages, step_totals
+from openrpt.rl.batch import Graded, Weighted, step_totals, weighted_batch
 from openrpt.rl.losses import LossInputs, policy_loss
 from openrpt.rl.update import loss_config_for, update_policy
 from openrpt.seeding import keys_of
@@ -68,7 +66,7 @@ def work_of(seed: int) -> Work:
     return Work(document=document, window=window, positions=positions)
 
 
-def batch_of(policy: Model, config: Config, *, flat: tuple[int, ...] = (1,)) -> list[GradedWork]:
+def batch_of(policy: Model, config: Config, *, flat: tuple[int, ...] = (1,)) -> list[Weighted]:
     """Two documents of three positions each, sampled from the policy; rewards by rule. The
     positions in `flat` get the same reward throughout."""
     layout, graded = layout_of(policy, config), []
@@ -82,19 +80,15 @@ def batch_of(policy: Model, config: Config, *, flat: tuple[int, ...] = (1,)) -> 
         for n, (outcome, position) in enumerate(zip(found, work.positions, strict=True)):
             rewards = [float((r + n) % 3 == 0 and n not in flat) for r in range(9)]
             rollouts = tuple(
-                Rollout(completion=c, thought=b"", prediction=None, reward=reward)
+                Rollout(
+                    completion=c, thought=b"", prediction=None, exact=reward == 1, reward=reward
+                )
                 for c, reward in zip(outcome.completions, rewards, strict=False)
             )
             prompt = Prompt(position=position, head_ids=(), prefix_ids=(), tail_ids=())
             groups.append(Group(prompt=prompt, rollouts=rollouts, ntp_token_id=0))
-        graded.append(GradedWork(work=work, groups=tuple(groups), advantages=torch.zeros(3, 3)))
-    advantages = step_advantages(
-        [g for w in graded for g in w.groups],
-        config.train,
-        longest=Budget.of(config.prompt).trained(layout),
-    )
-    pairs = zip(graded, advantages.split(3), strict=True)
-    return [replace(work, advantages=part) for work, part in pairs]
+        graded.append(Graded(work=work, groups=tuple(groups)))
+    return weighted_batch(graded, config, layout)
 
 
 def gradients(policy: Model, kind: str, batch, config: Config, reference=None):

@@ -242,7 +242,9 @@ def test_micro_batches_sum_to_the_step(name, aggregation):
         total = sum(output.loss.item() for output in outputs)
         assert total == pytest.approx(whole.loss.item(), rel=1e-12)
         for key, value in whole.metrics.items():
-            assert sum(o.metrics[key] for o in outputs) == pytest.approx(value, rel=1e-12)
+            total = sum(o.metrics[key].total for o in outputs)
+            assert total == pytest.approx(value.total, rel=1e-12)
+            assert sum(o.metrics[key].count for o in outputs) == value.count
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -261,7 +263,9 @@ def test_what_the_mask_leaves_out_may_be_anything(name):
     (gradient,) = torch.autograd.grad(found.loss, dirty["trainer_logprobs"])
     assert found.loss.item() == pytest.approx(clean.loss.item(), rel=1e-12)
     torch.testing.assert_close(gradient, expected)
-    assert found.metrics == pytest.approx(clean.metrics)
+    assert {name: mean.value for name, mean in found.metrics.items()} == pytest.approx(
+        {name: mean.value for name, mean in clean.metrics.items()}
+    )
 
 
 def test_a_rollout_without_trained_tokens_is_counted_but_adds_nothing():
@@ -275,7 +279,7 @@ def test_a_rollout_without_trained_tokens_is_counted_but_adds_nothing():
         assert torch.isfinite(loss) and not gradient[1].any() and gradient[0].any()
 
 
-def test_metrics_are_sums_over_trained_tokens():
+def test_metrics_are_means_over_trained_tokens():
     given = inputs()
     config = LossConfig(clip_low=0.1, clip_high=0.3)
     metrics = policy_loss(given, config, TOTALS).metrics
@@ -288,9 +292,11 @@ def test_metrics_are_sums_over_trained_tokens():
                 up = given.advantages[i] > 0 and ratios[i, t] > 1.3
                 down = given.advantages[i] < 0 and ratios[i, t] < 0.9
                 clipped += bool(up or down)
-    assert metrics["policy/clip_fraction"] == clipped > 0
-    assert metrics["policy/ratio"] == pytest.approx(ratios[given.loss_mask].sum().item())
-    assert metrics["policy/mismatch"] == pytest.approx(mismatch)
+    assert metrics["policy/clip_fraction"].total == clipped > 0
+    ratio = ratios[given.loss_mask]
+    assert metrics["policy/ratio"].value == pytest.approx(ratio.mean().item())
+    assert metrics["policy/mismatch"].value == pytest.approx(mismatch / len(ratio))
+    assert {mean.count for mean in metrics.values()} == {len(ratio)}
 
 
 def test_the_dropped_and_the_clipped_are_counted():
@@ -299,7 +305,9 @@ def test_the_dropped_and_the_clipped_are_counted():
     metrics = policy_loss(given, config, TOTALS).metrics
     weights = (given.old_logprobs - given.sampler_logprobs).exp()[given.loss_mask]
     dropped = ((weights < 0.5) | (weights > 2)).sum().item()
-    assert metrics["policy/dropped_fraction"] == dropped > 0
+    assert metrics["policy/dropped_fraction"].total == dropped > 0
     ratios = (given.trainer_logprobs - given.old_logprobs).exp()[given.loss_mask]
-    assert metrics["policy/clip_fraction"] == ((ratios < 0.8) | (ratios > 1.3)).sum().item() > 0
+    assert (
+        metrics["policy/clip_fraction"].total == ((ratios < 0.8) | (ratios > 1.3)).sum().item() > 0
+    )
     assert "policy/dropped_fraction" not in policy_loss(given, LossConfig(), TOTALS).metrics

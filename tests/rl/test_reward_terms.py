@@ -24,7 +24,7 @@ from openrpt.engine.engine import bind
 from openrpt.engine.model import Model
 from openrpt.engine.tree.attention import NAME
 from openrpt.errors import UserError
-from openrpt.rl.batch import GradedWork
+from openrpt.rl.batch import Graded
 from openrpt.rl.collect import batch_metrics, remember_pass_rates
 from openrpt.rl.grading import grade, grade_groups
 from openrpt.rl.rewards.information_gain import thought_ids, thought_logprobs
@@ -33,7 +33,7 @@ from openrpt.runs.rollouts import read_rollouts, rollout_rows, write_rollouts
 from openrpt.runs.run import Run
 from openrpt.seeding import keys_of
 from openrpt.stages.train import train
-from openrpt.types import Completion, Group, Position, Prompt, Rollout
+from openrpt.types import Completion, Group, Position, Prompt
 from tests.helpers.byte_policy import policy_of
 from tests.helpers.run_files import rollouts_of, rows_of, weights_of
 from tests.helpers.tiny_model import tiny_run
@@ -231,7 +231,7 @@ def test_terms_are_summed_by_weight_and_the_exact_match_stays(written_groups) ->
     for group, before, values in zip(found, groups, dense, strict=True):
         for rollout, old, value in zip(group.rollouts, before.rollouts, values, strict=True):
             assert rollout.reward == pytest.approx(old.reward - 0.25 * value)
-            assert rollout.exact == old.reward
+            assert rollout.exact == old.exact == (old.reward == 1)
             assert rollout.terms.keys() == terms.keys()
             assert rollout.completion == old.completion
     assert not found[0].is_flat and not found[1].is_flat
@@ -253,7 +253,7 @@ def test_pass_rates_are_of_exact_matches_whatever_is_trained_on(written_groups) 
     groups, context = written_groups
     config = config_of(reward__terms={"dense": 1.0})
     found = reward_groups(groups, make_terms(config), replace(context, config=config))
-    graded = GradedWork(work=context.work, groups=tuple(found), advantages=torch.zeros(2, 5))
+    graded = Graded(work=context.work, groups=tuple(found))
     state = TrainerState(stage="train")
     remember_pass_rates(state, [graded])
     assert state.pass_rates == {"d": {"6": 0.4, "10": 0.0}}
@@ -271,7 +271,7 @@ def test_stored_rollouts_keep_the_reward_and_the_match_apart(policy, written_gro
     write_rollouts(tmp_path, 1, rows)
     table = read_rollouts(tmp_path)
     rollouts = [rollout for group in found for rollout in group.rollouts]
-    assert table["exact"].to_pylist() == [rollout.exact > 0 for rollout in rollouts]
+    assert table["exact"].to_pylist() == [rollout.exact for rollout in rollouts]
     assert table["reward"].to_pylist() == pytest.approx([r.reward for r in rollouts])
     for terms, rollout in zip(table["reward_terms"].to_pylist(), rollouts, strict=True):
         assert [term["name"] for term in terms] == ["dense"]
@@ -564,12 +564,3 @@ def test_no_baseline_is_kept_where_no_reward_reads_it(tmp_path: Path) -> None:
     (row,) = rows_of(run)
     assert row["reward/mean"] == row["reward/random"] and row["reward/exact"] == 0.0
     assert row["group/flat_fraction"] < 1
-
-
-def test_rollouts_without_terms_are_exact_by_their_reward() -> None:
-    completion = Completion(
-        token_ids=(1,), sampler_logprobs=(0.0,), loss_mask=(True,), finish_reason="stop"
-    )
-    rollout = Rollout(completion=completion, thought=b"", prediction=b"a", reward=1.0)
-    assert rollout.exact == 1.0
-    assert replace(rollout, reward=0.3, prefix_match=0.0).exact == 0.0

@@ -239,7 +239,7 @@ class Evaluation:
     def _graded(
         self, work: Work, generated: list[Generated]
     ) -> tuple[list[Group], list[PositionResult]]:
-        """How right the predictions at the work's positions are."""
+        """The groups at the work's positions, and which of their predictions are exact."""
         subject, table = self.subject, self.subject.policy.table
         generated = subject.with_plain_standard(work, generated)
         tokens = document_bytes(subject.policy.tokenizer, work.document)
@@ -285,9 +285,9 @@ def _result(
         token_class=token_class(tokens[index], b"".join(tokens[max(0, index - CONTEXT) : index])),
         token_bytes=len(tokens[index]),
         ntp=prefix_match(standard, continuation),
-        reasoning=_mean([r.reward for r in rollouts]),
+        reasoning=_mean([float(r.exact) for r in rollouts]),
         single_token=_mean([float(length == 1) for length in lengths]),
-        any_right=max((r.reward for r in rollouts), default=NAN),
+        any_right=max((float(r.exact) for r in rollouts), default=NAN),
         majority=majority,
         confidence=confidence,
         predicted_tokens=_mean([float(length) for length in lengths if length]),
@@ -298,14 +298,14 @@ def _result(
 
 
 def _majority(rollouts: tuple[Rollout, ...]) -> tuple[float, float]:
-    """(reward of the commonest prediction, the earliest of equals; its share of the rollouts)."""
+    """(1 if the commonest prediction, the earliest of equals, is exact; its share of rollouts)."""
     if not rollouts:
         return NAN, NAN
     counts = Counter(r.prediction for r in rollouts)
     winner = max(rollouts, key=lambda r: counts[r.prediction])
     known = winner.prediction is not None and len(rollouts) > 1
     share = counts[winner.prediction] / len(rollouts)
-    return winner.reward, share if known else NAN
+    return float(winner.exact), share if known else NAN
 
 
 def _mean(values: list[float]) -> float:

@@ -172,14 +172,14 @@ def accuracy_after(
             rows += [row] * len(own)
             given += own
     tokens = document_bytes(subject.policy.tokenizer, work.document)
-    rewards = []
+    exact = []
     for row, outcome in zip(rows, subject.predict_after(work, rows, given), strict=True):
         index = work.positions[row].index
         continuation = tokens[index : index + CONTINUATION_TOKENS]
         (completion,) = outcome.completions
         graded = grade(completion, continuation, subject.layout, subject.policy.table)
-        rewards.append(graded.reward)
-    means = np.reshape(rewards, (len(thoughts), len(work.positions), -1)).mean(-1)
+        exact.append(graded.exact)
+    means = np.reshape(exact, (len(thoughts), len(work.positions), -1)).mean(-1)
     return dict(zip(thoughts, means, strict=True))
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from openrpt.config.sections import Config
 from openrpt.costs.flops import model_shape
@@ -27,7 +26,7 @@ from openrpt.errors import UserError
 from openrpt.evaluation.questions.checks import Check, extract_answer
 from openrpt.evaluation.questions.results import AnswerResult
 from openrpt.progress import SILENT, Progress
-from openrpt.rl.batch import GradedWork
+from openrpt.rl.batch import Graded
 from openrpt.rl.completions import split_thought
 from openrpt.rl.cost import count_generation
 from openrpt.seeding import generator, keys_of
@@ -99,8 +98,8 @@ class QuestionTask:
             completion=completion,
             thought=split_thought(text, thought_end=self.layout.thought_end),
             prediction=answer,
+            exact=reward >= 1,
             reward=reward,
-            prefix_match=float(reward >= 1),
         )
 
     def truth(self, work: Work) -> list[list[bytes]]:
@@ -205,7 +204,7 @@ def answer_questions(
     for number, (work, generated) in enumerate(zip(works, each, strict=True), 1):
         (group,) = task.grade(work, generated)
         rows.append(outcome_row(task.questions[work.document.document_id], group))
-        graded = GradedWork(work=work, groups=(group,), advantages=torch.zeros(1, count))
+        graded = Graded(work=work, groups=(group,))
         run = count_generation([graded], layout).shared
         cost["tokens"] += run.tokens
         cost["flops"] += run.forward(shape)
@@ -219,13 +218,12 @@ def question_request(work: Work, layout: Layout, seed: int, samples: int) -> Req
 
 
 def outcome_row(question: Question, group: Group) -> dict[str, Any]:
-    right = [float(reward >= 1) for reward in group.rewards]
-    count = len(right)
+    count = len(group.rollouts)
     return {
         "question_id": question.question_id,
         "task": question.task,
-        "accuracy": sum(right) / count,
-        "any_right": max(right),
+        "accuracy": group.pass_rate,
+        "any_right": float(any(rollout.exact for rollout in group.rollouts)),
         "reward": sum(group.rewards) / count,
         "closed": sum(r.prediction is not None for r in group.rollouts) / count,
         "tokens": sum(len(r.completion.token_ids) for r in group.rollouts) / count,

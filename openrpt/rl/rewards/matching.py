@@ -68,13 +68,13 @@ def first_token_match(prediction_tokens: Sequence[bytes], continuation: Sequence
     return 1.0 if first and joined == first else 0.0
 
 
-def dense_reward(exact: float, probability: float) -> float:
-    """1 if the prediction is right, else the probability that the sampler gave it: [0, 1].
+def dense_reward(exact: bool, probability: float) -> float:
+    """1 if the prediction is exact, else the probability that the sampler gave it: [0, 1].
 
     After arXiv 2506.08007, Appendix A, which takes the plain model's probability of a wrong first
     token; here it is the sampler's, of the whole prediction, and at most DENSE_CEILING.
 
-    >>> dense_reward(1.0, 0.2), dense_reward(0.0, 0.2), dense_reward(0.0, 1.0)
+    >>> dense_reward(True, 0.2), dense_reward(False, 0.2), dense_reward(False, 1.0)
     (1.0, 0.2, 0.999)
     """
     return 1.0 if exact else min(probability, DENSE_CEILING)

@@ -74,8 +74,8 @@ def _each(groups: Sequence[Group], value: Callable[[Group, Rollout], float]) -> 
 
 
 def prefix(groups: Sequence[Group], context: RewardContext) -> list[list[float]]:
-    """The paper's reward: `rewards.prefix_match`."""
-    return _each(groups, lambda group, rollout: rollout.exact)
+    """The paper's reward, the prefix match: 1 where a rollout is exact, else 0."""
+    return _each(groups, lambda group, rollout: float(rollout.exact))
 
 
 def first_token(groups: Sequence[Group], context: RewardContext) -> list[list[float]]:
@@ -271,7 +271,7 @@ def reward_groups(
             )
         reward = sum((settings.terms[name] * value for name, value in finite.items()), 0.0)
         rollout = groups[g].rollouts[r]
-        return replace(rollout, reward=reward, prefix_match=rollout.exact, terms=finite)
+        return replace(rollout, reward=reward, terms=finite)
 
     return [
         replace(group, rollouts=tuple(rewarded(g, r) for r in range(len(group.rollouts))))
@@ -285,7 +285,7 @@ def place(group: Group, number: int) -> str:
 
 
 def reward_metrics(groups: Sequence[Group], settings: RewardConfig) -> dict[str, float]:
-    """The share of rollouts exactly right, and each term's mean before its weight."""
+    """The share of exact rollouts, and each term's mean before its weight."""
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     metrics = {"reward/exact": sum(r.exact for r in rollouts) / len(rollouts)}
     for name in settings.terms:

@@ -1,0 +1,130 @@
+"""The losses of one document, as an engine asks for them: of its rollouts, and of its text."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from openrpt.data.work import Work
+from openrpt.engine.branches import Row
+from openrpt.engine.head import selected_logprobs
+from openrpt.engine.model import Model
+from openrpt.engine.text_loss import TextTerms, text_loss
+from openrpt.rl.losses import LossConfig, LossInputs, StepTotals, policy_loss
+from openrpt.rl.nonfinite import Places
+from openrpt.rl.tally import Mean, Tally
+from openrpt.rl.tensors import RolloutTensors
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RolloutLoss:
+    """The policy loss of a document's micro-batches; adds to the tally as it is called.
+
+    Legend: R distinct completions of a micro-batch, N rollouts of them, T tokens, d hidden size.
+    """
+
+    policy: Model
+    work: Work
+    tensors: RolloutTensors
+    totals: StepTotals
+    config: LossConfig
+    temperature: float
+    tally: Tally
+    places: Places
+
+    def __call__(self, rows: list[Row], hidden: Tensor) -> Tensor:
+        """A micro-batch's share of the step's loss: hidden [R, T, d], the one at t predicting
+        token t of its completion."""
+        part = self.tensors.of_rows(rows, hidden.shape[1])
+        logprobs, entropies = self._logprobs(part, hidden)  # [N, T]
+
+        def alike(values: Tensor) -> Tensor:
+            return values.to(logprobs.dtype)
+
+        def of_rollouts(values: Tensor | None) -> Tensor | None:
+            return None if values is None else alike(values[part.row_of])  # [R, T] → [N, T]
+
+        sampler = alike(part.sampler_logprobs)
+        old = of_rollouts(part.old_logprobs)
+        inputs = LossInputs(
+            trainer_logprobs=logprobs,
+            old_logprobs=sampler if old is None else old,
+            sampler_logprobs=sampler,
+            reference_logprobs=of_rollouts(part.reference_logprobs),
+            entropies=entropies,
+            advantages=alike(part.advantages),
+            loss_mask=part.loss_mask,
+        )
+        outputs = policy_loss(inputs, self.config, self.totals)
+        if not math.isfinite(outputs.loss.detach()):
+            self._note_places(inputs, part.branch_of)
+        with torch.no_grad():
+            mask = part.loss_mask
+            tokens = float(mask.sum())
+            difference = (logprobs - sampler)[mask].abs()
+            self.tally.add("tokens/trained_run", tokens)
+            self.tally.add("loss/policy", float(outputs.loss.detach()))
+            self.tally.add_means(
+                outputs.metrics
+                | {
+                    "policy/entropy": Mean(total=float(entropies[mask].sum()), count=tokens),
+                    "policy/sampler_difference": Mean(total=float(difference.sum()), count=tokens),
+                }
+            )
+        return outputs.loss
+
+    def _logprobs(self, part: RolloutTensors, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and entropies, each [N, T]; a logit is computed once a completion."""
+        read = part.read  # [R, T]
+        found = selected_logprobs(
+            hidden[read], self.policy.head, part.ids[read], temperature=self.temperature
+        )  # each [tokens read]
+        logprobs, entropies = (
+            torch.zeros_like(read, dtype=values.dtype).masked_scatter(read, values)[part.row_of]
+            for values in found
+        )
+        return logprobs, entropies
+
+    def _note_places(self, inputs: LossInputs, branch_of: Tensor) -> None:
+        """Those of the rollouts with a number that is not finite; all, where each number is."""
+        read = [inputs.trainer_logprobs, inputs.sampler_logprobs, inputs.old_logprobs]
+        read += [
+            known for known in (inputs.entropies, inputs.reference_logprobs) if known is not None
+        ]
+        finite = inputs.advantages.isfinite()  # [N]
+        for values in read:
+            finite = finite & (values.isfinite() | ~inputs.loss_mask).all(1)
+        bad = branch_of[~finite].tolist() or branch_of.tolist()
+        positions = [self.work.positions[b].index for b in bad]
+        self.places.note(self.work.document.document_id, positions)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WindowLoss:
+    """The plain next-token loss over a window's real tokens, in the same pass."""
+
+    policy: Model
+    work: Work
+    prefix_ids: tuple[int, ...]
+    head_length: int
+    """Tokens of the prefix that stand before the window."""
+    weight: float
+    step_tokens: int
+    """Tokens of plain text in the whole step."""
+    tally: Tally
+    places: Places
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """weight · Σ −log p / the step's tokens; hidden [L, d], the prefix's states."""
+        first = max(self.head_length, 1)
+        targets = torch.tensor(self.prefix_ids[first:], device=hidden.device)  # [L − first]
+        terms = TextTerms(targets=targets, ntp_scale=self.weight / self.step_tokens)
+        loss, ntp, _ = text_loss(hidden[first - 1 : -1], self.policy.head, terms)
+        if not math.isfinite(ntp):
+            window, document_id = self.work.window, self.work.document.document_id
+            own = hidden[self.head_length :]
+            if not self.places.note_text(document_id, own, start=window.start):
+                self.places.note(document_id, [window.start])
+        self.tally.add("loss/ntp", ntp / self.step_tokens)
+        return loss

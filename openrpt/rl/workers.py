@@ -1,0 +1,74 @@
+"""The seam for data parallelism: processes that each run a part of every step.
+
+Each process holds the whole model. A step's documents are shared out to be generated at and graded
+(`Collector`); what came of them is gathered, so that from there on every process knows the whole
+step: its pass rates, its live groups, its advantages (those of `reinforce_plus_plus` are divided
+by a deviation over the whole step) and the totals that losses are divided by. Its batch is shared
+out again for the update (`update_policy`), gradients are summed before they are clipped, and every
+process makes the same step. Nothing but the order in which gradients are added depends on the
+number of processes.
+
+An implementation has to see to this:
+- All processes begin with the same configuration, weights and trainer's state, and sum gradients
+  to the same bits (an all-reduce does), so that they never part.
+- `gather` and `sum_gradients` are met by all processes in the same order. A process that fails (a
+  reward that raises, an interrupt) must end the others, which wait for it; a gradient that is not
+  finite is met by all of them, since its norm is taken after the sum.
+- Files of the run folder are written by one process; the development evaluation may be run by it
+  alone if the others wait.
+
+It can't be torch's DistributedDataParallel: its hooks wait for one backward pass that reaches
+every parameter once. Here a step is many backward passes, one a micro-batch; the head's gradient
+is written into `weight.grad` from inside them (`engine.head.HeadGradient`), and the embeddings'
+comes behind the last of them (`engine.tree.levels.embeddings_as_leaves`). Hooks would see some
+gradients early and others never. So gradients are summed once, when all are there.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+
+class Workers(Protocol):
+    """The processes of a training run, as one of them sees them.
+
+    Process r of n has the items r, r + n, r + 2n … of what is shared out.
+    """
+
+    @property
+    def count(self) -> int:
+        """The number of processes, n."""
+
+    def share(self, items: Sequence[T]) -> list[T]:
+        """This process' part of a list that all of them have."""
+
+    def gather(self, value: T) -> list[T]:
+        """The values that all n processes have given, in the order of the processes."""
+
+    def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        """Makes each parameter's `.grad` the sum over the processes, the same in each of them.
+
+        A process that ran nothing has None where others have a gradient: it counts as 0. Where all
+        have None, it stays None.
+        """
+
+
+class Alone:
+    """One process, which does everything: nothing is shared, gathered or summed."""
+
+    count = 1
+
+    def share(self, items: Sequence[T]) -> list[T]:
+        return list(items)
+
+    def gather(self, value: T) -> list[T]:
+        return [value]
+
+    def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        return None
+
+
+ALONE = Alone()
