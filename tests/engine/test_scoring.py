@@ -16,12 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import processors
 
-from openrpt.engine.engine import Engine, bind
 from openrpt.config.loading import validate_config
 from openrpt.config.sections import Config
 from openrpt.data.positions import windows
 from openrpt.data.scored import SCORED, load_scored
 from openrpt.data.tokens import encode_document, token_bytes
+from openrpt.engine.engine import Engine, bind
 from openrpt.engine.model import Model
 from openrpt.engine.scorer import Scores, align, aligned_scores, score_documents, score_ids
 from openrpt.engine.tree.attention import NAME
