@@ -10,7 +10,7 @@ TARGET = Path(__file__).parent.parent / "docs" / "configuration.md"
 HEAD = """\
 # Configuration
 
-<!-- Made from openrpt/config/sections.py by scripts/make_config_docs.py: edit there, not here. -->
+<!-- Made from openrpt/config by scripts/make_config_docs.py: edit there, not here. -->
 
 A configuration is a TOML file with a section for each concern. Every key has a default, so a file
 names only what it changes, and every key is an option of the commands that read it:

@@ -14,7 +14,8 @@ from openrpt.errors import UserError
 from openrpt.terminal import say
 
 if TYPE_CHECKING:
-    from openrpt.config.sections import Config, CorpusConfig
+    from openrpt.config.corpus import CorpusConfig
+    from openrpt.config.sections import Config
     from openrpt.runs.run import Run
 
 

@@ -1,6 +1,6 @@
 """Every key of the configuration as an option of the command line: `--train.learning_rate 2e-5`.
 
-Made from `config.py`, so that help, documentation and validation never drift apart. Importing
+Made from `config/`, so that help, documentation and validation never drift apart. Importing
 that takes longer than all else that `openrpt --help` does, so it is imported where it is read.
 """
 
@@ -24,7 +24,8 @@ from openrpt.terminal import say_lines
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-    from openrpt.config.sections import Config, Section
+    from openrpt.config.section import Section
+    from openrpt.config.sections import Config
 
 
 ESCAPED = {
@@ -98,7 +99,8 @@ class Key:
 
 def sections() -> "dict[str, type[Section]]":
     """Section name → its class, in the configuration's order."""
-    from openrpt.config.sections import Config, Section
+    from openrpt.config.section import Section
+    from openrpt.config.sections import Config
 
     fields = Config.model_fields.items()
     return {

@@ -2,21 +2,18 @@
 
 import difflib
 from pathlib import Path
-from typing import (
-    TYPE_CHECKING,
-    Any,
-)
+from typing import Any
 
-from pydantic import (
-    ValidationError,
-)
+from pydantic import ValidationError
 
-from openrpt.config.sections import Config, RewardConfig, Section, _shown
+from openrpt.config.rewards import RewardConfig
+from openrpt.config.section import Section
+from openrpt.config.sections import Config
 from openrpt.config.toml_files import read_toml, toml_text
 from openrpt.errors import UserError
 
-if TYPE_CHECKING:
-    from openrpt.config.sections import Config, Section
+_LONGEST_SHOWN = 200
+"""Characters of a wrong value that its error shows."""
 
 
 def load_config(path: Path | None = None, overrides: dict[str, Any] | None = None) -> Config:
@@ -103,9 +100,8 @@ def finetune_config(config: Config) -> Config:
     )
 
 
-def with_overrides(config: "Config", overrides: dict[str, Any]) -> "Config":
+def with_overrides(config: Config, overrides: dict[str, Any]) -> Config:
     """Raises UserError for a value out of range."""
-
     values = config.model_dump(mode="json")
     for name, value in overrides.items():
         section, _, key = name.rpartition(".")
@@ -122,3 +118,11 @@ def flatten(values: dict[str, Any]) -> dict[str, Any]:
         else:
             flat[key] = value
     return flat
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integer of more than 4300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"

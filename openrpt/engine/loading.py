@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from openrpt.config.sections import Config, ModelConfig
+from openrpt.config.model import ModelConfig
+from openrpt.config.sections import Config
 from openrpt.data.tokens import token_table
 from openrpt.engine.check import check_model
 from openrpt.engine.files import (

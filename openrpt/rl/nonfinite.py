@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from openrpt.config.sections import TrainConfig
+from openrpt.config.reinforcement import TrainConfig
 from openrpt.errors import UserError
 from openrpt.types import Finding
 

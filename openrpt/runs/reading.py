@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from openrpt.config.loading import validate_config
-from openrpt.config.sections import Config, Section
+from openrpt.config.section import Section
+from openrpt.config.sections import Config
 from openrpt.config.toml_files import read_toml
 from openrpt.errors import UserError
 from openrpt.files import read_json

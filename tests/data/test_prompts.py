@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from openrpt.config.sections import PromptConfig
+from openrpt.config.prompt import PromptConfig
 from openrpt.data.chat import Renderer, render_chat
 from openrpt.data.prompts import TEMPLATES, Layout, build_layout, require_room
 from openrpt.data.tokens import encode_document, literal_bytes, token_table

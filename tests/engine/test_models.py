@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from openrpt.config.loading import load_config
-from openrpt.config.sections import ModelConfig
+from openrpt.config.model import ModelConfig
 from openrpt.engine import loading as cpu
 from openrpt.engine.branches import Branch
 from openrpt.engine.flat import flat_hidden

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 
 import openrpt
-from openrpt.config.sections import Config, PretrainConfig
+from openrpt.config.sections import Config
+from openrpt.config.training import PretrainConfig
 from openrpt.costs.flops import Shape, model_shape
 from openrpt.costs.meters import StepMeter
 from openrpt.data.prompts import build_layout, require_room

@@ -1,0 +1,34 @@
+"""`[model]`: the policy, and how it is run."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from openrpt.config.section import PathText, Section
+
+
+class ModelConfig(Section):
+    """The policy, and how it is run."""
+
+    path: PathText = Field(
+        "smollm2",
+        description="Policy: 'smollm2' (the default model), a folder, a .gguf file or a Hub id",
+    )
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+    dtype: Literal["float32", "bfloat16", "float64"] = Field(
+        "float32", description="Precision of weights and activations"
+    )
+    threads: int = Field(0, ge=0, description="CPU threads; 0 = all the cores this process may use")
+    generator: Literal["tree", "flat"] = Field(
+        "tree", description="tree shares a document's prefix; flat computes every prompt alone"
+    )
+    lora_rank: int = Field(
+        0, ge=0, le=4096, description="Rank of LoRA adapters; 0 = full fine-tuning"
+    )
+    lora_alpha: int = Field(
+        32, gt=0, le=1_000_000, description="LoRA scale numerator (alpha / rank)"
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="Recompute activations in the backward pass: less memory, more time"
+    )
+    trust_remote_code: bool = Field(False, description="Run model code that a repository ships")
