@@ -20,7 +20,7 @@ openrpt train configs/demo.toml --train.learning_rate 2e-5
 openrpt train configs/demo.toml --print-config
 ```
 
-Booleans are switched by `--model.gradient_checkpointing` and `--no-model.gradient_checkpointing`,
+Booleans are switched by `--memory.gradient_checkpointing` and `--no-memory.gradient_checkpointing`,
 lists are separated by commas (`--evaluate.modes ntp,reasoning`), and so are tables of numbers
 (`--reward.terms prefix=1,dense=0.2`; a table given takes the place of the whole table before it).
 In a few texts the command line reads `\\n`, `\\t` and `\\\\` as line break, tab and backslash, as
@@ -34,7 +34,7 @@ A run folder belongs to one configuration. A resumed run may change only how lon
 runs, not what it computes: the `evaluate`, `zeroshot`, `coding` and `suite` sections and the keys
 marked ↻. The `pretrain` section binds its own checkpoints only. A few of the marked keys do change
 what is computed, since they are what helps after a step that failed: the learning rates,
-`train.max_grad_norm`, `train.on_nonfinite`, `train.nonfinite_limit` and `reward.on_error`. From
+`optim.max_grad_norm`, `optim.on_nonfinite`, `optim.nonfinite_limit` and `reward.on_error`. From
 which step on such a value holds stands in `metrics.jsonl`, and `openrpt status` says it.
 """
 

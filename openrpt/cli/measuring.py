@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     *("finetune.question_tokens", "finetune.think_budget", "finetune.answer_budget"),
     *("finetune.eval_questions", "finetune.eval_samples", "finetune.eval_temperature"),
     *("prompt.instruction", "prompt.chat_template", "prompt.thought_start", "prompt.thought_end"),
-    *("prompt.answer_start", "train.generation_rollouts"),
+    *("prompt.answer_start", "memory.generation_rollouts"),
 )
 @click.argument("sources", metavar="[MODEL]... [CONFIG.toml]", type=PATH, nargs=-1)
 @click.option("--out", type=PATH, metavar="DIR", help="Folder of the files [default RUN/questions]")

@@ -53,8 +53,8 @@ def score(ctx: click.Context, source: str | None, **options: Any) -> None:
 @stage(
     "warmup",
     *("seed", "run", "model", "prompt", "selection", "warmup"),
-    *("train.microbatch_tokens", "train.max_grad_norm", "train.on_nonfinite"),
-    *("train.nonfinite_limit", "train.checkpoint_minutes", "track"),
+    *("memory.microbatch_tokens", "optim.max_grad_norm", "optim.on_nonfinite"),
+    *("optim.nonfinite_limit", "checkpoints.minutes", "track"),
 )
 @click.argument("config_toml", metavar="[CONFIG.toml]", type=PATH, required=False)
 @click.pass_context
@@ -150,9 +150,9 @@ def finetune(
 @stage(
     "pretrain",
     *("seed", "run", "model", "selection", "pretrain", "track"),
-    *("train.weight_decay", "train.adam_beta1", "train.adam_beta2", "train.max_grad_norm"),
-    *("train.on_nonfinite", "train.nonfinite_limit"),
-    *("train.eval_positions", "train.checkpoint_minutes", "train.checkpoints_kept"),
+    *("optim.weight_decay", "optim.adam_beta1", "optim.adam_beta2", "optim.max_grad_norm"),
+    *("optim.on_nonfinite", "optim.nonfinite_limit"),
+    *("train.eval_positions", "checkpoints.minutes", "checkpoints.kept"),
 )
 @click.argument("config_toml", metavar="[CONFIG.toml]", type=PATH, required=False)
 @click.pass_context

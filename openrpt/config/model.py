@@ -1,10 +1,10 @@
-"""`[model]`: the policy, and how it is run."""
+"""`[model]` and `[memory]`: the policy, and how it is run."""
 
 from typing import Literal
 
 from pydantic import Field
 
-from openrpt.config.section import PathText, Section
+from openrpt.config.section import MOST, PathText, Section
 
 
 class ModelConfig(Section):
@@ -28,7 +28,16 @@ class ModelConfig(Section):
     lora_alpha: int = Field(
         32, gt=0, le=1_000_000, description="LoRA scale numerator (alpha / rank)"
     )
+    trust_remote_code: bool = Field(False, description="Run model code that a repository ships")
+
+
+class MemoryConfig(Section):
+    """What is computed at once: memory and time, never results."""
+
+    microbatch_tokens: int = Field(
+        512, ge=1, le=MOST, description="Completion tokens run forward and backward at once"
+    )
+    generation_rollouts: int = Field(256, ge=1, le=MOST, description="Rollouts decoded at once")
     gradient_checkpointing: bool = Field(
         False, description="Recompute activations in the backward pass: less memory, more time"
     )
-    trust_remote_code: bool = Field(False, description="Run model code that a repository ships")

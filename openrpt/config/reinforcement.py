@@ -31,15 +31,6 @@ class TrainConfig(Section):
         16, ge=1, le=MOST_TOKENS, description="Positions of a document in a step"
     )
     group_size: int = Field(8, ge=1, le=MOST_SAMPLES, description="Rollouts of a position")
-    microbatch_tokens: int = Field(
-        512,
-        ge=1,
-        le=MOST,
-        description="Completion tokens run forward and backward at once: memory, never results",
-    )
-    generation_rollouts: int = Field(
-        256, ge=1, le=MOST, description="Rollouts decoded at once: memory, never results"
-    )
     temperature: float = Field(
         1.0, ge=0.001, le=100, description="Sampling temperature (the loss uses it too)"
     )
@@ -120,30 +111,11 @@ class TrainConfig(Section):
     schedule_steps: int = Field(
         5, ge=0, le=MOST, description="Steps of linear warm-up; then constant"
     )
-    weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW's decoupled weight decay")
-    adam_beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first decay")
-    adam_beta2: float = Field(0.99, ge=0, lt=1, description="AdamW's second decay")
-    max_grad_norm: float = Field(1.0, gt=0, le=1e9, description="Gradient clipping, global L2 norm")
-    on_nonfinite: Literal["stop", "skip"] = Field(
-        "stop",
-        description="A gradient that is not finite, in train, warmup, pretrain and finetune: stop,"
-        " or leave the update out (skip), say where it came from and go on",
-    )
-    nonfinite_limit: int = Field(
-        3, ge=1, description="skip: stop after so many steps in a row whose update was left out"
-    )
     eval_every: int = Field(
         20, ge=0, le=MOST, description="Steps between development evaluations; 0 = never"
     )
     eval_positions: int = Field(
         256, ge=1, le=MOST, description="Positions of a development evaluation"
-    )
-    checkpoint_every: int = Field(20, ge=1, le=MOST, description="Steps between checkpoints")
-    checkpoint_minutes: float = Field(
-        10.0, gt=0, description="A checkpoint is written at least this often, in minutes"
-    )
-    checkpoints_kept: int = Field(
-        2, ge=1, le=MOST, description="Latest checkpoints kept (and the best one)"
     )
 
     def recipe(self) -> Algorithm:

@@ -16,14 +16,14 @@ from openrpt.config.evaluation import (
     WritingConfig,
     ZeroshotConfig,
 )
-from openrpt.config.model import ModelConfig
+from openrpt.config.model import MemoryConfig, ModelConfig
 from openrpt.config.prompt import PromptConfig, SelectionConfig
 from openrpt.config.questions import AnswersConfig, FinetuneConfig, QuestionsConfig
 from openrpt.config.reinforcement import TrainConfig
 from openrpt.config.rewards import RewardConfig
 from openrpt.config.section import PathText, Section
 from openrpt.config.spending import CostConfig, TrackConfig
-from openrpt.config.training import PretrainConfig, WarmupConfig
+from openrpt.config.training import CheckpointsConfig, OptimConfig, PretrainConfig, WarmupConfig
 
 
 class Config(Section):
@@ -32,10 +32,13 @@ class Config(Section):
     seed: int = Field(0, ge=0, le=2**63 - 1, description="Seed of every random choice")
     run: PathText = Field("runs/default", description="Run folder: everything is written there")
     model: ModelConfig = ModelConfig()
+    memory: MemoryConfig = MemoryConfig()
     corpus: CorpusConfig = CorpusConfig()
     score: ScoreConfig = ScoreConfig()
     prompt: PromptConfig = PromptConfig()
     selection: SelectionConfig = SelectionConfig()
+    optim: OptimConfig = OptimConfig()
+    checkpoints: CheckpointsConfig = CheckpointsConfig()
     warmup: WarmupConfig = WarmupConfig()
     reward: RewardConfig = RewardConfig()
     train: TrainConfig = TrainConfig()

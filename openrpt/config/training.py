@@ -1,10 +1,43 @@
-"""`[warmup]` and `[pretrain]`: the training stages beside reinforcement."""
+"""`[warmup]` and `[pretrain]`, and what every training stage shares: `[optim]`, `[checkpoints]`."""
 
 from typing import Literal
 
 from pydantic import Field
 
 from openrpt.config.section import MOST, MOST_SAMPLES, MOST_TOKENS, OptionalPath, Section
+
+
+class OptimConfig(Section):
+    """What the optimizers of warmup, train, finetune and pretrain share."""
+
+    max_grad_norm: float = Field(1.0, gt=0, le=1e9, description="Gradient clipping, global L2 norm")
+    weight_decay: float = Field(
+        0.01, ge=0, le=1, description="AdamW's decoupled weight decay; warmup has none"
+    )
+    adam_beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first decay")
+    adam_beta2: float = Field(0.99, ge=0, lt=1, description="AdamW's second decay")
+    on_nonfinite: Literal["stop", "skip"] = Field(
+        "stop",
+        description="A gradient that is not finite: stop, or leave the update out (skip), say where"
+        " it came from and go on",
+    )
+    nonfinite_limit: int = Field(
+        3, ge=1, description="skip: stop after so many steps in a row whose update was left out"
+    )
+
+
+class CheckpointsConfig(Section):
+    """When a training stage writes what a restart goes on from."""
+
+    every: int = Field(
+        20, ge=1, le=MOST, description="Steps between checkpoints; warmup goes by minutes alone"
+    )
+    minutes: float = Field(
+        10.0, gt=0, description="A checkpoint is written at least this often, in minutes"
+    )
+    kept: int = Field(
+        2, ge=1, le=MOST, description="Latest checkpoints kept (and the best one); of warmup's, one"
+    )
 
 
 class WarmupConfig(Section):
@@ -110,4 +143,3 @@ class PretrainConfig(Section):
     eval_tokens: int = Field(
         10_000, ge=1, le=MOST, description="Least tokens of a development evaluation's perplexity"
     )
-    checkpoint_every: int = Field(20, ge=1, le=MOST, description="Steps between checkpoints")

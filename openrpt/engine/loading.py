@@ -75,8 +75,11 @@ def keep_memory() -> bool:
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
-def load_policy(config: ModelConfig, *, path: str | None = None, lora: bool = False) -> Policy:
-    """Loads a model and its tokenizer; `path` takes the place of config.path.
+def load_policy(
+    config: ModelConfig, *, path: str | None = None, lora: bool = False, recompute: bool = False
+) -> Policy:
+    """Loads a model and its tokenizer; `path` takes the place of config.path. `recompute`: the
+    backward pass runs each layer again (`memory.gradient_checkpointing`).
 
     Raises UserError for a missing model, a folder without safetensors weights, a tokenizer or
     an architecture that is refused.
@@ -87,7 +90,7 @@ def load_policy(config: ModelConfig, *, path: str | None = None, lora: bool = Fa
     check_model(policy, files, generator=config.generator)
     if config.generator == "tree":
         policy.model.set_attn_implementation(TREE_ATTENTION)
-    if config.gradient_checkpointing:
+    if recompute:
         recompute_activations(policy.model)
     if lora and config.lora_rank:
         policy.model = add_lora(policy.model, rank=config.lora_rank, alpha=config.lora_alpha)
@@ -107,7 +110,7 @@ def recompute_activations(model: Any) -> None:
     if not layers:
         raise UserError(
             f"model type '{model.config.model_type}' has no layers that can be recomputed; run"
-            " without --model.gradient_checkpointing"
+            " without --memory.gradient_checkpointing"
         )
     for layer in layers:
         layer.forward = partial(_recomputed, layer.forward)

@@ -293,9 +293,9 @@ def experiment_config(corpus: Path, run: Path, more: dict[str, Any]) -> Config:
             "train.documents_per_step": 2,
             "train.eval_every": 1,
             "train.eval_positions": 32,
-            "train.checkpoint_every": 4,
-            "train.checkpoints_kept": 1,
-            "train.checkpoint_minutes": 4.0,
+            "checkpoints.every": 4,
+            "checkpoints.kept": 1,
+            "checkpoints.minutes": 4.0,
             "pretrain.eval_every": 0,
         }
         | more

@@ -85,7 +85,7 @@ class Collector:
             think_budget=config.prompt.think_budget,
             prediction_budget=config.prompt.prediction_budget,
             candidates=config.prompt.candidates,
-            generation_rollouts=config.train.generation_rollouts,
+            generation_rollouts=config.memory.generation_rollouts,
         )
         requests = [self._request(work, step) for work in works]
         each = self.engine.generator.generate_each(requests, layout, sampling)

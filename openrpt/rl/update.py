@@ -279,9 +279,9 @@ def update_policy(
                 [group.branch for group in branches] if run else [],
                 prefix_loss=prefix_loss if train.ntp_weight else None,
                 completion_loss=completion_loss,
-                microbatch_tokens=train.microbatch_tokens,
+                microbatch_tokens=config.memory.microbatch_tokens,
             )
-        norm = apply_update(policy, optimizer, train.max_grad_norm, places, stage="train")
+        norm = apply_update(policy, optimizer, config.optim.max_grad_norm, places, stage="train")
         metrics["optim/grad_norm"] = norm
     return _normalised(metrics)
 

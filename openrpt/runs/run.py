@@ -29,9 +29,9 @@ RECORDED = {
     "warmup.learning_rate",
     "train.learning_rate",
     "pretrain.learning_rate",
-    "train.max_grad_norm",
-    "train.on_nonfinite",
-    "train.nonfinite_limit",
+    "optim.max_grad_norm",
+    "optim.on_nonfinite",
+    "optim.nonfinite_limit",
     "reward.on_error",
 }
 """Keys that results depend on, and that a resumed run may change all the same: what helps after a
@@ -46,9 +46,9 @@ MAY_CHANGE = RECORDED | {
     "train.time_limit",
     "train.eval_every",
     "train.eval_positions",
-    "train.checkpoint_every",
-    "train.checkpoint_minutes",
-    "train.checkpoints_kept",
+    "checkpoints.every",
+    "checkpoints.minutes",
+    "checkpoints.kept",
 }
 """Keys that a resumed run may change: how long and where it runs, and those of RECORDED."""
 OTHER_RUNS = {"run", "evaluate", "probe", "writing", "pretrain", "zeroshot", "coding", "suite"}

@@ -138,7 +138,7 @@ def run_steps(
         save=save,
         checkpoints=checkpoints,
         every=checkpoint_every,
-        seconds=config.train.checkpoint_minutes * 60,
+        seconds=config.checkpoints.minutes * 60,
         step=state.step,
     )
     last = latest_checkpoint(checkpoints)
@@ -173,7 +173,7 @@ def run_steps(
                 if failure is not None:
                     raise failure
                 records.tell(state.step, metrics)
-                require_few_skipped(records.rows, config.train)
+                require_few_skipped(records.rows, config.optim)
             saver.if_due()
             said = "left out" if metrics.get(SKIPPED) else describe(metrics)
             progress.update(state.seconds if timed else state.step, f"step {state.step} · {said}")

@@ -112,7 +112,7 @@ def run_training(trainer: Trainer, progress: Progress) -> TrainSummary:
         optimizer=trainer.optimizer,
         steps=settings.steps,
         time_limit=settings.time_limit,
-        checkpoint_every=settings.checkpoint_every,
+        checkpoint_every=trainer.config.checkpoints.every,
         checkpoints=run.checkpoints,
         metrics_path=run.metrics,
         step=lambda: train_step(trainer),
@@ -137,7 +137,7 @@ def train_step(trainer: Trainer) -> dict[str, Any]:
     set_learning_rate(trainer.optimizer, trainer.config, trainer.state.step)
     with timer("update"):
         updated = attempted(
-            lambda: update(trainer, batch), trainer.config.train, step=trainer.state.step
+            lambda: update(trainer, batch), trainer.config.optim, step=trainer.state.step
         )
     cost = step_cost(trainer.policy, generated, batch, trainer.config, trainer.layout)
     seconds = sum(timer.seconds.values())
@@ -214,7 +214,7 @@ def save(trainer: Trainer) -> None:
         optimizer=trainer.optimizer,
         baseline=None if baseline is None else baseline.weights,
     )
-    prune(trainer.run.checkpoints, trainer.config.train.checkpoints_kept)
+    prune(trainer.run.checkpoints, trainer.config.checkpoints.kept)
 
 
 def set_up(
@@ -242,7 +242,9 @@ def set_up(
             require_own(record, run.start, config, sections=OF_WARMUP)
     # LoRA adapters sit on the weights that training began from; the merged ones are for others.
     weights = begin if last is None or config.model.lora_rank else str(last)
-    policy = load_policy(config.model, path=weights, lora=True)
+    policy = load_policy(
+        config.model, path=weights, lora=True, recompute=config.memory.gradient_checkpointing
+    )
     start = None
     if config.prompt.candidates and config.prompt.candidate_source == "start":
         start = freeze(load_policy(config.model))

@@ -127,12 +127,17 @@ def set_up(run: Run) -> Warmup:
     if last is not None:
         require_own(read_record(last), last, config)
     weights = str(last) if last is not None and not config.model.lora_rank else None
-    policy = load_policy(config.model, path=weights, lora=True)
+    policy = load_policy(
+        config.model, path=weights, lora=True, recompute=config.memory.gradient_checkpointing
+    )
     start = freeze(load_policy(config.model))
     layout = build_layout(policy.tokenizer, config.prompt, policy.bos_ids)
     require_room(layout, config.prompt, policy.max_length)
     optimizer = torch.optim.AdamW(
-        policy.parameters(), betas=(0.9, 0.99), weight_decay=0.0, fused=True
+        policy.parameters(),
+        betas=(config.optim.adam_beta1, config.optim.adam_beta2),
+        weight_decay=0.0,  # few steps, held to the start model by a KL
+        fused=True,
     )
     if last is not None:
         state = restore(last, policy, optimizer)
@@ -197,12 +202,12 @@ def warmup_step(stage: Warmup) -> dict[str, Any]:
 
     def update() -> dict[str, float]:
         norm = apply_update(
-            stage.policy, stage.optimizer, config.train.max_grad_norm, places, stage=STAGE
+            stage.policy, stage.optimizer, config.optim.max_grad_norm, places, stage=STAGE
         )
         return {"optim/grad_norm": norm}
 
     with timer("update"):
-        updated = attempted(update, config.train, step=state.step)
+        updated = attempted(update, config.optim, step=state.step)
     metrics.setdefault("loss/trace", 0.0)
     cost = warmup_cost(stage, made, trained, teacher)
     found = metrics | timer.metrics() | cost | stage.meter.metrics(cost, timer.seconds)
@@ -435,7 +440,7 @@ def accumulate(
         prefix_loss=prefix_loss if reads_text else None,
         tail_loss=tail_loss if unseeded and settings.target == "self" else None,
         completion_loss=completion_loss if traces is not None else None,
-        microbatch_tokens=stage.config.train.microbatch_tokens,
+        microbatch_tokens=stage.config.memory.microbatch_tokens,
     )
 
 

@@ -30,7 +30,7 @@ Run = Callable[..., tuple[int, str, str]]
 SHOWN = {
     "score": ["seed", "run", "model", "corpus", "score", "prompt.window", "prompt.min_context"],
     "warmup": [
-        *("seed", "run", "model", "prompt", "selection", "warmup", "train.microbatch_tokens"),
+        *("seed", "run", "model", "prompt", "selection", "warmup", "memory.microbatch_tokens"),
         "track",
     ],
     "train": [

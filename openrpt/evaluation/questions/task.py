@@ -197,7 +197,7 @@ def answer_questions(
         think_budget=config.prompt.think_budget,
         prediction_budget=config.prompt.prediction_budget,
         candidates=0,
-        generation_rollouts=config.train.generation_rollouts,
+        generation_rollouts=config.memory.generation_rollouts,
     )
     rows: list[dict[str, Any]] = []
     cost = {"tokens": 0.0, "flops": 0.0}

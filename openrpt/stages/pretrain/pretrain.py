@@ -65,7 +65,7 @@ from openrpt.stages.pretrain.matched import (
 )
 
 STAGE = "pretrain"
-MAY_CHANGE = {"time_limit", "eval_every", "eval_tokens", "checkpoint_every", "learning_rate"}
+MAY_CHANGE = {"time_limit", "eval_every", "eval_tokens", "microbatch_tokens", "learning_rate"}
 """Keys of the section that a resumed training may change (of a learning rate, metrics.jsonl says
 from which step on it holds); `steps` too, where the schedule is constant: a cosine's end is part of
 what it computes."""
@@ -137,7 +137,7 @@ def pretrain(run: Run, *, progress: Progress = SILENT) -> PretrainSummary:
         optimizer=trainer.optimizer,
         steps=trainer.limits.steps,
         time_limit=0.0 if math.isinf(trainer.limits.seconds) else trainer.limits.seconds / 60,
-        checkpoint_every=settings.checkpoint_every,
+        checkpoint_every=trainer.config.checkpoints.every,
         checkpoints=run.pretrain_checkpoints,
         metrics_path=run.metrics,
         step=lambda: pretrain_step(trainer),
@@ -172,11 +172,11 @@ def pretrain_step(trainer: Pretrainer) -> dict[str, Any]:
 
         def update() -> dict[str, float]:
             norm = apply_update(
-                policy, trainer.optimizer, config.train.max_grad_norm, places, stage=STAGE
+                policy, trainer.optimizer, config.optim.max_grad_norm, places, stage=STAGE
             )
             return {"optim/grad_norm": norm}
 
-        updated = attempted(update, config.train, step=state.step)
+        updated = attempted(update, config.optim, step=state.step)
     count = count_step(pieces, len(policy.bos_ids))
     cost = {"flops/update": step_flops(trainer.shape, count)}
     return {
@@ -236,7 +236,7 @@ def save(trainer: Pretrainer) -> None:
         optimizer=trainer.optimizer,
         card=card(trainer.state, trainer.config),
     )
-    prune(trainer.run.pretrain_checkpoints, trainer.config.train.checkpoints_kept)
+    prune(trainer.run.pretrain_checkpoints, trainer.config.checkpoints.kept)
 
 
 def card(state: TrainerState, config: Config) -> str:
@@ -279,7 +279,9 @@ def set_up(run: Run) -> Pretrainer:
     corpus = load_corpus(run, other)
     # LoRA adapters sit on the weights that training began from; the merged ones are for others.
     weights = None if last is None or config.model.lora_rank else str(last)
-    policy = load_policy(config.model, path=weights, lora=True)
+    policy = load_policy(
+        config.model, path=weights, lora=True, recompute=config.memory.gradient_checkpointing
+    )
     require_fit(policy, corpus, config, other)
     optimizer = make_optimizer(policy, config)
     if last is not None:
