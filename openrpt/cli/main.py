@@ -20,6 +20,7 @@ from openrpt.stopping import Interrupted, ending_as_interrupts, exit_code
 from openrpt.terminal import open_streams, say_error, say_lines
 
 if TYPE_CHECKING:
+    from openrpt.config.section import Stage
     from openrpt.config.sections import Config
     from openrpt.progress import Live
 
@@ -156,9 +157,12 @@ def showing_progress(*, goes_on: bool = False) -> Iterator["Live"]:
         raise Stopped(text, exit_code(stop)) from None
 
 
-def stage(name: str, *shows: str) -> Callable[[Callable[..., None]], click.Command]:
-    """Makes a function the command `name`; `shows`: the sections and keys in its help."""
-    return cli.command(name, cls=StageCommand, shows=shows)
+def stage(
+    name: str, *shows: str, reads: "Stage | None" = None
+) -> Callable[[Callable[..., None]], click.Command]:
+    """Makes a function the command `name`. In its help: the sections and keys that the results of
+    the stage `reads` depend on, and those of `shows`."""
+    return cli.command(name, cls=StageCommand, shows=shows, reads=reads)
 
 
 def _is_new(config: "Config") -> bool:

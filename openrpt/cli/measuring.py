@@ -67,7 +67,7 @@ def questions(
         say(path)
 
 
-@stage("evaluate", "seed", "run", "model", "prompt", "evaluate", "cost")
+@stage("evaluate", "cost", reads="evaluation")
 @click.argument("sources", metavar="[MODEL]... [CONFIG.toml]", type=PATH, nargs=-1)
 @click.option(
     "--scores", type=PATH, metavar="DIR", help="A folder of scores in place of the run's own"

@@ -24,7 +24,7 @@ from openrpt.terminal import say_lines
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-    from openrpt.config.section import Section
+    from openrpt.config.section import Section, Stage
     from openrpt.config.sections import Config
 
 
@@ -259,9 +259,11 @@ def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
 
 class StageCommand(click.Command):
     """A command that reads the configuration: every key is an option, those that it reads are
-    in its help. `shows`: sections or single keys."""
+    in its help: what the stage `reads` depends on, and the sections or single keys of `shows`."""
 
-    def __init__(self, *args: Any, shows: Sequence[str], **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, shows: Sequence[str], reads: "Stage | None", **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.params.append(
             click.Option(["--config", "config_file"], metavar="FILE", type=PATH, help="A TOML file")
@@ -271,14 +273,16 @@ class StageCommand(click.Command):
                 ["--print-config"], is_flag=True, help="Print the resolved TOML and do nothing"
             )
         )
-        self.shows = shows
+        self.shows, self.reads = shows, reads
 
     @cached_property
     def config_options(self) -> list[ConfigOption]:
         """Made when they are read: the list of commands does not wait for them."""
+        from openrpt.config.binding import read_by
+
+        shown = {*self.shows, *(read_by(self.reads) if self.reads else ())}
         return [
-            ConfigOption(key, hidden=key.name not in self.shows and key.section not in self.shows)
-            for key in config_keys()
+            ConfigOption(key, hidden=not shown & {key.name, key.section}) for key in config_keys()
         ]
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:

@@ -1,14 +1,25 @@
 """`[corpus]` and `[score]`: the documents, and the scorer's pass over them."""
 
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from openrpt.config.section import MOST, MOST_TOKENS, OptionalPath, PathText, Section
+from openrpt.config.section import (
+    MOST,
+    MOST_TOKENS,
+    NOTHING,
+    Binds,
+    OptionalPath,
+    PathText,
+    Section,
+    binds,
+)
 
 
 class CorpusConfig(Section):
     """Where the documents come from, and on which side of the split each stands."""
+
+    BINDS: ClassVar[Binds] = binds("score")
 
     path: PathText = Field(
         "champ",
@@ -62,6 +73,8 @@ class CorpusConfig(Section):
 class ScoreConfig(Section):
     """The scorer's pass over the corpus."""
 
+    BINDS: ClassVar[Binds] = binds("score")
+
     model: OptionalPath = Field(
         "", description="Scorer, as model.path; '' = the policy's start model"
     )
@@ -74,7 +87,7 @@ class ScoreConfig(Section):
         le=1_000 * MOST,
         description="Stop after this many tokens in each split; 0 = the whole corpus",
     )
-    shard_tokens: int = Field(
+    shard_tokens: Annotated[int, NOTHING] = Field(
         100_000,
         ge=1000,
         le=100_000_000,

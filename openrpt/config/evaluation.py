@@ -1,6 +1,6 @@
 """What measures: `[evaluate]`, `[probe]`, `[writing]`, `[zeroshot]`, `[coding]`, `[suite]`."""
 
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -10,14 +10,19 @@ from openrpt.config.section import (
     MOST_SAMPLES,
     MOST_SECONDS,
     MOST_TOKENS,
+    NOTHING,
+    Binds,
     OptionalPath,
     PathText,
     Section,
+    binds,
 )
 
 
 class EvaluateConfig(Section):
     """Next-token accuracy on held-out positions."""
+
+    BINDS: ClassVar[Binds] = binds("label")
 
     split: Literal["train", "development", "heldout"] = Field("heldout", description="Which split")
     modes: list[Literal["ntp", "reasoning"]] = Field(
@@ -37,23 +42,25 @@ class EvaluateConfig(Section):
         description="Samples a position (mean@k, pass@k, majority); 0 = greedy",
     )
     temperature: float = Field(1.0, ge=0.001, le=100, description="Temperature of the samples")
-    controls: list[Literal["emptied", "cut", "swapped", "ntp_voting"]] = Field(
+    controls: Annotated[list[Literal["emptied", "cut", "swapped", "ntp_voting"]], NOTHING] = Field(
         [],
         description="Beside the real thought: the thought emptied, cut at half, swapped with"
         " another position's; ntp_voting: NTP's majority at equal inference FLOPs",
     )
-    likelihood: bool = Field(
+    likelihood: Annotated[bool, NOTHING] = Field(
         False,
         description="Also the negative log-likelihood of the true token, with and without a"
         " thought, and their difference, the information gain",
     )
-    templates: list[TextTemplate] = Field(
+    templates: Annotated[list[TextTemplate], NOTHING] = Field(
         [], description="Prompt templates evaluated one after another, in place of prompt.template"
     )
 
 
 class ProbeConfig(Section):
     """Linear probes on hidden states; the split is [evaluate]'s."""
+
+    BINDS: ClassVar[Binds] = NOTHING
 
     targets: list[Literal["token", "next", "answer"]] = Field(
         ["token", "next", "answer"],
@@ -91,6 +98,8 @@ class ProbeConfig(Section):
 class WritingConfig(Section):
     """Completions of held-out texts beside the real ones; the split is [evaluate]'s."""
 
+    BINDS: ClassVar[Binds] = NOTHING
+
     documents: int = Field(
         100, ge=1, le=MOST, description="Most documents that are completed, once each"
     )
@@ -111,6 +120,8 @@ class WritingConfig(Section):
 
 class ZeroshotConfig(Section):
     """End tasks through lm-eval, answered directly and after a thought."""
+
+    BINDS: ClassVar[Binds] = NOTHING
 
     tasks: list[PathText] = Field(
         ["mmlu_pro", "supergpqa"],
@@ -155,6 +166,8 @@ class ZeroshotConfig(Section):
 class CodingConfig(Section):
     """Functions to be written, and whether they may be run."""
 
+    BINDS: ClassVar[Binds] = NOTHING
+
     path: PathText = Field(
         "examples",
         description="'examples' (eight small tasks that come along), a .jsonl or .parquet file with"
@@ -182,6 +195,8 @@ class CodingConfig(Section):
 
 class SuiteConfig(Section):
     """What one command measures, each part by its own section."""
+
+    BINDS: ClassVar[Binds] = NOTHING
 
     parts: list[Literal["zeroshot", "coding", "reasoning"]] = Field(
         ["zeroshot", "coding", "reasoning"],

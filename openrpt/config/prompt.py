@@ -1,10 +1,10 @@
 """`[prompt]` and `[selection]`: which positions are asked for, and how."""
 
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from openrpt.config.section import MOST_TOKENS, Section
+from openrpt.config.section import MOST_TOKENS, Binds, Section, binds
 
 TextTemplate = Literal["minimal", "v0", "v6", "chat"]
 
@@ -12,30 +12,40 @@ TextTemplate = Literal["minimal", "v0", "v6", "chat"]
 Template = Literal[TextTemplate, "question"]
 
 
+_ASKED = binds("warmup", "train", "finetune", "evaluation")
+"""Said of the keys that a question is laid out by, too."""
+
+
 class PromptConfig(Section):
     """How a position becomes a prompt, and how a completion is laid out."""
+
+    BINDS: ClassVar[Binds] = binds("warmup", "train", "evaluation")
 
     template: Template = Field(
         "minimal",
         description="minimal (no instruction), v0 and v6 (the paper's shapes), chat (short),"
         " question (the text is a question; what finetune uses)",
     )
-    instruction: str = Field(
+    instruction: Annotated[str, _ASKED] = Field(
         "Reason step by step, then give the final answer inside \\boxed{}.",
         description="question: what is asked after the question",
     )
-    chat_template: Literal["auto", "on", "off"] = Field(
+    chat_template: Annotated[Literal["auto", "on", "off"], _ASKED] = Field(
         "auto",
         description="Wrap the template in the tokenizer's chat template; auto = if it has"
         " one and the template is not minimal",
     )
-    window: int = Field(512, ge=8, le=MOST_TOKENS, description="Longest prefix, in tokens")
-    min_context: int = Field(
+    window: Annotated[int, binds("score", "warmup", "train", "evaluation")] = Field(
+        512, ge=8, le=MOST_TOKENS, description="Longest prefix, in tokens"
+    )
+    min_context: Annotated[int, binds("score", "warmup", "train", "evaluation")] = Field(
         16, ge=1, le=MOST_TOKENS, description="Least prefix that a position has, in tokens"
     )
-    thought_start: str = Field("<think>", description="What opens the thought")
-    thought_end: str = Field("</think>", description="What closes the thought")
-    answer_start: str = Field("\n\\boxed{", description="What follows the thought's end; the box")
+    thought_start: Annotated[str, _ASKED] = Field("<think>", description="What opens the thought")
+    thought_end: Annotated[str, _ASKED] = Field("</think>", description="What closes the thought")
+    answer_start: Annotated[str, _ASKED] = Field(
+        "\n\\boxed{", description="What follows the thought's end; the box"
+    )
     answer_end: str = Field("}", description="What closes the box")
     candidates: int = Field(
         3,
@@ -64,6 +74,8 @@ class PromptConfig(Section):
 
 class SelectionConfig(Section):
     """Which positions are trained on."""
+
+    BINDS: ClassVar[Binds] = binds("warmup", "train", "pretrain")
 
     strategy: Literal["entropy", "random", "pass_rate"] = Field(
         "entropy", description="entropy (the paper), random, pass_rate (a band)"

@@ -1,14 +1,25 @@
 """`[questions]`, `[answers]` and `[finetune]`: questions with verifiable answers."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from openrpt.config.section import MOST, MOST_SAMPLES, MOST_SECONDS, MOST_TOKENS, PathText, Section
+from openrpt.config.section import (
+    MOST,
+    MOST_SAMPLES,
+    MOST_SECONDS,
+    MOST_TOKENS,
+    Binds,
+    PathText,
+    Section,
+    binds,
+)
 
 
 class QuestionsConfig(Section):
     """Questions with verifiable answers, and on which side of the split each stands."""
+
+    BINDS: ClassVar[Binds] = binds("finetune")
 
     path: PathText = Field(
         "reasoning-gym:chain_sum,leg_counting",
@@ -49,6 +60,8 @@ class QuestionsConfig(Section):
 class AnswersConfig(Section):
     """How the final answer is found in a completion, and checked."""
 
+    BINDS: ClassVar[Binds] = binds("finetune")
+
     check: Literal["auto", "math", "exact", "reasoning_gym"] = Field(
         "auto",
         description="math (math-verify: 1/2 = 0.5), exact (the same characters), reasoning_gym"
@@ -73,7 +86,10 @@ class AnswersConfig(Section):
 
 
 class FinetuneConfig(Section):
-    """Reinforcement fine-tuning on questions; all that is not here is [train]'s."""
+    """Reinforcement fine-tuning on questions; all that is not here is [train]'s, [optim]'s and
+    [memory]'s."""
+
+    BINDS: ClassVar[Binds] = binds("finetune")
 
     questions_per_step: int = Field(16, ge=1, le=MOST_SAMPLES, description="Questions in a step")
     question_tokens: int = Field(

@@ -1,7 +1,7 @@
 """`[train]`: reinforcement on the document tree."""
 
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -16,14 +16,16 @@ from openrpt.config.algorithms import (
     Overlong,
     RatioLevel,
 )
-from openrpt.config.section import MOST, MOST_SAMPLES, MOST_TOKENS, Section
+from openrpt.config.section import MOST, MOST_SAMPLES, MOST_TOKENS, NOTHING, Binds, Section, binds
 
 
 class TrainConfig(Section):
     """Reinforcement on the document tree."""
 
-    steps: int = Field(200, ge=0, le=MOST, description="Optimizer steps")
-    time_limit: float = Field(
+    BINDS: ClassVar[Binds] = binds("train", "finetune")
+
+    steps: Annotated[int, NOTHING] = Field(200, ge=0, le=MOST, description="Optimizer steps")
+    time_limit: Annotated[float, NOTHING] = Field(
         0.0, ge=0, description="Begin no step that would end after this many minutes; 0 = none"
     )
     documents_per_step: int = Field(4, ge=1, le=MOST_SAMPLES, description="Documents in a step")
@@ -107,14 +109,16 @@ class TrainConfig(Section):
     dynamic_sampling_rounds: int = Field(
         3, ge=1, le=1000, description="Most rounds of generation a step with dynamic sampling"
     )
-    learning_rate: float = Field(2e-5, gt=0, le=1, description="Peak learning rate")
+    learning_rate: Annotated[float, binds("train", "finetune", recorded=True)] = Field(
+        2e-5, gt=0, le=1, description="Peak learning rate"
+    )
     schedule_steps: int = Field(
         5, ge=0, le=MOST, description="Steps of linear warm-up; then constant"
     )
-    eval_every: int = Field(
+    eval_every: Annotated[int, NOTHING] = Field(
         20, ge=0, le=MOST, description="Steps between development evaluations; 0 = never"
     )
-    eval_positions: int = Field(
+    eval_positions: Annotated[int, NOTHING] = Field(
         256, ge=1, le=MOST, description="Positions of a development evaluation"
     )
 

@@ -1,11 +1,11 @@
 """`[reward]`: what training rewards."""
 
 import difflib
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from openrpt.config.section import MOST_TOKENS, Section
+from openrpt.config.section import MOST_TOKENS, Binds, Section, binds
 
 REWARDS = (
     "prefix",
@@ -31,13 +31,15 @@ advantages take, still is in float32."""
 class RewardConfig(Section):
     """What training rewards (docs/rewards.md); evaluation always grades by prefix match."""
 
+    BINDS: ClassVar[Binds] = binds("train")
+
     terms: dict[str, float] = Field(
         {"prefix": 1.0},
         description="Rewards and their weights, which are summed (a weight of 0 only measures): "
         + ", ".join(REWARDS)
         + ", or a function of yours as package.module:function",
     )
-    on_error: Literal["stop", "zero"] = Field(
+    on_error: Annotated[Literal["stop", "zero"], binds("train", recorded=True)] = Field(
         "stop", description="A reward that raises or is no finite number: stop, or count it as 0"
     )
     length_bonus: float = Field(

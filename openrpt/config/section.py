@@ -1,6 +1,7 @@
 """What every section of the configuration shares: its base, and the bounds of its numbers."""
 
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
@@ -21,7 +22,37 @@ PathText = Annotated[str, AfterValidator(require_path)]
 OptionalPath = Annotated[str, AfterValidator(require_path_or_none)]
 
 
+Stage = Literal["score", "warmup", "train", "finetune", "pretrain", "evaluation"]
+"""What leaves results in a run folder."""
+Bound = Stage | Literal["label"]
+"""What a key can bind: the results of a stage that reads it, or only an evaluation's label."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Binds:
+    """What reads a key, so that the key may not change once its results stand in the run folder."""
+
+    what: tuple[Bound, ...]
+    recorded: bool = False
+    """Whether it may change all the same, since it helps after a step that failed: metrics.jsonl
+    says from which step on another value holds."""
+    under: tuple[str, str] | None = None
+    """(key, value): it binds only where that key has that value."""
+
+
+def binds(*what: Bound, recorded: bool = False, under: tuple[str, str] | None = None) -> Binds:
+    """Said of a section (`BINDS`) or of a field in its place: `Annotated[int, binds("train")]`."""
+    return Binds(what=what, recorded=recorded, under=under)
+
+
+NOTHING = binds()
+"""Said of how long, where and in which portions a stage runs, and of what it shows."""
+
+
 class Section(BaseModel):
+    BINDS: ClassVar[Binds]
+    """What its keys bind, where they do not say it themselves."""
+
     # With a bound on its length, pydantic also refuses a text that is not UTF-8.
     model_config = ConfigDict(
         frozen=True,

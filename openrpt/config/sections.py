@@ -5,6 +5,8 @@ help and `docs/configuration.md` are made from them. An unknown key is an error 
 nearest known one.
 """
 
+from typing import Annotated
+
 from pydantic import Field
 
 from openrpt.config.corpus import CorpusConfig, ScoreConfig
@@ -21,7 +23,7 @@ from openrpt.config.prompt import PromptConfig, SelectionConfig
 from openrpt.config.questions import AnswersConfig, FinetuneConfig, QuestionsConfig
 from openrpt.config.reinforcement import TrainConfig
 from openrpt.config.rewards import RewardConfig
-from openrpt.config.section import PathText, Section
+from openrpt.config.section import NOTHING, PathText, Section, binds
 from openrpt.config.spending import CostConfig, TrackConfig
 from openrpt.config.training import CheckpointsConfig, OptimConfig, PretrainConfig, WarmupConfig
 
@@ -29,8 +31,12 @@ from openrpt.config.training import CheckpointsConfig, OptimConfig, PretrainConf
 class Config(Section):
     """The whole pipeline; each stage reads its own section and those it shares."""
 
-    seed: int = Field(0, ge=0, le=2**63 - 1, description="Seed of every random choice")
-    run: PathText = Field("runs/default", description="Run folder: everything is written there")
+    seed: Annotated[int, binds("warmup", "train", "finetune", "pretrain", "evaluation")] = Field(
+        0, ge=0, le=2**63 - 1, description="Seed of every random choice"
+    )
+    run: Annotated[PathText, NOTHING] = Field(
+        "runs/default", description="Run folder: everything is written there"
+    )
     model: ModelConfig = ModelConfig()
     memory: MemoryConfig = MemoryConfig()
     corpus: CorpusConfig = CorpusConfig()

@@ -1,14 +1,16 @@
 """`[track]` and `[cost]`: who follows a run, and what its hours cost."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from openrpt.config.section import MOST, Section
+from openrpt.config.section import MOST, NOTHING, Binds, Section
 
 
 class TrackConfig(Section):
     """Trackers that follow a run's stages; metrics.jsonl is written without any."""
+
+    BINDS: ClassVar[Binds] = NOTHING
 
     to: list[Literal["tensorboard", "wandb", "trackio", "mlflow"]] = Field(
         [], description="Trackers, each an extra of its name: pip install 'openrpt[tensorboard]'"
@@ -19,6 +21,8 @@ class TrackConfig(Section):
 
 class CostConfig(Section):
     """What an hour costs, and what the machine draws where it can't be measured."""
+
+    BINDS: ClassVar[Binds] = NOTHING
 
     price_per_hour: float = Field(
         0.0, ge=0, description="Price of the machine for an hour; 0 = unknown, no money is shown"

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from openrpt.config.loading import flatten
+from openrpt.config.binding import label_settings
 from openrpt.config.sections import Config
 from openrpt.costs.energy import money
 from openrpt.engine.checkpoint_record import read_record
@@ -22,9 +22,6 @@ from openrpt.runs.run import Run, existing_run, owning_run
 OWN_MODELS = ("start", "warmup", "trained", "best", "pretrained")
 """Words for a run's own models: before anything, after warmup, the latest, the best so far, and
 the one of plain next-token training."""
-NOT_IN_LABEL = {"run", "model.device", "model.threads", "score.shard_tokens"}
-NOT_IN_LABEL |= {"evaluate.controls", "evaluate.likelihood", "evaluate.templates"}
-"""Settings that leave the numbers as they are, or only add more of them."""
 
 
 def latest_model(run: Run) -> str:
@@ -90,16 +87,9 @@ def default_label(run: Run, model: str, config: Config) -> str:
 
 
 def changed_settings(run: Run, config: Config) -> list[str]:
-    """`key=value` of what differs from the run's own configuration."""
-    old, new = flatten(run.config.model_dump(mode="json")), flatten(config.model_dump(mode="json"))
-    differ = [
-        key
-        for key in new
-        if new[key] != old[key]
-        and key not in NOT_IN_LABEL
-        and not key.startswith(("track.", "cost."))
-    ]
-    return [f"{key}={new[key]}" for key in differ]
+    """`key=value` of what names an evaluation and differs from the run's own configuration."""
+    old, new = label_settings(run.config), label_settings(config)
+    return [f"{key}={new[key]}" for key in new if new[key] != old[key]]
 
 
 def training_cost(run: Run, model: str) -> dict[str, float | None] | None:

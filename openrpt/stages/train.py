@@ -12,10 +12,11 @@ and all of it an option:
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 
+from openrpt.config.section import Stage
 from openrpt.config.sections import Config
 from openrpt.costs.meters import StepMeter
 from openrpt.data.prompts import Layout, build_layout, require_room
@@ -52,12 +53,12 @@ from openrpt.runs.rollouts import (
     stored_steps,
     write_rollouts,
 )
-from openrpt.runs.run import OF_WARMUP, Run, works_in_run
+from openrpt.runs.run import Run, works_in_run
 from openrpt.runs.works import forget_works, record_works
 from openrpt.stages.loop import run_steps
 from openrpt.stages.text_task import text_task
 
-STAGE = "train"
+STAGE: Final = "train"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -220,7 +221,7 @@ def save(trainer: Trainer) -> None:
 def set_up(
     run: Run,
     *,
-    stage: str = STAGE,
+    stage: Stage = STAGE,
     make_task: Callable[[Run, Policy, Engine, Layout], Task] = text_task,
 ) -> Trainer:
     """Loads the policy (of the last checkpoint, of the warmup, or the start model), the
@@ -235,11 +236,11 @@ def set_up(
                 f"{last}: a checkpoint of '{record.state.stage}': give '{stage}' a run of its own"
                 " (--run)"
             )
-        require_own(record, last, config)
+        require_own(record, last, config, stage=stage)
     elif run.start.is_dir():
         record = read_record(run.start)
         if record.config["run"] == config.run:  # else it was taken over, or its folder copied
-            require_own(record, run.start, config, sections=OF_WARMUP)
+            require_own(record, run.start, config, stage="warmup")
     # LoRA adapters sit on the weights that training began from; the merged ones are for others.
     weights = begin if last is None or config.model.lora_rank else str(last)
     policy = load_policy(

@@ -17,7 +17,7 @@ A KL on the plain text keeps the model's language; the tree's prefix gives it fo
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -57,7 +57,7 @@ from openrpt.runs.scores import scores_of
 from openrpt.seeding import generator, key_of
 from openrpt.stages.loop import run_steps
 
-STAGE = "warmup"
+STAGE: Final = "warmup"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,7 +125,7 @@ def set_up(run: Run) -> Warmup:
     config = run.config
     last = latest_checkpoint(run.warmup_checkpoints)
     if last is not None:
-        require_own(read_record(last), last, config)
+        require_own(read_record(last), last, config, stage=STAGE)
     weights = str(last) if last is not None and not config.model.lora_rank else None
     policy = load_policy(
         config.model, path=weights, lora=True, recompute=config.memory.gradient_checkpointing

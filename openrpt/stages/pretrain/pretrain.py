@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 
@@ -64,11 +64,7 @@ from openrpt.stages.pretrain.matched import (
     uncounted_warmup,
 )
 
-STAGE = "pretrain"
-MAY_CHANGE = {"time_limit", "eval_every", "eval_tokens", "microbatch_tokens", "learning_rate"}
-"""Keys of the section that a resumed training may change (of a learning rate, metrics.jsonl says
-from which step on it holds); `steps` too, where the schedule is constant: a cosine's end is part of
-what it computes."""
+STAGE: Final = "pretrain"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -273,8 +269,7 @@ def set_up(run: Run) -> Pretrainer:
     config = run.config
     last = latest_checkpoint(run.pretrain_checkpoints)
     if last is not None:
-        require_own(read_record(last), last, config)
-        require_same_settings(last, config.pretrain)
+        require_own(read_record(last), last, config, stage=STAGE)
     other = matched_run(config)
     corpus = load_corpus(run, other)
     # LoRA adapters sit on the weights that training began from; the merged ones are for others.
@@ -345,18 +340,6 @@ def limits_of(
         steps += 1
         spent += step_flops(shape, count_step(next(supply)[1], head_length))
     return Limits(steps=steps, seconds=seconds)
-
-
-def require_same_settings(last: Path, settings: PretrainConfig) -> None:
-    """Raises UserError where the checkpoint is of another pretraining; the key is named."""
-    stored = read_record(last).config[STAGE]
-    free = MAY_CHANGE | ({"steps"} if settings.schedule == "constant" else set())
-    for key, value in settings.model_dump(mode="json").items():
-        if key not in free and stored[key] != value:
-            raise UserError(
-                f"{last.parent}: a training with {STAGE}.{key} = {stored[key]!r}, not {value!r};"
-                " give the old value, choose another --run, or delete that folder to begin anew"
-            )
 
 
 def require_fit(policy: Policy, corpus: ScoredCorpus, config: Config, other: Run | None) -> None:
