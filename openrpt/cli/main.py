@@ -5,7 +5,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ import click
 
 from openrpt import __version__
 from openrpt.cli.options import StageCommand, config_file
-from openrpt.errors import UserError
+from openrpt.errors import UserError, nearest
 from openrpt.files import REMEDIES, reason_of
 from openrpt.stopping import Interrupted, ending_as_interrupts, exit_code
 from openrpt.terminal import open_streams, say_error, say_lines
@@ -84,9 +83,8 @@ class Commands(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
-            nearest = get_close_matches(args[0], COMMANDS, n=1, cutoff=0.4)
-            hint = f"nearest: '{nearest[0]}'" if nearest else "see openrpt --help"
-            raise click.UsageError(f"no command '{args[0]}'; {hint}", ctx)
+            hint = nearest(args[0], COMMANDS, otherwise="see openrpt --help")
+            raise click.UsageError(f"no command '{args[0]}'{hint}", ctx)
         return super().resolve_command(ctx, args)
 
 

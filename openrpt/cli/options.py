@@ -316,6 +316,7 @@ def stage_config(
     run's later stages need nothing but `--run`. Prints it and exits under `--print-config`.
     """
     from openrpt.config.loading import load_config, to_toml, with_overrides
+    from openrpt.runs.run import stored_config
 
     overrides = {**(more or {}), **ctx.meta.get(OVERRIDES, {})}
     if file is not None:
@@ -324,8 +325,8 @@ def stage_config(
         config = base
     else:
         run = overrides.setdefault("run", load_config().run)
-        stored = Path(run) / "config.toml"
-        config = load_config(stored if stored.is_file() else None)
+        stands = (Path(run) / "config.toml").is_file()
+        config = stored_config(Path(run)) if stands else load_config()
     config = with_overrides(config, overrides)
     try:
         require_reachable(config.run)

@@ -1,6 +1,5 @@
 """Reading a configuration: TOML, overrides, validation, and errors that name the nearest key."""
 
-import difflib
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from openrpt.config.rewards import RewardConfig
 from openrpt.config.section import Section
 from openrpt.config.sections import Config
 from openrpt.config.toml_files import read_toml, toml_text
-from openrpt.errors import UserError
+from openrpt.errors import UserError, nearest
 
 _LONGEST_SHOWN = 200
 """Characters of a wrong value that its error shows."""
@@ -49,15 +48,23 @@ def _explain(error: ValidationError) -> str:
     else:
         others = []
     if first["type"] == "extra_forbidden":
-        nearest = difflib.get_close_matches(dotted, config_keys(), n=1, cutoff=0.5)
-        hint = f"; nearest: '{nearest[0]}'" if nearest else "; see --help for all keys"
-        return f"unknown key '{dotted}'{hint}"
+        return f"unknown key '{dotted}'{_nearest_key(dotted)}"
     message = first["msg"].removeprefix("Value error, ")
     for other in others:
         if ".".join(str(part) for part in other["loc"]).startswith(f"{dotted}."):
             message += f", or {other['msg'].removeprefix('Input should be ')}"
     given = "" if isinstance(first["input"], dict) else f" = {_shown(first['input'])}"
     return f"{dotted or 'config'}{given}: {message[0].lower()}{message[1:]}"
+
+
+def _nearest_key(dotted: str) -> str:
+    """The hint: a key of that name in other sections, else the nearest of all keys."""
+    section, _, name = dotted.rpartition(".")
+    known = config_keys()
+    elsewhere = [key for key in known if key.rpartition(".")[2] == name]
+    if any(key.startswith(f"{section}.") for key in known) and elsewhere:
+        return f"; nearest: {' or '.join(f'{one!r}' for one in elsewhere)}"
+    return nearest(dotted, known, otherwise="see --help for all keys", cutoff=0.5)
 
 
 def config_keys() -> list[str]:

@@ -1,11 +1,11 @@
 """`[reward]`: what training rewards."""
 
-import difflib
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from openrpt.config.section import MOST_TOKENS, Binds, Section, binds
+from openrpt.errors import nearest
 
 REWARDS = (
     "prefix",
@@ -98,6 +98,5 @@ def _require_known(name: str, known: tuple[str, ...], kind: str) -> None:
     """A name that is known, or the import path of a user's function."""
     if name in known or ":" in name:
         return
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    hint = f"nearest: '{nearest[0]}'" if nearest else f"one of {', '.join(known)}"
-    raise ValueError(f"unknown {kind} '{name}'; {hint}, or package.module:function")
+    hint = nearest(name, known, otherwise=f"one of {', '.join(known)}")
+    raise ValueError(f"unknown {kind} '{name}'{hint}, or package.module:function")

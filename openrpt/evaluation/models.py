@@ -5,7 +5,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from openrpt.config.sections import Config
 from openrpt.costs.energy import money
 from openrpt.engine.checkpoint_record import read_record
 from openrpt.engine.gguf_models import is_gguf
-from openrpt.errors import UserError
+from openrpt.errors import UserError, nearest
 from openrpt.runs.checkpoints import latest_checkpoint
 from openrpt.runs.metrics import read_metrics
 from openrpt.runs.run import Run, existing_run, owning_run
@@ -47,9 +46,9 @@ def model_path(run: Run, model: str) -> str:
     if model == "start":
         return run.config.model.path
     if model not in own:
-        nearest = get_close_matches(model, OWN_MODELS, n=1, cutoff=0.75)
-        if nearest and not Path(model).exists():
-            raise UserError(f"no model '{model}'; nearest: '{nearest[0]}'")
+        hint = nearest(model, OWN_MODELS, cutoff=0.75)
+        if hint and not Path(model).exists():
+            raise UserError(f"no model '{model}'{hint}")
         return model
     folder = own[model]
     if folder is None or not folder.is_dir():

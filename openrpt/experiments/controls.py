@@ -12,7 +12,6 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +20,7 @@ import click
 from openrpt.config.binding import settings_of
 from openrpt.config.loading import load_config, with_overrides
 from openrpt.config.sections import Config
-from openrpt.errors import UserError
+from openrpt.errors import UserError, nearest
 from openrpt.files import replacing_folder
 from openrpt.progress import SILENT, Progress
 from openrpt.runs.metrics import append_metrics, read_metrics
@@ -103,9 +102,8 @@ CONTROLS = {
 def control_named(name: str) -> Control:
     """Raises UserError, which names the nearest."""
     if name not in CONTROLS:
-        nearest = get_close_matches(name, CONTROLS, n=1, cutoff=0.4)
-        hint = f"nearest: '{nearest[0]}'" if nearest else f"there are: {', '.join(CONTROLS)}"
-        raise UserError(f"no control '{name}'; {hint}")
+        hint = nearest(name, CONTROLS, otherwise=f"there are: {', '.join(CONTROLS)}")
+        raise UserError(f"no control '{name}'{hint}")
     return CONTROLS[name]
 
 

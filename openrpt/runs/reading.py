@@ -48,7 +48,9 @@ def _readable_config(path: Path) -> tuple[Config, list[str]]:
     if not dropped:
         return config, []
     keys = ", ".join(dropped)
-    return config, [f"config.toml: left out what this version does not know (a newer one?): {keys}"]
+    return config, [
+        f"config.toml: left out what this version does not know (another one's?): {keys}"
+    ]
 
 
 def _known_keys(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -20,6 +20,7 @@ from openrpt.files import (
     clear_leftovers,
     is_leftover,
     numbered,
+    read_json,
     remove_folder,
     write_sealed,
     write_text,
@@ -142,7 +143,7 @@ def open_run(config: Config, *, min_free_bytes: int = 1 << 30) -> Run:
     with sole_process(path) as first:
         if stored.is_file():
             require_same(
-                validate_config(read_toml(stored), source=str(stored)),
+                stored_config(path),
                 config,
                 f"{path}: the folder belongs to a run",
                 stages=run.standing(),
@@ -162,10 +163,30 @@ def open_run(config: Config, *, min_free_bytes: int = 1 << 30) -> Run:
 
 def existing_run(path: Path) -> Run:
     """A run to read. Raises UserError where there is none."""
-    stored = path / "config.toml"
-    if not stored.is_file():
+    if not (path / "config.toml").is_file():
         raise UserError(f"{path}: not a run folder (config.toml is missing)")
-    return Run(path=path, config=validate_config(read_toml(stored), source=str(stored)))
+    return Run(path=path, config=stored_config(path))
+
+
+def stored_config(path: Path) -> Config:
+    """The configuration of a run folder. Raises UserError where this version can't read it, with
+    the version that made the run."""
+    file = path / "config.toml"
+    values = read_toml(file)
+    try:
+        return validate_config(values, source=str(file))
+    except UserError as error:
+        raise UserError(f"{error}{_made_by(path)}") from None
+
+
+def _made_by(path: Path) -> str:
+    import openrpt
+
+    try:
+        made = read_json(path / "environment.json", advice="")["openrpt"]
+    except (OSError, UserError, KeyError, TypeError):
+        return ""
+    return f"; the run was made by OpenRPT {made}, this is {openrpt.__version__}"
 
 
 def owning_run(path: Path) -> Run | None:

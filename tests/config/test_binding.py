@@ -18,7 +18,7 @@ from openrpt.config.sections import Config
 from openrpt.config.toml_files import read_toml
 from openrpt.errors import UserError
 from openrpt.files import write_text
-from openrpt.runs.run import Run, open_run
+from openrpt.runs.run import Run, existing_run, open_run
 from tests.helpers.tiny_model import tiny_config
 
 STAGES: list[Stage] = ["score", "warmup", "train", "pretrain"]
@@ -153,3 +153,36 @@ def test_a_file_that_was_edited_is_taken_as_it_is(tmp_path: Path) -> None:
     write_text(run.path / "config.toml", text)
     config = validate_config(read_toml(run.path / "config.toml"), source="")
     assert open_run(config, min_free_bytes=0).config.train.group_size == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("train.max_grad_norm", "'optim.max_grad_norm'"),
+        ("model.gradient_checkpointing", "'memory.gradient_checkpointing'"),
+        ("train.microbatch_tokens", "'memory.microbatch_tokens' or 'pretrain.microbatch_tokens'"),
+        ("train.checkpoint_every", "'checkpoints.every'"),
+        ("train.checkpoints_kept", "'checkpoints.kept'"),
+        ("train.lerning_rate", "'train.learning_rate'"),
+    ],
+)
+def test_a_key_that_stands_elsewhere_is_found_there(tmp_path: Path, old: str, new: str) -> None:
+    section, _, key = old.partition(".")
+    write_text(tmp_path / "old.toml", f"[{section}]\n{key} = 1\n")
+    with pytest.raises(UserError) as error:
+        load_config(tmp_path / "old.toml")
+    assert str(error.value) == f"{tmp_path}/old.toml: unknown key '{old}'; nearest: {new}"
+
+
+def test_a_run_of_another_version_is_refused_by_its_name(tmp_path: Path) -> None:
+    run = open_run(tiny_config(tmp_path), min_free_bytes=0)
+    text = (run.path / "config.toml").read_text(encoding="utf-8")
+    write_text(run.path / "config.toml", text.replace("[train]", "[train]\nmax_grad_norm = 1.0"))
+    write_text(run.path / "environment.json", '{"openrpt": "0.0.9"}')
+    for opened in (lambda: open_run(run.config, min_free_bytes=0), lambda: existing_run(run.path)):
+        with pytest.raises(UserError) as error:
+            opened()
+        assert "nearest: 'optim.max_grad_norm'; the run was made by OpenRPT 0.0.9, this is" in str(
+            error.value
+        )
+        assert "\n" not in str(error.value)
