@@ -33,12 +33,11 @@ stands in the run folder, then the defaults. An unknown key or a value out of ra
 ## What a key binds
 
 A run folder belongs to one configuration, key by key: once a stage's results stand there, the keys
-that they depend on may not change. The column *binds* has the stages
-that read a key. What binds `score` also binds all that is made from the scores, and what
-binds `warmup` the training that begins from it. So after `score` alone the keys of the warmup and
-of the training may still be changed, on the command line or in the file, and after `warmup` those
-of the training: the folder's `config.toml` then has the new value. Anything else is refused, and
-the key is named.
+that they depend on may not change. The column *binds* has the stages that read a key. What binds
+`score` also binds all that is made from the scores, and what binds `warmup` the training that
+begins from it. So after `score` alone the keys of the warmup and of the training may still be
+changed, on the command line or in the file, and after `warmup` those of the training: the folder's
+`config.toml` then has the new value. Anything else is refused, and the key is named.
 
 - `evaluation`: once an evaluation is recorded in the folder the key may not change there, since its
   label names what differs from the run's own value; `label`: only that.
