@@ -14,7 +14,7 @@ from openrpt.config.loading import flatten
 from openrpt.config.section import Binds, Bound, Section, Stage
 from openrpt.config.sections import Config
 
-MADE_FROM: dict[Stage, tuple[Bound, ...]] = {
+_MADE_FROM: dict[Stage, tuple[Bound, ...]] = {
     "score": (),
     "warmup": ("score",),
     "train": ("score", "warmup"),
@@ -68,7 +68,7 @@ def _reads(stage: Stage, said: Binds) -> bool:
 def settings_of(stage: Stage, config: Config, *, inherited: bool = True) -> dict[str, Any]:
     """Key → value of all that a stage's results depend on; not `inherited`: without what binds
     only what they were made from."""
-    of: tuple[Bound, ...] = (stage, *(MADE_FROM[stage] if inherited else ()))
+    of: tuple[Bound, ...] = (stage, *(_MADE_FROM[stage] if inherited else ()))
     values = flatten(config.model_dump(mode="json"))
     return {
         key: values[key]
