@@ -84,9 +84,9 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
         else {},
         "threads": torch.get_num_threads(),
         "settings": {
-            "microbatch_tokens": config.train.microbatch_tokens,
-            "generation_rollouts": config.train.generation_rollouts,
-            "gradient_checkpointing": config.model.gradient_checkpointing,
+            "microbatch_tokens": config.memory.microbatch_tokens,
+            "generation_rollouts": config.memory.generation_rollouts,
+            "gradient_checkpointing": config.memory.gradient_checkpointing,
             "keeps_freed_memory": keep_memory(),
             "optimizer": "AdamW (fused)",
         },
@@ -110,7 +110,7 @@ def generation_passes(job: dict[str, Any], config: Config) -> list[Pass]:
     lengths, new_tokens = job["prefix_lengths"], job["new_tokens"]
     positions = len(lengths)
     rollouts = positions * job["group_size"]
-    together = min(rollouts, config.train.generation_rollouts)
+    together = min(rollouts, config.memory.generation_rollouts)
     return [
         Pass(rows=lengths[-1], logits=positions),
         Pass(rows=positions * len(job["tail_ids"]), logits=positions),
@@ -122,7 +122,7 @@ def update_passes(job: dict[str, Any], config: Config) -> list[Pass]:
     """The same of the update: the prefix, the tails, and the completions by micro-batches."""
     lengths, new_tokens = job["prefix_lengths"], job["new_tokens"]
     rollouts = len(lengths) * job["group_size"]
-    together = max(1, min(rollouts, config.train.microbatch_tokens // new_tokens))
+    together = max(1, min(rollouts, config.memory.microbatch_tokens // new_tokens))
     return [
         Pass(rows=lengths[-1], backward=True),
         Pass(rows=len(lengths) * len(job["tail_ids"]), backward=True),

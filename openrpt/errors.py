@@ -1,7 +1,8 @@
 """The one error that is the user's to mend: shown on one line, exit code 2."""
 
 import contextlib
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 
 
 class UserError(Exception):
@@ -14,6 +15,21 @@ class UserError(Exception):
     ...
     openrpt.errors.UserError: a.jsonl:7: field 'problem' is missing; there are: question, answer
     """
+
+
+def nearest(name: str, known: Iterable[str], *, otherwise: str = "", cutoff: float = 0.4) -> str:
+    """The end of a message on an unknown name: the known one most like it, else `otherwise`.
+
+    `cutoff`: least likeness, in [0, 1] (difflib's ratio).
+
+    >>> nearest("trian", ["train", "score"])
+    "; nearest: 'train'"
+    >>> nearest("x", ["train", "score"], otherwise="see --help")
+    '; see --help'
+    """
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    hint = f"nearest: '{found[0]}'" if found else otherwise
+    return f"; {hint}" if hint else ""
 
 
 @contextlib.contextmanager

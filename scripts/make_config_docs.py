@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 from openrpt.cli.options import ESCAPED, Key, config_keys, sections
-from openrpt.runs.run import MAY_CHANGE
+from openrpt.config.binding import bindings
 
 TARGET = Path(__file__).parent.parent / "docs" / "configuration.md"
 HEAD = """\
 # Configuration
 
-<!-- Made from openrpt/config/sections.py by scripts/make_config_docs.py: edit there, not here. -->
+<!-- Made from openrpt/config by scripts/make_config_docs.py: edit there, not here. -->
 
 A configuration is a TOML file with a section for each concern. Every key has a default, so a file
 names only what it changes, and every key is an option of the commands that read it:
@@ -20,7 +20,7 @@ openrpt train configs/demo.toml --train.learning_rate 2e-5
 openrpt train configs/demo.toml --print-config
 ```
 
-Booleans are switched by `--model.gradient_checkpointing` and `--no-model.gradient_checkpointing`,
+Booleans are switched by `--memory.gradient_checkpointing` and `--no-memory.gradient_checkpointing`,
 lists are separated by commas (`--evaluate.modes ntp,reasoning`), and so are tables of numbers
 (`--reward.terms prefix=1,dense=0.2`; a table given takes the place of the whole table before it).
 In a few texts the command line reads `\\n`, `\\t` and `\\\\` as line break, tab and backslash, as
@@ -30,12 +30,20 @@ TOML does:
 Precedence: the command line, then the file, then, where no file is given, the configuration that
 stands in the run folder, then the defaults. An unknown key or a value out of range is an error.
 
-A run folder belongs to one configuration. A resumed run may change only how long and where it
-runs, not what it computes: the `evaluate`, `zeroshot`, `coding` and `suite` sections and the keys
-marked ↻. The `pretrain` section binds its own checkpoints only. A few of the marked keys do change
-what is computed, since they are what helps after a step that failed: the learning rates,
-`train.max_grad_norm`, `train.on_nonfinite`, `train.nonfinite_limit` and `reward.on_error`. From
-which step on such a value holds stands in `metrics.jsonl`, and `openrpt status` says it.
+## What a key binds
+
+A run folder belongs to one configuration, key by key: once a stage's results stand there, the keys
+that they depend on may not change. The column *binds* has the stages that read a key. What binds
+`score` also binds all that is made from the scores, and what binds `warmup` the training that
+begins from it. So after `score` alone the keys of the warmup and of the training may still be
+changed, on the command line or in the file, and after `warmup` those of the training: the folder's
+`config.toml` then has the new value. Anything else is refused, and the key is named.
+
+- `evaluation`: once an evaluation is recorded in the folder the key may not change there, since its
+  label names what differs from the run's own value; `label`: only that.
+- ↻: a resumed run may change it all the same, since it helps after a step that failed. From which
+  step on another value holds stands in `metrics.jsonl`, and `openrpt status` says it.
+- Empty: how long, where and in which portions a stage runs, and what it shows.
 """
 
 
@@ -50,7 +58,7 @@ def render() -> str:
 
 def table(keys: list[Key], section: str) -> list[str]:
     rows = [row(key) for key in keys if key.section == section]
-    return ["| key | default | values | what it is |", "|---|---|---|---|", *rows]
+    return ["| key | default | values | what it is | binds |", "|---|---|---|---|---|", *rows]
 
 
 def row(key: Key) -> str:
@@ -58,9 +66,15 @@ def row(key: Key) -> str:
     default = json.dumps(key.default, ensure_ascii=False)
     if key.is_table:
         default = "{ " + ", ".join(f"{n} = {w}" for n, w in key.default.items()) + " }"
-    mark = " ↻" if key.name in MAY_CHANGE else ""
-    cells = [f"`{name}`{mark}", f"`{default}`", values(key), key.description]
+    cells = [f"`{name}`", f"`{default}`", values(key), key.description, binding(key)]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def binding(key: Key) -> str:
+    """What it binds, in words."""
+    said = bindings()[key.name]
+    words = ", ".join(said.what) + (" ↻" if said.recorded else "")
+    return words + (f" (where {said.under[0]} = {said.under[1]})" if said.under else "")
 
 
 def values(key: Key) -> str:

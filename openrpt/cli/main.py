@@ -5,7 +5,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +13,13 @@ import click
 
 from openrpt import __version__
 from openrpt.cli.options import StageCommand, config_file
-from openrpt.errors import UserError
+from openrpt.errors import UserError, nearest
 from openrpt.files import REMEDIES, reason_of
 from openrpt.stopping import Interrupted, ending_as_interrupts, exit_code
 from openrpt.terminal import open_streams, say_error, say_lines
 
 if TYPE_CHECKING:
+    from openrpt.config.section import Stage
     from openrpt.config.sections import Config
     from openrpt.progress import Live
 
@@ -83,9 +83,8 @@ class Commands(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
-            nearest = get_close_matches(args[0], COMMANDS, n=1, cutoff=0.4)
-            hint = f"nearest: '{nearest[0]}'" if nearest else "see openrpt --help"
-            raise click.UsageError(f"no command '{args[0]}'; {hint}", ctx)
+            hint = nearest(args[0], COMMANDS, otherwise="see openrpt --help")
+            raise click.UsageError(f"no command '{args[0]}'{hint}", ctx)
         return super().resolve_command(ctx, args)
 
 
@@ -156,9 +155,12 @@ def showing_progress(*, goes_on: bool = False) -> Iterator["Live"]:
         raise Stopped(text, exit_code(stop)) from None
 
 
-def stage(name: str, *shows: str) -> Callable[[Callable[..., None]], click.Command]:
-    """Makes a function the command `name`; `shows`: the sections and keys in its help."""
-    return cli.command(name, cls=StageCommand, shows=shows)
+def stage(
+    name: str, *shows: str, reads: "Stage | None" = None
+) -> Callable[[Callable[..., None]], click.Command]:
+    """Makes a function the command `name`. In its help: the sections and keys that the results of
+    the stage `reads` depend on, and those of `shows`."""
+    return cli.command(name, cls=StageCommand, shows=shows, reads=reads)
 
 
 def _is_new(config: "Config") -> bool:

@@ -14,7 +14,8 @@ from openrpt.errors import UserError
 from openrpt.terminal import say
 
 if TYPE_CHECKING:
-    from openrpt.config.sections import Config, CorpusConfig
+    from openrpt.config.corpus import CorpusConfig
+    from openrpt.config.sections import Config
     from openrpt.runs.run import Run
 
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     *("finetune.question_tokens", "finetune.think_budget", "finetune.answer_budget"),
     *("finetune.eval_questions", "finetune.eval_samples", "finetune.eval_temperature"),
     *("prompt.instruction", "prompt.chat_template", "prompt.thought_start", "prompt.thought_end"),
-    *("prompt.answer_start", "train.generation_rollouts"),
+    *("prompt.answer_start", "memory.generation_rollouts"),
 )
 @click.argument("sources", metavar="[MODEL]... [CONFIG.toml]", type=PATH, nargs=-1)
 @click.option("--out", type=PATH, metavar="DIR", help="Folder of the files [default RUN/questions]")
@@ -66,7 +67,7 @@ def questions(
         say(path)
 
 
-@stage("evaluate", "seed", "run", "model", "prompt", "evaluate", "cost")
+@stage("evaluate", "cost", reads="evaluation")
 @click.argument("sources", metavar="[MODEL]... [CONFIG.toml]", type=PATH, nargs=-1)
 @click.option(
     "--scores", type=PATH, metavar="DIR", help="A folder of scores in place of the run's own"

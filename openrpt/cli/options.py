@@ -1,6 +1,6 @@
 """Every key of the configuration as an option of the command line: `--train.learning_rate 2e-5`.
 
-Made from `config.py`, so that help, documentation and validation never drift apart. Importing
+Made from `config/`, so that help, documentation and validation never drift apart. Importing
 that takes longer than all else that `openrpt --help` does, so it is imported where it is read.
 """
 
@@ -24,7 +24,8 @@ from openrpt.terminal import say_lines
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-    from openrpt.config.sections import Config, Section
+    from openrpt.config.section import Section, Stage
+    from openrpt.config.sections import Config
 
 
 ESCAPED = {
@@ -98,7 +99,8 @@ class Key:
 
 def sections() -> "dict[str, type[Section]]":
     """Section name → its class, in the configuration's order."""
-    from openrpt.config.sections import Config, Section
+    from openrpt.config.section import Section
+    from openrpt.config.sections import Config
 
     fields = Config.model_fields.items()
     return {
@@ -257,9 +259,11 @@ def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
 
 class StageCommand(click.Command):
     """A command that reads the configuration: every key is an option, those that it reads are
-    in its help. `shows`: sections or single keys."""
+    in its help: what the stage `reads` depends on, and the sections or single keys of `shows`."""
 
-    def __init__(self, *args: Any, shows: Sequence[str], **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, shows: Sequence[str], reads: "Stage | None", **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.params.append(
             click.Option(["--config", "config_file"], metavar="FILE", type=PATH, help="A TOML file")
@@ -269,14 +273,16 @@ class StageCommand(click.Command):
                 ["--print-config"], is_flag=True, help="Print the resolved TOML and do nothing"
             )
         )
-        self.shows = shows
+        self.shows, self.reads = shows, reads
 
     @cached_property
     def config_options(self) -> list[ConfigOption]:
         """Made when they are read: the list of commands does not wait for them."""
+        from openrpt.config.binding import read_by
+
+        shown = {*self.shows, *(read_by(self.reads) if self.reads else ())}
         return [
-            ConfigOption(key, hidden=key.name not in self.shows and key.section not in self.shows)
-            for key in config_keys()
+            ConfigOption(key, hidden=not shown & {key.name, key.section}) for key in config_keys()
         ]
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
@@ -311,6 +317,7 @@ def stage_config(
     command runs a model: the process gets the configuration's threads here.
     """
     from openrpt.config.loading import load_config, to_toml, with_overrides
+    from openrpt.runs.run import stored_config
 
     overrides = {**(more or {}), **ctx.meta.get(OVERRIDES, {})}
     if file is not None:
@@ -319,8 +326,8 @@ def stage_config(
         config = base
     else:
         run = overrides.setdefault("run", load_config().run)
-        stored = Path(run) / "config.toml"
-        config = load_config(stored if stored.is_file() else None)
+        stands = (Path(run) / "config.toml").is_file()
+        config = stored_config(Path(run)) if stands else load_config()
     config = with_overrides(config, overrides)
     try:
         require_reachable(config.run)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from openrpt.config.sections import Config
 
 
-@stage("score", "seed", "run", "model", "corpus", "score", "prompt.window", "prompt.min_context")
+@stage("score", reads="score")
 @click.argument("source", metavar="[CORPUS | CONFIG.toml]", type=PATH, required=False)
 @click.pass_context
 def score(ctx: click.Context, source: str | None, **options: Any) -> None:
@@ -50,12 +50,7 @@ def score(ctx: click.Context, source: str | None, **options: Any) -> None:
     say(f"scores: {run.scored}")
 
 
-@stage(
-    "warmup",
-    *("seed", "run", "model", "prompt", "selection", "warmup"),
-    *("train.microbatch_tokens", "train.max_grad_norm", "train.on_nonfinite"),
-    *("train.nonfinite_limit", "train.checkpoint_minutes", "track"),
-)
+@stage("warmup", "memory", "checkpoints", "track", reads="warmup")
 @click.argument("config_toml", metavar="[CONFIG.toml]", type=PATH, required=False)
 @click.pass_context
 def warmup(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
@@ -74,11 +69,7 @@ def warmup(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
     say(f"warmed up: {run.start}")
 
 
-@stage(
-    "train",
-    *("seed", "run", "model", "prompt", "selection", "reward", "train", "evaluate", "track"),
-    "cost",
-)
+@stage("train", "memory", "checkpoints", "evaluate", "track", "cost", reads="train")
 @click.argument("config_toml", metavar="[CONFIG.toml]", type=PATH, required=False)
 @click.pass_context
 def train(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
@@ -97,12 +88,7 @@ def train(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
     say(f"{summary.steps} steps in {summary.seconds / 60:.1f} minutes: {summary.checkpoint}")
 
 
-@stage(
-    "finetune",
-    *("seed", "run", "model", "questions", "answers", "finetune", "train", "track"),
-    *("prompt.instruction", "prompt.chat_template", "prompt.thought_start", "prompt.thought_end"),
-    "prompt.answer_start",
-)
+@stage("finetune", "memory", "checkpoints", "track", reads="finetune")
 @click.argument("source", metavar="[MODEL | CONFIG.toml]", type=PATH, required=False)
 @click.option(
     "--beside",
@@ -149,10 +135,8 @@ def finetune(
 
 @stage(
     "pretrain",
-    *("seed", "run", "model", "selection", "pretrain", "track"),
-    *("train.weight_decay", "train.adam_beta1", "train.adam_beta2", "train.max_grad_norm"),
-    *("train.on_nonfinite", "train.nonfinite_limit"),
-    *("train.eval_positions", "train.checkpoint_minutes", "train.checkpoints_kept"),
+    *("memory.gradient_checkpointing", "checkpoints", "train.eval_positions", "track"),
+    reads="pretrain",
 )
 @click.argument("config_toml", metavar="[CONFIG.toml]", type=PATH, required=False)
 @click.pass_context

@@ -1,22 +1,18 @@
 """Reading a configuration: TOML, overrides, validation, and errors that name the nearest key."""
 
-import difflib
 from pathlib import Path
-from typing import (
-    TYPE_CHECKING,
-    Any,
-)
+from typing import Any
 
-from pydantic import (
-    ValidationError,
-)
+from pydantic import ValidationError
 
-from openrpt.config.sections import Config, RewardConfig, Section, _shown
+from openrpt.config.rewards import RewardConfig
+from openrpt.config.section import Section
+from openrpt.config.sections import Config
 from openrpt.config.toml_files import read_toml, toml_text
-from openrpt.errors import UserError
+from openrpt.errors import UserError, nearest
 
-if TYPE_CHECKING:
-    from openrpt.config.sections import Config, Section
+_LONGEST_SHOWN = 200
+"""Characters of a wrong value that its error shows."""
 
 
 def load_config(path: Path | None = None, overrides: dict[str, Any] | None = None) -> Config:
@@ -52,15 +48,23 @@ def _explain(error: ValidationError) -> str:
     else:
         others = []
     if first["type"] == "extra_forbidden":
-        nearest = difflib.get_close_matches(dotted, config_keys(), n=1, cutoff=0.5)
-        hint = f"; nearest: '{nearest[0]}'" if nearest else "; see --help for all keys"
-        return f"unknown key '{dotted}'{hint}"
+        return f"unknown key '{dotted}'{_nearest_key(dotted)}"
     message = first["msg"].removeprefix("Value error, ")
     for other in others:
         if ".".join(str(part) for part in other["loc"]).startswith(f"{dotted}."):
             message += f", or {other['msg'].removeprefix('Input should be ')}"
     given = "" if isinstance(first["input"], dict) else f" = {_shown(first['input'])}"
     return f"{dotted or 'config'}{given}: {message[0].lower()}{message[1:]}"
+
+
+def _nearest_key(dotted: str) -> str:
+    """The hint: a key of that name in other sections, else the nearest of all keys."""
+    section, _, name = dotted.rpartition(".")
+    known = config_keys()
+    elsewhere = [key for key in known if key.rpartition(".")[2] == name]
+    if any(key.startswith(f"{section}.") for key in known) and elsewhere:
+        return f"; nearest: {' or '.join(f'{one!r}' for one in elsewhere)}"
+    return nearest(dotted, known, otherwise="see --help for all keys", cutoff=0.5)
 
 
 def config_keys() -> list[str]:
@@ -103,9 +107,8 @@ def finetune_config(config: Config) -> Config:
     )
 
 
-def with_overrides(config: "Config", overrides: dict[str, Any]) -> "Config":
+def with_overrides(config: Config, overrides: dict[str, Any]) -> Config:
     """Raises UserError for a value out of range."""
-
     values = config.model_dump(mode="json")
     for name, value in overrides.items():
         section, _, key = name.rpartition(".")
@@ -122,3 +125,11 @@ def flatten(values: dict[str, Any]) -> dict[str, Any]:
         else:
             flat[key] = value
     return flat
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integer of more than 4300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"

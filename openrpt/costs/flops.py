@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from openrpt.config.sections import PromptConfig
+from openrpt.config.prompt import PromptConfig
 from openrpt.data.positions import windows
 from openrpt.engine.branches import Branch
 from openrpt.engine.model import Model

@@ -6,13 +6,12 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 import torch
 
 from openrpt.engine.head import wide_product
-from openrpt.errors import UserError
+from openrpt.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from openrpt.engine.model import Model
@@ -192,8 +191,8 @@ def gpu_named(name: str) -> Gpu:
     found = GPUS.get(name.lower())
     if found is None:
         variants = [known for known in GPUS if known.startswith(f"{name.lower()}-")]
-        nearest = variants or get_close_matches(name.lower(), GPUS, n=1, cutoff=0.3)
-        listed = ", ".join(f"'{known}'" for known in nearest or GPUS)
-        hint = f"{'nearest' if nearest else 'known'}: {listed}"
-        raise UserError(f"--gpu {name}: no such GPU in the table; {hint}")
+        listed = ", ".join(f"'{known}'" for known in variants or GPUS)
+        hint = nearest(name.lower(), GPUS, otherwise=f"known: {listed}", cutoff=0.3)
+        hint = f"; nearest: {listed}" if variants else hint
+        raise UserError(f"--gpu {name}: no such GPU in the table{hint}")
     return found

@@ -170,7 +170,7 @@ class Plan:
             flops += self.update(branches, text=False, drawn=drawn).forward(self.shape)
         documents = train.steps * train.documents_per_step
         seeded_by_start = prefix_passes(self.config.prompt) - 1
-        rollouts = min(train.generation_rollouts, len(branches) * train.group_size)
+        rollouts = min(self.config.memory.generation_rollouts, len(branches) * train.group_size)
         memory = self.memory(
             copies=int(train.kl_weight > 0) + seeded_by_start, rollouts=rollouts, trained=True
         )
@@ -232,12 +232,12 @@ class Plan:
         passed = keys
         if trained:
             per_token = float(sum(sum(matrix.shape) for matrix in matrices_of(self.policy)))
-            if config.model.gradient_checkpointing:
+            if config.memory.gradient_checkpointing:
                 hidden = self.policy.head.weight.shape[1]
                 per_token = 2 * per_token / shape.layers + shape.layers * hidden
-            inside = len(branches) * tail + config.train.microbatch_tokens
+            inside = len(branches) * tail + config.memory.microbatch_tokens
             scores = 3.0 * heads * (prefix + tail + own)
-            scores *= 1 if config.model.gradient_checkpointing else shape.layers
+            scores *= 1 if config.memory.gradient_checkpointing else shape.layers
             passed = max(keys, element * (per_token * (prefix + inside) + scores * inside))
         return self.model_bytes(copies=copies, trained=trained) + passed + logits
 

@@ -112,7 +112,7 @@ class _Measurement:
             branches,
             prefix_loss=self._text_loss(ids) if config.train.ntp_weight else None,
             completion_loss=self._completion_loss,
-            microbatch_tokens=config.train.microbatch_tokens,
+            microbatch_tokens=config.memory.microbatch_tokens,
         )
         spent.append(self._now())
         policy.model.zero_grad(set_to_none=True)

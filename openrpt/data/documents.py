@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from openrpt.config.sections import CorpusConfig
+from openrpt.config.corpus import CorpusConfig
 from openrpt.data.duplicates import DuplicateIndex, open_index
 from openrpt.data.field_values import text_of, type_of
 from openrpt.data.readers import Record, Unusable, check_fields, invalid_utf8, read_records

@@ -1,14 +1,13 @@
 """reasoning-gym's tasks: their questions at each level, and their own scorers of answers."""
 
 import dataclasses
-import difflib
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from openrpt.errors import UserError
+from openrpt.errors import UserError, nearest
 
 IS_GENERATED = "reasoning-gym:"
 GYM_TASK = re.compile(r"([^@\s]+)(?:@(\d+)(?:-(\d+))?)?")
@@ -77,8 +76,7 @@ def gym_scorer(task: str) -> Callable[[str, Mapping[str, Any]], float]:
         ) from None
     task = task.partition("@")[0]
     if task not in DATASETS:
-        nearest = difflib.get_close_matches(task, DATASETS, n=1, cutoff=0.4)
-        hint = f"; nearest: '{nearest[0]}'" if nearest else ""
+        hint = nearest(task, DATASETS)
         raise UserError(f"questions.path: reasoning-gym has no task '{task}'{hint}")
     try:
         score_answer = get_score_answer_fn(task)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from openrpt.config.sections import SelectionConfig
+from openrpt.config.prompt import SelectionConfig
 from openrpt.errors import UserError
 from openrpt.types import Split
 

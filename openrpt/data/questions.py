@@ -7,7 +7,8 @@ from hashlib import sha256
 from itertools import islice
 from typing import Any
 
-from openrpt.config.sections import CorpusConfig, QuestionsConfig
+from openrpt.config.corpus import CorpusConfig
+from openrpt.config.questions import QuestionsConfig
 from openrpt.data.documents import read_fields, split_of_key
 from openrpt.data.duplicates import open_index
 from openrpt.data.field_values import WrittenFloat, text_of, type_of

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from openrpt.config.sections import CorpusConfig
+from openrpt.config.corpus import CorpusConfig
 from openrpt.data.corpus_files import ending_of, list_files, one_line, open_bytes, unreadable
 from openrpt.data.encodings import check_encoding, is_utf8
 from openrpt.data.field_values import WrittenFloat, arrow_value

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from openrpt.config.sections import Config, ModelConfig
+from openrpt.config.model import ModelConfig
+from openrpt.config.sections import Config
 from openrpt.data.tokens import token_table
 from openrpt.engine.check import check_model
 from openrpt.engine.files import (
@@ -64,7 +65,7 @@ def recompute_activations(model: Any) -> None:
     if not layers:
         raise UserError(
             f"model type '{model.config.model_type}' has no layers that can be recomputed; run"
-            " without --model.gradient_checkpointing"
+            " without --memory.gradient_checkpointing"
         )
     for layer in layers:
         layer.forward = partial(_recomputed, layer.forward)

@@ -5,16 +5,15 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from openrpt.config.loading import flatten
+from openrpt.config.binding import label_settings
 from openrpt.config.sections import Config
 from openrpt.costs.energy import money
 from openrpt.engine.checkpoint_record import read_record
 from openrpt.engine.gguf_models import is_gguf
-from openrpt.errors import UserError
+from openrpt.errors import UserError, nearest
 from openrpt.runs.checkpoints import latest_checkpoint
 from openrpt.runs.metrics import read_metrics
 from openrpt.runs.run import Run, existing_run, owning_run
@@ -22,9 +21,6 @@ from openrpt.runs.run import Run, existing_run, owning_run
 OWN_MODELS = ("start", "warmup", "trained", "best", "pretrained")
 """Words for a run's own models: before anything, after warmup, the latest, the best so far, and
 the one of plain next-token training."""
-NOT_IN_LABEL = {"run", "model.device", "model.threads", "score.shard_tokens"}
-NOT_IN_LABEL |= {"evaluate.controls", "evaluate.likelihood", "evaluate.templates"}
-"""Settings that leave the numbers as they are, or only add more of them."""
 
 
 def latest_model(run: Run) -> str:
@@ -50,9 +46,9 @@ def model_path(run: Run, model: str) -> str:
     if model == "start":
         return run.config.model.path
     if model not in own:
-        nearest = get_close_matches(model, OWN_MODELS, n=1, cutoff=0.75)
-        if nearest and not Path(model).exists():
-            raise UserError(f"no model '{model}'; nearest: '{nearest[0]}'")
+        hint = nearest(model, OWN_MODELS, cutoff=0.75)
+        if hint and not Path(model).exists():
+            raise UserError(f"no model '{model}'{hint}")
         return model
     folder = own[model]
     if folder is None or not folder.is_dir():
@@ -90,16 +86,9 @@ def default_label(run: Run, model: str, config: Config) -> str:
 
 
 def changed_settings(run: Run, config: Config) -> list[str]:
-    """`key=value` of what differs from the run's own configuration."""
-    old, new = flatten(run.config.model_dump(mode="json")), flatten(config.model_dump(mode="json"))
-    differ = [
-        key
-        for key in new
-        if new[key] != old[key]
-        and key not in NOT_IN_LABEL
-        and not key.startswith(("track.", "cost."))
-    ]
-    return [f"{key}={new[key]}" for key in differ]
+    """`key=value` of what names an evaluation and differs from the run's own configuration."""
+    old, new = label_settings(run.config), label_settings(config)
+    return [f"{key}={new[key]}" for key in new if new[key] != old[key]]
 
 
 def training_cost(run: Run, model: str) -> dict[str, float | None] | None:

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from openrpt.config.sections import Config, CorpusConfig
+from openrpt.config.corpus import CorpusConfig
+from openrpt.config.sections import Config
 from openrpt.costs.meters import WorkMeter
 from openrpt.data.documents import CorpusCounts, read_corpus
 from openrpt.data.scored import ScoredCorpus, load_scored

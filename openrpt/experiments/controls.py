@@ -12,19 +12,19 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 
-from openrpt.config.loading import flatten, load_config, with_overrides
+from openrpt.config.binding import settings_of
+from openrpt.config.loading import load_config, with_overrides
 from openrpt.config.sections import Config
-from openrpt.errors import UserError
+from openrpt.errors import UserError, nearest
 from openrpt.files import replacing_folder
 from openrpt.progress import SILENT, Progress
 from openrpt.runs.metrics import append_metrics, read_metrics
-from openrpt.runs.run import MAY_CHANGE, OF_WARMUP, RECORDED, Run, open_run
+from openrpt.runs.run import Run, open_run
 
 Stage = Literal["evaluate", "warmup", "train", "pretrain"]
 THOUGHTS = ["emptied", "cut", "swapped", "ntp_voting"]
@@ -102,9 +102,8 @@ CONTROLS = {
 def control_named(name: str) -> Control:
     """Raises UserError, which names the nearest."""
     if name not in CONTROLS:
-        nearest = get_close_matches(name, CONTROLS, n=1, cutoff=0.4)
-        hint = f"nearest: '{nearest[0]}'" if nearest else f"there are: {', '.join(CONTROLS)}"
-        raise UserError(f"no control '{name}'; {hint}")
+        hint = nearest(name, CONTROLS, otherwise=f"there are: {', '.join(CONTROLS)}")
+        raise UserError(f"no control '{name}'{hint}")
     return CONTROLS[name]
 
 
@@ -180,7 +179,7 @@ def train_control(
     if control.stage == "pretrain":
         return pretrain(own, progress=progress).checkpoint
     take_over(run.scored, own.scored)
-    if warmup_settings(own.config) == warmup_settings(run.config):
+    if settings_of("warmup", own.config) == settings_of("warmup", run.config):
         take_over_warmup(run, own)
     elif control.stage == "warmup" or run.start.is_dir():
         warmup(own, progress=progress)
@@ -204,16 +203,6 @@ def control_config(run: Run, control: Control, label: str, config: Config) -> Co
     if control.stage == "pretrain":
         folder["pretrain.match"] = str(run.path)
     return with_overrides(config, budget | folder | control.changes)
-
-
-def warmup_settings(config: Config) -> dict[str, Any]:
-    """All that a warmup's weights depend on, but for how long it took and where it ran."""
-    values = flatten(config.model_dump(mode="json"))
-    return {
-        key: value
-        for key, value in values.items()
-        if key.split(".")[0] in OF_WARMUP and (key in RECORDED or key not in MAY_CHANGE)
-    }
 
 
 def take_over(source: Path, target: Path) -> None:
@@ -293,9 +282,9 @@ def experiment_config(corpus: Path, run: Path, more: dict[str, Any]) -> Config:
             "train.documents_per_step": 2,
             "train.eval_every": 1,
             "train.eval_positions": 32,
-            "train.checkpoint_every": 4,
-            "train.checkpoints_kept": 1,
-            "train.checkpoint_minutes": 4.0,
+            "checkpoints.every": 4,
+            "checkpoints.kept": 1,
+            "checkpoints.minutes": 4.0,
             "pretrain.eval_every": 0,
         }
         | more

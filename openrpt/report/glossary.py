@@ -272,7 +272,7 @@ METRICS: dict[str, Meaning] = {
     "optim/skipped": Meaning(
         unit="0 or 1",
         meaning="1 where the step's update was left out, since its gradient was not finite"
-        " (train.on_nonfinite = 'skip')",
+        " (optim.on_nonfinite = 'skip')",
         healthy="0",
         reading="The step's warning says where in the text it came from. A few of thousands do no"
         " harm; more call for a lower learning rate.",

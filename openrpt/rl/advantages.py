@@ -1,6 +1,5 @@
 """Advantages: how much better a rollout did than its group. Pure functions, no model."""
 
-import difflib
 import math
 from typing import get_args
 
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor
 
 from openrpt.config.algorithms import Estimator
-from openrpt.errors import UserError
+from openrpt.errors import UserError, nearest
 
 ESTIMATORS: tuple[str, ...] = get_args(Estimator)
 
@@ -41,8 +40,7 @@ def group_advantages(
     estimator's range, and for `pass_at_k` without k ≥ 1.
     """
     if estimator not in ESTIMATORS:
-        nearest = difflib.get_close_matches(estimator, ESTIMATORS, n=1, cutoff=0.5)
-        hint = f"; nearest: '{nearest[0]}'" if nearest else ""
+        hint = nearest(estimator, ESTIMATORS)
         raise UserError(
             f"train.advantage = '{estimator}' is unknown{hint}; one of: {list(ESTIMATORS)}"
         )

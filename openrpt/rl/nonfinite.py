@@ -1,5 +1,5 @@
 """Updates whose loss or gradient is not finite: where in the text it came from, and whether the
-stage stops or leaves the update out (`train.on_nonfinite`).
+stage stops or leaves the update out (`optim.on_nonfinite`).
 """
 
 import math
@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from openrpt.config.sections import TrainConfig
+from openrpt.config.training import OptimConfig
 from openrpt.errors import UserError
 from openrpt.types import Finding
 
@@ -60,13 +60,13 @@ class NotFinite(UserError):
         self.seen = f"{places.describe(norm)}: the update was not made"
         self.helps = f"a lower {learning_rate}"
         super().__init__(
-            f"{self.seen}; the same command meets it again: add --train.on_nonfinite skip, which"
+            f"{self.seen}; the same command meets it again: add --optim.on_nonfinite skip, which"
             f" leaves such updates out, or give {self.helps}"
         )
 
 
 def attempted(
-    update: Callable[[], dict[str, float]], settings: TrainConfig, *, step: int
+    update: Callable[[], dict[str, float]], settings: OptimConfig, *, step: int
 ) -> dict[str, Any]:
     """What `update` measures. Where it raises NotFinite and such updates are to be left out, that
     this one was: as a metric, and as a warning of the step."""
@@ -79,14 +79,14 @@ def attempted(
         return {SKIPPED: 1.0, "warnings": [finding]}
 
 
-def require_few_skipped(rows: Sequence[dict[str, Any]], settings: TrainConfig) -> None:
-    """Raises UserError where the last `train.nonfinite_limit` steps were all left out."""
+def require_few_skipped(rows: Sequence[dict[str, Any]], settings: OptimConfig) -> None:
+    """Raises UserError where the last `optim.nonfinite_limit` steps were all left out."""
     limit = settings.nonfinite_limit
     last = rows[-limit:]
     if len(last) == limit and all(row.get(SKIPPED) for row in last):
         raise UserError(
             f"the last {limit} updates were left out, since their gradients were not finite; lower"
-            f" the learning rate, or allow more with --train.nonfinite_limit {2 * limit}"
+            f" the learning rate, or allow more with --optim.nonfinite_limit {2 * limit}"
         )
 
 

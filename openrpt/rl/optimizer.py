@@ -23,11 +23,11 @@ def make_optimizer(policy: Model, config: Config) -> torch.optim.AdamW:
     groups = [
         {
             "params": [p for p in parameters if p.ndim > 1],
-            "weight_decay": config.train.weight_decay,
+            "weight_decay": config.optim.weight_decay,
         },
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    betas = (config.train.adam_beta1, config.train.adam_beta2)
+    betas = (config.optim.adam_beta1, config.optim.adam_beta2)
     return torch.optim.AdamW(groups, lr=config.train.learning_rate, betas=betas, fused=True)
 
 

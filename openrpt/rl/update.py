@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from openrpt.config.sections import Config, TrainConfig
+from openrpt.config.reinforcement import TrainConfig
+from openrpt.config.sections import Config
 from openrpt.data.prompts import Layout
 from openrpt.data.work import Work
 from openrpt.engine.engine import Engine

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 import openrpt
 from openrpt.config.loading import validate_config
+from openrpt.config.section import Stage
 from openrpt.config.sections import Config
 from openrpt.engine.checkpoint_record import (
     CARD,
@@ -36,14 +37,12 @@ from openrpt.files import numbered, remove_folder, replacing_folder
 from openrpt.runs.run import require_same
 
 
-def require_own(
-    record: Record, folder: Path, config: Config, *, sections: tuple[str, ...] = ()
-) -> None:
-    """Raises UserError where a checkpoint was made with another configuration than the run's (of
-    `sections`; default all that binds), or from another start model under the same name."""
+def require_own(record: Record, folder: Path, config: Config, *, stage: Stage) -> None:
+    """Raises UserError where the checkpoint of a stage was made with another value than the run's
+    of a key that binds it, or from another start model under the same name."""
     stored = validate_config(record.config, source=f"{folder}/{RECORD}")
     helps = f"put the old value back into {config.run}/config.toml"
-    require_same(stored, config, f"{folder}: made", helps=helps, sections=sections)
+    require_same(stored, config, f"{folder}: made", stages={stage}, helps=helps)
     require_same_model(config.model.path, record.state.start_model, f"{folder}: made from")
 
 

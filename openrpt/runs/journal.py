@@ -9,14 +9,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from openrpt.config.loading import flatten
-from openrpt.config.sections import Config
-from openrpt.engine.checkpoint_record import read_record
 from openrpt.files import read_as, write_sealed
 from openrpt.json_lines import write_rows
 from openrpt.progress import Progress
 from openrpt.runs.metrics import append_metrics, read_metrics
-from openrpt.runs.run import RECORDED, existing_run
+from openrpt.runs.run import existing_run
 from openrpt.runs.signatures import new_findings
 from openrpt.runs.trackers import ROLLOUT_STAGES, Tracker, open_trackers, rollout_table
 from openrpt.types import Finding
@@ -51,18 +48,6 @@ def read_stage(run: Path) -> StageRecord | None:
     return read_as(StageRecord, path, advice="the next stage writes it anew")
 
 
-def changed_settings(checkpoint: Path, config: Config) -> dict[str, dict[str, Any]]:
-    """{key: {"before", "now"}} of the keys that results depend on and that a resumed run may change
-    all the same, where they are not as in the checkpoint that it resumes from."""
-    record = read_record(checkpoint)
-    before, now = flatten(record.config), flatten(config.model_dump(mode="json"))
-    return {
-        key: {"before": before[key], "now": now[key]}
-        for key in sorted(RECORDED)
-        if key in before and before[key] != now[key]
-    }
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Journal:
     path: Path
@@ -73,7 +58,7 @@ class Journal:
     trackers: list[Tracker]
     rollouts_every: int
     changed: dict[str, dict[str, Any]]
-    """Settings that hold from the next step on, as `changed_settings` gives them."""
+    """Settings that hold from the next step on, as `recorded_changes` gives them."""
     progress: Progress
 
     def record(

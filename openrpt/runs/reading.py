@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from openrpt.config.loading import validate_config
-from openrpt.config.sections import Config, Section
+from openrpt.config.section import Section
+from openrpt.config.sections import Config
 from openrpt.config.toml_files import read_toml
 from openrpt.errors import UserError
 from openrpt.files import read_json
@@ -47,7 +48,9 @@ def _readable_config(path: Path) -> tuple[Config, list[str]]:
     if not dropped:
         return config, []
     keys = ", ".join(dropped)
-    return config, [f"config.toml: left out what this version does not know (a newer one?): {keys}"]
+    return config, [
+        f"config.toml: left out what this version does not know (another one's?): {keys}"
+    ]
 
 
 def _known_keys(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:

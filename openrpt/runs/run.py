@@ -3,20 +3,24 @@
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from openrpt.config.binding import first_change
 from openrpt.config.loading import flatten, to_toml, validate_config
+from openrpt.config.section import Stage
 from openrpt.config.sections import Config
 from openrpt.config.toml_files import read_toml
 from openrpt.errors import UserError
 from openrpt.files import (
     clear_leftovers,
     is_leftover,
+    numbered,
+    read_json,
     remove_folder,
     write_sealed,
     write_text,
@@ -24,36 +28,6 @@ from openrpt.files import (
 )
 from openrpt.runs.lock import LOCK, sole_process
 from openrpt.runs.trackers import require_installed
-
-RECORDED = {
-    "warmup.learning_rate",
-    "train.learning_rate",
-    "pretrain.learning_rate",
-    "train.max_grad_norm",
-    "train.on_nonfinite",
-    "train.nonfinite_limit",
-    "reward.on_error",
-}
-"""Keys that results depend on, and that a resumed run may change all the same: what helps after a
-step that failed. metrics.jsonl says from which step on it did (`changed`)."""
-MAY_CHANGE = RECORDED | {
-    "model.threads",
-    "model.device",
-    "score.shard_tokens",
-    "warmup.steps",
-    "warmup.time_limit",
-    "train.steps",
-    "train.time_limit",
-    "train.eval_every",
-    "train.eval_positions",
-    "train.checkpoint_every",
-    "train.checkpoint_minutes",
-    "train.checkpoints_kept",
-}
-"""Keys that a resumed run may change: how long and where it runs, and those of RECORDED."""
-OTHER_RUNS = {"run", "evaluate", "probe", "writing", "pretrain", "zeroshot", "coding", "suite"}
-OTHER_RUNS |= {"track", "cost"}
-"""Sections that do not bind a run: a pretraining is bound by its own checkpoints."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +63,24 @@ class Run:
     @property
     def evaluation(self) -> Path:
         return self.path / "evaluation.json"
+
+    @property
+    def answered(self) -> Path:
+        """What finetune has measured, before its first step and after the last."""
+        return self.path / "finetune.json"
+
+    def standing(self) -> set[Stage]:
+        """The stages whose results stand in the folder, finished or begun."""
+        trained = (self.checkpoints / "best").is_dir() or bool(numbered(self.checkpoints))
+        begun: dict[Stage, bool] = {
+            "score": self.scored.is_dir(),
+            "warmup": self.start.is_dir() or bool(numbered(self.warmup_checkpoints)),
+            "train": trained and not self.answered.is_file(),
+            "finetune": self.answered.is_file(),
+            "pretrain": bool(numbered(self.pretrain_checkpoints)),
+            "evaluation": self.evaluation.is_file(),
+        }
+        return {stage for stage, stands in begun.items() if stands}
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -128,11 +120,11 @@ def _clear(run: Run) -> None:
 
 
 def open_run(config: Config, *, min_free_bytes: int = 1 << 30) -> Run:
-    """Creates or reopens the run folder.
+    """Creates or reopens the run folder, where `config` takes the place of the stored one.
 
-    Raises UserError if the folder holds something else, belongs to a run of another config (the
-    differing key is named) or is in use by another process, if the disk is nearly full, or if a
-    tracker's package is missing.
+    Raises UserError if the folder holds something else, if results stand there that were made with
+    another value of a key that binds them (the key is named), if it is in use by another process,
+    if the disk is nearly full, or if a tracker's package is missing.
     """
     require_installed(config.track.to)
     path = Path(config.run)
@@ -151,9 +143,10 @@ def open_run(config: Config, *, min_free_bytes: int = 1 << 30) -> Run:
     with sole_process(path) as first:
         if stored.is_file():
             require_same(
-                validate_config(read_toml(stored), source=str(stored)),
+                stored_config(path),
                 config,
                 f"{path}: the folder belongs to a run",
+                stages=run.standing(),
             )
         free = shutil.disk_usage(path).free
         if free < min_free_bytes:
@@ -170,10 +163,30 @@ def open_run(config: Config, *, min_free_bytes: int = 1 << 30) -> Run:
 
 def existing_run(path: Path) -> Run:
     """A run to read. Raises UserError where there is none."""
-    stored = path / "config.toml"
-    if not stored.is_file():
+    if not (path / "config.toml").is_file():
         raise UserError(f"{path}: not a run folder (config.toml is missing)")
-    return Run(path=path, config=validate_config(read_toml(stored), source=str(stored)))
+    return Run(path=path, config=stored_config(path))
+
+
+def stored_config(path: Path) -> Config:
+    """The configuration of a run folder. Raises UserError where this version can't read it, with
+    the version that made the run."""
+    file = path / "config.toml"
+    values = read_toml(file)
+    try:
+        return validate_config(values, source=str(file))
+    except UserError as error:
+        raise UserError(f"{error}{_made_by(path)}") from None
+
+
+def _made_by(path: Path) -> str:
+    import openrpt
+
+    try:
+        made = read_json(path / "environment.json", advice="")["openrpt"]
+    except (OSError, UserError, KeyError, TypeError):
+        return ""
+    return f"; the run was made by OpenRPT {made}, this is {openrpt.__version__}"
 
 
 def owning_run(path: Path) -> Run | None:
@@ -189,24 +202,17 @@ def require_same(
     config: Config,
     whose: str,
     *,
+    stages: Collection[Stage],
     helps: str = "give the old value",
-    sections: Sequence[str] = (),
 ) -> None:
-    """Raises UserError that names the first key that binds and differs: `whose` says what was made
-    with the stored configuration. `sections`: only keys of these (default all)."""
-    old, new = flatten(stored.model_dump(mode="json")), flatten(config.model_dump(mode="json"))
-    for key in new:
-        asked = not sections or key.split(".")[0] in sections
-        if asked and is_binding(key) and old[key] != new[key]:
-            raise UserError(
-                f"{whose} with {key} = {old[key]!r}, not {new[key]!r}; choose another --run, or"
-                f" {helps}"
-            )
-
-
-def is_binding(key: str) -> bool:
-    """A run may not change it."""
-    return key not in MAY_CHANGE and key.split(".")[0] not in OTHER_RUNS
+    """Raises UserError that names the first key that differs and may not, given that the results of
+    `stages` stand: `whose` says what was made with the stored configuration."""
+    key = first_change(stored, config, stages)
+    if key is not None:
+        old, new = (flatten(one.model_dump(mode="json"))[key] for one in (stored, config))
+        raise UserError(
+            f"{whose} with {key} = {old!r}, not {new!r}; choose another --run, or {helps}"
+        )
 
 
 def environment() -> dict[str, Any]:
@@ -225,7 +231,3 @@ def environment() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
-
-
-OF_WARMUP = ("seed", "model", "corpus", "score", "prompt", "selection", "warmup")
-"""Keys and sections that a warmup depends on."""

@@ -3,26 +3,20 @@
 from pathlib import Path
 from typing import Any
 
+from openrpt.config.binding import settings_of
 from openrpt.config.loading import flatten
 from openrpt.config.sections import Config
 from openrpt.data.scored import ScoredCorpus, load_scored
 from openrpt.engine.fingerprint import require_same_model
 from openrpt.engine.model import Model
 from openrpt.errors import UserError
-from openrpt.runs.run import Run, is_binding
+from openrpt.runs.run import Run
 
 
 def score_settings(config: Config, policy: Model | None, scorer: Model | None) -> dict[str, Any]:
     """All that the scores depend on, by configuration key."""
     path = policy.name if policy else config.model.path
-    values = {
-        "model.path": path,
-        "model.dtype": config.model.dtype,
-        "prompt.window": config.prompt.window,
-        "prompt.min_context": config.prompt.min_context,
-    }
-    values |= {f"score.{k}": v for k, v in config.score.model_dump(mode="json").items()}
-    values |= {f"corpus.{k}": v for k, v in config.corpus.model_dump(mode="json").items()}
+    values = settings_of("score", config) | {"model.path": path}
     values["score.model"] = scorer.name if scorer else config.score.model or path
     return values
 
@@ -30,11 +24,7 @@ def score_settings(config: Config, policy: Model | None, scorer: Model | None) -
 def require_same_settings(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     # Keys that are newer than the scores had their defaults.
     defaults = flatten(Config().model_dump(mode="json"))
-    different = [
-        key
-        for key, value in now.items()
-        if is_binding(key) and before.get(key, defaults.get(key)) != value
-    ]
+    different = [key for key, value in now.items() if before.get(key, defaults.get(key)) != value]
     if different:
         key = different[0]
         more = f" (and {len(different) - 1} more)" if len(different) > 1 else ""

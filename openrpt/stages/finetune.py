@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, Final
 
 from openrpt.config.loading import finetune_config
 from openrpt.data.prompts import Layout
@@ -34,7 +34,7 @@ from openrpt.runs.metrics import read_metrics
 from openrpt.runs.run import Run, works_in_run
 from openrpt.stages.train import Trainer, run_training, set_up
 
-STAGE = "finetune"
+STAGE: Final = "finetune"
 
 
 @works_in_run

@@ -15,13 +15,14 @@ from typing import Any
 
 import torch
 
+from openrpt.config.binding import recorded_changes
 from openrpt.config.sections import Config
-from openrpt.engine.checkpoint_record import TrainerState
+from openrpt.engine.checkpoint_record import TrainerState, read_record
 from openrpt.errors import UserError
 from openrpt.progress import Progress
 from openrpt.rl.nonfinite import SKIPPED, finite_only, require_few_skipped
 from openrpt.runs.checkpoints import latest_checkpoint, step_folder
-from openrpt.runs.journal import changed_settings, open_journal
+from openrpt.runs.journal import open_journal
 from openrpt.stopping import Interrupted, stop_on_signals
 
 
@@ -138,7 +139,7 @@ def run_steps(
         save=save,
         checkpoints=checkpoints,
         every=checkpoint_every,
-        seconds=config.train.checkpoint_minutes * 60,
+        seconds=config.checkpoints.minutes * 60,
         step=state.step,
     )
     last = latest_checkpoint(checkpoints)
@@ -148,7 +149,7 @@ def run_steps(
         step=state.step,
         steps=steps,
         seconds=limit,
-        changed=changed_settings(last, config) if last else {},
+        changed=recorded_changes(read_record(last).config, config, state.stage) if last else {},
         progress=progress,
     )
     with stop_on_signals(progress.say) as stop, journal as records:
@@ -173,7 +174,7 @@ def run_steps(
                 if failure is not None:
                     raise failure
                 records.tell(state.step, metrics)
-                require_few_skipped(records.rows, config.train)
+                require_few_skipped(records.rows, config.optim)
             saver.if_due()
             said = "left out" if metrics.get(SKIPPED) else describe(metrics)
             progress.update(state.seconds if timed else state.step, f"step {state.step} · {said}")

@@ -12,10 +12,11 @@ and all of it an option:
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 
+from openrpt.config.section import Stage
 from openrpt.config.sections import Config
 from openrpt.costs.meters import StepMeter
 from openrpt.data.prompts import Layout
@@ -51,12 +52,12 @@ from openrpt.runs.rollouts import (
     stored_steps,
     write_rollouts,
 )
-from openrpt.runs.run import OF_WARMUP, Run, works_in_run
+from openrpt.runs.run import Run, works_in_run
 from openrpt.runs.works import forget_works, record_works
 from openrpt.stages.loop import run_steps
 from openrpt.stages.text_task import text_task
 
-STAGE = "train"
+STAGE: Final = "train"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,7 +119,7 @@ def run_training(trainer: Trainer, progress: Progress) -> TrainSummary:
         optimizer=trainer.optimizer,
         steps=settings.steps,
         time_limit=settings.time_limit,
-        checkpoint_every=settings.checkpoint_every,
+        checkpoint_every=trainer.config.checkpoints.every,
         checkpoints=run.checkpoints,
         metrics_path=run.metrics,
         step=lambda: train_step(trainer),
@@ -143,7 +144,7 @@ def train_step(trainer: Trainer) -> dict[str, Any]:
     set_learning_rate(trainer.optimizer, trainer.config, trainer.state.step)
     with timer("update"):
         updated = attempted(
-            lambda: update(trainer, batch), trainer.config.train, step=trainer.state.step
+            lambda: update(trainer, batch), trainer.config.optim, step=trainer.state.step
         )
     cost = step_cost(trainer.engine.model, generated, batch, trainer.config, trainer.layout)
     seconds = sum(timer.seconds.values())
@@ -220,7 +221,7 @@ def save(trainer: Trainer) -> None:
         optimizer=trainer.optimizer,
         baseline=None if baseline is None else baseline.weights,
     )
-    prune(trainer.run.checkpoints, trainer.config.train.checkpoints_kept)
+    prune(trainer.run.checkpoints, trainer.config.checkpoints.kept)
 
 
 def set_up(
@@ -241,11 +242,11 @@ def set_up(
                 f"{last}: a checkpoint of '{record.state.stage}': give '{stage}' a run of its own"
                 " (--run)"
             )
-        require_own(record, last, config)
+        require_own(record, last, config, stage=stage)
     elif run.start.is_dir():
         record = read_record(run.start)
         if record.config["run"] == config.run:  # else it was taken over, or its folder copied
-            require_own(record, run.start, config, sections=OF_WARMUP)
+            require_own(record, run.start, config, stage="warmup")
     # LoRA adapters sit on the weights that training began from; the merged ones are for others.
     weights = begin if last is None or config.model.lora_rank else str(last)
     start = None

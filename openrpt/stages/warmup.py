@@ -17,7 +17,7 @@ A KL on the plain text keeps the model's language; the tree's prefix gives it fo
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -56,7 +56,7 @@ from openrpt.runs.scores import scores_of
 from openrpt.seeding import generator, keys_of
 from openrpt.stages.loop import run_steps
 
-STAGE = "warmup"
+STAGE: Final = "warmup"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,7 +123,7 @@ def set_up(run: Run) -> Warmup:
     config = run.config
     last = latest_checkpoint(run.warmup_checkpoints)
     if last is not None:
-        require_own(read_record(last), last, config)
+        require_own(read_record(last), last, config, stage=STAGE)
     weights = str(last) if last is not None and not config.model.lora_rank else None
     start = open_engine(config.model)
     from_start = start if config.prompt.candidate_source == "start" else None
@@ -131,7 +131,10 @@ def set_up(run: Run) -> Warmup:
     policy = engine.model
     layout = policy.layout(config.prompt)
     optimizer = torch.optim.AdamW(
-        policy.parameters(), betas=(0.9, 0.99), weight_decay=0.0, fused=True
+        policy.parameters(),
+        betas=(config.optim.adam_beta1, config.optim.adam_beta2),
+        weight_decay=0.0,  # few steps, held to the start model by a KL
+        fused=True,
     )
     if last is not None:
         state = restore(last, policy, optimizer)
@@ -200,7 +203,7 @@ def warmup_step(stage: Warmup) -> dict[str, Any]:
         return {"optim/grad_norm": norm}
 
     with timer("update"):
-        updated = attempted(update, config.train, step=state.step)
+        updated = attempted(update, config.optim, step=state.step)
     metrics.setdefault("loss/trace", 0.0)
     cost = warmup_cost(stage, made, trained, teacher)
     found = metrics | timer.metrics() | cost | stage.meter.metrics(cost, timer.seconds)
@@ -424,7 +427,7 @@ def accumulate(
         prefix_loss=prefix_loss if reads_text else None,
         tail_loss=tail_loss if unseeded and settings.target == "self" else None,
         completion_loss=completion_loss if traces is not None else None,
-        microbatch_tokens=stage.config.train.microbatch_tokens,
+        microbatch_tokens=stage.config.memory.microbatch_tokens,
     )
 
 

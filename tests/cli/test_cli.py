@@ -30,14 +30,22 @@ Run = Callable[..., tuple[int, str, str]]
 SHOWN = {
     "score": ["seed", "run", "model", "corpus", "score", "prompt.window", "prompt.min_context"],
     "warmup": [
-        *("seed", "run", "model", "prompt", "selection", "warmup", "train.microbatch_tokens"),
-        "track",
+        *("seed", "run", "model", "prompt", "selection", "warmup", "memory", "optim"),
+        *("checkpoints", "track"),
     ],
     "train": [
         *("seed", "run", "model", "prompt", "selection", "reward", "train", "evaluate", "track"),
-        "cost",
+        *("memory", "optim", "checkpoints", "cost"),
     ],
-    "pretrain": ["seed", "run", "model", "selection", "pretrain", "track"],
+    "finetune": [
+        *("seed", "run", "model", "questions", "answers", "finetune", "train", "track"),
+        *("memory", "optim", "checkpoints", "prompt.instruction", "prompt.chat_template"),
+        *("prompt.thought_start", "prompt.thought_end", "prompt.answer_start"),
+    ],
+    "pretrain": [
+        *("seed", "run", "model", "selection", "pretrain", "track", "optim", "checkpoints"),
+        "memory.gradient_checkpointing",
+    ],
     "perplexity": [
         *("run", "model", "prompt.window", "evaluate.split", "score.max_tokens"),
         *("corpus.template", "corpus.separator", "corpus.block_characters", "corpus.limit"),
@@ -52,7 +60,7 @@ SHOWN = {
         *("finetune.think_budget", "finetune.answer_budget", "finetune.eval_questions"),
         *("finetune.eval_samples", "finetune.eval_temperature", "prompt.instruction"),
         *("prompt.chat_template", "prompt.thought_start", "prompt.thought_end"),
-        "prompt.answer_start",
+        *("prompt.answer_start", "memory.generation_rollouts"),
     ],
     "writing": [
         *("seed", "run", "model.threads", "model.device", "model.dtype", "model.generator"),

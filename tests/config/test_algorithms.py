@@ -9,7 +9,7 @@ import torch
 
 from openrpt.config.algorithms import ALGORITHMS, Algorithm, AlgorithmName
 from openrpt.config.loading import load_config
-from openrpt.config.sections import TrainConfig
+from openrpt.config.reinforcement import TrainConfig
 from openrpt.errors import UserError
 from openrpt.rl.batch import step_advantages
 from openrpt.rl.update import loss_config_for

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from openrpt.config.sections import ModelConfig
+from openrpt.config.model import ModelConfig
 from openrpt.costs.flops import (
     Ledger,
     count_alone,

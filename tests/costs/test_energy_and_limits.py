@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from openrpt.config.sections import ModelConfig
+from openrpt.config.model import ModelConfig
 from openrpt.costs.energy import EnergyMeter, money, rapl_counters
 from openrpt.costs.flops import model_shape
 from openrpt.costs.limits import (

@@ -18,7 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from openrpt.config.sections import CorpusConfig
+from openrpt.config.corpus import CorpusConfig
 from openrpt.data import assets
 from openrpt.data.documents import CorpusCounts, Template, read_corpus, split_of_key
 from openrpt.data.duplicates import gram_hashes, open_index

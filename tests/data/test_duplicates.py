@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from openrpt.config.sections import CorpusConfig
+from openrpt.config.corpus import CorpusConfig
 from openrpt.data.documents import CorpusCounts, read_corpus, split_shares
 from openrpt.data.duplicates import GRAM_WORDS, gram_hashes, open_index, words_of
 from openrpt.types import Document

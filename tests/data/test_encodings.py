@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from openrpt.config.sections import CorpusConfig
+from openrpt.config.corpus import CorpusConfig
 from openrpt.data.documents import CorpusCounts, read_corpus
 from openrpt.data.encodings import foreign_encoding
 from openrpt.errors import UserError

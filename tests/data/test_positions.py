@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openrpt.config.sections import SelectionConfig
+from openrpt.config.prompt import SelectionConfig
 from openrpt.data.positions import (
     ScoredDocument,
     Window,

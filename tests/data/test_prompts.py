@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from openrpt.config.sections import PromptConfig
+from openrpt.config.prompt import PromptConfig
 from openrpt.data.chat import Renderer, render_chat
 from openrpt.data.prompts import TEMPLATES, Budget, Layout, build_layout
 from openrpt.data.request import Request

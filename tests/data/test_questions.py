@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from openrpt.config.loading import load_config
-from openrpt.config.sections import QuestionsConfig
+from openrpt.config.questions import QuestionsConfig
 from openrpt.data.gym_tasks import gym_scorer
 from openrpt.data.questions import Question, QuestionCounts, read_questions
 from openrpt.errors import UserError

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from openrpt.config.sections import Config, CorpusConfig, ScoreConfig
+from openrpt.config.corpus import CorpusConfig, ScoreConfig
+from openrpt.config.sections import Config
 from openrpt.data.corpus_size import expected_tokens
 from openrpt.data.documents import CorpusCounts, read_corpus, read_fields
 from openrpt.data.field_values import text_of

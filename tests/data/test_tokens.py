@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import AddedToken, BertTokenizerLegacy, PreTrainedTokenizerFast
 
-from openrpt.config.sections import ModelConfig
+from openrpt.config.model import ModelConfig
 from openrpt.data.tokens import encode_document, literal_bytes, token_bytes, token_table
 from openrpt.engine.loading import load_model, load_tokenizer
 from openrpt.errors import UserError

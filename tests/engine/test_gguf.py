@@ -12,7 +12,7 @@ import pytest
 import torch
 import transformers as tf
 
-from openrpt.config.sections import ModelConfig
+from openrpt.config.model import ModelConfig
 from openrpt.engine import gguf_models
 from openrpt.engine.gguf_models import convert_gguf
 from openrpt.engine.loading import load_model, load_tokenizer

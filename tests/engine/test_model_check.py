@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from openrpt.config.sections import ModelConfig
+from openrpt.config.model import ModelConfig
 from openrpt.engine import check as model_check
 from openrpt.engine.check import require_finite
 from openrpt.engine.loading import load_model

@@ -345,7 +345,7 @@ def test_no_dropout_with_recomputed_activations(tmp_path, family):
     branch = Branch(prefix_length=9, tail_ids=(4, 5), completions=((6, 7, 8),))
     gradients = []
     for recompute in (False, True, True):
-        policy = load(folder, gradient_checkpointing=recompute)
+        policy = load(folder, recompute=recompute)
         accumulate_gradients(
             policy, IDS, [branch], completion_loss=lambda rows, hidden: hidden.sin().sum()
         )
@@ -360,7 +360,7 @@ def test_recomputed_activations_are_not_kept(tmp_path):
     kept = []
     for recompute in (False, True):
         folder = tmp_path / str(recompute)
-        policy = load(tiny_model_folder(folder), gradient_checkpointing=recompute)
+        policy = load(tiny_model_folder(folder), recompute=recompute)
         sizes: list[int] = []
         pack = lambda t, sizes=sizes: sizes.append(t.numel()) or t  # noqa: E731
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):

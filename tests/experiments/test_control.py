@@ -5,6 +5,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from openrpt.config.binding import settings_of
 from openrpt.config.loading import with_overrides
 from openrpt.errors import UserError
 from openrpt.evaluation.next_token.compare import compare, find_evaluated
@@ -16,7 +17,6 @@ from openrpt.experiments.controls import (
     control_named,
     print_controls,
     run_controls,
-    warmup_settings,
 )
 from openrpt.loaded import load_run
 from openrpt.runs.metrics import read_metrics
@@ -67,11 +67,11 @@ def test_the_same_documents_positions_and_steps(controlled, name):
 def test_where_a_run_runs_does_not_bind_a_warmup(controlled):
     """Device and threads may change between a run's starts, so a control takes its warmup too."""
     moved = {"model.device": "cpu", "model.threads": 2}
-    assert warmup_settings(controlled.config) == warmup_settings(
-        with_overrides(controlled.config, moved)
-    )
-    changed = with_overrides(controlled.config, {"warmup.learning_rate": 1e-5})
-    assert warmup_settings(controlled.config) != warmup_settings(changed)
+    own = settings_of("warmup", controlled.config)
+    assert own == settings_of("warmup", with_overrides(controlled.config, moved))
+    for key in ("warmup.learning_rate", "optim.max_grad_norm", "optim.adam_beta1"):
+        changed = with_overrides(controlled.config, {key: 1e-5})
+        assert own != settings_of("warmup", changed), key
 
 
 def test_a_random_reward_changes_nothing_else(controlled):

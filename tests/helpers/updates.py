@@ -34,7 +34,7 @@ def config_of(**values) -> Config:
         "train.kl_weight": 0.3,
         "train.entropy_weight": 0.2,
         "train.temperature": 0.8,
-        "train.max_grad_norm": NORM,
+        "optim.max_grad_norm": NORM,
     }
     return load_config(overrides=settings | {k.replace("__", "."): v for k, v in values.items()})
 

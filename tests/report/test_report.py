@@ -14,7 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from openrpt.config.sections import REWARDS, Config, ModelConfig, TrainConfig, WarmupConfig
+from openrpt.config.model import ModelConfig
+from openrpt.config.reinforcement import TrainConfig
+from openrpt.config.rewards import REWARDS
+from openrpt.config.sections import Config
+from openrpt.config.training import WarmupConfig
 from openrpt.data.positions import DIFFICULTIES
 from openrpt.data.scored import load_scored
 from openrpt.evaluation.next_token.results import MEASURES

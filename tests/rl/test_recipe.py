@@ -9,7 +9,8 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from openrpt.config.sections import ModelConfig, PromptConfig
+from openrpt.config.model import ModelConfig
+from openrpt.config.prompt import PromptConfig
 from openrpt.data.prompts import build_layout
 from openrpt.data.tokens import token_bytes, token_table
 from openrpt.engine.branches import Branch, Row

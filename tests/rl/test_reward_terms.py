@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from openrpt.config.loading import load_config
-from openrpt.config.sections import REWARDS, Config
+from openrpt.config.rewards import REWARDS
+from openrpt.config.sections import Config
 from openrpt.data.positions import ScoredDocument, Window
 from openrpt.data.prompts import Layout, build_layout
 from openrpt.data.tokens import encode_document

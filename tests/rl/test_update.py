@@ -31,7 +31,7 @@ def test_the_whole_gradient_equals_flat(family, template):
     batch = batch_of(policy, config)
     expected, flat_metrics = gradients(policy, "flat", batch, config, reference)
     for tokens in (1, 13, 1024):
-        config = config_of(prompt__template=template, train__microbatch_tokens=tokens)
+        config = config_of(prompt__template=template, memory__microbatch_tokens=tokens)
         found, metrics = gradients(policy, "tree", batch, config, reference)
         assert_equal(found, expected)
         assert metrics == pytest.approx(flat_metrics, rel=1e-8, abs=1e-12)
@@ -148,7 +148,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing():
 
 
 def test_the_position_of_a_loss_that_is_not_finite_is_named():
-    config = config_of(train__kl_weight=0.0, train__microbatch_tokens=1000)
+    config = config_of(train__kl_weight=0.0, memory__microbatch_tokens=1000)
     policy = policy_of()
     batch = batch_of(policy, config)
     batch[1].advantages[2, 0] = float("inf")

@@ -234,18 +234,18 @@ def test_a_checkpoint_without_hashes_is_read(folder):
 def test_another_configuration_or_start_model_is_refused(folder, tmp_path):
     path, *_ = saved(folder, "bound")
     record = read_record(path)
-    require_own(record, path, tiny_config(folder, train__steps=9))
+    require_own(record, path, tiny_config(folder, train__steps=9), stage="train")
     with pytest.raises(UserError, match=r"made with prompt\.window = 32, not 40; choose another"):
-        require_own(record, path, tiny_config(folder, prompt__window=40))
-    require_own(record, path, tiny_config(folder, prompt__window=40), sections=("model",))
+        require_own(record, path, tiny_config(folder, prompt__window=40), stage="train")
+    require_own(record, path, tiny_config(folder, train__group_size=9), stage="warmup")
     config = tiny_config(tmp_path)
     record.state.start_model = model_fingerprint(config.model.path)
     record.config["model"]["path"] = config.model.path
     record.config["corpus"]["path"] = config.corpus.path
-    require_own(record, path, config)
+    require_own(record, path, config, stage="train")
     tiny_model_folder(tmp_path / "model", seed=1)
     with pytest.raises(UserError, match=r"made from another model than .* put the old ones back"):
-        require_own(record, path, config)
+        require_own(record, path, config, stage="train")
 
 
 def test_checkpoints_go_by_number(tmp_path):

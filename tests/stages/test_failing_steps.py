@@ -162,8 +162,8 @@ def test_what_messages_advise_may_change(scored: Run) -> None:
         "train.learning_rate": 1e-6,
         "warmup.learning_rate": 1e-6,
         "pretrain.learning_rate": 1e-6,
-        "train.on_nonfinite": "skip",
-        "train.nonfinite_limit": 6,
+        "optim.on_nonfinite": "skip",
+        "optim.nonfinite_limit": 6,
         "reward.on_error": "zero",
     }.items():
         config = load_config(scored.path / "config.toml", overrides={key: value})
@@ -180,14 +180,14 @@ def test_a_gradient_that_is_not_finite(
     said = error_of(lambda: STAGES[stage](run))
     assert said.startswith(f"{stage}, step 3: the gradient's norm is nan (documents ")
     assert (
-        f"--train.on_nonfinite skip, which leaves such updates out, or give a lower --{stage}"
+        f"--optim.on_nonfinite skip, which leaves such updates out, or give a lower --{stage}"
         in said
     )
     assert said.endswith("; all up to step 2 is saved")
     assert len(rows_of(run, stage)) == 2 and saved(run, stage) == "step-000002"
     before = load_file(run.path / f"{saved_in(stage)}/step-000002/model.safetensors")
 
-    run = with_settings(run, "train", on_nonfinite="skip")
+    run = with_settings(run, "optim", on_nonfinite="skip")
     break_gradients(monkeypatch, {1})
     seen: list[str] = []
 
@@ -201,7 +201,7 @@ def test_a_gradient_that_is_not_finite(
     STAGES[stage](shorter, progress=Heard())
     rows = rows_of(run, stage)
     assert rows[2]["optim/skipped"] == 1 and "optim/grad_norm" not in rows[2]
-    assert rows[2]["changed"] == {"train.on_nonfinite": {"before": "stop", "now": "skip"}}
+    assert rows[2]["changed"] == {"optim.on_nonfinite": {"before": "stop", "now": "skip"}}
     (warning,) = rows[2]["warnings"]
     assert warning["name"] == "skipped_update" and "the gradient's norm is nan" in warning["seen"]
     assert len(seen) == 1 and seen[0].startswith("warning: skipped_update (step 3): ")
@@ -219,11 +219,11 @@ def saved_in(stage: str) -> str:
 
 
 def test_too_many_in_a_row_stop_the_stage(scored: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = run_of(scored, "row", train__on_nonfinite="skip", train__steps=9)
+    run = run_of(scored, "row", optim__on_nonfinite="skip", train__steps=9)
     break_gradients(monkeypatch, {2, 4, 5, 6})
     said = error_of(lambda: train(run))
     assert said.startswith("train, after step 6: the last 3 updates were left out")
-    assert said.endswith("--train.nonfinite_limit 6; all up to step 6 is saved")
+    assert said.endswith("--optim.nonfinite_limit 6; all up to step 6 is saved")
     assert saved(run) == "step-000006" and len(rows_of(run)) == 6
     train(run)
     assert len(rows_of(run)) == 9
@@ -232,14 +232,14 @@ def test_too_many_in_a_row_stop_the_stage(scored: Run, monkeypatch: pytest.Monke
 def test_a_second_update_of_a_batch_leaves_no_whole_step(
     scored: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = {"train__updates_per_batch": 2, "train__checkpoint_every": 2}
+    settings = {"train__updates_per_batch": 2, "checkpoints__every": 2}
     run = run_of(scored, "second", **settings)
     break_gradients(monkeypatch, {8})
     said = error_of(lambda: train(run))
     assert said.startswith("train, step 4: ")
     assert "; the weights had changed already, so what 1 step before it did is lost, too" in said
     assert said.endswith("/checkpoints/step-000002") and saved(run) == "step-000002"
-    run = with_settings(run, "train", on_nonfinite="skip")
+    run = with_settings(run, "optim", on_nonfinite="skip")
     break_gradients(monkeypatch, {4})
     train(run)
     assert [row.get("optim/skipped") for row in rows_of(run)] == [None, None, 0, 1]
@@ -339,13 +339,13 @@ def test_absurd_learning_rates_are_refused(section: str, rate: str) -> None:
         load_config(overrides={f"{section}.learning_rate": rate})
 
 
-@pytest.mark.parametrize("key", ["train.weight_decay", "train.ntp_weight", "warmup.text_kl_weight"])
+@pytest.mark.parametrize("key", ["optim.weight_decay", "train.ntp_weight", "warmup.text_kl_weight"])
 def test_absurd_weights_are_refused(key: str) -> None:
     with pytest.raises(UserError, match="input should be less than or equal to 1"):
         load_config(overrides={key: 1e300})
 
 
-@pytest.mark.parametrize("key", ["train.weight_decay", "evaluate.temperature", "answers.timeout"])
+@pytest.mark.parametrize("key", ["optim.weight_decay", "evaluate.temperature", "answers.timeout"])
 def test_numbers_are_finite(key: str) -> None:
     with pytest.raises(UserError, match="input should be a finite number"):
         load_config(overrides={key: "inf"})

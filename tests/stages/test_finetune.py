@@ -58,7 +58,7 @@ SETTINGS: dict[str, Any] = {
     "finetune.answer_budget": 4,
     "train.group_size": 8,
     "train.steps": 4,
-    "train.checkpoint_every": 2,
+    "checkpoints.every": 2,
     "train.eval_every": 0,
     "train.learning_rate": 1e-3,
 }
@@ -151,7 +151,7 @@ def test_it_learns_and_measures_before_and_after(folder):
         train__steps=40,
         train__eval_every=20,
         train__eval_positions=4,
-        train__checkpoint_every=100,
+        checkpoints__every=100,
     )
     record = finetune(run)
     before, after = (record[when]["summary"]["accuracy"]["all"] for when in ("before", "after"))

@@ -153,7 +153,9 @@ def exact(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return tiny_run(folder, model__dtype="float64", **SETTINGS)
 
 
-def gradients(run: Run, pieces: list[Piece], tokens: int, **model: Any) -> list[torch.Tensor]:
+def gradients(
+    run: Run, pieces: list[Piece], tokens: int, *, recompute: bool = False, **model: Any
+) -> list[torch.Tensor]:
     config = run.config.model.model_copy(update=model)
     engine, corpus = open_engine(config, trained=True), load_scored(run.scored)
     loss = accumulate_gradients(engine, corpus, pieces, microbatch_tokens=tokens, places=Places([]))
@@ -170,7 +172,7 @@ def test_gradients_do_not_depend_on_how_they_are_computed(exact: Run) -> None:
     others = [
         gradients(exact, pieces, 30),
         gradients(exact, pieces, 1000, generator="flat"),
-        gradients(exact, pieces, 60, gradient_checkpointing=True),
+        gradients(exact, pieces, 60, recompute=True),
     ]
     for other in others:
         pairs = zip(found, other, strict=True)
@@ -276,12 +278,12 @@ class Crash:
     "settings",
     [
         {"pretrain__eval_every": 3, "pretrain__tokens": "selected"},
-        {"model__lora_rank": 4, "model__gradient_checkpointing": True},
+        {"model__lora_rank": 4, "memory__gradient_checkpointing": True},
     ],
     ids=["selected", "lora"],
 )
 def test_a_broken_off_run_resumes_to_the_same_bits(scored: Run, settings: dict, request) -> None:
-    settings = settings | {"pretrain__steps": 6, "pretrain__checkpoint_every": 2}
+    settings = settings | {"pretrain__steps": 6, "checkpoints__every": 2}
     name = request.node.callspec.id
     whole, broken = run_of(scored, f"{name}-whole", **settings), run_of(scored, name, **settings)
     pretrain(whole)
@@ -404,7 +406,7 @@ def test_matching_documents_takes_the_same_ones(
 
 
 def test_a_matched_training_resumes_where_it_was(reinforced: Run) -> None:
-    settings = {"pretrain__match": str(reinforced.path), "pretrain__checkpoint_every": 1}
+    settings = {"pretrain__match": str(reinforced.path), "checkpoints__every": 1}
     runs = [run_of(reinforced, f"again-{i}", **settings) for i in range(2)]
     pretrain(runs[0])
     with pytest.raises(ConnectionError):

@@ -78,7 +78,7 @@ def test_reward_rises_from_chance_to_above_0_9(warm):
         train__ntp_weight=0.0,
         train__group_size=8,
         train__learning_rate=1.2e-3,
-        train__checkpoint_every=1000,
+        checkpoints__every=1000,
     )
     train(run)
     rewards = [row["reward/mean"] for row in rows_of(run)]
@@ -92,7 +92,7 @@ def test_reward_rises_from_chance_to_above_0_9(warm):
 
 EVERYTHING: dict[str, Any] = {
     "train__steps": 6,
-    "train__checkpoint_every": 2,
+    "checkpoints__every": 2,
     "train__eval_every": 3,
     "train__eval_positions": 12,
     "train__dynamic_sampling_from": 2,
@@ -204,7 +204,7 @@ def test_a_configuration_that_was_edited_between_restarts_is_refused(warm):
 
 
 def test_a_truncated_checkpoint_is_named_and_nothing_is_lost(warm):
-    run = run_of(warm, "cut", train__steps=2, train__checkpoint_every=1)
+    run = run_of(warm, "cut", train__steps=2, checkpoints__every=1)
     train(run)
     weights = run.checkpoints / "step-000002" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
@@ -269,8 +269,8 @@ def test_rollouts_do_not_depend_on_chunks(warm):
             warm,
             name,
             train__steps=2,
-            train__generation_rollouts=chunk,
-            train__microbatch_tokens=tokens,
+            memory__generation_rollouts=chunk,
+            memory__microbatch_tokens=tokens,
         )
         train(run)
         found.append(run)

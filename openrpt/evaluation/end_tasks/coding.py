@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from openrpt.config.sections import CodingConfig, Config
+from openrpt.config.evaluation import CodingConfig
+from openrpt.config.sections import Config
 from openrpt.data.chat import render_chat
 from openrpt.data.documents import kind_of, read_fields
 from openrpt.data.field_values import text_of

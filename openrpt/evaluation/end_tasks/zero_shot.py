@@ -6,7 +6,6 @@ outcome lies beside it (`zero_shot/LABEL/TASK-MODE.parquet`), each answer with i
 `zero_shot/LABEL/answers.jsonl`, from which a stopped evaluation goes on. Errors are by question.
 """
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from openrpt.config.sections import Config
-from openrpt.errors import UserError
+from openrpt.errors import UserError, nearest
 from openrpt.evaluation.end_tasks.grading import math_checker
 from openrpt.evaluation.end_tasks.rows import Kind
 from openrpt.evaluation.questions.results import AnswerResult
@@ -73,10 +72,9 @@ def end_tasks(names: Sequence[str]) -> list[EndTask]:
             found.append(EndTask(name=name.removeprefix(LM_EVAL), own=False))
             continue
         if name not in OWN_TASKS:
-            nearest = difflib.get_close_matches(name, OWN_TASKS, n=1, cutoff=0.4)
-            hint = f"nearest: '{nearest[0]}'" if nearest else f"there are {', '.join(OWN_TASKS)}"
+            hint = nearest(name, OWN_TASKS, otherwise=f"there are {', '.join(OWN_TASKS)}")
             raise UserError(
-                f"zeroshot.tasks: no task '{name}'; {hint} (lm-eval's own: '{LM_EVAL}NAME')"
+                f"zeroshot.tasks: no task '{name}'{hint} (lm-eval's own: '{LM_EVAL}NAME')"
             )
         if given and not file.startswith("datasets:") and not Path(file).exists():
             raise UserError(f"zeroshot.tasks: {name}: {file}: no such file or folder")
@@ -147,8 +145,7 @@ def load_task(
     settings = config.zeroshot
     name = f"openrpt_{task.name}_{mode}" if task.own else task.name
     if name not in manager.all_tasks:
-        nearest = difflib.get_close_matches(name, manager.all_tasks, n=1, cutoff=0.4)
-        hint = f"; nearest: '{LM_EVAL}{nearest[0]}'" if nearest else ""
+        hint = nearest(LM_EVAL + name, [LM_EVAL + one for one in manager.all_tasks], cutoff=0.6)
         raise UserError(f"zeroshot.tasks: lm-eval has no task '{name}'{hint}")
     try:
         found: dict[str, Any] = dict(manager.load([name]))

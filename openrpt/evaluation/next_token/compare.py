@@ -6,14 +6,13 @@ both predict at the same byte; each is graded by the token boundaries of its own
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from openrpt.data.positions import DIFFICULTIES
-from openrpt.errors import UserError
+from openrpt.errors import UserError, nearest
 from openrpt.evaluation.next_token.results import ACCURACIES, EvaluationResult, paired_differences
 from openrpt.evaluation.records import read_evaluation, result_path
 from openrpt.evaluation.statistics import Difference, Estimate, mean_of_slices
@@ -210,9 +209,8 @@ def _find_line(models: Sequence[Evaluated], against: str) -> tuple[Evaluated, st
     firsts = {model.name: (model, model.modes[0]) for model in models}
     found = lines | firsts | {"": next(iter(firsts.values()))}
     if against not in found:
-        nearest = get_close_matches(against, found, n=1, cutoff=0.3)
-        hint = f"nearest: '{nearest[0]}'" if nearest else f"there are: {', '.join(firsts)}"
-        raise UserError(f"--against '{against}': no such model here; {hint}")
+        hint = nearest(against, found, otherwise=f"there are: {', '.join(firsts)}", cutoff=0.3)
+        raise UserError(f"--against '{against}': no such model here{hint}")
     return found[against]
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from openrpt.config.sections import Config, Template
+from openrpt.config.prompt import Template
+from openrpt.config.sections import Config
 from openrpt.data.scored import load_scored
 from openrpt.data.tokens import tokenizer_fingerprint
 from openrpt.engine.engine import open_engine

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from openrpt.config.sections import Config, ProbeConfig
+from openrpt.config.evaluation import ProbeConfig
+from openrpt.config.sections import Config
 from openrpt.data.scored import ScoredCorpus
 from openrpt.data.token_classes import CONTEXT, token_class
 from openrpt.data.tokens import encode_document

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openrpt.config.sections import Config, CorpusConfig
+from openrpt.config.corpus import CorpusConfig
+from openrpt.config.sections import Config
 from openrpt.data.documents import CorpusCounts, read_corpus
 from openrpt.data.scored import load_scored
 from openrpt.data.skipped import unread_lines

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
-from openrpt.config.sections import LARGEST_REWARD, Config, RewardConfig
+from openrpt.config.rewards import LARGEST_REWARD, RewardConfig
+from openrpt.config.sections import Config
 from openrpt.data.prompts import Layout
 from openrpt.data.tokens import literal_bytes
 from openrpt.data.work import Work

@@ -1,6 +1,5 @@
 """A user's own reward or judge: a function by import path, checked before anything is run."""
 
-import difflib
 import importlib
 import inspect
 import math
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
-from openrpt.errors import UserError
+from openrpt.errors import UserError, nearest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,8 +106,7 @@ def load_function(path: str, *, key: str, known: Sequence[str]) -> UserFunction:
         raise UserError(f"{key}: '{path}' can't be imported: {reason}")
     functions = {n: value for n, value in vars(module).items() if callable(value)}
     if name not in functions:
-        nearest = difflib.get_close_matches(name, functions, n=1, cutoff=0.4)
-        hint = f"; nearest: '{nearest[0]}'" if nearest else ""
+        hint = nearest(name, functions)
         raise UserError(f"{key}: '{path}': module '{module_name}' has no function '{name}'{hint}")
     reads = _what_it_reads(functions[name], f"{key}: '{path}'", known)
     return UserFunction(path=path, function=functions[name], reads=reads)
@@ -131,8 +129,7 @@ def _what_it_reads(
         elif (
             parameter.default is parameter.empty and parameter.kind is not parameter.VAR_POSITIONAL
         ):
-            nearest = difflib.get_close_matches(parameter.name, known, n=1, cutoff=0.5)
-            hint = f"; nearest: '{nearest[0]}'" if nearest else ""
+            hint = nearest(parameter.name, known)
             positional = parameter.kind is parameter.POSITIONAL_ONLY
             problem = "positional-only" if positional else "unknown"
             raise UserError(

@@ -13,12 +13,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 
 import openrpt
-from openrpt.config.sections import Config, PretrainConfig
+from openrpt.config.sections import Config
+from openrpt.config.training import PretrainConfig
 from openrpt.costs.flops import Shape, model_shape
 from openrpt.costs.meters import StepMeter
 from openrpt.data.scored import SCORED, ScoredCorpus
@@ -61,11 +62,7 @@ from openrpt.stages.pretrain.matched import (
     uncounted_warmup,
 )
 
-STAGE = "pretrain"
-MAY_CHANGE = {"time_limit", "eval_every", "eval_tokens", "checkpoint_every", "learning_rate"}
-"""Keys of the section that a resumed training may change (of a learning rate, metrics.jsonl says
-from which step on it holds); `steps` too, where the schedule is constant: a cosine's end is part of
-what it computes."""
+STAGE: Final = "pretrain"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,7 +131,7 @@ def pretrain(run: Run, *, progress: Progress = SILENT) -> PretrainSummary:
         optimizer=trainer.optimizer,
         steps=trainer.limits.steps,
         time_limit=0.0 if math.isinf(trainer.limits.seconds) else trainer.limits.seconds / 60,
-        checkpoint_every=settings.checkpoint_every,
+        checkpoint_every=trainer.config.checkpoints.every,
         checkpoints=run.pretrain_checkpoints,
         metrics_path=run.metrics,
         step=lambda: pretrain_step(trainer),
@@ -169,11 +166,11 @@ def pretrain_step(trainer: Pretrainer) -> dict[str, Any]:
 
         def update() -> dict[str, float]:
             norm = apply_update(
-                policy, trainer.optimizer, config.train.max_grad_norm, places, stage=STAGE
+                policy, trainer.optimizer, config.optim.max_grad_norm, places, stage=STAGE
             )
             return {"optim/grad_norm": norm}
 
-        updated = attempted(update, config.train, step=state.step)
+        updated = attempted(update, config.optim, step=state.step)
     count = count_step(pieces, len(policy.bos_ids))
     cost = {"flops/update": step_flops(trainer.shape, count)}
     return {
@@ -232,7 +229,7 @@ def save(trainer: Pretrainer) -> None:
         optimizer=trainer.optimizer,
         card=card(trainer.state, trainer.config),
     )
-    prune(trainer.run.pretrain_checkpoints, trainer.config.train.checkpoints_kept)
+    prune(trainer.run.pretrain_checkpoints, trainer.config.checkpoints.kept)
 
 
 def card(state: TrainerState, config: Config) -> str:
@@ -269,8 +266,7 @@ def set_up(run: Run) -> Pretrainer:
     config = run.config
     last = latest_checkpoint(run.pretrain_checkpoints)
     if last is not None:
-        require_own(read_record(last), last, config)
-        require_same_settings(last, config.pretrain)
+        require_own(read_record(last), last, config, stage=STAGE)
     other = matched_run(config)
     corpus = load_corpus(run, other)
     # LoRA adapters sit on the weights that training began from; the merged ones are for others.

@@ -1,0 +1,109 @@
+"""What the keys of the configuration bind, read off the sections (`Section.BINDS`, `Binds`).
+
+A run folder belongs to one configuration, key by key: once a stage's results stand there, the keys
+that they depend on may not change. Scores depend on what binds `score`; a warmup and a pretraining
+read the scores, a training reads the scores and begins from the warmup, so that what binds those
+binds them, too.
+"""
+
+from collections.abc import Collection
+from functools import cache
+from typing import Any
+
+from openrpt.config.loading import flatten
+from openrpt.config.section import Binds, Bound, Section, Stage
+from openrpt.config.sections import Config
+
+_MADE_FROM: dict[Stage, tuple[Bound, ...]] = {
+    "score": (),
+    "warmup": ("score",),
+    "train": ("score", "warmup"),
+    "finetune": (),
+    "pretrain": ("score",),
+    "evaluation": (),
+}
+"""What else a stage's results depend on: all that binds what they were made from."""
+
+
+@cache
+def bindings() -> dict[str, Binds]:
+    """Every key, dotted → what it binds, in the configuration's order."""
+    found: dict[str, Binds] = {}
+    for name, field in Config.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Section):
+            for key, inner in kind.model_fields.items():
+                found[f"{name}.{key}"] = _said(inner.metadata, kind.BINDS)
+        else:
+            found[name] = _said(field.metadata, None)
+    return found
+
+
+def _said(metadata: list[Any], section: Binds | None) -> Binds:
+    """What a field says of itself, else what its section says."""
+    said = next((one for one in metadata if isinstance(one, Binds)), section)
+    assert said is not None
+    return said
+
+
+def read_by(stage: Stage) -> list[str]:
+    """The sections, and the single keys of others, that a stage reads."""
+    found = ["seed", "run"]
+    for name, field in Config.model_fields.items():
+        kind = field.annotation
+        if not (isinstance(kind, type) and issubclass(kind, Section)):
+            continue
+        if _reads(stage, kind.BINDS):
+            found.append(name)
+        else:
+            keys = [f"{name}.{key}" for key in kind.model_fields]
+            found += [key for key in keys if _reads(stage, bindings()[key])]
+    return found
+
+
+def _reads(stage: Stage, said: Binds) -> bool:
+    return stage in said.what or (stage == "evaluation" and "label" in said.what)
+
+
+def settings_of(stage: Stage, config: Config, *, inherited: bool = True) -> dict[str, Any]:
+    """Key → value of all that a stage's results depend on; not `inherited`: without what binds
+    only what they were made from."""
+    of: tuple[Bound, ...] = (stage, *(_MADE_FROM[stage] if inherited else ()))
+    values = flatten(config.model_dump(mode="json"))
+    return {
+        key: values[key]
+        for key, said in bindings().items()
+        if set(of) & set(said.what)
+        and (said.under is None or values[said.under[0]] == said.under[1])
+    }
+
+
+def first_change(old: Config, new: Config, stages: Collection[Stage]) -> str | None:
+    """The first key that differs and may not, given that these stages' results stand; None if all
+    is well."""
+    before, now = flatten(old.model_dump(mode="json")), flatten(new.model_dump(mode="json"))
+    bound = {key for stage in stages for one in (old, new) for key in settings_of(stage, one)}
+    for key, said in bindings().items():
+        if key in bound and not said.recorded and before[key] != now[key]:
+            return key
+    return None
+
+
+def recorded_changes(
+    before: dict[str, Any], config: Config, stage: Stage
+) -> dict[str, dict[str, Any]]:
+    """{key: {"before", "now"}} of the keys that a stage's results depend on and that a resumed run
+    may change all the same, where they differ from `before` (a configuration, by sections)."""
+    old, now = flatten(before), settings_of(stage, config, inherited=False)
+    return {
+        key: {"before": old[key], "now": now[key]}
+        for key in sorted(now)
+        if bindings()[key].recorded and key in old and old[key] != now[key]
+    }
+
+
+def label_settings(config: Config) -> dict[str, Any]:
+    """Key → value of all that names an evaluation, where it is not the run's own value."""
+    values = flatten(config.model_dump(mode="json"))
+    named = {"evaluation", "label"}
+    return {key: values[key] for key, said in bindings().items() if named & set(said.what)}

@@ -1,0 +1,51 @@
+"""`[model]` and `[memory]`: the policy, and how it is run."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from openrpt.config.section import MOST, NOTHING, Binds, PathText, Section, binds
+
+
+class ModelConfig(Section):
+    """The policy, and how it is run."""
+
+    BINDS: ClassVar[Binds] = binds("score", "warmup", "train", "finetune", "pretrain", "evaluation")
+
+    path: PathText = Field(
+        "smollm2",
+        description="Policy: 'smollm2' (the default model), a folder, a .gguf file or a Hub id",
+    )
+    device: Annotated[str, NOTHING] = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+    dtype: Literal["float32", "bfloat16", "float64"] = Field(
+        "float32", description="Precision of weights and activations"
+    )
+    threads: Annotated[int, NOTHING] = Field(
+        0, ge=0, description="CPU threads; 0 = all the cores this process may use"
+    )
+    generator: Annotated[
+        Literal["tree", "flat"], binds("warmup", "train", "finetune", "pretrain", "evaluation")
+    ] = Field(
+        "tree", description="tree shares a document's prefix; flat computes every prompt alone"
+    )
+    lora_rank: Annotated[int, binds("warmup", "train", "finetune", "pretrain")] = Field(
+        0, ge=0, le=4096, description="Rank of LoRA adapters; 0 = full fine-tuning"
+    )
+    lora_alpha: Annotated[int, binds("warmup", "train", "finetune", "pretrain")] = Field(
+        32, gt=0, le=1_000_000, description="LoRA scale numerator (alpha / rank)"
+    )
+    trust_remote_code: bool = Field(False, description="Run model code that a repository ships")
+
+
+class MemoryConfig(Section):
+    """What is computed at once: memory and time, never results."""
+
+    BINDS: ClassVar[Binds] = NOTHING
+
+    microbatch_tokens: int = Field(
+        512, ge=1, le=MOST, description="Completion tokens run forward and backward at once"
+    )
+    generation_rollouts: int = Field(256, ge=1, le=MOST, description="Rollouts decoded at once")
+    gradient_checkpointing: bool = Field(
+        False, description="Recompute activations in the backward pass: less memory, more time"
+    )

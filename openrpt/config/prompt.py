@@ -1,0 +1,100 @@
+"""`[prompt]` and `[selection]`: which positions are asked for, and how."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from openrpt.config.section import MOST_TOKENS, Binds, Section, binds
+
+TextTemplate = Literal["minimal", "v0", "v6", "chat"]
+
+
+Template = Literal[TextTemplate, "question"]
+
+
+_ASKED = binds("warmup", "train", "finetune", "evaluation")
+"""Said of the keys that a question is laid out by, too."""
+
+
+class PromptConfig(Section):
+    """How a position becomes a prompt, and how a completion is laid out."""
+
+    BINDS: ClassVar[Binds] = binds("warmup", "train", "evaluation")
+
+    template: Template = Field(
+        "minimal",
+        description="minimal (no instruction), v0 and v6 (the paper's shapes), chat (short),"
+        " question (the text is a question; what finetune uses)",
+    )
+    instruction: Annotated[str, _ASKED] = Field(
+        "Reason step by step, then give the final answer inside \\boxed{}.",
+        description="question: what is asked after the question",
+    )
+    chat_template: Annotated[Literal["auto", "on", "off"], _ASKED] = Field(
+        "auto",
+        description="Wrap the template in the tokenizer's chat template; auto = if it has"
+        " one and the template is not minimal",
+    )
+    window: Annotated[int, binds("score", "warmup", "train", "evaluation")] = Field(
+        512, ge=8, le=MOST_TOKENS, description="Longest prefix, in tokens"
+    )
+    min_context: Annotated[int, binds("score", "warmup", "train", "evaluation")] = Field(
+        16, ge=1, le=MOST_TOKENS, description="Least prefix that a position has, in tokens"
+    )
+    thought_start: Annotated[str, _ASKED] = Field("<think>", description="What opens the thought")
+    thought_end: Annotated[str, _ASKED] = Field("</think>", description="What closes the thought")
+    answer_start: Annotated[str, _ASKED] = Field(
+        "\n\\boxed{", description="What follows the thought's end; the box"
+    )
+    answer_end: str = Field("}", description="What closes the box")
+    candidates: int = Field(
+        3,
+        ge=0,
+        le=1000,
+        description="Candidates that seed the thought (k); 0 = an unseeded thought",
+    )
+    candidate_separator: str = Field(" |", description="What stands between two candidates")
+    candidate_source: Literal["policy", "start"] = Field(
+        "policy", description="Whose candidates: the current policy's or the frozen start model's"
+    )
+    think_budget: int = Field(
+        0,
+        ge=0,
+        le=MOST_TOKENS,
+        description="Free tokens of thought before the close is forced (0 = the seed is"
+        " the whole thought)",
+    )
+    prediction_budget: int = Field(
+        6,
+        ge=2,
+        le=MOST_TOKENS,
+        description="Tokens after the thought's end, the box's end included",
+    )
+
+
+class SelectionConfig(Section):
+    """Which positions are trained on."""
+
+    BINDS: ClassVar[Binds] = binds("warmup", "train", "pretrain")
+
+    strategy: Literal["entropy", "random", "pass_rate"] = Field(
+        "entropy", description="entropy (the paper), random, pass_rate (a band)"
+    )
+    min_entropy: float = Field(
+        0.5, ge=0, description="entropy: least top-16 entropy of the scorer, in nats"
+    )
+    pass_rate_low: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="pass_rate: least share of right rollouts (its last group's;"
+        " before the first, the scorer's probability of the truth)",
+    )
+    pass_rate_high: float = Field(0.95, ge=0, le=1, description="pass_rate: greatest such share")
+    measure_again: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="pass_rate: share of a draw that goes to positions whose measured rate left the"
+        " band, since the policy has changed meanwhile",
+    )

@@ -1,0 +1,146 @@
+"""`[train]`: reinforcement on the document tree."""
+
+from dataclasses import replace
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from openrpt.config.algorithms import (
+    ALGORITHMS,
+    OVERRIDABLE,
+    Aggregation,
+    Algorithm,
+    AlgorithmName,
+    Estimator,
+    ImportanceCorrection,
+    Overlong,
+    RatioLevel,
+)
+from openrpt.config.section import MOST, MOST_SAMPLES, MOST_TOKENS, NOTHING, Binds, Section, binds
+
+
+class TrainConfig(Section):
+    """Reinforcement on the document tree."""
+
+    BINDS: ClassVar[Binds] = binds("train", "finetune")
+
+    steps: Annotated[int, NOTHING] = Field(200, ge=0, le=MOST, description="Optimizer steps")
+    time_limit: Annotated[float, NOTHING] = Field(
+        0.0, ge=0, description="Begin no step that would end after this many minutes; 0 = none"
+    )
+    documents_per_step: int = Field(4, ge=1, le=MOST_SAMPLES, description="Documents in a step")
+    positions_per_document: int = Field(
+        16, ge=1, le=MOST_TOKENS, description="Positions of a document in a step"
+    )
+    group_size: int = Field(8, ge=1, le=MOST_SAMPLES, description="Rollouts of a position")
+    temperature: float = Field(
+        1.0, ge=0.001, le=100, description="Sampling temperature (the loss uses it too)"
+    )
+    algorithm: AlgorithmName = Field(
+        "grpo",
+        description="A recipe of advantage, loss, clips and sampling (docs/algorithms.md); the"
+        " keys that say 'auto' override single pieces of it",
+    )
+    advantage: Literal["auto", Estimator] = Field("auto", description="Advantage estimator")
+    aggregation: Literal["auto", Aggregation] = Field(
+        "auto",
+        description="What the sum over tokens is divided by: the step's tokens, each rollout's"
+        " own and then the rollouts, or the rollouts times the longest possible length",
+    )
+    ratio_level: Literal["auto", RatioLevel] = Field(
+        "auto", description="The ratio of a token, or the geometric mean over the rollout (GSPO)"
+    )
+    clip_low: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = Field(
+        "auto", description="The ratio is clipped below 1 − this; 1 = not at all"
+    )
+    clip_high: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
+        "auto", description="The ratio is clipped above 1 + this"
+    )
+    pass_at_k: int = Field(
+        2,
+        ge=1,
+        le=MOST_SAMPLES,
+        description="pass_at_k: rollouts of which the best counts (k), at most group_size",
+    )
+    overlong: Literal["auto", Overlong] = Field(
+        "auto",
+        description="Completions that do not stop: kept as they are, left out of their group"
+        " (mask), or a length penalty on the reward, from 0 down to -1",
+    )
+    overlong_buffer: float = Field(
+        0.2,
+        gt=0,
+        le=1,
+        description="overlong penalty: the last share of the longest possible completion,"
+        " over which it grows",
+    )
+    importance_correction: ImportanceCorrection = Field(
+        "off",
+        description="For a sampler other than the trainer: weigh tokens by trainer / sampler"
+        " probability, cut (truncate) or dropped outside a band (token_mask, sequence_mask); costs"
+        " a forward pass",
+    )
+    importance_min: float = Field(
+        0.5, ge=0, description="Masks: tokens or rollouts of a lower weight are dropped"
+    )
+    importance_max: float = Field(
+        2.0, gt=0, description="Greatest weight: cut there (truncate) or dropped beyond (masks)"
+    )
+    updates_per_batch: int = Field(
+        1, ge=1, le=1000, description="Optimizer updates on one batch of rollouts; 1 = on-policy"
+    )
+    entropy_weight: float = Field(
+        0.0, ge=0, le=1e6, description="Weight of the entropy bonus, nats"
+    )
+    kl_weight: float = Field(
+        0.0, ge=0, le=1e6, description="Weight of KL(policy || start of this stage), nats a token"
+    )
+    ntp_weight: float = Field(
+        0.5,
+        ge=0,
+        le=1e6,
+        description="Weight of the plain next-token loss on the prefix, nats a token",
+    )
+    dynamic_sampling_from: Annotated[int, Field(ge=0)] | Literal["auto", "never"] = Field(
+        "auto",
+        description="From this step on, flat groups are replaced by others; auto: from the first"
+        " under dapo, never under the others",
+    )
+    dynamic_sampling_rounds: int = Field(
+        3, ge=1, le=1000, description="Most rounds of generation a step with dynamic sampling"
+    )
+    learning_rate: Annotated[float, binds("train", "finetune", recorded=True)] = Field(
+        2e-5, gt=0, le=1, description="Peak learning rate"
+    )
+    schedule_steps: int = Field(
+        5, ge=0, le=MOST, description="Steps of linear warm-up; then constant"
+    )
+    eval_every: Annotated[int, NOTHING] = Field(
+        20, ge=0, le=MOST, description="Steps between development evaluations; 0 = never"
+    )
+    eval_positions: Annotated[int, NOTHING] = Field(
+        256, ge=1, le=MOST, description="Positions of a development evaluation"
+    )
+
+    def recipe(self) -> Algorithm:
+        """The algorithm that is named, with the pieces that other keys override."""
+        pieces = {name: getattr(self, name) for name in OVERRIDABLE}
+        given = {name: piece for name, piece in pieces.items() if piece != "auto"}
+        if self.dynamic_sampling_from == "never":
+            given["dynamic_sampling_from"] = None
+        return replace(ALGORITHMS[self.algorithm], **given)
+
+    @model_validator(mode="after")
+    def _pieces_fit(self) -> "TrainConfig":
+        masks = self.importance_correction in ("token_mask", "sequence_mask")
+        if masks and self.importance_min >= self.importance_max:
+            raise ValueError("importance_min must be below importance_max")
+        algorithm = self.recipe()
+        if algorithm.advantage == "pass_at_k" and self.pass_at_k > self.group_size:
+            raise ValueError("pass_at_k must be at most group_size")
+        if algorithm.overlong == "penalty" and algorithm.advantage in ("maxrl", "pass_at_k"):
+            raise ValueError(
+                f"advantage {algorithm.advantage} needs rewards of at least 0, which the overlong"
+                " penalty breaks: use overlong = mask"
+            )
+        return self

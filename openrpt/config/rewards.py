@@ -1,0 +1,102 @@
+"""`[reward]`: what training rewards."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from openrpt.config.section import MOST_TOKENS, Binds, Section, binds
+from openrpt.errors import nearest
+
+REWARDS = (
+    "prefix",
+    "first_token",
+    "dense",
+    "conditional_dense",
+    "length_weighted",
+    "information_gain",
+    "segment",
+    "random",
+)
+"""The names that `reward.terms` knows, beside import paths (`package.module:function`)."""
+
+
+JUDGES = ("exact", "fuzzy")
+
+
+LARGEST_REWARD = 1e15
+"""Beyond it, of either sign, a reward or its weight counts as not finite: its square, which the
+advantages take, still is in float32."""
+
+
+class RewardConfig(Section):
+    """What training rewards (docs/rewards.md); evaluation always grades by prefix match."""
+
+    BINDS: ClassVar[Binds] = binds("train")
+
+    terms: dict[str, float] = Field(
+        {"prefix": 1.0},
+        description="Rewards and their weights, which are summed (a weight of 0 only measures): "
+        + ", ".join(REWARDS)
+        + ", or a function of yours as package.module:function",
+    )
+    on_error: Annotated[Literal["stop", "zero"], binds("train", recorded=True)] = Field(
+        "stop", description="A reward that raises or is no finite number: stop, or count it as 0"
+    )
+    length_bonus: float = Field(
+        0.5, ge=0, description="length_weighted: what any number of further tokens earns at most"
+    )
+    information_tokens: int = Field(
+        1,
+        ge=1,
+        le=MOST_TOKENS,
+        description="information_gain: true next tokens whose log-probability counts",
+    )
+    baseline_decay: float = Field(
+        0.999,
+        ge=0,
+        le=1,
+        description="information_gain: what the baseline, a moving average of the policy, keeps of"
+        " itself in a step",
+    )
+    segment_judge: str = Field(
+        "exact",
+        description="segment: exact, fuzzy (both on normalised text), or a function of yours as"
+        " package.module:function",
+    )
+    segment_threshold: float = Field(
+        0.8,
+        ge=0,
+        le=1,
+        description="segment, fuzzy: likeness from which on it is a match; 0 = the likeness itself"
+        " is the reward",
+    )
+    random_probability: float = Field(
+        0.5, ge=0, le=1, description="random: probability of a reward of 1, else 0"
+    )
+
+    @field_validator("terms")
+    @classmethod
+    def _terms_are_known(cls, terms: dict[str, float]) -> dict[str, float]:
+        for name, weight in terms.items():
+            _require_known(name, REWARDS, "reward")
+            if not abs(weight) <= LARGEST_REWARD:
+                raise ValueError(
+                    f"the weight of '{name}' must be at most {LARGEST_REWARD:g}, of either sign"
+                )
+        if not any(terms.values()):
+            raise ValueError("at least one reward must have a weight other than 0")
+        return terms
+
+    @field_validator("segment_judge")
+    @classmethod
+    def _judge_is_known(cls, judge: str) -> str:
+        _require_known(judge, JUDGES, "judge")
+        return judge
+
+
+def _require_known(name: str, known: tuple[str, ...], kind: str) -> None:
+    """A name that is known, or the import path of a user's function."""
+    if name in known or ":" in name:
+        return
+    hint = nearest(name, known, otherwise=f"one of {', '.join(known)}")
+    raise ValueError(f"unknown {kind} '{name}'{hint}, or package.module:function")

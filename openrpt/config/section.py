@@ -1,0 +1,63 @@
+"""What every section of the configuration shares: its base, and the bounds of its numbers."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+from openrpt.config.paths import require_path, require_path_or_none
+
+MOST = 1_000_000_000
+"""Upper bound of what only ends a loop that can be stopped: steps, documents, positions."""
+MOST_TOKENS = 1_000_000
+"""Upper bound of a sequence and of its parts, in tokens."""
+MOST_SAMPLES = 10_000
+"""Upper bound of the rollouts of a position or question, whose draws are laid out at once."""
+MOST_SECONDS = 86_400
+MOST_CHARACTERS = 20_000
+"""Upper bound of a text in the configuration."""
+
+PathText = Annotated[str, AfterValidator(require_path)]
+"""A file, a folder, or a name such as 'champ' or 'datasets:NAME' in its place."""
+OptionalPath = Annotated[str, AfterValidator(require_path_or_none)]
+
+
+Stage = Literal["score", "warmup", "train", "finetune", "pretrain", "evaluation"]
+"""What leaves results in a run folder."""
+Bound = Stage | Literal["label"]
+"""What a key can bind: the results of a stage that reads it, or only an evaluation's label."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Binds:
+    """What reads a key, so that the key may not change once its results stand in the run folder."""
+
+    what: tuple[Bound, ...]
+    recorded: bool = False
+    """Whether it may change all the same, since it helps after a step that failed: metrics.jsonl
+    says from which step on another value holds."""
+    under: tuple[str, str] | None = None
+    """(key, value): it binds only where that key has that value."""
+
+
+def binds(*what: Bound, recorded: bool = False, under: tuple[str, str] | None = None) -> Binds:
+    """Said of a section (`BINDS`) or of a field in its place: `Annotated[int, binds("train")]`."""
+    return Binds(what=what, recorded=recorded, under=under)
+
+
+NOTHING = binds()
+"""Said of how long, where and in which portions a stage runs, and of what it shows."""
+
+
+class Section(BaseModel):
+    BINDS: ClassVar[Binds]
+    """What its keys bind, where they do not say it themselves."""
+
+    # With a bound on its length, pydantic also refuses a text that is not UTF-8.
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        protected_namespaces=(),
+        str_max_length=MOST_CHARACTERS,
+        allow_inf_nan=False,
+    )
