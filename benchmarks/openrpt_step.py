@@ -193,7 +193,7 @@ def draw(
     sampling = Sampling.of(
         config.prompt,
         temperature=config.train.temperature,
-        generation_rollouts=config.train.generation_rollouts,
+        generation_rollouts=config.memory.generation_rollouts,
     )
     (found,) = engine.generate_each([work.request(layout, keys)], layout, sampling)
     return found

@@ -131,7 +131,7 @@ class _Measurement:
         )
 
     def _sampling(self) -> Sampling:
-        together = self.config.train.generation_rollouts
+        together = self.config.memory.generation_rollouts
         return Sampling.of(self.config.prompt, temperature=1.0, generation_rollouts=together)
 
     def _now(self) -> float:

@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from openrpt.config.sections import PromptConfig
+from openrpt.config.prompt import PromptConfig
 from openrpt.data.prompts import Budget, Layout
 from openrpt.data.tokens import literal_bytes
 from openrpt.engine.course import Course, Rules

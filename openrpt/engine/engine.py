@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from torch import Tensor
 
-from openrpt.config.sections import ModelConfig
+from openrpt.config.model import ModelConfig
 from openrpt.data.prompts import Layout
 from openrpt.data.request import Request
 from openrpt.data.work import Work
@@ -101,15 +101,19 @@ def open_engine(
     *,
     path: str | None = None,
     trained: bool = False,
+    recompute: bool = False,
     start: Engine | None = None,
 ) -> Engine:
     """Loads a model and its tokenizer, checks that they can be run, and runs them.
 
     `path` takes the place of config.path. `trained`: with gradients, and with LoRA adapters where
-    the configuration asks for them; otherwise the model is only read. `start`: whose candidates
+    the configuration asks for them; otherwise the model is only read. `recompute`: the
+    backward pass runs each layer again (`memory.gradient_checkpointing`). `start`: whose candidates
     seed the thought, where not the model's own. Raises UserError as `load_model`.
     """
-    return bind(config.generator, load_model(config, path=path, trained=trained), start)
+    return bind(
+        config.generator, load_model(config, path=path, trained=trained, recompute=recompute), start
+    )
 
 
 def bind(kind: Literal["tree", "flat"], model: Model, start: Engine | None = None) -> Engine:

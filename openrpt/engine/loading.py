@@ -34,16 +34,19 @@ from openrpt.errors import UserError, foreign
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
-def load_model(config: ModelConfig, *, path: str | None = None, trained: bool = False) -> Model:
+def load_model(
+    config: ModelConfig, *, path: str | None = None, trained: bool = False, recompute: bool = False
+) -> Model:
     """Loads a model and its tokenizer, and checks them; `path` takes the place of config.path.
 
     `trained`: with gradients, and with LoRA adapters where the configuration asks for them.
+    `recompute`: the backward pass runs each layer again (`memory.gradient_checkpointing`).
     Raises UserError for a missing model, a folder without safetensors weights, a tokenizer or
     an architecture that is refused.
     """
     model, files = _load(config, path or config.path, pick_device(config.device))
     check_model(model, files, generator=config.generator)
-    if config.gradient_checkpointing:
+    if recompute:
         recompute_activations(model.model)
     if not trained:
         return freeze(model)

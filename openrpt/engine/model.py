@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from openrpt.config.sections import PromptConfig
+from openrpt.config.prompt import PromptConfig
 from openrpt.data.prompts import Budget, Layout, build_layout
 from openrpt.data.tokens import TokenTable, token_table
 from openrpt.engine.head import Head

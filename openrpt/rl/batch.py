@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from openrpt.config.sections import Config, TrainConfig
+from openrpt.config.reinforcement import TrainConfig
+from openrpt.config.sections import Config
 from openrpt.data.prompts import Budget, Layout
 from openrpt.data.work import Work
 from openrpt.engine.branches import Branch

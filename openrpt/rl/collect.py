@@ -81,7 +81,7 @@ class Collector:
         sampling = Sampling.of(
             config.prompt,
             temperature=config.train.temperature,
-            generation_rollouts=config.train.generation_rollouts,
+            generation_rollouts=config.memory.generation_rollouts,
         )
         requests = [self._request(work, step) for work in works]
         each = self.engine.generate_each(requests, layout, sampling)

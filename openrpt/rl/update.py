@@ -115,10 +115,10 @@ def update_policy(
                 [group.branch for group in document.branches] if rollout_loss else [],
                 prefix_loss=window_loss if train.ntp_weight else None,
                 completion_loss=rollout_loss,
-                microbatch_tokens=train.microbatch_tokens,
+                microbatch_tokens=config.memory.microbatch_tokens,
             )
         workers.sum_gradients(policy.parameters())
-        norm = apply_update(policy, optimizer, train.max_grad_norm, places, stage="train")
+        norm = apply_update(policy, optimizer, config.optim.max_grad_norm, places, stage="train")
         metrics = Tally.of_all(workers.gather(tally)).metrics() | {"optim/grad_norm": norm}
     return metrics
 

@@ -227,7 +227,7 @@ def save(trainer: Trainer) -> None:
 def set_up(
     run: Run,
     *,
-    stage: str = STAGE,
+    stage: Stage = STAGE,
     make_task: Callable[[Run, Engine, Layout], Task] = text_task,
 ) -> Trainer:
     """Loads the policy (of the last checkpoint, of the warmup, or the start model), the
@@ -252,7 +252,13 @@ def set_up(
     start = None
     if config.prompt.candidates and config.prompt.candidate_source == "start":
         start = open_engine(config.model)
-    engine = open_engine(config.model, path=weights, trained=True, start=start)
+    engine = open_engine(
+        config.model,
+        path=weights,
+        trained=True,
+        recompute=config.memory.gradient_checkpointing,
+        start=start,
+    )
     policy = engine.model
     reference = None
     if config.train.kl_weight:

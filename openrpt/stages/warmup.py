@@ -127,7 +127,13 @@ def set_up(run: Run) -> Warmup:
     weights = str(last) if last is not None and not config.model.lora_rank else None
     start = open_engine(config.model)
     from_start = start if config.prompt.candidate_source == "start" else None
-    engine = open_engine(config.model, path=weights, trained=True, start=from_start)
+    engine = open_engine(
+        config.model,
+        path=weights,
+        trained=True,
+        recompute=config.memory.gradient_checkpointing,
+        start=from_start,
+    )
     policy = engine.model
     layout = policy.layout(config.prompt)
     optimizer = torch.optim.AdamW(
@@ -198,7 +204,7 @@ def warmup_step(stage: Warmup) -> dict[str, Any]:
 
     def update() -> dict[str, float]:
         norm = apply_update(
-            stage.engine.model, stage.optimizer, config.train.max_grad_norm, places, stage=STAGE
+            stage.engine.model, stage.optimizer, config.optim.max_grad_norm, places, stage=STAGE
         )
         return {"optim/grad_norm": norm}
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from openrpt.config.loading import load_config
-from openrpt.config.sections import ModelConfig
+from openrpt.config.model import ModelConfig
 from openrpt.engine import cpu
 from openrpt.engine.branches import Branch
 from openrpt.engine.flat import flat_hidden
@@ -36,9 +36,9 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_model_folder(tmp_path_factory.mktemp("good") / "m")
 
 
-def load(folder: Path, generator: str = "tree", **model: Any) -> Model:
+def load(folder: Path, generator: str = "tree", *, recompute: bool = False, **model: Any) -> Model:
     model = {"threads": 1, "device": "cpu", "generator": generator} | model
-    return load_model(ModelConfig(**model), path=str(folder), trained=True)
+    return load_model(ModelConfig(**model), path=str(folder), trained=True, recompute=recompute)
 
 
 def changed(good: Path, folder: Path, change: Change) -> Path:

@@ -157,7 +157,7 @@ def gradients(
     run: Run, pieces: list[Piece], tokens: int, *, recompute: bool = False, **model: Any
 ) -> list[torch.Tensor]:
     config = run.config.model.model_copy(update=model)
-    engine, corpus = open_engine(config, trained=True), load_scored(run.scored)
+    engine, corpus = open_engine(config, trained=True, recompute=recompute), load_scored(run.scored)
     loss = accumulate_gradients(engine, corpus, pieces, microbatch_tokens=tokens, places=Places([]))
     return [torch.tensor(loss), *(p.grad for p in engine.model.parameters() if p.grad is not None)]
 

@@ -194,7 +194,7 @@ def answer_questions(
     sampling = Sampling.of(
         config.prompt,
         temperature=config.finetune.eval_temperature if samples else 0.0,
-        generation_rollouts=config.train.generation_rollouts,
+        generation_rollouts=config.memory.generation_rollouts,
     )
     rows: list[dict[str, Any]] = []
     cost = {"tokens": 0.0, "flops": 0.0}

@@ -271,7 +271,12 @@ def set_up(run: Run) -> Pretrainer:
     corpus = load_corpus(run, other)
     # LoRA adapters sit on the weights that training began from; the merged ones are for others.
     weights = None if last is None or config.model.lora_rank else str(last)
-    engine = open_engine(config.model, path=weights, trained=True)
+    engine = open_engine(
+        config.model,
+        path=weights,
+        trained=True,
+        recompute=config.memory.gradient_checkpointing,
+    )
     policy = engine.model
     require_fit(policy, corpus, config, other)
     optimizer = make_optimizer(policy, config)
@@ -335,18 +340,6 @@ def limits_of(
         steps += 1
         spent += step_flops(shape, count_step(next(supply)[1], head_length))
     return Limits(steps=steps, seconds=seconds)
-
-
-def require_same_settings(last: Path, settings: PretrainConfig) -> None:
-    """Raises UserError where the checkpoint is of another pretraining; the key is named."""
-    stored = read_record(last).config[STAGE]
-    free = MAY_CHANGE | ({"steps"} if settings.schedule == "constant" else set())
-    for key, value in settings.model_dump(mode="json").items():
-        if key not in free and stored[key] != value:
-            raise UserError(
-                f"{last.parent}: a training with {STAGE}.{key} = {stored[key]!r}, not {value!r};"
-                " give the old value, choose another --run, or delete that folder to begin anew"
-            )
 
 
 def require_fit(policy: Model, corpus: ScoredCorpus, config: Config, other: Run | None) -> None:
