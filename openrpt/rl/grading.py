@@ -1,6 +1,6 @@
 """Completions become rollouts: thought, prediction, reward."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from openrpt.data.prompts import Layout
@@ -12,9 +12,6 @@ from openrpt.types import Completion, Group, Position, Prompt, Rollout
 if TYPE_CHECKING:
     from openrpt.engine.generation import Generated
 
-
-Reward = Callable[[bytes | None, Sequence[bytes]], float]
-
 CONTINUATION_TOKENS = 256
 """A prediction is compared with at most this many tokens: far more than a budget can say."""
 
@@ -24,16 +21,15 @@ def grade(
     continuation: Sequence[bytes],
     layout: Layout,
     table: TokenTable,
-    reward: Reward = prefix_match,
 ) -> Rollout:
-    """Reads thought and prediction out of a completion and rewards it."""
+    """Reads thought and prediction out of a completion; its reward is prefix matching."""
     text = literal_bytes(table, completion.token_ids, layout.literal)
     prediction = extract_prediction(text, thought_end=layout.thought_end)
     return Rollout(
         completion=completion,
         thought=split_thought(text, thought_end=layout.thought_end),
         prediction=prediction,
-        reward=reward(prediction, continuation),
+        reward=prefix_match(prediction, continuation),
     )
 
 
@@ -44,7 +40,6 @@ def grade_groups(
     token_bytes: Sequence[bytes],
     layout: Layout,
     table: TokenTable,
-    reward: Reward = prefix_match,
 ) -> list[Group]:
     """token_ids and token_bytes are the whole document's; one group a position."""
     groups = []
@@ -60,7 +55,7 @@ def grade_groups(
                     tail_ids=layout.tail_ids,
                 ),
                 rollouts=tuple(
-                    grade(completion, continuation, layout, table, reward)
+                    grade(completion, continuation, layout, table)
                     for completion in outcome.completions
                 ),
                 ntp_token_id=outcome.standard_id,
