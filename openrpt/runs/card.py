@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from huggingface_hub import ModelCard, ModelCardData
-
 import openrpt
 from openrpt.config.sections import Config
 from openrpt.engine.checkpoint_record import TrainerState
@@ -12,6 +10,8 @@ from openrpt.engine.checkpoint_record import TrainerState
 def model_card(state: TrainerState, config: Config) -> str:
     """The card's text: metadata that the Hub reads, and what the weights were made from and by. A
     supervised target is labelled so."""
+    from huggingface_hub import ModelCard, ModelCardData  # 0.2 s, where a checkpoint is written
+
     plain = state.stage == "pretrain"
     name = "continual next-token training" if plain else state.stage
     method = (
