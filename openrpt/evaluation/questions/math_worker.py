@@ -1,18 +1,12 @@
-"""A process that only compares answers: started by `checks.MathChecker`, one JSON object
-a line in, one verdict a line out.
+"""A process that only compares answers (`openrpt.worker`, asked by `checks.MathChecker`): an answer
+and the truth in, a verdict out.
 
 It is a process of its own because symbolic algebra can hang where no signal reaches it
 (`9^{9^{9^9}}` is one long call into C), uses signals that belong to the main thread, and writes
-warnings. A check that takes too long or too much memory ends the process; whoever asked counts it
-as wrong and starts another.
+warnings. A check that takes too long or too much memory ends the process and is wrong.
 """
 
-import faulthandler
-import json
-import os
 import re
-import signal
-import sys
 from decimal import Decimal
 from typing import Any
 
@@ -26,6 +20,7 @@ from openrpt.evaluation.questions.math_spelling import (
     letters_only,
     spelled,
 )
+from openrpt.worker import serve
 
 MEMORY = 4 << 30
 """Bytes of address space."""
@@ -129,7 +124,7 @@ def _same_mathematics(answer: str, truth: str) -> bool:
             value,
             numeric_precision=PRECISION,
             allow_set_relation_comp=True,
-            timeout_seconds=None,  # the watchdog below also reaches into C
+            timeout_seconds=None,  # the worker's watchdog also reaches into C
         )
     return same or _rounds_to(true_value, answer) or _rounds_to(value, truth)
 
@@ -187,25 +182,9 @@ def _rounds_to(value: Any, text: str) -> bool:
     return bool(abs(error) <= Rational(10) ** exponent / 2)
 
 
-def main(seconds: float) -> None:
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # for the process that asks, which ends this one
-        if name in signal.Signals.__members__:  # Windows has no SIGHUP
-            signal.signal(signal.Signals[name], signal.SIG_IGN)
-    if sys.platform == "linux":
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
-    replies, sys.stdout = sys.stdout, sys.stderr
-    agrees(r"\sqrt{8}", "2*sqrt(2)")  # imports and compiles what every check needs
-    print("ready", file=replies, flush=True)
-    with open(os.devnull, "w") as nowhere:
-        for line in sys.stdin:
-            asked = json.loads(line)
-            faulthandler.dump_traceback_later(seconds, exit=True, file=nowhere)
-            verdict = agrees(asked["answer"], asked["truth"])
-            faulthandler.cancel_dump_traceback_later()
-            print(json.dumps(verdict), file=replies, flush=True)
+def compares() -> bool:
+    return agrees(r"\sqrt{8}", "2*sqrt(2)")
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]))
+    serve(lambda pair: agrees(*pair), ready=compares, memory=MEMORY)
