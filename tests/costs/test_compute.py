@@ -178,6 +178,23 @@ def test_position_embeddings_are_no_matrices(tmp_path: Path) -> None:
     assert shape.matrix_weights == 2 * 12 * 48 * 48  # two layers of 12 d² weights
 
 
+EXPERTS = {
+    "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "qwen3_moe": {"num_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 512},
+}
+
+
+@pytest.mark.parametrize("family", EXPERTS)
+def test_a_token_meets_the_experts_that_are_chosen_for_it(tmp_path: Path, family: str) -> None:
+    folder = tiny_model_folder(tmp_path / "m", family=family, **WIDE, **EXPERTS[family])
+    policy = load_policy(ModelConfig(path=str(folder), device="cpu", threads=1, generator="flat"))
+    policy.model.set_experts_implementation("eager")  # torch counts no grouped products
+    ids = [(7 * i) % 97 + 5 for i in range(60)]
+    measured = counted(lambda: score_ids(policy, ids, window=60, min_context=4))
+    count = count_scoring(60, head=0, window=60, min_context=4)
+    assert count.forward(model_shape(policy)) == pytest.approx(measured, rel=0.02)
+
+
 def test_scoring(trainer: Trainer) -> None:
     ids = [(7 * i) % 97 + 5 for i in range(60)]
     measured = counted(lambda: score_ids(trainer.policy, ids, window=32, min_context=4))
