@@ -66,7 +66,8 @@ def normalised(answer: str) -> str:
     >>> normalised(" $\\text{the  end}.$ ")
     'the end'
     """
-    text = _WRAPPED.sub(r"\1", answer).strip().strip("$").strip().rstrip(".")
+    text = _WRAPPED.sub(r"\1", answer).strip().strip("$").strip()
+    text = re.sub(r"(?<!\.)\.$", "", text)  # three dots say that a decimal goes on
     return " ".join(text.split())
 
 

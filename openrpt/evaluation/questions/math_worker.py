@@ -10,9 +10,17 @@ import re
 from decimal import Decimal
 from typing import Any
 
-from openrpt.evaluation.questions.math_parts import as_union, split_list, split_unit, without_unit
+from openrpt.evaluation.questions.math_parts import (
+    as_union,
+    split_list,
+    split_unit,
+    without_quotient_unit,
+    without_unit,
+)
 from openrpt.evaluation.questions.math_spelling import (
+    DOTS,
     THOUSANDS,
+    endless,
     exact,
     is_balanced,
     is_words,
@@ -62,7 +70,17 @@ def agrees(answer: str, truth: str) -> bool:
         value = without_unit(value, true_unit)
     elif unit and not true_unit:
         true_value = without_unit(true_value, unit)
+    elif not unit:
+        if not _has_letters(true_value):
+            value = without_quotient_unit(value)
+        elif not _has_letters(value):
+            true_value = without_quotient_unit(true_value)
     return _same(value, true_value)
+
+
+def _has_letters(text: str) -> bool:
+    """Variables, units or words; the names of commands are none."""
+    return bool(re.search("[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", text)))
 
 
 def _percent_agrees(value: str, true_value: str, is_percent: bool) -> bool:
@@ -107,6 +125,10 @@ def _same_mathematics(answer: str, truth: str) -> bool:
         return False
     if answer.replace(" ", "") == truth.replace(" ", ""):
         return bool(answer)
+    if DOTS in answer or DOTS in truth:
+        return _endless_agrees(answer, truth) or _endless_agrees(truth, answer)
+    if not (_sides_agree(answer, truth) and _sides_agree(truth, answer)):
+        return False
     if max(len(answer), len(truth)) == 1:  # I and i, E and e are one number each to sympy
         return False
     from math_verify import verify
@@ -127,6 +149,38 @@ def _same_mathematics(answer: str, truth: str) -> bool:
             timeout_seconds=None,  # the worker's watchdog also reaches into C
         )
     return same or _rounds_to(true_value, answer) or _rounds_to(value, truth)
+
+
+def _sides_agree(equation: str, value: str) -> bool:
+    """Is each side that is a number the value? `x = 5` and `2+3 = 5` say 5, `5 = 6` says nothing. A
+    value that is an equation itself is compared as one."""
+    if "=" not in equation or "=" in value:
+        return True
+    sides = [side.strip() for side in equation.split("=")]
+    return all(_same_mathematics(side, value) for side in sides if side and not _has_letters(side))
+
+
+def _endless_agrees(text: str, other: str) -> bool:
+    """Is a decimal that dots follow the beginning of the other one, which does not end? Either its
+    digits repeat, or they are DIGITS or more."""
+    from sympy import Expr, Rational
+
+    found = endless(text)
+    if found is None:
+        return False
+    decimal, repeating = found
+    if repeating and _same_mathematics(repeating, other):
+        return True
+    value = None if DOTS in other else _parsed(other)
+    if len(Decimal(decimal).as_tuple().digits) < DIGITS or not isinstance(value, Expr):
+        return False
+    if not _is_endless(value):
+        return False
+    _, digits, exponent = Decimal(decimal).as_tuple()
+    further = (value - Rational(decimal)).evalf(len(digits) + 20)
+    if decimal.startswith("-"):
+        further = -further
+    return bool(0 <= further < Rational(10) ** int(exponent))
 
 
 def _number(text: str) -> Any:
@@ -171,15 +225,22 @@ def _rounds_to(value: Any, text: str) -> bool:
 
     if not _DECIMAL.fullmatch(text) or not isinstance(value, Expr):
         return False
-    if not (value.is_number and value.is_real):
+    if not _is_endless(value):
         return False
     _, digits, exponent = Decimal(text).as_tuple()
     if len(digits) < DIGITS or not isinstance(exponent, int):
         return False
-    if isinstance(value, Rational) and 10**PRECISION % value.q == 0:
-        return False  # its decimals end: they were compared exactly
     error = (value - Rational(text)).evalf(len(digits) + 20)
     return bool(abs(error) <= Rational(10) ** exponent / 2)
+
+
+def _is_endless(value: Any) -> bool:
+    """A real number whose decimals do not end; where they do, they are compared exactly."""
+    from sympy import Rational
+
+    if not (value.is_number and value.is_real):
+        return False
+    return not (isinstance(value, Rational) and 10**PRECISION % value.q == 0)
 
 
 def compares() -> bool:
