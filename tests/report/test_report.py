@@ -31,6 +31,7 @@ from openrpt.report.plans import NTP, PLANS, REASONING
 from openrpt.report.stored import read_stored
 from openrpt.report.summary import accuracy_rows, verdict, what_changed
 from openrpt.runs.metrics import read_metrics
+from openrpt.runs.reading import NO_METRICS
 from openrpt.runs.rollouts import read_evaluated, read_rollouts, rollout_path, write_rollouts
 from openrpt.runs.run import Run
 from openrpt.runs.spent import all_costs, scoring_cost, together
@@ -618,6 +619,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     train(run)
     evaluate_model(run, "trained", run.config)
     return run
+
+
+def test_the_glossary_has_every_key_of_a_real_run(trained: Run) -> None:
+    known = METRICS.keys() | NO_METRICS | {"stage", "step", "seconds", "sha256"}
+    rows = read_metrics(trained.metrics)
+    assert {row["stage"] for row in rows} == {"warmup", "train"}
+    for row in rows:
+        assert row.keys() <= known
 
 
 def test_report_of_a_real_run(trained: Run) -> None:
