@@ -237,10 +237,15 @@ def read_json(path: Path, *, advice: str) -> dict[str, Any]:
 
 def read_as(kind: type[Kind], path: Path, *, advice: str) -> Kind:
     """As `read_json`, where what the file holds is of that kind; raises UserError else, too."""
+    return checked_as(kind, read_json(path, advice=advice), path, advice=advice)
+
+
+def checked_as(kind: type[Kind], values: Any, path: Path, *, advice: str) -> Kind:
+    """Values that were read from a file, as that kind; raises UserError where they are not."""
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        return TypeAdapter(kind).validate_python(read_json(path, advice=advice))
+        return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

@@ -10,7 +10,7 @@ nothing that is computed a second time. docs/costs.md has the formula and what i
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from torch import nn
+from torch import Tensor, nn
 
 from openrpt.config.prompt import PromptConfig
 from openrpt.data.positions import windows
@@ -46,13 +46,22 @@ class Shape:
         return 2.0 * self.forward(tokens, pairs, logits) - frozen
 
 
-def matrices_of(policy: Model) -> list[nn.Parameter]:
-    """The backbone's matrices: every two-dimensional weight that is no embedding and no head."""
+def matrices_of(policy: Model) -> list[Tensor]:
+    """The backbone's matrices that a token meets: every two-dimensional weight that is no embedding
+    and no head; of experts, stacked as [experts, out, in], as many as the model chooses for a token
+    (all, where its configuration has no `num_experts_per_tok`)."""
     embeddings = {id(policy.head.weight)}
     for module in policy.backbone.modules():
         if isinstance(module, nn.Embedding):
             embeddings.add(id(module.weight))
-    return [p for p in policy.backbone.parameters() if p.ndim == 2 and id(p) not in embeddings]
+    chosen = policy.causal_lm.config.to_dict().get("num_experts_per_tok")
+    found: list[Tensor] = []
+    for parameter in policy.backbone.parameters():
+        if parameter.ndim == 2 and id(parameter) not in embeddings:
+            found.append(parameter)
+        elif parameter.ndim == 3:
+            found += parameter.unbind()[:chosen]
+    return found
 
 
 def model_shape(policy: Model) -> Shape:

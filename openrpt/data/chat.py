@@ -6,16 +6,13 @@ neither hang nor fill the memory.
 """
 
 import atexit
-import json
 import re
-import subprocess
-import sys
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from openrpt.errors import UserError
+from openrpt.worker import Worker
 
 SECONDS = 10.0
 """The most time that one chat may take."""
@@ -97,62 +94,20 @@ def _name(tokenizer: Any) -> str:
 
 def _rendered(tokenizer: Any, chat: dict[str, Any]) -> str:
     most = MOST + sum(len(message["content"]) for message in chat["messages"])
-    reply = _renderer().ask(chat | {"most": most})
+    reply = _renderer().ask(chat | {"most": most}, seconds=SECONDS)
+    if reply is None:
+        reply = {"error": f"it takes more than {SECONDS:g} seconds, or breaks its process"}
     if "error" in reply:
         raise UserError(f"{_name(tokenizer)} can't be used: {reply['error']}; {_WAY_OUT}")
     return reply["text"]
 
 
-class Renderer:
-    """The process that renders, started when it is first needed and again where it has ended."""
-
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[str] | None = None
-
-    def ask(self, chat: dict[str, Any]) -> dict[str, str]:
-        process = self._process = self._process or self._start()
-        assert process.stdin is not None and process.stdout is not None
-        try:
-            process.stdin.write(json.dumps(chat) + "\n")
-            process.stdin.flush()
-            reply = process.stdout.readline()
-        except BrokenPipeError:
-            reply = ""
-        except KeyboardInterrupt:  # the reply would be taken for the next one's
-            self.close()
-            raise
-        if not reply:  # it ended itself, or was ended
-            self.close()
-            return {"error": f"it takes more than {SECONDS:g} seconds, or breaks its process"}
-        return json.loads(reply)
-
-    def _start(self) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-P", str(Path(__file__).with_name("chat_worker.py")), str(SECONDS)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            encoding="ascii",  # JSON escapes the rest
-        )
-        assert process.stdout is not None
-        if json.loads(process.stdout.readline() or "null") != {"text": ""}:
-            process.kill()
-            process.communicate()
-            raise UserError(
-                "chat templates can't be rendered: see what `python -c 'from"
-                " transformers.utils.chat_template_utils import render_jinja_template'` says"
-            )
-        return process
-
-    def close(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
-
-
 @cache
-def _renderer() -> Renderer:
-    renderer = Renderer()
+def _renderer() -> Worker:
+    renderer = Worker(
+        "openrpt.data.chat_worker",
+        broken="chat templates can't be rendered: see what `python -c 'from"
+        " transformers.utils.chat_template_utils import render_jinja_template'` says",
+    )
     atexit.register(renderer.close)
     return renderer

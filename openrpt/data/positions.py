@@ -3,8 +3,7 @@
 Pure functions over scores, on NumPy: no model, no torch.
 """
 
-from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,14 +98,6 @@ def windows(num_tokens: int, *, window: int, min_context: int) -> list[Window]:
         Window(start=start, end=end, first=first)
         for start, end, first in zip(starts, ends, firsts, strict=True)
     ]
-
-
-def window_of(index: int, windows: Sequence[Window]) -> Window:
-    """The window that a position is in. Raises ValueError if it is in none."""
-    place = bisect_right(windows, index, key=lambda window: window.end)
-    if place == len(windows) or index < windows[place].first:
-        raise ValueError(f"position {index} is in none of the windows")
-    return windows[place]
 
 
 def eligible_positions(

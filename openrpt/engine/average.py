@@ -1,4 +1,8 @@
-"""An exponential moving average of the policy: what it has been lately, as a model that is read."""
+"""An exponential moving average of the policy: what it has been lately, as a model that is read.
+
+`torch.optim.swa_utils.AveragedModel` averages in the model's own precision, and copies the weights
+that are not trained; where the model is float32 or wider both give the same bits (tests).
+"""
 
 import copy
 from collections.abc import Mapping

@@ -2,6 +2,11 @@
 
 A full [tokens × vocabulary] tensor of a step is never held: at most KEPT_ELEMENTS logits live
 from a forward pass to its backward pass, and a chunk of others as long as a matrix product.
+
+For one process: `HeadGradient(in_place=True)` adds to the weight's `.grad` from inside a backward
+pass and hands autograd nothing for it, so no hook of that parameter runs: neither
+DistributedDataParallel nor FSDP sees this gradient. Sum `.grad` over the processes once the
+backward passes are done, or leave `in_place` off.
 """
 
 from dataclasses import dataclass

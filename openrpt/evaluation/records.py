@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from openrpt.errors import UserError
 from openrpt.evaluation.next_token.results import EvaluationResult, paired_differences
-from openrpt.files import read_as, read_json, write_sealed
+from openrpt.files import checked_as, read_json, write_sealed
 from openrpt.runs.rollouts import evaluated_path, write_rollout_table
 from openrpt.runs.run import Run
 
@@ -50,12 +50,12 @@ def read_evaluation(path: Path) -> dict[str, Any]:
         return {"format": FORMAT, "evaluations": {}, "differences": []}
     advice = "delete it and evaluate again"
     values = read_json(path, advice=advice)
-    if isinstance(values, dict) and values.get("format") != FORMAT:
+    if values.get("format") != FORMAT:
         raise UserError(
             f"{path}: format {values.get('format')!r}, not {FORMAT}: written by another version of"
             " OpenRPT; evaluate again, or use that version"
         )
-    read_as(Evaluations, path, advice=advice)
+    checked_as(Evaluations, values, path, advice=advice)
     return values
 
 

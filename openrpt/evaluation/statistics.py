@@ -136,10 +136,8 @@ def paired_difference(
     estimate = mean_by_document(difference, documents)
     low = high = p = error = float("nan")
     if estimate.documents > 1:  # else nothing to resample: no interval, nothing distinguishable
-        sums, sizes = _sums(difference, documents), _sums(np.ones(len(documents)), documents)
-        rng = np.random.default_rng(seed)
-        draws = rng.integers(len(sums), size=(RESAMPLES, len(sums)))
-        means = sums[draws].sum(1) / sizes[draws].sum(1)
+        _, index = np.unique(documents, return_inverse=True)
+        means = _means_of_draws(difference, index, _draws(estimate.documents, seed))
         low, high = map(float, np.quantile(means, [0.025, 0.975]))
         rarer = min(int((means <= 0).sum()), int((means >= 0).sum()))
         p = min(1.0, 2 * (rarer + 1) / (RESAMPLES + 1))
@@ -187,6 +185,20 @@ def _sums(values: np.ndarray, documents: np.ndarray) -> np.ndarray:
     return np.bincount(index, weights=values)
 
 
+def _draws(documents: int, seed: int) -> np.ndarray:
+    """[RESAMPLES, D] The documents of each bootstrap resample."""
+    return np.random.default_rng(seed).integers(documents, size=(RESAMPLES, documents))
+
+
+def _means_of_draws(values: np.ndarray, index: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """values [n], the document of each as a number below D [n], draws [RESAMPLES, D] → the mean of
+    each resample [RESAMPLES]; not a number where none of these documents was drawn."""
+    count = draws.shape[1]
+    sums = np.bincount(index, weights=values, minlength=count)[draws].sum(1)
+    sizes = np.bincount(index, minlength=count)[draws].sum(1)
+    return np.divide(sums, sizes, out=np.full(len(draws), np.nan), where=sizes > 0)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Interval:
     """A mean, or a difference of two on different positions; `low` and `high` hold 95 % of
@@ -207,9 +219,8 @@ def mean_interval(values: np.ndarray, documents: np.ndarray, *, seed: int = 0) -
     names, index = np.unique(documents, return_inverse=True)
     low = high = float("nan")
     if len(names) > 1:
-        draws = np.random.default_rng(seed).integers(len(names), size=(RESAMPLES, len(names)))
-        sums, sizes = np.bincount(index, weights=values), np.bincount(index)
-        low, high = np.quantile(sums[draws].sum(1) / sizes[draws].sum(1), [0.025, 0.975]).tolist()
+        means = _means_of_draws(values, index, _draws(len(names), seed))
+        low, high = np.quantile(means, [0.025, 0.975]).tolist()
     value = float(values.mean()) if len(values) else float("nan")
     return Interval(value=value, low=low, high=high, n=len(values), documents=len(names))
 
@@ -228,15 +239,9 @@ def difference_of_means(
     count, cut = len(names), len(a)
     low = high = float("nan")
     if min(len(np.unique(a_documents)), len(np.unique(b_documents))) > 1:
-        draws = np.random.default_rng(seed).integers(count, size=(RESAMPLES, count))
-
-        def drawn(values: np.ndarray, own: np.ndarray) -> np.ndarray:
-            sums = np.bincount(own, weights=values, minlength=count)[draws].sum(1)
-            sizes = np.bincount(own, minlength=count)[draws].sum(1)
-            mean = np.full(RESAMPLES, np.nan)  # where no document of this side was drawn
-            return np.divide(sums, sizes, out=mean, where=sizes > 0)
-
-        differences = drawn(a, index[:cut]) - drawn(b, index[cut:])
+        draws = _draws(count, seed)
+        of_a, of_b = _means_of_draws(a, index[:cut], draws), _means_of_draws(b, index[cut:], draws)
+        differences = of_a - of_b
         low, high = np.nanquantile(differences, [0.025, 0.975]).tolist()
     value = float(a.mean() - b.mean()) if len(a) and len(b) else float("nan")
     return Interval(value=value, low=low, high=high, n=len(a) + len(b), documents=count)

@@ -99,7 +99,8 @@ def render(run: Run, others: Sequence[Run] = (), notes: Sequence[str] = ()) -> s
         "accuracy": by_band,
     }
     accuracy = summary.accuracy_rows(evaluations, run.config)
-    spent = costs.all_costs(run.path, metrics, evaluations)
+    scoring: dict[str, Any] = read(lambda: costs.scoring_cost(run.path), {})
+    spent = costs.all_costs(scoring, metrics, evaluations)
     spent_in_all = costs.together(spent)
     head, bundle, script = _asset(HEAD_SCRIPT), _vega(), _scripts()
     return (

@@ -12,7 +12,6 @@ from openrpt.types import Completion, Group, Position, Prompt, Rollout
 if TYPE_CHECKING:
     from openrpt.engine.generation import Generated
 
-
 CONTINUATION_TOKENS = 256
 """A prediction is compared with at most this many tokens: far more than a budget can say."""
 

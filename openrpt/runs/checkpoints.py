@@ -15,7 +15,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-import openrpt
 from openrpt.config.loading import validate_config
 from openrpt.config.section import Stage
 from openrpt.config.sections import Config
@@ -34,6 +33,7 @@ from openrpt.engine.loading import quiet_transformers
 from openrpt.engine.model import Model
 from openrpt.errors import UserError
 from openrpt.files import numbered, remove_folder, replacing_folder
+from openrpt.runs.card import model_card
 from openrpt.runs.run import require_same
 
 
@@ -89,7 +89,6 @@ def save_checkpoint(
     *,
     optimizer: torch.optim.Optimizer | None = None,
     baseline: Mapping[str, torch.Tensor] | None = None,
-    card: str = "",
 ) -> Path:
     """Raises UserError where the disk refuses it; what stood there before stays untouched.
 
@@ -104,7 +103,7 @@ def save_checkpoint(
             if baseline is not None:
                 save_file({n: t.contiguous() for n, t in baseline.items()}, partial / BASELINE)
             policy.tokenizer.save_pretrained(partial)
-        (partial / CARD).write_text(card or model_card(state, config), encoding="utf-8")
+        (partial / CARD).write_text(model_card(state, config), encoding="utf-8")
         write_record(partial, state, config)
     return folder
 
@@ -177,40 +176,3 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: damaged ({error}); {remedy(path.parent)}") from None
-
-
-def model_card(state: TrainerState, config: Config, facts: Mapping[str, str] | None = None) -> str:
-    """States how the weights were made; a supervised target is labelled so."""
-    supervised = config.warmup.target == "truth" or config.warmup.ntp_weight > 0
-    warmed_up = f"{config.warmup.target} target"
-    warmed_up += " (supervised: it saw the true tokens)" if supervised else " (form only)"
-    lines = [
-        "---",
-        "library_name: transformers",
-        "tags: [openrpt, reinforcement-pre-training]",
-        "---",
-        f"# {config.model.path} after {state.stage}, step {state.step}",
-        "",
-        f"Made by OpenRPT {openrpt.__version__} (reinforcement pre-training, arXiv 2506.08007).",
-        "",
-        f"- start model: {config.model.path}",
-    ]
-    if state.stage == "finetune":
-        lines.append(f"- questions: {config.questions.path}")
-    else:
-        lines += [
-            f"- corpus: {config.corpus.path}",
-            f"- warmup: {warmed_up if state.warmed_up else 'none'}",
-        ]
-    if state.stage in ("train", "finetune"):
-        lines += [
-            f"- algorithm: {config.train.algorithm}, group size {config.train.group_size},"
-            f" learning rate {config.train.learning_rate:g}, plain next-token loss weight"
-            f" {config.train.ntp_weight:g}",
-            "- reward: "
-            + " + ".join(f"{weight:g} · {name}" for name, weight in config.reward.terms.items()),
-            f"- prompt: template {config.prompt.template}, {config.prompt.candidates} candidates,"
-            f" think budget {config.prompt.think_budget}",
-        ]
-    lines += [f"- {key}: {value}" for key, value in (facts or {}).items()]
-    return "\n".join(lines) + "\n"

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from openrpt.errors import UserError
 from openrpt.files import read_json
 from openrpt.runs.metrics import numbers
 
@@ -56,11 +55,21 @@ def costs(rows: Sequence[Mapping[str, Any]]) -> list[Cost]:
     return list(found.values())
 
 
+def scoring_cost(run: Path) -> dict[str, Any]:
+    """What the run's own scoring took; empty where it was not recorded. Raises UserError for a
+    damaged file."""
+    path = run / "scored" / "cost.json"
+    advice = "delete it: the costs of scoring are lost and left out"
+    return read_json(path, advice=advice) if path.is_file() else {}
+
+
 def all_costs(
-    run: Path, rows: Sequence[Mapping[str, Any]], evaluations: Mapping[str, Any]
+    scoring: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    evaluations: Mapping[str, Any],
 ) -> list[Cost]:
-    """Scoring, the stages with steps, and the evaluations: those on the development split, and
-    those of models."""
+    """Scoring (`scoring_cost`), the stages with steps, and the evaluations: those on the
+    development split, and those of models."""
     development = Cost(stage="development evaluations", measured=False)
     for row in rows:
         development.flops += row.get("development/flops", 0.0)
@@ -68,9 +77,9 @@ def all_costs(
     models = Cost(stage="evaluations")
     for label, evaluation in evaluations.items():
         _add(models, label, evaluation.get("evaluation_cost") or {})
-    scoring = Cost(stage="score")
-    _add(scoring, "score", _read(run / "scored" / "cost.json"))
-    found = [scoring, *costs(rows), development, models]
+    score = Cost(stage="score")
+    _add(score, "score", scoring)
+    found = [score, *costs(rows), development, models]
     return [cost for cost in found if cost.steps or cost.total_seconds]
 
 
@@ -87,14 +96,6 @@ def _add(cost: Cost, phase: str, spent: Mapping[str, Any]) -> None:
     cost.flops += spent.get("flops", 0.0)
     cost.joules += spent.get("joules", 0.0)
     cost.measured &= bool(spent.get("energy_measured", True))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Empty where the file is absent or damaged: it only adds a row."""
-    try:
-        return read_json(path, advice="")
-    except (OSError, UserError):
-        return {}
 
 
 def together(parts: Sequence[Cost]) -> Cost:

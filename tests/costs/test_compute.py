@@ -21,6 +21,7 @@ from openrpt.costs.flops import (
 )
 from openrpt.costs.meters import CountingEngine
 from openrpt.engine.branches import Branch
+from openrpt.engine.engine import open_engine
 from openrpt.engine.loading import load_model
 from openrpt.engine.scorer import score_ids
 from openrpt.engine.tree.levels import accumulate_gradients, branch_states
@@ -181,6 +182,25 @@ def test_position_embeddings_are_no_matrices(tmp_path: Path) -> None:
     config = ModelConfig(path=str(folder), device="cpu", threads=1)
     shape = model_shape(load_model(config, trained=True))
     assert shape.matrix_weights == 2 * 12 * 48 * 48  # two layers of 12 d² weights
+
+
+EXPERTS = {
+    "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "qwen3_moe": {"num_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 512},
+}
+
+
+@pytest.mark.parametrize("family", EXPERTS)
+def test_a_token_meets_the_experts_that_are_chosen_for_it(tmp_path: Path, family: str) -> None:
+    folder = tiny_model_folder(tmp_path / "m", family=family, **WIDE, **EXPERTS[family])
+    engine = open_engine(
+        ModelConfig(path=str(folder), device="cpu", threads=1, generator="flat"), trained=True
+    )
+    engine.model.model.set_experts_implementation("eager")  # torch counts no grouped products
+    ids = [(7 * i) % 97 + 5 for i in range(60)]
+    measured = counted(lambda: score_ids(engine, ids, window=60, min_context=4))
+    count = count_scoring(60, head=0, window=60, min_context=4)
+    assert count.forward(model_shape(engine.model)) == pytest.approx(measured, rel=0.02)
 
 
 def test_scoring(trainer: Trainer) -> None:

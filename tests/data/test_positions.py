@@ -13,7 +13,6 @@ from openrpt.data.positions import (
     difficulty,
     eligible_positions,
     select_positions,
-    window_of,
     windows,
 )
 from openrpt.errors import UserError
@@ -53,8 +52,6 @@ def test_windows_give_every_position_its_context(num_tokens, min_context, extra)
         assert one.end - 1 - one.start <= window
         if num_tokens > window:
             assert one.end - 1 - one.start == window
-        for p in range(one.first, one.end):
-            assert window_of(p, found) == one
     for one in found[1:]:
         assert one.first - one.start > window // 2
 
@@ -69,13 +66,6 @@ def test_a_short_document_is_one_window():
 def test_a_window_too_short_for_the_context_is_refused():
     with pytest.raises(UserError, match=r"prompt\.window = 31 .* prompt\.min_context = 16"):
         windows(100, window=31, min_context=16)
-
-
-def test_window_of_refuses_positions_outside():
-    found = windows(30, window=40, min_context=4)
-    for index in (3, 30):
-        with pytest.raises(ValueError, match=f"position {index}"):
-            window_of(index, found)
 
 
 def test_entropy_selection_reads_the_top_16_and_the_window():

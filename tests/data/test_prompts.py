@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from openrpt.config.prompt import PromptConfig
-from openrpt.data.chat import Renderer, render_chat
+from openrpt.data.chat import render_chat
 from openrpt.data.prompts import TEMPLATES, Budget, Layout, build_layout
 from openrpt.data.request import Request
 from openrpt.data.tokens import encode_document, literal_bytes, token_table
@@ -247,8 +247,6 @@ def test_templates_that_fail_are_one_line(template, said):
 
 def test_a_template_without_end_is_stopped(monkeypatch):
     monkeypatch.setattr("openrpt.data.chat.SECONDS", 0.5)
-    renderer = Renderer()
-    monkeypatch.setattr("openrpt.data.chat._renderer", lambda: renderer)
     nested = "{% for i in range(99999) %}" * 3 + "{% endfor %}" * 3
     tokenizer, started = byte_level_tokenizer(chat_template=nested), time.monotonic()
     with pytest.raises(UserError, match=r"takes more than 0\.5 seconds, or breaks its process"):
@@ -256,7 +254,6 @@ def test_a_template_without_end_is_stopped(monkeypatch):
     assert time.monotonic() - started < 30
     tokenizer.chat_template = SAID  # the next one finds a process again
     assert build_layout(tokenizer, PromptConfig(template="v0")).head_ids
-    renderer.close()
 
 
 def test_a_template_writes_the_same_every_day():

@@ -26,6 +26,8 @@ from lm_eval.tasks import TaskManager
 
 from openrpt.cli.main import cli, main
 from openrpt.config.loading import load_config
+from openrpt.config.sections import PromptConfig
+from openrpt.data.prompts import build_layout
 from openrpt.engine import generation
 from openrpt.engine.engine import open_engine
 from openrpt.errors import UserError
@@ -401,6 +403,31 @@ def test_no_end_of_text_stands_behind_a_prompt(tmp_path, form):
     assert rolling == [logprob for logprob, _ in lm._loglikelihood_tokens([(None, [start], bare)])]
     context, continuation = lm._encode_pair("ab", " c")
     assert context + continuation == respondent.encode("ab c")
+
+
+def test_a_chat_begins_as_in_training(tmp_path):
+    """With what its template writes and no more, where the tokenizer itself begins texts with a
+    token of its own."""
+    template = "{% for m in messages %}U: {{ m.content }}{% endfor %}"
+    tokenizer = byte_level_tokenizer(chat_template=template)
+    start = tokenizer.convert_tokens_to_ids("<|im_start|>")
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|im_start|> $A",
+        pair="<|im_start|> $A $B",
+        special_tokens=[("<|im_start|>", start)],
+    )
+    tokenizer.bos_token = "<|im_start|>"
+    respondent = respondent_of(tmp_path / "m", tokenizer)
+    assert respondent.policy.bos_ids == (start,)
+    layout = build_layout(tokenizer, PromptConfig(template="v0"), respondent.policy.bos_ids)
+    lm = OpenRPTLM(respondent)
+    assert lm.tok_encode("U: ab")[0] == start
+    chat = lm.apply_chat_template([{"role": "user", "content": "ab"}])
+    assert lm.tok_encode(chat)[0] == layout.head_ids[0] != start
+    (asked,) = {lm.asked({"until": ["x"], "max_gen_toks": 4}, 1)}
+    assert asked.chat
+    request = respondent._question(chat, asked).request
+    assert list(request.prefix_ids) == lm.tok_encode(chat)
 
 
 def test_a_beginning_need_be_no_special_token(tmp_path):

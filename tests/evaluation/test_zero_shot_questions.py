@@ -200,7 +200,7 @@ def test_what_is_refused(tmp_path, kind, fields, said):
 def test_math_verify_is_missing(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     zero_shot_answers.math_checker.cache_clear()
-    with pytest.raises(UserError, match="needs math-verify"):
+    with pytest.raises(UserError, match="needs math_verify"):
         zero_shot_answers.math_checker()
 
 

@@ -35,9 +35,10 @@ from openrpt.report.plans import NTP, PLANS, REASONING
 from openrpt.report.stored import read_stored
 from openrpt.report.summary import accuracy_rows, verdict, what_changed
 from openrpt.runs.metrics import read_metrics
+from openrpt.runs.reading import NO_METRICS
 from openrpt.runs.rollouts import read_evaluated, read_rollouts, rollout_path, write_rollouts
 from openrpt.runs.run import Run
-from openrpt.runs.spent import all_costs, together
+from openrpt.runs.spent import all_costs, scoring_cost, together
 from openrpt.stages.train import train
 from openrpt.stages.warmup import warmup
 from tests.helpers.report_run import (
@@ -557,7 +558,7 @@ def test_costs_of_all_that_ran(run: Run) -> None:
     (run.scored / "cost.json").write_text(json.dumps(spent | {"energy_measured": False}))
     rows = read_metrics(run.metrics)
     evaluations = {"start": {"evaluation_cost": spent}, "old": {}}
-    found = {cost.stage: cost for cost in all_costs(run.path, rows, evaluations)}
+    found = {cost.stage: cost for cost in all_costs(scoring_cost(run.path), rows, evaluations)}
     assert list(found) == ["score", "warmup", "train", "development evaluations", "evaluations"]
     assert found["score"].joules == 7200 and not found["score"].measured
     assert found["evaluations"].seconds == {"start": 60.0}
@@ -565,6 +566,14 @@ def test_costs_of_all_that_ran(run: Run) -> None:
     assert total.joules == sum(cost.joules for cost in found.values()) and not total.measured
     text = report_page(run).text
     assert "2 Wh" in text and "estimated" in text  # of scoring
+
+
+def test_a_damaged_cost_of_scoring_is_said(run: Run) -> None:
+    fill(run)
+    (run.scored / "cost.json").write_text('{"flops": 2e12, "seco')
+    text = report_page(run).text
+    assert f"{run.scored}/cost.json:1: damaged; delete it" in text
+    assert "Time of all stages" in text  # the rest is there
 
 
 def test_key_figures_come_first(page: Page) -> None:
@@ -614,6 +623,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     train(run)
     evaluate_model(run, "trained", run.config)
     return run
+
+
+def test_the_glossary_has_every_key_of_a_real_run(trained: Run) -> None:
+    known = METRICS.keys() | NO_METRICS | {"stage", "step", "seconds", "sha256"}
+    rows = read_metrics(trained.metrics)
+    assert {row["stage"] for row in rows} == {"warmup", "train"}
+    for row in rows:
+        assert row.keys() <= known
 
 
 def test_report_of_a_real_run(trained: Run) -> None:

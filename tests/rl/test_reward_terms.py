@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from openrpt.config.loading import load_config
 from openrpt.config.rewards import REWARDS
@@ -482,17 +483,26 @@ def test_the_thoughts_tokens_leave_its_close_and_a_stop_token_out(policy, writte
 
 def test_the_average_starts_at_the_policy_and_follows_it() -> None:
     policy, target = policy_of("gpt2"), 2.0
-    average = MovingAverage.of(policy, 0.75)
+    average, reference = MovingAverage.of(policy, 0.75), averaged_by_torch(policy, 0.75)
     before = {name: p.detach().clone() for name, p in policy.model.named_parameters()}
     with torch.no_grad():
         for parameter in policy.model.parameters():
             parameter.fill_(target)
-    average.update(policy)
-    average.update(policy)
+    for _ in range(2):
+        average.update(policy)
+        reference.update_parameters(policy.model)
+    of_torch = dict(reference.module.named_parameters())
     for name, own in average.policy.model.named_parameters():
         expected = 0.75**2 * before[name] + (1 - 0.75**2) * target
         assert (own - expected).abs().max() < 1e-12, name
+        assert torch.equal(own, of_torch[name]), name
         assert not own.requires_grad
+
+
+def averaged_by_torch(policy: Model, decay: float) -> AveragedModel:
+    reference = AveragedModel(policy.model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+    reference.update_parameters(policy.model)  # its first update is the start
+    return reference
 
 
 def test_small_changes_add_up_in_bfloat16() -> None:
@@ -500,12 +510,14 @@ def test_small_changes_add_up_in_bfloat16() -> None:
     with torch.no_grad():
         for parameter in policy.model.parameters():
             parameter.fill_(1.0)
-    average = MovingAverage.of(policy, 0.999)
+    average, reference = MovingAverage.of(policy, 0.999), averaged_by_torch(policy, 0.999)
     with torch.no_grad():
         for parameter in policy.model.parameters():
             parameter.fill_(2.0)
     for _ in range(1000):  # each moves it by less than bfloat16 resolves
         average.update(policy)
+    reference.update_parameters(policy.model)
+    assert all((p == 1).all() for p in reference.module.parameters())  # torch's never moves
     weights = next(iter(average.weights.values()))
     assert weights.dtype == torch.float32
     assert float(weights.flatten()[0]) == pytest.approx(2 - 0.999**1000, abs=1e-4)

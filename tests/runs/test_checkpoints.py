@@ -10,15 +10,18 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from openrpt.config.loading import load_config
 from openrpt.engine.checkpoint_record import TrainerState, open_checkpoint, read_record
 from openrpt.engine.fingerprint import model_fingerprint
 from openrpt.engine.loading import load_model
 from openrpt.engine.model import Model
 from openrpt.errors import UserError
 from openrpt.files import sealed
+from openrpt.runs.card import model_card
 from openrpt.runs.checkpoints import (
     latest_checkpoint,
     prune,
@@ -323,6 +326,17 @@ def test_the_card_says_how_it_was_made(folder, overrides, words):
     assert card.startswith("---\nlibrary_name: transformers\n")
     assert words in card
     assert "after train, step 7" in card and "algorithm: dr_grpo" in card
+    data = ModelCard(card).data
+    assert data.tags == ["openrpt", "reinforcement-pre-training"]
+    assert data.base_model is None  # a folder is nothing that the Hub knows
+
+
+def test_a_start_model_of_the_hub_is_named_to_the_hub():
+    config = load_config(overrides={"model.path": "example/Base-1"})
+    card = ModelCard(model_card(TrainerState(stage="pretrain", step=3), config))
+    assert card.data.base_model == "example/Base-1"
+    assert card.data.tags == ["openrpt", "continual-pre-training"]
+    assert "after continual next-token training, step 3" in card.text
 
 
 def test_weights_are_in_the_files_once(folder):

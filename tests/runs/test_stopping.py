@@ -122,7 +122,7 @@ def test_a_group_s_signals_leave_the_math_worker_alone() -> None:
     pytest.importorskip("math_verify")
     with MathChecker() as check:
         assert check("1/4", "0.25")
-        assert check._process is not None
+        assert check.worker.process is not None
         for signum in (signal.SIGTERM, signal.SIGHUP):
-            check._process.send_signal(signum)
+            check.worker.process.send_signal(signum)
         assert check("1/8", "0.125") and not check.given_up

@@ -8,13 +8,16 @@ what makes the prefix cheap.
 
 On a CPU the two sets run through torch's own FlashAttention kernel, in blocks that fit the cache:
 2.5 times faster than whole products and a softmax between them. What it lacks, a soft cap and
-other devices, runs as whole products.
+other devices, runs as whole products; so does everything where torch has renamed the kernel, whose
+operations are its private ones.
 
 Legend: B rows, n new tokens, L shared keys, M own keys, H heads, K key-value heads,
 g = H / K, D head size. By row: [B, K, g·n, …]; by head: [1, K, B·g·n, …].
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -25,8 +28,16 @@ FLASH_QUERIES = 16
 """Of a row and a head: with fewer, as in decoding, whole products are faster than FlashAttention's
 blocks, which are mostly empty then."""
 
-_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-_flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+@cache
+def flash_kernel() -> tuple[Callable[..., Any], Callable[..., Any]] | None:
+    """torch's own FlashAttention on a CPU, (forward, backward); None where this torch has none of
+    that name."""
+    name = "_scaled_dot_product_flash_attention_for_cpu"
+    try:
+        return getattr(torch.ops.aten, name), getattr(torch.ops.aten, f"{name}_backward")
+    except AttributeError:
+        return None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -152,8 +163,9 @@ def _attend(
     softcap: float | None,
 ) -> tuple[Tensor, Tensor]:
     """Of one set of keys: the output [X, K, q, D] and its log-sum-exp [X, K, q]."""
-    if _runs_flash(query, softcap) and query.shape[2] >= FLASH_QUERIES:
-        output, normaliser = _flash(
+    kernel = _flash_for(query, softcap)
+    if kernel is not None and query.shape[2] >= FLASH_QUERIES:
+        output, normaliser = kernel[0](
             query, key, value, 0.0, False, attn_mask=mask.bias, scale=scaling
         )
         return output, normaliser.masked_fill(mask.blind, float("-inf"))
@@ -176,8 +188,9 @@ def _gradients(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of (query, key, value) through one set of keys."""
     grad = whole.grad
-    if _runs_flash(query, softcap):
-        return _flash_backward(
+    kernel = _flash_for(query, softcap)
+    if kernel is not None:
+        return kernel[1](
             *(grad, query, key, value, whole.output, whole.normaliser, 0.0, False),
             attn_mask=mask.bias,
             scale=scaling,
@@ -194,8 +207,10 @@ def _gradients(
     return grad_scores @ key, grad_scores.transpose(-1, -2) @ query, grad_value
 
 
-def _runs_flash(query: Tensor, softcap: float | None) -> bool:
-    return softcap is None and query.device.type == "cpu"
+def _flash_for(
+    query: Tensor, softcap: float | None
+) -> tuple[Callable[..., Any], Callable[..., Any]] | None:
+    return flash_kernel() if softcap is None and query.device.type == "cpu" else None
 
 
 def _scores(

@@ -10,6 +10,11 @@ exact: one softmax over shared and own keys. In training, what an outer level gi
 one is a leaf: micro-batches of rollouts accumulate gradients into the leaves, then tails run
 backward, then the prefix, once. Peak memory is the window plus one micro-batch.
 
+For one process: the gradient of the input embedding comes last and by a backward pass of its own
+(`embeddings_as_leaves`), and leaves stand between the levels, so hooks that count on one backward
+pass through every parameter, as those of DistributedDataParallel and FSDP, do not see a step as a
+whole. Sum the `.grad` of the processes after `accumulate_gradients` in their place.
+
 Legend: L prefix tokens, P positions, R rollouts of a micro-batch, d hidden size.
 """
 

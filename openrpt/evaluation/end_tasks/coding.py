@@ -146,6 +146,7 @@ def code_question(task: Task, respondent: Respondent) -> tuple[str, Asked]:
         until=() if thinks else FENCE_STOPS if respondent.chats else TEXT_STOPS,
         samples=settings.samples,
         temperature=settings.temperature,
+        chat=respondent.chats,
     )
     return context, asked
 

@@ -77,6 +77,8 @@ class OpenRPTLM(TemplateLM):
         self.tokenizer = respondent.policy.tokenizer
         self._device = respondent.policy.device
         self.progress: Progress = SILENT
+        self.chats = False
+        """Contexts are chats: lm-eval has asked for one, and writes all of a call alike."""
         self.given: dict[tuple[str, int], list[Answer]] = {}
         """(task, doc_id) → the answers that were given to it."""
 
@@ -98,11 +100,12 @@ class OpenRPTLM(TemplateLM):
     ) -> list[int]:
         if add_special_tokens is False:
             return self.tokenizer.encode(string, add_special_tokens=False)
-        return self.respondent.encode(string)
+        return self.respondent.encode(string, chat=self.chats)
 
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
+        self.chats = True
         return render_chat(
             self.tokenizer,
             chat_history,
@@ -191,6 +194,7 @@ class OpenRPTLM(TemplateLM):
             until=tuple([until] if isinstance(until, str) else until),
             samples=repeats if given["do_sample"] else 0,
             temperature=float(given.get("temperature") or 1.0),
+            chat=self.chats,
         )
 
 

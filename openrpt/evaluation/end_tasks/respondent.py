@@ -52,6 +52,8 @@ class Asked:
     samples: int = 0
     """0 = the greedy answer."""
     temperature: float = 1.0
+    chat: bool = False
+    """The context is a chat as its template writes it, its beginning included."""
 
 
 def open_respondent(
@@ -106,14 +108,15 @@ class Respondent:
         delimiters = (prompt.thought_start, prompt.thought_end, self.config.seed)
         return _digest("says", context, repr(asked), *map(str, delimiters))
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, chat: bool = False) -> list[int]:
         """A context: the tokenizer's own beginning, unless the text begins with it, and the text
         with its control tokens parsed. Nothing follows it, though a tokenizer may end texts with
-        an EOS: an answer goes on from here."""
+        an EOS: an answer goes on from here. A chat begins as its template says, as in
+        `prompts.build_layout`."""
         tokenizer = self.policy.tokenizer
         ids = tokenizer.encode(text, add_special_tokens=False)
         has_bos = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
-        return ids if has_bos else [*self.policy.bos_ids, *ids]
+        return ids if chat or has_bos else [*self.policy.bos_ids, *ids]
 
     def say(self, context: str, asked: Asked) -> Answer:
         """`asked.samples` answers (one greedy one for 0) to the same context."""
@@ -140,7 +143,7 @@ class Respondent:
                 yield [next(left) for _ in batch]
 
     def _question(self, context: str, asked: Asked) -> "_Question":
-        layout, context_ids = self._layout(context, asked), self.encode(context)
+        layout, context_ids = self._layout(context, asked), self.encode(context, chat=asked.chat)
         room = self.policy.max_length - sampling_of(asked).budget.behind(layout)
         if room < 1:
             raise UserError(

@@ -37,9 +37,6 @@ from openrpt.seeding import generator
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """scikit-learn's C: the weight of the data against that of the squared norm."""
 ITERATIONS = 2000
-BASELINES = ("majority", "offset")
-"""majority: the class that is commonest among those fitted on; offset: a probe that is given only
-how many bytes of the document are read."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,7 +44,9 @@ class ProbeResult:
     """A model's probes on the test positions [m].
 
     Columns: `document_id`, `byte_offset`; and, 1 = right, NaN where the target has no label there:
-    `TARGET/LAYER`, `TARGET/LAYER/control`, `TARGET/majority`, `TARGET/offset`.
+    `TARGET/LAYER`, `TARGET/LAYER/control`; `TARGET/majority`, the class that is commonest among
+    those fitted on; `TARGET/offset`, a probe that is given only how many bytes of the document are
+    read.
     """
 
     columns: dict[str, np.ndarray]

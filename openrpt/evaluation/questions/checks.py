@@ -5,21 +5,17 @@ number, an expression or a word, so it is compared by meaning (math-verify), by 
 the scorer of the reasoning-gym task that it comes from. Nothing of an answer is ever run as code.
 """
 
-import importlib.util
-import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from decimal import Decimal
-from pathlib import Path
 from types import TracebackType
 
 from openrpt.config.sections import Config
 from openrpt.data.gym_tasks import IS_GENERATED, gym_score
 from openrpt.data.questions import Question
 from openrpt.errors import UserError
+from openrpt.extras import require
+from openrpt.worker import Worker
 
 Check = Callable[[Question, bytes | None], float]
 """Question and answer (None = there is none) → the reward; 1 = right."""
@@ -70,7 +66,8 @@ def normalised(answer: str) -> str:
     >>> normalised(" $\\text{the  end}.$ ")
     'the end'
     """
-    text = _WRAPPED.sub(r"\1", answer).strip().strip("$").strip().rstrip(".")
+    text = _WRAPPED.sub(r"\1", answer).strip().strip("$").strip()
+    text = re.sub(r"(?<!\.)\.$", "", text)  # three dots say that a decimal goes on
     return " ".join(text.split())
 
 
@@ -88,9 +85,6 @@ def same_characters(answer: str, truth: str) -> bool:
     return all(map(_NUMBER.fullmatch, (said, true))) and Decimal(said) == Decimal(true)
 
 
-WORKER = "openrpt.evaluation.questions.math_worker"
-
-
 class MathChecker:
     """`checker(answer, truth)`: the same characters, or the same by math-verify.
 
@@ -100,66 +94,33 @@ class MathChecker:
     """
 
     def __init__(self, *, seconds: float = 5.0) -> None:
-        if importlib.util.find_spec("math_verify") is None:
-            raise UserError(
-                "answers.check = 'math' needs math-verify; install it with:"
-                ' pip install "openrpt[finetune]", or compare by characters:'
-                " --answers.check exact"
-            )
+        require(
+            "math_verify",
+            extra="finetune",
+            what="answers.check = 'math'",
+            otherwise=", or compare by characters: --answers.check exact",
+        )
         self.seconds = seconds
         self.given_up = 0
         self._verdicts: dict[tuple[str, str], bool] = {}
-        self._process: subprocess.Popen[str] | None = None
+        self.worker = Worker(
+            "openrpt.evaluation.questions.math_worker",
+            broken="math-verify can't be started: see what `python -c 'from math_verify import"
+            ' parse; parse("$1/2$")\'` says',
+        )
 
     def __call__(self, answer: str, truth: str) -> bool:
         if same_characters(answer, truth):
             return True
         pair = (answer, truth)
         if pair not in self._verdicts:
-            self._verdicts[pair] = self._ask(answer, truth)
+            verdict = self.worker.ask(pair, seconds=self.seconds)
+            self.given_up += verdict is None
+            self._verdicts[pair] = bool(verdict)
         return self._verdicts[pair]
 
-    def _ask(self, answer: str, truth: str) -> bool:
-        process = self._process or self._start()
-        self._process = process
-        assert process.stdin is not None and process.stdout is not None
-        try:
-            process.stdin.write(json.dumps({"answer": answer, "truth": truth}) + "\n")
-            process.stdin.flush()
-            reply = process.stdout.readline()
-        except BrokenPipeError:
-            reply = ""
-        if not reply:  # it ended itself, or was ended
-            self.given_up += 1
-            self.close()
-        return reply == "true\n"
-
-    def _start(self) -> subprocess.Popen[str]:
-        # It is to be this package, also where only its folder is on this process's path.
-        paths = [str(Path(__file__).parents[3]), *filter(None, [os.environ.get("PYTHONPATH")])]
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", WORKER, str(self.seconds)],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            encoding="ascii",  # JSON escapes the rest
-        )
-        assert process.stdout is not None
-        if process.stdout.readline() != "ready\n":
-            process.kill()
-            process.communicate()
-            raise UserError(
-                "math-verify can't be started: see what `python -c 'from math_verify import parse;"
-                ' parse("$1/2$")\'` says'
-            )
-        return process
-
     def close(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
+        self.worker.close()
 
     def __enter__(self) -> "MathChecker":
         return self

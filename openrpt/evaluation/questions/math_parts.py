@@ -72,6 +72,60 @@ def split_unit(text: str) -> tuple[str, str]:
     return text[: match.start()].strip(), _unit_name(match[1])
 
 
+_SYMBOLS = frozenset(
+    [
+        "m",
+        "km",
+        "cm",
+        "mm",
+        "nm",
+        "s",
+        "ms",
+        "min",
+        "h",
+        "hr",
+        "g",
+        "kg",
+        "mg",
+        "l",
+        "L",
+        "ml",
+        "mL",
+        "N",
+        "kN",
+        "J",
+        "kJ",
+        "W",
+        "kW",
+        "V",
+        "A",
+        "K",
+        "C",
+        "Pa",
+        "kPa",
+        "Hz",
+        "mol",
+        "rad",
+    ]
+)
+_QUOTIENT = re.compile(
+    r"(?<=[\d})])\s*((?:[A-Za-z]+(?:\s*\^\s*\{?\d\}?)?(?:\s*\\cdot\s*)?)+/[A-Za-z/^{}\d\s]+)$"
+)
+
+
+def without_quotient_unit(text: str) -> str:
+    r"""The value of `12 m/s`, where the other answer has no letters: units one over another are no
+    variables; a letter alone may be one.
+
+    >>> without_quotient_unit("12 m/s^2"), without_quotient_unit("12 x/s")
+    ('12', '12 x/s')
+    """
+    match = _QUOTIENT.search(text)
+    if not match or not set(re.findall(r"[A-Za-z]+", match[1].replace("\\cdot", " "))) <= _SYMBOLS:
+        return text
+    return text[: match.start()].strip()
+
+
 def without_unit(text: str, unit: str) -> str:
     """The value of `5 m/s`, where the other answer says that these letters are a unit."""
     match = _BARE_UNIT.search(text)

@@ -82,6 +82,13 @@ _IN_BRACKETS = re.compile(r"[\[(]\s*(\\begin\{pmatrix\}(?:(?!\\begin).)*\\end\{p
 _ROWS = re.compile(r"\[\s*\[[^\[\]]*\](?:,\[[^\[\]]*\])*\s*\]")
 """`[[1,2],[3,4]]`"""
 _MIXED = re.compile(r"(?<![\d.^_/}])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\d.])")
+_ROOT = re.compile(r"(∛|∜|(?<![A-Za-z\\])cbrt(?=\s*\())\s*(\d+|[A-Za-z])?")
+_COMBINATIONS = re.compile(r"(?<![A-Za-z\\])(?:C|nCr)\s*\(\s*(\d+)\s*,\s*(\d+)\s*\)")
+_ORDINAL = re.compile(r"‹?\s*(\d+)\s*(?:\^\s*)?\{?\s*‹?\s*(st|nd|rd|th)\s*›?\s*\}?\s*›?")
+_ORDINALS = {1: "st", 2: "nd", 3: "rd"}
+DOTS = r"\ldots"
+"""Behind a decimal: it goes on without end. Behind a comma: so does the list."""
+_DOTS = re.compile(r"(\.\d+|,)\s*(?:\.{3,}|…|\\[lc]?dots(?![A-Za-z]))")
 _DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?")
 _DEGREES_IN_FUNCTION = re.compile(rf"(\d+(?:\.\d+)?)\s*{_DEGREES.pattern}")
 
@@ -96,7 +103,10 @@ def spelled(text: str) -> str:
     while _TEXT.search(text):  # they can stand in one another
         text = _TEXT.sub(lambda match: f"‹{re.sub('[‹›]', '', match[1])}›", text)
     text = re.sub(r"(?<=\d)\s*[xX]\s*(?=10\s*(?:\^|\*\*))", r"\\times ", text)
+    text = _ROOT.sub(_root, text)
     text = re.sub(r"√\s*(\d+)", r"\\sqrt{\1}", text)
+    text = _COMBINATIONS.sub(r"\\binom{\1}{\2}", text)
+    text = _DOTS.sub(lambda match: match[1] + DOTS, text)
     text = _SIGN.sub(lambda match: _SIGNS[match[0]], _plain_digits(text))
     text = re.sub(r"(?<=\d)\\[,;: !](?=\d{3}(?!\d))", "", text)  # 1\,234
     if re.fullmatch(r"[-+]?\d{1,3}(?: \d{3})+", text):
@@ -118,7 +128,8 @@ def spelled(text: str) -> str:
     text = _MATRIX.sub(r"\\\1{pmatrix}", text)
     text = _IN_BRACKETS.sub(r"\1", text)
     text = _MIXED.sub(r"\1\\frac{\2}{\3}", text)
-    text = _in_braces(_in_braces(text, r"\sqrt"), "^")
+    for command in (r"\sqrt", r"\sqrt[3]", r"\sqrt[4]", "^"):
+        text = _in_braces(text, command)
     text = re.sub(r"\^\s*([+-]\s*\d+|\d+\.\d+)", r"^{\1}", text)
     text = re.sub(r"\\log\s*_?(\d+)(?=\s*\()", r"\\log_{\1}", text)
     text = re.sub(r"_(\d+|[A-Za-z]\s)", r"_{\1}", text)
@@ -126,7 +137,24 @@ def spelled(text: str) -> str:
     if re.search(r"\\(?:sin|cos|tan|cot|sec|csc)", text):
         text = _DEGREES_IN_FUNCTION.sub(r"(\\frac{\1\\pi}{180})", text)
     text = _DEGREES.sub("‹degree›", re.sub(r"‹\s*(\^\\circ)\s*›", r"\1", text))
-    return re.sub(r"^\(\s*(‹[^›]*›|[A-Za-z])\s*\)$", r"\1", text).strip()
+    text = re.sub(r"^\(\s*(‹[^›]*›|[A-Za-z])\s*\)$", r"\1", text).strip()
+    return _without_ordinal(text)
+
+
+def _root(match: re.Match[str]) -> str:
+    """`∛8` and `cbrt(8)`."""
+    degree = 4 if match[1] == "∜" else 3
+    return rf"\sqrt[{degree}]" + (f"{{{match[2]}}}" if match[2] else "")
+
+
+def _without_ordinal(text: str) -> str:
+    """`7` of `7th`; `7st` stays as it is."""
+    match = _ORDINAL.fullmatch(text)
+    if match is None:
+        return text
+    number = int(match[1][-2:])
+    fitting = "th" if number in (11, 12, 13) else _ORDINALS.get(number % 10, "th")
+    return match[1] if match[2] == fitting else text
 
 
 def _plain_digits(text: str) -> str:
@@ -222,6 +250,8 @@ _REPEATING = re.compile(
 )
 _SCIENTIFIC = re.compile(r"(?<![A-Za-z\d.}])(\d+\.?\d*)[eE]([+-]?\d{1,3})(?![\d.A-Za-z])")
 _DECIMAL = re.compile(r"(\d*)\.(\d+)")
+_ENDLESS = re.compile(r"([+-]?\d{0,99}\.)(\d{1,99})\\ldots")
+_CYCLE = re.compile(r"(\d*?)(\d+?)\2+")
 
 
 def exact(text: str) -> str:
@@ -246,3 +276,19 @@ def exact(text: str) -> str:
         ),
         text,
     )
+
+
+def endless(text: str) -> tuple[str, str] | None:
+    r"""(the decimal, the repeating decimal that its digits show or "") of one that dots follow;
+    None for all else. The cycle is the shortest that stands at the digits' end twice or more.
+
+    >>> endless(r"0.1666\ldots"), endless(r"1.4142\ldots"), endless("0.5")
+    (('0.1666', '0.1\\overline{6}'), ('1.4142', ''), None)
+    """
+    match = _ENDLESS.fullmatch(text)
+    if match is None:
+        return None
+    whole, digits = match.groups()
+    cycle = _CYCLE.fullmatch(digits)
+    repeating = rf"{whole}{cycle[1]}\overline{{{cycle[2]}}}" if cycle else ""
+    return whole + digits, repeating

@@ -1,24 +1,26 @@
-"""A process that only compares answers: started by `checks.MathChecker`, one JSON object
-a line in, one verdict a line out.
+"""A process that only compares answers (`openrpt.worker`, asked by `checks.MathChecker`): an answer
+and the truth in, a verdict out.
 
 It is a process of its own because symbolic algebra can hang where no signal reaches it
 (`9^{9^{9^9}}` is one long call into C), uses signals that belong to the main thread, and writes
-warnings. A check that takes too long or too much memory ends the process; whoever asked counts it
-as wrong and starts another.
+warnings. A check that takes too long or too much memory ends the process and is wrong.
 """
 
-import faulthandler
-import json
-import os
 import re
-import signal
-import sys
 from decimal import Decimal
 from typing import Any
 
-from openrpt.evaluation.questions.math_parts import as_union, split_list, split_unit, without_unit
+from openrpt.evaluation.questions.math_parts import (
+    as_union,
+    split_list,
+    split_unit,
+    without_quotient_unit,
+    without_unit,
+)
 from openrpt.evaluation.questions.math_spelling import (
+    DOTS,
     THOUSANDS,
+    endless,
     exact,
     is_balanced,
     is_words,
@@ -26,6 +28,7 @@ from openrpt.evaluation.questions.math_spelling import (
     letters_only,
     spelled,
 )
+from openrpt.worker import serve
 
 MEMORY = 4 << 30
 """Bytes of address space."""
@@ -67,7 +70,17 @@ def agrees(answer: str, truth: str) -> bool:
         value = without_unit(value, true_unit)
     elif unit and not true_unit:
         true_value = without_unit(true_value, unit)
+    elif not unit:
+        if not _has_letters(true_value):
+            value = without_quotient_unit(value)
+        elif not _has_letters(value):
+            true_value = without_quotient_unit(true_value)
     return _same(value, true_value)
+
+
+def _has_letters(text: str) -> bool:
+    """Variables, units or words; the names of commands are none."""
+    return bool(re.search("[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", text)))
 
 
 def _percent_agrees(value: str, true_value: str, is_percent: bool) -> bool:
@@ -112,6 +125,10 @@ def _same_mathematics(answer: str, truth: str) -> bool:
         return False
     if answer.replace(" ", "") == truth.replace(" ", ""):
         return bool(answer)
+    if DOTS in answer or DOTS in truth:
+        return _endless_agrees(answer, truth) or _endless_agrees(truth, answer)
+    if not (_sides_agree(answer, truth) and _sides_agree(truth, answer)):
+        return False
     if max(len(answer), len(truth)) == 1:  # I and i, E and e are one number each to sympy
         return False
     from math_verify import verify
@@ -129,9 +146,41 @@ def _same_mathematics(answer: str, truth: str) -> bool:
             value,
             numeric_precision=PRECISION,
             allow_set_relation_comp=True,
-            timeout_seconds=None,  # the watchdog below also reaches into C
+            timeout_seconds=None,  # the worker's watchdog also reaches into C
         )
     return same or _rounds_to(true_value, answer) or _rounds_to(value, truth)
+
+
+def _sides_agree(equation: str, value: str) -> bool:
+    """Is each side that is a number the value? `x = 5` and `2+3 = 5` say 5, `5 = 6` says nothing. A
+    value that is an equation itself is compared as one."""
+    if "=" not in equation or "=" in value:
+        return True
+    sides = [side.strip() for side in equation.split("=")]
+    return all(_same_mathematics(side, value) for side in sides if side and not _has_letters(side))
+
+
+def _endless_agrees(text: str, other: str) -> bool:
+    """Is a decimal that dots follow the beginning of the other one, which does not end? Either its
+    digits repeat, or they are DIGITS or more."""
+    from sympy import Expr, Rational
+
+    found = endless(text)
+    if found is None:
+        return False
+    decimal, repeating = found
+    if repeating and _same_mathematics(repeating, other):
+        return True
+    value = None if DOTS in other else _parsed(other)
+    if len(Decimal(decimal).as_tuple().digits) < DIGITS or not isinstance(value, Expr):
+        return False
+    if not _is_endless(value):
+        return False
+    _, digits, exponent = Decimal(decimal).as_tuple()
+    further = (value - Rational(decimal)).evalf(len(digits) + 20)
+    if decimal.startswith("-"):
+        further = -further
+    return bool(0 <= further < Rational(10) ** int(exponent))
 
 
 def _number(text: str) -> Any:
@@ -176,36 +225,27 @@ def _rounds_to(value: Any, text: str) -> bool:
 
     if not _DECIMAL.fullmatch(text) or not isinstance(value, Expr):
         return False
-    if not (value.is_number and value.is_real):
+    if not _is_endless(value):
         return False
     _, digits, exponent = Decimal(text).as_tuple()
     if len(digits) < DIGITS or not isinstance(exponent, int):
         return False
-    if isinstance(value, Rational) and 10**PRECISION % value.q == 0:
-        return False  # its decimals end: they were compared exactly
     error = (value - Rational(text)).evalf(len(digits) + 20)
     return bool(abs(error) <= Rational(10) ** exponent / 2)
 
 
-def main(seconds: float) -> None:
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # for the process that asks, which ends this one
-        if name in signal.Signals.__members__:  # Windows has no SIGHUP
-            signal.signal(signal.Signals[name], signal.SIG_IGN)
-    if sys.platform == "linux":
-        import resource
+def _is_endless(value: Any) -> bool:
+    """A real number whose decimals do not end; where they do, they are compared exactly."""
+    from sympy import Rational
 
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
-    replies, sys.stdout = sys.stdout, sys.stderr
-    agrees(r"\sqrt{8}", "2*sqrt(2)")  # imports and compiles what every check needs
-    print("ready", file=replies, flush=True)
-    with open(os.devnull, "w") as nowhere:
-        for line in sys.stdin:
-            asked = json.loads(line)
-            faulthandler.dump_traceback_later(seconds, exit=True, file=nowhere)
-            verdict = agrees(asked["answer"], asked["truth"])
-            faulthandler.cancel_dump_traceback_later()
-            print(json.dumps(verdict), file=replies, flush=True)
+    if not (value.is_number and value.is_real):
+        return False
+    return not (isinstance(value, Rational) and 10**PRECISION % value.q == 0)
+
+
+def compares() -> bool:
+    return agrees(r"\sqrt{8}", "2*sqrt(2)")
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]))
+    serve(lambda pair: agrees(*pair), ready=compares, memory=MEMORY)

@@ -36,7 +36,6 @@ from openrpt.parquet import read_table, unreadable, write_table
 from openrpt.progress import SILENT, Progress
 from openrpt.seeding import generator, key_of
 
-NGRAMS = (1, 2, 3)
 REPEATED = 4
 HALVINGS = 20
 """Random halves of the documents over which the like-for-like distance is averaged."""

@@ -17,7 +17,6 @@ from typing import Any, Final
 
 import torch
 
-import openrpt
 from openrpt.config.sections import Config
 from openrpt.config.training import PretrainConfig
 from openrpt.costs.flops import Shape, model_shape
@@ -227,37 +226,8 @@ def save(trainer: Pretrainer) -> None:
         trainer.state,
         trainer.config,
         optimizer=trainer.optimizer,
-        card=card(trainer.state, trainer.config),
     )
     prune(trainer.run.pretrain_checkpoints, trainer.config.checkpoints.kept)
-
-
-def card(state: TrainerState, config: Config) -> str:
-    """The model card: plain next-token training, and what it is a control for."""
-    settings = config.pretrain
-    purpose = "no run is matched"
-    if settings.match:
-        purpose = f"a control for the RPT run {settings.match} by equal {settings.match_by}"
-    tokens = "all tokens"
-    if settings.tokens == "selected":
-        tokens = f"the tokens selected by {config.selection.strategy}"
-    lines = [
-        "---",
-        "library_name: transformers",
-        "tags: [openrpt, continual-pre-training]",
-        "---",
-        f"# {config.model.path} after continual next-token training, step {state.step}",
-        "",
-        f"Made by OpenRPT {openrpt.__version__}. Supervised: every target is the text's own token."
-        " No reinforcement, no thought.",
-        "",
-        f"- start model: {config.model.path}",
-        f"- corpus: {config.corpus.path}",
-        f"- trained on: {tokens}",
-        f"- budget: {purpose}",
-        f"- learning rate {settings.learning_rate:g}, {settings.schedule} schedule",
-    ]
-    return "\n".join(lines) + "\n"
 
 
 def set_up(run: Run) -> Pretrainer:

@@ -1,0 +1,92 @@
+"""The model card of a checkpoint: `README.md` beside the weights, which says how they were made."""
+
+from pathlib import Path
+
+import openrpt
+from openrpt.config.sections import Config
+from openrpt.engine.checkpoint_record import TrainerState
+
+
+def model_card(state: TrainerState, config: Config) -> str:
+    """The card's text: metadata that the Hub reads, and what the weights were made from and by. A
+    supervised target is labelled so."""
+    from huggingface_hub import ModelCard, ModelCardData  # 0.2 s, where a checkpoint is written
+
+    plain = state.stage == "pretrain"
+    name = "continual next-token training" if plain else state.stage
+    method = (
+        f"Made by OpenRPT {openrpt.__version__} (reinforcement pre-training, arXiv 2506.08007)."
+    )
+    if plain:
+        method = (
+            f"Made by OpenRPT {openrpt.__version__}. Supervised: every target is the text's own"
+            " token. No reinforcement, no thought."
+        )
+    data = ModelCardData(
+        base_model=hub_id(config.model.path),
+        library_name="transformers",
+        tags=["openrpt", "continual-pre-training" if plain else "reinforcement-pre-training"],
+    )
+    lines = [
+        "---",
+        data.to_yaml(),
+        "---",
+        f"# {config.model.path} after {name}, step {state.step}",
+        "",
+        method,
+        "",
+        f"- start model: {config.model.path}",
+        *(f"- {fact}" for fact in _facts(state, config)),
+    ]
+    return str(ModelCard("\n".join(lines) + "\n"))
+
+
+def hub_id(name: str) -> str | None:
+    """A model's name on the Hub; None for a folder, a file and the demo's model."""
+    local = name.startswith((".", "/", "~")) or Path(name).exists()
+    return None if local or "/" not in name else name
+
+
+def _facts(state: TrainerState, config: Config) -> list[str]:
+    """What the stage learned from, and how."""
+    if state.stage == "pretrain":
+        return _pretraining(config)
+    if state.stage == "finetune":
+        return [f"questions: {config.questions.path}", *_reinforcement(config)]
+    supervised = config.warmup.target == "truth" or config.warmup.ntp_weight > 0
+    warmed_up = f"{config.warmup.target} target"
+    warmed_up += " (supervised: it saw the true tokens)" if supervised else " (form only)"
+    facts = [
+        f"corpus: {config.corpus.path}",
+        f"warmup: {warmed_up if state.warmed_up else 'none'}",
+    ]
+    return facts + (_reinforcement(config) if state.stage == "train" else [])
+
+
+def _reinforcement(config: Config) -> list[str]:
+    terms = (f"{weight:g} · {name}" for name, weight in config.reward.terms.items())
+    return [
+        f"algorithm: {config.train.algorithm}, group size {config.train.group_size},"
+        f" learning rate {config.train.learning_rate:g}, plain next-token loss weight"
+        f" {config.train.ntp_weight:g}",
+        f"reward: {' + '.join(terms)}",
+        f"prompt: template {config.prompt.template}, {config.prompt.candidates} candidates,"
+        f" think budget {config.prompt.think_budget}",
+    ]
+
+
+def _pretraining(config: Config) -> list[str]:
+    """The tokens, and the run that it is a control for."""
+    settings = config.pretrain
+    tokens = "all tokens"
+    if settings.tokens == "selected":
+        tokens = f"the tokens selected by {config.selection.strategy}"
+    purpose = "no run is matched"
+    if settings.match:
+        purpose = f"a control for the RPT run {settings.match} by equal {settings.match_by}"
+    return [
+        f"corpus: {config.corpus.path}",
+        f"trained on: {tokens}",
+        f"budget: {purpose}",
+        f"learning rate {settings.learning_rate:g}, {settings.schedule} schedule",
+    ]
