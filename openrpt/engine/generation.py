@@ -40,11 +40,11 @@ class Request:
     prefix_ids: tuple[int, ...]
     """head ⊕ window, as far as the last position."""
     prefix_lengths: tuple[int, ...]
-    """A position: the length of its prefix, head included."""
+    """Tokens of each position's prefix, head included."""
     keys: tuple[tuple[int, ...], ...]
-    """A position, a rollout: the key of its random draws. Also gives the group size."""
+    """The keys of the random draws, [positions][rollouts]; they also give the group size."""
     openings: tuple[tuple[int, ...], ...] | None = None
-    """A position: forced tokens that its thoughts begin with, in place of the candidates."""
+    """Forced tokens that each position's thoughts begin with, in place of the candidates."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +54,7 @@ class Generated:
     standard_id: int
     """What standard prediction says on this prefix (special tokens masked)."""
     standard_top: tuple[tuple[int, float], ...]
-    """Its STANDARD_TOP most probable tokens with their log-probabilities: to be looked at."""
+    """The STANDARD_TOP most probable tokens there with their log-probabilities: to be looked at."""
     candidate_ids: tuple[int, ...]
     candidate_logprobs: tuple[float, ...]
     completions: tuple[Completion, ...]
@@ -66,12 +66,12 @@ class Generator(Protocol):
     """What makes completions: the tree here; an engine such as vLLM elsewhere."""
 
     def generate(self, request: Request, layout: Layout, sampling: Sampling) -> list[Generated]:
-        """One document: an outcome a position."""
+        """Generates for one document: an outcome a position."""
 
     def generate_each(
         self, requests: Sequence[Request], layout: Layout, sampling: Sampling
     ) -> Iterator[list[Generated]]:
-        """The same for one document after another, as they come out."""
+        """Generates for one document after another, and gives each as it comes out."""
 
 
 def with_plain_standard(
@@ -108,7 +108,7 @@ class Beginnings:
     seeds: Standard
     """Whose candidates are forced: the policy's or the start model's."""
     openings: list[tuple[int, ...]]
-    """A position: the forced tokens with which all its completions begin."""
+    """The forced tokens with which all completions of each position begin."""
     candidates: int
 
     @classmethod
@@ -120,6 +120,7 @@ class Beginnings:
         layout: Layout,
         sampling: Sampling,
     ) -> "Beginnings":
+        """The positions of a request, with what forced tokens their completions begin."""
         close = layout.close_ids if sampling.think_budget == 0 else ()
         if request.openings is not None:
             openings = [opening + close for opening in request.openings]
@@ -131,7 +132,7 @@ class Beginnings:
         )
 
     def outcomes(self, decoded: Sequence[Sequence[Decoded]]) -> list[Generated]:
-        """`decoded`: a position, a rollout."""
+        """The outcome at each position; `decoded`: [positions][rollouts]."""
         standard_ids = self.standard.argmax.tolist()
         candidates = self.seeds.candidate_ids[:, : self.candidates].tolist()
         candidate_logprobs = self.seeds.candidate_logprobs[:, : self.candidates].tolist()
@@ -176,8 +177,10 @@ def decode(
     keys: Sequence[Sequence[int]],
     start_rows: Callable[[Tensor, int, int], Sequences],
 ) -> list[list[Decoded]]:
-    """The rollouts of all positions, `generation_rollouts` at a time. `keys`: a position, a
-    rollout; `start_rows`: positions [U], rollouts, new tokens → their rows."""
+    """Decodes the rollouts of all positions, `generation_rollouts` at a time.
+
+    `keys`: [positions][rollouts]; `start_rows`: positions [U], rollouts, new tokens → their rows.
+    """
     rows = [(p, key) for p, of_position in enumerate(keys) for key in of_position]
     device, together = decoder.policy.device, decoder.sampling.generation_rollouts
     capacity = max_new_tokens(decoder.layout, decoder.sampling)

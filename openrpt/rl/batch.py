@@ -49,7 +49,7 @@ def weighted_batch(kept: Sequence[Graded], config: Config, layout: Layout) -> li
     advantages = step_advantages(
         [group for graded in kept for group in graded.groups],
         config.train,
-        longest=longest_completion(config, layout),
+        longest=_longest_completion(config, layout),
     )
     parts = advantages.split([len(graded.groups) for graded in kept])
     return [graded.weighted(part) for graded, part in zip(kept, parts, strict=True)]
@@ -58,7 +58,7 @@ def weighted_batch(kept: Sequence[Graded], config: Config, layout: Layout) -> li
 def step_advantages(groups: Sequence[Group], config: TrainConfig, *, longest: int) -> Tensor:
     """The advantages over a whole step: [groups, group_size], float64.
 
-    `longest`: as `longest_completion` gives it; a completion that did not stop counts as one of
+    `longest`: as `_longest_completion` gives it; a completion that did not stop counts as one of
     `longest` tokens. Raises UserError as `group_advantages` does.
     """
     algorithm = config.recipe()
@@ -73,7 +73,7 @@ def step_advantages(groups: Sequence[Group], config: TrainConfig, *, longest: in
     return group_advantages(rewards, algorithm.advantage, mask=mask, k=config.pass_at_k)
 
 
-def longest_completion(config: Config, layout: Layout) -> int:
+def _longest_completion(config: Config, layout: Layout) -> int:
     """The most trained tokens that a completion may have."""
     answer = len(layout.answer_start_ids) * (config.prompt.think_budget > 0)
     return config.prompt.think_budget + config.prompt.prediction_budget + answer
@@ -87,13 +87,15 @@ def step_totals(batch: Sequence[Graded], config: Config, layout: Layout) -> Step
     return StepTotals(
         tokens=sum(completion.num_trained_tokens for completion in completions),
         rollouts=len(completions),
-        length=longest_completion(config, layout),
+        length=_longest_completion(config, layout),
     )
 
 
 def opening_length(group: Group) -> int:
-    """The number of forced tokens that all completions of a group begin with: in the tree they join
-    the tail."""
+    """The number of forced tokens that all completions of a group begin with.
+
+    In the tree they join the tail.
+    """
     shortest = min(len(r.completion.token_ids) for r in group.rollouts)
     for token in range(shortest):
         if any(r.completion.loss_mask[token] for r in group.rollouts):
@@ -131,8 +133,10 @@ def group_branch(group: Group, prefix_length: int, layout: Layout) -> GroupBranc
 
 
 def branches_of(weighted: Weighted, layout: Layout, *, run_flat: bool) -> list[GroupBranch]:
-    """The branches of a window, one a position; a group whose advantages are all 0 has no
-    completions there unless `run_flat`."""
+    """The branches of a window, one a position.
+
+    A group whose advantages are all 0 has no completions there unless `run_flat`.
+    """
     branches = []
     lengths = weighted.work.prefix_lengths(layout)
     for group, advantages, length in zip(
