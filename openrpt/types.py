@@ -62,6 +62,7 @@ class Prompt:
 
     @property
     def token_ids(self) -> tuple[int, ...]:
+        """All of the prompt's ids, in order."""
         return self.head_ids + self.prefix_ids + self.tail_ids
 
 
@@ -83,6 +84,7 @@ class Completion:
 
     @property
     def num_trained_tokens(self) -> int:
+        """The number of tokens that are trained on."""
         return sum(self.loss_mask)
 
 
@@ -120,10 +122,12 @@ class Group:
     candidate_ids: tuple[int, ...] = field(default=())
     """The candidates that seeded the thought; empty where it was not seeded."""
     candidate_logprobs: tuple[float, ...] = field(default=())
-    """Of the candidates, under the model whose they are, special tokens not masked."""
+    """Log-probabilities of the candidates, nats, under the model whose they are, special tokens not
+    masked."""
 
     @property
     def rewards(self) -> tuple[float, ...]:
+        """What each rollout was rewarded."""
         return tuple(rollout.reward for rollout in self.rollouts)
 
     @property
@@ -133,7 +137,7 @@ class Group:
 
     @property
     def is_flat(self) -> bool:
-        """All rewards equal: no gradient from the reward."""
+        """Whether all rewards are equal: then no gradient comes from the reward."""
         return len(set(self.rewards)) <= 1
 
 
@@ -144,11 +148,12 @@ class Finding:
     name: str
     step: int
     seen: str
-    """With the numbers."""
+    """What was seen, with the numbers."""
     helps: str
-    """What usually does."""
+    """What usually helps."""
 
     def as_dict(self) -> dict[str, Any]:
+        """The finding as JSON has it."""
         return asdict(self)
 
     def __str__(self) -> str:

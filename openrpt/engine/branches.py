@@ -21,6 +21,7 @@ class Branch:
     """
 
     prefix_length: int
+    """Tokens of the prefix that the branch sees, head included."""
     tail_ids: tuple[int, ...]
     completions: tuple[tuple[int, ...], ...] = ()
 

@@ -36,7 +36,7 @@ class Generated:
     standard_id: int
     """What standard prediction says on this prefix (special tokens masked)."""
     standard_top: tuple[tuple[int, float], ...]
-    """Its STANDARD_TOP most probable tokens with their log-probabilities: to be looked at."""
+    """The STANDARD_TOP most probable tokens there with their log-probabilities: to be looked at."""
     candidate_ids: tuple[int, ...]
     candidate_logprobs: tuple[float, ...]
     completions: tuple[Completion, ...]
@@ -60,7 +60,7 @@ class Beginnings:
     seeds: Standard
     """Whose candidates are forced: the policy's or the start model's."""
     openings: list[tuple[int, ...]]
-    """A position: the forced tokens with which all its completions begin."""
+    """The forced tokens with which all completions of each position begin."""
     candidates: int
 
     @classmethod
@@ -72,6 +72,7 @@ class Beginnings:
         layout: Layout,
         sampling: Sampling,
     ) -> "Beginnings":
+        """The positions of a request, with what forced tokens their completions begin."""
         close = layout.close_ids if sampling.think_budget == 0 else ()
         if request.openings is not None:
             openings = [opening + close for opening in request.openings]
@@ -83,7 +84,7 @@ class Beginnings:
         )
 
     def outcomes(self, decoded: Sequence[Sequence[Decoded]]) -> list[Generated]:
-        """`decoded`: a position, a rollout."""
+        """The outcome at each position; `decoded`: [positions][rollouts]."""
         standard_ids = self.standard.argmax.tolist()
         candidates = self.seeds.candidate_ids[:, : self.candidates].tolist()
         candidate_logprobs = self.seeds.candidate_logprobs[:, : self.candidates].tolist()
@@ -127,8 +128,10 @@ def decode(
     keys: Sequence[Sequence[int]],
     start_rows: Callable[[Tensor, int, int], Sequences],
 ) -> list[list[Decoded]]:
-    """The rollouts of all positions, `generation_rollouts` at a time. `keys`: a position, a
-    rollout; `start_rows`: positions [U], rollouts, new tokens → their rows."""
+    """Decodes the rollouts of all positions, `generation_rollouts` at a time.
+
+    `keys`: [positions][rollouts]; `start_rows`: positions [U], rollouts, new tokens → their rows.
+    """
     rows = [(p, key) for p, of_position in enumerate(keys) for key in of_position]
     device, together = decoder.policy.device, decoder.sampling.generation_rollouts
     capacity = decoder.sampling.budget.new(decoder.layout)

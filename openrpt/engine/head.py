@@ -21,12 +21,12 @@ KEPT_ELEMENTS = 1 << 25
 """Logits that a forward pass keeps for its backward pass (134 MB in float32), where they are all;
 more are computed again, chunk by chunk."""
 HEAD_COLUMNS = 512
-"""Of the vocabulary, that one product of the head gives on a CPU: a product with all of it at once
-runs at two thirds of the rate."""
+"""Columns of the vocabulary that one product of the head gives on a CPU: a product with all of it
+at once runs at two thirds of the rate."""
 CACHED_ROWS = 16
 """Rows of logits that a CPU's cache holds from one pass over them to the next (3 MB at 49k)."""
 TOP_COLUMNS = 64
-"""Of the vocabulary, that `top_k` takes for one at first."""
+"""Columns of the vocabulary that `top_k` takes for one at first."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,7 +38,7 @@ class Head:
     softcap: float | None
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """[N, d] → [N, V], float32 or wider."""
+        """Logits of hidden states: [N, d] → [N, V], float32 or wider."""
         logits: Tensor = _HeadProduct.apply(hidden, self.weight)  # type: ignore[no-untyped-call]
         if self.bias is not None:
             logits.add_(self.bias)
@@ -50,6 +50,7 @@ class Head:
 
     @property
     def chunk_rows(self) -> int:
+        """Rows whose logits are held at once, at least 1."""
         return max(1, CHUNK_ELEMENTS // self.weight.shape[0])
 
 
@@ -105,24 +106,30 @@ def top_k(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 class _SelectedLogprobs(torch.autograd.Function):
-    """Log-probability of chosen ids and entropy. Log-probabilities of the whole vocabulary are
-    kept for the backward pass where they are few, else computed again a chunk at a time."""
+    """Log-probability of chosen ids and entropy.
+
+    Log-probabilities of the whole vocabulary are kept for the backward pass where they are few,
+    else computed again a chunk at a time.
+
+    Legend: N places, d hidden size, V vocabulary, n rows of a chunk.
+    """
 
     @staticmethod
     def forward(ctx, hidden, weight, bias, ids, temperature, softcap, chunk_rows):  # type: ignore[override]
         head = Head(weight=weight, bias=bias, softcap=softcap)
         keeps = softcap is None and len(ids) * weight.shape[0] <= KEPT_ELEMENTS
         logprobs, entropies, normalisers, kept = [], [], [], []
+        # hidden [N, d] and ids [N], a chunk after the other: part [n, d], part_ids [n]
         for part, part_ids in zip(hidden.split(chunk_rows), ids.split(chunk_rows), strict=True):
-            logits = head.logits(part)
-            for block in in_cache(logits):
+            logits = head.logits(part)  # [n, V]
+            for block in in_cache(logits):  # some rows of it; becomes log p in place
                 log_p, p, normaliser = log_softmax_(_scale(block, temperature))
                 entropies.append(p.mul_(log_p).sum(-1).neg())
                 normalisers.append(normaliser)
-            logprobs.append(logits.gather(-1, part_ids[:, None])[:, 0])
+            logprobs.append(logits.gather(-1, part_ids[:, None])[:, 0])  # [n]
             if keeps:
                 kept.append(logits)
-        entropy = torch.cat(entropies)
+        entropy = torch.cat(entropies)  # [N]
         ctx.save_for_backward(hidden, weight, bias, ids, torch.cat(normalisers), entropy, *kept)
         ctx.temperature, ctx.softcap, ctx.chunk_rows = temperature, softcap, chunk_rows
         return torch.cat(logprobs), entropy
@@ -138,18 +145,19 @@ class _SelectedLogprobs(torch.autograd.Function):
             rows = slice(start, start + ctx.chunk_rows)
             slope = None
             if kept:
-                log_p = kept[chunk]
+                log_p = kept[chunk]  # [n, V]
             else:
                 logits = head.logits(hidden[rows])
-                slope = softcap_slope(logits, ctx.softcap)
+                slope = softcap_slope(logits, ctx.softcap)  # [n, V]
                 log_p = _scale(logits, ctx.temperature).sub_(normalisers[rows])
-            grad = torch.empty_like(log_p)
+            grad = torch.empty_like(log_p)  # [n, V] of the scaled logits
+            # [n, 1] each, split as in_cache splits the rows
             columns = [t[rows, None] for t in (entropy, grad_logprobs, grad_entropy)]
             blocks = zip(*map(in_cache, (grad, log_p, *columns)), strict=True)
             for out, block, h, of_logprob, of_entropy in blocks:
                 _logit_gradient(out, block, h, of_logprob, of_entropy if reads_entropy else None)
             grad.scatter_add_(1, ids[rows, None], columns[1].to(grad.dtype))
-            grad = _scale(grad, ctx.temperature)
+            grad = _scale(grad, ctx.temperature)  # [n, V] of the capped logits
             gradient.add(rows, grad if slope is None else grad.mul_(slope))
         return gradient.hidden, gradient.weight, gradient.bias, None, None, None, None
 
@@ -211,6 +219,7 @@ class HeadGradient:
         self.bias = torch.zeros_like(bias) if bias is not None and needs_weight else None
 
     def add(self, rows: slice, grad_logits: Tensor) -> None:
+        """Adds the gradients that follow from those of the rows' logits: [n, V]."""
         grad = grad_logits.to(self.matrix.dtype)
         self.hidden[rows] = grad @ self.matrix
         if self.needs_weight:

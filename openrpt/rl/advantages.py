@@ -20,7 +20,7 @@ def group_advantages(
     mask: Tensor | None = None,
     k: int | None = None,
 ) -> Tensor:
-    """Advantages over the whole step: rewards [prompts, group_size] → the same shape.
+    """Advantages over a whole step: rewards [prompts, group_size] → the same shape.
 
     - `grpo` (arXiv 2402.03300, Eq. 3): (r − mean) / (s + epsilon), with s the sample standard
       deviation (n − 1) of the group.
@@ -78,9 +78,11 @@ def _refuse(bad: Tensor, reason: str) -> None:
 
 
 def _pass_at_k(rewards: Tensor, counted: Tensor, k: int | None) -> Tensor:
-    """arXiv 2508.10751, the analytical derivation: of n rollouts w are wrong. The mean reward of a
-    choice of k is m = 1 − C(w, k) / C(n, k), its deviation s = √(m (1 − m)). A right rollout makes
-    every choice right, a wrong one all but C(w − 1, k − 1) / C(n − 1, k − 1) of those it is in.
+    """The analytical derivation of arXiv 2508.10751; of n rollouts w are wrong.
+
+    The mean reward of a choice of k is m = 1 − C(w, k) / C(n, k), its deviation s = √(m (1 − m)).
+    A right rollout makes every choice right, a wrong one all but C(w − 1, k − 1) / C(n − 1, k − 1)
+    of those it is in.
     """
     if k is None or k < 1:
         raise UserError(f"train.pass_at_k = {k}: the estimator needs a k of at least 1")

@@ -87,8 +87,10 @@ def step_totals(batch: Sequence[Graded], config: Config, layout: Layout) -> Step
 
 
 def opening_length(group: Group) -> int:
-    """The number of forced tokens that all completions of a group begin with: in the tree they join
-    the tail."""
+    """The number of forced tokens that all completions of a group begin with.
+
+    In the tree they join the tail.
+    """
     shortest = min(len(r.completion.token_ids) for r in group.rollouts)
     for token in range(shortest):
         if any(r.completion.loss_mask[token] for r in group.rollouts):
@@ -126,8 +128,10 @@ def group_branch(group: Group, prefix_length: int, layout: Layout) -> GroupBranc
 
 
 def branches_of(weighted: Weighted, layout: Layout, *, run_flat: bool) -> list[GroupBranch]:
-    """The branches of a window, one a position; a group whose advantages are all 0 has no
-    completions there unless `run_flat`."""
+    """The branches of a window, one a position.
+
+    A group whose advantages are all 0 has no completions there unless `run_flat`.
+    """
     branches = []
     lengths = weighted.work.prefix_lengths(layout)
     for group, advantages, length in zip(

@@ -35,11 +35,12 @@ class Collector:
     workers: Workers = ALONE
 
     def collect(self, state: TrainerState) -> tuple[list[Weighted], list[Graded]]:
-        """(what is trained on, all that was generated) at the step that `state` is in.
+        """Collects the rollouts of the step that `state` is in.
 
-        Both are the whole step's, whatever the number of workers. With dynamic sampling, flat
-        groups are replaced by those of further documents, in their keyed order, within a stated
-        budget. The state's cursor and pass rates move on. Raises UserError where a reward fails.
+        Returns what is trained on, and all that was generated. Both are the whole step's, whatever
+        the number of workers. With dynamic sampling, flat groups are replaced by those of further
+        documents, in their keyed order, within a stated budget. The state's cursor and pass rates
+        move on. Raises UserError where a reward fails.
         """
         train = self.config.train
         first = train.recipe().dynamic_sampling_from
@@ -76,7 +77,10 @@ class Collector:
                     yield graded
 
     def rollouts_each(self, works: Sequence[Work], step: int) -> Iterator[Graded]:
-        """The groups at each work's positions, generated and graded, one work after another."""
+        """Generates at each work's positions and grades that, one work after another.
+
+        Raises UserError where a reward fails.
+        """
         config, layout = self.config, self.layout
         sampling = Sampling.of(
             config.prompt,
@@ -130,7 +134,7 @@ def remember_pass_rates(state: TrainerState, generated: Sequence[Graded]) -> Non
 
 
 def batch_metrics(batch: Sequence[Graded], generated: Sequence[Graded]) -> dict[str, float]:
-    """What the rollouts of a step were like; means over all that was generated."""
+    """Describes the rollouts of a step: means over all that was generated."""
     groups = [group for graded in generated for group in graded.groups]
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     count = len(rollouts)

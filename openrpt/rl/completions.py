@@ -10,7 +10,7 @@ BOX = rb"\boxed{"
 
 
 def split_thought(completion: bytes, *, thought_end: bytes = b"</think>") -> bytes:
-    """What stands before the last `thought_end`; the whole completion if there is none.
+    """The thought: what stands before the last `thought_end`; all of it if there is none.
 
     >>> split_thought(b"a or b</think>\\boxed{a}")
     b'a or b'
@@ -20,7 +20,7 @@ def split_thought(completion: bytes, *, thought_end: bytes = b"</think>") -> byt
 
 
 def extract_prediction(completion: bytes, *, thought_end: bytes = b"</think>") -> bytes | None:
-    r"""The prediction of a completion, or None if it makes none.
+    r"""Finds the prediction of a completion; None if it makes none.
 
     Let c be what follows the last `\boxed{` after the last `thought_end`, without trailing ASCII
     whitespace. If c ends with `}`, the prediction is c without it, so that lone braces can be
@@ -56,7 +56,8 @@ def _balancing_brace(content: bytes) -> int:
 
 
 def has_content(text: bytes) -> float:
-    """1 if there is a letter, a digit or a mathematical sign: not only space and punctuation."""
+    """Whether there is more than space and punctuation: 1 if there is a letter, a digit or a
+    mathematical sign, else 0."""
     decoded = text.decode("utf-8", errors="replace")
     return float(
         any(unicodedata.category(c)[0] in "LN" or unicodedata.category(c) == "Sm" for c in decoded)

@@ -20,7 +20,7 @@ from openrpt.types import Group
 
 
 def count_generation(generated: Sequence[Graded], layout: Layout, passes: int = 1) -> Ledger:
-    """All that a step generated."""
+    """Counts all that a step generated; `passes` over each prefix."""
     ledger = Ledger()
     for graded in generated:
         completions = [[r.completion for r in group.rollouts] for group in graded.groups]
@@ -33,8 +33,11 @@ def count_generation(generated: Sequence[Graded], layout: Layout, passes: int = 
 def count_update(
     batch: Sequence[Weighted], config: Config, layout: Layout, *, text: bool
 ) -> Ledger:
-    """One pass over a batch as the update makes it: equal rollouts once, and flat groups only
-    where a term reads them. `text`: the plain next-token loss reads the whole prefix."""
+    """Counts one pass over a batch as the update makes it.
+
+    Equal rollouts are run once, and flat groups only where a term reads them. `text`: the plain
+    next-token loss reads the whole prefix.
+    """
     ledger = Ledger()
     for graded in batch:
         found = branches_of(graded, layout, run_flat=reads_flat_groups(config.train))
@@ -63,8 +66,8 @@ def _with_every_rollout(group: Group, found: GroupBranch) -> Branch:
     return replace(found.branch, completions=ids)
 
 
-def count_flat(graded_works: Sequence[Graded], layout: Layout) -> int:
-    """Tokens if every rollout's sequence were computed alone, flat groups included."""
+def _count_flat(graded_works: Sequence[Graded], layout: Layout) -> int:
+    """The tokens if every rollout's sequence were computed alone, flat groups included."""
     total = 0
     for graded in graded_works:
         lengths = graded.work.prefix_lengths(layout)
@@ -81,7 +84,7 @@ def step_cost(
     config: Config,
     layout: Layout,
 ) -> dict[str, float]:
-    """Metrics of one step: tokens and FLOPs by phase, and what sharing saved."""
+    """The cost metrics of one step: tokens and FLOPs by phase, and what sharing saved."""
     shape, train = model_shape(policy), config.train
     updates = train.updates_per_batch
     passes = prefix_passes(config.prompt)
@@ -91,7 +94,7 @@ def step_cost(
     update = count_update(batch, config, layout, text=train.ntp_weight > 0)
     reference = count_update(batch if train.kl_weight else (), config, layout, text=False)
     run = made.shared.tokens + updates * update.shared.tokens
-    flat = count_flat(generated, layout) + updates * count_flat(batch, layout)
+    flat = _count_flat(generated, layout) + updates * _count_flat(batch, layout)
     alone = made.alone.forward(shape) + reference.alone.forward(shape)
     update_flops = updates * update.shared.train(shape) + reference.shared.forward(shape)
     return {

@@ -26,19 +26,21 @@ class Places:
         self._found: dict[str, dict[int, None]] = {}
 
     def note(self, document_id: str, positions: Iterable[int]) -> None:
-        """A loss at these positions of the document (tokens) is not finite."""
+        """Notes that a loss at these positions of the document (tokens) is not finite."""
         self._found.setdefault(document_id, {}).update(dict.fromkeys(positions))
 
     def note_text(self, document_id: str, hidden: Tensor, *, start: int) -> bool:
-        """Notes the first of a text's tokens, numbered from `start`, whose state is not finite:
-        hidden [L, d]. Whether there is one."""
+        """Notes the first of a text's tokens whose state is not finite, and says if there is one.
+
+        hidden [L, d], of tokens that are numbered from `start` on.
+        """
         bad = (~hidden.detach().isfinite().all(1)).nonzero()
         if len(bad):
             self.note(document_id, [start + int(bad[0])])
         return len(bad) > 0
 
     def describe(self, norm: float) -> str:
-        """In words; `norm`: of the gradient, which is not finite."""
+        """Says in words where it was; `norm` is the gradient's, which is not finite."""
         if not self._found:  # each loss was finite, and their gradient is not
             return f"the gradient's norm is {norm} (documents {_few(self._documents)})"
         places = []
@@ -68,8 +70,11 @@ class NotFinite(UserError):
 def attempted(
     update: Callable[[], dict[str, float]], settings: OptimConfig, *, step: int
 ) -> dict[str, Any]:
-    """What `update` measures. Where it raises NotFinite and such updates are to be left out, that
-    this one was: as a metric, and as a warning of the step."""
+    """Runs `update`, and gives what it measures.
+
+    Where it raises NotFinite and such updates are to be left out (`optim.on_nonfinite`), it gives
+    that this one was: as a metric, and as a warning of the step. Else NotFinite is raised.
+    """
     if settings.on_nonfinite == "stop":
         return update()
     try:
@@ -80,7 +85,8 @@ def attempted(
 
 
 def require_few_skipped(rows: Sequence[dict[str, Any]], settings: OptimConfig) -> None:
-    """Raises UserError where the last `optim.nonfinite_limit` steps were all left out."""
+    """Stops a stage: raises UserError where the last `optim.nonfinite_limit` steps were all left
+    out."""
     limit = settings.nonfinite_limit
     last = rows[-limit:]
     if len(last) == limit and all(row.get(SKIPPED) for row in last):
@@ -91,7 +97,7 @@ def require_few_skipped(rows: Sequence[dict[str, Any]], settings: OptimConfig) -
 
 
 def finite_only(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Without the sums that a loss of an update that was left out has spoiled."""
+    """The metrics without the sums that an update that was left out has spoiled."""
     return {
         name: value
         for name, value in metrics.items()

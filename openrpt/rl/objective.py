@@ -34,8 +34,10 @@ class RolloutLoss:
     places: Places
 
     def __call__(self, rows: list[Row], hidden: Tensor) -> Tensor:
-        """A micro-batch's share of the step's loss: hidden [R, T, d], the one at t predicting
-        token t of its completion."""
+        """A micro-batch's share of the step's loss.
+
+        hidden [R, T, d]: the one at t predicts token t of its completion.
+        """
         part = self.tensors.of_rows(rows, hidden.shape[1])
         logprobs, entropies = self._logprobs(part, hidden)  # [N, T]
 

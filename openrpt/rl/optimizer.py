@@ -11,14 +11,15 @@ from openrpt.rl.nonfinite import NotFinite, Places
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, config: Config, step: int) -> None:
-    """Linear warm-up, then constant: a pure function of the step."""
+    """Sets the rate of a step, a pure function of it: a linear warm-up, then constant."""
     share = min(1.0, step / (config.train.schedule_steps or 1))
     for group in optimizer.param_groups:
         group["lr"] = config.train.learning_rate * share
 
 
 def make_optimizer(policy: Model, config: Config) -> torch.optim.AdamW:
-    """AdamW; matrices decay, vectors (norms, biases) do not."""
+    """Makes the AdamW of the config (arXiv 1711.05101): matrices decay, vectors (norms, biases) do
+    not."""
     parameters = policy.parameters()
     groups = [
         {
@@ -34,10 +35,10 @@ def make_optimizer(policy: Model, config: Config) -> torch.optim.AdamW:
 def apply_update(
     policy: Model, optimizer: torch.optim.Optimizer, max_norm: float, places: Places, *, stage: str
 ) -> float:
-    """Clips and steps; the gradient's norm before clipping. `stage`: whose learning rate it is.
+    """Clips the gradient and makes the optimizer's step; returns the norm before clipping.
 
-    Raises NotFinite, and changes nothing, where that norm is not finite; and UserError where the
-    step itself has made weights that are not.
+    `stage`: whose learning rate it is. Raises NotFinite, and changes nothing, where that norm is
+    not finite; and UserError where the step itself has made weights that are not.
     """
     norm = float(torch.nn.utils.clip_grad_norm_(policy.parameters(), max_norm))
     if not math.isfinite(norm):

@@ -12,20 +12,33 @@ from openrpt.types import Group
 
 
 class Task(Protocol):
+    """Where a trainer's positions come from, and how what is generated there is rewarded."""
+
     @property
     def baseline(self) -> MovingAverage | None:
-        """What the reward compares the policy with: the trainer moves it on after each update, and
-        keeps it in checkpoints. None where no reward reads it."""
+        """The average that the reward compares the policy with; None where no reward reads it.
+
+        The trainer moves it on after each update, and keeps it in checkpoints.
+        """
 
     def take(self, state: TrainerState) -> Iterator[tuple[int, Work]]:
-        """(cursor after it, work) from `state.cursor` on, in keyed order, without end."""
+        """Gives (cursor after it, work) from `state.cursor` on, in keyed order, without end.
+
+        A pure function of the state, so that all workers are given the same.
+        """
 
     def grade(self, work: Work, generated: Sequence[Generated], step: int) -> list[Group]:
-        """Rewards what was generated: one group a position."""
+        """Rewards what was generated at a work's positions: one group each, in their order.
+
+        Raises UserError where a reward fails.
+        """
 
     def truth(self, work: Work) -> Sequence[Sequence[bytes]]:
-        """A position: what truly stands there, as the rollout file shows it."""
+        """What truly stands at each position, token by token, as the rollout file shows it."""
 
     def development(self, engine: Engine, step: int) -> dict[str, float]:
-        """Metrics on the development split after a step, `development/reasoning_accuracy` among
-        them; empty where there is no such split."""
+        """Measures the policy on the development split after a step.
+
+        The metrics, `development/reasoning_accuracy` among them; empty where there is no such
+        split.
+        """

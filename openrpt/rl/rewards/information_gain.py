@@ -18,10 +18,10 @@ from openrpt.engine.head import selected_logprobs
 from openrpt.engine.model import Model
 from openrpt.types import Group, Rollout
 
-TokenIds = tuple[int, ...]
+_TokenIds = tuple[int, ...]
 
 
-def true_tokens(work: Work, count: int) -> list[TokenIds]:
+def true_tokens(work: Work, count: int) -> list[_TokenIds]:
     """The next `count` tokens of the text at each position, fewer at the document's end."""
     ids = work.document.token_ids
     return [tuple(ids[p.index : p.index + count].tolist()) for p in work.positions]
@@ -32,9 +32,9 @@ def thought_logprobs(
     layout: Layout,
     work: Work,
     groups: Sequence[Group],
-    targets: Sequence[TokenIds],
+    targets: Sequence[_TokenIds],
 ) -> list[list[float]]:
-    """Σ log p(target | prompt, thought, close) for each rollout of each group, in nats.
+    """Gives Σ log p(target | prompt, thought, close) for each rollout of each group, in nats.
 
     The thought is closed as the sampler forces it to (the box is open then), also where the policy
     wrote another close or none: what is judged is the thought. Equal thoughts of a group are run
@@ -59,9 +59,9 @@ def thought_logprobs(
 
 
 def plain_logprobs(
-    engine: Engine, layout: Layout, work: Work, targets: Sequence[TokenIds]
+    engine: Engine, layout: Layout, work: Work, targets: Sequence[_TokenIds]
 ) -> list[float]:
-    """Σ log p(target | prefix) at each position, in nats: no template, no thought."""
+    """Gives Σ log p(target | prefix) at each position, in nats: no template, no thought."""
     head, first = layout.plain_head_ids, work.window.start
     last = work.positions[-1].index
     prefix_ids = head + tuple(work.document.token_ids[first:last].tolist())
@@ -72,7 +72,7 @@ def plain_logprobs(
     return [own[0] for own in _target_logprobs(engine, prefix_ids, branches, targets)]
 
 
-def thought_ids(policy: Model, layout: Layout, rollout: Rollout) -> TokenIds:
+def thought_ids(policy: Model, layout: Layout, rollout: Rollout) -> _TokenIds:
     """The completion's tokens that make the thought, its close and a stop token left out."""
     ids, size, end = rollout.completion.token_ids, len(rollout.thought), 0
     for count, token in enumerate(ids):
@@ -84,11 +84,11 @@ def thought_ids(policy: Model, layout: Layout, rollout: Rollout) -> TokenIds:
 
 def _target_logprobs(
     engine: Engine,
-    prefix_ids: TokenIds,
+    prefix_ids: _TokenIds,
     branches: Sequence[Branch],
-    targets: Sequence[TokenIds],
+    targets: Sequence[_TokenIds],
 ) -> list[list[float]]:
-    """Σ log p of the target with which each completion ends, at temperature 1."""
+    """Gives Σ log p of the target with which each completion ends, at temperature 1."""
     found = engine.branch_states(prefix_ids, branches)
     pairs = [
         (states[-len(target) :], target)

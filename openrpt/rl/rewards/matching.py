@@ -38,7 +38,7 @@ def matched_tokens(prediction: bytes | None, continuation: Sequence[bytes]) -> i
 
 
 def prefix_match(prediction: bytes | None, continuation: Sequence[bytes]) -> float:
-    """1.0 if the prediction ends on a token boundary of the true continuation, else 0.0.
+    """Rewards a prediction that ends on a token boundary of the true continuation: 1.0, else 0.0.
 
     The prefix-matching reward of arXiv 2506.08007, Eq. 3: the prediction must be non-empty and
     equal the bytes of the first k ≥ 1 tokens of the continuation for some k.
@@ -50,7 +50,7 @@ def prefix_match(prediction: bytes | None, continuation: Sequence[bytes]) -> flo
 
 
 def first_token_match(prediction_tokens: Sequence[bytes], continuation: Sequence[bytes]) -> float:
-    """1.0 if the prediction's first tokens are the continuation's first one, whatever follows.
+    """Rewards a prediction whose first tokens are the continuation's first one: 1.0, else 0.0.
 
     The first-token matching of arXiv 2506.08007, Appendix A, by bytes: `prediction_tokens` are
     the tokens that the policy wrote, and some number of them must join to the continuation's
@@ -69,7 +69,7 @@ def first_token_match(prediction_tokens: Sequence[bytes], continuation: Sequence
 
 
 def dense_reward(exact: bool, probability: float) -> float:
-    """1 if the prediction is exact, else the probability that the sampler gave it: [0, 1].
+    """Rewards an exact prediction with 1, another with the probability that it had: [0, 1].
 
     After arXiv 2506.08007, Appendix A, which takes the plain model's probability of a wrong first
     token; here it is the sampler's, of the whole prediction, and at most DENSE_CEILING.
@@ -83,7 +83,7 @@ def dense_reward(exact: bool, probability: float) -> float:
 def length_weighted_match(
     prediction: bytes | None, continuation: Sequence[bytes], *, bonus: float
 ) -> float:
-    """Prefix match with a bounded bonus: 1 + bonus · (1 − 2^(1 − k)) for k right tokens, else 0.
+    """Prefix match with a bounded bonus: 1 + bonus · (1 − 2^(1 − k)) for k exact tokens, else 0.
 
     The first token earns 1, each further one half of what is left of the bonus: [0, 1 + bonus).
 
@@ -97,7 +97,7 @@ def length_weighted_match(
 def prediction_tokens(
     completion_tokens: Sequence[bytes], prediction: bytes | None
 ) -> list[tuple[int, bytes]]:
-    r"""(index in the completion, those of its bytes that are in the prediction), token by token.
+    r"""Finds a prediction's tokens: (index in the completion, its bytes in the prediction).
 
     `completion_tokens` are the bytes of the completion's tokens, `prediction` is what
     `extract_prediction` found in them. A token may hold the box's brace, too.
@@ -118,14 +118,16 @@ def prediction_tokens(
     return found
 
 
-class Judge(Protocol):
-    """How well a prediction renders the next segment of the text: a number, 1 = as well as can
-    be. Called by keyword."""
+class _Judge(Protocol):
+    """A function that says how well a prediction renders the next segment of the text.
+
+    A number, 1 = as well as can be. Called by keyword.
+    """
 
     def __call__(self, *, prediction: str, segment: str) -> float: ...
 
 
-SEGMENT_END = re.compile(r"[.!?…]+[\"'”’)\]}]*(?=\s)|[。！？]+[”’」』）]*|\n")
+_SEGMENT_END = re.compile(r"[.!?…]+[\"'”’)\]}]*(?=\s)|[。！？]+[”’」』）]*|\n")
 
 
 def next_segment(continuation: Sequence[bytes]) -> str:
@@ -139,19 +141,22 @@ def next_segment(continuation: Sequence[bytes]) -> str:
     'the end.'
     """
     text = b"".join(continuation).decode("utf-8", errors="replace").lstrip()
-    end = SEGMENT_END.search(text)
+    end = _SEGMENT_END.search(text)
     return (text[: end.end()] if end else text).rstrip()
 
 
-def segment_reward(prediction: bytes | None, segment: str, judge: Judge) -> float:
-    """What the judge says; 0 without a prediction. Next-segment reasoning: arXiv 2509.19249."""
+def segment_reward(prediction: bytes | None, segment: str, judge: _Judge) -> float:
+    """Rewards a prediction with what the judge says; 0 without one.
+
+    Next-segment reasoning: arXiv 2509.19249.
+    """
     if prediction is None:
         return 0.0
     return judge(prediction=prediction.decode("utf-8", errors="replace"), segment=segment)
 
 
 def exact_judge(*, prediction: str, segment: str) -> float:
-    """1.0 if the two are the same but for case, whitespace and compatibility forms.
+    """Judges by equality but for case, whitespace and compatibility forms: 1.0 or 0.0.
 
     >>> exact_judge(prediction=" The  END.", segment="the end.")
     1.0
@@ -160,7 +165,7 @@ def exact_judge(*, prediction: str, segment: str) -> float:
 
 
 def fuzzy_judge(*, prediction: str, segment: str, threshold: float) -> float:
-    """1.0 if the two are alike by at least `threshold`; with a threshold of 0, their likeness.
+    """Judges by likeness: 1.0 from `threshold` on; with a threshold of 0, the likeness itself.
 
     Likeness is difflib's ratio on the normalised texts, 2·M / T: M characters in common blocks of
     T in both together; in [0, 1].
@@ -174,5 +179,5 @@ def fuzzy_judge(*, prediction: str, segment: str, threshold: float) -> float:
 
 
 def normalised(text: str) -> str:
-    """NFKC, case folded, whitespace collapsed."""
+    """The text in NFKC, case folded, whitespace collapsed."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

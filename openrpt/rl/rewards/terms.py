@@ -34,7 +34,7 @@ from openrpt.rl.rewards.user import UserFunction, load_function
 from openrpt.seeding import generator
 from openrpt.types import Group, Rollout
 
-READABLE = ("prediction", "continuation", "thought", "prefix")
+_READABLE = ("prediction", "continuation", "thought", "prefix")
 """What a user's own reward may read: bytes, of the continuation the bytes of its tokens."""
 
 
@@ -54,18 +54,20 @@ class RewardContext:
     """Kept for `information_gain` alone."""
 
     def continuation(self, group: Group) -> Sequence[bytes]:
+        """The true tokens from the group's position on, as far as a prediction is compared."""
         index = group.prompt.position.index
         return self.token_bytes[index : index + CONTINUATION_TOKENS]
 
     def prediction_tokens(self, rollout: Rollout) -> list[tuple[int, bytes]]:
-        """As `rewards.prediction_tokens`."""
+        """The tokens of a rollout's prediction, as `matching.prediction_tokens` gives them."""
         ids, literal = rollout.completion.token_ids, self.layout.literal
         pieces = [literal_bytes(self.engine.model.table, [i], literal) for i in ids]
         return prediction_tokens(pieces, rollout.prediction)
 
 
 class RewardTerm(Protocol):
-    """Grades a document's groups, each graded by prefix match already: [groups][rollouts]."""
+    """A function that grades a document's groups, already graded by prefix match:
+    [groups][rollouts]."""
 
     def __call__(self, groups: Sequence[Group], context: RewardContext) -> list[list[float]]: ...
 
@@ -80,6 +82,8 @@ def prefix(groups: Sequence[Group], context: RewardContext) -> list[list[float]]
 
 
 def first_token(groups: Sequence[Group], context: RewardContext) -> list[list[float]]:
+    """The paper's first-token matching, `matching.first_token_match`."""
+
     def value(group: Group, rollout: Rollout) -> float:
         own = [token for _, token in context.prediction_tokens(rollout)]
         return first_token_match(own, context.continuation(group))
@@ -88,8 +92,11 @@ def first_token(groups: Sequence[Group], context: RewardContext) -> list[list[fl
 
 
 def dense(groups: Sequence[Group], context: RewardContext) -> list[list[float]]:
-    """The probability of a wrong prediction is the product of the sampler's probabilities (at the
-    sampling temperature) of the tokens that hold its bytes; a forced token counts as sure."""
+    """The paper's dense reward, `matching.dense_reward`.
+
+    The probability of a wrong prediction is the product of the sampler's probabilities (at the
+    sampling temperature) of the tokens that hold its bytes; a forced token counts as sure.
+    """
 
     def value(group: Group, rollout: Rollout) -> float:
         # The first of equal completions speaks for all: rounding must not make a group live.
@@ -105,7 +112,7 @@ def dense(groups: Sequence[Group], context: RewardContext) -> list[list[float]]:
 
 
 def conditional_dense(groups: Sequence[Group], context: RewardContext) -> list[list[float]]:
-    """Dense in groups with at least one hit, else 0 (arXiv 2506.08007, Appendix A)."""
+    """The dense reward in groups with an exact rollout, else 0 (arXiv 2506.08007, Appendix A)."""
     return [
         values if any(rollout.exact for rollout in group.rollouts) else [0.0] * len(values)
         for group, values in zip(groups, dense(groups, context), strict=True)
@@ -113,6 +120,7 @@ def conditional_dense(groups: Sequence[Group], context: RewardContext) -> list[l
 
 
 def length_weighted(groups: Sequence[Group], context: RewardContext) -> list[list[float]]:
+    """The prefix match with a bonus for length, `matching.length_weighted_match`."""
     bonus = context.config.reward.length_bonus
     return _each(
         groups,
@@ -123,7 +131,7 @@ def length_weighted(groups: Sequence[Group], context: RewardContext) -> list[lis
 
 
 def information_gain(groups: Sequence[Group], context: RewardContext) -> list[list[float]]:
-    """As `information_gain.py`: nats, of either sign."""
+    """The reward of RLP (arXiv 2510.01265), `information_gain.py`: nats, of either sign."""
     assert context.baseline is not None
     targets = true_tokens(context.work, context.config.reward.information_tokens)
     layout, work = context.layout, context.work
@@ -156,7 +164,7 @@ TERMS: dict[str, RewardTerm] = {
 """`segment` and users' own are made of what the config names: `make_terms`."""
 
 
-def segment_term(judge: UserFunction) -> RewardTerm:
+def _segment_term(judge: UserFunction) -> RewardTerm:
     """The next segment of the text, and what the judge says of the prediction."""
 
     def segment(groups: Sequence[Group], context: RewardContext) -> list[list[float]]:
@@ -179,7 +187,7 @@ def segment_term(judge: UserFunction) -> RewardTerm:
     return segment
 
 
-def user_term(function: UserFunction) -> RewardTerm:
+def _user_term(function: UserFunction) -> RewardTerm:
     """A user's own function, called for one rollout after the other."""
 
     def term(groups: Sequence[Group], context: RewardContext) -> list[list[float]]:
@@ -223,15 +231,16 @@ def make_terms(config: Config) -> dict[str, RewardTerm]:
     terms: dict[str, RewardTerm] = {}
     for name in settings.terms:
         if ":" in name:
-            terms[name] = user_term(load_function(name, key="reward.terms", known=READABLE))
+            terms[name] = _user_term(load_function(name, key="reward.terms", known=_READABLE))
         elif name == "segment":
-            terms[name] = segment_term(make_judge(settings))
+            terms[name] = _segment_term(_make_judge(settings))
         else:
             terms[name] = TERMS[name]
     return terms
 
 
-def make_judge(settings: RewardConfig) -> UserFunction:
+def _make_judge(settings: RewardConfig) -> UserFunction:
+    """The judge of `reward.segment_judge`. Raises UserError for a user's that can't be had."""
     known = ("prediction", "segment")
     match settings.segment_judge:
         case "exact":
@@ -246,7 +255,7 @@ def make_judge(settings: RewardConfig) -> UserFunction:
 def reward_groups(
     groups: Sequence[Group], terms: Mapping[str, RewardTerm], context: RewardContext
 ) -> list[Group]:
-    """Groups graded by prefix match → the same with the reward that is trained on.
+    """Gives groups that are graded by prefix match the reward that is trained on.
 
     A term that is not finite, or beyond LARGEST_REWARD with its weight, stops the run, or is left
     out and counts as 0, as `reward.on_error` says. Raises UserError, which names the document,
@@ -281,6 +290,7 @@ def reward_groups(
 
 
 def place(group: Group, number: int) -> str:
+    """Where a rollout stands, in words."""
     position = group.prompt.position
     return f"document {position.document_id}, position {position.index}, rollout {number}"
 

@@ -29,7 +29,7 @@ class UserFunction:
         says `where`.
         """
         found: Any = None
-        with users_code() as failure:
+        with _users_code() as failure:
             found = self.function(**{name: values[name] for name in self.reads})
             if isinstance(found, Real):
                 return float(found)
@@ -52,7 +52,7 @@ class Failure:
 
     @property
     def message(self) -> str:
-        """In one line; empty where the error has none, or can't say it."""
+        """The error's text in one line; empty where it has none, or can't say it."""
         try:
             return f"{' '.join(str(self.error).split()):.200}"
         except Exception:  # its __str__ is the user's, too
@@ -67,7 +67,7 @@ class Failure:
 
 
 @contextmanager
-def users_code() -> Iterator[Failure]:
+def _users_code() -> Iterator[Failure]:
     """Keeps what a user's code raises, which may be anything, sys.exit's SystemExit too; only what
     stops the whole command (KeyboardInterrupt) is passed on."""
     failure = Failure()
@@ -80,8 +80,9 @@ def users_code() -> Iterator[Failure]:
 
 
 def _shown(value: object) -> str:
-    """Its text, cut and in one line; its type where it has no text (an integer of 5,000 digits)."""
-    with users_code():
+    """A value's text, cut and in one line; its type where it has no text (an integer of 5,000
+    digits)."""
+    with _users_code():
         return " ".join(f"{value!r:.80}".split())
     return f"a value of type {type(value).__name__}"
 
@@ -98,7 +99,7 @@ def load_function(path: str, *, key: str, known: Sequence[str]) -> UserFunction:
         raise UserError(f"{key}: '{path}' is no import path; it has the form module:function")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
-    with users_code() as failure:
+    with _users_code() as failure:
         module = importlib.import_module(module_name)
     if failure.error is not None:
         plain = isinstance(failure.error, ImportError | SyntaxError)
