@@ -20,7 +20,10 @@ from openrpt.stages.train import train
 from openrpt.stopping import Interrupted, Terminated, ending_as_interrupts, stop_on_signals
 from tests.helpers.tiny_model import copied_run, tiny_run
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals")
+pytestmark = [
+    pytest.mark.skipif(os.name == "nt", reason="signals"),
+    pytest.mark.usefixtures("heard"),
+]
 
 
 @pytest.fixture(scope="module")
