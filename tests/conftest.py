@@ -1,21 +1,50 @@
-"""Shared settings (few threads, no network), and the browser."""
+"""Shared settings (few threads, no network, no deadlines), and the browser."""
 
+import gc
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start, too
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
+# Half of the collection of the tests would go into looking for garbage among what stays.
+gc.set_threshold(50_000)
+os.fsync = lambda descriptor: None  # no test cuts the power, and a busy disk takes its time
 torch.set_num_threads(1)  # tiny models: a second thread only costs
+# How long an example takes says how busy the machine is.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
+PATIENCE = 300_000
+"""Milliseconds that the browser may take to start: other programs may have the processor."""
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync")
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()  # what was imported is looked through no more
+
+
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Signals do what they do in a terminal: in the background (nohup, &) some are ignored."""
+    names = ("SIGINT", "SIGTERM", "SIGHUP")
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = [signal.signal(number, signal.SIG_DFL) for number in numbers]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +55,6 @@ def browser() -> Iterator[Any]:
     with playwright.sync_playwright() as started:
         if not found and not Path(started.chromium.executable_path).exists():
             pytest.skip("no Chromium: install one, or run 'playwright install chromium'")
-        browser = started.chromium.launch(executable_path=found, args=list(FLAGS))
+        browser = started.chromium.launch(executable_path=found, args=list(FLAGS), timeout=PATIENCE)
         yield browser
         browser.close()

@@ -84,7 +84,7 @@ def test_no_cpu_quota(tmp_path: Path) -> None:
 
 
 def test_rate_is_measured_even_where_one_product_takes_too_long() -> None:
-    assert 0.01 < doctor.measure_gflops(torch.float32, seconds=0.0) < 1e6
+    assert 0 < doctor.measure_gflops(torch.float32, seconds=0.0) < 1e6
 
 
 def test_report_prints_brackets_as_they_are() -> None:

@@ -12,6 +12,7 @@ import pytest
 from rich.table import Table
 from rich.text import Text
 
+from openrpt.cli.main import main
 from openrpt.console import PlainConsole
 from openrpt.progress import live_progress
 from openrpt.runs.metrics import append_metrics
@@ -38,6 +39,19 @@ def openrpt(*arguments: object, shell: str = "", **environment: str) -> Any:
         env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "300"} | environment,
         cwd=ROOT,
     )
+
+
+@pytest.fixture
+def written(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs the command in this process: its exit code, and all that it has written."""
+    monkeypatch.setenv("COLUMNS", "300")
+
+    def call(*arguments: object) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as stopped:
+            main([str(one) for one in arguments])
+        return int(str(stopped.value.code or 0)), "".join(capfd.readouterr())
+
+    return call
 
 
 @pytest.fixture(scope="module")
@@ -101,11 +115,12 @@ def test_progress_names_what_is_hidden_and_reads_no_markup(
 
 
 @pytest.mark.parametrize("command", ["status", "rollouts", "report", "train"])
-def test_escape_sequences_of_a_run_folder_stay_text(hostile_run: Path, command: str) -> None:
+def test_escape_sequences_of_a_run_folder_stay_text(
+    hostile_run: Path, command: str, written: Any
+) -> None:
     arguments = ["--run", hostile_run, "--seed", 5] if command == "train" else [hostile_run]
-    done = openrpt(command, *arguments)
-    assert done.returncode == (2 if command == "train" else 0), done.stderr
-    output = (done.stdout + done.stderr).decode()
+    code, output = written(command, *arguments)
+    assert code == (2 if command == "train" else 0), output
     assert hidden(output) == [] and NAMED in output
 
 
@@ -116,11 +131,11 @@ def test_json_is_exact_and_plain(hostile_run: Path) -> None:
     assert row["document_id"] == f"d{HOSTILE}"
 
 
-def test_escape_sequences_of_a_corpus_stay_text(tmp_path: Path) -> None:
+def test_escape_sequences_of_a_corpus_stay_text(tmp_path: Path, written: Any) -> None:
     (tmp_path / "c.jsonl").write_text(json.dumps({HOSTILE: "a"}) + "\n", encoding="utf-8")
-    done = openrpt("score", tmp_path / "c.jsonl", "--run", tmp_path / "run")
-    assert done.returncode == 2
-    assert hidden(done.stderr.decode()) == [] and NAMED in done.stderr.decode()
+    code, output = written("score", tmp_path / "c.jsonl", "--run", tmp_path / "run")
+    assert code == 2
+    assert hidden(output) == [] and NAMED in output
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from openrpt.config.model import ModelConfig
+from openrpt.costs import limits
 from openrpt.costs.energy import EnergyMeter, money, rapl_counters
 from openrpt.costs.flops import model_shape
 from openrpt.costs.limits import (
@@ -56,12 +57,15 @@ def test_what_cannot_be_read_is_left_out(tmp_path: Path) -> None:
 
 
 def test_an_estimate_is_labelled(tmp_path: Path) -> None:
+    before = time.perf_counter()
     meter = EnergyMeter(CPU, watts=50.0, powercap=tmp_path)
     start = time.perf_counter()
     time.sleep(0.02)
+    stop = time.perf_counter()
     found = meter.metrics()
+    after = time.perf_counter()
     assert found["energy/measured"] == 0.0
-    assert 50 * 0.02 <= found["energy/joules"] <= 50 * (time.perf_counter() - start + 0.01)
+    assert 50 * (stop - start) <= found["energy/joules"] <= 50 * (after - before)
     assert EnergyMeter(CPU, powercap=tmp_path).watts == 65.0
 
 
@@ -70,15 +74,19 @@ def test_money() -> None:
 
 
 def test_a_rate_is_measured_even_where_one_product_takes_too_long() -> None:
-    assert matrix_product_rate([(64, 64, 64)], torch.float32, seconds=0.0) > 1e6
+    assert 0 < matrix_product_rate([(64, 64, 64)], torch.float32, seconds=0.0) < 1e14
 
 
-def test_the_rate_is_of_all_shapes_together() -> None:
+def test_the_rate_is_of_all_shapes_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """A shape that takes longer by the FLOP weighs by its time, not by its number."""
     narrow, wide = (256, 8, 8), (256, 256, 256)
-    rates = [matrix_product_rate([shape], torch.float32) for shape in (narrow, wide)]
-    both = matrix_product_rate([narrow, wide], torch.float32)
-    assert rates[0] / 3 < both < 3 * rates[1]
+    seconds = {narrow: 0.5, wide: 0.25}
+    monkeypatch.setattr(limits, "_product_seconds", lambda shape, *rest: seconds[shape])
+    flops = 2.0 * 256 * (8 * 8 + 256 * 256)
+    assert matrix_product_rate([narrow, wide], torch.float32) == flops / 0.75
+    assert matrix_product_rate({narrow: 2, wide: 1}, torch.float32) == pytest.approx(
+        2.0 * 256 * (2 * 8 * 8 + 256 * 256) / 1.25
+    )
 
 
 def test_the_products_are_those_of_the_model(tmp_path: Path) -> None:
@@ -94,7 +102,7 @@ def test_the_products_are_those_of_the_model(tmp_path: Path) -> None:
     assert flops() == shape.forward(48, 0, 16)
     assert flops(times=3) == 3 * flops()
     assert flops(backward=True) == shape.forward(48, 0, 16) + shape.backward(48, 0, 16)
-    assert rate_of_passes(policy, [Pass(rows=48)], seconds=0.0) > 1e6
+    assert rate_of_passes(policy, [Pass(rows=48)], seconds=0.0) > 0
 
 
 def test_frozen_matrices_have_no_gradient_to_multiply(tmp_path: Path) -> None:

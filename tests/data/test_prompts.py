@@ -1,7 +1,5 @@
 """Layouts: what stands around a prefix and around a thought, on each kind of tokenizer."""
 
-import time
-
 import pytest
 import torch
 
@@ -248,10 +246,10 @@ def test_templates_that_fail_are_one_line(template, said):
 def test_a_template_without_end_is_stopped(monkeypatch):
     monkeypatch.setattr("openrpt.data.chat.SECONDS", 0.5)
     nested = "{% for i in range(99999) %}" * 3 + "{% endfor %}" * 3
-    tokenizer, started = byte_level_tokenizer(chat_template=nested), time.monotonic()
+    tokenizer = byte_level_tokenizer(chat_template=nested)
     with pytest.raises(UserError, match=r"takes more than 0\.5 seconds, or breaks its process"):
         build_layout(tokenizer, PromptConfig(template="v0"))
-    assert time.monotonic() - started < 30
+    monkeypatch.setattr("openrpt.data.chat.SECONDS", 60.0)
     tokenizer.chat_template = SAID  # the next one finds a process again
     assert build_layout(tokenizer, PromptConfig(template="v0")).head_ids
 

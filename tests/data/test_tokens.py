@@ -32,7 +32,7 @@ fragments = ["the sum", " of", "  ", "\n\n", "😀👩‍👧", "数学", "e\u03
 unicode_text = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=20)
 texts = st.lists(st.sampled_from(fragments) | unicode_text, max_size=8).map("".join)
 texts_without_mark = texts.map(lambda text: text.replace("▁", "_"))
-quick = settings(max_examples=100, deadline=None)
+quick = settings(max_examples=100)
 
 
 def plain_ids(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:

@@ -1,5 +1,7 @@
 """The tree equals flat sequences run one at a time: log-probabilities and gradients."""
 
+from functools import cache
+
 import pytest
 import torch
 
@@ -103,13 +105,19 @@ def test_logprobs_equal_flat_sequences(family, dtype, branches):
                 assert (logits - expected).abs().max() <= TOLERANCE[dtype]
 
 
+@cache
+def flat_gradients(family, dtype):
+    policy = tiny_policy(family, dtype)
+    flat_loss(policy, BRANCHES).backward()
+    return {n: p.grad for n, p in policy.model.named_parameters()}
+
+
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["stored", "recomputed"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_gradients_equal_flat_sequences(family, dtype, checkpointing):
+    expected = flat_gradients(family, dtype)
     policy = tiny_policy(family, dtype)
-    flat_loss(policy, BRANCHES).backward()
-    expected = {n: p.grad.clone() for n, p in policy.model.named_parameters()}
     if checkpointing:
         policy.model.activation_checkpointing_enable({"use_reentrant": False})
         policy.model.train()

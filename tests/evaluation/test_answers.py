@@ -1,7 +1,5 @@
 """Final answers: how they are read out of a completion, and when they are right."""
 
-import time
-
 import pytest
 
 from openrpt.config.loading import load_config
@@ -87,14 +85,12 @@ def test_nothing_breaks_the_worker(check):
 
 def test_an_answer_that_never_ends_is_wrong_and_the_next_is_checked():
     pytest.importorskip("math_verify")
-    started = time.monotonic()
     with MathChecker(seconds=1.0) as check:
         assert not check("9^{9^{9^{9}}}", "7")
         assert not check("9^{9^{9^{9}}}", "7")  # known: not asked again
         assert check.given_up == 1
         check.seconds = 60.0  # the next process
         assert check("0.5", "1/2")
-    assert time.monotonic() - started < 120
 
 
 def question(answer: str, **values) -> Question:

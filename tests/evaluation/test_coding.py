@@ -22,7 +22,13 @@ from openrpt.config.loading import load_config
 from openrpt.errors import UserError
 from openrpt.evaluation.end_tasks.coding import EXAMPLES, coding, pass_at_k, read_tasks, with_tests
 from openrpt.evaluation.end_tasks.programs import program_of
-from openrpt.evaluation.end_tasks.sandbox import WORKER, Limits, require_sandbox, run_program
+from openrpt.evaluation.end_tasks.sandbox import (
+    WORKER,
+    Limits,
+    Outcome,
+    require_sandbox,
+    run_program,
+)
 from openrpt.evaluation.records import read_models
 from openrpt.runs.run import open_run
 from tests.helpers.tiny_model import tiny_model_folder
@@ -38,7 +44,9 @@ def refusal() -> str:
 
 WHY_NOT = refusal()
 walled = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT or "it can")
-LIMITS = Limits(seconds=2, memory_mib=256)
+LIMITS = Limits(seconds=60, memory_mib=256)  # however busy the machine
+SHORT = Limits(seconds=1, memory_mib=256)
+"""Of programs that do not end by themselves."""
 
 
 @walled
@@ -62,9 +70,6 @@ LIMITS = Limits(seconds=2, memory_mib=256)
         ("print('passed')\nimport os; os._exit(0)", "failed", "it ended itself"),
         ("import os; os.abort()", "failed", "it ended itself"),
         ("import ctypes; ctypes.string_at(0)", "failed", "it ended itself"),
-        ("while True: pass", "time", ""),
-        ("import time; time.sleep(1e6)", "time", ""),
-        ("import os, time; os.closerange(0, 99); time.sleep(1e6)", "time", ""),
         ("x = [0] * 10**9", "memory", ""),
         ("open('big', 'wb').write(b'0' * (1 << 25))", "failed", "OSError"),
         ("import os; assert set(os.environ) <= {'HOME', 'TMPDIR', 'PATH', 'LANG'}", "passed", ""),
@@ -73,10 +78,25 @@ LIMITS = Limits(seconds=2, memory_mib=256)
     ],
 )
 def test_the_sandbox(source, verdict, error):
-    started = time.monotonic()
     outcome = run_program(source, LIMITS)
     assert outcome.verdict == verdict and outcome.error.startswith(error), outcome
-    assert time.monotonic() - started < LIMITS.seconds + 15
+
+
+@walled
+@pytest.mark.parametrize(
+    "source",
+    [
+        "while True: pass",
+        "import time; time.sleep(1e6)",
+        "import os, time; os.closerange(0, 99); time.sleep(1e6)",
+    ],
+)
+def test_the_time_of_a_program_ends(source, monkeypatch):
+    """By the judge, and not by the last resort of the process that asked."""
+    monkeypatch.setattr("openrpt.evaluation.end_tasks.sandbox.START_SECONDS", 300)
+    started = time.monotonic()
+    assert run_program(source, SHORT) == Outcome(verdict="time")
+    assert time.monotonic() - started < 300
 
 
 @walled
@@ -101,7 +121,7 @@ def test_a_program_stays_one_process(source):
 @walled
 def test_files_in_memory_are_bounded_too():
     source = "for n in range(99): open(f'f{n}', 'wb').write(bytes(15 << 20))"
-    outcome = run_program(source, Limits(seconds=10, memory_mib=256))
+    outcome = run_program(source, LIMITS)
     assert outcome.verdict == "failed" and "No space left" in outcome.error
 
 
@@ -109,9 +129,10 @@ def test_files_in_memory_are_bounded_too():
 def test_nothing_stays_behind(tmp_path, monkeypatch):
     """All processes of a program end with its time, and its folder is gone."""
     seen: dict[int, psutil.Process] = {}
+    limits = Limits(seconds=4, memory_mib=256)  # long enough to be seen
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with ThreadPoolExecutor() as pool:
-        running = pool.submit(run_program, "import time; time.sleep(1e6)", LIMITS)
+        running = pool.submit(run_program, "import time; time.sleep(1e6)", limits)
         while not running.done():
             for process in psutil.Process().children(recursive=True):
                 with suppress(psutil.Error):
@@ -119,15 +140,17 @@ def test_nothing_stays_behind(tmp_path, monkeypatch):
                         seen[process.pid] = process
             time.sleep(0.05)
     assert running.result().verdict == "time" and len(seen) == 3  # keeper, judge, program
-    assert not psutil.wait_procs(list(seen.values()), timeout=5)[1]
+    assert not psutil.wait_procs(list(seen.values()), timeout=120)[1]
     assert not list(tmp_path.iterdir())
 
 
 @walled
 def test_the_end_of_the_judge_is_the_end_of_the_program(tmp_path):
     """Where the process that asked is killed, too: nobody has to clean up."""
+    if os.getuid():
+        pytest.skip("an ordinary user's program has its own user's number")
     source = "from openrpt.evaluation.end_tasks.sandbox import *\n"
-    source += "run_program('while True: pass', Limits(seconds=1))"
+    source += "run_program('import time; time.sleep(1e6)', Limits(seconds=900))"
     own = os.environ | {"TMPDIR": str(tmp_path)}
     asking = subprocess.Popen([sys.executable, "-c", source], env=own)
     program = None
@@ -137,9 +160,8 @@ def test_the_end_of_the_judge_is_the_end_of_the_program(tmp_path):
         time.sleep(0.02)
     asking.kill()
     asking.wait()
-    if program is None:
-        pytest.skip("an ordinary user's program has its own user's number")
-    assert not psutil.wait_procs([program], timeout=15)[1]
+    assert program is not None  # its own time is not over
+    assert not psutil.wait_procs([program], timeout=120)[1]
 
 
 @walled
@@ -213,11 +235,16 @@ os._exit(0)
         "import sys\nsys.excepthook = lambda *a: None\nassert 0",
         "import signal, os\nos.kill(os.getpid(), signal.SIGTERM)",
         "import signal, os\nos.kill(os.getpid(), signal.SIGKILL)",
-        "import signal, os\nos.kill(os.getpid(), signal.SIGSTOP)",
     ],
 )
 def test_passing_can_not_simply_be_claimed(source):
     assert run_program(source, LIMITS).verdict != "passed"
+
+
+@walled
+def test_a_program_that_stops_itself_has_not_passed():
+    source = "import signal, os\nos.kill(os.getpid(), signal.SIGSTOP)"
+    assert run_program(source, SHORT).verdict == "time"
 
 
 @walled
@@ -238,7 +265,8 @@ def test_an_ordinary_user_gets_the_same_walls():
             ("import ctypes; assert ctypes.CDLL(None).unshare(0x10000000) == 0", "AssertionError"),
             ("import os; os.kill(1, 9); os.kill(1, 2); os.kill(os.getpid(), 9)", "time"),
         ):
-            asked = {"source": source, "seconds": 2, "memory": 256 << 20}
+            limits = SHORT if said == "time" else LIMITS
+            asked = {"source": source, "seconds": limits.seconds, "memory": 256 << 20}
             box = tempfile.mkdtemp(dir=folder)
             os.chown(box, 1234, 1234)
             ran = subprocess.run(

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -196,12 +197,14 @@ def test_curve_controls_redraw(tab: Tab) -> None:
 
 
 def test_hover_shows_the_values(tab: Tab) -> None:
+    from playwright.sync_api import TimeoutError
+
     canvas = canvas_of(tab, "Flat groups")
     tooltip = tab.page.locator("#vg-tooltip-element.visible")
     for _ in range(100):  # charts that are drawn meanwhile may move this one from under the mouse
         canvas.hover()
-        tab.page.wait_for_timeout(200)
-        if tooltip.is_visible():
+        with suppress(TimeoutError):
+            tooltip.wait_for(timeout=2_000)
             break
     assert "step" in tooltip.inner_text() and "%" in tooltip.inner_text()
 

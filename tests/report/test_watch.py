@@ -2,9 +2,9 @@
 
 import json
 import socket
-import time
 from http.client import HTTPConnection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -110,20 +110,22 @@ def test_a_damaged_run_does_not_take_down_the_others(tmp_path: Path) -> None:
 
 
 def test_drawing_rests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn = []
+    clock, drawn = SimpleNamespace(now=100.0), []
 
     def draw(path: Path) -> str:
         drawn.append(path)
-        time.sleep(0.05)
+        clock.now += 0.05
         return str(len(drawn))
 
     monkeypatch.setattr(watch, "draw", draw)
+    monkeypatch.setattr(watch, "time", SimpleNamespace(monotonic=lambda: clock.now))
     path = fake_run(tmp_path / "a")
     watched = Watched(path)
     assert watched.page() == watched.page() == "1"
     append_metrics(path / "metrics.jsonl", train_row(5))
+    clock.now += 0.49
     assert watched.page() == "1"  # within ten times the drawing's 0.05 s
-    time.sleep(0.6)
+    clock.now += 0.02
     assert watched.page() == watched.page() == "2"
 
 

@@ -2,7 +2,6 @@
 
 import json
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -314,13 +313,12 @@ def test_the_state_of_a_failed_step_is_undone(scored: Run, mine: Any) -> None:
 def test_a_time_limit_holds_after_a_restart(scored: Run, mine: Any) -> None:
     mine.SECONDS = 0.02
     settings = {"reward__terms": {"mine:own": 0.1}, "train__steps": 99}
-    run = run_of(scored, "limit", train__time_limit=2.5 / 60, **settings)
+    run = run_of(scored, "limit", train__time_limit=1 / 60, **settings)
     train(run)
     rows = rows_of(run)
-    assert rows and 2.5 - longest_step(rows) <= rows[-1]["seconds"]
-    started = time.perf_counter()
+    assert rows and 1 - longest_step(rows) <= rows[-1]["seconds"]
     train(run)
-    assert rows_of(run) == rows and time.perf_counter() - started < 60
+    assert rows_of(run) == rows
 
 
 def test_the_longest_step_is_read_from_the_rows() -> None:

@@ -194,6 +194,7 @@ class CtrlC(Silent):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+@pytest.mark.usefixtures("heard")
 def test_an_interrupted_run_goes_on_to_the_same_bits(folder):
     settings: dict[str, Any] = {
         "finetune__eval_samples": 2,

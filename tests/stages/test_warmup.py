@@ -177,6 +177,7 @@ class Ctrl_C:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("rank", [0, 4])
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft
 def test_an_interrupted_warmup_goes_on_to_the_same_bits(scored, rank):
