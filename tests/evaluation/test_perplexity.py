@@ -35,17 +35,17 @@ def engine_of(folder: Path, **options: Any) -> Engine:
 
 @pytest.mark.parametrize("tokenizer", [None, sentencepiece_tokenizer("prepend")])
 def test_it_is_transformers_own_loss(tmp_path: Path, tokenizer: Any) -> None:
-    policy = engine_of(tmp_path / "model", tokenizer=tokenizer)
-    found = measure_perplexity(policy, TEXTS, window=100)
+    engine = engine_of(tmp_path / "model", tokenizer=tokenizer)
+    found = measure_perplexity(engine, TEXTS, window=100)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     nats, tokens, size = [], [], 0
     for text in TEXTS:
-        ids = policy.tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids = engine.model.tokenizer(text, add_special_tokens=False)["input_ids"]
         with torch.no_grad():
             loss = model(torch.tensor([ids]), labels=torch.tensor([ids])).loss
         nats.append(float(loss) * (len(ids) - 1))
         tokens.append(len(ids) - 1)
-        first = policy.table.bytes[ids[0]]
+        first = engine.model.table.bytes[ids[0]]
         size += len(text.encode()) - len(first) + (tokenizer is not None)  # its space is no text
     estimate = found.nats_per_token
     assert estimate.n == sum(tokens) and estimate.documents == 3
@@ -54,7 +54,7 @@ def test_it_is_transformers_own_loss(tmp_path: Path, tokenizer: Any) -> None:
     assert found.bits_per_byte.n == size
     assert found.bits_per_byte.value == pytest.approx(sum(nats) / math.log(2) / size, abs=1e-5)
     assert "±" in found.describe()
-    alone = measure_perplexity(policy, TEXTS[:1], window=100).describe()
+    alone = measure_perplexity(engine, TEXTS[:1], window=100).describe()
     assert "nan" not in alone and "±" not in alone
     low, high = found.interval
     assert low < found.perplexity < high
@@ -74,16 +74,16 @@ def test_the_error_is_that_of_a_mean_by_document() -> None:
 
 def test_long_texts_are_seen_through_windows(tmp_path: Path) -> None:
     """A token's loss is that of its window's prefix: what the scorer gives it, and no more."""
-    policy = engine_of(tmp_path / "model")
+    engine = engine_of(tmp_path / "model")
     text = " ".join(TEXTS[:2])
-    whole = measure_perplexity(policy, [text], window=100).nats_per_token
-    cut = measure_perplexity(policy, [text], window=8).nats_per_token
+    whole = measure_perplexity(engine, [text], window=100).nats_per_token
+    cut = measure_perplexity(engine, [text], window=8).nats_per_token
     assert whole.n == cut.n and whole.value != cut.value
     with pytest.raises(UserError, match="does not fit"):
-        measure_perplexity(policy, [text], window=1000)
+        measure_perplexity(engine, [text], window=1000)
     with pytest.raises(UserError, match="no text to measure"):
-        measure_perplexity(policy, ["", "a"], window=8)
-    stopped = measure_perplexity(policy, TEXTS * 9, window=100, max_tokens=20)
+        measure_perplexity(engine, ["", "a"], window=8)
+    stopped = measure_perplexity(engine, TEXTS * 9, window=100, max_tokens=20)
     assert stopped.nats_per_token.documents < 9 and stopped.nats_per_token.n >= 20
 
 
