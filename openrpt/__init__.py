@@ -22,3 +22,6 @@ def load_run(path: "str | Path") -> "LoadedRun":
     from openrpt.loaded import load_run
 
     return load_run(path)
+
+
+__all__ = ["load_run"]
