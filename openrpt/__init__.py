@@ -1,27 +1,48 @@
 """OpenRPT: reinforcement pre-training.
 
-corpus → documents → tokens → scoring → positions → prompts → generation → completions
-→ rewards → rollouts → advantages → losses (on the document tree) → checkpoint → evaluation
-→ report. Each word is a module; each stage is a function from files and a config to files.
+corpus → documents → tokens → scores → positions → prompts → completions → rewards → advantages
+→ losses (on the document tree) → checkpoint → evaluation → report. Each stage is a function from
+files and a configuration to files; `docs/architecture.md` has the way of one prediction.
+
+What other code may import is here and in `openrpt.tokens`, `completions`, `rewards`, `advantages`
+and `losses`; docs/api.md is made from their docstrings.
 """
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from openrpt.loaded import LoadedRun
-
-
-__version__ = "0.1.0"
-
-
-def load_run(path: "str | Path") -> "LoadedRun":
-    """A run folder as tables: `.config`, `.metrics()`, `.rollouts(step)`, `.evaluation`,
-    `.report()`; see `openrpt.loaded.LoadedRun`. Raises UserError where no run is."""
+    from openrpt.config.loading import load_config
+    from openrpt.config.sections import Config
+    from openrpt.data.positions import select_positions
+    from openrpt.data.scored import ScoredCorpus, load_scored
+    from openrpt.engine.engine import open_engine
     from openrpt.loaded import load_run
 
-    return load_run(path)
+__version__ = "0.1.0"
+__all__ = [
+    "Config",
+    "ScoredCorpus",
+    "load_config",
+    "load_run",
+    "load_scored",
+    "open_engine",
+    "select_positions",
+]
+
+_HOMES = {
+    "Config": "openrpt.config.sections",
+    "ScoredCorpus": "openrpt.data.scored",
+    "load_config": "openrpt.config.loading",
+    "load_run": "openrpt.loaded",
+    "load_scored": "openrpt.data.scored",
+    "open_engine": "openrpt.engine.engine",
+    "select_positions": "openrpt.data.positions",
+}
 
 
-__all__ = ["load_run"]
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is asked for, so that `import openrpt` loads nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'openrpt' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+import openrpt
+
 
 @pytest.mark.parametrize(
     ("module", "names"),
@@ -30,3 +32,18 @@ def test_what_needs_no_torch_imports_none() -> None:
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_the_face_is_loaded_when_it_is_asked_for() -> None:
+    program = (
+        "import sys, openrpt\n"
+        "assert not [name for name in sys.modules if name.startswith('openrpt.')]\n"
+        "assert all(getattr(openrpt, name) for name in openrpt.__all__)\n"
+        "assert set(openrpt.__all__) == set(openrpt._HOMES)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_name_that_is_not_public_is_said() -> None:
+    with pytest.raises(AttributeError, match="'openrpt' has no attribute 'policy'"):
+        openrpt.policy  # noqa: B018

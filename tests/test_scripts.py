@@ -36,3 +36,9 @@ def test_the_picture_of_the_packages_is_that_of_the_imports() -> None:
     drawn = runpy.run_path(str(ROOT / "scripts" / "draw_packages.py"))
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     assert drawn["updated"](text) == text
+
+
+def test_the_api_page_is_that_of_the_docstrings() -> None:
+    made = runpy.run_path(str(ROOT / "scripts" / "make_api_docs.py"))
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert text == made["render"]().rstrip() + "\n", "python scripts/make_api_docs.py"
