@@ -6,6 +6,7 @@ nearest known one.
 """
 
 import difflib
+import re
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -59,6 +60,19 @@ REWARDS = (
 )
 """The names that `reward.terms` knows, beside import paths (`package.module:function`)."""
 JUDGES = ("exact", "fuzzy")
+TOKEN_CLASSES = (
+    "word start",
+    "inside a word",
+    "number",
+    "operator",
+    "LaTeX command",
+    "punctuation",
+    "whitespace",
+    "other",
+)
+"""What `openrpt.data.token_classes.token_class` gives."""
+COMPUTED = "computed"
+"""The class, beside these, of a token in which a computed number begins: it takes the document."""
 LARGEST_REWARD = 1e15
 """Beyond it, of either sign, a reward or its weight counts as not finite: its square, which the
 advantages take, still is in float32."""
@@ -108,13 +122,29 @@ class CorpusConfig(Section):
     path: PathText = Field(
         "champ",
         description="'champ' (the default corpus), a .txt/.jsonl/.parquet file (the first two also"
-        " as .gz), a folder of them, or 'datasets:NAME[:CONFIG[:SPLIT]]'",
+        " as .gz), a folder of them, 'datasets:NAME[:CONFIG[:SPLIT]]', or"
+        " 'reasoning-gym:gsm_symbolic' (worked problems made at run time)",
     )
     template: str = Field(
         "{text}", description='Which fields make the text, e.g. "{problem}\\n\\n{solution}"'
     )
     key: str = Field(
         "", description="Field whose hash decides the split; '' = the template's first field"
+    )
+    split: str = Field(
+        "",
+        description="Field that says the side itself: train, development or heldout (dev,"
+        " validation, test, too); '' = by hash",
+    )
+    heldout_path: OptionalPath = Field(
+        "",
+        description="A corpus, as path, whose documents are the held-out ones: then none of path's"
+        " are; '' = a share of path's",
+    )
+    offsets: str = Field(
+        "",
+        description="Field with a list of byte offsets into the document's text, for"
+        " selection.where = 'offsets'; '' = none",
     )
     kind: str = Field(
         "",
@@ -151,6 +181,8 @@ class CorpusConfig(Section):
     def _leaves_training_data(self) -> "CorpusConfig":
         if self.heldout_fraction + self.development_fraction >= 1:
             raise ValueError("heldout_fraction + development_fraction must be below 1")
+        if self.split and self.heldout_path:
+            raise ValueError("split and heldout_path both say what is held out: give one")
         return self
 
 
@@ -237,6 +269,12 @@ class SelectionConfig(Section):
     strategy: Literal["entropy", "random", "pass_rate"] = Field(
         "entropy", description="entropy (the paper), random, pass_rate (a band)"
     )
+    where: str = Field(
+        "",
+        description="Only where this rule says so, too: before:REGEX (the text before ends with"
+        " it), class:computed (a result of arithmetic in the text) or another class of tokens,"
+        " offsets (corpus.offsets); '' = everywhere",
+    )
     min_entropy: float = Field(
         0.5, ge=0, description="entropy: least top-16 entropy of the scorer, in nats"
     )
@@ -255,6 +293,20 @@ class SelectionConfig(Section):
         description="pass_rate: share of a draw that goes to positions whose measured rate left the"
         " band, since the policy has changed meanwhile",
     )
+
+    @field_validator("where")
+    @classmethod
+    def _rule_is_known(cls, rule: str) -> str:
+        kind, colon, value = rule.partition(":")
+        if rule in ("", "offsets"):
+            return rule
+        if not colon or kind not in ("before", "class"):
+            raise ValueError("a rule is before:REGEX, class:NAME or offsets")
+        if kind == "class" and value not in (classes := (*TOKEN_CLASSES, COMPUTED)):
+            raise ValueError(f"the classes are {', '.join(classes)}")
+        if kind == "before":
+            _require_expression(value)
+        return rule
 
 
 class WarmupConfig(Section):
@@ -380,6 +432,15 @@ class RewardConfig(Section):
     def _judge_is_known(cls, judge: str) -> str:
         _require_known(judge, JUDGES, "judge")
         return judge
+
+
+def _require_expression(pattern: str) -> None:
+    if not pattern:
+        raise ValueError("before: needs a regular expression behind it")
+    try:
+        re.compile(f"(?:{pattern})\\Z")
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"no regular expression: {error}") from None
 
 
 def _require_known(name: str, known: tuple[str, ...], kind: str) -> None:
@@ -912,6 +973,12 @@ class Config(Section):
     suite: SuiteConfig = SuiteConfig()
     track: TrackConfig = TrackConfig()
     cost: CostConfig = CostConfig()
+
+    @model_validator(mode="after")
+    def _offsets_are_read(self) -> "Config":
+        if self.selection.where == "offsets" and not self.corpus.offsets:
+            raise ValueError("selection.where = 'offsets' needs corpus.offsets, the field of them")
+        return self
 
 
 def _shown(value: Any) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from openrpt.config.sections import Config
+from openrpt.data.places import token_starts
 from openrpt.data.positions import ScoredDocument, Window, select_positions, windows
 from openrpt.data.prompts import Layout
 from openrpt.data.scored import ScoredCorpus
@@ -73,10 +74,16 @@ def take_work(
         empty += 1
         if empty >= len(ids):
             raise UserError(
-                f"no position passes selection.strategy = '{config.selection.strategy}' in any of"
-                f" {len(ids)} training documents; lower selection.min_entropy"
-                f" ({config.selection.min_entropy:g} nats) or widen the pass-rate band"
+                f"no position passes selection.strategy = '{config.selection.strategy}'"
+                f"{_rule(config)} in any of {len(ids)} training documents; lower"
+                f" selection.min_entropy ({config.selection.min_entropy:g} nats) or widen the"
+                " pass-rate band"
             )
+
+
+def _rule(config: Config) -> str:
+    where = config.selection.where
+    return f" and selection.where = '{where}'" if where else ""
 
 
 def _choose(
@@ -189,8 +196,7 @@ def retokenized(work: Work, byte_offsets: np.ndarray, tokenizer: Any) -> Work:
     the first boundary in the window.
     """
     ids, pieces = encode_document(tokenizer, work.document.text)
-    ends = np.cumsum([len(piece) for piece in pieces])
-    starts = ends - [len(piece) for piece in pieces]
+    starts = token_starts(pieces)
 
     def place(index: int) -> int:
         """The first token that begins at or after the old token of this index."""
@@ -212,6 +218,7 @@ def retokenized(work: Work, byte_offsets: np.ndarray, tokenizer: Any) -> Work:
     document = replace(
         work.document,
         token_ids=np.array(ids, dtype=np.int64),
+        byte_offsets=starts,
         negative_log_likelihood=unknown,
         entropy=entropy,
         entropy_top16=unknown,

@@ -9,8 +9,10 @@ from openrpt.data.calculator.numbers import NUMBER_RUN, number_value
 
 CURRENCY = r"(?:\\?\$|[£€¥₹])"
 _GLUED_UNITS = frozenset(
-    ("cm", "mm", "km", "mg", "kg", "lb", "lbs", "oz", "ml", "mL", "ft", "hr", "hrs", "min", "sec")
-    + ("mph", "kph", "am", "pm")
+    [
+        *("cm", "mm", "km", "ft", "mg", "kg", "lb", "lbs", "oz", "ml", "mL"),
+        *("hr", "hrs", "min", "sec", "mph", "kph", "am", "pm"),
+    ]
 )
 _LONG_WORD = 4
 """Letters of a word that is no product of variables."""
