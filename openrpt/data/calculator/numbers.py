@@ -3,11 +3,14 @@
 import re
 from fractions import Fraction
 
-_GROUPED = r"[0-9]{1,3}(?:(?:,|\{,\}|,\\!)[0-9]{3})+"
+_SEPARATORS = r"(?:,|\{,\}|,\\!)"
+_GROUPED = rf"[0-9]{{1,3}}(?:{_SEPARATORS}[0-9]{{3}})+"
 NUMBER_RUN = r"(?:[0-9](?:(?:[.,]|\{,\}|,\\!)?[0-9])*|\.[0-9]+)"
 """Digits with all the points and commas among them: a number, or something else (1.2.3, 12,5)."""
-_NUMBER = re.compile(rf"(?:{_GROUPED}|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+")
-_SEPARATOR = re.compile(r",\\!|\{,\}|,")
+NUMBER = rf"(?:(?:{_GROUPED}(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
+"""Digits, in groups of three or not, and their decimals."""
+_NUMBER = re.compile(NUMBER)
+_SEPARATOR = re.compile(_SEPARATORS)
 LONGEST = 30
 """Characters of a number."""
 MOST_DECIMALS = 6
