@@ -8,7 +8,13 @@ import numpy as np
 
 from openrpt.config.sections import Config
 from openrpt.data.places import token_starts
-from openrpt.data.positions import ScoredDocument, Window, select_positions, windows
+from openrpt.data.positions import (
+    ScoredDocument,
+    Window,
+    eligible_positions,
+    select_positions,
+    windows,
+)
 from openrpt.data.prompts import Layout
 from openrpt.data.scored import ScoredCorpus
 from openrpt.data.tokens import encode_document, token_bytes
@@ -97,6 +103,14 @@ def _choose(
         len(document.token_ids), window=config.prompt.window, min_context=config.prompt.min_context
     )
     sizes = np.array([window.end - window.first for window in found], dtype=float)
+    if config.selection.where:  # most windows may have no such position
+        passing = [
+            eligible_positions(document, config.selection, window=window, pass_rates=pass_rates)
+            for window in found
+        ]
+        sizes = np.array([len(positions) for positions in passing], dtype=float)
+        if not sizes.any():
+            return work_at(document, found[0], [])
     window = found[int(rng.choice(len(found), p=sizes / sizes.sum()))]
     indices = select_positions(
         document, config.selection, window=window, count=count, rng=rng, pass_rates=pass_rates

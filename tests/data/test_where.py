@@ -1,5 +1,10 @@
 """Positions by rule: what precedes them, their class, a field of offsets."""
 
+import json
+import re
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -7,10 +12,15 @@ from openrpt.config.loading import validate_config
 from openrpt.config.sections import SelectionConfig
 from openrpt.data.places import token_at, token_starts
 from openrpt.data.positions import ScoredDocument, Window, eligible_positions
+from openrpt.data.scored import load_scored
 from openrpt.data.token_classes import computed_tokens
 from openrpt.data.tokens import encode_document
+from openrpt.data.work import take_work
 from openrpt.errors import UserError
+from openrpt.parquet import read_table, write_table
+from openrpt.runs.run import Run
 from tests.helpers.tiny import byte_level_tokenizer, sentencepiece_tokenizer
+from tests.helpers.tiny_model import tiny_run
 
 TEXT = "Tom had 12 * 13 = 156 pens, then 156 - 6 = $150. Ça fait 3 + 4 = 7, non?"
 
@@ -112,3 +122,51 @@ def test_the_token_of_a_byte() -> None:
     starts = np.array([0, 3, 5, 8])  # " 24", " =", " $ ", "5"
     assert [token_at(n, starts, text) for n in range(9)] == [0, 0, None, 1, 1, 2, 2, 2, 3]
     assert token_at(9, starts, text) is None and token_at(-1, starts, text) is None
+
+
+# From a corpus to the positions of a step
+
+
+def sums_run(folder: Path, **options: Any) -> Run:
+    """A scored corpus of sums, each with the places of its last word."""
+    texts = [f"Day {n}: Tom had {n} * 12 = {n * 12} pens, said he." for n in range(11, 23)]
+    rows = [{"text": text, "last": [text.index("he.")]} for text in texts]
+    path = folder / "sums.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    given = {"corpus__path": str(path), "corpus__offsets": "last", "corpus__min_tokens": 2}
+    return tiny_run(folder, selection__strategy="random", **(given | options))
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [("class:computed", r"\d{3}$"), ("offsets", "he$"), ("before:, ?", "said")],
+)
+def test_a_step_takes_positions_of_the_rule_alone(tmp_path: Path, rule: str, expected: str) -> None:
+    run = sums_run(tmp_path, selection__where=rule)
+    corpus = load_scored(run.scored)
+    supply = take_work(corpus, run.config, cursor=0, count=4, purpose="test")
+    taken = 0
+    for _ in range(12):
+        _, work = next(supply)
+        text = work.document.text.encode()
+        for position in work.positions:
+            start = int(work.document.byte_offsets[position.index])
+            word = re.match(r"\s*(\w+)", text[start:].decode())
+            assert word is not None and re.match(expected, word[1])
+            taken += 1
+    assert taken >= 12
+
+
+def test_a_rule_that_nothing_passes(tmp_path: Path) -> None:
+    run = sums_run(tmp_path, selection__where="before:never said")
+    supply = take_work(load_scored(run.scored), run.config, cursor=0, count=4, purpose="test")
+    with pytest.raises(UserError, match=r"and selection\.where = 'before:never said' in any of"):
+        next(supply)
+
+
+def test_scores_without_offsets_can_still_be_read(tmp_path: Path) -> None:
+    run = sums_run(tmp_path)
+    path = run.scored / "documents-00000.parquet"
+    write_table(path, read_table(path).drop_columns(["offsets", "kind"]))
+    corpus = load_scored(run.scored)
+    assert all(corpus.document(name).offsets == () for name in corpus.ids("train"))

@@ -14,7 +14,14 @@ from fractions import Fraction
 
 from openrpt.data.calculator.lexer import CURRENCY, ENDS_OPERAND, Token, is_glued_unit, lex
 from openrpt.data.calculator.numbers import NUMBER_RUN, agrees, decimals_of, number_value
-from openrpt.data.calculator.parser import NoExpression, Operand, Operation, operations, parse
+from openrpt.data.calculator.parser import (
+    Measure,
+    NoExpression,
+    Operand,
+    Operation,
+    operations,
+    parse,
+)
 
 LONGEST_EXPRESSION = 300
 """Characters before a sign that are looked at."""
@@ -210,4 +217,5 @@ def _without_dollar(node: Operation) -> Operation:
     if not node.left.spelled.startswith("$"):
         return node
     spelled = node.left.spelled.removeprefix("$").lstrip()
-    return replace(node, left=Operand(spelled=spelled, value=node.left.value))
+    measure: Measure = "percent" if node.left.measure == "percent" else ""
+    return replace(node, left=replace(node.left, spelled=spelled, measure=measure, currency=""))

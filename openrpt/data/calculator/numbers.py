@@ -3,7 +3,7 @@
 import re
 from fractions import Fraction
 
-_SEPARATORS = r"(?:,|\{,\}|,\\!)"
+_SEPARATORS = r"(?:,\\!|\{,\}|,)"
 _GROUPED = rf"[0-9]{{1,3}}(?:{_SEPARATORS}[0-9]{{3}})+"
 NUMBER_RUN = r"(?:[0-9](?:(?:[.,]|\{,\}|,\\!)?[0-9])*|\.[0-9]+)"
 """Digits with all the points and commas among them: a number, or something else (1.2.3, 12,5)."""

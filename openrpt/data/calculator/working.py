@@ -92,8 +92,15 @@ def _result(node: Operation, groups: bool) -> Operand | None:
         return None
     currency = (left[1] or right[1]) if measure == "money" else ""
     sign, digits = ("-", digits[1:]) if digits.startswith("-") else ("", digits)
-    spelled = f"{sign}{currency}{digits}{'%' if measure == 'percent' else ''}"
+    percent = _percent(node.left) or _percent(node.right) if measure == "percent" else ""
+    spelled = f"{sign}{currency}{digits}{percent}"
     return Operand(spelled=spelled, value=node.value, measure=measure, currency=currency)
+
+
+def _percent(node: Node) -> str:
+    """The percent sign as the text spells it."""
+    found = re.search(r"\\?%", node.spelled) if isinstance(node, Operand) else None
+    return found[0] if found else ""
 
 
 def _measured(node: Node) -> tuple[Measure, str]:
