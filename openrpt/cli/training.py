@@ -80,7 +80,7 @@ def traces(
     style: Any,
     **options: Any,
 ) -> None:
-    """Write thoughts to warm up with: the working of computed numbers.
+    """Write thoughts to be given: the working of computed numbers.
 
     \b
     openrpt traces calculator problems.jsonl --out traces.jsonl

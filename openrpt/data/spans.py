@@ -21,8 +21,8 @@ _SPAN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-_MAY_GROW = re.compile(rf"\s* (?: [-−–]?{CURRENCY}?[-−–]? | \\ )? \Z", re.VERBOSE)
-"""Of a span that the text ends with, beside letters and digits."""
+_MAY_GROW = re.compile(r"\s* [-−–]? (?: \\?\$? | [£€¥₹] ) [-−–]? \.? \Z", re.VERBOSE)
+"""What may begin a number or a command, and is none yet."""
 _MAY_JOIN = re.compile(
     r"(?: [.,'’{\\] | \{,\}? | ,\\!? | (?:,|\{,\}|,\\!)[0-9]{1,2} )? \Z", re.VERBOSE
 )
@@ -62,10 +62,9 @@ def is_whole(text: bytes) -> bool:
     span = _span(text)
     if not span.strip():
         return False
-    behind = decoded[len(span) :]
     if span[-1].isalnum():
-        return not _MAY_JOIN.match(behind)
-    return bool(behind) or not _MAY_GROW.match(span)
+        return not _MAY_JOIN.match(decoded[len(span) :])
+    return not _MAY_GROW.match(decoded)
 
 
 def same_span(prediction: bytes, continuation: bytes) -> bool:

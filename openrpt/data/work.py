@@ -104,10 +104,8 @@ def _choose(
     )
     sizes = np.array([window.end - window.first for window in found], dtype=float)
     if config.selection.where:  # most windows may have no such position
-        passing = [
-            eligible_positions(document, config.selection, window=window, pass_rates=pass_rates)
-            for window in found
-        ]
+        rule = config.selection.model_copy(update={"strategy": "random"})
+        passing = [eligible_positions(document, rule, window=window) for window in found]
         sizes = np.array([len(positions) for positions in passing], dtype=float)
         if not sizes.any():
             return work_at(document, found[0], [])

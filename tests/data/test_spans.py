@@ -1,7 +1,7 @@
 """Spans: where a number, a word, a command ends."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from openrpt.data.spans import is_whole, same_span, span_length
@@ -59,6 +59,8 @@ BYTES = st.lists(
 
 
 @settings(max_examples=1000, deadline=None)
+@example(text=b".", cut=0, more=b"0")
+@example(text=b"-$.", cut=0, more=b"5")
 @given(text=BYTES, cut=st.integers(0, 2), more=BYTES)
 def test_a_span_that_has_ended_stays_as_it_is(text: bytes, cut: int, more: bytes) -> None:
     text = text[: len(text) - cut]
