@@ -27,6 +27,8 @@ class Document:
     """Where it came from, as `file:line`."""
     kind: str = ""
     """What `corpus.kind` says of it: a domain, a level."""
+    offsets: tuple[int, ...] = ()
+    """What `corpus.offsets` says of it: places in its text, in bytes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -33,6 +33,7 @@ MOST_MINUTES = 60_000
 
 
 COMMANDS = {
+    "traces": "training",
     "score": "training",
     "warmup": "training",
     "train": "training",

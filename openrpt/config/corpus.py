@@ -24,13 +24,29 @@ class CorpusConfig(Section):
     path: PathText = Field(
         "champ",
         description="'champ' (the default corpus), a .txt/.jsonl/.parquet file (the first two also"
-        " as .gz), a folder of them, or 'datasets:NAME[:CONFIG[:SPLIT]]'",
+        " as .gz), a folder of them, 'datasets:NAME[:CONFIG[:SPLIT]]', or"
+        " 'reasoning-gym:gsm_symbolic' (worked problems made at run time)",
     )
     template: str = Field(
         "{text}", description='Which fields make the text, e.g. "{problem}\\n\\n{solution}"'
     )
     key: str = Field(
         "", description="Field whose hash decides the split; '' = the template's first field"
+    )
+    split: str = Field(
+        "",
+        description="Field that says the side itself: train, development or heldout (dev,"
+        " validation, test, too); '' = by hash",
+    )
+    heldout_path: OptionalPath = Field(
+        "",
+        description="A corpus, as path, whose documents are the held-out ones: then none of path's"
+        " are; '' = a share of path's",
+    )
+    offsets: str = Field(
+        "",
+        description="Field with a list of byte offsets into the document's text, for"
+        " selection.where = 'offsets'; '' = none",
     )
     kind: str = Field(
         "",
@@ -67,6 +83,8 @@ class CorpusConfig(Section):
     def _leaves_training_data(self) -> "CorpusConfig":
         if self.heldout_fraction + self.development_fraction >= 1:
             raise ValueError("heldout_fraction + development_fraction must be below 1")
+        if self.split and self.heldout_path:
+            raise ValueError("split and heldout_path both say what is held out: give one")
         return self
 
 

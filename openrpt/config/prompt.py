@@ -1,10 +1,25 @@
 """`[prompt]` and `[selection]`: which positions are asked for, and how."""
 
+import re
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from openrpt.config.section import MOST_TOKENS, Binds, Section, binds
+
+TOKEN_CLASSES = (
+    "word start",
+    "inside a word",
+    "number",
+    "operator",
+    "LaTeX command",
+    "punctuation",
+    "whitespace",
+    "other",
+)
+"""What `openrpt.data.token_classes.token_class` gives."""
+COMPUTED = "computed"
+"""The class, beside these, of a token in which a computed number begins: it takes the document."""
 
 TextTemplate = Literal["minimal", "v0", "v6", "chat"]
 
@@ -80,6 +95,12 @@ class SelectionConfig(Section):
     strategy: Literal["entropy", "random", "pass_rate"] = Field(
         "entropy", description="entropy (the paper), random, pass_rate (a band)"
     )
+    where: str = Field(
+        "",
+        description="Only where this rule says so, too: before:REGEX (the text before ends with"
+        " it), class:computed (a result of arithmetic in the text) or another class of tokens,"
+        " offsets (corpus.offsets); '' = everywhere",
+    )
     min_entropy: float = Field(
         0.5, ge=0, description="entropy: least top-16 entropy of the scorer, in nats"
     )
@@ -98,3 +119,26 @@ class SelectionConfig(Section):
         description="pass_rate: share of a draw that goes to positions whose measured rate left the"
         " band, since the policy has changed meanwhile",
     )
+
+    @field_validator("where")
+    @classmethod
+    def _rule_is_known(cls, rule: str) -> str:
+        kind, colon, value = rule.partition(":")
+        if rule in ("", "offsets"):
+            return rule
+        if not colon or kind not in ("before", "class"):
+            raise ValueError("a rule is before:REGEX, class:NAME or offsets")
+        if kind == "class" and value not in (classes := (*TOKEN_CLASSES, COMPUTED)):
+            raise ValueError(f"the classes are {', '.join(classes)}")
+        if kind == "before":
+            _require_expression(value)
+        return rule
+
+
+def _require_expression(pattern: str) -> None:
+    if not pattern:
+        raise ValueError("before: needs a regular expression behind it")
+    try:
+        re.compile(f"(?:{pattern})\\Z")
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"no regular expression: {error}") from None

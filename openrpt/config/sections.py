@@ -7,7 +7,7 @@ nearest known one.
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from openrpt.config.corpus import CorpusConfig, ScoreConfig
 from openrpt.config.evaluation import (
@@ -60,3 +60,9 @@ class Config(Section):
     suite: SuiteConfig = SuiteConfig()
     track: TrackConfig = TrackConfig()
     cost: CostConfig = CostConfig()
+
+    @model_validator(mode="after")
+    def _offsets_are_read(self) -> "Config":
+        if self.selection.where == "offsets" and not self.corpus.offsets:
+            raise ValueError("selection.where = 'offsets' needs corpus.offsets, the field of them")
+        return self

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from openrpt.config.sections import Config
 from openrpt.data.corpus_files import list_files
-from openrpt.data.documents import CorpusCounts, read_corpus, split_shares
+from openrpt.data.documents import CorpusCounts, read_corpus
 from openrpt.data.scored import load_scored, read_scored_json
+from openrpt.data.splits import split_shares
 from openrpt.errors import foreign
 
 if TYPE_CHECKING:
@@ -53,11 +54,17 @@ def expected_tokens(config: Config) -> float:
 
 def split_tokens(config: Config) -> dict[str, float]:
     """Of each split that is scored, guessed: its share of the files, at most score.max_tokens."""
-    path = Path(config.corpus.path)
-    files = list_files(path).found if path.exists() else []
-    size = sum(_text_bytes(file) for file, _ in files) / BYTES_A_TOKEN or GUESSED_TOKENS
-    share, limit = split_shares(config.corpus), config.score.max_tokens or float("inf")
-    return {split: min(limit, share[split] * size) for split in config.score.splits}
+    corpus, limit = config.corpus, config.score.max_tokens or float("inf")
+    size = _tokens_of(corpus.path)
+    tokens = {split: share * size for split, share in split_shares(corpus).items()}
+    if corpus.heldout_path:
+        tokens["heldout"] = _tokens_of(corpus.heldout_path)
+    return {split: min(limit, tokens[split]) for split in config.score.splits}
+
+
+def _tokens_of(path: str) -> float:
+    files = list_files(Path(path)).found if Path(path).exists() else []
+    return sum(_text_bytes(file) for file, _ in files) / BYTES_A_TOKEN or GUESSED_TOKENS
 
 
 def _text_bytes(file: Path) -> int:

@@ -16,6 +16,9 @@ from openrpt.config.corpus import CorpusConfig
 from openrpt.data.duplicates import DuplicateIndex, open_index
 from openrpt.data.field_values import text_of, type_of
 from openrpt.data.readers import Record, Unusable, check_fields, invalid_utf8, read_records
+from openrpt.data.splits import split_named, split_of_key, split_shares
+from openrpt.data.worked_problems import TEMPLATE as WORKED_TEMPLATE
+from openrpt.data.worked_problems import is_worked_problems
 from openrpt.errors import UserError
 from openrpt.types import Document, Split
 
@@ -99,29 +102,64 @@ def read_corpus(
     document at the earliest, for what cannot be read, has no usable document, or (with
     `config.strict`) has an unusable one.
     """
-    template, key_field = Template(config.template), config.key
-    if config.path == "champ" and config.template == "{text}":
-        template, key_field = Template("{problem}\n\n{solution}"), key_field or "problem"
-    wanted = [*template.fields, key_field or template.fields[0], config.kind]
-    columns = [name for name in dict.fromkeys(wanted) if name]
     with open_index(index_path) as index:
-        for record in read_records(config, columns):
-            document = _to_document(record, template, key_field, config)
-            if isinstance(document, Unusable):
-                if config.strict and document.reason != "left_out":
-                    raise UserError(f"{document}; mend it, or leave out corpus.strict to skip it")
-                counts.skip(document)
-                continue
-            placed = _place(document, index, counts)
-            if placed is None:
-                continue
-            counts.add(placed)
-            yield placed
-            if counts.documents == config.limit:
-                return
+        yield from _documents(config, counts, index, None)
+        if config.heldout_path:
+            heldout = config.model_copy(update={"path": config.heldout_path})
+            yield from _documents(heldout, counts, index, "heldout")
     if counts.documents == 0:
         why = f" ({counts.skipped[0]})" if counts.skipped else ""
         raise UserError(f"{config.path}: no usable document{why}")
+
+
+def _documents(
+    config: CorpusConfig, counts: CorpusCounts, index: DuplicateIndex, side: Split | None
+) -> Iterator[Document]:
+    """The documents of `config.path`, at most `config.limit`, on the side that is given, if any."""
+    config = _with_defaults(config)
+    template, key_field = Template(config.template), config.key
+    wanted = [*template.fields, key_field or template.fields[0]]
+    wanted += [config.kind, config.split, config.offsets]
+    columns = [name for name in dict.fromkeys(wanted) if name]
+    before = counts.documents
+    for record in read_records(config, columns):
+        document = _to_document(record, template, key_field, config, side)
+        if isinstance(document, Unusable):
+            if config.strict and document.reason != "left_out":
+                raise UserError(f"{document}; mend it, or leave out corpus.strict to skip it")
+            counts.skip(document)
+            continue
+        placed = _place(document, index, counts, config)
+        if placed is None:
+            continue
+        counts.add(placed)
+        yield placed
+        if counts.documents - before == config.limit:
+            return
+
+
+def possible_splits(config: CorpusConfig) -> set[Split]:
+    """The sides of the split on which a document of the corpus may stand."""
+    if _with_defaults(config).split:
+        return {"train", "development", "heldout"}
+    found: set[Split] = {split for split, share in split_shares(config).items() if share > 0}
+    return {*found, "heldout"} if config.heldout_path else found
+
+
+def _with_defaults(config: CorpusConfig) -> CorpusConfig:
+    """The fields of a corpus that comes with the package or is made here, where none are said."""
+    if config.template != "{text}":
+        return config
+    if config.path == "champ":
+        fields = {"template": "{problem}\n\n{solution}", "key": config.key or "problem"}
+    elif is_worked_problems(config.path):
+        fields = {"template": WORKED_TEMPLATE, "key": config.key or "question"}
+        fields |= {"split": config.split or "split", "kind": config.kind or "kind"}
+        if config.heldout_path:
+            fields["split"] = config.split
+    else:
+        return config
+    return config.model_copy(update=fields)
 
 
 def read_fields(
@@ -140,26 +178,6 @@ def read_fields(
             raise UserError(str(record))
         check_fields(record.source, names or (), record.fields)
         yield record.source, record.fields
-
-
-def split_of_key(key: str, config: CorpusConfig) -> Split:
-    """The side of the split for a key: its SHA-256 as a uniform number in [0, 1), cut by shares.
-
-    It depends on nothing else, so a document's side survives any change of the others.
-    """
-    # 53 bits: as many as a float holds, so that rounding never gives 1.
-    uniform = (int.from_bytes(sha256(key.encode()).digest()[:8], "big") >> 11) / 2**53
-    if uniform < config.heldout_fraction:
-        return "heldout"
-    if uniform < config.heldout_fraction + config.development_fraction:
-        return "development"
-    return "train"
-
-
-def split_shares(config: CorpusConfig) -> dict[Split, float]:
-    """What part of the documents each side of the split gets."""
-    heldout, development = config.heldout_fraction, config.development_fraction
-    return {"train": 1 - heldout - development, "development": development, "heldout": heldout}
 
 
 class Template:
@@ -193,13 +211,17 @@ class Template:
 
 
 def _to_document(
-    record: Record | Unusable, template: Template, key_field: str, config: CorpusConfig
+    record: Record | Unusable,
+    template: Template,
+    key_field: str,
+    config: CorpusConfig,
+    side: Split | None,
 ) -> Document | Unusable:
     if isinstance(record, Unusable):
         return record
     names = dict.fromkeys([*template.fields, key_field or template.fields[0]])
-    kinds = [config.kind] if config.kind else []
-    check_fields(record.source, [*names, *kinds], record.fields)
+    others = [name for name in (config.kind, config.split, config.offsets) if name]
+    check_fields(record.source, [*names, *others], record.fields)
     values: dict[str, str] = {}
     for name in names:
         value = text_of(record.fields[name])
@@ -217,9 +239,15 @@ def _to_document(
     try:
         kind.encode()
         document_id = sha256(text.encode()).hexdigest()[:16]
-        split = split_of_key(key, config)
+        split = side or split_of_key(key, config)
     except UnicodeEncodeError:  # JSON can hold half a surrogate pair
         return invalid_utf8(record.source)
+    if config.split:
+        split = split_named(record.fields[config.split], config.split, record.source)
+    offsets: tuple[int, ...] = ()
+    if config.offsets:
+        value = record.fields[config.offsets]
+        offsets = _offsets(value, config.offsets, len(text.encode()), record.source)
     return Document(
         document_id=document_id,
         text=text,
@@ -227,7 +255,25 @@ def _to_document(
         split=split,
         source=record.source,
         kind=kind,
+        offsets=offsets,
     )
+
+
+def _offsets(value: Any, name: str, size: int, source: str) -> tuple[int, ...]:
+    """A field with places in a text of so many bytes; null is none."""
+    found = [] if value is None else value
+    if not isinstance(found, list) or any(type(item) is not int for item in found):
+        raise UserError(
+            f"{source}: field '{name}' (corpus.offsets) is no list of whole numbers, the places in"
+            " the document's text, in bytes"
+        )
+    for offset in found:
+        if not 0 <= offset < size:
+            raise UserError(
+                f"{source}: field '{name}' (corpus.offsets) has {offset}, outside of the"
+                f" document's {size} bytes"
+            )
+    return tuple(found)
 
 
 def kind_of(value: Any, levels: int) -> str:
@@ -246,17 +292,25 @@ def kind_of(value: Any, levels: int) -> str:
     return kind[:KIND_CHARACTERS]
 
 
-def _place(document: Document, index: DuplicateIndex, counts: CorpusCounts) -> Document | None:
-    """The document on its side of the split; None (and counted) where it is dropped."""
+def _place(
+    document: Document, index: DuplicateIndex, counts: CorpusCounts, config: CorpusConfig
+) -> Document | None:
+    """The document on its side of the split; None (and counted) where it is dropped.
+
+    A side that is given stays: a document that shares words with an earlier one of another side
+    is dropped. Problems made from templates share words by design; their kind says so.
+    """
     if not index.add_id(document.document_id):
         counts.exact_duplicates += 1
         keep_first(counts.first, "exact_duplicates", document.source)
         return None
+    if is_worked_problems(config.path):
+        return document
     placement = index.place(document.text, document.key, document.split)
     if placement.side == document.split:
         return document
     counts.shared_words = counts.shared_words or placement.shared
-    if placement.side is None:
+    if placement.side is None or config.split or config.heldout_path:
         counts.near_duplicates_dropped += 1
         keep_first(counts.first, "near_duplicates_dropped", document.source)
         return None

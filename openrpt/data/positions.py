@@ -4,12 +4,13 @@ Pure functions over scores, on NumPy: no model, no torch.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from openrpt.config.prompt import SelectionConfig
+from openrpt.data.where import passes_rule
 from openrpt.errors import UserError
 from openrpt.types import Split
 
@@ -47,6 +48,11 @@ class ScoredDocument:
     entropy_top16: NDArray[np.float32]  # [T] nats, over the 16 most probable, renormalised
     ntp_token_id: NDArray[np.int64]  # [T] argmax, special tokens masked
     ntp_correct: NDArray[np.bool_]  # [T] that argmax is exact: by bytes, as the reward judges
+    byte_offsets: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))  # [T]
+    """Where each token begins, in bytes of the text; empty for a document of which no rule is
+    asked: a question."""
+    offsets: tuple[int, ...] = ()
+    """What `corpus.offsets` says of it, in bytes of the text."""
 
     @property
     def num_tokens(self) -> int:
@@ -107,7 +113,7 @@ def eligible_positions(
     window: Window,
     pass_rates: Mapping[int, float] | None = None,
 ) -> NDArray[np.int64]:
-    """The window's positions that pass the selection strategy, in order: [n].
+    """The window's positions that pass the selection strategy and its rule, in order: [n].
 
     `pass_rates`: what is measured so far, by position; elsewhere the scorer's probability of the
     true token stands in. Positions without a score never pass.
@@ -125,7 +131,15 @@ def eligible_positions(
                 pairs = zip(index.tolist(), rates.tolist(), strict=True)
                 rates = np.array([pass_rates.get(i, rate) for i, rate in pairs])
             passes = (rates >= config.pass_rate_low) & (rates <= config.pass_rate_high)
-    return index[passes]
+    index = index[passes]
+    allowed = passes_rule(
+        config.where,
+        index,
+        text=document.text,
+        starts=document.byte_offsets,
+        offsets=document.offsets,
+    )
+    return index[allowed]
 
 
 def select_positions(

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from openrpt.data.places import token_starts
 from openrpt.data.positions import ScoredDocument
 from openrpt.errors import UserError
 from openrpt.files import read_json
@@ -37,6 +38,7 @@ _DOCUMENT_SCHEMA = pa.schema(
         ("text", pa.large_string()),
         ("num_tokens", pa.int64()),
         ("kind", pa.string()),
+        ("offsets", pa.list_(pa.int64())),
     ]
 )
 _POSITION_SCHEMA = pa.schema(
@@ -134,7 +136,7 @@ def write_shard(
 
 def _position_table(one: ScoredTokens) -> pa.Table:
     count = len(one.token_ids)
-    offsets = np.cumsum([0, *(len(piece) for piece in one.token_bytes)])[:count]
+    offsets = token_starts(one.token_bytes)
     missing = np.isnan(one.negative_log_likelihood)
     columns = [
         pa.repeat(one.document.document_id, count),
@@ -231,7 +233,9 @@ class ScoredCorpus:
 
         return ScoredDocument(
             **{name: documents[name][entry.row].as_py() for name in _TEXT_COLUMNS},
+            offsets=tuple(documents["offsets"][entry.row].as_py()),
             token_ids=rows["token_id"].combine_chunks().to_numpy(),
+            byte_offsets=rows["byte_offset"].combine_chunks().to_numpy(),
             **{name: column(name) for name in _SCORE_COLUMNS},
         )
 
@@ -240,6 +244,17 @@ class ScoredCorpus:
         entry = self.entries[document_id]
         rows = self._shard(entry.shard)[0].slice(entry.start, entry.num_tokens)
         return rows["byte_offset"].combine_chunks().to_numpy()
+
+    def keys(self) -> dict[str, list[str]]:
+        """Key → the documents that have it, in the corpus's order; reads no scores."""
+        found: dict[str, list[str]] = {}
+        for shard in sorted({entry.shard for entry in self.entries.values()}):
+            path = shard_paths(self.folder, shard)[1]
+            with _reading(path):
+                table = read_table(path, columns=["document_id", "key"])
+            for row in table.to_pylist():
+                found.setdefault(row["key"], []).append(row["document_id"])
+        return found
 
     def _read_shard(self, shard: int) -> tuple[pa.Table, pa.Table]:
         positions_path, documents_path = shard_paths(self.folder, shard)
@@ -250,6 +265,9 @@ class ScoredCorpus:
             documents = read_table(documents_path)
         if "kind" not in documents.column_names:  # scored before there were kinds
             documents = documents.append_column("kind", pa.array([""] * len(documents)))
+        if "offsets" not in documents.column_names:  # scored before documents had any
+            nothing = pa.array([[]] * len(documents), pa.list_(pa.int64()))
+            documents = documents.append_column("offsets", nothing)
         return positions, documents
 
 

@@ -3,16 +3,14 @@
 import re
 import unicodedata
 
-TOKEN_CLASSES = (
-    "word start",
-    "inside a word",
-    "number",
-    "operator",
-    "LaTeX command",
-    "punctuation",
-    "whitespace",
-    "other",
-)
+import numpy as np
+from numpy.typing import NDArray
+
+from openrpt.config.prompt import COMPUTED as COMPUTED
+from openrpt.config.prompt import TOKEN_CLASSES as TOKEN_CLASSES
+from openrpt.data.calculator.find import find_computed
+from openrpt.data.places import token_at
+
 CONTEXT = 32
 """Bytes before a token that are enough to tell: a LaTeX command is not longer."""
 
@@ -50,3 +48,16 @@ def token_class(token: bytes, before: bytes) -> str:
         return "operator"
     # Sc: the dollar that opens a formula; Sk: the backquote.
     return "punctuation" if category[0] == "P" or category in ("Sc", "Sk") else "other"
+
+
+def computed_tokens(text: str, starts: NDArray[np.int64]) -> list[int]:
+    """The tokens in which the computed numbers of a document begin, in order; `starts` [T]: where
+    its tokens begin, in bytes. A number that begins within a token, behind more than white space
+    and currency, has none.
+
+    >>> computed_tokens("2 + 3 = 5.", np.array([0, 1, 3, 5, 7, 9]))
+    [4]
+    """
+    data = text.encode()
+    places = (token_at(found.start, starts, data) for found in find_computed(text))
+    return sorted({place for place in places if place is not None})

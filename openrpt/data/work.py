@@ -7,7 +7,14 @@ from typing import Any
 import numpy as np
 
 from openrpt.config.sections import Config
-from openrpt.data.positions import ScoredDocument, Window, select_positions, windows
+from openrpt.data.places import token_starts
+from openrpt.data.positions import (
+    ScoredDocument,
+    Window,
+    eligible_positions,
+    select_positions,
+    windows,
+)
 from openrpt.data.prompts import Layout
 from openrpt.data.request import Request
 from openrpt.data.scored import ScoredCorpus
@@ -96,10 +103,16 @@ def take_work(
         empty += 1
         if empty >= len(ids):
             raise UserError(
-                f"no position passes selection.strategy = '{config.selection.strategy}' in any of"
-                f" {len(ids)} training documents; lower selection.min_entropy"
-                f" ({config.selection.min_entropy:g} nats) or widen the pass-rate band"
+                f"no position passes selection.strategy = '{config.selection.strategy}'"
+                f"{_rule(config)} in any of {len(ids)} training documents; lower"
+                f" selection.min_entropy ({config.selection.min_entropy:g} nats) or widen the"
+                " pass-rate band"
             )
+
+
+def _rule(config: Config) -> str:
+    where = config.selection.where
+    return f" and selection.where = '{where}'" if where else ""
 
 
 def _choose(
@@ -113,6 +126,12 @@ def _choose(
         len(document.token_ids), window=config.prompt.window, min_context=config.prompt.min_context
     )
     sizes = np.array([window.end - window.first for window in found], dtype=float)
+    if config.selection.where:  # most windows may have no such position
+        rule = config.selection.model_copy(update={"strategy": "random"})
+        passing = [eligible_positions(document, rule, window=window) for window in found]
+        sizes = np.array([len(positions) for positions in passing], dtype=float)
+        if not sizes.any():
+            return work_at(document, found[0], [])
     window = found[int(rng.choice(len(found), p=sizes / sizes.sum()))]
     indices = select_positions(
         document, config.selection, window=window, count=count, rng=rng, pass_rates=pass_rates
@@ -212,8 +231,7 @@ def retokenized(work: Work, byte_offsets: np.ndarray, tokenizer: Any) -> Work:
     the first boundary in the window.
     """
     ids, pieces = encode_document(tokenizer, work.document.text)
-    ends = np.cumsum([len(piece) for piece in pieces])
-    starts = ends - [len(piece) for piece in pieces]
+    starts = token_starts(pieces)
 
     def place(index: int) -> int:
         """The first token that begins at or after the old token of this index."""
@@ -235,6 +253,7 @@ def retokenized(work: Work, byte_offsets: np.ndarray, tokenizer: Any) -> Work:
     document = replace(
         work.document,
         token_ids=np.array(ids, dtype=np.int64),
+        byte_offsets=starts,
         negative_log_likelihood=unknown,
         entropy=entropy,
         entropy_top16=unknown,

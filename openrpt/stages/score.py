@@ -18,7 +18,7 @@ import numpy as np
 
 from openrpt.config.sections import Config
 from openrpt.costs.meters import WorkMeter
-from openrpt.data.documents import CorpusCounts, keep_first, read_corpus, split_shares
+from openrpt.data.documents import CorpusCounts, keep_first, possible_splits, read_corpus
 from openrpt.data.positions import check_window
 from openrpt.data.prompts import delimiter_ids
 from openrpt.data.scored import (
@@ -235,11 +235,11 @@ def _skip(
 
 def _open_splits(config: Config, summary: ScoreSummary) -> set[str]:
     """The splits that may still get documents; once there are none, the corpus is left."""
-    share, limit = split_shares(config.corpus), config.score.max_tokens
+    possible, limit = possible_splits(config.corpus), config.score.max_tokens
     return {
         split
         for split in config.score.splits
-        if share[split] > 0 and (not limit or summary.tokens.get(split, 0) < limit)
+        if split in possible and (not limit or summary.tokens.get(split, 0) < limit)
     }
 
 

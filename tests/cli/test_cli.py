@@ -28,6 +28,7 @@ from tests.helpers.tiny_model import periodic_corpus, tiny_config, tiny_model_fo
 
 Run = Callable[..., tuple[int, str, str]]
 SHOWN = {
+    "traces": ["run", "corpus"],
     "score": ["seed", "run", "model", "corpus", "score", "prompt.window", "prompt.min_context"],
     "warmup": [
         *("seed", "run", "model", "prompt", "selection", "warmup", "memory", "optim"),
@@ -186,7 +187,7 @@ def test_options_cover_the_configuration() -> None:
 # ---- the configuration --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", [name for name in SHOWN if name != "predict"])
+@pytest.mark.parametrize("command", [name for name in SHOWN if name not in ("predict", "traces")])
 def test_print_config_round_trip(run: Run, tmp_path: Path, command: str) -> None:
     given = ["--run", tmp_path / "r", "--train.learning_rate", "3e-5", "--seed", 7]
     code, out, err = run(command, *given, "--print-config")
@@ -210,6 +211,8 @@ def other_value(key: Key) -> tuple[list[str], Any]:
         return [option, key.choices[-1]], key.choices[-1]
     if key.is_table:
         return [option, "dense=0.5, a.b:c=-1e-1"], {"dense": 0.5, "a.b:c": -0.1}
+    if key.name == "selection.where":
+        return [option, "class:computed"], "class:computed"
     if key.name == "reward.segment_judge":
         return [option, "my.judges:strict"], "my.judges:strict"
     if key.annotation is bool:

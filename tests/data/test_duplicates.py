@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from openrpt.config.corpus import CorpusConfig
-from openrpt.data.documents import CorpusCounts, read_corpus, split_shares
+from openrpt.data.documents import CorpusCounts, read_corpus
 from openrpt.data.duplicates import GRAM_WORDS, gram_hashes, open_index, words_of
+from openrpt.data.splits import split_shares
 from openrpt.types import Document
 
 RANDOM = random.Random(1)

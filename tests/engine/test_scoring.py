@@ -227,7 +227,7 @@ def test_the_parquet_files_say_what_they_are(tmp_path, corpus, policy):
     for key in ("tokenizer", "corpus_hash", "settings"):
         assert f"openrpt.{key}".encode() in metadata
     documents = pq.read_table(tmp_path / "scored" / "documents-00000.parquet").to_pylist()
-    names = {"document_id", "key", "split", "source", "text", "kind", "num_tokens"}
+    names = {"document_id", "key", "split", "source", "text", "kind", "offsets", "num_tokens"}
     assert documents[0].keys() == names
     rows = table.to_pylist()
     assert len(rows) == sum(document["num_tokens"] for document in documents) >= 1000

@@ -26,7 +26,7 @@ from lm_eval.tasks import TaskManager
 
 from openrpt.cli.main import cli, main
 from openrpt.config.loading import load_config
-from openrpt.config.sections import PromptConfig
+from openrpt.config.prompt import PromptConfig
 from openrpt.data.prompts import build_layout
 from openrpt.engine import generation
 from openrpt.engine.engine import open_engine
