@@ -108,7 +108,8 @@ class CorpusConfig(Section):
     path: PathText = Field(
         "champ",
         description="'champ' (the default corpus), a .txt/.jsonl/.parquet file (the first two also"
-        " as .gz), a folder of them, or 'datasets:NAME[:CONFIG[:SPLIT]]'",
+        " as .gz), a folder of them, 'datasets:NAME[:CONFIG[:SPLIT]]', or 'lab:WORLD[?KEY=VALUE&…]'"
+        " (docs/lab.md)",
     )
     template: str = Field(
         "{text}", description='Which fields make the text, e.g. "{problem}\\n\\n{solution}"'

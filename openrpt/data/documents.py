@@ -16,6 +16,7 @@ from openrpt.config.sections import CorpusConfig
 from openrpt.data.duplicates import DuplicateIndex, open_index
 from openrpt.data.field_values import text_of, type_of
 from openrpt.data.readers import Record, Unusable, check_fields, invalid_utf8, read_records
+from openrpt.data.worlds import reading as worlds
 from openrpt.errors import UserError
 from openrpt.types import Document, Split
 
@@ -99,9 +100,8 @@ def read_corpus(
     document at the earliest, for what cannot be read, has no usable document, or (with
     `config.strict`) has an unusable one.
     """
+    config = with_own_fields(config)
     template, key_field = Template(config.template), config.key
-    if config.path == "champ" and config.template == "{text}":
-        template, key_field = Template("{problem}\n\n{solution}"), key_field or "problem"
     wanted = [*template.fields, key_field or template.fields[0], config.kind]
     columns = [name for name in dict.fromkeys(wanted) if name]
     with open_index(index_path) as index:
@@ -112,7 +112,9 @@ def read_corpus(
                     raise UserError(f"{document}; mend it, or leave out corpus.strict to skip it")
                 counts.skip(document)
                 continue
-            placed = _place(document, index, counts)
+            # Texts of a world are alike by nature; who shares a problem has the same key.
+            near = not config.path.startswith(worlds.IS_WORLD)
+            placed = _place(document, index, counts, near=near)
             if placed is None:
                 continue
             counts.add(placed)
@@ -122,6 +124,17 @@ def read_corpus(
     if counts.documents == 0:
         why = f" ({counts.skipped[0]})" if counts.skipped else ""
         raise UserError(f"{config.path}: no usable document{why}")
+
+
+def with_own_fields(config: CorpusConfig) -> CorpusConfig:
+    """The fields that a corpus of our own has for what the configuration leaves open."""
+    if config.path == "champ" and config.template == "{text}":
+        own = {"template": "{problem}\n\n{solution}", "key": config.key or "problem"}
+        return config.model_copy(update=own)
+    if config.path.startswith(worlds.IS_WORLD):
+        own = {"key": config.key or worlds.KEY, "kind": config.kind or worlds.KIND}
+        return config.model_copy(update=own)
+    return config
 
 
 def read_fields(
@@ -246,12 +259,17 @@ def kind_of(value: Any, levels: int) -> str:
     return kind[:KIND_CHARACTERS]
 
 
-def _place(document: Document, index: DuplicateIndex, counts: CorpusCounts) -> Document | None:
-    """The document on its side of the split; None (and counted) where it is dropped."""
+def _place(
+    document: Document, index: DuplicateIndex, counts: CorpusCounts, *, near: bool
+) -> Document | None:
+    """The document on its side of the split; None (and counted) where it is dropped. `near`: what
+    nearly says the same as an earlier one counts, too."""
     if not index.add_id(document.document_id):
         counts.exact_duplicates += 1
         keep_first(counts.first, "exact_duplicates", document.source)
         return None
+    if not near:
+        return document
     placement = index.place(document.text, document.key, document.split)
     if placement.side == document.split:
         return document

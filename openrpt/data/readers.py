@@ -15,6 +15,7 @@ from openrpt.data.corpus_files import ending_of, list_files, one_line, open_byte
 from openrpt.data.encodings import check_encoding, is_utf8
 from openrpt.data.field_values import WrittenFloat, arrow_value
 from openrpt.data.text_files import BOM, cut_at_separator, cut_blocks, open_text
+from openrpt.data.worlds.reading import IS_WORLD, read_world
 from openrpt.errors import UserError
 
 # Builders of the `datasets` library that have no data of their own.
@@ -56,6 +57,10 @@ def read_records(config: CorpusConfig, columns: list[str] | None) -> Iterator[Re
     """
     if config.path.startswith("datasets:"):
         yield from _read_datasets(config.path, columns)
+        return
+    if config.path.startswith(IS_WORLD):
+        for source, fields in read_world(config.path):
+            yield Record(source=source, fields=fields)
         return
     if config.path == "champ":
         from openrpt.data.assets import demo_corpus_jsonl
