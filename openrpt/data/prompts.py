@@ -55,7 +55,7 @@ class Layout:
     literal: dict[int, bytes]
     """Delimiters that are one special token and render literally in a completion."""
     delimiter_ids: frozenset[int] = frozenset()
-    """Delimiters that are one token, special or not: see `Policy.masked_ids`."""
+    """Of the thought and of the box, those that are one token: see `Policy.masked_ids`."""
 
     @property
     def has_instructions(self) -> bool:
@@ -127,8 +127,12 @@ def require_chat_template(tokenizer: Any, config: PromptConfig) -> None:
 
 
 def delimiter_ids(tokenizer: Any, config: PromptConfig) -> frozenset[int]:
-    """The thought's delimiters, each where it is one token of the vocabulary."""
-    spelled = (_encode(tokenizer, text) for text in (config.thought_start, config.thought_end))
+    """The thought's delimiters, each where it is one token of the vocabulary, and the box's opening
+    where it is one that was added to it: no text goes on with either."""
+    spelled = [_encode(tokenizer, text) for text in (config.thought_start, config.thought_end)]
+    box = _encode(tokenizer, config.answer_start)
+    if set(box) <= set(tokenizer.get_added_vocab().values()):
+        spelled.append(box)
     return frozenset(ids[0] for ids in spelled if len(ids) == 1)
 
 
