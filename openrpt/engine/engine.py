@@ -1,4 +1,4 @@
-"""Tree or flat: the three things that a stage asks of either."""
+"""Tree or flat: the things that a stage asks of either."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from torch import Tensor
 from openrpt.engine import flat
 from openrpt.engine.generation import Generator
 from openrpt.engine.model import Policy
+from openrpt.engine.tree import forest
 from openrpt.engine.tree import levels as tree
 from openrpt.engine.tree.generator import TreeGenerator
 
@@ -17,6 +18,8 @@ class Engine:
     generator: Generator
     accumulate_gradients: Callable[..., None]
     """As tree.accumulate_gradients."""
+    accumulate_each: Callable[..., None]
+    """As forest.accumulate_each."""
     branch_hidden: Callable[..., list[list[Tensor]]]
     """As tree.branch_hidden."""
 
@@ -27,10 +30,12 @@ def make_engine(kind: str, policy: Policy, start: Policy | None = None) -> Engin
         return Engine(
             generator=flat.FlatGenerator(policy=policy, start=start),
             accumulate_gradients=flat.accumulate_gradients,
+            accumulate_each=flat.accumulate_each,
             branch_hidden=flat.branch_hidden,
         )
     return Engine(
         generator=TreeGenerator(policy=policy, start=start),
         accumulate_gradients=tree.accumulate_gradients,
+        accumulate_each=forest.accumulate_each,
         branch_hidden=tree.branch_hidden,
     )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from openrpt.data.prompts import Layout
-from openrpt.engine.branches import Branch, CompletionLoss, PrefixLoss, TailLoss
+from openrpt.engine.branches import Branch, CompletionLoss, Passage, PrefixLoss, TailLoss
 from openrpt.engine.decoding import Decoder, Sampling, Sequences
 from openrpt.engine.generation import STANDARD_TOP, Beginnings, Generated, Request, decode
 from openrpt.engine.head import Standard, standard_prediction
@@ -111,6 +111,21 @@ def accumulate_gradients(
         for c, completion in enumerate(branch.completions):
             hidden = flat_hidden(policy, [*prompt, *completion[:-1]])[len(prompt) - 1 :]
             completion_loss([(b, c)], hidden[None]).backward()
+
+
+def accumulate_each(
+    policy: Policy, passages: Sequence[Passage], *, microbatch_tokens: int = 1024
+) -> None:
+    """As `forest.accumulate_each`, one whole sequence at a time."""
+    for one in passages:
+        accumulate_gradients(
+            policy,
+            one.prefix_ids,
+            one.branches,
+            prefix_loss=one.prefix_loss,
+            completion_loss=one.completion_loss,
+            microbatch_tokens=microbatch_tokens,
+        )
 
 
 @torch.no_grad()

@@ -2,8 +2,8 @@
 
 The tree decodes all rollouts of a document over one shared prefix. Documents with few rollouts,
 such as questions that are answered once, are decoded side by side, because a pass over one row
-reads all weights for one token. `flat.py` has the other generator, which computes every sequence
-alone; both share `decoding.py`.
+reads all weights for one token; so are short documents, of which little would be shared.
+`flat.py` has the other generator, which computes every sequence alone; both share `decoding.py`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -45,6 +45,11 @@ class Request:
     """A position, a rollout: the key of its random draws. Also gives the group size."""
     openings: tuple[tuple[int, ...], ...] | None = None
     """A position: forced tokens that its thoughts begin with, in place of the candidates."""
+
+    def is_short(self, new_tokens: int) -> bool:
+        """Whether a rollout may become as long as all that it could share: one position's prefix.
+        Repeated for each rollout, that at most doubles the keys."""
+        return len(self.keys) == 1 and len(self.prefix_ids) <= new_tokens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,8 +166,12 @@ def side_by_side(
         more = sum(len(keys) for keys in request.keys)
         length = len(request.prefix_ids) + new_tokens
         together, width = rows + more, max(longest, length)
-        fits = together <= SIDE_BY_SIDE_ROWS and together * width <= SIDE_BY_SIDE_TOKENS
-        if batch and (not fits or max(rows // len(batch), more) > ALONE_ROWS):
+        if all(one.is_short(new_tokens) for one in (*batch, request)):
+            fits = together <= sampling.generation_rollouts
+        else:
+            few = max(rows // max(len(batch), 1), more) <= ALONE_ROWS
+            fits = few and together <= SIDE_BY_SIDE_ROWS
+        if batch and not (fits and together * width <= SIDE_BY_SIDE_TOKENS):
             yield batch
             batch, together, width = [], more, length
         batch.append(request)

@@ -14,7 +14,7 @@ from torch import Tensor
 from openrpt.config.sections import Config, TrainConfig
 from openrpt.data.prompts import Layout
 from openrpt.data.work import Work
-from openrpt.engine.branches import Row, pad
+from openrpt.engine.branches import Passage, Row, pad
 from openrpt.engine.engine import Engine
 from openrpt.engine.head import selected_logprobs
 from openrpt.engine.model import Policy
@@ -245,6 +245,7 @@ def update_policy(
         metrics = {}
         places = Places(graded.work.document.document_id for graded in batch)
         optimizer.zero_grad(set_to_none=True)
+        passages = []
         for graded, branches, known, old in zip(batch, all_branches, references, olds, strict=True):
             prefix_ids = graded.work.prefix_ids(layout, whole=train.ntp_weight > 0)
             run = any(group.members for group in branches)
@@ -272,14 +273,15 @@ def update_policy(
                 metrics=metrics,
                 places=places,
             )
-            engine.accumulate_gradients(
-                policy,
-                prefix_ids,
-                [group.branch for group in branches] if run else [],
-                prefix_loss=prefix_loss if train.ntp_weight else None,
-                completion_loss=completion_loss,
-                microbatch_tokens=train.microbatch_tokens,
+            passages.append(
+                Passage(
+                    prefix_ids=prefix_ids,
+                    branches=[group.branch for group in branches] if run else [],
+                    prefix_loss=prefix_loss if train.ntp_weight else None,
+                    completion_loss=completion_loss,
+                )
             )
+        engine.accumulate_each(policy, passages, microbatch_tokens=train.microbatch_tokens)
         norm = apply_update(policy, optimizer, train.max_grad_norm, places, stage="train")
         metrics["optim/grad_norm"] = norm
     return _normalised(metrics)
