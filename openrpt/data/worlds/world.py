@@ -73,9 +73,9 @@ class World(Parameters):
     """The deepest problems; all depths from 1 on are equally frequent in plain texts."""
     shown: int = Field(8, ge=0)
     """The deepest problems that a thought is ever shown for."""
-    worked: float = Field(0.12, ge=0, le=1)
+    worked: float = Field(0.2, ge=0, le=1)
     """Share of the documents, as the next two; the rest is plain."""
-    filler: float = Field(0.18, ge=0, le=1)
+    filler: float = Field(0.3, ge=0, le=1)
     faulty: float = Field(0.0, ge=0, le=1)
     slip: float = Field(0.1, ge=0, le=1)
     """Faulty: probability, at a step, of a state that is not the right one."""
