@@ -41,6 +41,7 @@ COMMANDS = {
     "pretrain": "training",
     "evaluate": "measuring",
     "control": "training",
+    "lab": "training",
     "compare": "measuring",
     "perplexity": "measuring",
     "writing": "measuring",
