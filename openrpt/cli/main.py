@@ -42,6 +42,7 @@ COMMANDS = {
     "pretrain": "training",
     "evaluate": "measuring",
     "control": "training",
+    "lab": "training",
     "compare": "measuring",
     "perplexity": "measuring",
     "writing": "measuring",

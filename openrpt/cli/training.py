@@ -279,6 +279,41 @@ def demo(budget: str, run: str | None) -> None:
     print_outcome(done)
 
 
+@cli.command()
+@click.argument("world", metavar="WORLD")
+@click.option("--run", metavar="DIR", type=PATH, help="Folder of its runs [default runs/lab-WORLD]")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**31),
+    default=0,
+    help="Of texts, weights and draws [default 0]",
+)
+@click.option("--threads", type=click.IntRange(1, 1024), default=1, help="CPU threads [default 1]")
+def lab(world: str, run: str | None, seed: int, threads: int) -> None:
+    """Compare ways to learn on a small world of text, from scratch.
+
+    \b
+    openrpt lab scan
+    openrpt lab 'permutations?depth=12' --seed 1
+
+    WORLD is sums, scan, permutations, registers, nested or find, with its parameters (docs/lab.md).
+    A tiny model is pre-trained on the world's text; reinforcement, the same with a coin as reward
+    and without a thought, plain next-token training and worked lines alone go on from there. The
+    same command goes on after a stop.
+    """
+    from openrpt.console import PlainConsole
+    from openrpt.data.worlds.reading import open_world
+    from openrpt.evaluation.sheets import print_sheet
+    from openrpt.experiments.lab import Lab, lab_sheet, run_lab
+
+    opened = open_world(f"lab:{world}")
+    folder = Path(run) if run else Path("runs") / f"lab-{world.partition('?')[0]}"
+    plan = Lab(folder=folder, world=world, seed=seed, changes={"model.threads": threads})
+    with showing_progress(goes_on=True) as progress:
+        done = run_lab(plan, progress=progress)
+    print_sheet(lab_sheet(done, opened.shown), PlainConsole())
+
+
 def parse_budget(text: str) -> float:
     """`90s`, `15m`, `1.5h` → minutes. Raises UserError."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", text.strip())

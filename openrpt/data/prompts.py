@@ -196,8 +196,12 @@ def require_chat_template(tokenizer: Any, config: PromptConfig) -> None:
 
 
 def delimiter_ids(tokenizer: Any, config: PromptConfig) -> frozenset[int]:
-    """The thought's delimiters, each where it is one token of the vocabulary."""
-    spelled = (_encode(tokenizer, text) for text in (config.thought_start, config.thought_end))
+    """The thought's delimiters, each where it is one token of the vocabulary, and the box's opening
+    where it is one that was added to it: no text goes on with either."""
+    spelled = [_encode(tokenizer, text) for text in (config.thought_start, config.thought_end)]
+    box = _encode(tokenizer, config.answer_start)
+    if set(box) <= set(tokenizer.get_added_vocab().values()):
+        spelled.append(box)
     return frozenset(ids[0] for ids in spelled if len(ids) == 1)
 
 

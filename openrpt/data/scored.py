@@ -27,7 +27,10 @@ from openrpt.types import Document, Split
 
 SCORED = "scored.json"
 SHARDS_HELD = 4
-"""Shards that a ScoredCorpus keeps in memory (about 10 MB each)."""
+"""Shards that a ScoredCorpus keeps in memory at least (about 4 MB each)."""
+TOKENS_HELD = 4_000_000
+"""Of a corpus, that it keeps in memory (160 MB): training takes documents in random order, so that
+of a corpus that is not held, about every document would have its shard read and checked anew."""
 
 _DOCUMENT_SCHEMA = pa.schema(
     [
@@ -212,7 +215,10 @@ class ScoredCorpus:
         self.metadata = metadata
         """scorer, tokenizer, corpus_hash, settings, summary."""
         self.entries = {entry.document_id: entry for entry in entries}
-        self._shard = lru_cache(maxsize=SHARDS_HELD)(self._read_shard)
+        tokens = sum(entry.num_tokens for entry in entries)
+        shards = 1 + max((entry.shard for entry in entries), default=0)
+        held = TOKENS_HELD * shards // max(tokens, 1)
+        self._shard = lru_cache(maxsize=max(SHARDS_HELD, held))(self._read_shard)
 
     def ids(self, split: Split) -> list[str]:
         """The split's documents, in the corpus's order."""
@@ -223,14 +229,8 @@ class ScoredCorpus:
         entry = self.entries.get(document_id)
         if entry is None:
             raise UserError(f"{self.folder}: no document '{document_id}' among the scores")
-        positions, documents = self._shard(entry.shard)
-        rows = positions.slice(entry.start, entry.num_tokens)
-        nothing = {"ntp_token_id": -1, "ntp_correct": False}
-
-        def column(name: str) -> Any:
-            values = rows[name].combine_chunks()
-            return values.fill_null(nothing.get(name, float("nan"))).to_numpy(zero_copy_only=False)
-
+        shard = self._shard(entry.shard)
+        rows = slice(entry.start, entry.start + entry.num_tokens)
         return ScoredDocument(
             **{name: documents[name][entry.row].as_py() for name in _TEXT_COLUMNS},
             offsets=tuple(documents["offsets"][entry.row].as_py()),
@@ -242,8 +242,8 @@ class ScoredCorpus:
     def byte_offsets(self, document_id: str) -> np.ndarray:
         """[T] int64: where each token of the document begins, in bytes of its text."""
         entry = self.entries[document_id]
-        rows = self._shard(entry.shard)[0].slice(entry.start, entry.num_tokens)
-        return rows["byte_offset"].combine_chunks().to_numpy()
+        offsets = self._shard(entry.shard).positions["byte_offset"]
+        return offsets[entry.start : entry.start + entry.num_tokens]
 
     def keys(self) -> dict[str, list[str]]:
         """Key → the documents that have it, in the corpus's order; reads no scores."""

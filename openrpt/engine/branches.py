@@ -42,3 +42,13 @@ TailLoss = Callable[[Tensor], Tensor]
 """Hidden states after the tails [P, d] → a loss."""
 CompletionLoss = Callable[[list[Row], Tensor], Tensor]
 """Rows and hidden states [R, T, d], the one at t predicting token t → a loss."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Passage:
+    """A document's window with what hangs off it, and the losses on it."""
+
+    prefix_ids: Sequence[int]
+    branches: Sequence[Branch]
+    prefix_loss: PrefixLoss | None = None
+    completion_loss: CompletionLoss | None = None

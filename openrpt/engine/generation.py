@@ -113,8 +113,12 @@ def side_by_side(
         more = sum(len(keys) for keys in request.keys)
         length = len(request.prefix_ids) + new_tokens
         together, width = rows + more, max(longest, length)
-        fits = together <= SIDE_BY_SIDE_ROWS and together * width <= SIDE_BY_SIDE_TOKENS
-        if batch and (not fits or max(rows // len(batch), more) > ALONE_ROWS):
+        if all(one.is_short(new_tokens) for one in (*batch, request)):
+            fits = together <= sampling.generation_rollouts
+        else:
+            few = max(rows // max(len(batch), 1), more) <= ALONE_ROWS
+            fits = few and together <= SIDE_BY_SIDE_ROWS
+        if batch and not (fits and together * width <= SIDE_BY_SIDE_TOKENS):
             yield batch
             batch, together, width = [], more, length
         batch.append(request)

@@ -24,7 +24,9 @@ HEAD_COLUMNS = 512
 """Columns of the vocabulary that one product of the head gives on a CPU: a product with all of it
 at once runs at two thirds of the rate."""
 CACHED_ROWS = 16
-"""Rows of logits that a CPU's cache holds from one pass over them to the next (3 MB at 49k)."""
+"""Rows of logits that are worked through at once on a CPU, at least."""
+CACHED_LOGITS = CACHED_ROWS * 49_152
+"""What a CPU's cache holds from one pass over them to the next (3 MB)."""
 TOP_COLUMNS = 64
 """Columns of the vocabulary that `top_k` takes for one at first."""
 
@@ -78,10 +80,17 @@ class _HeadProduct(torch.autograd.Function):
         return grad @ weight if needs_hidden else None, grad.T @ hidden if needs_weight else None
 
 
-def in_cache(logits: Tensor) -> tuple[Tensor, ...]:
-    """Blocks of rows of logits [N, V] to be worked through one after another: all that is to be
-    asked of a row is asked while a CPU's cache holds it. Elsewhere one block."""
-    return logits.split(CACHED_ROWS if logits.device.type == "cpu" else max(len(logits), 1))
+def in_cache(rows: Tensor, *, vocabulary: int | None = None) -> tuple[Tensor, ...]:
+    """Blocks of rows of logits, or of what stands beside them [N, …]: all that is to be asked of a
+    row is asked while a CPU's cache holds it. Elsewhere one block.
+
+    With the `vocabulary` [V] of the logits as many rows as fit, else CACHED_ROWS: where sums of
+    blocks are added up, the blocks decide their last bit.
+    """
+    if rows.device.type != "cpu":
+        return rows.split(max(len(rows), 1))
+    fitting = CACHED_LOGITS // vocabulary if vocabulary else 0
+    return rows.split(max(CACHED_ROWS, fitting))
 
 
 def top_k(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -153,7 +162,9 @@ class _SelectedLogprobs(torch.autograd.Function):
             grad = torch.empty_like(log_p)  # [n, V] of the scaled logits
             # [n, 1] each, split as in_cache splits the rows
             columns = [t[rows, None] for t in (entropy, grad_logprobs, grad_entropy)]
-            blocks = zip(*map(in_cache, (grad, log_p, *columns)), strict=True)
+            vocabulary = log_p.shape[1]
+            parts = (in_cache(t, vocabulary=vocabulary) for t in (grad, log_p, *columns))
+            blocks = zip(*parts, strict=True)
             for out, block, h, of_logprob, of_entropy in blocks:
                 _logit_gradient(out, block, h, of_logprob, of_entropy if reads_entropy else None)
             grad.scatter_add_(1, ids[rows, None], columns[1].to(grad.dtype))
@@ -266,7 +277,7 @@ def standard_prediction(hidden: Tensor, head: Head, masked: Tensor, *, k: int = 
     """
     ids, logprobs = [], []
     for part in hidden.split(head.chunk_rows):
-        for block in in_cache(head.logits(part)):
+        for block in in_cache(head.logits(part), vocabulary=len(head.weight)):
             normaliser = block.logsumexp(-1, keepdim=True)
             values, best = top_k(block.masked_fill(masked, float("-inf")), max(k, 1))
             ids.append(best)

@@ -1,4 +1,4 @@
-"""Loading a model and its tokenizer: a folder, a Hub id or a GGUF file.
+"""Loading a model and its tokenizer: a folder, a Hub id, a GGUF file, or one from scratch.
 
 What is not what its files say, or can't be run as the stages run it, is refused by name
 (`files.py`, `check.py`). Nothing of the process is set here: that is the command's.
@@ -95,13 +95,17 @@ def pick_device(name: str) -> torch.device:
 
 
 def resolve_model(name: str) -> str:
-    """The folder or Hub id to load: a GGUF file is rebuilt as safetensors once and cached. A
-    checkpoint is loaded only as it was written."""
+    """The folder or Hub id to load: a GGUF file is rebuilt as safetensors once and cached, a model
+    from scratch (`new:`) made once. A checkpoint is loaded only as it was written."""
     if name == "smollm2":
         from openrpt.data.assets import demo_model_gguf
 
         return str(convert_gguf(demo_model_gguf()))
     from openrpt.engine.checkpoint_record import RECORD, open_checkpoint
+    from openrpt.engine.new_models import IS_NEW, new_model
+
+    if name.startswith(IS_NEW):
+        return str(new_model(name))
 
     path = Path(name)
     if is_gguf(path):

@@ -41,7 +41,11 @@ def sample(logits: Tensor, draws: Tensor, temperature: float, row: Tensor) -> Sa
     largest = logits.amax(-1, keepdim=True)
     ends = [
         _block_sums(_weights(part, top, temperature)).cumsum(-1)
-        for part, top in zip(in_cache(logits), in_cache(largest), strict=True)
+        for part, top in zip(
+            in_cache(logits, vocabulary=vocabulary),
+            in_cache(largest, vocabulary=vocabulary),
+            strict=True,
+        )
     ]
     block_ends = torch.cat(ends)[row]  # [B, V / 256], not yet divided by the sum
     total = block_ends[:, -1:]  # [B, 1]

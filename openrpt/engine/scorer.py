@@ -112,7 +112,7 @@ def _read(scorer: Model, states: Tensor, true_ids: Sequence[int], never: Tensor)
     head, scores = scorer.head, Scores.empty(len(true_ids))
     start = 0
     for part in states.split(head.chunk_rows):
-        for block in in_cache(head.logits(part)):
+        for block in in_cache(head.logits(part), vocabulary=len(head.weight)):
             rows = slice(start, start + len(block))
             ids = torch.tensor(true_ids[rows], device=block.device)
             top = top_k(block, min(TOP, block.shape[1]))[0].log_softmax(-1)

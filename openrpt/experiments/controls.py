@@ -76,6 +76,7 @@ CONTROLS = {
         question="is it the thought? the same reinforcement, predicting at once",
         stage="train",
         changes={"prompt.candidates": 0, "prompt.think_budget": 0},
+        evaluate={"evaluate.controls": []},  # there is no thought to change
     ),
     "ntp-documents": Control(
         question="is it the text? plain next-token training on the same windows",

@@ -474,7 +474,7 @@ def requests_of(*shapes: tuple[int, tuple[int, ...], int]) -> list[Request]:
     ]
 
 
-DOCUMENTS = requests_of((1, (9,), 1), (2, (23,), 1), (3, (5, 17), 2), (4, (12,), 12), (5, (3,), 3))
+DOCUMENTS = requests_of((1, (9,), 1), (2, (23,), 1), (3, (5, 17), 2), (4, (40,), 12), (5, (3,), 3))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -510,11 +510,28 @@ def test_a_document_with_many_rollouts_keeps_its_tree_to_itself():
     ]
 
 
+def test_short_documents_with_many_rollouts_run_together():
+    """Those whose rollouts may become as long as their prefix, tail and close included."""
+    sampling = replace(sampling_of(), generation_rollouts=40)
+    new_tokens = len(LAYOUT.tail_ids) + max_new_tokens(LAYOUT, sampling)
+    short = requests_of(*[(i, (new_tokens,), 16) for i in range(3)])
+    longer = requests_of((7, (new_tokens + 1,), 16), (8, (2, new_tokens), 16))
+    batches = side_by_side([*short, *longer], LAYOUT, sampling)
+    assert [len(batch) for batch in batches] == [2, 1, 1, 1]
+    policy = policy_of(stop=17)
+    tree = TreeGenerator(policy=policy)
+    drawn = replace(sampling, temperature=1.0, think_budget=3)
+    alone = [tree.generate(request, LAYOUT, drawn) for request in short]
+    together = tree.generate_each(short, LAYOUT, drawn)
+    for (one,), (other,) in zip(alone, together, strict=True):
+        assert_same_outcome(one, other)
+
+
 def test_as_many_documents_run_together_as_their_keys_have_room():
     long = requests_of(*[(i, (4000,), 1) for i in range(6)])
     short = requests_of(*[(i, (10,), 1) for i in range(40)])
     sizes = [len(batch) for batch in side_by_side([*long, *short], LAYOUT, sampling_of())]
-    assert sizes == [4, 4, 32, 6]
+    assert sizes == [4, 4, 38]
     assert list(side_by_side([], LAYOUT, sampling_of())) == []
 
 

@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from openrpt.engine import head as logprobs
-from openrpt.engine.head import Head, selected_logprobs, standard_prediction, top_k
+from openrpt.engine.head import (
+    Head,
+    in_cache,
+    selected_logprobs,
+    standard_prediction,
+    top_k,
+)
+from openrpt.engine.sampling import sample
 from openrpt.engine.text_loss import TextTerms, distillation_kl, target_cross_entropy, text_loss
 
 N, D, V = 7, 5, 11
@@ -19,6 +26,7 @@ def seeded(monkeypatch):
     torch.manual_seed(0)
     monkeypatch.setattr(logprobs, "HEAD_COLUMNS", 4)  # so that the last block is shorter
     monkeypatch.setattr(logprobs, "CACHED_ROWS", 2)
+    monkeypatch.setattr(logprobs, "CACHED_LOGITS", 2 * V)
     monkeypatch.setattr(logprobs, "TOP_COLUMNS", 2)
 
 
@@ -49,6 +57,28 @@ def assert_same_gradients(found: torch.Tensor, expected: torch.Tensor, leaves: l
     )
     for got, wanted in pairs:
         torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("vocabulary", [11, 260])
+def test_blocks_of_rows_change_no_bit(vocabulary, monkeypatch):
+    hidden = torch.randn(40, D, requires_grad=True)
+    weight = torch.randn(vocabulary, D, requires_grad=True)
+    head, ids = Head(weight=weight, bias=None, softcap=None), torch.randint(vocabulary, (40,))
+    draws = torch.rand(40, dtype=torch.float64)
+
+    def found() -> list[torch.Tensor]:
+        logps, entropies = selected_logprobs(hidden, head, ids, temperature=0.7)
+        gradients = torch.autograd.grad(logps.sum() + entropies.sum(), [hidden, weight])
+        with torch.no_grad():
+            said = standard_prediction(hidden, head, torch.zeros(vocabulary, dtype=torch.bool), k=3)
+            drawn = sample(head.logits(hidden), draws, 0.7, torch.arange(40))
+        return [logps, entropies, *gradients, said.candidate_logprobs, drawn.ids, drawn.logprobs]
+
+    blocks = len(in_cache(hidden, vocabulary=vocabulary))
+    by_two = found()
+    monkeypatch.setattr(logprobs, "CACHED_LOGITS", 40 * vocabulary)
+    assert len(in_cache(hidden, vocabulary=vocabulary)) == 1 < blocks
+    assert all(torch.equal(a, b) for a, b in zip(by_two, found(), strict=True))
 
 
 @pytest.mark.parametrize("vocabulary", [11, 12, 41])

@@ -1,0 +1,45 @@
+"""Worlds as a corpus: `lab:WORLD?KEY=VALUE&…` in the place of a path."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from openrpt.config.queries import nearest, read_parameters, split_query
+from openrpt.data.worlds.catalog import WORLDS
+from openrpt.data.worlds.world import World
+from openrpt.errors import UserError
+
+IS_WORLD = "lab:"
+KEY, KIND = "problem", "depth"
+"""Fields of a record: what the split is a hash of, and what accuracy is broken down by."""
+
+
+def open_world(path: str) -> World:
+    """Raises UserError for an unknown world or parameter (the nearest is named) and a bad value.
+
+    >>> open_world("lab:scan?depth=12").width
+    14
+    """
+    head, values = split_query(path)
+    name = head.removeprefix(IS_WORLD)
+    if name not in WORLDS:
+        raise UserError(f"{path}: no world is called '{name}'; {nearest(name, WORLDS)}")
+    return read_parameters(WORLDS[name], values, where=path)
+
+
+def read_world(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields (source, fields) of every document. Raises UserError as `open_world`."""
+    world = open_world(path)
+    name, _ = split_query(path)
+    for number, made in enumerate(world.texts(), start=1):
+        yield (
+            f"{name}:{number}",
+            {
+                "text": made.text,
+                "world": name.removeprefix(IS_WORLD),
+                "style": made.style,
+                "answer": made.answer,
+                "answer_offsets": [made.answer_offset],
+                KEY: made.problem,
+                KIND: made.depth,
+            },
+        )

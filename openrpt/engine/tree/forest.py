@@ -1,0 +1,163 @@
+"""Short documents side by side in training: the levels of several trees, each in one pass.
+
+A document of a few dozen tokens with one position fills no matrix product, and a pass has its price
+whatever it holds. Here the prefixes of many run as padded rows, then their tails, then their
+completions, which hold their document's keys for themselves in place of sharing them. It computes
+what `levels.accumulate_gradients` does, document by document, to rounding.
+
+Legend: D documents, P positions of them all, R rollouts of a micro-batch, d hidden size.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from openrpt.engine.branches import Branch, Passage, Row, pad
+from openrpt.engine.model import Policy
+from openrpt.engine.packing import packs
+from openrpt.engine.tree.attention import OwnKeys, TreePass
+from openrpt.engine.tree.levels import (
+    PADDING_POSITION,
+    Level,
+    accumulate_gradients,
+    embeddings_as_leaves,
+    micro_batches,
+    run_level,
+)
+
+
+def accumulate_each(
+    policy: Policy, passages: Sequence[Passage], *, microbatch_tokens: int = 1024
+) -> None:
+    """Adds the gradient of all passages' losses to the parameters' `.grad`; the short ones run
+    side by side, as many as have room in `microbatch_tokens`."""
+    for group in _groups(passages, microbatch_tokens):
+        if len(group) > 1:
+            _accumulate_together(policy, group, microbatch_tokens)
+            continue
+        (one,) = group
+        accumulate_gradients(
+            policy,
+            one.prefix_ids,
+            one.branches,
+            prefix_loss=one.prefix_loss,
+            completion_loss=one.completion_loss,
+            microbatch_tokens=microbatch_tokens,
+        )
+
+
+def is_short(passage: Passage) -> bool:
+    """Whether a completion is as long as what it could share with others: as `Request.is_short`, of
+    what was written."""
+    if len(passage.branches) != 1 or not passage.branches[0].tail_ids:
+        return False
+    (branch,) = passage.branches
+    longest = max(map(len, branch.completions), default=0)
+    return len(passage.prefix_ids) <= len(branch.tail_ids) + longest
+
+
+def _groups(passages: Sequence[Passage], tokens: int) -> Iterator[list[Passage]]:
+    """In their order; neighbours that are short run together."""
+    short: list[Passage] = []
+    for passage in passages:
+        if is_short(passage):
+            short.append(passage)
+            continue
+        yield from _packed(short, tokens)
+        short = []
+        yield [passage]
+    yield from _packed(short, tokens)
+
+
+def _packed(short: list[Passage], tokens: int) -> Iterator[list[Passage]]:
+    lengths = [len(one.prefix_ids) + len(one.branches[0].tail_ids) for one in short]
+    for indexes in packs(lengths, tokens):
+        yield [short[index] for index in indexes]
+
+
+def _accumulate_together(
+    policy: Policy, passages: Sequence[Passage], microbatch_tokens: int
+) -> None:
+    branches = [one.branches[0] for one in passages]  # D = P: one position each
+    with embeddings_as_leaves(policy):
+        prefixes = _run_prefixes(policy, passages)
+        prefix_losses = [
+            one.prefix_loss(prefixes.hidden[row, : len(one.prefix_ids)])
+            for row, one in enumerate(passages)
+            if one.prefix_loss is not None
+        ]
+        prefix_leaf = prefixes.leaf()
+        tails = _run_tails(policy, prefix_leaf, branches)
+        tails_leaf = tails.leaf()
+        for rows in micro_batches(branches, microbatch_tokens):
+            hidden = _run_completions(policy, prefix_leaf, tails_leaf, branches, rows)
+            losses = list(_losses(passages, rows, hidden))
+            if losses:
+                torch.stack(losses).sum().backward()
+        tails.backward(tails_leaf)
+        prefixes.backward(prefix_leaf, prefix_losses)
+
+
+def _losses(passages: Sequence[Passage], rows: list[Row], hidden: Tensor) -> Iterator[Tensor]:
+    """Of each passage's rows among a micro-batch's: hidden [R, T, d]."""
+    for number, one in enumerate(passages):
+        own = [place for place, (p, _) in enumerate(rows) if p == number]
+        if own and one.completion_loss is not None:
+            width = max(len(one.branches[0].completions[rows[place][1]]) for place in own)
+            yield one.completion_loss([(0, rows[place][1]) for place in own], hidden[own, :width])
+
+
+def _run_prefixes(policy: Policy, passages: Sequence[Passage]) -> Level:
+    """Level 0: the prefixes [D, n], right-padded; causal, so that no token sees the padding."""
+    ids = pad([one.prefix_ids for one in passages], policy.device)
+    positions = torch.arange(ids.shape[1], device=policy.device).expand(len(ids), -1)
+    return run_level(policy, ids, positions, TreePass(query_positions=positions))
+
+
+def _run_tails(policy: Policy, prefixes: Level, branches: Sequence[Branch]) -> Level:
+    """Level 1: the tails [P, n], right-padded, each behind its own document's prefix."""
+    device = policy.device
+    ids = pad([branch.tail_ids for branch in branches], device)
+    lengths = torch.tensor([branch.prefix_length for branch in branches], device=device)
+    positions = lengths[:, None] + torch.arange(ids.shape[1], device=device)
+    every = torch.arange(len(branches), device=device)
+    own = OwnKeys(layers=prefixes.layers, positions=_prefix_positions(prefixes, lengths, every))
+    return run_level(policy, ids, positions, TreePass(query_positions=positions, own=own))
+
+
+def _run_completions(
+    policy: Policy, prefixes: Level, tails: Level, branches: Sequence[Branch], rows: list[Row]
+) -> Tensor:
+    """Level 2: hidden states [R, T, d], as `levels.run_completions` gives them."""
+    device = policy.device
+    index = torch.tensor([p for p, _ in rows], device=device)
+    tail_lengths = torch.tensor([len(branch.tail_ids) for branch in branches], device=device)
+    first = tails.hidden[index, tail_lengths[index] - 1][:, None]  # [R, 1, d]
+    ids = pad([branches[p].completions[c][:-1] for p, c in rows], device)
+    if ids.shape[1] == 0:
+        return first
+    lengths = torch.tensor([branch.prefix_length for branch in branches], device=device)
+    starts = (lengths + tail_lengths)[index]
+    positions = starts[:, None] + torch.arange(ids.shape[1], device=device)
+    steps = torch.arange(tails.hidden.shape[1], device=device)
+    of_tails = torch.where(
+        steps < tail_lengths[:, None], lengths[:, None] + steps, PADDING_POSITION
+    )
+    own = OwnKeys(
+        layers=[
+            (torch.cat([key, own_key], 2)[index], torch.cat([value, own_value], 2)[index])
+            for (key, value), (own_key, own_value) in zip(
+                prefixes.layers, tails.layers, strict=True
+            )
+        ],
+        positions=torch.cat([_prefix_positions(prefixes, lengths, index), of_tails[index]], 1),
+    )
+    level = run_level(policy, ids, positions, TreePass(query_positions=positions, own=own))
+    return torch.cat([first, level.hidden], dim=1)
+
+
+def _prefix_positions(prefixes: Level, lengths: Tensor, index: Tensor) -> Tensor:
+    """[rows, n]: where the keys of each row's prefix stand; none of the padding is seen."""
+    steps = torch.arange(prefixes.hidden.shape[1], device=index.device)
+    return torch.where(steps < lengths[index][:, None], steps, PADDING_POSITION)
