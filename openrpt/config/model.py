@@ -14,7 +14,8 @@ class ModelConfig(Section):
 
     path: PathText = Field(
         "smollm2",
-        description="Policy: 'smollm2' (the default model), a folder, a .gguf file or a Hub id",
+        description="Policy: 'smollm2' (the default model), a folder, a .gguf file, a Hub id, or"
+        " 'new:llama[?layers=2&width=64&heads=4&mlp=3&context=512&seed=0]', from scratch",
     )
     device: Annotated[str, NOTHING] = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     dtype: Literal["float32", "bfloat16", "float64"] = Field(

@@ -1,12 +1,10 @@
 """Names with parameters, as `lab:scan?depth=20` and `new:llama?layers=2`: read and validated."""
 
-import difflib
-from collections.abc import Iterable
 from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from openrpt.errors import UserError
+from openrpt.errors import UserError, nearest
 
 
 class Parameters(BaseModel):
@@ -46,16 +44,10 @@ def read_parameters(kind: type[Found], values: dict[str, str], *, where: str) ->
         first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        hint = nearest(key, kind.model_fields)
-        raise UserError(f"{where}: unknown parameter '{key}'; {hint}")
+        known = kind.model_fields
+        hint = nearest(key, known, otherwise=f"there are: {', '.join(known)}")
+        raise UserError(f"{where}: unknown parameter '{key}'{hint}")
     message = first["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     given = f"{key} = {values[key]}: " if key in values else ""
     raise UserError(f"{where}: {given}{message}")
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for an error: the nearest known name, or all of them."""
-    known = list(known)
-    found = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    return f"nearest: '{found[0]}'" if found else f"there are: {', '.join(known)}"

@@ -23,7 +23,7 @@ from openrpt.costs.flops import (
 from openrpt.costs.limits import model_rate, shares_of_limit
 from openrpt.data.prompts import Layout
 from openrpt.data.request import Request
-from openrpt.engine.branches import Branch, CompletionLoss, PrefixLoss, TailLoss
+from openrpt.engine.branches import Branch, CompletionLoss, Passage, PrefixLoss, TailLoss
 from openrpt.engine.decoding import Sampling
 from openrpt.engine.engine import Engine
 from openrpt.engine.generation import STANDARD_TOP, Generated
@@ -85,6 +85,11 @@ class CountingEngine:
     ) -> Standard:
         self.ledger.add(generation_ledger(len(prefix_ids), [(n, ()) for n in lengths], 0))
         return self.engine.standard(prefix_ids, lengths, k=k, delimiter_ids=delimiter_ids)
+
+    def accumulate_each(
+        self, passages: Sequence[Passage], *, microbatch_tokens: int = 1024
+    ) -> None:
+        self.engine.accumulate_each(passages, microbatch_tokens=microbatch_tokens)
 
     def branch_states(
         self, prefix_ids: Sequence[int], branches: Sequence[Branch]

@@ -19,6 +19,7 @@ from openrpt.data.readers import Record, Unusable, check_fields, invalid_utf8, r
 from openrpt.data.splits import split_named, split_of_key, split_shares
 from openrpt.data.worked_problems import TEMPLATE as WORKED_TEMPLATE
 from openrpt.data.worked_problems import is_worked_problems
+from openrpt.data.worlds import reading as worlds
 from openrpt.errors import UserError
 from openrpt.types import Document, Split
 
@@ -150,7 +151,10 @@ def _with_defaults(config: CorpusConfig) -> CorpusConfig:
     """The fields of a corpus that comes with the package or is made here, where none are said."""
     if config.template != "{text}":
         return config
-    if config.path == "champ":
+    if config.path.startswith(worlds.IS_WORLD):
+        fields = {"key": config.key or worlds.KEY, "kind": config.kind or worlds.KIND}
+        fields["offsets"] = config.offsets or worlds.OFFSETS
+    elif config.path == "champ":
         fields = {"template": "{problem}\n\n{solution}", "key": config.key or "problem"}
     elif is_worked_problems(config.path):
         fields = {"template": WORKED_TEMPLATE, "key": config.key or "question"}
@@ -298,13 +302,14 @@ def _place(
     """The document on its side of the split; None (and counted) where it is dropped.
 
     A side that is given stays: a document that shares words with an earlier one of another side
-    is dropped. Problems made from templates share words by design; their kind says so.
+    is dropped. Problems made from templates share words by design, and their kind says so; texts of
+    a world are alike by nature, and who shares a problem has the same key.
     """
     if not index.add_id(document.document_id):
         counts.exact_duplicates += 1
         keep_first(counts.first, "exact_duplicates", document.source)
         return None
-    if is_worked_problems(config.path):
+    if is_worked_problems(config.path) or config.path.startswith(worlds.IS_WORLD):
         return document
     placement = index.place(document.text, document.key, document.split)
     if placement.side == document.split:

@@ -55,7 +55,7 @@ class Layout:
     literal: dict[int, bytes]
     """Delimiters that are one special token and render literally in a completion."""
     delimiter_ids: frozenset[int] = frozenset()
-    """Delimiters that are one token, special or not: see `Model.masked_ids`."""
+    """Delimiters of the thought and of the box that are one token: see `Model.masked_ids`."""
 
     @property
     def has_instructions(self) -> bool:

@@ -16,6 +16,7 @@ from openrpt.data.encodings import check_encoding, is_utf8
 from openrpt.data.field_values import WrittenFloat, arrow_value
 from openrpt.data.text_files import BOM, cut_at_separator, cut_blocks, open_text
 from openrpt.data.worked_problems import is_worked_problems, worked_problems
+from openrpt.data.worlds.reading import IS_WORLD, read_world
 from openrpt.errors import UserError
 
 # Builders of the `datasets` library that have no data of their own.
@@ -60,6 +61,10 @@ def read_records(config: CorpusConfig, columns: list[str] | None) -> Iterator[Re
         return
     if is_worked_problems(config.path):
         for source, fields in worked_problems(config):
+            yield Record(source=source, fields=fields)
+        return
+    if config.path.startswith(IS_WORLD):
+        for source, fields in read_world(config.path):
             yield Record(source=source, fields=fields)
         return
     if config.path == "champ":

@@ -21,6 +21,11 @@ class Request:
     openings: tuple[tuple[int, ...], ...] | None = None
     """A position: forced tokens that its thoughts begin with, in place of the candidates."""
 
+    def is_short(self, new_tokens: int) -> bool:
+        """Whether a rollout may become as long as all that it could share: one position's prefix.
+        Repeated for each rollout, that at most doubles the keys."""
+        return len(self.keys) == 1 and len(self.prefix_ids) <= new_tokens
+
     @classmethod
     def at_end(cls, ids: Sequence[int], keys: Sequence[int]) -> "Request":
         """One position, at the end of these ids, with a rollout a key.

@@ -232,11 +232,11 @@ class ScoredCorpus:
         shard = self._shard(entry.shard)
         rows = slice(entry.start, entry.start + entry.num_tokens)
         return ScoredDocument(
-            **{name: documents[name][entry.row].as_py() for name in _TEXT_COLUMNS},
-            offsets=tuple(documents["offsets"][entry.row].as_py()),
-            token_ids=rows["token_id"].combine_chunks().to_numpy(),
-            byte_offsets=rows["byte_offset"].combine_chunks().to_numpy(),
-            **{name: column(name) for name in _SCORE_COLUMNS},
+            **{name: shard.documents[name][entry.row].as_py() for name in _TEXT_COLUMNS},
+            offsets=tuple(shard.documents["offsets"][entry.row].as_py()),
+            token_ids=shard.positions["token_id"][rows],
+            byte_offsets=shard.positions["byte_offset"][rows],
+            **{name: shard.positions[name][rows] for name in _SCORE_COLUMNS},
         )
 
     def byte_offsets(self, document_id: str) -> np.ndarray:
@@ -256,7 +256,7 @@ class ScoredCorpus:
                 found.setdefault(row["key"], []).append(row["document_id"])
         return found
 
-    def _read_shard(self, shard: int) -> tuple[pa.Table, pa.Table]:
+    def _read_shard(self, shard: int) -> "_Shard":
         positions_path, documents_path = shard_paths(self.folder, shard)
         with _reading(positions_path):
             columns = ["token_id", "byte_offset", *_SCORE_COLUMNS]
@@ -268,7 +268,28 @@ class ScoredCorpus:
         if "offsets" not in documents.column_names:  # scored before documents had any
             nothing = pa.array([[]] * len(documents), pa.list_(pa.int64()))
             documents = documents.append_column("offsets", nothing)
-        return positions, documents
+        return _Shard(
+            positions={name: _filled(name, positions[name]) for name in columns},
+            documents=documents,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Shard:
+    """A pair of files in memory."""
+
+    positions: dict[str, Any]  # a column, as an array: [tokens of the shard]
+    documents: pa.Table
+
+
+def _filled(name: str, column: pa.ChunkedArray) -> Any:
+    """A column, to be read only, with what stands for a missing score."""
+    values = column.combine_chunks()
+    if name in _SCORE_COLUMNS:
+        values = values.fill_null({"ntp_token_id": -1, "ntp_correct": False}.get(name, np.nan))
+    array = values.to_numpy(zero_copy_only=False)
+    array.setflags(write=False)
+    return array
 
 
 _TEXT_COLUMNS = ("document_id", "key", "split", "source", "text", "kind")

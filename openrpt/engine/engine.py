@@ -14,7 +14,7 @@ from openrpt.config.model import ModelConfig
 from openrpt.data.prompts import Layout
 from openrpt.data.request import Request
 from openrpt.data.work import Work
-from openrpt.engine.branches import Branch, CompletionLoss, PrefixLoss, TailLoss
+from openrpt.engine.branches import Branch, CompletionLoss, Passage, PrefixLoss, TailLoss
 from openrpt.engine.decoding import Sampling
 from openrpt.engine.flat import FlatEngine
 from openrpt.engine.generation import STANDARD_TOP, Generated, standard_tops
@@ -94,6 +94,12 @@ class Engine(Sampler, Protocol):
         Losses are sums or are divided by the step's totals by the caller, so that nothing depends
         on micro-batches.
         """
+
+    def accumulate_each(
+        self, passages: Sequence[Passage], *, microbatch_tokens: int = 1024
+    ) -> None:
+        """Adds the gradient of all passages' losses, as `accumulate_gradients` of one after
+        another; short ones may run side by side."""
 
 
 def open_engine(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from openrpt.data.prompts import Layout
 from openrpt.data.request import Request
-from openrpt.engine.branches import Branch, CompletionLoss, PrefixLoss, TailLoss
+from openrpt.engine.branches import Branch, CompletionLoss, Passage, PrefixLoss, TailLoss
 from openrpt.engine.decoding import Decoder, Sampling, Sequences
 from openrpt.engine.generation import STANDARD_TOP, Beginnings, Generated, decode
 from openrpt.engine.head import Standard, standard_prediction
@@ -131,6 +131,18 @@ class FlatEngine:
         """[T, d]: what predicts each token of a completion."""
         prompt = [*prefix_ids[: branch.prefix_length], *branch.tail_ids]
         return flat_hidden(self.model, [*prompt, *completion[:-1]])[len(prompt) - 1 :]
+
+    def accumulate_each(
+        self, passages: Sequence[Passage], *, microbatch_tokens: int = 1024
+    ) -> None:
+        for one in passages:
+            self.accumulate_gradients(
+                one.prefix_ids,
+                one.branches,
+                prefix_loss=one.prefix_loss,
+                completion_loss=one.completion_loss,
+                microbatch_tokens=microbatch_tokens,
+            )
 
 
 class FlatSequences:

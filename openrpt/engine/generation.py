@@ -2,8 +2,9 @@
 
 The tree decodes all rollouts of a document over one shared prefix. Documents with few rollouts,
 such as questions that are answered once, are decoded side by side, because a pass over one row
-reads all weights for one token. `flat.py` has the other engine, which computes every sequence
-alone; both share what is here, and `decoding.py`.
+reads all weights for one token; so are short documents, of which little would be shared.
+`flat.py` has the other engine, which computes every sequence alone; both share
+what is here, and `decoding.py`.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -131,7 +131,9 @@ class _SelectedLogprobs(torch.autograd.Function):
         # hidden [N, d] and ids [N], a chunk after the other: part [n, d], part_ids [n]
         for part, part_ids in zip(hidden.split(chunk_rows), ids.split(chunk_rows), strict=True):
             logits = head.logits(part)  # [n, V]
-            for block in in_cache(logits):  # some rows of it; becomes log p in place
+            for block in in_cache(
+                logits, vocabulary=logits.shape[1]
+            ):  # some rows of it; becomes log p in place
                 log_p, p, normaliser = log_softmax_(_scale(block, temperature))
                 entropies.append(p.mul_(log_p).sum(-1).neg())
                 normalisers.append(normaliser)

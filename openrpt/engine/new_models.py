@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from pydantic import Field, model_validator
 
-from openrpt.config.queries import Parameters, nearest, read_parameters, split_query
+from openrpt.config.queries import Parameters, read_parameters, split_query
 from openrpt.config.sections import PromptConfig
 from openrpt.data.assets import cache_dir
 from openrpt.data.tokens import BYTE_OF
 from openrpt.engine.loading import quiet_transformers
-from openrpt.errors import UserError
+from openrpt.errors import UserError, nearest
 from openrpt.files import replacing_folder
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ def new_model(name: str) -> Path:
     head, values = split_query(name)
     family = head.removeprefix(IS_NEW)
     if family not in FAMILIES:
-        raise UserError(f"{name}: no family '{family}' to begin with; {nearest(family, FAMILIES)}")
+        hint = nearest(family, FAMILIES, otherwise=f"there are: {', '.join(FAMILIES)}")
+        raise UserError(f"{name}: no family '{family}' to begin with{hint}")
     settings = read_parameters(NewModel, values, where=name)
     spec = json.dumps([_FORMAT, family, settings.model_dump()], sort_keys=True)
     digest = hashlib.sha256(spec.encode()).hexdigest()

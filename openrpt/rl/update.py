@@ -14,6 +14,7 @@ from openrpt.config.reinforcement import TrainConfig
 from openrpt.config.sections import Config
 from openrpt.data.prompts import Layout
 from openrpt.data.work import Work
+from openrpt.engine.branches import Passage
 from openrpt.engine.engine import Engine
 from openrpt.engine.head import selected_logprobs
 from openrpt.rl.batch import (
@@ -85,6 +86,7 @@ def update_policy(
         tally = Tally(sums={"tokens/trained_run": 0.0})
         places = Places(weighted.work.document.document_id for weighted in batch)
         optimizer.zero_grad(set_to_none=True)
+        passages = []
         for document in documents:
             window_loss = WindowLoss(
                 policy=policy,
@@ -110,13 +112,15 @@ def update_policy(
                     places=places,
                 )
             )
-            engine.accumulate_gradients(
-                document.prefix_ids,
-                [group.branch for group in document.branches] if rollout_loss else [],
-                prefix_loss=window_loss if train.ntp_weight else None,
-                completion_loss=rollout_loss,
-                microbatch_tokens=config.memory.microbatch_tokens,
+            passages.append(
+                Passage(
+                    prefix_ids=document.prefix_ids,
+                    branches=[group.branch for group in document.branches] if rollout_loss else [],
+                    prefix_loss=window_loss if train.ntp_weight else None,
+                    completion_loss=rollout_loss,
+                )
             )
+        engine.accumulate_each(passages, microbatch_tokens=config.memory.microbatch_tokens)
         workers.sum_gradients(policy.parameters())
         norm = apply_update(policy, optimizer, config.optim.max_grad_norm, places, stage="train")
         metrics = Tally.of_all(workers.gather(tally)).metrics() | {"optim/grad_norm": norm}

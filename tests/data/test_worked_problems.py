@@ -63,10 +63,10 @@ def test_fields_of_ones_own_choice() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ("?sizes=3", "'sizes' is no setting; there are: size, seed, templates_heldout"),
-        ("?size=many", "size = 'many' is no number"),
-        ("?size=0", "size must be at least 1"),
-        ("?templates_heldout=1", "templates_heldout must be"),
+        ("?sizes=3", "unknown parameter 'sizes'; nearest: 'size'"),
+        ("?size=many", "size = many: input should be a valid integer"),
+        ("?size=0", "size = 0: input should be greater than or equal to 1"),
+        ("?templates_heldout=1", "templates_heldout = 1: input should be less than 1"),
     ],
 )
 def test_settings_that_are_none(settings: str, message: str) -> None:

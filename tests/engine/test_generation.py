@@ -513,17 +513,17 @@ def test_a_document_with_many_rollouts_keeps_its_tree_to_itself():
 def test_short_documents_with_many_rollouts_run_together():
     """Those whose rollouts may become as long as their prefix, tail and close included."""
     sampling = replace(sampling_of(), generation_rollouts=40)
-    new_tokens = len(LAYOUT.tail_ids) + max_new_tokens(LAYOUT, sampling)
+    new_tokens = len(LAYOUT.tail_ids) + sampling.budget.new(LAYOUT)
     short = requests_of(*[(i, (new_tokens,), 16) for i in range(3)])
     longer = requests_of((7, (new_tokens + 1,), 16), (8, (2, new_tokens), 16))
     batches = side_by_side([*short, *longer], LAYOUT, sampling)
     assert [len(batch) for batch in batches] == [2, 1, 1, 1]
     policy = policy_of(stop=17)
-    tree = TreeGenerator(policy=policy)
+    tree = TreeEngine(model=policy)
     drawn = replace(sampling, temperature=1.0, think_budget=3)
-    alone = [tree.generate(request, LAYOUT, drawn) for request in short]
+    apart = [alone(tree, request, LAYOUT, drawn) for request in short]
     together = tree.generate_each(short, LAYOUT, drawn)
-    for (one,), (other,) in zip(alone, together, strict=True):
+    for (one,), (other,) in zip(apart, together, strict=True):
         assert_same_outcome(one, other)
 
 

@@ -3,14 +3,15 @@
 from collections.abc import Iterator
 from typing import Any
 
-from openrpt.config.queries import nearest, read_parameters, split_query
+from openrpt.config.queries import read_parameters, split_query
 from openrpt.data.worlds.catalog import WORLDS
 from openrpt.data.worlds.world import World
-from openrpt.errors import UserError
+from openrpt.errors import UserError, nearest
 
 IS_WORLD = "lab:"
-KEY, KIND = "problem", "depth"
-"""Fields of a record: what the split is a hash of, and what accuracy is broken down by."""
+KEY, KIND, OFFSETS = "problem", "depth", "answer_offsets"
+"""Fields of a record: what the split is a hash of, what accuracy is broken down by, and the byte of
+the text at which its answer begins."""
 
 
 def open_world(path: str) -> World:
@@ -22,7 +23,8 @@ def open_world(path: str) -> World:
     head, values = split_query(path)
     name = head.removeprefix(IS_WORLD)
     if name not in WORLDS:
-        raise UserError(f"{path}: no world is called '{name}'; {nearest(name, WORLDS)}")
+        hint = nearest(name, WORLDS, otherwise=f"there are: {', '.join(WORLDS)}")
+        raise UserError(f"{path}: no world is called '{name}'{hint}")
     return read_parameters(WORLDS[name], values, where=path)
 
 
@@ -38,7 +40,7 @@ def read_world(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
                 "world": name.removeprefix(IS_WORLD),
                 "style": made.style,
                 "answer": made.answer,
-                "answer_offsets": [made.answer_offset],
+                OFFSETS: [made.answer_offset],
                 KEY: made.problem,
                 KIND: made.depth,
             },

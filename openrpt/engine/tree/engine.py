@@ -9,12 +9,12 @@ from torch import Tensor
 
 from openrpt.data.prompts import Layout
 from openrpt.data.request import Request
-from openrpt.engine.branches import Branch, CompletionLoss, PrefixLoss, TailLoss
+from openrpt.engine.branches import Branch, CompletionLoss, Passage, PrefixLoss, TailLoss
 from openrpt.engine.decoding import Decoder, Sampling, Sequences
 from openrpt.engine.generation import STANDARD_TOP, Beginnings, Generated, decode, side_by_side
 from openrpt.engine.head import Standard, standard_prediction
 from openrpt.engine.model import Model, Weights
-from openrpt.engine.tree import levels
+from openrpt.engine.tree import forest, levels
 from openrpt.engine.tree.attention import NAME
 from openrpt.engine.tree.levels import Level, packed_states, run_prefix, run_tails, tail_keys
 from openrpt.engine.tree.rows import Tree, TreeSequences, whole_keys
@@ -151,3 +151,9 @@ class TreeEngine:
             completion_loss=completion_loss,
             microbatch_tokens=microbatch_tokens,
         )
+
+    def accumulate_each(
+        self, passages: Sequence[Passage], *, microbatch_tokens: int = 1024
+    ) -> None:
+        """Runs short passages side by side, as `forest.accumulate_each`."""
+        forest.accumulate_each(self.model, passages, microbatch_tokens=microbatch_tokens)

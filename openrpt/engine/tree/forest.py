@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from openrpt.engine.branches import Branch, Passage, Row, pad
-from openrpt.engine.model import Policy
+from openrpt.engine.model import Model
 from openrpt.engine.packing import packs
 from openrpt.engine.tree.attention import OwnKeys, TreePass
 from openrpt.engine.tree.levels import (
@@ -28,7 +28,7 @@ from openrpt.engine.tree.levels import (
 
 
 def accumulate_each(
-    policy: Policy, passages: Sequence[Passage], *, microbatch_tokens: int = 1024
+    policy: Model, passages: Sequence[Passage], *, microbatch_tokens: int = 1024
 ) -> None:
     """Adds the gradient of all passages' losses to the parameters' `.grad`; the short ones run
     side by side, as many as have room in `microbatch_tokens`."""
@@ -77,7 +77,7 @@ def _packed(short: list[Passage], tokens: int) -> Iterator[list[Passage]]:
 
 
 def _accumulate_together(
-    policy: Policy, passages: Sequence[Passage], microbatch_tokens: int
+    policy: Model, passages: Sequence[Passage], microbatch_tokens: int
 ) -> None:
     branches = [one.branches[0] for one in passages]  # D = P: one position each
     with embeddings_as_leaves(policy):
@@ -108,14 +108,14 @@ def _losses(passages: Sequence[Passage], rows: list[Row], hidden: Tensor) -> Ite
             yield one.completion_loss([(0, rows[place][1]) for place in own], hidden[own, :width])
 
 
-def _run_prefixes(policy: Policy, passages: Sequence[Passage]) -> Level:
+def _run_prefixes(policy: Model, passages: Sequence[Passage]) -> Level:
     """Level 0: the prefixes [D, n], right-padded; causal, so that no token sees the padding."""
     ids = pad([one.prefix_ids for one in passages], policy.device)
     positions = torch.arange(ids.shape[1], device=policy.device).expand(len(ids), -1)
     return run_level(policy, ids, positions, TreePass(query_positions=positions))
 
 
-def _run_tails(policy: Policy, prefixes: Level, branches: Sequence[Branch]) -> Level:
+def _run_tails(policy: Model, prefixes: Level, branches: Sequence[Branch]) -> Level:
     """Level 1: the tails [P, n], right-padded, each behind its own document's prefix."""
     device = policy.device
     ids = pad([branch.tail_ids for branch in branches], device)
@@ -127,7 +127,7 @@ def _run_tails(policy: Policy, prefixes: Level, branches: Sequence[Branch]) -> L
 
 
 def _run_completions(
-    policy: Policy, prefixes: Level, tails: Level, branches: Sequence[Branch], rows: list[Row]
+    policy: Model, prefixes: Level, tails: Level, branches: Sequence[Branch], rows: list[Row]
 ) -> Tensor:
     """Level 2: hidden states [R, T, d], as `levels.run_completions` gives them."""
     device = policy.device
