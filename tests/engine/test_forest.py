@@ -4,13 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from openrpt.config.sections import ModelConfig
-from openrpt.engine import flat
+from openrpt.config.model import ModelConfig
 from openrpt.engine.branches import Branch, Passage, Row
+from openrpt.engine.flat import FlatEngine
 from openrpt.engine.head import selected_logprobs
-from openrpt.engine.loading import load_policy
-from openrpt.engine.model import Policy
+from openrpt.engine.loading import load_model
+from openrpt.engine.model import Model
 from openrpt.engine.tree import forest, levels
+from openrpt.engine.tree.engine import TreeEngine
 from tests.helpers.tiny_model import tiny_model_folder
 
 # Prefix, where the position is in it, tail, completions: lengths differ everywhere.
@@ -24,14 +25,14 @@ DOCUMENTS = [
 
 
 @pytest.fixture(scope="module", params=["llama", "gpt2", "mistral"])
-def policy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Policy:
+def policy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
     path = tmp_path_factory.mktemp(request.param)
     options = {"sliding_window": 6} if request.param == "mistral" else {}
     tiny_model_folder(path, family=request.param, dtype=torch.float64, **options)
-    return load_policy(ModelConfig(path=str(path), dtype="float64", threads=1))
+    return load_model(ModelConfig(path=str(path), dtype="float64", threads=1), trained=True)
 
 
-def passages_of(policy: Policy, seen: list[list[Row]]) -> list[Passage]:
+def passages_of(policy: Model, seen: list[list[Row]]) -> list[Passage]:
     """Losses that weigh each document, completion and place differently."""
     passages = []
     for number, (prefix, length, tail, completions) in enumerate(DOCUMENTS):
@@ -67,7 +68,7 @@ def passages_of(policy: Policy, seen: list[list[Row]]) -> list[Passage]:
 
 
 @pytest.mark.parametrize("microbatch_tokens", [7, 16, 1000])
-def test_gradients_are_those_of_each_alone(policy: Policy, microbatch_tokens: int) -> None:
+def test_gradients_are_those_of_each_alone(policy: Model, microbatch_tokens: int) -> None:
     seen: list[list[Row]] = [[] for _ in DOCUMENTS]
     passages = passages_of(policy, seen)
     assert sum(forest.is_short(one) for one in passages) == 4
@@ -75,13 +76,13 @@ def test_gradients_are_those_of_each_alone(policy: Policy, microbatch_tokens: in
     def gradients(accumulate) -> list[Tensor]:
         for weight in policy.parameters():
             weight.grad = None
-        accumulate(policy, passages, microbatch_tokens=microbatch_tokens)
+        accumulate(passages, microbatch_tokens=microbatch_tokens)
         return [weight.grad.clone() for weight in policy.parameters() if weight.grad is not None]
 
-    together = gradients(forest.accumulate_each)
+    together = gradients(TreeEngine(model=policy).accumulate_each)
     every = [[(0, c) for c in range(len(completions))] for *_, completions in DOCUMENTS]
     assert [sorted(rows) for rows in seen] == every
-    alone = gradients(flat.accumulate_each)
+    alone = gradients(FlatEngine(model=policy).accumulate_each)
     # Of these families GPT-2 alone has no norm that rounds to float32 inside.
     exact = policy.causal_lm.config.model_type == "gpt2"
     bounds = {"rtol": 1e-9, "atol": 1e-11} if exact else {"rtol": 1e-3, "atol": 1e-4}
@@ -89,7 +90,7 @@ def test_gradients_are_those_of_each_alone(policy: Policy, microbatch_tokens: in
         torch.testing.assert_close(got, wanted, **bounds)
 
 
-def test_passes_are_few_and_long_documents_run_alone(policy: Policy, monkeypatch) -> None:
+def test_passes_are_few_and_long_documents_run_alone(policy: Model, monkeypatch) -> None:
     passages = passages_of(policy, [[] for _ in DOCUMENTS])
     alone: list[int] = []
     monkeypatch.setattr(

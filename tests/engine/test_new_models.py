@@ -6,10 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from openrpt.config.sections import ModelConfig, PromptConfig
+from openrpt.config.model import ModelConfig
+from openrpt.config.prompt import PromptConfig
 from openrpt.data.prompts import build_layout
 from openrpt.data.tokens import encode_document
-from openrpt.engine.loading import load_policy, resolve_model
+from openrpt.engine.loading import load_model, resolve_model
 from openrpt.engine.new_models import FAMILIES, byte_tokenizer, new_model
 from openrpt.errors import UserError
 
@@ -29,14 +30,14 @@ def _weights(name: str) -> dict[str, torch.Tensor]:
 def test_each_family_passes_the_loading_gate(family: str) -> None:
     name = f"new:{family}?layers=2&width=16&heads=2&context=64"
     for generator in ("tree", "flat"):
-        policy = load_policy(ModelConfig(path=name, threads=1, generator=generator))
+        policy = load_model(ModelConfig(path=name, threads=1, generator=generator), trained=True)
         assert policy.causal_lm.config.model_type == family
         assert policy.max_length == 64
         assert policy.bos_ids == ()
 
 
 def test_size_is_what_the_parameters_say() -> None:
-    policy = load_policy(ModelConfig(path=f"{NAME}&mlp=4", threads=1))
+    policy = load_model(ModelConfig(path=f"{NAME}&mlp=4", threads=1), trained=True)
     block = 4 * 16 * 16 + 3 * 16 * 64 + 2 * 16
     assert sum(weight.numel() for weight in policy.parameters()) == 260 * 16 + block + 16
 
@@ -68,7 +69,7 @@ def test_the_tokenizer_knows_every_byte_and_the_markers() -> None:
 
 
 def test_no_marker_is_ever_standard_predictions_word() -> None:
-    policy = load_policy(ModelConfig(path=NAME, threads=1))
+    policy = load_model(ModelConfig(path=NAME, threads=1), trained=True)
     layout = build_layout(policy.tokenizer, PromptConfig(), policy.bos_ids)
     masked = policy.masked_ids(layout.delimiter_ids).nonzero()[:, 0].tolist()
     assert masked == [256, 257, 258, 259]
@@ -90,7 +91,7 @@ def test_no_marker_is_ever_standard_predictions_word() -> None:
 )
 def test_what_is_wrong_is_one_line(name: str, message: str) -> None:
     with pytest.raises(UserError) as error:
-        load_policy(ModelConfig(path=name))
+        load_model(ModelConfig(path=name), trained=True)
     assert str(error.value).startswith(f"{name}: ")
     assert message in str(error.value)
     assert "\n" not in str(error.value)
