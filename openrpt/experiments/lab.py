@@ -59,7 +59,7 @@ class Lab:
             "selection.strategy": "random",
             "pretrain.tokens_per_step": 1200,
             "pretrain.sequence_length": 2 * world.width + 40,
-            "prememory.microbatch_tokens": 8192,
+            "pretrain.microbatch_tokens": 8192,
             "pretrain.learning_rate": 1e-3,
             "pretrain.eval_every": 0,
             "checkpoints.every": 100_000,
