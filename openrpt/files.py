@@ -21,9 +21,9 @@ from typing import Any, TypeVar
 
 from openrpt.errors import UserError
 
-Kind = TypeVar("Kind")
+_Kind = TypeVar("_Kind")
 
-PARTIAL, REPLACED = ".partial", ".replaced"
+_PARTIAL, _REPLACED = ".partial", ".replaced"
 SEAL = "sha256"
 """The key of a JSON file's own hash."""
 REMEDIES = {
@@ -45,15 +45,15 @@ def replacing(path: Path, *, shared: bool = False, advice: str = "") -> Iterator
     `shared`: other processes may be writing it, too. Raises UserError where it can't be written;
     `advice`: what helps against that.
     """
-    suffix = f".{os.getpid()}{PARTIAL}" if shared else PARTIAL
+    suffix = f".{os.getpid()}{_PARTIAL}" if shared else _PARTIAL
     partial = path.with_name(f"{path.name}{suffix}")
     with writing(path, advice):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield partial
-            sync(partial)
+            _sync(partial)
             os.replace(partial, path)
-            sync(path.parent)
+            _sync(path.parent)
         finally:
             partial.unlink(missing_ok=True)  # moved already, where all went well
 
@@ -65,7 +65,7 @@ def replacing_folder(path: Path, *, shared: bool = False, advice: str = "") -> I
     `shared`: other processes may be filling the same, and the first one that is whole stays.
     Raises UserError where it can't be written; `advice`: what to do about it.
     """
-    suffix = f".{os.getpid()}{PARTIAL}" if shared else PARTIAL
+    suffix = f".{os.getpid()}{_PARTIAL}" if shared else _PARTIAL
     partial = path.with_name(f"{path.name}{suffix}")
     try:
         with writing(path, advice):
@@ -74,8 +74,8 @@ def replacing_folder(path: Path, *, shared: bool = False, advice: str = "") -> I
             yield partial
             for place, _, names in os.walk(partial):
                 for name in names:
-                    sync(Path(place, name))
-                sync(Path(place))
+                    _sync(Path(place, name))
+                _sync(Path(place))
             if not (shared and path.is_dir()):
                 _take_place(partial, path)
     finally:
@@ -83,7 +83,7 @@ def replacing_folder(path: Path, *, shared: bool = False, advice: str = "") -> I
 
 
 def _take_place(partial: Path, path: Path) -> None:
-    old = path.with_name(f"{path.name}{REPLACED}")
+    old = path.with_name(f"{path.name}{_REPLACED}")
     shutil.rmtree(old, ignore_errors=True)
     if path.is_dir():
         os.replace(path, old)
@@ -93,13 +93,13 @@ def _take_place(partial: Path, path: Path) -> None:
         if old.is_dir():
             os.replace(old, path)
         raise
-    sync(path.parent)
+    _sync(path.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
 def remove_folder(path: Path) -> None:
     """Deletes a folder, where it is there: a kill on the way leaves nothing under its name."""
-    doomed = path.with_name(f"{path.name}{PARTIAL}")
+    doomed = path.with_name(f"{path.name}{_PARTIAL}")
     with writing(path, what="deleted"):
         shutil.rmtree(doomed, ignore_errors=True)
         if path.is_dir():
@@ -116,11 +116,11 @@ def clear_leftovers(folder: Path) -> None:
                 folders.clear()
                 continue
             for name in names:
-                if name.endswith(PARTIAL):
+                if name.endswith(_PARTIAL):
                     Path(place, name).unlink()
             for name in folders:
                 path = Path(place, name)
-                if name.endswith(REPLACED) and not path.with_suffix("").exists():
+                if name.endswith(_REPLACED) and not path.with_suffix("").exists():
                     os.replace(path, path.with_suffix(""))
                 elif is_leftover(name):
                     shutil.rmtree(path)
@@ -128,10 +128,10 @@ def clear_leftovers(folder: Path) -> None:
 
 
 def is_leftover(name: str) -> bool:
-    return name.endswith((PARTIAL, REPLACED))
+    return name.endswith((_PARTIAL, _REPLACED))
 
 
-def sync(path: Path) -> None:
+def _sync(path: Path) -> None:
     """What was written to a file, or the names in a folder, outlast a power cut from here on."""
     is_folder = path.is_dir()
     if is_folder and os.name == "nt":  # can't be opened there
@@ -235,12 +235,12 @@ def read_json(path: Path, *, advice: str) -> dict[str, Any]:
     return {key: _estimates(value) for key, value in values.items() if key != SEAL}
 
 
-def read_as(kind: type[Kind], path: Path, *, advice: str) -> Kind:
+def read_as(kind: type[_Kind], path: Path, *, advice: str) -> _Kind:
     """As `read_json`, where what the file holds is of that kind; raises UserError else, too."""
     return checked_as(kind, read_json(path, advice=advice), path, advice=advice)
 
 
-def checked_as(kind: type[Kind], values: Any, path: Path, *, advice: str) -> Kind:
+def checked_as(kind: type[_Kind], values: Any, path: Path, *, advice: str) -> _Kind:
     """Values that were read from a file, as that kind; raises UserError where they are not."""
     from pydantic import TypeAdapter, ValidationError
 

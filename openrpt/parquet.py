@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-HASH = b"sha256"
+_HASH = b"sha256"
 """Its name in the metadata."""
 MARK = b"openrpt-sha256:"
-ZEROS = b"0" * 64
+_ZEROS = b"0" * 64
 
 
 def write_table(path: Path, table: "pa.Table", **options: Any) -> None:
     """Writes a table with its hash; `options` are pyarrow's. Raises UserError where it can't."""
     import pyarrow.parquet as pq
 
-    metadata = (table.schema.metadata or {}) | {HASH: MARK + ZEROS}
+    metadata = (table.schema.metadata or {}) | {_HASH: MARK + _ZEROS}
     with replacing(path) as partial:
         pq.write_table(table.replace_schema_metadata(metadata), partial, **options)
         with partial.open("r+b") as file:
@@ -42,7 +42,7 @@ def read_table(path: Path, *, columns: Sequence[str] | None = None) -> "pa.Table
 
     table = pq.read_table(pa.BufferReader(checked_bytes(path)), columns=columns)
     metadata = table.schema.metadata or {}
-    kept = {name: value for name, value in metadata.items() if name != HASH}
+    kept = {name: value for name, value in metadata.items() if name != _HASH}
     return table.replace_schema_metadata(kept or None)
 
 
@@ -60,10 +60,10 @@ def checked_bytes(path: Path) -> bytes:
     if found < 0:
         return data
     start = found + len(MARK)
-    end = start + len(ZEROS)
+    end = start + len(_ZEROS)
     view = memoryview(data)
     digest = hashlib.sha256(view[:start])
-    digest.update(ZEROS)
+    digest.update(_ZEROS)
     digest.update(view[end:])
     if digest.hexdigest().encode() != data[start:end]:
         raise ValueError("its hash is not that of its content: it was damaged or changed")

@@ -10,10 +10,10 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-ENDING = (signal.SIGTERM,) if sys.platform == "win32" else (signal.SIGTERM, signal.SIGHUP)
+_ENDING = (signal.SIGTERM,) if sys.platform == "win32" else (signal.SIGTERM, signal.SIGHUP)
 """Signals that end a process, apart from Ctrl-C's SIGINT."""
 
-Handler = Callable[[int, FrameType | None], Any]
+_Handler = Callable[[int, FrameType | None], Any]
 
 
 class Interrupted(Exception):
@@ -38,7 +38,7 @@ def exit_code(stop: BaseException) -> int:
 
 
 @contextmanager
-def handled(handlers: Mapping[signal.Signals, Handler]) -> Iterator[None]:
+def _handled(handlers: Mapping[signal.Signals, _Handler]) -> Iterator[None]:
     """These handlers, and afterwards those that were there before.
 
     Ignored signals stay ignored. Signals reach the main thread only: elsewhere nothing happens.
@@ -65,7 +65,7 @@ def ending_as_interrupts() -> Iterator[None]:
     def handle(signum: int, frame: FrameType | None) -> None:
         raise Terminated(signum)
 
-    with handled(dict.fromkeys(ENDING, handle)):
+    with _handled(dict.fromkeys(_ENDING, handle)):
         yield
 
 
@@ -100,5 +100,5 @@ def stop_on_signals(say: Callable[[str], None]) -> Iterator[StopFlag]:
             with suppress(OSError):  # the terminal may be what was closed
                 say("Stopping after this step (Ctrl-C now stops at once) …")
 
-    with handled(dict.fromkeys((signal.SIGINT, *ENDING), handle)):
+    with _handled(dict.fromkeys((signal.SIGINT, *_ENDING), handle)):
         yield flag

@@ -11,16 +11,16 @@ import sys
 import unicodedata
 from collections.abc import Mapping
 
-SYMBOLS = {"\n": "⏎", "\t": "⇥", "\r": "␍"}
+_SYMBOLS = {"\n": "⏎", "\t": "⇥", "\r": "␍"}
 """What stands for them in a text on one line."""
 KEPT = {"\n": "\n", "\t": "\t"}
 """Of a text of several lines."""
 LONGEST_ERROR = 2000
 """Characters of an error; of a longer one the middle is left out, so that its advice stays."""
-ERROR_END = 500
+_ERROR_END = 500
 
 
-def printable(text: str, shown: Mapping[str, str] = SYMBOLS) -> str:
+def printable(text: str, shown: Mapping[str, str] = _SYMBOLS) -> str:
     r"""The text with characters that print nothing named: controls, formats, marks of direction,
     lone surrogates, and bytes that are not UTF-8 (as Python keeps them in a path).
 
@@ -61,7 +61,7 @@ def say_error(message: str) -> None:
     """Prints an error as one line on stderr."""
     line = " ".join(message.split())
     if len(line) > LONGEST_ERROR:
-        line = f"{line[: LONGEST_ERROR - ERROR_END]} … {line[-ERROR_END:]}"
+        line = f"{line[: LONGEST_ERROR - _ERROR_END]} … {line[-_ERROR_END:]}"
     say(f"openrpt: {line}", err=True)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from openrpt.errors import UserError
 
-READY = "ready"
+_READY = "ready"
 """What a process says first, once all that a question needs is imported."""
 
 
@@ -60,7 +60,7 @@ class Worker:
             encoding="ascii",  # JSON escapes the rest
         )
         assert process.stdout is not None
-        if json.loads(process.stdout.readline() or "null") != READY:
+        if json.loads(process.stdout.readline() or "null") != _READY:
             process.kill()
             process.communicate()
             raise UserError(self.broken)
@@ -88,7 +88,7 @@ def serve(answer: Callable[[Any], Any], *, ready: Callable[[], bool], memory: in
     replies, sys.stdout = sys.stdout, sys.stderr
     if not ready():
         return
-    print(json.dumps(READY), file=replies, flush=True)
+    print(json.dumps(_READY), file=replies, flush=True)
     with open(os.devnull, "w") as nowhere:
         for line in sys.stdin:
             seconds, question = json.loads(line)

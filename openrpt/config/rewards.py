@@ -20,7 +20,7 @@ REWARDS = (
 """The names that `reward.terms` knows, beside import paths (`package.module:function`)."""
 
 
-JUDGES = ("exact", "fuzzy")
+_JUDGES = ("exact", "fuzzy")
 
 
 LARGEST_REWARD = 1e15
@@ -90,7 +90,7 @@ class RewardConfig(Section):
     @field_validator("segment_judge")
     @classmethod
     def _judge_is_known(cls, judge: str) -> str:
-        _require_known(judge, JUDGES, "judge")
+        _require_known(judge, _JUDGES, "judge")
         return judge
 
 

@@ -14,7 +14,7 @@ MOST_TOKENS = 1_000_000
 MOST_SAMPLES = 10_000
 """Upper bound of the rollouts of a position or question, whose draws are laid out at once."""
 MOST_SECONDS = 86_400
-MOST_CHARACTERS = 20_000
+_MOST_CHARACTERS = 20_000
 """Upper bound of a text in the configuration."""
 
 PathText = Annotated[str, AfterValidator(require_path)]
@@ -58,6 +58,6 @@ class Section(BaseModel):
         frozen=True,
         extra="forbid",
         protected_namespaces=(),
-        str_max_length=MOST_CHARACTERS,
+        str_max_length=_MOST_CHARACTERS,
         allow_inf_nan=False,
     )

@@ -11,12 +11,12 @@ import tomli_w
 from openrpt.errors import UserError
 from openrpt.terminal import is_hidden
 
-LARGEST = 1 << 20
+_LARGEST = 1 << 20
 """Bytes: a configuration with every key has a hundredth."""
-MOST_DOTS = 100
+_MOST_DOTS = 100
 """In a line, texts and comments aside: the time that tomllib takes for a key grows with the square
 of its dots."""
-TEXTS = re.compile(
+_TEXTS = re.compile(
     r"""
       \#[^\n]*+
     | \"{3} (?: [^"\\]++ | \\. | "(?!"") )*+ (?: "{3,5} )?
@@ -36,8 +36,10 @@ def read_toml(path: Path) -> dict[str, Any]:
         if not path.is_file():
             raise UserError(f"{path}: no such configuration file")
         size = path.stat().st_size
-        if size > LARGEST:
-            raise UserError(f"{path}: too large for a configuration, {size:,} of {LARGEST:,} bytes")
+        if size > _LARGEST:
+            raise UserError(
+                f"{path}: too large for a configuration, {size:,} of {_LARGEST:,} bytes"
+            )
         text = path.read_text(encoding="utf-8-sig")  # Windows' Notepad marks UTF-8 so
     except OSError as error:
         raise UserError(f"{path}: not readable ({error.strerror})") from None
@@ -48,10 +50,10 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def parse_toml(text: str, *, source: str) -> dict[str, Any]:
     """Raises UserError, which begins with the source, for what is no TOML."""
-    bare = TEXTS.sub(lambda found: "\n" * found[0].count("\n"), text)
+    bare = _TEXTS.sub(lambda found: "\n" * found[0].count("\n"), text)
     for number, line in enumerate(bare.split("\n"), 1):
-        if line.count(".") > MOST_DOTS:
-            raise UserError(f"{source}:{number}: more than {MOST_DOTS} dots in a line")
+        if line.count(".") > _MOST_DOTS:
+            raise UserError(f"{source}:{number}: more than {_MOST_DOTS} dots in a line")
     try:
         return tomllib.loads(text)
     except RecursionError:

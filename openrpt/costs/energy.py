@@ -13,14 +13,14 @@ from pathlib import Path
 
 import torch
 
-POWERCAP = Path("/sys/class/powercap")
+_POWERCAP = Path("/sys/class/powercap")
 DEFAULT_WATTS = {"cpu": 65.0, "cuda": 400.0, "mps": 30.0}
 """Guesses, where nothing measures and the user says nothing: a desktop processor's package, a
 data-centre GPU at work, a laptop's chip."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Counter:
+class _Counter:
     """A running total of joules that begins again at `wraps_at`."""
 
     read: Callable[[], float]
@@ -30,7 +30,7 @@ class Counter:
         return after - before if after >= before else after - before + self.wraps_at
 
 
-def rapl_counters(root: Path = POWERCAP) -> list[Counter]:
+def rapl_counters(root: Path = _POWERCAP) -> list[_Counter]:
     """One a processor package, and one for the memory of each; empty where they can't be read.
 
     Cores and the graphics unit are parts of a package and "psys" holds packages: left out.
@@ -44,7 +44,7 @@ def rapl_counters(root: Path = POWERCAP) -> list[Counter]:
         except OSError:  # not ours to read
             continue
         if re.fullmatch(r"package-\d+|dram", name):
-            found.append(Counter(read=_microjoules(zone / "energy_uj"), wraps_at=wraps_at))
+            found.append(_Counter(read=_microjoules(zone / "energy_uj"), wraps_at=wraps_at))
     return found
 
 
@@ -52,7 +52,7 @@ def _microjoules(path: Path) -> Callable[[], float]:
     return lambda: float(path.read_text()) / 1e6
 
 
-def nvml_counter(device: torch.device) -> Counter | None:
+def _nvml_counter(device: torch.device) -> _Counter | None:
     """The GPU's energy since its driver was loaded; None without NVML or such a counter."""
     try:
         import pynvml
@@ -65,19 +65,19 @@ def nvml_counter(device: torch.device) -> Counter | None:
         pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
     except pynvml.NVMLError:
         return None
-    return Counter(read=lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3)
+    return _Counter(read=lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3)
 
 
 class EnergyMeter:
     """Joules between `begin` and `joules`, of the device and (where it can be read) the CPU."""
 
     def __init__(
-        self, device: torch.device, *, watts: float = 0.0, powercap: Path = POWERCAP
+        self, device: torch.device, *, watts: float = 0.0, powercap: Path = _POWERCAP
     ) -> None:
         """`watts`: power of the whole while it works, for the estimate; 0 = a guess."""
         self.counters = rapl_counters(powercap)
         self.measured = bool(self.counters) and device.type == "cpu"
-        if device.type == "cuda" and (gpu := nvml_counter(device)):
+        if device.type == "cuda" and (gpu := _nvml_counter(device)):
             self.counters.append(gpu)
             self.measured = True
         self.watts = watts or DEFAULT_WATTS.get(device.type, DEFAULT_WATTS["cpu"])

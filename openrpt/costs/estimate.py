@@ -104,7 +104,7 @@ def estimate(
     limits = {"warmup": config.warmup.time_limit * 60, "train": config.train.time_limit * 60}
     notes = [*plan.assumptions(), rate, f"power {watts:.0f} W throughout: an estimate"]
     for stage in stages:
-        price_stage(stage, speeds, limits.get(stage.stage, 0.0), watts, config, notes)
+        _price_stage(stage, speeds, limits.get(stage.stage, 0.0), watts, config, notes)
     return Estimate(
         machine=machine,
         stages=stages,
@@ -114,7 +114,7 @@ def estimate(
     )
 
 
-def price_stage(
+def _price_stage(
     stage: Stage, speeds: Speeds, limit: float, watts: float, config: Config, notes: list[str]
 ) -> None:
     """Time, energy and money of a stage, which ends after `limit` seconds (0 = never)."""

@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from openrpt.engine.model import Model
 
 
-Product = tuple[int, int, int]
+_Product = tuple[int, int, int]
 """[rows, inner] × [inner, columns]."""
 
-REPETITIONS = 5
-SECONDS = 0.5
+_REPETITIONS = 5
+_SECONDS = 0.5
 """What measuring a model's rate may take, about: a run pays it once a start, after a step."""
-WIDE_COLUMNS = 4096
+_WIDE_COLUMNS = 4096
 """A product with so many columns is the head's."""
-CPU_ROWS = 256
-GPU_ROWS = 4096
+_CPU_ROWS = 256
+_GPU_ROWS = 4096
 """Rows of the products that a rate is measured with: enough for a CPU's and for a GPU's full
 rate, few enough that the head's product takes no second."""
 
@@ -42,7 +42,7 @@ class Pass:
     """The gradients are computed, too."""
 
 
-def products_of(policy: "Model", passes: Iterable[Pass]) -> Counter[Product]:
+def products_of(policy: "Model", passes: Iterable[Pass]) -> Counter[_Product]:
     """The products with the model's own matrices, and how often each shape is computed.
 
     A matrix of [out, inner] is [rows, inner] × [inner, out] forward. Backward there are
@@ -53,7 +53,7 @@ def products_of(policy: "Model", passes: Iterable[Pass]) -> Counter[Product]:
 
     matrices = Counter((tuple(m.shape), m.requires_grad) for m in matrices_of(policy))
     head = policy.head.weight
-    found: Counter[Product] = Counter()
+    found: Counter[_Product] = Counter()
     for one in passes:
         of_rows = [(one.rows, *shape, count) for shape, count in matrices.items()]
         of_rows.append((one.logits, tuple(head.shape), head.requires_grad, 1))
@@ -69,15 +69,15 @@ def products_of(policy: "Model", passes: Iterable[Pass]) -> Counter[Product]:
 
 
 def matrix_product_rate(
-    products: Sequence[Product] | Mapping[Product, int],
+    products: Sequence[_Product] | Mapping[_Product, int],
     dtype: torch.dtype,
     *,
     device: torch.device | str = "cpu",
-    seconds: float = SECONDS,
+    seconds: float = _SECONDS,
 ) -> float:
     """FLOP/s of matrix products, in this process and with its threads.
 
-    Each distinct shape takes the median of REPETITIONS, after one that sets things up; where its
+    Each distinct shape takes the median of _REPETITIONS, after one that sets things up; where its
     part of the `seconds` is over before, what there is by then (at least one). A shape that
     stands there twice counts twice: the rate is all FLOPs over all seconds that the products
     would take one after another.
@@ -92,16 +92,16 @@ def matrix_product_rate(
 
 
 def _product_seconds(
-    product: Product, dtype: torch.dtype, device: torch.device | str, limit: float
+    product: _Product, dtype: torch.dtype, device: torch.device | str, limit: float
 ) -> float:
     rows, inner, columns = product
     left = torch.rand(rows, inner, device=device).to(dtype)
     right = torch.rand(inner, columns, device=device).to(dtype)
     out = torch.empty(rows, columns, dtype=dtype, device=device)
     spent: list[float] = []
-    while not spent or (len(spent) <= REPETITIONS and sum(spent) < limit):
+    while not spent or (len(spent) <= _REPETITIONS and sum(spent) < limit):
         start = time.perf_counter()
-        if columns >= WIDE_COLUMNS:  # as the head takes it: at once it is slower, and no limit
+        if columns >= _WIDE_COLUMNS:  # as the head takes it: at once it is slower, and no limit
             wide_product(left, right, out)
         else:
             torch.mm(left, right, out=out)
@@ -113,11 +113,11 @@ def _product_seconds(
 
 def model_rate(policy: "Model") -> float:
     """FLOP/s of the products of one forward pass: every matrix of the backbone, and the head."""
-    rows = GPU_ROWS if policy.device.type == "cuda" else CPU_ROWS
+    rows = _GPU_ROWS if policy.device.type == "cuda" else _CPU_ROWS
     return rate_of_passes(policy, [Pass(rows=rows, logits=rows)])
 
 
-def rate_of_passes(policy: "Model", passes: Iterable[Pass], *, seconds: float = SECONDS) -> float:
+def rate_of_passes(policy: "Model", passes: Iterable[Pass], *, seconds: float = _SECONDS) -> float:
     """FLOP/s of the model's own products at the shapes of these passes: what a phase that makes
     them could reach if it did nothing else."""
     products = products_of(policy, passes)
@@ -172,7 +172,7 @@ def _gpu(bfloat16: float, float32: float, memory: float, watts: float, source: s
     return Gpu(bfloat16=bfloat16, float32=float32, memory=memory, watts=watts, source=source)
 
 
-GPUS = {
+_GPUS = {
     "a100-40gb": _gpu(312, 19.5, 40, 400, "NVIDIA A100 data sheet, SXM"),
     "a100-80gb": _gpu(312, 19.5, 80, 400, "NVIDIA A100 data sheet, SXM"),
     "h100-pcie": _gpu(756, 51, 80, 350, "NVIDIA H100 data sheet, PCIe, halved: no sparsity"),
@@ -188,11 +188,11 @@ GPUS = {
 
 def gpu_named(name: str) -> Gpu:
     """Raises UserError that names the nearest."""
-    found = GPUS.get(name.lower())
+    found = _GPUS.get(name.lower())
     if found is None:
-        variants = [known for known in GPUS if known.startswith(f"{name.lower()}-")]
-        listed = ", ".join(f"'{known}'" for known in variants or GPUS)
-        hint = nearest(name.lower(), GPUS, otherwise=f"known: {listed}", cutoff=0.3)
+        variants = [known for known in _GPUS if known.startswith(f"{name.lower()}-")]
+        listed = ", ".join(f"'{known}'" for known in variants or _GPUS)
+        hint = nearest(name.lower(), _GPUS, otherwise=f"known: {listed}", cutoff=0.3)
         hint = f"; nearest: {listed}" if variants else hint
         raise UserError(f"--gpu {name}: no such GPU in the table{hint}")
     return found

@@ -25,7 +25,7 @@ from openrpt.engine.branches import Branch
 from openrpt.engine.head import CHUNK_ELEMENTS
 from openrpt.engine.model import Model
 
-LIBRARIES = 0.6e9
+_LIBRARIES = 0.6e9
 """Bytes that Python, torch and transformers take by themselves."""
 
 
@@ -212,7 +212,7 @@ class Plan:
         """Weights (and frozen copies of them); where trained, gradients and AdamW's two moments."""
         weights = _bytes(self.policy.model.parameters())
         own = _bytes(self.policy.parameters()) if trained else 0.0
-        return (1 + copies) * weights + 3 * own + LIBRARIES
+        return (1 + copies) * weights + 3 * own + _LIBRARIES
 
     def memory(self, *, copies: int, rollouts: int, trained: bool) -> float:
         """Peak in bytes, about: what the model takes, and the greater of generation's keys and

@@ -23,9 +23,9 @@ from openrpt.engine.loading import outline
 from openrpt.engine.scorer import score_ids
 from openrpt.engine.text_loss import TextTerms, text_loss
 
-SECONDS = 8.0
+_SECONDS = 8.0
 """What generation and update together are sized to take."""
-USUAL_SHARE = 0.4
+_USUAL_SHARE = 0.4
 """Of the matrix products' rate: what the size is chosen by."""
 
 
@@ -56,7 +56,7 @@ def measure_speeds(config: Config, layout: Layout, device: torch.device) -> Spee
     positions = config.train.positions_per_document
     rollouts = config.train.group_size
     while positions > 1 and measure.flops(window, positions, rollouts) > (
-        SECONDS * USUAL_SHARE * rate
+        _SECONDS * _USUAL_SHARE * rate
     ):
         positions //= 2
     return measure.run(window=window, positions=positions, rollouts=rollouts)

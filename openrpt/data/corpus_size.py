@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-BYTES_A_TOKEN = 4
+_BYTES_A_TOKEN = 4
 """Of text, where nothing has been tokenized yet."""
-GZIP_RATIO = 3
+_GZIP_RATIO = 3
 """Bytes of text a byte of a .gz file gives, about."""
-GUESSED_TOKENS = 50_000
+_GUESSED_TOKENS = 50_000
 """Of a corpus whose size can't be seen: the default corpus has about as many."""
-SAMPLED_DOCUMENTS = 200
+_SAMPLED_DOCUMENTS = 200
 """That are read for how long documents are."""
 
 
@@ -55,13 +55,13 @@ def split_tokens(config: Config) -> dict[str, float]:
     """Of each split that is scored, guessed: its share of the files, at most score.max_tokens."""
     path = Path(config.corpus.path)
     files = list_files(path).found if path.exists() else []
-    size = sum(_text_bytes(file) for file, _ in files) / BYTES_A_TOKEN or GUESSED_TOKENS
+    size = sum(_text_bytes(file) for file, _ in files) / _BYTES_A_TOKEN or _GUESSED_TOKENS
     share, limit = split_shares(config.corpus), config.score.max_tokens or float("inf")
     return {split: min(limit, share[split] * size) for split in config.score.splits}
 
 
 def _text_bytes(file: Path) -> int:
-    return file.stat().st_size * (GZIP_RATIO if file.suffix.lower() == ".gz" else 1)
+    return file.stat().st_size * (_GZIP_RATIO if file.suffix.lower() == ".gz" else 1)
 
 
 def corpus_size(config: Config, tokenizer: "PreTrainedTokenizerBase") -> CorpusSize:
@@ -75,16 +75,16 @@ def corpus_size(config: Config, tokenizer: "PreTrainedTokenizerBase") -> CorpusS
             documents_of=Counter(entry.split for entry in entries),
             known=True,
         )
-    lengths = first_lengths(config, tokenizer)
+    lengths = _first_lengths(config, tokenizer)
     documents_of = {split: n / mean(lengths) for split, n in split_tokens(config).items()}
     return CorpusSize(lengths=lengths, documents_of=documents_of, known=False)
 
 
-def first_lengths(config: Config, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+def _first_lengths(config: Config, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     """Tokens of the corpus's first documents; a window's where none can be seen here."""
     if not Path(config.corpus.path).exists():
         return [config.prompt.window]
     with closing(read_corpus(config.corpus, CorpusCounts())) as documents:
-        texts = [document.text for document in islice(documents, SAMPLED_DOCUMENTS)]
+        texts = [document.text for document in islice(documents, _SAMPLED_DOCUMENTS)]
     with foreign("the tokenizer fails on the corpus's first texts"):
         return [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]

@@ -19,12 +19,12 @@ from openrpt.data.readers import Record, Unusable, check_fields, invalid_utf8, r
 from openrpt.errors import UserError
 from openrpt.types import Document, Split
 
-SKIPS_NAMED = 20
+_SKIPS_NAMED = 20
 """How many skipped documents `CorpusCounts.skipped` names."""
 FIRST = 3
 """How many documents `CorpusCounts.first` names of each kind."""
 
-KIND_CHARACTERS = 80
+_KIND_CHARACTERS = 80
 
 _LEVEL = re.compile(r" ?(?:->|/|>|::) ?")
 
@@ -78,7 +78,7 @@ class CorpusCounts:
         self.skipped_empty += unusable.reason == "empty"
         self.skipped_not_text += unusable.reason == "not_text"
         keep_first(self.first, f"skipped_{unusable.reason}", unusable.source)
-        if len(self.skipped) < SKIPS_NAMED:
+        if len(self.skipped) < _SKIPS_NAMED:
             self.skipped.append(str(unusable))
 
 
@@ -231,7 +231,7 @@ def _to_document(
 
 
 def kind_of(value: Any, levels: int) -> str:
-    """A field as the name of a kind, at most KIND_CHARACTERS long; empty for null and NaN.
+    """A field as the name of a kind, at most _KIND_CHARACTERS long; empty for null and NaN.
 
     >>> kind_of(["Mathematics -> Algebra -> Polynomials", "Mathematics -> Geometry"], levels=2)
     'Mathematics -> Algebra'
@@ -243,7 +243,7 @@ def kind_of(value: Any, levels: int) -> str:
     if levels:
         ends = [match.start() for match in _LEVEL.finditer(kind)]
         kind = kind[: ends[levels - 1]] if len(ends) >= levels else kind
-    return kind[:KIND_CHARACTERS]
+    return kind[:_KIND_CHARACTERS]
 
 
 def _place(document: Document, index: DuplicateIndex, counts: CorpusCounts) -> Document | None:

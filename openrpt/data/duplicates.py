@@ -26,15 +26,15 @@ from openrpt.types import Split
 
 GRAM_WORDS = 13
 """Words in a row that two documents share only if one took them from the other."""
-MIN_WORDS = 5
+_MIN_WORDS = 5
 """A document with fewer words than this is like many others: it overlaps with none."""
-COMMON_DOCUMENTS = 10
+_COMMON_DOCUMENTS = 10
 """A gram that no more different documents have is not common."""
-COMMON_SHARE = 50
+_COMMON_SHARE = 50
 """One that no more than one in so many has is not either."""
-COPY_SHARE = 2 / 3
+_COPY_SHARE = 2 / 3
 """A document of which so much was met before is a copy."""
-CACHE_KIB = 128 * 1024
+_CACHE_KIB = 128 * 1024
 """Pages of the index held in memory, in KiB; the rest stays on disk."""
 
 # Scripts without spaces between words; of the others, Korean included, a word is a word.
@@ -52,7 +52,7 @@ _FIRST_SPACELESS = "\u0e00"
 _SIDES: tuple[Split, ...] = ("train", "development", "heldout")
 
 
-class Gram(NamedTuple):
+class _Gram(NamedTuple):
     """13 words in a row, from word `start` up to word `end` of a text's words."""
 
     hash: int
@@ -83,19 +83,19 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(plain.lower())
 
 
-def grams_of(words: list[str]) -> list[Gram]:
+def _grams_of(words: list[str]) -> list[_Gram]:
     """Every 13 words in a row, in order; 2 ideographs, or 4 letters of Thai, count as one word.
 
     A text of 5 to 12 words is one gram; a shorter one has none.
     """
     parts = [0, *accumulate(map(_parts, words))]  # [W + 1], before each word and at the end
-    if parts[-1] < MIN_WORDS * _WORD_PARTS:
+    if parts[-1] < _MIN_WORDS * _WORD_PARTS:
         return []
     needed = min(GRAM_WORDS * _WORD_PARTS, parts[-1])
     grams, start = [], 0
     for end in range(1, len(words) + 1):
         while parts[end] - parts[start] >= needed:  # as many starts as have their end here
-            grams.append(Gram(_hash(" ".join(words[start:end])), start, end))
+            grams.append(_Gram(_hash(" ".join(words[start:end])), start, end))
             start += 1
     return grams
 
@@ -108,7 +108,7 @@ def gram_hashes(text: str) -> set[int]:
     >>> gram_hashes("too short")
     set()
     """
-    return {gram.hash for gram in grams_of(words_of(text))}
+    return {gram.hash for gram in _grams_of(words_of(text))}
 
 
 class DuplicateIndex:
@@ -126,7 +126,7 @@ class DuplicateIndex:
         # since SQLite itself writes pages out when its cache is full.
         self.database.execute("PRAGMA journal_mode = OFF")
         self.database.execute("PRAGMA synchronous = OFF")
-        self.database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        self.database.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         self.database.execute("CREATE TABLE ids (id INTEGER PRIMARY KEY)")
         self.database.execute("CREATE TABLE keys (hash INTEGER PRIMARY KEY, side INTEGER)")
         # documents: how many different ones have the gram; NULL for a common one.
@@ -148,7 +148,7 @@ class DuplicateIndex:
         drawn to the other side.
         """
         words = words_of(text)
-        grams = grams_of(words)
+        grams = _grams_of(words)
         # Sorted, because neighbours share the index's pages.
         hashes = json.dumps(sorted({gram.hash for gram in grams}))
         met = {
@@ -159,7 +159,7 @@ class DuplicateIndex:
                 hashes,
             )
         }
-        is_copy = _share_met(words, grams, met.keys()) >= COPY_SHARE
+        is_copy = _share_met(words, grams, met.keys()) >= _COPY_SHARE
         common = {hash_ for hash_, (_, is_common) in met.items() if is_common}
         own = _own_grams(words, grams, common)
         drawn = {hash_: side for hash_, (side, _) in met.items() if hash_ in own}
@@ -185,7 +185,7 @@ class DuplicateIndex:
     def _count(self, met: list[int]) -> None:
         """Counts a document that differs from the earlier ones, and its share of their grams."""
         self.documents += 1
-        most = max(COMMON_DOCUMENTS, self.documents // COMMON_SHARE)
+        most = max(_COMMON_DOCUMENTS, self.documents // _COMMON_SHARE)
         self._run(
             "UPDATE grams SET documents = CASE WHEN documents < ? THEN documents + 1 END"
             " WHERE hash IN (SELECT value FROM json_each(?))",
@@ -224,7 +224,7 @@ def open_index(path: Path | None) -> Iterator[DuplicateIndex]:
         yield index
 
 
-def _share_met(words: list[str], grams: list[Gram], met: Collection[int]) -> float:
+def _share_met(words: list[str], grams: list[_Gram], met: Collection[int]) -> float:
     """What part of a document's words stands in grams that were met before."""
     if not met:
         return 0.0
@@ -236,7 +236,7 @@ def _share_met(words: list[str], grams: list[Gram], met: Collection[int]) -> flo
     return covered / sum(map(_parts, words))
 
 
-def _own_grams(words: list[str], grams: list[Gram], common: Collection[int]) -> set[int]:
+def _own_grams(words: list[str], grams: list[_Gram], common: Collection[int]) -> set[int]:
     """The grams at least half of which stands outside of common ones.
 
     Behind a header many documents go on with the same word: that, too, says nothing.

@@ -9,10 +9,10 @@ from pathlib import Path
 from openrpt.data.corpus_files import ending_of, open_bytes
 from openrpt.errors import UserError
 
-SAMPLE_BYTES = 1 << 16
-MIN_CHARACTERS = 16
+_SAMPLE_BYTES = 1 << 16
+_MIN_CHARACTERS = 16
 """Fewer, without a NUL or a control among them, can be anything."""
-MAX_CONTROLS = 0.05
+_MAX_CONTROLS = 0.05
 """Share of control bytes that text in UTF-8 does not reach."""
 
 # UTF-32's mark begins with UTF-16's.
@@ -36,7 +36,7 @@ def check_encoding(path: Path) -> None:
     One in another encoding of bytes, such as Latin-1, is invalid UTF-8 and passes here.
     """
     with open_bytes(path) as file:
-        sample = file.read(SAMPLE_BYTES)
+        sample = file.read(_SAMPLE_BYTES)
     encoding = foreign_encoding(sample)
     if encoding:
         file_name = shlex.quote(str(path))
@@ -47,7 +47,7 @@ def check_encoding(path: Path) -> None:
             f"{path}: a binary file, or not in UTF-8: it looks like {encoding}; convert it:"
             f" {text}iconv -f {encoding} -t UTF-8{new}"
         )
-    if b"\0" in sample or _controls(sample) > MAX_CONTROLS * len(sample):
+    if b"\0" in sample or _controls(sample) > _MAX_CONTROLS * len(sample):
         raise _binary(path)
 
 
@@ -66,7 +66,7 @@ def is_utf8(path: Path) -> bool:
             decoder.decode(b"", final=True)
         except UnicodeDecodeError:
             return False
-    if controls > MAX_CONTROLS * size:
+    if controls > _MAX_CONTROLS * size:
         raise _binary(path, f" ({controls:,} of {size:,} bytes are control characters)")
     return True
 
@@ -81,9 +81,9 @@ def foreign_encoding(sample: bytes) -> str | None:
         if sample.startswith(mark):
             return encoding
     encodings = tuple(_MARKS)
-    if b"\0" not in sample and _controls(sample) <= MAX_CONTROLS * len(sample):
+    if b"\0" not in sample and _controls(sample) <= _MAX_CONTROLS * len(sample):
         # Han and kana without a space or line break have neither: then each byte may be a letter.
-        if len(sample) < 2 * MIN_CHARACTERS or not _is_strange(sample):
+        if len(sample) < 2 * _MIN_CHARACTERS or not _is_strange(sample):
             return None
         encodings = ("UTF-16LE", "UTF-16BE")
     # The wrong byte order scatters an alphabet over many blocks and makes Han of rare ones.

@@ -10,13 +10,13 @@ from typing import Any
 from openrpt.errors import UserError, nearest
 
 IS_GENERATED = "reasoning-gym:"
-GYM_TASK = re.compile(r"([^@\s]+)(?:@(\d+)(?:-(\d+))?)?")
+_GYM_TASK = re.compile(r"([^@\s]+)(?:@(\d+)(?:-(\d+))?)?")
 """`chain_sum`, `chain_sum@2` (a level of its curriculum), `chain_sum@0-3` (several)."""
-RUNS_ANSWERS = re.compile(r"\b(?:eval|exec|parse_expr)\(")
+_RUNS_ANSWERS = re.compile(r"\b(?:eval|exec|parse_expr)\(")
 """Calls that run text as Python code; sympy's parse_expr does, too."""
-MALFORMED = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, SyntaxError)
+_MALFORMED = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, SyntaxError)
 """What a reasoning-gym scorer raises on an answer that it can't read: such an answer is wrong."""
-NO_ANSWER = "?"
+_NO_ANSWER = "?"
 """A text that is right nowhere."""
 _NAN = re.compile(r"(?<![a-z])nan(?![a-ik-z])", re.IGNORECASE)
 
@@ -28,7 +28,7 @@ def gym_datasets(name: str, seed: int, size: int) -> Iterator[tuple[str, Any]]:
     left out, or at its own highest. Raises UserError as `gym_scorer`, and for a level that the
     task does not have.
     """
-    match = GYM_TASK.fullmatch(name)
+    match = _GYM_TASK.fullmatch(name)
     if match is None:
         raise UserError(
             f"questions.path: '{name}' is no task; write TASK, TASK@LEVEL or TASK@FIRST-LAST"
@@ -85,7 +85,7 @@ def gym_scorer(task: str) -> Callable[[str, Mapping[str, Any]], float]:
             f"questions.path: reasoning-gym's task '{task}' can't be had by its name alone"
             f" ({error}); choose another task"
         ) from None
-    if RUNS_ANSWERS.search(inspect.getsource(score_answer)):
+    if _RUNS_ANSWERS.search(inspect.getsource(score_answer)):
         raise UserError(
             f"questions.path: reasoning-gym's task '{task}' runs a model's answers as Python code"
             " to score them, which OpenRPT does not allow; choose another task"
@@ -100,14 +100,14 @@ def gym_score(task: str, answer: str, entry: Mapping[str, Any]) -> float:
         return 0.0
     try:
         return float(gym_scorer(task)(answer, entry))
-    except MALFORMED:
+    except _MALFORMED:
         return 0.0
 
 
 def require_verdicts(task: str, entry: Mapping[str, Any]) -> None:
     """Raises UserError for a task whose scorer gives full marks to any text, as that of
     game_of_life_halting, which takes each for true, "False" too."""
-    if gym_score(task, NO_ANSWER, entry) >= 1:
+    if gym_score(task, _NO_ANSWER, entry) >= 1:
         raise UserError(
             f"questions.path: reasoning-gym's task '{task}' calls every answer right; choose"
             " another task"

@@ -16,7 +16,7 @@ from openrpt.types import Split
 DIFFICULTIES = {"easy": 0.5, "medium": 1.0, "hard": 1.5}
 """Nested: full entropy of the scorer above this many nats (arXiv 2506.08007, section 4)."""
 
-BANDS = {
+_BANDS = {
     "<=0.5": (-np.inf, 0.5),
     "0.5-1.0": (0.5, 1.0),
     "1.0-1.5": (1.0, 1.5),
@@ -168,7 +168,7 @@ def bands(entropy: NDArray[np.floating]) -> dict[str, NDArray[np.bool_]]:
     >>> {name: flags.tolist() for name, flags in bands(np.array([0.5, 1.2])).items()}
     {'<=0.5': [True, False], '0.5-1.0': [False, False], '1.0-1.5': [False, True], '>1.5': [False, False]}
     """  # noqa: E501 (a doctest's output)
-    return {name: (entropy > low) & (entropy <= high) for name, (low, high) in BANDS.items()}
+    return {name: (entropy > low) & (entropy <= high) for name, (low, high) in _BANDS.items()}
 
 
 def slices(entropy: NDArray[np.floating]) -> dict[str, NDArray[np.bool_]]:

@@ -16,7 +16,7 @@ from openrpt.data.gym_tasks import IS_GENERATED, gym_datasets, require_verdicts
 from openrpt.errors import UserError
 from openrpt.types import Split
 
-PLAIN_DIGITS = 400
+_PLAIN_DIGITS = 400
 """A number that needs more digits (1e1000) keeps its exponent."""
 
 
@@ -154,7 +154,7 @@ def field_text(value: Any, name: str, source: str) -> str:
     if not isinstance(value, WrittenFloat):
         return text
     number = Decimal(text)  # `1e22`, as it stands in the file
-    return f"{number:f}" if abs(number.adjusted()) <= PLAIN_DIGITS else text
+    return f"{number:f}" if abs(number.adjusted()) <= _PLAIN_DIGITS else text
 
 
 def _generate(config: QuestionsConfig, seed: int) -> Iterator[Question]:

@@ -20,7 +20,7 @@ from openrpt.errors import UserError
 # Builders of the `datasets` library that have no data of their own.
 _FILE_BUILDERS = ("arrow", "csv", "json", "parquet", "text")
 
-Reason = Literal["invalid_utf8", "empty", "not_text", "left_out"]
+_Reason = Literal["invalid_utf8", "empty", "not_text", "left_out"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +38,7 @@ class Unusable:
     """In place of a record or document that cannot be had."""
 
     source: str
-    reason: Reason
+    reason: _Reason
     message: str
     """Of a file that was left out: its ending."""
 

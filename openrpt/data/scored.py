@@ -25,7 +25,7 @@ from openrpt.parquet import read_table, unreadable, write_table
 from openrpt.types import Document, Split
 
 SCORED = "scored.json"
-SHARDS_HELD = 4
+_SHARDS_HELD = 4
 """Shards that a ScoredCorpus keeps in memory (about 10 MB each)."""
 
 _DOCUMENT_SCHEMA = pa.schema(
@@ -210,7 +210,7 @@ class ScoredCorpus:
         self.metadata = metadata
         """scorer, tokenizer, corpus_hash, settings, summary."""
         self.entries = {entry.document_id: entry for entry in entries}
-        self._shard = lru_cache(maxsize=SHARDS_HELD)(self._read_shard)
+        self._shard = lru_cache(maxsize=_SHARDS_HELD)(self._read_shard)
 
     def ids(self, split: Split) -> list[str]:
         """The split's documents, in the corpus's order."""

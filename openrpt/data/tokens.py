@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 
 SPACE = "▁"  # U+2581, not an underscore: SentencePiece's space
-BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
-MOST_IDS = 1 << 24
+_BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
+_MOST_IDS = 1 << 24
 """Largest vocabulary for which a table is made; those in use have up to 2^19 tokens."""
-KEEPS_ALL_TEXT = {"ByteLevel", "Metaspace", "Split", "Digits", "Punctuation", "UnicodeScripts"}
+_KEEPS_ALL_TEXT = {"ByteLevel", "Metaspace", "Split", "Digits", "Punctuation", "UnicodeScripts"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -140,7 +140,7 @@ def _build_table(tokenizer: "PreTrainedTokenizerBase", num_tokens: int) -> Token
         backend.model.dropout = None  # one text has one encoding, also in what is saved later
     vocab = backend.get_vocab(with_added_tokens=True)
     last = max(vocab.values(), default=-1)
-    if last >= MOST_IDS:
+    if last >= _MOST_IDS:
         raise UserError(
             f"{_name(tokenizer)} has a token with id {last}, of {len(vocab)} tokens: its"
             " tokenizer.json is damaged; take it anew from where it came from"
@@ -183,17 +183,17 @@ def _byte_alphabet() -> dict[str, int]:
     }
 
 
-BYTE_OF = _byte_alphabet()
+_BYTE_OF = _byte_alphabet()
 
 
 def _byte_level_bytes(piece: str) -> bytes:
-    if all(character in BYTE_OF for character in piece):
-        return bytes(BYTE_OF[character] for character in piece)
+    if all(character in _BYTE_OF for character in piece):
+        return bytes(_BYTE_OF[character] for character in piece)
     return piece.encode()  # not in the alphabet: a token that no text gives, as its decoder has it
 
 
 def _sentencepiece_bytes(piece: str) -> bytes:
-    byte = BYTE_PIECE.fullmatch(piece)
+    byte = _BYTE_PIECE.fullmatch(piece)
     return bytes([int(byte[1], 16)]) if byte else piece.replace(SPACE, " ").encode()
 
 
@@ -245,7 +245,7 @@ def _why_refused(spec: dict[str, Any]) -> str | None:
     if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
         return "its tokens carry a word-part mark that is not in the text"
     for step in _steps(spec, "pre_tokenizer"):
-        if step["type"] not in KEEPS_ALL_TEXT or step.get("behavior") == "Removed":
+        if step["type"] not in _KEEPS_ALL_TEXT or step.get("behavior") == "Removed":
             return f"its pre-tokenizer {step['type']} drops text"
     normalizers = _steps(spec, "normalizer")
     for step in normalizers:

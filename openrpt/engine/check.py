@@ -35,15 +35,15 @@ REMEMBERED_BYTES = 1 << 25
 """Weights from which on a check is remembered (32 MiB); of smaller ones it takes milliseconds."""
 REMEMBERED = 64
 """Models whose check is remembered."""
-TOLERANCE = 1e-2
+_TOLERANCE = 1e-2
 """Largest difference of log-probabilities, in nats, between two ways to the same ones."""
-LOWEST = -1e3
+_LOWEST = -1e3
 """In nats, for what a model never gives: minus infinity has no difference."""
-LENGTH_DEPENDENT_ROPE = {"dynamic", "longrope"}
-WINDOW = 4
+_LENGTH_DEPENDENT_ROPE = {"dynamic", "longrope"}
+_WINDOW = 4
 """Sliding windows in the tree's case, which is shorter than a model's own."""
-WAY_OUT = "run with --model.generator flat"
-SAMPLE = (
+_WAY_OUT = "run with --model.generator flat"
+_SAMPLE = (
     "Let x_1 = 2 and y = 3.14. Then the sum of both, which is what we were looking for, is 5.14:\n"
     "\tfor item in unknowns[0:12]:  # internationalization, reconsidered, notwithstanding\n"
     "The quick brown fox jumps over the lazy dog; nobody understands why it would do so again.\n"
@@ -108,8 +108,8 @@ def require_tokenizer(policy: Model) -> None:
     """A text has the same ids each time, and a row of the model for each of them."""
     tokenizer, rows = policy.tokenizer, policy.head.weight.shape[0]
     with foreign(f"the tokenizer of model '{policy.name}' can't be used"):
-        first, _ = encode_document(tokenizer, SAMPLE)
-        again = (encode_document(tokenizer, SAMPLE)[0] for _ in range(3))
+        first, _ = encode_document(tokenizer, _SAMPLE)
+        again = (encode_document(tokenizer, _SAMPLE)[0] for _ in range(3))
         if any(ids != first for ids in again):
             raise UserError(
                 f"the tokenizer of model '{policy.name}' gives a text other tokens each time (merge"
@@ -180,15 +180,15 @@ def require_tree_support(policy: Model) -> None:
     kinds = set(config.get("layer_types") or []) - {"full_attention", "sliding_attention"}
     if kinds or model._is_stateful:
         what = ", ".join(sorted(kinds)) or "recurrent state"
-        raise UserError(f"model type '{kind}' has layers that can't share ({what}); {WAY_OUT}")
+        raise UserError(f"model type '{kind}' has layers that can't share ({what}); {_WAY_OUT}")
     rope = json.dumps(config.get("rope_parameters") or config.get("rope_scaling") or {})
-    for name in LENGTH_DEPENDENT_ROPE:
+    for name in _LENGTH_DEPENDENT_ROPE:
         if f'"{name}"' in rope:
-            raise UserError(f"model type '{kind}' scales RoPE with length ({name}); {WAY_OUT}")
+            raise UserError(f"model type '{kind}' scales RoPE with length ({name}); {_WAY_OUT}")
     if not model._supports_attention_backend:
-        raise UserError(f"model type '{kind}' has attention that can't be replaced; {WAY_OUT}")
+        raise UserError(f"model type '{kind}' has attention that can't be replaced; {_WAY_OUT}")
     with (
-        foreign(f"model type '{kind}' can't be run in the tree", advice=WAY_OUT),
+        foreign(f"model type '{kind}' can't be run in the tree", advice=_WAY_OUT),
         _short_windows(model),
     ):
         found, expected = _tree_case(policy)
@@ -196,19 +196,19 @@ def require_tree_support(policy: Model) -> None:
     if not difference <= allowed:
         raise UserError(
             f"model type '{kind}' gives other results in the tree (log-probabilities differ by"
-            f" {difference:.2g}); {WAY_OUT}"
+            f" {difference:.2g}); {_WAY_OUT}"
         )
 
 
 @contextlib.contextmanager
 def _short_windows(model: Any) -> Iterator[None]:
-    """In here a model's sliding windows hold WINDOW tokens, so that a few show whether the tree
+    """In here a model's sliding windows hold _WINDOW tokens, so that a few show whether the tree
     knows of them: some families hand theirs to their own attention masks alone."""
     owners = [model.config, model.config.get_text_config(), *model.modules()]
     own = [(o, o.sliding_window) for o in owners if getattr(o, "sliding_window", None)]
     try:
         for owner, _ in own:
-            owner.sliding_window = WINDOW
+            owner.sliding_window = _WINDOW
         yield
     finally:
         for owner, window in own:
@@ -237,13 +237,13 @@ def _small_case(policy: Model) -> list[int]:
 def _difference(found: Tensor, expected: Tensor, dtype: torch.dtype) -> tuple[float, float]:
     """Largest difference of log-probabilities [n, V], and how large it may be.
 
-    bfloat16 rounds to 3 digits, so a tenth of their spread is allowed; elsewhere TOLERANCE, or
+    bfloat16 rounds to 3 digits, so a tenth of their spread is allowed; elsewhere _TOLERANCE, or
     less where they hardly differ among themselves, as a new model's.
     """
     wide = torch.promote_types(found.dtype, torch.float32)
     given, wanted = (
-        logits.to(wide).log_softmax(-1).clamp(min=LOWEST) for logits in (found, expected)
+        logits.to(wide).log_softmax(-1).clamp(min=_LOWEST) for logits in (found, expected)
     )
-    spread = max(float(wanted.max() - wanted.min()), TOLERANCE)
-    allowed = 0.1 * spread if dtype == torch.bfloat16 else TOLERANCE * min(spread, 1.0)
+    spread = max(float(wanted.max() - wanted.min()), _TOLERANCE)
+    allowed = 0.1 * spread if dtype == torch.bfloat16 else _TOLERANCE * min(spread, 1.0)
     return float((given - wanted).abs().max()), allowed

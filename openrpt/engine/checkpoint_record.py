@@ -19,14 +19,14 @@ from openrpt.engine.fingerprint import READ_BY_MODELS, file_hash
 from openrpt.errors import UserError
 from openrpt.files import is_sealed, json_text, numbered, sealed
 
-FORMAT = 2
+_FORMAT = 2
 """1 had no hashes: of its files the sizes are compared."""
 RECORD = "checkpoint.json"
 CARD = "README.md"
 """For people, who may change it: no hash."""
 
-Count = Annotated[int, Field(ge=0)]
-Rate = Annotated[float, Field(ge=0, le=1)]
+_Count = Annotated[int, Field(ge=0)]
+_Rate = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(kw_only=True)
@@ -41,12 +41,12 @@ class TrainerState:
     stage: Stage
     warmed_up: bool = True
     """False where the policy began as the start model itself."""
-    step: Count = 0
-    cursor: Count = 0
+    step: _Count = 0
+    cursor: _Count = 0
     """Documents taken so far, over all epochs."""
     seconds: Annotated[float, Field(ge=0)] = 0.0
     """Time spent in steps, over all restarts."""
-    pass_rates: dict[str, dict[str, Rate]] = field(default_factory=dict)
+    pass_rates: dict[str, dict[str, _Rate]] = field(default_factory=dict)
     """document → position → share of right rollouts in its last group."""
     best_step: Annotated[int, Field(ge=-1)] = -1
     best_accuracy: Annotated[float, Field(ge=-1, le=1)] = -1.0
@@ -55,7 +55,7 @@ class TrainerState:
 
 
 class StoredFile(BaseModel):
-    size: Count
+    size: _Count
     sha256: str = ""
 
     @model_validator(mode="before")
@@ -85,7 +85,7 @@ def write_record(folder: Path, state: TrainerState, config: Config) -> None:
         if path.is_file() and path.name != CARD
     }
     record = {
-        "format": FORMAT,
+        "format": _FORMAT,
         "openrpt": openrpt.__version__,
         "state": asdict(state),
         "config": config.model_dump(mode="json"),
@@ -106,7 +106,7 @@ def read_record(folder: Path) -> Record:
     except (ValueError, RecursionError):
         raise UserError(f"{damaged}; {remedy(folder)}") from None
     if isinstance(values, dict) and isinstance(values.get("format"), int):
-        if values["format"] > FORMAT:
+        if values["format"] > _FORMAT:
             version = values.get("openrpt")
             raise UserError(f"{folder}: written by a newer OpenRPT ({version}); update")
         if values["format"] > 1 and not is_sealed(values):

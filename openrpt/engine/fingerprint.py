@@ -11,7 +11,7 @@ from openrpt.errors import UserError
 READ_BY_MODELS = {".safetensors", ".json", ".jinja", ".model", ".txt", ".py"}
 """Files of a model folder that weights, settings or tokenizer are read from."""
 
-SETTLED_SECONDS = 2
+_SETTLED_SECONDS = 2
 """A change within the file system's tick leaves a file's times as they are: so long after the last
 one, the same times mean the same content."""
 
@@ -20,7 +20,7 @@ def file_hash(path: Path) -> str:
     """SHA-256 in hex; read once a process, as long as the file stays as it is."""
     stat = path.stat()
     changed = max(stat.st_mtime_ns, stat.st_ctime_ns)
-    if time.time_ns() - changed < SETTLED_SECONDS * 10**9:
+    if time.time_ns() - changed < _SETTLED_SECONDS * 10**9:
         return _hash(path)
     return _settled_hash(path, file_stamp(path))
 

@@ -63,7 +63,7 @@ class FlatEngine:
         ]
 
         def start_rows(index: Tensor, rollouts: int, capacity: int) -> Sequences:
-            return FlatSequences(self.model, [prompts[i] for i in index.tolist()])
+            return _FlatSequences(self.model, [prompts[i] for i in index.tolist()])
 
         decoder = Decoder(policy=self.model, layout=layout, sampling=sampling)
         return beginnings.outcomes(decode(decoder, request.keys, start_rows))
@@ -133,7 +133,7 @@ class FlatEngine:
         return flat_hidden(self.model, [*prompt, *completion[:-1]])[len(prompt) - 1 :]
 
 
-class FlatSequences:
+class _FlatSequences:
     """Rollouts one at a time, without any cache."""
 
     def __init__(self, model: Model, sequences: list[list[int]]) -> None:

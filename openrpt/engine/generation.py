@@ -23,9 +23,9 @@ STANDARD_TOP = 5
 SIDE_BY_SIDE_ROWS = 32
 """Rollouts of several documents that are decoded together, at most; each row holds its document's
 keys for itself."""
-ALONE_ROWS = 8
+_ALONE_ROWS = 8
 """A document with more rollouts than these is decoded alone, over its shared prefix."""
-SIDE_BY_SIDE_TOKENS = 16384
+_SIDE_BY_SIDE_TOKENS = 16384
 """Tokens whose keys these rows hold together, at most (0.75 GB for 30 layers of 3 heads of 64)."""
 
 
@@ -113,8 +113,8 @@ def side_by_side(
         more = sum(len(keys) for keys in request.keys)
         length = len(request.prefix_ids) + new_tokens
         together, width = rows + more, max(longest, length)
-        fits = together <= SIDE_BY_SIDE_ROWS and together * width <= SIDE_BY_SIDE_TOKENS
-        if batch and (not fits or max(rows // len(batch), more) > ALONE_ROWS):
+        fits = together <= SIDE_BY_SIDE_ROWS and together * width <= _SIDE_BY_SIDE_TOKENS
+        if batch and (not fits or max(rows // len(batch), more) > _ALONE_ROWS):
             yield batch
             batch, together, width = [], more, length
         batch.append(request)

@@ -24,9 +24,9 @@ from transformers import PreTrainedTokenizerFast
 from openrpt.data.tokens import SPACE
 from openrpt.engine.gguf_file import GgufFile
 
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4
+_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4
 """llama.cpp's types of tokens; two more stand for unused tokens and single bytes."""
-KEYS = {
+_KEYS = {
     "model",
     "pre",
     "tokens",
@@ -39,7 +39,7 @@ KEYS = {
     "token_type_count",  # of encoders such as BERT
     "add_sep_token",  # of encoders
 }
-NEUTRAL = {"remove_extra_whitespaces": False, "precompiled_charsmap": []}
+_NEUTRAL = {"remove_extra_whitespaces": False, "precompiled_charsmap": []}
 """Keys that change the text, with the value that does not."""
 
 
@@ -52,7 +52,7 @@ def _splits(digits: str) -> str:
     )
 
 
-TEKKEN = (
+_TEKKEN = (
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
     r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
     r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -60,7 +60,7 @@ TEKKEN = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Rules:
+class _Rules:
     """What a pre-tokenizer's name stands for beyond vocabulary and merges."""
 
     split: str = ""
@@ -74,19 +74,19 @@ class Rules:
     nfc: bool = False
 
 
-DIGITS = Rules(single_digits=True)
-LLAMA3 = Rules(split=_splits(r"\p{N}{1,3}"), whole_words=True, adds_bos=True)
-PRE_TOKENIZERS: Mapping[str, Rules] = {
-    "gpt-2": Rules(),
-    "smollm": DIGITS,
-    "starcoder": DIGITS,
-    "refact": DIGITS,
-    "llama3": LLAMA3,
-    "llama-v3": LLAMA3,
-    "llama-bpe": LLAMA3,
-    "qwen2": Rules(split=_splits(r"\p{N}"), nfc=True),
-    "deepseek-r1-qwen": Rules(split=_splits(r"\p{N}")),
-    "tekken": Rules(split=TEKKEN, whole_words=True, adds_bos=True),
+_DIGITS = _Rules(single_digits=True)
+_LLAMA3 = _Rules(split=_splits(r"\p{N}{1,3}"), whole_words=True, adds_bos=True)
+PRE_TOKENIZERS: Mapping[str, _Rules] = {
+    "gpt-2": _Rules(),
+    "smollm": _DIGITS,
+    "starcoder": _DIGITS,
+    "refact": _DIGITS,
+    "llama3": _LLAMA3,
+    "llama-v3": _LLAMA3,
+    "llama-bpe": _LLAMA3,
+    "qwen2": _Rules(split=_splits(r"\p{N}"), nfc=True),
+    "deepseek-r1-qwen": _Rules(split=_splits(r"\p{N}")),
+    "tekken": _Rules(split=_TEKKEN, whole_words=True, adds_bos=True),
 }
 
 
@@ -112,8 +112,8 @@ def read_tokenizer(file: GgufFile) -> PreTrainedTokenizerFast:
     prefix = "tokenizer.ggml."
     said = {k[len(prefix) :]: v for k, v in file.metadata.items() if k.startswith(prefix)}
     for key, value in said.items():
-        known = key in KEYS or key.endswith("_token_id")
-        if not known and NEUTRAL.get(key) != value:
+        known = key in _KEYS or key.endswith("_token_id")
+        if not known and _NEUTRAL.get(key) != value:
             raise file.refusal(f"it says {prefix}{key} = {str(value)[:40]}")
     vocabulary = _vocabulary(file, said)
     match said.get("model"):
@@ -149,7 +149,7 @@ def read_tokenizer(file: GgufFile) -> PreTrainedTokenizerFast:
 
 def _vocabulary(file: GgufFile, said: Mapping[str, Any]) -> _Vocabulary:
     tokens = said.get("tokens", [])
-    types = said.get("token_type", [NORMAL] * len(tokens))
+    types = said.get("token_type", [_NORMAL] * len(tokens))
     if not tokens or len(types) != len(tokens):
         raise file.refusal(f"it has {len(tokens)} tokens and {len(types)} types of tokens")
     return _Vocabulary(tokens=tokens, types=types, ids={t: i for i, t in enumerate(tokens)})
@@ -170,7 +170,7 @@ def _pairs(
     return pairs
 
 
-def _byte_level(vocabulary: _Vocabulary, merges: list[tuple[str, str]], rules: Rules) -> Tokenizer:
+def _byte_level(vocabulary: _Vocabulary, merges: list[tuple[str, str]], rules: _Rules) -> Tokenizer:
     tokenizer = Tokenizer(
         models.BPE(vocab=dict(vocabulary.ids), merges=merges, ignore_merges=rules.whole_words)
     )
@@ -190,7 +190,7 @@ def _byte_level(vocabulary: _Vocabulary, merges: list[tuple[str, str]], rules: R
 def _sentencepiece(
     vocabulary: _Vocabulary, scores: Sequence[float], dummy_prefix: bool
 ) -> Tokenizer:
-    unknown = vocabulary.of_type(UNKNOWN)
+    unknown = vocabulary.of_type(_UNKNOWN)
     tokenizer = Tokenizer(
         models.BPE(
             vocab=dict(vocabulary.ids),
@@ -212,7 +212,7 @@ def _sentencepiece(
 def _merges(vocabulary: _Vocabulary, scores: Sequence[float]) -> list[tuple[str, str]]:
     """SentencePiece joins the neighbours that make the piece of the highest score."""
     ids, types = vocabulary.ids, vocabulary.types
-    made = [i for i, kind in enumerate(types) if kind == NORMAL and len(vocabulary.tokens[i]) > 1]
+    made = [i for i, kind in enumerate(types) if kind == _NORMAL and len(vocabulary.tokens[i]) > 1]
     return [
         (piece[:cut], piece[cut:])
         for piece in (vocabulary.tokens[i] for i in sorted(made, key=lambda i: -scores[i]))
@@ -223,9 +223,9 @@ def _merges(vocabulary: _Vocabulary, scores: Sequence[float]) -> list[tuple[str,
 
 def _add_tokens(tokenizer: Tokenizer, vocabulary: _Vocabulary) -> None:
     """Control tokens are special; user-defined ones, such as <think>, are only never split."""
-    control = [*vocabulary.of_type(CONTROL), *vocabulary.of_type(UNKNOWN)]
+    control = [*vocabulary.of_type(_CONTROL), *vocabulary.of_type(_UNKNOWN)]
     tokenizer.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in control])
-    own = vocabulary.of_type(USER_DEFINED)
+    own = vocabulary.of_type(_USER_DEFINED)
     tokenizer.add_tokens([AddedToken(token, normalized=False, special=False) for token in own])
 
 

@@ -31,7 +31,7 @@ from openrpt.engine.lora import add_lora
 from openrpt.engine.model import Model
 from openrpt.errors import UserError, foreign
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
 def load_model(
@@ -47,7 +47,7 @@ def load_model(
     model, files = _load(config, path or config.path, pick_device(config.device))
     check_model(model, files, generator=config.generator)
     if recompute:
-        recompute_activations(model.model)
+        _recompute_activations(model.model)
     if not trained:
         return freeze(model)
     if config.lora_rank:
@@ -56,7 +56,7 @@ def load_model(
     return model
 
 
-def recompute_activations(model: Any) -> None:
+def _recompute_activations(model: Any) -> None:
     """Lets each layer keep its inputs only, and run again in the backward pass.
 
     transformers' own switch works in train mode alone, in which many families have dropout of
@@ -134,7 +134,7 @@ def _load(config: ModelConfig, name: str, device: torch.device) -> tuple[Model, 
         with quiet_transformers(), built_within(files):
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
-                dtype=DTYPES[config.dtype],
+                dtype=_DTYPES[config.dtype],
                 use_safetensors=True,
                 attn_implementation="eager",  # whatever config.json names: code, or no gradients
                 output_loading_info=True,
@@ -202,7 +202,7 @@ def outline(config: Config, device: str | torch.device = "meta") -> Model:
         settings = AutoConfig.from_pretrained(folder, **remote)
         with torch.device(device), quiet_transformers(), within:
             model = AutoModelForCausalLM.from_config(
-                settings, dtype=DTYPES[config.model.dtype], **remote
+                settings, dtype=_DTYPES[config.model.dtype], **remote
             )
     policy = Model(model=model, tokenizer=tokenizer, name=config.model.path)
     if config.model.lora_rank:

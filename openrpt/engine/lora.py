@@ -23,7 +23,7 @@ def add_lora(model: Any, *, rank: int, alpha: int) -> Any:
         lora_alpha=alpha,
         lora_dropout=0.0,
         target_modules="all-linear",
-        target_parameters=stacked_matrices(model) or None,
+        target_parameters=_stacked_matrices(model) or None,
         bias="none",
     )
     # Adapters begin alike, whatever was drawn before: for resuming.
@@ -36,7 +36,7 @@ def add_lora(model: Any, *, rank: int, alpha: int) -> Any:
             return get_peft_model(model, config)
 
 
-def stacked_matrices(model: nn.Module) -> list[str]:
+def _stacked_matrices(model: nn.Module) -> list[str]:
     """Names of parameters [E, m, n]: the experts of a layer, which are no linear modules."""
     return [
         f"{name}.{own}"

@@ -19,8 +19,8 @@ from openrpt.engine.head import Head
 
 Weights = Mapping[str, Tensor]
 """The name of a parameter, as `Model.model` has it → its values."""
-SOFTCAP_KEYS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
-SCALE_KEYS = {"logit_scale": 1, "lm_head_multiplier": 1, "logits_scaling": -1}
+_SOFTCAP_KEYS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+_SCALE_KEYS = {"logit_scale": 1, "lm_head_multiplier": 1, "logits_scaling": -1}
 """Keys of a model's config by which its logits are multiplied (1) or divided (-1)."""
 
 
@@ -48,7 +48,7 @@ class Model:
     @property
     def head(self) -> Head:
         linear = self.causal_lm.get_output_embeddings()
-        caps = (getattr(self.causal_lm.config, key, None) for key in SOFTCAP_KEYS)
+        caps = (getattr(self.causal_lm.config, key, None) for key in _SOFTCAP_KEYS)
         softcap = next(filter(None, caps), None)
         return Head(weight=linear.weight, bias=linear.bias, softcap=softcap)
 
@@ -136,7 +136,7 @@ class Model:
         """What the head's products are multiplied by, as far as the config's keys tell; whether
         they tell the truth is checked when the model is loaded."""
         scale = 1.0
-        for key, exponent in SCALE_KEYS.items():
+        for key, exponent in _SCALE_KEYS.items():
             scale *= float(getattr(self.causal_lm.config, key, None) or 1.0) ** exponent
         return scale
 

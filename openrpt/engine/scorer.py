@@ -17,7 +17,7 @@ from openrpt.engine.model import Model
 from openrpt.engine.packing import packs
 from openrpt.errors import UserError
 
-TOP = 16
+_TOP = 16
 PACK_TOKENS = 1024
 """Tokens of one pass: as many rows as a CPU's matrix products need for their full rate."""
 
@@ -115,7 +115,7 @@ def _read(scorer: Model, states: Tensor, true_ids: Sequence[int], never: Tensor)
         for block in in_cache(head.logits(part)):
             rows = slice(start, start + len(block))
             ids = torch.tensor(true_ids[rows], device=block.device)
-            top = top_k(block, min(TOP, block.shape[1]))[0].log_softmax(-1)
+            top = top_k(block, min(_TOP, block.shape[1]))[0].log_softmax(-1)
             logp, p, _ = log_softmax_(block)
             nll = -logp.gather(-1, ids[:, None])[:, 0]
             scores.negative_log_likelihood[rows] = nll.cpu().numpy()

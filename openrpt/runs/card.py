@@ -23,7 +23,7 @@ def model_card(state: TrainerState, config: Config) -> str:
             " token. No reinforcement, no thought."
         )
     data = ModelCardData(
-        base_model=hub_id(config.model.path),
+        base_model=_hub_id(config.model.path),
         library_name="transformers",
         tags=["openrpt", "continual-pre-training" if plain else "reinforcement-pre-training"],
     )
@@ -41,7 +41,7 @@ def model_card(state: TrainerState, config: Config) -> str:
     return str(ModelCard("\n".join(lines) + "\n"))
 
 
-def hub_id(name: str) -> str | None:
+def _hub_id(name: str) -> str | None:
     """A model's name on the Hub; None for a folder, a file and the demo's model."""
     local = name.startswith((".", "/", "~")) or Path(name).exists()
     return None if local or "/" not in name else name

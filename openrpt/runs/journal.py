@@ -18,7 +18,7 @@ from openrpt.runs.signatures import new_findings
 from openrpt.runs.trackers import ROLLOUT_STAGES, Tracker, open_trackers, rollout_table
 from openrpt.types import Finding
 
-UNEVALUATED = "unevaluated"
+_UNEVALUATED = "unevaluated"
 """Key of a row of metrics.jsonl whose step's evaluation failed; the next start makes up for it."""
 StageState = Literal["running", "done", "stopped"]
 
@@ -77,18 +77,18 @@ class Journal:
             row["changed"] = dict(self.changed)
             self.changed.clear()
         if not evaluated:
-            row[UNEVALUATED] = True
+            row[_UNEVALUATED] = True
         append_metrics(self.path, row)
 
     @property
     def unevaluated(self) -> bool:
         """Whether the last step's evaluation failed."""
-        return bool(self.rows) and UNEVALUATED in self.rows[-1]
+        return bool(self.rows) and _UNEVALUATED in self.rows[-1]
 
     def amend(self, metrics: dict[str, Any]) -> None:
         """Adds what the last step's evaluation found, once it has been made up for."""
         row = self.rows[-1]
-        del row[UNEVALUATED]
+        del row[_UNEVALUATED]
         row |= metrics
         others = [other for other in read_metrics(self.path) if not _same_step(other, row)]
         write_rows(self.path, [*others, row])

@@ -10,8 +10,8 @@ from typing import Any
 from openrpt.errors import UserError
 from openrpt.json_lines import Lines, Row, append_row, read_lines, write_rows
 
-LARGEST_STEP = 10**9
-FINDING = {"name": str, "step": int, "seen": str, "helps": str}
+_LARGEST_STEP = 10**9
+_FINDING = {"name": str, "step": int, "seen": str, "helps": str}
 """Of a warning in a row: `signatures.Finding`."""
 
 
@@ -92,8 +92,8 @@ def _is_of_a_step(row: Row) -> bool:
     return (
         isinstance(row.get("stage"), str)
         and type(step) is int
-        and 0 < step <= LARGEST_STEP
-        and _all_hold(row.get("warnings", []), FINDING)
+        and 0 < step <= _LARGEST_STEP
+        and _all_hold(row.get("warnings", []), _FINDING)
         and isinstance(changed, dict)
         and _all_hold(list(changed.values()), {"before": object, "now": object})
         and all(value is None or is_number(value) for key, value in row.items() if "/" in key)

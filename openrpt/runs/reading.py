@@ -12,7 +12,7 @@ from openrpt.files import read_json
 from openrpt.runs.metrics import readable_metrics
 from openrpt.runs.run import Run
 
-TRACES = ("metrics.jsonl", "environment.json", "rollouts", "evaluation.json", "scored")
+_TRACES = ("metrics.jsonl", "environment.json", "rollouts", "evaluation.json", "scored")
 """What a folder without config.toml is still known by as a run."""
 NO_METRICS = {"warnings", "changed", "unevaluated"}
 """Keys of rows of metrics.jsonl that hold no number."""
@@ -27,7 +27,7 @@ def look_at(path: Path) -> tuple[Run, tuple[str, ...]]:
     stored = path / "config.toml"
     if stored.is_file():
         config, notes = _readable_config(stored)
-    elif any((path / name).exists() for name in TRACES):
+    elif any((path / name).exists() for name in _TRACES):
         config, notes = Config(), ["config.toml is missing: defaults are shown in its place"]
     elif any(path.iterdir()):
         raise UserError(f"{path}: not a run folder (config.toml is missing)")

@@ -20,11 +20,11 @@ from openrpt.types import Group
 
 STORED_CONTINUATION = 12
 STORED_PREFIX = 48
-MOST_RANGES = 12
+_MOST_RANGES = 12
 """Of steps that a message names."""
 
 
-TERMS = pa.list_(pa.struct([("name", pa.string()), ("value", pa.float32())]))
+_TERMS = pa.list_(pa.struct([("name", pa.string()), ("value", pa.float32())]))
 SCHEMA = pa.schema(
     [
         ("step", pa.int64()),
@@ -43,7 +43,7 @@ SCHEMA = pa.schema(
         ("prediction", pa.binary()),
         ("reward", pa.float32()),
         ("exact", pa.bool_()),
-        ("reward_terms", TERMS),
+        ("reward_terms", _TERMS),
         ("advantage", pa.float32()),
         ("finish_reason", pa.string()),
         ("token_ids", pa.list_(pa.int32())),
@@ -169,8 +169,8 @@ def read_rollouts(run: Path, step: int | None = None, *, development: bool = Fal
         helps = "train.eval_every makes them" if development else "was `openrpt train` run there?"
         raise UserError(f"{run}: no {kind} are stored; {helps}")
     if step is not None and step not in steps:
-        raise UserError(f"{run}: no {kind} of step {step}; stored are {step_ranges(steps)}")
-    return read_rollout_table(
+        raise UserError(f"{run}: no {kind} of step {step}; stored are {_step_ranges(steps)}")
+    return _read_rollout_table(
         rollout_path(run, steps[-1] if step is None else step, development=development)
     )
 
@@ -186,14 +186,14 @@ def read_evaluated(run: Path, label: str) -> pa.Table:
             f"{run}: no rollouts of an evaluation '{label}'; {which}; `openrpt evaluate` with the"
             " mode 'reasoning' stores them"
         )
-    return read_rollout_table(path)
+    return _read_rollout_table(path)
 
 
-def step_ranges(steps: Sequence[int]) -> str:
+def _step_ranges(steps: Sequence[int]) -> str:
     """
-    >>> step_ranges([1, 2, 3, 20, 40, 41])
+    >>> _step_ranges([1, 2, 3, 20, 40, 41])
     'steps 1 to 3, 20, 40 to 41'
-    >>> step_ranges([7])
+    >>> _step_ranges([7])
     'step 7'
     """
     runs: list[list[int]] = []
@@ -203,12 +203,12 @@ def step_ranges(steps: Sequence[int]) -> str:
         else:
             runs.append([step])
     parts = [f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs]
-    if len(parts) > MOST_RANGES:
-        parts = [*parts[: MOST_RANGES - 1], "…", parts[-1]]
+    if len(parts) > _MOST_RANGES:
+        parts = [*parts[: _MOST_RANGES - 1], "…", parts[-1]]
     return f"step{'s' * (len(steps) > 1)} {', '.join(parts)}"
 
 
-def read_rollout_table(path: Path) -> pa.Table:
+def _read_rollout_table(path: Path) -> pa.Table:
     """Raises UserError for a file that is not readable."""
     try:
         table = read_table(path)
@@ -216,5 +216,5 @@ def read_rollout_table(path: Path) -> pa.Table:
         raise UserError(f"{path}: not readable ({str(error).splitlines()[0]})") from None
     if "exact" not in table.column_names:  # stored when prefix match was the only reward
         table = table.append_column("exact", pc.greater(table["reward"], 0))
-        table = table.append_column("reward_terms", pa.array([[]] * len(table), TERMS))
+        table = table.append_column("reward_terms", pa.array([[]] * len(table), _TERMS))
     return table

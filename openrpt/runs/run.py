@@ -98,15 +98,15 @@ class Run:
             yield
 
 
-P = ParamSpec("P")
-T = TypeVar("T")
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
-def works_in_run(stage: Callable[Concatenate[Run, P], T]) -> Callable[Concatenate[Run, P], T]:
+def works_in_run(stage: Callable[Concatenate[Run, _P], _T]) -> Callable[Concatenate[Run, _P], _T]:
     """A stage that has its run folder to itself: see `Run.at_work`."""
 
     @wraps(stage)
-    def alone(run: Run, *args: P.args, **kwargs: P.kwargs) -> T:
+    def alone(run: Run, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         with run.at_work():
             return stage(run, *args, **kwargs)
 
@@ -157,7 +157,7 @@ def open_run(config: Config, *, min_free_bytes: int = 1 << 30) -> Run:
         if first:
             _clear(run)
         write_text(stored, to_toml(config))
-        write_sealed(path / "environment.json", environment())
+        write_sealed(path / "environment.json", _environment())
     return run
 
 
@@ -215,7 +215,7 @@ def require_same(
         )
 
 
-def environment() -> dict[str, Any]:
+def _environment() -> dict[str, Any]:
     import torch
     import transformers
 

@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from openrpt.runs.run import Run
 
 
-Table = list[dict[str, str | float]]
+_Table = list[dict[str, str | float]]
 """Rollouts to be read: a dict a rollout, bytes made visible."""
 
-Ids = dict[str, dict[str, str]]
+_Ids = dict[str, dict[str, str]]
 """Tracker → stage → its id."""
 
 ROLLOUT_STAGES = {"train", "finetune"}
 """Stages that store their rollouts."""
-TABLE_GROUPS = 8
+_TABLE_GROUPS = 8
 """Groups in a table of rollouts: what a person reads, not an archive (that is `rollouts/`)."""
 
 
@@ -40,7 +40,7 @@ class Tracker(Protocol):
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
         """Metrics of a step; what is not a finite number is left out."""
 
-    def log_rollouts(self, table: Table, step: int) -> None:
+    def log_rollouts(self, table: _Table, step: int) -> None:
         """Rollouts of a step as a table."""
 
     def close(self) -> None:
@@ -64,9 +64,9 @@ class Stage:
 
     def stored_id(self, tracker: str, make: Callable[[], str]) -> str:
         """The tracker's id of this stage: made once, kept in `trackers.json`."""
-        path, ids = self.folder / "trackers.json", Ids()
+        path, ids = self.folder / "trackers.json", _Ids()
         if path.is_file():
-            ids = read_as(Ids, path, advice="delete it, and new tracker runs begin")
+            ids = read_as(_Ids, path, advice="delete it, and new tracker runs begin")
         known = ids.setdefault(tracker, {})
         if self.stage not in known:
             known[self.stage] = make()
@@ -98,14 +98,14 @@ def open_trackers(run: "Run", *, stage: str, step: int) -> list[Tracker]:
     return [TRACKERS[name](about) for name in settings.to]
 
 
-def rollout_table(run: Path, step: int) -> Table:
+def rollout_table(run: Path, step: int) -> _Table:
     """The first groups of a step's rollouts; bytes as the terminal shows them."""
     from openrpt.runs.rollouts import read_rollouts
     from openrpt.runs.show import visible, visible_prediction, visible_tokens
 
     rows = read_rollouts(run, step).to_pylist()
     shown = list(dict.fromkeys((row["document_id"], row["position"]) for row in rows))
-    kept = set(shown[:TABLE_GROUPS])
+    kept = set(shown[:_TABLE_GROUPS])
     return [
         {
             "document": row["document_id"],
@@ -124,7 +124,7 @@ def rollout_table(run: Path, step: int) -> Table:
     ]
 
 
-class TensorBoard:
+class _TensorBoard:
     """Event files in `RUN/tensorboard/STAGE`: `tensorboard --logdir RUN/tensorboard`."""
 
     def __init__(self, stage: Stage) -> None:
@@ -138,7 +138,7 @@ class TensorBoard:
             self.writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
         self.writer.flush()  # type: ignore[no-untyped-call]
 
-    def log_rollouts(self, table: Table, step: int) -> None:
+    def log_rollouts(self, table: _Table, step: int) -> None:
         self.writer.add_text("rollouts", markdown(table), step)  # type: ignore[no-untyped-call]
         self.writer.flush()  # type: ignore[no-untyped-call]
 
@@ -146,7 +146,7 @@ class TensorBoard:
         self.writer.close()  # type: ignore[no-untyped-call]
 
 
-def markdown(table: Table) -> str:
+def markdown(table: _Table) -> str:
     """A Markdown table in which a text of a corpus is only text."""
     if not table:
         return ""
@@ -160,7 +160,7 @@ def markdown(table: Table) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-class WeightsAndBiases:
+class _WeightsAndBiases:
     """Steps are a metric of their own, so that steps run again after a restart count anew."""
 
     def __init__(self, stage: Stage) -> None:
@@ -182,7 +182,7 @@ class WeightsAndBiases:
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
         self.run.log(numbers(metrics) | {"step": step})
 
-    def log_rollouts(self, table: Table, step: int) -> None:
+    def log_rollouts(self, table: _Table, step: int) -> None:
         import wandb
 
         columns = list(table[0]) if table else []
@@ -193,7 +193,7 @@ class WeightsAndBiases:
         self.run.finish()
 
 
-class Trackio:
+class _Trackio:
     def __init__(self, stage: Stage) -> None:
         import trackio
 
@@ -209,7 +209,7 @@ class Trackio:
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
         self.run.log(numbers(metrics), step=step)
 
-    def log_rollouts(self, table: Table, step: int) -> None:
+    def log_rollouts(self, table: _Table, step: int) -> None:
         import pandas
         import trackio
 
@@ -219,7 +219,7 @@ class Trackio:
         self.run.finish()
 
 
-class MLflow:
+class _MLflow:
     """Where MLFLOW_TRACKING_URI says, else MLflow's own default."""
 
     def __init__(self, stage: Stage) -> None:
@@ -245,7 +245,7 @@ class MLflow:
         values = [Metric(name, value, now, step) for name, value in numbers(metrics).items()]
         self.client.log_batch(self.run_id, metrics=values)
 
-    def log_rollouts(self, table: Table, step: int) -> None:
+    def log_rollouts(self, table: _Table, step: int) -> None:
         columns = {name: [row[name] for row in table] for name in (table[0] if table else {})}
         self.client.log_table(self.run_id, columns, f"rollouts/step-{step:06d}.json")
 
@@ -254,8 +254,8 @@ class MLflow:
 
 
 TRACKERS: dict[str, Callable[[Stage], Tracker]] = {
-    "tensorboard": TensorBoard,
-    "wandb": WeightsAndBiases,
-    "trackio": Trackio,
-    "mlflow": MLflow,
+    "tensorboard": _TensorBoard,
+    "wandb": _WeightsAndBiases,
+    "trackio": _Trackio,
+    "mlflow": _MLflow,
 }

@@ -92,7 +92,7 @@ def _visible(query: Tensor, key: Tensor, window: int | None) -> Tensor:
     return visible
 
 
-def tree_attention(
+def _tree_attention(
     module: torch.nn.Module,
     query: Tensor,  # [B, H, n, D]
     key: Tensor,  # [B, K, n, D]
@@ -123,7 +123,7 @@ def tree_attention(
         parts = (tensor.split(tree_pass.lengths, dim=2) for tensor in (query, key, value))
         starts = tree_pass.query_positions.split(tree_pass.lengths, dim=1)
         outputs = [
-            tree_attention(
+            _tree_attention(
                 module,
                 *(q, k, v, None, scaling),
                 tree_pass=TreePass(query_positions=positions),
@@ -174,5 +174,5 @@ def _attend(
     )
 
 
-AttentionInterface.register(NAME, tree_attention)
+AttentionInterface.register(NAME, _tree_attention)
 AttentionMaskInterface.register(NAME, sdpa_mask)

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-FLASH_QUERIES = 16
+_FLASH_QUERIES = 16
 """Of a row and a head: with fewer, as in decoding, whole products are faster than FlashAttention's
 blocks, which are mostly empty then."""
 
@@ -164,7 +164,7 @@ def _attend(
 ) -> tuple[Tensor, Tensor]:
     """Of one set of keys: the output [X, K, q, D] and its log-sum-exp [X, K, q]."""
     kernel = _flash_for(query, softcap)
-    if kernel is not None and query.shape[2] >= FLASH_QUERIES:
+    if kernel is not None and query.shape[2] >= _FLASH_QUERIES:
         output, normaliser = kernel[0](
             query, key, value, 0.0, False, attn_mask=mask.bias, scale=scaling
         )

@@ -30,7 +30,7 @@ from openrpt.engine.branches import Branch, CompletionLoss, PrefixLoss, Row, Tai
 from openrpt.engine.model import Model
 from openrpt.engine.tree.attention import OwnKeys, TreePass
 
-EMBEDDING_TOKENS = 8192
+_EMBEDDING_TOKENS = 8192
 """Tokens whose embeddings' gradients wait for one backward pass (19 MB at d = 576)."""
 
 PADDING_POSITION = 1 << 40
@@ -117,7 +117,7 @@ def run_tails(policy: Model, prefix: Level, branches: Sequence[Branch]) -> Level
     return run_level(policy, ids, position_ids, tree_pass)
 
 
-def run_completions(
+def _run_completions(
     policy: Model, prefix: Level, tails: Level | None, branches: Sequence[Branch], rows: list[Row]
 ) -> Tensor:
     """Level 2: hidden states [R, T, d]; the one at [r, t] predicts token t of the completion.
@@ -184,7 +184,7 @@ def embeddings_as_leaves(policy: Model) -> Iterator[None]:
     """Inside, what the input embedding gives is a leaf, too; its own backward pass comes last.
 
     That pass writes a matrix as large as the vocabulary, however few tokens there are: run once
-    for EMBEDDING_TOKENS in place of once a micro-batch.
+    for _EMBEDDING_TOKENS in place of once a micro-batch.
     """
     module = policy.causal_lm.get_input_embeddings()
     waiting: list[tuple[Tensor, Tensor]] = []  # ids [B, n] and the leaf [B, n, d]
@@ -192,7 +192,7 @@ def embeddings_as_leaves(policy: Model) -> Iterator[None]:
     def cut(module: torch.nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
         if not output.requires_grad:
             return output
-        if sum(ids.numel() for ids, _ in waiting) > EMBEDDING_TOKENS:
+        if sum(ids.numel() for ids, _ in waiting) > _EMBEDDING_TOKENS:
             send()
         waiting.append((inputs[0], output.detach().requires_grad_()))
         return waiting[-1][1]
@@ -239,8 +239,8 @@ def accumulate_gradients(
             tails = run_tails(policy, prefix_leaf, branches) if has_tails else None
             tails_leaf = tails.leaf() if tails is not None else None
             if completion_loss is not None:
-                for rows in micro_batches(branches, microbatch_tokens):
-                    hidden = run_completions(policy, prefix_leaf, tails_leaf, branches, rows)
+                for rows in _micro_batches(branches, microbatch_tokens):
+                    hidden = _run_completions(policy, prefix_leaf, tails_leaf, branches, rows)
                     completion_loss(rows, hidden).backward()
             tail_losses = []
             if tail_loss is not None:
@@ -266,14 +266,14 @@ def branch_states(
     if any(branch.tail_ids for branch in branches):
         tails = run_tails(policy, prefix, branches)
     found: list[list[Tensor]] = [[] for _ in branches]
-    for rows in micro_batches(branches, microbatch_tokens):
-        hidden = run_completions(policy, prefix, tails, branches, rows)
+    for rows in _micro_batches(branches, microbatch_tokens):
+        hidden = _run_completions(policy, prefix, tails, branches, rows)
         for (b, c), states in zip(rows, hidden, strict=True):
             found[b].append(states[: len(branches[b].completions[c])])
     return found
 
 
-def micro_batches(branches: Sequence[Branch], tokens: int) -> list[list[Row]]:
+def _micro_batches(branches: Sequence[Branch], tokens: int) -> list[list[Row]]:
     """All rows in order, as many at a time as stay within `tokens` when padded (at least one)."""
     batches: list[list[Row]] = []
     longest = 0
