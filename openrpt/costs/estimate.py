@@ -15,7 +15,7 @@ from openrpt.config.sections import Config
 from openrpt.costs.amounts import duration
 from openrpt.costs.energy import DEFAULT_WATTS, money
 from openrpt.costs.limits import gpu_named
-from openrpt.costs.plan import Plan, Stage
+from openrpt.costs.plan import PlannedStage, WorkPlan
 from openrpt.costs.speed import Speeds, measure_speeds
 from openrpt.data.corpus_size import corpus_size
 from openrpt.engine.loading import outline, pick_device
@@ -31,9 +31,9 @@ UTILISATION = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class RunEstimate:
     machine: str
-    stages: list[Stage]
+    stages: list[PlannedStage]
     assumptions: list[str]
     currency: str
     warnings: list[str]
@@ -66,7 +66,7 @@ def estimate(
     gpu: str = "",
     utilisation: float = UTILISATION,
     progress: Progress = SILENT,
-) -> Estimate:
+) -> RunEstimate:
     """On this machine (measured for about ten seconds), or on a named GPU (its peak rate times
     `utilisation`).
 
@@ -77,7 +77,7 @@ def estimate(
     policy = outline(config)
     layout = policy.layout(config.prompt)
     corpus = corpus_size(config, policy.tokenizer)
-    plan = Plan(config=config, policy=policy, layout=layout, corpus=corpus)
+    plan = WorkPlan(config=config, policy=policy, layout=layout, corpus=corpus)
     stages = [plan.score(), plan.warmup(), plan.train(), plan.evaluate()]
     warnings: list[str] = []
     if chosen is None:
@@ -105,7 +105,7 @@ def estimate(
     notes = [*plan.assumptions(), rate, f"power {watts:.0f} W throughout: an estimate"]
     for stage in stages:
         _price_stage(stage, speeds, limits.get(stage.stage, 0.0), watts, config, notes)
-    return Estimate(
+    return RunEstimate(
         machine=machine,
         stages=stages,
         assumptions=notes,
@@ -115,7 +115,12 @@ def estimate(
 
 
 def _price_stage(
-    stage: Stage, speeds: Speeds, limit: float, watts: float, config: Config, notes: list[str]
+    stage: PlannedStage,
+    speeds: Speeds,
+    limit: float,
+    watts: float,
+    config: Config,
+    notes: list[str],
 ) -> None:
     """Time, energy and money of a stage, which ends after `limit` seconds (0 = never)."""
     rates = asdict(speeds)
@@ -146,7 +151,7 @@ def _this_machine(device: torch.device) -> str:
     return f"this machine, {device.type}, {torch.get_num_threads()} threads"
 
 
-def print_estimate(found: Estimate, console: "Console") -> None:
+def print_estimate(found: RunEstimate, console: "Console") -> None:
     """A row a stage, the total, and what was assumed."""
     from rich.table import Table
 

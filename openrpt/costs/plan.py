@@ -30,7 +30,7 @@ _LIBRARIES = 0.6e9
 
 
 @dataclass(kw_only=True)
-class Stage:
+class PlannedStage:
     """One stage's row; `flops` by phase until the speeds are known."""
 
     stage: str
@@ -57,7 +57,7 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Plan:
+class WorkPlan:
     """A configuration's work, stage by stage."""
 
     config: Config
@@ -87,7 +87,7 @@ class Plan:
             found.append("dynamic sampling adds no round")
         return found
 
-    def score(self) -> Stage:
+    def score(self) -> PlannedStage:
         prompt, lengths = self.config.prompt, self.corpus.lengths
         count = Count()
         for length in lengths:
@@ -100,7 +100,9 @@ class Plan:
                 )
             )
         share = self.corpus.tokens / sum(lengths)
-        stage = Stage(stage="score", memory_bytes=self.memory(copies=0, rollouts=0, trained=False))
+        stage = PlannedStage(
+            stage="score", memory_bytes=self.memory(copies=0, rollouts=0, trained=False)
+        )
         stage.add("score", share * count.tokens, share * count.forward(self.shape))
         return stage
 
@@ -137,7 +139,7 @@ class Plan:
         prefix = branches[-1].prefix_length
         return count_tree(prefix, branches, drawn + (prefix - 1 if text else 0))
 
-    def warmup(self) -> Stage:
+    def warmup(self) -> PlannedStage:
         """One trace a position; the frozen start model runs over each window as the teacher."""
         config, settings = self.config, self.config.warmup
         free = int(config.prompt.think_budget > 0)
@@ -150,7 +152,7 @@ class Plan:
         teacher = self.update([window], text=True, drawn=0)
         documents = settings.steps * settings.documents_per_step
         memory = self.memory(copies=1, rollouts=0, trained=True)
-        stage = Stage(stage="warmup", memory_bytes=memory)
+        stage = PlannedStage(stage="warmup", memory_bytes=memory)
         flops = update.train(self.shape) + teacher.forward(self.shape)
         stage.add(
             "generate", documents * generation.tokens, documents * generation.forward(self.shape)
@@ -158,7 +160,7 @@ class Plan:
         stage.add("update", documents * update.tokens, documents * flops)
         return stage
 
-    def train(self) -> Stage:
+    def train(self) -> PlannedStage:
         """With the evaluations on the development split."""
         train = self.config.train
         branches = self.branches(train.positions_per_document, train.group_size)
@@ -174,7 +176,7 @@ class Plan:
         memory = self.memory(
             copies=int(train.kl_weight > 0) + seeded_by_start, rollouts=rollouts, trained=True
         )
-        stage = Stage(stage="train", memory_bytes=memory)
+        stage = PlannedStage(stage="train", memory_bytes=memory)
         stage.add(
             "generate", documents * generation.tokens, documents * generation.forward(self.shape)
         )
@@ -185,13 +187,13 @@ class Plan:
             stage.add("generate", times * tokens, times * flops)
         return stage
 
-    def evaluate(self) -> Stage:
+    def evaluate(self) -> PlannedStage:
         """One model."""
         settings = self.config.evaluate
         tokens, flops = self.evaluation(settings.positions, settings.split)
         rollouts = max(settings.samples, 1) * 16
         memory = self.memory(copies=0, rollouts=rollouts, trained=False)
-        stage = Stage(stage="evaluate", memory_bytes=memory)
+        stage = PlannedStage(stage="evaluate", memory_bytes=memory)
         stage.add("generate", tokens, flops)
         return stage
 

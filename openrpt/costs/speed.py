@@ -15,7 +15,7 @@ from openrpt.costs.limits import model_rate
 from openrpt.costs.meters import CountingEngine
 from openrpt.data.prompts import Layout
 from openrpt.data.request import Request
-from openrpt.engine.branches import Branch, Row
+from openrpt.engine.branches import Branch, CompletionIndex
 from openrpt.engine.decoding import Sampling
 from openrpt.engine.engine import Engine, bind
 from openrpt.engine.head import selected_logprobs
@@ -139,7 +139,7 @@ class _Measurement:
             torch.cuda.synchronize(self.engine.model.device)
         return time.perf_counter()
 
-    def _completion_loss(self, rows: list[Row], hidden: Tensor) -> Tensor:
+    def _completion_loss(self, rows: list[CompletionIndex], hidden: Tensor) -> Tensor:
         states = hidden.flatten(0, 1)
         ids = torch.zeros(len(states), dtype=torch.long, device=hidden.device)
         return -selected_logprobs(states, self.engine.model.head, ids)[0].sum()

@@ -42,6 +42,7 @@ class ScoredDocument:
     kind: str = ""
     """Of the document, by `corpus.kind`."""
     token_ids: NDArray[np.int64]  # [T]
+    byte_offsets: NDArray[np.int64]  # [T] where each token begins, in bytes of the text
     negative_log_likelihood: NDArray[np.float32]  # [T] nats
     entropy: NDArray[np.float32]  # [T] nats: the difficulty
     entropy_top16: NDArray[np.float32]  # [T] nats, over the 16 most probable, renormalised

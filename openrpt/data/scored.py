@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from openrpt.data.positions import ScoredDocument
 from openrpt.errors import UserError
 from openrpt.files import read_json
 from openrpt.parquet import read_table, unreadable, write_table
-from openrpt.types import Document, Split
+from openrpt.types import Split
 
 SCORED = "scored.json"
 _SHARDS_HELD = 4
@@ -52,6 +52,14 @@ _POSITION_SCHEMA = pa.schema(
         ("ntp_correct", pa.bool_()),
     ]
 )
+_TEXT_COLUMNS = ("document_id", "key", "split", "source", "text", "kind")
+_SCORE_COLUMNS = (
+    "negative_log_likelihood",
+    "entropy",
+    "entropy_top16",
+    "ntp_token_id",
+    "ntp_correct",
+)
 
 
 @dataclass(kw_only=True)
@@ -80,20 +88,6 @@ class ScoreSummary:
         return sum(self.tokens.values())
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class ScoredTokens:
-    """A document and its scores, ready to be written. Arrays as in ScoredDocument, [T]."""
-
-    document: Document
-    token_ids: Sequence[int]
-    token_bytes: Sequence[bytes]
-    negative_log_likelihood: np.ndarray
-    entropy: np.ndarray
-    entropy_top16: np.ndarray
-    ntp_token_id: np.ndarray
-    ntp_correct: np.ndarray
-
-
 def shard_paths(folder: Path, shard: int) -> tuple[Path, Path]:
     """The pair's files: positions and documents."""
     return folder / f"positions-{shard:05}.parquet", folder / f"documents-{shard:05}.parquet"
@@ -116,43 +110,34 @@ def remove_shards(folder: Path, first: int) -> None:
 
 
 def write_shard(
-    folder: Path, shard: int, scored: Sequence[ScoredTokens], metadata: dict[str, Any]
+    folder: Path, shard: int, documents: Sequence[ScoredDocument], metadata: dict[str, Any]
 ) -> None:
     """Writes a pair; `metadata` goes into both files, as JSON. Raises UserError if it can't."""
     encoded = {f"openrpt.{name}": json.dumps(value) for name, value in metadata.items()}
     positions_path, documents_path = shard_paths(folder, shard)
-    documents = [
-        asdict(one.document) | {"num_tokens": len(one.token_ids)}
-        for one in scored  # asdict's fields are the schema's
+    rows = [
+        {name: getattr(one, name) for name in (*_TEXT_COLUMNS, "num_tokens")} for one in documents
     ]
     # One table a document: memory stays near that of the scores.
-    positions = pa.concat_tables([_position_table(one) for one in scored])
+    positions = pa.concat_tables([_position_table(one) for one in documents])
     write_table(positions_path, positions.replace_schema_metadata(encoded))
-    table = pa.Table.from_pylist(documents, schema=_DOCUMENT_SCHEMA)
+    table = pa.Table.from_pylist(rows, schema=_DOCUMENT_SCHEMA)
     write_table(documents_path, table.replace_schema_metadata(encoded))
 
 
-def _position_table(one: ScoredTokens) -> pa.Table:
-    count = len(one.token_ids)
-    offsets = np.cumsum([0, *(len(piece) for piece in one.token_bytes)])[:count]
-    missing = np.isnan(one.negative_log_likelihood)
-    columns = [
-        pa.repeat(one.document.document_id, count),
-        np.arange(count),
-        np.asarray(one.token_ids, dtype=np.int64),
-        offsets,
-        *(
-            pa.array(values, mask=missing)
-            for values in (
-                one.negative_log_likelihood,
-                one.entropy,
-                one.entropy_top16,
-                one.ntp_token_id,
-                one.ntp_correct,
-            )
-        ),
-    ]
-    return pa.table(dict(zip(_POSITION_SCHEMA.names, columns, strict=True)), _POSITION_SCHEMA)
+def _position_table(document: ScoredDocument) -> pa.Table:
+    missing = np.isnan(document.negative_log_likelihood)
+    scores = {
+        name: pa.array(getattr(document, name), mask=missing)  # null where there is no score
+        for name in _SCORE_COLUMNS
+    }
+    columns = {
+        "document_id": pa.repeat(document.document_id, document.num_tokens),
+        "position": np.arange(document.num_tokens),
+        "token_id": document.token_ids,
+        "byte_offset": document.byte_offsets,
+    }
+    return pa.table(columns | scores, _POSITION_SCHEMA)
 
 
 @contextmanager
@@ -191,7 +176,7 @@ def read_scored_json(folder: Path) -> dict[str, Any] | None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
+class _Entry:
     """Where a document's scores are: rows [start, start + num_tokens) of a shard's positions."""
 
     document_id: str
@@ -205,7 +190,7 @@ class Entry:
 class ScoredCorpus:
     """The scores of a folder: an index of its documents, each loaded when it is asked for."""
 
-    def __init__(self, folder: Path, metadata: dict[str, Any], entries: Sequence[Entry]) -> None:
+    def __init__(self, folder: Path, metadata: dict[str, Any], entries: Sequence[_Entry]) -> None:
         self.folder = folder
         self.metadata = metadata
         """scorer, tokenizer, corpus_hash, settings, summary."""
@@ -232,14 +217,9 @@ class ScoredCorpus:
         return ScoredDocument(
             **{name: documents[name][entry.row].as_py() for name in _TEXT_COLUMNS},
             token_ids=rows["token_id"].combine_chunks().to_numpy(),
+            byte_offsets=rows["byte_offset"].combine_chunks().to_numpy(),
             **{name: column(name) for name in _SCORE_COLUMNS},
         )
-
-    def byte_offsets(self, document_id: str) -> np.ndarray:
-        """[T] int64: where each token of the document begins, in bytes of its text."""
-        entry = self.entries[document_id]
-        rows = self._shard(entry.shard)[0].slice(entry.start, entry.num_tokens)
-        return rows["byte_offset"].combine_chunks().to_numpy()
 
     def _read_shard(self, shard: int) -> tuple[pa.Table, pa.Table]:
         positions_path, documents_path = shard_paths(self.folder, shard)
@@ -253,16 +233,6 @@ class ScoredCorpus:
         return positions, documents
 
 
-_TEXT_COLUMNS = ("document_id", "key", "split", "source", "text", "kind")
-_SCORE_COLUMNS = (
-    "negative_log_likelihood",
-    "entropy",
-    "entropy_top16",
-    "ntp_token_id",
-    "ntp_correct",
-)
-
-
 def load_scored(folder: Path) -> ScoredCorpus:
     """Opens what `openrpt.stages.score.score_corpus` wrote.
 
@@ -273,20 +243,20 @@ def load_scored(folder: Path) -> ScoredCorpus:
         raise UserError(f"{folder}: no scores here; run 'openrpt score' first")
     if not state.get("finished"):
         raise UserError(f"{folder}: scoring has not finished; run 'openrpt score' again to go on")
-    entries: list[Entry] = []
+    entries: list[_Entry] = []
     for shard in range(state["summary"]["shards"]):
         entries += _read_entries(folder, shard)
     return ScoredCorpus(folder, state, entries)
 
 
-def _read_entries(folder: Path, shard: int) -> list[Entry]:
+def _read_entries(folder: Path, shard: int) -> list[_Entry]:
     positions_path, documents_path = shard_paths(folder, shard)
     with _reading(documents_path):
         columns = ["document_id", "split", "num_tokens"]
         rows = read_table(documents_path, columns=columns).to_pylist()
     entries, start = [], 0
     for row, values in enumerate(rows):
-        entries.append(Entry(**values, shard=shard, row=row, start=start))
+        entries.append(_Entry(**values, shard=shard, row=row, start=start))
         start += values["num_tokens"]
     with _reading(positions_path):
         found = pq.read_metadata(positions_path).num_rows

@@ -204,13 +204,13 @@ def document_bytes(tokenizer: Any, document: ScoredDocument) -> list[bytes]:
     return token_bytes(tokenizer, document.token_ids.tolist())
 
 
-def retokenized(work: Work, byte_offsets: np.ndarray, tokenizer: Any) -> Work:
+def retokenized(work: Work, tokenizer: Any) -> Work:
     """The same places of the same text in the tokens of another tokenizer.
 
-    `byte_offsets` [T]: where the document's own tokens begin. Positions on a boundary that both
-    tokenizers share are kept (there may be none), with the scorer's entropy; the prefix begins at
-    the first boundary in the window.
+    Positions on a boundary that both tokenizers share are kept (there may be none), with the
+    scorer's entropy; the prefix begins at the first boundary in the window.
     """
+    byte_offsets = work.document.byte_offsets
     ids, pieces = encode_document(tokenizer, work.document.text)
     ends = np.cumsum([len(piece) for piece in pieces])
     starts = ends - [len(piece) for piece in pieces]
@@ -235,6 +235,7 @@ def retokenized(work: Work, byte_offsets: np.ndarray, tokenizer: Any) -> Work:
     document = replace(
         work.document,
         token_ids=np.array(ids, dtype=np.int64),
+        byte_offsets=starts,
         negative_log_likelihood=unknown,
         entropy=entropy,
         entropy_top16=unknown,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-Row = tuple[int, int]
+CompletionIndex = tuple[int, int]
 """(branch, completion): which completion of which branch."""
 
 
@@ -40,5 +40,5 @@ PrefixLoss = Callable[[Tensor], Tensor]
 """Hidden states of the prefix [L, d] → a loss."""
 TailLoss = Callable[[Tensor], Tensor]
 """Hidden states after the tails [P, d] → a loss."""
-CompletionLoss = Callable[[list[Row], Tensor], Tensor]
+CompletionLoss = Callable[[list[CompletionIndex], Tensor], Tensor]
 """Rows and hidden states [R, T, d], the one at t predicting token t → a loss."""

@@ -64,7 +64,7 @@ class StoredFile(BaseModel):
         return {"size": value} if isinstance(value, int) else value
 
 
-class Record(BaseModel):
+class CheckpointRecord(BaseModel):
     """`checkpoint.json`"""
 
     format: int
@@ -94,7 +94,7 @@ def write_record(folder: Path, state: TrainerState, config: Config) -> None:
     (folder / RECORD).write_text(json_text(sealed(record)), encoding="utf-8")
 
 
-def read_record(folder: Path) -> Record:
+def read_record(folder: Path) -> CheckpointRecord:
     """Raises UserError for a folder that is no checkpoint, for a record that is damaged, changed
     by hand or of a newer version, and for one that is not of this folder's step."""
     path = folder / RECORD
@@ -112,7 +112,7 @@ def read_record(folder: Path) -> Record:
         if values["format"] > 1 and not is_sealed(values):
             raise UserError(f"{damaged}; {remedy(folder)}")
     try:
-        record = Record.model_validate(values)
+        record = CheckpointRecord.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "all of it"
@@ -126,7 +126,7 @@ def read_record(folder: Path) -> Record:
     return record
 
 
-def open_checkpoint(folder: Path) -> Record:
+def open_checkpoint(folder: Path) -> CheckpointRecord:
     """The record, after reading every file: all are as they were written (0.6 GB/s, once a
     process).
 

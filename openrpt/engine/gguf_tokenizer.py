@@ -60,7 +60,7 @@ _TEKKEN = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Rules:
+class _PreTokenizer:
     """What a pre-tokenizer's name stands for beyond vocabulary and merges."""
 
     split: str = ""
@@ -74,19 +74,19 @@ class _Rules:
     nfc: bool = False
 
 
-_DIGITS = _Rules(single_digits=True)
-_LLAMA3 = _Rules(split=_splits(r"\p{N}{1,3}"), whole_words=True, adds_bos=True)
-PRE_TOKENIZERS: Mapping[str, _Rules] = {
-    "gpt-2": _Rules(),
+_DIGITS = _PreTokenizer(single_digits=True)
+_LLAMA3 = _PreTokenizer(split=_splits(r"\p{N}{1,3}"), whole_words=True, adds_bos=True)
+PRE_TOKENIZERS: Mapping[str, _PreTokenizer] = {
+    "gpt-2": _PreTokenizer(),
     "smollm": _DIGITS,
     "starcoder": _DIGITS,
     "refact": _DIGITS,
     "llama3": _LLAMA3,
     "llama-v3": _LLAMA3,
     "llama-bpe": _LLAMA3,
-    "qwen2": _Rules(split=_splits(r"\p{N}"), nfc=True),
-    "deepseek-r1-qwen": _Rules(split=_splits(r"\p{N}")),
-    "tekken": _Rules(split=_TEKKEN, whole_words=True, adds_bos=True),
+    "qwen2": _PreTokenizer(split=_splits(r"\p{N}"), nfc=True),
+    "deepseek-r1-qwen": _PreTokenizer(split=_splits(r"\p{N}")),
+    "tekken": _PreTokenizer(split=_TEKKEN, whole_words=True, adds_bos=True),
 }
 
 
@@ -170,7 +170,9 @@ def _pairs(
     return pairs
 
 
-def _byte_level(vocabulary: _Vocabulary, merges: list[tuple[str, str]], rules: _Rules) -> Tokenizer:
+def _byte_level(
+    vocabulary: _Vocabulary, merges: list[tuple[str, str]], rules: _PreTokenizer
+) -> Tokenizer:
     tokenizer = Tokenizer(
         models.BPE(vocab=dict(vocabulary.ids), merges=merges, ignore_merges=rules.whole_words)
     )

@@ -21,7 +21,7 @@ from openrpt.config.sections import Config
 from openrpt.engine.checkpoint_record import (
     CARD,
     RECORD,
-    Record,
+    CheckpointRecord,
     TrainerState,
     open_checkpoint,
     read_record,
@@ -37,7 +37,7 @@ from openrpt.runs.card import model_card
 from openrpt.runs.run import require_same
 
 
-def require_own(record: Record, folder: Path, config: Config, *, stage: Stage) -> None:
+def require_own(record: CheckpointRecord, folder: Path, config: Config, *, stage: Stage) -> None:
     """Raises UserError where the checkpoint of a stage was made with another value than the run's
     of a key that binds it, or from another start model under the same name."""
     stored = validate_config(record.config, source=f"{folder}/{RECORD}")

@@ -9,13 +9,10 @@ that step's row of `metrics.jsonl` under `warnings`.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from openrpt.json_lines import Row
 from openrpt.runs.metrics import is_number
 from openrpt.types import Finding
-
-_Row = dict[str, Any]
-"""A line of metrics.jsonl; all rows here are of one stage, in the order of their steps."""
 
 _WINDOW = 5
 """Steps that a mean is taken over: a step has few documents, and its reward moves by ten points
@@ -43,7 +40,7 @@ _COMMONEST_RISE = 0.2
 step's commonest one. Windows of different documents differ by a few points."""
 
 
-def findings(rows: Sequence[_Row]) -> list[Finding]:
+def findings(rows: Sequence[Row]) -> list[Finding]:
     """Every signature that shows at the last row; none before there are enough rows."""
     if not rows:
         return []
@@ -56,13 +53,13 @@ def findings(rows: Sequence[_Row]) -> list[Finding]:
     ]
 
 
-def new_findings(rows: Sequence[_Row]) -> list[Finding]:
+def new_findings(rows: Sequence[Row]) -> list[Finding]:
     """Those of `findings` that no row has recorded yet."""
     known = {warning["name"] for row in rows for warning in row.get("warnings", [])}
     return [finding for finding in findings(rows) if finding.name not in known]
 
 
-def _values(rows: Sequence[_Row], key: str) -> list[float]:
+def _values(rows: Sequence[Row], key: str) -> list[float]:
     """Of the rows that have the key, finite ones."""
     return [row[key] for row in rows if is_number(row.get(key))]
 
@@ -71,7 +68,7 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _ends(rows: Sequence[_Row], key: str) -> tuple[float, float] | None:
+def _ends(rows: Sequence[Row], key: str) -> tuple[float, float] | None:
     """(mean of the first window, mean of the last); None where they overlap."""
     values = _values(rows, key)
     if len(values) < 2 * _WINDOW:
@@ -79,27 +76,27 @@ def _ends(rows: Sequence[_Row], key: str) -> tuple[float, float] | None:
     return _mean(values[:_WINDOW]), _mean(values[-_WINDOW:])
 
 
-def _last(rows: Sequence[_Row], key: str) -> list[float]:
+def _last(rows: Sequence[Row], key: str) -> list[float]:
     """The last window; empty before it is full."""
     values = _values(rows[-_WINDOW:], key)
     return values if len(values) == _WINDOW else []
 
 
-def _no_reward(rows: Sequence[_Row]) -> str:
+def _no_reward(rows: Sequence[Row]) -> str:
     rewards, flat = _last(rows, "reward/mean"), _last(rows, "group/flat_fraction")
     if not rewards or any(rewards) or not flat or min(flat) < 1:
         return ""
     return f"no rollout of the last {_WINDOW} steps was right: no group has a reward to learn from"
 
 
-def _all_flat(rows: Sequence[_Row]) -> str:
+def _all_flat(rows: Sequence[Row]) -> str:
     flat = _last(rows, "group/flat_fraction")
     if not flat or _mean(flat) < _FLAT or _no_reward(rows):
         return ""
     return f"{_mean(flat):.0%} of the groups of the last {_WINDOW} steps have equal rewards only"
 
 
-def _closed_box_falling(rows: Sequence[_Row]) -> str:
+def _closed_box_falling(rows: Sequence[Row]) -> str:
     values = _values(rows, "completion/closed_fraction")
     if len(values) < 2 * _WINDOW:
         return ""
@@ -110,21 +107,21 @@ def _closed_box_falling(rows: Sequence[_Row]) -> str:
     return f"{now:.0%} of the rollouts have a closed box; it was {best:.0%}"
 
 
-def _thoughts_shorten(rows: Sequence[_Row]) -> str:
+def _thoughts_shorten(rows: Sequence[Row]) -> str:
     ends = _ends(rows, "completion/thought_bytes_mean")
     if ends is None or ends[1] >= _THOUGHT_SHARE * ends[0]:
         return ""
     return f"thoughts have {ends[1]:.0f} bytes in the mean; at first they had {ends[0]:.0f}"
 
 
-def _entropy_collapse(rows: Sequence[_Row]) -> str:
+def _entropy_collapse(rows: Sequence[Row]) -> str:
     values = _values(rows, "policy/entropy")[-_WINDOW:]
     if len(values) < _WINDOW or _mean(values) >= _ENTROPY:
         return ""
     return f"the policy's entropy is {_mean(values):.3f} nats a token over {_WINDOW} steps"
 
 
-def _reward_without_accuracy(rows: Sequence[_Row]) -> str:
+def _reward_without_accuracy(rows: Sequence[Row]) -> str:
     key = "development/reasoning_accuracy"
     evaluated = [index for index, row in enumerate(rows) if key in row]
     if len(evaluated) < _EVALUATIONS or evaluated[-1] != len(rows) - 1:
@@ -143,7 +140,7 @@ def _reward_without_accuracy(rows: Sequence[_Row]) -> str:
     )
 
 
-def _reward_without_information(rows: Sequence[_Row]) -> str:
+def _reward_without_information(rows: Sequence[Row]) -> str:
     """Where the gain is measured: as a term of the reward, with whatever weight."""
     gain, reward = _ends(rows, "reward/information_gain"), _ends(rows, "reward/exact")
     if gain is None or reward is None or reward[1] - reward[0] < _REWARD_RISE:
@@ -163,7 +160,7 @@ def _standard_error(values: Sequence[float]) -> float:
     return math.sqrt(sum((x - mean) ** 2 for x in values) / (len(values) - 1) / len(values))
 
 
-def _games_the_verifier(rows: Sequence[_Row]) -> str:
+def _games_the_verifier(rows: Sequence[Row]) -> str:
     parts = []
     length = _ends(rows, "completion/prediction_bytes_mean")
     if length and length[1] < _PREDICTION_SHARE * length[0]:
@@ -179,7 +176,7 @@ def _games_the_verifier(rows: Sequence[_Row]) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Signature:
-    seen: Callable[[Sequence[_Row]], str]
+    seen: Callable[[Sequence[Row]], str]
     """What is seen at the last row, with the numbers; empty if nothing is."""
     when: str
     """In words, for the docs."""

@@ -48,7 +48,7 @@ class Tracker(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Stage:
+class TrackedStage:
     """What a tracker is opened for."""
 
     folder: Path
@@ -87,7 +87,7 @@ def open_trackers(run: "Run", *, stage: str, step: int) -> list[Tracker]:
 
     settings = run.config.track
     require_installed(settings.to)
-    about = Stage(
+    about = TrackedStage(
         folder=run.path,
         project=settings.project,
         name=f"{run.path.resolve().name}/{stage}",
@@ -127,7 +127,7 @@ def rollout_table(run: Path, step: int) -> _Table:
 class _TensorBoard:
     """Event files in `RUN/tensorboard/STAGE`: `tensorboard --logdir RUN/tensorboard`."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: TrackedStage) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         folder = stage.folder / "tensorboard" / stage.stage
@@ -163,7 +163,7 @@ def markdown(table: _Table) -> str:
 class _WeightsAndBiases:
     """Steps are a metric of their own, so that steps run again after a restart count anew."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: TrackedStage) -> None:
         import wandb
 
         self.run = wandb.init(
@@ -194,7 +194,7 @@ class _WeightsAndBiases:
 
 
 class _Trackio:
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: TrackedStage) -> None:
         import trackio
 
         self.run = trackio.init(
@@ -222,7 +222,7 @@ class _Trackio:
 class _MLflow:
     """Where MLFLOW_TRACKING_URI says, else MLflow's own default."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: TrackedStage) -> None:
         from mlflow import MlflowClient
 
         self.client = MlflowClient()
@@ -253,7 +253,7 @@ class _MLflow:
         self.client.set_terminated(self.run_id)
 
 
-TRACKERS: dict[str, Callable[[Stage], Tracker]] = {
+TRACKERS: dict[str, Callable[[TrackedStage], Tracker]] = {
     "tensorboard": _TensorBoard,
     "wandb": _WeightsAndBiases,
     "trackio": _Trackio,

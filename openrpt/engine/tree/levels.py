@@ -26,7 +26,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from openrpt.engine.branches import Branch, CompletionLoss, PrefixLoss, Row, TailLoss, pad
+from openrpt.engine.branches import (
+    Branch,
+    CompletionIndex,
+    CompletionLoss,
+    PrefixLoss,
+    TailLoss,
+    pad,
+)
 from openrpt.engine.model import Model
 from openrpt.engine.tree.attention import OwnKeys, TreePass
 
@@ -118,7 +125,11 @@ def run_tails(policy: Model, prefix: Level, branches: Sequence[Branch]) -> Level
 
 
 def _run_completions(
-    policy: Model, prefix: Level, tails: Level | None, branches: Sequence[Branch], rows: list[Row]
+    policy: Model,
+    prefix: Level,
+    tails: Level | None,
+    branches: Sequence[Branch],
+    rows: list[CompletionIndex],
 ) -> Tensor:
     """Level 2: hidden states [R, T, d]; the one at [r, t] predicts token t of the completion.
 
@@ -273,9 +284,9 @@ def branch_states(
     return found
 
 
-def _micro_batches(branches: Sequence[Branch], tokens: int) -> list[list[Row]]:
+def _micro_batches(branches: Sequence[Branch], tokens: int) -> list[list[CompletionIndex]]:
     """All rows in order, as many at a time as stay within `tokens` when padded (at least one)."""
-    batches: list[list[Row]] = []
+    batches: list[list[CompletionIndex]] = []
     longest = 0
     for b, branch in enumerate(branches):
         for c, completion in enumerate(branch.completions):
