@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 
 
 def load_run(path: "str | Path") -> "LoadedRun":
-    """A run folder as tables: `.config`, `.metrics()`, `.rollouts(step)`, `.evaluation`,
+    """Opens a run folder as tables: `.config`, `.metrics()`, `.rollouts(step)`, `.evaluation`,
     `.report()`; see `openrpt.loaded.LoadedRun`. Raises UserError where no run is."""
     from openrpt.loaded import load_run
 

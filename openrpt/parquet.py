@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 
 _HASH = b"sha256"
-"""Its name in the metadata."""
+"""Name of the hash in the metadata."""
 MARK = b"openrpt-sha256:"
+"""What stands before the digits of the hash."""
 _ZEROS = b"0" * 64
 
 
@@ -35,8 +36,8 @@ def write_table(path: Path, table: "pa.Table", **options: Any) -> None:
 
 
 def read_table(path: Path, *, columns: Sequence[str] | None = None) -> "pa.Table":
-    """The table, without the hash in its metadata: it is another's once anything is changed. Raises
-    one of `unreadable()` for a file that is missing, foreign or not as it was written."""
+    """Reads a table, without the hash in its metadata, which would not be that of a changed table.
+    Raises one of `unreadable()` for a file that is missing, foreign or not as it was written."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -47,14 +48,14 @@ def read_table(path: Path, *, columns: Sequence[str] | None = None) -> "pa.Table
 
 
 def unreadable() -> tuple[type[Exception], ...]:
-    """What reading a table and its metadata may raise."""
+    """Returns the exceptions that reading a table and its metadata may raise."""
     import pyarrow as pa
 
     return (OSError, ValueError, KeyError, TypeError, pa.ArrowException)
 
 
 def checked_bytes(path: Path) -> bytes:
-    """The file. Raises ValueError where its hash is not the one that it states."""
+    """Returns the file's bytes. Raises ValueError where its hash is not the one that it states."""
     data = path.read_bytes()
     found = data.rfind(MARK)
     if found < 0:

@@ -25,13 +25,13 @@ class Worker:
     and again where it has ended. Not for several threads."""
 
     def __init__(self, module: str, *, broken: str) -> None:
-        """`broken`: what is said where it can't be started."""
+        """Takes a module's name; `broken`: the error's message where it can't be started."""
         self.module, self.broken = module, broken
         self.process: subprocess.Popen[str] | None = None
 
     def ask(self, question: Any, *, seconds: float) -> Any:
-        """The answer; None where the process ended before it. Raises UserError where none can be
-        started."""
+        """Returns the answer; None where the process ended before it. Raises UserError where no
+        process can be started."""
         process = self.process = self.process or self._start()
         assert process.stdin is not None and process.stdout is not None
         try:
@@ -67,6 +67,7 @@ class Worker:
         return process
 
     def close(self) -> None:
+        """Ends the process, if one runs; the next question starts another."""
         if self.process is not None:
             self.process.kill()
             self.process.communicate()
@@ -76,8 +77,7 @@ class Worker:
 def serve(answer: Callable[[Any], Any], *, ready: Callable[[], bool], memory: int) -> None:
     """Answers each line of the standard input until it ends, within `memory` bytes of address space
     (on Linux). `ready` comes before all else: it imports and compiles what every question needs,
-    and says whether that works.
-    """
+    and says whether that works."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # for the process that asks, which ends this one
         if name in signal.Signals.__members__:  # Windows has no SIGHUP
             signal.signal(signal.Signals[name], signal.SIG_IGN)

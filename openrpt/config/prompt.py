@@ -7,13 +7,15 @@ from pydantic import Field
 from openrpt.config.section import MOST_TOKENS, Binds, Section, binds
 
 TextTemplate = Literal["minimal", "v0", "v6", "chat"]
+"""Templates of a position in a text."""
 
 
 Template = Literal[TextTemplate, "question"]
+"""Templates of a prompt, that of a question among them."""
 
 
 _ASKED = binds("warmup", "train", "finetune", "evaluation")
-"""Said of the keys that a question is laid out by, too."""
+"""What the keys bind that a question is laid out by, too."""
 
 
 class PromptConfig(Section):

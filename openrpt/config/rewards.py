@@ -21,11 +21,12 @@ REWARDS = (
 
 
 _JUDGES = ("exact", "fuzzy")
+"""The names that `reward.segment_judge` knows, beside import paths."""
 
 
 LARGEST_REWARD = 1e15
-"""Beyond it, of either sign, a reward or its weight counts as not finite: its square, which the
-advantages take, still is in float32."""
+"""The largest reward or weight, of either sign; beyond it one counts as not finite. The square of
+this one, which the advantages take, is still finite in float32."""
 
 
 class RewardConfig(Section):
@@ -95,7 +96,7 @@ class RewardConfig(Section):
 
 
 def _require_known(name: str, known: tuple[str, ...], kind: str) -> None:
-    """A name that is known, or the import path of a user's function."""
+    """Checks a name: a known one, or the import path of a user's function. Raises ValueError."""
     if name in known or ":" in name:
         return
     hint = nearest(name, known, otherwise=f"one of {', '.join(known)}")

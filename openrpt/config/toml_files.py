@@ -12,10 +12,10 @@ from openrpt.errors import UserError
 from openrpt.terminal import is_hidden
 
 _LARGEST = 1 << 20
-"""Bytes: a configuration with every key has a hundredth."""
+"""Largest file in bytes: a configuration with every key has a hundredth."""
 _MOST_DOTS = 100
-"""In a line, texts and comments aside: the time that tomllib takes for a key grows with the square
-of its dots."""
+"""Most dots in a line, texts and comments aside: the time that tomllib takes for a key grows with
+the square of its dots."""
 _TEXTS = re.compile(
     r"""
       \#[^\n]*+
@@ -31,7 +31,8 @@ no character is looked at twice."""
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Raises UserError for a file that is missing, not readable, too large or no TOML."""
+    """Returns the table that a file holds. Raises UserError for a file that is missing, not
+    readable, too large or no TOML."""
     try:
         if not path.is_file():
             raise UserError(f"{path}: no such configuration file")
@@ -49,7 +50,8 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def parse_toml(text: str, *, source: str) -> dict[str, Any]:
-    """Raises UserError, which begins with the source, for what is no TOML."""
+    """Returns the table that a text holds. Raises UserError, which begins with the source, for what
+    is no TOML."""
     bare = _TEXTS.sub(lambda found: "\n" * found[0].count("\n"), text)
     for number, line in enumerate(bare.split("\n"), 1):
         if line.count(".") > _MOST_DOTS:
@@ -63,7 +65,8 @@ def parse_toml(text: str, *, source: str) -> dict[str, Any]:
 
 
 def toml_text(values: Mapping[str, Any]) -> str:
-    r"""The values as TOML, hidden characters in their texts escaped: U+202E as `\U0000202E`."""
+    r"""Returns the values as TOML, hidden characters in their texts escaped: U+202E as
+    `\U0000202E`."""
     text = tomli_w.dumps(values)
     if text.replace("\n", "").isprintable():
         return text
