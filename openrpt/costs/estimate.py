@@ -27,11 +27,14 @@ if TYPE_CHECKING:
 
 
 UTILISATION = 0.25
-"""Of a GPU's peak that is assumed where nobody says better; no measurement stands behind it."""
+"""Share of a GPU's peak that is assumed where the user gives none; no measurement stands behind
+it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunEstimate:
+    """The estimate of a run, stage by stage, with what it assumes."""
+
     machine: str
     stages: list[PlannedStage]
     assumptions: list[str]
@@ -39,6 +42,7 @@ class RunEstimate:
     warnings: list[str]
 
     def as_dict(self) -> dict[str, Any]:
+        """Returns the estimate as JSON has it: the stages, and their total."""
         rows = [asdict(stage) | {"flops": stage.flops} for stage in self.stages]
         total = {
             "tokens": sum(s.tokens for s in self.stages),
@@ -67,8 +71,8 @@ def estimate(
     utilisation: float = UTILISATION,
     progress: Progress = SILENT,
 ) -> RunEstimate:
-    """On this machine (measured for about ten seconds), or on a named GPU (its peak rate times
-    `utilisation`).
+    """Estimates a run on this machine (measured for about ten seconds), or on a named GPU (its peak
+    rate times `utilisation`).
 
     Raises UserError for a GPU that is not in the table, a model that can't be outlined, a prompt
     that does not fit it, and a measurement for which this machine has too little memory.
@@ -122,7 +126,7 @@ def _price_stage(
     config: Config,
     notes: list[str],
 ) -> None:
-    """Time, energy and money of a stage, which ends after `limit` seconds (0 = never)."""
+    """Sets time, energy and money of a stage, which ends after `limit` seconds (0 = never)."""
     rates = asdict(speeds)
     stage.seconds = sum(flops / rates[phase] for phase, flops in stage.flops_by_phase.items())
     if 0 < limit < stage.seconds:
@@ -134,7 +138,8 @@ def _price_stage(
 
 
 def require_memory(needed: float, device: torch.device) -> None:
-    """Raises UserError where the measurement's own model would not fit."""
+    """Checks that the measurement's own model fits into memory. Raises UserError where it does
+    not."""
     free: float = psutil.virtual_memory().available
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]
@@ -152,7 +157,7 @@ def _this_machine(device: torch.device) -> str:
 
 
 def print_estimate(found: RunEstimate, console: "Console") -> None:
-    """A row a stage, the total, and what was assumed."""
+    """Prints a row a stage, the total, and what was assumed."""
     from rich.table import Table
 
     document = found.as_dict()

@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
 
 _Product = tuple[int, int, int]
-"""[rows, inner] × [inner, columns]."""
+"""A matrix product's sizes: [rows, inner] × [inner, columns]."""
 
 _REPETITIONS = 5
 _SECONDS = 0.5
-"""What measuring a model's rate may take, about: a run pays it once a start, after a step."""
+"""Seconds that measuring a model's rate may take, about: a run pays it once a start, after a
+step."""
 _WIDE_COLUMNS = 4096
-"""A product with so many columns is the head's."""
+"""Columns from which on a product is the head's."""
 _CPU_ROWS = 256
 _GPU_ROWS = 4096
 """Rows of the products that a rate is measured with: enough for a CPU's and for a GPU's full
@@ -39,15 +40,15 @@ class Pass:
     logits: int = 0
     times: int = 1
     backward: bool = False
-    """The gradients are computed, too."""
+    """Whether the gradients are computed, too."""
 
 
 def products_of(policy: "Model", passes: Iterable[Pass]) -> Counter[_Product]:
-    """The products with the model's own matrices, and how often each shape is computed.
+    """Returns the products with the model's own matrices, and how often each shape is computed.
 
-    A matrix of [out, inner] is [rows, inner] × [inner, out] forward. Backward there are
-    [rows, out] × [out, inner] for what goes in, and [out, rows] × [rows, inner] for a matrix
-    that is trained. Products of queries, keys and values are not among them.
+    A matrix of [out, inner] is [rows, inner] × [inner, out] forward. Backward there are [rows, out]
+    × [out, inner] for what goes in, and [out, rows] × [rows, inner] for a matrix that is trained.
+    Products of queries, keys and values are not among them.
     """
     from openrpt.costs.flops import matrices_of
 
@@ -75,12 +76,12 @@ def matrix_product_rate(
     device: torch.device | str = "cpu",
     seconds: float = _SECONDS,
 ) -> float:
-    """FLOP/s of matrix products, in this process and with its threads.
+    """Measures the FLOP/s of matrix products, in this process and with its threads.
 
     Each distinct shape takes the median of _REPETITIONS, after one that sets things up; where its
-    part of the `seconds` is over before, what there is by then (at least one). A shape that
-    stands there twice counts twice: the rate is all FLOPs over all seconds that the products
-    would take one after another.
+    part of the `seconds` is over before, what there is by then (at least one). A shape that stands
+    there twice counts twice: the rate is all FLOPs over all seconds that the products would take
+    one after another.
     """
     flops, total = 0.0, 0.0
     shapes = Counter(products)
@@ -112,14 +113,15 @@ def _product_seconds(
 
 
 def model_rate(policy: "Model") -> float:
-    """FLOP/s of the products of one forward pass: every matrix of the backbone, and the head."""
+    """Measures the FLOP/s of the products of one forward pass: every matrix of the backbone, and
+    the head."""
     rows = _GPU_ROWS if policy.device.type == "cuda" else _CPU_ROWS
     return rate_of_passes(policy, [Pass(rows=rows, logits=rows)])
 
 
 def rate_of_passes(policy: "Model", passes: Iterable[Pass], *, seconds: float = _SECONDS) -> float:
-    """FLOP/s of the model's own products at the shapes of these passes: what a phase that makes
-    them could reach if it did nothing else."""
+    """Measures the FLOP/s of the model's own products at the shapes of these passes: what a phase
+    that makes them could reach if it did nothing else."""
     products = products_of(policy, passes)
     dtype, device = policy.causal_lm.dtype, policy.device
     return matrix_product_rate(products, dtype, device=device, seconds=seconds)
@@ -128,7 +130,7 @@ def rate_of_passes(policy: "Model", passes: Iterable[Pass], *, seconds: float = 
 def shares_of_limit(
     rate: float, flops: Mapping[str, float], seconds: Mapping[str, float]
 ) -> dict[str, float]:
-    """What a step made of its time; flops and seconds by phase, `rate` in FLOP/s.
+    """Returns the shares of a step's time by phase; flops and seconds by phase, `rate` in FLOP/s.
 
     `efficiency/PHASE` = FLOPs ÷ (seconds · rate) of a phase that computes; `efficiency/step` the
     same of the whole step; `efficiency/lost_PHASE` the share of the step's time in which a phase
@@ -147,20 +149,21 @@ def shares_of_limit(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gpu:
-    """What its vendor states, without sparsity. For estimates only."""
+    """A GPU's limits as its vendor states them, without sparsity. For estimates only."""
 
     bfloat16: float
     """Dense matrix rate with float32 sums, in TFLOP/s."""
     float32: float
     """Full float32 (not TF32), as PyTorch multiplies by default, in TFLOP/s."""
     memory: float
-    """In GB."""
+    """Memory in GB."""
     watts: float
-    """Board power at its limit."""
+    """Board power at its limit, in watts."""
     source: str
 
     def rate(self, dtype: str) -> float:
-        """In FLOP/s. Raises UserError for a precision that the table does not have."""
+        """Returns the rate in FLOP/s. Raises UserError for a precision that the table does not
+        have."""
         rates = {"bfloat16": self.bfloat16, "float32": self.float32}
         if dtype not in rates:
             known = ", ".join(rates)
@@ -187,7 +190,7 @@ _GPUS = {
 
 
 def gpu_named(name: str) -> Gpu:
-    """Raises UserError that names the nearest."""
+    """Returns the GPU of that name in the table. Raises UserError that names the nearest."""
     found = _GPUS.get(name.lower())
     if found is None:
         variants = [known for known in _GPUS if known.startswith(f"{name.lower()}-")]

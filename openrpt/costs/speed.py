@@ -24,14 +24,14 @@ from openrpt.engine.scorer import score_ids
 from openrpt.engine.text_loss import TextTerms, text_loss
 
 _SECONDS = 8.0
-"""What generation and update together are sized to take."""
+"""Seconds that generation and update together are sized to take."""
 _USUAL_SHARE = 0.4
-"""Of the matrix products' rate: what the size is chosen by."""
+"""Share of the matrix products' rate by which the size is chosen."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Speeds:
-    """Needed FLOPs a second of each phase."""
+    """The needed FLOPs a second of each phase."""
 
     score: float
     generate: float
@@ -39,7 +39,7 @@ class Speeds:
 
 
 def spread_positions(count: int, first: int, last: int) -> list[int]:
-    """`count` distinct indices from first to last, evenly; fewer where there is no room."""
+    """Returns `count` distinct indices from first to last, evenly; fewer where there is no room."""
     count = min(count, last - first + 1)
     if count == 1:
         return [last]
@@ -69,7 +69,7 @@ class _Measurement:
     engine: Engine
 
     def flops(self, window: int, positions: int, rollouts: int) -> float:
-        """Of generation and update, about."""
+        """Returns the FLOPs of generation and update, about."""
         tail = len(self.layout.tail_ids) + len(self.layout.close_ids)
         own = self._sampling().budget.drawn
         branch = Branch(

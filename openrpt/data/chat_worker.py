@@ -12,21 +12,22 @@ from typing import Any
 from openrpt.worker import serve
 
 _MEMORY = 2 << 30
-"""Bytes of address space."""
+"""Most address space, in bytes."""
 
 
 class _Clock(datetime):
-    """What a template that asks for the date reads: a run that goes on tomorrow has the same
+    """A fixed date for a template that asks for one: a run that goes on tomorrow has the same
     prompts."""
 
     @classmethod
     def now(cls, tz: Any = None) -> "_Clock":
+        """Returns the fixed date, whatever the time is."""
         return cls(2026, 1, 1, tzinfo=tz)
 
 
 def _render(asked: dict[str, Any]) -> dict[str, str]:
-    """The chat as transformers itself renders it, the same each time; at most `most` characters of
-    it."""
+    """Returns the chat as transformers itself renders it, the same each time; at most `most`
+    characters of it."""
     from transformers.utils import chat_template_utils
 
     setattr(chat_template_utils, "datetime", _Clock)  # noqa: B010 (mypy knows it as the class)
@@ -48,6 +49,7 @@ def _render(asked: dict[str, Any]) -> dict[str, str]:
 
 
 def _renders() -> bool:
+    """Returns whether a template can be rendered: imports what every one needs."""
     plain = {"messages": [{"role": "user", "content": ""}], "template": "", "values": {}}
     return _render(plain | {"most": 1}) == {"text": ""}
 

@@ -19,13 +19,13 @@ class CorpusFiles:
     """The files of a corpus."""
 
     found: list[tuple[Path, str]]
-    """Each with its name: relative to the folder, sorted by it."""
+    """The files, each with its name: relative to the folder, sorted by it."""
     left_out: list[tuple[str, str]]
     """Name and ending of the folder's other files, but for hidden ones."""
 
 
 def list_files(path: Path) -> CorpusFiles:
-    """The files of a corpus that is one file or a folder.
+    """Returns the files of a corpus that is one file or a folder.
 
     Raises UserError where there is no such file, where it is no regular file, and where a folder
     has no file of a known kind.
@@ -62,7 +62,8 @@ def _list_folder(folder: Path) -> CorpusFiles:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Everything in it but folders and what is hidden; links to folders are not followed."""
+    """Yields everything in a folder but folders and hidden files; links to folders are not
+    followed."""
 
     def refuse(error: OSError) -> None:  # os.walk passes over what it can't read
         raise error
@@ -74,7 +75,8 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def ending_of(path: Path) -> str:
-    """In lower case, with the one before it where it names a compression; "" for none.
+    """Returns a name's ending in lower case, with the one before it where it names a compression;
+    "" for none.
 
     >>> ending_of(Path("data/Part.1.JSONL.gz")), ending_of(Path("Makefile"))
     ('.jsonl.gz', '')
@@ -84,7 +86,7 @@ def ending_of(path: Path) -> str:
 
 
 def listed(endings: Iterable[str]) -> str:
-    """A few of them, each once.
+    """Returns a few of the names, each once, as a list for a message.
 
     >>> listed([".md", ".csv", ".md"])
     '.csv, .md'
@@ -105,7 +107,7 @@ def _what(path: Path) -> str:
 
 @contextmanager
 def open_bytes(path: Path) -> Iterator[BinaryIO]:
-    """A file of a corpus, unpacked.
+    """Opens a file of a corpus, unpacked.
 
     What can't be read or unpacked raises OSError, EOFError or zlib.error.
     """
@@ -118,9 +120,11 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
 
 
 def unreadable(path: Path, error: Exception) -> UserError:
+    """Returns the error for a file that can't be read or unpacked, with the reason."""
     reason = error.strerror if isinstance(error, OSError) else None
     return UserError(f"{path}: cannot be read: {reason or one_line(error)}")
 
 
 def one_line(error: Exception) -> str:
+    """Returns an exception's text on one line."""
     return " ".join(str(error).split())[:300] or type(error).__name__

@@ -20,39 +20,43 @@ if TYPE_CHECKING:
 
 
 _BYTES_A_TOKEN = 4
-"""Of text, where nothing has been tokenized yet."""
+"""Bytes of text a token, about, where nothing has been tokenized yet."""
 _GZIP_RATIO = 3
 """Bytes of text a byte of a .gz file gives, about."""
 _GUESSED_TOKENS = 50_000
-"""Of a corpus whose size can't be seen: the default corpus has about as many."""
+"""Tokens of a corpus whose size can't be seen: the default corpus has about as many."""
 _SAMPLED_DOCUMENTS = 200
-"""That are read for how long documents are."""
+"""Documents that are read to see how long they are."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CorpusSize:
-    """How much text there is."""
+    """The amount of text in a corpus."""
 
     lengths: Sequence[int]
     """Tokens of its documents, or of the first ones: long documents are scored in windows that
     overlap, so the mean would not do."""
     documents_of: Mapping[str, float]
-    """Of each split that is scored."""
+    """Documents of each split that is scored."""
     known: bool
-    """Scored already; else a guess from the size of its files and of its first documents."""
+    """Whether it was scored already; else it is a guess from the size of its files and of its first
+    documents."""
 
     @property
     def tokens(self) -> float:
+        """Tokens of all splits that are scored."""
         return sum(self.documents_of.values()) * mean(self.lengths)
 
 
 def expected_tokens(config: Config) -> float:
-    """Of the corpus, guessed from its files; at most what score.max_tokens asks for."""
+    """Returns the corpus's tokens, guessed from its files; at most what score.max_tokens asks
+    for."""
     return sum(split_tokens(config).values())
 
 
 def split_tokens(config: Config) -> dict[str, float]:
-    """Of each split that is scored, guessed: its share of the files, at most score.max_tokens."""
+    """Returns the tokens of each split that is scored, guessed: its share of the files, at most
+    score.max_tokens."""
     path = Path(config.corpus.path)
     files = list_files(path).found if path.exists() else []
     size = sum(_text_bytes(file) for file, _ in files) / _BYTES_A_TOKEN or _GUESSED_TOKENS
@@ -65,7 +69,7 @@ def _text_bytes(file: Path) -> int:
 
 
 def corpus_size(config: Config, tokenizer: "PreTrainedTokenizerBase") -> CorpusSize:
-    """The run folder's own scores where it has them."""
+    """Returns the size by the run folder's own scores where it has them, else a guess."""
     folder = Path(config.run) / "scored"
     scored = read_scored_json(folder)
     if scored is not None and scored["finished"]:
@@ -81,7 +85,8 @@ def corpus_size(config: Config, tokenizer: "PreTrainedTokenizerBase") -> CorpusS
 
 
 def _first_lengths(config: Config, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
-    """Tokens of the corpus's first documents; a window's where none can be seen here."""
+    """Returns the tokens of the corpus's first documents; a window's where none can be read
+    here."""
     if not Path(config.corpus.path).exists():
         return [config.prompt.window]
     with closing(read_corpus(config.corpus, CorpusCounts())) as documents:

@@ -20,9 +20,9 @@ from openrpt.errors import UserError
 from openrpt.types import Document, Split
 
 _SKIPS_NAMED = 20
-"""How many skipped documents `CorpusCounts.skipped` names."""
+"""Most skipped documents that `CorpusCounts.skipped` names."""
 FIRST = 3
-"""How many documents `CorpusCounts.first` names of each kind."""
+"""Most documents that `CorpusCounts.first` names of each kind."""
 
 _KIND_CHARACTERS = 80
 
@@ -31,7 +31,8 @@ _LEVEL = re.compile(r" ?(?:->|/|>|::) ?")
 
 @dataclass(kw_only=True)
 class CorpusCounts:
-    """What `read_corpus` has met so far, in documents (for a .txt in invalid UTF-8: files)."""
+    """The counts of what `read_corpus` has met so far, in documents (for a .txt in invalid UTF-8:
+    files)."""
 
     documents: int = 0
     train: int = 0
@@ -42,26 +43,27 @@ class CorpusCounts:
     skipped_not_text: int = 0
     exact_duplicates: int = 0
     near_duplicates_moved: int = 0
-    """Stand on another side than their key's hash said, because of an earlier document."""
+    """Documents on another side than their key's hash said, because of an earlier document."""
     near_duplicates_dropped: int = 0
-    """Overlapped with documents of two sides."""
+    """Documents that overlapped with documents of two sides."""
     shared_words: str = ""
-    """Of the first document that was moved or dropped and an earlier one."""
+    """Words that the first document that was moved or dropped shares with an earlier one."""
     files_left_out: int = 0
-    """Of a folder, because a corpus has no files of their kind."""
+    """Files of a folder that were left out, because a corpus has no files of their kind."""
     endings_left_out: list[str] = field(default_factory=list)
-    """Of those files, each once."""
+    """Endings of those files, each once."""
     skipped: list[str] = field(default_factory=list)
     """Name and reason of the first 20 that were skipped."""
     first: dict[str, list[str]] = field(default_factory=dict)
-    """By the names of these counts: the first 3 documents that were counted there."""
+    """Names of the first 3 documents of each kind, by the names of these counts."""
     _hash: Any = field(default_factory=sha256, repr=False, compare=False)
 
     def corpus_hash(self) -> str:
-        """Hex SHA-256 over the documents so far, in order: their ids and splits."""
+        """Returns the hex SHA-256 over the documents so far, in order: their ids and splits."""
         return self._hash.hexdigest()
 
     def add(self, document: Document) -> None:
+        """Counts a document that is used."""
         self.documents += 1
         self.train += document.split == "train"
         self.development += document.split == "development"
@@ -69,6 +71,7 @@ class CorpusCounts:
         self._hash.update(f"{document.document_id} {document.split}\n".encode())
 
     def skip(self, unusable: Unusable) -> None:
+        """Counts what is skipped, and keeps its name and reason, if it is among the first."""
         if unusable.reason == "left_out":
             self.files_left_out += 1
             if unusable.message not in self.endings_left_out:
@@ -143,7 +146,8 @@ def read_fields(
 
 
 def split_of_key(key: str, config: CorpusConfig) -> Split:
-    """The side of the split for a key: its SHA-256 as a uniform number in [0, 1), cut by shares.
+    """Returns the side of the split for a key: its SHA-256 as a uniform number in [0, 1), cut by
+    shares.
 
     It depends on nothing else, so a document's side survives any change of the others.
     """
@@ -157,7 +161,7 @@ def split_of_key(key: str, config: CorpusConfig) -> Split:
 
 
 def split_shares(config: CorpusConfig) -> dict[Split, float]:
-    """What part of the documents each side of the split gets."""
+    """Returns the share of the documents that each side of the split gets."""
     heldout, development = config.heldout_fraction, config.development_fraction
     return {"train": 1 - heldout - development, "development": development, "heldout": heldout}
 
@@ -187,6 +191,7 @@ class Template:
             raise UserError(f"{where}: it names no field, such as {{text}}")
 
     def render(self, values: Mapping[str, str]) -> str:
+        """Returns the text for these values of the fields."""
         return "".join(
             literal + (values[name] if name is not None else "") for literal, name in self.pieces
         )
@@ -231,7 +236,7 @@ def _to_document(
 
 
 def kind_of(value: Any, levels: int) -> str:
-    """A field as the name of a kind, at most _KIND_CHARACTERS long; empty for null and NaN.
+    """Returns a field as the name of a kind, at most _KIND_CHARACTERS long; empty for null and NaN.
 
     >>> kind_of(["Mathematics -> Algebra -> Polynomials", "Mathematics -> Geometry"], levels=2)
     'Mathematics -> Algebra'
@@ -247,7 +252,7 @@ def kind_of(value: Any, levels: int) -> str:
 
 
 def _place(document: Document, index: DuplicateIndex, counts: CorpusCounts) -> Document | None:
-    """The document on its side of the split; None (and counted) where it is dropped."""
+    """Returns the document on its side of the split; None (and counted) where it is dropped."""
     if not index.add_id(document.document_id):
         counts.exact_duplicates += 1
         keep_first(counts.first, "exact_duplicates", document.source)

@@ -29,11 +29,11 @@ GRAM_WORDS = 13
 _MIN_WORDS = 5
 """A document with fewer words than this is like many others: it overlaps with none."""
 _COMMON_DOCUMENTS = 10
-"""A gram that no more different documents have is not common."""
+"""Different documents up to which a gram is not common."""
 _COMMON_SHARE = 50
-"""One that no more than one in so many has is not either."""
+"""A gram that at most one different document in so many has is not common either."""
 _COPY_SHARE = 2 / 3
-"""A document of which so much was met before is a copy."""
+"""Share of its words met before from which on a document is a copy."""
 _CACHE_KIB = 128 * 1024
 """Pages of the index held in memory, in KiB; the rest stays on disk."""
 
@@ -53,7 +53,7 @@ _SIDES: tuple[Split, ...] = ("train", "development", "heldout")
 
 
 class _Gram(NamedTuple):
-    """13 words in a row, from word `start` up to word `end` of a text's words."""
+    """Thirteen words in a row, from word `start` up to word `end` of a text's words."""
 
     hash: int
     """Signed, 64 bits."""
@@ -63,7 +63,7 @@ class _Gram(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Placement:
-    """Where a document stands."""
+    """A document's side of the split, and why."""
 
     side: Split | None
     """None: it overlaps with documents of two sides."""
@@ -72,7 +72,7 @@ class Placement:
 
 
 def words_of(text: str) -> list[str]:
-    """Its alphanumeric words, in lower case and compatibility forms (NFKC).
+    """Returns a text's alphanumeric words, in lower case and compatibility forms (NFKC).
 
     Where a script puts no spaces between words, each character is one.
 
@@ -84,7 +84,8 @@ def words_of(text: str) -> list[str]:
 
 
 def _grams_of(words: list[str]) -> list[_Gram]:
-    """Every 13 words in a row, in order; 2 ideographs, or 4 letters of Thai, count as one word.
+    """Returns every 13 words in a row, in order; 2 ideographs, or 4 letters of Thai, count as one
+    word.
 
     A text of 5 to 12 words is one gram; a shorter one has none.
     """
@@ -101,7 +102,7 @@ def _grams_of(words: list[str]) -> list[_Gram]:
 
 
 def gram_hashes(text: str) -> set[int]:
-    """Hashes of a text's grams.
+    """Returns the hashes of a text's grams.
 
     >>> gram_hashes("One, two; THREE four -- five!") == gram_hashes("one two three four five")
     True
@@ -136,16 +137,17 @@ class DuplicateIndex:
         self.database.execute("BEGIN")
 
     def add_id(self, document_id: str) -> bool:
-        """Notes a document's id (16 hex digits); False where it was there already."""
+        """Notes a document's id (16 hex digits); False where it was known already."""
         number = int.from_bytes(bytes.fromhex(document_id), "big", signed=True)
         return self._run("INSERT OR IGNORE INTO ids VALUES (?)", number).rowcount == 1
 
     def place(self, text: str, key: str, split: Split) -> Placement:
-        """The side on which a document stands: that of earlier ones with a common gram or key.
+        """Returns the side on which a document stands: that of earlier ones with a common gram or
+        key.
 
-        `split` where nothing overlaps; None where it overlaps with two sides, and then none of
-        its own words are noted. Documents of one key stay together, also when one of them is
-        drawn to the other side.
+        `split` where nothing overlaps; None where it overlaps with two sides, and then none of its
+        own words are noted. Documents of one key stay together, also when one of them is drawn to
+        the other side.
         """
         words = words_of(text)
         grams = _grams_of(words)
@@ -205,7 +207,7 @@ class DuplicateIndex:
 
 @contextmanager
 def open_index(path: Path | None) -> Iterator[DuplicateIndex]:
-    """An empty index at `path`, or in a temporary folder; its file is gone afterwards.
+    """Opens an empty index at `path`, or in a temporary folder; its file is gone afterwards.
 
     What an interrupted run left at `path` is overwritten. Raises UserError where nothing can be
     written there.
@@ -225,7 +227,7 @@ def open_index(path: Path | None) -> Iterator[DuplicateIndex]:
 
 
 def _share_met(words: list[str], grams: list[_Gram], met: Collection[int]) -> float:
-    """What part of a document's words stands in grams that were met before."""
+    """Returns the share of a document's words that stand in grams that were met before."""
     if not met:
         return 0.0
     covered = end = 0
@@ -237,7 +239,7 @@ def _share_met(words: list[str], grams: list[_Gram], met: Collection[int]) -> fl
 
 
 def _own_grams(words: list[str], grams: list[_Gram], common: Collection[int]) -> set[int]:
-    """The grams at least half of which stands outside of common ones.
+    """Returns the grams at least half of which stands outside of common ones.
 
     Behind a header many documents go on with the same word: that, too, says nothing.
     """

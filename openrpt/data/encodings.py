@@ -11,7 +11,7 @@ from openrpt.errors import UserError
 
 _SAMPLE_BYTES = 1 << 16
 _MIN_CHARACTERS = 16
-"""Fewer, without a NUL or a control among them, can be anything."""
+"""Least characters to tell an encoding by: fewer, without a NUL or a control, can be anything."""
 _MAX_CONTROLS = 0.05
 """Share of control bytes that text in UTF-8 does not reach."""
 
@@ -72,7 +72,8 @@ def is_utf8(path: Path) -> bool:
 
 
 def foreign_encoding(sample: bytes) -> str | None:
-    """UTF-16 or UTF-32, by its mark or by what stands there; None for all else.
+    """Returns "UTF-16…" or "UTF-32…" for text in it, by its mark or by its bytes; None for all
+    else.
 
     >>> foreign_encoding("naïve".encode("utf-16-be")), foreign_encoding("naïve".encode())
     ('UTF-16BE', None)
@@ -94,7 +95,8 @@ def foreign_encoding(sample: bytes) -> str | None:
 
 
 def _is_strange(sample: bytes) -> bool:
-    """Is it unlike words in ASCII: by many signs, or kana's `0` in every other place?
+    """Returns whether a text is unlike words in ASCII: by many signs, or kana's `0` in every other
+    place. A few signs over and over, such as a line or brackets, are nothing strange.
 
     A few signs over and over, such as a line or brackets, are nothing strange.
     """
@@ -105,7 +107,8 @@ def _is_strange(sample: bytes) -> bool:
 
 
 def _decoded(sample: bytes, encoding: str) -> str:
-    """Without a character that was cut off at the end; "" where it is not in this encoding."""
+    """Returns the text without a character that was cut off at the end; "" where it is not in this
+    encoding."""
     decoder = codecs.getincrementaldecoder(encoding)()
     try:
         return decoder.decode(sample)
@@ -114,7 +117,8 @@ def _decoded(sample: bytes, encoding: str) -> str:
 
 
 def _is_text(text: str, *, is_alphabet: bool) -> bool:
-    """Are 19 in 20 characters frequent in Chinese or in Japanese?
+    """Returns whether 19 in 20 characters are frequent in Chinese or in Japanese. Where
+    `is_alphabet`, letters of few blocks are text, too, and so is Hangul.
 
     Where `is_alphabet`, also letters of few blocks are text, and Hangul.
     """
@@ -130,12 +134,12 @@ def _is_text(text: str, *, is_alphabet: bool) -> bool:
 
 
 def _blocks(text: str) -> int:
-    """How many blocks of 256 characters it is from."""
+    """Returns how many blocks of 256 characters it is from."""
     return len({ord(one) >> 8 for one in text})
 
 
 def _known(text: str) -> list[int]:
-    """How many of its characters each East Asian charset has."""
+    """Returns how many of its characters each East Asian charset has."""
     unknown = (text.encode(one, "replace").count(b"?") - text.count("?") for one in _EAST_ASIAN)
     return [len(text) - number for number in unknown]
 

@@ -64,11 +64,11 @@ _SCORE_COLUMNS = (
 
 @dataclass(kw_only=True)
 class ScoreSummary:
-    """Where the scoring of a corpus stands; in the end, what became of the corpus."""
+    """The state of a corpus's scoring; in the end, what became of the corpus."""
 
     shards: int = 0
     documents_read: int = 0
-    """From the corpus, those that were not scored included."""
+    """Documents read from the corpus, those that were not scored included."""
     documents: int = 0
     tokens: dict[str, int] = field(default_factory=dict)
     """Scored tokens (= positions) of each split."""
@@ -77,24 +77,25 @@ class ScoreSummary:
     skipped_unencodable: int = 0
     """Documents that the tokenizer does not give back."""
     first: dict[str, list[str]] = field(default_factory=dict)
-    """By the names of these two counts: the first 3 documents that were counted there."""
+    """Names of the first 3 documents of each of these two counts, by the count's name."""
     positions_dropped: int = 0
-    """Where a scorer with another tokenizer has no boundary."""
+    """Positions where a scorer with another tokenizer has no boundary."""
     corpus_hash: str = ""
-    """Over the documents read, in order: their ids and splits."""
+    """Hash over the documents read, in order: their ids and splits."""
 
     @property
     def num_tokens(self) -> int:
+        """Scored tokens of all splits."""
         return sum(self.tokens.values())
 
 
 def shard_paths(folder: Path, shard: int) -> tuple[Path, Path]:
-    """The pair's files: positions and documents."""
+    """Returns the pair's files: positions and documents."""
     return folder / f"positions-{shard:05}.parquet", folder / f"documents-{shard:05}.parquet"
 
 
 def complete_shards(folder: Path) -> int:
-    """How many pairs are there, counted from the first."""
+    """Returns the number of whole pairs in the folder, from the first on."""
     shard = 0
     while all(path.is_file() for path in shard_paths(folder, shard)):
         shard += 1
@@ -154,7 +155,8 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """What `write_shard` was given. Raises UserError for a file that is broken or foreign."""
+    """Returns the metadata that `write_shard` was given. Raises UserError for a file that is broken
+    or foreign."""
     with _reading(path):
         stored = read_table(path, columns=["document_id"]).schema.metadata or {}
         metadata = {
@@ -168,7 +170,8 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 
 def read_scored_json(folder: Path) -> dict[str, Any] | None:
-    """The folder's `scored.json`; None where there is none. Raises UserError if it is broken."""
+    """Returns the folder's `scored.json`; None where there is none. Raises UserError if it is
+    broken."""
     path = folder / SCORED
     if not path.is_file():
         return None
@@ -177,7 +180,7 @@ def read_scored_json(folder: Path) -> dict[str, Any] | None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Entry:
-    """Where a document's scores are: rows [start, start + num_tokens) of a shard's positions."""
+    """The place of a document's scores: rows [start, start + num_tokens) of a shard's positions."""
 
     document_id: str
     split: Split
@@ -198,11 +201,12 @@ class ScoredCorpus:
         self._shard = lru_cache(maxsize=_SHARDS_HELD)(self._read_shard)
 
     def ids(self, split: Split) -> list[str]:
-        """The split's documents, in the corpus's order."""
+        """Returns the split's documents, in the corpus's order."""
         return [entry.document_id for entry in self.entries.values() if entry.split == split]
 
     def document(self, document_id: str) -> ScoredDocument:
-        """Raises UserError if there is no such document or its shard is broken."""
+        """Returns a document with its scores. Raises UserError if there is none of that id or its
+        shard is broken."""
         entry = self.entries.get(document_id)
         if entry is None:
             raise UserError(f"{self.folder}: no document '{document_id}' among the scores")

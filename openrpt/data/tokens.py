@@ -31,14 +31,15 @@ _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 _MOST_IDS = 1 << 24
 """Largest vocabulary for which a table is made; those in use have up to 2^19 tokens."""
 _KEEPS_ALL_TEXT = {"ByteLevel", "Metaspace", "Split", "Digits", "Punctuation", "UnicodeScripts"}
+"""Pre-tokenizers that lose no byte."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class TokenTable:
-    """What the bytes of a tokenizer's tokens are; made once a tokenizer by `token_table`."""
+    """The bytes of a tokenizer's tokens; made once a tokenizer by `token_table`."""
 
     bytes: list[bytes]
-    """Exact bytes of each id; b"" for special tokens and for ids that stand for nothing."""
+    """Exact bytes of each id; b"" for special tokens and for ids without a token."""
     special_ids: frozenset[int]
     drops_dummy_prefix: bool
     """True if the tokenizer puts a space before a text."""
@@ -47,7 +48,7 @@ class TokenTable:
 
 
 def token_table(tokenizer: "PreTrainedTokenizerBase") -> TokenTable:
-    """The tokenizer's table, cached (and made anew if tokens were added).
+    """Returns the tokenizer's table, cached (and made anew if tokens were added).
 
     Every stage asks for it before it encodes, so merge dropout (`dropout` of BPE in a
     tokenizer.json: each merge left out at random) is switched off in the tokenizer here.
@@ -60,7 +61,8 @@ def token_table(tokenizer: "PreTrainedTokenizerBase") -> TokenTable:
 def token_bytes(
     tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int], *, at_start: bool = True
 ) -> list[bytes]:
-    """Exact bytes of each token; joined, the UTF-8 bytes of the text that gave these ids.
+    """Returns the exact bytes of each token; joined, the UTF-8 bytes of the text that gave these
+    ids.
 
     `at_start=False`: the ids come from inside a text, so there is no dummy prefix to drop. Special
     tokens give b"". Raises UserError if the tokenizer cannot give exact bytes.
@@ -75,10 +77,10 @@ def token_bytes(
 
 
 def literal_bytes(table: TokenTable, ids: Sequence[int], literal: Mapping[int, bytes]) -> bytes:
-    """Bytes of a completion, that is, of ids from inside a text.
+    """Returns the bytes of a completion, that is, of ids from inside a text.
 
-    Special tokens give nothing but for those in `literal`, which give what stands there: the
-    thought's delimiters render even where they are one special token.
+    Special tokens give nothing but for those in `literal`, which give their own text: the thought's
+    delimiters render even where they are one special token.
     """
     return b"".join(literal[i] if i in literal else _bytes_of(table, i) for i in ids)
 
@@ -86,7 +88,7 @@ def literal_bytes(table: TokenTable, ids: Sequence[int], literal: Mapping[int, b
 def encode_document(
     tokenizer: "PreTrainedTokenizerBase", text: str
 ) -> tuple[list[int], list[bytes]]:
-    """Ids of a document and their bytes, which join to its UTF-8 bytes.
+    """Returns the ids of a document and their bytes, which join to its UTF-8 bytes.
 
     The text is data: a control token spelled out in it (`<|im_end|>`, or an added token that the
     chat template uses, such as Qwen3's `<think>`) is encoded as ordinary text. No BOS or EOS is
@@ -120,13 +122,14 @@ def encode_document(
 
 
 def _bytes_of(table: TokenTable, token_id: int) -> bytes:
-    """b"" beyond the table's end: models pad their vocabulary, and may sample from there."""
+    """Returns a token's bytes; b"" beyond the table's end: models pad their vocabulary, and may
+    sample from it."""
     return table.bytes[token_id] if token_id < len(table.bytes) else b""
 
 
 @lru_cache(maxsize=8)
 def _build_table(tokenizer: "PreTrainedTokenizerBase", num_tokens: int) -> TokenTable:
-    """`num_tokens` is part of the cache's key only."""
+    """Builds the table; `num_tokens` is part of the cache's key only."""
     from transformers import PreTrainedTokenizerFast
 
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
@@ -174,8 +177,8 @@ def _build_table(tokenizer: "PreTrainedTokenizerBase", num_tokens: int) -> Token
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's byte ↔ character table: printable Latin-1 stands for itself, the other bytes, in
-    order, for the characters from U+0100 on."""
+    """Returns GPT-2's byte ↔ character table: printable Latin-1 stands for itself, the other bytes,
+    in order, for the characters from U+0100 on."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = (byte for byte in range(256) if byte not in printable)
     return {chr(byte): byte for byte in printable} | {
@@ -201,7 +204,7 @@ def _sentencepiece_bytes(piece: str) -> bytes:
 
 
 def _steps(spec: dict[str, Any], stage: str) -> list[dict[str, Any]]:
-    """The steps of the stage "normalizer" or "pre_tokenizer", sequences flattened."""
+    """Returns the steps of the stage "normalizer" or "pre_tokenizer", sequences flattened."""
     key = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers"}[stage]
 
     def flat(step: dict[str, Any]) -> list[dict[str, Any]]:
@@ -215,7 +218,7 @@ def _is_byte_level(spec: dict[str, Any]) -> bool:
 
 
 def _makes_space(step: dict[str, Any]) -> bool:
-    """A step that turns " " into "▁"."""
+    """Returns a step that turns " " into "▁"."""
     if step["type"] == "Metaspace":
         return step["replacement"] == SPACE
     return (
@@ -237,7 +240,7 @@ def _has_dummy_prefix(spec: dict[str, Any]) -> bool:
 
 
 def _why_refused(spec: dict[str, Any]) -> str | None:
-    """Why these rules lose bytes; None if they do not."""
+    """Returns why these rules lose bytes; None if they do not."""
     model = spec["model"]
     byte_level = _is_byte_level(spec)
     if model["type"] not in (("BPE",) if byte_level else ("BPE", "Unigram")):
@@ -265,7 +268,8 @@ def _why_refused(spec: dict[str, Any]) -> str | None:
 def _plain_tokenizer(
     spec: dict[str, Any], special_ids: frozenset[int], chat_template: str
 ) -> Tokenizer:
-    """A copy of the tokenizer that adds nothing, drops nothing and parses no control tokens.
+    """Returns a copy of the tokenizer that adds nothing, drops nothing and parses no control
+    tokens.
 
     The dummy prefix is taken out as well: some tokenizers add it again after each added token, or
     not at all before a text that begins with a space. Whoever encodes a text adds it, once.
@@ -296,7 +300,7 @@ def _name(tokenizer: "PreTrainedTokenizerBase") -> str:
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:
-    """16 hex digits that change whenever a text could get other ids."""
+    """Returns 16 hex digits that change whenever a text could get other ids."""
     table = token_table(tokenizer)
     spec = f"{table.drops_dummy_prefix} {table.plain_tokenizer.to_str()}"
     return sha256(spec.encode()).hexdigest()[:16]

@@ -27,7 +27,7 @@ _held: set[tuple[int, int]] = set()
 
 @contextmanager
 def sole_process(folder: Path) -> Iterator[bool]:
-    """No other process gets in here for `folder` meanwhile; this one may again. Gives whether this
+    """Keeps other processes out of `folder` meanwhile; this one may enter again. Gives whether this
     is the first time. Raises UserError that names the process that works there."""
     stat = folder.stat()
     key = (stat.st_dev, stat.st_ino)
@@ -56,7 +56,7 @@ def sole_process(folder: Path) -> Iterator[bool]:
 
 
 def _lock(descriptor: int, folder: Path) -> bool:
-    """Whether the file system has locks; where not, that is said."""
+    """Returns whether the file system has locks; where not, that is said."""
     path = folder / LOCK
     try:
         if sys.platform == "win32":

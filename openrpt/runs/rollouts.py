@@ -21,7 +21,7 @@ from openrpt.types import Group
 STORED_CONTINUATION = 12
 STORED_PREFIX = 48
 _MOST_RANGES = 12
-"""Of steps that a message names."""
+"""Most ranges of steps that a message names."""
 
 
 _TERMS = pa.list_(pa.struct([("name", pa.string()), ("value", pa.float32())]))
@@ -61,8 +61,8 @@ def rollout_rows(
     continuations: Sequence[Sequence[bytes]],
     table: TokenTable,
 ) -> list[dict]:
-    """Rows of the rollout file; continuations are the true tokens after each position. `step`:
-    None for a model that is evaluated."""
+    """Returns rows of the rollout file; continuations are the true tokens after each position.
+    `step`: None for a model that is evaluated."""
     rows = []
     for group, group_advantages, continuation in zip(
         groups, advantages, continuations, strict=True
@@ -111,8 +111,8 @@ def rollout_rows(
 def evaluated_table(
     groups: Sequence[Group], tokens: Sequence[bytes], table: TokenTable
 ) -> pa.Table:
-    """Groups of one document under evaluation as SCHEMA's columns: without step and advantage.
-    `tokens`: the document's."""
+    """Returns groups of one document under evaluation as SCHEMA's columns: without step and
+    advantage. `tokens`: the document's."""
     rows = rollout_rows(
         None,
         groups,
@@ -124,45 +124,48 @@ def evaluated_table(
 
 
 def with_step(rollouts: pa.Table, step: int) -> pa.Table:
-    """Those of an evaluation that followed a step of training."""
+    """Returns the rows of an evaluation that followed a step of training, with that step."""
     column = pa.array([step] * rollouts.num_rows, pa.int64())
     return rollouts.set_column(rollouts.column_names.index("step"), "step", column)
 
 
 def rollout_folder(run: Path, *, development: bool = False) -> Path:
-    """Of the steps' files: of training, or of the evaluations on the development split."""
+    """Returns the folder of the steps' files: of training, or of the evaluations on the development
+    split."""
     return run / "rollouts" / "development" if development else run / "rollouts"
 
 
 def rollout_path(run: Path, step: int, *, development: bool = False) -> Path:
+    """Returns the file of a step's rollouts."""
     return rollout_folder(run, development=development) / f"step-{step:06d}.parquet"
 
 
 def evaluated_path(run: Path, label: str) -> Path:
-    """Of a model that was evaluated."""
+    """Returns the file of an evaluated model's rollouts."""
     return run / "evaluation" / "rollouts" / f"{label}.parquet"
 
 
 def stored_steps(folder: Path) -> list[int]:
-    """Those that have a file of rollouts there."""
+    """Returns the steps that have a file of rollouts in a folder, in order."""
     return list(numbered(folder, ".parquet"))
 
 
 def write_rollouts(run: Path, step: int, rows: list[dict]) -> Path:
-    """Of a step of training. Atomic: a file that stands there is whole."""
+    """Writes the rollouts of a step of training in one step: a file under its name is whole."""
     path = rollout_path(run, step)
     write_rollout_table(path, pa.Table.from_pylist(rows, schema=SCHEMA))
     return path
 
 
 def write_rollout_table(path: Path, rollouts: pa.Table) -> None:
-    """Columns as in SCHEMA. Atomic."""
+    """Writes columns as in SCHEMA, in one step."""
     write_table(path, rollouts, compression="zstd")
 
 
 def read_rollouts(run: Path, step: int | None = None, *, development: bool = False) -> pa.Table:
-    """The rollouts of a step (default: the last stored), of training or of the evaluation on the
-    development split that followed it. Raises UserError if there are none, and says which are."""
+    """Returns the rollouts of a step (default: the last stored), of training or of the evaluation
+    on the development split that followed it. Raises UserError if there are none, and says which
+    are."""
     steps = stored_steps(rollout_folder(run, development=development))
     kind = "development rollouts" if development else "rollouts"
     if not steps:
@@ -176,8 +179,8 @@ def read_rollouts(run: Path, step: int | None = None, *, development: bool = Fal
 
 
 def read_evaluated(run: Path, label: str) -> pa.Table:
-    """The rollouts of a model's evaluation. Raises UserError if there are none, and says which
-    are."""
+    """Returns the rollouts of a model's evaluation. Raises UserError if there are none, and says
+    which are."""
     path = evaluated_path(run, label)
     if not path.is_file():
         stored = sorted(one.stem for one in path.parent.glob("*.parquet"))
@@ -190,9 +193,8 @@ def read_evaluated(run: Path, label: str) -> pa.Table:
 
 
 def _step_ranges(steps: Sequence[int]) -> str:
-    """
-    >>> _step_ranges([1, 2, 3, 20, 40, 41])
-    'steps 1 to 3, 20, 40 to 41'
+    """Returns steps as ranges, in words.
+
     >>> _step_ranges([7])
     'step 7'
     """
@@ -209,7 +211,7 @@ def _step_ranges(steps: Sequence[int]) -> str:
 
 
 def _read_rollout_table(path: Path) -> pa.Table:
-    """Raises UserError for a file that is not readable."""
+    """Returns the rows of a file. Raises UserError for one that is not readable."""
     try:
         table = read_table(path)
     except unreadable() as error:

@@ -15,14 +15,14 @@ from openrpt.terminal import printable
 
 _BOUNDARY = "│"
 _RIGHT = "green"
-"""Never the only sign: the reward stands beside it."""
+"""Colour of what is right; never the only sign: the reward stands beside it."""
 
 
 def visible(data: bytes) -> str:
-    r"""One line in which nothing is hidden and nothing moves the cursor.
+    r"""Returns one line in which nothing is hidden and nothing moves the cursor.
 
-    Line breaks and tabs are symbols, bytes that are not UTF-8 and characters that print nothing
-    are named. (Backslash escapes would read like LaTeX.)
+    Line breaks and tabs are symbols, bytes that are not UTF-8 and characters that print nothing are
+    named. (Backslash escapes would read like LaTeX.)
 
     >>> visible(b"a\n\x1b[0m \xff")
     'a⏎⟨U+001B⟩[0m ⟨FF⟩'
@@ -31,17 +31,20 @@ def visible(data: bytes) -> str:
 
 
 def visible_tokens(tokens: Sequence[bytes]) -> str:
-    """Tokens with their boundaries: `│ the│ end│`. A character that two tokens share is named
-    byte by byte."""
-    return "".join(_BOUNDARY + visible(token) for token in tokens) + _BOUNDARY * bool(tokens)
+    """Returns tokens with their boundaries: `│ the│ end│`. A character that two tokens share is
+    named byte by byte."""
+    if not tokens:
+        return ""
+    return _BOUNDARY + "".join(visible(token) + _BOUNDARY for token in tokens)
 
 
 def visible_prediction(prediction: bytes | None) -> str:
+    """Returns a prediction as `visible_tokens` has it, or that there is none."""
     return "no prediction" if prediction is None else visible_tokens([prediction])
 
 
 def print_groups(rows: Sequence[dict[str, Any]], console: Console) -> None:
-    """Rows of a rollout file (`openrpt.runs.rollouts.SCHEMA`), group by group."""
+    """Prints rows of a rollout file (`openrpt.runs.rollouts.SCHEMA`), group by group."""
     for _, group in groupby(rows, key=lambda row: (row["document_id"], row["position"])):
         found = list(group)
         for line in (heading(found[0]), *group_lines(found), Text("")):
@@ -49,13 +52,14 @@ def print_groups(rows: Sequence[dict[str, Any]], console: Console) -> None:
 
 
 def heading(row: dict[str, Any]) -> Text:
+    """Returns a group's heading: step, document, position and entropy."""
     when = "" if row["step"] is None else f"step {row['step']} · "
     where = f"document {printable(row['document_id'])} · position {row['position']}"
     return Text(f"{when}{where} · entropy {row['entropy']:.2f} nats", "bold")
 
 
 def group_lines(rows: Sequence[dict[str, Any]]) -> Iterator[Text]:
-    """One group, readably: what stood there, what came next, and what each rollout made of it.
+    """Yields one group in lines: the text, its continuation, standard prediction, and each rollout.
     Without a continuation (a text of one's own) nothing is called right or wrong."""
     first = rows[0]
     continuation, standard = first["continuation"], first["ntp_prediction"]
@@ -76,7 +80,8 @@ def group_lines(rows: Sequence[dict[str, Any]]) -> Iterator[Text]:
 
 
 def _visible_best(tokens: Sequence[bytes], logprobs: Sequence[float] | None) -> str:
-    """`│ the│ 62%  │ a│ 21%`, without the shares where they are not stored."""
+    """Returns tokens with their shares, `│ the│ 62% │ a│ 21%`, or without where they are not
+    stored."""
     if not logprobs:
         return visible_tokens(tokens)
     pairs = zip(tokens, logprobs, strict=True)
@@ -86,7 +91,7 @@ def _visible_best(tokens: Sequence[bytes], logprobs: Sequence[float] | None) -> 
 
 
 def _rollout_lines(row: dict[str, Any]) -> Iterator[Text]:
-    """The prediction and what it earned; below it the thought."""
+    """Yields the prediction and what it earned; below it the thought."""
     style = _RIGHT if row["exact"] else ""
     cut = "  cut off by its budget" if row["finish_reason"] == "length" else ""
     verdict = _verdict(row)
@@ -110,7 +115,8 @@ def _verdict(row: dict[str, Any]) -> str:
 
 
 def _reward_terms(row: dict[str, Any]) -> str:
-    """` (prefix 0, dense 0.31)` before their weights, where there is more than prefix match."""
+    """Returns ` (prefix 0, dense 0.31)`, the terms before their weights, where there is more than
+    prefix match."""
     terms = {term["name"]: term["value"] for term in row["reward_terms"]}
     shown = ", ".join(f"{printable(name)} {value:.3g}" for name, value in terms.items())
     return f" ({shown})" if terms.keys() - {"prefix"} else ""
@@ -136,8 +142,8 @@ def page(draw: Callable[[Console], None], *, pager: bool = True) -> None:
 
 
 def json_row(row: dict[str, Any]) -> dict[str, Any]:
-    r"""A row for JSON: bytes as text (what is not UTF-8 as `\xff`), numbers that are none as null.
-    `token_ids` stays exact."""
+    r"""Returns a row for JSON: bytes as text (what is not UTF-8 as `\xff`), numbers that are none
+    as null. `token_ids` stays exact."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, bytes):

@@ -41,7 +41,7 @@ step's commonest one. Windows of different documents differ by a few points."""
 
 
 def findings(rows: Sequence[Row]) -> list[Finding]:
-    """Every signature that shows at the last row; none before there are enough rows."""
+    """Returns every signature that shows at the last row; none before there are enough rows."""
     if not rows:
         return []
     step = rows[-1]["step"]
@@ -54,13 +54,13 @@ def findings(rows: Sequence[Row]) -> list[Finding]:
 
 
 def new_findings(rows: Sequence[Row]) -> list[Finding]:
-    """Those of `findings` that no row has recorded yet."""
+    """Returns those of `findings` that no row has recorded yet."""
     known = {warning["name"] for row in rows for warning in row.get("warnings", [])}
     return [finding for finding in findings(rows) if finding.name not in known]
 
 
 def _values(rows: Sequence[Row], key: str) -> list[float]:
-    """Of the rows that have the key, finite ones."""
+    """Returns the values of the rows that have the key, finite ones."""
     return [row[key] for row in rows if is_number(row.get(key))]
 
 
@@ -69,7 +69,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _ends(rows: Sequence[Row], key: str) -> tuple[float, float] | None:
-    """(mean of the first window, mean of the last); None where they overlap."""
+    """Returns (mean of the first window, mean of the last); None where they overlap."""
     values = _values(rows, key)
     if len(values) < 2 * _WINDOW:
         return None
@@ -77,7 +77,7 @@ def _ends(rows: Sequence[Row], key: str) -> tuple[float, float] | None:
 
 
 def _last(rows: Sequence[Row], key: str) -> list[float]:
-    """The last window; empty before it is full."""
+    """Returns the last window; empty before it is full."""
     values = _values(rows[-_WINDOW:], key)
     return values if len(values) == _WINDOW else []
 
@@ -141,7 +141,8 @@ def _reward_without_accuracy(rows: Sequence[Row]) -> str:
 
 
 def _reward_without_information(rows: Sequence[Row]) -> str:
-    """Where the gain is measured: as a term of the reward, with whatever weight."""
+    """Returns what was seen, where the gain is measured: as a term of the reward, with whatever
+    weight."""
     gain, reward = _ends(rows, "reward/information_gain"), _ends(rows, "reward/exact")
     if gain is None or reward is None or reward[1] - reward[0] < _REWARD_RISE:
         return ""
@@ -176,10 +177,12 @@ def _games_the_verifier(rows: Sequence[Row]) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Signature:
+    """A signature: how it is seen in the rows, and what usually helps."""
+
     seen: Callable[[Sequence[Row]], str]
     """What is seen at the last row, with the numbers; empty if nothing is."""
     when: str
-    """In words, for the docs."""
+    """The condition in words, for the docs."""
     helps: str
 
 

@@ -18,8 +18,10 @@ from openrpt.terminal import printable
 _RECENT = 20
 """Steps whose mean time foretells the rest."""
 _SILENT_STEPS = 5
+"""Time without a new step, in usual steps, after which a stage is quiet: stopped, or in a long
+evaluation."""
 _SILENT_SECONDS = 120
-"""No new step for so many steps' time, and at least so long: stopped, or in a long evaluation."""
+"""Least such time, in seconds."""
 
 _SHOWN = {
     "reward/mean": "reward",
@@ -36,6 +38,8 @@ _SHOWN = {
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
+    """A run's state, read from its files."""
+
     path: str
     stage: str
     """The stage that runs, or ran last; empty before any has."""
@@ -43,25 +47,28 @@ class Status:
     goal: int
     """Steps that the stage will have; 0 = unknown, or its time limit ends it sooner."""
     share: float
-    """Of the stage that is done, 0 to 1, by steps or by its time limit, whichever ends first."""
+    """Share of the stage that is done, 0 to 1, by steps or by its time limit, whichever ends
+    first."""
     seconds_left: float | None
-    """None where nothing can be foretold."""
+    """Seconds that the stage will still take; None where nothing can be foretold."""
     age: float | None
     """Seconds since a stage wrote anything."""
     state: str
     """`done`, `running`, `stopped` (by a signal or an error), `quiet` (nothing came for long:
     killed, or in a long evaluation) or `not begun`."""
     last: dict[str, float]
-    """The last value of the metrics in _SHOWN."""
+    """The last value of each of a few metrics."""
     warnings: list[dict[str, Any]]
     notes: list[str]
 
     def as_dict(self) -> dict[str, Any]:
+        """Returns the status as JSON has it."""
         return asdict(self)
 
 
 def read_status(path: Path, *, now: float | None = None) -> Status:
-    """`now`: seconds since the epoch, for tests. Raises UserError where no run is."""
+    """Reads a run's status from its files. `now`: seconds since the epoch, for tests. Raises
+    UserError where no run is."""
     run, notes = look_at(path)
     said = list(notes)
     record: StageRecord | None = None
@@ -93,13 +100,14 @@ def read_status(path: Path, *, now: float | None = None) -> Status:
 
 
 def _age(run: Path, now: float) -> float | None:
-    """Seconds since a stage wrote anything."""
+    """Returns the seconds since a stage wrote anything."""
     written = [run / name for name in ("metrics.jsonl", "stage.json") if (run / name).is_file()]
     return max(0.0, now - max(path.stat().st_mtime for path in written)) if written else None
 
 
 def _step_seconds(rows: Sequence[dict[str, Any]]) -> float:
-    """Of the last steps in the mean, evaluations between them included; 0 = not known."""
+    """Returns the mean seconds of the last steps, evaluations between them included; 0 = not
+    known."""
     timed = [row for row in rows if "seconds" in numbers(row)]
     times = [(row["step"], row["seconds"]) for row in timed[-_RECENT - 1 :]]
     if len(times) > 1:
@@ -110,13 +118,15 @@ def _step_seconds(rows: Sequence[dict[str, Any]]) -> float:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Forecast:
+    """The rest of a stage, as far as it can be foretold."""
+
     goal: int = 0
     share: float = 0.0
     seconds_left: float | None = None
 
 
 def _forecast(rows: Sequence[dict[str, Any]], record: StageRecord | None) -> _Forecast:
-    """By steps or by the time limit, whichever ends first."""
+    """Foretells the rest of a stage by steps or by the time limit, whichever ends first."""
     if record is None:
         return _Forecast()
     step = rows[-1]["step"] if rows else 0
@@ -154,7 +164,7 @@ def _last_values(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 def print_status(status: "Status", console: Console) -> None:
-    """Where a run stands, in a few lines."""
+    """Prints where a run stands, in a few lines."""
 
     put = _putter(console)
     put(Text(printable(status.path), "bold"))
@@ -183,7 +193,7 @@ def _bar(share: float, width: int = 24) -> str:
 
 
 def _when(status: "Status") -> str:
-    """How long since the last step, and how long still."""
+    """Returns how long since the last step, and how long still, in words."""
     ago = f"{'last step' if status.step else 'begun'} {_rough_time(status.age or 0)} ago"
     if status.state == "done":
         return f"done, {ago}"
@@ -196,7 +206,8 @@ def _when(status: "Status") -> str:
 
 
 def _rough_time(seconds: float) -> str:
-    """
+    """Returns a time in words, roughly.
+
     >>> _rough_time(45), _rough_time(1830), _rough_time(9000), _rough_time(400_000)
     ('45 s', '30 min', '2 h 30 min', '4.6 days')
     """

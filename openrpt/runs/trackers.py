@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 _Table = list[dict[str, str | float]]
-"""Rollouts to be read: a dict a rollout, bytes made visible."""
+"""Rollouts for people to read: a dict a rollout, bytes made visible."""
 
 _Ids = dict[str, dict[str, str]]
-"""Tracker → stage → its id."""
+"""A stage's id at a tracker: tracker → stage → id."""
 
 ROLLOUT_STAGES = {"train", "finetune"}
 """Stages that store their rollouts."""
@@ -35,35 +35,35 @@ _TABLE_GROUPS = 8
 
 
 class Tracker(Protocol):
-    """What follows one stage of a run."""
+    """A protocol: a service that follows one stage of a run."""
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
-        """Metrics of a step; what is not a finite number is left out."""
+        """Records metrics of a step; what is not a finite number is left out."""
 
     def log_rollouts(self, table: _Table, step: int) -> None:
-        """Rollouts of a step as a table."""
+        """Records rollouts of a step as a table."""
 
     def close(self) -> None:
-        """Everything is written; nothing follows."""
+        """Writes what is still waiting; nothing follows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrackedStage:
-    """What a tracker is opened for."""
+    """The stage that a tracker is opened for."""
 
     folder: Path
     """The run folder."""
     project: str
     name: str
-    """`RUN/STAGE`."""
+    """The tracker's name for it, `RUN/STAGE`."""
     stage: str
     step: int
     """The last step that is done: what a tracker has of later ones is about to be run again."""
     config: dict[str, Any]
-    """Flat: `train.learning_rate` → its value."""
+    """The configuration by dotted keys: `train.learning_rate` → its value."""
 
     def stored_id(self, tracker: str, make: Callable[[], str]) -> str:
-        """The tracker's id of this stage: made once, kept in `trackers.json`."""
+        """Returns the tracker's id of this stage: made once, kept in `trackers.json`."""
         path, ids = self.folder / "trackers.json", _Ids()
         if path.is_file():
             ids = read_as(_Ids, path, advice="delete it, and new tracker runs begin")
@@ -82,7 +82,8 @@ def require_installed(names: Sequence[str]) -> None:
 
 
 def open_trackers(run: "Run", *, stage: str, step: int) -> list[Tracker]:
-    """Those that the run's configuration asks for. Raises UserError for a missing package."""
+    """Opens the trackers that the run's configuration asks for. Raises UserError for a missing
+    package."""
     from openrpt.config.loading import flatten
 
     settings = run.config.track
@@ -99,7 +100,7 @@ def open_trackers(run: "Run", *, stage: str, step: int) -> list[Tracker]:
 
 
 def rollout_table(run: Path, step: int) -> _Table:
-    """The first groups of a step's rollouts; bytes as the terminal shows them."""
+    """Returns the first groups of a step's rollouts; bytes as the terminal shows them."""
     from openrpt.runs.rollouts import read_rollouts
     from openrpt.runs.show import visible, visible_prediction, visible_tokens
 
@@ -125,7 +126,7 @@ def rollout_table(run: Path, step: int) -> _Table:
 
 
 class _TensorBoard:
-    """Event files in `RUN/tensorboard/STAGE`: `tensorboard --logdir RUN/tensorboard`."""
+    """A tracker that writes event files: `tensorboard --logdir RUN/tensorboard`."""
 
     def __init__(self, stage: TrackedStage) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -147,7 +148,7 @@ class _TensorBoard:
 
 
 def markdown(table: _Table) -> str:
-    """A Markdown table in which a text of a corpus is only text."""
+    """Returns a Markdown table in which a text of a corpus is only text."""
     if not table:
         return ""
 
@@ -161,7 +162,8 @@ def markdown(table: _Table) -> str:
 
 
 class _WeightsAndBiases:
-    """Steps are a metric of their own, so that steps run again after a restart count anew."""
+    """A tracker for wandb. Steps are a metric of their own, so that steps run again after a restart
+    count anew."""
 
     def __init__(self, stage: TrackedStage) -> None:
         import wandb
@@ -194,6 +196,8 @@ class _WeightsAndBiases:
 
 
 class _Trackio:
+    """A tracker for trackio, whose run is found again by its name."""
+
     def __init__(self, stage: TrackedStage) -> None:
         import trackio
 
@@ -220,7 +224,7 @@ class _Trackio:
 
 
 class _MLflow:
-    """Where MLFLOW_TRACKING_URI says, else MLflow's own default."""
+    """A tracker for MLflow, where MLFLOW_TRACKING_URI says, else at MLflow's own default."""
 
     def __init__(self, stage: TrackedStage) -> None:
         from mlflow import MlflowClient
