@@ -32,13 +32,15 @@ from openrpt.errors import UserError, foreign
 from openrpt.files import replacing
 
 REMEMBERED_BYTES = 1 << 25
-"""Weights from which on a check is remembered (32 MiB); of smaller ones it takes milliseconds."""
+"""Size of the weights from which on a check is remembered (32 MiB); for smaller ones it takes
+milliseconds."""
 REMEMBERED = 64
-"""Models whose check is remembered."""
+"""Most models whose check is remembered."""
 _TOLERANCE = 1e-2
 """Largest difference of log-probabilities, in nats, between two ways to the same ones."""
 _LOWEST = -1e3
-"""In nats, for what a model never gives: minus infinity has no difference."""
+"""Nats in place of minus infinity, which a model gives for what it never says: it has no
+difference."""
 _LENGTH_DEPENDENT_ROPE = {"dynamic", "longrope"}
 _WINDOW = 4
 """Sliding windows in the tree's case, which is shorter than a model's own."""
@@ -51,7 +53,8 @@ _SAMPLE = (
 
 
 def check_model(policy: Model, files: ModelFiles, *, generator: str) -> None:
-    """Raises UserError that names the model, what does not hold, and the way out.
+    """Checks that a stage may trust a loaded model. Raises UserError that names the model, what
+    does not hold, and the way out.
 
     What has passed once is remembered in the cache folder until a file of the model or a version
     changes.
@@ -68,10 +71,16 @@ def check_model(policy: Model, files: ModelFiles, *, generator: str) -> None:
 
 
 def _mark(policy: Model, files: ModelFiles, generator: str) -> Path:
-    """The file that stands in the cache once this model, as it is on the disk, has passed."""
+    """Returns the file that the cache has once this model, as it is on the disk, has passed."""
     facts = [
-        *(openrpt.__version__, version("torch"), version("transformers"), version("tokenizers")),
-        *(generator, str(policy.causal_lm.dtype), policy.device.type, str(files.folder.resolve())),
+        openrpt.__version__,
+        version("torch"),
+        version("transformers"),
+        version("tokenizers"),
+        generator,
+        str(policy.causal_lm.dtype),
+        policy.device.type,
+        str(files.folder.resolve()),
     ]
     for path in sorted(path for path in files.folder.iterdir() if path.is_file()):
         facts.append(f"{path.name}:{file_stamp(path)}")
@@ -79,7 +88,8 @@ def _mark(policy: Model, files: ModelFiles, generator: str) -> Path:
 
 
 def _remember(mark: Path, name: str) -> None:
-    """A cache that can't be written costs the next start the time of a check, no more."""
+    """Puts the mark into the cache; one that can't be written costs the next start the check, no
+    more."""
     with contextlib.suppress(UserError, OSError):
         with replacing(mark, shared=True) as partial:
             partial.write_text(f"{name}\n", encoding="utf-8")
@@ -89,7 +99,8 @@ def _remember(mark: Path, name: str) -> None:
 
 
 def require_finite(named_tensors: Iterable[tuple[str, Tensor]], *, what: str) -> None:
-    """Raises UserError that names the first tensor with NaN or infinity in it.
+    """Checks that there is no NaN and no infinity in any tensor. Raises UserError that names the
+    first.
 
     `what` stands before the name: "model 'x'", "the checkpoint of step 3". One pass over each
     tensor, without a copy.
@@ -105,7 +116,8 @@ def require_finite(named_tensors: Iterable[tuple[str, Tensor]], *, what: str) ->
 
 
 def require_tokenizer(policy: Model) -> None:
-    """A text has the same ids each time, and a row of the model for each of them."""
+    """Checks that a text has the same ids each time, and that the model has a row for each of them.
+    Raises UserError."""
     tokenizer, rows = policy.tokenizer, policy.head.weight.shape[0]
     with foreign(f"the tokenizer of model '{policy.name}' can't be used"):
         first, _ = encode_document(tokenizer, _SAMPLE)
@@ -135,8 +147,8 @@ def require_tokenizer(policy: Model) -> None:
 
 @torch.no_grad()
 def require_flat_support(policy: Model) -> None:
-    """Each sequence alone: the same in each pass, causal, with the logits of the model's own head
-    and plain attention."""
+    """Checks each sequence alone: the same in each pass, causal, with the logits of the model's own
+    head and plain attention. Raises UserError."""
     model, ids = policy.causal_lm, _small_case(policy)
     kind = f"model '{policy.name}' (type '{model.config.model_type}')"
     with foreign(f"{kind} can't be run"):
@@ -202,8 +214,8 @@ def require_tree_support(policy: Model) -> None:
 
 @contextlib.contextmanager
 def _short_windows(model: Any) -> Iterator[None]:
-    """In here a model's sliding windows hold _WINDOW tokens, so that a few show whether the tree
-    knows of them: some families hand theirs to their own attention masks alone."""
+    """Lets a model's sliding windows hold _WINDOW tokens, so that a few show whether the tree knows
+    of them: some families hand theirs to their own attention masks alone."""
     owners = [model.config, model.config.get_text_config(), *model.modules()]
     own = [(o, o.sliding_window) for o in owners if getattr(o, "sliding_window", None)]
     try:
@@ -217,7 +229,7 @@ def _short_windows(model: Any) -> Iterator[None]:
 
 @torch.no_grad()
 def _tree_case(policy: Model) -> tuple[Tensor, Tensor]:
-    """Logits [2, V] of a small case: by the tree, and by the plain model."""
+    """Returns logits [2, V] of a small case: by the tree, and by the plain model."""
     model, ids = policy.causal_lm, _small_case(policy)
     prefix, tail, completion = ids[:8], ids[8:10], ids[10:]
     policy.attention = "eager"
@@ -235,7 +247,7 @@ def _small_case(policy: Model) -> list[int]:
 
 
 def _difference(found: Tensor, expected: Tensor, dtype: torch.dtype) -> tuple[float, float]:
-    """Largest difference of log-probabilities [n, V], and how large it may be.
+    """Returns the largest difference of log-probabilities [n, V], and how large it may be.
 
     bfloat16 rounds to 3 digits, so a tenth of their spread is allowed; elsewhere _TOLERANCE, or
     less where they hardly differ among themselves, as a new model's.

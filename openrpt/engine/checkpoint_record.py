@@ -23,7 +23,7 @@ _FORMAT = 2
 """1 had no hashes: of its files the sizes are compared."""
 RECORD = "checkpoint.json"
 CARD = "README.md"
-"""For people, who may change it: no hash."""
+"""The model card, which people may change: it has no hash."""
 
 _Count = Annotated[int, Field(ge=0)]
 _Rate = Annotated[float, Field(ge=0, le=1)]
@@ -31,7 +31,7 @@ _Rate = Annotated[float, Field(ge=0, le=1)]
 
 @dataclass(kw_only=True)
 class TrainerState:
-    """All that a stage carries from step to step, weights and optimizer aside.
+    """The state that a stage carries from step to step, weights and optimizer aside.
 
     Random draws carry no state: they are keyed by (seed, step, …).
     """
@@ -40,14 +40,14 @@ class TrainerState:
 
     stage: Stage
     warmed_up: bool = True
-    """False where the policy began as the start model itself."""
+    """Whether the policy began as a warmup's; False where it began as the start model itself."""
     step: _Count = 0
     cursor: _Count = 0
     """Documents taken so far, over all epochs."""
     seconds: Annotated[float, Field(ge=0)] = 0.0
-    """Time spent in steps, over all restarts."""
+    """Seconds spent in steps, over all restarts."""
     pass_rates: dict[str, dict[str, _Rate]] = field(default_factory=dict)
-    """document → position → share of right rollouts in its last group."""
+    """Share of exact rollouts in the last group of a position: document → position → share."""
     best_step: Annotated[int, Field(ge=-1)] = -1
     best_accuracy: Annotated[float, Field(ge=-1, le=1)] = -1.0
     start_model: str = ""
@@ -55,6 +55,8 @@ class TrainerState:
 
 
 class StoredFile(BaseModel):
+    """A file of a checkpoint: its size in bytes, and its hash."""
+
     size: _Count
     sha256: str = ""
 
@@ -65,7 +67,7 @@ class StoredFile(BaseModel):
 
 
 class CheckpointRecord(BaseModel):
-    """`checkpoint.json`"""
+    """The content of `checkpoint.json`."""
 
     format: int
     openrpt: str
@@ -75,7 +77,7 @@ class CheckpointRecord(BaseModel):
 
 
 def write_record(folder: Path, state: TrainerState, config: Config) -> None:
-    """The last file of a checkpoint that is being written: it describes the others."""
+    """Writes the last file of a checkpoint that is being written, which describes the others."""
     files = {
         path.relative_to(folder).as_posix(): {
             "size": path.stat().st_size,
@@ -95,8 +97,9 @@ def write_record(folder: Path, state: TrainerState, config: Config) -> None:
 
 
 def read_record(folder: Path) -> CheckpointRecord:
-    """Raises UserError for a folder that is no checkpoint, for a record that is damaged, changed
-    by hand or of a newer version, and for one that is not of this folder's step."""
+    """Returns a checkpoint's record. Raises UserError for a folder that is no checkpoint, for a
+    record that is damaged, changed by hand or of a newer version, and for one that is not of this
+    folder's step."""
     path = folder / RECORD
     damaged = f"{path}: damaged or changed by hand"
     try:
@@ -127,7 +130,7 @@ def read_record(folder: Path) -> CheckpointRecord:
 
 
 def open_checkpoint(folder: Path) -> CheckpointRecord:
-    """The record, after reading every file: all are as they were written (0.6 GB/s, once a
+    """Returns the record, after reading every file: all are as they were written (0.6 GB/s, once a
     process).
 
     Raises UserError as `read_record`, for a file that is missing, cut or changed, and for one that
@@ -150,7 +153,7 @@ def open_checkpoint(folder: Path) -> CheckpointRecord:
 
 
 def remedy(folder: Path) -> str:
-    """What to do about a damaged checkpoint."""
+    """Returns what to do about a damaged checkpoint."""
     if _step_of(folder) is not None:
         return "delete that folder, and the run resumes from the checkpoint before it"
     if folder.name == "warmup":

@@ -20,7 +20,8 @@ _VALUES_PER_BYTE = 2
 """Most weights that a byte of a file holds, at four bits each."""
 _LAYER_COUNTS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
 _MOST_LABELS = 1000
-"""Of a classifier, which transformers names one by one, also where the model is none."""
+"""Most labels of a classifier, which transformers names one by one, even where the model is
+none."""
 ADAPTER = "adapter_config.json"
 _INTEGERS = {"I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64"}
 _NAMED = 3
@@ -33,11 +34,11 @@ class ModelFiles:
 
     folder: Path
     bytes: int
-    """Of the weight files."""
+    """Size of the weight files."""
 
 
 def find_files(source: str) -> ModelFiles:
-    """The files of a folder or a Hub id (downloaded where they are not here yet).
+    """Returns the files of a folder or a Hub id (downloaded where they are not here yet).
 
     Raises UserError for an adapter, where config.json has more layers than there are tensors, where
     weights are whole numbers that nothing scales, or an index names files outside of the folder;
@@ -75,6 +76,7 @@ def find_files(source: str) -> ModelFiles:
 
 
 def adapter_refusal(source: str) -> UserError:
+    """Returns the error for a folder that holds a LoRA adapter."""
     return UserError(
         f"{source}: holds a LoRA adapter ({ADAPTER}), which transformers would put on any model;"
         " merge it with peft's merge_and_unload, and load what save_pretrained writes"
@@ -122,7 +124,7 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def built_within(files: ModelFiles) -> Iterator[None]:
-    """A model that is built in here stops where it outgrows its files, before it takes memory."""
+    """Stops a model that is built in here where it outgrows its files, before it takes memory."""
     room = _VALUES_PER_BYTE * files.bytes
 
     def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:

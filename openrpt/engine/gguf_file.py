@@ -27,15 +27,15 @@ _STRING, _ARRAY = 8, 9
 
 
 class _CutError(Exception):
-    """The file ends before what its header announces."""
+    """An error: the file ends before what its header announces."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GgufTensor:
-    """Where a tensor lies in the file, and how it is stored."""
+    """A tensor's place in the file, and how it is stored."""
 
     shape: tuple[int, ...]
-    """As torch has it: the dimension that runs fastest comes last."""
+    """The shape as torch has it: the dimension that runs fastest comes last."""
     kind: int
     """ggml's number of the quantization."""
     offset: int
@@ -45,7 +45,7 @@ class GgufTensor:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class GgufFile:
-    """A file that is whole: every tensor of its table lies inside it."""
+    """A whole GGUF file: every tensor of its table lies inside it."""
 
     path: Path
     metadata: Mapping[str, Any]
@@ -53,6 +53,7 @@ class GgufFile:
 
     @property
     def architecture(self) -> str:
+        """The name of the architecture; empty where the file gives none."""
         return str(self.metadata.get("general.architecture", ""))
 
     @property
@@ -62,18 +63,18 @@ class GgufFile:
         return {k[len(prefix) :]: v for k, v in self.metadata.items() if k.startswith(prefix)}
 
     def refusal(self, what: str) -> UserError:
-        """The error for what the file says and a folder of transformers can't say."""
+        """Returns the error for what the file says and a folder of transformers can't say."""
         return UserError(
             f"{self.path}: {what}, which OpenRPT can't carry over; use the model's safetensors"
             " folder"
         )
 
     def damage(self, what: str) -> UserError:
-        """The error for what contradicts itself."""
+        """Returns the error for what contradicts itself."""
         return _damaged(self.path, what)
 
     def values(self, name: str) -> "np.ndarray":
-        """A tensor in float32. Raises UserError for a quantization that gguf can't undo."""
+        """Returns a tensor in float32. Raises UserError for a quantization that gguf can't undo."""
         import gguf
         import numpy as np
 
@@ -88,10 +89,10 @@ class GgufFile:
 
 
 def read_gguf(path: Path) -> GgufFile:
-    """The file's metadata and tensors; their data is read later.
+    """Reads the file's metadata and table of tensors; their data is read later.
 
-    Raises UserError for a file that is cut, a Git LFS pointer, or no GGUF of version 2
-    or 3 in little-endian order.
+    Raises UserError for a file that is cut, a Git LFS pointer, or no GGUF of version 2 or 3 in
+    little-endian order.
     """
     size = path.stat().st_size
     with path.open("rb") as file:

@@ -60,7 +60,8 @@ class _Architecture:
     causal_lm: str
     """transformers' class, which other programs look for in the config."""
     interleaved: bool = False
-    """Queries and keys have their rotary dimensions in pairs, not in halves as transformers."""
+    """Whether queries and keys have their rotary dimensions in pairs, not in halves as in
+    transformers."""
 
 
 _ARCHITECTURES = {
@@ -71,11 +72,13 @@ _ARCHITECTURES = {
 
 
 def is_gguf(path: Path) -> bool:
+    """Returns whether a path is that of a GGUF file, by its ending."""
     return path.suffix.lower() == ".gguf"
 
 
 def convert_gguf(path: Path) -> Path:
-    """A GGUF file as a plain safetensors folder in the cache, in float32.
+    """Rebuilds a GGUF file as a plain safetensors folder in the cache, in float32; returns the
+    folder.
 
     Raises UserError for a file that is missing, cut or damaged, and for whatever it says that the
     folder could not say.
@@ -169,7 +172,7 @@ def _read_config(file: GgufFile, architecture: _Architecture) -> "tuple[PreTrain
 def _read_weights(
     file: GgufFile, architecture: _Architecture, config: "PreTrainedConfig"
 ) -> "dict[str, Tensor]":
-    """The parameters by transformers' names.
+    """Returns the parameters by transformers' names.
 
     Raises UserError, which names them, where the file has tensors too few, too many, of another
     shape, or with numbers that are not finite.
@@ -194,7 +197,8 @@ def _read_weights(
 def _tensor_names(
     file: GgufFile, config: "PreTrainedConfig"
 ) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """parameter → its name in the file, its shape. Raises UserError where the two don't match."""
+    """Returns parameter → its name in the file, its shape. Raises UserError where the two don't
+    match."""
     import gguf
     import torch
     from transformers import AutoModelForCausalLM
@@ -217,7 +221,7 @@ def _tensor_names(
 
 
 def _halves(rows: "Tensor", head_dim: int) -> "Tensor":
-    """[heads * D, …] Each head's rows, from pairs of rotary dimensions to two halves."""
+    """Returns each head's rows, [heads * D, …], from pairs of rotary dimensions to two halves."""
     pairs = rows.reshape(-1, head_dim // 2, 2, *rows.shape[1:])
     return pairs.transpose(1, 2).reshape(rows.shape)
 

@@ -35,7 +35,8 @@ KEYS = {
 _ONLY_ONE = ("attn_factor", "yarn_ext_factor", "yarn_attn_factor")
 """Scaling keys that are carried where they are 1, which changes nothing."""
 _PLATEAU = 1e-5
-"""How near to a plateau of the divisors counts as on it: frequencies are computed in float32."""
+"""Distance from a plateau of the divisors that counts as on it: frequencies are computed in
+float32."""
 _ROUNDING = 2e-6
 """Relative difference between two ways of computing a frequency in float32."""
 _TOLERANCE = 2e-5
@@ -47,15 +48,15 @@ class Rope:
     """The rotary positions of a file."""
 
     frequencies: "np.ndarray"
-    """[D / 2] Radians a token, as the file scales them."""
+    """Frequencies [D / 2] in radians a token, as the file scales them."""
     parameters: dict[str, Any]
     """The config's `rope_parameters`."""
     attention_factor: float = 1.0
-    """What cosines and sines are multiplied by."""
+    """Factor of cosines and sines."""
 
 
 def read_rope(file: GgufFile, *, head_dim: int) -> Rope:
-    """The file's rotary positions over `head_dim` dimensions.
+    """Returns the file's rotary positions over `head_dim` dimensions.
 
     Raises UserError, which names the key or the tensor, for a scaling that can't be carried over.
     """
@@ -111,7 +112,8 @@ def require_same_rope(file: GgufFile, rope: Rope, model: Any) -> None:
 
 
 def _yarn(said: dict[str, Any], plain: "np.ndarray", base: float, factor: float) -> Rope:
-    """Fast dimensions keep their frequency, slow ones are divided, with a ramp between them."""
+    """Returns the parameters of YaRN: fast dimensions keep their frequency, slow ones are divided,
+    with a ramp between them."""
     import numpy as np
 
     original = said.get("rope.scaling.original_context_length", said["context_length"])
@@ -162,7 +164,8 @@ def _divided(
 
 
 def _llama3(turns: "np.ndarray", divisors: "np.ndarray", largest: float) -> dict[str, Any]:
-    """The parameters that give these divisors, if they are Llama 3's (`require_same_rope` tells).
+    """Returns the parameters that give these divisors, if they are Llama 3's (`require_same_rope`
+    tells).
 
     `turns`: each dimension's rotations a token before they are divided. The parameters are round
     numbers if these are as near as float32 can tell.
@@ -191,7 +194,8 @@ def _llama3(turns: "np.ndarray", divisors: "np.ndarray", largest: float) -> dict
 def _llama3_bounds(
     turns: "np.ndarray", divisors: "np.ndarray", largest: float
 ) -> tuple[float, float]:
-    """The rotations a token below which all is divided by `largest`, and from which nothing is.
+    """Returns the rotations a token below which all is divided by `largest`, and from which nothing
+    is.
 
     Between them the divisor's reciprocal is a straight line, so two points of it give both. With
     one point, the upper bound is taken as 4 times the lower (Meta's), or, where that contradicts
@@ -219,7 +223,7 @@ def _llama3_bounds(
 
 
 def _simplest(value: float, tolerance: float) -> float:
-    """The number of fewest digits that differs by no more than this part of the value."""
+    """Returns the number of fewest digits that differs by no more than this part of the value."""
     rounded = (float(f"{value:.{digits}g}") for digits in range(1, 18))
     return next(r for r in rounded if abs(r - value) <= tolerance * abs(value))
 

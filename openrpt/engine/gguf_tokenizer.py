@@ -25,7 +25,7 @@ from openrpt.data.tokens import SPACE
 from openrpt.engine.gguf_file import GgufFile
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4
-"""llama.cpp's types of tokens; two more stand for unused tokens and single bytes."""
+"""Numbers of llama.cpp's types of tokens; two more stand for unused tokens and single bytes."""
 _KEYS = {
     "model",
     "pre",
@@ -44,7 +44,7 @@ _NEUTRAL = {"remove_extra_whitespaces": False, "precompiled_charsmap": []}
 
 
 def _splits(digits: str) -> str:
-    """The expression that Llama 3 and Qwen 2 split with; they differ in `digits`."""
+    """Returns the expression that Llama 3 and Qwen 2 split with; they differ in `digits`."""
     return (
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
         + digits
@@ -61,16 +61,16 @@ _TEKKEN = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _PreTokenizer:
-    """What a pre-tokenizer's name stands for beyond vocabulary and merges."""
+    """A pre-tokenizer's rules beyond vocabulary and merges, which the file gives by name only."""
 
     split: str = ""
     """The expression that splits the text; "" for GPT-2's, which ByteLevel has built in."""
     single_digits: bool = False
-    """Every digit stands alone, before the split."""
+    """Whether every digit stands alone, before the split."""
     whole_words: bool = False
-    """A word that is a token is taken whole, whatever the merges give."""
+    """Whether a word that is a token is taken whole, whatever the merges give."""
     adds_bos: bool = False
-    """Where the file does not say so itself."""
+    """Whether a text begins with BOS, where the file does not say so itself."""
     nfc: bool = False
 
 
@@ -105,7 +105,7 @@ class _Vocabulary:
 
 
 def read_tokenizer(file: GgufFile) -> PreTrainedTokenizerFast:
-    """The tokenizer that the file describes.
+    """Returns the tokenizer that the file describes.
 
     Raises UserError, which names the key or the token, for one that can't be built exactly.
     """
@@ -158,7 +158,7 @@ def _vocabulary(file: GgufFile, said: Mapping[str, Any]) -> _Vocabulary:
 def _pairs(
     file: GgufFile, said: Mapping[str, Any], vocabulary: _Vocabulary
 ) -> list[tuple[str, str]]:
-    """The merges of byte-level BPE, in their order."""
+    """Returns the merges of byte-level BPE, in their order."""
     if "merges" not in said:
         raise file.refusal("it has a byte-level tokenizer without tokenizer.ggml.merges")
     pairs = []
@@ -212,7 +212,8 @@ def _sentencepiece(
 
 
 def _merges(vocabulary: _Vocabulary, scores: Sequence[float]) -> list[tuple[str, str]]:
-    """SentencePiece joins the neighbours that make the piece of the highest score."""
+    """Returns the merges by which SentencePiece joins the neighbours that make the piece of the
+    highest score."""
     ids, types = vocabulary.ids, vocabulary.types
     made = [i for i, kind in enumerate(types) if kind == _NORMAL and len(vocabulary.tokens[i]) > 1]
     return [
@@ -224,7 +225,8 @@ def _merges(vocabulary: _Vocabulary, scores: Sequence[float]) -> list[tuple[str,
 
 
 def _add_tokens(tokenizer: Tokenizer, vocabulary: _Vocabulary) -> None:
-    """Control tokens are special; user-defined ones, such as <think>, are only never split."""
+    """Adds control tokens as special ones, and user-defined ones, such as <think>, as never
+    split."""
     control = [*vocabulary.of_type(_CONTROL), *vocabulary.of_type(_UNKNOWN)]
     tokenizer.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in control])
     own = vocabulary.of_type(_USER_DEFINED)
@@ -250,7 +252,7 @@ def _special_tokens(
 
 
 def _frame(tokenizer: Tokenizer, *, before: str | None, after: str | None) -> None:
-    """What stands around every text."""
+    """Sets the tokens around every text."""
     parts = [*([before] if before else []), "$A", *([after] if after else [])]
     if len(parts) > 1:
         tokenizer.post_processor = processors.TemplateProcessing(

@@ -81,6 +81,8 @@ def _recomputed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 
 def pick_device(name: str) -> torch.device:
+    """Returns the device of that name; "auto" is a CUDA GPU if there is one, else the CPU. Raises
+    UserError for one that is not usable here."""
     if name != "auto":
         try:
             device = torch.device(name)
@@ -95,8 +97,8 @@ def pick_device(name: str) -> torch.device:
 
 
 def resolve_model(name: str) -> str:
-    """The folder or Hub id to load: a GGUF file is rebuilt as safetensors once and cached. A
-    checkpoint is loaded only as it was written."""
+    """Returns the folder or Hub id to load: a GGUF file is rebuilt as safetensors once and cached.
+    A checkpoint is loaded only as it was written."""
     if name == "smollm2":
         from openrpt.data.assets import demo_model_gguf
 
@@ -154,7 +156,7 @@ def _load(config: ModelConfig, name: str, device: torch.device) -> tuple[Model, 
 
 
 def load_tokenizer(config: ModelConfig, path: str) -> Any:
-    """A model's tokenizer alone. Raises UserError as `load_model`."""
+    """Loads a model's tokenizer alone. Raises UserError as `load_model`."""
     from transformers import AutoTokenizer
 
     folder = resolve_model(path)
@@ -169,7 +171,7 @@ def load_tokenizer(config: ModelConfig, path: str) -> Any:
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """No weight-loading bars: the stages show their own progress."""
+    """Hides transformers' bars for weights: the stages show their own progress."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -180,14 +182,14 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def freeze(policy: Model) -> Model:
-    """A model that is only read: no gradients, no dropout."""
+    """Makes a model one that is only read, and returns it: no gradients, no dropout."""
     policy.model.requires_grad_(False)
     policy.model.eval()
     return policy
 
 
 def outline(config: Config, device: str | torch.device = "meta") -> Model:
-    """The model with random weights; on the "meta" device with shapes alone, no memory.
+    """Returns the model with random weights; on the "meta" device with shapes alone, no memory.
 
     Raises UserError where the model's configuration or tokenizer can't be loaded.
     """

@@ -10,8 +10,7 @@ from openrpt.errors import UserError, foreign
 
 
 def add_lora(model: Any, *, rank: int, alpha: int) -> Any:
-    """The model in peft's wrapper; its own weights are frozen. Raises UserError without peft, and
-    for a model type that peft refuses."""
+    """Puts the model into peft's wrapper; its own weights are frozen."""
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError:
@@ -37,7 +36,8 @@ def add_lora(model: Any, *, rank: int, alpha: int) -> Any:
 
 
 def _stacked_matrices(model: nn.Module) -> list[str]:
-    """Names of parameters [E, m, n]: the experts of a layer, which are no linear modules."""
+    """Returns names of parameters [E, m, n]: the experts of a layer, which are no linear
+    modules."""
     return [
         f"{name}.{own}"
         for name, module in model.named_modules()

@@ -25,18 +25,21 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True, eq=False)
 class TreeEngine:
-    """See `openrpt.engine.engine.Engine`. The model attends as the tree does from here on."""
+    """An engine that runs on the document tree: see `openrpt.engine.engine.Engine`. The model
+    attends as the tree does from here on."""
 
     model: Model
     start: "Engine | None" = None
-    """Whose candidates seed the thought; None = the model's own."""
+    """The engine whose candidates seed the thought; None = the model's own."""
     version: int = 0
+    """How often weights were loaded."""
     exact_draws: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         self.model.attention = NAME
 
     def load(self, weights: Weights) -> None:
+        """Copies weights over the model's: `Sampler.load`."""
         self.model.load(weights)
         self.version += 1
 
@@ -44,6 +47,7 @@ class TreeEngine:
     def generate_each(
         self, requests: Sequence[Request], layout: Layout, sampling: Sampling
     ) -> Iterator[list[Generated]]:
+        """Yields the outcomes of one document after another: `Sampler.generate_each`."""
         for batch in side_by_side(requests, layout, sampling):
             if len(batch) == 1:
                 yield self._generate(batch[0], layout, sampling)
@@ -56,8 +60,13 @@ class TreeEngine:
         def start_rows(index: Tensor, rollouts: int, capacity: int) -> Sequences:
             own = None if tree.tails is None else tail_keys(tree.tails, tree.branches, index)
             return TreeSequences(
-                *(self.model, tree.last_hidden()[index], own, tree.lengths()[index]),
-                *(rollouts, capacity, tree.prefix),
+                self.model,
+                hidden=tree.last_hidden()[index],  # [U, d]
+                own=own,
+                lengths=tree.lengths()[index],  # [U, 2]
+                rollouts=rollouts,
+                capacity=capacity,
+                prefix=tree.prefix,
             )
 
         decoder = Decoder(policy=self.model, layout=layout, sampling=sampling)
@@ -68,13 +77,19 @@ class TreeEngine:
     ) -> Iterator[list[Generated]]:
         grown = [self._grow(request, layout, sampling) for request in requests]
         trees = [tree for tree, _ in grown]
-        hidden = torch.cat([tree.last_hidden() for tree in trees])
-        lengths = torch.cat([tree.lengths() for tree in trees])
+        hidden = torch.cat([tree.last_hidden() for tree in trees])  # [all P, d]
+        lengths = torch.cat([tree.lengths() for tree in trees])  # [all P, 2]
 
         def start_rows(index: Tensor, rollouts: int, capacity: int) -> Sequences:
             own = whole_keys(trees, index)
             return TreeSequences(
-                self.model, hidden[index], own, lengths[index], rollouts, capacity, None
+                self.model,
+                hidden=hidden[index],  # [U, d]
+                own=own,
+                lengths=lengths[index],  # [U, 2]
+                rollouts=rollouts,
+                capacity=capacity,
+                prefix=None,
             )
 
         decoder = Decoder(policy=self.model, layout=layout, sampling=sampling)
@@ -106,6 +121,7 @@ class TreeEngine:
     def states(
         self, sequences: Sequence[Sequence[int]], layers: Sequence[int] = (-1,)
     ) -> list[Tensor]:
+        """Returns states [N, d] a layer, all sequences in one pass: `Engine.states`."""
         return packed_states(self.model, sequences, layers)
 
     @torch.no_grad()
@@ -117,18 +133,20 @@ class TreeEngine:
         k: int = STANDARD_TOP,
         delimiter_ids: Collection[int] = (),
     ) -> Standard:
+        """Returns standard prediction after each length, from one pass: `Engine.standard`."""
         return self._standard_at(run_prefix(self.model, prefix_ids), lengths, k, delimiter_ids)
 
     def _standard_at(
         self, prefix: Level, lengths: Sequence[int], k: int, delimiter_ids: Collection[int]
     ) -> Standard:
-        ends = torch.tensor(lengths, device=self.model.device) - 1
+        ends = torch.tensor(lengths, device=self.model.device) - 1  # [P]
         masked = self.model.masked_ids(delimiter_ids)
         return standard_prediction(prefix.hidden[0, ends], self.model.head, masked, k=k)
 
     def branch_states(
         self, prefix_ids: Sequence[int], branches: Sequence[Branch]
     ) -> list[list[Tensor]]:
+        """Returns the states [T, d] of each completion: `Engine.branch_states`."""
         return levels.branch_states(self.model, prefix_ids, branches)
 
     def accumulate_gradients(
@@ -141,7 +159,7 @@ class TreeEngine:
         completion_loss: CompletionLoss | None = None,
         microbatch_tokens: int = 1024,
     ) -> None:
-        """As `levels.accumulate_gradients`."""
+        """Adds the losses' gradient, level by level: `levels.accumulate_gradients`."""
         levels.accumulate_gradients(
             self.model,
             prefix_ids,

@@ -38,7 +38,7 @@ from openrpt.engine.model import Model
 from openrpt.engine.tree.attention import OwnKeys, TreePass
 
 _EMBEDDING_TOKENS = 8192
-"""Tokens whose embeddings' gradients wait for one backward pass (19 MB at d = 576)."""
+"""Most tokens whose embeddings' gradients wait for one backward pass (19 MB at d = 576)."""
 
 PADDING_POSITION = 1 << 40
 """The position of a padded key: beyond every query, so never attended to."""
@@ -46,13 +46,14 @@ PADDING_POSITION = 1 << 40
 
 @dataclass(kw_only=True, eq=False)
 class Level:
-    """The outcome of one forward pass: what inner levels attend to and start from."""
+    """One forward pass's outcome: what inner levels attend to and start from."""
 
     hidden: Tensor  # [B, n, d]
     layers: list[tuple[Tensor, Tensor]]  # keys, values [B, K, n, D]
 
     def leaf(self) -> "Level":
-        """The same values as leaves that collect gradients, where gradients are recorded."""
+        """Returns the same values as leaves that collect gradients, where gradients are
+        recorded."""
 
         def cut(tensor: Tensor) -> Tensor:
             return tensor.detach().requires_grad_(tensor.requires_grad)
@@ -73,7 +74,7 @@ class Level:
 
 
 def run_level(policy: Model, ids: Tensor, position_ids: Tensor, tree_pass: TreePass) -> Level:
-    """One pass of the backbone over new tokens ids [B, n] at absolute position_ids [B, n]."""
+    """Runs the backbone once over new tokens ids [B, n] at absolute position_ids [B, n]."""
     hidden = policy.states(**_inputs(ids, position_ids, tree_pass))
     collected = [tree_pass.collected[layer] for layer in range(len(tree_pass.collected))]
     return Level(hidden=hidden, layers=collected)
@@ -92,31 +93,34 @@ def _inputs(ids: Tensor, position_ids: Tensor, tree_pass: TreePass) -> dict[str,
 def packed_states(
     policy: Model, sequences: Sequence[Sequence[int]], layers: Sequence[int]
 ) -> list[Tensor]:
-    """For each of the layers [N, d]: the sequences' states, joined; one pass over N tokens.
+    """Returns the sequences' states [N, d], joined, for each of the layers; one pass over N tokens.
 
     Each sequence attends to itself alone and begins at position 0, so packing changes nothing but
     the time that it takes.
     """
     device = policy.device
-    ids = torch.tensor([[token for sequence in sequences for token in sequence]], device=device)
+    joined = [token for sequence in sequences for token in sequence]
+    ids = torch.tensor([joined], device=device)  # [1, N]
     lengths = tuple(len(sequence) for sequence in sequences)
-    positions = torch.cat([torch.arange(length, device=device) for length in lengths])[None]
+    positions = torch.cat([torch.arange(length, device=device) for length in lengths])[
+        None
+    ]  # [1, N]
     tree_pass = TreePass(query_positions=positions, lengths=lengths)
     found = policy.layer_states(layers, **_inputs(ids, positions, tree_pass))
     return [hidden[0] for hidden in found]
 
 
 def run_prefix(policy: Model, prefix_ids: Sequence[int]) -> Level:
-    """Level 0: head ⊕ window, causal."""
-    ids = torch.tensor([list(prefix_ids)], device=policy.device)
+    """Runs level 0: head ⊕ window, L tokens, causal."""
+    ids = torch.tensor([list(prefix_ids)], device=policy.device)  # [1, L]
     positions = torch.arange(ids.shape[1], device=policy.device)[None]
     return run_level(policy, ids, positions, TreePass(query_positions=positions))
 
 
 def run_tails(policy: Model, prefix: Level, branches: Sequence[Branch]) -> Level:
-    """Level 1: the tails [P, n], right-padded, each seeing its own share of the prefix."""
-    ids = pad([branch.tail_ids for branch in branches], policy.device)
-    lengths = _prefix_lengths(branches, policy.device)
+    """Runs level 1: the tails [P, n], right-padded, each seeing its own share of the prefix."""
+    ids = pad([branch.tail_ids for branch in branches], policy.device)  # [P, n]
+    lengths = _prefix_lengths(branches, policy.device)  # [P]
     position_ids = lengths[:, None] + torch.arange(ids.shape[1], device=policy.device)
     tree_pass = TreePass(
         query_positions=position_ids, shared=first_keys(prefix, lengths), shared_lengths=lengths
@@ -131,21 +135,22 @@ def _run_completions(
     branches: Sequence[Branch],
     rows: list[CompletionIndex],
 ) -> Tensor:
-    """Level 2: hidden states [R, T, d]; the one at [r, t] predicts token t of the completion.
+    """Runs level 2: returns hidden states [R, T, d]; the one at [r, t] predicts token t of the
+    completion.
 
     The state that predicts the first token is the tail's last (the prefix's where the tail is
     empty), so a completion's last token is never run.
     """
     device = policy.device
-    last = last_hidden(prefix, tails, branches)
-    index = torch.tensor([b for b, _ in rows], device=device)
+    last = last_hidden(prefix, tails, branches)  # [P, d]
+    index = torch.tensor([b for b, _ in rows], device=device)  # [R]
     first = last[index][:, None]  # [R, 1, d]
     inputs = [branches[b].completions[c][:-1] for b, c in rows]
-    ids = pad(inputs, device)
+    ids = pad(inputs, device)  # [R, T - 1]
     if ids.shape[1] == 0:
         return first
     chosen = [branches[b] for b, _ in rows]
-    lengths = _prefix_lengths(chosen, device)
+    lengths = _prefix_lengths(chosen, device)  # [R]
     starts = lengths + torch.tensor([len(b.tail_ids) for b in chosen], device=device)
     position_ids = starts[:, None] + torch.arange(ids.shape[1], device=device)
     own = None if tails is None else tail_keys(tails, branches, index)
@@ -156,11 +161,11 @@ def _run_completions(
         own=own,
     )
     level = run_level(policy, ids, position_ids, tree_pass)
-    return torch.cat([first, level.hidden], dim=1)
+    return torch.cat([first, level.hidden], dim=1)  # [R, T, d]
 
 
 def last_hidden(prefix: Level, tails: Level | None, branches: Sequence[Branch]) -> Tensor:
-    """[P, d]: the state from which each branch's completions start."""
+    """Returns the states [P, d] from which each branch's completions start."""
     device = prefix.hidden.device
     if tails is None:
         return prefix.hidden[0, _prefix_lengths(branches, device) - 1]
@@ -169,11 +174,13 @@ def last_hidden(prefix: Level, tails: Level | None, branches: Sequence[Branch]) 
 
 
 def tail_keys(tails: Level, branches: Sequence[Branch], index: Tensor) -> OwnKeys:
+    """Returns the tails' keys [R, K, n, D] for completions of the branches index [R]; padding is
+    never attended to."""
     device, width = index.device, tails.hidden.shape[1]
     lengths = _prefix_lengths(branches, device)
     steps = torch.arange(width, device=device)
     tail_lengths = torch.tensor([len(branch.tail_ids) for branch in branches], device=device)
-    positions = torch.where(
+    positions = torch.where(  # [P, n]
         steps < tail_lengths[:, None], lengths[:, None] + steps, PADDING_POSITION
     )
     layers = [(key[index], value[index]) for key, value in tails.layers]
@@ -181,7 +188,7 @@ def tail_keys(tails: Level, branches: Sequence[Branch], index: Tensor) -> OwnKey
 
 
 def first_keys(prefix: Level, lengths: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """The prefix's keys as far as any of these rows sees them."""
+    """Returns the prefix's keys as far as any of these rows sees them."""
     longest = int(lengths.max())
     return [(key[:, :, :longest], value[:, :, :longest]) for key, value in prefix.layers]
 
@@ -192,10 +199,10 @@ def _prefix_lengths(branches: Sequence[Branch], device: torch.device) -> Tensor:
 
 @contextmanager
 def embeddings_as_leaves(policy: Model) -> Iterator[None]:
-    """Inside, what the input embedding gives is a leaf, too; its own backward pass comes last.
+    """Makes what the input embedding gives a leaf, too; its own backward pass comes last.
 
-    That pass writes a matrix as large as the vocabulary, however few tokens there are: run once
-    for _EMBEDDING_TOKENS in place of once a micro-batch.
+    That pass writes a matrix as large as the vocabulary, however few tokens there are: run once for
+    _EMBEDDING_TOKENS in place of once a micro-batch.
     """
     module = policy.causal_lm.get_input_embeddings()
     waiting: list[tuple[Tensor, Tensor]] = []  # ids [B, n] and the leaf [B, n, d]
@@ -209,11 +216,11 @@ def embeddings_as_leaves(policy: Model) -> Iterator[None]:
         return waiting[-1][1]
 
     def send() -> None:
-        """What has a gradient by now; the prefix's has not until its own backward pass."""
+        """Sends what has a gradient by now; the prefix's has none until its own backward pass."""
         done = [(ids, leaf.grad) for ids, leaf in waiting if leaf.grad is not None]
         waiting[:] = [pair for pair in waiting if pair[1].grad is None]
         if done:
-            gradients = torch.cat([gradient.flatten(0, 1) for _, gradient in done])
+            gradients = torch.cat([gradient.flatten(0, 1) for _, gradient in done])  # [tokens, d]
             ids = torch.cat([ids.flatten() for ids, _ in done])
             module.forward(ids).backward(gradients)  # not a call: the hook stays out of it
 
@@ -271,7 +278,8 @@ def branch_states(
     *,
     microbatch_tokens: int = 1024,
 ) -> list[list[Tensor]]:
-    """Without gradient: for each branch and completion the states [T, d] that predict it."""
+    """Returns, for each branch and completion, the states [T, d] that predict it, without
+    gradient."""
     prefix = run_prefix(policy, prefix_ids)
     tails = None
     if any(branch.tail_ids for branch in branches):
@@ -285,7 +293,8 @@ def branch_states(
 
 
 def _micro_batches(branches: Sequence[Branch], tokens: int) -> list[list[CompletionIndex]]:
-    """All rows in order, as many at a time as stay within `tokens` when padded (at least one)."""
+    """Returns all completions in order, as many at a time as stay within `tokens` when padded (at
+    least one)."""
     batches: list[list[CompletionIndex]] = []
     longest = 0
     for b, branch in enumerate(branches):
