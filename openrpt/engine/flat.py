@@ -94,11 +94,10 @@ class FlatEngine:
         delimiter_ids: Collection[int] = (),
     ) -> Standard:
         """Returns standard prediction after each length: `Engine.standard`."""
-        states = [
-            flat_hidden(self.model, prefix_ids[:length])[-1] for length in lengths
-        ]  # [d] each
+        states = [flat_hidden(self.model, prefix_ids[:length])[-1] for length in lengths]
         masked = self.model.masked_ids(delimiter_ids)
-        return standard_prediction(torch.stack(states), self.model.head, masked, k=k)
+        hidden = torch.stack(states)  # [N, d]
+        return standard_prediction(hidden, self.model.head, masked, k=k)
 
     @torch.no_grad()
     def branch_states(

@@ -143,10 +143,8 @@ class _BranchAttention(torch.autograd.Function):
                 ctx.softcap,
             )
             grad_query = grad_query + _from_head(found, rows)  # [B, K, g·n, D]
-            grad_shared_key, grad_shared_value = (
-                grad_shared_key[0],
-                grad_shared_value[0],
-            )  # [K, L, D]
+            grad_shared_key = grad_shared_key[0]  # [K, L, D]
+            grad_shared_value = grad_shared_value[0]
         return (
             grad_query.reshape(query.shape),
             grad_key,

@@ -102,9 +102,8 @@ def packed_states(
     joined = [token for sequence in sequences for token in sequence]
     ids = torch.tensor([joined], device=device)  # [1, N]
     lengths = tuple(len(sequence) for sequence in sequences)
-    positions = torch.cat([torch.arange(length, device=device) for length in lengths])[
-        None
-    ]  # [1, N]
+    counted = [torch.arange(length, device=device) for length in lengths]
+    positions = torch.cat(counted)[None]  # [1, N]
     tree_pass = TreePass(query_positions=positions, lengths=lengths)
     found = policy.layer_states(layers, **_inputs(ids, positions, tree_pass))
     return [hidden[0] for hidden in found]
