@@ -19,7 +19,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lines:
-    """What a file of JSON lines holds: its rows, and the lines that can't be taken for rows."""
+    """The content of a file of JSON lines: its rows, and the lines that can't be taken for rows."""
 
     rows: list[Row]
     """The whole rows, without their hashes."""

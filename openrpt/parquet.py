@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _HASH = b"sha256"
 """Name of the hash in the metadata."""
 MARK = b"openrpt-sha256:"
-"""What stands before the digits of the hash."""
+"""The bytes before the digits of the hash."""
 _ZEROS = b"0" * 64
 
 

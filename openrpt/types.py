@@ -149,9 +149,9 @@ class Finding:
     name: str
     step: int
     seen: str
-    """What was seen, with the numbers."""
+    """The evidence, with the numbers."""
     helps: str
-    """What usually helps."""
+    """The usual remedies."""
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the finding as JSON has it."""

@@ -17,7 +17,7 @@ from typing import Any
 from openrpt.errors import UserError
 
 _READY = "ready"
-"""What a process says first, once all that a question needs is imported."""
+"""The first line of a process, once all that a question needs is imported."""
 
 
 class Worker:

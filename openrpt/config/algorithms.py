@@ -55,7 +55,7 @@ class Algorithm:
     """The ratio is clipped above 1 + this."""
     overlong: Overlong = "keep"
     dynamic_sampling_from: int | None = None
-    """From this step on flat groups are replaced by others; None = never."""
+    """Step from which on flat groups are replaced by others; None = never."""
 
 
 ALGORITHMS: dict[AlgorithmName, Algorithm] = {

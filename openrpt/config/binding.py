@@ -22,7 +22,7 @@ _MADE_FROM: dict[Stage, tuple[Bound, ...]] = {
     "pretrain": ("score",),
     "evaluation": (),
 }
-"""What else a stage's results depend on: all that binds what they were made from."""
+"""The other stages on whose results a stage's depend, and what they bind: it was made from them."""
 
 
 @cache

@@ -15,7 +15,7 @@ Template = Literal[TextTemplate, "question"]
 
 
 _ASKED = binds("warmup", "train", "finetune", "evaluation")
-"""What the keys bind that a question is laid out by, too."""
+"""The binding of the keys that a question is laid out by, too."""
 
 
 class PromptConfig(Section):

@@ -27,7 +27,8 @@ OptionalPath = Annotated[str, AfterValidator(require_path_or_none)]
 Stage = Literal["score", "warmup", "train", "finetune", "pretrain", "evaluation"]
 """The stages and evaluations that leave results in a run folder."""
 Bound = Stage | Literal["label"]
-"""What a key can bind: the results of a stage that reads it, or only an evaluation's label."""
+"""Something that a key can bind: the results of a stage that reads it, or only an evaluation's
+label."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,7 +59,7 @@ class Section(BaseModel):
     """A section of the configuration: frozen, with no key but its own."""
 
     BINDS: ClassVar[Binds]
-    """What the section's keys bind, where they do not say it themselves."""
+    """The binding of the section's keys that have none of their own."""
 
     # With a bound on its length, pydantic also refuses a text that is not UTF-8.
     model_config = ConfigDict(

@@ -50,12 +50,12 @@ class CountingEngine:
 
     @property
     def exact_draws(self) -> bool:
-        """As the engine's own."""
+        """Whether the engine's tokens are drawn by their keys."""
         return self.engine.exact_draws
 
     @property
     def version(self) -> int:
-        """As the engine's own."""
+        """How often weights were loaded."""
         return self.engine.version
 
     def load(self, weights: Weights) -> None:

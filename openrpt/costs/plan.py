@@ -31,11 +31,12 @@ _LIBRARIES = 0.6e9
 
 @dataclass(kw_only=True)
 class PlannedStage:
-    """One stage's row of an estimate; `flops_by_phase` until the speeds are known."""
+    """A stage's row of an estimate."""
 
     stage: str
     tokens: float = 0.0
     flops_by_phase: dict[str, float] = field(default_factory=dict)
+    """FLOPs of each phase."""
     memory_bytes: float = 0.0
     seconds: float = 0.0
     joules: float = 0.0

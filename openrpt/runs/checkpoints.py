@@ -38,8 +38,8 @@ from openrpt.runs.run import require_same
 
 
 def require_own(record: CheckpointRecord, folder: Path, config: Config, *, stage: Stage) -> None:
-    """Raises UserError where the checkpoint of a stage was made with another value than the run's
-    of a key that binds it, or from another start model under the same name."""
+    """Checks that the checkpoint of a stage was made with the run's values of the keys that bind
+    it, and from the same start model. Raises UserError."""
     stored = validate_config(record.config, source=f"{folder}/{RECORD}")
     helps = f"put the old value back into {config.run}/config.toml"
     require_same(stored, config, f"{folder}: made", stages={stage}, helps=helps)

@@ -214,8 +214,9 @@ def require_same(
     stages: Collection[Stage],
     helps: str = "give the old value",
 ) -> None:
-    """Raises UserError that names the first key that differs and may not, given that the results of
-    `stages` stand: `whose` says what was made with the stored configuration."""
+    """Checks that a configuration differs from the stored one in no key that the results of
+    `stages` bind; `whose` says what was made with the stored one. Raises UserError that names the
+    first such key."""
     key = first_change(stored, config, stages)
     if key is not None:
         old, new = (flatten(one.model_dump(mode="json"))[key] for one in (stored, config))

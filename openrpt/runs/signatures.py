@@ -180,7 +180,7 @@ class _Signature:
     """A signature: how it is seen in the rows, and what usually helps."""
 
     seen: Callable[[Sequence[Row]], str]
-    """What is seen at the last row, with the numbers; empty if nothing is."""
+    """A function that says what is seen at the last row, with the numbers; empty if nothing is."""
     when: str
     """The condition in words, for the docs."""
     helps: str

@@ -15,15 +15,16 @@ class Cost:
 
     stage: str
     steps: int = 0
-    """0 = it has none."""
+    """Number of steps; 0 = it has none."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """By phase."""
+    """Seconds by phase."""
     tokens_run: float = 0.0
     tokens_not_computed: float = 0.0
     flops: float = 0.0
+    """FLOPs of all phases."""
     joules: float = 0.0
     measured: bool = True
-    """The energy was measured throughout, not estimated from seconds."""
+    """Whether the energy was measured throughout, not estimated from seconds."""
     peak_gib: float = 0.0
 
     @property

@@ -75,8 +75,8 @@ class TrackedStage:
 
 
 def require_installed(names: Sequence[str]) -> None:
-    """Raises UserError for a tracker whose package is missing: it has the tracker's name, and so
-    has the extra."""
+    """Checks that each tracker's package is installed: it has the tracker's name, and so has the
+    extra. Raises UserError."""
     for name in names:
         require(name, extra=name, what=f"track.to = '{name}'", otherwise=f", or leave {name} out")
 

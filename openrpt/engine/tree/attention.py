@@ -25,7 +25,7 @@ NAME = "openrpt_tree"
 
 @dataclass(kw_only=True, eq=False)
 class TreePass:
-    """One forward pass over the tree: what its tokens may attend to, and where their own keys are
+    """A forward pass over the tree: what its tokens may attend to, and where their own keys are
     left.
 
     Level 0 has neither shared nor own keys: plain causal attention, or that of several packed

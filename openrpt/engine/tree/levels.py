@@ -46,7 +46,7 @@ PADDING_POSITION = 1 << 40
 
 @dataclass(kw_only=True, eq=False)
 class Level:
-    """One forward pass's outcome: what inner levels attend to and start from."""
+    """A forward pass's outcome: what inner levels attend to and start from."""
 
     hidden: Tensor  # [B, n, d]
     layers: list[tuple[Tensor, Tensor]]  # keys, values [B, K, n, D]
