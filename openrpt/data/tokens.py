@@ -20,18 +20,22 @@ from typing import TYPE_CHECKING, Any
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 
+from openrpt.data.tokenizer_rules import (
+    SPACE,
+    has_dummy_prefix,
+    is_byte_level,
+    plain_tokenizer,
+    why_refused,
+)
 from openrpt.errors import UserError, foreign
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-SPACE = "▁"  # U+2581, not an underscore: SentencePiece's space
 _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 _MOST_IDS = 1 << 24
 """Largest vocabulary for which a table is made; those in use have up to 2^19 tokens."""
-_KEEPS_ALL_TEXT = {"ByteLevel", "Metaspace", "Split", "Digits", "Punctuation", "UnicodeScripts"}
-"""Pre-tokenizers that lose no byte."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -149,7 +153,7 @@ def _build_table(tokenizer: "PreTrainedTokenizerBase", num_tokens: int) -> Token
             " tokenizer.json is damaged; take it anew from where it came from"
         )
     spec = json.loads(backend.to_str())
-    reason = _why_refused(spec)
+    reason = why_refused(spec)
     if reason:
         raise UserError(
             f"{_name(tokenizer)} cannot give the exact bytes of its tokens: {reason}; "
@@ -160,7 +164,7 @@ def _build_table(tokenizer: "PreTrainedTokenizerBase", num_tokens: int) -> Token
         i for i, token in added.items() if token["special"]
     )
     table = [b""] * (last + 1)
-    byte_level = _is_byte_level(spec)
+    byte_level = is_byte_level(spec)
     for piece, i in vocab.items():
         if i in special_ids:
             continue
@@ -171,8 +175,8 @@ def _build_table(tokenizer: "PreTrainedTokenizerBase", num_tokens: int) -> Token
     return TokenTable(
         bytes=table,
         special_ids=special_ids,
-        drops_dummy_prefix=_has_dummy_prefix(spec),
-        plain_tokenizer=_plain_tokenizer(spec, special_ids, str(tokenizer.chat_template or "")),
+        drops_dummy_prefix=has_dummy_prefix(spec),
+        plain_tokenizer=plain_tokenizer(spec, special_ids, str(tokenizer.chat_template or "")),
     )
 
 
@@ -198,100 +202,6 @@ def _byte_level_bytes(piece: str) -> bytes:
 def _sentencepiece_bytes(piece: str) -> bytes:
     byte = _BYTE_PIECE.fullmatch(piece)
     return bytes([int(byte[1], 16)]) if byte else piece.replace(SPACE, " ").encode()
-
-
-# ---- the tokenizer's own JSON -------------------------------------------------------------------
-
-
-def _steps(spec: dict[str, Any], stage: str) -> list[dict[str, Any]]:
-    """Returns the steps of the stage "normalizer" or "pre_tokenizer", sequences flattened."""
-    key = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers"}[stage]
-
-    def flat(step: dict[str, Any]) -> list[dict[str, Any]]:
-        return [s for inner in step[key] for s in flat(inner)] if key in step else [step]
-
-    return flat(spec[stage]) if spec[stage] else []
-
-
-def _is_byte_level(spec: dict[str, Any]) -> bool:
-    return any(step["type"] == "ByteLevel" for step in _steps(spec, "pre_tokenizer"))
-
-
-def _makes_space(step: dict[str, Any]) -> bool:
-    """Returns a step that turns " " into "▁"."""
-    if step["type"] == "Metaspace":
-        return step["replacement"] == SPACE
-    return (
-        step["type"] == "Replace"
-        and step["pattern"] == {"String": " "}
-        and step["content"] == SPACE
-    )
-
-
-def _is_dummy_prefix(step: dict[str, Any]) -> bool:
-    return step["type"] == "Prepend" and step["prepend"] == SPACE
-
-
-def _has_dummy_prefix(spec: dict[str, Any]) -> bool:
-    return any(_is_dummy_prefix(step) for step in _steps(spec, "normalizer")) or any(
-        step.get("add_prefix_space") or step.get("prepend_scheme") in ("first", "always")
-        for step in _steps(spec, "pre_tokenizer")
-    )
-
-
-def _why_refused(spec: dict[str, Any]) -> str | None:
-    """Returns why these rules lose bytes; None if they do not."""
-    model = spec["model"]
-    byte_level = _is_byte_level(spec)
-    if model["type"] not in (("BPE",) if byte_level else ("BPE", "Unigram")):
-        return f"its model is {model['type']}, which turns what it does not know into one token"
-    if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
-        return "its tokens carry a word-part mark that is not in the text"
-    for step in _steps(spec, "pre_tokenizer"):
-        if step["type"] not in _KEEPS_ALL_TEXT or step.get("behavior") == "Removed":
-            return f"its pre-tokenizer {step['type']} drops text"
-    normalizers = _steps(spec, "normalizer")
-    for step in normalizers:
-        # NFC only composes characters, and byte-level BPE knows every byte: NFC can be left out.
-        space = _makes_space(step) or _is_dummy_prefix(step)
-        if not (step["type"] == "NFC" if byte_level else space):
-            return f"its normalizer {step['type']} changes the text"
-    if byte_level:
-        return None
-    if not model.get("byte_fallback"):
-        return "it has no byte fallback, so characters that it does not know are lost"
-    if not any(_makes_space(step) for step in normalizers + _steps(spec, "pre_tokenizer")):
-        return "it neither is byte-level nor writes a space as ▁"
-    return None
-
-
-def _plain_tokenizer(
-    spec: dict[str, Any], special_ids: frozenset[int], chat_template: str
-) -> Tokenizer:
-    """Returns a copy of the tokenizer that adds nothing, drops nothing and parses no control
-    tokens.
-
-    The dummy prefix is taken out as well: some tokenizers add it again after each added token, or
-    not at all before a text that begins with a space. Whoever encodes a text adds it, once.
-    """
-    spec["normalizer"] = {
-        "type": "Sequence",
-        "normalizers": [step for step in _steps(spec, "normalizer") if _makes_space(step)],
-    }
-    for step in _steps(spec, "pre_tokenizer"):
-        if step["type"] == "ByteLevel":
-            step["add_prefix_space"] = False
-        if step["type"] == "Metaspace":
-            step["prepend_scheme"] = "never"
-    for token in spec["added_tokens"]:
-        content = token["content"]
-        in_template = not content.isspace() and content in chat_template
-        strips = token["lstrip"] or token["rstrip"]  # would swallow the spaces around it
-        token["special"] = token["id"] in special_ids or in_template or strips
-    spec["post_processor"] = spec["truncation"] = spec["padding"] = None
-    plain = Tokenizer.from_str(json.dumps(spec))
-    plain.encode_special_tokens = True  # that is, as the text that they are spelled with
-    return plain
 
 
 def _name(tokenizer: "PreTrainedTokenizerBase") -> str:

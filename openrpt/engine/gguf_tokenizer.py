@@ -21,8 +21,9 @@ from tokenizers import (
 )
 from transformers import PreTrainedTokenizerFast
 
-from openrpt.data.tokens import SPACE
+from openrpt.data.tokenizer_rules import SPACE
 from openrpt.engine.gguf_file import GgufFile
+from openrpt.engine.gguf_pretokenizers import PRE_TOKENIZERS, PreTokenizer
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4
 """Numbers of llama.cpp's types of tokens; two more stand for unused tokens and single bytes."""
@@ -41,53 +42,6 @@ _KEYS = {
 }
 _NEUTRAL = {"remove_extra_whitespaces": False, "precompiled_charsmap": []}
 """Keys that change the text, with the value that does not."""
-
-
-def _splits(digits: str) -> str:
-    """Returns the expression that Llama 3 and Qwen 2 split with; they differ in `digits`."""
-    return (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
-        + digits
-        + r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    )
-
-
-_TEKKEN = (
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
-    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
-    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _PreTokenizer:
-    """A pre-tokenizer's rules beyond vocabulary and merges, which the file gives by name only."""
-
-    split: str = ""
-    """The expression that splits the text; "" for GPT-2's, which ByteLevel has built in."""
-    single_digits: bool = False
-    """Whether every digit stands alone, before the split."""
-    whole_words: bool = False
-    """Whether a word that is a token is taken whole, whatever the merges give."""
-    adds_bos: bool = False
-    """Whether a text begins with BOS, where the file does not say so itself."""
-    nfc: bool = False
-
-
-_DIGITS = _PreTokenizer(single_digits=True)
-_LLAMA3 = _PreTokenizer(split=_splits(r"\p{N}{1,3}"), whole_words=True, adds_bos=True)
-PRE_TOKENIZERS: Mapping[str, _PreTokenizer] = {
-    "gpt-2": _PreTokenizer(),
-    "smollm": _DIGITS,
-    "starcoder": _DIGITS,
-    "refact": _DIGITS,
-    "llama3": _LLAMA3,
-    "llama-v3": _LLAMA3,
-    "llama-bpe": _LLAMA3,
-    "qwen2": _PreTokenizer(split=_splits(r"\p{N}"), nfc=True),
-    "deepseek-r1-qwen": _PreTokenizer(split=_splits(r"\p{N}")),
-    "tekken": _PreTokenizer(split=_TEKKEN, whole_words=True, adds_bos=True),
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,7 +125,7 @@ def _pairs(
 
 
 def _byte_level(
-    vocabulary: _Vocabulary, merges: list[tuple[str, str]], rules: _PreTokenizer
+    vocabulary: _Vocabulary, merges: list[tuple[str, str]], rules: PreTokenizer
 ) -> Tokenizer:
     tokenizer = Tokenizer(
         models.BPE(vocab=dict(vocabulary.ids), merges=merges, ignore_merges=rules.whole_words)

@@ -17,7 +17,8 @@ from openrpt.engine.branches import Branch, Row
 from openrpt.engine.head import selected_logprobs, standard_prediction
 from openrpt.engine.loading import load_model
 from openrpt.engine.model import Model
-from openrpt.engine.tree.levels import accumulate_gradients, run_prefix
+from openrpt.engine.tree.gradients import accumulate_gradients
+from openrpt.engine.tree.levels import run_prefix
 from openrpt.rl import completions
 from openrpt.rl.advantages import group_advantages
 from openrpt.rl.losses import LossConfig, LossInputs, StepTotals, policy_loss

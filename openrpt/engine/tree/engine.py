@@ -14,9 +14,16 @@ from openrpt.engine.decoding import Decoder, Sampling, Sequences
 from openrpt.engine.generation import STANDARD_TOP, Beginnings, Generated, decode, side_by_side
 from openrpt.engine.head import Standard, standard_prediction
 from openrpt.engine.model import Model, Weights
-from openrpt.engine.tree import levels
 from openrpt.engine.tree.attention import NAME
-from openrpt.engine.tree.levels import Level, packed_states, run_prefix, run_tails, tail_keys
+from openrpt.engine.tree.gradients import accumulate_gradients
+from openrpt.engine.tree.levels import (
+    Level,
+    branch_states,
+    packed_states,
+    run_prefix,
+    run_tails,
+    tail_keys,
+)
 from openrpt.engine.tree.rows import Tree, TreeSequences, whole_keys
 
 if TYPE_CHECKING:
@@ -147,7 +154,7 @@ class TreeEngine:
         self, prefix_ids: Sequence[int], branches: Sequence[Branch]
     ) -> list[list[Tensor]]:
         """Returns the states [T, d] of each completion: `Engine.branch_states`."""
-        return levels.branch_states(self.model, prefix_ids, branches)
+        return branch_states(self.model, prefix_ids, branches)
 
     def accumulate_gradients(
         self,
@@ -159,8 +166,8 @@ class TreeEngine:
         completion_loss: CompletionLoss | None = None,
         microbatch_tokens: int = 1024,
     ) -> None:
-        """Adds the losses' gradient, level by level: `levels.accumulate_gradients`."""
-        levels.accumulate_gradients(
+        """Adds the losses' gradient, level by level: `tree.gradients`."""
+        accumulate_gradients(
             self.model,
             prefix_ids,
             branches,
