@@ -1,4 +1,4 @@
-"""What a sampler is asked for."""
+"""The request to a sampler: what to generate in a window of a document."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

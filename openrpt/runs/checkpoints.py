@@ -2,8 +2,8 @@
 
 `transformers` loads the folder as it is (safetensors only; LoRA is merged, its adapter lies
 beside it). `state.safetensors` has the optimizer, `checkpoint.json` the rest, with a hash of every
-file (`engine/checkpoint_record.py`). Written to a temporary folder and renamed: a folder that
-stands there is whole.
+file (`engine/checkpoint_record.py`). Written to a temporary folder and renamed: a folder
+under its name is whole.
 """
 
 import copy

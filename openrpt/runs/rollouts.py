@@ -1,7 +1,7 @@
 """Every kept rollout on disk.
 
 A row a rollout, in parquet files: one a step of training, one a development evaluation, one a
-model that was evaluated. What stands there is enough to see why a rollout was rewarded: the end of
+model that was evaluated. It is enough to see why a rollout was rewarded: the end of
 its prefix, its thought and prediction as bytes, and the true continuation token by token.
 """
 
