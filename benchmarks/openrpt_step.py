@@ -171,6 +171,7 @@ def work_of(job: dict[str, Any], positions: int) -> Work:
         source="",
         text="",
         token_ids=ids,
+        byte_offsets=np.arange(len(ids)),
         negative_log_likelihood=unknown,
         entropy=unknown,
         entropy_top16=unknown,

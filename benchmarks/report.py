@@ -19,14 +19,14 @@ import numpy as np
 from common import environment, exit_cleanly, say, spread, write_result
 
 from openrpt.config.sections import Config
-from openrpt.data.scored import ScoredTokens, write_shard
+from openrpt.data.positions import ScoredDocument
+from openrpt.data.scored import write_shard
 from openrpt.errors import UserError
 from openrpt.report.glossary import METRICS, WARMUP_ONLY
 from openrpt.report.page import write_report
 from openrpt.runs.metrics import append_metrics
 from openrpt.runs.rollouts import STORED_CONTINUATION, STORED_PREFIX, write_rollouts
 from openrpt.runs.run import Run, open_run
-from openrpt.types import Document
 
 WORDS = 6000
 TOKENS = 512
@@ -95,15 +95,17 @@ def make_run(path: Path, given: argparse.Namespace) -> Run:
 
 def scored(
     name: str, ids: np.ndarray, words: list[bytes], rng: np.random.Generator
-) -> ScoredTokens:
+) -> ScoredDocument:
     tokens = [words[i] for i in ids]
     entropy = rng.gamma(1.0, 1.2, TOKENS)
-    return ScoredTokens(
-        document=Document(
-            document_id=name, text=b"".join(tokens).decode(), key=name, split="train", source="made"
-        ),
-        token_ids=ids.tolist(),
-        token_bytes=tokens,
+    return ScoredDocument(
+        document_id=name,
+        text=b"".join(tokens).decode(),
+        key=name,
+        split="train",
+        source="made",
+        token_ids=ids,
+        byte_offsets=np.cumsum([0, *map(len, tokens)])[:-1],
         negative_log_likelihood=rng.gamma(1.0, 1.4, TOKENS),
         entropy=entropy,
         entropy_top16=entropy,

@@ -17,6 +17,8 @@ class PlainConsole(Console):
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
+        """Yields rich's segments with hidden characters named; segments that move the cursor
+        stay."""
         for segment in super().render(renderable, options):
             if segment.control:  # moves the cursor, and is rich's own
                 yield segment

@@ -18,7 +18,8 @@ class UserError(Exception):
 
 
 def nearest(name: str, known: Iterable[str], *, otherwise: str = "", cutoff: float = 0.4) -> str:
-    """The end of a message on an unknown name: the known one most like it, else `otherwise`.
+    """Returns the end of a message on an unknown name: the known one most like it, else
+    `otherwise`.
 
     `cutoff`: least likeness, in [0, 1] (difflib's ratio).
 
@@ -34,7 +35,8 @@ def nearest(name: str, known: Iterable[str], *, otherwise: str = "", cutoff: flo
 
 @contextlib.contextmanager
 def foreign(what: str, *, advice: str = "") -> Iterator[None]:
-    """What foreign code raises over a model becomes one line: `what`, the reason, `advice`.
+    """Turns whatever foreign code raises over a model into one UserError: `what`, the reason,
+    `advice`.
 
     On a folder that is not what it says, transformers, tokenizers, safetensors and the model's own
     code raise anything at all (tokenizers a bare Exception, or a panic that is no Exception), so

@@ -6,8 +6,8 @@ from openrpt.errors import UserError
 
 
 def require(package: str, *, extra: str, what: str, otherwise: str = "") -> None:
-    """Raises UserError where a package is not installed. `what` needs it; `otherwise`: what can be
-    done without it.
+    """Checks that a package is installed. `what` needs it; `otherwise`: what can be done without
+    it. Raises UserError that names the extra where it is missing.
 
     >>> require("no_such", extra="lora", what="model.lora_rank")
     Traceback (most recent call last):

@@ -21,9 +21,11 @@ from typing import Any, TypeVar
 
 from openrpt.errors import UserError
 
-Kind = TypeVar("Kind")
+_Kind = TypeVar("_Kind")
 
-PARTIAL, REPLACED = ".partial", ".replaced"
+_PARTIAL, _REPLACED = ".partial", ".replaced"
+"""Endings of leftovers: half written or half deleted; an old folder whose place the new one
+takes."""
 SEAL = "sha256"
 """The key of a JSON file's own hash."""
 REMEDIES = {
@@ -40,32 +42,32 @@ REMEDIES = {
 
 @contextmanager
 def replacing(path: Path, *, shared: bool = False, advice: str = "") -> Iterator[Path]:
-    """A file to write, which takes the place of `path` once it is whole; its folder is made.
+    """Gives a file to write, which takes the place of `path` once it is whole; its folder is made.
 
     `shared`: other processes may be writing it, too. Raises UserError where it can't be written;
     `advice`: what helps against that.
     """
-    suffix = f".{os.getpid()}{PARTIAL}" if shared else PARTIAL
+    suffix = f".{os.getpid()}{_PARTIAL}" if shared else _PARTIAL
     partial = path.with_name(f"{path.name}{suffix}")
     with writing(path, advice):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield partial
-            sync(partial)
+            _sync(partial)
             os.replace(partial, path)
-            sync(path.parent)
+            _sync(path.parent)
         finally:
             partial.unlink(missing_ok=True)  # moved already, where all went well
 
 
 @contextmanager
 def replacing_folder(path: Path, *, shared: bool = False, advice: str = "") -> Iterator[Path]:
-    """A folder to fill, which takes the place of `path` once it is whole.
+    """Gives a folder to fill, which takes the place of `path` once it is whole.
 
-    `shared`: other processes may be filling the same, and the first one that is whole stays.
-    Raises UserError where it can't be written; `advice`: what to do about it.
+    `shared`: other processes may be filling the same, and the first one that is whole stays. Raises
+    UserError where it can't be written; `advice`: what to do about it.
     """
-    suffix = f".{os.getpid()}{PARTIAL}" if shared else PARTIAL
+    suffix = f".{os.getpid()}{_PARTIAL}" if shared else _PARTIAL
     partial = path.with_name(f"{path.name}{suffix}")
     try:
         with writing(path, advice):
@@ -74,8 +76,8 @@ def replacing_folder(path: Path, *, shared: bool = False, advice: str = "") -> I
             yield partial
             for place, _, names in os.walk(partial):
                 for name in names:
-                    sync(Path(place, name))
-                sync(Path(place))
+                    _sync(Path(place, name))
+                _sync(Path(place))
             if not (shared and path.is_dir()):
                 _take_place(partial, path)
     finally:
@@ -83,7 +85,7 @@ def replacing_folder(path: Path, *, shared: bool = False, advice: str = "") -> I
 
 
 def _take_place(partial: Path, path: Path) -> None:
-    old = path.with_name(f"{path.name}{REPLACED}")
+    old = path.with_name(f"{path.name}{_REPLACED}")
     shutil.rmtree(old, ignore_errors=True)
     if path.is_dir():
         os.replace(path, old)
@@ -93,13 +95,13 @@ def _take_place(partial: Path, path: Path) -> None:
         if old.is_dir():
             os.replace(old, path)
         raise
-    sync(path.parent)
+    _sync(path.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
 def remove_folder(path: Path) -> None:
-    """Deletes a folder, where it is there: a kill on the way leaves nothing under its name."""
-    doomed = path.with_name(f"{path.name}{PARTIAL}")
+    """Deletes a folder, if it is present: a kill on the way leaves nothing under its name."""
+    doomed = path.with_name(f"{path.name}{_PARTIAL}")
     with writing(path, what="deleted"):
         shutil.rmtree(doomed, ignore_errors=True)
         if path.is_dir():
@@ -116,11 +118,11 @@ def clear_leftovers(folder: Path) -> None:
                 folders.clear()
                 continue
             for name in names:
-                if name.endswith(PARTIAL):
+                if name.endswith(_PARTIAL):
                     Path(place, name).unlink()
             for name in folders:
                 path = Path(place, name)
-                if name.endswith(REPLACED) and not path.with_suffix("").exists():
+                if name.endswith(_REPLACED) and not path.with_suffix("").exists():
                     os.replace(path, path.with_suffix(""))
                 elif is_leftover(name):
                     shutil.rmtree(path)
@@ -128,11 +130,13 @@ def clear_leftovers(folder: Path) -> None:
 
 
 def is_leftover(name: str) -> bool:
-    return name.endswith((PARTIAL, REPLACED))
+    """Returns whether a name is that of a leftover of a process that was killed."""
+    return name.endswith((_PARTIAL, _REPLACED))
 
 
-def sync(path: Path) -> None:
-    """What was written to a file, or the names in a folder, outlast a power cut from here on."""
+def _sync(path: Path) -> None:
+    """Brings a file's content, or the names in a folder, to the disk, so that they outlast a power
+    cut."""
     is_folder = path.is_dir()
     if is_folder and os.name == "nt":  # can't be opened there
         return
@@ -148,7 +152,7 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def writing(path: Path, advice: str = "", *, what: str = "written") -> Iterator[None]:
-    """What the disk refuses becomes a UserError that names the file and what helps."""
+    """Turns what the disk refuses into a UserError that names the file and what helps."""
     try:
         yield
     except OSError as error:
@@ -156,14 +160,16 @@ def writing(path: Path, advice: str = "", *, what: str = "written") -> Iterator[
 
 
 def reason_of(error: OSError, advice: str = "") -> str:
-    """`(No space left on device); free some space`"""
+    """Returns an error of the disk as a message's end: `(No space left on device); free some
+    space`."""
     reason = error.strerror or " ".join(str(error).split())
     helps = [REMEDIES.get(error.errno or 0, ""), advice]
     return "; ".join([f"({reason})", *filter(None, helps)])
 
 
 def append_line(path: Path, line: str) -> None:
-    """The line is on the disk when this returns. Raises UserError where it can't be written."""
+    """Appends a line, which is on the disk when this returns. Raises UserError where it can't be
+    written."""
     with writing(path), path.open("a", encoding="utf-8") as file:
         file.write(line + "\n")
         file.flush()
@@ -171,8 +177,8 @@ def append_line(path: Path, line: str) -> None:
 
 
 def numbered(folder: Path, suffix: str = "") -> dict[int, Path]:
-    """The entries `step-000040{suffix}` of a folder by their number, in order; others are left
-    out. From step 1,000,000 on the number has more digits, so names do not sort as it does."""
+    """Returns the entries `step-000040{suffix}` of a folder by their number, in order; others are
+    left out. From step 1,000,000 on the number has more digits, so names do not sort as it does."""
     found = {}
     for path in folder.glob(f"step-*{suffix}"):
         match = re.fullmatch(r"step-(\d{6,})" + re.escape(suffix), path.name, re.ASCII)
@@ -182,23 +188,25 @@ def numbered(folder: Path, suffix: str = "") -> dict[int, Path]:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Writes a text file in one step. Raises UserError where it can't be written."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def write_sealed(path: Path, values: Mapping[str, Any]) -> None:
-    """JSON with its own hash, under the key SEAL: `read_json` notices any change."""
+    """Writes JSON with its own hash, under the key SEAL, by which `read_json` notices any change.
+    Raises UserError where it can't be written."""
     write_text(path, json_text(sealed(values)))
 
 
 def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values as JSON gives them back, and their hash."""
+    """Returns the values as JSON gives them back, and their hash."""
     kept = json.loads(json_text({key: value for key, value in values.items() if key != SEAL}))
     return kept | {SEAL: _digest(kept)}
 
 
 def is_sealed(values: Mapping[str, Any]) -> bool:
-    """The hash that it states is that of the rest."""
+    """Returns whether the hash that the values state is that of the rest."""
     kept = {key: value for key, value in values.items() if key != SEAL}
     return values.get(SEAL) == _digest(kept)
 
@@ -208,7 +216,8 @@ def _digest(values: Mapping[str, Any]) -> str:
 
 
 def json_text(values: Any) -> str:
-    """As any reader takes it: JSON has neither NaN nor infinity, so these become null."""
+    """Returns the values as JSON that any reader takes: it has neither NaN nor infinity, so these
+    become null."""
     return json.dumps(_finite(values), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -221,7 +230,7 @@ def _finite(value: Any) -> Any:
 
 
 def read_json(path: Path, *, advice: str) -> dict[str, Any]:
-    """What `write_sealed` wrote: where an estimate has null, it was NaN.
+    """Returns the values that `write_sealed` wrote: where an estimate has null, it was NaN.
 
     Raises UserError for a damaged file; `advice`: what to do about it.
     """
@@ -235,13 +244,14 @@ def read_json(path: Path, *, advice: str) -> dict[str, Any]:
     return {key: _estimates(value) for key, value in values.items() if key != SEAL}
 
 
-def read_as(kind: type[Kind], path: Path, *, advice: str) -> Kind:
-    """As `read_json`, where what the file holds is of that kind; raises UserError else, too."""
+def read_as(kind: type[_Kind], path: Path, *, advice: str) -> _Kind:
+    """Returns what `read_json` gives as that kind; raises UserError also where it is of another."""
     return checked_as(kind, read_json(path, advice=advice), path, advice=advice)
 
 
-def checked_as(kind: type[Kind], values: Any, path: Path, *, advice: str) -> Kind:
-    """Values that were read from a file, as that kind; raises UserError where they are not."""
+def checked_as(kind: type[_Kind], values: Any, path: Path, *, advice: str) -> _Kind:
+    """Returns values that were read from a file as that kind; raises UserError where they are of
+    another."""
     from pydantic import TypeAdapter, ValidationError
 
     try:
@@ -265,7 +275,7 @@ def _estimates(value: Any) -> Any:
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A header of the first row's keys, and the rows."""
+    """Returns the rows as CSV, behind a header of the first row's keys."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()

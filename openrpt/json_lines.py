@@ -14,32 +14,35 @@ from openrpt.errors import UserError
 from openrpt.files import SEAL, append_line, is_sealed, reason_of, sealed, write_text
 
 Row = dict[str, Any]
+"""One line's JSON object."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lines:
+    """The content of a file of JSON lines: its rows, and the lines that can't be taken for rows."""
+
     rows: list[Row]
-    """Without their hashes."""
+    """The whole rows, without their hashes."""
     damaged: list[int]
-    """Numbers of lines, from 1, that are not what was written."""
+    """Numbers of the lines, from 1, that are not what was written."""
     cut: bool
-    """The last line is no whole JSON object; it is in neither."""
+    """Whether the last line is no whole JSON object; it counts neither as a row nor as damaged."""
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
-    """The row is on the disk when this returns: 1 ms on an SSD. Raises UserError where it can't be
-    written."""
+    """Appends a row, which is on the disk when this returns: 1 ms on an SSD. Raises UserError where
+    it can't be written."""
     append_line(path, _line(row))
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """The file anew, in one step."""
+    """Writes the file anew, in one step. Raises UserError where it can't be written."""
     write_text(path, "".join(_line(row) + "\n" for row in rows))
 
 
 def read_lines(path: Path, *, fits: Callable[[Row], bool] = lambda row: True) -> Lines:
-    """`fits`: whether a row is one of such a file. An absent file is empty. Raises UserError for
-    one that may not be read."""
+    """Reads a file of JSON lines; an absent one is empty. `fits`: whether a row is one of such a
+    file. Raises UserError for a file that may not be read."""
     try:
         lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
@@ -61,7 +64,7 @@ def read_lines(path: Path, *, fits: Callable[[Row], bool] = lambda row: True) ->
 
 
 def whole_rows(path: Path, *, advice: str) -> list[Row]:
-    """All rows but one that was cut off. Raises UserError where one is damaged."""
+    """Returns all rows but one that was cut off. Raises UserError where one is damaged."""
     lines = read_lines(path)
     if lines.damaged:
         raise UserError(f"{path}:{lines.damaged[0]}: damaged or changed by hand; {advice}")

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """A run's report, shown where a notebook shows the last value of a cell."""
+    """A run's report, which a notebook shows in place when it is the last value of a cell."""
 
     page: str
     """The whole HTML file."""
     height: int = 800
-    """In pixels."""
+    """Height of the frame, in pixels."""
 
     def _repr_html_(self) -> str:
         return (
@@ -36,23 +36,25 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LoadedRun:
-    """What a run folder holds. Tables are Arrow's: `run.metrics().to_pandas()`,
+    """A run folder's content. Tables are Arrow's: `run.metrics().to_pandas()`,
     `polars.from_arrow(run.metrics())`."""
 
     run: Run
     notes: tuple[str, ...]
-    """What is absent, or was left out."""
+    """Lines on what is absent, or was left out."""
 
     @property
     def path(self) -> Path:
+        """The run folder."""
         return self.run.path
 
     @property
     def config(self) -> Config:
+        """The run's configuration."""
         return self.run.config
 
     def metrics(self, stage: str | None = None) -> "pa.Table":
-        """A row a step, a column a metric (docs/metrics.md); null where a step has none."""
+        """Returns a row a step, a column a metric (docs/metrics.md); null where a step has none."""
         import pyarrow as pa
 
         found, _ = readable_metrics(self.run.metrics)
@@ -82,9 +84,9 @@ class LoadedRun:
     def rollouts(
         self, step: int | None = None, *, development: bool = False, model: str = ""
     ) -> "pa.Table":
-        """A row a rollout (openrpt.runs.rollouts.SCHEMA), of one step or of all that are stored: of
-        training, of the evaluations on the development split, or of the evaluation of a model,
-        known by its label in `evaluation`.
+        """Returns a row a rollout (openrpt.runs.rollouts.SCHEMA), of one step or of all that are
+        stored: of training, of the evaluations on the development split, or of the evaluation of a
+        model, known by its label in `evaluation`.
 
         Raises UserError where none are, or a file is not readable.
         """
@@ -108,7 +110,7 @@ class LoadedRun:
         return read_evaluation(self.run.evaluation)
 
     def report(self, *, height: int = 800) -> Report:
-        """As `openrpt report` writes it; shows inline in a notebook."""
+        """Returns the report as `openrpt report` writes it; it shows inline in a notebook."""
         from openrpt.report.page import render
 
         return Report(page=render(self.run), height=height)
@@ -119,6 +121,6 @@ class LoadedRun:
 
 
 def load_run(path: str | Path) -> LoadedRun:
-    """A run folder, whatever state it is in. Raises UserError where no run is."""
+    """Opens a run folder, whatever state it is in. Raises UserError where no run is."""
     run, notes = look_at(Path(path))
     return LoadedRun(run=run, notes=notes)

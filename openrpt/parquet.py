@@ -15,17 +15,18 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-HASH = b"sha256"
-"""Its name in the metadata."""
+_HASH = b"sha256"
+"""Name of the hash in the metadata."""
 MARK = b"openrpt-sha256:"
-ZEROS = b"0" * 64
+"""The bytes before the digits of the hash."""
+_ZEROS = b"0" * 64
 
 
 def write_table(path: Path, table: "pa.Table", **options: Any) -> None:
     """Writes a table with its hash; `options` are pyarrow's. Raises UserError where it can't."""
     import pyarrow.parquet as pq
 
-    metadata = (table.schema.metadata or {}) | {HASH: MARK + ZEROS}
+    metadata = (table.schema.metadata or {}) | {_HASH: MARK + _ZEROS}
     with replacing(path) as partial:
         pq.write_table(table.replace_schema_metadata(metadata), partial, **options)
         with partial.open("r+b") as file:
@@ -35,35 +36,35 @@ def write_table(path: Path, table: "pa.Table", **options: Any) -> None:
 
 
 def read_table(path: Path, *, columns: Sequence[str] | None = None) -> "pa.Table":
-    """The table, without the hash in its metadata: it is another's once anything is changed. Raises
-    one of `unreadable()` for a file that is missing, foreign or not as it was written."""
+    """Reads a table, without the hash in its metadata, which would not be that of a changed table.
+    Raises one of `unreadable()` for a file that is missing, foreign or not as it was written."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     table = pq.read_table(pa.BufferReader(checked_bytes(path)), columns=columns)
     metadata = table.schema.metadata or {}
-    kept = {name: value for name, value in metadata.items() if name != HASH}
+    kept = {name: value for name, value in metadata.items() if name != _HASH}
     return table.replace_schema_metadata(kept or None)
 
 
 def unreadable() -> tuple[type[Exception], ...]:
-    """What reading a table and its metadata may raise."""
+    """Returns the exceptions that reading a table and its metadata may raise."""
     import pyarrow as pa
 
     return (OSError, ValueError, KeyError, TypeError, pa.ArrowException)
 
 
 def checked_bytes(path: Path) -> bytes:
-    """The file. Raises ValueError where its hash is not the one that it states."""
+    """Returns the file's bytes. Raises ValueError where its hash is not the one that it states."""
     data = path.read_bytes()
     found = data.rfind(MARK)
     if found < 0:
         return data
     start = found + len(MARK)
-    end = start + len(ZEROS)
+    end = start + len(_ZEROS)
     view = memoryview(data)
     digest = hashlib.sha256(view[:start])
-    digest.update(ZEROS)
+    digest.update(_ZEROS)
     digest.update(view[end:])
     if digest.hexdigest().encode() != data[start:end]:
         raise ValueError("its hash is not that of its content: it was damaged or changed")

@@ -9,31 +9,37 @@ if TYPE_CHECKING:
 
 
 class Progress(Protocol):
-    """What a stage tells the person who waits. `SILENT` says nothing."""
+    """A protocol: what a stage tells the person who waits. `SILENT` says nothing."""
 
     def begin(self, task: str, total: float, unit: str = "") -> None:
-        """A new task of a known size."""
+        """Begins a task of `total` units in all."""
 
     def update(self, completed: float, note: str = "") -> None:
-        """How much of the task is done; the note is shown beside it."""
+        """Says that `completed` units of the task are done; the note is shown beside the bar."""
 
     def say(self, line: str) -> None:
-        """One line that stays."""
+        """Prints one line that stays."""
 
 
 class Silent:
-    def begin(self, task: str, total: float, unit: str = "") -> None: ...
+    """A `Progress` that says nothing."""
 
-    def update(self, completed: float, note: str = "") -> None: ...
+    def begin(self, task: str, total: float, unit: str = "") -> None:
+        """Does nothing."""
 
-    def say(self, line: str) -> None: ...
+    def update(self, completed: float, note: str = "") -> None:
+        """Does nothing."""
+
+    def say(self, line: str) -> None:
+        """Does nothing."""
 
 
 SILENT = Silent()
 
 
 class Live:
-    """On a terminal a bar that moves; elsewhere a line at the begin and the end of each task."""
+    """A `Progress` on stderr: on a terminal a bar that moves, elsewhere a line as each task
+    begins."""
 
     def __init__(self) -> None:
         from rich.progress import (
@@ -63,6 +69,7 @@ class Live:
         self._task: TaskID | None = None
 
     def begin(self, task: str, total: float, unit: str = "") -> None:
+        """Begins a task; off a terminal, says its name and size in a line."""
         self._finish()
         self._task = self._bars.add_task(task, total=max(total, 1e-9), note="")
         if not self.console.is_terminal:
@@ -70,10 +77,12 @@ class Live:
             self.console.print(f"{task}{size} …")
 
     def update(self, completed: float, note: str = "") -> None:
+        """Moves the bar; off a terminal nothing is shown."""
         if self._task is not None:
             self._bars.update(self._task, completed=completed, note=note)
 
     def say(self, line: str) -> None:
+        """Prints one line above the bar."""
         self.console.print(line)
 
     def _finish(self) -> None:
@@ -84,6 +93,7 @@ class Live:
 
 @contextmanager
 def live_progress() -> Iterator[Live]:
+    """Gives a `Live` whose bars are taken down at the end."""
     live = Live()
     with live._bars:
         yield live

@@ -10,14 +10,14 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-ENDING = (signal.SIGTERM,) if sys.platform == "win32" else (signal.SIGTERM, signal.SIGHUP)
+_ENDING = (signal.SIGTERM,) if sys.platform == "win32" else (signal.SIGTERM, signal.SIGHUP)
 """Signals that end a process, apart from Ctrl-C's SIGINT."""
 
-Handler = Callable[[int, FrameType | None], Any]
+_Handler = Callable[[int, FrameType | None], Any]
 
 
 class Interrupted(Exception):
-    """A stage stopped early, at the user's wish; what it has done is saved."""
+    """A stage that stopped early, at the user's wish; what it has done is saved."""
 
     def __init__(self, message: str, *, exit_code: int = 128 + signal.SIGINT) -> None:
         super().__init__(message)
@@ -25,7 +25,7 @@ class Interrupted(Exception):
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGHUP, where no stage has asked for a clean stop: as Ctrl-C."""
+    """A SIGTERM or SIGHUP where no stage has asked for a clean stop: an interrupt, as Ctrl-C is."""
 
     def __init__(self, signum: int) -> None:
         super().__init__()
@@ -33,13 +33,14 @@ class Terminated(KeyboardInterrupt):
 
 
 def exit_code(stop: BaseException) -> int:
-    """130 of Ctrl-C, 143 of SIGTERM, 129 of SIGHUP: as a shell has it."""
+    """Returns the exit code that a shell gives a stop: 130 for Ctrl-C, 143 for SIGTERM, 129 for
+    SIGHUP."""
     return 128 + (stop.signum if isinstance(stop, Terminated) else signal.SIGINT)
 
 
 @contextmanager
-def handled(handlers: Mapping[signal.Signals, Handler]) -> Iterator[None]:
-    """These handlers, and afterwards those that were there before.
+def _handled(handlers: Mapping[signal.Signals, _Handler]) -> Iterator[None]:
+    """Sets these handlers, and at the end those from before.
 
     Ignored signals stay ignored. Signals reach the main thread only: elsewhere nothing happens.
     """
@@ -60,33 +61,35 @@ def handled(handlers: Mapping[signal.Signals, Handler]) -> Iterator[None]:
 
 @contextmanager
 def ending_as_interrupts() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise Terminated, so that what is open is closed, as at Ctrl-C."""
+    """Lets SIGTERM and SIGHUP raise Terminated, so that what is open is closed, as at Ctrl-C."""
 
     def handle(signum: int, frame: FrameType | None) -> None:
         raise Terminated(signum)
 
-    with handled(dict.fromkeys(ENDING, handle)):
+    with _handled(dict.fromkeys(_ENDING, handle)):
         yield
 
 
 class StopFlag:
-    """Set by the first signal that asks for a stop."""
+    """A flag that the first signal that asks for a stop sets."""
 
     def __init__(self) -> None:
         self.signum = 0
 
     @property
     def requested(self) -> bool:
+        """Whether a signal has asked for a stop."""
         return self.signum > 0
 
     @property
     def exit_code(self) -> int:
+        """The exit code of a stop by that signal."""
         return 128 + self.signum
 
 
 @contextmanager
 def stop_on_signals(say: Callable[[str], None]) -> Iterator[StopFlag]:
-    """The first signal sets the flag; from then on Ctrl-C stops at once, as Python has it.
+    """Gives a flag that the first signal sets; from then on Ctrl-C stops at once, as without this.
 
     A second SIGTERM or SIGHUP changes nothing: closing a terminal sends two, and so do schedulers.
     """
@@ -100,5 +103,5 @@ def stop_on_signals(say: Callable[[str], None]) -> Iterator[StopFlag]:
             with suppress(OSError):  # the terminal may be what was closed
                 say("Stopping after this step (Ctrl-C now stops at once) …")
 
-    with handled(dict.fromkeys((signal.SIGINT, *ENDING), handle)):
+    with _handled(dict.fromkeys((signal.SIGINT, *_ENDING), handle)):
         yield flag

@@ -11,18 +11,19 @@ import sys
 import unicodedata
 from collections.abc import Mapping
 
-SYMBOLS = {"\n": "⏎", "\t": "⇥", "\r": "␍"}
-"""What stands for them in a text on one line."""
+_SYMBOLS = {"\n": "⏎", "\t": "⇥", "\r": "␍"}
+"""What stands for these characters in a text on one line."""
 KEPT = {"\n": "\n", "\t": "\t"}
-"""Of a text of several lines."""
+"""What stands for them in a text of several lines: they are kept."""
 LONGEST_ERROR = 2000
 """Characters of an error; of a longer one the middle is left out, so that its advice stays."""
-ERROR_END = 500
+_ERROR_END = 500
+"""Characters of a longer error's end that are kept."""
 
 
-def printable(text: str, shown: Mapping[str, str] = SYMBOLS) -> str:
-    r"""The text with characters that print nothing named: controls, formats, marks of direction,
-    lone surrogates, and bytes that are not UTF-8 (as Python keeps them in a path).
+def printable(text: str, shown: Mapping[str, str] = _SYMBOLS) -> str:
+    r"""Returns the text with characters that print nothing named: controls, formats, marks of
+    direction, lone surrogates, and bytes that are not UTF-8 (as Python keeps them in a path).
 
     `shown`: what stands for some of them. By default the text becomes one line.
 
@@ -42,7 +43,7 @@ def _named(character: str) -> str:
 
 
 def is_hidden(character: str) -> bool:
-    """Prints nothing, or moves what is printed."""
+    """Returns whether a character prints nothing, or moves what is printed."""
     return unicodedata.category(character)[0] == "C" or character in "\u2028\u2029"
 
 
@@ -61,7 +62,7 @@ def say_error(message: str) -> None:
     """Prints an error as one line on stderr."""
     line = " ".join(message.split())
     if len(line) > LONGEST_ERROR:
-        line = f"{line[: LONGEST_ERROR - ERROR_END]} … {line[-ERROR_END:]}"
+        line = f"{line[: LONGEST_ERROR - _ERROR_END]} … {line[-_ERROR_END:]}"
     say(f"openrpt: {line}", err=True)
 
 

@@ -21,14 +21,14 @@ class Document:
     """First 16 hex digits of the SHA-256 of the text."""
     text: str
     key: str
-    """What the split is a hash of: a field such as the problem, before templating."""
+    """The text whose hash decides the split: a field such as the problem, before templating."""
     split: Split
     source: str
-    """Where it came from, as `file:line`."""
+    """The document's origin, as `file:line`."""
     kind: str = ""
-    """What `corpus.kind` says of it: a domain, a level."""
+    """The document's kind by `corpus.kind`: a domain, a level."""
     offsets: tuple[int, ...] = ()
-    """What `corpus.offsets` says of it: places in its text, in bytes."""
+    """Places in its text by `corpus.offsets`, in bytes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +70,7 @@ class Prompt:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Completion:
-    """What the policy generated, forced tokens included.
+    """The tokens that the policy generated, forced ones included.
 
     >>> Completion(token_ids=(8, 3, 4), sampler_logprobs=(0.0, -0.5, -0.1),
     ...            loss_mask=(False, True, True), finish_reason="stop").num_trained_tokens
@@ -81,7 +81,7 @@ class Completion:
     sampler_logprobs: tuple[float, ...]
     """Log-probability of each token at the sampling temperature; 0 where forced."""
     loss_mask: tuple[bool, ...]
-    """True = trained. Forced tokens (the seed, the forced close) are False."""
+    """True for tokens that are trained; forced ones (the seed, the forced close) are False."""
     finish_reason: FinishReason
 
     @property
@@ -101,10 +101,10 @@ class Rollout:
     thought: bytes
     prediction: bytes | None
     exact: bool
-    """Whether the prediction is exactly right, whatever is trained on: by the prefix match, or, of
+    """Whether the prediction is exactly right, whatever is trained on: by the prefix match, or, for
     a question's answer, by the question's check."""
     reward: float
-    """What is trained on."""
+    """The number that training compares within the group."""
     terms: Mapping[str, float] = field(default_factory=dict)
     """The terms of `reward.terms` before their weights; one that failed is missing, and counts as
     0."""
@@ -112,7 +112,7 @@ class Rollout:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Group:
-    """The `group_size` rollouts of one prompt, with what standard prediction said there."""
+    """The `group_size` rollouts of one prompt, with the standard prediction at its position."""
 
     prompt: Prompt
     rollouts: tuple[Rollout, ...]
@@ -120,16 +120,17 @@ class Group:
     """The argmax of one forward pass over the plain text before the position, special tokens
     masked; for a question, which is no text that goes on, over its prompt's head and text."""
     ntp_top: tuple[tuple[int, float], ...] = field(default=())
-    """The most probable tokens of that pass with their log-probabilities: to be looked at."""
+    """The most probable tokens of that pass with their log-probabilities in nats, for people to
+    read."""
     candidate_ids: tuple[int, ...] = field(default=())
     """The candidates that seeded the thought; empty where it was not seeded."""
     candidate_logprobs: tuple[float, ...] = field(default=())
-    """Log-probabilities of the candidates, nats, under the model whose they are, special tokens not
+    """Log-probabilities of the candidates, nats, under the model that gave them, special tokens not
     masked."""
 
     @property
     def rewards(self) -> tuple[float, ...]:
-        """What each rollout was rewarded."""
+        """The rewards of the rollouts, in their order."""
         return tuple(rollout.reward for rollout in self.rollouts)
 
     @property
@@ -145,17 +146,17 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """A failure signature that shows at the last of the rows."""
+    """A failure signature that shows at the last row of the metrics."""
 
     name: str
     step: int
     seen: str
-    """What was seen, with the numbers."""
+    """The evidence, with the numbers."""
     helps: str
-    """What usually helps."""
+    """The usual remedies."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The finding as JSON has it."""
+        """Returns the finding as JSON has it."""
         return asdict(self)
 
     def __str__(self) -> str:

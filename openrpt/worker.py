@@ -16,8 +16,8 @@ from typing import Any
 
 from openrpt.errors import UserError
 
-READY = "ready"
-"""What a process says first, once all that a question needs is imported."""
+_READY = "ready"
+"""The first line of a process, once all that a question needs is imported."""
 
 
 class Worker:
@@ -25,13 +25,13 @@ class Worker:
     and again where it has ended. Not for several threads."""
 
     def __init__(self, module: str, *, broken: str) -> None:
-        """`broken`: what is said where it can't be started."""
+        """Takes a module's name; `broken`: the error's message where it can't be started."""
         self.module, self.broken = module, broken
         self.process: subprocess.Popen[str] | None = None
 
     def ask(self, question: Any, *, seconds: float) -> Any:
-        """The answer; None where the process ended before it. Raises UserError where none can be
-        started."""
+        """Returns the answer; None where the process ended before it. Raises UserError where no
+        process can be started."""
         process = self.process = self.process or self._start()
         assert process.stdin is not None and process.stdout is not None
         try:
@@ -60,13 +60,14 @@ class Worker:
             encoding="ascii",  # JSON escapes the rest
         )
         assert process.stdout is not None
-        if json.loads(process.stdout.readline() or "null") != READY:
+        if json.loads(process.stdout.readline() or "null") != _READY:
             process.kill()
             process.communicate()
             raise UserError(self.broken)
         return process
 
     def close(self) -> None:
+        """Ends the process, if one runs; the next question starts another."""
         if self.process is not None:
             self.process.kill()
             self.process.communicate()
@@ -76,8 +77,7 @@ class Worker:
 def serve(answer: Callable[[Any], Any], *, ready: Callable[[], bool], memory: int) -> None:
     """Answers each line of the standard input until it ends, within `memory` bytes of address space
     (on Linux). `ready` comes before all else: it imports and compiles what every question needs,
-    and says whether that works.
-    """
+    and says whether that works."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # for the process that asks, which ends this one
         if name in signal.Signals.__members__:  # Windows has no SIGHUP
             signal.signal(signal.Signals[name], signal.SIG_IGN)
@@ -88,7 +88,7 @@ def serve(answer: Callable[[Any], Any], *, ready: Callable[[], bool], memory: in
     replies, sys.stdout = sys.stdout, sys.stderr
     if not ready():
         return
-    print(json.dumps(READY), file=replies, flush=True)
+    print(json.dumps(_READY), file=replies, flush=True)
     with open(os.devnull, "w") as nowhere:
         for line in sys.stdin:
             seconds, question = json.loads(line)

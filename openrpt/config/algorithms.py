@@ -29,17 +29,18 @@ Surrogate = Literal["clip", "cispo"]
 """clip: PPO's minimum, no gradient beyond the clip; cispo (arXiv 2506.13585): the clipped ratio is
 a constant weight on log p, so every token has a gradient."""
 Overlong = Literal["keep", "mask", "penalty"]
-"""Of a completion that did not stop. mask: left out of its group, advantage 0; penalty: DAPO's
-soft one (arXiv 2503.14476, Section 3.4), on the reward."""
+"""Treatment of a completion that did not stop. mask: left out of its group, advantage 0; penalty:
+DAPO's soft one (arXiv 2503.14476, Section 3.4), on the reward."""
 ImportanceCorrection = Literal["off", "truncate", "token_mask", "sequence_mask"]
-"""For a sampler that differs from the trainer; w = exp(old − sampler). truncate: min(w, max) a
-token (TIS); token_mask: w inside [min, max], else 0 (IcePop); sequence_mask: the same of the
-product over the rollout (MIS)."""
+"""Correction for a sampler that differs from the trainer; w = exp(old − sampler). truncate: min(w,
+max) a token (TIS); token_mask: w inside [min, max], else 0 (IcePop); sequence_mask: the same for
+the product over the rollout (MIS)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Algorithm:
-    """
+    """An algorithm's pieces: its advantage estimator, and its loss.
+
     >>> ALGORITHMS["dapo"].clip_high
     0.28
     """
@@ -54,7 +55,7 @@ class Algorithm:
     """The ratio is clipped above 1 + this."""
     overlong: Overlong = "keep"
     dynamic_sampling_from: int | None = None
-    """From this step on flat groups are replaced by others; None = never."""
+    """Step from which on flat groups are replaced by others; None = never."""
 
 
 ALGORITHMS: dict[AlgorithmName, Algorithm] = {

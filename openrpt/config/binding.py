@@ -22,12 +22,12 @@ _MADE_FROM: dict[Stage, tuple[Bound, ...]] = {
     "pretrain": ("score",),
     "evaluation": (),
 }
-"""What else a stage's results depend on: all that binds what they were made from."""
+"""The other stages on whose results a stage's depend, and what they bind: it was made from them."""
 
 
 @cache
 def bindings() -> dict[str, Binds]:
-    """Every key, dotted → what it binds, in the configuration's order."""
+    """Returns what each key binds, by its dotted name, in the configuration's order."""
     found: dict[str, Binds] = {}
     for name, field in Config.model_fields.items():
         kind = field.annotation
@@ -40,14 +40,14 @@ def bindings() -> dict[str, Binds]:
 
 
 def _said(metadata: list[Any], section: Binds | None) -> Binds:
-    """What a field says of itself, else what its section says."""
+    """Returns what a field says of itself, else what its section says."""
     said = next((one for one in metadata if isinstance(one, Binds)), section)
     assert said is not None
     return said
 
 
 def read_by(stage: Stage) -> list[str]:
-    """The sections, and the single keys of others, that a stage reads."""
+    """Returns the sections, and the single keys of others, that a stage reads."""
     found = ["seed", "run"]
     for name, field in Config.model_fields.items():
         kind = field.annotation
@@ -66,8 +66,8 @@ def _reads(stage: Stage, said: Binds) -> bool:
 
 
 def settings_of(stage: Stage, config: Config, *, inherited: bool = True) -> dict[str, Any]:
-    """Key → value of all that a stage's results depend on; not `inherited`: without what binds
-    only what they were made from."""
+    """Returns the values of all keys that a stage's results depend on; not `inherited`: without
+    what binds only what they were made from."""
     of: tuple[Bound, ...] = (stage, *(_MADE_FROM[stage] if inherited else ()))
     values = flatten(config.model_dump(mode="json"))
     return {
@@ -79,8 +79,8 @@ def settings_of(stage: Stage, config: Config, *, inherited: bool = True) -> dict
 
 
 def first_change(old: Config, new: Config, stages: Collection[Stage]) -> str | None:
-    """The first key that differs and may not, given that these stages' results stand; None if all
-    is well."""
+    """Returns the first key that differs and may not, given that these stages' results stand; None
+    if all is well."""
     before, now = flatten(old.model_dump(mode="json")), flatten(new.model_dump(mode="json"))
     bound = {key for stage in stages for one in (old, new) for key in settings_of(stage, one)}
     for key, said in bindings().items():
@@ -92,8 +92,9 @@ def first_change(old: Config, new: Config, stages: Collection[Stage]) -> str | N
 def recorded_changes(
     before: dict[str, Any], config: Config, stage: Stage
 ) -> dict[str, dict[str, Any]]:
-    """{key: {"before", "now"}} of the keys that a stage's results depend on and that a resumed run
-    may change all the same, where they differ from `before` (a configuration, by sections)."""
+    """Returns {key: {"before", "now"}} of the keys that a stage's results depend on and that a
+    resumed run may change all the same, where they differ from `before` (a configuration, by
+    sections)."""
     old, now = flatten(before), settings_of(stage, config, inherited=False)
     return {
         key: {"before": old[key], "now": now[key]}
@@ -103,7 +104,7 @@ def recorded_changes(
 
 
 def label_settings(config: Config) -> dict[str, Any]:
-    """Key → value of all that names an evaluation, where it is not the run's own value."""
+    """Returns the values of all keys that name an evaluation where they are not the run's own."""
     values = flatten(config.model_dump(mode="json"))
     named = {"evaluation", "label"}
     return {key: values[key] for key, said in bindings().items() if named & set(said.what)}

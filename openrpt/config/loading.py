@@ -34,6 +34,8 @@ def load_config(path: Path | None = None, overrides: dict[str, Any] | None = Non
 
 
 def validate_config(values: dict[str, Any], *, source: str) -> Config:
+    """Returns the configuration of these values, by sections. Raises UserError, which begins with
+    the source, for an unknown key (the nearest is named) and a value out of range."""
     try:
         return Config.model_validate(values)
     except ValidationError as error:
@@ -58,7 +60,7 @@ def _explain(error: ValidationError) -> str:
 
 
 def _nearest_key(dotted: str) -> str:
-    """The hint: a key of that name in other sections, else the nearest of all keys."""
+    """Returns the hint: a key of that name in other sections, else the nearest of all keys."""
     section, _, name = dotted.rpartition(".")
     known = config_keys()
     elsewhere = [key for key in known if key.rpartition(".")[2] == name]
@@ -68,7 +70,7 @@ def _nearest_key(dotted: str) -> str:
 
 
 def config_keys() -> list[str]:
-    """All keys, dotted: `['seed', 'run', 'model.path', …]`."""
+    """Returns all keys, dotted: `['seed', 'run', 'model.path', …]`."""
     keys = []
     for name, field in Config.model_fields.items():
         annotation = field.annotation
@@ -80,11 +82,13 @@ def config_keys() -> list[str]:
 
 
 def to_toml(config: Config) -> str:
+    """Returns the whole configuration as TOML."""
     return toml_text(config.model_dump(mode="json"))
 
 
 def finetune_config(config: Config) -> Config:
-    """The configuration as the trainer reads it: a question is a document with one position."""
+    """Returns the configuration as the trainer reads it: a question is a document with one
+    position."""
     settings = config.finetune
     prompt = {
         "template": "question",
@@ -108,7 +112,8 @@ def finetune_config(config: Config) -> Config:
 
 
 def with_overrides(config: Config, overrides: dict[str, Any]) -> Config:
-    """Raises UserError for a value out of range."""
+    """Returns the configuration with other values of these dotted keys. Raises UserError for a
+    value out of range."""
     values = config.model_dump(mode="json")
     for name, value in overrides.items():
         section, _, key = name.rpartition(".")
@@ -117,7 +122,7 @@ def with_overrides(config: Config, overrides: dict[str, Any]) -> Config:
 
 
 def flatten(values: dict[str, Any]) -> dict[str, Any]:
-    """Sections become dotted keys; a table inside a section stays one value."""
+    """Returns the values by dotted keys; a table inside a section stays one value."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):

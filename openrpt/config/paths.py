@@ -6,14 +6,14 @@ from openrpt.files import reason_of
 
 
 def require_path(text: str) -> str:
-    """Raises ValueError for a text that no file can have as its path."""
+    """Returns the text. Raises ValueError where no file can have it as its path."""
     if not text.strip():
         raise ValueError("must not be empty: '.' is the folder you are in")
     return _require_name(text)
 
 
 def require_path_or_none(text: str) -> str:
-    """As require_path; the empty text stands for none."""
+    """Returns the text as `require_path`; the empty text stands for no path."""
     return _require_name(text) if text else text
 
 
@@ -28,8 +28,9 @@ def _require_name(text: str) -> str:
 
 
 def require_reachable(text: str) -> str:
-    """Raises ValueError for a path that the system refuses, whether or not something is there: a
-    name that is too long, a file where a folder must be, a loop of links, a locked folder."""
+    """Returns the path. Raises ValueError where the system refuses it, whether or not a file is
+    present: a name that is too long, a file where a folder must be, a loop of links, a locked
+    folder."""
     try:
         os.stat(text)
     except FileNotFoundError:

@@ -22,13 +22,15 @@ COMPUTED = "computed"
 """The class, beside these, of a token in which a computed number begins: it takes the document."""
 
 TextTemplate = Literal["minimal", "v0", "v6", "chat"]
+"""Templates of a position in a text."""
 
 
 Template = Literal[TextTemplate, "question"]
+"""Templates of a prompt, that of a question among them."""
 
 
 _ASKED = binds("warmup", "train", "finetune", "evaluation")
-"""Said of the keys that a question is laid out by, too."""
+"""The binding of the keys that a question is laid out by, too."""
 
 
 class PromptConfig(Section):

@@ -123,7 +123,7 @@ class TrainConfig(Section):
     )
 
     def recipe(self) -> Algorithm:
-        """The algorithm that is named, with the pieces that other keys override."""
+        """Returns the algorithm that is named, with the pieces that other keys override."""
         pieces = {name: getattr(self, name) for name in OVERRIDABLE}
         given = {name: piece for name, piece in pieces.items() if piece != "auto"}
         if self.dynamic_sampling_from == "never":

@@ -20,12 +20,13 @@ REWARDS = (
 """The names that `reward.terms` knows, beside import paths (`package.module:function`)."""
 
 
-JUDGES = ("exact", "fuzzy")
+_JUDGES = ("exact", "fuzzy")
+"""The names that `reward.segment_judge` knows, beside import paths."""
 
 
 LARGEST_REWARD = 1e15
-"""Beyond it, of either sign, a reward or its weight counts as not finite: its square, which the
-advantages take, still is in float32."""
+"""The largest reward or weight, of either sign; beyond it one counts as not finite. The square of
+this one, which the advantages take, is still finite in float32."""
 
 
 class RewardConfig(Section):
@@ -90,12 +91,12 @@ class RewardConfig(Section):
     @field_validator("segment_judge")
     @classmethod
     def _judge_is_known(cls, judge: str) -> str:
-        _require_known(judge, JUDGES, "judge")
+        _require_known(judge, _JUDGES, "judge")
         return judge
 
 
 def _require_known(name: str, known: tuple[str, ...], kind: str) -> None:
-    """A name that is known, or the import path of a user's function."""
+    """Checks a name: a known one, or the import path of a user's function. Raises ValueError."""
     if name in known or ":" in name:
         return
     hint = nearest(name, known, otherwise=f"one of {', '.join(known)}")

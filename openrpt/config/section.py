@@ -14,23 +14,27 @@ MOST_TOKENS = 1_000_000
 MOST_SAMPLES = 10_000
 """Upper bound of the rollouts of a position or question, whose draws are laid out at once."""
 MOST_SECONDS = 86_400
-MOST_CHARACTERS = 20_000
+"""Upper bound of a time limit on one check or program."""
+_MOST_CHARACTERS = 20_000
 """Upper bound of a text in the configuration."""
 
 PathText = Annotated[str, AfterValidator(require_path)]
 """A file, a folder, or a name such as 'champ' or 'datasets:NAME' in its place."""
 OptionalPath = Annotated[str, AfterValidator(require_path_or_none)]
+"""A path as PathText, or the empty text for none."""
 
 
 Stage = Literal["score", "warmup", "train", "finetune", "pretrain", "evaluation"]
-"""What leaves results in a run folder."""
+"""The stages and evaluations that leave results in a run folder."""
 Bound = Stage | Literal["label"]
-"""What a key can bind: the results of a stage that reads it, or only an evaluation's label."""
+"""Something that a key can bind: the results of a stage that reads it, or only an evaluation's
+label."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Binds:
-    """What reads a key, so that the key may not change once its results stand in the run folder."""
+    """The stages that read a key, so that the key may not change once their results stand in the
+    run folder."""
 
     what: tuple[Bound, ...]
     recorded: bool = False
@@ -41,23 +45,27 @@ class Binds:
 
 
 def binds(*what: Bound, recorded: bool = False, under: tuple[str, str] | None = None) -> Binds:
-    """Said of a section (`BINDS`) or of a field in its place: `Annotated[int, binds("train")]`."""
+    """Returns what a section's keys (`BINDS`), or one field (`Annotated[int, binds("train")]`),
+    bind."""
     return Binds(what=what, recorded=recorded, under=under)
 
 
 NOTHING = binds()
-"""Said of how long, where and in which portions a stage runs, and of what it shows."""
+"""The binding of keys that say how long, where and in which portions a stage runs, or what it
+shows."""
 
 
 class Section(BaseModel):
+    """A section of the configuration: frozen, with no key but its own."""
+
     BINDS: ClassVar[Binds]
-    """What its keys bind, where they do not say it themselves."""
+    """The binding of the section's keys that have none of their own."""
 
     # With a bound on its length, pydantic also refuses a text that is not UTF-8.
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",
         protected_namespaces=(),
-        str_max_length=MOST_CHARACTERS,
+        str_max_length=_MOST_CHARACTERS,
         allow_inf_nan=False,
     )

@@ -11,12 +11,12 @@ import tomli_w
 from openrpt.errors import UserError
 from openrpt.terminal import is_hidden
 
-LARGEST = 1 << 20
-"""Bytes: a configuration with every key has a hundredth."""
-MOST_DOTS = 100
-"""In a line, texts and comments aside: the time that tomllib takes for a key grows with the square
-of its dots."""
-TEXTS = re.compile(
+_LARGEST = 1 << 20
+"""Largest file in bytes: a configuration with every key has a hundredth."""
+_MOST_DOTS = 100
+"""Most dots in a line, texts and comments aside: the time that tomllib takes for a key grows with
+the square of its dots."""
+_TEXTS = re.compile(
     r"""
       \#[^\n]*+
     | \"{3} (?: [^"\\]++ | \\. | "(?!"") )*+ (?: "{3,5} )?
@@ -31,13 +31,16 @@ no character is looked at twice."""
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Raises UserError for a file that is missing, not readable, too large or no TOML."""
+    """Returns the table that a file holds. Raises UserError for a file that is missing, not
+    readable, too large or no TOML."""
     try:
         if not path.is_file():
             raise UserError(f"{path}: no such configuration file")
         size = path.stat().st_size
-        if size > LARGEST:
-            raise UserError(f"{path}: too large for a configuration, {size:,} of {LARGEST:,} bytes")
+        if size > _LARGEST:
+            raise UserError(
+                f"{path}: too large for a configuration, {size:,} of {_LARGEST:,} bytes"
+            )
         text = path.read_text(encoding="utf-8-sig")  # Windows' Notepad marks UTF-8 so
     except OSError as error:
         raise UserError(f"{path}: not readable ({error.strerror})") from None
@@ -47,11 +50,12 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def parse_toml(text: str, *, source: str) -> dict[str, Any]:
-    """Raises UserError, which begins with the source, for what is no TOML."""
-    bare = TEXTS.sub(lambda found: "\n" * found[0].count("\n"), text)
+    """Returns the table that a text holds. Raises UserError, which begins with the source, for what
+    is no TOML."""
+    bare = _TEXTS.sub(lambda found: "\n" * found[0].count("\n"), text)
     for number, line in enumerate(bare.split("\n"), 1):
-        if line.count(".") > MOST_DOTS:
-            raise UserError(f"{source}:{number}: more than {MOST_DOTS} dots in a line")
+        if line.count(".") > _MOST_DOTS:
+            raise UserError(f"{source}:{number}: more than {_MOST_DOTS} dots in a line")
     try:
         return tomllib.loads(text)
     except RecursionError:
@@ -61,7 +65,8 @@ def parse_toml(text: str, *, source: str) -> dict[str, Any]:
 
 
 def toml_text(values: Mapping[str, Any]) -> str:
-    r"""The values as TOML, hidden characters in their texts escaped: U+202E as `\U0000202E`."""
+    r"""Returns the values as TOML, hidden characters in their texts escaped: U+202E as
+    `\U0000202E`."""
     text = tomli_w.dumps(values)
     if text.replace("\n", "").isprintable():
         return text

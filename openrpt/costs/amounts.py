@@ -2,7 +2,8 @@
 
 
 def duration(seconds: float) -> str:
-    """
+    """Returns a time as people read it.
+
     >>> duration(843), duration(7260), duration(3)
     ('14 min 3 s', '2 h 1 min', '3 s')
     """
@@ -14,7 +15,8 @@ def duration(seconds: float) -> str:
 
 
 def energy(joules: float) -> str:
-    """
+    """Returns an energy as people read it.
+
     >>> energy(5_400), energy(7.2e6)
     ('1.5 Wh', '2 kWh')
     """
@@ -23,14 +25,15 @@ def energy(joules: float) -> str:
 
 
 def flops(count: float) -> str:
-    """
+    """Returns a number of FLOPs as people read it.
+
     >>> flops(3.42e14), flops(0)
     ('3.42 × 10¹⁴', '0')
     """
     if not count:
         return "0"
     mantissa, exponent = f"{count:.2e}".split("e")
-    return f"{mantissa} × 10{str(int(exponent)).translate(SUPERSCRIPTS)}"
+    return f"{mantissa} × 10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
 
 
-SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
+_SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")

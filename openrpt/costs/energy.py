@@ -13,25 +13,28 @@ from pathlib import Path
 
 import torch
 
-POWERCAP = Path("/sys/class/powercap")
+_POWERCAP = Path("/sys/class/powercap")
 DEFAULT_WATTS = {"cpu": 65.0, "cuda": 400.0, "mps": 30.0}
-"""Guesses, where nothing measures and the user says nothing: a desktop processor's package, a
-data-centre GPU at work, a laptop's chip."""
+"""Guesses in watts, where nothing measures and the user says nothing: a desktop processor's
+package, a data-centre GPU at work, a laptop's chip."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Counter:
+class _Counter:
     """A running total of joules that begins again at `wraps_at`."""
 
     read: Callable[[], float]
     wraps_at: float = float("inf")
 
     def between(self, before: float, after: float) -> float:
+        """Returns the joules between two readings, of which the counter may have begun again
+        once."""
         return after - before if after >= before else after - before + self.wraps_at
 
 
-def rapl_counters(root: Path = POWERCAP) -> list[Counter]:
-    """One a processor package, and one for the memory of each; empty where they can't be read.
+def rapl_counters(root: Path = _POWERCAP) -> list[_Counter]:
+    """Returns a counter a processor package, and one for the memory of each; none where they can't
+    be read.
 
     Cores and the graphics unit are parts of a package and "psys" holds packages: left out.
     """
@@ -44,7 +47,7 @@ def rapl_counters(root: Path = POWERCAP) -> list[Counter]:
         except OSError:  # not ours to read
             continue
         if re.fullmatch(r"package-\d+|dram", name):
-            found.append(Counter(read=_microjoules(zone / "energy_uj"), wraps_at=wraps_at))
+            found.append(_Counter(read=_microjoules(zone / "energy_uj"), wraps_at=wraps_at))
     return found
 
 
@@ -52,8 +55,8 @@ def _microjoules(path: Path) -> Callable[[], float]:
     return lambda: float(path.read_text()) / 1e6
 
 
-def nvml_counter(device: torch.device) -> Counter | None:
-    """The GPU's energy since its driver was loaded; None without NVML or such a counter."""
+def _nvml_counter(device: torch.device) -> _Counter | None:
+    """Returns the GPU's energy since its driver was loaded; None without NVML or such a counter."""
     try:
         import pynvml
     except ImportError:
@@ -65,39 +68,43 @@ def nvml_counter(device: torch.device) -> Counter | None:
         pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
     except pynvml.NVMLError:
         return None
-    return Counter(read=lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3)
+    return _Counter(read=lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3)
 
 
 class EnergyMeter:
-    """Joules between `begin` and `joules`, of the device and (where it can be read) the CPU."""
+    """A meter of the joules between `begin` and `joules`, of the device and (where it can be read)
+    the CPU."""
 
     def __init__(
-        self, device: torch.device, *, watts: float = 0.0, powercap: Path = POWERCAP
+        self, device: torch.device, *, watts: float = 0.0, powercap: Path = _POWERCAP
     ) -> None:
-        """`watts`: power of the whole while it works, for the estimate; 0 = a guess."""
+        """Takes the device; `watts`: power of the whole while it works, for the estimate; 0 = a
+        guess."""
         self.counters = rapl_counters(powercap)
         self.measured = bool(self.counters) and device.type == "cpu"
-        if device.type == "cuda" and (gpu := nvml_counter(device)):
+        if device.type == "cuda" and (gpu := _nvml_counter(device)):
             self.counters.append(gpu)
             self.measured = True
         self.watts = watts or DEFAULT_WATTS.get(device.type, DEFAULT_WATTS["cpu"])
         self.begin()
 
     def begin(self) -> None:
+        """Begins to count anew."""
         self._before = [counter.read() for counter in self.counters]
         self._since = time.perf_counter()
 
     def joules(self) -> float:
-        """Since `begin`."""
+        """Returns the joules since `begin`."""
         if not self.measured:
             return self.watts * (time.perf_counter() - self._since)
         pairs = zip(self.counters, self._before, strict=True)
         return sum(counter.between(before, counter.read()) for counter, before in pairs)
 
     def metrics(self) -> dict[str, float]:
+        """Returns the joules since `begin` as metrics, and whether they were measured."""
         return {"energy/joules": self.joules(), "energy/measured": float(self.measured)}
 
 
 def money(seconds: float, price_per_hour: float) -> float:
-    """In the currency of the price."""
+    """Returns the price of so many seconds, in the currency of the price."""
     return seconds / 3600 * price_per_hour

@@ -15,7 +15,7 @@ from openrpt.config.sections import Config
 from openrpt.costs.amounts import duration
 from openrpt.costs.energy import DEFAULT_WATTS, money
 from openrpt.costs.limits import gpu_named
-from openrpt.costs.plan import Plan, Stage
+from openrpt.costs.plan import PlannedStage, WorkPlan
 from openrpt.costs.speed import Speeds, measure_speeds
 from openrpt.data.corpus_size import corpus_size
 from openrpt.engine.loading import outline, pick_device
@@ -27,18 +27,22 @@ if TYPE_CHECKING:
 
 
 UTILISATION = 0.25
-"""Of a GPU's peak that is assumed where nobody says better; no measurement stands behind it."""
+"""Share of a GPU's peak that is assumed where the user gives none; no measurement stands behind
+it."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class RunEstimate:
+    """The estimate of a run, stage by stage, with what it assumes."""
+
     machine: str
-    stages: list[Stage]
+    stages: list[PlannedStage]
     assumptions: list[str]
     currency: str
     warnings: list[str]
 
     def as_dict(self) -> dict[str, Any]:
+        """Returns the estimate as JSON has it: the stages, and their total."""
         rows = [asdict(stage) | {"flops": stage.flops} for stage in self.stages]
         total = {
             "tokens": sum(s.tokens for s in self.stages),
@@ -66,9 +70,9 @@ def estimate(
     gpu: str = "",
     utilisation: float = UTILISATION,
     progress: Progress = SILENT,
-) -> Estimate:
-    """On this machine (measured for about ten seconds), or on a named GPU (its peak rate times
-    `utilisation`).
+) -> RunEstimate:
+    """Estimates a run on this machine (measured for about ten seconds), or on a named GPU (its peak
+    rate times `utilisation`).
 
     Raises UserError for a GPU that is not in the table, a model that can't be outlined, a prompt
     that does not fit it, and a measurement for which this machine has too little memory.
@@ -77,7 +81,7 @@ def estimate(
     policy = outline(config)
     layout = policy.layout(config.prompt)
     corpus = corpus_size(config, policy.tokenizer)
-    plan = Plan(config=config, policy=policy, layout=layout, corpus=corpus)
+    plan = WorkPlan(config=config, policy=policy, layout=layout, corpus=corpus)
     stages = [plan.score(), plan.warmup(), plan.train(), plan.evaluate()]
     warnings: list[str] = []
     if chosen is None:
@@ -104,8 +108,8 @@ def estimate(
     limits = {"warmup": config.warmup.time_limit * 60, "train": config.train.time_limit * 60}
     notes = [*plan.assumptions(), rate, f"power {watts:.0f} W throughout: an estimate"]
     for stage in stages:
-        price_stage(stage, speeds, limits.get(stage.stage, 0.0), watts, config, notes)
-    return Estimate(
+        _price_stage(stage, speeds, limits.get(stage.stage, 0.0), watts, config, notes)
+    return RunEstimate(
         machine=machine,
         stages=stages,
         assumptions=notes,
@@ -114,10 +118,15 @@ def estimate(
     )
 
 
-def price_stage(
-    stage: Stage, speeds: Speeds, limit: float, watts: float, config: Config, notes: list[str]
+def _price_stage(
+    stage: PlannedStage,
+    speeds: Speeds,
+    limit: float,
+    watts: float,
+    config: Config,
+    notes: list[str],
 ) -> None:
-    """Time, energy and money of a stage, which ends after `limit` seconds (0 = never)."""
+    """Sets time, energy and money of a stage, which ends after `limit` seconds (0 = never)."""
     rates = asdict(speeds)
     stage.seconds = sum(flops / rates[phase] for phase, flops in stage.flops_by_phase.items())
     if 0 < limit < stage.seconds:
@@ -129,7 +138,8 @@ def price_stage(
 
 
 def require_memory(needed: float, device: torch.device) -> None:
-    """Raises UserError where the measurement's own model would not fit."""
+    """Checks that the measurement's own model fits into memory. Raises UserError where it does
+    not."""
     free: float = psutil.virtual_memory().available
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]
@@ -146,8 +156,8 @@ def _this_machine(device: torch.device) -> str:
     return f"this machine, {device.type}, {torch.get_num_threads()} threads"
 
 
-def print_estimate(found: Estimate, console: "Console") -> None:
-    """A row a stage, the total, and what was assumed."""
+def print_estimate(found: RunEstimate, console: "Console") -> None:
+    """Prints a row a stage, the total, and what was assumed."""
     from rich.table import Table
 
     document = found.as_dict()

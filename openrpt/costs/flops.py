@@ -21,35 +21,36 @@ from openrpt.types import Completion
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shape:
-    """What the formula needs of a model."""
+    """The sizes of a model that the formula needs."""
 
     matrix_weights: int
     """Weights of the backbone's matrices, embeddings left out."""
     attention_width: int
-    """heads · head size."""
+    """Width of the attention: heads · head size."""
     layers: int
     head_weights: int
-    """V · d."""
+    """Weights of the head: V · d."""
     frozen_weights: int = 0
-    """Of the matrix weights, those without a gradient: with LoRA, all but LoRA's own."""
+    """Matrix weights without a gradient: with LoRA, all but LoRA's own."""
     frozen_head_weights: int = 0
     """V · d where the head has no gradient, else 0."""
 
     def forward(self, tokens: float, pairs: float, logits: float) -> float:
-        """FLOPs of `tokens` tokens that attend to `pairs` keys in all, `logits` of them read."""
+        """Returns the FLOPs of `tokens` tokens that attend to `pairs` keys in all, `logits` of them
+        read."""
         attention = 4.0 * self.attention_width * self.layers * pairs
         return 2.0 * self.matrix_weights * tokens + attention + 2.0 * self.head_weights * logits
 
     def backward(self, tokens: float, pairs: float, logits: float) -> float:
-        """FLOPs of the gradients; the forward pass is not in it."""
+        """Returns the FLOPs of the gradients, without the forward pass."""
         frozen = 2.0 * (self.frozen_weights * tokens + self.frozen_head_weights * logits)
         return 2.0 * self.forward(tokens, pairs, logits) - frozen
 
 
 def matrices_of(policy: Model) -> list[Tensor]:
-    """The backbone's matrices that a token meets: every two-dimensional weight that is no embedding
-    and no head; of experts, stacked as [experts, out, in], as many as the model chooses for a token
-    (all, where its configuration has no `num_experts_per_tok`)."""
+    """Returns the backbone's matrices that a token meets: every two-dimensional weight that is no
+    embedding and no head; of experts, stacked as [experts, out, in], as many as the model chooses
+    for a token (all, where its configuration has no `num_experts_per_tok`)."""
     embeddings = {id(policy.head.weight)}
     for module in policy.backbone.modules():
         if isinstance(module, nn.Embedding):
@@ -65,6 +66,7 @@ def matrices_of(policy: Model) -> list[Tensor]:
 
 
 def model_shape(policy: Model) -> Shape:
+    """Returns the sizes of a model."""
     config = policy.causal_lm.config
     matrices = matrices_of(policy)
     heads = config.num_attention_heads
@@ -82,47 +84,50 @@ def model_shape(policy: Model) -> Shape:
 
 @dataclass(kw_only=True, slots=True)
 class Count:
-    """Tokens run, keys attended to, and logits read."""
+    """The tokens run, keys attended to, and logits read."""
 
     tokens: int = 0
     pairs: float = 0.0
     logits: int = 0
 
     def run(self, new: int, before: float, logits: int = 0) -> None:
-        """`new` tokens in a row that see `before` keys and themselves causally."""
+        """Counts `new` tokens in a row that see `before` keys and themselves causally."""
         self.tokens += new
         self.pairs += new * before + new * (new + 1) / 2
         self.logits += logits
 
     def add(self, other: "Count") -> None:
+        """Adds another count to this one."""
         self.tokens += other.tokens
         self.pairs += other.pairs
         self.logits += other.logits
 
     def forward(self, shape: Shape) -> float:
-        """FLOPs without gradients."""
+        """Returns the FLOPs without gradients."""
         return shape.forward(self.tokens, self.pairs, self.logits)
 
     def train(self, shape: Shape) -> float:
-        """FLOPs forward and backward."""
+        """Returns the FLOPs forward and backward."""
         return self.forward(shape) + shape.backward(self.tokens, self.pairs, self.logits)
 
 
 @dataclass(kw_only=True, slots=True)
 class Ledger:
-    """Work as the document tree shares it, and the same work where every rollout is computed by
-    itself, once, from its first token. The first is what is needed, whatever ran it."""
+    """The counts of work as the document tree shares it, and of the same work where every
+    rollout is computed by itself, once, from its first token. The first is what is needed,
+    whatever ran it."""
 
     shared: Count = field(default_factory=Count)
     alone: Count = field(default_factory=Count)
 
     def add(self, other: "Ledger") -> None:
+        """Adds another ledger to this one."""
         self.shared.add(other.shared)
         self.alone.add(other.alone)
 
 
 def count_tree(prefix_tokens: int, branches: Sequence[Branch], logits: int) -> Count:
-    """The prefix once, each tail once, each completion once but for its last token."""
+    """Counts the prefix once, each tail once, each completion once but for its last token."""
     count = Count(logits=logits)
     count.run(prefix_tokens, 0)
     for branch in branches:
@@ -133,8 +138,8 @@ def count_tree(prefix_tokens: int, branches: Sequence[Branch], logits: int) -> C
 
 
 def count_alone(branches: Sequence[Branch], logits: int, text: int = 0) -> Count:
-    """The same without sharing. `text`: tokens of a plain prefix with a loss, a sequence of its
-    own. A branch without completions is a prompt that was asked for its next token."""
+    """Counts the same without sharing. `text`: tokens of a plain prefix with a loss, a sequence of
+    its own. A branch without completions is a prompt that was asked for its next token."""
     count = Count(logits=logits)
     count.run(text, 0)
     for branch in branches:
@@ -147,7 +152,8 @@ def count_alone(branches: Sequence[Branch], logits: int, text: int = 0) -> Count
 
 
 def count_scoring(tokens: int, *, head: int, window: int, min_context: int) -> Count:
-    """One document of `tokens` tokens behind `head` ones, window by window."""
+    """Counts the scoring of one document of `tokens` tokens behind `head` ones, window by
+    window."""
     count = Count()
     for number, span in enumerate(windows(tokens, window=window, min_context=min_context)):
         first = span.first if number else 1 - min(head, 1)
@@ -156,9 +162,9 @@ def count_scoring(tokens: int, *, head: int, window: int, min_context: int) -> C
 
 
 def count_completions(completions: Iterable[Completion], before: int) -> Count:
-    """Completions of one position that see `before` tokens, as they are decoded: what several
-    have in common from their start is run once, and so are the logits after it; a last token
-    is not run.
+    """Counts completions of one position that see `before` tokens, as they are decoded: what
+    several have in common from their start is run once, and so are the logits after it; a last
+    token is not run.
 
     >>> def drawn(*ids):
     ...     return Completion(
@@ -194,7 +200,8 @@ def generation_ledger(
     *,
     passes: int = 1,
 ) -> Ledger:
-    """A document's generation; `positions`: the prefix's length at each, and what was made there.
+    """Counts a document's generation; `positions`: the prefix's length at each, and its
+    completions.
 
     Logits are read where a token is drawn, and once a position for its candidates. `passes`:
     `prefix_passes`. Where nothing was drawn, the tail was not run.
@@ -219,5 +226,6 @@ def generation_ledger(
 
 
 def prefix_passes(prompt: PromptConfig) -> int:
-    """2 where the frozen start model runs over the prefix as well, for its candidates."""
+    """Returns 2 where the frozen start model runs over the prefix as well, for its candidates; else
+    1."""
     return 2 if prompt.candidates and prompt.candidate_source == "start" else 1

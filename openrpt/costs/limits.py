@@ -17,16 +17,17 @@ if TYPE_CHECKING:
     from openrpt.engine.model import Model
 
 
-Product = tuple[int, int, int]
-"""[rows, inner] × [inner, columns]."""
+_Product = tuple[int, int, int]
+"""A matrix product's sizes: [rows, inner] × [inner, columns]."""
 
-REPETITIONS = 5
-SECONDS = 0.5
-"""What measuring a model's rate may take, about: a run pays it once a start, after a step."""
-WIDE_COLUMNS = 4096
-"""A product with so many columns is the head's."""
-CPU_ROWS = 256
-GPU_ROWS = 4096
+_REPETITIONS = 5
+_SECONDS = 0.5
+"""Seconds that measuring a model's rate may take, about: a run pays it once a start, after a
+step."""
+_WIDE_COLUMNS = 4096
+"""Columns from which on a product is the head's."""
+_CPU_ROWS = 256
+_GPU_ROWS = 4096
 """Rows of the products that a rate is measured with: enough for a CPU's and for a GPU's full
 rate, few enough that the head's product takes no second."""
 
@@ -39,21 +40,21 @@ class Pass:
     logits: int = 0
     times: int = 1
     backward: bool = False
-    """The gradients are computed, too."""
+    """Whether the gradients are computed, too."""
 
 
-def products_of(policy: "Model", passes: Iterable[Pass]) -> Counter[Product]:
-    """The products with the model's own matrices, and how often each shape is computed.
+def products_of(policy: "Model", passes: Iterable[Pass]) -> Counter[_Product]:
+    """Returns the products with the model's own matrices, and how often each shape is computed.
 
-    A matrix of [out, inner] is [rows, inner] × [inner, out] forward. Backward there are
-    [rows, out] × [out, inner] for what goes in, and [out, rows] × [rows, inner] for a matrix
-    that is trained. Products of queries, keys and values are not among them.
+    A matrix of [out, inner] is [rows, inner] × [inner, out] forward. Backward there are [rows, out]
+    × [out, inner] for what goes in, and [out, rows] × [rows, inner] for a matrix that is trained.
+    Products of queries, keys and values are not among them.
     """
     from openrpt.costs.flops import matrices_of
 
     matrices = Counter((tuple(m.shape), m.requires_grad) for m in matrices_of(policy))
     head = policy.head.weight
-    found: Counter[Product] = Counter()
+    found: Counter[_Product] = Counter()
     for one in passes:
         of_rows = [(one.rows, *shape, count) for shape, count in matrices.items()]
         of_rows.append((one.logits, tuple(head.shape), head.requires_grad, 1))
@@ -69,18 +70,18 @@ def products_of(policy: "Model", passes: Iterable[Pass]) -> Counter[Product]:
 
 
 def matrix_product_rate(
-    products: Sequence[Product] | Mapping[Product, int],
+    products: Sequence[_Product] | Mapping[_Product, int],
     dtype: torch.dtype,
     *,
     device: torch.device | str = "cpu",
-    seconds: float = SECONDS,
+    seconds: float = _SECONDS,
 ) -> float:
-    """FLOP/s of matrix products, in this process and with its threads.
+    """Measures the FLOP/s of matrix products, in this process and with its threads.
 
-    Each distinct shape takes the median of REPETITIONS, after one that sets things up; where its
-    part of the `seconds` is over before, what there is by then (at least one). A shape that
-    stands there twice counts twice: the rate is all FLOPs over all seconds that the products
-    would take one after another.
+    Each distinct shape takes the median of _REPETITIONS, after one that sets things up; where its
+    part of the `seconds` is over before, what there is by then (at least one). A shape that stands
+    there twice counts twice: the rate is all FLOPs over all seconds that the products would take
+    one after another.
     """
     flops, total = 0.0, 0.0
     shapes = Counter(products)
@@ -92,16 +93,16 @@ def matrix_product_rate(
 
 
 def _product_seconds(
-    product: Product, dtype: torch.dtype, device: torch.device | str, limit: float
+    product: _Product, dtype: torch.dtype, device: torch.device | str, limit: float
 ) -> float:
     rows, inner, columns = product
     left = torch.rand(rows, inner, device=device).to(dtype)
     right = torch.rand(inner, columns, device=device).to(dtype)
     out = torch.empty(rows, columns, dtype=dtype, device=device)
     spent: list[float] = []
-    while not spent or (len(spent) <= REPETITIONS and sum(spent) < limit):
+    while not spent or (len(spent) <= _REPETITIONS and sum(spent) < limit):
         start = time.perf_counter()
-        if columns >= WIDE_COLUMNS:  # as the head takes it: at once it is slower, and no limit
+        if columns >= _WIDE_COLUMNS:  # as the head takes it: at once it is slower, and no limit
             wide_product(left, right, out)
         else:
             torch.mm(left, right, out=out)
@@ -112,14 +113,15 @@ def _product_seconds(
 
 
 def model_rate(policy: "Model") -> float:
-    """FLOP/s of the products of one forward pass: every matrix of the backbone, and the head."""
-    rows = GPU_ROWS if policy.device.type == "cuda" else CPU_ROWS
+    """Measures the FLOP/s of the products of one forward pass: every matrix of the backbone, and
+    the head."""
+    rows = _GPU_ROWS if policy.device.type == "cuda" else _CPU_ROWS
     return rate_of_passes(policy, [Pass(rows=rows, logits=rows)])
 
 
-def rate_of_passes(policy: "Model", passes: Iterable[Pass], *, seconds: float = SECONDS) -> float:
-    """FLOP/s of the model's own products at the shapes of these passes: what a phase that makes
-    them could reach if it did nothing else."""
+def rate_of_passes(policy: "Model", passes: Iterable[Pass], *, seconds: float = _SECONDS) -> float:
+    """Measures the FLOP/s of the model's own products at the shapes of these passes: what a phase
+    that makes them could reach if it did nothing else."""
     products = products_of(policy, passes)
     dtype, device = policy.causal_lm.dtype, policy.device
     return matrix_product_rate(products, dtype, device=device, seconds=seconds)
@@ -128,7 +130,7 @@ def rate_of_passes(policy: "Model", passes: Iterable[Pass], *, seconds: float = 
 def shares_of_limit(
     rate: float, flops: Mapping[str, float], seconds: Mapping[str, float]
 ) -> dict[str, float]:
-    """What a step made of its time; flops and seconds by phase, `rate` in FLOP/s.
+    """Returns the shares of a step's time by phase; flops and seconds by phase, `rate` in FLOP/s.
 
     `efficiency/PHASE` = FLOPs ÷ (seconds · rate) of a phase that computes; `efficiency/step` the
     same of the whole step; `efficiency/lost_PHASE` the share of the step's time in which a phase
@@ -147,20 +149,21 @@ def shares_of_limit(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gpu:
-    """What its vendor states, without sparsity. For estimates only."""
+    """A GPU's limits as its vendor states them, without sparsity. For estimates only."""
 
     bfloat16: float
     """Dense matrix rate with float32 sums, in TFLOP/s."""
     float32: float
     """Full float32 (not TF32), as PyTorch multiplies by default, in TFLOP/s."""
     memory: float
-    """In GB."""
+    """Memory in GB."""
     watts: float
-    """Board power at its limit."""
+    """Board power at its limit, in watts."""
     source: str
 
     def rate(self, dtype: str) -> float:
-        """In FLOP/s. Raises UserError for a precision that the table does not have."""
+        """Returns the rate in FLOP/s. Raises UserError for a precision that the table does not
+        have."""
         rates = {"bfloat16": self.bfloat16, "float32": self.float32}
         if dtype not in rates:
             known = ", ".join(rates)
@@ -172,7 +175,7 @@ def _gpu(bfloat16: float, float32: float, memory: float, watts: float, source: s
     return Gpu(bfloat16=bfloat16, float32=float32, memory=memory, watts=watts, source=source)
 
 
-GPUS = {
+_GPUS = {
     "a100-40gb": _gpu(312, 19.5, 40, 400, "NVIDIA A100 data sheet, SXM"),
     "a100-80gb": _gpu(312, 19.5, 80, 400, "NVIDIA A100 data sheet, SXM"),
     "h100-pcie": _gpu(756, 51, 80, 350, "NVIDIA H100 data sheet, PCIe, halved: no sparsity"),
@@ -187,12 +190,12 @@ GPUS = {
 
 
 def gpu_named(name: str) -> Gpu:
-    """Raises UserError that names the nearest."""
-    found = GPUS.get(name.lower())
+    """Returns the GPU of that name in the table. Raises UserError that names the nearest."""
+    found = _GPUS.get(name.lower())
     if found is None:
-        variants = [known for known in GPUS if known.startswith(f"{name.lower()}-")]
-        listed = ", ".join(f"'{known}'" for known in variants or GPUS)
-        hint = nearest(name.lower(), GPUS, otherwise=f"known: {listed}", cutoff=0.3)
+        variants = [known for known in _GPUS if known.startswith(f"{name.lower()}-")]
+        listed = ", ".join(f"'{known}'" for known in variants or _GPUS)
+        hint = nearest(name.lower(), _GPUS, otherwise=f"known: {listed}", cutoff=0.3)
         hint = f"; nearest: {listed}" if variants else hint
         raise UserError(f"--gpu {name}: no such GPU in the table{hint}")
     return found

@@ -33,7 +33,7 @@ from openrpt.engine.model import Model, Weights
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CountingEngine:
-    """Another engine; what it generates, predicts and rates is added up in `ledger`.
+    """An engine around another: what it generates, predicts and rates is added up in `ledger`.
 
     States and gradients are not counted here: whoever asks for them knows which of them are read.
     """
@@ -41,26 +41,31 @@ class CountingEngine:
     engine: Engine
     ledger: Ledger
     passes: int = 1
-    """Over a prefix, where a thought is seeded: `prefix_passes`."""
+    """Passes over a prefix, where a thought is seeded: `prefix_passes`."""
 
     @property
     def model(self) -> Model:
+        """The engine's model."""
         return self.engine.model
 
     @property
     def exact_draws(self) -> bool:
+        """Whether the engine's tokens are drawn by their keys."""
         return self.engine.exact_draws
 
     @property
     def version(self) -> int:
+        """How often weights were loaded."""
         return self.engine.version
 
     def load(self, weights: Weights) -> None:
+        """Copies weights over the model's: `Sampler.load`."""
         self.engine.load(weights)
 
     def generate_each(
         self, requests: Sequence[Request], layout: Layout, sampling: Sampling
     ) -> Iterator[list[Generated]]:
+        """Yields what the engine generates, and counts it: `Sampler.generate_each`."""
         passes = self.passes if sampling.candidates else 1
         each = self.engine.generate_each(requests, layout, sampling)
         for request, found in zip(requests, each, strict=True):
@@ -73,6 +78,7 @@ class CountingEngine:
     def states(
         self, sequences: Sequence[Sequence[int]], layers: Sequence[int] = (-1,)
     ) -> list[Tensor]:
+        """Returns the engine's states, uncounted: `Engine.states`."""
         return self.engine.states(sequences, layers)
 
     def standard(
@@ -83,6 +89,7 @@ class CountingEngine:
         k: int = STANDARD_TOP,
         delimiter_ids: Collection[int] = (),
     ) -> Standard:
+        """Returns standard prediction, and counts it: `Engine.standard`."""
         self.ledger.add(generation_ledger(len(prefix_ids), [(n, ()) for n in lengths], 0))
         return self.engine.standard(prefix_ids, lengths, k=k, delimiter_ids=delimiter_ids)
 
@@ -94,6 +101,7 @@ class CountingEngine:
     def branch_states(
         self, prefix_ids: Sequence[int], branches: Sequence[Branch]
     ) -> list[list[Tensor]]:
+        """Returns the states of the branches, and counts them: `Engine.branch_states`."""
         logits = sum(len(ids) for branch in branches for ids in branch.completions)
         self.ledger.shared.add(count_tree(len(prefix_ids), branches, logits))
         self.ledger.alone.add(count_alone(branches, logits))
@@ -109,6 +117,7 @@ class CountingEngine:
         completion_loss: CompletionLoss | None = None,
         microbatch_tokens: int = 1024,
     ) -> None:
+        """Adds the losses' gradient, uncounted: `Engine.accumulate_gradients`."""
         self.engine.accumulate_gradients(
             prefix_ids,
             branches,
@@ -120,7 +129,7 @@ class CountingEngine:
 
 
 class WorkMeter:
-    """Of work without gradients (scoring, evaluation), from when it is made."""
+    """A meter of work without gradients (scoring, evaluation), from when it is made."""
 
     engine: Engine
     """The engine to work with: what it runs is counted."""
@@ -134,14 +143,15 @@ class WorkMeter:
         self.started = time.perf_counter()
 
     def add_scoring(self, tokens: int, *, window: int, min_context: int) -> None:
-        """A document of plain text was read, window by window."""
+        """Counts that a document of plain text was read, window by window."""
         head = len(self.engine.model.bos_ids)
         count = count_scoring(tokens, head=head, window=window, min_context=min_context)
         self.ledger.shared.add(count)
         self.ledger.alone.add(count)
 
     def cost(self) -> dict[str, Any]:
-        """So far. FLOPs with and without sharing; `money` only where the config has a price."""
+        """Returns what the work took so far: FLOPs with and without sharing; `money` only where the
+        config has a price."""
         seconds = time.perf_counter() - self.started
         shape, price = model_shape(self.engine.model), self.config.cost
         found: dict[str, Any] = {
@@ -159,7 +169,7 @@ class WorkMeter:
 
 
 class StepMeter:
-    """Of one training step after another."""
+    """A meter of one training step after another."""
 
     def __init__(self, policy: Model, config: Config) -> None:
         self.policy = policy
@@ -172,12 +182,12 @@ class StepMeter:
         return model_rate(self.policy)
 
     def begin(self) -> None:
-        """A step begins."""
+        """Begins to measure a step."""
         self.energy.begin()
 
     def metrics(self, cost: Mapping[str, float], seconds: Mapping[str, float]) -> dict[str, float]:
-        """The step's energy and its shares of the limit; `cost` has `flops/PHASE`, `seconds` the
-        wall time by phase."""
+        """Returns the step's energy and its shares of the limit; `cost` has `flops/PHASE`,
+        `seconds` the wall time by phase."""
         phases = [name for name in cost if name.startswith("flops/")]
         flops = {name.removeprefix("flops/"): cost[name] for name in phases}
         return self.energy.metrics() | shares_of_limit(self.rate, flops, seconds)

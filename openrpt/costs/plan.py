@@ -25,17 +25,18 @@ from openrpt.engine.branches import Branch
 from openrpt.engine.head import CHUNK_ELEMENTS
 from openrpt.engine.model import Model
 
-LIBRARIES = 0.6e9
+_LIBRARIES = 0.6e9
 """Bytes that Python, torch and transformers take by themselves."""
 
 
 @dataclass(kw_only=True)
-class Stage:
-    """One stage's row; `flops` by phase until the speeds are known."""
+class PlannedStage:
+    """A stage's row of an estimate."""
 
     stage: str
     tokens: float = 0.0
     flops_by_phase: dict[str, float] = field(default_factory=dict)
+    """FLOPs of each phase."""
     memory_bytes: float = 0.0
     seconds: float = 0.0
     joules: float = 0.0
@@ -43,21 +44,23 @@ class Stage:
 
     @property
     def flops(self) -> float:
+        """FLOPs of all phases."""
         return sum(self.flops_by_phase.values())
 
     def add(self, phase: str, tokens: float, flops: float) -> None:
+        """Adds the work of a phase."""
         self.tokens += tokens
         self.flops_by_phase[phase] = self.flops_by_phase.get(phase, 0.0) + flops
 
     def cut(self, share: float) -> None:
-        """Only this share of it is run."""
+        """Cuts the stage to the share of it that is run."""
         self.tokens *= share
         self.seconds *= share
         self.flops_by_phase = {phase: share * n for phase, n in self.flops_by_phase.items()}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Plan:
+class WorkPlan:
     """A configuration's work, stage by stage."""
 
     config: Config
@@ -67,16 +70,18 @@ class Plan:
 
     @property
     def shape(self) -> Shape:
+        """The sizes of the policy."""
         return model_shape(self.policy)
 
     @property
     def window(self) -> int:
-        """Of a typical document, in tokens."""
+        """Window of a typical document, in tokens."""
         prompt = self.config.prompt
         typical = math.ceil(mean(min(prompt.window, length) for length in self.corpus.lengths))
         return max(typical, min(2 * prompt.min_context, prompt.window))
 
     def assumptions(self) -> list[str]:
+        """Returns what the plan assumes, a line each."""
         train = self.config.train
         source = "as scored" if self.corpus.known else "guessed from the size of the corpus"
         found = [
@@ -87,7 +92,8 @@ class Plan:
             found.append("dynamic sampling adds no round")
         return found
 
-    def score(self) -> Stage:
+    def score(self) -> PlannedStage:
+        """Returns the scoring of the whole corpus."""
         prompt, lengths = self.config.prompt, self.corpus.lengths
         count = Count()
         for length in lengths:
@@ -100,33 +106,38 @@ class Plan:
                 )
             )
         share = self.corpus.tokens / sum(lengths)
-        stage = Stage(stage="score", memory_bytes=self.memory(copies=0, rollouts=0, trained=False))
+        stage = PlannedStage(
+            stage="score", memory_bytes=self.memory(copies=0, rollouts=0, trained=False)
+        )
         stage.add("score", share * count.tokens, share * count.forward(self.shape))
         return stage
 
     def branches(self, positions: int, rollouts: int) -> list[Branch]:
-        """Of one window, in lengths; all ids are 0. Without rollouts, no tail is run."""
+        """Returns the branches of one window, in lengths; all ids are 0. Without rollouts, no tail
+        is run."""
         prompt, layout = self.config.prompt, self.layout
         head = len(layout.head_ids)
         budget = Budget.of(prompt)
-        opening, own = budget.opening(layout), budget.drawn
+        tail, own = len(layout.tail_ids) + budget.opening(layout), budget.drawn
         if budget.think:
             own += len(layout.close_ids)
         indices = spread_positions(positions, min(prompt.min_context, self.window), self.window)
         return [
             Branch(
                 prefix_length=head + index,
-                tail_ids=(0,) * (len(layout.tail_ids) + opening) * (rollouts > 0),
+                tail_ids=(0,) * tail if rollouts else (),
                 completions=((0,) * own,) * rollouts,
             )
             for index in indices
         ]
 
     def drawn(self, branches: list[Branch]) -> int:
+        """Returns the tokens that are drawn on these branches at most."""
         rollouts = sum(len(branch.completions) for branch in branches)
         return rollouts * Budget.of(self.config.prompt).drawn
 
     def generation(self, branches: list[Branch]) -> Count:
+        """Counts the generation of these branches."""
         prefix = branches[-1].prefix_length
         count = count_tree(prefix, branches, len(branches) + self.drawn(branches))
         if prefix_passes(self.config.prompt) > 1:
@@ -134,11 +145,13 @@ class Plan:
         return count
 
     def update(self, branches: list[Branch], *, text: bool, drawn: int) -> Count:
+        """Counts the update on these branches; `text`: with a loss on the plain prefix."""
         prefix = branches[-1].prefix_length
         return count_tree(prefix, branches, drawn + (prefix - 1 if text else 0))
 
-    def warmup(self) -> Stage:
-        """One trace a position; the frozen start model runs over each window as the teacher."""
+    def warmup(self) -> PlannedStage:
+        """Returns the warmup: one trace a position; the frozen start model runs over each window as
+        the teacher."""
         config, settings = self.config, self.config.warmup
         free = int(config.prompt.think_budget > 0)
         made = self.branches(settings.positions_per_document, free)
@@ -150,7 +163,7 @@ class Plan:
         teacher = self.update([window], text=True, drawn=0)
         documents = settings.steps * settings.documents_per_step
         memory = self.memory(copies=1, rollouts=0, trained=True)
-        stage = Stage(stage="warmup", memory_bytes=memory)
+        stage = PlannedStage(stage="warmup", memory_bytes=memory)
         flops = update.train(self.shape) + teacher.forward(self.shape)
         stage.add(
             "generate", documents * generation.tokens, documents * generation.forward(self.shape)
@@ -158,8 +171,8 @@ class Plan:
         stage.add("update", documents * update.tokens, documents * flops)
         return stage
 
-    def train(self) -> Stage:
-        """With the evaluations on the development split."""
+    def train(self) -> PlannedStage:
+        """Returns the training, with the evaluations on the development split."""
         train = self.config.train
         branches = self.branches(train.positions_per_document, train.group_size)
         generation = self.generation(branches)
@@ -174,7 +187,7 @@ class Plan:
         memory = self.memory(
             copies=int(train.kl_weight > 0) + seeded_by_start, rollouts=rollouts, trained=True
         )
-        stage = Stage(stage="train", memory_bytes=memory)
+        stage = PlannedStage(stage="train", memory_bytes=memory)
         stage.add(
             "generate", documents * generation.tokens, documents * generation.forward(self.shape)
         )
@@ -185,18 +198,19 @@ class Plan:
             stage.add("generate", times * tokens, times * flops)
         return stage
 
-    def evaluate(self) -> Stage:
-        """One model."""
+    def evaluate(self) -> PlannedStage:
+        """Returns the evaluation of one model."""
         settings = self.config.evaluate
         tokens, flops = self.evaluation(settings.positions, settings.split)
         rollouts = max(settings.samples, 1) * 16
         memory = self.memory(copies=0, rollouts=rollouts, trained=False)
-        stage = Stage(stage="evaluate", memory_bytes=memory)
+        stage = PlannedStage(stage="evaluate", memory_bytes=memory)
         stage.add("generate", tokens, flops)
         return stage
 
     def evaluation(self, positions: int, split: str) -> tuple[float, float]:
-        """(tokens, FLOPs), positions spread over the documents of a split."""
+        """Returns (tokens, FLOPs) of an evaluation at positions spread over the documents of a
+        split."""
         settings = self.config.evaluate
         documents = max(1, round(self.corpus.documents_of.get(split, 1)))
         positions = min(positions, documents * settings.positions_per_document)
@@ -209,15 +223,16 @@ class Plan:
         return windows * float(count.tokens), windows * count.forward(self.shape)
 
     def model_bytes(self, *, copies: int, trained: bool) -> float:
-        """Weights (and frozen copies of them); where trained, gradients and AdamW's two moments."""
+        """Returns the bytes of the weights (and frozen copies of them); where trained, of gradients
+        and AdamW's two moments, too."""
         weights = _bytes(self.policy.model.parameters())
         own = _bytes(self.policy.parameters()) if trained else 0.0
-        return (1 + copies) * weights + 3 * own + LIBRARIES
+        return (1 + copies) * weights + 3 * own + _LIBRARIES
 
     def memory(self, *, copies: int, rollouts: int, trained: bool) -> float:
-        """Peak in bytes, about: what the model takes, and the greater of generation's keys and
-        values and the update's activations (the inputs and outputs of every matrix, and three
-        copies of the attention's weights), with logits a chunk at a time."""
+        """Returns the peak in bytes, about: what the model takes, and the greater of generation's
+        keys and values and the update's activations (the inputs and outputs of every matrix, and
+        three copies of the attention's weights), with logits a chunk at a time."""
         config, shape = self.config, self.shape
         settings = self.policy.causal_lm.config
         element = self.policy.causal_lm.dtype.itemsize

@@ -15,7 +15,7 @@ from openrpt.costs.limits import model_rate
 from openrpt.costs.meters import CountingEngine
 from openrpt.data.prompts import Layout
 from openrpt.data.request import Request
-from openrpt.engine.branches import Branch, Row
+from openrpt.engine.branches import Branch, CompletionIndex
 from openrpt.engine.decoding import Sampling
 from openrpt.engine.engine import Engine, bind
 from openrpt.engine.head import selected_logprobs
@@ -23,15 +23,15 @@ from openrpt.engine.loading import outline
 from openrpt.engine.scorer import score_ids
 from openrpt.engine.text_loss import TextTerms, text_loss
 
-SECONDS = 8.0
-"""What generation and update together are sized to take."""
-USUAL_SHARE = 0.4
-"""Of the matrix products' rate: what the size is chosen by."""
+_SECONDS = 8.0
+"""Seconds that generation and update together are sized to take."""
+_USUAL_SHARE = 0.4
+"""Share of the matrix products' rate by which the size is chosen."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Speeds:
-    """Needed FLOPs a second of each phase."""
+    """The needed FLOPs a second of each phase."""
 
     score: float
     generate: float
@@ -39,7 +39,7 @@ class Speeds:
 
 
 def spread_positions(count: int, first: int, last: int) -> list[int]:
-    """`count` distinct indices from first to last, evenly; fewer where there is no room."""
+    """Returns `count` distinct indices from first to last, evenly; fewer where there is no room."""
     count = min(count, last - first + 1)
     if count == 1:
         return [last]
@@ -56,7 +56,7 @@ def measure_speeds(config: Config, layout: Layout, device: torch.device) -> Spee
     positions = config.train.positions_per_document
     rollouts = config.train.group_size
     while positions > 1 and measure.flops(window, positions, rollouts) > (
-        SECONDS * USUAL_SHARE * rate
+        _SECONDS * _USUAL_SHARE * rate
     ):
         positions //= 2
     return measure.run(window=window, positions=positions, rollouts=rollouts)
@@ -69,7 +69,7 @@ class _Measurement:
     engine: Engine
 
     def flops(self, window: int, positions: int, rollouts: int) -> float:
-        """Of generation and update, about."""
+        """Returns the FLOPs of generation and update, about."""
         tail = len(self.layout.tail_ids) + len(self.layout.close_ids)
         own = self._sampling().budget.drawn
         branch = Branch(
@@ -139,7 +139,7 @@ class _Measurement:
             torch.cuda.synchronize(self.engine.model.device)
         return time.perf_counter()
 
-    def _completion_loss(self, rows: list[Row], hidden: Tensor) -> Tensor:
+    def _completion_loss(self, rows: list[CompletionIndex], hidden: Tensor) -> Tensor:
         states = hidden.flatten(0, 1)
         ids = torch.zeros(len(states), dtype=torch.long, device=hidden.device)
         return -selected_logprobs(states, self.engine.model.head, ids)[0].sum()

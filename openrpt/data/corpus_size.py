@@ -21,39 +21,43 @@ if TYPE_CHECKING:
 
 
 BYTES_A_TOKEN = 4
-"""Of text, where nothing has been tokenized yet."""
-GZIP_RATIO = 3
+"""Bytes of text a token, about, where nothing has been tokenized yet."""
+_GZIP_RATIO = 3
 """Bytes of text a byte of a .gz file gives, about."""
-GUESSED_TOKENS = 50_000
-"""Of a corpus whose size can't be seen: the default corpus has about as many."""
-SAMPLED_DOCUMENTS = 200
-"""That are read for how long documents are."""
+_GUESSED_TOKENS = 50_000
+"""Tokens of a corpus whose size can't be seen: the default corpus has about as many."""
+_SAMPLED_DOCUMENTS = 200
+"""Documents that are read to see how long they are."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CorpusSize:
-    """How much text there is."""
+    """The amount of text in a corpus."""
 
     lengths: Sequence[int]
     """Tokens of its documents, or of the first ones: long documents are scored in windows that
     overlap, so the mean would not do."""
     documents_of: Mapping[str, float]
-    """Of each split that is scored."""
+    """Documents of each split that is scored."""
     known: bool
-    """Scored already; else a guess from the size of its files and of its first documents."""
+    """Whether it was scored already; else it is a guess from the size of its files and of its first
+    documents."""
 
     @property
     def tokens(self) -> float:
+        """Tokens of all splits that are scored."""
         return sum(self.documents_of.values()) * mean(self.lengths)
 
 
 def expected_tokens(config: Config) -> float:
-    """Of the corpus, guessed from its files; at most what score.max_tokens asks for."""
+    """Returns the corpus's tokens, guessed from its files; at most what score.max_tokens asks
+    for."""
     return sum(split_tokens(config).values())
 
 
 def split_tokens(config: Config) -> dict[str, float]:
-    """Of each split that is scored, guessed: its share of the files, at most score.max_tokens."""
+    """Returns the tokens of each split that is scored, guessed: its share of the files, at most
+    score.max_tokens."""
     corpus, limit = config.corpus, config.score.max_tokens or float("inf")
     size = _tokens_of(corpus.path)
     tokens = {split: share * size for split, share in split_shares(corpus).items()}
@@ -64,15 +68,15 @@ def split_tokens(config: Config) -> dict[str, float]:
 
 def _tokens_of(path: str) -> float:
     files = list_files(Path(path)).found if Path(path).exists() else []
-    return sum(_text_bytes(file) for file, _ in files) / BYTES_A_TOKEN or GUESSED_TOKENS
+    return sum(_text_bytes(file) for file, _ in files) / BYTES_A_TOKEN or _GUESSED_TOKENS
 
 
 def _text_bytes(file: Path) -> int:
-    return file.stat().st_size * (GZIP_RATIO if file.suffix.lower() == ".gz" else 1)
+    return file.stat().st_size * (_GZIP_RATIO if file.suffix.lower() == ".gz" else 1)
 
 
 def corpus_size(config: Config, tokenizer: "PreTrainedTokenizerBase") -> CorpusSize:
-    """The run folder's own scores where it has them."""
+    """Returns the size by the run folder's own scores where it has them, else a guess."""
     folder = Path(config.run) / "scored"
     scored = read_scored_json(folder)
     if scored is not None and scored["finished"]:
@@ -82,16 +86,17 @@ def corpus_size(config: Config, tokenizer: "PreTrainedTokenizerBase") -> CorpusS
             documents_of=Counter(entry.split for entry in entries),
             known=True,
         )
-    lengths = first_lengths(config, tokenizer)
+    lengths = _first_lengths(config, tokenizer)
     documents_of = {split: n / mean(lengths) for split, n in split_tokens(config).items()}
     return CorpusSize(lengths=lengths, documents_of=documents_of, known=False)
 
 
-def first_lengths(config: Config, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
-    """Tokens of the corpus's first documents; a window's where none can be seen here."""
+def _first_lengths(config: Config, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """Returns the tokens of the corpus's first documents; a window's where none can be read
+    here."""
     if not Path(config.corpus.path).exists():
         return [config.prompt.window]
     with closing(read_corpus(config.corpus, CorpusCounts())) as documents:
-        texts = [document.text for document in islice(documents, SAMPLED_DOCUMENTS)]
+        texts = [document.text for document in islice(documents, _SAMPLED_DOCUMENTS)]
     with foreign("the tokenizer fails on the corpus's first texts"):
         return [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]

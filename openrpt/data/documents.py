@@ -23,19 +23,20 @@ from openrpt.data.worlds import reading as worlds
 from openrpt.errors import UserError
 from openrpt.types import Document, Split
 
-SKIPS_NAMED = 20
-"""How many skipped documents `CorpusCounts.skipped` names."""
+_SKIPS_NAMED = 20
+"""Most skipped documents that `CorpusCounts.skipped` names."""
 FIRST = 3
-"""How many documents `CorpusCounts.first` names of each kind."""
+"""Most documents that `CorpusCounts.first` names of each kind."""
 
-KIND_CHARACTERS = 80
+_KIND_CHARACTERS = 80
 
 _LEVEL = re.compile(r" ?(?:->|/|>|::) ?")
 
 
 @dataclass(kw_only=True)
 class CorpusCounts:
-    """What `read_corpus` has met so far, in documents (for a .txt in invalid UTF-8: files)."""
+    """The counts of what `read_corpus` has met so far, in documents (for a .txt in invalid UTF-8:
+    files)."""
 
     documents: int = 0
     train: int = 0
@@ -46,26 +47,27 @@ class CorpusCounts:
     skipped_not_text: int = 0
     exact_duplicates: int = 0
     near_duplicates_moved: int = 0
-    """Stand on another side than their key's hash said, because of an earlier document."""
+    """Documents on another side than their key's hash said, because of an earlier document."""
     near_duplicates_dropped: int = 0
-    """Overlapped with documents of two sides."""
+    """Documents that overlapped with documents of two sides."""
     shared_words: str = ""
-    """Of the first document that was moved or dropped and an earlier one."""
+    """Words that the first document that was moved or dropped shares with an earlier one."""
     files_left_out: int = 0
-    """Of a folder, because a corpus has no files of their kind."""
+    """Files of a folder that were left out, because a corpus has no files of their kind."""
     endings_left_out: list[str] = field(default_factory=list)
-    """Of those files, each once."""
+    """Endings of those files, each once."""
     skipped: list[str] = field(default_factory=list)
     """Name and reason of the first 20 that were skipped."""
     first: dict[str, list[str]] = field(default_factory=dict)
-    """By the names of these counts: the first 3 documents that were counted there."""
+    """Names of the first 3 documents of each kind, by the names of these counts."""
     _hash: Any = field(default_factory=sha256, repr=False, compare=False)
 
     def corpus_hash(self) -> str:
-        """Hex SHA-256 over the documents so far, in order: their ids and splits."""
+        """Returns the hex SHA-256 over the documents so far, in order: their ids and splits."""
         return self._hash.hexdigest()
 
     def add(self, document: Document) -> None:
+        """Counts a document that is used."""
         self.documents += 1
         self.train += document.split == "train"
         self.development += document.split == "development"
@@ -73,6 +75,7 @@ class CorpusCounts:
         self._hash.update(f"{document.document_id} {document.split}\n".encode())
 
     def skip(self, unusable: Unusable) -> None:
+        """Counts what is skipped, and keeps its name and reason, if it is among the first."""
         if unusable.reason == "left_out":
             self.files_left_out += 1
             if unusable.message not in self.endings_left_out:
@@ -82,7 +85,7 @@ class CorpusCounts:
         self.skipped_empty += unusable.reason == "empty"
         self.skipped_not_text += unusable.reason == "not_text"
         keep_first(self.first, f"skipped_{unusable.reason}", unusable.source)
-        if len(self.skipped) < SKIPS_NAMED:
+        if len(self.skipped) < _SKIPS_NAMED:
             self.skipped.append(str(unusable))
 
 
@@ -209,6 +212,7 @@ class Template:
             raise UserError(f"{where}: it names no field, such as {{text}}")
 
     def render(self, values: Mapping[str, str]) -> str:
+        """Returns the text for these values of the fields."""
         return "".join(
             literal + (values[name] if name is not None else "") for literal, name in self.pieces
         )
@@ -281,7 +285,7 @@ def _offsets(value: Any, name: str, size: int, source: str) -> tuple[int, ...]:
 
 
 def kind_of(value: Any, levels: int) -> str:
-    """A field as the name of a kind, at most KIND_CHARACTERS long; empty for null and NaN.
+    """Returns a field as the name of a kind, at most _KIND_CHARACTERS long; empty for null and NaN.
 
     >>> kind_of(["Mathematics -> Algebra -> Polynomials", "Mathematics -> Geometry"], levels=2)
     'Mathematics -> Algebra'
@@ -293,13 +297,13 @@ def kind_of(value: Any, levels: int) -> str:
     if levels:
         ends = [match.start() for match in _LEVEL.finditer(kind)]
         kind = kind[: ends[levels - 1]] if len(ends) >= levels else kind
-    return kind[:KIND_CHARACTERS]
+    return kind[:_KIND_CHARACTERS]
 
 
 def _place(
     document: Document, index: DuplicateIndex, counts: CorpusCounts, config: CorpusConfig
 ) -> Document | None:
-    """The document on its side of the split; None (and counted) where it is dropped.
+    """Returns the document on its side of the split; None (and counted) where it is dropped.
 
     A side that is given stays: a document that shares words with an earlier one of another side
     is dropped. Problems made from templates share words by design, and their kind says so; texts of

@@ -26,15 +26,15 @@ from openrpt.types import Split
 
 GRAM_WORDS = 13
 """Words in a row that two documents share only if one took them from the other."""
-MIN_WORDS = 5
+_MIN_WORDS = 5
 """A document with fewer words than this is like many others: it overlaps with none."""
-COMMON_DOCUMENTS = 10
-"""A gram that no more different documents have is not common."""
-COMMON_SHARE = 50
-"""One that no more than one in so many has is not either."""
-COPY_SHARE = 2 / 3
-"""A document of which so much was met before is a copy."""
-CACHE_KIB = 128 * 1024
+_COMMON_DOCUMENTS = 10
+"""Different documents up to which a gram is not common."""
+_COMMON_SHARE = 50
+"""A gram that at most one different document in so many has is not common either."""
+_COPY_SHARE = 2 / 3
+"""Share of its words met before from which on a document is a copy."""
+_CACHE_KIB = 128 * 1024
 """Pages of the index held in memory, in KiB; the rest stays on disk."""
 
 # Scripts without spaces between words; of the others, Korean included, a word is a word.
@@ -52,8 +52,8 @@ _FIRST_SPACELESS = "\u0e00"
 _SIDES: tuple[Split, ...] = ("train", "development", "heldout")
 
 
-class Gram(NamedTuple):
-    """13 words in a row, from word `start` up to word `end` of a text's words."""
+class _Gram(NamedTuple):
+    """Thirteen words in a row, from word `start` up to word `end` of a text's words."""
 
     hash: int
     """Signed, 64 bits."""
@@ -63,7 +63,7 @@ class Gram(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Placement:
-    """Where a document stands."""
+    """A document's side of the split, and why."""
 
     side: Split | None
     """None: it overlaps with documents of two sides."""
@@ -72,7 +72,7 @@ class Placement:
 
 
 def words_of(text: str) -> list[str]:
-    """Its alphanumeric words, in lower case and compatibility forms (NFKC).
+    """Returns a text's alphanumeric words, in lower case and compatibility forms (NFKC).
 
     Where a script puts no spaces between words, each character is one.
 
@@ -83,32 +83,33 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(plain.lower())
 
 
-def grams_of(words: list[str]) -> list[Gram]:
-    """Every 13 words in a row, in order; 2 ideographs, or 4 letters of Thai, count as one word.
+def _grams_of(words: list[str]) -> list[_Gram]:
+    """Returns every 13 words in a row, in order; 2 ideographs, or 4 letters of Thai, count as one
+    word.
 
     A text of 5 to 12 words is one gram; a shorter one has none.
     """
     parts = [0, *accumulate(map(_parts, words))]  # [W + 1], before each word and at the end
-    if parts[-1] < MIN_WORDS * _WORD_PARTS:
+    if parts[-1] < _MIN_WORDS * _WORD_PARTS:
         return []
     needed = min(GRAM_WORDS * _WORD_PARTS, parts[-1])
     grams, start = [], 0
     for end in range(1, len(words) + 1):
         while parts[end] - parts[start] >= needed:  # as many starts as have their end here
-            grams.append(Gram(_hash(" ".join(words[start:end])), start, end))
+            grams.append(_Gram(_hash(" ".join(words[start:end])), start, end))
             start += 1
     return grams
 
 
 def gram_hashes(text: str) -> set[int]:
-    """Hashes of a text's grams.
+    """Returns the hashes of a text's grams.
 
     >>> gram_hashes("One, two; THREE four -- five!") == gram_hashes("one two three four five")
     True
     >>> gram_hashes("too short")
     set()
     """
-    return {gram.hash for gram in grams_of(words_of(text))}
+    return {gram.hash for gram in _grams_of(words_of(text))}
 
 
 class DuplicateIndex:
@@ -126,7 +127,7 @@ class DuplicateIndex:
         # since SQLite itself writes pages out when its cache is full.
         self.database.execute("PRAGMA journal_mode = OFF")
         self.database.execute("PRAGMA synchronous = OFF")
-        self.database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        self.database.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         self.database.execute("CREATE TABLE ids (id INTEGER PRIMARY KEY)")
         self.database.execute("CREATE TABLE keys (hash INTEGER PRIMARY KEY, side INTEGER)")
         # documents: how many different ones have the gram; NULL for a common one.
@@ -136,19 +137,20 @@ class DuplicateIndex:
         self.database.execute("BEGIN")
 
     def add_id(self, document_id: str) -> bool:
-        """Notes a document's id (16 hex digits); False where it was there already."""
+        """Notes a document's id (16 hex digits); False where it was known already."""
         number = int.from_bytes(bytes.fromhex(document_id), "big", signed=True)
         return self._run("INSERT OR IGNORE INTO ids VALUES (?)", number).rowcount == 1
 
     def place(self, text: str, key: str, split: Split) -> Placement:
-        """The side on which a document stands: that of earlier ones with a common gram or key.
+        """Returns the side on which a document stands: that of earlier ones with a common gram or
+        key.
 
-        `split` where nothing overlaps; None where it overlaps with two sides, and then none of
-        its own words are noted. Documents of one key stay together, also when one of them is
-        drawn to the other side.
+        `split` where nothing overlaps; None where it overlaps with two sides, and then none of its
+        own words are noted. Documents of one key stay together, also when one of them is drawn to
+        the other side.
         """
         words = words_of(text)
-        grams = grams_of(words)
+        grams = _grams_of(words)
         # Sorted, because neighbours share the index's pages.
         hashes = json.dumps(sorted({gram.hash for gram in grams}))
         met = {
@@ -159,7 +161,7 @@ class DuplicateIndex:
                 hashes,
             )
         }
-        is_copy = _share_met(words, grams, met.keys()) >= COPY_SHARE
+        is_copy = _share_met(words, grams, met.keys()) >= _COPY_SHARE
         common = {hash_ for hash_, (_, is_common) in met.items() if is_common}
         own = _own_grams(words, grams, common)
         drawn = {hash_: side for hash_, (side, _) in met.items() if hash_ in own}
@@ -185,7 +187,7 @@ class DuplicateIndex:
     def _count(self, met: list[int]) -> None:
         """Counts a document that differs from the earlier ones, and its share of their grams."""
         self.documents += 1
-        most = max(COMMON_DOCUMENTS, self.documents // COMMON_SHARE)
+        most = max(_COMMON_DOCUMENTS, self.documents // _COMMON_SHARE)
         self._run(
             "UPDATE grams SET documents = CASE WHEN documents < ? THEN documents + 1 END"
             " WHERE hash IN (SELECT value FROM json_each(?))",
@@ -205,7 +207,7 @@ class DuplicateIndex:
 
 @contextmanager
 def open_index(path: Path | None) -> Iterator[DuplicateIndex]:
-    """An empty index at `path`, or in a temporary folder; its file is gone afterwards.
+    """Opens an empty index at `path`, or in a temporary folder; its file is gone afterwards.
 
     What an interrupted run left at `path` is overwritten. Raises UserError where nothing can be
     written there.
@@ -224,8 +226,8 @@ def open_index(path: Path | None) -> Iterator[DuplicateIndex]:
         yield index
 
 
-def _share_met(words: list[str], grams: list[Gram], met: Collection[int]) -> float:
-    """What part of a document's words stands in grams that were met before."""
+def _share_met(words: list[str], grams: list[_Gram], met: Collection[int]) -> float:
+    """Returns the share of a document's words that stand in grams that were met before."""
     if not met:
         return 0.0
     covered = end = 0
@@ -236,8 +238,8 @@ def _share_met(words: list[str], grams: list[Gram], met: Collection[int]) -> flo
     return covered / sum(map(_parts, words))
 
 
-def _own_grams(words: list[str], grams: list[Gram], common: Collection[int]) -> set[int]:
-    """The grams at least half of which stands outside of common ones.
+def _own_grams(words: list[str], grams: list[_Gram], common: Collection[int]) -> set[int]:
+    """Returns the grams at least half of which stands outside of common ones.
 
     Behind a header many documents go on with the same word: that, too, says nothing.
     """

@@ -9,10 +9,10 @@ from pathlib import Path
 from openrpt.data.corpus_files import ending_of, open_bytes
 from openrpt.errors import UserError
 
-SAMPLE_BYTES = 1 << 16
-MIN_CHARACTERS = 16
-"""Fewer, without a NUL or a control among them, can be anything."""
-MAX_CONTROLS = 0.05
+_SAMPLE_BYTES = 1 << 16
+_MIN_CHARACTERS = 16
+"""Least characters to tell an encoding by: fewer, without a NUL or a control, can be anything."""
+_MAX_CONTROLS = 0.05
 """Share of control bytes that text in UTF-8 does not reach."""
 
 # UTF-32's mark begins with UTF-16's.
@@ -31,12 +31,13 @@ _EAST_ASIAN = ("gb2312", "big5", "shift_jis")
 
 
 def check_encoding(path: Path) -> None:
-    """Raises UserError for a file whose beginning is no text in UTF-8 (with or without a mark).
+    """Checks that a file's beginning is text in UTF-8 (with or without a mark). Another encoding of
+    bytes, such as Latin-1, is invalid UTF-8 and passes here. Raises UserError.
 
     One in another encoding of bytes, such as Latin-1, is invalid UTF-8 and passes here.
     """
     with open_bytes(path) as file:
-        sample = file.read(SAMPLE_BYTES)
+        sample = file.read(_SAMPLE_BYTES)
     encoding = foreign_encoding(sample)
     if encoding:
         file_name = shlex.quote(str(path))
@@ -47,7 +48,7 @@ def check_encoding(path: Path) -> None:
             f"{path}: a binary file, or not in UTF-8: it looks like {encoding}; convert it:"
             f" {text}iconv -f {encoding} -t UTF-8{new}"
         )
-    if b"\0" in sample or _controls(sample) > MAX_CONTROLS * len(sample):
+    if b"\0" in sample or _controls(sample) > _MAX_CONTROLS * len(sample):
         raise _binary(path)
 
 
@@ -66,13 +67,14 @@ def is_utf8(path: Path) -> bool:
             decoder.decode(b"", final=True)
         except UnicodeDecodeError:
             return False
-    if controls > MAX_CONTROLS * size:
+    if controls > _MAX_CONTROLS * size:
         raise _binary(path, f" ({controls:,} of {size:,} bytes are control characters)")
     return True
 
 
 def foreign_encoding(sample: bytes) -> str | None:
-    """UTF-16 or UTF-32, by its mark or by what stands there; None for all else.
+    """Returns "UTF-16…" or "UTF-32…" for text in it, by its mark or by its bytes; None for all
+    else.
 
     >>> foreign_encoding("naïve".encode("utf-16-be")), foreign_encoding("naïve".encode())
     ('UTF-16BE', None)
@@ -81,9 +83,9 @@ def foreign_encoding(sample: bytes) -> str | None:
         if sample.startswith(mark):
             return encoding
     encodings = tuple(_MARKS)
-    if b"\0" not in sample and _controls(sample) <= MAX_CONTROLS * len(sample):
+    if b"\0" not in sample and _controls(sample) <= _MAX_CONTROLS * len(sample):
         # Han and kana without a space or line break have neither: then each byte may be a letter.
-        if len(sample) < 2 * MIN_CHARACTERS or not _is_strange(sample):
+        if len(sample) < 2 * _MIN_CHARACTERS or not _is_strange(sample):
             return None
         encodings = ("UTF-16LE", "UTF-16BE")
     # The wrong byte order scatters an alphabet over many blocks and makes Han of rare ones.
@@ -94,7 +96,8 @@ def foreign_encoding(sample: bytes) -> str | None:
 
 
 def _is_strange(sample: bytes) -> bool:
-    """Is it unlike words in ASCII: by many signs, or kana's `0` in every other place?
+    """Returns whether a text is unlike words in ASCII: by many signs, or kana's `0` in every other
+    place. A few signs over and over, such as a line or brackets, are nothing strange.
 
     A few signs over and over, such as a line or brackets, are nothing strange.
     """
@@ -105,7 +108,8 @@ def _is_strange(sample: bytes) -> bool:
 
 
 def _decoded(sample: bytes, encoding: str) -> str:
-    """Without a character that was cut off at the end; "" where it is not in this encoding."""
+    """Returns the text without a character that was cut off at the end; "" where it is not in this
+    encoding."""
     decoder = codecs.getincrementaldecoder(encoding)()
     try:
         return decoder.decode(sample)
@@ -114,7 +118,8 @@ def _decoded(sample: bytes, encoding: str) -> str:
 
 
 def _is_text(text: str, *, is_alphabet: bool) -> bool:
-    """Are 19 in 20 characters frequent in Chinese or in Japanese?
+    """Returns whether 19 in 20 characters are frequent in Chinese or in Japanese. Where
+    `is_alphabet`, letters of few blocks are text, too, and so is Hangul.
 
     Where `is_alphabet`, also letters of few blocks are text, and Hangul.
     """
@@ -130,12 +135,12 @@ def _is_text(text: str, *, is_alphabet: bool) -> bool:
 
 
 def _blocks(text: str) -> int:
-    """How many blocks of 256 characters it is from."""
+    """Returns how many blocks of 256 characters it is from."""
     return len({ord(one) >> 8 for one in text})
 
 
 def _known(text: str) -> list[int]:
-    """How many of its characters each East Asian charset has."""
+    """Returns how many of its characters each East Asian charset has."""
     unknown = (text.encode(one, "replace").count(b"?") - text.count("?") for one in _EAST_ASIAN)
     return [len(text) - number for number in unknown]
 

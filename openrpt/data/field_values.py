@@ -27,10 +27,11 @@ class WrittenFloat(float):
 
 
 def text_of(value: Any) -> str | None:
-    """A field's value as text: a string as it is, a number in plain digits; None for all else.
+    """Returns a field's value as text: a string as it is, a number in plain digits; None for all
+    else.
 
-    A JSON number is the text that stood in its file. NaN and infinity are no numbers, and true
-    and false are none either.
+    A JSON number is the text that stood in its file. NaN and infinity are no numbers, and true and
+    false are none either.
 
     >>> text_of("a"), text_of(2.5), text_of(1e-7), text_of(True), text_of(float("nan"))
     ('a', '2.5', '0.0000001', None, None)
@@ -45,15 +46,16 @@ def text_of(value: Any) -> str | None:
 
 
 def type_of(value: Any) -> str:
-    """What a value is, for a message: null, NaN and infinity by name, all others by their type."""
+    """Returns a value's type for a message: null, NaN and infinity by name, all others by their
+    type."""
     if isinstance(value, float | Decimal) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity"
     return "null" if value is None else type(value).__name__
 
 
 def arrow_value(scalar: Any) -> Any:
-    """Arrow's value as Python's: a float of fewer than 64 bits has its own few digits (0.1), and
-    bytes in UTF-8 are text, which some writers do not mark as such."""
+    """Returns Arrow's value as Python's: a float of fewer than 64 bits has its own few digits
+    (0.1), and bytes in UTF-8 are text, which some writers do not mark as such."""
     value = scalar.as_py()
     if isinstance(value, float) and str(scalar.type) in _NARROW:
         import numpy as np

@@ -10,25 +10,27 @@ from typing import Any
 from openrpt.errors import UserError, nearest
 
 IS_GENERATED = "reasoning-gym:"
-GYM_TASK = re.compile(r"([^@\s]+)(?:@(\d+)(?:-(\d+))?)?")
-"""`chain_sum`, `chain_sum@2` (a level of its curriculum), `chain_sum@0-3` (several)."""
-RUNS_ANSWERS = re.compile(r"\b(?:eval|exec|parse_expr)\(")
+_GYM_TASK = re.compile(r"([^@\s]+)(?:@(\d+)(?:-(\d+))?)?")
+"""A task's name: `chain_sum`, `chain_sum@2` (a level of its curriculum), `chain_sum@0-3`
+(several)."""
+_RUNS_ANSWERS = re.compile(r"\b(?:eval|exec|parse_expr)\(")
 """Calls that run text as Python code; sympy's parse_expr does, too."""
-MALFORMED = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, SyntaxError)
-"""What a reasoning-gym scorer raises on an answer that it can't read: such an answer is wrong."""
-NO_ANSWER = "?"
-"""A text that is right nowhere."""
+_MALFORMED = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, SyntaxError)
+"""Errors that a reasoning-gym scorer raises on an answer that it can't read: the answer is
+wrong."""
+_NO_ANSWER = "?"
+"""A text that is the right answer of no question."""
 _NAN = re.compile(r"(?<![a-z])nan(?![a-ik-z])", re.IGNORECASE)
 
 
 def gym_datasets(name: str, seed: int, size: int) -> Iterator[tuple[str, Any]]:
-    """(task, its dataset), one a level that the name asks for.
+    """Yields (task, its dataset), one a level that the name asks for.
 
-    At a level every attribute of the task's curriculum stands at that level alone, easier ones
-    left out, or at its own highest. Raises UserError as `gym_scorer`, and for a level that the
-    task does not have.
+    At a level every attribute of the task's curriculum stands at that level alone, easier ones left
+    out, or at its own highest. Raises UserError as `gym_scorer`, and for a level that the task does
+    not have.
     """
-    match = GYM_TASK.fullmatch(name)
+    match = _GYM_TASK.fullmatch(name)
     if match is None:
         raise UserError(
             f"questions.path: '{name}' is no task; write TASK, TASK@LEVEL or TASK@FIRST-LAST"
@@ -62,10 +64,10 @@ def gym_datasets(name: str, seed: int, size: int) -> Iterator[tuple[str, Any]]:
 
 @lru_cache
 def gym_scorer(task: str) -> Callable[[str, Mapping[str, Any]], float]:
-    """The own `score_answer` of a task (of any level): answer and entry → 0 to 1.
+    """Returns the `score_answer` of a task (of any level): answer and entry → 0 to 1.
 
-    Raises UserError where reasoning-gym is missing, for an unknown task (the nearest is named),
-    and for a task whose scorer runs answers as code.
+    Raises UserError where reasoning-gym is missing, for an unknown task (the nearest is named), and
+    for a task whose scorer runs answers as code.
     """
     try:
         from reasoning_gym.factory import DATASETS, get_score_answer_fn
@@ -85,7 +87,7 @@ def gym_scorer(task: str) -> Callable[[str, Mapping[str, Any]], float]:
             f"questions.path: reasoning-gym's task '{task}' can't be had by its name alone"
             f" ({error}); choose another task"
         ) from None
-    if RUNS_ANSWERS.search(inspect.getsource(score_answer)):
+    if _RUNS_ANSWERS.search(inspect.getsource(score_answer)):
         raise UserError(
             f"questions.path: reasoning-gym's task '{task}' runs a model's answers as Python code"
             " to score them, which OpenRPT does not allow; choose another task"
@@ -94,20 +96,20 @@ def gym_scorer(task: str) -> Callable[[str, Mapping[str, Any]], float]:
 
 
 def gym_score(task: str, answer: str, entry: Mapping[str, Any]) -> float:
-    """What a task's own scorer gives an answer, 0 to 1; 0 for one that it can't read, and for NaN,
-    which scorers by distance call right, since min(1, nan) is 1."""
+    """Returns what a task's own scorer gives an answer, 0 to 1; 0 for one that it can't read, and
+    for NaN, which scorers by distance call right, since min(1, nan) is 1."""
     if _NAN.search(answer) and not _NAN.search(str(entry["answer"])):
         return 0.0
     try:
         return float(gym_scorer(task)(answer, entry))
-    except MALFORMED:
+    except _MALFORMED:
         return 0.0
 
 
 def require_verdicts(task: str, entry: Mapping[str, Any]) -> None:
-    """Raises UserError for a task whose scorer gives full marks to any text, as that of
-    game_of_life_halting, which takes each for true, "False" too."""
-    if gym_score(task, NO_ANSWER, entry) >= 1:
+    """Checks that a task's scorer tells right from wrong. That of game_of_life_halting gives full
+    marks to any text, "False" too. Raises UserError."""
+    if gym_score(task, _NO_ANSWER, entry) >= 1:
         raise UserError(
             f"questions.path: reasoning-gym's task '{task}' calls every answer right; choose"
             " another task"

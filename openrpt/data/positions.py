@@ -4,7 +4,7 @@ Pure functions over scores, on NumPy: no model, no torch.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,24 +15,26 @@ from openrpt.errors import UserError
 from openrpt.types import Split
 
 DIFFICULTIES = {"easy": 0.5, "medium": 1.0, "hard": 1.5}
-"""Nested: full entropy of the scorer above this many nats (arXiv 2506.08007, section 4)."""
+"""Nested difficulties: full entropy of the scorer above so many nats (arXiv 2506.08007, section
+4)."""
 
-BANDS = {
+_BANDS = {
     "<=0.5": (-np.inf, 0.5),
     "0.5-1.0": (0.5, 1.0),
     "1.0-1.5": (1.0, 1.5),
     ">1.5": (1.5, np.inf),
 }
-"""Disjoint: full entropy in (low, high], in nats. Together they hold every scored position."""
+"""Disjoint bands: full entropy in (low, high], in nats. Together they hold every scored
+position."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class ScoredDocument:
-    """A document's tokens and what the scorer says of each, from its prefix alone.
+    """A document's tokens and the scorer's scores for each, from its prefix alone.
 
-    A position without a score (nothing stands before it, or the scorer's tokens have no boundary
-    there) is NaN, its ntp_token_id -1, its ntp_correct False. ntp_token_id is also -1 where the
-    scorer has another tokenizer and its prediction is no single token of the policy's.
+    A position without a score (nothing stands before it, or the scorer's tokens have no boundary at
+    it) is NaN, its ntp_token_id -1, its ntp_correct False. ntp_token_id is also -1 where the scorer
+    has another tokenizer and its prediction is no single token of the policy's.
     """
 
     document_id: str
@@ -41,27 +43,26 @@ class ScoredDocument:
     source: str
     text: str
     kind: str = ""
-    """Of the document, by `corpus.kind`."""
+    """The document's kind by `corpus.kind`; empty for none."""
     token_ids: NDArray[np.int64]  # [T]
+    byte_offsets: NDArray[np.int64]  # [T] where each token begins, in bytes of the text
     negative_log_likelihood: NDArray[np.float32]  # [T] nats
     entropy: NDArray[np.float32]  # [T] nats: the difficulty
     entropy_top16: NDArray[np.float32]  # [T] nats, over the 16 most probable, renormalised
     ntp_token_id: NDArray[np.int64]  # [T] argmax, special tokens masked
     ntp_correct: NDArray[np.bool_]  # [T] that argmax is exact: by bytes, as the reward judges
-    byte_offsets: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))  # [T]
-    """Where each token begins, in bytes of the text; empty for a document of which no rule is
-    asked: a question."""
     offsets: tuple[int, ...] = ()
-    """What `corpus.offsets` says of it, in bytes of the text."""
+    """Places by `corpus.offsets`, in bytes of the text."""
 
     @property
     def num_tokens(self) -> int:
+        """The number of tokens, T."""
         return len(self.token_ids)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Window:
-    """A stretch of a document that is run at once, from token `start` on.
+    """A stretch of a document that is run at once, from token `start` up to `end`.
 
     Its positions are [first, end). A position's prefix is tokens [start, position).
 
@@ -75,7 +76,7 @@ class Window:
 
 
 def check_window(window: int, min_context: int) -> None:
-    """Raises UserError where windows could not overlap by half and keep the least context."""
+    """Checks that windows can overlap by half and keep the least context. Raises UserError."""
     if window < 2 * min_context:
         raise UserError(
             f"prompt.window = {window} is less than twice prompt.min_context = {min_context}; "
@@ -84,13 +85,14 @@ def check_window(window: int, min_context: int) -> None:
 
 
 def windows(num_tokens: int, *, window: int, min_context: int) -> list[Window]:
-    """The windows of a document; they depend on nothing but these lengths, in tokens.
+    """Returns the windows of a document of so many tokens; they depend on nothing else but the two
+    lengths.
 
     Every position ≥ min_context is in exactly one window, with at least min_context tokens of
-    prefix and at most `window`. Where the document is longer than a window, all windows are
-    full, neighbours overlap by at least half, and a position is in the earliest that reaches it,
-    so its prefix is more than half a window (but for the document's beginning). Raises UserError
-    if window < 2 · min_context.
+    prefix and at most `window`. Where the document is longer than a window, all windows are full,
+    neighbours overlap by at least half, and a position is in the earliest that reaches it, so its
+    prefix is more than half a window (but for the document's beginning). Raises UserError if window
+    < 2 · min_context.
     """
     check_window(window, min_context)
     if num_tokens <= min_context:
@@ -113,7 +115,7 @@ def eligible_positions(
     window: Window,
     pass_rates: Mapping[int, float] | None = None,
 ) -> NDArray[np.int64]:
-    """The window's positions that pass the selection strategy and its rule, in order: [n].
+    """Returns the window's positions that pass the selection strategy and its rule, in order: [n].
 
     `pass_rates`: what is measured so far, by position; elsewhere the scorer's probability of the
     true token stands in. Positions without a score never pass.
@@ -168,7 +170,8 @@ def select_positions(
 
 
 def difficulty(entropy: NDArray[np.floating]) -> dict[str, NDArray[np.bool_]]:
-    """Which positions are easy, medium, hard: nested, by full entropy [n] in nats.
+    """Returns masks [n] of the easy, medium and hard positions: nested, by full entropy [n] in
+    nats.
 
     >>> {name: flags.tolist() for name, flags in difficulty(np.array([0.5, 1.2])).items()}
     {'easy': [False, True], 'medium': [False, True], 'hard': [False, False]}
@@ -177,16 +180,16 @@ def difficulty(entropy: NDArray[np.floating]) -> dict[str, NDArray[np.bool_]]:
 
 
 def bands(entropy: NDArray[np.floating]) -> dict[str, NDArray[np.bool_]]:
-    """Which positions are in which disjoint band, by full entropy [n] in nats.
+    """Returns masks [n] of the positions in each disjoint band, by full entropy [n] in nats.
 
     >>> {name: flags.tolist() for name, flags in bands(np.array([0.5, 1.2])).items()}
     {'<=0.5': [True, False], '0.5-1.0': [False, False], '1.0-1.5': [False, True], '>1.5': [False, False]}
     """  # noqa: E501 (a doctest's output)
-    return {name: (entropy > low) & (entropy <= high) for name, (low, high) in BANDS.items()}
+    return {name: (entropy > low) & (entropy <= high) for name, (low, high) in _BANDS.items()}
 
 
 def slices(entropy: NDArray[np.floating]) -> dict[str, NDArray[np.bool_]]:
-    """All positions, then by difficulty (nested), then by band (disjoint): masks [n].
+    """Returns masks [n]: all positions, then by difficulty (nested), then by band (disjoint).
 
     >>> [name for name, flags in slices(np.array([0.7])).items() if flags.all()]
     ['all', 'easy', '0.5-1.0']

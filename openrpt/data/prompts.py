@@ -41,17 +41,23 @@ class Layout:
     """The ids around a prefix and around a thought, for one tokenizer and one PromptConfig."""
 
     head_ids: tuple[int, ...]
+    """The ids before the prefix: the tokenizer's own beginning, and the instructions."""
     tail_ids: tuple[int, ...]
-    """What follows the prefix, the thought's opening included."""
+    """The ids behind the prefix, the thought's opening included."""
     plain_head_ids: tuple[int, ...]
-    """What stands before plain text: the tokenizer's own beginning, if any."""
+    """The ids before plain text: the tokenizer's own beginning, if any."""
     separator_ids: tuple[int, ...]
+    """The ids between two candidates."""
     close_ids: tuple[int, ...]
     """The forced close: the thought's end and the box's opening."""
     answer_start_ids: tuple[int, ...]
+    """The ids that open the box."""
     answer_end_ids: tuple[int, ...]
+    """The ids that close the box."""
     thought_end_ids: tuple[int, ...]
+    """The ids that end the thought."""
     thought_end: bytes
+    """The bytes that end the thought."""
     literal: dict[int, bytes]
     """Delimiters that are one special token and render literally in a completion."""
     delimiter_ids: frozenset[int] = frozenset()
@@ -64,13 +70,14 @@ class Layout:
 
     @property
     def plain(self) -> "Layout":
-        """The text alone, as standard prediction sees it: nothing behind it, nothing forced."""
+        """The layout of the text alone, as standard prediction sees it: nothing behind it, nothing
+        forced."""
         return replace(
             self, head_ids=self.plain_head_ids, tail_ids=(), close_ids=(), answer_start_ids=()
         )
 
     def seed(self, candidate_ids: Sequence[int]) -> tuple[int, ...]:
-        """The forced beginning of a candidate-seeded thought: `c1 | c2 | c3`."""
+        """Returns the forced beginning of a candidate-seeded thought: `c1 | c2 | c3`."""
         ids: list[int] = []
         for candidate in candidate_ids:
             ids += [*self.separator_ids, candidate] if ids else [candidate]
@@ -79,15 +86,18 @@ class Layout:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Budget:
-    """How long a completion may be, in tokens: its free thought, and its prediction."""
+    """The longest completion, in tokens: its free thought, and its prediction."""
 
     think: int
-    """0 = the thought is closed at once, in the opening."""
+    """Most free tokens of the thought; at 0 it is closed at once, in the opening."""
     prediction: int
+    """Most tokens of the prediction, the box's end included."""
     candidates: int = 0
+    """Candidates that seed the thought."""
 
     @classmethod
     def of(cls, prompt: PromptConfig) -> "Budget":
+        """Returns the budget that the prompt's keys give."""
         return cls(
             think=prompt.think_budget,
             prediction=prompt.prediction_budget,
@@ -96,32 +106,34 @@ class Budget:
 
     @property
     def drawn(self) -> int:
-        """Thought and prediction alone."""
+        """Most tokens of thought and prediction alone."""
         return self.think + self.prediction
 
     def trained(self, layout: Layout) -> int:
-        """Most tokens that are trained: a thought that ends by itself leaves the box to the
-        policy, too."""
-        return self.drawn + len(layout.answer_start_ids) * (self.think > 0)
+        """Returns the most tokens that are trained: a thought that ends by itself leaves the box to
+        the policy, too."""
+        return self.drawn + (len(layout.answer_start_ids) if self.think else 0)
 
     def opening(self, layout: Layout) -> int:
-        """Forced tokens that a completion begins with: the seed, and the close of no thought."""
+        """Returns the number of forced tokens that a completion begins with: the seed, and the
+        close of no thought."""
         seed = len(layout.seed((0,) * self.candidates))
-        return seed + len(layout.close_ids) * (self.think == 0)
+        return seed + (0 if self.think else len(layout.close_ids))
 
     def new(self, layout: Layout) -> int:
-        """Most tokens behind the opening, forced ones included."""
+        """Returns the most tokens behind the opening, forced ones included."""
         return self.drawn + len(layout.close_ids) + len(layout.answer_start_ids)
 
     def behind(self, layout: Layout) -> int:
-        """Most tokens behind a prefix that a prompt and its completion may take."""
+        """Returns the most tokens behind a prefix that a prompt and its completion may take."""
         seed = len(layout.seed((0,) * self.candidates))
         return len(layout.tail_ids) + seed + self.drawn + len(layout.close_ids)
 
     def require_room(
         self, layout: Layout, prompt: PromptConfig, max_length: int, *, window: int | None = None
     ) -> None:
-        """Raises UserError where head + window + tail + budgets exceed what the model can hold.
+        """Checks that head + window + tail + budgets fit into the model. `window`: tokens of text
+        before the position; None = `prompt.window`. Raises UserError.
 
         `window`: tokens of text before the position; None = `prompt.window`.
         """
@@ -147,8 +159,9 @@ class Budget:
 
 
 def build_layout(tokenizer: Any, config: PromptConfig, bos_ids: tuple[int, ...] = ()) -> Layout:
-    """Raises UserError where the template asks for a chat template that the tokenizer lacks, and
-    for a chat template that does not take a text as it is (`chat.render_chat`)."""
+    """Returns the ids around a prefix and a thought. Raises UserError where the template asks for a
+    chat template that the tokenizer lacks, and for a chat template that does not take a text as it
+    is (`chat.render_chat`)."""
     before, after = TEMPLATES[config.template]
     after = after.replace("{instruction}", config.instruction)
     wants_chat = config.chat_template == "on" or (
@@ -188,7 +201,8 @@ def build_layout(tokenizer: Any, config: PromptConfig, bos_ids: tuple[int, ...] 
 
 
 def require_chat_template(tokenizer: Any, config: PromptConfig) -> None:
-    """Raises UserError where the configuration asks for one that the tokenizer lacks."""
+    """Checks that the tokenizer has the chat template that the configuration asks for. Raises
+    UserError."""
     if config.chat_template == "on" and not tokenizer.chat_template:
         raise UserError(
             "prompt.chat_template = 'on', but the tokenizer has no chat template; use 'auto'"
@@ -196,8 +210,8 @@ def require_chat_template(tokenizer: Any, config: PromptConfig) -> None:
 
 
 def delimiter_ids(tokenizer: Any, config: PromptConfig) -> frozenset[int]:
-    """The thought's delimiters, each where it is one token of the vocabulary, and the box's opening
-    where it is one that was added to it: no text goes on with either."""
+    """Returns the thought's delimiters, each where it is one token of the vocabulary, and the box's
+    opening where it is one that was added to it: no text goes on with either."""
     spelled = [_encode(tokenizer, text) for text in (config.thought_start, config.thought_end)]
     box = _encode(tokenizer, config.answer_start)
     if set(box) <= set(tokenizer.get_added_vocab().values()):
@@ -206,8 +220,8 @@ def delimiter_ids(tokenizer: Any, config: PromptConfig) -> frozenset[int]:
 
 
 def _encode(tokenizer: Any, text: str) -> list[int]:
-    """Template text, as from inside a text (no dummy prefix). Control tokens are parsed here, as
-    they never are in a document."""
+    """Returns the ids of a template's text, as from inside a text (no dummy prefix). Control tokens
+    are parsed here, as they never are in a document."""
     found = [text.find(token) for token in tokenizer.get_added_vocab() if token in text]
     start = min(found, default=len(text))  # the tokenizer itself would put a dummy prefix before
     plain = token_table(tokenizer).plain_tokenizer

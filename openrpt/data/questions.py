@@ -17,8 +17,9 @@ from openrpt.data.splits import split_of_key
 from openrpt.errors import UserError
 from openrpt.types import Split
 
-PLAIN_DIGITS = 400
-"""A number that needs more digits (1e1000) keeps its exponent."""
+_PLAIN_DIGITS = 400
+"""Most digits of a number that is written plainly; one that needs more (1e1000) keeps its
+exponent."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,19 +36,19 @@ class Question:
     text: str
     answer: str
     split: Split
-    """By the hash of the text."""
+    """The side of the split, by the hash of the text."""
     source: str
-    """Where it came from, as `file:line`."""
+    """The question's origin, as `file:line`."""
     task: str = ""
     """The reasoning-gym task, with its level where it has one (`chain_sum@2`); empty for all
     others."""
     entry: Mapping[str, Any] = field(default_factory=dict)
-    """reasoning-gym's own record, which its scorer reads."""
+    """The record of reasoning-gym, which its scorer reads."""
 
 
 @dataclass(kw_only=True, slots=True)
 class QuestionCounts:
-    """What `read_questions` has met that is not among its questions as it stood."""
+    """The counts of what `read_questions` left out or moved."""
 
     duplicates: int = 0
     """The same question again: left out."""
@@ -60,12 +61,12 @@ class QuestionCounts:
 def read_questions(
     config: QuestionsConfig, counts: QuestionCounts, *, seed: int = 0
 ) -> list[Question]:
-    """All questions, in order, each on its side of the split, none twice.
+    """Returns all questions, in order, each on its side of the split, none twice.
 
     `seed` is that of generated questions. Near-duplicates stand on one side, as in a corpus, but
     for generated questions, which share their template's words. Raises UserError (with file and
-    line) for what can't be read, a missing field, a blank question or answer, and where a side
-    that is needed is empty.
+    line) for what can't be read, a missing field, a blank question or answer, and where a side that
+    is needed is empty.
     """
     generated = config.path.startswith(IS_GENERATED)
     found = _generate(config, seed) if generated else _read(config)
@@ -138,7 +139,7 @@ def _read(config: QuestionsConfig) -> Iterator[Question]:
 
 
 def field_text(value: Any, name: str, source: str) -> str:
-    """A field of a question's record as text, numbers in plain digits.
+    """Returns a field of a question's record as text, numbers in plain digits.
 
     Raises UserError (with file and line) for null, NaN, infinity, true, false and all else that is
     no text.
@@ -155,7 +156,7 @@ def field_text(value: Any, name: str, source: str) -> str:
     if not isinstance(value, WrittenFloat):
         return text
     number = Decimal(text)  # `1e22`, as it stands in the file
-    return f"{number:f}" if abs(number.adjusted()) <= PLAIN_DIGITS else text
+    return f"{number:f}" if abs(number.adjusted()) <= _PLAIN_DIGITS else text
 
 
 def _generate(config: QuestionsConfig, seed: int) -> Iterator[Question]:

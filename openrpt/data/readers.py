@@ -22,7 +22,7 @@ from openrpt.errors import UserError
 # Builders of the `datasets` library that have no data of their own.
 _FILE_BUILDERS = ("arrow", "csv", "json", "parquet", "text")
 
-Reason = Literal["invalid_utf8", "empty", "not_text", "left_out"]
+_Reason = Literal["invalid_utf8", "empty", "not_text", "left_out"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,17 +32,17 @@ class Record:
     source: str
     fields: Mapping[str, Any]
     key: str | None = None
-    """What the split is a hash of, where no field is asked for."""
+    """The text whose hash decides the split, where no field is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unusable:
-    """In place of a record or document that cannot be had."""
+    """A record or document that cannot be had, in its place."""
 
     source: str
-    reason: Reason
+    reason: _Reason
     message: str
-    """Of a file that was left out: its ending."""
+    """The reason in words; for a file that was left out, its ending."""
 
     def __str__(self) -> str:
         return f"{self.source}: {self.message}"
@@ -52,7 +52,7 @@ _JSON = json.JSONDecoder(parse_float=WrittenFloat)
 
 
 def read_records(config: CorpusConfig, columns: list[str] | None) -> Iterator[Record | Unusable]:
-    """All records of `config.path`; first, one a file of a folder that is left out.
+    """Yields all records of `config.path`; first, one a file of a folder that is left out.
 
     `columns`: the fields that are needed (None: all). Raises UserError for what can't be read.
     """
@@ -83,15 +83,17 @@ def read_records(config: CorpusConfig, columns: list[str] | None) -> Iterator[Re
             raise unreadable(file, error) from None
 
 
-def check_fields(source: str, wanted: Iterable[str], there: Collection[str]) -> None:
-    """Raises UserError for the first field that is missing."""
+def check_fields(source: str, wanted: Iterable[str], present: Collection[str]) -> None:
+    """Checks that a record has the fields that are wanted. Raises UserError for the first that is
+    missing."""
     for name in wanted:
-        if name not in there:
-            known = ", ".join(there) or "none"
+        if name not in present:
+            known = ", ".join(present) or "none"
             raise UserError(f"{source}: field '{name}' is missing; there are: {known}")
 
 
 def invalid_utf8(source: str) -> Unusable:
+    """Returns the record in place of a text that is not UTF-8."""
     return Unusable(source=source, reason="invalid_utf8", message="invalid UTF-8")
 
 
@@ -159,10 +161,10 @@ def _read_txt(path: Path, name: str, config: CorpusConfig) -> Iterator[Record | 
 
 @contextmanager
 def _foreign(what: str) -> Iterator[None]:
-    """Whatever a library of data files raises becomes one line that begins with `what`.
+    """Turns whatever a library of data files raises into one line that begins with `what`.
 
-    Arrow and `datasets` raise any kind of exception for files that they can't take, also
-    TypeError, KeyError and AttributeError; so it's all of them.
+    Arrow and `datasets` raise any kind of exception for files that they can't take, also TypeError,
+    KeyError and AttributeError; so it's all of them.
     """
     try:
         yield
@@ -180,10 +182,10 @@ def _read_parquet(path: Path, name: str, columns: list[str] | None) -> Iterator[
         _foreign(f"{path}: not a readable parquet file"),
         ParquetFile(path, buffer_size=1 << 20) as file,
     ):
-        there = file.schema_arrow.names
-        columns = there if columns is None else columns
-        check_fields(name, columns, there)
-        count = Counter(there)
+        names = file.schema_arrow.names
+        columns = names if columns is None else columns
+        check_fields(name, columns, names)
+        count = Counter(names)
         for column in columns:
             if count[column] > 1:
                 raise UserError(f"{path}: {count[column]} columns are called '{column}'; rename")

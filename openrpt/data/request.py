@@ -1,4 +1,4 @@
-"""What a sampler is asked for."""
+"""The request to a sampler: what to generate in a window of a document."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,20 +6,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """What to generate for one window of one document; `Work.request` makes it.
+    """The work for a sampler in one window of one document; `Work.request` makes it.
 
     >>> Request(prefix_ids=(5, 6, 7), prefix_lengths=(2, 3), keys=((11, 12), (13, 14))).keys
     ((11, 12), (13, 14))
     """
 
     prefix_ids: tuple[int, ...]
-    """head ⊕ window, as far as the last position."""
+    """Ids of head ⊕ window, as far as the last position."""
     prefix_lengths: tuple[int, ...]
-    """A position: the length of its prefix, head included."""
+    """Length of the prefix at each position, head included, in tokens."""
     keys: tuple[tuple[int, ...], ...]
-    """A position, a rollout: the key of its random draws. Also gives the group size."""
+    """[positions][rollouts] Key of each rollout's random draws; gives the group size, too."""
     openings: tuple[tuple[int, ...], ...] | None = None
-    """A position: forced tokens that its thoughts begin with, in place of the candidates."""
+    """Forced tokens that the thoughts at each position begin with, in place of the candidates."""
 
     def is_short(self, new_tokens: int) -> bool:
         """Whether a rollout may become as long as all that it could share: one position's prefix.
@@ -28,7 +28,7 @@ class Request:
 
     @classmethod
     def at_end(cls, ids: Sequence[int], keys: Sequence[int]) -> "Request":
-        """One position, at the end of these ids, with a rollout a key.
+        """Returns the request for one position, at the end of these ids, with a rollout a key.
 
         >>> Request.at_end([5, 6], [11]).prefix_lengths
         (2,)

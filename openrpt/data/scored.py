@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from openrpt.data.places import token_starts
 from openrpt.data.positions import ScoredDocument
 from openrpt.errors import UserError
 from openrpt.files import read_json
 from openrpt.parquet import read_table, unreadable, write_table
-from openrpt.types import Document, Split
+from openrpt.types import Split
 
 SCORED = "scored.json"
-SHARDS_HELD = 4
+_SHARDS_HELD = 4
 """Shards that a ScoredCorpus keeps in memory at least (about 4 MB each)."""
-TOKENS_HELD = 4_000_000
-"""Of a corpus, that it keeps in memory (160 MB): training takes documents in random order, so that
-of a corpus that is not held, about every document would have its shard read and checked anew."""
+_TOKENS_HELD = 4_000_000
+"""Tokens of a corpus that it keeps in memory (160 MB): training takes documents in random order, so
+that of a corpus that is not held, about every document would have its shard read anew."""
 
 _DOCUMENT_SCHEMA = pa.schema(
     [
@@ -57,15 +56,23 @@ _POSITION_SCHEMA = pa.schema(
         ("ntp_correct", pa.bool_()),
     ]
 )
+_TEXT_COLUMNS = ("document_id", "key", "split", "source", "text", "kind")
+_SCORE_COLUMNS = (
+    "negative_log_likelihood",
+    "entropy",
+    "entropy_top16",
+    "ntp_token_id",
+    "ntp_correct",
+)
 
 
 @dataclass(kw_only=True)
 class ScoreSummary:
-    """Where the scoring of a corpus stands; in the end, what became of the corpus."""
+    """The state of a corpus's scoring; in the end, what became of the corpus."""
 
     shards: int = 0
     documents_read: int = 0
-    """From the corpus, those that were not scored included."""
+    """Documents read from the corpus, those that were not scored included."""
     documents: int = 0
     tokens: dict[str, int] = field(default_factory=dict)
     """Scored tokens (= positions) of each split."""
@@ -74,38 +81,25 @@ class ScoreSummary:
     skipped_unencodable: int = 0
     """Documents that the tokenizer does not give back."""
     first: dict[str, list[str]] = field(default_factory=dict)
-    """By the names of these two counts: the first 3 documents that were counted there."""
+    """Names of the first 3 documents of each of these two counts, by the count's name."""
     positions_dropped: int = 0
-    """Where a scorer with another tokenizer has no boundary."""
+    """Positions where a scorer with another tokenizer has no boundary."""
     corpus_hash: str = ""
-    """Over the documents read, in order: their ids and splits."""
+    """Hash over the documents read, in order: their ids and splits."""
 
     @property
     def num_tokens(self) -> int:
+        """Scored tokens of all splits."""
         return sum(self.tokens.values())
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class ScoredTokens:
-    """A document and its scores, ready to be written. Arrays as in ScoredDocument, [T]."""
-
-    document: Document
-    token_ids: Sequence[int]
-    token_bytes: Sequence[bytes]
-    negative_log_likelihood: np.ndarray
-    entropy: np.ndarray
-    entropy_top16: np.ndarray
-    ntp_token_id: np.ndarray
-    ntp_correct: np.ndarray
-
-
 def shard_paths(folder: Path, shard: int) -> tuple[Path, Path]:
-    """The pair's files: positions and documents."""
+    """Returns the pair's files: positions and documents."""
     return folder / f"positions-{shard:05}.parquet", folder / f"documents-{shard:05}.parquet"
 
 
 def complete_shards(folder: Path) -> int:
-    """How many pairs are there, counted from the first."""
+    """Returns the number of whole pairs in the folder, from the first on."""
     shard = 0
     while all(path.is_file() for path in shard_paths(folder, shard)):
         shard += 1
@@ -121,43 +115,34 @@ def remove_shards(folder: Path, first: int) -> None:
 
 
 def write_shard(
-    folder: Path, shard: int, scored: Sequence[ScoredTokens], metadata: dict[str, Any]
+    folder: Path, shard: int, documents: Sequence[ScoredDocument], metadata: dict[str, Any]
 ) -> None:
     """Writes a pair; `metadata` goes into both files, as JSON. Raises UserError if it can't."""
     encoded = {f"openrpt.{name}": json.dumps(value) for name, value in metadata.items()}
     positions_path, documents_path = shard_paths(folder, shard)
-    documents = [
-        asdict(one.document) | {"num_tokens": len(one.token_ids)}
-        for one in scored  # asdict's fields are the schema's
+    rows = [
+        {name: getattr(one, name) for name in (*_TEXT_COLUMNS, "num_tokens")} for one in documents
     ]
     # One table a document: memory stays near that of the scores.
-    positions = pa.concat_tables([_position_table(one) for one in scored])
+    positions = pa.concat_tables([_position_table(one) for one in documents])
     write_table(positions_path, positions.replace_schema_metadata(encoded))
-    table = pa.Table.from_pylist(documents, schema=_DOCUMENT_SCHEMA)
+    table = pa.Table.from_pylist(rows, schema=_DOCUMENT_SCHEMA)
     write_table(documents_path, table.replace_schema_metadata(encoded))
 
 
-def _position_table(one: ScoredTokens) -> pa.Table:
-    count = len(one.token_ids)
-    offsets = token_starts(one.token_bytes)
-    missing = np.isnan(one.negative_log_likelihood)
-    columns = [
-        pa.repeat(one.document.document_id, count),
-        np.arange(count),
-        np.asarray(one.token_ids, dtype=np.int64),
-        offsets,
-        *(
-            pa.array(values, mask=missing)
-            for values in (
-                one.negative_log_likelihood,
-                one.entropy,
-                one.entropy_top16,
-                one.ntp_token_id,
-                one.ntp_correct,
-            )
-        ),
-    ]
-    return pa.table(dict(zip(_POSITION_SCHEMA.names, columns, strict=True)), _POSITION_SCHEMA)
+def _position_table(document: ScoredDocument) -> pa.Table:
+    missing = np.isnan(document.negative_log_likelihood)
+    scores = {
+        name: pa.array(getattr(document, name), mask=missing)  # null where there is no score
+        for name in _SCORE_COLUMNS
+    }
+    columns = {
+        "document_id": pa.repeat(document.document_id, document.num_tokens),
+        "position": np.arange(document.num_tokens),
+        "token_id": document.token_ids,
+        "byte_offset": document.byte_offsets,
+    }
+    return pa.table(columns | scores, _POSITION_SCHEMA)
 
 
 @contextmanager
@@ -174,7 +159,8 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """What `write_shard` was given. Raises UserError for a file that is broken or foreign."""
+    """Returns the metadata that `write_shard` was given. Raises UserError for a file that is broken
+    or foreign."""
     with _reading(path):
         stored = read_table(path, columns=["document_id"]).schema.metadata or {}
         metadata = {
@@ -188,7 +174,8 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 
 def read_scored_json(folder: Path) -> dict[str, Any] | None:
-    """The folder's `scored.json`; None where there is none. Raises UserError if it is broken."""
+    """Returns the folder's `scored.json`; None where there is none. Raises UserError if it is
+    broken."""
     path = folder / SCORED
     if not path.is_file():
         return None
@@ -196,8 +183,8 @@ def read_scored_json(folder: Path) -> dict[str, Any] | None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
-    """Where a document's scores are: rows [start, start + num_tokens) of a shard's positions."""
+class _Entry:
+    """The place of a document's scores: rows [start, start + num_tokens) of a shard's positions."""
 
     document_id: str
     split: Split
@@ -210,22 +197,23 @@ class Entry:
 class ScoredCorpus:
     """The scores of a folder: an index of its documents, each loaded when it is asked for."""
 
-    def __init__(self, folder: Path, metadata: dict[str, Any], entries: Sequence[Entry]) -> None:
+    def __init__(self, folder: Path, metadata: dict[str, Any], entries: Sequence[_Entry]) -> None:
         self.folder = folder
         self.metadata = metadata
         """scorer, tokenizer, corpus_hash, settings, summary."""
         self.entries = {entry.document_id: entry for entry in entries}
         tokens = sum(entry.num_tokens for entry in entries)
         shards = 1 + max((entry.shard for entry in entries), default=0)
-        held = TOKENS_HELD * shards // max(tokens, 1)
-        self._shard = lru_cache(maxsize=max(SHARDS_HELD, held))(self._read_shard)
+        held = _TOKENS_HELD * shards // max(tokens, 1)
+        self._shard = lru_cache(maxsize=max(_SHARDS_HELD, held))(self._read_shard)
 
     def ids(self, split: Split) -> list[str]:
-        """The split's documents, in the corpus's order."""
+        """Returns the split's documents, in the corpus's order."""
         return [entry.document_id for entry in self.entries.values() if entry.split == split]
 
     def document(self, document_id: str) -> ScoredDocument:
-        """Raises UserError if there is no such document or its shard is broken."""
+        """Returns a document with its scores. Raises UserError if there is none of that id or its
+        shard is broken."""
         entry = self.entries.get(document_id)
         if entry is None:
             raise UserError(f"{self.folder}: no document '{document_id}' among the scores")
@@ -239,14 +227,8 @@ class ScoredCorpus:
             **{name: shard.positions[name][rows] for name in _SCORE_COLUMNS},
         )
 
-    def byte_offsets(self, document_id: str) -> np.ndarray:
-        """[T] int64: where each token of the document begins, in bytes of its text."""
-        entry = self.entries[document_id]
-        offsets = self._shard(entry.shard).positions["byte_offset"]
-        return offsets[entry.start : entry.start + entry.num_tokens]
-
     def keys(self) -> dict[str, list[str]]:
-        """Key → the documents that have it, in the corpus's order; reads no scores."""
+        """Returns the documents that have each key, in the corpus's order; reads no scores."""
         found: dict[str, list[str]] = {}
         for shard in sorted({entry.shard for entry in self.entries.values()}):
             path = shard_paths(self.folder, shard)[1]
@@ -292,16 +274,6 @@ def _filled(name: str, column: pa.ChunkedArray) -> Any:
     return array
 
 
-_TEXT_COLUMNS = ("document_id", "key", "split", "source", "text", "kind")
-_SCORE_COLUMNS = (
-    "negative_log_likelihood",
-    "entropy",
-    "entropy_top16",
-    "ntp_token_id",
-    "ntp_correct",
-)
-
-
 def load_scored(folder: Path) -> ScoredCorpus:
     """Opens what `openrpt.stages.score.score_corpus` wrote.
 
@@ -312,20 +284,20 @@ def load_scored(folder: Path) -> ScoredCorpus:
         raise UserError(f"{folder}: no scores here; run 'openrpt score' first")
     if not state.get("finished"):
         raise UserError(f"{folder}: scoring has not finished; run 'openrpt score' again to go on")
-    entries: list[Entry] = []
+    entries: list[_Entry] = []
     for shard in range(state["summary"]["shards"]):
         entries += _read_entries(folder, shard)
     return ScoredCorpus(folder, state, entries)
 
 
-def _read_entries(folder: Path, shard: int) -> list[Entry]:
+def _read_entries(folder: Path, shard: int) -> list[_Entry]:
     positions_path, documents_path = shard_paths(folder, shard)
     with _reading(documents_path):
         columns = ["document_id", "split", "num_tokens"]
         rows = read_table(documents_path, columns=columns).to_pylist()
     entries, start = [], 0
     for row, values in enumerate(rows):
-        entries.append(Entry(**values, shard=shard, row=row, start=start))
+        entries.append(_Entry(**values, shard=shard, row=row, start=start))
         start += values["num_tokens"]
     with _reading(positions_path):
         found = pq.read_metadata(positions_path).num_rows

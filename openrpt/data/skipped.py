@@ -18,11 +18,11 @@ _DOCUMENTS = {
     "skipped_short": "skipped, too short",
     "skipped_unencodable": "skipped, not encodable",
 }
-"""How each count of CorpusCounts and of ScoreSummary is said."""
+"""The words for each count of CorpusCounts and of ScoreSummary."""
 
 
 def skipped_lines(state: Mapping[str, Any]) -> list[str]:
-    """A line for each kind of document that was skipped or moved, and for files left out.
+    """Returns a line for each kind of document that was skipped or moved, and for files left out.
 
     Each has its number and the names of the first documents. `state`: what scored.json says of a
     corpus that was scored to its end.
@@ -32,8 +32,8 @@ def skipped_lines(state: Mapping[str, Any]) -> list[str]:
 
 
 def unread_lines(counts: CorpusCounts) -> list[str]:
-    """The same of a corpus that is no run's own: all sides of its split are read, so a document
-    that was moved is none of these."""
+    """Returns the same lines for a corpus that is no run's own: all sides of its split are read, so
+    a document that was moved is none of these."""
     return list(_lines(replace(counts, near_duplicates_moved=0), ScoreSummary()))
 
 

@@ -21,13 +21,13 @@ _BOUNDARIES = (
 
 @contextmanager
 def open_text(path: Path) -> Iterator[TextIO]:
-    """A file in UTF-8 with its own line breaks."""
+    """Opens a file in UTF-8 with its own line breaks."""
     with open_bytes(path) as file, io.TextIOWrapper(file, encoding="utf-8", newline="") as text:
         yield text
 
 
 def cut_at_separator(file: TextIO, separator: str) -> Iterator[str]:
-    r"""What `file.read().split(separator)` gives, holding one piece at a time.
+    r"""Yields what `file.read().split(separator)` gives, holding one piece at a time.
 
     A line break in the separator, `\n` or `\r\n`, stands for both; all else of the file, its line
     breaks included, stays as it is. Byte order marks are left out.
@@ -46,7 +46,7 @@ def cut_at_separator(file: TextIO, separator: str) -> Iterator[str]:
 
 
 def cut_blocks(file: TextIO, block_characters: int) -> Iterator[str]:
-    """Contiguous blocks of `block_characters` ± a quarter (the last may be shorter).
+    """Yields contiguous blocks of `block_characters` ± a quarter (the last may be shorter).
 
     They end at a paragraph's end, else a line's, else a space, whichever is nearest to
     `block_characters`, else exactly there. Joined they are the file, but for byte order marks.
@@ -66,7 +66,7 @@ def cut_blocks(file: TextIO, block_characters: int) -> Iterator[str]:
 
 
 def _chunks(file: TextIO) -> Iterator[str]:
-    """The file's text, in which files that were joined may have left byte order marks."""
+    """Yields the file's text, in which files that were joined may have left byte order marks."""
     while chunk := file.read(_READ_CHARACTERS):
         yield chunk.replace(BOM, "")
 

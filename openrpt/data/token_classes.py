@@ -20,7 +20,8 @@ _APOSTROPHES = set("'’")
 
 
 def token_class(token: bytes, before: bytes) -> str:
-    r"""The class of a token by its first character that is not a space; one of TOKEN_CLASSES.
+    r"""Returns the class of a token by its first character that is not a space; one of
+    TOKEN_CLASSES.
 
     `before`: the text before it, at least its last CONTEXT bytes. Letters behind a letter are
     inside a word (`don` + `'t` too), letters behind a backslash part of a LaTeX command. A token

@@ -20,25 +20,30 @@ from typing import TYPE_CHECKING, Any
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 
+from openrpt.data.tokenizer_rules import (
+    SPACE,
+    has_dummy_prefix,
+    is_byte_level,
+    plain_tokenizer,
+    why_refused,
+)
 from openrpt.errors import UserError, foreign
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-SPACE = "▁"  # U+2581, not an underscore: SentencePiece's space
-BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
-MOST_IDS = 1 << 24
+_BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
+_MOST_IDS = 1 << 24
 """Largest vocabulary for which a table is made; those in use have up to 2^19 tokens."""
-KEEPS_ALL_TEXT = {"ByteLevel", "Metaspace", "Split", "Digits", "Punctuation", "UnicodeScripts"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class TokenTable:
-    """What the bytes of a tokenizer's tokens are; made once a tokenizer by `token_table`."""
+    """The bytes of a tokenizer's tokens; made once a tokenizer by `token_table`."""
 
     bytes: list[bytes]
-    """Exact bytes of each id; b"" for special tokens and for ids that stand for nothing."""
+    """Exact bytes of each id; b"" for special tokens and for ids without a token."""
     special_ids: frozenset[int]
     drops_dummy_prefix: bool
     """True if the tokenizer puts a space before a text."""
@@ -47,7 +52,7 @@ class TokenTable:
 
 
 def token_table(tokenizer: "PreTrainedTokenizerBase") -> TokenTable:
-    """The tokenizer's table, cached (and made anew if tokens were added).
+    """Returns the tokenizer's table, cached (and made anew if tokens were added).
 
     Every stage asks for it before it encodes, so merge dropout (`dropout` of BPE in a
     tokenizer.json: each merge left out at random) is switched off in the tokenizer here.
@@ -60,7 +65,8 @@ def token_table(tokenizer: "PreTrainedTokenizerBase") -> TokenTable:
 def token_bytes(
     tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int], *, at_start: bool = True
 ) -> list[bytes]:
-    """Exact bytes of each token; joined, the UTF-8 bytes of the text that gave these ids.
+    """Returns the exact bytes of each token; joined, the UTF-8 bytes of the text that gave these
+    ids.
 
     `at_start=False`: the ids come from inside a text, so there is no dummy prefix to drop. Special
     tokens give b"". Raises UserError if the tokenizer cannot give exact bytes.
@@ -75,10 +81,10 @@ def token_bytes(
 
 
 def literal_bytes(table: TokenTable, ids: Sequence[int], literal: Mapping[int, bytes]) -> bytes:
-    """Bytes of a completion, that is, of ids from inside a text.
+    """Returns the bytes of a completion, that is, of ids from inside a text.
 
-    Special tokens give nothing but for those in `literal`, which give what stands there: the
-    thought's delimiters render even where they are one special token.
+    Special tokens give nothing but for those in `literal`, which give their own text: the thought's
+    delimiters render even where they are one special token.
     """
     return b"".join(literal[i] if i in literal else _bytes_of(table, i) for i in ids)
 
@@ -86,7 +92,7 @@ def literal_bytes(table: TokenTable, ids: Sequence[int], literal: Mapping[int, b
 def encode_document(
     tokenizer: "PreTrainedTokenizerBase", text: str
 ) -> tuple[list[int], list[bytes]]:
-    """Ids of a document and their bytes, which join to its UTF-8 bytes.
+    """Returns the ids of a document and their bytes, which join to its UTF-8 bytes.
 
     The text is data: a control token spelled out in it (`<|im_end|>`, or an added token that the
     chat template uses, such as Qwen3's `<think>`) is encoded as ordinary text. No BOS or EOS is
@@ -120,13 +126,14 @@ def encode_document(
 
 
 def _bytes_of(table: TokenTable, token_id: int) -> bytes:
-    """b"" beyond the table's end: models pad their vocabulary, and may sample from there."""
+    """Returns a token's bytes; b"" beyond the table's end: models pad their vocabulary, and may
+    sample from it."""
     return table.bytes[token_id] if token_id < len(table.bytes) else b""
 
 
 @lru_cache(maxsize=8)
 def _build_table(tokenizer: "PreTrainedTokenizerBase", num_tokens: int) -> TokenTable:
-    """`num_tokens` is part of the cache's key only."""
+    """Builds the table; `num_tokens` is part of the cache's key only."""
     from transformers import PreTrainedTokenizerFast
 
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
@@ -140,13 +147,13 @@ def _build_table(tokenizer: "PreTrainedTokenizerBase", num_tokens: int) -> Token
         backend.model.dropout = None  # one text has one encoding, also in what is saved later
     vocab = backend.get_vocab(with_added_tokens=True)
     last = max(vocab.values(), default=-1)
-    if last >= MOST_IDS:
+    if last >= _MOST_IDS:
         raise UserError(
             f"{_name(tokenizer)} has a token with id {last}, of {len(vocab)} tokens: its"
             " tokenizer.json is damaged; take it anew from where it came from"
         )
     spec = json.loads(backend.to_str())
-    reason = _why_refused(spec)
+    reason = why_refused(spec)
     if reason:
         raise UserError(
             f"{_name(tokenizer)} cannot give the exact bytes of its tokens: {reason}; "
@@ -157,7 +164,7 @@ def _build_table(tokenizer: "PreTrainedTokenizerBase", num_tokens: int) -> Token
         i for i, token in added.items() if token["special"]
     )
     table = [b""] * (last + 1)
-    byte_level = _is_byte_level(spec)
+    byte_level = is_byte_level(spec)
     for piece, i in vocab.items():
         if i in special_ids:
             continue
@@ -168,14 +175,14 @@ def _build_table(tokenizer: "PreTrainedTokenizerBase", num_tokens: int) -> Token
     return TokenTable(
         bytes=table,
         special_ids=special_ids,
-        drops_dummy_prefix=_has_dummy_prefix(spec),
-        plain_tokenizer=_plain_tokenizer(spec, special_ids, str(tokenizer.chat_template or "")),
+        drops_dummy_prefix=has_dummy_prefix(spec),
+        plain_tokenizer=plain_tokenizer(spec, special_ids, str(tokenizer.chat_template or "")),
     )
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's byte ↔ character table: printable Latin-1 stands for itself, the other bytes, in
-    order, for the characters from U+0100 on."""
+    """Returns GPT-2's byte ↔ character table: printable Latin-1 stands for itself, the other bytes,
+    in order, for the characters from U+0100 on."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = (byte for byte in range(256) if byte not in printable)
     return {chr(byte): byte for byte in printable} | {
@@ -193,101 +200,8 @@ def _byte_level_bytes(piece: str) -> bytes:
 
 
 def _sentencepiece_bytes(piece: str) -> bytes:
-    byte = BYTE_PIECE.fullmatch(piece)
+    byte = _BYTE_PIECE.fullmatch(piece)
     return bytes([int(byte[1], 16)]) if byte else piece.replace(SPACE, " ").encode()
-
-
-# ---- the tokenizer's own JSON -------------------------------------------------------------------
-
-
-def _steps(spec: dict[str, Any], stage: str) -> list[dict[str, Any]]:
-    """The steps of the stage "normalizer" or "pre_tokenizer", sequences flattened."""
-    key = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers"}[stage]
-
-    def flat(step: dict[str, Any]) -> list[dict[str, Any]]:
-        return [s for inner in step[key] for s in flat(inner)] if key in step else [step]
-
-    return flat(spec[stage]) if spec[stage] else []
-
-
-def _is_byte_level(spec: dict[str, Any]) -> bool:
-    return any(step["type"] == "ByteLevel" for step in _steps(spec, "pre_tokenizer"))
-
-
-def _makes_space(step: dict[str, Any]) -> bool:
-    """A step that turns " " into "▁"."""
-    if step["type"] == "Metaspace":
-        return step["replacement"] == SPACE
-    return (
-        step["type"] == "Replace"
-        and step["pattern"] == {"String": " "}
-        and step["content"] == SPACE
-    )
-
-
-def _is_dummy_prefix(step: dict[str, Any]) -> bool:
-    return step["type"] == "Prepend" and step["prepend"] == SPACE
-
-
-def _has_dummy_prefix(spec: dict[str, Any]) -> bool:
-    return any(_is_dummy_prefix(step) for step in _steps(spec, "normalizer")) or any(
-        step.get("add_prefix_space") or step.get("prepend_scheme") in ("first", "always")
-        for step in _steps(spec, "pre_tokenizer")
-    )
-
-
-def _why_refused(spec: dict[str, Any]) -> str | None:
-    """Why these rules lose bytes; None if they do not."""
-    model = spec["model"]
-    byte_level = _is_byte_level(spec)
-    if model["type"] not in (("BPE",) if byte_level else ("BPE", "Unigram")):
-        return f"its model is {model['type']}, which turns what it does not know into one token"
-    if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
-        return "its tokens carry a word-part mark that is not in the text"
-    for step in _steps(spec, "pre_tokenizer"):
-        if step["type"] not in KEEPS_ALL_TEXT or step.get("behavior") == "Removed":
-            return f"its pre-tokenizer {step['type']} drops text"
-    normalizers = _steps(spec, "normalizer")
-    for step in normalizers:
-        # NFC only composes characters, and byte-level BPE knows every byte: NFC can be left out.
-        space = _makes_space(step) or _is_dummy_prefix(step)
-        if not (step["type"] == "NFC" if byte_level else space):
-            return f"its normalizer {step['type']} changes the text"
-    if byte_level:
-        return None
-    if not model.get("byte_fallback"):
-        return "it has no byte fallback, so characters that it does not know are lost"
-    if not any(_makes_space(step) for step in normalizers + _steps(spec, "pre_tokenizer")):
-        return "it neither is byte-level nor writes a space as ▁"
-    return None
-
-
-def _plain_tokenizer(
-    spec: dict[str, Any], special_ids: frozenset[int], chat_template: str
-) -> Tokenizer:
-    """A copy of the tokenizer that adds nothing, drops nothing and parses no control tokens.
-
-    The dummy prefix is taken out as well: some tokenizers add it again after each added token, or
-    not at all before a text that begins with a space. Whoever encodes a text adds it, once.
-    """
-    spec["normalizer"] = {
-        "type": "Sequence",
-        "normalizers": [step for step in _steps(spec, "normalizer") if _makes_space(step)],
-    }
-    for step in _steps(spec, "pre_tokenizer"):
-        if step["type"] == "ByteLevel":
-            step["add_prefix_space"] = False
-        if step["type"] == "Metaspace":
-            step["prepend_scheme"] = "never"
-    for token in spec["added_tokens"]:
-        content = token["content"]
-        in_template = not content.isspace() and content in chat_template
-        strips = token["lstrip"] or token["rstrip"]  # would swallow the spaces around it
-        token["special"] = token["id"] in special_ids or in_template or strips
-    spec["post_processor"] = spec["truncation"] = spec["padding"] = None
-    plain = Tokenizer.from_str(json.dumps(spec))
-    plain.encode_special_tokens = True  # that is, as the text that they are spelled with
-    return plain
 
 
 def _name(tokenizer: "PreTrainedTokenizerBase") -> str:
@@ -296,7 +210,7 @@ def _name(tokenizer: "PreTrainedTokenizerBase") -> str:
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:
-    """16 hex digits that change whenever a text could get other ids."""
+    """Returns 16 hex digits that change whenever a text could get other ids."""
     table = token_table(tokenizer)
     spec = f"{table.drops_dummy_prefix} {table.plain_tokenizer.to_str()}"
     return sha256(spec.encode()).hexdigest()[:16]

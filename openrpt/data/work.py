@@ -26,20 +26,22 @@ from openrpt.types import Position, Split
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Work:
-    """One window of one document, with the positions to predict at."""
+    """A window of a document, with the positions to predict at."""
 
     document: ScoredDocument
     window: Window
     positions: tuple[Position, ...]
 
     def prefix_ids(self, layout: Layout, *, whole: bool) -> tuple[int, ...]:
-        """head ⊕ window: to the last position, or the whole window where a loss reads it."""
+        """Returns the ids of head ⊕ window: to the last position, or the whole window where a loss
+        reads it."""
         last = self.positions[-1].index if self.positions else self.window.end
         end = self.window.end if whole else last
         ids = self.document.token_ids[self.window.start : end].tolist()
         return layout.head_ids + tuple(ids)
 
     def prefix_lengths(self, layout: Layout) -> tuple[int, ...]:
+        """Returns the length of the prefix at each position, head included, in tokens."""
         head = len(layout.head_ids)
         return tuple(head + position.index - self.window.start for position in self.positions)
 
@@ -51,10 +53,11 @@ class Work:
         rows: Sequence[int] | None = None,
         openings: Sequence[tuple[int, ...]] | None = None,
     ) -> Request:
-        """Asks a sampler for rollouts at the work's positions, or at those that `rows` names.
+        """Returns the request for rollouts at the work's positions, or at those that `rows` names.
 
-        `keys`: a row, a rollout: the key of its draws; None = no rollout, so that only standard
-        prediction and the candidates are found. `openings`: a row: what its thoughts begin with.
+        `keys`: [rows][rollouts], the key of each rollout's draws; None = no rollout, so that only
+        standard prediction and the candidates are found. `openings`: forced tokens that each row's
+        thoughts begin with, in place of the candidates.
         """
         lengths = self.prefix_lengths(layout)
         chosen = lengths if rows is None else tuple(lengths[row] for row in rows)
@@ -67,7 +70,7 @@ class Work:
 
 
 def document_at(ids: list[str], cursor: int, seed: int) -> str:
-    """The document that a cursor stands for: every epoch has an order of its own."""
+    """Returns the document that a cursor stands for: every epoch has an order of its own."""
     epoch, place = divmod(cursor, len(ids))
     order = generator(seed, "epoch", epoch).permutation(len(ids))
     return ids[order[place]]
@@ -140,7 +143,7 @@ def _choose(
 
 
 def work_at(document: ScoredDocument, window: Window, indices: Sequence[int]) -> Work:
-    """The work of predicting at these tokens of a document's window, in ascending order."""
+    """Returns the work of predicting at these tokens of a document's window, in ascending order."""
     positions = tuple(
         Position(
             document_id=document.document_id,
@@ -162,7 +165,7 @@ def evaluation_work(
     positions_per_document: int,
     min_entropy: float,
 ) -> list[Work]:
-    """The positions of an evaluation: the same for every model, spread over all documents.
+    """Returns the positions of an evaluation: the same for every model, spread over all documents.
 
     Documents and their positions in a keyed order, one of each document in turn, at most
     `positions_per_document` of each, until there are `positions`. Raises UserError if there is
@@ -189,13 +192,14 @@ def evaluation_work(
 
 
 def _above(document: ScoredDocument, config: Config, min_entropy: float) -> np.ndarray:
-    """Positions of more than this entropy: [n]. Those without a score never pass."""
+    """Returns the positions of more than this entropy: [n]. Those without a score never pass."""
     index = np.arange(min(config.prompt.min_context, document.num_tokens), document.num_tokens)
     return index[document.entropy[index] > min_entropy]
 
 
 def _shares(eligible: list[tuple[str, np.ndarray]], positions: int) -> list[int]:
-    """How many of each document's positions: one more of each in turn, `positions` in all."""
+    """Returns how many of each document's positions are taken: one more of each in turn,
+    `positions` in all."""
     taken = [0] * len(eligible)
     left = positions
     while left and any(n < len(found) for n, (_, found) in zip(taken, eligible, strict=True)):
@@ -207,7 +211,7 @@ def _shares(eligible: list[tuple[str, np.ndarray]], positions: int) -> list[int]
 
 
 def _works(document: ScoredDocument, config: Config, indices: list[int]) -> list[Work]:
-    """The windows that these positions are in."""
+    """Returns the windows that these positions are in."""
     found = windows(
         document.num_tokens, window=config.prompt.window, min_context=config.prompt.min_context
     )
@@ -220,16 +224,17 @@ def _works(document: ScoredDocument, config: Config, indices: list[int]) -> list
 
 
 def document_bytes(tokenizer: Any, document: ScoredDocument) -> list[bytes]:
+    """Returns the bytes of the document's tokens, in the policy's tokenizer."""
     return token_bytes(tokenizer, document.token_ids.tolist())
 
 
-def retokenized(work: Work, byte_offsets: np.ndarray, tokenizer: Any) -> Work:
-    """The same places of the same text in the tokens of another tokenizer.
+def retokenized(work: Work, tokenizer: Any) -> Work:
+    """Returns the work at the same places of the same text in the tokens of another tokenizer.
 
-    `byte_offsets` [T]: where the document's own tokens begin. Positions on a boundary that both
-    tokenizers share are kept (there may be none), with the scorer's entropy; the prefix begins at
-    the first boundary in the window.
+    Positions on a boundary that both tokenizers share are kept (there may be none), with the
+    scorer's entropy; the prefix begins at the first boundary in the window.
     """
+    byte_offsets = work.document.byte_offsets
     ids, pieces = encode_document(tokenizer, work.document.text)
     starts = token_starts(pieces)
 

@@ -17,13 +17,16 @@ from openrpt.engine.model import Model
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MovingAverage:
-    """φ ← decay · φ + (1 − decay) · θ after each step, from φ = θ before the first.
+    """A moving average of a policy: φ ← decay · φ + (1 − decay) · θ after each step, from φ = θ
+    before the first.
+
+    With LoRA the adapters are averaged; weights that are not trained are shared with the policy.
 
     Of LoRA the adapters are averaged; weights that are not trained are shared with the policy.
     """
 
     policy: Model
-    """Frozen; its weights are the average, rounded to the model's precision."""
+    """The frozen model whose weights are the average, rounded to its precision."""
     weights: dict[str, Tensor]
     """The average of each trained parameter, in float32 or wider: in bfloat16 a step's change
     would be rounded away. The model's own tensors where that is their precision."""
@@ -31,6 +34,7 @@ class MovingAverage:
 
     @classmethod
     def of(cls, policy: Model, decay: float) -> "MovingAverage":
+        """Returns the average that begins as the policy itself."""
         shared = {id(p): p for p in policy.model.parameters() if not p.requires_grad}
         model = copy.deepcopy(policy.model, shared)
         own = freeze(Model(model=model, tokenizer=policy.tokenizer, name=policy.name))
@@ -40,6 +44,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, policy: Model) -> None:
+        """Moves the average towards the policy by one step."""
         for name, parameter in _trained(policy).items():
             average = self.weights[name]
             average.lerp_(parameter.to(average.dtype), 1 - self.decay)
@@ -47,7 +52,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def load(self, weights: Mapping[str, Tensor]) -> None:
-        """Takes the place of the average so far: what a checkpoint kept."""
+        """Puts what a checkpoint kept in place of the average so far."""
         for name, average in self.weights.items():
             average.copy_(weights[name])
         self._round()
@@ -63,5 +68,5 @@ def _trained(policy: Model) -> dict[str, torch.nn.Parameter]:
 
 
 def _wide(tensor: Tensor) -> Tensor:
-    """The same tensor where it is float32 or wider."""
+    """Returns the tensor in float32 or wider: the same tensor where it is that already."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

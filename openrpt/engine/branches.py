@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-Row = tuple[int, int]
-"""(branch, completion): which completion of which branch."""
+CompletionIndex = tuple[int, int]
+"""The numbers (branch, completion) of a completion."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Branch:
-    """What hangs off the prefix at one position.
+    """A branch at one position of a shared prefix: a tail, and the completions behind it.
 
     `tail_ids` are run once for all the completions; they may be empty in every branch.
 
@@ -24,6 +24,7 @@ class Branch:
     """Tokens of the prefix that the branch sees, head included."""
     tail_ids: tuple[int, ...]
     completions: tuple[tuple[int, ...], ...] = ()
+    """Ids of each completion, behind prefix and tail."""
 
 
 def pad(
@@ -37,11 +38,12 @@ def pad(
 
 
 PrefixLoss = Callable[[Tensor], Tensor]
-"""Hidden states of the prefix [L, d] → a loss."""
+"""A loss on the hidden states of the prefix [L, d]."""
 TailLoss = Callable[[Tensor], Tensor]
-"""Hidden states after the tails [P, d] → a loss."""
-CompletionLoss = Callable[[list[Row], Tensor], Tensor]
-"""Rows and hidden states [R, T, d], the one at t predicting token t → a loss."""
+"""A loss on the hidden states after the tails [P, d]."""
+CompletionLoss = Callable[[list[CompletionIndex], Tensor], Tensor]
+"""A loss on completions, by their indices, and their hidden states [R, T, d], of which the one at t
+predicts token t."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -32,18 +32,20 @@ from openrpt.errors import UserError, foreign
 from openrpt.files import replacing
 
 REMEMBERED_BYTES = 1 << 25
-"""Weights from which on a check is remembered (32 MiB); of smaller ones it takes milliseconds."""
+"""Size of the weights from which on a check is remembered (32 MiB); for smaller ones it takes
+milliseconds."""
 REMEMBERED = 64
-"""Models whose check is remembered."""
-TOLERANCE = 1e-2
+"""Most models whose check is remembered."""
+_TOLERANCE = 1e-2
 """Largest difference of log-probabilities, in nats, between two ways to the same ones."""
-LOWEST = -1e3
-"""In nats, for what a model never gives: minus infinity has no difference."""
-LENGTH_DEPENDENT_ROPE = {"dynamic", "longrope"}
-WINDOW = 4
+_LOWEST = -1e3
+"""Nats in place of minus infinity, which a model gives for what it never says: it has no
+difference."""
+_LENGTH_DEPENDENT_ROPE = {"dynamic", "longrope"}
+_WINDOW = 4
 """Sliding windows in the tree's case, which is shorter than a model's own."""
-WAY_OUT = "run with --model.generator flat"
-SAMPLE = (
+_WAY_OUT = "run with --model.generator flat"
+_SAMPLE = (
     "Let x_1 = 2 and y = 3.14. Then the sum of both, which is what we were looking for, is 5.14:\n"
     "\tfor item in unknowns[0:12]:  # internationalization, reconsidered, notwithstanding\n"
     "The quick brown fox jumps over the lazy dog; nobody understands why it would do so again.\n"
@@ -51,7 +53,8 @@ SAMPLE = (
 
 
 def check_model(policy: Model, files: ModelFiles, *, generator: str) -> None:
-    """Raises UserError that names the model, what does not hold, and the way out.
+    """Checks that a stage may trust a loaded model. Raises UserError that names the model, what
+    does not hold, and the way out.
 
     What has passed once is remembered in the cache folder until a file of the model or a version
     changes.
@@ -68,10 +71,16 @@ def check_model(policy: Model, files: ModelFiles, *, generator: str) -> None:
 
 
 def _mark(policy: Model, files: ModelFiles, generator: str) -> Path:
-    """The file that stands in the cache once this model, as it is on the disk, has passed."""
+    """Returns the file that the cache has once this model, as it is on the disk, has passed."""
     facts = [
-        *(openrpt.__version__, version("torch"), version("transformers"), version("tokenizers")),
-        *(generator, str(policy.causal_lm.dtype), policy.device.type, str(files.folder.resolve())),
+        openrpt.__version__,
+        version("torch"),
+        version("transformers"),
+        version("tokenizers"),
+        generator,
+        str(policy.causal_lm.dtype),
+        policy.device.type,
+        str(files.folder.resolve()),
     ]
     for path in sorted(path for path in files.folder.iterdir() if path.is_file()):
         facts.append(f"{path.name}:{file_stamp(path)}")
@@ -79,7 +88,8 @@ def _mark(policy: Model, files: ModelFiles, generator: str) -> Path:
 
 
 def _remember(mark: Path, name: str) -> None:
-    """A cache that can't be written costs the next start the time of a check, no more."""
+    """Puts the mark into the cache; one that can't be written costs the next start the check, no
+    more."""
     with contextlib.suppress(UserError, OSError):
         with replacing(mark, shared=True) as partial:
             partial.write_text(f"{name}\n", encoding="utf-8")
@@ -89,7 +99,8 @@ def _remember(mark: Path, name: str) -> None:
 
 
 def require_finite(named_tensors: Iterable[tuple[str, Tensor]], *, what: str) -> None:
-    """Raises UserError that names the first tensor with NaN or infinity in it.
+    """Checks that there is no NaN and no infinity in any tensor. Raises UserError that names the
+    first.
 
     `what` stands before the name: "model 'x'", "the checkpoint of step 3". One pass over each
     tensor, without a copy.
@@ -105,11 +116,12 @@ def require_finite(named_tensors: Iterable[tuple[str, Tensor]], *, what: str) ->
 
 
 def require_tokenizer(policy: Model) -> None:
-    """A text has the same ids each time, and a row of the model for each of them."""
+    """Checks that a text has the same ids each time, and that the model has a row for each of them.
+    Raises UserError."""
     tokenizer, rows = policy.tokenizer, policy.head.weight.shape[0]
     with foreign(f"the tokenizer of model '{policy.name}' can't be used"):
-        first, _ = encode_document(tokenizer, SAMPLE)
-        again = (encode_document(tokenizer, SAMPLE)[0] for _ in range(3))
+        first, _ = encode_document(tokenizer, _SAMPLE)
+        again = (encode_document(tokenizer, _SAMPLE)[0] for _ in range(3))
         if any(ids != first for ids in again):
             raise UserError(
                 f"the tokenizer of model '{policy.name}' gives a text other tokens each time (merge"
@@ -135,8 +147,8 @@ def require_tokenizer(policy: Model) -> None:
 
 @torch.no_grad()
 def require_flat_support(policy: Model) -> None:
-    """Each sequence alone: the same in each pass, causal, with the logits of the model's own head
-    and plain attention."""
+    """Checks each sequence alone: the same in each pass, causal, with the logits of the model's own
+    head and plain attention. Raises UserError."""
     model, ids = policy.causal_lm, _small_case(policy)
     kind = f"model '{policy.name}' (type '{model.config.model_type}')"
     with foreign(f"{kind} can't be run"):
@@ -180,15 +192,15 @@ def require_tree_support(policy: Model) -> None:
     kinds = set(config.get("layer_types") or []) - {"full_attention", "sliding_attention"}
     if kinds or model._is_stateful:
         what = ", ".join(sorted(kinds)) or "recurrent state"
-        raise UserError(f"model type '{kind}' has layers that can't share ({what}); {WAY_OUT}")
+        raise UserError(f"model type '{kind}' has layers that can't share ({what}); {_WAY_OUT}")
     rope = json.dumps(config.get("rope_parameters") or config.get("rope_scaling") or {})
-    for name in LENGTH_DEPENDENT_ROPE:
+    for name in _LENGTH_DEPENDENT_ROPE:
         if f'"{name}"' in rope:
-            raise UserError(f"model type '{kind}' scales RoPE with length ({name}); {WAY_OUT}")
+            raise UserError(f"model type '{kind}' scales RoPE with length ({name}); {_WAY_OUT}")
     if not model._supports_attention_backend:
-        raise UserError(f"model type '{kind}' has attention that can't be replaced; {WAY_OUT}")
+        raise UserError(f"model type '{kind}' has attention that can't be replaced; {_WAY_OUT}")
     with (
-        foreign(f"model type '{kind}' can't be run in the tree", advice=WAY_OUT),
+        foreign(f"model type '{kind}' can't be run in the tree", advice=_WAY_OUT),
         _short_windows(model),
     ):
         found, expected = _tree_case(policy)
@@ -196,19 +208,19 @@ def require_tree_support(policy: Model) -> None:
     if not difference <= allowed:
         raise UserError(
             f"model type '{kind}' gives other results in the tree (log-probabilities differ by"
-            f" {difference:.2g}); {WAY_OUT}"
+            f" {difference:.2g}); {_WAY_OUT}"
         )
 
 
 @contextlib.contextmanager
 def _short_windows(model: Any) -> Iterator[None]:
-    """In here a model's sliding windows hold WINDOW tokens, so that a few show whether the tree
-    knows of them: some families hand theirs to their own attention masks alone."""
+    """Lets a model's sliding windows hold _WINDOW tokens, so that a few show whether the tree knows
+    of them: some families hand theirs to their own attention masks alone."""
     owners = [model.config, model.config.get_text_config(), *model.modules()]
     own = [(o, o.sliding_window) for o in owners if getattr(o, "sliding_window", None)]
     try:
         for owner, _ in own:
-            owner.sliding_window = WINDOW
+            owner.sliding_window = _WINDOW
         yield
     finally:
         for owner, window in own:
@@ -217,7 +229,7 @@ def _short_windows(model: Any) -> Iterator[None]:
 
 @torch.no_grad()
 def _tree_case(policy: Model) -> tuple[Tensor, Tensor]:
-    """Logits [2, V] of a small case: by the tree, and by the plain model."""
+    """Returns logits [2, V] of a small case: by the tree, and by the plain model."""
     model, ids = policy.causal_lm, _small_case(policy)
     prefix, tail, completion = ids[:8], ids[8:10], ids[10:]
     policy.attention = "eager"
@@ -235,15 +247,15 @@ def _small_case(policy: Model) -> list[int]:
 
 
 def _difference(found: Tensor, expected: Tensor, dtype: torch.dtype) -> tuple[float, float]:
-    """Largest difference of log-probabilities [n, V], and how large it may be.
+    """Returns the largest difference of log-probabilities [n, V], and how large it may be.
 
-    bfloat16 rounds to 3 digits, so a tenth of their spread is allowed; elsewhere TOLERANCE, or
+    bfloat16 rounds to 3 digits, so a tenth of their spread is allowed; elsewhere _TOLERANCE, or
     less where they hardly differ among themselves, as a new model's.
     """
     wide = torch.promote_types(found.dtype, torch.float32)
     given, wanted = (
-        logits.to(wide).log_softmax(-1).clamp(min=LOWEST) for logits in (found, expected)
+        logits.to(wide).log_softmax(-1).clamp(min=_LOWEST) for logits in (found, expected)
     )
-    spread = max(float(wanted.max() - wanted.min()), TOLERANCE)
-    allowed = 0.1 * spread if dtype == torch.bfloat16 else TOLERANCE * min(spread, 1.0)
+    spread = max(float(wanted.max() - wanted.min()), _TOLERANCE)
+    allowed = 0.1 * spread if dtype == torch.bfloat16 else _TOLERANCE * min(spread, 1.0)
     return float((given - wanted).abs().max()), allowed

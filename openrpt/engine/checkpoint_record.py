@@ -19,19 +19,19 @@ from openrpt.engine.fingerprint import READ_BY_MODELS, file_hash
 from openrpt.errors import UserError
 from openrpt.files import is_sealed, json_text, numbered, sealed
 
-FORMAT = 2
+_FORMAT = 2
 """1 had no hashes: of its files the sizes are compared."""
 RECORD = "checkpoint.json"
 CARD = "README.md"
-"""For people, who may change it: no hash."""
+"""The model card, which people may change: it has no hash."""
 
-Count = Annotated[int, Field(ge=0)]
-Rate = Annotated[float, Field(ge=0, le=1)]
+_Count = Annotated[int, Field(ge=0)]
+_Rate = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(kw_only=True)
 class TrainerState:
-    """All that a stage carries from step to step, weights and optimizer aside.
+    """The state that a stage carries from step to step, weights and optimizer aside.
 
     Random draws carry no state: they are keyed by (seed, step, …).
     """
@@ -40,14 +40,14 @@ class TrainerState:
 
     stage: Stage
     warmed_up: bool = True
-    """False where the policy began as the start model itself."""
-    step: Count = 0
-    cursor: Count = 0
+    """Whether the policy began as a warmup's; False where it began as the start model itself."""
+    step: _Count = 0
+    cursor: _Count = 0
     """Documents taken so far, over all epochs."""
     seconds: Annotated[float, Field(ge=0)] = 0.0
-    """Time spent in steps, over all restarts."""
-    pass_rates: dict[str, dict[str, Rate]] = field(default_factory=dict)
-    """document → position → share of right rollouts in its last group."""
+    """Seconds spent in steps, over all restarts."""
+    pass_rates: dict[str, dict[str, _Rate]] = field(default_factory=dict)
+    """Share of exact rollouts in the last group of a position: document → position → share."""
     best_step: Annotated[int, Field(ge=-1)] = -1
     best_accuracy: Annotated[float, Field(ge=-1, le=1)] = -1.0
     start_model: str = ""
@@ -55,7 +55,9 @@ class TrainerState:
 
 
 class StoredFile(BaseModel):
-    size: Count
+    """A file of a checkpoint: its size in bytes, and its hash."""
+
+    size: _Count
     sha256: str = ""
 
     @model_validator(mode="before")
@@ -64,8 +66,8 @@ class StoredFile(BaseModel):
         return {"size": value} if isinstance(value, int) else value
 
 
-class Record(BaseModel):
-    """`checkpoint.json`"""
+class CheckpointRecord(BaseModel):
+    """The content of `checkpoint.json`."""
 
     format: int
     openrpt: str
@@ -75,7 +77,7 @@ class Record(BaseModel):
 
 
 def write_record(folder: Path, state: TrainerState, config: Config) -> None:
-    """The last file of a checkpoint that is being written: it describes the others."""
+    """Writes the last file of a checkpoint that is being written, which describes the others."""
     files = {
         path.relative_to(folder).as_posix(): {
             "size": path.stat().st_size,
@@ -85,7 +87,7 @@ def write_record(folder: Path, state: TrainerState, config: Config) -> None:
         if path.is_file() and path.name != CARD
     }
     record = {
-        "format": FORMAT,
+        "format": _FORMAT,
         "openrpt": openrpt.__version__,
         "state": asdict(state),
         "config": config.model_dump(mode="json"),
@@ -94,9 +96,10 @@ def write_record(folder: Path, state: TrainerState, config: Config) -> None:
     (folder / RECORD).write_text(json_text(sealed(record)), encoding="utf-8")
 
 
-def read_record(folder: Path) -> Record:
-    """Raises UserError for a folder that is no checkpoint, for a record that is damaged, changed
-    by hand or of a newer version, and for one that is not of this folder's step."""
+def read_record(folder: Path) -> CheckpointRecord:
+    """Returns a checkpoint's record. Raises UserError for a folder that is no checkpoint, for a
+    record that is damaged, changed by hand or of a newer version, and for one that is not of this
+    folder's step."""
     path = folder / RECORD
     damaged = f"{path}: damaged or changed by hand"
     try:
@@ -106,13 +109,13 @@ def read_record(folder: Path) -> Record:
     except (ValueError, RecursionError):
         raise UserError(f"{damaged}; {remedy(folder)}") from None
     if isinstance(values, dict) and isinstance(values.get("format"), int):
-        if values["format"] > FORMAT:
+        if values["format"] > _FORMAT:
             version = values.get("openrpt")
             raise UserError(f"{folder}: written by a newer OpenRPT ({version}); update")
         if values["format"] > 1 and not is_sealed(values):
             raise UserError(f"{damaged}; {remedy(folder)}")
     try:
-        record = Record.model_validate(values)
+        record = CheckpointRecord.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "all of it"
@@ -126,8 +129,8 @@ def read_record(folder: Path) -> Record:
     return record
 
 
-def open_checkpoint(folder: Path) -> Record:
-    """The record, after reading every file: all are as they were written (0.6 GB/s, once a
+def open_checkpoint(folder: Path) -> CheckpointRecord:
+    """Returns the record, after reading every file: all are as they were written (0.6 GB/s, once a
     process).
 
     Raises UserError as `read_record`, for a file that is missing, cut or changed, and for one that
@@ -150,7 +153,7 @@ def open_checkpoint(folder: Path) -> Record:
 
 
 def remedy(folder: Path) -> str:
-    """What to do about a damaged checkpoint."""
+    """Returns what to do about a damaged checkpoint."""
     if _step_of(folder) is not None:
         return "delete that folder, and the run resumes from the checkpoint before it"
     if folder.name == "warmup":

@@ -15,18 +15,18 @@ from openrpt.data.prompts import Layout
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Rules:
-    """What the course of a completion is decided by: token ids and budgets."""
+    """The token ids and budgets that decide the course of a completion."""
 
     close: Tensor  # [C] forced once the think budget is spent; may be empty
     end: Tensor  # [E] with which the policy ends its thought itself; E ≥ 1
     stops: Tensor  # [S]
     think_budget: int
-    """Free tokens of a thought; with 0 a completion begins with its prediction."""
+    """Most free tokens of a thought; with 0 a completion begins with its prediction."""
     prediction_budget: int
-    """Tokens of a prediction, at least 1."""
+    """Most tokens of a prediction, at least 1."""
     box_tokens: int
-    """Tokens that a policy that ends its thought itself is given on top: those that open the box,
-    which the forced close holds."""
+    """Tokens on top for a policy that ends its thought itself: those that open the box, which the
+    forced close holds."""
 
     @classmethod
     def of(
@@ -38,7 +38,7 @@ class Rules:
         prediction_budget: int,
         device: torch.device,
     ) -> "Rules":
-        """The rules under a layout, with their tensors on a device."""
+        """Returns the rules under a layout, with their tensors on a device."""
         return cls(
             close=torch.tensor(layout.close_ids, dtype=torch.long, device=device),
             end=torch.tensor(layout.thought_end_ids, dtype=torch.long, device=device),
@@ -51,7 +51,7 @@ class Rules:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Course:
-    """Where each rollout that is still decoded stands.
+    """The state of each rollout that is still decoded.
 
     The thought ends when the policy has written its end (then it writes the box, too) or when the
     think budget is spent (then the close is forced). The completion ends behind a free stop token,
@@ -72,7 +72,7 @@ class Course:
 
     @classmethod
     def begin(cls, rules: Rules, *, keys: Tensor, row_of: Tensor) -> "Course":
-        """All rollouts behind their opening; keys, row_of [B]."""
+        """Returns all rollouts behind their opening; keys, row_of [B]."""
         alive = torch.arange(len(keys), device=keys.device)
         no = torch.zeros_like(alive, dtype=torch.bool)
         return cls(
@@ -104,13 +104,15 @@ class Course:
         return self.recent[:, -1]
 
     def next_ids(self, drawn: Tensor) -> Tensor:
-        """The next token of each rollout: `drawn` [B] where it is free, else the close's."""
+        """Returns the next token of each rollout: `drawn` [B] where it is free, else the
+        close's."""
         if not len(self.rules.close):
             return drawn
         return torch.where(self.free, drawn, self.rules.close[self.forced_at.clamp_min(0)])
 
     def after(self, ids: Tensor, *, reached: Tensor | None = None) -> "Course":
-        """The course with one more token of each rollout, ids [B], those that end there included.
+        """Returns the course with one more token of each rollout, ids [B], those that end there
+        included.
 
         `reached` [B]: True where the token ends what the caller stops behind.
         """
@@ -137,7 +139,7 @@ class Course:
         )
 
     def keep(self, index: Tensor) -> "Course":
-        """These rollouts only: index [N] into the B."""
+        """Returns the course of these rollouts only: index [N] into the B."""
         return replace(
             self,
             alive=self.alive[index],
@@ -151,7 +153,7 @@ class Course:
         )
 
     def going_on(self) -> "Course":
-        """Those that have not ended: B falls."""
+        """Returns the course of those that have not ended: B falls."""
         index = (~self.stopped & (self.left > 0)).nonzero()[:, 0]
         return self if len(index) == len(self.alive) else self.keep(index)
 
@@ -161,7 +163,8 @@ class Course:
         return bool((self.forced_at == 0).all())
 
     def past_close(self) -> "Course":
-        """The course with the whole close behind each rollout; only where all are `at_close`."""
+        """Returns the course with the whole close behind each rollout; only where all are
+        `at_close`."""
         close, size = self.rules.close, len(self.rules.end)
         said = torch.cat([self.recent, close.expand(len(self.alive), -1)], dim=1)  # [B, E + C]
         return replace(

@@ -12,7 +12,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
 
 
 def use_cpu(threads: int) -> None:
-    """What a command that runs a model begins with. Raises UserError as `set_threads`."""
+    """Sets what a command that runs a model begins with. Raises UserError as `set_threads`."""
     set_threads(threads)
     keep_memory()
 

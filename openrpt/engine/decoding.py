@@ -17,26 +17,26 @@ from openrpt.types import Completion
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sampling:
-    """How completions are drawn."""
+    """The settings by which completions are drawn."""
 
     temperature: float
-    """0 = greedy."""
+    """Temperature of the softmax; 0 = greedy."""
     think_budget: int
-    """Free tokens of a thought."""
+    """Most free tokens of a thought."""
     prediction_budget: int
-    """Tokens of a prediction."""
+    """Most tokens of a prediction."""
     candidates: int
     """Candidates that a thought is seeded with."""
     generation_rollouts: int = 256
-    """Rollouts that are decoded at once, at most."""
+    """Most rollouts that are decoded at once."""
     until: tuple[bytes, ...] = ()
-    """What a completion also stops behind, once it has said it after its thought."""
+    """Texts behind which a completion stops, too, once it has said one after its thought."""
 
     @classmethod
     def of(
         cls, prompt: PromptConfig, *, temperature: float, generation_rollouts: int = 256
     ) -> "Sampling":
-        """With the prompt's budgets and candidates."""
+        """Returns the settings with the prompt's budgets and candidates."""
         return cls(
             temperature=temperature,
             think_budget=prompt.think_budget,
@@ -47,18 +47,20 @@ class Sampling:
 
     @classmethod
     def plain(cls, tokens: int, *, temperature: float = 0.0) -> "Sampling":
-        """`tokens` of text that goes on, without a thought."""
+        """Returns the settings for `tokens` of text that goes on, without a thought."""
         return cls(temperature=temperature, think_budget=0, prediction_budget=tokens, candidates=0)
 
     @property
     def budget(self) -> Budget:
+        """The longest completion."""
         return Budget(
             think=self.think_budget, prediction=self.prediction_budget, candidates=self.candidates
         )
 
 
 class Sequences(Protocol):
-    """Rows that are being decoded, no two alike: `hidden` [U, d] predicts each one's next token."""
+    """A protocol: rows that are being decoded, no two alike; `hidden` [U, d] predicts each one's
+    next token."""
 
     hidden: Tensor
 
@@ -71,20 +73,20 @@ class Sequences(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decoded:
-    """One rollout's new tokens, after the opening."""
+    """A rollout's new tokens, after the opening."""
 
     token_ids: list[int]
     logprobs: list[float]
-    """Log-probability of each at the sampling temperature, nats; 0 where forced."""
+    """Log-probability of each token at the sampling temperature, nats; 0 where forced."""
     loss_mask: list[bool]
-    """True = drawn."""
+    """True for tokens that were drawn."""
     stopped: bool
     """Whether it ended by itself, not by its budget."""
     near_boundary: int
-    """Draws whose uniform lay near a boundary."""
+    """Number of draws whose uniform lay near a boundary."""
 
     def completion(self, opening: tuple[int, ...]) -> Completion:
-        """The whole completion: the forced tokens that it began with, and these."""
+        """Returns the whole completion: the forced tokens that it began with, and these."""
         forced = len(opening)
         return Completion(
             token_ids=opening + tuple(self.token_ids),
@@ -153,7 +155,7 @@ class Decoder:
             sequences.advance(new)
 
     def _reached(self, said: list[bytes], course: Course, ids: Tensor) -> Tensor:
-        """[B] True where the new token ends, or holds, what a completion stops behind."""
+        """Returns [B] True where the new token ends, or holds, what a completion stops behind."""
         reached = torch.zeros_like(ids, dtype=torch.bool)
         for row in course.predicting.nonzero()[:, 0].tolist():
             rollout = int(course.alive[row])
@@ -167,7 +169,8 @@ class Decoder:
         return reached
 
     def _sample(self, hidden: Tensor, course: Course) -> Sampled:
-        """A draw for each rollout from its row of hidden [U, d]; 0 where the next is forced."""
+        """Draws for each rollout from its row of hidden [U, d]; 0 where the next token is
+        forced."""
         keys, rollouts = course.keys, course.free.nonzero()[:, 0]
         sampled = Sampled(
             ids=torch.zeros(len(keys), dtype=torch.long, device=keys.device),
@@ -189,11 +192,11 @@ class Decoder:
 
 
 def split_rows(row_of: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The rows that go on when the rollouts draw `ids`.
+    """Returns the rows that go on when the rollouts draw `ids`.
 
-    row_of, ids [B] → the new rows' parents [U] and ids [U], and each rollout's new row [B].
-    Each parent's first child comes in the parents' order and the other children after all of
-    those: where every row goes on, the rows that were there stay where they are.
+    row_of, ids [B] → the new rows' parents [U] and ids [U], and each rollout's new row [B]. Each
+    parent's first child comes in the parents' order and the other children after all of those:
+    where every row goes on, the rows that were there stay where they are.
     """
     pairs = torch.stack([row_of, ids], dim=1).unique(dim=0)  # [U, 2], by row, then by id
     parents = pairs[:, 0]
@@ -207,7 +210,7 @@ def split_rows(row_of: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 @dataclass(kw_only=True, eq=False)
 class _Step:
-    """One token of every rollout that was still decoded."""
+    """The next token of every rollout that was still decoded."""
 
     rows: Tensor  # [B] which rollouts
     ids: Tensor  # [B]
@@ -218,7 +221,7 @@ class _Step:
 
     @classmethod
     def forced(cls, rows: Tensor, token: Tensor) -> "_Step":
-        """The same forced token of each."""
+        """Returns the step in which each has the same forced token."""
         ids = token.expand(len(rows))
         no = torch.zeros_like(ids, dtype=torch.bool)
         zero = torch.zeros_like(ids, dtype=torch.float64)
@@ -226,7 +229,7 @@ class _Step:
 
 
 def _collect(steps: list[_Step], rows: int) -> list[Decoded]:
-    """Tokens step by step as tokens rollout by rollout."""
+    """Returns the tokens of all steps, rollout by rollout."""
     ids: list[list[int]] = [[] for _ in range(rows)]
     logprobs: list[list[float]] = [[] for _ in range(rows)]
     mask: list[list[bool]] = [[] for _ in range(rows)]

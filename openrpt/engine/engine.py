@@ -25,7 +25,7 @@ from openrpt.engine.tree.engine import TreeEngine
 
 
 class Sampler(Protocol):
-    """What makes completions."""
+    """A protocol: what makes completions with a model."""
 
     @property
     def exact_draws(self) -> bool:
@@ -45,20 +45,21 @@ class Sampler(Protocol):
     def generate_each(
         self, requests: Sequence[Request], layout: Layout, sampling: Sampling
     ) -> Iterator[list[Generated]]:
-        """For one document after another, as they come out: an outcome a position."""
+        """Yields, for one document after another, an outcome a position, as they come out."""
 
 
 class Engine(Sampler, Protocol):
-    """A sampler that also reads and trains its model."""
+    """A protocol: a sampler that also reads and trains its model."""
 
     @property
-    def model(self) -> Model: ...
+    def model(self) -> Model:
+        """The model that the engine is bound to."""
 
     def states(
         self, sequences: Sequence[Sequence[int]], layers: Sequence[int] = (-1,)
     ) -> list[Tensor]:
-        """For each of the layers [N, d]: the states over the sequences, each alone from its first
-        token, joined; N tokens in all. With gradient where that is recorded.
+        """Returns, for each of the layers, the states [N, d] over the sequences, each alone from
+        its first token, joined; N tokens in all. With gradient where that is recorded.
 
         A layer's number counts from the embeddings, 0; the last one, or -1, is what the head reads.
         """
@@ -71,13 +72,14 @@ class Engine(Sampler, Protocol):
         k: int = STANDARD_TOP,
         delimiter_ids: Collection[int] = (),
     ) -> Standard:
-        """Standard prediction and its `k` candidates after the first n tokens of a plain prefix,
-        for each n of `lengths`. The thought's delimiters are no prediction."""
+        """Returns standard prediction and its `k` candidates after the first n tokens of a plain
+        prefix, for each n of `lengths`. The thought's delimiters are no prediction."""
 
     def branch_states(
         self, prefix_ids: Sequence[int], branches: Sequence[Branch]
     ) -> list[list[Tensor]]:
-        """Without gradient: for each branch and completion the states [T, d] that predict it."""
+        """Returns, for each branch and completion, the states [T, d] that predict it, without
+        gradient."""
 
     def accumulate_gradients(
         self,
@@ -110,12 +112,12 @@ def open_engine(
     recompute: bool = False,
     start: Engine | None = None,
 ) -> Engine:
-    """Loads a model and its tokenizer, checks that they can be run, and runs them.
+    """Loads a model and its tokenizer, checks that they can be run, and binds an engine to them.
 
     `path` takes the place of config.path. `trained`: with gradients, and with LoRA adapters where
-    the configuration asks for them; otherwise the model is only read. `recompute`: the
-    backward pass runs each layer again (`memory.gradient_checkpointing`). `start`: whose candidates
-    seed the thought, where not the model's own. Raises UserError as `load_model`.
+    the configuration asks for them; otherwise the model is only read. `recompute`: the backward
+    pass runs each layer again (`memory.gradient_checkpointing`). `start`: whose candidates seed the
+    thought, where not the model's own. Raises UserError as `load_model`.
     """
     return bind(
         config.generator, load_model(config, path=path, trained=trained, recompute=recompute), start
@@ -123,7 +125,7 @@ def open_engine(
 
 
 def bind(kind: Literal["tree", "flat"], model: Model, start: Engine | None = None) -> Engine:
-    """The engine of this kind for a model that is there already; see `open_engine`."""
+    """Returns the engine of this kind for a model that is loaded already; see `open_engine`."""
     if kind == "flat":
         return FlatEngine(model=model, start=start)
     return TreeEngine(model=model, start=start)
@@ -132,7 +134,8 @@ def bind(kind: Literal["tree", "flat"], model: Model, start: Engine | None = Non
 def with_plain_standard(
     engine: Engine, work: Work, layout: Layout, generated: Sequence[Generated]
 ) -> list[Generated]:
-    """The outcomes with standard prediction as the text alone gives it, whatever the prompt.
+    """Returns the outcomes with standard prediction as the text alone gives it, whatever the
+    prompt.
 
     Where instructions stand before the text, that takes a pass of its own; otherwise the
     generation's own pass has read nothing but the text.
@@ -151,9 +154,9 @@ def with_standard(
     layout: Layout,
     generated: Sequence[Generated],
 ) -> list[Generated]:
-    """The outcomes with standard prediction on this plain prefix."""
+    """Returns the outcomes with standard prediction on this plain prefix."""
     found = engine.standard(prefix_ids, lengths, delimiter_ids=layout.delimiter_ids)
-    said = zip(found.argmax.tolist(), standard_tops(found), strict=True)
+    said = zip(found.argmax.tolist(), standard_tops(found), strict=True)  # a position each
     return [
         replace(outcome, standard_id=token, standard_top=top)
         for outcome, (token, top) in zip(generated, said, strict=True)

@@ -16,14 +16,15 @@ from torch import nn
 
 from openrpt.errors import UserError
 
-VALUES_PER_BYTE = 2
+_VALUES_PER_BYTE = 2
 """Most weights that a byte of a file holds, at four bits each."""
-LAYER_COUNTS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
-MOST_LABELS = 1000
-"""Of a classifier, which transformers names one by one, also where the model is none."""
+_LAYER_COUNTS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
+_MOST_LABELS = 1000
+"""Most labels of a classifier, which transformers names one by one, even where the model is
+none."""
 ADAPTER = "adapter_config.json"
-INTEGERS = {"I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64"}
-NAMED = 3
+_INTEGERS = {"I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64"}
+_NAMED = 3
 """Tensors that a message names; of the others it gives the number."""
 
 
@@ -33,11 +34,11 @@ class ModelFiles:
 
     folder: Path
     bytes: int
-    """Of the weight files."""
+    """Size of the weight files."""
 
 
 def find_files(source: str) -> ModelFiles:
-    """The files of a folder or a Hub id (downloaded where they are not here yet).
+    """Returns the files of a folder or a Hub id (downloaded where they are not here yet).
 
     Raises UserError for an adapter, where config.json has more layers than there are tensors, where
     weights are whole numbers that nothing scales, or an index names files outside of the folder;
@@ -59,13 +60,13 @@ def find_files(source: str) -> ModelFiles:
             if not config.get("quantization_config"):
                 _require_no_integers(opened, path)
     for section in (config, *(value for value in config.values() if isinstance(value, dict))):
-        for key in LAYER_COUNTS:
+        for key in _LAYER_COUNTS:
             if isinstance(section.get(key), int) and section[key] > tensors:
                 raise UserError(
                     f"{config_path}: {key} = {section[key]}, but the weights are {tensors} tensors"
                     " in all; take the files anew from where they came from"
                 )
-        if isinstance(section.get("num_labels"), int) and section["num_labels"] > MOST_LABELS:
+        if isinstance(section.get("num_labels"), int) and section["num_labels"] > _MOST_LABELS:
             raise UserError(
                 f"{config_path}: num_labels = {section['num_labels']}, but a language model has no"
                 " labels; remove the key"
@@ -75,6 +76,7 @@ def find_files(source: str) -> ModelFiles:
 
 
 def adapter_refusal(source: str) -> UserError:
+    """Returns the error for a folder that holds a LoRA adapter."""
     return UserError(
         f"{source}: holds a LoRA adapter ({ADAPTER}), which transformers would put on any model;"
         " merge it with peft's merge_and_unload, and load what save_pretrained writes"
@@ -84,7 +86,7 @@ def adapter_refusal(source: str) -> UserError:
 def _require_no_integers(opened: Any, path: Path) -> None:
     for name in opened.keys():  # noqa: SIM118 (it is no mapping)
         kind = opened.get_slice(name).get_dtype() if name.endswith("weight") else ""
-        if kind in INTEGERS:
+        if kind in _INTEGERS:
             raise UserError(
                 f"{path}: {name} holds whole numbers ({kind}), and config.json has no"
                 " quantization_config that says what they stand for; take the model in float32,"
@@ -122,8 +124,8 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def built_within(files: ModelFiles) -> Iterator[None]:
-    """A model that is built in here stops where it outgrows its files, before it takes memory."""
-    room = VALUES_PER_BYTE * files.bytes
+    """Stops a model that is built in here where it outgrows its files, before it takes memory."""
+    room = _VALUES_PER_BYTE * files.bytes
 
     def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
         nonlocal room
@@ -172,6 +174,6 @@ def require_whole(model: nn.Module, found: Mapping[str, Any], name: str) -> None
 
 
 def _listed(keys: list[str]) -> str:
-    more = ", …" if len(keys) > NAMED else ""
+    more = ", …" if len(keys) > _NAMED else ""
     tensors = "tensor" if len(keys) == 1 else "tensors"
-    return f"{len(keys)} {tensors} ({', '.join(keys[:NAMED])}{more})"
+    return f"{len(keys)} {tensors} ({', '.join(keys[:_NAMED])}{more})"

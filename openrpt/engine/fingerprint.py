@@ -11,30 +11,30 @@ from openrpt.errors import UserError
 READ_BY_MODELS = {".safetensors", ".json", ".jinja", ".model", ".txt", ".py"}
 """Files of a model folder that weights, settings or tokenizer are read from."""
 
-SETTLED_SECONDS = 2
-"""A change within the file system's tick leaves a file's times as they are: so long after the last
-one, the same times mean the same content."""
+_SETTLED_SECONDS = 2
+"""Seconds after a file's last change from which on the same times mean the same content: a change
+within the file system's tick leaves them as they are."""
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 in hex; read once a process, as long as the file stays as it is."""
+    """Returns the SHA-256 in hex; read once a process, as long as the file stays as it is."""
     stat = path.stat()
     changed = max(stat.st_mtime_ns, stat.st_ctime_ns)
-    if time.time_ns() - changed < SETTLED_SECONDS * 10**9:
+    if time.time_ns() - changed < _SETTLED_SECONDS * 10**9:
         return _hash(path)
     return _settled_hash(path, file_stamp(path))
 
 
 def file_stamp(path: Path) -> str:
-    """Size and times, which change whenever the file does: anybody can set the time of its last
-    change of content back, but not that of its last change of any kind."""
+    """Returns size and times, which change whenever the file does: anybody can set the time of its
+    last change of content back, but not that of its last change of any kind."""
     stat = path.stat()
     return f"{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}"
 
 
 @lru_cache(maxsize=1024)
 def _settled_hash(path: Path, stamp: str) -> str:
-    """`stamp` is part of the cache's key only."""
+    """Returns the SHA-256 in hex; `stamp` is part of the cache's key only."""
     return _hash(path)
 
 
@@ -44,18 +44,18 @@ def _hash(path: Path) -> str:
 
 
 def model_fingerprint(name: str) -> str:
-    """16 hex digits that change whenever a model's files do; `name` as in `model.path`.
+    """Returns 16 hex digits that change whenever a model's files do; `name` as in `model.path`.
 
-    Every byte is read (0.6 GB/s), once a process. A Hub id is known by its commit. Raises
-    UserError where there is no such model.
+    Every byte is read (0.6 GB/s), once a process. A Hub id is known by its commit. Raises UserError
+    where there is no such model.
     """
     spec = json.dumps([(file.name, file_hash(file)) for file in _files(name)] or _commit(name))
     return hashlib.sha256(spec.encode()).hexdigest()[:16]
 
 
 def require_same_model(name: str, known: str, whose: str) -> None:
-    """Raises UserError where the model's files are others than when `known` was taken (empty: not
-    known). A model that is no longer there is missed by whoever loads it."""
+    """Checks that the model's files are those from when `known` was taken (empty: not known). A
+    model that is no longer there is missed by whoever loads it. Raises UserError."""
     if not known:
         return
     try:
@@ -70,7 +70,7 @@ def require_same_model(name: str, known: str, whose: str) -> None:
 
 
 def _files(name: str) -> list[Path]:
-    """Those of a folder or a GGUF file; none for a Hub id."""
+    """Returns the files of a folder or a GGUF file; none for a Hub id."""
     from openrpt.engine.gguf_models import is_gguf
     from openrpt.engine.loading import resolve_model
 

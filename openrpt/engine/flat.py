@@ -24,21 +24,24 @@ if TYPE_CHECKING:
 
 
 def flat_hidden(model: Model, ids: Sequence[int]) -> Tensor:
-    """[n, d]: the backbone over one whole sequence, as transformers runs it."""
+    """Returns the states [n, d] of the backbone over one whole sequence, as transformers runs
+    it."""
     return model.states(input_ids=torch.tensor([list(ids)], device=model.device))[0]
 
 
 @dataclass(kw_only=True, eq=False)
 class FlatEngine:
-    """See `openrpt.engine.engine.Engine`."""
+    """An engine that computes every sequence alone: see `openrpt.engine.engine.Engine`."""
 
     model: Model
     start: "Engine | None" = None
-    """Whose candidates seed the thought; None = the model's own."""
+    """The engine whose candidates seed the thought; None = the model's own."""
     version: int = 0
+    """How often weights were loaded."""
     exact_draws: ClassVar[bool] = True
 
     def load(self, weights: Weights) -> None:
+        """Copies weights over the model's: `Sampler.load`."""
         self.model.load(weights)
         self.version += 1
 
@@ -46,24 +49,25 @@ class FlatEngine:
     def generate_each(
         self, requests: Sequence[Request], layout: Layout, sampling: Sampling
     ) -> Iterator[list[Generated]]:
+        """Yields the outcomes of one document after another: `Sampler.generate_each`."""
         for request in requests:
             yield self._generate(request, layout, sampling)
 
     def _generate(self, request: Request, layout: Layout, sampling: Sampling) -> list[Generated]:
-        asked = (request.prefix_ids, request.prefix_lengths)
-        k, delimiters = max(sampling.candidates, STANDARD_TOP), layout.delimiter_ids
-        standard = self.standard(*asked, k=k, delimiter_ids=delimiters)
+        lengths, delimiters = request.prefix_lengths, layout.delimiter_ids
+        k = max(sampling.candidates, STANDARD_TOP)
+        standard = self.standard(request.prefix_ids, lengths, k=k, delimiter_ids=delimiters)
         seeds = standard
         if self.start is not None and sampling.candidates:
-            seeds = self.start.standard(*asked, k=k, delimiter_ids=delimiters)
+            seeds = self.start.standard(request.prefix_ids, lengths, k=k, delimiter_ids=delimiters)
         beginnings = Beginnings.of(request, standard, seeds, layout, sampling)
         prompts = [
             [*request.prefix_ids[:length], *layout.tail_ids, *opening]
-            for length, opening in zip(request.prefix_lengths, beginnings.openings, strict=True)
+            for length, opening in zip(lengths, beginnings.openings, strict=True)
         ]
 
         def start_rows(index: Tensor, rollouts: int, capacity: int) -> Sequences:
-            return FlatSequences(self.model, [prompts[i] for i in index.tolist()])
+            return _FlatSequences(self.model, [prompts[i] for i in index.tolist()])
 
         decoder = Decoder(policy=self.model, layout=layout, sampling=sampling)
         return beginnings.outcomes(decode(decoder, request.keys, start_rows))
@@ -71,6 +75,7 @@ class FlatEngine:
     def states(
         self, sequences: Sequence[Sequence[int]], layers: Sequence[int] = (-1,)
     ) -> list[Tensor]:
+        """Returns states [N, d] a layer, one sequence after another: `Engine.states`."""
         found = [
             self.model.layer_states(
                 layers, input_ids=torch.tensor([list(ids)], device=self.model.device)
@@ -88,14 +93,17 @@ class FlatEngine:
         k: int = STANDARD_TOP,
         delimiter_ids: Collection[int] = (),
     ) -> Standard:
+        """Returns standard prediction after each length: `Engine.standard`."""
         states = [flat_hidden(self.model, prefix_ids[:length])[-1] for length in lengths]
         masked = self.model.masked_ids(delimiter_ids)
-        return standard_prediction(torch.stack(states), self.model.head, masked, k=k)
+        hidden = torch.stack(states)  # [N, d]
+        return standard_prediction(hidden, self.model.head, masked, k=k)
 
     @torch.no_grad()
     def branch_states(
         self, prefix_ids: Sequence[int], branches: Sequence[Branch]
     ) -> list[list[Tensor]]:
+        """Returns the states [T, d] of each completion: `Engine.branch_states`."""
         return [
             [self._completion_states(prefix_ids, branch, ids) for ids in branch.completions]
             for branch in branches
@@ -111,7 +119,8 @@ class FlatEngine:
         completion_loss: CompletionLoss | None = None,
         microbatch_tokens: int = 1024,
     ) -> None:
-        """One whole sequence at a time, whatever `microbatch_tokens` is."""
+        """Adds the losses' gradient, one whole sequence at a time, whatever `microbatch_tokens`
+        is."""
         if prefix_loss is not None:
             prefix_loss(flat_hidden(self.model, prefix_ids)).backward()
         if tail_loss is not None and branches:
@@ -128,7 +137,7 @@ class FlatEngine:
     def _completion_states(
         self, prefix_ids: Sequence[int], branch: Branch, completion: Sequence[int]
     ) -> Tensor:
-        """[T, d]: what predicts each token of a completion."""
+        """Returns the states [T, d] that predict each token of a completion."""
         prompt = [*prefix_ids[: branch.prefix_length], *branch.tail_ids]
         return flat_hidden(self.model, [*prompt, *completion[:-1]])[len(prompt) - 1 :]
 
@@ -145,8 +154,8 @@ class FlatEngine:
             )
 
 
-class FlatSequences:
-    """Rollouts one at a time, without any cache."""
+class _FlatSequences:
+    """Rollouts that are run one at a time, without any cache."""
 
     def __init__(self, model: Model, sequences: list[list[int]]) -> None:
         self.model = model
@@ -154,7 +163,8 @@ class FlatSequences:
         self._run()
 
     def _run(self) -> None:
-        self.hidden = torch.stack([flat_hidden(self.model, ids)[-1] for ids in self.sequences])
+        last = [flat_hidden(self.model, ids)[-1] for ids in self.sequences]
+        self.hidden = torch.stack(last)  # [U, d]
 
     def advance(self, ids: Tensor) -> None:
         pairs = zip(self.sequences, ids.tolist(), strict=True)

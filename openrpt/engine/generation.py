@@ -20,14 +20,14 @@ from openrpt.engine.head import Standard
 from openrpt.types import Completion
 
 STANDARD_TOP = 5
-"""Most probable tokens of standard prediction that are kept with the rollouts."""
+"""Number of most probable tokens of standard prediction that are kept with the rollouts."""
 SIDE_BY_SIDE_ROWS = 32
-"""Rollouts of several documents that are decoded together, at most; each row holds its document's
-keys for itself."""
-ALONE_ROWS = 8
-"""A document with more rollouts than these is decoded alone, over its shared prefix."""
-SIDE_BY_SIDE_TOKENS = 16384
-"""Tokens whose keys these rows hold together, at most (0.75 GB for 30 layers of 3 heads of 64)."""
+"""Most rollouts of several documents that are decoded together; each row holds its document's keys
+for itself."""
+_ALONE_ROWS = 8
+"""Rollouts above which a document is decoded alone, over its shared prefix."""
+_SIDE_BY_SIDE_TOKENS = 16384
+"""Most tokens whose keys these rows hold together (0.75 GB for 30 layers of 3 heads of 64)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,18 +35,19 @@ class Generated:
     """The outcome at one position."""
 
     standard_id: int
-    """What standard prediction says on this prefix (special tokens masked)."""
+    """The token of standard prediction on this prefix (special tokens masked)."""
     standard_top: tuple[tuple[int, float], ...]
-    """The STANDARD_TOP most probable tokens there with their log-probabilities: to be looked at."""
+    """The STANDARD_TOP most probable tokens of that pass with their log-probabilities in nats."""
     candidate_ids: tuple[int, ...]
     candidate_logprobs: tuple[float, ...]
     completions: tuple[Completion, ...]
     near_boundary: int
-    """Sampled tokens whose uniform lay within NEAR_BOUNDARY of a boundary."""
+    """Number of sampled tokens whose uniform lay within NEAR_BOUNDARY of a boundary."""
 
 
 def standard_tops(standard: Standard) -> list[tuple[tuple[int, float], ...]]:
-    """A position: its STANDARD_TOP most probable tokens with their log-probabilities."""
+    """Returns, for each position, its STANDARD_TOP most probable tokens with their
+    log-probabilities."""
     ids = standard.candidate_ids[:, :STANDARD_TOP].tolist()
     logprobs = standard.candidate_logprobs[:, :STANDARD_TOP].tolist()
     pairs = zip(ids, logprobs, strict=True)
@@ -59,10 +60,11 @@ class Beginnings:
 
     standard: Standard
     seeds: Standard
-    """Whose candidates are forced: the policy's or the start model's."""
+    """The prediction whose candidates are forced: the policy's or the start model's."""
     openings: list[tuple[int, ...]]
     """The forced tokens with which all completions of each position begin."""
     candidates: int
+    """Number of candidates that are forced."""
 
     @classmethod
     def of(
@@ -73,7 +75,8 @@ class Beginnings:
         layout: Layout,
         sampling: Sampling,
     ) -> "Beginnings":
-        """The positions of a request, with what forced tokens their completions begin."""
+        """Returns the positions of a request, with the forced tokens that their completions begin
+        with."""
         close = layout.close_ids if sampling.think_budget == 0 else ()
         if request.openings is not None:
             openings = [opening + close for opening in request.openings]
@@ -85,7 +88,7 @@ class Beginnings:
         )
 
     def outcomes(self, decoded: Sequence[Sequence[Decoded]]) -> list[Generated]:
-        """The outcome at each position; `decoded`: [positions][rollouts]."""
+        """Returns the outcome at each position; `decoded`: [positions][rollouts]."""
         standard_ids = self.standard.argmax.tolist()
         candidates = self.seeds.candidate_ids[:, : self.candidates].tolist()
         candidate_logprobs = self.seeds.candidate_logprobs[:, : self.candidates].tolist()
@@ -106,7 +109,8 @@ class Beginnings:
 def side_by_side(
     requests: Sequence[Request], layout: Layout, sampling: Sampling
 ) -> Iterator[list[Request]]:
-    """The requests in their order, as many at a time as may be decoded together: at least one."""
+    """Yields the requests in their order, as many at a time as may be decoded together: at least
+    one."""
     new_tokens = len(layout.tail_ids) + sampling.budget.new(layout)
     batch: list[Request] = []
     rows = longest = 0
@@ -117,9 +121,9 @@ def side_by_side(
         if all(one.is_short(new_tokens) for one in (*batch, request)):
             fits = together <= sampling.generation_rollouts
         else:
-            few = max(rows // max(len(batch), 1), more) <= ALONE_ROWS
+            few = max(rows // max(len(batch), 1), more) <= _ALONE_ROWS
             fits = few and together <= SIDE_BY_SIDE_ROWS
-        if batch and not (fits and together * width <= SIDE_BY_SIDE_TOKENS):
+        if batch and not (fits and together * width <= _SIDE_BY_SIDE_TOKENS):
             yield batch
             batch, together, width = [], more, length
         batch.append(request)
@@ -144,7 +148,7 @@ def decode(
     for start in range(0, len(rows), together):
         part = rows[start : start + together]
         positions = torch.tensor([p for p, _ in part], device=device)
-        index, row_of = positions.unique(return_inverse=True)
+        index, row_of = positions.unique(return_inverse=True)  # [U], [rollouts of this part]
         drawn = torch.tensor([key for _, key in part], device=device)
         sequences = start_rows(index, len(part), capacity)
         for (p, _), one in zip(part, decoder.run(sequences, row_of, drawn), strict=True):

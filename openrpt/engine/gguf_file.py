@@ -17,25 +17,25 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-MAGIC = b"GGUF"
-VERSIONS = (2, 3)
-LFS_POINTER = b"version https://git-lfs"
-ALIGNMENT = 32  # bytes, where the file names no other
+_MAGIC = b"GGUF"
+_VERSIONS = (2, 3)
+_LFS_POINTER = b"version https://git-lfs"
+_ALIGNMENT = 32  # bytes, where the file names no other
 # Metadata types by their number in the file; a string and an array have lengths of their own.
-NUMBERS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
-STRING, ARRAY = 8, 9
+_NUMBERS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
+_STRING, _ARRAY = 8, 9
 
 
 class _CutError(Exception):
-    """The file ends before what its header announces."""
+    """An error: the file ends before what its header announces."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GgufTensor:
-    """Where a tensor lies in the file, and how it is stored."""
+    """A tensor's place in the file, and how it is stored."""
 
     shape: tuple[int, ...]
-    """As torch has it: the dimension that runs fastest comes last."""
+    """The shape as torch has it: the dimension that runs fastest comes last."""
     kind: int
     """ggml's number of the quantization."""
     offset: int
@@ -45,7 +45,7 @@ class GgufTensor:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class GgufFile:
-    """A file that is whole: every tensor of its table lies inside it."""
+    """A whole GGUF file: every tensor of its table lies inside it."""
 
     path: Path
     metadata: Mapping[str, Any]
@@ -53,6 +53,7 @@ class GgufFile:
 
     @property
     def architecture(self) -> str:
+        """The name of the architecture; empty where the file gives none."""
         return str(self.metadata.get("general.architecture", ""))
 
     @property
@@ -62,18 +63,18 @@ class GgufFile:
         return {k[len(prefix) :]: v for k, v in self.metadata.items() if k.startswith(prefix)}
 
     def refusal(self, what: str) -> UserError:
-        """The error for what the file says and a folder of transformers can't say."""
+        """Returns the error for what the file says and a folder of transformers can't say."""
         return UserError(
             f"{self.path}: {what}, which OpenRPT can't carry over; use the model's safetensors"
             " folder"
         )
 
     def damage(self, what: str) -> UserError:
-        """The error for what contradicts itself."""
+        """Returns the error for what contradicts itself."""
         return _damaged(self.path, what)
 
     def values(self, name: str) -> "np.ndarray":
-        """A tensor in float32. Raises UserError for a quantization that gguf can't undo."""
+        """Returns a tensor in float32. Raises UserError for a quantization that gguf can't undo."""
         import gguf
         import numpy as np
 
@@ -88,22 +89,22 @@ class GgufFile:
 
 
 def read_gguf(path: Path) -> GgufFile:
-    """The file's metadata and tensors; their data is read later.
+    """Reads the file's metadata and table of tensors; their data is read later.
 
-    Raises UserError for a file that is cut, a Git LFS pointer, or no GGUF of version 2
-    or 3 in little-endian order.
+    Raises UserError for a file that is cut, a Git LFS pointer, or no GGUF of version 2 or 3 in
+    little-endian order.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
-        start = file.read(len(LFS_POINTER))
-        if start == LFS_POINTER:
+        start = file.read(len(_LFS_POINTER))
+        if start == _LFS_POINTER:
             raise UserError(
                 f"{path}: a Git LFS pointer of {size} bytes, not the model; get it with: git lfs"
                 " pull"
             )
-        if start[: len(MAGIC)] != MAGIC:
+        if start[: len(_MAGIC)] != _MAGIC:
             raise UserError(f"{path}: not a GGUF file (it begins with {start[:8]!r})")
-        file.seek(len(MAGIC))
+        file.seek(len(_MAGIC))
         try:
             metadata, tensors = _read_header(file, path, size)
         except _CutError:
@@ -125,7 +126,7 @@ def _read_header(
 ) -> tuple[dict[str, Any], dict[str, GgufTensor]]:
     reader = _Reader(file, path, size)
     version = reader.number("I")
-    if version not in VERSIONS:
+    if version not in _VERSIONS:
         raise UserError(f"{path}: GGUF of version {version}; OpenRPT reads versions 2 and 3")
     num_tensors, num_keys = reader.number("Q"), reader.number("Q")
     metadata = {}
@@ -141,7 +142,7 @@ def _read_header(
             raise _damaged(path, f"its tensor {name} stands there twice")
         shape = tuple(reversed(reader.numbers("Q", reader.number("I"))))
         table[name] = (shape, reader.number("I"), reader.number("Q"))
-    alignment = metadata.get("general.alignment", ALIGNMENT)
+    alignment = metadata.get("general.alignment", _ALIGNMENT)
     if not isinstance(alignment, int) or alignment < 1:
         raise _damaged(path, f"general.alignment = {alignment}")
     start = -(-file.tell() // alignment) * alignment
@@ -197,17 +198,17 @@ class _Reader:
         return self.bytes(self.number("Q")).decode(errors="replace")
 
     def value(self, kind: int) -> Any:
-        if kind in NUMBERS:
-            return self.number(NUMBERS[kind])
-        if kind == STRING:
+        if kind in _NUMBERS:
+            return self.number(_NUMBERS[kind])
+        if kind == _STRING:
             return self.string()
-        if kind != ARRAY:
+        if kind != _ARRAY:
             raise _damaged(self.path, f"its metadata has a value of type {kind}")
         item, count = self.number("I"), self.number("Q")
-        if item == ARRAY:
+        if item == _ARRAY:
             raise _damaged(self.path, "its metadata has arrays of arrays")
-        if item in NUMBERS:
-            return list(self.numbers(NUMBERS[item], count))
+        if item in _NUMBERS:
+            return list(self.numbers(_NUMBERS[item], count))
         if count > self.size:
             raise _CutError
         return [self.value(item) for _ in range(count)]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 CONVERSION = 2
 """Rises whenever the same file gives another folder, so that no earlier one is used."""
-ATTRIBUTES = {
+_ATTRIBUTES = {
     "context_length": "max_position_embeddings",
     "embedding_length": "hidden_size",
     "block_count": "num_hidden_layers",
@@ -35,10 +35,10 @@ ATTRIBUTES = {
     "attention.layer_norm_rms_epsilon": "rms_norm_eps",
 }
 """Keys that every file must have, and the config's names for them."""
-HEAD = "output.weight"
+_HEAD = "output.weight"
 """The head's tensor; a file without it uses the embedding."""
-HEAD_KEYS = ("attention.key_length", "attention.value_length")
-NEUTRAL: Mapping[str, Any] = {
+_HEAD_KEYS = ("attention.key_length", "attention.value_length")
+_NEUTRAL: Mapping[str, Any] = {
     "attention.causal": True,
     "attention.scale": 0.0,
     "attention.sliding_window": 0,
@@ -53,29 +53,32 @@ NEUTRAL: Mapping[str, Any] = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Architecture:
+class _Architecture:
     """An architecture whose converted models are compared with the originals in the tests."""
 
     model_type: str
     causal_lm: str
     """transformers' class, which other programs look for in the config."""
     interleaved: bool = False
-    """Queries and keys have their rotary dimensions in pairs, not in halves as transformers."""
+    """Whether queries and keys have their rotary dimensions in pairs, not in halves as in
+    transformers."""
 
 
-ARCHITECTURES = {
-    "llama": Architecture(model_type="llama", causal_lm="LlamaForCausalLM", interleaved=True),
-    "qwen2": Architecture(model_type="qwen2", causal_lm="Qwen2ForCausalLM"),
-    "qwen3": Architecture(model_type="qwen3", causal_lm="Qwen3ForCausalLM"),
+_ARCHITECTURES = {
+    "llama": _Architecture(model_type="llama", causal_lm="LlamaForCausalLM", interleaved=True),
+    "qwen2": _Architecture(model_type="qwen2", causal_lm="Qwen2ForCausalLM"),
+    "qwen3": _Architecture(model_type="qwen3", causal_lm="Qwen3ForCausalLM"),
 }
 
 
 def is_gguf(path: Path) -> bool:
+    """Returns whether a path is that of a GGUF file, by its ending."""
     return path.suffix.lower() == ".gguf"
 
 
 def convert_gguf(path: Path) -> Path:
-    """A GGUF file as a plain safetensors folder in the cache, in float32.
+    """Rebuilds a GGUF file as a plain safetensors folder in the cache, in float32; returns the
+    folder.
 
     Raises UserError for a file that is missing, cut or damaged, and for whatever it says that the
     folder could not say.
@@ -114,25 +117,25 @@ def _convert(file: GgufFile, target: Path) -> None:
         _require_same(file, rope, partial)
 
 
-def _architecture(file: GgufFile) -> Architecture:
+def _architecture(file: GgufFile) -> _Architecture:
     if int(file.metadata.get("split.count", 1)) > 1:
         raise file.refusal(f"it is one of {file.metadata['split.count']} parts of a model")
-    architecture = ARCHITECTURES.get(file.architecture)
+    architecture = _ARCHITECTURES.get(file.architecture)
     if architecture is None:
-        known = ", ".join(ARCHITECTURES)
+        known = ", ".join(_ARCHITECTURES)
         raise file.refusal(f"its architecture is '{file.architecture}' (known: {known})")
     return architecture
 
 
-def _read_config(file: GgufFile, architecture: Architecture) -> "tuple[PreTrainedConfig, Rope]":
+def _read_config(file: GgufFile, architecture: _Architecture) -> "tuple[PreTrainedConfig, Rope]":
     from transformers import AutoConfig
 
     said, name = file.hyperparameters, file.architecture
-    known = {*ATTRIBUTES, *HEAD_KEYS, *ROPE_KEYS, "vocab_size"}
+    known = {*_ATTRIBUTES, *_HEAD_KEYS, *ROPE_KEYS, "vocab_size"}
     for key, value in said.items():
-        if isinstance(value, list) or (key not in known and NEUTRAL.get(key) != value):
+        if isinstance(value, list) or (key not in known and _NEUTRAL.get(key) != value):
             raise file.refusal(f"it says {name}.{key} = {str(value)[:40]}")
-    for key in ATTRIBUTES:
+    for key in _ATTRIBUTES:
         if not said.get(key):
             raise file.damage(f"it does not say {name}.{key}")
     if said["block_count"] > len(file.tensors):
@@ -152,11 +155,11 @@ def _read_config(file: GgufFile, architecture: Architecture) -> "tuple[PreTraine
         raise file.damage(f"it has {tokens} tokens and {name}.vocab_size = {vocab_size}")
     config = AutoConfig.for_model(
         architecture.model_type,
-        **{attribute: said[key] for key, attribute in ATTRIBUTES.items()},
+        **{attribute: said[key] for key, attribute in _ATTRIBUTES.items()},
         head_dim=head_dim,
         vocab_size=vocab_size,
         rope_parameters=rope.parameters,
-        tie_word_embeddings=HEAD not in file.tensors,
+        tie_word_embeddings=_HEAD not in file.tensors,
         bos_token_id=file.metadata.get("tokenizer.ggml.bos_token_id"),
         eos_token_id=file.metadata.get("tokenizer.ggml.eos_token_id"),
         pad_token_id=file.metadata.get("tokenizer.ggml.padding_token_id"),
@@ -167,9 +170,9 @@ def _read_config(file: GgufFile, architecture: Architecture) -> "tuple[PreTraine
 
 
 def _read_weights(
-    file: GgufFile, architecture: Architecture, config: "PreTrainedConfig"
+    file: GgufFile, architecture: _Architecture, config: "PreTrainedConfig"
 ) -> "dict[str, Tensor]":
-    """The parameters by transformers' names.
+    """Returns the parameters by transformers' names.
 
     Raises UserError, which names them, where the file has tensors too few, too many, of another
     shape, or with numbers that are not finite.
@@ -194,7 +197,8 @@ def _read_weights(
 def _tensor_names(
     file: GgufFile, config: "PreTrainedConfig"
 ) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """parameter → its name in the file, its shape. Raises UserError where the two don't match."""
+    """Returns parameter → its name in the file, its shape. Raises UserError where the two don't
+    match."""
     import gguf
     import torch
     from transformers import AutoModelForCausalLM
@@ -217,7 +221,7 @@ def _tensor_names(
 
 
 def _halves(rows: "Tensor", head_dim: int) -> "Tensor":
-    """[heads * D, …] Each head's rows, from pairs of rotary dimensions to two halves."""
+    """Returns each head's rows, [heads * D, …], from pairs of rotary dimensions to two halves."""
     pairs = rows.reshape(-1, head_dim // 2, 2, *rows.shape[1:])
     return pairs.transpose(1, 2).reshape(rows.shape)
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 DIVISORS = "rope_freqs.weight"
-DEFAULT_BASE = 10000.0
-SCALING = "rope.scaling."
+_DEFAULT_BASE = 10000.0
+_SCALING = "rope.scaling."
 KEYS = {
     "rope.freq_base",
     "rope.dimension_count",
@@ -32,13 +32,14 @@ KEYS = {
     "rope.scaling.yarn_beta_fast",
     "rope.scaling.yarn_beta_slow",
 }
-ONLY_ONE = ("attn_factor", "yarn_ext_factor", "yarn_attn_factor")
+_ONLY_ONE = ("attn_factor", "yarn_ext_factor", "yarn_attn_factor")
 """Scaling keys that are carried where they are 1, which changes nothing."""
-PLATEAU = 1e-5
-"""How near to a plateau of the divisors counts as on it: frequencies are computed in float32."""
-ROUNDING = 2e-6
+_PLATEAU = 1e-5
+"""Distance from a plateau of the divisors that counts as on it: frequencies are computed in
+float32."""
+_ROUNDING = 2e-6
 """Relative difference between two ways of computing a frequency in float32."""
-TOLERANCE = 2e-5
+_TOLERANCE = 2e-5
 """Relative difference from the file's frequencies that is still their rounding."""
 
 
@@ -47,15 +48,15 @@ class Rope:
     """The rotary positions of a file."""
 
     frequencies: "np.ndarray"
-    """[D / 2] Radians a token, as the file scales them."""
+    """Frequencies [D / 2] in radians a token, as the file scales them."""
     parameters: dict[str, Any]
     """The config's `rope_parameters`."""
     attention_factor: float = 1.0
-    """What cosines and sines are multiplied by."""
+    """Factor of cosines and sines."""
 
 
 def read_rope(file: GgufFile, *, head_dim: int) -> Rope:
-    """The file's rotary positions over `head_dim` dimensions.
+    """Returns the file's rotary positions over `head_dim` dimensions.
 
     Raises UserError, which names the key or the tensor, for a scaling that can't be carried over.
     """
@@ -65,16 +66,16 @@ def read_rope(file: GgufFile, *, head_dim: int) -> Rope:
     dimensions = said.get("rope.dimension_count", head_dim)
     if dimensions != head_dim:
         raise _refusal(file, "rope.dimension_count", f" (its heads have {head_dim} dimensions)")
-    base = float(said.get("rope.freq_base", DEFAULT_BASE))
+    base = float(said.get("rope.freq_base", _DEFAULT_BASE))
     factor = float(said.get("rope.scaling.factor", said.get("rope.scale_linear", 0.0))) or 1.0
     if not (1.0 < base < math.inf and 0.0 < factor < math.inf):
         raise file.damage(f"its RoPE has the base {base} and the factor {factor}")
     plain = base ** (-np.arange(0, head_dim, 2) / head_dim)
     theta = {"rope_theta": base}
     kind = said.get("rope.scaling.type", "linear")  # llama.cpp's default
-    for name in ONLY_ONE:
-        if said.get(SCALING + name, 1.0) != 1.0:
-            raise _refusal(file, SCALING + name)
+    for name in _ONLY_ONE:
+        if said.get(_SCALING + name, 1.0) != 1.0:
+            raise _refusal(file, _SCALING + name)
     if kind not in ("none", "linear", "yarn"):
         raise _refusal(file, "rope.scaling.type")
     scaled = kind != "none" and factor != 1.0
@@ -101,17 +102,18 @@ def require_same_rope(file: GgufFile, rope: Rope, model: Any) -> None:
     buffers = [b for name, b in model.named_buffers() if name.endswith(".inv_freq")]
     same = bool(buffers) and all(
         buffer.shape == rope.frequencies.shape
-        and np.allclose(buffer.double().numpy(), rope.frequencies, rtol=TOLERANCE, atol=0.0)
+        and np.allclose(buffer.double().numpy(), rope.frequencies, rtol=_TOLERANCE, atol=0.0)
         for buffer in buffers
     )
     found = model.base_model.rotary_emb.attention_scaling
-    if not same or not math.isclose(found, rope.attention_factor, rel_tol=TOLERANCE):
+    if not same or not math.isclose(found, rope.attention_factor, rel_tol=_TOLERANCE):
         named = DIVISORS if DIVISORS in file.tensors else f"{file.architecture}.rope.*"
         raise file.refusal(f"its rotary positions ({named}) are of an unknown kind")
 
 
 def _yarn(said: dict[str, Any], plain: "np.ndarray", base: float, factor: float) -> Rope:
-    """Fast dimensions keep their frequency, slow ones are divided, with a ramp between them."""
+    """Returns the parameters of YaRN: fast dimensions keep their frequency, slow ones are divided,
+    with a ramp between them."""
     import numpy as np
 
     original = said.get("rope.scaling.original_context_length", said["context_length"])
@@ -148,21 +150,22 @@ def _divided(
     import numpy as np
 
     fit = divisors.shape == plain.shape and np.isfinite(divisors).all()
-    rises = fit and (np.diff(divisors) > -PLATEAU * divisors[1:]).all()
-    if not rises or divisors.min() < 1.0 - PLATEAU:
+    rises = fit and (np.diff(divisors) > -_PLATEAU * divisors[1:]).all()
+    if not rises or divisors.min() < 1.0 - _PLATEAU:
         raise file.refusal(f"the tensor {DIVISORS} isn't {len(plain)} rising numbers from 1 on")
-    largest = float(np.median(divisors[divisors >= divisors.max() * (1 - PLATEAU)]))
-    if (divisors < largest * (1 - PLATEAU)).any():
+    largest = float(np.median(divisors[divisors >= divisors.max() * (1 - _PLATEAU)]))
+    if (divisors < largest * (1 - _PLATEAU)).any():
         kind = _llama3(plain / (2 * math.pi), divisors, largest)
-    elif largest > 1.0 + PLATEAU:
-        kind = {"rope_type": "linear", "factor": _simplest(largest, PLATEAU)}
+    elif largest > 1.0 + _PLATEAU:
+        kind = {"rope_type": "linear", "factor": _simplest(largest, _PLATEAU)}
     else:
         kind = {"rope_type": "default"}
     return Rope(frequencies=plain / divisors, parameters=theta | kind)
 
 
 def _llama3(turns: "np.ndarray", divisors: "np.ndarray", largest: float) -> dict[str, Any]:
-    """The parameters that give these divisors, if they are Llama 3's (`require_same_rope` tells).
+    """Returns the parameters that give these divisors, if they are Llama 3's (`require_same_rope`
+    tells).
 
     `turns`: each dimension's rotations a token before they are divided. The parameters are round
     numbers if these are as near as float32 can tell.
@@ -170,7 +173,7 @@ def _llama3(turns: "np.ndarray", divisors: "np.ndarray", largest: float) -> dict
     lower, upper = _llama3_bounds(turns, divisors, largest)
     original = max(1, round(1 / lower))  # only its products with the bounds count; Meta's low is 1
     parameters: dict[str, Any] = {}
-    for tolerance in (PLATEAU, 0.0):
+    for tolerance in (_PLATEAU, 0.0):
         factor = _simplest(largest, tolerance)
         low = _simplest(original * lower, tolerance)
         high = _simplest(original * upper, tolerance)
@@ -183,7 +186,7 @@ def _llama3(turns: "np.ndarray", divisors: "np.ndarray", largest: float) -> dict
         }
         height = ((original * turns - low) / (high - low)).clip(0.0, 1.0)
         given = 1 / (height + (1 - height) / factor)
-        if (abs(given / divisors - 1) < ROUNDING).all():
+        if (abs(given / divisors - 1) < _ROUNDING).all():
             break
     return parameters
 
@@ -191,7 +194,8 @@ def _llama3(turns: "np.ndarray", divisors: "np.ndarray", largest: float) -> dict
 def _llama3_bounds(
     turns: "np.ndarray", divisors: "np.ndarray", largest: float
 ) -> tuple[float, float]:
-    """The rotations a token below which all is divided by `largest`, and from which nothing is.
+    """Returns the rotations a token below which all is divided by `largest`, and from which nothing
+    is.
 
     Between them the divisor's reciprocal is a straight line, so two points of it give both. With
     one point, the upper bound is taken as 4 times the lower (Meta's), or, where that contradicts
@@ -201,15 +205,15 @@ def _llama3_bounds(
     height = (1 / divisors - 1 / largest) / (1 - 1 / largest)  # 0: divided; 1: kept
     order = turns.argsort()
     turns, height = turns[order], height[order]
-    divided = float(turns[height <= PLATEAU].max())
-    kept = float(turns[height >= 1 - PLATEAU].min(initial=math.inf))
-    between = (height > PLATEAU) & (height < 1 - PLATEAU)
+    divided = float(turns[height <= _PLATEAU].max())
+    kept = float(turns[height >= 1 - _PLATEAU].min(initial=math.inf))
+    between = (height > _PLATEAU) & (height < 1 - _PLATEAU)
     x, y = turns[between].tolist(), height[between].tolist()
     if not x:
         gap = (kept - divided) / 3
         return divided + gap, kept - gap
     if len(x) > 1:
-        slope = max(y[-1] - y[0], PLATEAU) / (x[-1] - x[0])
+        slope = max(y[-1] - y[0], _PLATEAU) / (x[-1] - x[0])
         return x[0] - y[0] / slope, x[0] + (1 - y[0]) / slope
     lower = x[0] / (1 + 3 * y[0])
     if divided <= lower and 4 * lower <= kept:
@@ -219,7 +223,7 @@ def _llama3_bounds(
 
 
 def _simplest(value: float, tolerance: float) -> float:
-    """The number of fewest digits that differs by no more than this part of the value."""
+    """Returns the number of fewest digits that differs by no more than this part of the value."""
     rounded = (float(f"{value:.{digits}g}") for digits in range(1, 18))
     return next(r for r in rounded if abs(r - value) <= tolerance * abs(value))
 

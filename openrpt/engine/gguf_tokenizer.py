@@ -21,12 +21,13 @@ from tokenizers import (
 )
 from transformers import PreTrainedTokenizerFast
 
-from openrpt.data.tokens import SPACE
+from openrpt.data.tokenizer_rules import SPACE
 from openrpt.engine.gguf_file import GgufFile
+from openrpt.engine.gguf_pretokenizers import PRE_TOKENIZERS, PreTokenizer
 
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4
-"""llama.cpp's types of tokens; two more stand for unused tokens and single bytes."""
-KEYS = {
+_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4
+"""Numbers of llama.cpp's types of tokens; two more stand for unused tokens and single bytes."""
+_KEYS = {
     "model",
     "pre",
     "tokens",
@@ -39,55 +40,8 @@ KEYS = {
     "token_type_count",  # of encoders such as BERT
     "add_sep_token",  # of encoders
 }
-NEUTRAL = {"remove_extra_whitespaces": False, "precompiled_charsmap": []}
+_NEUTRAL = {"remove_extra_whitespaces": False, "precompiled_charsmap": []}
 """Keys that change the text, with the value that does not."""
-
-
-def _splits(digits: str) -> str:
-    """The expression that Llama 3 and Qwen 2 split with; they differ in `digits`."""
-    return (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
-        + digits
-        + r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    )
-
-
-TEKKEN = (
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
-    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
-    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Rules:
-    """What a pre-tokenizer's name stands for beyond vocabulary and merges."""
-
-    split: str = ""
-    """The expression that splits the text; "" for GPT-2's, which ByteLevel has built in."""
-    single_digits: bool = False
-    """Every digit stands alone, before the split."""
-    whole_words: bool = False
-    """A word that is a token is taken whole, whatever the merges give."""
-    adds_bos: bool = False
-    """Where the file does not say so itself."""
-    nfc: bool = False
-
-
-DIGITS = Rules(single_digits=True)
-LLAMA3 = Rules(split=_splits(r"\p{N}{1,3}"), whole_words=True, adds_bos=True)
-PRE_TOKENIZERS: Mapping[str, Rules] = {
-    "gpt-2": Rules(),
-    "smollm": DIGITS,
-    "starcoder": DIGITS,
-    "refact": DIGITS,
-    "llama3": LLAMA3,
-    "llama-v3": LLAMA3,
-    "llama-bpe": LLAMA3,
-    "qwen2": Rules(split=_splits(r"\p{N}"), nfc=True),
-    "deepseek-r1-qwen": Rules(split=_splits(r"\p{N}")),
-    "tekken": Rules(split=TEKKEN, whole_words=True, adds_bos=True),
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,15 +59,15 @@ class _Vocabulary:
 
 
 def read_tokenizer(file: GgufFile) -> PreTrainedTokenizerFast:
-    """The tokenizer that the file describes.
+    """Returns the tokenizer that the file describes.
 
     Raises UserError, which names the key or the token, for one that can't be built exactly.
     """
     prefix = "tokenizer.ggml."
     said = {k[len(prefix) :]: v for k, v in file.metadata.items() if k.startswith(prefix)}
     for key, value in said.items():
-        known = key in KEYS or key.endswith("_token_id")
-        if not known and NEUTRAL.get(key) != value:
+        known = key in _KEYS or key.endswith("_token_id")
+        if not known and _NEUTRAL.get(key) != value:
             raise file.refusal(f"it says {prefix}{key} = {str(value)[:40]}")
     vocabulary = _vocabulary(file, said)
     match said.get("model"):
@@ -149,7 +103,7 @@ def read_tokenizer(file: GgufFile) -> PreTrainedTokenizerFast:
 
 def _vocabulary(file: GgufFile, said: Mapping[str, Any]) -> _Vocabulary:
     tokens = said.get("tokens", [])
-    types = said.get("token_type", [NORMAL] * len(tokens))
+    types = said.get("token_type", [_NORMAL] * len(tokens))
     if not tokens or len(types) != len(tokens):
         raise file.refusal(f"it has {len(tokens)} tokens and {len(types)} types of tokens")
     return _Vocabulary(tokens=tokens, types=types, ids={t: i for i, t in enumerate(tokens)})
@@ -158,7 +112,7 @@ def _vocabulary(file: GgufFile, said: Mapping[str, Any]) -> _Vocabulary:
 def _pairs(
     file: GgufFile, said: Mapping[str, Any], vocabulary: _Vocabulary
 ) -> list[tuple[str, str]]:
-    """The merges of byte-level BPE, in their order."""
+    """Returns the merges of byte-level BPE, in their order."""
     if "merges" not in said:
         raise file.refusal("it has a byte-level tokenizer without tokenizer.ggml.merges")
     pairs = []
@@ -170,7 +124,9 @@ def _pairs(
     return pairs
 
 
-def _byte_level(vocabulary: _Vocabulary, merges: list[tuple[str, str]], rules: Rules) -> Tokenizer:
+def _byte_level(
+    vocabulary: _Vocabulary, merges: list[tuple[str, str]], rules: PreTokenizer
+) -> Tokenizer:
     tokenizer = Tokenizer(
         models.BPE(vocab=dict(vocabulary.ids), merges=merges, ignore_merges=rules.whole_words)
     )
@@ -190,7 +146,7 @@ def _byte_level(vocabulary: _Vocabulary, merges: list[tuple[str, str]], rules: R
 def _sentencepiece(
     vocabulary: _Vocabulary, scores: Sequence[float], dummy_prefix: bool
 ) -> Tokenizer:
-    unknown = vocabulary.of_type(UNKNOWN)
+    unknown = vocabulary.of_type(_UNKNOWN)
     tokenizer = Tokenizer(
         models.BPE(
             vocab=dict(vocabulary.ids),
@@ -210,9 +166,10 @@ def _sentencepiece(
 
 
 def _merges(vocabulary: _Vocabulary, scores: Sequence[float]) -> list[tuple[str, str]]:
-    """SentencePiece joins the neighbours that make the piece of the highest score."""
+    """Returns the merges by which SentencePiece joins the neighbours that make the piece of the
+    highest score."""
     ids, types = vocabulary.ids, vocabulary.types
-    made = [i for i, kind in enumerate(types) if kind == NORMAL and len(vocabulary.tokens[i]) > 1]
+    made = [i for i, kind in enumerate(types) if kind == _NORMAL and len(vocabulary.tokens[i]) > 1]
     return [
         (piece[:cut], piece[cut:])
         for piece in (vocabulary.tokens[i] for i in sorted(made, key=lambda i: -scores[i]))
@@ -222,10 +179,11 @@ def _merges(vocabulary: _Vocabulary, scores: Sequence[float]) -> list[tuple[str,
 
 
 def _add_tokens(tokenizer: Tokenizer, vocabulary: _Vocabulary) -> None:
-    """Control tokens are special; user-defined ones, such as <think>, are only never split."""
-    control = [*vocabulary.of_type(CONTROL), *vocabulary.of_type(UNKNOWN)]
+    """Adds control tokens as special ones, and user-defined ones, such as <think>, as never
+    split."""
+    control = [*vocabulary.of_type(_CONTROL), *vocabulary.of_type(_UNKNOWN)]
     tokenizer.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in control])
-    own = vocabulary.of_type(USER_DEFINED)
+    own = vocabulary.of_type(_USER_DEFINED)
     tokenizer.add_tokens([AddedToken(token, normalized=False, special=False) for token in own])
 
 
@@ -248,7 +206,7 @@ def _special_tokens(
 
 
 def _frame(tokenizer: Tokenizer, *, before: str | None, after: str | None) -> None:
-    """What stands around every text."""
+    """Sets the tokens around every text."""
     parts = [*([before] if before else []), "$A", *([after] if after else [])]
     if len(parts) > 1:
         tokenizer.post_processor = processors.TemplateProcessing(

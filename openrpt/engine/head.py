@@ -16,16 +16,16 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 CHUNK_ELEMENTS = 1 << 25
-"""Logits held at once (134 MB in float32); fewer rows make the matrix product slower."""
+"""Most logits held at once (134 MB in float32); fewer rows make the matrix product slower."""
 KEPT_ELEMENTS = 1 << 25
-"""Logits that a forward pass keeps for its backward pass (134 MB in float32), where they are all;
-more are computed again, chunk by chunk."""
+"""Most logits that a forward pass keeps for its backward pass (134 MB in float32), all of them or
+none; more are computed again, chunk by chunk."""
 HEAD_COLUMNS = 512
 """Columns of the vocabulary that one product of the head gives on a CPU: a product with all of it
 at once runs at two thirds of the rate."""
 CACHED_ROWS = 16
 """Rows of logits that are worked through at once on a CPU, at least."""
-CACHED_LOGITS = CACHED_ROWS * 49_152
+_CACHED_LOGITS = CACHED_ROWS * 49_152
 """What a CPU's cache holds from one pass over them to the next (3 MB)."""
 TOP_COLUMNS = 64
 """Columns of the vocabulary that `top_k` takes for one at first."""
@@ -33,14 +33,15 @@ TOP_COLUMNS = 64
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Head:
-    """`logits = softcap(hidden @ weight.T + bias)`, as the model's own head computes them."""
+    """A language-model head: `logits = softcap(hidden @ weight.T + bias)`, as the model's own
+    computes them."""
 
     weight: Tensor  # [V, d]
     bias: Tensor | None  # [V]
     softcap: float | None
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Logits of hidden states: [N, d] → [N, V], float32 or wider."""
+        """Returns the logits of hidden states: [N, d] → [N, V], float32 or wider."""
         logits: Tensor = _HeadProduct.apply(hidden, self.weight)  # type: ignore[no-untyped-call]
         if self.bias is not None:
             logits.add_(self.bias)
@@ -57,7 +58,7 @@ class Head:
 
 
 def wide_product(left: Tensor, right: Tensor, out: Tensor) -> Tensor:
-    """left [N, d] @ right [d, V] into out [N, V]; on a CPU HEAD_COLUMNS at a time."""
+    """Multiplies left [N, d] by right [d, V] into out [N, V]; on a CPU HEAD_COLUMNS at a time."""
     width = HEAD_COLUMNS if left.device.type == "cpu" else right.shape[1]
     for part, columns in zip(right.split(width, dim=1), out.split(width, dim=1), strict=True):
         torch.mm(left, part, out=columns)
@@ -65,7 +66,7 @@ def wide_product(left: Tensor, right: Tensor, out: Tensor) -> Tensor:
 
 
 class _HeadProduct(torch.autograd.Function):
-    """hidden [N, d] @ weight [V, d].T"""
+    """The product hidden [N, d] @ weight [V, d].T."""
 
     @staticmethod
     def forward(ctx, hidden, weight):  # type: ignore[override]
@@ -81,20 +82,20 @@ class _HeadProduct(torch.autograd.Function):
 
 
 def in_cache(rows: Tensor, *, vocabulary: int | None = None) -> tuple[Tensor, ...]:
-    """Blocks of rows of logits, or of what stands beside them [N, …]: all that is to be asked of a
-    row is asked while a CPU's cache holds it. Elsewhere one block.
+    """Returns blocks of rows of logits, or of what stands beside them [N, …]: all that is to be
+    asked of a row is asked while a CPU's cache holds it. Elsewhere one block.
 
     With the `vocabulary` [V] of the logits as many rows as fit, else CACHED_ROWS: where sums of
     blocks are added up, the blocks decide their last bit.
     """
     if rows.device.type != "cpu":
         return rows.split(max(len(rows), 1))
-    fitting = CACHED_LOGITS // vocabulary if vocabulary else 0
+    fitting = _CACHED_LOGITS // vocabulary if vocabulary else 0
     return rows.split(max(CACHED_ROWS, fitting))
 
 
 def top_k(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest of each row of logits [N, V], the largest first: values and ids [N, k].
+    """Returns the k largest of each row of logits [N, V], the largest first: values and ids [N, k].
 
     Blocks of columns are ranked by their largest, and `topk` sees the k best blocks only, in which
     the k largest must lie: on a CPU a third of the time that it takes over a whole vocabulary.
@@ -104,18 +105,18 @@ def top_k(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
         values, ids = logits.topk(k, dim=-1)
         return values, ids
     whole = blocks * TOP_COLUMNS
-    largest = logits[:, :whole].unflatten(1, (blocks, TOP_COLUMNS)).amax(-1)
+    largest = logits[:, :whole].unflatten(1, (blocks, TOP_COLUMNS)).amax(-1)  # [N, blocks]
     chosen = largest.topk(k, dim=-1, sorted=False).indices  # [N, k]
     inside = torch.arange(TOP_COLUMNS, device=logits.device)
     columns = (chosen[..., None] * TOP_COLUMNS + inside).flatten(1)
     behind = torch.arange(whole, logits.shape[1], device=logits.device)  # no whole block
-    columns = torch.cat([columns, behind.expand(len(logits), -1)], dim=1)
+    columns = torch.cat([columns, behind.expand(len(logits), -1)], dim=1)  # [N, k·64 + rest]
     values, at = logits.gather(1, columns).topk(k, dim=-1)
     return values, columns.gather(1, at)
 
 
 class _SelectedLogprobs(torch.autograd.Function):
-    """Log-probability of chosen ids and entropy.
+    """The log-probability of chosen ids, and the entropy.
 
     Log-probabilities of the whole vocabulary are kept for the backward pass where they are few,
     else computed again a chunk at a time.
@@ -178,9 +179,9 @@ class _SelectedLogprobs(torch.autograd.Function):
 def _logit_gradient(
     out: Tensor, log_p: Tensor, entropy: Tensor, of_logprob: Tensor, of_entropy: Tensor | None
 ) -> None:
-    """All of the logits' gradient [n, V] but `of_logprob` at the chosen id itself.
+    """Writes the logits' gradient [n, V] to `out`, all but `of_logprob` at the chosen id itself.
 
-    d log p_i / d z = 1_i − p;  d H / d z = −p (log p + H); the others are [n, 1].
+    d log p_i / d z = 1_i − p; d H / d z = −p (log p + H); the others are [n, 1].
     """
     if of_entropy is None:
         torch.exp(log_p, out=out).mul_(-of_logprob)
@@ -190,26 +191,27 @@ def _logit_gradient(
 
 
 def log_softmax_(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """In place: log p; with it p, for one exponential and one new tensor, and the normaliser."""
-    largest = logits.amax(-1, keepdim=True)
-    p = logits.sub_(largest).exp()
+    """Turns logits [n, V] into log p in place; returns log p, p and the normaliser [n, 1], for one
+    exponential and one new tensor."""
+    largest = logits.amax(-1, keepdim=True)  # [n, 1]
+    p = logits.sub_(largest).exp()  # [n, V]
     total = p.sum(-1, keepdim=True)
     log_total = total.log()
     return logits.sub_(log_total), p.div_(total), largest + log_total
 
 
 def _scale(logits: Tensor, temperature: float) -> Tensor:
-    """In place; a pass over the vocabulary that temperature 1 does not need."""
+    """Divides in place; temperature 1 does not need the pass over the vocabulary."""
     return logits if temperature == 1.0 else logits.div_(temperature)
 
 
 def softcap_slope(logits: Tensor, softcap: float | None) -> Tensor | None:
-    """d capped / d raw, from the capped logits."""
+    """Returns d capped / d raw, from the capped logits; None without a soft cap."""
     return None if softcap is None else 1 - (logits / softcap).square()
 
 
 class HeadGradient:
-    """Gradients of hidden states and the head's parameters, a chunk of rows at a time.
+    """The gradients of hidden states and the head's parameters, a chunk of rows at a time.
 
     `in_place`: where the weight has a `.grad` already, its gradient is added to that at once and
     `weight` stays None. It is the largest matrix of a small model: a tensor of its own for every
@@ -249,7 +251,7 @@ class HeadGradient:
 def selected_logprobs(
     hidden: Tensor, head: Head, ids: Tensor, *, temperature: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of `ids` and entropies of their distributions, in nats: each [N].
+    """Returns log-probabilities of `ids` and entropies of their distributions, in nats: each [N].
 
     hidden [N, d], ids [N]; the distribution is softmax(logits / temperature). Differentiable in
     hidden and the head's parameters.
@@ -264,7 +266,7 @@ def selected_logprobs(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Standard:
-    """What one forward pass says at N places: standard next-token prediction."""
+    """Standard next-token prediction at N places, from one forward pass."""
 
     argmax: Tensor  # [N] special tokens masked
     candidate_ids: Tensor  # [N, k] the k most probable, special tokens masked
@@ -273,18 +275,18 @@ class Standard:
 
 @torch.no_grad()
 def standard_prediction(hidden: Tensor, head: Head, masked: Tensor, *, k: int = 1) -> Standard:
-    """The argmax and the k best candidates after each of N hidden states [N, d].
+    """Returns the argmax and the k best candidates after each of N hidden states [N, d].
 
     masked [V] is True for ids that may not be predicted (special tokens, unused rows).
     """
     ids, logprobs = [], []
     for part in hidden.split(head.chunk_rows):
         for block in in_cache(head.logits(part), vocabulary=len(head.weight)):
-            normaliser = block.logsumexp(-1, keepdim=True)
+            normaliser = block.logsumexp(-1, keepdim=True)  # [n, 1]
             values, best = top_k(block.masked_fill(masked, float("-inf")), max(k, 1))
             ids.append(best)
             logprobs.append(values - normaliser)
-    candidate_ids = torch.cat(ids)
+    candidate_ids = torch.cat(ids)  # [N, k], or [N, 1] where k is 0
     return Standard(
         argmax=candidate_ids[:, 0],
         candidate_ids=candidate_ids[:, :k],

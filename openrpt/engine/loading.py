@@ -31,7 +31,7 @@ from openrpt.engine.lora import add_lora
 from openrpt.engine.model import Model
 from openrpt.errors import UserError, foreign
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
 def load_model(
@@ -47,7 +47,7 @@ def load_model(
     model, files = _load(config, path or config.path, pick_device(config.device))
     check_model(model, files, generator=config.generator)
     if recompute:
-        recompute_activations(model.model)
+        _recompute_activations(model.model)
     if not trained:
         return freeze(model)
     if config.lora_rank:
@@ -56,7 +56,7 @@ def load_model(
     return model
 
 
-def recompute_activations(model: Any) -> None:
+def _recompute_activations(model: Any) -> None:
     """Lets each layer keep its inputs only, and run again in the backward pass.
 
     transformers' own switch works in train mode alone, in which many families have dropout of
@@ -81,6 +81,8 @@ def _recomputed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 
 def pick_device(name: str) -> torch.device:
+    """Returns the device of that name; "auto" is a CUDA GPU if there is one, else the CPU. Raises
+    UserError for one that is not usable here."""
     if name != "auto":
         try:
             device = torch.device(name)
@@ -95,8 +97,8 @@ def pick_device(name: str) -> torch.device:
 
 
 def resolve_model(name: str) -> str:
-    """The folder or Hub id to load: a GGUF file is rebuilt as safetensors once and cached, a model
-    from scratch (`new:`) made once. A checkpoint is loaded only as it was written."""
+    """Returns the folder or Hub id to load: a GGUF file is rebuilt as safetensors once and cached,
+    a model from scratch (`new:`) made once. A checkpoint is loaded only as it was written."""
     if name == "smollm2":
         from openrpt.data.assets import demo_model_gguf
 
@@ -138,7 +140,7 @@ def _load(config: ModelConfig, name: str, device: torch.device) -> tuple[Model, 
         with quiet_transformers(), built_within(files):
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
-                dtype=DTYPES[config.dtype],
+                dtype=_DTYPES[config.dtype],
                 use_safetensors=True,
                 attn_implementation="eager",  # whatever config.json names: code, or no gradients
                 output_loading_info=True,
@@ -158,7 +160,7 @@ def _load(config: ModelConfig, name: str, device: torch.device) -> tuple[Model, 
 
 
 def load_tokenizer(config: ModelConfig, path: str) -> Any:
-    """A model's tokenizer alone. Raises UserError as `load_model`."""
+    """Loads a model's tokenizer alone. Raises UserError as `load_model`."""
     from transformers import AutoTokenizer
 
     folder = resolve_model(path)
@@ -173,7 +175,7 @@ def load_tokenizer(config: ModelConfig, path: str) -> Any:
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """No weight-loading bars: the stages show their own progress."""
+    """Hides transformers' bars for weights: the stages show their own progress."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -184,14 +186,14 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def freeze(policy: Model) -> Model:
-    """A model that is only read: no gradients, no dropout."""
+    """Makes a model one that is only read, and returns it: no gradients, no dropout."""
     policy.model.requires_grad_(False)
     policy.model.eval()
     return policy
 
 
 def outline(config: Config, device: str | torch.device = "meta") -> Model:
-    """The model with random weights; on the "meta" device with shapes alone, no memory.
+    """Returns the model with random weights; on the "meta" device with shapes alone, no memory.
 
     Raises UserError where the model's configuration or tokenizer can't be loaded.
     """
@@ -206,7 +208,7 @@ def outline(config: Config, device: str | torch.device = "meta") -> Model:
         settings = AutoConfig.from_pretrained(folder, **remote)
         with torch.device(device), quiet_transformers(), within:
             model = AutoModelForCausalLM.from_config(
-                settings, dtype=DTYPES[config.model.dtype], **remote
+                settings, dtype=_DTYPES[config.model.dtype], **remote
             )
     policy = Model(model=model, tokenizer=tokenizer, name=config.model.path)
     if config.model.lora_rank:

@@ -10,8 +10,7 @@ from openrpt.errors import UserError, foreign
 
 
 def add_lora(model: Any, *, rank: int, alpha: int) -> Any:
-    """The model in peft's wrapper; its own weights are frozen. Raises UserError without peft, and
-    for a model type that peft refuses."""
+    """Puts the model into peft's wrapper; its own weights are frozen."""
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError:
@@ -23,7 +22,7 @@ def add_lora(model: Any, *, rank: int, alpha: int) -> Any:
         lora_alpha=alpha,
         lora_dropout=0.0,
         target_modules="all-linear",
-        target_parameters=stacked_matrices(model) or None,
+        target_parameters=_stacked_matrices(model) or None,
         bias="none",
     )
     # Adapters begin alike, whatever was drawn before: for resuming.
@@ -36,8 +35,9 @@ def add_lora(model: Any, *, rank: int, alpha: int) -> Any:
             return get_peft_model(model, config)
 
 
-def stacked_matrices(model: nn.Module) -> list[str]:
-    """Names of parameters [E, m, n]: the experts of a layer, which are no linear modules."""
+def _stacked_matrices(model: nn.Module) -> list[str]:
+    """Returns names of parameters [E, m, n]: the experts of a layer, which are no linear
+    modules."""
     return [
         f"{name}.{own}"
         for name, module in model.named_modules()

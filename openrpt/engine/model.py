@@ -18,15 +18,17 @@ from openrpt.data.tokens import TokenTable, token_table
 from openrpt.engine.head import Head
 
 Weights = Mapping[str, Tensor]
-"""The name of a parameter, as `Model.model` has it → its values."""
-SOFTCAP_KEYS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
-SCALE_KEYS = {"logit_scale": 1, "lm_head_multiplier": 1, "logits_scaling": -1}
+"""Values of parameters, by their names as `Model.model` has them."""
+_SOFTCAP_KEYS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+"""Keys of a model's config that give its logits' soft cap."""
+_SCALE_KEYS = {"logit_scale": 1, "lm_head_multiplier": 1, "logits_scaling": -1}
 """Keys of a model's config by which its logits are multiplied (1) or divided (-1)."""
 
 
 @dataclass(kw_only=True, eq=False)
 class Model:
-    """Weights and a tokenizer, with what the stages ask of them. What runs it is an engine."""
+    """A model's weights and its tokenizer, with what the stages ask of them. What runs it is an
+    engine."""
 
     model: Any  # PreTrainedModel or PeftModel
     tokenizer: Any
@@ -39,25 +41,30 @@ class Model:
 
     @property
     def is_lora(self) -> bool:
+        """Whether the model is in peft's wrapper."""
         return type(self.model).__name__.startswith("Peft")
 
     @property
     def backbone(self) -> nn.Module:
+        """The model without its head."""
         return self.causal_lm.base_model
 
     @property
     def head(self) -> Head:
+        """The language-model head."""
         linear = self.causal_lm.get_output_embeddings()
-        caps = (getattr(self.causal_lm.config, key, None) for key in SOFTCAP_KEYS)
+        caps = (getattr(self.causal_lm.config, key, None) for key in _SOFTCAP_KEYS)
         softcap = next(filter(None, caps), None)
         return Head(weight=linear.weight, bias=linear.bias, softcap=softcap)
 
     @property
     def device(self) -> torch.device:
+        """The device of the weights."""
         return self.causal_lm.device
 
     @property
     def table(self) -> TokenTable:
+        """The bytes of the tokenizer's tokens."""
         return token_table(self.tokenizer)
 
     @property
@@ -69,7 +76,7 @@ class Model:
 
     @property
     def bos_ids(self) -> tuple[int, ...]:
-        """What the tokenizer puts before a text, if anything."""
+        """The ids that the tokenizer puts before a text, if any."""
         encoded = self.tokenizer("a", return_special_tokens_mask=True)  # 1: not the text's own
         return tuple(encoded["input_ids"][: encoded["special_tokens_mask"].index(0)])
 
@@ -90,7 +97,7 @@ class Model:
         self.causal_lm.set_attn_implementation(name)
 
     def layout(self, prompt: PromptConfig, *, window: int | None = None) -> Layout:
-        """The ids around a prefix, in this model's tokens.
+        """Returns the ids around a prefix, in this model's tokens.
 
         Raises UserError where a prompt of `window` tokens of text (None = `prompt.window`) and its
         completion do not fit into the model, and as `build_layout`.
@@ -100,8 +107,8 @@ class Model:
         return layout
 
     def masked_ids(self, delimiter_ids: Collection[int] = ()) -> Tensor:
-        """[V] True where standard prediction and the candidates may not go: what text does not
-        hold.
+        """Returns a mask [V], True for ids that standard prediction and the candidates may not be:
+        text does not hold them.
 
         Ids without bytes (special tokens, unused rows, gaps in the vocabulary), and the thought's
         delimiters: where these are ordinary tokens, a model that has learned to think says them on
@@ -114,13 +121,13 @@ class Model:
         return masked.to(self.device)
 
     def states(self, **inputs: Any) -> Tensor:
-        """[B, n, d]: the backbone's last states, scaled as the model scales its logits."""
+        """Returns the backbone's last states [B, n, d], scaled as the model scales its logits."""
         hidden: Tensor = self.backbone(**inputs, use_cache=False).last_hidden_state
         return self._scaled(hidden)
 
     def layer_states(self, layers: Sequence[int], **inputs: Any) -> list[Tensor]:
-        """For each of the layers [B, n, d]: 0 = the embeddings, the last one or -1 = as `states`
-        gives it."""
+        """Returns the states [B, n, d] of each of the layers: 0 = the embeddings, the last one or
+        -1 = as `states` gives it."""
         if set(layers) == {-1}:
             return [self.states(**inputs)] * len(layers)
         output = self.backbone(**inputs, use_cache=False, output_hidden_states=True)
@@ -133,10 +140,10 @@ class Model:
 
     @cached_property
     def logit_scale(self) -> float:
-        """What the head's products are multiplied by, as far as the config's keys tell; whether
-        they tell the truth is checked when the model is loaded."""
+        """Factor of the head's products, as far as the config's keys tell; whether they tell the
+        truth is checked when the model is loaded."""
         scale = 1.0
-        for key, exponent in SCALE_KEYS.items():
+        for key, exponent in _SCALE_KEYS.items():
             scale *= float(getattr(self.causal_lm.config, key, None) or 1.0) ** exponent
         return scale
 
@@ -157,4 +164,5 @@ class Model:
             own[name].copy_(values)
 
     def parameters(self) -> list[nn.Parameter]:
+        """Returns the parameters that are trained."""
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]

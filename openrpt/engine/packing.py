@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 
 def packs(lengths: Sequence[int], tokens: int) -> list[list[int]]:
-    """Indices of sequences in order, as many at a time as stay within `tokens` (at least one).
+    """Returns indices of sequences in order, as many at a time as stay within `tokens` (at least
+    one).
 
     >>> packs([3, 2, 4, 9], 6)
     [[0, 1], [2], [3]]

@@ -14,7 +14,7 @@ from openrpt.engine.head import in_cache
 CDF_BLOCK = 256
 """Columns of the vocabulary that are summed to one entry of the CDF at first."""
 NEAR_BOUNDARY = 1e-5
-"""A uniform this close to a boundary could give another token under another rounding."""
+"""Distance of a uniform from a boundary below which another rounding could give another token."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,7 +38,7 @@ def sample(logits: Tensor, draws: Tensor, temperature: float, row: Tensor) -> Sa
         logp = (logits - logits.logsumexp(-1, keepdim=True))[row, ids]
         return Sampled(ids=ids, logprobs=logp, near=torch.zeros_like(ids, dtype=torch.bool))
     vocabulary = logits.shape[1]
-    largest = logits.amax(-1, keepdim=True)
+    largest = logits.amax(-1, keepdim=True)  # [U, 1]
     ends = [
         _block_sums(_weights(part, top, temperature)).cumsum(-1)
         for part, top in zip(
@@ -50,13 +50,14 @@ def sample(logits: Tensor, draws: Tensor, temperature: float, row: Tensor) -> Sa
     block_ends = torch.cat(ends)[row]  # [B, V / 256], not yet divided by the sum
     total = block_ends[:, -1:]  # [B, 1]
     target = draws[:, None] * total  # [B, 1]
-    block = torch.searchsorted(block_ends, target, right=True).clamp_max(block_ends.shape[1] - 1)
+    last = block_ends.shape[1] - 1
+    block = torch.searchsorted(block_ends, target, right=True).clamp_max(last)  # [B, 1]
     before = torch.where(block > 0, block_ends.gather(1, (block - 1).clamp_min(0)), 0.0)
     columns = block * CDF_BLOCK + torch.arange(CDF_BLOCK, device=logits.device)  # [B, 256]
     inside = logits[row[:, None], columns.clamp_max(vocabulary - 1)]  # [B, 256]
     weights = _weights(inside, largest[row], temperature).masked_fill_(columns >= vocabulary, 0.0)
-    inside_ends = weights.double().cumsum(-1) + before
-    offset = torch.searchsorted(inside_ends, target, right=True).clamp_max(CDF_BLOCK - 1)
+    inside_ends = weights.double().cumsum(-1) + before  # [B, 256]
+    offset = torch.searchsorted(inside_ends, target, right=True).clamp_max(CDF_BLOCK - 1)  # [B, 1]
     ids = columns.gather(1, offset).clamp_max(vocabulary - 1)
     upper = inside_ends.gather(1, offset)
     lower = torch.where(offset > 0, inside_ends.gather(1, (offset - 1).clamp_min(0)), before)
@@ -66,12 +67,12 @@ def sample(logits: Tensor, draws: Tensor, temperature: float, row: Tensor) -> Sa
 
 
 def _weights(logits: Tensor, largest: Tensor, temperature: float) -> Tensor:
-    """e^((logit − largest) / temperature): the softmax but for its sum."""
+    """Returns e^((logit − largest) / temperature): the softmax but for its sum."""
     return (logits - largest).div_(temperature).exp_()
 
 
 def _block_sums(weights: Tensor) -> Tensor:
-    """[n, V] → [n, V / 256] float64"""
+    """Returns the sums of blocks of 256 columns: [n, V] → [n, V / 256] float64."""
     missing = -weights.shape[1] % CDF_BLOCK
     if missing:
         weights = torch.nn.functional.pad(weights, (0, missing))
@@ -85,10 +86,10 @@ _MIX2 = -7723592293110705685  # 0x94D049BB133111EB
 
 
 def uniforms(keys: Tensor, token: int) -> Tensor:
-    """Gives one uniform in [0, 1) a key: the `token`-th output of SplitMix64 seeded by the key.
+    """Returns one uniform in [0, 1) a key: the `token`-th output of SplitMix64 seeded by the key.
 
-    Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
-    keys [B] int64 → [B] float64, on the keys' device, with no host synchronisation.
+    Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014. keys [B]
+    int64 → [B] float64, on the keys' device, with no host synchronisation.
     """
     z = keys + _wrap(_GOLDEN * (token + 1))
     z = (z ^ _shift_right(z, 30)) * _MIX1
@@ -98,7 +99,7 @@ def uniforms(keys: Tensor, token: int) -> Tensor:
 
 
 def _shift_right(z: Tensor, bits: int) -> Tensor:
-    """Logical shift: torch's own keeps the sign."""
+    """Shifts logically: torch's own shift keeps the sign."""
     return (z >> bits) & ((1 << (64 - bits)) - 1)
 
 

@@ -17,22 +17,24 @@ from openrpt.engine.model import Model
 from openrpt.engine.packing import packs
 from openrpt.errors import UserError
 
-TOP = 16
+_TOP = 16
+"""Number of most probable tokens that `entropy_top16` is taken over."""
 PACK_TOKENS = 1024
-"""Tokens of one pass: as many rows as a CPU's matrix products need for their full rate."""
+"""Tokens of one pass, about: as many rows as a CPU's matrix products need for their full rate."""
 
 
 @dataclass(kw_only=True, eq=False)
 class Scores:
-    """What a scorer says of its own tokens; NaN and -1 where nothing stands before one."""
+    """A scorer's scores for its own tokens; NaN and -1 where nothing stands before one."""
 
     negative_log_likelihood: np.ndarray  # [T] float32, nats
-    entropy: np.ndarray
-    entropy_top16: np.ndarray
+    entropy: np.ndarray  # [T] float32, nats
+    entropy_top16: np.ndarray  # [T] float32, nats, over the 16 most probable, renormalised
     argmax: np.ndarray  # [T] int64, special tokens masked
 
     @classmethod
     def empty(cls, count: int) -> "Scores":
+        """Returns scores of `count` tokens that are not known yet."""
         return cls(
             negative_log_likelihood=np.full(count, np.nan, np.float32),
             entropy=np.full(count, np.nan, np.float32),
@@ -41,7 +43,7 @@ class Scores:
         )
 
     def put(self, places: slice, scores: "Scores", rows: slice) -> None:
-        """`rows` of other scores, in place of these at `places`."""
+        """Puts `rows` of other scores in place of these at `places`."""
         for one in fields(self):
             getattr(self, one.name)[places] = getattr(scores, one.name)[rows]
 
@@ -90,7 +92,7 @@ def score_documents(
         lengths = [len(inside[index]) for index in pack]
         states: list[Tensor] = []
         true_ids: list[int] = []
-        (hidden,) = scorer.states([inside[index] for index in pack])
+        (hidden,) = scorer.states([inside[index] for index in pack])  # [sum of lengths, d]
         for index, part in zip(pack, hidden.split(lengths), strict=True):
             number, skipped, tokens = places[index]
             states.append(part[skipped:])
@@ -107,17 +109,17 @@ def score_documents(
 
 
 def _read(scorer: Model, states: Tensor, true_ids: Sequence[int], never: Tensor) -> Scores:
-    """What the states [n, d] say of the tokens [n] behind them; logits in chunks. `never`: ids
-    that are no argmax."""
+    """Reads the scores of tokens [n] off the states [n, d] before them; logits in chunks. `never`:
+    ids that are no argmax."""
     head, scores = scorer.head, Scores.empty(len(true_ids))
     start = 0
     for part in states.split(head.chunk_rows):
         for block in in_cache(head.logits(part), vocabulary=len(head.weight)):
             rows = slice(start, start + len(block))
             ids = torch.tensor(true_ids[rows], device=block.device)
-            top = top_k(block, min(TOP, block.shape[1]))[0].log_softmax(-1)
-            logp, p, _ = log_softmax_(block)
-            nll = -logp.gather(-1, ids[:, None])[:, 0]
+            top = top_k(block, min(_TOP, block.shape[1]))[0].log_softmax(-1)  # [rows, 16]
+            logp, p, _ = log_softmax_(block)  # [rows, V]
+            nll = -logp.gather(-1, ids[:, None])[:, 0]  # [rows]
             scores.negative_log_likelihood[rows] = nll.cpu().numpy()
             scores.entropy[rows] = _entropy(p, logp).cpu().numpy()
             scores.entropy_top16[rows] = _entropy(top.exp(), top).cpu().numpy()
@@ -128,12 +130,14 @@ def _read(scorer: Model, states: Tensor, true_ids: Sequence[int], never: Tensor)
 
 
 def _entropy(p: Tensor, logp: Tensor) -> Tensor:
-    """[n, V] → [n], in nats; never below 0 by rounding. Takes the place of p."""
+    """Returns the entropy, [n, V] → [n], in nats; never below 0 by rounding. Takes the place of
+    p."""
     return -p.mul_(logp).sum(-1).clamp_max(0)
 
 
 def align(pieces: Sequence[bytes], scorer_pieces: Sequence[bytes]) -> list[tuple[int, int]]:
-    """For each token the scorer's tokens [a, b) that cover the same bytes; a = b where none do.
+    """Returns, for each token, the scorer's tokens [a, b) that cover the same bytes; a = b where
+    none do.
 
     Both lists join to the same bytes. A token is covered only where its start and its end are
     boundaries of the scorer's tokens as well.
@@ -153,8 +157,8 @@ def align(pieces: Sequence[bytes], scorer_pieces: Sequence[bytes]) -> list[tuple
 
 
 def aligned_scores(scores: Scores, source: Sequence[tuple[int, int]]) -> Scores:
-    """The scorer's scores on the policy's tokens: likelihoods of the tokens inside one are summed,
-    the first one's entropy counts. `argmax` is left at -1: it is an id of the scorer's."""
+    """Returns the scorer's scores on the policy's tokens: likelihoods of the tokens inside one are
+    summed, the first one's entropy counts. `argmax` is left at -1: it is an id of the scorer's."""
     found = Scores.empty(len(source))
     for t, (a, b) in enumerate(source):
         if a < b:

@@ -14,7 +14,7 @@ from openrpt.engine.head import Head, HeadGradient, in_cache, log_softmax_, soft
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TextTerms:
-    """What is asked of plain text: next-token loss, and staying near a frozen teacher.
+    """The losses on plain text: next-token loss, and staying near a frozen teacher.
 
     loss = ntp_scale · Σ −log p(target) + kl_scale · Σ KL(teacher ‖ student)
     """
@@ -26,7 +26,8 @@ class TextTerms:
     kl_scale: float = 0.0
 
     def teacher_logits(self, rows: slice) -> Tensor | None:
-        """None where staying near the teacher is not asked for."""
+        """Returns the teacher's logits [n, V]; None where staying near the teacher is not asked
+        for."""
         if not self.kl_scale:
             return None
         if self.teacher is None or self.teacher_hidden is None:
@@ -37,11 +38,11 @@ class TextTerms:
 def _text_gradient(
     logits: Tensor, targets: Tensor, teacher: Tensor | None, terms: TextTerms
 ) -> tuple[float, float]:
-    """In place of logits [n, V], their gradient; returns Σ −log p(target) and Σ KL.
+    """Puts the gradient in place of logits [n, V]; returns Σ −log p(target) and Σ KL.
 
-    d NTP / d z = p − 1_target;  d KL / d z = p − p_teacher. targets [n, 1].
+    d NTP / d z = p − 1_target; d KL / d z = p − p_teacher. targets [n, 1].
     """
-    log_p, p, _ = log_softmax_(logits)
+    log_p, p, _ = log_softmax_(logits)  # [n, V] each
     ntp, kl = -float(log_p.gather(-1, targets).sum()), 0.0
     teacher_p = None
     if teacher is not None:
@@ -55,7 +56,7 @@ def _text_gradient(
 
 
 class _TextLoss(torch.autograd.Function):
-    """Forward and backward in one sweep over the chunks: each logit is computed once."""
+    """The losses forward and backward in one sweep over the chunks: each logit is computed once."""
 
     @staticmethod
     def forward(ctx, hidden, weight, bias, softcap, terms, chunk_rows):  # type: ignore[override]
@@ -64,7 +65,7 @@ class _TextLoss(torch.autograd.Function):
         ntp, kl = 0.0, 0.0
         for start in range(0, len(hidden), chunk_rows):
             rows = slice(start, start + chunk_rows)
-            grad = head.logits(hidden[rows])
+            grad = head.logits(hidden[rows])  # [n, V], block by block turned into its gradient
             slope = softcap_slope(grad, softcap)
             blocks, targets = in_cache(grad), in_cache(terms.targets[rows, None])
             logits = terms.teacher_logits(rows)
@@ -89,7 +90,7 @@ class _TextLoss(torch.autograd.Function):
 
 
 def text_loss(hidden: Tensor, head: Head, terms: TextTerms) -> tuple[Tensor, float, float]:
-    """(loss, Σ −log p, Σ KL) over N places of plain text, in nats: hidden [N, d].
+    """Returns (loss, Σ −log p, Σ KL) over N places of plain text, in nats: hidden [N, d].
 
     Only the loss carries a gradient; Σ KL is 0 where kl_scale is.
     """
@@ -102,20 +103,22 @@ def text_loss(hidden: Tensor, head: Head, terms: TextTerms) -> tuple[Tensor, flo
 def target_cross_entropy(
     hidden: Tensor, head: Head, target_ids: Tensor, target_weights: Tensor
 ) -> Tensor:
-    """Cross-entropy against sparse soft targets: [N]. target_ids, target_weights [N, k]."""
+    """Returns the cross-entropy [N] against sparse soft targets; hidden [N, d], target_ids and
+    target_weights [N, k]."""
 
     def chunk(part: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
-        logp = head.logits(part).log_softmax(-1)
+        logp = head.logits(part).log_softmax(-1)  # [n, V]
         return -(logp.gather(-1, ids) * weights).sum(-1)
 
     return _in_chunks(chunk, head.chunk_rows, hidden, target_ids, target_weights)
 
 
 def distillation_kl(hidden: Tensor, head: Head, teacher_hidden: Tensor, teacher: Head) -> Tensor:
-    """KL(teacher ‖ student) over the full vocabulary, in nats: [N]. No gradient to the teacher."""
+    """Returns KL(teacher ‖ student) over the full vocabulary, in nats: [N]. No gradient to the
+    teacher."""
 
     def chunk(part: Tensor, teacher_part: Tensor) -> Tensor:
-        logp = head.logits(part).log_softmax(-1)
+        logp = head.logits(part).log_softmax(-1)  # [n, V]
         with torch.no_grad():
             teacher_logp = teacher.logits(teacher_part).log_softmax(-1)
         return (teacher_logp.exp() * (teacher_logp - logp)).sum(-1)

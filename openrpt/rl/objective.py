@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from openrpt.data.work import Work
-from openrpt.engine.branches import Row
+from openrpt.engine.branches import CompletionIndex
 from openrpt.engine.head import selected_logprobs
 from openrpt.engine.model import Model
 from openrpt.engine.text_loss import TextTerms, text_loss
@@ -33,7 +33,7 @@ class RolloutLoss:
     tally: Tally
     places: Places
 
-    def __call__(self, rows: list[Row], hidden: Tensor) -> Tensor:
+    def __call__(self, rows: list[CompletionIndex], hidden: Tensor) -> Tensor:
         """A micro-batch's share of the step's loss.
 
         hidden [R, T, d]: the one at t predicts token t of its completion.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from openrpt.engine.branches import Row, pad
+from openrpt.engine.branches import CompletionIndex, pad
 from openrpt.rl.batch import GroupBranch, Weighted
 
 
@@ -63,7 +63,7 @@ class RolloutTensors:
             reference_logprobs=reference_logprobs,
         )
 
-    def of_rows(self, rows: Sequence[Row], width: int) -> "RolloutTensors":
+    def of_rows(self, rows: Sequence[CompletionIndex], width: int) -> "RolloutTensors":
         """The rollouts of these R completions only, none longer than `width` tokens.
 
         Rollouts come in the order of `rows`.

@@ -8,8 +8,8 @@ from openrpt.engine.checkpoint_record import TrainerState
 
 
 def model_card(state: TrainerState, config: Config) -> str:
-    """The card's text: metadata that the Hub reads, and what the weights were made from and by. A
-    supervised target is labelled so."""
+    """Returns the card's text: metadata that the Hub reads, and what the weights were made from and
+    by. A supervised target is labelled so."""
     from huggingface_hub import ModelCard, ModelCardData  # 0.2 s, where a checkpoint is written
 
     plain = state.stage == "pretrain"
@@ -23,7 +23,7 @@ def model_card(state: TrainerState, config: Config) -> str:
             " token. No reinforcement, no thought."
         )
     data = ModelCardData(
-        base_model=hub_id(config.model.path),
+        base_model=_hub_id(config.model.path),
         library_name="transformers",
         tags=["openrpt", "continual-pre-training" if plain else "reinforcement-pre-training"],
     )
@@ -41,14 +41,14 @@ def model_card(state: TrainerState, config: Config) -> str:
     return str(ModelCard("\n".join(lines) + "\n"))
 
 
-def hub_id(name: str) -> str | None:
-    """A model's name on the Hub; None for a folder, a file and the demo's model."""
+def _hub_id(name: str) -> str | None:
+    """Returns a model's name on the Hub; None for a folder, a file and the demo's model."""
     local = name.startswith((".", "/", "~")) or Path(name).exists()
     return None if local or "/" not in name else name
 
 
 def _facts(state: TrainerState, config: Config) -> list[str]:
-    """What the stage learned from, and how."""
+    """Returns what the stage learned from, and how."""
     if state.stage == "pretrain":
         return _pretraining(config)
     if state.stage == "finetune":
@@ -76,7 +76,7 @@ def _reinforcement(config: Config) -> list[str]:
 
 
 def _pretraining(config: Config) -> list[str]:
-    """The tokens, and the run that it is a control for."""
+    """Returns the tokens, and the run that it is a control for."""
     settings = config.pretrain
     tokens = "all tokens"
     if settings.tokens == "selected":

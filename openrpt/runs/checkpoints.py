@@ -2,8 +2,8 @@
 
 `transformers` loads the folder as it is (safetensors only; LoRA is merged, its adapter lies
 beside it). `state.safetensors` has the optimizer, `checkpoint.json` the rest, with a hash of every
-file (`engine/checkpoint_record.py`). Written to a temporary folder and renamed: a folder that
-stands there is whole.
+file (`engine/checkpoint_record.py`). Written to a temporary folder and renamed: a folder
+under its name is whole.
 """
 
 import copy
@@ -21,7 +21,7 @@ from openrpt.config.sections import Config
 from openrpt.engine.checkpoint_record import (
     CARD,
     RECORD,
-    Record,
+    CheckpointRecord,
     TrainerState,
     open_checkpoint,
     read_record,
@@ -37,9 +37,9 @@ from openrpt.runs.card import model_card
 from openrpt.runs.run import require_same
 
 
-def require_own(record: Record, folder: Path, config: Config, *, stage: Stage) -> None:
-    """Raises UserError where the checkpoint of a stage was made with another value than the run's
-    of a key that binds it, or from another start model under the same name."""
+def require_own(record: CheckpointRecord, folder: Path, config: Config, *, stage: Stage) -> None:
+    """Checks that the checkpoint of a stage was made with the run's values of the keys that bind
+    it, and from the same start model. Raises UserError."""
     stored = validate_config(record.config, source=f"{folder}/{RECORD}")
     helps = f"put the old value back into {config.run}/config.toml"
     require_same(stored, config, f"{folder}: made", stages={stage}, helps=helps)
@@ -47,11 +47,13 @@ def require_own(record: Record, folder: Path, config: Config, *, stage: Stage) -
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
+    """Returns the folder of the last step's checkpoint; None where there is none."""
     found = list(_checkpoints(folder))
     return found[-1] if found else None
 
 
 def step_folder(folder: Path, step: int) -> Path:
+    """Returns the folder of a step's checkpoint."""
     return folder / f"step-{step:06d}"
 
 
@@ -90,7 +92,8 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer | None = None,
     baseline: Mapping[str, torch.Tensor] | None = None,
 ) -> Path:
-    """Raises UserError where the disk refuses it; what stood there before stays untouched.
+    """Saves a policy with what a resumed run needs; returns its folder. Raises UserError where the
+    disk refuses it; what stood in its place before stays untouched.
 
     SmolLM2's 1.5 GB with optimizer take 11 s to write, 1 s to sync and 2.6 s to hash (0.6 GB/s).
     """
@@ -110,7 +113,7 @@ def save_checkpoint(
 
 @contextmanager
 def _disk_errors() -> Iterator[None]:
-    """What safetensors and tokenizers raise where the disk refuses a file becomes an OSError."""
+    """Turns what safetensors and tokenizers raise where the disk refuses a file into an OSError."""
     try:
         yield
     except SafetensorError as error:
@@ -131,7 +134,8 @@ def _save_model(policy: Model, folder: Path) -> None:
 
 
 def _trained_state(policy: Model, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """Adam's moments by parameter, and LoRA's weights (the merged ones can't be unmerged)."""
+    """Returns Adam's moments by parameter, and LoRA's weights (the merged ones can't be
+    unmerged)."""
     tensors = {}
     for name, parameter in _trained(policy).items():
         for key, value in optimizer.state.get(parameter, {}).items():
@@ -171,7 +175,7 @@ def restore(folder: Path, policy: Model, optimizer: torch.optim.Optimizer) -> Tr
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Raises UserError for a file that is damaged or not there."""
+    """Returns the tensors of a file. Raises UserError for one that is damaged or absent."""
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:

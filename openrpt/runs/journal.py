@@ -18,7 +18,7 @@ from openrpt.runs.signatures import new_findings
 from openrpt.runs.trackers import ROLLOUT_STAGES, Tracker, open_trackers, rollout_table
 from openrpt.types import Finding
 
-UNEVALUATED = "unevaluated"
+_UNEVALUATED = "unevaluated"
 """Key of a row of metrics.jsonl whose step's evaluation failed; the next start makes up for it."""
 StageState = Literal["running", "done", "stopped"]
 
@@ -31,17 +31,19 @@ class StageRecord:
     stage: str
     steps: int
     seconds: float
-    """Its time limit; 0 = none."""
+    """The time limit; 0 = none."""
     state: StageState
-    """`stopped` by a signal (Ctrl-C, SIGTERM, SIGHUP) or an error. A process killed otherwise
-    leaves `running`."""
+    """The state: `stopped` by a signal (Ctrl-C, SIGTERM, SIGHUP) or an error. A process killed
+    otherwise leaves `running`."""
 
     def write(self, run: Path) -> None:
+        """Writes `stage.json` of a run folder. Raises UserError where it can't be written."""
         write_sealed(run / "stage.json", asdict(self))
 
 
 def read_stage(run: Path) -> StageRecord | None:
-    """None where no stage has begun. Raises UserError where the file is damaged."""
+    """Returns the stage that ran last; None where none has begun. Raises UserError where the file
+    is damaged."""
     path = run / "stage.json"
     if not path.is_file():
         return None
@@ -50,11 +52,13 @@ def read_stage(run: Path) -> StageRecord | None:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Journal:
+    """The records of a stage that runs: its metrics, warnings and trackers."""
+
     path: Path
-    """metrics.jsonl"""
+    """The run's metrics.jsonl."""
     stage: str
     rows: list[dict[str, Any]]
-    """Of this stage, those of earlier starts included."""
+    """Rows of this stage, those of earlier starts included."""
     trackers: list[Tracker]
     rollouts_every: int
     changed: dict[str, dict[str, Any]]
@@ -77,18 +81,18 @@ class Journal:
             row["changed"] = dict(self.changed)
             self.changed.clear()
         if not evaluated:
-            row[UNEVALUATED] = True
+            row[_UNEVALUATED] = True
         append_metrics(self.path, row)
 
     @property
     def unevaluated(self) -> bool:
         """Whether the last step's evaluation failed."""
-        return bool(self.rows) and UNEVALUATED in self.rows[-1]
+        return bool(self.rows) and _UNEVALUATED in self.rows[-1]
 
     def amend(self, metrics: dict[str, Any]) -> None:
         """Adds what the last step's evaluation found, once it has been made up for."""
         row = self.rows[-1]
-        del row[UNEVALUATED]
+        del row[_UNEVALUATED]
         row |= metrics
         others = [other for other in read_metrics(self.path) if not _same_step(other, row)]
         write_rows(self.path, [*others, row])
@@ -120,9 +124,12 @@ def open_journal(
     changed: dict[str, dict[str, Any]],
     progress: Progress,
 ) -> Iterator[Journal]:
-    """`path`: metrics.jsonl of a run folder, whose configuration names the trackers. `step`: the
-    last one that is done; `steps`, `seconds`: at most so many in all (infinite = no limit).
-    Raises UserError where a tracker's package is missing."""
+    """Opens the journal of a stage; at the end `stage.json` says how it ended.
+
+    `path`: metrics.jsonl of a run folder, whose configuration names the trackers. `step`: the last
+    one that is done; `steps`, `seconds`: at most so many in all (infinite = no limit). Raises
+    UserError where a tracker's package is missing.
+    """
     run = existing_run(path.parent)
     rows = [row for row in read_metrics(path) if row["stage"] == stage]
     record = StageRecord(

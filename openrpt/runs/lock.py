@@ -16,10 +16,10 @@ from openrpt.files import reason_of, writing
 from openrpt.terminal import say_error
 
 LOCK = ".lock"
-LOCKED_BYTE = 1 << 30
+_LOCKED_BYTE = 1 << 30
 """On Windows, where nobody else can read what is locked: far behind the text."""
-IS_LOCKED = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK}
-NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+_IS_LOCKED = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK}
+_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 _held: set[tuple[int, int]] = set()
 """The folders that this process holds, by device and inode: a folder may get another name."""
@@ -27,7 +27,7 @@ _held: set[tuple[int, int]] = set()
 
 @contextmanager
 def sole_process(folder: Path) -> Iterator[bool]:
-    """No other process gets in here for `folder` meanwhile; this one may again. Gives whether this
+    """Keeps other processes out of `folder` meanwhile; this one may enter again. Gives whether this
     is the first time. Raises UserError that names the process that works there."""
     stat = folder.stat()
     key = (stat.st_dev, stat.st_ino)
@@ -56,26 +56,26 @@ def sole_process(folder: Path) -> Iterator[bool]:
 
 
 def _lock(descriptor: int, folder: Path) -> bool:
-    """Whether the file system has locks; where not, that is said."""
+    """Returns whether the file system has locks; where not, that is said."""
     path = folder / LOCK
     try:
         if sys.platform == "win32":
             import msvcrt
 
-            os.lseek(descriptor, LOCKED_BYTE, os.SEEK_SET)
+            os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         else:
             import fcntl
 
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno in NO_LOCKS:
+        if error.errno in _NO_LOCKS:
             say_error(
                 f"{folder}: its file system has no locks ({error.strerror}): see to it yourself"
                 " that no other process works in this run"
             )
             return False
-        if error.errno not in IS_LOCKED:
+        if error.errno not in _IS_LOCKED:
             raise UserError(f"{path}: cannot be locked {reason_of(error)}") from None
         raise UserError(
             f"{folder}: another process works in this run ({_holder(path)}); wait until it has"

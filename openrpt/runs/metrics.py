@@ -10,9 +10,9 @@ from typing import Any
 from openrpt.errors import UserError
 from openrpt.json_lines import Lines, Row, append_row, read_lines, write_rows
 
-LARGEST_STEP = 10**9
-FINDING = {"name": str, "step": int, "seen": str, "helps": str}
-"""Of a warning in a row: `signatures.Finding`."""
+_LARGEST_STEP = 10**9
+_FINDING = {"name": str, "step": int, "seen": str, "helps": str}
+"""The fields of a warning in a row, those of `openrpt.types.Finding`, with their types."""
 
 
 class PhaseTimer:
@@ -31,11 +31,12 @@ class PhaseTimer:
             self.seconds[phase] = self.seconds.get(phase, 0.0) + elapsed
 
     def metrics(self) -> dict[str, float]:
+        """Returns the seconds by phase as metrics."""
         return {f"time/{phase}": seconds for phase, seconds in self.seconds.items()}
 
 
 def peak_memory_gib() -> float:
-    """Greatest resident memory of this process so far, in GiB."""
+    """Returns the greatest resident memory of this process so far, in GiB."""
     if sys.platform == "win32":
         import psutil
 
@@ -47,14 +48,14 @@ def peak_memory_gib() -> float:
 
 
 def append_metrics(path: Path, values: dict[str, Any]) -> None:
-    """The row is on the disk when this returns, so that a checkpoint never has steps that the
-    metrics lack. Raises UserError where it can't be written."""
+    """Appends a row, which is on the disk when this returns, so that a checkpoint never has steps
+    that the metrics lack. Raises UserError where it can't be written."""
     append_row(path, values)
 
 
 def read_metrics(path: Path) -> list[Row]:
-    """All rows; a last line that was cut off is left out. Raises UserError for a damaged line
-    before it, and for a file that may not be read."""
+    """Returns all rows; a last line that was cut off is left out. Raises UserError for a damaged
+    line before it, and for a file that may not be read."""
     found = read_lines(path, fits=_is_of_a_step)
     if found.damaged:
         numbers = ", ".join(map(str, found.damaged))
@@ -67,7 +68,7 @@ def read_metrics(path: Path) -> list[Row]:
 
 
 def readable_metrics(path: Path) -> tuple[list[Row], list[str]]:
-    """The rows that can be read, and what is to be said of the rest."""
+    """Returns the rows that can be read, and what is to be said of the rest."""
     try:
         found = read_lines(path, fits=_is_of_a_step)
     except UserError as error:
@@ -82,18 +83,19 @@ def readable_metrics(path: Path) -> tuple[list[Row], list[str]]:
 
 
 def _known(found: Lines) -> list[Row]:
-    """Their rows; a number that was not finite is written as null, and is not known."""
+    """Returns the rows without what is null, which was a number that is not finite."""
     return [{key: value for key, value in row.items() if value is not None} for row in found.rows]
 
 
 def _is_of_a_step(row: Row) -> bool:
-    """Has what the code that reads a row relies on: of works.jsonl as of metrics.jsonl."""
+    """Returns whether a row, of works.jsonl as of metrics.jsonl, has what the code that reads it
+    relies on."""
     step, changed = row.get("step"), row.get("changed", {})
     return (
         isinstance(row.get("stage"), str)
         and type(step) is int
-        and 0 < step <= LARGEST_STEP
-        and _all_hold(row.get("warnings", []), FINDING)
+        and 0 < step <= _LARGEST_STEP
+        and _all_hold(row.get("warnings", []), _FINDING)
         and isinstance(changed, dict)
         and _all_hold(list(changed.values()), {"before": object, "now": object})
         and all(value is None or is_number(value) for key, value in row.items() if "/" in key)
@@ -110,12 +112,12 @@ def _all_hold(values: object, kinds: Mapping[str, type]) -> bool:
 
 
 def is_number(value: object) -> bool:
-    """Finite; True and False count."""
+    """Returns whether a value is a finite number; True and False count."""
     return isinstance(value, int | float) and abs(value) <= sys.float_info.max
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """The finite numbers among the values."""
+    """Returns the finite numbers among the values."""
     return {name: float(value) for name, value in values.items() if is_number(value)}
 
 

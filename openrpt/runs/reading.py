@@ -12,22 +12,22 @@ from openrpt.files import read_json
 from openrpt.runs.metrics import readable_metrics
 from openrpt.runs.run import Run
 
-TRACES = ("metrics.jsonl", "environment.json", "rollouts", "evaluation.json", "scored")
-"""What a folder without config.toml is still known by as a run."""
+_TRACES = ("metrics.jsonl", "environment.json", "rollouts", "evaluation.json", "scored")
+"""Files and folders by which a folder without config.toml is still known as a run."""
 NO_METRICS = {"warnings", "changed", "unevaluated"}
 """Keys of rows of metrics.jsonl that hold no number."""
 
 
 def look_at(path: Path) -> tuple[Run, tuple[str, ...]]:
-    """A run to be read, and what is to be said of it: a configuration that is absent, damaged or
-    of a newer version gives way to the defaults where it must, lines of the metrics that are
-    damaged or cut off are left out. Raises UserError where no run is."""
+    """Returns a run to be read, and what is to be said of it: a configuration that is absent,
+    damaged or of a newer version gives way to the defaults where it must, lines of the metrics that
+    are damaged or cut off are left out. Raises UserError where no run is."""
     if not path.is_dir():
         raise UserError(f"{path}: not a run folder (there is no such folder)")
     stored = path / "config.toml"
     if stored.is_file():
         config, notes = _readable_config(stored)
-    elif any((path / name).exists() for name in TRACES):
+    elif any((path / name).exists() for name in _TRACES):
         config, notes = Config(), ["config.toml is missing: defaults are shown in its place"]
     elif any(path.iterdir()):
         raise UserError(f"{path}: not a run folder (config.toml is missing)")
@@ -54,7 +54,7 @@ def _readable_config(path: Path) -> tuple[Config, list[str]]:
 
 
 def _known_keys(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """(what this version knows, the dotted names of the rest)."""
+    """Returns (what this version knows, the dotted names of the rest)."""
     known: dict[str, Any] = {}
     dropped: list[str] = []
     for name, value in values.items():
@@ -71,14 +71,14 @@ def _known_keys(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 
 def run_warnings(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The failure signatures that rows of metrics.jsonl have recorded."""
+    """Returns the failure signatures that rows of metrics.jsonl have recorded."""
     return [
         {"stage": row["stage"]} | warning for row in rows for warning in row.get("warnings", [])
     ]
 
 
 def setting_changes(rows: list[dict[str, Any]]) -> list[str]:
-    """What rows of metrics.jsonl say of settings that a restart has changed."""
+    """Returns what rows of metrics.jsonl say of settings that a restart has changed."""
     return [
         f"{row['stage']}: {key} = {change['now']!r} from step {row['step']} on"
         f" (before: {change['before']!r})"
@@ -88,7 +88,7 @@ def setting_changes(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _newer_version(run: Path) -> str:
-    """A note where a newer OpenRPT has written the run; else empty."""
+    """Returns a note where a newer OpenRPT has written the run; else empty."""
     import openrpt
 
     try:
@@ -100,5 +100,5 @@ def _newer_version(run: Path) -> str:
 
 
 def _release(version: str) -> tuple[int, ...]:
-    """Raises ValueError for what is no version."""
+    """Returns a version's numbers. Raises ValueError for what is no version."""
     return tuple(int(part) for part in version.split(".")[:2])

@@ -1,7 +1,7 @@
 """Every kept rollout on disk.
 
 A row a rollout, in parquet files: one a step of training, one a development evaluation, one a
-model that was evaluated. What stands there is enough to see why a rollout was rewarded: the end of
+model that was evaluated. It is enough to see why a rollout was rewarded: the end of
 its prefix, its thought and prediction as bytes, and the true continuation token by token.
 """
 
@@ -20,11 +20,11 @@ from openrpt.types import Group
 
 STORED_CONTINUATION = 12
 STORED_PREFIX = 48
-MOST_RANGES = 12
-"""Of steps that a message names."""
+_MOST_RANGES = 12
+"""Most ranges of steps that a message names."""
 
 
-TERMS = pa.list_(pa.struct([("name", pa.string()), ("value", pa.float32())]))
+_TERMS = pa.list_(pa.struct([("name", pa.string()), ("value", pa.float32())]))
 SCHEMA = pa.schema(
     [
         ("step", pa.int64()),
@@ -43,7 +43,7 @@ SCHEMA = pa.schema(
         ("prediction", pa.binary()),
         ("reward", pa.float32()),
         ("exact", pa.bool_()),
-        ("reward_terms", TERMS),
+        ("reward_terms", _TERMS),
         ("advantage", pa.float32()),
         ("finish_reason", pa.string()),
         ("token_ids", pa.list_(pa.int32())),
@@ -61,8 +61,8 @@ def rollout_rows(
     continuations: Sequence[Sequence[bytes]],
     table: TokenTable,
 ) -> list[dict]:
-    """Rows of the rollout file; continuations are the true tokens after each position. `step`:
-    None for a model that is evaluated."""
+    """Returns rows of the rollout file; continuations are the true tokens after each position.
+    `step`: None for a model that is evaluated."""
     rows = []
     for group, group_advantages, continuation in zip(
         groups, advantages, continuations, strict=True
@@ -111,8 +111,8 @@ def rollout_rows(
 def evaluated_table(
     groups: Sequence[Group], tokens: Sequence[bytes], table: TokenTable
 ) -> pa.Table:
-    """Groups of one document under evaluation as SCHEMA's columns: without step and advantage.
-    `tokens`: the document's."""
+    """Returns groups of one document under evaluation as SCHEMA's columns: without step and
+    advantage. `tokens`: the document's."""
     rows = rollout_rows(
         None,
         groups,
@@ -124,60 +124,63 @@ def evaluated_table(
 
 
 def with_step(rollouts: pa.Table, step: int) -> pa.Table:
-    """Those of an evaluation that followed a step of training."""
+    """Returns the rows of an evaluation that followed a step of training, with that step."""
     column = pa.array([step] * rollouts.num_rows, pa.int64())
     return rollouts.set_column(rollouts.column_names.index("step"), "step", column)
 
 
 def rollout_folder(run: Path, *, development: bool = False) -> Path:
-    """Of the steps' files: of training, or of the evaluations on the development split."""
+    """Returns the folder of the steps' files: of training, or of the evaluations on the development
+    split."""
     return run / "rollouts" / "development" if development else run / "rollouts"
 
 
 def rollout_path(run: Path, step: int, *, development: bool = False) -> Path:
+    """Returns the file of a step's rollouts."""
     return rollout_folder(run, development=development) / f"step-{step:06d}.parquet"
 
 
 def evaluated_path(run: Path, label: str) -> Path:
-    """Of a model that was evaluated."""
+    """Returns the file of an evaluated model's rollouts."""
     return run / "evaluation" / "rollouts" / f"{label}.parquet"
 
 
 def stored_steps(folder: Path) -> list[int]:
-    """Those that have a file of rollouts there."""
+    """Returns the steps that have a file of rollouts in a folder, in order."""
     return list(numbered(folder, ".parquet"))
 
 
 def write_rollouts(run: Path, step: int, rows: list[dict]) -> Path:
-    """Of a step of training. Atomic: a file that stands there is whole."""
+    """Writes the rollouts of a step of training in one step: a file under its name is whole."""
     path = rollout_path(run, step)
     write_rollout_table(path, pa.Table.from_pylist(rows, schema=SCHEMA))
     return path
 
 
 def write_rollout_table(path: Path, rollouts: pa.Table) -> None:
-    """Columns as in SCHEMA. Atomic."""
+    """Writes columns as in SCHEMA, in one step."""
     write_table(path, rollouts, compression="zstd")
 
 
 def read_rollouts(run: Path, step: int | None = None, *, development: bool = False) -> pa.Table:
-    """The rollouts of a step (default: the last stored), of training or of the evaluation on the
-    development split that followed it. Raises UserError if there are none, and says which are."""
+    """Returns the rollouts of a step (default: the last stored), of training or of the evaluation
+    on the development split that followed it. Raises UserError if there are none, and says which
+    are."""
     steps = stored_steps(rollout_folder(run, development=development))
     kind = "development rollouts" if development else "rollouts"
     if not steps:
         helps = "train.eval_every makes them" if development else "was `openrpt train` run there?"
         raise UserError(f"{run}: no {kind} are stored; {helps}")
     if step is not None and step not in steps:
-        raise UserError(f"{run}: no {kind} of step {step}; stored are {step_ranges(steps)}")
-    return read_rollout_table(
+        raise UserError(f"{run}: no {kind} of step {step}; stored are {_step_ranges(steps)}")
+    return _read_rollout_table(
         rollout_path(run, steps[-1] if step is None else step, development=development)
     )
 
 
 def read_evaluated(run: Path, label: str) -> pa.Table:
-    """The rollouts of a model's evaluation. Raises UserError if there are none, and says which
-    are."""
+    """Returns the rollouts of a model's evaluation. Raises UserError if there are none, and says
+    which are."""
     path = evaluated_path(run, label)
     if not path.is_file():
         stored = sorted(one.stem for one in path.parent.glob("*.parquet"))
@@ -186,14 +189,13 @@ def read_evaluated(run: Path, label: str) -> pa.Table:
             f"{run}: no rollouts of an evaluation '{label}'; {which}; `openrpt evaluate` with the"
             " mode 'reasoning' stores them"
         )
-    return read_rollout_table(path)
+    return _read_rollout_table(path)
 
 
-def step_ranges(steps: Sequence[int]) -> str:
-    """
-    >>> step_ranges([1, 2, 3, 20, 40, 41])
-    'steps 1 to 3, 20, 40 to 41'
-    >>> step_ranges([7])
+def _step_ranges(steps: Sequence[int]) -> str:
+    """Returns steps as ranges, in words.
+
+    >>> _step_ranges([7])
     'step 7'
     """
     runs: list[list[int]] = []
@@ -203,18 +205,18 @@ def step_ranges(steps: Sequence[int]) -> str:
         else:
             runs.append([step])
     parts = [f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs]
-    if len(parts) > MOST_RANGES:
-        parts = [*parts[: MOST_RANGES - 1], "…", parts[-1]]
+    if len(parts) > _MOST_RANGES:
+        parts = [*parts[: _MOST_RANGES - 1], "…", parts[-1]]
     return f"step{'s' * (len(steps) > 1)} {', '.join(parts)}"
 
 
-def read_rollout_table(path: Path) -> pa.Table:
-    """Raises UserError for a file that is not readable."""
+def _read_rollout_table(path: Path) -> pa.Table:
+    """Returns the rows of a file. Raises UserError for one that is not readable."""
     try:
         table = read_table(path)
     except unreadable() as error:
         raise UserError(f"{path}: not readable ({str(error).splitlines()[0]})") from None
     if "exact" not in table.column_names:  # stored when prefix match was the only reward
         table = table.append_column("exact", pc.greater(table["reward"], 0))
-        table = table.append_column("reward_terms", pa.array([[]] * len(table), TERMS))
+        table = table.append_column("reward_terms", pa.array([[]] * len(table), _TERMS))
     return table

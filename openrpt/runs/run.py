@@ -32,45 +32,53 @@ from openrpt.runs.trackers import require_installed
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
+    """A run folder and its configuration; the properties are the places in it."""
+
     path: Path
     config: Config
 
     @property
     def scored(self) -> Path:
+        """The folder of the scores."""
         return self.path / "scored"
 
     @property
     def start(self) -> Path:
-        """What warmup leaves: the policy that reinforcement starts from."""
+        """The policy that reinforcement starts from, which warmup leaves."""
         return self.path / "warmup"
 
     @property
     def warmup_checkpoints(self) -> Path:
+        """The folder of warmup's checkpoints, while it runs."""
         return self.path / "warmup-checkpoints"
 
     @property
     def checkpoints(self) -> Path:
+        """The folder of training's checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def pretrain_checkpoints(self) -> Path:
+        """The folder of plain next-token training's checkpoints."""
         return self.path / "pretrain-checkpoints"
 
     @property
     def metrics(self) -> Path:
+        """The file of metrics, a line a step."""
         return self.path / "metrics.jsonl"
 
     @property
     def evaluation(self) -> Path:
+        """The file of the models' evaluations."""
         return self.path / "evaluation.json"
 
     @property
     def answered(self) -> Path:
-        """What finetune has measured, before its first step and after the last."""
+        """The file of finetune's evaluations, before its first step and after the last."""
         return self.path / "finetune.json"
 
     def standing(self) -> set[Stage]:
-        """The stages whose results stand in the folder, finished or begun."""
+        """Returns the stages whose results stand in the folder, finished or begun."""
         trained = (self.checkpoints / "best").is_dir() or bool(numbered(self.checkpoints))
         begun: dict[Stage, bool] = {
             "score": self.scored.is_dir(),
@@ -84,8 +92,9 @@ class Run:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """No other process writes in the folder meanwhile, and what a killed one left half done is
-        gone. Where no run is (a model is asked without one) nothing is written or locked.
+        """Keeps other processes from writing in the folder meanwhile, after clearing what a killed
+        one left half done. Where no run is (a model is asked without one) nothing is written or
+        locked.
 
         Raises UserError that names the other process.
         """
@@ -98,15 +107,15 @@ class Run:
             yield
 
 
-P = ParamSpec("P")
-T = TypeVar("T")
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
-def works_in_run(stage: Callable[Concatenate[Run, P], T]) -> Callable[Concatenate[Run, P], T]:
-    """A stage that has its run folder to itself: see `Run.at_work`."""
+def works_in_run(stage: Callable[Concatenate[Run, _P], _T]) -> Callable[Concatenate[Run, _P], _T]:
+    """Lets a stage have its run folder to itself: see `Run.at_work`."""
 
     @wraps(stage)
-    def alone(run: Run, *args: P.args, **kwargs: P.kwargs) -> T:
+    def alone(run: Run, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         with run.at_work():
             return stage(run, *args, **kwargs)
 
@@ -157,20 +166,20 @@ def open_run(config: Config, *, min_free_bytes: int = 1 << 30) -> Run:
         if first:
             _clear(run)
         write_text(stored, to_toml(config))
-        write_sealed(path / "environment.json", environment())
+        write_sealed(path / "environment.json", _environment())
     return run
 
 
 def existing_run(path: Path) -> Run:
-    """A run to read. Raises UserError where there is none."""
+    """Returns a run to read. Raises UserError where there is none."""
     if not (path / "config.toml").is_file():
         raise UserError(f"{path}: not a run folder (config.toml is missing)")
     return Run(path=path, config=stored_config(path))
 
 
 def stored_config(path: Path) -> Config:
-    """The configuration of a run folder. Raises UserError where this version can't read it, with
-    the version that made the run."""
+    """Returns the configuration of a run folder. Raises UserError where this version can't read it,
+    with the version that made the run."""
     file = path / "config.toml"
     values = read_toml(file)
     try:
@@ -190,7 +199,7 @@ def _made_by(path: Path) -> str:
 
 
 def owning_run(path: Path) -> Run | None:
-    """The innermost run whose folder holds `path` (or is it); None where none does."""
+    """Returns the innermost run whose folder holds `path` (or is it); None where none does."""
     for folder in (path, *path.parents):
         if (folder / "config.toml").is_file():
             return existing_run(folder)
@@ -205,8 +214,9 @@ def require_same(
     stages: Collection[Stage],
     helps: str = "give the old value",
 ) -> None:
-    """Raises UserError that names the first key that differs and may not, given that the results of
-    `stages` stand: `whose` says what was made with the stored configuration."""
+    """Checks that a configuration differs from the stored one in no key that the results of
+    `stages` bind; `whose` says what was made with the stored one. Raises UserError that names the
+    first such key."""
     key = first_change(stored, config, stages)
     if key is not None:
         old, new = (flatten(one.model_dump(mode="json"))[key] for one in (stored, config))
@@ -215,7 +225,7 @@ def require_same(
         )
 
 
-def environment() -> dict[str, Any]:
+def _environment() -> dict[str, Any]:
     import torch
     import transformers
 

@@ -14,7 +14,7 @@ from openrpt.runs.run import Run
 
 
 def score_settings(config: Config, policy: Model | None, scorer: Model | None) -> dict[str, Any]:
-    """All that the scores depend on, by configuration key."""
+    """Returns all that the scores depend on, by configuration key."""
     path = policy.name if policy else config.model.path
     values = settings_of("score", config) | {"model.path": path}
     values["score.model"] = scorer.name if scorer else config.score.model or path
@@ -22,6 +22,8 @@ def score_settings(config: Config, policy: Model | None, scorer: Model | None) -
 
 
 def require_same_settings(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Checks that the scores were made with the run's settings. Raises UserError that names the
+    key."""
     # Keys that are newer than the scores had their defaults.
     defaults = flatten(Config().model_dump(mode="json"))
     different = [key for key, value in now.items() if before.get(key, defaults.get(key)) != value]
@@ -36,15 +38,16 @@ def require_same_settings(folder: Path, before: dict[str, Any], now: dict[str, A
 
 
 def require_same_weights(folder: Path, before: dict[str, Any], names: dict[str, str]) -> None:
-    """`names`: key → model; the scores' metadata has their fingerprints."""
+    """Checks the models' files against the fingerprints in the scores' metadata. `names`: key →
+    model. Raises UserError."""
     known = before.get("weights", {})
     for key, name in names.items():
         require_same_model(name, known.get(key, ""), f"{folder}: scored with")
 
 
 def scores_of(run: Run) -> ScoredCorpus:
-    """A run's own scores. Raises UserError as `load_scored`, and where the run's configuration
-    or its model's files are not those that the scores were made with."""
+    """Returns a run's own scores. Raises UserError as `load_scored`, and where the run's
+    configuration or its model's files are not those that the scores were made with."""
     corpus = load_scored(run.scored)
     require_same_settings(
         run.scored, corpus.metadata["settings"], score_settings(run.config, None, None)

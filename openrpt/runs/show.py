@@ -13,16 +13,16 @@ from openrpt.console import PlainConsole
 from openrpt.rl.rewards.matching import matched_tokens
 from openrpt.terminal import printable
 
-BOUNDARY = "│"
-RIGHT = "green"
-"""Never the only sign: the reward stands beside it."""
+_BOUNDARY = "│"
+_RIGHT = "green"
+"""Colour of what is right; never the only sign: the reward stands beside it."""
 
 
 def visible(data: bytes) -> str:
-    r"""One line in which nothing is hidden and nothing moves the cursor.
+    r"""Returns one line in which nothing is hidden and nothing moves the cursor.
 
-    Line breaks and tabs are symbols, bytes that are not UTF-8 and characters that print nothing
-    are named. (Backslash escapes would read like LaTeX.)
+    Line breaks and tabs are symbols, bytes that are not UTF-8 and characters that print nothing are
+    named. (Backslash escapes would read like LaTeX.)
 
     >>> visible(b"a\n\x1b[0m \xff")
     'a⏎⟨U+001B⟩[0m ⟨FF⟩'
@@ -31,17 +31,20 @@ def visible(data: bytes) -> str:
 
 
 def visible_tokens(tokens: Sequence[bytes]) -> str:
-    """Tokens with their boundaries: `│ the│ end│`. A character that two tokens share is named
-    byte by byte."""
-    return "".join(BOUNDARY + visible(token) for token in tokens) + BOUNDARY * bool(tokens)
+    """Returns tokens with their boundaries: `│ the│ end│`. A character that two tokens share is
+    named byte by byte."""
+    if not tokens:
+        return ""
+    return _BOUNDARY + "".join(visible(token) + _BOUNDARY for token in tokens)
 
 
 def visible_prediction(prediction: bytes | None) -> str:
+    """Returns a prediction as `visible_tokens` has it, or that there is none."""
     return "no prediction" if prediction is None else visible_tokens([prediction])
 
 
 def print_groups(rows: Sequence[dict[str, Any]], console: Console) -> None:
-    """Rows of a rollout file (`openrpt.runs.rollouts.SCHEMA`), group by group."""
+    """Prints rows of a rollout file (`openrpt.runs.rollouts.SCHEMA`), group by group."""
     for _, group in groupby(rows, key=lambda row: (row["document_id"], row["position"])):
         found = list(group)
         for line in (heading(found[0]), *group_lines(found), Text("")):
@@ -49,34 +52,36 @@ def print_groups(rows: Sequence[dict[str, Any]], console: Console) -> None:
 
 
 def heading(row: dict[str, Any]) -> Text:
+    """Returns a group's heading: step, document, position and entropy."""
     when = "" if row["step"] is None else f"step {row['step']} · "
     where = f"document {printable(row['document_id'])} · position {row['position']}"
     return Text(f"{when}{where} · entropy {row['entropy']:.2f} nats", "bold")
 
 
 def group_lines(rows: Sequence[dict[str, Any]]) -> Iterator[Text]:
-    """One group, readably: what stood there, what came next, and what each rollout made of it.
+    """Yields one group in lines: the text, its continuation, standard prediction, and each rollout.
     Without a continuation (a text of one's own) nothing is called right or wrong."""
     first = rows[0]
     continuation, standard = first["continuation"], first["ntp_prediction"]
-    yield _line("text", f"…{visible(first['prefix_end'])}{BOUNDARY}", "")
+    yield _line("text", f"…{visible(first['prefix_end'])}{_BOUNDARY}", "")
     verdict, style = "", ""
     if continuation:
         yield _line("continuation", visible_tokens(continuation), "bold")
         exact = matched_tokens(standard, continuation) > 0
-        verdict, style = (" ✓ right", RIGHT) if exact else (" ✗ wrong", "")
+        verdict, style = (" ✓ right", _RIGHT) if exact else (" ✗ wrong", "")
     yield _line("ntp", f"{visible_tokens([standard])}{verdict}", style)
     if first.get("ntp_top"):
-        yield _line("ntp's best", visible_best(first["ntp_top"], first["ntp_top_logprobs"]), "")
+        yield _line("ntp's best", _visible_best(first["ntp_top"], first["ntp_top_logprobs"]), "")
     if first["candidates"]:
-        best = visible_best(first["candidates"], first.get("candidate_logprobs"))
+        best = _visible_best(first["candidates"], first.get("candidate_logprobs"))
         yield _line("candidates", best, "")
     for row in rows:
-        yield from rollout_lines(row)
+        yield from _rollout_lines(row)
 
 
-def visible_best(tokens: Sequence[bytes], logprobs: Sequence[float] | None) -> str:
-    """`│ the│ 62%  │ a│ 21%`, without the shares where they are not stored."""
+def _visible_best(tokens: Sequence[bytes], logprobs: Sequence[float] | None) -> str:
+    """Returns tokens with their shares, `│ the│ 62% │ a│ 21%`, or without where they are not
+    stored."""
     if not logprobs:
         return visible_tokens(tokens)
     pairs = zip(tokens, logprobs, strict=True)
@@ -85,9 +90,9 @@ def visible_best(tokens: Sequence[bytes], logprobs: Sequence[float] | None) -> s
     )
 
 
-def rollout_lines(row: dict[str, Any]) -> Iterator[Text]:
-    """The prediction and what it earned; below it the thought."""
-    style = RIGHT if row["exact"] else ""
+def _rollout_lines(row: dict[str, Any]) -> Iterator[Text]:
+    """Yields the prediction and what it earned; below it the thought."""
+    style = _RIGHT if row["exact"] else ""
     cut = "  cut off by its budget" if row["finish_reason"] == "length" else ""
     verdict = _verdict(row)
     yield Text.assemble(
@@ -106,11 +111,12 @@ def _verdict(row: dict[str, Any]) -> str:
         return ""
     length = matched_tokens(row["prediction"], row["continuation"])
     upto = f"  up to the end of token {length}" if length else ""
-    return f"{upto}  reward {row['reward']:g}{reward_terms(row)}"
+    return f"{upto}  reward {row['reward']:g}{_reward_terms(row)}"
 
 
-def reward_terms(row: dict[str, Any]) -> str:
-    """` (prefix 0, dense 0.31)` before their weights, where there is more than prefix match."""
+def _reward_terms(row: dict[str, Any]) -> str:
+    """Returns ` (prefix 0, dense 0.31)`, the terms before their weights, where there is more than
+    prefix match."""
     terms = {term["name"]: term["value"] for term in row["reward_terms"]}
     shown = ", ".join(f"{printable(name)} {value:.3g}" for name, value in terms.items())
     return f" ({shown})" if terms.keys() - {"prefix"} else ""
@@ -136,8 +142,8 @@ def page(draw: Callable[[Console], None], *, pager: bool = True) -> None:
 
 
 def json_row(row: dict[str, Any]) -> dict[str, Any]:
-    r"""A row for JSON: bytes as text (what is not UTF-8 as `\xff`), numbers that are none as null.
-    `token_ids` stays exact."""
+    r"""Returns a row for JSON: bytes as text (what is not UTF-8 as `\xff`), numbers that are none
+    as null. `token_ids` stays exact."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, bytes):

@@ -9,42 +9,39 @@ that step's row of `metrics.jsonl` under `warnings`.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from openrpt.json_lines import Row
 from openrpt.runs.metrics import is_number
 from openrpt.types import Finding
 
-Row = dict[str, Any]
-"""A line of metrics.jsonl; all rows here are of one stage, in the order of their steps."""
-
-WINDOW = 5
+_WINDOW = 5
 """Steps that a mean is taken over: a step has few documents, and its reward moves by ten points
 with them; five steps bring that below five."""
-FLAT = 0.95
+_FLAT = 0.95
 """Mean share of flat groups: of 64 groups three are left to learn from."""
-CLOSED_FALL = 0.1
+_CLOSED_FALL = 0.1
 """Fall of the share of closed boxes from its best window; it moves by 1 to 3 points by chance."""
-THOUGHT_SHARE = 0.3
+_THOUGHT_SHARE = 0.3
 """A thought that has lost 70 % of its first length no longer does what it did."""
-ENTROPY = 0.05
+_ENTROPY = 0.05
 """Nats a token. At this entropy the eight rollouts of a group are nearly always the same; runs
 that collapsed went from 0.15 to 0.03 within ten steps."""
-REWARD_RISE = 0.05
+_REWARD_RISE = 0.05
 """Rise of the reward that one expects to find again in held-out accuracy."""
-EVALUATIONS = 4
+_EVALUATIONS = 4
 """Held-out evaluations, the first included: three later ones must all fail to rise."""
-ACCURACY_RISE = 0.01
+_ACCURACY_RISE = 0.01
 """A later evaluation this much above the first counts as a rise, noise or not: a healthy run
 passes as soon as one is."""
-PREDICTION_SHARE = 0.5
-CONTENT_FALL = 0.2
-COMMONEST_RISE = 0.2
+_PREDICTION_SHARE = 0.5
+_CONTENT_FALL = 0.2
+_COMMONEST_RISE = 0.2
 """Predictions half as long as at first; a fifth fewer with any content; a fifth more that are the
 step's commonest one. Windows of different documents differ by a few points."""
 
 
 def findings(rows: Sequence[Row]) -> list[Finding]:
-    """Every signature that shows at the last row; none before there are enough rows."""
+    """Returns every signature that shows at the last row; none before there are enough rows."""
     if not rows:
         return []
     step = rows[-1]["step"]
@@ -57,13 +54,13 @@ def findings(rows: Sequence[Row]) -> list[Finding]:
 
 
 def new_findings(rows: Sequence[Row]) -> list[Finding]:
-    """Those of `findings` that no row has recorded yet."""
+    """Returns those of `findings` that no row has recorded yet."""
     known = {warning["name"] for row in rows for warning in row.get("warnings", [])}
     return [finding for finding in findings(rows) if finding.name not in known]
 
 
 def _values(rows: Sequence[Row], key: str) -> list[float]:
-    """Of the rows that have the key, finite ones."""
+    """Returns the values of the rows that have the key, finite ones."""
     return [row[key] for row in rows if is_number(row.get(key))]
 
 
@@ -72,70 +69,70 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _ends(rows: Sequence[Row], key: str) -> tuple[float, float] | None:
-    """(mean of the first window, mean of the last); None where they overlap."""
+    """Returns (mean of the first window, mean of the last); None where they overlap."""
     values = _values(rows, key)
-    if len(values) < 2 * WINDOW:
+    if len(values) < 2 * _WINDOW:
         return None
-    return _mean(values[:WINDOW]), _mean(values[-WINDOW:])
+    return _mean(values[:_WINDOW]), _mean(values[-_WINDOW:])
 
 
 def _last(rows: Sequence[Row], key: str) -> list[float]:
-    """The last window; empty before it is full."""
-    values = _values(rows[-WINDOW:], key)
-    return values if len(values) == WINDOW else []
+    """Returns the last window; empty before it is full."""
+    values = _values(rows[-_WINDOW:], key)
+    return values if len(values) == _WINDOW else []
 
 
-def no_reward(rows: Sequence[Row]) -> str:
+def _no_reward(rows: Sequence[Row]) -> str:
     rewards, flat = _last(rows, "reward/mean"), _last(rows, "group/flat_fraction")
     if not rewards or any(rewards) or not flat or min(flat) < 1:
         return ""
-    return f"no rollout of the last {WINDOW} steps was right: no group has a reward to learn from"
+    return f"no rollout of the last {_WINDOW} steps was right: no group has a reward to learn from"
 
 
-def all_flat(rows: Sequence[Row]) -> str:
+def _all_flat(rows: Sequence[Row]) -> str:
     flat = _last(rows, "group/flat_fraction")
-    if not flat or _mean(flat) < FLAT or no_reward(rows):
+    if not flat or _mean(flat) < _FLAT or _no_reward(rows):
         return ""
-    return f"{_mean(flat):.0%} of the groups of the last {WINDOW} steps have equal rewards only"
+    return f"{_mean(flat):.0%} of the groups of the last {_WINDOW} steps have equal rewards only"
 
 
-def closed_box_falling(rows: Sequence[Row]) -> str:
+def _closed_box_falling(rows: Sequence[Row]) -> str:
     values = _values(rows, "completion/closed_fraction")
-    if len(values) < 2 * WINDOW:
+    if len(values) < 2 * _WINDOW:
         return ""
-    means = [_mean(values[i : i + WINDOW]) for i in range(len(values) - WINDOW + 1)]
+    means = [_mean(values[i : i + _WINDOW]) for i in range(len(values) - _WINDOW + 1)]
     best, now = max(means), means[-1]
-    if now > best - CLOSED_FALL:
+    if now > best - _CLOSED_FALL:
         return ""
     return f"{now:.0%} of the rollouts have a closed box; it was {best:.0%}"
 
 
-def thoughts_shorten(rows: Sequence[Row]) -> str:
+def _thoughts_shorten(rows: Sequence[Row]) -> str:
     ends = _ends(rows, "completion/thought_bytes_mean")
-    if ends is None or ends[1] >= THOUGHT_SHARE * ends[0]:
+    if ends is None or ends[1] >= _THOUGHT_SHARE * ends[0]:
         return ""
     return f"thoughts have {ends[1]:.0f} bytes in the mean; at first they had {ends[0]:.0f}"
 
 
-def entropy_collapse(rows: Sequence[Row]) -> str:
-    values = _values(rows, "policy/entropy")[-WINDOW:]
-    if len(values) < WINDOW or _mean(values) >= ENTROPY:
+def _entropy_collapse(rows: Sequence[Row]) -> str:
+    values = _values(rows, "policy/entropy")[-_WINDOW:]
+    if len(values) < _WINDOW or _mean(values) >= _ENTROPY:
         return ""
-    return f"the policy's entropy is {_mean(values):.3f} nats a token over {WINDOW} steps"
+    return f"the policy's entropy is {_mean(values):.3f} nats a token over {_WINDOW} steps"
 
 
-def reward_without_accuracy(rows: Sequence[Row]) -> str:
+def _reward_without_accuracy(rows: Sequence[Row]) -> str:
     key = "development/reasoning_accuracy"
     evaluated = [index for index, row in enumerate(rows) if key in row]
-    if len(evaluated) < EVALUATIONS or evaluated[-1] != len(rows) - 1:
+    if len(evaluated) < _EVALUATIONS or evaluated[-1] != len(rows) - 1:
         return ""
     first, *later = [rows[index][key] for index in evaluated]
-    before = _values(rows[: evaluated[0] + 1][-WINDOW:], "reward/mean")
+    before = _values(rows[: evaluated[0] + 1][-_WINDOW:], "reward/mean")
     now = _last(rows, "reward/mean")
-    if not before or not now or max(later) > first + ACCURACY_RISE:
+    if not before or not now or max(later) > first + _ACCURACY_RISE:
         return ""
     rise, noise = _mean(now) - _mean(before), _standard_error(now) + _standard_error(before)
-    if rise < REWARD_RISE or rise < 2 * noise:
+    if rise < _REWARD_RISE or rise < 2 * noise:
         return ""
     return (
         f"the reward rose from {_mean(before):.3f} to {_mean(now):.3f}, held-out accuracy did not:"
@@ -143,10 +140,11 @@ def reward_without_accuracy(rows: Sequence[Row]) -> str:
     )
 
 
-def reward_without_information(rows: Sequence[Row]) -> str:
-    """Where the gain is measured: as a term of the reward, with whatever weight."""
+def _reward_without_information(rows: Sequence[Row]) -> str:
+    """Returns what was seen, where the gain is measured: as a term of the reward, with whatever
+    weight."""
     gain, reward = _ends(rows, "reward/information_gain"), _ends(rows, "reward/exact")
-    if gain is None or reward is None or reward[1] - reward[0] < REWARD_RISE:
+    if gain is None or reward is None or reward[1] - reward[0] < _REWARD_RISE:
         return ""
     if gain[1] > max(gain[0], 0.0):
         return ""
@@ -163,76 +161,78 @@ def _standard_error(values: Sequence[float]) -> float:
     return math.sqrt(sum((x - mean) ** 2 for x in values) / (len(values) - 1) / len(values))
 
 
-def games_the_verifier(rows: Sequence[Row]) -> str:
+def _games_the_verifier(rows: Sequence[Row]) -> str:
     parts = []
     length = _ends(rows, "completion/prediction_bytes_mean")
-    if length and length[1] < PREDICTION_SHARE * length[0]:
+    if length and length[1] < _PREDICTION_SHARE * length[0]:
         parts.append(f"they have {length[1]:.1f} bytes in the mean, at first {length[0]:.1f}")
     content = _ends(rows, "completion/content_fraction")
-    if content and content[1] < content[0] - CONTENT_FALL:
+    if content and content[1] < content[0] - _CONTENT_FALL:
         parts.append(f"{content[1]:.0%} hold a letter, digit or sign, at first {content[0]:.0%}")
     common = _ends(rows, "completion/commonest_fraction")
-    if common and common[1] > common[0] + COMMONEST_RISE:
+    if common and common[1] > common[0] + _COMMONEST_RISE:
         parts.append(f"{common[1]:.0%} are the step's commonest, at first {common[0]:.0%}")
     return f"predictions fit the verifier, not the text: {'; '.join(parts)}" if parts else ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Signature:
+class _Signature:
+    """A signature: how it is seen in the rows, and what usually helps."""
+
     seen: Callable[[Sequence[Row]], str]
-    """What is seen at the last row, with the numbers; empty if nothing is."""
+    """A function that says what is seen at the last row, with the numbers; empty if nothing is."""
     when: str
-    """In words, for the docs."""
+    """The condition in words, for the docs."""
     helps: str
 
 
 SIGNATURES = {
-    "no_reward": Signature(
-        seen=no_reward,
-        when=f"no group of the last {WINDOW} steps has any reward",
+    "no_reward": _Signature(
+        seen=_no_reward,
+        when=f"no group of the last {_WINDOW} steps has any reward",
         helps="a longer warmup, easier positions (a lower selection.min_entropy), a larger"
         " train.group_size; read the rollouts: `openrpt rollouts RUN`",
     ),
-    "all_flat": Signature(
-        seen=all_flat,
-        when=f"at least {FLAT:.0%} of the groups of {WINDOW} steps are flat",
+    "all_flat": _Signature(
+        seen=_all_flat,
+        when=f"at least {_FLAT:.0%} of the groups of {_WINDOW} steps are flat",
         helps="positions by pass rate (selection.strategy = 'pass_rate'), dynamic sampling"
         " (train.dynamic_sampling_from), more candidates or a lower learning rate",
     ),
-    "closed_box_falling": Signature(
-        seen=closed_box_falling,
-        when=f"the share of closed boxes is {100 * CLOSED_FALL:.0f} points below its best window",
+    "closed_box_falling": _Signature(
+        seen=_closed_box_falling,
+        when=f"the share of closed boxes is {100 * _CLOSED_FALL:.0f} points below its best window",
         helps="a longer warmup, a larger prompt.prediction_budget, a lower learning rate",
     ),
-    "thoughts_shorten": Signature(
-        seen=thoughts_shorten,
-        when=f"thoughts have less than {THOUGHT_SHARE:.0%} of their first length",
+    "thoughts_shorten": _Signature(
+        seen=_thoughts_shorten,
+        when=f"thoughts have less than {_THOUGHT_SHARE:.0%} of their first length",
         helps="compare with an emptied thought before going on: the thought may be of no use; a"
         " KL term (train.kl_weight) keeps it",
     ),
-    "entropy_collapse": Signature(
-        seen=entropy_collapse,
-        when=f"the policy's entropy is below {ENTROPY} nats a token over {WINDOW} steps",
+    "entropy_collapse": _Signature(
+        seen=_entropy_collapse,
+        when=f"the policy's entropy is below {_ENTROPY} nats a token over {_WINDOW} steps",
         helps="an entropy bonus (train.entropy_weight), a lower learning rate, a greater"
         " train.clip_high, more candidates",
     ),
-    "reward_without_accuracy": Signature(
-        seen=reward_without_accuracy,
-        when=f"the reward rose by {REWARD_RISE} or more, and none of {EVALUATIONS - 1} or more"
-        f" later evaluations is {100 * ACCURACY_RISE:.0f} point above the first",
+    "reward_without_accuracy": _Signature(
+        seen=_reward_without_accuracy,
+        when=f"the reward rose by {_REWARD_RISE} or more, and none of {_EVALUATIONS - 1} or more"
+        f" later evaluations is {100 * _ACCURACY_RISE:.0f} point above the first",
         helps="the policy may only have become more deterministic: compare greedy accuracy before"
         " and after, train on more documents, lower the learning rate",
     ),
-    "reward_without_information": Signature(
-        seen=reward_without_information,
-        when=f"the share of right predictions rose by {REWARD_RISE} or more, and the information"
+    "reward_without_information": _Signature(
+        seen=_reward_without_information,
+        when=f"the share of right predictions rose by {_REWARD_RISE} or more, and the information"
         " gain of the thoughts did not, where it is measured (reward.terms"
         " information_gain=0)",
         helps="the thought is not what wins: evaluate it emptied and swapped (openrpt control RUN"
         " thought), or reward the information gain itself",
     ),
-    "games_the_verifier": Signature(
-        seen=games_the_verifier,
+    "games_the_verifier": _Signature(
+        seen=_games_the_verifier,
         when="predictions have become half as long, or a fifth more of them are empty of content"
         " or all the same",
         helps="read the rollouts, look at `openrpt patterns RUN`; reward longer right predictions,"

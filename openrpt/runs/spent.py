@@ -11,23 +11,25 @@ from openrpt.runs.metrics import numbers
 
 @dataclass(kw_only=True, slots=True)
 class Cost:
-    """Sums over the steps of a stage; a step that did not record a figure adds nothing."""
+    """The sums over the steps of a stage; a step that did not record a figure adds nothing."""
 
     stage: str
     steps: int = 0
-    """0 = it has none."""
+    """Number of steps; 0 = it has none."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """By phase."""
+    """Seconds by phase."""
     tokens_run: float = 0.0
     tokens_not_computed: float = 0.0
     flops: float = 0.0
+    """FLOPs of all phases."""
     joules: float = 0.0
     measured: bool = True
-    """The energy was measured throughout, not estimated from seconds."""
+    """Whether the energy was measured throughout, not estimated from seconds."""
     peak_gib: float = 0.0
 
     @property
     def total_seconds(self) -> float:
+        """Seconds of all phases."""
         return sum(self.seconds.values())
 
     @property
@@ -37,7 +39,7 @@ class Cost:
 
 
 def costs(rows: Sequence[Mapping[str, Any]]) -> list[Cost]:
-    """Of each stage that has metrics, in the order in which they ran."""
+    """Returns the cost of each stage that has metrics, in the order in which they ran."""
     found: dict[str, Cost] = {}
     for row in rows:
         cost = found.setdefault(row["stage"], Cost(stage=row["stage"]))
@@ -56,8 +58,8 @@ def costs(rows: Sequence[Mapping[str, Any]]) -> list[Cost]:
 
 
 def scoring_cost(run: Path) -> dict[str, Any]:
-    """What the run's own scoring took; empty where it was not recorded. Raises UserError for a
-    damaged file."""
+    """Returns what the run's own scoring took; empty where it was not recorded. Raises UserError
+    for a damaged file."""
     path = run / "scored" / "cost.json"
     advice = "delete it: the costs of scoring are lost and left out"
     return read_json(path, advice=advice) if path.is_file() else {}
@@ -68,8 +70,8 @@ def all_costs(
     rows: Sequence[Mapping[str, Any]],
     evaluations: Mapping[str, Any],
 ) -> list[Cost]:
-    """Scoring (`scoring_cost`), the stages with steps, and the evaluations: those on the
-    development split, and those of models."""
+    """Returns the costs of scoring (`scoring_cost`), of the stages with steps, and of the
+    evaluations: those on the development split, and those of models."""
     development = Cost(stage="development evaluations", measured=False)
     for row in rows:
         development.flops += row.get("development/flops", 0.0)
@@ -89,7 +91,7 @@ def _spend(cost: Cost, phase: str, seconds: float) -> None:
 
 
 def _add(cost: Cost, phase: str, spent: Mapping[str, Any]) -> None:
-    """A piece of work as WorkMeter counts it; nothing where it was not counted."""
+    """Adds a piece of work as WorkMeter counts it; nothing where it was not counted."""
     spent = numbers(spent)
     _spend(cost, phase, spent.get("seconds", 0.0))
     cost.tokens_run += spent.get("tokens", 0.0)
@@ -99,7 +101,7 @@ def _add(cost: Cost, phase: str, spent: Mapping[str, Any]) -> None:
 
 
 def together(parts: Sequence[Cost]) -> Cost:
-    """The sum of all; its phases are the stages."""
+    """Returns the sum of all; its phases are the stages."""
     return Cost(
         stage="all",
         seconds={cost.stage: cost.total_seconds for cost in parts},

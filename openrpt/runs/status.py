@@ -15,13 +15,15 @@ from openrpt.runs.metrics import numbers, readable_metrics
 from openrpt.runs.reading import look_at, run_warnings, setting_changes
 from openrpt.terminal import printable
 
-RECENT = 20
+_RECENT = 20
 """Steps whose mean time foretells the rest."""
-SILENT_STEPS = 5
-SILENT_SECONDS = 120
-"""No new step for so many steps' time, and at least so long: stopped, or in a long evaluation."""
+_SILENT_STEPS = 5
+"""Time without a new step, in usual steps, after which a stage is quiet: stopped, or in a long
+evaluation."""
+_SILENT_SECONDS = 120
+"""Least such time, in seconds."""
 
-SHOWN = {
+_SHOWN = {
     "reward/mean": "reward",
     "group/flat_fraction": "flat groups",
     "completion/closed_fraction": "closed",
@@ -36,6 +38,8 @@ SHOWN = {
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
+    """A run's state, read from its files."""
+
     path: str
     stage: str
     """The stage that runs, or ran last; empty before any has."""
@@ -43,25 +47,28 @@ class Status:
     goal: int
     """Steps that the stage will have; 0 = unknown, or its time limit ends it sooner."""
     share: float
-    """Of the stage that is done, 0 to 1, by steps or by its time limit, whichever ends first."""
+    """Share of the stage that is done, 0 to 1, by steps or by its time limit, whichever ends
+    first."""
     seconds_left: float | None
-    """None where nothing can be foretold."""
+    """Seconds that the stage will still take; None where nothing can be foretold."""
     age: float | None
     """Seconds since a stage wrote anything."""
     state: str
     """`done`, `running`, `stopped` (by a signal or an error), `quiet` (nothing came for long:
     killed, or in a long evaluation) or `not begun`."""
     last: dict[str, float]
-    """The last value of the metrics in SHOWN."""
+    """The last value of each of a few metrics."""
     warnings: list[dict[str, Any]]
     notes: list[str]
 
     def as_dict(self) -> dict[str, Any]:
+        """Returns the status as JSON has it."""
         return asdict(self)
 
 
 def read_status(path: Path, *, now: float | None = None) -> Status:
-    """`now`: seconds since the epoch, for tests. Raises UserError where no run is."""
+    """Reads a run's status from its files. `now`: seconds since the epoch, for tests. Raises
+    UserError where no run is."""
     run, notes = look_at(path)
     said = list(notes)
     record: StageRecord | None = None
@@ -93,15 +100,16 @@ def read_status(path: Path, *, now: float | None = None) -> Status:
 
 
 def _age(run: Path, now: float) -> float | None:
-    """Seconds since a stage wrote anything."""
+    """Returns the seconds since a stage wrote anything."""
     written = [run / name for name in ("metrics.jsonl", "stage.json") if (run / name).is_file()]
     return max(0.0, now - max(path.stat().st_mtime for path in written)) if written else None
 
 
-def step_seconds(rows: Sequence[dict[str, Any]]) -> float:
-    """Of the last steps in the mean, evaluations between them included; 0 = not known."""
+def _step_seconds(rows: Sequence[dict[str, Any]]) -> float:
+    """Returns the mean seconds of the last steps, evaluations between them included; 0 = not
+    known."""
     timed = [row for row in rows if "seconds" in numbers(row)]
-    times = [(row["step"], row["seconds"]) for row in timed[-RECENT - 1 :]]
+    times = [(row["step"], row["seconds"]) for row in timed[-_RECENT - 1 :]]
     if len(times) > 1:
         (first, began), (last, ended) = times[0], times[-1]
         return (ended - began) / (last - first) if last > first else 0.0
@@ -109,30 +117,32 @@ def step_seconds(rows: Sequence[dict[str, Any]]) -> float:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Forecast:
+class _Forecast:
+    """The rest of a stage, as far as it can be foretold."""
+
     goal: int = 0
     share: float = 0.0
     seconds_left: float | None = None
 
 
-def _forecast(rows: Sequence[dict[str, Any]], record: StageRecord | None) -> Forecast:
-    """By steps or by the time limit, whichever ends first."""
+def _forecast(rows: Sequence[dict[str, Any]], record: StageRecord | None) -> _Forecast:
+    """Foretells the rest of a stage by steps or by the time limit, whichever ends first."""
     if record is None:
-        return Forecast()
+        return _Forecast()
     step = rows[-1]["step"] if rows else 0
     if record.state == "done":
-        return Forecast(goal=step, share=1.0, seconds_left=0.0)
-    mean, spent = step_seconds(rows), numbers(rows[-1]).get("seconds", 0.0) if rows else 0.0
-    by_time = Forecast()
+        return _Forecast(goal=step, share=1.0, seconds_left=0.0)
+    mean, spent = _step_seconds(rows), numbers(rows[-1]).get("seconds", 0.0) if rows else 0.0
+    by_time = _Forecast()
     if record.seconds:
         left = max(0.0, record.seconds - spent)
-        by_time = Forecast(share=min(1.0, spent / record.seconds), seconds_left=left)
+        by_time = _Forecast(share=min(1.0, spent / record.seconds), seconds_left=left)
     if not mean:  # no step is done: nothing is known of their speed
-        return by_time if record.seconds else Forecast(goal=record.steps)
+        return by_time if record.seconds else _Forecast(goal=record.steps)
     left = max(0.0, (record.steps - step) * mean)
     if by_time.seconds_left is not None and by_time.seconds_left < left:
         return by_time
-    return Forecast(
+    return _Forecast(
         goal=record.steps, share=min(1.0, step / max(1, record.steps)), seconds_left=left
     )
 
@@ -142,7 +152,7 @@ def _state(rows: Sequence[dict[str, Any]], record: StageRecord | None, age: floa
         return "not begun"
     if record and record.state != "running":
         return record.state
-    usual = max(SILENT_SECONDS, SILENT_STEPS * step_seconds(rows))
+    usual = max(_SILENT_SECONDS, _SILENT_STEPS * _step_seconds(rows))
     return "quiet" if age > usual else "running"
 
 
@@ -150,11 +160,11 @@ def _last_values(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     last: dict[str, float] = {}
     for row in rows:
         last |= numbers(row)
-    return {key: last[key] for key in SHOWN if key in last}
+    return {key: last[key] for key in _SHOWN if key in last}
 
 
 def print_status(status: "Status", console: Console) -> None:
-    """Where a run stands, in a few lines."""
+    """Prints where a run stands, in a few lines."""
 
     put = _putter(console)
     put(Text(printable(status.path), "bold"))
@@ -164,7 +174,7 @@ def print_status(status: "Status", console: Console) -> None:
         put(Text(f"  {status.stage}  step {status.step:,}{whole}  {bar}"))
         put(Text(f"  {_when(status)}"))
     for key, value in status.last.items():
-        put(Text.assemble((f"  {SHOWN[key]:<16}", "dim"), f"{value:.3f}  ", (key, "dim")))
+        put(Text.assemble((f"  {_SHOWN[key]:<16}", "dim"), f"{value:.3f}  ", (key, "dim")))
     for warning in status.warnings:
         where = f"{warning['stage']} step {warning['step']}"
         put(Text(f"  ! {warning['name']} ({where}): {warning['seen']}", "yellow"))
@@ -183,8 +193,8 @@ def _bar(share: float, width: int = 24) -> str:
 
 
 def _when(status: "Status") -> str:
-    """How long since the last step, and how long still."""
-    ago = f"{'last step' if status.step else 'begun'} {rough_time(status.age or 0)} ago"
+    """Returns how long since the last step, and how long still, in words."""
+    ago = f"{'last step' if status.step else 'begun'} {_rough_time(status.age or 0)} ago"
     if status.state == "done":
         return f"done, {ago}"
     if status.state == "quiet":
@@ -192,12 +202,13 @@ def _when(status: "Status") -> str:
     if status.state == "stopped":
         return f"stopped, {ago}; the same command goes on"
     left = status.seconds_left
-    return ago if left is None else f"{ago}, about {rough_time(left)} left"
+    return ago if left is None else f"{ago}, about {_rough_time(left)} left"
 
 
-def rough_time(seconds: float) -> str:
-    """
-    >>> rough_time(45), rough_time(1830), rough_time(9000), rough_time(400_000)
+def _rough_time(seconds: float) -> str:
+    """Returns a time in words, roughly.
+
+    >>> _rough_time(45), _rough_time(1830), _rough_time(9000), _rough_time(400_000)
     ('45 s', '30 min', '2 h 30 min', '4.6 days')
     """
     if seconds < 90:

@@ -22,51 +22,51 @@ if TYPE_CHECKING:
     from openrpt.runs.run import Run
 
 
-Table = list[dict[str, str | float]]
-"""Rollouts to be read: a dict a rollout, bytes made visible."""
+_Table = list[dict[str, str | float]]
+"""Rollouts for people to read: a dict a rollout, bytes made visible."""
 
-Ids = dict[str, dict[str, str]]
-"""Tracker → stage → its id."""
+_Ids = dict[str, dict[str, str]]
+"""A stage's id at a tracker: tracker → stage → id."""
 
 ROLLOUT_STAGES = {"train", "finetune"}
 """Stages that store their rollouts."""
-TABLE_GROUPS = 8
+_TABLE_GROUPS = 8
 """Groups in a table of rollouts: what a person reads, not an archive (that is `rollouts/`)."""
 
 
 class Tracker(Protocol):
-    """What follows one stage of a run."""
+    """A protocol: a service that follows one stage of a run."""
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
-        """Metrics of a step; what is not a finite number is left out."""
+        """Records metrics of a step; what is not a finite number is left out."""
 
-    def log_rollouts(self, table: Table, step: int) -> None:
-        """Rollouts of a step as a table."""
+    def log_rollouts(self, table: _Table, step: int) -> None:
+        """Records rollouts of a step as a table."""
 
     def close(self) -> None:
-        """Everything is written; nothing follows."""
+        """Writes what is still waiting; nothing follows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Stage:
-    """What a tracker is opened for."""
+class TrackedStage:
+    """The stage that a tracker is opened for."""
 
     folder: Path
     """The run folder."""
     project: str
     name: str
-    """`RUN/STAGE`."""
+    """The tracker's name for it, `RUN/STAGE`."""
     stage: str
     step: int
     """The last step that is done: what a tracker has of later ones is about to be run again."""
     config: dict[str, Any]
-    """Flat: `train.learning_rate` → its value."""
+    """The configuration by dotted keys: `train.learning_rate` → its value."""
 
     def stored_id(self, tracker: str, make: Callable[[], str]) -> str:
-        """The tracker's id of this stage: made once, kept in `trackers.json`."""
-        path, ids = self.folder / "trackers.json", Ids()
+        """Returns the tracker's id of this stage: made once, kept in `trackers.json`."""
+        path, ids = self.folder / "trackers.json", _Ids()
         if path.is_file():
-            ids = read_as(Ids, path, advice="delete it, and new tracker runs begin")
+            ids = read_as(_Ids, path, advice="delete it, and new tracker runs begin")
         known = ids.setdefault(tracker, {})
         if self.stage not in known:
             known[self.stage] = make()
@@ -75,19 +75,20 @@ class Stage:
 
 
 def require_installed(names: Sequence[str]) -> None:
-    """Raises UserError for a tracker whose package is missing: it has the tracker's name, and so
-    has the extra."""
+    """Checks that each tracker's package is installed: it has the tracker's name, and so has the
+    extra. Raises UserError."""
     for name in names:
         require(name, extra=name, what=f"track.to = '{name}'", otherwise=f", or leave {name} out")
 
 
 def open_trackers(run: "Run", *, stage: str, step: int) -> list[Tracker]:
-    """Those that the run's configuration asks for. Raises UserError for a missing package."""
+    """Opens the trackers that the run's configuration asks for. Raises UserError for a missing
+    package."""
     from openrpt.config.loading import flatten
 
     settings = run.config.track
     require_installed(settings.to)
-    about = Stage(
+    about = TrackedStage(
         folder=run.path,
         project=settings.project,
         name=f"{run.path.resolve().name}/{stage}",
@@ -98,14 +99,14 @@ def open_trackers(run: "Run", *, stage: str, step: int) -> list[Tracker]:
     return [TRACKERS[name](about) for name in settings.to]
 
 
-def rollout_table(run: Path, step: int) -> Table:
-    """The first groups of a step's rollouts; bytes as the terminal shows them."""
+def rollout_table(run: Path, step: int) -> _Table:
+    """Returns the first groups of a step's rollouts; bytes as the terminal shows them."""
     from openrpt.runs.rollouts import read_rollouts
     from openrpt.runs.show import visible, visible_prediction, visible_tokens
 
     rows = read_rollouts(run, step).to_pylist()
     shown = list(dict.fromkeys((row["document_id"], row["position"]) for row in rows))
-    kept = set(shown[:TABLE_GROUPS])
+    kept = set(shown[:_TABLE_GROUPS])
     return [
         {
             "document": row["document_id"],
@@ -124,10 +125,10 @@ def rollout_table(run: Path, step: int) -> Table:
     ]
 
 
-class TensorBoard:
-    """Event files in `RUN/tensorboard/STAGE`: `tensorboard --logdir RUN/tensorboard`."""
+class _TensorBoard:
+    """A tracker that writes event files: `tensorboard --logdir RUN/tensorboard`."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: TrackedStage) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         folder = stage.folder / "tensorboard" / stage.stage
@@ -138,7 +139,7 @@ class TensorBoard:
             self.writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
         self.writer.flush()  # type: ignore[no-untyped-call]
 
-    def log_rollouts(self, table: Table, step: int) -> None:
+    def log_rollouts(self, table: _Table, step: int) -> None:
         self.writer.add_text("rollouts", markdown(table), step)  # type: ignore[no-untyped-call]
         self.writer.flush()  # type: ignore[no-untyped-call]
 
@@ -146,8 +147,8 @@ class TensorBoard:
         self.writer.close()  # type: ignore[no-untyped-call]
 
 
-def markdown(table: Table) -> str:
-    """A Markdown table in which a text of a corpus is only text."""
+def markdown(table: _Table) -> str:
+    """Returns a Markdown table in which a text of a corpus is only text."""
     if not table:
         return ""
 
@@ -160,10 +161,11 @@ def markdown(table: Table) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-class WeightsAndBiases:
-    """Steps are a metric of their own, so that steps run again after a restart count anew."""
+class _WeightsAndBiases:
+    """A tracker for wandb. Steps are a metric of their own, so that steps run again after a restart
+    count anew."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: TrackedStage) -> None:
         import wandb
 
         self.run = wandb.init(
@@ -182,7 +184,7 @@ class WeightsAndBiases:
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
         self.run.log(numbers(metrics) | {"step": step})
 
-    def log_rollouts(self, table: Table, step: int) -> None:
+    def log_rollouts(self, table: _Table, step: int) -> None:
         import wandb
 
         columns = list(table[0]) if table else []
@@ -193,8 +195,10 @@ class WeightsAndBiases:
         self.run.finish()
 
 
-class Trackio:
-    def __init__(self, stage: Stage) -> None:
+class _Trackio:
+    """A tracker for trackio, whose run is found again by its name."""
+
+    def __init__(self, stage: TrackedStage) -> None:
         import trackio
 
         self.run = trackio.init(
@@ -209,7 +213,7 @@ class Trackio:
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
         self.run.log(numbers(metrics), step=step)
 
-    def log_rollouts(self, table: Table, step: int) -> None:
+    def log_rollouts(self, table: _Table, step: int) -> None:
         import pandas
         import trackio
 
@@ -219,10 +223,10 @@ class Trackio:
         self.run.finish()
 
 
-class MLflow:
-    """Where MLFLOW_TRACKING_URI says, else MLflow's own default."""
+class _MLflow:
+    """A tracker for MLflow, where MLFLOW_TRACKING_URI says, else at MLflow's own default."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: TrackedStage) -> None:
         from mlflow import MlflowClient
 
         self.client = MlflowClient()
@@ -245,7 +249,7 @@ class MLflow:
         values = [Metric(name, value, now, step) for name, value in numbers(metrics).items()]
         self.client.log_batch(self.run_id, metrics=values)
 
-    def log_rollouts(self, table: Table, step: int) -> None:
+    def log_rollouts(self, table: _Table, step: int) -> None:
         columns = {name: [row[name] for row in table] for name in (table[0] if table else {})}
         self.client.log_table(self.run_id, columns, f"rollouts/step-{step:06d}.json")
 
@@ -253,9 +257,9 @@ class MLflow:
         self.client.set_terminated(self.run_id)
 
 
-TRACKERS: dict[str, Callable[[Stage], Tracker]] = {
-    "tensorboard": TensorBoard,
-    "wandb": WeightsAndBiases,
-    "trackio": Trackio,
-    "mlflow": MLflow,
+TRACKERS: dict[str, Callable[[TrackedStage], Tracker]] = {
+    "tensorboard": _TensorBoard,
+    "wandb": _WeightsAndBiases,
+    "trackio": _Trackio,
+    "mlflow": _MLflow,
 }

@@ -39,8 +39,8 @@ def forget_works(run: Path, stage: str, last_step: int) -> None:
 def recorded_works(
     run: Path, stage: str, corpus: ScoredCorpus
 ) -> dict[int, tuple[int, list[Work]]]:
-    """step → (cursor, works). Raises UserError for a document that the corpus does not have, and
-    for works that are not within it."""
+    """Returns step → (cursor, works). Raises UserError for a document that the corpus does not
+    have, and for works that are not within it."""
     path, found = run / WORKS, {}
     for row in read_metrics(path):
         if row["stage"] == stage:
@@ -56,7 +56,8 @@ def recorded_works(
 
 
 def _work(corpus: ScoredCorpus, recorded: Mapping[str, Any]) -> Work:
-    """Raises KeyError, TypeError or ValueError where it is not as `record_works` writes it."""
+    """Returns the work of a line. Raises KeyError, TypeError or ValueError where it is not as
+    `record_works` writes it."""
     document = corpus.document(recorded["document_id"])
     window, positions = Window(**recorded["window"]), recorded["positions"]
     length = len(document.token_ids)

@@ -19,12 +19,11 @@ import numpy as np
 from openrpt.config.sections import Config
 from openrpt.costs.meters import WorkMeter
 from openrpt.data.documents import CorpusCounts, keep_first, possible_splits, read_corpus
-from openrpt.data.positions import check_window
+from openrpt.data.positions import ScoredDocument, check_window
 from openrpt.data.prompts import delimiter_ids
 from openrpt.data.scored import (
     SCORED,
     ScoredCorpus,
-    ScoredTokens,
     ScoreSummary,
     complete_shards,
     load_scored,
@@ -148,7 +147,7 @@ def _run(
             progress(summary.num_tokens, f"goes on after {summary.documents} documents")
             _skip(documents, summary, counts, folder)
         waiting: list[Encoded] = []
-        pending: list[ScoredTokens] = []
+        pending: list[ScoredDocument] = []
         waiting_tokens = pending_tokens = 0
         open_splits = _open_splits(config, summary)
         while open_splits and (document := next(documents, None)) is not None:
@@ -187,7 +186,7 @@ def _run(
 
 def _flush(
     folder: Path,
-    pending: list[ScoredTokens],
+    pending: list[ScoredDocument],
     summary: ScoreSummary,
     counts: CorpusCounts,
     about: dict[str, Any],
@@ -316,7 +315,7 @@ class _Job:
 
     def score(
         self, documents: Sequence[Encoded], summary: ScoreSummary, progress: Progress
-    ) -> list[ScoredTokens]:
+    ) -> list[ScoredDocument]:
         """Scores documents that `summary` has counted already, in one go."""
         left = sum(len(one.token_ids) for one in documents)
         before, text = summary.num_tokens - left, f"{summary.documents} documents"
@@ -333,7 +332,7 @@ class _Job:
             self._scored(one, scores, summary) for one, scores in zip(documents, found, strict=True)
         ]
 
-    def _scored(self, encoded: Encoded, scores: "Scores", summary: ScoreSummary) -> ScoredTokens:
+    def _scored(self, encoded: Encoded, scores: "Scores", summary: ScoreSummary) -> ScoredDocument:
         prompt = self.config.prompt
         self.meter.add_scoring(
             len(encoded.scorer_ids), window=prompt.window, min_context=prompt.min_context
@@ -345,10 +344,17 @@ class _Job:
             scores = aligned_scores(scores, source)
             scores.argmax = np.array([self.id_of.get(piece, -1) for piece in argmax_bytes])
             summary.positions_dropped += sum(a == b for a, b in source)
-        return ScoredTokens(
-            document=encoded.document,
-            token_ids=encoded.token_ids,
-            token_bytes=encoded.token_bytes,
+        document = encoded.document
+        lengths = [len(piece) for piece in encoded.token_bytes]
+        return ScoredDocument(
+            document_id=document.document_id,
+            key=document.key,
+            split=document.split,
+            source=document.source,
+            text=document.text,
+            kind=document.kind,
+            token_ids=np.array(encoded.token_ids, dtype=np.int64),
+            byte_offsets=np.cumsum([0, *lengths], dtype=np.int64)[:-1],
             negative_log_likelihood=scores.negative_log_likelihood,
             entropy=scores.entropy,
             entropy_top16=scores.entropy_top16,

@@ -30,7 +30,7 @@ from openrpt.data.prompts import Layout
 from openrpt.data.request import Request
 from openrpt.data.scored import ScoredCorpus
 from openrpt.data.work import Work, take_work
-from openrpt.engine.branches import Branch, Row
+from openrpt.engine.branches import Branch, CompletionIndex
 from openrpt.engine.checkpoint_record import TrainerState, read_record
 from openrpt.engine.decoding import Sampling
 from openrpt.engine.engine import Engine, open_engine
@@ -420,7 +420,7 @@ def accumulate(
         )
         return add("loss/tail_kl", kl, range(len(work.positions)))
 
-    def completion_loss(rows: list[Row], hidden: Tensor) -> Tensor:
+    def completion_loss(rows: list[CompletionIndex], hidden: Tensor) -> Tensor:
         assert traces is not None
         loss = trace_loss(policy, traces, rows, hidden) * scale
         return add("loss/trace", loss, [b for b, _ in rows])
@@ -460,7 +460,9 @@ def plain_states(stage: Warmup, prefix_ids: Sequence[int]) -> Tensor:
     return hidden
 
 
-def trace_loss(policy: Model, traces: Sequence[Trace], rows: list[Row], hidden: Tensor) -> Tensor:
+def trace_loss(
+    policy: Model, traces: Sequence[Trace], rows: list[CompletionIndex], hidden: Tensor
+) -> Tensor:
     """Weighted cross-entropy of a micro-batch's traces: hidden [R, T, d] → a sum, in nats."""
     width = max(len(ids) for b, _ in rows for ids, _ in traces[b].targets)
     states, ids, probabilities, weights = [], [], [], []

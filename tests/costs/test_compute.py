@@ -24,7 +24,8 @@ from openrpt.engine.branches import Branch
 from openrpt.engine.engine import open_engine
 from openrpt.engine.loading import load_model
 from openrpt.engine.scorer import score_ids
-from openrpt.engine.tree.levels import accumulate_gradients, branch_states
+from openrpt.engine.tree.gradients import accumulate_gradients
+from openrpt.engine.tree.levels import branch_states
 from openrpt.evaluation.next_token.evaluate import evaluate_policy
 from openrpt.evaluation.records import read_evaluation, record
 from openrpt.rl.batch import Graded

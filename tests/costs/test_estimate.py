@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from openrpt.cli.main import main
-from openrpt.costs.estimate import Estimate, estimate, require_memory
-from openrpt.costs.plan import Plan, Stage
+from openrpt.costs.estimate import RunEstimate, estimate, require_memory
+from openrpt.costs.plan import PlannedStage, WorkPlan
 from openrpt.costs.speed import spread_positions
 from openrpt.data.corpus_size import corpus_size, split_tokens
 from openrpt.data.prompts import build_layout
@@ -28,11 +28,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return tiny_run(tmp_path_factory.mktemp("estimate"), train__steps=3, prompt__think_budget=6)
 
 
-def plan_of(run: Run) -> Plan:
+def plan_of(run: Run) -> WorkPlan:
     policy = outline(run.config)
     layout = build_layout(policy.tokenizer, run.config.prompt, policy.bos_ids)
     corpus = corpus_size(run.config, policy.tokenizer)
-    return Plan(config=run.config, policy=policy, layout=layout, corpus=corpus)
+    return WorkPlan(config=run.config, policy=policy, layout=layout, corpus=corpus)
 
 
 def test_an_outline_has_the_models_shapes_and_no_memory(run: Run) -> None:
@@ -101,7 +101,7 @@ def test_on_a_named_gpu(run: Run) -> None:
 
 
 def test_a_time_limit_cuts_a_stage() -> None:
-    stage = Stage(stage="train", tokens=100.0, seconds=8.0, flops_by_phase={"update": 10.0})
+    stage = PlannedStage(stage="train", tokens=100.0, seconds=8.0, flops_by_phase={"update": 10.0})
     stage.cut(0.25)
     assert (stage.tokens, stage.seconds, stage.flops) == (25.0, 2.0, 2.5)
 
@@ -127,7 +127,7 @@ def test_on_this_machine(tmp_path: Path, run: Run, capsys: pytest.CaptureFixture
     """Measured; of a run that was never made, so nothing is written."""
     config = tiny_config(run.path.parent, run=str(tmp_path / "new"))
     found = estimate(config)
-    assert isinstance(found, Estimate) and found.as_dict()["total"]["money"] is None
+    assert isinstance(found, RunEstimate) and found.as_dict()["total"]["money"] is None
     assert all(stage.seconds > 0 for stage in found.stages)
     assert any("guessed from the size" in line for line in found.assumptions)
     model, corpus = run.path.parent / "model", run.path.parent / "corpus.jsonl"
@@ -170,7 +170,7 @@ def test_a_guessed_corpus_has_the_lengths_of_its_first_documents(tmp_path: Path)
     tokens = split_tokens(limited)
     assert tokens == pytest.approx({"train": 5000, "heldout": 5000, "development": size / 10})
     layout = build_layout(policy.tokenizer, config.prompt, policy.bos_ids)
-    plan = Plan(config=config, policy=policy, layout=layout, corpus=found)
+    plan = WorkPlan(config=config, policy=policy, layout=layout, corpus=found)
     assert 1.8 * found.tokens < plan.score().tokens < 2.1 * found.tokens
     assert plan.window == math.ceil(sum(min(64, length) for length in found.lengths) / 51)
 
@@ -180,6 +180,6 @@ def test_a_corpus_that_cannot_be_seen_is_scored_in_single_windows(tmp_path: Path
     policy = outline(config)
     layout = build_layout(policy.tokenizer, config.prompt, policy.bos_ids)
     corpus = corpus_size(config, policy.tokenizer)
-    plan = Plan(config=config, policy=policy, layout=layout, corpus=corpus)
+    plan = WorkPlan(config=config, policy=policy, layout=layout, corpus=corpus)
     assert not corpus.known
     assert plan.score().tokens <= 1.05 * corpus.tokens

@@ -109,8 +109,14 @@ def test_words_that_differ_in_width_and_composition_are_the_same() -> None:
         ),
     ],
     ids=[
-        *("header", "footer", "both", "some have one", "longer than the text", "chinese"),
-        *("few words behind it", "few kana behind it"),
+        "header",
+        "footer",
+        "both",
+        "some have one",
+        "longer than the text",
+        "chinese",
+        "few words behind it",
+        "few kana behind it",
     ],
 )
 def test_words_that_many_different_documents_share_do_not_join_them(tmp_path: Path, made) -> None:

@@ -28,6 +28,7 @@ def scored(entropy: list[float], *, nll: list[float] | None = None) -> ScoredDoc
         source="test:1",
         text="",
         token_ids=np.arange(len(values)),
+        byte_offsets=np.arange(len(values)),
         negative_log_likelihood=np.array(nll, np.float32) if nll else values,
         entropy=values,
         entropy_top16=values / 2,

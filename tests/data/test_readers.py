@@ -39,12 +39,20 @@ def error_of(path: Path | str, **options: Any) -> str:
 
 def test_text_of_a_value() -> None:
     assert [text_of(value) for value in ("", " a", 3, -2.5, 10**30)] == [
-        *("", " a", "3", "-2.5"),
+        "",
+        " a",
+        "3",
+        "-2.5",
         "1" + "0" * 30,
     ]
     floats = [0.25, 18.0, 1e-7, 2e-5, 1e22, -1e-20, 123456.789]
     assert [text_of(value) for value in floats] == [
-        *("0.25", "18.0", "0.0000001", "0.00002", "1" + "0" * 22, "-0." + "0" * 19 + "1"),
+        "0.25",
+        "18.0",
+        "0.0000001",
+        "0.00002",
+        "1" + "0" * 22,
+        "-0." + "0" * 19 + "1",
         "123456.789",
     ]
     decimals = [Decimal("1.50"), Decimal("1E+3"), Decimal("-0.00000012")]  # of parquet
@@ -124,8 +132,14 @@ def test_compressed_files_are_read_and_others_are_counted(tmp_path: Path) -> Non
     assert texts == ["one plain", "two gz", "three\r\n"]
     assert counts.files_left_out == 9
     assert sorted(counts.endings_left_out) == [
-        *(".csv", ".jsonl.zst", ".md", ".parquet.gz"),
-        *("broken link", "linked folder", "no ending", "pipe or device"),
+        ".csv",
+        ".jsonl.zst",
+        ".md",
+        ".parquet.gz",
+        "broken link",
+        "linked folder",
+        "no ending",
+        "pipe or device",
     ]
     assert [fields["text"] for _, fields in read_fields(str(tmp_path))] == texts
     assert read(tmp_path / "b.jsonl.gz")[0] == ["two gz"]
@@ -201,7 +215,9 @@ def test_marks_of_joined_files_are_no_text(tmp_path: Path) -> None:
 def test_separator_stands_for_both_line_breaks(tmp_path: Path, separator: str, end: str) -> None:
     (tmp_path / "c.txt").write_bytes("one a\n\ntwo\nb\n\nthree c\n".replace("\n", end).encode())
     assert read(tmp_path / "c.txt", separator=separator)[0] == [
-        *("one a", f"two{end}b", f"three c{end}")
+        "one a",
+        f"two{end}b",
+        f"three c{end}",
     ]
 
 

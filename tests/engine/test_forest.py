@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from openrpt.config.model import ModelConfig
-from openrpt.engine.branches import Branch, Passage, Row
+from openrpt.engine.branches import Branch, CompletionIndex, Passage
 from openrpt.engine.flat import FlatEngine
 from openrpt.engine.head import selected_logprobs
 from openrpt.engine.loading import load_model
@@ -32,7 +32,7 @@ def policy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return load_model(ModelConfig(path=str(path), dtype="float64", threads=1), trained=True)
 
 
-def passages_of(policy: Model, seen: list[list[Row]]) -> list[Passage]:
+def passages_of(policy: Model, seen: list[list[CompletionIndex]]) -> list[Passage]:
     """Losses that weigh each document, completion and place differently."""
     passages = []
     for number, (prefix, length, tail, completions) in enumerate(DOCUMENTS):
@@ -41,7 +41,7 @@ def passages_of(policy: Model, seen: list[list[Row]]) -> list[Passage]:
             return (number + 1) * hidden[:, ::3].sum() / 100
 
         def completion_loss(
-            rows: list[Row],
+            rows: list[CompletionIndex],
             hidden: Tensor,
             number: int = number,
             completions: tuple[tuple[int, ...], ...] = completions,
@@ -69,7 +69,7 @@ def passages_of(policy: Model, seen: list[list[Row]]) -> list[Passage]:
 
 @pytest.mark.parametrize("microbatch_tokens", [7, 16, 1000])
 def test_gradients_are_those_of_each_alone(policy: Model, microbatch_tokens: int) -> None:
-    seen: list[list[Row]] = [[] for _ in DOCUMENTS]
+    seen: list[list[CompletionIndex]] = [[] for _ in DOCUMENTS]
     passages = passages_of(policy, seen)
     assert sum(forest.is_short(one) for one in passages) == 4
 

@@ -495,9 +495,9 @@ def assert_same_outcome(one: Generated, other: Generated) -> None:
     assert other.standard_id == one.standard_id
     assert other.candidate_ids == one.candidate_ids
     for a, b in zip(one.completions, other.completions, strict=True):
-        assert (b.token_ids, b.loss_mask, b.finish_reason) == (
-            *(a.token_ids, a.loss_mask, a.finish_reason),
-        )
+        assert b.token_ids == a.token_ids
+        assert b.loss_mask == a.loss_mask
+        assert b.finish_reason == a.finish_reason
         assert b.sampler_logprobs == pytest.approx(a.sampler_logprobs, abs=1e-9)
 
 

@@ -373,7 +373,7 @@ def test_digits_of_smollm_stand_alone(tmp_path: Path) -> None:
 def test_expressions_are_those_of_the_released_tokenizers() -> None:
     from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
-    from openrpt.engine.gguf_tokenizer import PRE_TOKENIZERS
+    from openrpt.engine.gguf_pretokenizers import PRE_TOKENIZERS
 
     assert PRE_TOKENIZERS["qwen2"].split == PRETOKENIZE_REGEX
 

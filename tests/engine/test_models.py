@@ -19,7 +19,8 @@ from openrpt.engine.branches import Branch
 from openrpt.engine.flat import flat_hidden
 from openrpt.engine.loading import load_model, load_tokenizer, outline, pick_device
 from openrpt.engine.model import Model
-from openrpt.engine.tree.levels import accumulate_gradients, run_prefix
+from openrpt.engine.tree.gradients import accumulate_gradients
+from openrpt.engine.tree.levels import run_prefix
 from openrpt.errors import UserError
 from tests.helpers.tiny import byte_level_tokenizer
 from tests.helpers.tiny_model import tiny_model_folder

@@ -9,7 +9,8 @@ from openrpt.engine.branches import Branch
 from openrpt.engine.check import require_tree_support
 from openrpt.engine.head import selected_logprobs
 from openrpt.engine.tree.attention import NAME
-from openrpt.engine.tree.levels import accumulate_gradients, branch_states
+from openrpt.engine.tree.gradients import accumulate_gradients
+from openrpt.engine.tree.levels import branch_states
 from tests.helpers.families import FAMILIES, tiny_policy
 
 PREFIX = [(11 * i + 5) % 97 for i in range(24)]

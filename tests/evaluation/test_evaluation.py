@@ -331,11 +331,11 @@ def test_another_tokenizer_meets_at_bytes(english, tokenizer, tmp_path):
     _, result = evaluate_model(english, str(path), config, label="other")
     other = load_model(config.model, path=str(path))
     start = EvaluationResult.load(english.path / "evaluation" / "start.parquet")
-    scored, row = load_scored(english.scored), 0
+    row = 0
     assert 0 < result.num_positions < start.num_positions
     for work in works_of(english, config):
-        offsets = scored.byte_offsets(work.document.document_id)
-        own = retokenized(work, offsets, other.tokenizer)
+        offsets = work.document.byte_offsets
+        own = retokenized(work, other.tokenizer)
         ids = own.document.token_ids.tolist()
         pieces = token_bytes(tokenizer, ids)
         text = work.document.text.encode()

@@ -10,14 +10,15 @@ import numpy as np
 import pyarrow as pa
 
 from openrpt.config.sections import Config
-from openrpt.data.scored import ScoredTokens, write_shard
+from openrpt.data.positions import ScoredDocument
+from openrpt.data.scored import write_shard
 from openrpt.evaluation.next_token.results import EvaluationResult, PositionResult
 from openrpt.evaluation.records import record
 from openrpt.report.glossary import METRICS, WARMUP_KEYS, WARMUP_ONLY
 from openrpt.runs.metrics import append_metrics
 from openrpt.runs.rollouts import SCHEMA, rollout_path, write_rollout_table, write_rollouts
 from openrpt.runs.run import Run, open_run
-from openrpt.types import Document, Split
+from openrpt.types import Split
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 SCRIPTS = "中文字 شكرا جزيلا 😀 a\u202eb\u200b\tc\x07 é\n\n  end"
@@ -48,7 +49,7 @@ def tokens_of(text: str) -> list[bytes]:
     return found
 
 
-def scored(document_id: str) -> ScoredTokens:
+def scored(document_id: str) -> ScoredDocument:
     """Entropies that grow along the text; standard prediction is wrong at every third token."""
     split, text = TEXTS[document_id]
     tokens = tokens_of(text)
@@ -58,13 +59,14 @@ def scored(document_id: str) -> ScoredTokens:
     right = np.arange(count) % 3 != 0
     likelihood = np.linspace(0.1, 3.0, count)
     likelihood[0] = np.nan  # the first token has no prefix
-    document = Document(
-        document_id=document_id, text=text, key=document_id, split=split, source="made-up.jsonl:1"
-    )
-    return ScoredTokens(
-        document=document,
-        token_ids=ids.tolist(),
-        token_bytes=tokens,
+    return ScoredDocument(
+        document_id=document_id,
+        text=text,
+        key=document_id,
+        split=split,
+        source="made-up.jsonl:1",
+        token_ids=ids,
+        byte_offsets=np.cumsum([0, *map(len, tokens)])[:-1],
         negative_log_likelihood=likelihood,
         entropy=np.linspace(0.0, 2.6, count),
         entropy_top16=np.linspace(0.0, 2.6, count),

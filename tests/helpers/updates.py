@@ -53,6 +53,7 @@ def work_of(seed: int) -> Work:
         source="",
         text="",
         token_ids=rng.integers(2, 390, TOKENS),
+        byte_offsets=np.arange(TOKENS),
         negative_log_likelihood=scores,
         entropy=scores,
         entropy_top16=scores,

@@ -13,11 +13,12 @@ from openrpt.config.model import ModelConfig
 from openrpt.config.prompt import PromptConfig
 from openrpt.data.prompts import build_layout
 from openrpt.data.tokens import token_bytes, token_table
-from openrpt.engine.branches import Branch, Row
+from openrpt.engine.branches import Branch, CompletionIndex
 from openrpt.engine.head import selected_logprobs, standard_prediction
 from openrpt.engine.loading import load_model
 from openrpt.engine.model import Model
-from openrpt.engine.tree.levels import accumulate_gradients, run_prefix
+from openrpt.engine.tree.gradients import accumulate_gradients
+from openrpt.engine.tree.levels import run_prefix
 from openrpt.rl import completions
 from openrpt.rl.advantages import group_advantages
 from openrpt.rl.losses import LossConfig, LossInputs, StepTotals, policy_loss
@@ -109,7 +110,7 @@ def test_gradients_are_those_of_the_tree(recipe: ModuleType, policy: Model) -> N
     expected = [p.grad.clone() for p in policy.parameters()]
     policy.model.zero_grad()
 
-    def loss(rows: list[Row], hidden: torch.Tensor) -> torch.Tensor:
+    def loss(rows: list[CompletionIndex], hidden: torch.Tensor) -> torch.Tensor:
         ids = torch.tensor([branches[b].completions[c] for b, c in rows])
         mask = torch.stack([masks[b][c] for b, c in rows])
         found, _ = selected_logprobs(hidden[mask], policy.head, ids[mask], temperature=1.0)

@@ -91,6 +91,7 @@ def text_work(policy: Model, *places: int) -> tuple[Work, list[bytes]]:
         source="",
         text=TEXT,
         token_ids=np.array(ids),
+        byte_offsets=np.cumsum([0, *map(len, pieces)])[:-1],
         negative_log_likelihood=scores,
         entropy=scores,
         entropy_top16=scores,

@@ -17,7 +17,7 @@ from openrpt.runs.journal import StageRecord, open_journal, read_stage
 from openrpt.runs.metrics import numbers
 from openrpt.runs.rollouts import write_rollouts
 from openrpt.runs.run import open_run
-from openrpt.runs.trackers import TRACKERS, Stage, markdown, require_installed, rollout_table
+from openrpt.runs.trackers import TRACKERS, TrackedStage, markdown, require_installed, rollout_table
 from openrpt.stages.train import train
 from openrpt.stages.warmup import warmup
 from openrpt.stopping import Interrupted
@@ -140,7 +140,7 @@ def test_a_run_may_change_its_trackers(tmp_path: Path) -> None:
 
 
 def test_ids_are_made_once(tmp_path: Path) -> None:
-    stage = Stage(folder=tmp_path, project="p", name="n", stage="train", step=0, config={})
+    stage = TrackedStage(folder=tmp_path, project="p", name="n", stage="train", step=0, config={})
     assert stage.stored_id("wandb", lambda: "a") == "a"
     assert stage.stored_id("wandb", lambda: "b") == "a"
     assert stage.stored_id("mlflow", lambda: "c") == "c"
@@ -164,9 +164,9 @@ def test_what_is_logged(tmp_path: Path) -> None:
 TABLE = [{"document": "d", "position": 1, "prediction": " the", "reward": 1.0}]
 
 
-def followed(name: str, tmp_path: Path) -> Stage:
+def followed(name: str, tmp_path: Path) -> TrackedStage:
     """Two steps and a table, logged by the tracker's own package into a folder of the test."""
-    stage = Stage(
+    stage = TrackedStage(
         folder=tmp_path,
         project="openrpt-test",
         name="run/train",
@@ -225,7 +225,7 @@ def test_trackio_keeps_it_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"a": 1}', '{"a": {"train": 3}}', "[" * 100_000])
 def test_damaged_ids_of_trackers_are_one_line(tmp_path: Path, text: str) -> None:
-    stage = Stage(folder=tmp_path, project="p", name="n", stage="train", step=0, config={})
+    stage = TrackedStage(folder=tmp_path, project="p", name="n", stage="train", step=0, config={})
     assert stage.stored_id("a", lambda: "one") == "one"
     assert stage.stored_id("a", lambda: "two") == "one"
     (tmp_path / "trackers.json").write_text(text)

@@ -20,15 +20,17 @@ from openrpt.engine.tree.kernel import KeyMask, branch_attention
 from openrpt.errors import UserError
 
 NAME = "openrpt_tree"
+"""Name of the tree's attention in transformers."""
 
 
 @dataclass(kw_only=True, eq=False)
 class TreePass:
-    """What the tokens of one forward pass may attend to, and where their own keys are left.
+    """A forward pass over the tree: what its tokens may attend to, and where their own keys are
+    left.
 
     Level 0 has neither shared nor own keys: plain causal attention, or that of several packed
-    documents. A branch sees the first
-    `shared_lengths[b]` keys of the prefix, its own earlier keys, and its new tokens causally.
+    documents. A branch sees the first `shared_lengths[b]` keys of the prefix, its own earlier keys,
+    and its new tokens causally.
     """
 
     query_positions: Tensor  # [B, n] absolute
@@ -36,27 +38,28 @@ class TreePass:
     shared_lengths: Tensor | None = None  # [B]
     own: "OwnKeys | None" = None
     lengths: tuple[int, ...] = ()
-    """Documents packed in one row, by their tokens: each attends to itself alone. Nothing is
-    collected then."""
+    """Tokens of each of the documents that are packed in one row: each attends to itself alone.
+    Nothing is collected then."""
     collected: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    """New keys and values by layer, as the model made them: [B, K, n, D]."""
+    """New keys and values [B, K, n, D] by layer, as the model made them."""
     _masks: dict[int | None, tuple[KeyMask | None, KeyMask]] = field(default_factory=dict)
 
     def masks(
         self, window: int | None, groups: int, dtype: torch.dtype
     ) -> tuple[KeyMask | None, KeyMask]:
-        """Of the shared keys and of the row's own; `groups` query heads share a key-value head."""
+        """Returns the masks of the shared keys and of the row's own; `groups` query heads share a
+        key-value head."""
         if window not in self._masks:
             query = self.query_positions[:, :, None]  # [B, n, 1]
             own = self.query_positions
             if self.own is not None:
-                own = torch.cat([self.own.positions, own], dim=1)
+                own = torch.cat([self.own.positions, own], dim=1)  # [B, M]
             own_mask = KeyMask.of(_visible(query, own[:, None, :], window), groups, dtype)
             shared_mask = None
             if self.shared is not None and self.shared_lengths is not None:
                 length = self.shared[0][0].shape[2]
                 keys = torch.arange(length, device=query.device)[None, None, :]
-                visible = _visible(query, keys, window)
+                visible = _visible(query, keys, window)  # [B, n, L]
                 visible = visible & (keys < self.shared_lengths[:, None, None])
                 shared_mask = KeyMask.of(visible, groups, dtype)
             self._masks[window] = shared_mask, own_mask
@@ -65,10 +68,10 @@ class TreePass:
 
 @dataclass(kw_only=True, eq=False)
 class OwnKeys:
-    """Keys and values that a row has of its own, from earlier passes.
+    """The keys and values that a row has for itself, from earlier passes.
 
-    In training they are appended to (a new tensor a pass, with gradient); in decoding they lie
-    in a preallocated buffer, and `length` of its columns are filled.
+    In training they are appended to (a new tensor a pass, with gradient); in decoding they lie in a
+    preallocated buffer, and `length` of its columns are filled.
     """
 
     layers: list[tuple[Tensor, Tensor]]  # [B, K, M, D]; in decoding M is the buffer's capacity
@@ -76,6 +79,8 @@ class OwnKeys:
     length: int | None = None
 
     def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns a layer's own keys and values [B, K, M + n, D] with the new ones [B, K, n, D]
+        behind them."""
         keys, values = self.layers[layer]
         if self.length is None:
             return torch.cat([keys, key], dim=2), torch.cat([values, value], dim=2)
@@ -92,7 +97,7 @@ def _visible(query: Tensor, key: Tensor, window: int | None) -> Tensor:
     return visible
 
 
-def tree_attention(
+def _tree_attention(
     module: torch.nn.Module,
     query: Tensor,  # [B, H, n, D]
     key: Tensor,  # [B, K, n, D]
@@ -107,7 +112,7 @@ def tree_attention(
     s_aux: Tensor | None = None,
     **kwargs,
 ) -> tuple[Tensor, None]:
-    """Attention as transformers calls it; returns [B, n, H, D].
+    """Attends as transformers calls it; returns [B, n, H, D].
 
     Raises UserError for attention sinks, which the tree does not share.
     """
@@ -123,16 +128,20 @@ def tree_attention(
         parts = (tensor.split(tree_pass.lengths, dim=2) for tensor in (query, key, value))
         starts = tree_pass.query_positions.split(tree_pass.lengths, dim=1)
         outputs = [
-            tree_attention(
+            _tree_attention(
                 module,
-                *(q, k, v, None, scaling),
+                q,  # [B, H, n of the document, D]
+                k,
+                v,
+                None,
+                scaling,
                 tree_pass=TreePass(query_positions=positions),
                 sliding_window=sliding_window,
                 softcap=softcap,
             )[0]
             for q, k, v, positions in zip(*parts, starts, strict=True)
         ]
-        return torch.cat(outputs, dim=1), None
+        return torch.cat(outputs, dim=1), None  # [B, n, H, D]
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     layer = int(module.layer_idx)  # type: ignore[arg-type]
     # A recomputation under checkpointing must not replace the tensors that the levels hold on to.
@@ -158,15 +167,18 @@ def _attend(
     softcap: float | None,
 ) -> Tensor:
     if tree_pass.own is not None:
-        key, value = tree_pass.own.extend(layer, key, value)
+        key, value = tree_pass.own.extend(layer, key, value)  # [B, K, M, D], the new ones last
     groups = query.shape[1] // key.shape[1]
     shared_mask, own_mask = tree_pass.masks(window, groups, query.dtype)
     shared = None
     if tree_pass.shared is not None:
         shared_keys, shared_values = tree_pass.shared[layer]
-        shared = shared_keys[0], shared_values[0]
+        shared = shared_keys[0], shared_values[0]  # [K, L, D]
     return branch_attention(
-        *(query, key, value, own_mask),
+        query,
+        key,
+        value,
+        own_mask,
         shared=shared,
         shared_mask=shared_mask,
         scaling=scaling,
@@ -174,5 +186,5 @@ def _attend(
     )
 
 
-AttentionInterface.register(NAME, tree_attention)
+AttentionInterface.register(NAME, _tree_attention)
 AttentionMaskInterface.register(NAME, sdpa_mask)

@@ -14,9 +14,17 @@ from openrpt.engine.decoding import Decoder, Sampling, Sequences
 from openrpt.engine.generation import STANDARD_TOP, Beginnings, Generated, decode, side_by_side
 from openrpt.engine.head import Standard, standard_prediction
 from openrpt.engine.model import Model, Weights
-from openrpt.engine.tree import forest, levels
+from openrpt.engine.tree import forest
 from openrpt.engine.tree.attention import NAME
-from openrpt.engine.tree.levels import Level, packed_states, run_prefix, run_tails, tail_keys
+from openrpt.engine.tree.gradients import accumulate_gradients
+from openrpt.engine.tree.levels import (
+    Level,
+    branch_states,
+    packed_states,
+    run_prefix,
+    run_tails,
+    tail_keys,
+)
 from openrpt.engine.tree.rows import Tree, TreeSequences, whole_keys
 
 if TYPE_CHECKING:
@@ -25,18 +33,21 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True, eq=False)
 class TreeEngine:
-    """See `openrpt.engine.engine.Engine`. The model attends as the tree does from here on."""
+    """An engine that runs on the document tree: see `openrpt.engine.engine.Engine`. The model
+    attends as the tree does from here on."""
 
     model: Model
     start: "Engine | None" = None
-    """Whose candidates seed the thought; None = the model's own."""
+    """The engine whose candidates seed the thought; None = the model's own."""
     version: int = 0
+    """How often weights were loaded."""
     exact_draws: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         self.model.attention = NAME
 
     def load(self, weights: Weights) -> None:
+        """Copies weights over the model's: `Sampler.load`."""
         self.model.load(weights)
         self.version += 1
 
@@ -44,6 +55,7 @@ class TreeEngine:
     def generate_each(
         self, requests: Sequence[Request], layout: Layout, sampling: Sampling
     ) -> Iterator[list[Generated]]:
+        """Yields the outcomes of one document after another: `Sampler.generate_each`."""
         for batch in side_by_side(requests, layout, sampling):
             if len(batch) == 1:
                 yield self._generate(batch[0], layout, sampling)
@@ -56,8 +68,13 @@ class TreeEngine:
         def start_rows(index: Tensor, rollouts: int, capacity: int) -> Sequences:
             own = None if tree.tails is None else tail_keys(tree.tails, tree.branches, index)
             return TreeSequences(
-                *(self.model, tree.last_hidden()[index], own, tree.lengths()[index]),
-                *(rollouts, capacity, tree.prefix),
+                self.model,
+                hidden=tree.last_hidden()[index],  # [U, d]
+                own=own,
+                lengths=tree.lengths()[index],  # [U, 2]
+                rollouts=rollouts,
+                capacity=capacity,
+                prefix=tree.prefix,
             )
 
         decoder = Decoder(policy=self.model, layout=layout, sampling=sampling)
@@ -68,13 +85,19 @@ class TreeEngine:
     ) -> Iterator[list[Generated]]:
         grown = [self._grow(request, layout, sampling) for request in requests]
         trees = [tree for tree, _ in grown]
-        hidden = torch.cat([tree.last_hidden() for tree in trees])
-        lengths = torch.cat([tree.lengths() for tree in trees])
+        hidden = torch.cat([tree.last_hidden() for tree in trees])  # [all P, d]
+        lengths = torch.cat([tree.lengths() for tree in trees])  # [all P, 2]
 
         def start_rows(index: Tensor, rollouts: int, capacity: int) -> Sequences:
             own = whole_keys(trees, index)
             return TreeSequences(
-                self.model, hidden[index], own, lengths[index], rollouts, capacity, None
+                self.model,
+                hidden=hidden[index],  # [U, d]
+                own=own,
+                lengths=lengths[index],  # [U, 2]
+                rollouts=rollouts,
+                capacity=capacity,
+                prefix=None,
             )
 
         decoder = Decoder(policy=self.model, layout=layout, sampling=sampling)
@@ -106,6 +129,7 @@ class TreeEngine:
     def states(
         self, sequences: Sequence[Sequence[int]], layers: Sequence[int] = (-1,)
     ) -> list[Tensor]:
+        """Returns states [N, d] a layer, all sequences in one pass: `Engine.states`."""
         return packed_states(self.model, sequences, layers)
 
     @torch.no_grad()
@@ -117,19 +141,21 @@ class TreeEngine:
         k: int = STANDARD_TOP,
         delimiter_ids: Collection[int] = (),
     ) -> Standard:
+        """Returns standard prediction after each length, from one pass: `Engine.standard`."""
         return self._standard_at(run_prefix(self.model, prefix_ids), lengths, k, delimiter_ids)
 
     def _standard_at(
         self, prefix: Level, lengths: Sequence[int], k: int, delimiter_ids: Collection[int]
     ) -> Standard:
-        ends = torch.tensor(lengths, device=self.model.device) - 1
+        ends = torch.tensor(lengths, device=self.model.device) - 1  # [P]
         masked = self.model.masked_ids(delimiter_ids)
         return standard_prediction(prefix.hidden[0, ends], self.model.head, masked, k=k)
 
     def branch_states(
         self, prefix_ids: Sequence[int], branches: Sequence[Branch]
     ) -> list[list[Tensor]]:
-        return levels.branch_states(self.model, prefix_ids, branches)
+        """Returns the states [T, d] of each completion: `Engine.branch_states`."""
+        return branch_states(self.model, prefix_ids, branches)
 
     def accumulate_gradients(
         self,
@@ -141,8 +167,8 @@ class TreeEngine:
         completion_loss: CompletionLoss | None = None,
         microbatch_tokens: int = 1024,
     ) -> None:
-        """As `levels.accumulate_gradients`."""
-        levels.accumulate_gradients(
+        """Adds the losses' gradient, level by level: `tree.gradients`."""
+        accumulate_gradients(
             self.model,
             prefix_ids,
             branches,

@@ -13,18 +13,12 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from openrpt.engine.branches import Branch, Passage, Row, pad
+from openrpt.engine.branches import Branch, CompletionIndex, Passage, pad
 from openrpt.engine.model import Model
 from openrpt.engine.packing import packs
 from openrpt.engine.tree.attention import OwnKeys, TreePass
-from openrpt.engine.tree.levels import (
-    PADDING_POSITION,
-    Level,
-    accumulate_gradients,
-    embeddings_as_leaves,
-    micro_batches,
-    run_level,
-)
+from openrpt.engine.tree.gradients import accumulate_gradients, embeddings_as_leaves, micro_batches
+from openrpt.engine.tree.levels import PADDING_POSITION, Level, run_level
 
 
 def accumulate_each(
@@ -99,8 +93,10 @@ def _accumulate_together(
         prefixes.backward(prefix_leaf, prefix_losses)
 
 
-def _losses(passages: Sequence[Passage], rows: list[Row], hidden: Tensor) -> Iterator[Tensor]:
-    """Of each passage's rows among a micro-batch's: hidden [R, T, d]."""
+def _losses(
+    passages: Sequence[Passage], rows: list[CompletionIndex], hidden: Tensor
+) -> Iterator[Tensor]:
+    """Gives each passage's loss on its rows among a micro-batch's: hidden [R, T, d]."""
     for number, one in enumerate(passages):
         own = [place for place, (p, _) in enumerate(rows) if p == number]
         if own and one.completion_loss is not None:
@@ -127,7 +123,11 @@ def _run_tails(policy: Model, prefixes: Level, branches: Sequence[Branch]) -> Le
 
 
 def _run_completions(
-    policy: Model, prefixes: Level, tails: Level, branches: Sequence[Branch], rows: list[Row]
+    policy: Model,
+    prefixes: Level,
+    tails: Level,
+    branches: Sequence[Branch],
+    rows: list[CompletionIndex],
 ) -> Tensor:
     """Level 2: hidden states [R, T, d], as `levels.run_completions` gives them."""
     device = policy.device

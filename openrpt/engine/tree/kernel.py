@@ -24,15 +24,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-FLASH_QUERIES = 16
-"""Of a row and a head: with fewer, as in decoding, whole products are faster than FlashAttention's
-blocks, which are mostly empty then."""
+_FLASH_QUERIES = 16
+"""Queries of a row and head from which on FlashAttention's blocks are used: with fewer, as in
+decoding, they are mostly empty, and whole products are faster."""
 
 
 @cache
 def flash_kernel() -> tuple[Callable[..., Any], Callable[..., Any]] | None:
-    """torch's own FlashAttention on a CPU, (forward, backward); None where this torch has none of
-    that name."""
+    """Returns torch's own FlashAttention on a CPU, (forward, backward); None where this torch has
+    none of that name."""
     name = "_scaled_dot_product_flash_attention_for_cpu"
     try:
         return getattr(torch.ops.aten, name), getattr(torch.ops.aten, f"{name}_backward")
@@ -42,14 +42,15 @@ def flash_kernel() -> tuple[Callable[..., Any], Callable[..., Any]] | None:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class KeyMask:
-    """Which of a set of keys each query sees; made once for all the layers of a pass."""
+    """A mask that says which of a set of keys each query sees; made once for all the layers of a
+    pass."""
 
     bias: Tensor  # [B, 1, g·n, k] added to the scores: 0, or −∞ where the key is not seen
     blind: Tensor  # [B, 1, g·n] True where a query sees none of these keys
 
     @classmethod
     def of(cls, visible: Tensor, groups: int, dtype: torch.dtype) -> "KeyMask":
-        """visible [B, n, k], True = attend; `groups` is g."""
+        """Returns the mask for visible [B, n, k], True = attend; `groups` is g."""
         rows, _, keys = visible.shape
         bias = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
         bias.masked_fill_(~visible, float("-inf"))
@@ -60,6 +61,7 @@ class KeyMask:
         )
 
     def by_head(self) -> "KeyMask":
+        """Returns the mask by head: [1, 1, B·g·n, k] and [1, 1, B·g·n]."""
         bias, blind = self.bias, self.blind
         return KeyMask(bias=bias.view(1, 1, -1, bias.shape[-1]), blind=blind.view(1, 1, -1))
 
@@ -75,15 +77,17 @@ def branch_attention(
     scaling: float,
     softcap: float | None,
 ) -> Tensor:
-    """[B, H, n, D]; float32 reductions, float64 for float64."""
+    """Attends to shared and own keys in one softmax; returns [B, H, n, D]. Float32 reductions,
+    float64 for float64."""
     shared_key, shared_value = shared or (None, None)
     return _BranchAttention.apply(  # type: ignore[no-untyped-call]
-        *(query, key, value, shared_key, shared_value),
-        *(own_mask, shared_mask, scaling, softcap),
+        query, key, value, shared_key, shared_value, own_mask, shared_mask, scaling, softcap
     )
 
 
 class _BranchAttention(torch.autograd.Function):
+    """The attention of `branch_attention`, with its own backward pass."""
+
     @staticmethod
     def forward(  # type: ignore[override]
         ctx: Any,
@@ -97,13 +101,18 @@ class _BranchAttention(torch.autograd.Function):
         scaling: float,
         softcap: float | None,
     ) -> Tensor:
-        rows = _by_row(query, key.shape[1])
-        output, normaliser = _attend(rows, key, value, own_mask, scaling, softcap)
+        rows = _by_row(query, key.shape[1])  # [B, K, g·n, D]
+        output, normaliser = _attend(rows, key, value, own_mask, scaling, softcap)  # [B, K, g·n]
         if shared_key is not None and shared_value is not None and shared_mask is not None:
             found = _attend(
-                *(_by_head(rows), shared_key[None], shared_value[None]),
-                *(shared_mask.by_head(), scaling, softcap),
+                _by_head(rows),  # [1, K, B·g·n, D]
+                shared_key[None],  # [1, K, L, D]
+                shared_value[None],
+                shared_mask.by_head(),
+                scaling,
+                softcap,
             )
+            # [B, K, g·n, D] and [B, K, g·n]
             of_shared, of_shared_normaliser = (_from_head(part, rows) for part in found)
             of_own, normaliser = normaliser, torch.logaddexp(normaliser, of_shared_normaliser)
             output = output * _weight(of_own, normaliser, output)
@@ -119,23 +128,39 @@ class _BranchAttention(torch.autograd.Function):
         own_mask, shared_mask = ctx.masks
         rows, grad_rows = _by_row(query, key.shape[1]), _by_row(grad, key.shape[1])
         whole = _Whole(grad=grad_rows, output=output, normaliser=normaliser)
-        rest = whole, ctx.scaling, ctx.softcap
-        grad_query, grad_key, grad_value = _gradients(rows, key, value, own_mask, *rest)
+        grad_query, grad_key, grad_value = _gradients(
+            rows, key, value, own_mask, whole, ctx.scaling, ctx.softcap
+        )
         grad_shared_key = grad_shared_value = None
         if shared_key is not None:
             found, grad_shared_key, grad_shared_value = _gradients(
-                *(_by_head(rows), shared_key[None], shared_value[None], shared_mask.by_head()),
-                *(whole.by_head(), ctx.scaling, ctx.softcap),
+                _by_head(rows),  # [1, K, B·g·n, D]
+                shared_key[None],  # [1, K, L, D]
+                shared_value[None],
+                shared_mask.by_head(),
+                whole.by_head(),
+                ctx.scaling,
+                ctx.softcap,
             )
-            grad_query = grad_query + _from_head(found, rows)
-            grad_shared_key, grad_shared_value = grad_shared_key[0], grad_shared_value[0]
-        own_gradients = (grad_query.reshape(query.shape), grad_key, grad_value)
-        return (*own_gradients, grad_shared_key, grad_shared_value, None, None, None, None)
+            grad_query = grad_query + _from_head(found, rows)  # [B, K, g·n, D]
+            grad_shared_key = grad_shared_key[0]  # [K, L, D]
+            grad_shared_value = grad_shared_value[0]
+        return (
+            grad_query.reshape(query.shape),
+            grad_key,
+            grad_value,
+            grad_shared_key,
+            grad_shared_value,
+            None,  # masks, scaling and soft cap
+            None,
+            None,
+            None,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Whole:
-    """Of both sets of keys."""
+    """The outcome of the softmax over both sets of keys, by row or by head."""
 
     grad: Tensor  # [X, K, q, D] of the output
     output: Tensor  # [X, K, q, D]
@@ -150,7 +175,7 @@ class _Whole:
 
 
 def _weight(part: Tensor, normaliser: Tensor, like: Tensor) -> Tensor:
-    """What one set of keys weighs in the whole softmax."""
+    """Returns the weight [X, K, q, 1] of one set of keys in the whole softmax."""
     return (part - normaliser).exp()[..., None].to(like.dtype)
 
 
@@ -162,17 +187,17 @@ def _attend(
     scaling: float,
     softcap: float | None,
 ) -> tuple[Tensor, Tensor]:
-    """Of one set of keys: the output [X, K, q, D] and its log-sum-exp [X, K, q]."""
+    """Attends to one set of keys: returns the output [X, K, q, D] and its log-sum-exp [X, K, q]."""
     kernel = _flash_for(query, softcap)
-    if kernel is not None and query.shape[2] >= FLASH_QUERIES:
+    if kernel is not None and query.shape[2] >= _FLASH_QUERIES:
         output, normaliser = kernel[0](
             query, key, value, 0.0, False, attn_mask=mask.bias, scale=scaling
         )
         return output, normaliser.masked_fill(mask.blind, float("-inf"))
-    scores, _ = _scores(query, key, mask, scaling, softcap)
+    scores, _ = _scores(query, key, mask, scaling, softcap)  # [X, K, q, k]
     limits = torch.finfo(scores.dtype)
     largest = scores.amax(-1, keepdim=True).clamp_min(limits.min)  # finite for the blind, too
-    total = scores.sub_(largest).exp_().sum(-1, keepdim=True)
+    total = scores.sub_(largest).exp_().sum(-1, keepdim=True)  # [X, K, q, 1]
     weights = scores.div_(total.clamp_min(limits.tiny))
     return weights.to(value.dtype) @ value, (largest + total.log())[..., 0]
 
@@ -186,20 +211,27 @@ def _gradients(
     scaling: float,
     softcap: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of (query, key, value) through one set of keys."""
+    """Returns the gradients of (query, key, value) through one set of keys."""
     grad = whole.grad
     kernel = _flash_for(query, softcap)
     if kernel is not None:
         return kernel[1](
-            *(grad, query, key, value, whole.output, whole.normaliser, 0.0, False),
+            grad,
+            query,
+            key,
+            value,
+            whole.output,
+            whole.normaliser,
+            0.0,  # dropout
+            False,  # causal: the mask says it
             attn_mask=mask.bias,
             scale=scaling,
         )
-    scores, slope = _scores(query, key, mask, scaling, softcap)
+    scores, slope = _scores(query, key, mask, scaling, softcap)  # [X, K, q, k]
     weights = scores.sub_(whole.normaliser[..., None]).exp_()
-    grad_value = weights.to(grad.dtype).transpose(-1, -2) @ grad
-    through = (grad * whole.output).sum(-1, keepdim=True)
-    grad_scores = (grad @ value.transpose(-1, -2)).to(weights.dtype)
+    grad_value = weights.to(grad.dtype).transpose(-1, -2) @ grad  # [X, K, k, D]
+    through = (grad * whole.output).sum(-1, keepdim=True)  # [X, K, q, 1]
+    grad_scores = (grad @ value.transpose(-1, -2)).to(weights.dtype)  # [X, K, q, k]
     grad_scores.sub_(through).mul_(weights)
     if slope is not None:
         grad_scores.mul_(slope)
@@ -216,7 +248,8 @@ def _flash_for(
 def _scores(
     query: Tensor, key: Tensor, mask: KeyMask, scaling: float, softcap: float | None
 ) -> tuple[Tensor, Tensor | None]:
-    """[X, K, q, k], −∞ where a key is not seen; and the soft cap's slope there."""
+    """Returns the scores [X, K, q, k], −∞ where a key is not seen, and the soft cap's slope at
+    each."""
     scores = (query * scaling) @ key.transpose(-1, -2)
     if scores.dtype != torch.float64:
         scores = scores.float()
@@ -229,17 +262,17 @@ def _scores(
 
 
 def _by_row(tensor: Tensor, kv_heads: int) -> Tensor:
-    """[B, H, n, D] → [B, K, g·n, D]"""
+    """Groups the query heads: [B, H, n, D] → [B, K, g·n, D]."""
     rows, _, _, size = tensor.shape
     return tensor.reshape(rows, kv_heads, -1, size)
 
 
 def _by_head(tensor: Tensor) -> Tensor:
-    """[B, K, g·n, …] → [1, K, B·g·n, …]"""
+    """Joins the rows: [B, K, g·n, …] → [1, K, B·g·n, …]."""
     return tensor.transpose(0, 1).reshape(1, tensor.shape[1], -1, *tensor.shape[3:])
 
 
 def _from_head(tensor: Tensor, like: Tensor) -> Tensor:
-    """[1, K, B·g·n, …] → [B, K, g·n, …]; `like` has these B, K and g·n."""
+    """Parts the rows again: [1, K, B·g·n, …] → [B, K, g·n, …]; `like` has these B, K and g·n."""
     rows, kv_heads, queries, _ = like.shape
     return tensor.reshape(kv_heads, rows, queries, *tensor.shape[3:]).transpose(0, 1)

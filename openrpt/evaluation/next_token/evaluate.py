@@ -83,7 +83,7 @@ def evaluate_policy(
     )
     longest = prompt.window
     if tokenizer != corpus.metadata["tokenizer"]:
-        works = in_tokens_of(policy, works, corpus, progress)
+        works = in_tokens_of(policy, works, progress)
         longest = max(work.positions[-1].index - work.window.start for work in works)
     layout = policy.layout(prompt, window=longest)
     meter = WorkMeter(engine, config)
@@ -126,14 +126,11 @@ def _is_start(corpus: ScoredCorpus, config: Config) -> bool:
     return corpus.metadata["scorer"] == config.model.path
 
 
-def in_tokens_of(
-    policy: Model, works: Sequence[Work], corpus: ScoredCorpus, progress: Progress
-) -> list[Work]:
+def in_tokens_of(policy: Model, works: Sequence[Work], progress: Progress) -> list[Work]:
     """The works in a policy's own tokens; what has no boundary there is left out, and counted."""
     found = []
     for work in works:
-        offsets = corpus.byte_offsets(work.document.document_id)
-        own = retokenized(work, offsets, policy.tokenizer)
+        own = retokenized(work, policy.tokenizer)
         if own.positions:
             found.append(own)
     before = sum(len(work.positions) for work in works)

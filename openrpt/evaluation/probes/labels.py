@@ -95,7 +95,7 @@ def probe_sample(
         positions_per_document=settings.positions_per_document,
         min_entropy=-1.0,
     )
-    works, notes = _on_shared_boundaries(works, corpus, tokenizers)
+    works, notes = _on_shared_boundaries(works, tokenizers)
     names = sorted({work.document.document_id for work in works})
     if len(names) < LEAST_DOCUMENTS:
         raise UserError(
@@ -103,7 +103,7 @@ def probe_sample(
             f" need {LEAST_DOCUMENTS} to be fitted and tested on different ones: score more"
         )
     role_of = document_roles(names, settings.test_fraction, config.seed)
-    rows = [row for work in works for row in _rows(work, corpus, settings)]
+    rows = [row for work in works for row in _rows(work, settings)]
     columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     sample = ProbeSample(
         works=works,
@@ -152,9 +152,9 @@ def answer_span(text: str, key: str, mark: str) -> tuple[int, int] | None:
     return len(text[:start].encode()), len(text[:place].encode())
 
 
-def _rows(work: Work, corpus: ScoredCorpus, settings: ProbeConfig) -> list[dict[str, Any]]:
+def _rows(work: Work, settings: ProbeConfig) -> list[dict[str, Any]]:
     document = work.document
-    starts = corpus.byte_offsets(document.document_id)
+    starts = document.byte_offsets
     text = document.text.encode()
     ends = [*starts[1:].tolist(), len(text)]
     pieces = [text[start:end] for start, end in zip(starts.tolist(), ends, strict=True)]
@@ -181,14 +181,14 @@ def _rows(work: Work, corpus: ScoredCorpus, settings: ProbeConfig) -> list[dict[
 
 
 def _on_shared_boundaries(
-    works: Sequence[Work], corpus: ScoredCorpus, tokenizers: Sequence[Any]
+    works: Sequence[Work], tokenizers: Sequence[Any]
 ) -> tuple[list[Work], list[str]]:
     """The works without positions that are inside a token of one of `tokenizers`."""
     if not tokenizers:
         return list(works), []
     kept: list[Work] = []
     for work in works:
-        offsets = corpus.byte_offsets(work.document.document_id)
+        offsets = work.document.byte_offsets
         positions = work.positions
         for tokenizer in tokenizers:
             _, pieces = encode_document(tokenizer, work.document.text)

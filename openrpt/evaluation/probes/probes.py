@@ -176,8 +176,7 @@ def _in_own_tokens(policy: Model, corpus: ScoredCorpus, sample: ProbeSample) -> 
     foreign = tokenizer_fingerprint(policy.tokenizer) != corpus.metadata["tokenizer"]
     for work in sample.works:
         if foreign:
-            offsets = corpus.byte_offsets(work.document.document_id)
-            yield retokenized(work, offsets, policy.tokenizer)
+            yield retokenized(work, policy.tokenizer)
         else:
             yield work
 

@@ -130,14 +130,14 @@ def question_task(
     works: dict[Split, dict[str, Work]] = {"train": {}, "development": {}, "heldout": {}}
     for question in questions:
         try:
-            ids, _ = encode_document(policy.tokenizer, question.text)
+            ids, pieces = encode_document(policy.tokenizer, question.text)
         except UserError:
             counts.not_encodable += 1
             continue
         if len(ids) > config.finetune.question_tokens:
             counts.too_long += 1
             continue
-        works[question.split][question.question_id] = question_work(question, ids)
+        works[question.split][question.question_id] = question_work(question, ids, pieces)
     counts.train, counts.development, counts.heldout = (len(found) for found in works.values())
     if not (counts.train and counts.heldout):
         raise UserError(
@@ -157,7 +157,7 @@ def question_task(
     )
 
 
-def question_work(question: Question, ids: Sequence[int]) -> Work:
+def question_work(question: Question, ids: Sequence[int], pieces: Sequence[bytes]) -> Work:
     """A question as a document that no scorer has seen, with one position: its end."""
     unknown = np.full(len(ids), np.nan, dtype=np.float32)
     document = ScoredDocument(
@@ -167,6 +167,7 @@ def question_work(question: Question, ids: Sequence[int]) -> Work:
         source=question.source,
         text=question.text,
         token_ids=np.array(ids, dtype=np.int64),
+        byte_offsets=np.cumsum([0, *map(len, pieces)], dtype=np.int64)[:-1],
         negative_log_likelihood=unknown,
         entropy=unknown,
         entropy_top16=unknown,
