@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import torch
 
+from openrpt.amounts import duration
 from openrpt.config.sections import Config
-from openrpt.costs.amounts import duration
 from openrpt.costs.energy import DEFAULT_WATTS, money
 from openrpt.costs.limits import gpu_named
 from openrpt.costs.plan import Plan, Stage

@@ -20,8 +20,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 import openrpt
+from openrpt import amounts
 from openrpt.config.loading import to_toml
-from openrpt.costs import amounts
 from openrpt.data.assets import cache_dir, write_atomically
 from openrpt.data.positions import DIFFICULTIES
 from openrpt.errors import UserError

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from openrpt.amounts import duration, energy, flops
 from openrpt.config.sections import Config
-from openrpt.costs.amounts import duration, energy, flops
 from openrpt.data.positions import DIFFICULTIES
 from openrpt.runs.spent import Cost
 

@@ -13,8 +13,8 @@ from openrpt.evaluation.next_token.compare import Evaluated, compare, mean_over_
 from openrpt.evaluation.next_token.figure import mean_values, specification
 from openrpt.evaluation.next_token.results import EvaluationResult
 from openrpt.evaluation.next_token.tables import differences_sheet, figure_4, table_1, table_8
-from openrpt.evaluation.sheets import markdown, print_sheet
 from openrpt.evaluation.statistics import mean_by_document, mean_of_slices
+from openrpt.sheets import markdown, print_sheet
 
 ENTROPY = [0.7, 0.7, 1.2, 1.2, 1.7, 1.7, 1.7, 1.7]
 COST = {"flops": 2e12, "seconds": 90.0, "joules": 5850.0, "money": None, "steps_without_flops": 0}

@@ -225,7 +225,7 @@ def write_programs(
 
 def describe(label: str, mode: str, entry: Mapping[str, Any]) -> Iterator[str]:
     """What is said of a model's coding, in a few lines."""
-    from openrpt.evaluation.sheets import cost_cells, percent
+    from openrpt.sheets import cost_cells, percent
 
     paid = " FLOPs, ".join(cost_cells(entry["cost"])) + " to write"
     if "pass_at" not in entry:

@@ -168,7 +168,7 @@ def print_suite(label: str, lines: Sequence[SuiteLine], console: "Console") -> N
     from rich.text import Text
 
     from openrpt.evaluation.end_tasks.tables import with_n
-    from openrpt.evaluation.sheets import cost_cells
+    from openrpt.sheets import cost_cells
 
     table = Table(title=f"{label}: end tasks", title_justify="left", box=box.MARKDOWN)
     for name in ("type", "task", "mode", "measure"):

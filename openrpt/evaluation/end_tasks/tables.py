@@ -13,9 +13,9 @@ from rich.text import Text
 from openrpt.evaluation.end_tasks.zero_shot import RECORD, outcome_path
 from openrpt.evaluation.questions.results import AnswerResult
 from openrpt.evaluation.records import read_models
-from openrpt.evaluation.sheets import cost_cells, percent, points
 from openrpt.evaluation.statistics import paired_difference
 from openrpt.runs.run import Run
+from openrpt.sheets import cost_cells, percent, points
 
 Line = tuple[str, str]
 """(label, mode)"""

@@ -21,9 +21,9 @@ from openrpt.evaluation.patterns.bins import (
     difference,
 )
 from openrpt.evaluation.patterns.measures import KEYWORDS, Keywords
-from openrpt.evaluation.sheets import COST_HEADINGS, cost_cells
 from openrpt.evaluation.statistics import Interval
 from openrpt.files import write_sealed, write_text
+from openrpt.sheets import COST_HEADINGS, cost_cells
 
 FORMAT = 1
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from openrpt.data.positions import DIFFICULTIES
 from openrpt.errors import UserError
 from openrpt.evaluation.scaling.scaling import Analysis, Joint, Point, Series
-from openrpt.evaluation.sheets import Sheet, markdown, print_sheet
 from openrpt.files import csv_text, json_text, write_text
 from openrpt.runs.checkpoints import latest_checkpoint
 from openrpt.runs.metrics import read_metrics
 from openrpt.runs.run import Run, existing_run
+from openrpt.sheets import Sheet, markdown, print_sheet
 
 if TYPE_CHECKING:
     from rich.console import Console

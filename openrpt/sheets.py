@@ -3,14 +3,13 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from openrpt.amounts import duration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +24,7 @@ class Sheet:
     notes: list[str] = field(default_factory=list)
 
 
-def print_sheet(sheet: Sheet, console: "Console") -> None:
-
+def print_sheet(sheet: Sheet, console: Console) -> None:
     table = Table(title=sheet.title, title_justify="left")
     for i, heading in enumerate(sheet.headings):
         if i < sheet.labels:
@@ -56,8 +54,6 @@ COST_HEADINGS = ["training FLOPs", "training time"]
 def cost_cells(cost: Mapping[str, Any]) -> list[str]:
     """FLOPs and time, of training as `stage.training_cost` says it, or of other work as WorkMeter
     does; dashes for what is not known."""
-    from openrpt.costs.amounts import duration
-
     flops, seconds = cost.get("flops"), cost.get("seconds")
     bound = "≥ " if cost.get("steps_without_flops") else ""
     return [
