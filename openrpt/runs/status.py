@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from openrpt.amounts import rough_duration
 from openrpt.errors import UserError
 from openrpt.runs.journal import StageRecord, read_stage
 from openrpt.runs.metrics import numbers, readable_metrics
@@ -184,7 +185,7 @@ def _bar(share: float, width: int = 24) -> str:
 
 def _when(status: "Status") -> str:
     """How long since the last step, and how long still."""
-    ago = f"{'last step' if status.step else 'begun'} {rough_time(status.age or 0)} ago"
+    ago = f"{'last step' if status.step else 'begun'} {rough_duration(status.age or 0)} ago"
     if status.state == "done":
         return f"done, {ago}"
     if status.state == "quiet":
@@ -192,19 +193,4 @@ def _when(status: "Status") -> str:
     if status.state == "stopped":
         return f"stopped, {ago}; the same command goes on"
     left = status.seconds_left
-    return ago if left is None else f"{ago}, about {rough_time(left)} left"
-
-
-def rough_time(seconds: float) -> str:
-    """
-    >>> rough_time(45), rough_time(1830), rough_time(9000), rough_time(400_000)
-    ('45 s', '30 min', '2 h 30 min', '4.6 days')
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 90:
-        return f"{minutes} min"
-    if minutes < 60 * 48:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{seconds / 86400:.1f} days"
+    return ago if left is None else f"{ago}, about {rough_duration(left)} left"

@@ -29,6 +29,7 @@ from openrpt.evaluation.statistics import estimates_by, mean_by_document
 from openrpt.files import write_text
 from openrpt.progress import SILENT, Progress
 from openrpt.runs.run import Run, works_in_run
+from openrpt.sheets import cost_cells, percent
 from openrpt.stopping import Interrupted, exit_code
 
 RECORD, FOLDER = "coding.json", "coding"
@@ -224,9 +225,7 @@ def write_programs(
 
 
 def describe(label: str, mode: str, entry: Mapping[str, Any]) -> Iterator[str]:
-    """What is said of a model's coding, in a few lines."""
-    from openrpt.sheets import cost_cells, percent
-
+    """A model's coding in a few lines."""
     paid = " FLOPs, ".join(cost_cells(entry["cost"])) + " to write"
     if "pass_at" not in entry:
         yield (
