@@ -25,7 +25,7 @@ from openrpt.engine.branches import Branch
 from openrpt.engine.head import CHUNK_ELEMENTS
 from openrpt.engine.model import Model
 
-LIBRARIES = 0.6e9
+_LIBRARIES = 0.6e9
 """Bytes that Python, torch and transformers take by themselves."""
 
 
@@ -71,7 +71,7 @@ class Plan:
 
     @property
     def window(self) -> int:
-        """Of a typical document, in tokens."""
+        """The prefix tokens of a typical document."""
         prompt = self.config.prompt
         typical = math.ceil(mean(min(prompt.window, length) for length in self.corpus.lengths))
         return max(typical, min(2 * prompt.min_context, prompt.window))
@@ -105,18 +105,19 @@ class Plan:
         return stage
 
     def branches(self, positions: int, rollouts: int) -> list[Branch]:
-        """Of one window, in lengths; all ids are 0. Without rollouts, no tail is run."""
+        """The branches of one window, all ids 0. Without rollouts no tail is run."""
         prompt, layout = self.config.prompt, self.layout
         head = len(layout.head_ids)
         budget = Budget.of(prompt)
         opening, own = budget.opening(layout), budget.drawn
         if budget.think:
             own += len(layout.close_ids)
+        tail = len(layout.tail_ids) + opening if rollouts else 0
         indices = spread_positions(positions, min(prompt.min_context, self.window), self.window)
         return [
             Branch(
                 prefix_length=head + index,
-                tail_ids=(0,) * (len(layout.tail_ids) + opening) * (rollouts > 0),
+                tail_ids=(0,) * tail,
                 completions=((0,) * own,) * rollouts,
             )
             for index in indices
@@ -212,7 +213,7 @@ class Plan:
         """Weights (and frozen copies of them); where trained, gradients and AdamW's two moments."""
         weights = _bytes(self.policy.model.parameters())
         own = _bytes(self.policy.parameters()) if trained else 0.0
-        return (1 + copies) * weights + 3 * own + LIBRARIES
+        return (1 + copies) * weights + 3 * own + _LIBRARIES
 
     def memory(self, *, copies: int, rollouts: int, trained: bool) -> float:
         """Peak in bytes, about: what the model takes, and the greater of generation's keys and

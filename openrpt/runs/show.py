@@ -1,4 +1,4 @@
-"""What the commands print: bytes that can be read, and groups of rollouts."""
+"""Rollouts as people read them: bytes in which nothing is hidden, and groups of rollouts."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -13,8 +13,8 @@ from openrpt.console import PlainConsole
 from openrpt.rl.rewards.matching import matched_tokens
 from openrpt.terminal import printable
 
-BOUNDARY = "│"
-RIGHT = "green"
+_BOUNDARY = "│"
+_RIGHT = "green"
 """Never the only sign: the reward stands beside it."""
 
 
@@ -33,7 +33,9 @@ def visible(data: bytes) -> str:
 def visible_tokens(tokens: Sequence[bytes]) -> str:
     """Tokens with their boundaries: `│ the│ end│`. A character that two tokens share is named
     byte by byte."""
-    return "".join(BOUNDARY + visible(token) for token in tokens) + BOUNDARY * bool(tokens)
+    if not tokens:
+        return ""
+    return _BOUNDARY.join(["", *map(visible, tokens), ""])
 
 
 def visible_prediction(prediction: bytes | None) -> str:
@@ -59,23 +61,23 @@ def group_lines(rows: Sequence[dict[str, Any]]) -> Iterator[Text]:
     Without a continuation (a text of one's own) nothing is called right or wrong."""
     first = rows[0]
     continuation, standard = first["continuation"], first["ntp_prediction"]
-    yield _line("text", f"…{visible(first['prefix_end'])}{BOUNDARY}", "")
+    yield _line("text", f"…{visible(first['prefix_end'])}{_BOUNDARY}", "")
     verdict, style = "", ""
     if continuation:
         yield _line("continuation", visible_tokens(continuation), "bold")
         exact = matched_tokens(standard, continuation) > 0
-        verdict, style = (" ✓ right", RIGHT) if exact else (" ✗ wrong", "")
+        verdict, style = (" ✓ right", _RIGHT) if exact else (" ✗ wrong", "")
     yield _line("ntp", f"{visible_tokens([standard])}{verdict}", style)
     if first.get("ntp_top"):
-        yield _line("ntp's best", visible_best(first["ntp_top"], first["ntp_top_logprobs"]), "")
+        yield _line("ntp's best", _visible_best(first["ntp_top"], first["ntp_top_logprobs"]), "")
     if first["candidates"]:
-        best = visible_best(first["candidates"], first.get("candidate_logprobs"))
+        best = _visible_best(first["candidates"], first.get("candidate_logprobs"))
         yield _line("candidates", best, "")
     for row in rows:
-        yield from rollout_lines(row)
+        yield from _rollout_lines(row)
 
 
-def visible_best(tokens: Sequence[bytes], logprobs: Sequence[float] | None) -> str:
+def _visible_best(tokens: Sequence[bytes], logprobs: Sequence[float] | None) -> str:
     """`│ the│ 62%  │ a│ 21%`, without the shares where they are not stored."""
     if not logprobs:
         return visible_tokens(tokens)
@@ -85,9 +87,9 @@ def visible_best(tokens: Sequence[bytes], logprobs: Sequence[float] | None) -> s
     )
 
 
-def rollout_lines(row: dict[str, Any]) -> Iterator[Text]:
+def _rollout_lines(row: dict[str, Any]) -> Iterator[Text]:
     """The prediction and what it earned; below it the thought."""
-    style = RIGHT if row["exact"] else ""
+    style = _RIGHT if row["exact"] else ""
     cut = "  cut off by its budget" if row["finish_reason"] == "length" else ""
     verdict = _verdict(row)
     yield Text.assemble(
@@ -106,10 +108,10 @@ def _verdict(row: dict[str, Any]) -> str:
         return ""
     length = matched_tokens(row["prediction"], row["continuation"])
     upto = f"  up to the end of token {length}" if length else ""
-    return f"{upto}  reward {row['reward']:g}{reward_terms(row)}"
+    return f"{upto}  reward {row['reward']:g}{_reward_terms(row)}"
 
 
-def reward_terms(row: dict[str, Any]) -> str:
+def _reward_terms(row: dict[str, Any]) -> str:
     """` (prefix 0, dense 0.31)` before their weights, where there is more than prefix match."""
     terms = {term["name"]: term["value"] for term in row["reward_terms"]}
     shown = ", ".join(f"{printable(name)} {value:.3g}" for name, value in terms.items())

@@ -9,20 +9,20 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from openrpt.amounts import rough_duration
+from openrpt.amounts import count, rough_duration
 from openrpt.errors import UserError
 from openrpt.runs.journal import StageRecord, read_stage
 from openrpt.runs.metrics import numbers, readable_metrics
 from openrpt.runs.reading import look_at, run_warnings, setting_changes
 from openrpt.terminal import printable
 
-RECENT = 20
+_RECENT = 20
 """Steps whose mean time foretells the rest."""
-SILENT_STEPS = 5
-SILENT_SECONDS = 120
+_SILENT_STEPS = 5
+_SILENT_SECONDS = 120
 """No new step for so many steps' time, and at least so long: stopped, or in a long evaluation."""
 
-SHOWN = {
+_SHOWN = {
     "reward/mean": "reward",
     "group/flat_fraction": "flat groups",
     "completion/closed_fraction": "closed",
@@ -44,7 +44,8 @@ class Status:
     goal: int
     """Steps that the stage will have; 0 = unknown, or its time limit ends it sooner."""
     share: float
-    """Of the stage that is done, 0 to 1, by steps or by its time limit, whichever ends first."""
+    """The part of the stage that is done, 0 to 1, by steps or by its time limit, whichever ends
+    first."""
     seconds_left: float | None
     """None where nothing can be foretold."""
     age: float | None
@@ -53,7 +54,7 @@ class Status:
     """`done`, `running`, `stopped` (by a signal or an error), `quiet` (nothing came for long:
     killed, or in a long evaluation) or `not begun`."""
     last: dict[str, float]
-    """The last value of the metrics in SHOWN."""
+    """The last value of the metrics in _SHOWN."""
     warnings: list[dict[str, Any]]
     notes: list[str]
 
@@ -99,10 +100,10 @@ def _age(run: Path, now: float) -> float | None:
     return max(0.0, now - max(path.stat().st_mtime for path in written)) if written else None
 
 
-def step_seconds(rows: Sequence[dict[str, Any]]) -> float:
-    """Of the last steps in the mean, evaluations between them included; 0 = not known."""
+def _step_seconds(rows: Sequence[dict[str, Any]]) -> float:
+    """The mean time of the last steps, evaluations between them included; 0 = not known."""
     timed = [row for row in rows if "seconds" in numbers(row)]
-    times = [(row["step"], row["seconds"]) for row in timed[-RECENT - 1 :]]
+    times = [(row["step"], row["seconds"]) for row in timed[-_RECENT - 1 :]]
     if len(times) > 1:
         (first, began), (last, ended) = times[0], times[-1]
         return (ended - began) / (last - first) if last > first else 0.0
@@ -110,30 +111,30 @@ def step_seconds(rows: Sequence[dict[str, Any]]) -> float:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Forecast:
+class _Forecast:
     goal: int = 0
     share: float = 0.0
     seconds_left: float | None = None
 
 
-def _forecast(rows: Sequence[dict[str, Any]], record: StageRecord | None) -> Forecast:
+def _forecast(rows: Sequence[dict[str, Any]], record: StageRecord | None) -> _Forecast:
     """By steps or by the time limit, whichever ends first."""
     if record is None:
-        return Forecast()
+        return _Forecast()
     step = rows[-1]["step"] if rows else 0
     if record.state == "done":
-        return Forecast(goal=step, share=1.0, seconds_left=0.0)
-    mean, spent = step_seconds(rows), numbers(rows[-1]).get("seconds", 0.0) if rows else 0.0
-    by_time = Forecast()
+        return _Forecast(goal=step, share=1.0, seconds_left=0.0)
+    mean, spent = _step_seconds(rows), numbers(rows[-1]).get("seconds", 0.0) if rows else 0.0
+    by_time = _Forecast()
     if record.seconds:
         left = max(0.0, record.seconds - spent)
-        by_time = Forecast(share=min(1.0, spent / record.seconds), seconds_left=left)
+        by_time = _Forecast(share=min(1.0, spent / record.seconds), seconds_left=left)
     if not mean:  # no step is done: nothing is known of their speed
-        return by_time if record.seconds else Forecast(goal=record.steps)
+        return by_time if record.seconds else _Forecast(goal=record.steps)
     left = max(0.0, (record.steps - step) * mean)
     if by_time.seconds_left is not None and by_time.seconds_left < left:
         return by_time
-    return Forecast(
+    return _Forecast(
         goal=record.steps, share=min(1.0, step / max(1, record.steps)), seconds_left=left
     )
 
@@ -143,7 +144,7 @@ def _state(rows: Sequence[dict[str, Any]], record: StageRecord | None, age: floa
         return "not begun"
     if record and record.state != "running":
         return record.state
-    usual = max(SILENT_SECONDS, SILENT_STEPS * step_seconds(rows))
+    usual = max(_SILENT_SECONDS, _SILENT_STEPS * _step_seconds(rows))
     return "quiet" if age > usual else "running"
 
 
@@ -151,21 +152,20 @@ def _last_values(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     last: dict[str, float] = {}
     for row in rows:
         last |= numbers(row)
-    return {key: last[key] for key in SHOWN if key in last}
+    return {key: last[key] for key in _SHOWN if key in last}
 
 
-def print_status(status: "Status", console: Console) -> None:
+def print_status(status: Status, console: Console) -> None:
     """Where a run stands, in a few lines."""
-
     put = _putter(console)
     put(Text(printable(status.path), "bold"))
     if status.stage:
-        whole = f" of {status.goal:,}" if status.goal and status.state != "done" else ""
+        whole = f" of {count(status.goal)}" if status.goal and status.state != "done" else ""
         bar = f"{_bar(status.share)} {status.share:.0%}" if status.share else ""
-        put(Text(f"  {status.stage}  step {status.step:,}{whole}  {bar}"))
+        put(Text(f"  {status.stage}  step {count(status.step)}{whole}  {bar}"))
         put(Text(f"  {_when(status)}"))
     for key, value in status.last.items():
-        put(Text.assemble((f"  {SHOWN[key]:<16}", "dim"), f"{value:.3f}  ", (key, "dim")))
+        put(Text.assemble((f"  {_SHOWN[key]:<16}", "dim"), f"{value:.3f}  ", (key, "dim")))
     for warning in status.warnings:
         where = f"{warning['stage']} step {warning['step']}"
         put(Text(f"  ! {warning['name']} ({where}): {warning['seen']}", "yellow"))
@@ -183,7 +183,7 @@ def _bar(share: float, width: int = 24) -> str:
     return "━" * done + "╌" * (width - done)
 
 
-def _when(status: "Status") -> str:
+def _when(status: Status) -> str:
     """How long since the last step, and how long still."""
     ago = f"{'last step' if status.step else 'begun'} {rough_duration(status.age or 0)} ago"
     if status.state == "done":
