@@ -21,8 +21,9 @@ from openrpt.data.chat import render_chat
 from openrpt.data.documents import kind_of, read_fields
 from openrpt.data.field_values import text_of
 from openrpt.errors import UserError
+from openrpt.evaluation.end_tasks.asked import Asked
 from openrpt.evaluation.end_tasks.programs import opening_of, program_of
-from openrpt.evaluation.end_tasks.respondent import Asked, Respondent, open_respondent
+from openrpt.evaluation.end_tasks.respondent import Respondent, open_respondent
 from openrpt.evaluation.end_tasks.sandbox import Limits, Outcome, require_sandbox, run_program
 from openrpt.evaluation.records import add_model_result
 from openrpt.evaluation.statistics import estimates_by, mean_by_document
@@ -73,7 +74,7 @@ def read_tasks(path: str) -> list[Task]:
 def coding(
     run: Run, model: str | None, config: Config, *, label: str = "", progress: Progress = SILENT
 ) -> tuple[str, dict[str, Any]]:
-    """Asks a model (see `stage.model_path`; default: the run's latest) all coding tasks.
+    """Asks a model (see `models.model_path`; default: the run's latest) all coding tasks.
 
     Returns its label and what was added to `coding.json`. Raises UserError for bad tasks and
     whatever can't be loaded.
