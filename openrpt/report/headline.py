@@ -67,8 +67,9 @@ def figures(
             beyond = verdict(cell) == BEYOND
             tone = ("right" if cell["value"] > 0 else "wrong") if beyond else ""
             name = f"against {_SHORT.get(tuple(entry['b'].values()), side_name(entry['b']))}"
-            detail = f"points, {verdict(cell)}"
-            found.append(Figure(name=name, value=points(cell), detail=detail, tone=tone))
+            value, _, bounds = points(cell).partition(" ")
+            detail = f"points {bounds}, {verdict(cell)}" if bounds else f"points, {verdict(cell)}"
+            found.append(Figure(name=name, value=value, detail=detail, tone=tone))
     if spent.total_seconds:
         parts = [f"{flops(spent.flops)} FLOPs"] if spent.flops else []
         if spent.joules:
