@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from openrpt.sheets import Sheet, markdown, points, share
+
 ROOT = Path(__file__).parent.parent
 START, END = "<!-- demo-table -->", "<!-- /demo-table -->"
 LEVELS = ("easy", "medium", "hard")
@@ -30,39 +32,36 @@ def demo_table(run: Path) -> str:
     found = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
     evaluations, differences = found["evaluations"], found["differences"]
     sizes = evaluations["trained"]["summary"]["reasoning"]
-    heads = " | ".join(f"{level} (n = {sizes[level]['n']})" for level in LEVELS)
-    lines = [
-        START,
-        "What `openrpt demo` printed (SmolLM2-135M-Instruct, positions of"
-        f" {sizes['easy']['documents']} held-out CHAMP problems; next-token accuracy in % on"
-        " positions above 0.5 / 1.0 / 1.5 nats, ± standard error by document):",
-        "",
-        f"| | {heads} |",
-        "|---|---|---|---|",
+    rows = [
+        [name, *(share(evaluations[label]["summary"][mode][level]) for level in LEVELS)]
+        for name, label, mode in ROWS
     ]
-    for name, label, mode in ROWS:
-        cells = [accuracy(evaluations[label]["summary"][mode][level]) for level in LEVELS]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
     for name, label, mode in DIFFERENCES:
         other = {"label": label, "mode": mode}
         of = {"label": "trained", "mode": "reasoning"}
         (pair,) = (d for d in differences if d["a"] == of and d["b"] == other)
-        cells = [difference(pair["difference"][level]) for level in LEVELS]
-        lines.append(f"| *{name}* | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", cost(run), END])
-
-
-def accuracy(estimate: dict[str, Any]) -> str:
-    return f"{100 * estimate['value']:.1f} ± {100 * estimate['standard_error']:.1f}"
+        rows.append([f"*{name}*", *(difference(pair["difference"][level]) for level in LEVELS)])
+    sheet = Sheet(
+        title="",
+        headings=["", *(f"{level} (n = {sizes[level]['n']})" for level in LEVELS)],
+        rows=rows,
+        notes=[cost(run)],
+    )
+    opening = (
+        "What `openrpt demo` printed (SmolLM2-135M-Instruct, positions of"
+        f" {sizes['easy']['documents']} held-out CHAMP problems; next-token accuracy in % on"
+        " positions above 0.5 / 1.0 / 1.5 nats, ± standard error by document):"
+    )
+    return f"{START}\n{opening}\n\n{markdown(sheet)}{END}"
 
 
 def difference(estimate: dict[str, Any]) -> str:
-    value, low, high = (f"{100 * estimate[k]:+.1f}" for k in ("value", "low", "high"))
-    doubt = "" if estimate["distinguishable"] else ", not distinguishable"
-    return f"{value} [{low}, {high}]{doubt}".replace("-", "−")
+    """`+1.2 [−1.0, +3.4]`, and whether it can be told from none."""
+    return points(estimate) + ("" if estimate["distinguishable"] else ", not distinguishable")
 
 
 def cost(run: Path) -> str:
+    """Time, memory and steps of the demo, in a sentence."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     steps = {name: sum(row["stage"] == name for row in rows) for name in ("warmup", "train")}
     machine = json.loads((run / "environment.json").read_text(encoding="utf-8"))
@@ -77,6 +76,7 @@ def cost(run: Path) -> str:
 
 
 def main() -> None:
+    """Puts the table of the run named on the command line into the README."""
     readme = ROOT / "README.md"
     before, rest = readme.read_text(encoding="utf-8").split(START)
     table = demo_table(Path(sys.argv[1]))

@@ -20,7 +20,7 @@ def test_the_demo_table_is_what_the_run_measured(tmp_path: Path, script: dict) -
     (run.path / "demo.json").write_text('{"seconds": 840.0}')
     table = script["demo_table"](run.path)
     rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| ")]
-    assert len(rows) == 1 + len(script["ROWS"]) + len(script["DIFFERENCES"]) and all(
+    assert len(rows) == 2 + len(script["ROWS"]) + len(script["DIFFERENCES"]) and all(
         len(row) == 4 for row in rows
     )
     assert "Cost: 14.0 minutes" in table and "3 steps of warmup and 6 of reinf" in table

@@ -9,18 +9,18 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import torch
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from openrpt.console import PlainConsole
 from openrpt.costs.limits import matrix_product_rate
 from openrpt.data.assets import asset_status, cache_dir
+from openrpt.sheets import Sheet, print_sheet
 
 GB = 1e9
 DEMO_MEMORY_GB = 6.0
@@ -65,16 +65,23 @@ def diagnose() -> list[Finding]:
     ]
 
 
-def print_report(findings: list[Finding], console: Console | None = None) -> None:
+def print_report(findings: Sequence[Finding], console: Console | None = None) -> None:
     """The findings as a table, what to do about each beside it."""
-    table = Table(box=None, pad_edge=False)
-    for column in ("", "what", "found", "what to do"):
-        table.add_column(column, overflow="fold")
-    for finding in findings:
-        mark = Text("ok", style="green") if finding.ok else Text("no", style="red")
-        # Text, not str: the brackets of "openrpt[lora]" are not markup.
-        table.add_row(mark, *map(Text, (finding.name, finding.value, finding.advice)))
-    (console or PlainConsole()).print(table)
+    print_sheet(findings_sheet(findings), console or PlainConsole())
+
+
+def findings_sheet(findings: Sequence[Finding]) -> Sheet:
+    """A row a finding; `no` stands before what is wrong."""
+    return Sheet(
+        title="",
+        headings=["", "what", "found", "what to do"],
+        rows=[
+            ["ok" if finding.ok else "no", finding.name, finding.value, finding.advice]
+            for finding in findings
+        ],
+        labels=4,
+        styles={"ok": "green", "no": "red"},
+    )
 
 
 def usable_cores() -> int:

@@ -105,8 +105,8 @@ def evaluate(
         table_1,
         table_8,
     )
-    from openrpt.evaluation.sheets import print_sheet
     from openrpt.runs.run import existing_run, open_run
+    from openrpt.sheets import print_sheet
 
     path = Path(config.run)
     has_run = (path / "config.toml").is_file()

@@ -303,8 +303,8 @@ def lab(world: str, run: str | None, seed: int, threads: int) -> None:
     """
     from openrpt.console import PlainConsole
     from openrpt.data.worlds.reading import open_world
-    from openrpt.evaluation.sheets import print_sheet
     from openrpt.experiments.lab import Lab, lab_sheet, run_lab
+    from openrpt.sheets import print_sheet
 
     opened = open_world(f"lab:{world}")
     folder = Path(run) if run else Path("runs") / f"lab-{world.partition('?')[0]}"

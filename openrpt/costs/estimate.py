@@ -6,13 +6,15 @@ assumes is said with it.
 """
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 import torch
+from rich.console import Console
+from rich.text import Text
 
+from openrpt import amounts
 from openrpt.config.sections import Config
-from openrpt.costs.amounts import duration
 from openrpt.costs.energy import DEFAULT_WATTS, money
 from openrpt.costs.limits import gpu_named
 from openrpt.costs.plan import PlannedStage, WorkPlan
@@ -21,10 +23,7 @@ from openrpt.data.corpus_size import corpus_size
 from openrpt.engine.loading import outline, pick_device
 from openrpt.errors import UserError
 from openrpt.progress import SILENT, Progress
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
+from openrpt.sheets import Sheet, print_sheet
 
 UTILISATION = 0.25
 """Share of a GPU's peak that is assumed where the user gives none; no measurement stands behind
@@ -156,28 +155,33 @@ def _this_machine(device: torch.device) -> str:
     return f"this machine, {device.type}, {torch.get_num_threads()} threads"
 
 
-def print_estimate(found: RunEstimate, console: "Console") -> None:
-    """Prints a row a stage, the total, and what was assumed."""
-    from rich.table import Table
+def print_estimate(found: RunEstimate, console: Console) -> None:
+    """Prints the table of `estimate_sheet`, and what to beware of."""
+    print_sheet(estimate_sheet(found), console)
+    for line in found.warnings:
+        console.print(Text(f"warning: {line}", "yellow"), soft_wrap=True)
 
+
+def estimate_sheet(found: RunEstimate) -> Sheet:
+    """Returns a row a stage, the total, and what was assumed; money where a price is known."""
     document = found.as_dict()
-    table = Table(title=f"What it will take on {found.machine}")
-    table.add_column("")
-    columns = ["tokens", "FLOPs", "time", "memory", "energy"]
     priced = document["total"]["money"] is not None
-    for name in [*columns, found.currency] if priced else columns:
-        table.add_column(name, justify="right")
+    headings = ["", "tokens", "FLOPs", "time", "memory", "energy"]
+    rows = []
     for row in [*document["stages"], {"stage": "total"} | document["total"]]:
         cells = [
-            f"{row['tokens']:,.0f}",
-            f"{row['flops']:.3g}",
-            duration(row["seconds"]),
+            row["stage"],
+            amounts.count(row["tokens"]),
+            amounts.flops(row["flops"]),
+            amounts.duration(row["seconds"]),
             f"{row['memory_bytes'] / 1e9:.1f} GB",
-            f"{row['joules'] / 3.6e6:.3g} kWh",
+            amounts.energy(row["joules"]),
         ]
-        table.add_row(row["stage"], *cells, *([f"{row['money']:.2f}"] if priced else []))
-    console.print(table)
-    for line in found.assumptions:
-        console.print(f"assumed: {line}", style="dim", highlight=False, markup=False)
-    for line in found.warnings:
-        console.print(f"warning: {line}", style="yellow", highlight=False, markup=False)
+        rows.append([*cells, amounts.money(row["money"])] if priced else cells)
+    return Sheet(
+        title=f"What it will take on {found.machine}",
+        headings=[*headings, found.currency] if priced else headings,
+        rows=rows,
+        ends={len(rows) - 2},
+        notes=[f"assumed: {line}" for line in found.assumptions],
+    )

@@ -15,10 +15,10 @@ from pydantic import Field
 from openrpt.config.loading import load_config
 from openrpt.config.sections import Config
 from openrpt.evaluation.records import COMPARED
-from openrpt.evaluation.sheets import percent, points
 from openrpt.files import read_as, write_sealed
 from openrpt.progress import Progress
 from openrpt.runs.run import Run, existing_run, open_run, works_in_run
+from openrpt.sheets import percent, points
 
 MINUTES = 15.0
 
@@ -209,7 +209,7 @@ def print_outcome(run: Run) -> None:
 
     from openrpt.console import PlainConsole
     from openrpt.evaluation.records import read_evaluation
-    from openrpt.evaluation.sheets import COST_HEADINGS, cost_cells
+    from openrpt.sheets import COST_HEADINGS, cost_cells
 
     document = read_evaluation(run.evaluation)
     console = PlainConsole()

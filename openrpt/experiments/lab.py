@@ -12,9 +12,9 @@ from typing import Any
 from openrpt.config.loading import load_config
 from openrpt.config.sections import Config
 from openrpt.data.worlds.reading import open_world
-from openrpt.evaluation.sheets import Sheet, percent
 from openrpt.progress import SILENT, Progress
 from openrpt.runs.run import Run, open_run
+from openrpt.sheets import Sheet, percent
 
 PLAIN = "worked=0&filler=0"
 TEXT_ARMS = {"ntp": "", "traces": "worked=1&filler=0"}

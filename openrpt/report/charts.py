@@ -33,7 +33,7 @@ class Chart:
 
     @property
     def drawing(self) -> dict[str, Any]:
-        """What the page's script needs."""
+        """The values that the page's script needs."""
         plan = self.plan
         names = {"series": dict(plan.series), "stage": self.stage, "stacked": plan.stacked}
         return {"id": self.id, "axis": plan.axis, "spec": self.spec, **names}

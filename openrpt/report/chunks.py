@@ -19,7 +19,7 @@ def pack(value: Any) -> str:
 
 
 def unpack(block: str) -> Any:
-    """What the page's script does, for those who read a report by program."""
+    """Undoes `pack`, as the page's script does, for those who read a report by program."""
     return json.loads(gzip.decompress(base64.b64decode(block)))
 
 

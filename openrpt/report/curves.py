@@ -1,4 +1,4 @@
-"""What the charts draw: the metrics column by column, with what is derived from them, and
+"""The data of the charts: the metrics column by column, with what is derived from them, and
 warnings; of one run, or of several to be overlaid."""
 
 import math
@@ -17,7 +17,7 @@ from openrpt.runs.reading import NO_METRICS
 Row = Mapping[str, Any]
 
 KINDS = ("standard", "candidate", "other", "none")
-"""What a prediction is: standard prediction's, another of the candidates, neither, or absent."""
+"""The kinds of a prediction: standard prediction's, another candidate, neither, or absent."""
 
 
 def find_warnings(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -78,7 +78,11 @@ def predicted_kinds(stored: Stored) -> dict[int, dict[str, float]]:
         candidate = pc.list_element(table["candidates"], k)
         among = pc.or_(among, pc.fill_null(pc.equal(prediction, candidate), False))
     kind = pc.case_when(
-        pc.make_struct(empty, same, among), *(_constant(i, table) for i in (3, 0, 1, 2))
+        pc.make_struct(empty, same, among),
+        _constant(3, table),
+        _constant(0, table),
+        _constant(1, table),
+        _constant(2, table),
     )
     exact = pc.greater(table["reward"], 0)  # of rollouts that were stored before `exact` was
     if "exact" in table.column_names:

@@ -5,14 +5,7 @@ tables are HTML; curves, inspector and samples table are drawn by the page's own
 compressed blocks of data (`chunks.pack`), which the browser decodes when it needs them.
 """
 
-import base64
-import hashlib
-import html
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from functools import cache
-from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,17 +13,18 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 import openrpt
+from openrpt import amounts
 from openrpt.config.loading import to_toml
-from openrpt.costs import amounts
-from openrpt.data.assets import cache_dir, write_atomically
 from openrpt.data.positions import DIFFICULTIES
 from openrpt.errors import UserError
 from openrpt.evaluation.records import read_evaluation
 from openrpt.files import read_json, write_text
-from openrpt.report import curves, summary
+from openrpt.report import curves, headline, summary
+from openrpt.report.assets import HEAD_SCRIPT, asset, content_policy, scripts, vega
 from openrpt.report.charts import Chart, accuracy_chart, charts
 from openrpt.report.chunks import pack
 from openrpt.report.documents import Inspected, inspect
+from openrpt.report.essentials import essentials
 from openrpt.report.patterns import read_patterns
 from openrpt.report.plans import SECTIONS
 from openrpt.runs import spent as costs
@@ -41,12 +35,6 @@ from openrpt.runs.run import Run
 Read = TypeVar("Read")
 Rows = list[dict[str, Any]]
 
-HEAD_SCRIPT = "theme.js"
-SCRIPTS = (
-    *("blocks.js", "text.js", "state.js", "model.js", "colors.js", "running.js", "rollouts.js"),
-    *("panel.js", "inspector.js", "samples.js", "charts.js", "page.js"),
-)
-"""In the order in which they stand in the page; they share one scope."""
 BANDS = {"<=0.5": "≤ 0.5", "0.5-1.0": "0.5 to 1.0", "1.0-1.5": "1.0 to 1.5", ">1.5": "> 1.5"}
 
 
@@ -102,26 +90,26 @@ def render(run: Run, others: Sequence[Run] = (), notes: Sequence[str] = ()) -> s
     scoring: dict[str, Any] = read(lambda: costs.scoring_cost(run.path), {})
     spent = costs.all_costs(scoring, metrics, evaluations)
     spent_in_all = costs.together(spent)
-    head, bundle, script = _asset(HEAD_SCRIPT), _vega(), _scripts()
+    head, bundle, script = asset(HEAD_SCRIPT), vega(), scripts()
     return (
         _templates()
         .get_template("report.html.jinja")
         .render(
             version=openrpt.__version__,
             title=run.path.resolve().name,
-            policy=_content_policy(head, bundle, script),
-            style=Markup(_asset("report.css") + _asset("inspector.css")),
+            policy=content_policy(head, bundle, script),
+            style=Markup(asset("report.css") + asset("inspector.css")),
             head=Markup(head),
             script=Markup(script),
             bundle=Markup(bundle),
             missing=missing,
             warnings=warnings,
-            essentials=summary.essentials(run.config),
+            essentials=essentials(run.config),
             machine=_environment(run.path / "environment.json"),
             costs=spent,
             total=spent_in_all,
-            figures=summary.figures(evaluations, differences, spent_in_all),
-            changed=summary.what_changed(evaluations, differences),
+            figures=headline.figures(evaluations, differences, spent_in_all),
+            changed=headline.what_changed(evaluations, differences),
             thinking=read(lambda: _thinking(run, evaluations), ""),
             difficulties=DIFFICULTIES,
             accuracy=accuracy,
@@ -159,7 +147,7 @@ def _blocks(data: dict[str, Any], inspected: Inspected) -> dict[str, str]:
 
 
 def _price(run: Run) -> dict[str, Any]:
-    """Of the machine for an hour, where the configuration gives one; 0 = unknown."""
+    """The price of the machine for an hour and its currency; 0 where the configuration has none."""
     cost = run.config.model_dump().get("cost", {})
     return {"price": cost.get("price_per_hour", 0.0), "currency": cost.get("currency", "")}
 
@@ -180,7 +168,7 @@ def _names(runs: Sequence[Run]) -> list[str]:
 
 
 def _thinking(run: Run, evaluations: Mapping[str, Any]) -> str:
-    """Whether the trained policy's thought is said to help; '' where it was not changed."""
+    """Whether the trained policy's thought is said to help; empty where it was not changed."""
     from openrpt.evaluation.next_token.compare import find_evaluated, thought_verdict
 
     if "emptied" not in evaluations.get(summary.TRAINED, {"summary": {}})["summary"]:
@@ -207,49 +195,10 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "count": amounts.count,
         "duration": amounts.duration,
         "energy": amounts.energy,
         "flops": amounts.flops,
+        "money": amounts.money,
     }
     return environment
-
-
-def _asset(name: str) -> str:
-    return files("openrpt.report").joinpath(name).read_text(encoding="utf-8")
-
-
-@cache
-def _scripts() -> str:
-    """All of ours as one script that others can read."""
-    parts = [f"// ---- {name} ----\n{_asset(name)}" for name in SCRIPTS]
-    return '"use strict";\n' + "\n".join(parts)
-
-
-@cache
-def _vega() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script (BSD-3-Clause), which says when it is there.
-
-    Putting them together takes two seconds, so the outcome is kept in the cache folder.
-    """
-    kept = cache_dir() / f"vega-{version('vl-convert-python')}.js"
-    if kept.is_file():
-        bundle = kept.read_text(encoding="utf-8")
-    else:
-        import vl_convert
-
-        bundle = vl_convert.javascript_bundle()  # type: ignore[call-arg]
-        with suppress(UserError):  # a report needs no cache
-            write_atomically(kept, [bundle.encode()])
-    bundle += '\nwindow.dispatchEvent(new Event("chart-library"));\n'
-    return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
-
-
-def _content_policy(*scripts: str) -> str:
-    """The browser's own guard: no network, and no script but these."""
-    digests = [base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts]
-    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
-    return html.escape(
-        f"default-src 'none'; script-src {allowed} 'unsafe-eval';"  # Vega compiles expressions
-        " style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'",
-        quote=False,
-    )

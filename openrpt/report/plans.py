@@ -34,7 +34,7 @@ class Plan:
     """A chart for each that the run has."""
     stacked: bool = False
     axis: Axis = ""
-    """What stands in the place of steps; "" = what the reader chooses."""
+    """The quantity in the place of steps; "" = what the reader chooses."""
 
     @property
     def meaning(self) -> Meaning:

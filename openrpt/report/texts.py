@@ -93,8 +93,12 @@ def read_texts(folder: Path, wanted: set[str]) -> Iterator[ScoredText]:
 
 _DOCUMENT = ["document_id", "split", "source", "text", "num_tokens"]
 _POSITION = [
-    *("token_id", "byte_offset", "entropy", "negative_log_likelihood"),
-    *("ntp_token_id", "ntp_correct"),
+    "token_id",
+    "byte_offset",
+    "entropy",
+    "negative_log_likelihood",
+    "ntp_token_id",
+    "ntp_correct",
 ]
 
 

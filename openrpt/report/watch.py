@@ -43,8 +43,8 @@ class Watched:
         self._rest_until = 0.0
 
     def version(self) -> str:
-        """Of the page that `page` would give: changes with the run's files, but not before the
-        drawing has rested."""
+        """The version of the page that `page` would give: it changes with the run's files, but not
+        before the drawing has rested."""
         if self._version and time.monotonic() < self._rest_until:
             return self._version
         return files_version(self.path)
@@ -197,7 +197,8 @@ def serve(
 ) -> None:
     """Serves until Ctrl-C."""
     with make_server(paths, port) as server:
-        say(f"watching {len(paths)} run{'s' * (len(paths) > 1)} at {server.url} (Ctrl-C ends it)")
+        runs = "1 run" if len(paths) == 1 else f"{len(paths)} runs"
+        say(f"watching {runs} at {server.url} (Ctrl-C ends it)")
         if open_browser and not webbrowser.open(server.url):
             say(f"no browser was found here; open {server.url} yourself")
         try:

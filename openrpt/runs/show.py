@@ -1,4 +1,4 @@
-"""What the commands print: bytes that can be read, and groups of rollouts."""
+"""Rollouts as people read them: bytes in which nothing is hidden, and groups of rollouts."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence

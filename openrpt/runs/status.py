@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from openrpt.amounts import count, rough_duration
 from openrpt.errors import UserError
 from openrpt.runs.journal import StageRecord, read_stage
 from openrpt.runs.metrics import numbers, readable_metrics
@@ -169,9 +170,9 @@ def print_status(status: "Status", console: Console) -> None:
     put = _putter(console)
     put(Text(printable(status.path), "bold"))
     if status.stage:
-        whole = f" of {status.goal:,}" if status.goal and status.state != "done" else ""
+        whole = f" of {count(status.goal)}" if status.goal and status.state != "done" else ""
         bar = f"{_bar(status.share)} {status.share:.0%}" if status.share else ""
-        put(Text(f"  {status.stage}  step {status.step:,}{whole}  {bar}"))
+        put(Text(f"  {status.stage}  step {count(status.step)}{whole}  {bar}"))
         put(Text(f"  {_when(status)}"))
     for key, value in status.last.items():
         put(Text.assemble((f"  {_SHOWN[key]:<16}", "dim"), f"{value:.3f}  ", (key, "dim")))
@@ -194,7 +195,7 @@ def _bar(share: float, width: int = 24) -> str:
 
 def _when(status: "Status") -> str:
     """Returns how long since the last step, and how long still, in words."""
-    ago = f"{'last step' if status.step else 'begun'} {_rough_time(status.age or 0)} ago"
+    ago = f"{'last step' if status.step else 'begun'} {rough_duration(status.age or 0)} ago"
     if status.state == "done":
         return f"done, {ago}"
     if status.state == "quiet":
@@ -202,20 +203,4 @@ def _when(status: "Status") -> str:
     if status.state == "stopped":
         return f"stopped, {ago}; the same command goes on"
     left = status.seconds_left
-    return ago if left is None else f"{ago}, about {_rough_time(left)} left"
-
-
-def _rough_time(seconds: float) -> str:
-    """Returns a time in words, roughly.
-
-    >>> _rough_time(45), _rough_time(1830), _rough_time(9000), _rough_time(400_000)
-    ('45 s', '30 min', '2 h 30 min', '4.6 days')
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 90:
-        return f"{minutes} min"
-    if minutes < 60 * 48:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{seconds / 86400:.1f} days"
+    return ago if left is None else f"{ago}, about {rough_duration(left)} left"

@@ -204,7 +204,7 @@ def test_printed_patterns(tmp_path: Path) -> None:
     print_patterns([run_bins(load_run(run).run, bins=3)], console)
     text = console.export_text()
     (reward,) = [line for line in text.splitlines() if line.startswith("│ reward")]
-    assert "1.000 (1.000" in reward and "−1.000" in reward
+    assert "1.000 [1.000" in reward and "−1.000" in reward
     assert "keywords/hypothesis" in text and "keywords/…: thoughts" in text
 
     for step in (1, 2):

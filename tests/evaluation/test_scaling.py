@@ -11,8 +11,9 @@ from scipy.optimize import curve_fit
 
 from openrpt.cli.main import main
 from openrpt.errors import UserError
-from openrpt.evaluation.scaling.curves import PAPER, information
+from openrpt.evaluation.scaling.curves import PAPER
 from openrpt.evaluation.scaling.files import read_points
+from openrpt.evaluation.scaling.fitting import information
 from openrpt.evaluation.scaling.scaling import Point, Series, analyse, analyse_joint, analyse_series
 from openrpt.runs.metrics import append_metrics
 from openrpt.runs.run import Run

@@ -1,6 +1,8 @@
 """Comparisons as tables: the paper's layouts, in cells that can be counted by hand."""
 
 import io
+import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,8 @@ from openrpt.evaluation.next_token.compare import Evaluated, compare, mean_over_
 from openrpt.evaluation.next_token.figure import mean_values, specification
 from openrpt.evaluation.next_token.results import EvaluationResult
 from openrpt.evaluation.next_token.tables import differences_sheet, figure_4, table_1, table_8
-from openrpt.evaluation.sheets import markdown, print_sheet
 from openrpt.evaluation.statistics import mean_by_document, mean_of_slices
+from openrpt.sheets import Sheet, interval, markdown, percent, points, print_sheet, share_with_n
 
 ENTROPY = [0.7, 0.7, 1.2, 1.2, 1.7, 1.7, 1.7, 1.7]
 COST = {"flops": 2e12, "seconds": 90.0, "joules": 5850.0, "money": None, "steps_without_flops": 0}
@@ -58,7 +60,7 @@ def test_table_1_has_both_modes_by_difficulty_with_costs() -> None:
     last = sheet.rows[-1]
     shares = [float(cell.split(" ± ")[0]) for cell in last[2:5]]
     assert shares == [37.5, 33.3, 25.0]
-    assert last[5:] == ["2e+12", "1 min 30 s"]
+    assert last[5:] == ["2.00 × 10¹²", "1 min 30 s"]
     console = Console(width=140, record=True, file=io.StringIO())
     print_sheet(sheet, console)
     assert "next-token reasoning" in console.export_text()
@@ -95,7 +97,7 @@ def test_table_8_is_by_template_and_by_samples() -> None:
     ]
     assert sheet.rows[1][3].startswith("50.0") and sheet.rows[1][5].startswith("100.0")
     assert sheet.rows[2][5] == ""
-    assert sheet.rows[0][6:] == ["1e+12", "12 s"] and sheet.rows[1][6:] == ["–", "–"]
+    assert sheet.rows[0][6:] == ["1.00 × 10¹²", "12 s"] and sheet.rows[1][6:] == ["–", "–"]
 
 
 def test_table_8_without_reasoning_says_so() -> None:
@@ -118,6 +120,36 @@ def test_markdown() -> None:
     assert lines[2].startswith("| mode | model | easy (n = 8) |")
     assert lines[3] == "| --- | --- | ---: | ---: | ---: | ---: | ---: |"
     assert "a\\|b" in lines[4] and "±" in lines[-1]
+
+
+def test_values_are_written_in_one_way_each() -> None:
+    estimate = {"value": 0.529, "standard_error": 0.0161, "n": 1400}
+    assert percent(estimate) == "52.9 ± 1.6 %" and share_with_n(estimate) == "52.9 ± 1.6 (1,400)"
+    alone = estimate | {"standard_error": math.nan}
+    assert percent(alone) == "52.9 %" and percent(alone | {"n": 0}) == "–"
+    assert points({"value": 0.012, "low": -0.003, "high": 0.027}) == "+1.2 [−0.3, +2.7]"
+    assert points({"value": 0.012, "low": math.nan, "high": math.nan}) == "+1.2"
+    assert interval({"value": None, "low": None, "high": None}) == "–"
+    assert interval({"value": -2573.4, "low": -26100.0, "high": 0.5}, ".4g") == (
+        "−2573 [−2.61e+04, 0.5]"
+    )
+
+
+def printed(sheet: Sheet, width: int, *, pasted: bool = False) -> list[str]:
+    console = Console(width=width, record=True, file=io.StringIO())
+    print_sheet(sheet, console, pasted=pasted)
+    return [line.rstrip() for line in console.export_text().splitlines()]
+
+
+def test_a_printed_sheet_keeps_brackets_and_does_not_tear_words() -> None:
+    rows = [["a-rather-long-name", "pip install 'openrpt[lora]'", "12.5 [10.1, 14.9] % " * 3]]
+    sheet = Sheet(title="", headings=["name", "[what]", "%"], rows=rows, labels=2)
+    lines = printed(sheet, 60)
+    assert "a-rather-long-name" in "\n".join(lines) and all(len(line) <= 60 for line in lines)
+    assert "'openrpt[lora]'" in "\n".join(lines) and "[what]" in lines[1]
+    pasted = printed(sheet, 140, pasted=True)
+    assert re.fullmatch(r"\| name +\| \[what\] +\| +% \|", pasted[0] or pasted[1])
+    assert markdown(sheet).startswith("| name | [what] | % |\n| --- | --- | ---: |")
 
 
 def test_kinds_are_slices_the_commonest_first() -> None:

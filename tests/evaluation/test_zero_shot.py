@@ -32,8 +32,9 @@ from openrpt.engine import generation
 from openrpt.engine.engine import open_engine
 from openrpt.errors import UserError
 from openrpt.evaluation.end_tasks.answer_book import AnswerBook
+from openrpt.evaluation.end_tasks.asked import Asked
 from openrpt.evaluation.end_tasks.harness import OpenRPTLM
-from openrpt.evaluation.end_tasks.respondent import Asked, Respondent, model_identity
+from openrpt.evaluation.end_tasks.respondent import Respondent, model_identity
 from openrpt.evaluation.end_tasks.zero_shot import RECORD, outcome_path, zero_shot
 from openrpt.evaluation.questions.results import AnswerResult
 from openrpt.evaluation.records import read_models

@@ -12,12 +12,8 @@ from openrpt.evaluation.next_token.compare import compare, find_evaluated
 from openrpt.evaluation.next_token.results import EvaluationResult
 from openrpt.evaluation.patterns.bins import evaluation_bins
 from openrpt.evaluation.records import read_evaluation
-from openrpt.experiments.controls import (
-    CONTROLS,
-    control_named,
-    print_controls,
-    run_controls,
-)
+from openrpt.experiments.control import CONTROLS, control_named
+from openrpt.experiments.controls import print_controls, run_controls
 from openrpt.loaded import load_run
 from openrpt.runs.metrics import read_metrics
 from openrpt.runs.rollouts import read_rollouts

@@ -30,10 +30,11 @@ from openrpt.report.charts import charts, series_values
 from openrpt.report.chunks import pack, unpack
 from openrpt.report.curves import columns, find_warnings, predicted_kinds, with_errors
 from openrpt.report.glossary import EVALUATION, METRICS, metrics_markdown
+from openrpt.report.headline import what_changed
 from openrpt.report.page import render, write_report
 from openrpt.report.plans import NTP, PLANS, REASONING
 from openrpt.report.stored import read_stored
-from openrpt.report.summary import accuracy_rows, verdict, what_changed
+from openrpt.report.summary import accuracy_rows, verdict
 from openrpt.runs.metrics import read_metrics
 from openrpt.runs.reading import NO_METRICS
 from openrpt.runs.rollouts import read_evaluated, read_rollouts, rollout_path, write_rollouts
@@ -441,7 +442,7 @@ def test_patterns_of_this_run_are_shown(run: Run) -> None:
     document = {"format": 1, "measures": {"hedging": "share with perhaps"}, "bins": bins}
     (run.path / "patterns.json").write_text(json.dumps(document))
     text = report_page(run).text
-    assert "0.123 (0.1–0.15)" in text and "steps 1–3" in text and "share with perhaps" in text
+    assert "12.3 [10.0, 15.0] %" in text and "steps 1–3" in text and "share with perhaps" in text
     assert "steps 7–9" not in text
 
 
@@ -478,8 +479,8 @@ def test_sentence_gives_value_and_interval() -> None:
     }
     sentence = what_changed({"trained": {"summary": {"reasoning": {"easy": easy}}}}, [entry])
     assert "50.0 ± 2.0 % of 1,024 positions" in sentence
-    assert "−1.3 points against standard NTP of the trained model" in sentence
-    assert "(95 % interval −3.0 to +0.4), not distinguishable" in sentence
+    against = "points against standard NTP of the trained model"
+    assert f"−1.3 [−3.0, +0.4] {against}, not distinguishable" in sentence
 
 
 def test_what_is_evaluated_later_is_compared_with_the_trained_model(tmp_path: Path) -> None:
@@ -501,7 +502,7 @@ def test_what_is_evaluated_later_is_compared_with_the_trained_model(tmp_path: Pa
     expected = trained.columns["reasoning"].mean() - control.columns["reasoning"].mean()
     assert found[-1]["difference"]["all"]["value"] == pytest.approx(expected)
     text = Page(render(run)).text
-    assert "points against random-reward, reasoning (95 % interval" in text
+    assert "points against random-reward, reasoning, " in text
     assert "Thinking is not said to help: the real thought does not beat" in text
     assert "openrpt control RUN thought no-thought" not in text
 

@@ -14,9 +14,9 @@ from openrpt.engine.engine import Engine, open_engine
 from openrpt.errors import UserError
 from openrpt.evaluation.next_token.results import EvaluationResult
 from openrpt.evaluation.next_token.tables import print_evaluation
-from openrpt.evaluation.sheets import percent
 from openrpt.rl.rewards.matching import prefix_match
 from openrpt.runs.show import group_lines, heading, json_row, visible, visible_tokens
+from openrpt.sheets import percent
 from openrpt.stages.predict import checkpoint_config, cut_at_end, predict
 from tests.helpers.tiny import byte_level_tokenizer, sentencepiece_tokenizer
 from tests.helpers.tiny_model import tiny_config

@@ -21,23 +21,25 @@ from openrpt.data.chat import render_chat
 from openrpt.data.documents import kind_of, read_fields
 from openrpt.data.field_values import text_of
 from openrpt.errors import UserError
+from openrpt.evaluation.end_tasks.asked import Asked
 from openrpt.evaluation.end_tasks.programs import opening_of, program_of
-from openrpt.evaluation.end_tasks.respondent import Asked, Respondent, open_respondent
+from openrpt.evaluation.end_tasks.respondent import Respondent, open_respondent
 from openrpt.evaluation.end_tasks.sandbox import Limits, Outcome, require_sandbox, run_program
 from openrpt.evaluation.records import add_model_result
 from openrpt.evaluation.statistics import estimates_by, mean_by_document
 from openrpt.files import write_text
 from openrpt.progress import SILENT, Progress
 from openrpt.runs.run import Run, works_in_run
+from openrpt.sheets import cost_cells, percent
 from openrpt.stopping import Interrupted, exit_code
 
-RECORD, FOLDER = "coding.json", "coding"
+_RECORD, _FOLDER = "coding.json", "coding"
 EXAMPLES = Path(__file__).with_name("coding_examples.jsonl")
-TEXT_STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint", "\n```")
+_TEXT_STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint", "\n```")
 """Where a completion of plain code ends (arXiv 2107.03374, section 3.1), or a fence closes."""
-FENCE_STOPS = ("\n```\n",)
+_FENCE_STOPS = ("\n```\n",)
 """Where a block ends that was opened for the model; behind a thought it may open one."""
-REQUEST = "Complete this Python function. Answer with the whole function in one code block."
+_REQUEST = "Complete this Python function. Answer with the whole function in one code block."
 
 Task = dict[str, str]
 """task_id, prompt (ends where the body begins), test, entry_point, and category and difficulty
@@ -45,8 +47,11 @@ Task = dict[str, str]
 
 
 def read_tasks(path: str) -> list[Task]:
-    """Raises UserError (with file and line) for a missing or blank field, a prompt without the
-    function, and where there is no task."""
+    """The tasks of a file, or OpenRPT's own for `examples`.
+
+    Raises UserError (with file and line) for a missing or blank field, a prompt without the
+    function, and where there is no task.
+    """
     found = []
     for source, fields in read_fields(str(EXAMPLES) if path == "examples" else path):
         task: Task = {}
@@ -72,7 +77,7 @@ def read_tasks(path: str) -> list[Task]:
 def coding(
     run: Run, model: str | None, config: Config, *, label: str = "", progress: Progress = SILENT
 ) -> tuple[str, dict[str, Any]]:
-    """Asks a model (see `stage.model_path`; default: the run's latest) all coding tasks.
+    """Asks a model (see `models.model_path`; default: the run's latest) all coding tasks.
 
     Returns its label and what was added to `coding.json`. Raises UserError for bad tasks and
     whatever can't be loaded.
@@ -81,12 +86,12 @@ def coding(
     tasks = read_tasks(settings.path)
     if settings.run_code:
         require_sandbox()
-    label, path, respondent = open_respondent(run, model, config, FOLDER, label=label)
+    label, path, respondent = open_respondent(run, model, config, _FOLDER, label=label)
     mode = mode_name(settings)
     progress.begin(f"coding, {mode}", len(tasks), "tasks")
     answers = []
     try:
-        questions = [code_question(task, respondent) for task in tasks]
+        questions = [_code_question(task, respondent) for task in tasks]
         for answer in respondent.say_each(questions):
             answers.append(answer)
             progress.update(len(answers))
@@ -101,16 +106,16 @@ def coding(
     ]
     outcomes = None
     if settings.run_code:
-        outcomes = list(run_all(tasks, programs, settings, progress))
-    write_programs(run.path / FOLDER / label / f"{_slug(mode)}.jsonl", tasks, programs, outcomes)
+        outcomes = list(_run_all(tasks, programs, settings, progress))
+    _write_programs(run.path / _FOLDER / label / f"{_slug(mode)}.jsonl", tasks, programs, outcomes)
     entry = {
         "model": path,
         "settings": settings.model_dump() | {"chat_template": respondent.chats},
         "tasks": len(tasks),
         "cut_tasks": sum(answer.cut > 0 for answer in answers),
         "cost": respondent.cost(answers),
-    } | ({} if outcomes is None else summarise(tasks, outcomes))
-    add_model_result(run.path / RECORD, label, f"{settings.path}, {mode}", entry)
+    } | ({} if outcomes is None else _summarise(tasks, outcomes))
+    add_model_result(run.path / _RECORD, label, f"{settings.path}, {mode}", entry)
     return label, entry
 
 
@@ -127,23 +132,23 @@ def _slug(mode: str) -> str:
 # ---- writing ------------------------------------------------------------------------------------
 
 
-def code_question(task: Task, respondent: Respondent) -> tuple[str, Asked]:
+def _code_question(task: Task, respondent: Respondent) -> tuple[str, Asked]:
     """A chat model is asked for a code block that begins with the prompt; another one goes on from
     the prompt. A thought stands before the block."""
     settings, tokenizer = respondent.config.coding, respondent.policy.tokenizer
     opening = opening_of(task["prompt"])
     thinks = settings.think_budget > 0
     if respondent.chats:
-        messages = [{"role": "user", "content": f"{REQUEST}\n\n{opening.rstrip()}\n```"}]
+        messages = [{"role": "user", "content": f"{_REQUEST}\n\n{opening.rstrip()}\n```"}]
         chat = render_chat(tokenizer, messages)
         context = chat if thinks else chat + opening
     else:
-        context = f"{REQUEST}\n\n{opening.rstrip()}\n```\n" if thinks else task["prompt"]
+        context = f"{_REQUEST}\n\n{opening.rstrip()}\n```\n" if thinks else task["prompt"]
     asked = Asked(
         max_tokens=settings.max_tokens,
         think_budget=settings.think_budget if thinks else None,
         answer_start=f"\n{opening}" if thinks else "",
-        until=() if thinks else FENCE_STOPS if respondent.chats else TEXT_STOPS,
+        until=() if thinks else _FENCE_STOPS if respondent.chats else _TEXT_STOPS,
         samples=settings.samples,
         temperature=settings.temperature,
         chat=respondent.chats,
@@ -160,12 +165,13 @@ def with_tests(task: Task, program: str) -> str:
 # ---- running ------------------------------------------------------------------------------------
 
 
-def run_all(
+def _run_all(
     tasks: Sequence[Task],
     programs: Sequence[Sequence[str]],
     settings: CodingConfig,
     progress: Progress,
 ) -> Iterator[list[Outcome]]:
+    """How the programs of each task end; equal ones are run once."""
     limits = Limits(seconds=settings.timeout, memory_mib=settings.memory_mib)
     progress.begin("run the programs", len(tasks), "tasks")
     for number, (task, written) in enumerate(zip(tasks, programs, strict=True), 1):
@@ -185,8 +191,9 @@ def pass_at_k(samples: int, right: int, k: int) -> float:
     return 1.0 - math.comb(samples - right, k) / math.comb(samples, k)
 
 
-def summarise(tasks: Sequence[Task], outcomes: Sequence[Sequence[Outcome]]) -> dict[str, Any]:
-    """pass@k over all tasks, and by category and difficulty; how programs ended."""
+def _summarise(tasks: Sequence[Task], outcomes: Sequence[Sequence[Outcome]]) -> dict[str, Any]:
+    """The record's pass@k over all tasks, pass@1 by category and difficulty, and how programs
+    ended."""
     samples = len(outcomes[0])
     right = [sum(o.verdict == "passed" for o in of_task) for of_task in outcomes]
     ks = sorted({1, samples, *(k for k in (10, 100) if k < samples)})
@@ -205,7 +212,7 @@ def summarise(tasks: Sequence[Task], outcomes: Sequence[Sequence[Outcome]]) -> d
 # ---- the record ---------------------------------------------------------------------------------
 
 
-def write_programs(
+def _write_programs(
     path: Path,
     tasks: Sequence[Task],
     programs: Sequence[Sequence[str]],
@@ -224,9 +231,7 @@ def write_programs(
 
 
 def describe(label: str, mode: str, entry: Mapping[str, Any]) -> Iterator[str]:
-    """What is said of a model's coding, in a few lines."""
-    from openrpt.evaluation.sheets import cost_cells, percent
-
+    """A model's coding in a few lines."""
     paid = " FLOPs, ".join(cost_cells(entry["cost"])) + " to write"
     if "pass_at" not in entry:
         yield (

@@ -23,7 +23,8 @@ from openrpt.engine.cpu import use_cpu
 from openrpt.engine.engine import open_engine
 from openrpt.errors import UserError
 from openrpt.evaluation.end_tasks.answer_book import Answer
-from openrpt.evaluation.end_tasks.respondent import Asked, Respondent
+from openrpt.evaluation.end_tasks.asked import Asked
+from openrpt.evaluation.end_tasks.respondent import Respondent
 from openrpt.progress import SILENT, Progress
 
 try:

@@ -7,13 +7,10 @@ On the document tree: a question is run once, however many samples or options ha
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import sha256
 from itertools import groupby
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from openrpt.config.sections import Config
 from openrpt.costs.energy import EnergyMeter, money
@@ -22,45 +19,24 @@ from openrpt.costs.meters import CountingEngine
 from openrpt.data.prompts import Layout, build_layout, require_chat_template
 from openrpt.data.request import Request
 from openrpt.data.tokens import literal_bytes
-from openrpt.engine.branches import Branch
-from openrpt.engine.decoding import Sampling
 from openrpt.engine.engine import Engine, open_engine
 from openrpt.engine.fingerprint import model_fingerprint
 from openrpt.engine.generation import side_by_side
-from openrpt.engine.head import in_cache
 from openrpt.engine.model import Model
 from openrpt.errors import UserError
 from openrpt.evaluation.end_tasks.answer_book import COSTS, Answer, AnswerBook
+from openrpt.evaluation.end_tasks.asked import Asked, Question, until_first
+from openrpt.evaluation.end_tasks.likelihoods import rate_texts
 from openrpt.evaluation.models import latest_model, model_label, model_path
 from openrpt.runs.run import Run
 from openrpt.seeding import keys_of
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Asked:
-    """How a context is answered; whatever changes the answer stands here."""
-
-    max_tokens: int
-    """Of the answer, the end of turn included."""
-    think_budget: int | None = None
-    """Free tokens of thought before it is closed; 0 = opened and closed at once, None = no thought
-    at all."""
-    answer_start: str = ""
-    """What is forced behind a thought that had to be closed, such as the box's opening."""
-    until: tuple[str, ...] = ()
-    """The answer ends before the first of these."""
-    samples: int = 0
-    """0 = the greedy answer."""
-    temperature: float = 1.0
-    chat: bool = False
-    """The context is a chat as its template writes it, its beginning included."""
 
 
 def open_respondent(
     run: Run, model: str | None, config: Config, folder: str, *, label: str = ""
 ) -> tuple[str, str, "Respondent"]:
     """(label, the model's path, the model to be asked), its answers in the run's
-    `FOLDER/LABEL/answers.jsonl`. `model` as `stage.model_path` has it; None: the run's latest.
+    `FOLDER/LABEL/answers.jsonl`. `model` as `models.model_path` has it; None: the run's latest.
 
     Raises UserError for whatever can't be loaded, and where these are another model's answers.
     """
@@ -103,7 +79,7 @@ class Respondent:
     # ---- what it says
 
     def key(self, context: str, asked: Asked) -> str:
-        """Of an answer in the book."""
+        """The name of an answer in the book."""
         prompt = self.config.prompt
         delimiters = (prompt.thought_start, prompt.thought_end, self.config.seed)
         return _digest("says", context, repr(asked), *map(str, delimiters))
@@ -133,8 +109,8 @@ class Respondent:
                 self._answer(next(batches))
             yield answers[key]
 
-    def _batches(self, questions: Sequence[tuple[str, Asked]]) -> "Iterator[list[_Question]]":
-        """What is answered together; no question stands there twice."""
+    def _batches(self, questions: Sequence[tuple[str, Asked]]) -> Iterator[list[Question]]:
+        """The questions that are answered together; none stands there twice."""
         asked = (self._question(*pair) for pair in questions)
         for _, group in groupby(asked, key=lambda question: (question.layout, question.asked)):
             alike = list(group)
@@ -142,9 +118,9 @@ class Respondent:
             for batch in side_by_side(requests, alike[0].layout, alike[0].sampling):
                 yield [next(left) for _ in batch]
 
-    def _question(self, context: str, asked: Asked) -> "_Question":
+    def _question(self, context: str, asked: Asked) -> Question:
         layout, context_ids = self._layout(context, asked), self.encode(context, chat=asked.chat)
-        room = self.policy.max_length - sampling_of(asked).budget.behind(layout)
+        room = self.policy.max_length - asked.sampling.budget.behind(layout)
         if room < 1:
             raise UserError(
                 f"a thought of {asked.think_budget or 0} and an answer of {asked.max_tokens} tokens"
@@ -152,7 +128,7 @@ class Respondent:
             )
         ids = tuple(context_ids[-room:])
         keys = keys_of(max(asked.samples, 1), self.config.seed, "say", context)
-        return _Question(
+        return Question(
             context=context,
             asked=asked,
             layout=layout,
@@ -160,7 +136,7 @@ class Respondent:
             cut=len(context_ids) - len(ids),
         )
 
-    def _answer(self, batch: "Sequence[_Question]") -> None:
+    def _answer(self, batch: Sequence[Question]) -> None:
         """Into the book; what a batch took is divided evenly, and FLOPs are each one's own."""
         layout, sampling = batch[0].layout, batch[0].sampling
         requests = [question.request for question in batch]
@@ -210,35 +186,10 @@ class Respondent:
         key = _digest("rates", str(list(context_ids)), str([list(c) for c in continuations]))
         if key not in self.book.answers:
             started = self._begin()
-            answer = self._rate(context_ids, continuations)
+            answer = rate_texts(self.engine, context_ids, continuations)
             cost = self._counted() | self._spent(started)
             self.book.add(key, replace(answer, cost=cost))
         return self.book.answers[key]
-
-    @torch.no_grad()
-    def _rate(self, context_ids: Sequence[int], continuations: Sequence[Sequence[int]]) -> Answer:
-        longest, most = max(len(ids) for ids in continuations), self.policy.max_length
-        if longest > most:
-            raise UserError(f"a text of {longest} tokens to rate: the model holds {most}")
-        ids = tuple(context_ids)[-(most + 1 - longest) :]
-        branch = Branch(
-            prefix_length=len(ids), tail_ids=(), completions=tuple(map(tuple, continuations))
-        )
-        (hidden,) = self.engine.branch_states(ids, [branch])
-        targets = [torch.tensor(c, device=self.policy.device) for c in branch.completions]
-        logprobs = [self._likelihood(h, t) for h, t in zip(hidden, targets, strict=True)]
-        return Answer(logprobs=logprobs, cut=len(context_ids) - len(ids))
-
-    def _likelihood(self, hidden: Tensor, targets: Tensor) -> tuple[float, bool]:
-        """hidden [T, d], targets [T]; the head a chunk at a time."""
-        head, total, greedy = self.policy.head, 0.0, True
-        pairs = zip(hidden.split(head.chunk_rows), targets.split(head.chunk_rows), strict=True)
-        for part, ids in pairs:
-            for block, own in zip(in_cache(head.logits(part)), in_cache(ids), strict=True):
-                logp = block.log_softmax(-1)
-                total += float(logp.gather(-1, own[:, None]).sum())
-                greedy = greedy and bool((logp.argmax(-1) == own).all())
-        return total, greedy
 
     # ---- what it costs
 
@@ -248,7 +199,7 @@ class Respondent:
         return time.perf_counter()
 
     def _counted(self) -> dict[str, float]:
-        """What was run since this was asked last."""
+        """The tokens and FLOPs that were run since this was asked last."""
         counted = {
             "tokens": float(self.ledger.shared.tokens),
             "flops": self.ledger.shared.forward(self.shape),
@@ -261,7 +212,7 @@ class Respondent:
         return {"seconds": time.perf_counter() - started, "joules": self.energy.joules()}
 
     def cost(self, answers: Sequence[Answer]) -> dict[str, Any]:
-        """Of these answers together, whenever they were given."""
+        """The cost of these answers together, whenever they were given."""
         total: dict[str, Any] = {n: sum(answer.cost[n] for answer in answers) for n in COSTS}
         total["energy_measured"] = self.energy.measured
         price = self.config.cost
@@ -269,42 +220,6 @@ class Respondent:
             total["money"] = money(total["seconds"], price.price_per_hour)
             total["currency"] = price.currency
         return total
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Question:
-    """A context as it is put to the model."""
-
-    context: str
-    asked: Asked
-    layout: Layout
-    request: Request
-    cut: int
-    """Tokens that did not fit."""
-
-    @property
-    def sampling(self) -> Sampling:
-        return sampling_of(self.asked)
-
-
-def sampling_of(asked: Asked) -> Sampling:
-    """How an answer is drawn."""
-    return replace(
-        Sampling.plain(asked.max_tokens, temperature=asked.temperature if asked.samples else 0.0),
-        think_budget=asked.think_budget or 0,
-        until=tuple(stop.encode() for stop in asked.until),
-    )
-
-
-def until_first(text: str, stops: Sequence[str]) -> str:
-    """The text before the first of the stops.
-
-    >>> until_first("x = 1\\ndef f(): ...", ["\\nclass", "\\ndef"])
-    'x = 1'
-    """
-    for stop in stops:
-        text = text.partition(stop)[0] if stop else text
-    return text
 
 
 def _digest(*parts: str) -> str:

@@ -7,7 +7,10 @@ itself; this puts what they found into one table, by type of task and by difficu
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
 
 from openrpt.config.sections import Config
 from openrpt.errors import UserError
@@ -15,13 +18,10 @@ from openrpt.evaluation.records import add_model_result
 from openrpt.evaluation.statistics import mean_of_means
 from openrpt.progress import Progress
 from openrpt.runs.run import Run, works_in_run
+from openrpt.sheets import Sheet, cost_cells, print_sheet, share_with_n
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-
-RECORD = "suite.json"
-TYPES = {
+_RECORD = "suite.json"
+_TYPES = {
     "mmlu_pro": "knowledge",
     "supergpqa": "knowledge",
     "mmlu": "knowledge",
@@ -29,7 +29,7 @@ TYPES = {
     "gsm8k": "mathematics",
     "math": "mathematics",
 }
-"""Of the zero-shot tasks; lm-eval's own are `other`."""
+"""The type of each zero-shot task; lm-eval's own are `other`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +61,7 @@ def run_suite(
         label, found = PARTS[part](run, model, config, label, progress)
         lines += found
         stored = [asdict(line) for line in found]
-        add_model_result(run.path / RECORD, label, part, stored)
+        add_model_result(run.path / _RECORD, label, part, stored)
     return label, lines
 
 
@@ -85,15 +85,16 @@ def check_parts(config: Config) -> None:
 # ---- the parts ----------------------------------------------------------------------------------
 
 
-def zeroshot_lines(
+def _zeroshot_lines(
     run: Run, model: str | None, config: Config, label: str, progress: Progress
 ) -> tuple[str, list[SuiteLine]]:
+    """Every zero-shot task in every mode."""
     from openrpt.evaluation.end_tasks.zero_shot import zero_shot
 
     label, results = zero_shot(run, model, config, label=label, progress=progress)
     return label, [
         SuiteLine(
-            type=TYPES.get(task, "other"),
+            type=_TYPES.get(task, "other"),
             task=task,
             mode=mode,
             measure="accuracy",
@@ -106,9 +107,10 @@ def zeroshot_lines(
     ]
 
 
-def coding_lines(
+def _coding_lines(
     run: Run, model: str | None, config: Config, label: str, progress: Progress
 ) -> tuple[str, list[SuiteLine]]:
+    """The coding tasks, by pass@1 where programs are run."""
     from openrpt.evaluation.end_tasks.coding import coding, mode_name
 
     label, entry = coding(run, model, config, label=label, progress=progress)
@@ -125,7 +127,7 @@ def coding_lines(
     return label, [line]
 
 
-def reasoning_lines(
+def _reasoning_lines(
     run: Run, model: str | None, config: Config, label: str, progress: Progress
 ) -> tuple[str, list[SuiteLine]]:
     """The held-out questions of [questions] (reasoning-gym's families, or a file), by family."""
@@ -151,9 +153,9 @@ def reasoning_lines(
 
 
 PARTS: dict[str, Part] = {
-    "zeroshot": zeroshot_lines,
-    "coding": coding_lines,
-    "reasoning": reasoning_lines,
+    "zeroshot": _zeroshot_lines,
+    "coding": _coding_lines,
+    "reasoning": _reasoning_lines,
 }
 """A part's name in `suite.parts` → what runs it."""
 
@@ -161,38 +163,53 @@ PARTS: dict[str, Part] = {
 # ---- as people read it --------------------------------------------------------------------------
 
 
-def print_suite(label: str, lines: Sequence[SuiteLine], console: "Console") -> None:
-    """By type of task, with the mean of each type and mode; then by difficulty."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    from openrpt.evaluation.end_tasks.tables import with_n
-    from openrpt.evaluation.sheets import cost_cells
-
-    table = Table(title=f"{label}: end tasks", title_justify="left", box=box.MARKDOWN)
-    for name in ("type", "task", "mode", "measure"):
-        table.add_column(name, overflow="fold")
-    for name in ("%", "FLOPs", "time"):
-        table.add_column(name, justify="right")
-    for line in lines:
-        score = with_n(line.estimate) if line.estimate["n"] else "–"
-        paid = cost_cells(line.cost)
-        table.add_row(line.type, line.task, line.mode, line.measure, score, *paid)
-    for type_, mode, mean in type_means(lines):
-        table.add_row(type_, "mean of tasks", mode, "", with_n(mean), "", "")
-    console.print(table)
-    by_difficulty = Table(title="by difficulty", title_justify="left", box=box.MARKDOWN)
-    for name in ("type", "task", "mode", "difficulty"):
-        by_difficulty.add_column(name, overflow="fold")
-    by_difficulty.add_column("%", justify="right")
-    for line in lines:
-        for part, found in line.difficulties.items():
-            by_difficulty.add_row(line.type, line.task, line.mode, part, with_n(found))
-    if by_difficulty.row_count:
-        console.print(by_difficulty)
+def print_suite(label: str, lines: Sequence[SuiteLine], console: Console) -> None:
+    """The tables of `suite_sheets`; they can be pasted as markdown."""
+    for sheet in suite_sheets(label, lines):
+        print_sheet(sheet, console, pasted=True)
     note = "± is the standard error by question; n in brackets"
     console.print(Text(note, style="dim"), soft_wrap=True)
+
+
+def suite_sheets(label: str, lines: Sequence[SuiteLine]) -> list[Sheet]:
+    """By type of task, with the mean of each type and mode; then by difficulty where any task
+    states one."""
+    rows = [
+        [
+            line.type,
+            line.task,
+            line.mode,
+            line.measure,
+            share_with_n(line.estimate),
+            *cost_cells(line.cost),
+        ]
+        for line in lines
+    ]
+    rows += [
+        [type_, "mean of tasks", mode, "", share_with_n(mean), "", ""]
+        for type_, mode, mean in type_means(lines)
+    ]
+    by_difficulty = [
+        [line.type, line.task, line.mode, part, share_with_n(found)]
+        for line in lines
+        for part, found in line.difficulties.items()
+    ]
+    tasks = ["type", "task", "mode"]
+    sheets = [
+        Sheet(
+            title=f"{label}: end tasks",
+            headings=[*tasks, "measure", "%", "FLOPs", "time"],
+            rows=rows,
+            labels=4,
+        ),
+        Sheet(
+            title="by difficulty",
+            headings=[*tasks, "difficulty", "%"],
+            rows=by_difficulty,
+            labels=4,
+        ),
+    ]
+    return [sheet for sheet in sheets if sheet.rows]
 
 
 def type_means(lines: Sequence[SuiteLine]) -> Iterator[tuple[str, str, dict[str, Any]]]:

@@ -5,49 +5,64 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from openrpt.amounts import count
 from openrpt.evaluation.end_tasks.zero_shot import RECORD, outcome_path
 from openrpt.evaluation.questions.results import AnswerResult
 from openrpt.evaluation.records import read_models
-from openrpt.evaluation.sheets import cost_cells, percent, points
 from openrpt.evaluation.statistics import paired_difference
 from openrpt.runs.run import Run
+from openrpt.sheets import (
+    NOTHING,
+    Sheet,
+    cost_cells,
+    percent,
+    points,
+    print_sheet,
+    share_with_n,
+)
 
-Line = tuple[str, str]
+_Line = tuple[str, str]
 """(label, mode)"""
-Models = dict[str, dict[str, dict[str, Any]]]
+_Models = dict[str, dict[str, dict[str, Any]]]
 """label → task → mode → outcome, as `zero_shot` gives it."""
-NOTE = (
+_NOTE = (
     "accuracy in %; ± is the standard error by question. FLOPs and time are those of answering;"
     " outside: answers that are none of the options, unanswered: no answer found; both are wrong"
 )
 
 
-def print_zero_shot(run: Run, console: Console, *, labels: Sequence[str] = ()) -> None:
-    """All that a run's `zero_shot.json` holds (or of these models): the overview, each task by
-    category and difficulty, and paired differences. Markdown, so that it can be pasted."""
-    stored = read_models(run.path / RECORD)
-    models: Models = {label: {} for label in labels or stored}
-    for label, modes in models.items():
-        for outcome in stored[label].values():
-            modes.setdefault(outcome["task"], {})[outcome["mode"]] = outcome
+def print_zero_shot(run: Run, console: Console) -> None:
+    """All that a run's `zero_shot.json` holds: the overview, each task by category and difficulty,
+    and paired differences. Its tables can be pasted as markdown."""
+    models = _read_outcomes(run)
     tasks = list(dict.fromkeys(task for found in models.values() for task in found))
-    console.print(overview(models, tasks))
-    for task in tasks:
-        for name in ("categories", "difficulties"):
-            parts = by_part(models, task, name)
-            if parts is not None:
-                console.print(parts)
-    for line in difference_lines(run, models, tasks):
+    for sheet in zero_shot_sheets(models, tasks):
+        print_sheet(sheet, console, pasted=True)
+    for line in _difference_lines(run, models, tasks):
         console.print(Text(line), soft_wrap=True)
-    console.print(Text(NOTE, style="dim"), soft_wrap=True)
+    console.print(Text(_NOTE, style="dim"), soft_wrap=True)
 
 
-def lines_of(models: Models, tasks: Sequence[str]) -> list[Line]:
+def _read_outcomes(run: Run) -> _Models:
+    """What the run's record holds, by model, task and mode."""
+    models: _Models = {}
+    for label, outcomes in read_models(run.path / RECORD).items():
+        tasks = models.setdefault(label, {})
+        for outcome in outcomes.values():
+            tasks.setdefault(outcome["task"], {})[outcome["mode"]] = outcome
+    return models
+
+
+def zero_shot_sheets(models: _Models, tasks: Sequence[str]) -> list[Sheet]:
+    """The overview, then each task by category and by difficulty where it has several."""
+    parts = [_by_part(models, task, n) for task in tasks for n in ("categories", "difficulties")]
+    return [_overview(models, tasks), *(sheet for sheet in parts if sheet is not None)]
+
+
+def _lines_of(models: _Models, tasks: Sequence[str]) -> list[_Line]:
     """Models in their order, each with its modes."""
     return list(
         dict.fromkeys(
@@ -59,71 +74,74 @@ def lines_of(models: Models, tasks: Sequence[str]) -> list[Line]:
     )
 
 
-def overview(models: Models, tasks: Sequence[str]) -> Table:
+def _overview(models: _Models, tasks: Sequence[str]) -> Sheet:
     """A row a model and mode, a column a task, and what all of them together cost."""
-    table = _table("end tasks")
-    for name in ("model", "mode"):
-        table.add_column(name)
-    for name in (*tasks, "FLOPs", "time"):
-        table.add_column(name, justify="right")
-    for label, mode in lines_of(models, tasks):
+    rows = []
+    for label, mode in _lines_of(models, tasks):
         found = [models[label].get(task, {}).get(mode) for task in tasks]
-        cells = [with_n(one["summary"]["measures"]["accuracy"]) if one else "–" for one in found]
+        cells = [
+            share_with_n(one["summary"]["measures"]["accuracy"]) if one else NOTHING
+            for one in found
+        ]
         costs = [one["cost"] for one in found if one]
         total = {name: sum(cost[name] for cost in costs) for name in ("flops", "seconds")}
-        table.add_row(label, mode, *cells, *cost_cells(total))
-    return table
+        rows.append([label, mode, *cells, *cost_cells(total)])
+    return Sheet(
+        title="end tasks",
+        headings=["model", "mode", *tasks, "FLOPs", "time"],
+        rows=rows,
+        labels=2,
+    )
 
 
-def by_part(models: Models, task: str, name: str) -> Table | None:
+def _by_part(models: _Models, task: str, name: str) -> Sheet | None:
     """A row a category (or difficulty), a column a model and mode; None where there are none."""
-    lines = lines_of(models, [task])
-    found = {line: models[line[0]][task][line[1]] for line in lines}
-    parts = sorted({part for one in found.values() for part in one["summary"][name]})
+    lines = _lines_of(models, [task])
+    found = [models[label][task][mode] for label, mode in lines]
+    parts = sorted({part for one in found for part in one["summary"][name]})
     if len(parts) < 2:
         return None
-    table = _table(f"{task} by {'category' if name == 'categories' else 'difficulty'}")
-    table.add_column("")
-    for label, mode in lines:
-        table.add_column(f"{label}, {mode}", justify="right")
+    rows = []
     for part in parts:
-        cells = [one["summary"][name].get(part) for one in found.values()]
-        table.add_row(part, *(with_n(cell) if cell else "–" for cell in cells))
+        cells = [one["summary"][name].get(part) for one in found]
+        rows.append([part, *(share_with_n(cell) if cell else NOTHING for cell in cells)])
     if name == "categories":
-        for title, cells in _bottom(list(found.values())):
-            table.add_row(title, *cells)
-    return table
-
-
-def _bottom(found: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, list[str]]]:
-    """What stands below the categories."""
-    summaries = [one["summary"] for one in found]
-    yield "mean of categories", [percent(s["mean_of_categories"]) for s in summaries]
-    yield "all questions", [with_n(s["measures"]["accuracy"]) for s in summaries]
-    for name in ("outside", "unanswered"):
-        yield name, [percent(s["measures"][name]) for s in summaries]
-    if any(one["settings"]["samples"] for one in found):
-        yield "any sample right", [percent(s["measures"]["any_right"]) for s in summaries]
-    yield (
-        "tokens a completion",
-        [f"{s['measures']['tokens']['value']:.0f}" for s in summaries],
+        rows += _bottom(found)
+    return Sheet(
+        title=f"{task} by {'category' if name == 'categories' else 'difficulty'}",
+        headings=["", *(f"{label}, {mode}" for label, mode in lines)],
+        rows=rows,
     )
-    for place, name in enumerate(("FLOPs", "time")):
-        yield name, [cost_cells(one["cost"])[place] for one in found]
 
 
-def difference_lines(run: Run, models: Models, tasks: Sequence[str]) -> Iterator[str]:
+def _bottom(found: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
+    """The rows below the categories."""
+    summaries = [one["summary"] for one in found]
+    measures = [summary["measures"] for summary in summaries]
+    yield ["mean of categories", *(percent(s["mean_of_categories"]) for s in summaries)]
+    yield ["all questions", *(share_with_n(m["accuracy"]) for m in measures)]
+    for name in ("outside", "unanswered"):
+        yield [name, *(percent(m[name]) for m in measures)]
+    if any(one["settings"]["samples"] for one in found):
+        yield ["any sample right", *(percent(m["any_right"]) for m in measures)]
+    yield ["tokens a completion", *(count(m["tokens"]["value"]) for m in measures)]
+    costs = [cost_cells(one["cost"]) for one in found]
+    yield ["FLOPs", *(flops for flops, _ in costs)]
+    yield ["time", *(time for _, time in costs)]
+
+
+def _difference_lines(run: Run, models: _Models, tasks: Sequence[str]) -> Iterator[str]:
     """Paired, on common questions: each think mode against direct, each model against the first."""
     first = next(iter(models))
     for task in tasks:
-        for label, mode in lines_of(models, [task]):
+        for label, mode in _lines_of(models, [task]):
             if mode != "direct" and "direct" in models[label][task]:
                 yield _difference(run, task, (label, mode), (label, "direct"))
             if label != first and mode in models[first].get(task, {}):
                 yield _difference(run, task, (label, mode), (first, mode))
 
 
-def _difference(run: Run, task: str, a: Line, b: Line) -> str:
+def _difference(run: Run, task: str, a: _Line, b: _Line) -> str:
     one, other = (
         AnswerResult.load(outcome_path(run.path, label, task, mode)).columns
         for label, mode in (a, b)
@@ -135,14 +153,5 @@ def _difference(run: Run, task: str, a: Line, b: Line) -> str:
     verdict = "" if found.distinguishable else ", not distinguishable"
     return (
         f"{task}: {', '.join(a)} − {', '.join(b)} = {points(found.as_dict())} points,"
-        f" {found.n} questions{verdict}"
+        f" {count(found.n)} questions{verdict}"
     )
-
-
-def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", box=box.MARKDOWN)
-
-
-def with_n(estimate: Mapping[str, Any]) -> str:
-    """`52.9 ± 1.6 (140)`: n in brackets."""
-    return f"{percent(dict(estimate)).removesuffix(' %')} ({estimate['n']:,})"

@@ -7,21 +7,24 @@ outcome lies beside it (`zero_shot/LABEL/TASK-MODE.parquet`), each answer with i
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from string import ascii_uppercase as LETTERS
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from openrpt.config.sections import Config
 from openrpt.errors import UserError, nearest
 from openrpt.evaluation.end_tasks.grading import math_checker
+from openrpt.evaluation.end_tasks.outcomes import (
+    asked_of,
+    mode_name,
+    outcome_columns,
+    settings_of,
+    summarise,
+)
 from openrpt.evaluation.end_tasks.rows import Kind
 from openrpt.evaluation.questions.results import AnswerResult
 from openrpt.evaluation.records import add_model_result
-from openrpt.evaluation.statistics import estimates_by, mean_by_document, mean_of_means
 from openrpt.progress import SILENT, Progress
 from openrpt.runs.run import Run, works_in_run
 from openrpt.stopping import Interrupted, exit_code
@@ -29,12 +32,11 @@ from openrpt.stopping import Interrupted, exit_code
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
 
-    from openrpt.evaluation.end_tasks.answer_book import Answer
     from openrpt.evaluation.end_tasks.respondent import Respondent
 
 
-RECORD, FOLDER = "zero_shot.json", "zero_shot"
-OWN_TASKS: dict[str, Kind] = {
+RECORD, _FOLDER = "zero_shot.json", "zero_shot"
+_OWN_TASKS: dict[str, Kind] = {
     "mmlu_pro": "choice",
     "supergpqa": "choice",
     "mmlu": "choice",
@@ -42,39 +44,41 @@ OWN_TASKS: dict[str, Kind] = {
     "gsm8k": "short",
     "math": "short",
 }
-"""Those that we have task files for, in both modes."""
-LM_EVAL = "lm-eval:"
-MEASURES = ("accuracy", "any_right", "outside", "unanswered", "tokens", "closed")
+"""The tasks that we have files for, in both modes, and how their answers are graded."""
+_LM_EVAL = "lm-eval:"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EndTask:
     name: str
-    """One of OWN_TASKS, or lm-eval's own name for a task, a group or a tag."""
+    """One of _OWN_TASKS, or lm-eval's own name for a task, a group or a tag."""
     file: str = ""
-    """In place of the Hub's questions."""
+    """Its questions, in place of the Hub's."""
     own: bool = True
 
     @property
     def title(self) -> str:
-        return self.name if self.own else LM_EVAL + self.name
+        """The name under which it is recorded; lm-eval's own are marked."""
+        return self.name if self.own else _LM_EVAL + self.name
 
 
 def end_tasks(names: Sequence[str]) -> list[EndTask]:
-    """From `NAME`, `NAME=PATH` and `lm-eval:NAME`. Raises UserError for an unknown name (the
-    nearest is named) and a file that is not there."""
+    """The tasks that `NAME`, `NAME=PATH` and `lm-eval:NAME` stand for.
+
+    Raises UserError for an unknown name (the nearest is named) and a file that is not there.
+    """
     found = []
     for item in names:
         name, given, file = item.partition("=")
-        if name.startswith(LM_EVAL):
+        if name.startswith(_LM_EVAL):
             if given:
                 raise UserError(f"zeroshot.tasks: {item}: a file can't take the place of its data")
-            found.append(EndTask(name=name.removeprefix(LM_EVAL), own=False))
+            found.append(EndTask(name=name.removeprefix(_LM_EVAL), own=False))
             continue
-        if name not in OWN_TASKS:
-            hint = nearest(name, OWN_TASKS, otherwise=f"there are {', '.join(OWN_TASKS)}")
+        if name not in _OWN_TASKS:
+            hint = nearest(name, _OWN_TASKS, otherwise=f"there are {', '.join(_OWN_TASKS)}")
             raise UserError(
-                f"zeroshot.tasks: no task '{name}'{hint} (lm-eval's own: '{LM_EVAL}NAME')"
+                f"zeroshot.tasks: no task '{name}'{hint} (lm-eval's own: '{_LM_EVAL}NAME')"
             )
         if given and not file.startswith("datasets:") and not Path(file).exists():
             raise UserError(f"zeroshot.tasks: {name}: {file}: no such file or folder")
@@ -88,7 +92,7 @@ def end_tasks(names: Sequence[str]) -> list[EndTask]:
 def zero_shot(
     run: Run, model: str | None, config: Config, *, label: str = "", progress: Progress = SILENT
 ) -> tuple[str, dict[str, dict[str, Any]]]:
-    """Asks a model (see `stage.model_path`; default: the run's latest) all tasks in all modes.
+    """Asks a model (see `models.model_path`; default: the run's latest) all tasks in all modes.
 
     Returns its label and what was found, by task and mode. In `zero_shot.json` that takes the
     place of the model's earlier results of the same tasks and modes. Raises UserError for bad
@@ -99,19 +103,19 @@ def zero_shot(
 
     tasks = end_tasks(config.zeroshot.tasks)
     with quiet():
-        manager = task_manager(tasks, config)
+        manager = _task_manager(tasks, config)
         loaded = [
-            (task, mode, load_task(manager, task, mode, config))
+            (task, mode, _load_task(manager, task, mode, config))
             for task in tasks
             for mode in config.zeroshot.modes
         ]
         for task in tasks:
-            if task.own and OWN_TASKS[task.name] == "short":
+            if task.own and _OWN_TASKS[task.name] == "short":
                 math_checker()  # missing before the first answer, not behind the last
-        label, path, respondent = open_respondent(run, model, config, FOLDER, label=label)
+        label, path, respondent = open_respondent(run, model, config, _FOLDER, label=label)
         found: dict[str, dict[str, Any]] = {}
         for task, mode, harness in loaded:
-            for name, result, outcome in ask(task, mode, harness, respondent, progress):
+            for name, result, outcome in _ask(task, mode, harness, respondent, progress):
                 outcome["model"] = path
                 result.save(outcome_path(run.path, label, name, outcome["mode"]))
                 found.setdefault(name, {})[outcome["mode"]] = outcome
@@ -120,7 +124,7 @@ def zero_shot(
     return label, found
 
 
-def task_manager(tasks: Sequence[EndTask], config: Config) -> "TaskManager":
+def _task_manager(tasks: Sequence[EndTask], config: Config) -> "TaskManager":
     """lm-eval's index of our task files, and of all of its own where one is asked for (slow)."""
     from lm_eval.tasks import TaskManager
 
@@ -137,7 +141,7 @@ def task_manager(tasks: Sequence[EndTask], config: Config) -> "TaskManager":
     return TaskManager(include_path=TASKS, include_defaults=defaults, metadata=metadata)
 
 
-def load_task(
+def _load_task(
     manager: "TaskManager", task: EndTask, mode: str, config: Config
 ) -> dict[str, Any] | None:
     """lm-eval's own objects, their questions read. None where a task of lm-eval has no such mode:
@@ -145,7 +149,7 @@ def load_task(
     settings = config.zeroshot
     name = f"openrpt_{task.name}_{mode}" if task.own else task.name
     if name not in manager.all_tasks:
-        hint = nearest(LM_EVAL + name, [LM_EVAL + one for one in manager.all_tasks], cutoff=0.6)
+        hint = nearest(_LM_EVAL + name, [_LM_EVAL + one for one in manager.all_tasks], cutoff=0.6)
         raise UserError(f"zeroshot.tasks: lm-eval has no task '{name}'{hint}")
     try:
         found: dict[str, Any] = dict(manager.load([name]))
@@ -167,7 +171,7 @@ def load_task(
     return found
 
 
-def ask(
+def _ask(
     task: EndTask,
     mode: str,
     harness: dict[str, Any] | None,
@@ -218,7 +222,7 @@ def ask(
         kept = [sample for sample in samples if sample["filter"] == name]
         title = task.title if len(filters) == 1 else f"{task.title} ({name})"
         columns = outcome_columns(kept, lm.given)
-        given = {id(a): a for sample in kept for a in lm.given[_asked(sample)]}
+        given = {id(a): a for sample in kept for a in lm.given[asked_of(sample)]}
         outcome = {
             "task": title,
             "mode": mode_name(mode, config, generates=bool(columns["tokens"].any())),
@@ -230,78 +234,10 @@ def ask(
         yield title, AnswerResult(columns=columns), outcome
 
 
-def _asked(sample: Mapping[str, Any]) -> tuple[str, int]:
-    return sample["task"], sample["doc_id"]
-
-
-def outcome_columns(
-    samples: Sequence[Mapping[str, Any]], given: Mapping[tuple[str, int], Sequence["Answer"]]
-) -> dict[str, np.ndarray]:
-    """A row a question, from what lm-eval logs. Raises UserError where a task's measure is no
-    accuracy."""
-    rows = []
-    for sample in samples:
-        doc, answers = sample["doc"], given[_asked(sample)]
-        measure = "accuracy" if "accuracy" in sample else next(iter(sample["metrics"]))
-        value = sample[measure]
-        if not isinstance(value, int | float | np.number):
-            raise UserError(f"{sample['task']}: its measure '{measure}' is no accuracy")
-        lengths = [n for answer in answers for n in answer.lengths]
-        closed = [end for answer in answers for end in answer.closed]
-        said = [text for answer in answers for text in answer.texts]
-        if not said:  # the letters' likelihoods, or those of other texts
-            likely = int(np.argmax([lp for answer in answers for lp, _ in answer.logprobs]))
-            said = [LETTERS[likely] if likely < len(LETTERS) else str(likely)]
-        rows.append(
-            {
-                "question_id": str(doc.get("question_id") or sample["doc_hash"][:16]),
-                "category": str(doc.get("category") or sample["task"]),
-                "difficulty": str(doc.get("difficulty") or ""),
-                "accuracy": float(value),
-                "any_right": float(sample.get("any_right", value)),
-                "outside": float(sample.get("outside", 0.0)),
-                "unanswered": float(sample.get("unanswered", 0.0)),
-                "tokens": float(np.mean(lengths)) if lengths else 0.0,
-                "closed": float(np.mean(closed)) if closed else 0.0,
-                "answer": said[0],
-            }
-        )
-    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
-
-
-def summarise(columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Every measure over all questions, accuracy by category and difficulty, and the mean of the
-    categories (what the paper calls overall)."""
-    ids, right = columns["question_id"], columns["accuracy"]
-    categories = estimates_by(right, columns["category"], ids)
-    return {
-        "measures": {n: mean_by_document(columns[n], ids).as_dict() for n in MEASURES},
-        "categories": categories,
-        "difficulties": estimates_by(right, columns["difficulty"], ids),
-        "mean_of_categories": mean_of_means(list(categories.values())),
-    }
-
-
-def mode_name(mode: str, config: Config, *, generates: bool) -> str:
-    """`direct`, `think 256`, `think 256, 8 samples`: what makes results comparable."""
-    settings = config.zeroshot
-    name = f"think {settings.think_budget}" if mode == "think" else mode
-    return f"{name}, {settings.samples} samples" if settings.samples and generates else name
-
-
-def settings_of(mode: str, config: Config) -> dict[str, Any]:
-    settings = config.zeroshot
-    found = {"questions_per_category": settings.questions_per_category, "seed": config.seed}
-    if mode == "think":
-        found["think_budget"] = settings.think_budget
-    return found | {
-        name: getattr(settings, name) for name in ("answer_budget", "samples", "temperature")
-    }
-
-
 def _file_name(task: str, mode: str) -> str:
     return re.sub(r"[^\w.-]+", "-", f"{task}-{mode}").strip("-")
 
 
 def outcome_path(run: Path, label: str, task: str, mode: str) -> Path:
-    return run / FOLDER / label / f"{_file_name(task, mode)}.parquet"
+    """Where each question's outcome lies."""
+    return run / _FOLDER / label / f"{_file_name(task, mode)}.parquet"

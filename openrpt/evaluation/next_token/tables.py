@@ -25,7 +25,8 @@ from openrpt.evaluation.next_token.results import (
     THOUGHT_CONTROLS,
     EvaluationResult,
 )
-from openrpt.evaluation.sheets import (
+from openrpt.files import csv_text, json_text, read_json, write_text
+from openrpt.sheets import (
     COST_HEADINGS,
     Sheet,
     cost_cells,
@@ -34,7 +35,6 @@ from openrpt.evaluation.sheets import (
     points,
     print_sheet,
 )
-from openrpt.files import csv_text, json_text, read_json, write_text
 
 if TYPE_CHECKING:
     from rich.console import Console

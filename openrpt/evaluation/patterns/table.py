@@ -1,16 +1,12 @@
-"""Reasoning patterns of runs, as a table on the terminal and as JSON and CSV."""
+"""Reasoning patterns of runs, as a sheet for the terminal and as JSON and CSV."""
 
-import csv
-import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from openrpt.evaluation.patterns.bins import (
     DECIMALS,
@@ -21,9 +17,9 @@ from openrpt.evaluation.patterns.bins import (
     difference,
 )
 from openrpt.evaluation.patterns.measures import KEYWORDS, Keywords
-from openrpt.evaluation.sheets import COST_HEADINGS, cost_cells
 from openrpt.evaluation.statistics import Interval
-from openrpt.files import write_sealed, write_text
+from openrpt.files import csv_text, write_sealed, write_text
+from openrpt.sheets import COST_HEADINGS, NOTHING, Sheet, cost_cells, interval, print_sheet
 
 FORMAT = 1
 
@@ -53,18 +49,15 @@ def write_patterns(
             for a, b in compared(runs)
         ],
     }
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    columns = ("value", "low", "high", "n", "documents")
-    writer.writerow(["run", "first_step", "last_step", "measure", *columns])
-    for one in (one for bins in runs for one in bins):
-        for name in names:
-            numbers = _numbers(one, name)
-            cells = [numbers[column] for column in columns]
-            writer.writerow([one.run, one.first, one.last, name, *cells])
+    rows = [
+        _place(one) | {"measure": name} | _numbers(one, name)
+        for bins in runs
+        for one in bins
+        for name in names
+    ]
     paths = stem.with_name(stem.name + ".json"), stem.with_name(stem.name + ".csv")
     write_sealed(paths[0], document)
-    write_text(paths[1], table.getvalue())
+    write_text(paths[1], csv_text(rows))
     return paths
 
 
@@ -76,74 +69,89 @@ def _numbers(one: Bin, name: str) -> dict[str, Any]:
     return _plain(one.measures[name].interval())
 
 
-def _plain(interval: Interval) -> dict[str, Any]:
+def _plain(found: Interval) -> dict[str, Any]:
     """For JSON and CSV: what is no number is null."""
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in interval.as_dict().items()
+        for key, value in found.as_dict().items()
     }
 
 
 def print_patterns(runs: Sequence[Sequence[Bin]], console: Console) -> None:
-    """One run: its bins side by side, and last − first. Several: the last bin of each, and its
-    difference from the first run's."""
+    """The patterns of one run or several, as `patterns_sheet` puts them."""
+    print_sheet(patterns_sheet(runs), console)
+
+
+def patterns_sheet(runs: Sequence[Sequence[Bin]]) -> Sheet:
+    """A row a measure. One run: its bins side by side, and last − first. Several: the last bin of
+    each, and its difference from the first run's."""
     alone = len(runs) == 1
     shown = list(runs[0]) if alone else [bins[-1] for bins in runs]
     pairs = [(a, b) for a, b in compared(runs) if alone or b is runs[0][-1]]
-    table = Table(title="Reasoning patterns of the stored rollouts", title_justify="left")
-    table.add_column("measure", no_wrap=True, min_width=max(map(len, MEASURES)))
-    for one in shown:
-        steps = f"steps {one.name}" if len(one.steps) > 1 else f"step {one.name}"
-        steps = steps if one.steps else one.name
-        table.add_column(steps if alone else f"{one.run}\n{steps}", justify="right")
-    for a, b in pairs:
-        heading = f"{a.name} − {b.name}" if alone else f"{a.run}\n− {b.run}"
-        table.add_column(heading, justify="right")
+    headings = [_steps(one) if alone else f"{one.run}\n{_steps(one)}" for one in shown]
+    headings += [f"{a.name} − {b.name}" if alone else f"{a.run}\n− {b.run}" for a, b in pairs]
     measured = [
         name for name in shown[0].measures if any(len(one.measures[name].values) for one in shown)
     ]
-    for name, after in pairwise([*measured, ""]):
-        table.add_row(
+    rows = [
+        [
             name,
-            *(_pattern_cell(name, one.measures[name].interval()) for one in shown),
-            *(_pattern_cell(name, difference(a, b, name), sign="+") for a, b in pairs),
-            end_section=_section(name) != _section(after),
-        )
-    none = [""] * len(pairs)
-    table.add_section()
+            *(pattern_cell(name, one.measures[name].interval().as_dict()) for one in shown),
+            *(_difference_cell(name, difference(a, b, name)) for a, b in pairs),
+        ]
+        for name in measured
+    ]
+    sections = [*map(_section, measured), "cost"]
+    ends = {i for i, (one, next_) in enumerate(pairwise(sections)) if one != next_}
     costs = [cost_cells({"flops": one.flops, "seconds": one.seconds}) for one in shown]
     for heading, cells in zip(COST_HEADINGS, zip(*costs, strict=True), strict=True):
-        table.add_row(heading, *cells, *none)
-    console.print(table)
-    legend = "\n".join(f"{name}: {MEASURES[name]}" for name in measured if name in MEASURES)
-    notes = (
+        rows.append([heading, *cells, *("" for _ in pairs)])
+    return Sheet(
+        title="Reasoning patterns of the stored rollouts",
+        headings=["measure", *headings],
+        rows=rows,
+        ends=ends,
+        notes=_legend(measured),
+    )
+
+
+def _steps(one: Bin) -> str:
+    """`steps 1–3`; for an evaluation its name."""
+    if not one.steps:
+        return one.name
+    return f"step{'s' if len(one.steps) > 1 else ''} {one.name}"
+
+
+def _legend(measured: Sequence[str]) -> list[str]:
+    """What the measures are, and how the cells are to be read."""
+    lines = [f"{name}: {MEASURES[name]}" for name in measured if name in MEASURES]
+    if _section(measured[0]) == "keywords":
+        lines.insert(0, "keywords/…: thoughts with a keyword of the group")
+    lines.append(
         "In brackets: 95 % of resamples of documents. Differences of shares are in points;"
         " * the interval leaves 0 out."
     )
-    if _section(measured[0]) == "keywords":
-        legend = f"keywords/…: thoughts with a keyword of the group\n{legend}"
-    console.print(Text(f"{legend}\n{notes}", "dim"))
+    return lines
 
 
 def _section(name: str) -> str:
-    """What a measure is of."""
+    """What a measure is about: its rows stand together."""
     if name.startswith("keywords/"):
         return "keywords"
     return "thoughts" if name in THOUGHT_MEASURES else "predictions"
 
 
-def _pattern_cell(name: str, interval: Interval, sign: str = "") -> str:
-    """`12.5 % (10.1 to 14.9)`; a dash where there is nothing to measure."""
-    if math.isnan(interval.value):
-        return "–"
-    share = name not in DECIMALS
-    scale, decimals = (100.0, 1) if share else (1.0, DECIMALS[name])
+def pattern_cell(name: str, numbers: Mapping[str, Any]) -> str:
+    """`12.5 [10.1, 14.9] %`, or without the unit where the measure is no share; a dash where there
+    is nothing to measure. `numbers`: value, low and high."""
+    if name in DECIMALS:
+        return interval(numbers, f".{DECIMALS[name]}f")
+    cell = interval(numbers, ".1f", scale=100.0)
+    return cell if cell == NOTHING else f"{cell} %"
 
-    def number(value: float) -> str:
-        return f"{scale * value:{sign}.{decimals}f}".replace("-", "−")
 
-    text = number(interval.value) + " %" * (share and not sign)
-    if math.isnan(interval.low):
-        return text
-    star = " *" if sign and (interval.low > 0 or interval.high < 0) else ""
-    return f"{text} ({number(interval.low)} to {number(interval.high)}){star}"
+def _difference_cell(name: str, found: Interval) -> str:
+    """`+2.4 [+0.1, +4.9] *`, in points where the measure is a share."""
+    decimals, scale = (DECIMALS[name], 1.0) if name in DECIMALS else (1, 100.0)
+    star = " *" if found.low > 0 or found.high < 0 else ""
+    return interval(found.as_dict(), f"+.{decimals}f", scale=scale) + star

@@ -16,12 +16,12 @@ from openrpt.engine.loading import load_tokenizer
 from openrpt.evaluation.models import NamedModel, fingerprint
 from openrpt.evaluation.probes.labels import TARGETS, ProbeSample, probe_sample
 from openrpt.evaluation.probes.probes import ProbeResult, evaluate_probes, probe_difference
-from openrpt.evaluation.sheets import COST_HEADINGS, cost_cells
 from openrpt.extras import require
 from openrpt.files import csv_text, json_text, write_text
 from openrpt.progress import SILENT, Progress
 from openrpt.runs.run import Run, works_in_run
 from openrpt.runs.scores import scores_of
+from openrpt.sheets import COST_HEADINGS, cost_cells
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -161,7 +161,7 @@ def print_probes(probed: Sequence[Probed], console: "Console") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from openrpt.evaluation.sheets import percent
+    from openrpt.sheets import percent
 
     first = probed[0]
     for target in first.result.targets:
@@ -203,7 +203,7 @@ def print_probes(probed: Sequence[Probed], console: "Console") -> None:
 
 
 def _cells(one: Probed, target: str, layer: int, first: Probed) -> list[str]:
-    from openrpt.evaluation.sheets import percent, points
+    from openrpt.sheets import percent, points
 
     column, compared = f"{target}/{layer}", one is not first
     if layer not in one.result.layers:

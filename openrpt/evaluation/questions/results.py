@@ -121,7 +121,7 @@ def print_finetuned(runs: Sequence[Path], console: "Console") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from openrpt.evaluation.sheets import percent, points
+    from openrpt.sheets import percent, points
 
     records = [finished_record(run) for run in runs]
     first = records[0]

@@ -188,7 +188,7 @@ def print_questions(answered: Sequence[Answered], config: Config, console: "Cons
     from rich.table import Table
     from rich.text import Text
 
-    from openrpt.evaluation.sheets import cost_cells, percent, points
+    from openrpt.sheets import cost_cells, percent, points
 
     samples, first = config.finetune.eval_samples, answered[0]
     table = Table(title="right answers, in % ± standard error by question", title_justify="left")

@@ -18,14 +18,12 @@ from openrpt.evaluation.scaling.curves import (
     JOINT,
     PAPER,
     Array,
-    Fit,
-    fit_form,
-    least_squares,
     power_starts,
 )
+from openrpt.evaluation.scaling.fitting import Fit, fit_form, least_squares
 from openrpt.progress import SILENT, Progress
 
-FEWEST_SIZES = 3
+_FEWEST_SIZES = 3
 """Model sizes that a joint fit needs: of two, B and β cannot be told from P*."""
 
 
@@ -87,7 +85,7 @@ def analyse_series(points: Sequence[Point], *, resamples: int = 500, seed: int =
     distinct amounts of compute.
     """
     points = sorted(points, key=lambda point: point.compute)
-    name = describe(points[0])
+    name = _describe(points[0])
     needed = len(PAPER.parameters)
     distinct = len({point.compute for point in points})
     if distinct < needed:
@@ -120,12 +118,17 @@ def analyse_series(points: Sequence[Point], *, resamples: int = 500, seed: int =
     )
 
 
-def describe(point: Point) -> str:
-    size = "" if point.model_size is None else f", {point.model_size:.3g} parameters"
-    return f"difficulty '{point.difficulty}'{size}"
+def _describe(point: Point) -> str:
+    return f"difficulty '{point.difficulty}'{size_words(point.model_size)}"
+
+
+def size_words(model_size: float | None) -> str:
+    """`, 1.35e+08 parameters` behind a name; nothing where the size is not known."""
+    return "" if model_size is None else f", {model_size:.3g} parameters"
 
 
 def _criterion(fits: Sequence[Fit]) -> Callable[[Fit], float]:
+    """AICc where all of the fits have one, else AIC."""
     if any(fit.aicc is None for fit in fits):
         return lambda fit: fit.aic
     return lambda fit: fit.aicc if fit.aicc is not None else math.inf
@@ -134,6 +137,7 @@ def _criterion(fits: Sequence[Fit]) -> Callable[[Fit], float]:
 def _curve(
     best: Array, samples: Sequence[Array], x: Array, log_c0: float
 ) -> list[tuple[float, float, float, float]]:
+    """(compute, P, low, high) at 60 places from the least to the greatest x."""
     grid = np.linspace(x[0], x[-1], 60)
     middle = PAPER.predict(best, grid)
     low, high = middle, middle
@@ -170,8 +174,8 @@ def analyse_joint(points: Sequence[Point], *, resamples: int = 500, seed: int = 
     """One fit over model sizes; without parameters where the points can't determine it."""
     sizes = sorted({p.model_size for p in points if p.model_size is not None})
     difficulty, remarks = points[0].difficulty, []
-    if len(sizes) < FEWEST_SIZES:
-        remarks.append(f"{len(sizes)} model sizes: {JOINT.formula} needs {FEWEST_SIZES}")
+    if len(sizes) < _FEWEST_SIZES:
+        remarks.append(f"{len(sizes)} model sizes: {JOINT.formula} needs {_FEWEST_SIZES}")
     if len(points) < len(JOINT.parameters):
         remarks.append(f"{len(points)} points for {len(JOINT.parameters)} parameters")
     if remarks:

@@ -204,7 +204,7 @@ def print_writing(name: str, written: Sequence[Written], console: "Console") -> 
 
 
 def _costs(written: Sequence[Written]) -> dict[str, dict[str, str]]:
-    from openrpt.evaluation.sheets import cost_cells
+    from openrpt.sheets import cost_cells
 
     found: dict[str, dict[str, str]] = {"training FLOPs": {}, "evaluation FLOPs": {}, "time": {}}
     for one in written:

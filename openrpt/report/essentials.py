@@ -1,0 +1,43 @@
+"""The settings of a run in a few lines, as the report shows them."""
+
+from openrpt.config.sections import Config
+
+
+def essentials(config: Config) -> list[tuple[str, str]]:
+    """The settings that one asks for first: (name, value)."""
+    train, prompt, warmup = config.train, config.prompt, config.warmup
+    per_step = train.documents_per_step * train.positions_per_document
+    if prompt.candidates:
+        thought = f"seeded with {prompt.candidates} candidates of the {prompt.candidate_source}"
+        thought += " model" if prompt.candidate_source == "start" else " itself"
+    else:
+        thought = "unseeded"
+    budget = prompt.think_budget
+    thought += f", then at most {budget} free tokens" if budget else ", no free tokens"
+    supervised = warmup.target == "truth" or warmup.ntp_weight > 0
+    cold = "target " + ("the text's own token" if warmup.target == "truth" else "the model itself")
+    cold += " (supervised)" if supervised else " (form only)"
+    adapters = f", LoRA rank {config.model.lora_rank}" if config.model.lora_rank else ""
+    return [
+        ("Model", f"{config.model.path} ({config.model.dtype}{adapters})"),
+        ("Corpus", config.corpus.path),
+        ("Prompt", f"{prompt.template}, window {prompt.window} tokens"),
+        ("Thought", thought),
+        ("Warmup", cold),
+        (
+            "Reinforcement",
+            f"{train.algorithm}, {train.documents_per_step} documents ×"
+            f" {train.positions_per_document} positions × {train.group_size} rollouts ="
+            f" {per_step * train.group_size:,} rollouts a step; learning rate"
+            f" {train.learning_rate:g}, NTP loss × {train.ntp_weight:g}",
+        ),
+        (
+            "Positions",
+            f"by {config.selection.strategy}"
+            + (
+                f" above {config.selection.min_entropy:g} nats"
+                if config.selection.strategy == "entropy"
+                else ""
+            ),
+        ),
+    ]

@@ -1,0 +1,134 @@
+"""Tables as sheets of text, shown on the terminal or as markdown, and how their cells are written.
+
+Whatever an instrument, a stage or a command has to show in rows is a `Sheet`. CSV and JSON hold
+the bare numbers instead (`openrpt.files.csv_text`, `json_text`).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from openrpt.amounts import duration, flops
+
+NOTHING = "–"
+"""The cell of what was not measured or is not known."""
+_UNBROKEN = 24
+"""Characters up to which the names of the rows are not folded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    title: str
+    """Empty where what stands before the table says what it is."""
+    headings: list[str]
+    rows: list[list[str]]
+    labels: int = 1
+    """Leading columns that are words: they stand on the left."""
+    ends: set[int] = field(default_factory=set)
+    """Rows under which there is a line."""
+    notes: list[str] = field(default_factory=list)
+    """What must be known to read it, a line each."""
+    styles: Mapping[str, str] = field(default_factory=dict)
+    """The terminal's style of cells with this text; it only repeats what the text says."""
+
+
+def print_sheet(sheet: Sheet, console: Console, *, pasted: bool = False) -> None:
+    """The sheet as wide as the terminal, its cells folded where they must be. `pasted`: in
+    markdown's own lines, so that what was printed can be pasted."""
+    table = Table(
+        title=Text(sheet.title) if sheet.title else None,
+        title_justify="left",
+        box=box.MARKDOWN if pasted else box.HEAVY_HEAD,
+    )
+    for i, heading in enumerate(sheet.headings):
+        if i < sheet.labels:
+            names = max((len(row[i]) for row in sheet.rows), default=0)
+            short = i == 0 and names <= _UNBROKEN
+            table.add_column(Text(heading), overflow="fold", no_wrap=short)
+        else:
+            table.add_column(Text(heading), overflow="fold", justify="right")
+    for i, row in enumerate(sheet.rows):
+        # Text, not str: the brackets of "openrpt[lora]" are no markup.
+        cells = [Text(cell, sheet.styles.get(cell, "")) for cell in row]
+        table.add_row(*cells, end_section=i in sheet.ends)
+    console.print(table)
+    for note in sheet.notes:
+        console.print(Text(note, "dim"), soft_wrap=True)
+
+
+def markdown(sheet: Sheet) -> str:
+    """The sheet as a markdown table under its title, its notes below."""
+    rules = ["---" if i < sheet.labels else "---:" for i in range(len(sheet.headings))]
+    lines = [_markdown_line(row) for row in (sheet.headings, rules, *sheet.rows)]
+    title = [f"**{sheet.title}**"] if sheet.title else []
+    return "\n\n".join([*title, "\n".join(lines), *sheet.notes]) + "\n"
+
+
+def _markdown_line(cells: Sequence[str]) -> str:
+    escaped = [cell.replace("|", r"\|").replace("\n", " ") for cell in cells]
+    return f"| {' | '.join(escaped)} |"
+
+
+# ---- cells --------------------------------------------------------------------------------------
+
+COST_HEADINGS = ["training FLOPs", "training time"]
+
+
+def cost_cells(cost: Mapping[str, Any]) -> list[str]:
+    """FLOPs and time, of training as `models.training_cost` says it, or of other work as WorkMeter
+    does; dashes for what is not known."""
+    count, seconds = cost.get("flops"), cost.get("seconds")
+    bound = "≥ " if cost.get("steps_without_flops") else ""
+    return [
+        NOTHING if count is None else bound + flops(count),
+        NOTHING if seconds is None else duration(seconds),
+    ]
+
+
+def share(estimate: Mapping[str, Any]) -> str:
+    """`52.9 ± 1.6`, in percent, where the heading says so; a dash where nothing was measured, no
+    error from a single document."""
+    if not estimate["n"]:
+        return NOTHING
+    error = 100 * estimate["standard_error"]
+    spread = "" if math.isnan(error) else f" ± {error:.1f}"
+    return f"{100 * estimate['value']:.1f}{spread}"
+
+
+def percent(estimate: Mapping[str, Any]) -> str:
+    """`52.9 ± 1.6 %`: as `share`, with its unit."""
+    return f"{share(estimate)} %" if estimate["n"] else NOTHING
+
+
+def share_with_n(estimate: Mapping[str, Any]) -> str:
+    """`52.9 ± 1.6 (140)`: as `share`, with n in brackets."""
+    return f"{share(estimate)} ({estimate['n']:,})" if estimate["n"] else NOTHING
+
+
+def interval(found: Mapping[str, Any], format: str = "+.1f", *, scale: float = 1.0) -> str:
+    """`+1.2 [−0.3, +2.7]`: a value, and from where to where 95 % of the resamples lie.
+
+    `found`: value, low and high, None or NaN where there is none: a dash where nothing was
+    measured, no bounds from a single document. `format` and `scale`: of each of the three.
+    """
+    value, low, high = (_scaled(found.get(name), scale) for name in ("value", "low", "high"))
+    if not math.isfinite(value):
+        return NOTHING
+    known = math.isfinite(low) and math.isfinite(high)
+    bounds = f" [{low:{format}}, {high:{format}}]" if known else ""
+    return f"{value:{format}}{bounds}".replace("-", "−")
+
+
+def points(difference: Mapping[str, Any]) -> str:
+    """`+1.2 [−0.3, +2.7]`: a difference of shares, in points."""
+    return interval(difference, scale=100.0)
+
+
+def _scaled(value: float | None, scale: float) -> float:
+    return math.nan if value is None else scale * value
