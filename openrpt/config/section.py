@@ -1,11 +1,14 @@
 """What every section of the configuration shares: its base, and the bounds of its numbers."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from openrpt.config.paths import require_path, require_path_or_none
+
+if TYPE_CHECKING:
+    from openrpt.config.sections import Bound
 
 MOST = 1_000_000_000
 """Upper bound of what only ends a loop that can be stopped: steps, documents, positions."""
@@ -22,17 +25,11 @@ PathText = Annotated[str, AfterValidator(require_path)]
 OptionalPath = Annotated[str, AfterValidator(require_path_or_none)]
 
 
-Stage = Literal["score", "warmup", "train", "finetune", "pretrain", "evaluation"]
-"""What leaves results in a run folder."""
-Bound = Stage | Literal["label"]
-"""What a key can bind: the results of a stage that reads it, or only an evaluation's label."""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Binds:
     """What reads a key, so that the key may not change once its results stand in the run folder."""
 
-    what: tuple[Bound, ...]
+    what: "tuple[Bound, ...]"
     recorded: bool = False
     """Whether it may change all the same, since it helps after a step that failed: metrics.jsonl
     says from which step on another value holds."""
@@ -40,7 +37,7 @@ class Binds:
     """(key, value): it binds only where that key has that value."""
 
 
-def binds(*what: Bound, recorded: bool = False, under: tuple[str, str] | None = None) -> Binds:
+def binds(*what: "Bound", recorded: bool = False, under: tuple[str, str] | None = None) -> Binds:
     """Said of a section (`BINDS`) or of a field in its place: `Annotated[int, binds("train")]`."""
     return Binds(what=what, recorded=recorded, under=under)
 

@@ -264,7 +264,7 @@ _SCORE_COLUMNS = (
 
 
 def load_scored(folder: Path) -> ScoredCorpus:
-    """Opens what `openrpt.stages.score.score_corpus` wrote.
+    """Opens what `openrpt.stages.score.score.score_corpus` wrote.
 
     Raises UserError for a folder without scores, with unfinished ones, or with a broken shard.
     """

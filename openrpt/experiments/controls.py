@@ -173,7 +173,7 @@ def train_control(
     """The folder of the control's model."""
     from openrpt.stages.pretrain.pretrain import pretrain
     from openrpt.stages.train import train
-    from openrpt.stages.warmup import warmup
+    from openrpt.stages.warmup.warmup import warmup
 
     own = open_run(control_config(run, control, label, config))
     if control.stage == "pretrain":
@@ -296,9 +296,9 @@ def run_experiment(run: Run, progress: Progress) -> None:
     from openrpt.config.loading import with_overrides
     from openrpt.data.scored import load_scored
     from openrpt.data.skipped import skipped_lines
-    from openrpt.stages.score import score_corpus
+    from openrpt.stages.score.score import score_corpus
     from openrpt.stages.train import train
-    from openrpt.stages.warmup import warmup
+    from openrpt.stages.warmup.warmup import warmup
 
     config = run.config
     progress.begin("score", config.score.max_tokens * len(config.score.splits), "tokens")
