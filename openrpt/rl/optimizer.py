@@ -1,6 +1,7 @@
 """AdamW as the trainers use it: its groups, its learning rate, one clipped step."""
 
 import math
+from typing import Protocol
 
 import torch
 
@@ -10,16 +11,25 @@ from openrpt.engine.model import Model
 from openrpt.rl.nonfinite import NotFinite, Places
 
 
-def learning_rate(peak: float, step: int, *, warmup_steps: int, share: float = 0.0) -> float:
-    """Gives the rate of a step (the first is 1): a linear warm-up to `peak`, times half a cosine.
+class Schedule(Protocol):
+    """What a section says of its stage's learning rate: `[warmup]`, `[train]`, `[pretrain]`."""
+
+    @property
+    def learning_rate(self) -> float:
+        """The peak."""
+
+    @property
+    def schedule_steps(self) -> int:
+        """Steps of the linear warm-up."""
+
+
+def learning_rate(settings: Schedule, step: int, *, share: float = 0.0) -> float:
+    """Gives the rate of a step (the first is 1): a linear warm-up to the peak, times half a cosine.
 
     The cosine falls from 1 to 0 as `share` goes from 0 to 1: how much of the whole was done before
     this step. A share that stays 0 is a constant schedule.
-
-    >>> [learning_rate(0.25, step, warmup_steps=2) for step in (1, 2, 3)]
-    [0.125, 0.25, 0.25]
     """
-    rate = peak * min(1.0, step / (warmup_steps or 1))
+    rate = settings.learning_rate * min(1.0, step / (settings.schedule_steps or 1))
     return rate * (0.5 + 0.5 * math.cos(math.pi * share))
 
 

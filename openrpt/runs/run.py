@@ -129,18 +129,19 @@ def open_run(
     path = Path(config.run)
     run = Run(path=path, config=config)
     stored = path / "config.toml"
-    if check_input is not None and not stored.is_file():
-        check_input(run)
     if path.exists() and not path.is_dir():
         raise UserError(f"run = '{path}': a file of that name stands there; choose another --run")
     with writing(path, "choose another --run"):
-        path.mkdir(parents=True, exist_ok=True)
-        names = {one.name for one in path.iterdir()}
+        names = {one.name for one in path.iterdir()} if path.is_dir() else set()
     # What a kill leaves before there is a configuration does not count.
     if stored.name not in names and not all(n == LOCK or is_leftover(n) for n in names):
         raise UserError(
             f"run = '{path}': the folder is not empty and not a run; choose another --run"
         )
+    if check_input is not None and stored.name not in names:
+        check_input(run)
+    with writing(path, "choose another --run"):
+        path.mkdir(parents=True, exist_ok=True)
     with sole_process(path) as first:
         if stored.is_file():
             require_same(

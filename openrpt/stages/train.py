@@ -41,7 +41,7 @@ from openrpt.stages.harness import Summary, run_stage
 from openrpt.stages.stage import Limits, open_trained
 from openrpt.stages.text_task import text_task
 
-MakeTask = Callable[[Run, Engine, Layout], Task]
+_MakeTask = Callable[[Run, Engine, Layout], Task]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -94,7 +94,8 @@ class Trainer:
         if store:
             with timer("store"):  # where it fails, the weights are still the last step's
                 self._store(batch, generated)
-        rate = self._set_rate()
+        rate = learning_rate(self.config.train, state.step)
+        set_learning_rate(self.optimizer, rate)
         with timer("update"):
             updated = attempted(lambda: self._update(batch), self.config.optim, step=state.step)
         cost = step_cost(self.engine.model, generated, batch, self.config, self.layout)
@@ -123,14 +124,6 @@ class Trainer:
         if "development/reasoning_accuracy" in metrics:
             parts.append(f"dev {metrics['development/reasoning_accuracy']:.1%}")
         return " · ".join(parts)
-
-    def _set_rate(self) -> float:
-        settings = self.config.train
-        rate = learning_rate(
-            settings.learning_rate, self.state.step, warmup_steps=settings.schedule_steps
-        )
-        set_learning_rate(self.optimizer, rate)
-        return rate
 
     def _update(self, batch: Sequence[Weighted]) -> dict[str, float]:
         """Makes the step's optimizer update(s), and the baseline's. Raises NotFinite as
@@ -201,7 +194,7 @@ def open_train(run: Run) -> Trainer:
     )
 
 
-def open_trainer(run: Run, new: TrainerState, *, make_task: MakeTask) -> Trainer:
+def open_trainer(run: Run, new: TrainerState, *, make_task: _MakeTask) -> Trainer:
     """Opens a trainer for a task: with the policy, its optimizer and the frozen models that the
     configuration asks for. `new`: the state of a stage that begins, which it names."""
     config = run.config

@@ -328,13 +328,12 @@ def test_a_resumed_training_keeps_what_it_computes(scored: Run) -> None:
 
 
 def test_the_schedules() -> None:
-    def rate(step: int, share: float) -> float:
-        return learning_rate(0.2, step, warmup_steps=4, share=share)
-
-    rates = [rate(step, (step - 1) / 100) for step in range(1, 101)]
+    settings = tiny_config_of(pretrain__learning_rate=0.2, pretrain__schedule_steps=4)
+    rates = [learning_rate(settings, step, share=(step - 1) / 100) for step in range(1, 101)]
     assert rates[1] == pytest.approx(0.1, rel=0.01) and max(rates) < 0.2
     assert rates[50] == pytest.approx(0.1) and 0 < rates[-1] < 0.001
-    assert {learning_rate(0.2, step, warmup_steps=0) for step in range(1, 9)} == {0.2}
+    constant = settings.model_copy(update={"schedule_steps": 0})
+    assert {learning_rate(constant, step) for step in range(1, 9)} == {0.2}
 
 
 def tiny_config_of(**overrides: Any) -> Any:

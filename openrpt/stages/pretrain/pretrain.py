@@ -10,7 +10,7 @@ text as the scorer reads it, without an end-of-text token, so that RPT's own nex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -57,7 +57,7 @@ class Pretrainer:
     """(cursor after it, the pieces of a step), from the state's step on."""
     limits: Limits
     state: TrainerState
-    baseline: None = None
+    baseline: ClassVar[None] = None
 
     @property
     def eval_every(self) -> int:
@@ -72,7 +72,8 @@ class Pretrainer:
         self.meter.begin()
         with timer("update"):
             state.cursor, pieces = next(self.batches)
-            rate = self._set_rate(share)
+            rate = learning_rate(config.pretrain, state.step, share=share)
+            set_learning_rate(self.optimizer, rate)
             self.optimizer.zero_grad(set_to_none=True)
             places = Places(piece.document_id for piece in pieces)
             loss = accumulate_gradients(
@@ -130,20 +131,12 @@ class Pretrainer:
         return " · ".join(parts)
 
     def _share_done(self) -> float:
-        """How much of the whole is done, by the limit that is nearer: in [0, 1]."""
+        """How far the cosine has fallen: the share of the whole that is done, by the limit that is
+        nearer; 0 without a cosine."""
         state, limits = self.state, self.limits
+        if self.config.pretrain.schedule == "constant":
+            return 0.0
         return min(1.0, max(state.step / limits.steps, state.seconds / limits.seconds))
-
-    def _set_rate(self, share: float) -> float:
-        settings = self.config.pretrain
-        rate = learning_rate(
-            settings.learning_rate,
-            self.state.step,
-            warmup_steps=settings.schedule_steps,
-            share=share if settings.schedule == "cosine" else 0.0,
-        )
-        set_learning_rate(self.optimizer, rate)
-        return rate
 
     def _update(self, places: Places) -> dict[str, float]:
         most = self.config.optim.max_grad_norm

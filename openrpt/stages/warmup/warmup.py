@@ -15,7 +15,7 @@ A KL on the plain text keeps the model's language; the tree's prefix gives it fo
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -55,8 +55,8 @@ class Warmup:
     optimizer: torch.optim.Optimizer
     meter: StepMeter
     state: TrainerState
-    eval_every: int = 0
-    baseline: None = None
+    eval_every: ClassVar[int] = 0
+    baseline: ClassVar[None] = None
 
     @property
     def limits(self) -> Limits:
@@ -72,7 +72,7 @@ class Warmup:
         tail_only = not config.prompt.candidates and state.step <= config.warmup.tail_steps
         works = self._take(tail_only=tail_only)
         loss, maker = self.loss(works), self.maker(cost)
-        self._set_rate()
+        set_learning_rate(self.optimizer, learning_rate(config.warmup, state.step))
         self.optimizer.zero_grad(set_to_none=True)
         for work in works:
             with timer("generate"):
@@ -134,13 +134,6 @@ class Warmup:
             self.state.cursor, work = next(supply)
             works.append(work)
         return works
-
-    def _set_rate(self) -> None:
-        settings = self.config.warmup
-        rate = learning_rate(
-            settings.learning_rate, self.state.step, warmup_steps=settings.schedule_steps
-        )
-        set_learning_rate(self.optimizer, rate)
 
     def _update(self, places: Places) -> dict[str, float]:
         most = self.config.optim.max_grad_norm
