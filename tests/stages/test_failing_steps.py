@@ -12,6 +12,7 @@ import torch
 from markupsafe import escape
 from safetensors.torch import load_file
 
+import openrpt.stages.train
 from openrpt.config.loading import load_config
 from openrpt.config.sections import StageName
 from openrpt.errors import UserError
@@ -21,6 +22,7 @@ from openrpt.report.page import render
 from openrpt.runs.checkpoints import latest_checkpoint
 from openrpt.runs.journal import read_stage
 from openrpt.runs.metrics import read_metrics
+from openrpt.runs.rollouts import write_rollouts
 from openrpt.runs.run import Run, open_run
 from openrpt.runs.scores import scores_of
 from openrpt.runs.status import read_status
@@ -291,6 +293,23 @@ def test_an_evaluation_that_fails_leaves_its_step(
     assert not any("unevaluated" in row for row in rows_of(run))
     best = [one.checkpoints / "best" / "model.safetensors" for one in (run, whole)]
     assert best[0].read_bytes() == best[1].read_bytes()
+
+
+def test_rollouts_are_stored_before_the_weights_change(
+    scored: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a disk that refuses them costs no step."""
+    run = run_of(scored, "unstored")
+
+    def refuse(folder: Path, step: int, rows: list[dict[str, Any]]) -> Path:
+        if step == 3:
+            raise UserError("no room")
+        return write_rollouts(folder, step, rows)
+
+    monkeypatch.setattr(openrpt.stages.train, "write_rollouts", refuse)
+    said = error_of(lambda: train(run))
+    assert said == "train, step 3: no room; all up to step 2 is saved"
+    assert saved(run) == "step-000002" and len(rows_of(run)) == 2
 
 
 def test_the_state_of_a_failed_step_is_undone(scored: Run, mine: Any) -> None:
