@@ -23,9 +23,9 @@ from openrpt.engine.loading import resolve_model
 from openrpt.rl.batch import Graded, group_branch
 from openrpt.runs.metrics import peak_memory_gib
 from openrpt.runs.run import Run, open_run
-from openrpt.stages.score import score_corpus
-from openrpt.stages.train import Trainer, set_up, train_step
-from openrpt.stages.warmup import warmup
+from openrpt.stages.score.score import score_corpus
+from openrpt.stages.train import Trainer, open_train
+from openrpt.stages.warmup.warmup import warmup
 
 PHASES = ("generate", "update")
 
@@ -37,7 +37,7 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
         prepare(open_run(config))
         return {}
     config = replace_train(config, ntp_weight=job["ntp_weight"])
-    trainer = set_up(Run(path=Path(config.run), config=config))
+    trainer = open_train(Run(path=Path(config.run), config=config))
     brief = replace(trainer, config=replace_train(config, documents_per_step=1))
     advance(brief)  # not counted: it sets up threads, buffers and the optimizer's state
     counted = [advance(trainer) for _ in range(job["steps"])]
@@ -85,8 +85,7 @@ def prepare(run: Run) -> None:
 
 
 def advance(trainer: Trainer) -> dict[str, Any]:
-    trainer.state.step += 1
-    return train_step(trainer)
+    return trainer.step(store=True)
 
 
 def summary(metrics: dict[str, Any], config: Config) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from openrpt.engine.model import Model
 from openrpt.rl.batch import Graded, Weighted
 from openrpt.rl.cost import step_cost
 from openrpt.rl.grading import grade_groups
-from openrpt.rl.optimizer import make_optimizer
+from openrpt.rl.optimizer import make_optimizer, set_learning_rate
 from openrpt.rl.update import update_policy
 from openrpt.runs.metrics import PhaseTimer, peak_memory_gib
 from openrpt.seeding import keys_of
@@ -61,7 +61,8 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
     layout = endless_layout(policy, config)
     if list(layout.tail_ids) != job["tail_ids"] or layout.head_ids:
         raise RuntimeError("the layout's head and tail are not those of the case")
-    optimizer = make_optimizer(policy, config)
+    optimizer = make_optimizer(policy, config.optim, weight_decay=config.optim.weight_decay)
+    set_learning_rate(optimizer, config.train.learning_rate)
     engine = bind("tree", policy)
     work = work_of(job, config.train.positions_per_document)
     steps: list[dict[str, Any]] = []

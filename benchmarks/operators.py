@@ -36,14 +36,16 @@ def measure(case: Case) -> dict[str, Any]:
     from openrpt.engine.cpu import use_cpu
     from openrpt.engine.engine import bind
     from openrpt.engine.loading import load_model
-    from openrpt.rl.optimizer import make_optimizer
+    from openrpt.rl.optimizer import make_optimizer, set_learning_rate
 
     config = own.config_of(case.job())
     use_cpu(config.model.threads)
     loaded = load_model(config.model, trained=True)
     policy = own.EndlessModel(model=loaded.model, tokenizer=loaded.tokenizer, name=loaded.name)
     layout = own.endless_layout(policy, config)
-    optimizer, engine = make_optimizer(policy, config), bind("tree", policy)
+    optimizer = make_optimizer(policy, config.optim, weight_decay=config.optim.weight_decay)
+    set_learning_rate(optimizer, config.train.learning_rate)
+    engine = bind("tree", policy)
     work = own.work_of(case.job(), config.train.positions_per_document)
     kept: list[Any] = []
 

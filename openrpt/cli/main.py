@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,8 +18,7 @@ from openrpt.stopping import Interrupted, ending_as_interrupts, exit_code
 from openrpt.terminal import open_streams, say_error, say_lines
 
 if TYPE_CHECKING:
-    from openrpt.config.section import Stage
-    from openrpt.config.sections import Config
+    from openrpt.config.sections import StageName
     from openrpt.progress import Live
 
 
@@ -158,17 +156,11 @@ def showing_progress(*, goes_on: bool = False) -> Iterator["Live"]:
 
 
 def stage(
-    name: str, *shows: str, reads: "Stage | None" = None
+    name: str, *shows: str, reads: "StageName | None" = None
 ) -> Callable[[Callable[..., None]], click.Command]:
     """Makes a function the command `name`. In its help: the sections and keys that the results of
     the stage `reads` depend on, and those of `shows`."""
     return cli.command(name, cls=StageCommand, shows=shows, reads=reads)
-
-
-def _is_new(config: "Config") -> bool:
-    """Whether the run's folder is still to be made: what a typo made would refuse the corrected
-    command, so its input is checked before."""
-    return not (Path(config.run) / "config.toml").is_file()
 
 
 def _only_config(positional: str | None, option: str | None) -> str | None:

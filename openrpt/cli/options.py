@@ -24,8 +24,8 @@ from openrpt.terminal import say_lines
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-    from openrpt.config.section import Section, Stage
-    from openrpt.config.sections import Config
+    from openrpt.config.section import Section
+    from openrpt.config.sections import Config, StageName
 
 
 ESCAPED = {
@@ -262,7 +262,7 @@ class StageCommand(click.Command):
     in its help: what the stage `reads` depends on, and the sections or single keys of `shows`."""
 
     def __init__(
-        self, *args: Any, shows: Sequence[str], reads: "Stage | None", **kwargs: Any
+        self, *args: Any, shows: Sequence[str], reads: "StageName | None", **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
         self.params.append(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from openrpt.cli.arguments import LABEL, PATH
-from openrpt.cli.main import MOST_MINUTES, _is_new, _only_config, cli, showing_progress, stage
+from openrpt.cli.main import MOST_MINUTES, _only_config, cli, showing_progress, stage
 from openrpt.cli.options import OVERRIDES, CommaSeparated, config_file, stage_config
 from openrpt.errors import UserError
 from openrpt.terminal import say
@@ -31,11 +31,9 @@ def score(ctx: click.Context, source: str | None, **options: Any) -> None:
     from openrpt.data.scored import load_scored
     from openrpt.data.skipped import skipped_lines
     from openrpt.runs.run import open_run
-    from openrpt.stages.score import check_input, score_corpus
+    from openrpt.stages.score.score import check_input, score_corpus
 
-    if _is_new(config):
-        check_input(config)
-    run = open_run(config)
+    run = open_run(config, check_input=check_input)
     with run.at_work(), showing_progress(goes_on=True) as progress:
         progress.begin("score", expected_tokens(config), "tokens, at a guess")
 
@@ -113,9 +111,10 @@ def warmup(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
     """
     config = stage_config(ctx, _only_config(config_toml, options["config_file"]))
     from openrpt.runs.run import open_run
-    from openrpt.stages.warmup import warmup as run_warmup
+    from openrpt.stages.warmup.warmup import check_input
+    from openrpt.stages.warmup.warmup import warmup as run_warmup
 
-    run = open_run(config)
+    run = open_run(config, check_input=check_input)
     with showing_progress(goes_on=True) as progress:
         run_warmup(run, progress=progress)
     say(f"warmed up: {run.start}")
@@ -132,9 +131,10 @@ def train(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
     """
     config = stage_config(ctx, _only_config(config_toml, options["config_file"]))
     from openrpt.runs.run import open_run
+    from openrpt.stages.train import check_input
     from openrpt.stages.train import train as run_train
 
-    run = open_run(config)
+    run = open_run(config, check_input=check_input)
     with showing_progress(goes_on=True) as progress:
         summary = run_train(run, progress=progress)
     say(f"{summary.steps} steps in {summary.seconds / 60:.1f} minutes: {summary.checkpoint}")
@@ -172,14 +172,10 @@ def finetune(
     others = [Path(run) for run in beside]
     for other in others:  # before hours of training
         finished_record(other)
-    from openrpt.data.questions import QuestionCounts, read_questions
-    from openrpt.engine.loading import resolve_model
+    from openrpt.stages.finetune import check_input
     from openrpt.stages.finetune import finetune as run_finetune
 
-    if _is_new(config):
-        resolve_model(config.model.path)
-        read_questions(config.questions, QuestionCounts(), seed=config.seed)
-    run = open_run(config)
+    run = open_run(config, check_input=check_input)
     with showing_progress(goes_on=True) as progress:
         run_finetune(run, progress=progress)
     print_finetuned([run.path, *others], PlainConsole())
@@ -205,9 +201,10 @@ def pretrain(ctx: click.Context, config_toml: str | None, **options: Any) -> Non
     file = _only_config(config_toml, options["config_file"])
     config = stage_config(ctx, file, base=_matched_config(ctx) if file is None else None)
     from openrpt.runs.run import open_run
+    from openrpt.stages.pretrain.pretrain import check_input
     from openrpt.stages.pretrain.pretrain import pretrain as run_pretrain
 
-    run = open_run(config)
+    run = open_run(config, check_input=check_input)
     with showing_progress(goes_on=True) as progress:
         summary = run_pretrain(run, progress=progress)
     say(f"{summary.steps} steps in {summary.seconds / 60:.1f} minutes: {summary.checkpoint}")

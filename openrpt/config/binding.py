@@ -11,18 +11,8 @@ from functools import cache
 from typing import Any
 
 from openrpt.config.loading import flatten
-from openrpt.config.section import Binds, Bound, Section, Stage
-from openrpt.config.sections import Config
-
-_MADE_FROM: dict[Stage, tuple[Bound, ...]] = {
-    "score": (),
-    "warmup": ("score",),
-    "train": ("score", "warmup"),
-    "finetune": (),
-    "pretrain": ("score",),
-    "evaluation": (),
-}
-"""The other stages on whose results a stage's depend, and what they bind: it was made from them."""
+from openrpt.config.section import Binds, Section
+from openrpt.config.sections import STAGES, Bound, Config, StageName
 
 
 @cache
@@ -46,7 +36,7 @@ def _said(metadata: list[Any], section: Binds | None) -> Binds:
     return said
 
 
-def read_by(stage: Stage) -> list[str]:
+def read_by(stage: StageName) -> list[str]:
     """Returns the sections, and the single keys of others, that a stage reads."""
     found = ["seed", "run"]
     for name, field in Config.model_fields.items():
@@ -61,14 +51,14 @@ def read_by(stage: Stage) -> list[str]:
     return found
 
 
-def _reads(stage: Stage, said: Binds) -> bool:
+def _reads(stage: StageName, said: Binds) -> bool:
     return stage in said.what or (stage == "evaluation" and "label" in said.what)
 
 
-def settings_of(stage: Stage, config: Config, *, inherited: bool = True) -> dict[str, Any]:
+def settings_of(stage: StageName, config: Config, *, inherited: bool = True) -> dict[str, Any]:
     """Returns the values of all keys that a stage's results depend on; not `inherited`: without
     what binds only what they were made from."""
-    of: tuple[Bound, ...] = (stage, *(_MADE_FROM[stage] if inherited else ()))
+    of: tuple[Bound, ...] = (stage, *(STAGES[stage].made_from if inherited else ()))
     values = flatten(config.model_dump(mode="json"))
     return {
         key: values[key]
@@ -78,7 +68,7 @@ def settings_of(stage: Stage, config: Config, *, inherited: bool = True) -> dict
     }
 
 
-def first_change(old: Config, new: Config, stages: Collection[Stage]) -> str | None:
+def first_change(old: Config, new: Config, stages: Collection[StageName]) -> str | None:
     """Returns the first key that differs and may not, given that these stages' results stand; None
     if all is well."""
     before, now = flatten(old.model_dump(mode="json")), flatten(new.model_dump(mode="json"))
@@ -90,7 +80,7 @@ def first_change(old: Config, new: Config, stages: Collection[Stage]) -> str | N
 
 
 def recorded_changes(
-    before: dict[str, Any], config: Config, stage: Stage
+    before: dict[str, Any], config: Config, stage: StageName
 ) -> dict[str, dict[str, Any]]:
     """Returns {key: {"before", "now"}} of the keys that a stage's results depend on and that a
     resumed run may change all the same, where they differ from `before` (a configuration, by

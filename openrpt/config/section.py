@@ -1,11 +1,14 @@
 """What every section of the configuration shares: its base, and the bounds of its numbers."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from openrpt.config.paths import require_path, require_path_or_none
+
+if TYPE_CHECKING:
+    from openrpt.config.sections import Bound
 
 MOST = 1_000_000_000
 """Upper bound of what only ends a loop that can be stopped: steps, documents, positions."""
@@ -24,19 +27,12 @@ OptionalPath = Annotated[str, AfterValidator(require_path_or_none)]
 """A path as PathText, or the empty text for none."""
 
 
-Stage = Literal["score", "warmup", "train", "finetune", "pretrain", "evaluation"]
-"""The stages and evaluations that leave results in a run folder."""
-Bound = Stage | Literal["label"]
-"""Something that a key can bind: the results of a stage that reads it, or only an evaluation's
-label."""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Binds:
     """The stages that read a key, so that the key may not change once their results stand in the
     run folder."""
 
-    what: tuple[Bound, ...]
+    what: "tuple[Bound, ...]"
     recorded: bool = False
     """Whether it may change all the same, since it helps after a step that failed: metrics.jsonl
     says from which step on another value holds."""
@@ -44,7 +40,7 @@ class Binds:
     """(key, value): it binds only where that key has that value."""
 
 
-def binds(*what: Bound, recorded: bool = False, under: tuple[str, str] | None = None) -> Binds:
+def binds(*what: "Bound", recorded: bool = False, under: tuple[str, str] | None = None) -> Binds:
     """Returns what a section's keys (`BINDS`), or one field (`Annotated[int, binds("train")]`),
     bind."""
     return Binds(what=what, recorded=recorded, under=under)

@@ -2,10 +2,11 @@
 
 Every key has a type, a range, a default and a description with its unit; the command line's
 help and `docs/configuration.md` are made from them. An unknown key is an error that names the
-nearest known one.
+nearest known one. `STAGES` says what each stage is made from and where its results lie.
 """
 
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -66,3 +67,46 @@ class Config(Section):
         if self.selection.where == "offsets" and not self.corpus.offsets:
             raise ValueError("selection.where = 'offsets' needs corpus.offsets, the field of them")
         return self
+
+
+StageName = Literal["score", "warmup", "train", "finetune", "pretrain", "evaluation"]
+"""What leaves results in a run folder."""
+Bound = StageName | Literal["label"]
+"""What a key can bind: the results of a stage that reads it, or only an evaluation's label."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageFacts:
+    """What the rest of OpenRPT knows of a stage. Names are those of files and folders of a run."""
+
+    made_from: tuple[StageName, ...] = ()
+    """The stages whose results it reads: what binds those binds its own, too."""
+    checkpoints: str = ""
+    """The folder of what a restart goes on from; empty = it has none."""
+    leaves: str = ""
+    """The folder that its last model is left in; empty = its last checkpoint is what it made. Where
+    there is one, checkpoints are only for a restart: they are written by minutes alone, one is
+    kept, and they are gone once the stage is done."""
+    mark: str = ""
+    """What shows that it has begun, where neither of these does."""
+    model: str = ""
+    """The word for the model that it makes (`openrpt evaluate MODEL`)."""
+    rollouts: bool = False
+    """Whether it stores the rollouts and the works of each step."""
+
+
+STAGES: dict[StageName, StageFacts] = {
+    "score": StageFacts(mark="scored"),
+    "warmup": StageFacts(
+        made_from=("score",), checkpoints="warmup-checkpoints", leaves="warmup", model="warmup"
+    ),
+    "train": StageFacts(
+        made_from=("score", "warmup"), checkpoints="checkpoints", model="trained", rollouts=True
+    ),
+    # Its model is `trained`, too: a run is one of train or one of finetune.
+    "finetune": StageFacts(checkpoints="checkpoints", mark="finetune.json", rollouts=True),
+    "pretrain": StageFacts(
+        made_from=("score",), checkpoints="pretrain-checkpoints", model="pretrained"
+    ),
+    "evaluation": StageFacts(mark="evaluation.json"),
+}

@@ -121,7 +121,8 @@ def write_shard(
     encoded = {f"openrpt.{name}": json.dumps(value) for name, value in metadata.items()}
     positions_path, documents_path = shard_paths(folder, shard)
     rows = [
-        {name: getattr(one, name) for name in (*_TEXT_COLUMNS, "num_tokens")} for one in documents
+        {name: getattr(one, name) for name in (*_TEXT_COLUMNS, "num_tokens", "offsets")}
+        for one in documents
     ]
     # One table a document: memory stays near that of the scores.
     positions = pa.concat_tables([_position_table(one) for one in documents])
@@ -275,7 +276,7 @@ def _filled(name: str, column: pa.ChunkedArray) -> Any:
 
 
 def load_scored(folder: Path) -> ScoredCorpus:
-    """Opens what `openrpt.stages.score.score_corpus` wrote.
+    """Opens what `openrpt.stages.score.score.score_corpus` wrote.
 
     Raises UserError for a folder without scores, with unfinished ones, or with a broken shard.
     """

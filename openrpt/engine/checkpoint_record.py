@@ -13,8 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 import openrpt
-from openrpt.config.section import Stage
-from openrpt.config.sections import Config
+from openrpt.config.sections import Config, StageName
 from openrpt.engine.fingerprint import READ_BY_MODELS, file_hash
 from openrpt.errors import UserError
 from openrpt.files import is_sealed, json_text, numbered, sealed
@@ -38,7 +37,7 @@ class TrainerState:
 
     __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    stage: Stage
+    stage: StageName
     warmed_up: bool = True
     """Whether the policy began as a warmup's; False where it began as the start model itself."""
     step: _Count = 0

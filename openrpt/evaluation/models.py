@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from openrpt.config.binding import label_settings
-from openrpt.config.sections import Config
+from openrpt.config.sections import STAGES, Config, StageName
 from openrpt.costs.energy import money
 from openrpt.engine.checkpoint_record import read_record
 from openrpt.engine.gguf_models import is_gguf
@@ -18,18 +18,25 @@ from openrpt.runs.checkpoints import latest_checkpoint
 from openrpt.runs.metrics import read_metrics
 from openrpt.runs.run import Run, existing_run, owning_run
 
-OWN_MODELS = ("start", "warmup", "trained", "best", "pretrained")
-"""Words for a run's own models: before anything, after warmup, the latest, the best so far, and
-the one of plain next-token training."""
+_MAKERS: dict[str, StageName] = {facts.model: s for s, facts in STAGES.items() if facts.model}
+"""The word for a model → the stage that makes it."""
+_FURTHEST = sorted(_MAKERS, key=lambda name: -len(STAGES[_MAKERS[name]].made_from))
+OWN_MODELS = ("start", "best", *_MAKERS)
+"""Words for a run's own models: before anything, the best so far, and the latest of each stage."""
 
 
 def latest_model(run: Run) -> str:
     """The furthest that the run has come: one of OWN_MODELS."""
-    if latest_checkpoint(run.checkpoints):
-        return "trained"
-    if run.start.is_dir():
-        return "warmup"
-    return "pretrained" if latest_checkpoint(run.pretrain_checkpoints) else "start"
+    return next((name for name in _FURTHEST if _made_by(run, _MAKERS[name])), "start")
+
+
+def _made_by(run: Run, stage: StageName) -> Path | None:
+    """The folder of the model that a stage has made so far; None where there is none."""
+    facts = STAGES[stage]
+    if facts.leaves:
+        folder = run.path / facts.leaves
+        return folder if folder.is_dir() else None
+    return latest_checkpoint(run.checkpoints_of(stage))
 
 
 def model_path(run: Run, model: str) -> str:
@@ -38,10 +45,8 @@ def model_path(run: Run, model: str) -> str:
     Raises UserError where the run has no such model yet, or it is damaged.
     """
     own: dict[str, Path | None] = {
-        "warmup": run.start,
-        "trained": latest_checkpoint(run.checkpoints),
+        **{name: _made_by(run, stage) for name, stage in _MAKERS.items()},
         "best": run.checkpoints / "best",
-        "pretrained": latest_checkpoint(run.pretrain_checkpoints),
     }
     if model == "start":
         return run.config.model.path
@@ -126,7 +131,7 @@ def steps_that_made(model: Path) -> list[dict[str, Any]] | None:
         return None
     if model == owner.start:
         stages, last = {"warmup"}, 0
-    elif model.parent in (owner.checkpoints, owner.pretrain_checkpoints):
+    elif model.parent in {owner.checkpoints_of(stage) for stage in _MAKERS.values()}:
         state = read_record(model).state
         stages, last = {state.stage}, state.step
         if state.stage == "train":

@@ -95,7 +95,7 @@ def _train_control(
     """Trains the control and returns the folder of its model."""
     from openrpt.stages.pretrain.pretrain import pretrain
     from openrpt.stages.train import train
-    from openrpt.stages.warmup import warmup
+    from openrpt.stages.warmup.warmup import warmup
 
     own = open_run(_control_config(run, control, label, config))
     if control.stage == "pretrain":

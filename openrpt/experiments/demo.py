@@ -137,7 +137,7 @@ def run_demo(minutes: float, run_path: Path | None, progress: Progress) -> Run:
 def _run_stages(run: Run, minutes: float, progress: Progress) -> None:
     from openrpt.report.page import write_report
     from openrpt.stages.train import train
-    from openrpt.stages.warmup import warmup
+    from openrpt.stages.warmup.warmup import warmup
 
     clock = Clock.open(run, minutes)
     try:
@@ -166,7 +166,7 @@ def _run_stages(run: Run, minutes: float, progress: Progress) -> None:
 def _score(run: Run, progress: Progress) -> None:
     from openrpt.data.scored import load_scored
     from openrpt.data.skipped import skipped_lines
-    from openrpt.stages.score import score_corpus
+    from openrpt.stages.score.score import score_corpus
 
     config = run.config
     progress.begin("score", config.score.max_tokens * len(config.score.splits), "tokens")

@@ -59,9 +59,9 @@ def _run_experiment(run: Run, progress: Progress) -> None:
     """Score, warm up, train; then the controls in their order."""
     from openrpt.data.scored import load_scored
     from openrpt.data.skipped import skipped_lines
-    from openrpt.stages.score import score_corpus
+    from openrpt.stages.score.score import score_corpus
     from openrpt.stages.train import train
-    from openrpt.stages.warmup import warmup
+    from openrpt.stages.warmup.warmup import warmup
 
     config = run.config
     progress.begin("score", config.score.max_tokens * len(config.score.splits), "tokens")

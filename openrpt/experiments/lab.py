@@ -126,7 +126,7 @@ def run_lab(lab: Lab, *, progress: Progress = SILENT) -> Run:
 
 
 def _scored(config: Config, progress: Progress) -> Run:
-    from openrpt.stages.score import score_corpus
+    from openrpt.stages.score.score import score_corpus
 
     run = open_run(config)
     progress.begin(f"score {run.path.name}", 0, "tokens")

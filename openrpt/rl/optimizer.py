@@ -1,35 +1,56 @@
 """AdamW as the trainers use it: its groups, its learning rate, one clipped step."""
 
 import math
+from typing import Protocol
 
 import torch
 
-from openrpt.config.sections import Config
+from openrpt.config.training import OptimConfig
 from openrpt.engine.check import require_finite
 from openrpt.engine.model import Model
 from openrpt.rl.nonfinite import NotFinite, Places
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, config: Config, step: int) -> None:
-    """Sets the rate of a step, a pure function of it: a linear warm-up, then constant."""
-    share = min(1.0, step / (config.train.schedule_steps or 1))
+class Schedule(Protocol):
+    """What a section says of its stage's learning rate: `[warmup]`, `[train]`, `[pretrain]`."""
+
+    @property
+    def learning_rate(self) -> float:
+        """The peak."""
+
+    @property
+    def schedule_steps(self) -> int:
+        """Steps of the linear warm-up."""
+
+
+def learning_rate(settings: Schedule, step: int, *, share: float = 0.0) -> float:
+    """Gives the rate of a step (the first is 1): a linear warm-up to the peak, times half a cosine.
+
+    The cosine falls from 1 to 0 as `share` goes from 0 to 1: how much of the whole was done before
+    this step. A share that stays 0 is a constant schedule.
+    """
+    rate = settings.learning_rate * min(1.0, step / (settings.schedule_steps or 1))
+    return rate * (0.5 + 0.5 * math.cos(math.pi * share))
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Sets the rate of all groups, before each step."""
     for group in optimizer.param_groups:
-        group["lr"] = config.train.learning_rate * share
+        group["lr"] = rate
 
 
-def make_optimizer(policy: Model, config: Config) -> torch.optim.AdamW:
-    """Makes the AdamW of the config (arXiv 1711.05101): matrices decay, vectors (norms, biases) do
-    not."""
+def make_optimizer(
+    policy: Model, settings: OptimConfig, *, weight_decay: float
+) -> torch.optim.AdamW:
+    """Makes the AdamW of all stages (arXiv 1711.05101): matrices decay, vectors (norms, biases) do
+    not. Each step sets its own learning rate."""
     parameters = policy.parameters()
     groups = [
-        {
-            "params": [p for p in parameters if p.ndim > 1],
-            "weight_decay": config.optim.weight_decay,
-        },
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    betas = (config.optim.adam_beta1, config.optim.adam_beta2)
-    return torch.optim.AdamW(groups, lr=config.train.learning_rate, betas=betas, fused=True)
+    betas = (settings.adam_beta1, settings.adam_beta2)
+    return torch.optim.AdamW(groups, betas=betas, fused=True)
 
 
 def apply_update(

@@ -16,8 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from openrpt.config.loading import validate_config
-from openrpt.config.section import Stage
-from openrpt.config.sections import Config
+from openrpt.config.sections import Config, StageName
 from openrpt.engine.checkpoint_record import (
     CARD,
     RECORD,
@@ -37,7 +36,9 @@ from openrpt.runs.card import model_card
 from openrpt.runs.run import require_same
 
 
-def require_own(record: CheckpointRecord, folder: Path, config: Config, *, stage: Stage) -> None:
+def require_own(
+    record: CheckpointRecord, folder: Path, config: Config, *, stage: StageName
+) -> None:
     """Checks that the checkpoint of a stage was made with the run's values of the keys that bind
     it, and from the same start model. Raises UserError."""
     stored = validate_config(record.config, source=f"{folder}/{RECORD}")

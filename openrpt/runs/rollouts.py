@@ -150,6 +150,14 @@ def stored_steps(folder: Path) -> list[int]:
     return list(numbered(folder, ".parquet"))
 
 
+def forget_rollouts(run: Path, last_step: int) -> None:
+    """Removes those of the steps after `last_step`, which are about to be run again."""
+    for development in (False, True):
+        for step in stored_steps(rollout_folder(run, development=development)):
+            if step > last_step:
+                rollout_path(run, step, development=development).unlink()
+
+
 def write_rollouts(run: Path, step: int, rows: list[dict]) -> Path:
     """Writes the rollouts of a step of training in one step: a file under its name is whole."""
     path = rollout_path(run, step)

@@ -12,8 +12,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from openrpt.config.binding import first_change
 from openrpt.config.loading import flatten, to_toml, validate_config
-from openrpt.config.section import Stage
-from openrpt.config.sections import Config
+from openrpt.config.sections import STAGES, Config, StageName
 from openrpt.config.toml_files import read_toml
 from openrpt.errors import UserError
 from openrpt.files import (
@@ -45,22 +44,16 @@ class Run:
     @property
     def start(self) -> Path:
         """The policy that reinforcement starts from, which warmup leaves."""
-        return self.path / "warmup"
-
-    @property
-    def warmup_checkpoints(self) -> Path:
-        """The folder of warmup's checkpoints, while it runs."""
-        return self.path / "warmup-checkpoints"
+        return self.path / STAGES["warmup"].leaves
 
     @property
     def checkpoints(self) -> Path:
         """The folder of training's checkpoints."""
-        return self.path / "checkpoints"
+        return self.checkpoints_of("train")
 
-    @property
-    def pretrain_checkpoints(self) -> Path:
-        """The folder of plain next-token training's checkpoints."""
-        return self.path / "pretrain-checkpoints"
+    def checkpoints_of(self, stage: StageName) -> Path:
+        """Returns the folder of what a restart of a training stage goes on from."""
+        return self.path / STAGES[stage].checkpoints
 
     @property
     def metrics(self) -> Path:
@@ -72,23 +65,20 @@ class Run:
         """The file of the models' evaluations."""
         return self.path / "evaluation.json"
 
-    @property
-    def answered(self) -> Path:
-        """The file of finetune's evaluations, before its first step and after the last."""
-        return self.path / "finetune.json"
-
-    def standing(self) -> set[Stage]:
+    def standing(self) -> set[StageName]:
         """Returns the stages whose results stand in the folder, finished or begun."""
-        trained = (self.checkpoints / "best").is_dir() or bool(numbered(self.checkpoints))
-        begun: dict[Stage, bool] = {
-            "score": self.scored.is_dir(),
-            "warmup": self.start.is_dir() or bool(numbered(self.warmup_checkpoints)),
-            "train": trained and not self.answered.is_file(),
-            "finetune": self.answered.is_file(),
-            "pretrain": bool(numbered(self.pretrain_checkpoints)),
-            "evaluation": self.evaluation.is_file(),
-        }
-        return {stage for stage, stands in begun.items() if stands}
+        found = {stage for stage in STAGES if self._has_begun(stage)}
+        # Their checkpoints lie in one folder, which is a run's of either.
+        return found - {"train"} if "finetune" in found else found
+
+    def _has_begun(self, stage: StageName) -> bool:
+        facts = STAGES[stage]
+        if facts.mark:
+            return (self.path / facts.mark).exists()
+        if facts.leaves and (self.path / facts.leaves).is_dir():
+            return True
+        checkpoints = self.checkpoints_of(stage)
+        return (checkpoints / "best").is_dir() or bool(numbered(checkpoints))
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -124,31 +114,41 @@ def works_in_run(stage: Callable[Concatenate[Run, _P], _T]) -> Callable[Concaten
 
 def _clear(run: Run) -> None:
     clear_leftovers(run.path)
-    if run.start.is_dir():  # a kill between the end of warmup and this
-        remove_folder(run.warmup_checkpoints)
+    for stage, facts in STAGES.items():
+        if facts.leaves and (run.path / facts.leaves).is_dir():  # killed before they were gone
+            remove_folder(run.checkpoints_of(stage))
 
 
-def open_run(config: Config, *, min_free_bytes: int = 1 << 30) -> Run:
+def open_run(
+    config: Config,
+    *,
+    min_free_bytes: int = 1 << 30,
+    check_input: Callable[[Run], object] | None = None,
+) -> Run:
     """Creates or reopens the run folder, where `config` takes the place of the stored one.
 
+    `check_input` reads a stage's input before a new folder is made: what it raises leaves none.
     Raises UserError if the folder holds something else, if results stand there that were made with
     another value of a key that binds them (the key is named), if it is in use by another process,
     if the disk is nearly full, or if a tracker's package is missing.
     """
     require_installed(config.track.to)
     path = Path(config.run)
+    run = Run(path=path, config=config)
     stored = path / "config.toml"
     if path.exists() and not path.is_dir():
         raise UserError(f"run = '{path}': a file of that name stands there; choose another --run")
     with writing(path, "choose another --run"):
-        path.mkdir(parents=True, exist_ok=True)
-        names = {one.name for one in path.iterdir()}
+        names = {one.name for one in path.iterdir()} if path.is_dir() else set()
     # What a kill leaves before there is a configuration does not count.
     if stored.name not in names and not all(n == LOCK or is_leftover(n) for n in names):
         raise UserError(
             f"run = '{path}': the folder is not empty and not a run; choose another --run"
         )
-    run = Run(path=path, config=config)
+    if check_input is not None and stored.name not in names:
+        check_input(run)
+    with writing(path, "choose another --run"):
+        path.mkdir(parents=True, exist_ok=True)
     with sole_process(path) as first:
         if stored.is_file():
             require_same(
@@ -211,7 +211,7 @@ def require_same(
     config: Config,
     whose: str,
     *,
-    stages: Collection[Stage],
+    stages: Collection[StageName],
     helps: str = "give the old value",
 ) -> None:
     """Checks that a configuration differs from the stored one in no key that the results of

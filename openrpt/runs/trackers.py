@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from openrpt.config.sections import STAGES
 from openrpt.extras import require
 from openrpt.files import read_as, write_sealed
 from openrpt.runs.metrics import numbers
@@ -28,7 +29,7 @@ _Table = list[dict[str, str | float]]
 _Ids = dict[str, dict[str, str]]
 """A stage's id at a tracker: tracker → stage → id."""
 
-ROLLOUT_STAGES = {"train", "finetune"}
+ROLLOUT_STAGES = {stage for stage, facts in STAGES.items() if facts.rollouts}
 """Stages that store their rollouts."""
 _TABLE_GROUPS = 8
 """Groups in a table of rollouts: what a person reads, not an archive (that is `rollouts/`)."""

@@ -11,12 +11,14 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, replace
-from typing import Any, Final
+from typing import Any
 
 from openrpt.config.loading import finetune_config
 from openrpt.data.prompts import Layout
 from openrpt.data.questions import QuestionCounts, read_questions
+from openrpt.engine.checkpoint_record import TrainerState
 from openrpt.engine.engine import Engine, open_engine
+from openrpt.engine.loading import resolve_model
 from openrpt.errors import UserError
 from openrpt.evaluation.questions.checks import MathChecker, check_kind, checker_of
 from openrpt.evaluation.questions.results import (
@@ -32,9 +34,8 @@ from openrpt.files import write_sealed
 from openrpt.progress import SILENT, Progress
 from openrpt.runs.metrics import read_metrics
 from openrpt.runs.run import Run, works_in_run
-from openrpt.stages.train import Trainer, run_training, set_up
-
-STAGE: Final = "finetune"
+from openrpt.stages.harness import run_stage
+from openrpt.stages.train import Trainer, open_trainer
 
 
 @works_in_run
@@ -62,11 +63,15 @@ def finetune(run: Run, *, progress: Progress = SILENT) -> dict[str, Any]:
         def make_task(run: Run, engine: Engine, layout: Layout) -> QuestionTask:
             return question_task(questions, run.config, engine.model, layout, check)
 
-        trainer = set_up(replace(run, config=config), stage=STAGE, make_task=make_task)
+        trainer = open_trainer(
+            replace(run, config=config),
+            TrainerState(stage="finetune", warmed_up=False),
+            make_task=make_task,
+        )
         task = trainer.task
         assert isinstance(task, QuestionTask)
         facts = asdict(counts) | asdict(task.counts)
-        progress.say(describe_questions(config.questions.path, facts))
+        progress.say(_describe_questions(config.questions.path, facts))
         record = read_record(run.path) or {
             "format": FORMAT,
             "model": config.model.path,
@@ -74,17 +79,17 @@ def finetune(run: Run, *, progress: Progress = SILENT) -> dict[str, Any]:
             "settings": config.finetune.model_dump() | {"check": check_kind(config)},
         }
         if "before" not in record:
-            record["before"] = evaluate_before(trainer, task, progress)
-            write_record(run, record)
-        summary = run_training(trainer, progress)
+            record["before"] = _evaluate_before(trainer, task, progress)
+            _write_record(run, record)
+        summary = run_stage(trainer, progress)
         if record.get("after", {}).get("step") != summary.steps:
-            record["after"] = evaluate(trainer.engine, task, "after", run, progress)
+            record["after"] = _evaluate(trainer.engine, task, "after", run, progress)
             record["after"]["step"] = summary.steps
             both = [AnswerResult.load(outcome_path(run.path, w)) for w in ("after", "before")]
             differences = question_differences(*both)
             record["difference"] = {name: d.as_dict() for name, d in differences.items()}
-            record["training"] = training_cost(run, summary.steps, summary.seconds)
-            write_record(run, record)
+            record["training"] = _training_cost(run, summary.steps, summary.seconds)
+            _write_record(run, record)
         if math is not None and math.given_up:
             progress.say(
                 f"{math.given_up} answers took math-verify longer than answers.timeout ="
@@ -93,20 +98,26 @@ def finetune(run: Run, *, progress: Progress = SILENT) -> dict[str, Any]:
     return record
 
 
-def evaluate_before(trainer: Trainer, task: QuestionTask, progress: Progress) -> dict[str, Any]:
-    """The start model; where training is already under way it is loaded again."""
+def check_input(run: Run) -> None:
+    """Raises UserError where it could not begin: for a model or questions that can't be read."""
+    resolve_model(run.config.model.path)
+    read_questions(run.config.questions, QuestionCounts(), seed=run.config.seed)
+
+
+def _evaluate_before(trainer: Trainer, task: QuestionTask, progress: Progress) -> dict[str, Any]:
+    """Measures the start model; where training is already under way it is loaded again."""
     engine = open_engine(trainer.config.model) if trainer.state.step else trainer.engine
-    return evaluate(engine, task, "before", trainer.run, progress) | {"step": 0}
+    return _evaluate(engine, task, "before", trainer.run, progress) | {"step": 0}
 
 
-def evaluate(
+def _evaluate(
     engine: Engine,
     task: QuestionTask,
     when: str,
     run: Run,
     progress: Progress,
 ) -> dict[str, Any]:
-    """The held-out questions; stores each one's outcome and returns the summary and the cost."""
+    """Measures the held-out questions: stores each one's outcome, returns summary and cost."""
     settings = task.config.finetune
     works = task.chosen("heldout", settings.eval_questions)
     progress.begin(f"evaluate {when}", len(works), "questions")
@@ -119,9 +130,9 @@ def evaluate(
     return {"summary": result.summary(), "cost": cost}
 
 
-def training_cost(run: Run, steps: int, seconds: float) -> dict[str, float]:
-    """Sums over the run's steps."""
-    rows = [row for row in read_metrics(run.metrics) if row["stage"] == STAGE]
+def _training_cost(run: Run, steps: int, seconds: float) -> dict[str, float]:
+    """Sums up what the run's steps took."""
+    rows = [row for row in read_metrics(run.metrics) if row["stage"] == "finetune"]
     phases = ("generate", "update")
     return {
         "steps": steps,
@@ -131,11 +142,11 @@ def training_cost(run: Run, steps: int, seconds: float) -> dict[str, float]:
     }
 
 
-def write_record(run: Run, record: Mapping[str, Any]) -> None:
+def _write_record(run: Run, record: Mapping[str, Any]) -> None:
     write_sealed(run.path / RECORD, record)
 
 
-def describe_questions(path: str, facts: Mapping[str, int]) -> str:
+def _describe_questions(path: str, facts: Mapping[str, int]) -> str:
     left_out = {
         "duplicates": facts["duplicates"],
         "overlapping both sides": facts["dropped"],

@@ -30,16 +30,16 @@ class TextTask:
     """Positions of a corpus, rewarded by what truly follows."""
 
     folder: Path
-    """Of the run: what a development evaluation thought is kept there."""
+    """The run's, where what a development evaluation thought is kept."""
     corpus: ScoredCorpus
     config: Config
     engine: Engine
-    """Of the policy."""
+    """The policy's."""
     layout: Layout
     terms: Mapping[str, RewardTerm]
     baseline: MovingAverage | None
     baseline_engine: Engine | None
-    """Reads the moving average."""
+    """Reads the moving average; None where there is none."""
 
     def take(self, state: TrainerState) -> Iterator[tuple[int, Work]]:
         return take_work(
@@ -95,7 +95,7 @@ class TextTask:
 
 
 def text_task(run: Run, engine: Engine, layout: Layout) -> TextTask:
-    """The task of `train`: the run's scored corpus."""
+    """Makes the task of `train`, on the run's scored corpus."""
     config, baseline, baseline_engine = run.config, None, None
     if "information_gain" in config.reward.terms:
         baseline = MovingAverage.of(engine.model, config.reward.baseline_decay)

@@ -669,9 +669,10 @@ def test_finetune_checks_its_input_before_a_run_folder_is_made(
 
 def test_stages_need_scores(run: Run, trained: Path, tmp_path: Path) -> None:
     model = ["--model.path", trained.parent / "model", "--prompt.window", 32, "--model.threads", 1]
-    for command in ("warmup", "train"):
+    for command in ("warmup", "train", "pretrain"):
         line = error_of_stage(run(command, "--run", tmp_path / command, *model))
         assert "run 'openrpt score' first" in line
+        assert not (tmp_path / command).exists()
 
 
 @pytest.mark.parametrize("command", ["score", "train", "estimate"])

@@ -13,7 +13,7 @@ from openrpt.config.reinforcement import TrainConfig
 from openrpt.errors import UserError
 from openrpt.rl.batch import step_advantages
 from openrpt.rl.update import loss_config_for
-from openrpt.stages.train import set_up
+from openrpt.stages.train import open_train
 from openrpt.types import Completion, Group, Position, Prompt, Rollout
 from tests.helpers.byte_policy import policy_of
 from tests.helpers.tiny_model import tiny_run
@@ -240,6 +240,6 @@ def test_dapo_samples_dynamically_from_the_start(tmp_path: Path) -> None:
     for first, rounds in (("auto", 3), ("never", 1), (5, 1)):
         train = run.config.train.model_copy(update={"dynamic_sampling_from": first})
         config = run.config.model_copy(update={"train": train})
-        trainer = set_up(replace(run, config=config))
+        trainer = open_train(replace(run, config=config))
         _, generated = trainer.collector.collect(trainer.state)
         assert sum(len(graded.groups) for graded in generated) == rounds * wanted

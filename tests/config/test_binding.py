@@ -13,18 +13,17 @@ from openrpt.config.binding import (
     settings_of,
 )
 from openrpt.config.loading import config_keys, load_config, to_toml, validate_config
-from openrpt.config.section import Stage
-from openrpt.config.sections import Config
+from openrpt.config.sections import Config, StageName
 from openrpt.config.toml_files import read_toml
 from openrpt.errors import UserError
 from openrpt.files import write_text
 from openrpt.runs.run import Run, existing_run, open_run
 from tests.helpers.tiny_model import tiny_config
 
-STAGES: list[Stage] = ["score", "warmup", "train", "pretrain"]
+STAGES: list[StageName] = ["score", "warmup", "train", "pretrain"]
 
 
-def change(stages: list[Stage], **overrides: Any) -> str | None:
+def change(stages: list[StageName], **overrides: Any) -> str | None:
     given = {key.replace("__", "."): value for key, value in overrides.items()}
     return first_change(Config(), load_config(overrides=given), stages)
 
@@ -141,7 +140,7 @@ def test_a_recorded_evaluation_keeps_the_runs_prompt(tmp_path: Path) -> None:
 def test_a_question_answered_before_binds_a_finetune(tmp_path: Path) -> None:
     run = open_run(tiny_config(tmp_path), min_free_bytes=0)
     assert reopened(run, {"finetune.think_budget": 7}).finetune.think_budget == 7
-    write_text(run.answered, "{}")
+    write_text(run.path / "finetune.json", "{}")
     with pytest.raises(UserError, match=r"finetune\.think_budget"):
         reopened(run, {"finetune.think_budget": 9})
 

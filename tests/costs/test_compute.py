@@ -31,10 +31,9 @@ from openrpt.evaluation.records import read_evaluation, record
 from openrpt.rl.batch import Graded
 from openrpt.rl.cost import count_generation, count_update, step_cost
 from openrpt.rl.update import update_policy
-from openrpt.stages.score import read_cost
+from openrpt.stages.score.score import read_cost
 from openrpt.stages.train import Trainer
-from openrpt.stages.warmup import set_up as set_up_warmup
-from openrpt.stages.warmup import warmup_step
+from openrpt.stages.warmup.warmup import open_warmup
 from tests.helpers.counting import WIDE, completion, corpus_of, counted, generate, live, trainer_of
 from tests.helpers.tiny_model import tiny_model_folder, tiny_run
 
@@ -216,11 +215,10 @@ def test_scoring(trainer: Trainer) -> None:
 @pytest.mark.parametrize("candidates", [3, 0])
 def test_warmup(tmp_path: Path, candidates: int) -> None:
     tiny_model_folder(tmp_path / "model", **WIDE)
-    stage = set_up_warmup(tiny_run(tmp_path, prompt__candidates=candidates, warmup__tail_steps=0))
-    stage.state.step = 1
+    stage = open_warmup(tiny_run(tmp_path, prompt__candidates=candidates, warmup__tail_steps=0))
     assert stage.meter.rate > 0  # measured here, so that its products are not counted
     found: dict[str, float] = {}
-    measured = counted(lambda: found.update(warmup_step(stage)))
+    measured = counted(lambda: found.update(stage.step()))
     assert found["flops/generate"] + found["flops/update"] == pytest.approx(measured, rel=0.02)
     assert found["sharing/flops_alone"] > 1.5 * (found["flops/generate"] + found["flops/update"])
 

@@ -48,7 +48,7 @@ from openrpt.rl.rewards.matching import prefix_match
 from openrpt.runs.checkpoints import save_checkpoint, step_folder
 from openrpt.runs.metrics import append_metrics, read_metrics
 from openrpt.runs.run import Run
-from openrpt.stages.warmup import warmup
+from openrpt.stages.warmup.warmup import warmup
 from openrpt.types import Completion
 from tests.helpers.tiny import TEXT, byte_level_tokenizer, sentencepiece_tokenizer
 from tests.helpers.tiny_model import tiny_model_folder, tiny_run

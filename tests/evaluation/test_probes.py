@@ -26,7 +26,7 @@ from openrpt.evaluation.probes.probes import (
     fit_probe,
 )
 from openrpt.runs.run import Run, open_run
-from openrpt.stages.score import score_corpus
+from openrpt.stages.score.score import score_corpus
 from tests.helpers.tiny import sentencepiece_tokenizer
 from tests.helpers.tiny_model import tiny_config, tiny_model_folder
 

@@ -19,7 +19,7 @@ from openrpt.runs.metrics import read_metrics
 from openrpt.runs.rollouts import read_rollouts
 from openrpt.runs.run import Run, existing_run
 from openrpt.stages.train import train
-from openrpt.stages.warmup import warmup
+from openrpt.stages.warmup.warmup import warmup
 from tests.helpers.tiny_model import tiny_run
 
 SETTINGS = {

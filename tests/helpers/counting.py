@@ -19,7 +19,7 @@ from openrpt.data.work import take_work
 from openrpt.engine.model import Model
 from openrpt.rl.batch import Graded, Weighted
 from openrpt.stages.text_task import TextTask
-from openrpt.stages.train import Trainer, set_up
+from openrpt.stages.train import Trainer, open_train
 from openrpt.types import Completion
 from tests.helpers.tiny_model import tiny_model_folder, tiny_run
 
@@ -80,7 +80,7 @@ def calls(policy: Model, function: Callable[[], object]) -> Calls:
 
 def trainer_of(folder: Path, **overrides: object) -> Trainer:
     tiny_model_folder(folder / "model", **WIDE)
-    return set_up(tiny_run(folder, corpus__development_fraction=0.2, **overrides))
+    return open_train(tiny_run(folder, corpus__development_fraction=0.2, **overrides))
 
 
 def corpus_of(trainer: Trainer) -> ScoredCorpus:

@@ -11,7 +11,7 @@ import transformers as tf
 from openrpt.config.loading import load_config
 from openrpt.config.sections import Config
 from openrpt.runs.run import Run, open_run
-from openrpt.stages.score import score_corpus
+from openrpt.stages.score.score import score_corpus
 from tests.helpers.tiny import byte_level_tokenizer
 
 LETTERS = "qzxjkvwbfgpm"

@@ -41,7 +41,7 @@ from openrpt.runs.rollouts import read_evaluated, read_rollouts, rollout_path, w
 from openrpt.runs.run import Run
 from openrpt.runs.spent import all_costs, scoring_cost, together
 from openrpt.stages.train import train
-from openrpt.stages.warmup import warmup
+from openrpt.stages.warmup.warmup import warmup
 from tests.helpers.report_run import (
     DEVELOPMENT,
     FIRST,

@@ -127,10 +127,10 @@ def test_leftovers_are_cleared_at_the_next_start(tmp_path: Path) -> None:
         (run.checkpoints / name).mkdir(parents=True)
         (run.checkpoints / name / "a").write_text(name)
     run.start.mkdir()
-    (run.warmup_checkpoints / "step-000009").mkdir(parents=True)
+    (run.checkpoints_of("warmup") / "step-000009").mkdir(parents=True)
     (run.path / "metrics.jsonl.partial").write_text("half")
     stage(existing_run(run.path), "")
     assert {path.name for path in run.checkpoints.iterdir()} == {"best", "step-000004"}
     assert (run.checkpoints / "best" / "a").read_text() == "best.replaced"
-    assert not run.warmup_checkpoints.exists()
+    assert not run.checkpoints_of("warmup").exists()
     assert not (run.path / "metrics.jsonl.partial").exists()

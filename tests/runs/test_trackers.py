@@ -19,7 +19,7 @@ from openrpt.runs.rollouts import write_rollouts
 from openrpt.runs.run import open_run
 from openrpt.runs.trackers import TRACKERS, TrackedStage, markdown, require_installed, rollout_table
 from openrpt.stages.train import train
-from openrpt.stages.warmup import warmup
+from openrpt.stages.warmup.warmup import warmup
 from openrpt.stopping import Interrupted
 from tests.helpers.fake_run import fake_run, rollout
 from tests.helpers.tiny_model import copied_run, tiny_run

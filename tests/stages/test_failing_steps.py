@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 import openrpt.stages.train
 from openrpt.config.loading import load_config
+from openrpt.config.sections import StageName
 from openrpt.errors import UserError
 from openrpt.loaded import load_run
 from openrpt.progress import SILENT
@@ -21,17 +22,22 @@ from openrpt.report.page import render
 from openrpt.runs.checkpoints import latest_checkpoint
 from openrpt.runs.journal import read_stage
 from openrpt.runs.metrics import read_metrics
+from openrpt.runs.rollouts import write_rollouts
 from openrpt.runs.run import Run, open_run
 from openrpt.runs.scores import scores_of
 from openrpt.runs.status import read_status
 from openrpt.runs.works import WORKS, recorded_works
-from openrpt.stages.loop import longest_step
+from openrpt.stages.harness import longest_step
 from openrpt.stages.pretrain.pretrain import pretrain
-from openrpt.stages.train import train
-from openrpt.stages.warmup import warmup
+from openrpt.stages.train import Trainer, train
+from openrpt.stages.warmup.warmup import warmup
 from tests.helpers.tiny_model import copied_run, tiny_run
 
-STAGES = {"train": train, "warmup": warmup, "pretrain": pretrain}
+STAGES: dict[StageName, Callable[..., Any]] = {
+    "train": train,
+    "warmup": warmup,
+    "pretrain": pretrain,
+}
 REWARD = """
 import time
 
@@ -76,13 +82,8 @@ def rows_of(run: Run, stage: str = "train") -> list[dict[str, Any]]:
     return [row for row in read_metrics(run.metrics) if row["stage"] == stage]
 
 
-def saved(run: Run, stage: str = "train") -> str:
-    folders = {
-        "train": run.checkpoints,
-        "warmup": run.warmup_checkpoints,
-        "pretrain": run.pretrain_checkpoints,
-    }
-    last = latest_checkpoint(folders[stage])
+def saved(run: Run, stage: StageName = "train") -> str:
+    last = latest_checkpoint(run.checkpoints_of(stage))
     return last.name if last else ""
 
 
@@ -171,7 +172,7 @@ def test_what_messages_advise_may_change(scored: Run) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_gradient_that_is_not_finite(
-    scored: Run, monkeypatch: pytest.MonkeyPatch, stage: str
+    scored: Run, monkeypatch: pytest.MonkeyPatch, stage: StageName
 ) -> None:
     """At step 3 only: two steps are saved; or it is left out, said and counted."""
     run = run_of(scored, f"nan-{stage}")
@@ -274,10 +275,10 @@ def test_an_evaluation_that_fails_leaves_its_step(
 
         return evaluation
 
-    monkeypatch.setattr(openrpt.stages.train, "development_evaluation", fail(UserError("no room")))
+    monkeypatch.setattr(Trainer, "evaluate", fail(UserError("no room")))
     assert error_of(lambda: train(run)) == "train, after step 2: no room; all up to step 2 is saved"
     assert saved(run) == "step-000002" and len(rows_of(run)) == 2
-    monkeypatch.setattr(openrpt.stages.train, "development_evaluation", fail(ZeroDivisionError()))
+    monkeypatch.setattr(Trainer, "evaluate", fail(ZeroDivisionError()))
     with pytest.raises(ZeroDivisionError) as error:
         train(run)
     assert error.value.__notes__ == ["train, after step 2; all up to step 2 is saved"]
@@ -292,6 +293,23 @@ def test_an_evaluation_that_fails_leaves_its_step(
     assert not any("unevaluated" in row for row in rows_of(run))
     best = [one.checkpoints / "best" / "model.safetensors" for one in (run, whole)]
     assert best[0].read_bytes() == best[1].read_bytes()
+
+
+def test_rollouts_are_stored_before_the_weights_change(
+    scored: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a disk that refuses them costs no step."""
+    run = run_of(scored, "unstored")
+
+    def refuse(folder: Path, step: int, rows: list[dict[str, Any]]) -> Path:
+        if step == 3:
+            raise UserError("no room")
+        return write_rollouts(folder, step, rows)
+
+    monkeypatch.setattr(openrpt.stages.train, "write_rollouts", refuse)
+    said = error_of(lambda: train(run))
+    assert said == "train, step 3: no room; all up to step 2 is saved"
+    assert saved(run) == "step-000002" and len(rows_of(run)) == 2
 
 
 def test_the_state_of_a_failed_step_is_undone(scored: Run, mine: Any) -> None:

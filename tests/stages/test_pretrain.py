@@ -24,9 +24,10 @@ from openrpt.evaluation.next_token.results import EvaluationResult, paired_diffe
 from openrpt.evaluation.next_token.stage import evaluate_model
 from openrpt.evaluation.records import result_path
 from openrpt.rl.nonfinite import Places
+from openrpt.rl.optimizer import learning_rate
 from openrpt.runs.metrics import read_metrics
 from openrpt.runs.run import Run, open_run
-from openrpt.stages.loop import longest_step
+from openrpt.stages.harness import longest_step
 from openrpt.stages.pretrain.batches import Piece, accumulate_gradients, all_targets, batches, cut
 from openrpt.stages.pretrain.matched import (
     matched_batches,
@@ -34,7 +35,7 @@ from openrpt.stages.pretrain.matched import (
     spent_flops,
     spent_seconds,
 )
-from openrpt.stages.pretrain.pretrain import learning_rate, pretrain
+from openrpt.stages.pretrain.pretrain import pretrain
 from openrpt.stages.train import train
 from tests.helpers.families import tiny_policy
 from tests.helpers.tiny_model import copied_run, tiny_config, tiny_model_folder, tiny_run
@@ -80,7 +81,7 @@ def rows_of(run: Run) -> list[dict[str, Any]]:
 
 
 def weights_of(run: Run, step: int) -> dict[str, bytes]:
-    folder = run.pretrain_checkpoints / f"step-{step:06d}"
+    folder = run.checkpoints_of("pretrain") / f"step-{step:06d}"
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.safetensors"))}
 
 
@@ -256,7 +257,7 @@ def test_the_loss_falls_and_the_development_split_is_learned(scored: Run) -> Non
     assert evaluated[1]["development/perplexity"] < evaluated[0]["development/perplexity"]
     assert evaluated[1]["development/ntp_accuracy"] > 0.9
     assert rows[0]["tokens/trained"] <= rows[0]["tokens/update"] + 1
-    card = (run.pretrain_checkpoints / "step-000060" / "README.md").read_text()
+    card = (run.checkpoints_of("pretrain") / "step-000060" / "README.md").read_text()
     assert "continual next-token training, step 60" in card and "Supervised" in card
 
 
@@ -296,11 +297,11 @@ def test_a_broken_off_run_resumes_to_the_same_bits(scored: Run, settings: dict, 
     assert rows_of(whole) == rows_of(broken) and len(rows_of(whole)) == 6
     assert weights_of(whole, 6) == weights_of(broken, 6)
     assert weights_of(whole, 6).keys() == {"model.safetensors", "state.safetensors"}
-    kept = sorted(path.name for path in broken.pretrain_checkpoints.iterdir())
+    kept = sorted(path.name for path in broken.checkpoints_of("pretrain").iterdir())
     assert kept == ["step-000004", "step-000006"]
     assert not broken.checkpoints.exists()  # train's are elsewhere
     start = load_file(Path(scored.config.model.path) / "model.safetensors")
-    trained = load_file(whole.pretrain_checkpoints / "step-000006" / "model.safetensors")
+    trained = load_file(whole.checkpoints_of("pretrain") / "step-000006" / "model.safetensors")
     changed = {key for key in start if (start[key] != trained[key]).any()}
     assert changed and (len(changed) == len(start)) is ("model__lora_rank" not in settings)
 
@@ -328,11 +329,11 @@ def test_a_resumed_training_keeps_what_it_computes(scored: Run) -> None:
 
 def test_the_schedules() -> None:
     settings = tiny_config_of(pretrain__learning_rate=0.2, pretrain__schedule_steps=4)
-    rates = [learning_rate(settings, step, (step - 1) / 100) for step in range(1, 101)]
+    rates = [learning_rate(settings, step, share=(step - 1) / 100) for step in range(1, 101)]
     assert rates[1] == pytest.approx(0.1, rel=0.01) and max(rates) < 0.2
     assert rates[50] == pytest.approx(0.1) and 0 < rates[-1] < 0.001
-    constant = settings.model_copy(update={"schedule": "constant", "schedule_steps": 0})
-    assert {learning_rate(constant, step, step / 9) for step in range(1, 9)} == {0.2}
+    constant = settings.model_copy(update={"schedule_steps": 0})
+    assert {learning_rate(constant, step) for step in range(1, 9)} == {0.2}
 
 
 def tiny_config_of(**overrides: Any) -> Any:

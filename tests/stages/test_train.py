@@ -18,8 +18,8 @@ from openrpt.engine.loading import load_model
 from openrpt.errors import UserError
 from openrpt.runs.rollouts import read_rollouts, rollout_path
 from openrpt.runs.run import Run
-from openrpt.stages.train import set_up, train
-from openrpt.stages.warmup import warmup
+from openrpt.stages.train import open_train, train
+from openrpt.stages.warmup.warmup import warmup
 from tests.helpers.run_files import rollouts_of, rows_of, weights_of
 from tests.helpers.tiny_model import copied_run, tiny_model_folder, tiny_run
 
@@ -53,7 +53,7 @@ def test_standard_prediction_is_that_of_the_plain_text(template, tmp_path):
     tiny_model_folder(tmp_path / "model", max_position_embeddings=256)
     settings = {"prompt__template": template, "prompt__chat_template": "off"}
     run = tiny_run(tmp_path, **settings)
-    trainer = set_up(run)
+    trainer = open_train(run)
     assert trainer.layout.has_instructions == (template == "v0")
     trainer.state.step = 1
     _, generated = trainer.collector.collect(trainer.state)
@@ -238,7 +238,7 @@ def test_dynamic_sampling_replaces_flat_groups(warm):
     live = [key for key, rewards in groups(plain).items() if len(set(rewards)) > 1]
     assert list(kept)[: len(live)] == live
     settings |= {"train__positions_per_document": 8, "train__dynamic_sampling_from": 1}
-    trainer = set_up(run_of(warm, "again", **settings))
+    trainer = open_train(run_of(warm, "again", **settings))
     trainer.state.step = 1
     batch, generated = trainer.collector.collect(trainer.state)
     every = [group for graded in generated for group in graded.groups if not group.is_flat]
@@ -345,7 +345,7 @@ def test_the_learning_rate_warms_up(warm):
 
 def test_every_document_is_taken_once_an_epoch(warm):
     run = run_of(warm, "epoch", train__steps=1, train__documents_per_step=3)
-    trainer = set_up(run)
+    trainer = open_train(run)
     ids = trainer.task.corpus.ids("train")
     assert len(ids) > 6
     taken: list[str] = []
@@ -363,7 +363,7 @@ def test_what_is_collected_depends_on_the_seed_and_the_step_alone(warm):
     run = run_of(warm, "keyed", selection__strategy="random")
     batches = []
     for warm_up_first in (False, True):
-        trainer = set_up(run)
+        trainer = open_train(run)
         if warm_up_first:
             trainer.state.step = 1
             trainer.collector.collect(trainer.state)
@@ -372,7 +372,7 @@ def test_what_is_collected_depends_on_the_seed_and_the_step_alone(warm):
         batches.append([graded.groups for graded in batch])
     assert batches[0] == batches[1]
     other = run.config.model_copy(update={"seed": 1})
-    trainer = set_up(replace(run, config=validate_config(other.model_dump(), source="test")))
+    trainer = open_train(replace(run, config=validate_config(other.model_dump(), source="test")))
     trainer.state.step, trainer.state.cursor = 2, 2
     assert [graded.groups for graded in trainer.collector.collect(trainer.state)[0]] != batches[0]
 

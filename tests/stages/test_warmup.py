@@ -10,12 +10,15 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from openrpt.data.work import take_work
+from openrpt.data.work import Work, take_work
 from openrpt.runs.metrics import read_metrics
 from openrpt.runs.run import Run
 from openrpt.runs.status import read_status
 from openrpt.stages.train import train
-from openrpt.stages.warmup import Warmup, make_traces, plain_states, set_up, warmup
+from openrpt.stages.warmup.cost import StepCost
+from openrpt.stages.warmup.loss import plain_states
+from openrpt.stages.warmup.traces import Trace
+from openrpt.stages.warmup.warmup import Warmup, open_warmup, warmup
 from openrpt.stopping import Interrupted
 from tests.helpers.tiny import byte_level_tokenizer, think_tokenizer
 from tests.helpers.tiny_model import copied_run, tiny_model_folder, tiny_run
@@ -50,9 +53,13 @@ def closed_fraction(run: Run, name: str, **overrides: Any) -> float:
 
 
 def stage_of(run: Run, step: int = 100) -> Warmup:
-    stage = set_up(run)
+    stage = open_warmup(run)
     stage.state.step = step
     return stage
+
+
+def traces_of(stage: Warmup, work: Work) -> list[Trace]:
+    return stage.maker(StepCost()).traces(work, stage.state.step)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +79,7 @@ def test_the_form_is_learned(scored, settings, target, request):
     card = (run.start / "README.md").read_text()
     label = "(form only)" if target == "self" else "(supervised: it saw the true tokens)"
     assert f"warmup: {target} target {label}" in card
-    assert not run.warmup_checkpoints.exists()
+    assert not run.checkpoints_of("warmup").exists()
     assert (rows_of(run)[-1]["loss/text_kl"] or 0) > 0
 
 
@@ -93,7 +100,7 @@ def test_a_seeded_trace_copies_one_of_its_candidates(scored):
     stage = stage_of(run)
     _, work = next(take_work(stage.corpus, run.config, cursor=0, count=8, purpose="t"))
     layout, eos = stage.layout, stage.engine.model.tokenizer.eos_token_id
-    for trace in make_traces(stage, work):
+    for trace in traces_of(stage, work):
         candidates = trace.targets[0][0]
         assert trace.opening == layout.seed(candidates) + layout.close_ids
         assert trace.token_ids[0] in candidates and len(candidates) == 3
@@ -109,7 +116,7 @@ def test_a_drafted_trace_boxes_what_the_frozen_model_says(scored):
     _, work = next(take_work(stage.corpus, run.config, cursor=0, count=4, purpose="t"))
     layout = stage.layout
     plain = AutoModelForCausalLM.from_pretrained(run.config.model.path)
-    for trace, position in zip(make_traces(stage, work), work.positions, strict=True):
+    for trace, position in zip(traces_of(stage, work), work.positions, strict=True):
         ids = work.document.token_ids[position.window_start : position.index].tolist()
         tokens = torch.tensor([ids])
         draft = plain.generate(
@@ -128,21 +135,21 @@ def test_without_a_thought_the_close_is_part_of_the_tail(scored):
     stage = stage_of(run)
     _, work = next(take_work(stage.corpus, run.config, cursor=0, count=4, purpose="t"))
     layout, eos = stage.layout, stage.engine.model.tokenizer.eos_token_id
-    traces = make_traces(stage, work)
+    traces = traces_of(stage, work)
     for trace, position in zip(traces, work.positions, strict=True):
         said = int(work.document.ntp_token_id[position.index])
         assert trace.opening == layout.close_ids
         assert trace.token_ids == (said, *layout.answer_end_ids, eos)
     whole = layout.tail_ids + layout.close_ids
-    assert {b.tail_ids for b in stage.branches(work, traces)} == {whole}
-    assert {b.tail_ids for b in stage.branches(work, None)} == {whole}
+    assert {b.tail_ids for b in stage.loss([work]).branches(work, traces)} == {whole}
+    assert {b.tail_ids for b in stage.loss([work]).branches(work, None)} == {whole}
 
 
 def test_a_truth_trace_boxes_the_text(scored):
     run = copied_run(scored, "truth", warmup__target="truth", **SEEDED)
     stage = stage_of(run)
     _, work = next(take_work(stage.corpus, run.config, cursor=0, count=8, purpose="t"))
-    for trace, position in zip(make_traces(stage, work), work.positions, strict=True):
+    for trace, position in zip(traces_of(stage, work), work.positions, strict=True):
         truth = int(work.document.token_ids[position.index])
         assert trace.targets[0] == ((truth,), (1.0,)) and trace.token_ids[0] == truth
 
@@ -158,7 +165,7 @@ def test_plain_states_are_the_frozen_models_own(tmp_path, family):
     model = AutoModelForCausalLM.from_pretrained(path)
     with torch.no_grad():
         expected = model.base_model(torch.tensor([ids])).last_hidden_state[0]
-    assert (plain_states(stage, ids) - expected).abs().max() < 1e-4
+    assert (plain_states(stage.start, ids) - expected).abs().max() < 1e-4
 
 
 class Ctrl_C:

@@ -155,14 +155,14 @@ def accumulate_gradients(
         at = torch.tensor(np.concatenate(states), device=policy.device)
         loss, ntp, _ = text_loss(hidden[at], policy.head, terms)
         if not math.isfinite(ntp):
-            note_places([pieces[index] for index in indexes], hidden, len(head_ids), places)
+            _note_places([pieces[index] for index in indexes], hidden, len(head_ids), places)
         loss.backward()
         nats += ntp
     return nats / total
 
 
-def note_places(pieces: Sequence[Piece], hidden: Tensor, head_length: int, places: Places) -> None:
-    """Of the pieces packed into hidden [N, d]: where the states are not finite; where each is, the
+def _note_places(pieces: Sequence[Piece], hidden: Tensor, head_length: int, places: Places) -> None:
+    """Notes where states are not finite, of pieces packed into hidden [N, d]; where each is, the
     beginnings of all."""
     parts = hidden.split([head_length + piece.run_tokens for piece in pieces])
     found = [

@@ -21,7 +21,7 @@ Row = Mapping[str, Any]
 
 
 def training_rows(other: Run, *stages: str) -> list[Row]:
-    """The metrics of these stages' steps. Raises UserError where nothing was trained."""
+    """Gives the metrics of these stages' steps. Raises UserError where nothing was trained."""
     rows = read_metrics(other.metrics)
     if not any(row["stage"] == "train" for row in rows):
         raise UserError(
@@ -32,7 +32,7 @@ def training_rows(other: Run, *stages: str) -> list[Row]:
 
 
 def spent_flops(other: Run) -> float:
-    """FLOPs of all its steps of warmup and train, as far as they were counted.
+    """Sums the FLOPs of all its steps of warmup and train, as far as they were counted.
 
     Raises UserError where none were.
     """
@@ -46,7 +46,8 @@ def spent_flops(other: Run) -> float:
 
 
 def spent_seconds(other: Run) -> float:
-    """Wall time of all its steps of warmup and train, evaluations and checkpoints left out."""
+    """Sums the wall time of all its steps of warmup and train, in seconds: without evaluations
+    and checkpoints."""
     rows = training_rows(other, "warmup", "train")
     return sum(
         value

@@ -1,0 +1,175 @@
+"""The loop that every training stage runs in: resuming, steps, limits, checkpoints, a clean stop.
+
+A stage gives what one step does (`openrpt.stages.stage`); this gives the rest. Ctrl-C, SIGTERM and
+SIGHUP let the step end, save and stop. A step that fails leaves the state of the step before it,
+which is saved.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from openrpt.config.binding import recorded_changes
+from openrpt.config.sections import STAGES
+from openrpt.engine.checkpoint_record import read_record
+from openrpt.files import remove_folder
+from openrpt.progress import Progress
+from openrpt.rl.nonfinite import SKIPPED, finite_only, require_few_skipped
+from openrpt.runs.checkpoints import latest_checkpoint, save_checkpoint, step_folder
+from openrpt.runs.journal import Journal, open_journal
+from openrpt.runs.metrics import truncate_metrics
+from openrpt.runs.rollouts import forget_rollouts
+from openrpt.runs.works import forget_works
+from openrpt.stages.saver import Saver
+from openrpt.stages.stage import Stage
+from openrpt.stopping import Interrupted, stop_on_signals
+
+BEST = "development/reasoning_accuracy"
+"""The metric whose greatest value so far marks the policy in `best`, beside the checkpoints."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Summary:
+    """What a stage came to."""
+
+    steps: int
+    seconds: float
+    """Time spent in steps, over all starts."""
+    checkpoint: Path
+    """The folder of the model that it made."""
+
+
+def run_stage(stage: Stage, progress: Progress) -> Summary:
+    """Runs an opened stage from where it stands until one of its limits.
+
+    What an earlier start recorded of later steps is forgotten first. Another step begins only where
+    the longest so far, those before a restart included, would end in time. Ends with a checkpoint,
+    and with the model where the stage leaves it. Raises Interrupted after Ctrl-C, SIGTERM or
+    SIGHUP, UserError where a step fails or too many are left out; what is whole is saved then.
+    """
+    _forget_later_steps(stage)
+    state, limits = stage.state, stage.limits
+    timed = limits.seconds < float("inf")
+    progress.begin(
+        state.stage, limits.seconds if timed else limits.steps, "s" if timed else "steps"
+    )
+    progress.update(state.seconds if timed else state.step)
+    journal = open_journal(
+        stage.run.metrics,
+        stage=state.stage,
+        step=state.step,
+        steps=limits.steps,
+        seconds=limits.seconds,
+        changed=_changes(stage),
+        progress=progress,
+    )
+    saver = Saver(stage=stage, step=state.step)
+    with stop_on_signals(progress.say) as stop, journal as records:
+        longest = longest_step(records.rows)
+        if records.unevaluated:
+            started = time.perf_counter()
+            with saver.after():
+                records.amend(_evaluate(stage))
+            if limits.count_evaluations:
+                state.seconds += time.perf_counter() - started
+        while (
+            state.step < limits.steps
+            and state.seconds + longest < limits.seconds
+            and not stop.requested
+        ):
+            began = state.seconds
+            metrics = _one_step(stage, saver, records)
+            longest = max(longest, state.seconds - began)
+            saver.if_due()
+            said = "left out" if metrics.get(SKIPPED) else stage.describe(metrics)
+            progress.update(state.seconds if timed else state.step, f"step {state.step} · {said}")
+        saver.now()
+        if stop.requested:
+            raise Interrupted(
+                f"stopped in {state.stage} after step {state.step}; the same command goes on",
+                exit_code=stop.exit_code,
+            )
+    return Summary(steps=state.step, seconds=state.seconds, checkpoint=_leave(stage, saver))
+
+
+def _one_step(stage: Stage, saver: Saver, records: Journal) -> dict[str, Any]:
+    """Takes a step, evaluates where that is due, and records both; returns the metrics."""
+    state, started = stage.state, time.perf_counter()
+    with saver.whole():
+        metrics = stage.step(store=True)
+    if metrics.get(SKIPPED):
+        metrics = finite_only(metrics)
+    stepped = time.perf_counter()
+    evaluated, failure = _attempt(stage)
+    metrics |= evaluated
+    ended = time.perf_counter() if stage.limits.count_evaluations else stepped
+    state.seconds += ended - started
+    records.record(state.step, metrics, seconds=state.seconds, evaluated=failure is None)
+    with saver.after():
+        if failure is not None:
+            raise failure
+        records.tell(state.step, metrics)
+        require_few_skipped(records.rows, stage.config.optim)
+    return metrics
+
+
+def _attempt(stage: Stage) -> tuple[dict[str, Any], Exception | None]:
+    """Evaluates; returns the metrics, or what is raised: the row of a whole step is to be written
+    in either case."""
+    try:
+        return _evaluate(stage), None
+    except Exception as error:  # raised again, once the row is written
+        return {}, error
+
+
+def _evaluate(stage: Stage) -> dict[str, float]:
+    """Evaluates where that is due after a step, and keeps the best policy so far."""
+    state = stage.state
+    if not stage.eval_every or state.step % stage.eval_every:
+        return {}
+    metrics = stage.evaluate()
+    accuracy = metrics.get(BEST, -1.0)
+    if accuracy > state.best_accuracy:
+        best = replace(state, best_step=state.step, best_accuracy=accuracy)
+        folder = stage.run.checkpoints_of(state.stage) / "best"
+        save_checkpoint(folder, stage.engine.model, best, stage.config)
+        state.best_step, state.best_accuracy = best.best_step, best.best_accuracy
+    return metrics
+
+
+def _changes(stage: Stage) -> dict[str, dict[str, Any]]:
+    """The settings that hold from the next step on, as `recorded_changes` gives them."""
+    last = latest_checkpoint(stage.run.checkpoints_of(stage.state.stage))
+    if last is None:
+        return {}
+    return recorded_changes(read_record(last).config, stage.config, stage.state.stage)
+
+
+def _forget_later_steps(stage: Stage) -> None:
+    """Steps after the checkpoint are about to be run again: what was recorded of them goes."""
+    run, state = stage.run, stage.state
+    truncate_metrics(run.metrics, state.stage, state.step)
+    if STAGES[state.stage].rollouts:
+        forget_works(run.path, state.stage, state.step)
+        forget_rollouts(run.path, state.step)
+
+
+def _leave(stage: Stage, saver: Saver) -> Path:
+    """Puts the model where the stage leaves it, and says where it is."""
+    facts, run = STAGES[stage.state.stage], stage.run
+    if not facts.leaves:
+        return step_folder(saver.checkpoints, stage.state.step)
+    folder = run.path / facts.leaves
+    save_checkpoint(folder, stage.engine.model, stage.state, stage.config)
+    remove_folder(saver.checkpoints)
+    return folder
+
+
+def longest_step(rows: Sequence[dict[str, Any]]) -> float:
+    """Seconds, among the steps that a stage's rows have one after another; 0 if there is none."""
+    pairs = pairwise([{"step": 0, "seconds": 0.0}, *rows])
+    each = [b["seconds"] - a["seconds"] for a, b in pairs if b["step"] == a["step"] + 1]
+    return max(each, default=0.0)

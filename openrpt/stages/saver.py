@@ -1,0 +1,112 @@
+"""Checkpoints of a running stage: when they are due, and what a step that fails leaves."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from openrpt.config.sections import STAGES
+from openrpt.engine.checkpoint_record import TrainerState
+from openrpt.errors import UserError
+from openrpt.runs.checkpoints import prune, save_checkpoint, step_folder
+from openrpt.stages.stage import Stage
+
+
+@dataclass(kw_only=True)
+class Saver:
+    """Saves a stage's checkpoints when they are due, and what is whole when a step fails."""
+
+    stage: Stage
+    step: int
+    """The last step that is saved."""
+    at: float = field(default_factory=time.monotonic)
+    """When it was saved."""
+
+    @property
+    def state(self) -> TrainerState:
+        return self.stage.state
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.stage.run.checkpoints_of(self.state.stage)
+
+    def if_due(self) -> None:
+        """Saves every so many steps, where checkpoints are what the stage makes, and minutes."""
+        settings, facts = self.stage.config.checkpoints, STAGES[self.state.stage]
+        late = time.monotonic() - self.at > settings.minutes * 60
+        if late or (not facts.leaves and self.state.step % settings.every == 0):
+            self.now()
+
+    def now(self) -> None:
+        """Saves the step that is done, unless it is saved, and removes old checkpoints."""
+        if self.step != self.state.step:
+            self._save()
+        self.at, self.step = time.monotonic(), self.state.step
+
+    def _save(self) -> None:
+        stage, baseline = self.stage, self.stage.baseline
+        save_checkpoint(
+            step_folder(self.checkpoints, self.state.step),
+            stage.engine.model,
+            stage.state,
+            stage.config,
+            optimizer=stage.optimizer,
+            baseline=None if baseline is None else baseline.weights,
+        )
+        kept = 1 if STAGES[self.state.stage].leaves else stage.config.checkpoints.kept
+        prune(self.checkpoints, kept)
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """A step runs in it. Where that fails, the state becomes what it was before, and is saved;
+        unless the weights had changed already, which belong to no whole step then."""
+        state, before = self.state, replace(self.state)
+        updates: list[int] = []
+        hook = self.stage.optimizer.register_step_pre_hook(lambda *_: updates.append(state.step))
+        try:
+            yield
+        except Exception as error:  # whatever it is: it goes on once what is whole is saved
+            vars(state).update(vars(before))
+            kept = self._lost() if updates else self._kept()
+            raise _told(error, f"{state.stage}, step {state.step + 1}", kept) from None
+        finally:
+            hook.remove()
+
+    @contextmanager
+    def after(self) -> Iterator[None]:
+        """What follows a whole step runs in it; where that fails, the step is saved."""
+        try:
+            yield
+        except Exception as error:  # as above
+            where = f"{self.state.stage}, after step {self.state.step}"
+            raise _told(error, where, self._kept()) from None
+
+    def _kept(self) -> str:
+        """Saves, and says what is saved."""
+        try:
+            self.now()
+        except UserError as error:
+            return f"the steps after step {self.step} could not be saved: {error}"
+        return f"all up to step {self.step} is saved" if self.step else ""
+
+    def _lost(self) -> str:
+        """Where the weights that are in memory belong to no whole step."""
+        steps = self.state.step - self.step
+        text = "the weights had changed already"
+        if steps:
+            text += f", so what {steps} step{'s' * (steps > 1)} before it did is lost, too"
+        if self.step:
+            return (
+                f"{text}: the same command goes on from {step_folder(self.checkpoints, self.step)}"
+            )
+        return f"{text}: the same command begins anew"
+
+
+def _told(error: Exception, where: str, kept: str) -> Exception:
+    """The error with where it happened and what is saved: in a UserError's line, else as a note."""
+    kept = f"; {kept}" if kept else ""
+    if isinstance(error, UserError):
+        return UserError(f"{where}: {error}{kept}")
+    error.add_note(f"{where}{kept}")
+    return error

@@ -1,0 +1,147 @@
+"""What a training stage is: it says what one step does, and `run_stage` does all the rest.
+
+A stage stands in memory alone. Whoever opens one by hand takes its steps without a file written:
+
+    from openrpt.runs.run import existing_run
+    from openrpt.stages.train import open_train
+
+    stage = open_train(existing_run(Path("runs/maths")))
+    metrics = stage.step()
+    print(stage.describe(metrics), stage.evaluate())
+"""
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from openrpt.config.sections import Config
+from openrpt.engine.average import MovingAverage
+from openrpt.engine.checkpoint_record import TrainerState, read_record
+from openrpt.engine.engine import Engine, open_engine
+from openrpt.engine.fingerprint import model_fingerprint
+from openrpt.errors import UserError
+from openrpt.rl.optimizer import make_optimizer
+from openrpt.runs.checkpoints import latest_checkpoint, require_own, restore
+from openrpt.runs.run import Run
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """Where a stage ends: whichever comes first, over all its starts."""
+
+    steps: int
+    seconds: float = math.inf
+    """No step begins that might end later."""
+    count_evaluations: bool = True
+    """Whether the time that evaluations take counts, too."""
+
+    @classmethod
+    def of(cls, steps: int, minutes: float) -> "Limits":
+        """Makes them of `steps` and `time_limit`, where 0 minutes are no limit."""
+        return cls(steps=steps, seconds=minutes * 60 or math.inf)
+
+
+class Stage(Protocol):
+    """A training stage, opened: what it trains, what one step does, and where it ends."""
+
+    @property
+    def run(self) -> Run: ...
+
+    @property
+    def config(self) -> Config:
+        """The configuration as the stage reads it, which checkpoints keep."""
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of the policy, which is trained."""
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer: ...
+
+    @property
+    def state(self) -> TrainerState:
+        """What steps change, weights and optimizer aside; its `stage` is the stage's name."""
+
+    @property
+    def limits(self) -> Limits: ...
+
+    @property
+    def eval_every(self) -> int:
+        """Steps between two evaluations; 0 = never."""
+
+    @property
+    def baseline(self) -> MovingAverage | None:
+        """The average of the policy that checkpoints keep; None where no reward reads one."""
+
+    def step(self, *, store: bool = False) -> dict[str, Any]:
+        """Takes one step (`state.step` counts it) and returns its metrics.
+
+        `store`: what it trains on is written into the run folder before the weights change, where
+        the stage keeps that (`StageFacts.rollouts`); otherwise no file is written. Where it raises,
+        the state belongs to no whole step.
+        """
+
+    def evaluate(self) -> dict[str, float]:
+        """Measures the policy as it is; the metrics."""
+
+    def describe(self, metrics: dict[str, Any]) -> str:
+        """Says a step's metrics in a few words."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Opened:
+    """What every stage trains, as it stands in the run folder."""
+
+    engine: Engine
+    """The engine of the policy."""
+    optimizer: torch.optim.AdamW
+    state: TrainerState
+    checkpoint: Path | None
+    """What it goes on from; None where it begins."""
+
+
+def open_trained(
+    run: Run,
+    new: TrainerState,
+    *,
+    begin: Path | None = None,
+    candidates_from: Engine | None = None,
+    weight_decay: float | None = None,
+) -> Opened:
+    """Opens policy, optimizer and state from a stage's last checkpoint; `new` is the state of a
+    stage that has none, and names it.
+
+    It begins from the model in `begin`, else from the start model. `candidates_from`: whose
+    candidates seed the thought, where not the policy's own. `weight_decay` takes the place of
+    `optim.weight_decay`. Only reads. Raises UserError for a checkpoint that is damaged, another
+    stage's, or made with another value of a key that binds it.
+    """
+    config, name = run.config, new.stage
+    last = latest_checkpoint(run.checkpoints_of(name))
+    if last is not None:
+        record = read_record(last)
+        if record.state.stage != name:
+            raise UserError(
+                f"{last}: a checkpoint of '{record.state.stage}': give '{name}' a run of its own"
+                " (--run)"
+            )
+        require_own(record, last, config, stage=name)
+    # LoRA adapters sit on the weights that training began from; the merged ones are for others.
+    weights = begin if last is None or config.model.lora_rank else last
+    engine = open_engine(
+        config.model,
+        path=None if weights is None else str(weights),
+        trained=True,
+        recompute=config.memory.gradient_checkpointing,
+        start=candidates_from,
+    )
+    decay = config.optim.weight_decay if weight_decay is None else weight_decay
+    optimizer = make_optimizer(engine.model, config.optim, weight_decay=decay)
+    if last is not None:
+        state = restore(last, engine.model, optimizer)
+    else:
+        state = replace(new, start_model=model_fingerprint(config.model.path))
+    return Opened(engine=engine, optimizer=optimizer, state=state, checkpoint=last)

@@ -1,0 +1,1 @@
+"""The cold start: traces to imitate, the loss on them, and the stage."""

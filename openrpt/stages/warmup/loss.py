@@ -1,0 +1,159 @@
+"""The loss of a warmup step: traces (or the tail alone), and the terms on the plain text."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from openrpt.config.sections import Config
+from openrpt.data.prompts import Layout
+from openrpt.data.work import Work
+from openrpt.engine.branches import Branch, CompletionIndex
+from openrpt.engine.engine import Engine
+from openrpt.engine.model import Model
+from openrpt.engine.text_loss import TextTerms, distillation_kl, target_cross_entropy, text_loss
+from openrpt.rl.nonfinite import Places
+from openrpt.stages.warmup.traces import Trace, trace_branches
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WarmupLoss:
+    """The loss of one step, over its documents one by one."""
+
+    config: Config
+    layout: Layout
+    engine: Engine
+    """The engine of the policy."""
+    start: Engine
+    """The engine of the frozen start model."""
+    works: Sequence[Work]
+    """The step's documents: every term is a mean over all of them."""
+    places: Places
+    """Where a loss was not finite."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """The terms so far, in nats."""
+
+    @cached_property
+    def scale(self) -> float:
+        """What one position counts."""
+        return 1.0 / sum(len(work.positions) for work in self.works)
+
+    @cached_property
+    def text_scale(self) -> float:
+        """What one token of the plain text counts."""
+        return 1.0 / sum(len(work.prefix_ids(self.layout, whole=True)) - 1 for work in self.works)
+
+    def branches(self, work: Work, traces: Sequence[Trace] | None) -> list[Branch]:
+        """Gives what is run at a work's positions; without traces, the tail alone."""
+        thinks = self.config.prompt.think_budget > 0
+        return trace_branches(traces, work.prefix_lengths(self.layout), self.layout, thinks=thinks)
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether a term reads the plain text."""
+        return self.config.warmup.text_kl_weight > 0 or self.config.warmup.ntp_weight > 0
+
+    @property
+    def reads_tails(self) -> bool:
+        """Whether a term reads the states at the tails' ends."""
+        return not self.config.prompt.candidates and self.config.warmup.target == "self"
+
+    def accumulate(self, work: Work, traces: Sequence[Trace] | None) -> None:
+        """Adds the gradients of one of the documents."""
+        prefix_ids = work.prefix_ids(self.layout, whole=True)
+        teacher = plain_states(self.start, prefix_ids)  # [L, d]
+        ends = torch.tensor(work.prefix_lengths(self.layout), device=teacher.device) - 1
+
+        def prefix_loss(hidden: Tensor) -> Tensor:  # [L, d]
+            return self._text(work, prefix_ids, hidden, teacher)
+
+        def tail_loss(states: Tensor) -> Tensor:  # [P, d]
+            heads = self.engine.model.head, self.start.model.head
+            kl = distillation_kl(states, heads[0], teacher[ends], heads[1]).sum() * self.scale
+            return self._add("loss/tail_kl", kl, work, range(len(work.positions)))
+
+        def completion_loss(rows: list[CompletionIndex], hidden: Tensor) -> Tensor:  # [R, T, d]
+            assert traces is not None
+            loss = trace_loss(self.engine.model, traces, rows, hidden) * self.scale
+            return self._add("loss/trace", loss, work, [b for b, _ in rows])
+
+        self.engine.accumulate_gradients(
+            prefix_ids,
+            self.branches(work, traces),
+            prefix_loss=prefix_loss if self.reads_text else None,
+            tail_loss=tail_loss if self.reads_tails else None,
+            completion_loss=completion_loss if traces is not None else None,
+            microbatch_tokens=self.config.memory.microbatch_tokens,
+        )
+
+    def _text(
+        self, work: Work, prefix_ids: Sequence[int], hidden: Tensor, teacher: Tensor
+    ) -> Tensor:
+        """The terms on the plain text: hidden and teacher [L, d] → a sum."""
+        settings, scale = self.config.warmup, self.text_scale
+        terms = TextTerms(
+            targets=torch.tensor(prefix_ids[1:], device=hidden.device),
+            ntp_scale=settings.ntp_weight * scale,
+            teacher_hidden=teacher[:-1],
+            teacher=self.start.model.head,
+            kl_scale=settings.text_kl_weight * scale,
+        )
+        loss, ntp, kl = text_loss(hidden[:-1], self.engine.model.head, terms)
+        self._count("loss/ntp", ntp * scale)
+        self._count("loss/text_kl", kl * scale)
+        if not math.isfinite(ntp + kl):
+            document_id, start = work.document.document_id, work.window.start
+            own = hidden[len(self.layout.head_ids) :]
+            if not self.places.note_text(document_id, own, start=start):
+                self.places.note(document_id, [start])
+        return loss
+
+    def _add(self, name: str, loss: Tensor, work: Work, branches: Iterable[int]) -> Tensor:
+        """Counts a term, and notes the branches' positions where it is not finite."""
+        value = float(loss.detach())
+        self._count(name, value)
+        if not math.isfinite(value):
+            positions = [work.positions[b].index for b in branches]
+            self.places.note(work.document.document_id, positions)
+        return loss
+
+    def _count(self, name: str, value: float) -> None:
+        self.metrics[name] = self.metrics.get(name, 0.0) + value
+
+
+@torch.no_grad()
+def plain_states(start: Engine, prefix_ids: Sequence[int]) -> Tensor:
+    """Gives the frozen model's states on a prefix, [L, d]."""
+    (hidden,) = start.states([prefix_ids])
+    return hidden
+
+
+def trace_loss(
+    policy: Model, traces: Sequence[Trace], rows: list[CompletionIndex], hidden: Tensor
+) -> Tensor:
+    """Sums the weighted cross-entropy of a micro-batch's traces: hidden [R, T, d] → nats."""
+    width = max(len(ids) for b, _ in rows for ids, _ in traces[b].targets)
+    states, ids, probabilities, weights = [], [], [], []
+    for i, (b, _) in enumerate(rows):
+        trace = traces[b]
+        for t, ((target_ids, target_p), weight) in enumerate(
+            zip(trace.targets, trace.weights, strict=True)
+        ):
+            if weight:
+                padding = width - len(target_ids)
+                states.append((i, t))
+                ids.append((*target_ids, *[0] * padding))
+                probabilities.append((*target_p, *[0.0] * padding))
+                weights.append(weight)
+    device = hidden.device
+    at = torch.tensor(states, device=device)
+    loss = target_cross_entropy(
+        hidden[at[:, 0], at[:, 1]],
+        policy.head,
+        torch.tensor(ids, device=device),
+        torch.tensor(probabilities, device=device),
+    )
+    return (loss * torch.tensor(weights, device=device)).sum()

@@ -1,0 +1,174 @@
+"""The traces of a warmup: completions to imitate, made at each position of a document."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from openrpt.config.sections import Config
+from openrpt.data.prompts import Layout
+from openrpt.data.request import Request
+from openrpt.data.work import Work
+from openrpt.engine.branches import Branch
+from openrpt.engine.decoding import Sampling
+from openrpt.engine.engine import Engine
+from openrpt.engine.generation import Generated
+from openrpt.seeding import generator, keys_of
+
+Target = tuple[tuple[int, ...], tuple[float, ...]]
+"""Token ids and their probabilities: one id where the token is certain."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trace:
+    """A completion to imitate: after `opening` come `token_ids`."""
+
+    opening: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    targets: tuple[Target, ...]
+    """One for each token."""
+    weights: tuple[float, ...]
+    """One for each token; 0 = not trained."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TraceMaker:
+    """Makes traces of what the models say, or of the text where `warmup.target = truth`."""
+
+    config: Config
+    layout: Layout
+    engine: Engine
+    """The engine of the policy."""
+    start: Engine
+    """The engine of the frozen start model."""
+
+    def traces(self, work: Work, step: int) -> list[Trace]:
+        """Makes one trace a position, in the positions' order, with the draws of a step."""
+        if self.config.prompt.candidates:
+            return self._seeded(work, step)
+        return self._drafted(work, step)
+
+    def _seeded(self, work: Work, step: int) -> list[Trace]:
+        """The thought is the candidates, and what the policy thinks behind them; the answer is one
+        of them."""
+        config, layout = self.config, self.layout
+        generated = self._generate(work, step, free=config.prompt.think_budget)
+        traces = []
+        for outcome, position in zip(generated, work.positions, strict=True):
+            truth = int(work.document.token_ids[position.index])
+            target = self._answer_target(outcome, truth)
+            rng = generator(config.seed, "warmup", position.document_id, position.index, step)
+            answer = int(rng.choice(target[0], p=np.array(target[1]) / sum(target[1])))
+            opening = layout.seed(outcome.candidate_ids)
+            thought: tuple[int, ...] = ()
+            if config.prompt.think_budget:
+                thought = self._free_thought(outcome, len(opening)) + layout.close_ids
+            else:
+                opening += layout.close_ids
+            weights = (0.0,) * len(thought)
+            traces.append(self._trace(opening, thought, weights, answer, target))
+        return traces
+
+    def _answer_target(self, outcome: Generated, truth: int) -> Target:
+        """What the box should hold: a distribution over the candidates, or the true token."""
+        settings = self.config.warmup
+        if settings.target == "truth":
+            return (truth,), (1.0,)
+        probabilities = np.exp(np.array(outcome.candidate_logprobs))
+        probabilities *= (1 - settings.answer_sharpness) / probabilities.sum()
+        probabilities[0] += settings.answer_sharpness
+        return outcome.candidate_ids, tuple(probabilities.tolist())
+
+    def _free_thought(self, outcome: Generated, opening: int) -> tuple[int, ...]:
+        """The policy's own free tokens: context for the answer, not trained on."""
+        completion = outcome.completions[0]
+        own = completion.token_ids[opening : opening + self.config.prompt.think_budget]
+        stops = [i for i, token in enumerate(own) if token in self.engine.model.stop_ids]
+        return own[: stops[0]] if stops else own
+
+    def _drafted(self, work: Work, step: int) -> list[Trace]:
+        """The thought looks ahead: what the frozen model (or the text) says next, then its first
+        token in the box."""
+        close = self.layout.close_ids
+        drafts = self._drafts(work, step)
+        if not self.config.prompt.think_budget:
+            return [self._trace(close, (), (), d[0], ((d[0],), (1.0,))) for d in drafts]
+        weight = self.config.warmup.draft_weight
+        return [
+            self._trace(
+                (),
+                draft + close,
+                (weight,) * len(draft) + (0.0,) * len(close),
+                draft[0],
+                ((draft[0],), (1.0,)),
+            )
+            for draft in drafts
+        ]
+
+    def _drafts(self, work: Work, step: int) -> list[tuple[int, ...]]:
+        """What follows each position: at least one token, at most as many as a thought has."""
+        settings, budget = self.config.warmup, self.config.prompt.think_budget
+        size = max(1, min(settings.draft_tokens, budget))
+        if settings.target == "truth":
+            ids = work.document.token_ids
+            return [tuple(ids[p.index : p.index + size].tolist()) for p in work.positions]
+        plain = replace(self.layout, tail_ids=(), close_ids=())
+        request = self._request(work, step, rollouts=1)
+        (generated,) = self.start.generate_each([request], plain, Sampling.plain(size))
+        stops = self.start.model.stop_ids
+        drafts = []
+        for outcome in generated:
+            draft = [i for i in outcome.completions[0].token_ids if i not in stops]
+            drafts.append(tuple(draft) or (outcome.standard_id,))
+        return drafts
+
+    def _trace(
+        self,
+        opening: tuple[int, ...],
+        thought: tuple[int, ...],
+        thought_weights: tuple[float, ...],
+        answer: int,
+        target: Target,
+    ) -> Trace:
+        """The thought, then the answer, the box's end and the end of turn."""
+        form = self.layout.answer_end_ids
+        stop = self.engine.model.tokenizer.eos_token_id
+        form += () if stop is None else (stop,)
+        certain = [((token,), (1.0,)) for token in thought]
+        return Trace(
+            opening=opening,
+            token_ids=(*thought, answer, *form),
+            targets=(*certain, target, *[((token,), (1.0,)) for token in form]),
+            weights=(*thought_weights, 1.0, *[self.config.warmup.form_weight] * len(form)),
+        )
+
+    def _generate(self, work: Work, step: int, *, free: int) -> list[Generated]:
+        """Candidates at each position and, where a thought is free, one completion."""
+        sampling = Sampling.of(self.config.prompt, temperature=1.0)
+        sampling = replace(sampling, think_budget=free, prediction_budget=2)
+        request = self._request(work, step, rollouts=1 if free else 0)
+        (generated,) = self.engine.generate_each([request], self.layout, sampling)
+        return generated
+
+    def _request(self, work: Work, step: int, *, rollouts: int) -> Request:
+        name = (self.config.seed, "warmup", step)
+        keys = [keys_of(rollouts, *name, p.document_id, p.index) for p in work.positions]
+        return work.request(self.layout, keys)
+
+
+def trace_branches(
+    traces: Sequence[Trace] | None, lengths: Sequence[int], layout: Layout, *, thinks: bool
+) -> list[Branch]:
+    """Gives the branch of each position, which stands behind `lengths` tokens of the prefix: its
+    trace's, or the tail alone where there are no traces."""
+    if traces is None:
+        tail_ids = layout.tail_ids + (() if thinks else layout.close_ids)
+        return [Branch(prefix_length=n, tail_ids=tail_ids) for n in lengths]
+    return [
+        Branch(
+            prefix_length=length,
+            tail_ids=layout.tail_ids + trace.opening,
+            completions=(trace.token_ids,),
+        )
+        for trace, length in zip(traces, lengths, strict=True)
+    ]

@@ -1,0 +1,183 @@
+"""The cold start: the form of a rollout, learned from the model itself.
+
+A small model can't do the task at first: any tail after the text destroys its next-token
+prediction. Two ways, both made from the model's own predictions (`target = self`: form only):
+
+- seeded (`prompt.candidates` > 0): the thought is the candidates; the trace's answer copies one
+  of them. The answer's target mixes the first candidate with the candidates' probabilities.
+- unseeded: first the distribution after the tail is drawn to the frozen model's on plain text
+  (dense distillation of the tail), then traces whose thought is a short look-ahead draft and
+  whose box holds the draft's first token. Where there is no room for a thought
+  (`prompt.think_budget` = 0), its close and the opened box belong to the tail.
+
+A KL on the plain text keeps the model's language; the tree's prefix gives it for nothing. With
+`target = truth` the answers are the text's own: that is supervised, and is labelled so.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from openrpt.config.sections import Config
+from openrpt.costs.flops import prefix_passes
+from openrpt.costs.meters import CountingEngine, StepMeter
+from openrpt.data.prompts import Layout
+from openrpt.data.scored import ScoredCorpus
+from openrpt.data.work import Work, take_work
+from openrpt.engine.checkpoint_record import TrainerState
+from openrpt.engine.engine import Engine, open_engine
+from openrpt.progress import SILENT, Progress
+from openrpt.rl.nonfinite import Places, attempted
+from openrpt.rl.optimizer import apply_update, learning_rate, set_learning_rate
+from openrpt.runs.metrics import PhaseTimer, peak_memory_gib
+from openrpt.runs.run import Run, works_in_run
+from openrpt.runs.scores import scores_of
+from openrpt.stages.harness import run_stage
+from openrpt.stages.stage import Limits, open_trained
+from openrpt.stages.warmup.cost import StepCost
+from openrpt.stages.warmup.loss import WarmupLoss
+from openrpt.stages.warmup.traces import TraceMaker
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Warmup:
+    """The stage (`openrpt.stages.stage.Stage`)."""
+
+    run: Run
+    config: Config
+    engine: Engine
+    """The policy's."""
+    start: Engine
+    """The frozen start model's."""
+    layout: Layout
+    corpus: ScoredCorpus
+    optimizer: torch.optim.Optimizer
+    meter: StepMeter
+    state: TrainerState
+    eval_every: ClassVar[int] = 0
+    baseline: ClassVar[None] = None
+
+    @property
+    def limits(self) -> Limits:
+        settings = self.config.warmup
+        return Limits.of(steps=settings.steps, minutes=settings.time_limit)
+
+    def step(self, *, store: bool = False) -> dict[str, Any]:
+        """Takes one optimizer step over a few documents; returns its metrics."""
+        config, state = self.config, self.state
+        state.step += 1
+        timer, cost = PhaseTimer(), StepCost()
+        self.meter.begin()
+        tail_only = not config.prompt.candidates and state.step <= config.warmup.tail_steps
+        works = self._take(tail_only=tail_only)
+        loss, maker = self.loss(works), self.maker(cost)
+        set_learning_rate(self.optimizer, learning_rate(config.warmup, state.step))
+        self.optimizer.zero_grad(set_to_none=True)
+        for work in works:
+            with timer("generate"):
+                traces = None if tail_only else maker.traces(work, state.step)
+            with timer("update"):
+                loss.accumulate(work, traces)
+            cost.count(loss, work, traces)
+        with timer("update"):
+            updated = attempted(lambda: self._update(loss.places), config.optim, step=state.step)
+        flops = cost.flops(loss)
+        return (
+            loss.metrics
+            | {"loss/trace": loss.metrics.get("loss/trace", 0.0)}
+            | timer.metrics()
+            | flops
+            | self.meter.metrics(flops, timer.seconds)
+            | updated
+            | {"memory/peak_gib": peak_memory_gib()}
+        )
+
+    def evaluate(self) -> dict[str, float]:
+        return {}
+
+    def describe(self, metrics: dict[str, Any]) -> str:
+        return f"loss {metrics['loss/trace']:.3f}"
+
+    def maker(self, cost: StepCost) -> TraceMaker:
+        """Gives what makes the traces, whose passes are counted in `cost`."""
+        passes = prefix_passes(self.config.prompt)
+        return TraceMaker(
+            config=self.config,
+            layout=self.layout,
+            engine=CountingEngine(engine=self.engine, ledger=cost.made, passes=passes),
+            start=CountingEngine(engine=self.start, ledger=cost.made),
+        )
+
+    def loss(self, works: list[Work]) -> WarmupLoss:
+        """Gives the loss of a step over these documents."""
+        return WarmupLoss(
+            config=self.config,
+            layout=self.layout,
+            engine=self.engine,
+            start=self.start,
+            works=works,
+            places=Places(work.document.document_id for work in works),
+        )
+
+    def _take(self, *, tail_only: bool) -> list[Work]:
+        """The step's documents; of tails alone, more positions fit into a step."""
+        settings, works = self.config.warmup, []
+        supply = take_work(
+            self.corpus,
+            self.config,
+            cursor=self.state.cursor,
+            count=settings.positions_per_document * (2 if tail_only else 1),
+            purpose="warmup",
+        )
+        for _ in range(settings.documents_per_step):
+            self.state.cursor, work = next(supply)
+            works.append(work)
+        return works
+
+    def _update(self, places: Places) -> dict[str, float]:
+        most = self.config.optim.max_grad_norm
+        norm = apply_update(self.engine.model, self.optimizer, most, places, stage="warmup")
+        return {"optim/grad_norm": norm}
+
+
+@works_in_run
+def warmup(run: Run, *, progress: Progress = SILENT) -> None:
+    """Runs the cold start and leaves the policy in `run.start`; resumes where it was.
+
+    Raises UserError for bad configuration and damaged checkpoints.
+    """
+    if not run.start.is_dir():
+        run_stage(open_warmup(run), progress)
+
+
+def check_input(run: Run) -> None:
+    """Raises UserError where a warmup could not begin: for absent scores."""
+    scores_of(run)
+
+
+def open_warmup(run: Run) -> Warmup:
+    """Opens the stage: the policy of the last checkpoint, or the start model. Only reads.
+
+    Raises UserError for bad configuration, scores that do not fit, and damaged checkpoints.
+    """
+    config = run.config
+    start = open_engine(config.model)
+    opened = open_trained(
+        run,
+        TrainerState(stage="warmup"),
+        candidates_from=start if config.prompt.candidate_source == "start" else None,
+        weight_decay=0.0,  # few steps, held to the start model by a KL
+    )
+    policy = opened.engine.model
+    return Warmup(
+        run=run,
+        config=config,
+        engine=opened.engine,
+        start=start,
+        layout=policy.layout(config.prompt),
+        corpus=scores_of(run),
+        optimizer=opened.optimizer,
+        meter=StepMeter(policy, config),
+        state=opened.state,
+    )
