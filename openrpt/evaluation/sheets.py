@@ -3,36 +3,38 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
 
 @dataclass(frozen=True, kw_only=True)
 class Sheet:
+    """A table of cells that are written already."""
+
     title: str
     headings: list[str]
     rows: list[list[str]]
     labels: int = 1
     """Leading columns that are words: they stand on the left."""
+    whole: int = 0
+    """Leading columns whose cells are never broken, however narrow the terminal."""
     ends: set[int] = field(default_factory=set)
     """Rows under which there is a line."""
     notes: list[str] = field(default_factory=list)
 
 
-def print_sheet(sheet: Sheet, console: "Console") -> None:
-
+def print_sheet(sheet: Sheet, console: Console) -> None:
+    """The sheet as a table, and its notes below."""
     table = Table(title=sheet.title, title_justify="left")
     for i, heading in enumerate(sheet.headings):
+        whole = i < sheet.whole
         if i < sheet.labels:
-            table.add_column(heading, overflow="fold")
+            table.add_column(heading, overflow="fold", no_wrap=whole)
         else:
-            table.add_column(heading, justify="right")
+            table.add_column(heading, justify="right", no_wrap=whole)
     for i, row in enumerate(sheet.rows):
         table.add_row(*row, end_section=i in sheet.ends)
     console.print(table)
@@ -44,8 +46,12 @@ def markdown(sheet: Sheet) -> str:
     """The sheet as a markdown table under its title."""
     rules = ["---" if i < sheet.labels else "---:" for i in range(len(sheet.headings))]
     rows = [sheet.headings, rules, *sheet.rows]
-    lines = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
+    lines = [f"| {' | '.join(map(_markdown_cell, row))} |" for row in rows]
     return "\n\n".join([f"**{sheet.title}**", "\n".join(lines), *sheet.notes]) + "\n"
+
+
+def _markdown_cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", "<br>")
 
 
 # ---- cells --------------------------------------------------------------------------------------
