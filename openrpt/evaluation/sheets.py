@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from openrpt.costs.amounts import duration
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sheet:
@@ -57,13 +59,12 @@ def _markdown_cell(text: str) -> str:
 # ---- cells --------------------------------------------------------------------------------------
 
 COST_HEADINGS = ["training FLOPs", "training time"]
+"""What stands over `cost_cells`, of training."""
 
 
 def cost_cells(cost: Mapping[str, Any]) -> list[str]:
-    """FLOPs and time, of training as `stage.training_cost` says it, or of other work as WorkMeter
-    does; dashes for what is not known."""
-    from openrpt.costs.amounts import duration
-
+    """FLOPs and time, of training as `training_cost` says it, or of other work as WorkMeter does;
+    dashes for what is not known."""
     flops, seconds = cost.get("flops"), cost.get("seconds")
     bound = "≥ " if cost.get("steps_without_flops") else ""
     return [

@@ -39,9 +39,9 @@ class Control:
     stage: Stage
     """The last one that it runs before it is evaluated."""
     changes: dict[str, Any] = field(default_factory=dict)
-    """Of the run's configuration, dotted."""
+    """Keys of the run's configuration that it changes, dotted."""
     evaluate: dict[str, Any] = field(default_factory=dict)
-    """Of its evaluation only."""
+    """Keys that only its evaluation changes."""
 
     @property
     def prompt(self) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def run_control(
 ) -> str:
     """One control, trained and evaluated under `label`; see `run_controls`."""
     from openrpt.evaluation.models import latest_model, model_path
-    from openrpt.evaluation.next_token.stage import evaluate_model, is_recorded
+    from openrpt.evaluation.next_token.stage import evaluate_model
 
     if control.stage == "evaluate":
         label = "start" if control is CONTROLS["start"] else latest_model(run)
@@ -146,8 +146,7 @@ def run_control(
         model = str(train_control(run, control, label, config, progress=progress))
     measured = with_overrides(config, control.prompt | control.evaluate)
     measured = keeping_recorded(run, label, measured)
-    if not is_recorded(run, label, model, measured):
-        evaluate_model(run, model, measured, label=label, progress=progress)
+    evaluate_model(run, model, measured, label=label, progress=progress)
     return label
 
 
@@ -262,8 +261,14 @@ def print_controls(run: Run) -> None:
 
 
 ORDER = [
-    *("start", "thought", "no-thought", "random-reward", "ntp-documents"),
-    *("warmup-self", "warmup-truth", "ntp-flops"),
+    "start",
+    "thought",
+    "no-thought",
+    "random-reward",
+    "ntp-documents",
+    "warmup-self",
+    "warmup-truth",
+    "ntp-flops",
 ]
 """The most telling first, so that a run which is broken off has said most."""
 
