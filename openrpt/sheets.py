@@ -24,12 +24,16 @@ _UNBROKEN = 24
 
 @dataclass(frozen=True, kw_only=True)
 class Sheet:
+    """A table of cells that are written already."""
+
     title: str
     """Empty where what stands before the table says what it is."""
     headings: list[str]
     rows: list[list[str]]
     labels: int = 1
     """Leading columns that are words: they stand on the left."""
+    whole: int = 0
+    """Leading columns whose cells are never broken, however narrow the terminal."""
     ends: set[int] = field(default_factory=set)
     """Rows under which there is a line."""
     notes: list[str] = field(default_factory=list)
@@ -49,10 +53,11 @@ def print_sheet(sheet: Sheet, console: Console, *, pasted: bool = False) -> None
     for i, heading in enumerate(sheet.headings):
         if i < sheet.labels:
             names = max((len(row[i]) for row in sheet.rows), default=0)
-            short = i == 0 and names <= _UNBROKEN
-            table.add_column(Text(heading), overflow="fold", no_wrap=short)
+            unbroken = i < sheet.whole or (i == 0 and names <= _UNBROKEN)
+            table.add_column(Text(heading), overflow="fold", no_wrap=unbroken)
         else:
-            table.add_column(Text(heading), overflow="fold", justify="right")
+            unbroken = i < sheet.whole
+            table.add_column(Text(heading), overflow="fold", justify="right", no_wrap=unbroken)
     for i, row in enumerate(sheet.rows):
         # Text, not str: the brackets of "openrpt[lora]" are no markup.
         cells = [Text(cell, sheet.styles.get(cell, "")) for cell in row]
@@ -71,13 +76,14 @@ def markdown(sheet: Sheet) -> str:
 
 
 def _markdown_line(cells: Sequence[str]) -> str:
-    escaped = [cell.replace("|", r"\|").replace("\n", " ") for cell in cells]
+    escaped = [cell.replace("|", r"\|").replace("\n", "<br>") for cell in cells]
     return f"| {' | '.join(escaped)} |"
 
 
 # ---- cells --------------------------------------------------------------------------------------
 
 COST_HEADINGS = ["training FLOPs", "training time"]
+"""Headings of `cost_cells`, where they are of training."""
 
 
 def cost_cells(cost: Mapping[str, Any]) -> list[str]:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from openrpt import __version__
-from openrpt.cli.options import StageCommand, config_file
+from openrpt.cli.options import OVERRIDES, StageCommand, config_file
 from openrpt.errors import UserError, nearest
 from openrpt.files import REMEDIES, reason_of
 from openrpt.stopping import Interrupted, ending_as_interrupts, exit_code
 from openrpt.terminal import open_streams, say_error, say_lines
 
 if TYPE_CHECKING:
+    from openrpt.config.corpus import CorpusConfig
     from openrpt.config.sections import StageName
     from openrpt.progress import Live
 
@@ -27,7 +28,7 @@ GARBAGE_THRESHOLD = 50_000
 and looking through them every 700, which is Python's default, is a fifth of their import."""
 
 MOST_MINUTES = 60_000
-"""Of the demo's budget."""
+"""The longest budget of the demo, in minutes."""
 
 
 COMMANDS = {
@@ -36,23 +37,23 @@ COMMANDS = {
     "warmup": "training",
     "train": "training",
     "finetune": "training",
-    "questions": "measuring",
+    "questions": "comparing",
     "pretrain": "training",
-    "evaluate": "measuring",
+    "evaluate": "predicting",
     "control": "training",
     "lab": "training",
-    "compare": "measuring",
-    "perplexity": "measuring",
-    "writing": "measuring",
-    "zeroshot": "measuring",
-    "coding": "measuring",
-    "suite": "measuring",
-    "probe": "measuring",
+    "compare": "predicting",
+    "perplexity": "predicting",
+    "writing": "comparing",
+    "zeroshot": "asking",
+    "coding": "asking",
+    "suite": "asking",
+    "probe": "comparing",
     "rollouts": "looking",
     "status": "looking",
-    "patterns": "measuring",
+    "patterns": "analysing",
     "estimate": "looking",
-    "scaling": "measuring",
+    "scaling": "analysing",
     "predict": "looking",
     "report": "looking",
     "watch": "looking",
@@ -179,3 +180,16 @@ def _models_and_config(
         if source.endswith(".toml"):
             _, option = config_file(source, option)
     return models, option
+
+
+def _other_corpus(ctx: click.Context, text: str | None) -> "CorpusConfig | None":
+    """The corpus of `--text`, read by the defaults and by what the command line says, not by the
+    run's own template. Raises UserError for keys of a text that isn't given."""
+    given = {k: v for k, v in ctx.meta.get(OVERRIDES, {}).items() if k.startswith("corpus.")}
+    if text is None:
+        if given:
+            raise UserError(f"--{next(iter(given))}: about another text; give one by --text PATH")
+        return None
+    from openrpt.config.loading import load_config
+
+    return load_config(overrides={**given, "corpus.path": text}).corpus

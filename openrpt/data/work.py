@@ -1,7 +1,9 @@
 """Which documents and positions a step takes: pure functions of the seed and a cursor."""
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -269,3 +271,14 @@ def retokenized(work: Work, tokenizer: Any) -> Work:
         replace(old, index=index, window_start=window.start) for index, old in kept.items()
     )
     return Work(document=document, window=window, positions=positions)
+
+
+def works_key(works: Sequence[Work]) -> str:
+    """SHA-256 in hex of documents, windows and positions: what is measured there depends on it."""
+    digest = hashlib.sha256()
+    for work in works:
+        places = [(position.index, float(position.entropy)) for position in work.positions]
+        about = [work.document.document_id, work.document.text, asdict(work.window), places]
+        digest.update(json.dumps(about).encode())
+        digest.update(work.document.ntp_token_id.tobytes())
+    return digest.hexdigest()

@@ -1,7 +1,5 @@
 """Several models of one run side by side: which they are, where they lie, what they cost."""
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -144,15 +142,17 @@ def steps_that_made(model: Path) -> list[dict[str, Any]] | None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NamedModel:
+    """A model under the name by which tables and files call it."""
+
     label: str
     path: str
     """A folder, a GGUF file, a Hub id, or the name of the default model."""
     cost: Mapping[str, float | None] | None
-    """Of its training (`stage.training_cost`); None where it is not known."""
+    """What its training cost (`training_cost`); None where it is not known."""
 
 
 def named_models(run: Run, sources: Sequence[str]) -> list[NamedModel]:
-    """`MODEL` or `NAME=MODEL`: one of the run's own (`stage.OWN_MODELS`), a folder, a GGUF file, a
+    """`MODEL` or `NAME=MODEL`: one of the run's own (`OWN_MODELS`), a folder, a GGUF file, a
     Hub id, or another run's folder, which stands for the latest model there.
 
     None given: the run's latest. Raises UserError for two of one name and for a model that the run
@@ -178,8 +178,3 @@ def _named(run: Run, source: str) -> NamedModel:
         model = latest_model(owner)
     path = model_path(owner, model)
     return NamedModel(label=label, path=path, cost=training_cost(owner, path))
-
-
-def fingerprint(*parts: Any) -> str:
-    """8 hex digits of what a result depends on."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]

@@ -7,7 +7,8 @@ bits a byte only.
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,25 +24,34 @@ from openrpt.data.tokens import encode_document
 from openrpt.engine.engine import Engine, open_engine
 from openrpt.engine.scorer import score_ids
 from openrpt.errors import UserError
+from openrpt.evaluation.columns import Columns
+from openrpt.evaluation.instrument import Bench, measure
 from openrpt.evaluation.models import default_label, latest_model, model_path
-from openrpt.evaluation.records import read_evaluation
+from openrpt.evaluation.records import record_perplexity
 from openrpt.evaluation.statistics import Estimate, ratio_by_document
-from openrpt.files import write_sealed
 from openrpt.progress import SILENT, Progress
 from openrpt.runs.run import Run, works_in_run
 from openrpt.seeding import generator
 from openrpt.types import Split
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Perplexity:
-    nats_per_token: Estimate
-    bits_per_byte: Estimate
-    """Its n is bytes."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Perplexity(Columns):
+    """Columns, a value a document: `nats` and `tokens` (those that were predicted), and the `bytes`
+    of their text."""
+
     skipped: int
     """Documents that the model's tokenizer does not give back, or of a single token."""
-    cost: dict[str, Any] = field(default_factory=dict)
-    """As WorkMeter gives it."""
+
+    @cached_property
+    def nats_per_token(self) -> Estimate:
+        """Mean negative log-likelihood of a token."""
+        return ratio_of_documents(self.columns["nats"], self.columns["tokens"])
+
+    @cached_property
+    def bits_per_byte(self) -> Estimate:
+        """The same in bits, over the bytes of the tokens; its n is bytes."""
+        return ratio_of_documents(self.columns["nats"] / math.log(2), self.columns["bytes"])
 
     @property
     def perplexity(self) -> float:
@@ -50,7 +60,8 @@ class Perplexity:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 %, from the normal interval of the nats; not a number for a single document."""
+        """95 % of the perplexity, from the normal interval of the nats; not a number for a single
+        document."""
         reach = 1.96 * self.nats_per_token.standard_error
         value = self.nats_per_token.value
         return math.exp(value - reach), math.exp(value + reach)
@@ -79,6 +90,7 @@ class Perplexity:
         )
 
     def as_dict(self) -> dict[str, Any]:
+        """As it stands in `evaluation.json`."""
         low, high = self.interval
         return {
             "perplexity": {"value": self.perplexity, "low": low, "high": high},
@@ -130,13 +142,8 @@ def measure_perplexity(
             break
     if not tokens:
         raise UserError(f"no text to measure: {skipped} documents, none with a token to predict")
-    sums = np.array(nats)
-    return Perplexity(
-        nats_per_token=ratio_of_documents(sums, np.array(tokens)),
-        bits_per_byte=ratio_of_documents(sums / math.log(2), np.array(sizes)),
-        skipped=skipped,
-        cost={} if meter is None else meter.cost(),
-    )
+    columns = {"nats": np.array(nats), "tokens": np.array(tokens), "bytes": np.array(sizes)}
+    return Perplexity(columns=columns, skipped=skipped)
 
 
 def ratio_of_documents(sums: np.ndarray, sizes: np.ndarray) -> Estimate:
@@ -164,6 +171,52 @@ def split_texts(corpus: ScoredCorpus, split: Split) -> Iterator[str]:
     return (corpus.document(document_id).text for document_id in ids)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TextPerplexity:
+    """The instrument: perplexity of one text, read as a model reads it.
+
+    Its result is a line of `evaluation.json`; the text is read anew each time, so nothing of it is
+    taken from the run's folder.
+    """
+
+    config: Config
+    name: str
+    """The text's name."""
+    texts: Iterable[str]
+    max_tokens: int
+    """Where reading stops, in tokens of the model; 0 = at the end."""
+    expected: int
+    """About how many tokens there are."""
+    kind = Perplexity
+    done = "was measured before"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a result depends on beside the model's files and the text."""
+        return {
+            "text": self.name,
+            "max_tokens": self.max_tokens,
+            "window": self.config.prompt.window,
+            "dtype": self.config.model.dtype,
+        }
+
+    def title(self, label: str) -> str:
+        """The name of the progress of a model's measurement."""
+        return f"perplexity of {label} on {self.name}"
+
+    def run(self, bench: Bench) -> Perplexity:
+        """Reads the text once."""
+        bench.progress.begin(bench.title, self.expected, "tokens")
+        return measure_perplexity(
+            bench.engine,
+            self.texts,
+            window=self.config.prompt.window,
+            max_tokens=self.max_tokens,
+            meter=bench.meter,
+            progress=bench.progress,
+        )
+
+
 @works_in_run
 def model_perplexity(
     run: Run,
@@ -175,7 +228,7 @@ def model_perplexity(
     record: bool = True,
     progress: Progress = SILENT,
 ) -> tuple[str, str, Perplexity]:
-    """Measures a model (see `stage.model_path`; default: the run's latest) and records it.
+    """Measures a model (see `model_path`; default: the run's latest) and records it.
 
     On the scored documents of the split `config.evaluate.split`, or on another corpus: every
     document of it, whatever its split, since none of it was trained on here. Returns the label,
@@ -183,41 +236,33 @@ def model_perplexity(
     """
     model = model or (latest_model(run) if record else config.model.path)
     label = label or default_label(run, model, run.config)
-    path = model_path(run, model)
-    texts: Iterable[str]
-    max_tokens, counts = 0, CorpusCounts()
+    path, counts = model_path(run, model), CorpusCounts()
     if corpus is None:
-        split = config.evaluate.split
-        scored = load_scored(run.scored)
-        texts, name = split_texts(scored, split), str(split)
-        expected = sum(scored.entries[i].num_tokens for i in scored.ids(split))
+        instrument = _of_split(run, config)
     else:
-        name = Path(corpus.path).name
-        texts = (document.text for document in read_corpus(corpus, counts))
-        max_tokens = expected = config.score.max_tokens
+        instrument = TextPerplexity(
+            config=config,
+            name=Path(corpus.path).name,
+            texts=(document.text for document in read_corpus(corpus, counts)),
+            max_tokens=config.score.max_tokens,
+            expected=config.score.max_tokens,
+        )
     engine = open_engine(config.model, path=path)
-    progress.begin(f"perplexity of {label} on {name}", expected, "tokens")
-    window = config.prompt.window
-    measured = measure_perplexity(
-        engine,
-        texts,
-        window=window,
-        max_tokens=max_tokens,
-        meter=WorkMeter(engine, config),
-        progress=progress,
-    )
+    measured = measure(instrument, engine, title=instrument.title(label), progress=progress)
     for line in unread_lines(counts):
         progress.say(line)
     if record:
-        record_perplexity(run, label, name, measured, model=path, window=window)
-    return label, name, measured
+        entry = {"model": path, "window": config.prompt.window} | measured.as_dict()
+        record_perplexity(run, label, instrument.name, entry)
+    return label, instrument.name, measured
 
 
-def record_perplexity(
-    run: Run, label: str, name: str, measured: Perplexity, *, model: str, window: int
-) -> None:
-    """Adds (or replaces) a model's perplexity of a text, by both names, in evaluation.json."""
-    document = read_evaluation(run.evaluation)
-    by_text = document.setdefault("perplexity", {}).setdefault(label, {})
-    by_text[name] = {"model": model, "window": window} | measured.as_dict()
-    write_sealed(run.evaluation, document)
+def _of_split(run: Run, config: Config) -> TextPerplexity:
+    split, scored = config.evaluate.split, load_scored(run.scored)
+    return TextPerplexity(
+        config=config,
+        name=str(split),
+        texts=split_texts(scored, split),
+        max_tokens=0,
+        expected=sum(scored.entries[i].num_tokens for i in scored.ids(split)),
+    )

@@ -33,6 +33,8 @@ class Evaluation(BaseModel):
 
 
 class Evaluations(BaseModel):
+    """What is read of the file, whoever reads it."""
+
     evaluations: dict[str, Evaluation]
     differences: list[dict[str, Any]]
 
@@ -60,6 +62,7 @@ def read_evaluation(path: Path) -> dict[str, Any]:
 
 
 def result_path(run: Run, label: str) -> Path:
+    """The file of an evaluation's columns."""
     return run.path / "evaluation" / f"{label}.parquet"
 
 
@@ -76,7 +79,7 @@ def record(
 ) -> None:
     """Adds (or replaces) a model's results under a label, and all paired differences anew. Atomic.
 
-    `cost`: of the training that made the model (`stage.training_cost`); None where not known.
+    `cost`: what training the model took (`training_cost`); None where that is not known.
     """
     result.save(result_path(run, label))
     if result.rollouts is not None:
@@ -96,6 +99,13 @@ def record(
         "cost": cost,
     }
     document["differences"] = trained_differences(run, document["evaluations"])
+    write_sealed(run.evaluation, document)
+
+
+def record_perplexity(run: Run, label: str, text: str, entry: Mapping[str, Any]) -> None:
+    """Adds (or replaces) a model's perplexity of a text, by both names. Atomic."""
+    document = read_evaluation(run.evaluation)
+    document.setdefault("perplexity", {}).setdefault(label, {})[text] = entry
     write_sealed(run.evaluation, document)
 
 
@@ -130,6 +140,7 @@ def trained_differences(run: Run, evaluations: Mapping[str, Any]) -> list[dict[s
 
 
 def at_same_positions(a: EvaluationResult, b: EvaluationResult) -> bool:
+    """Whether the rows of both are the same positions of the same tokens."""
     return a.num_positions == b.num_positions and all(
         (a.columns[name] == b.columns[name]).all() for name in ("document_id", "position")
     )

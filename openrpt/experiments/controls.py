@@ -59,7 +59,7 @@ def _run_control(
 ) -> str:
     """One control, trained and evaluated under `label`; see `run_controls`."""
     from openrpt.evaluation.models import latest_model, model_path
-    from openrpt.evaluation.next_token.stage import evaluate_model, is_recorded
+    from openrpt.evaluation.next_token.stage import evaluate_model
 
     if control.stage == "evaluate":
         label = "start" if control is CONTROLS["start"] else latest_model(run)
@@ -68,8 +68,7 @@ def _run_control(
         model = str(_train_control(run, control, label, config, progress=progress))
     measured = with_overrides(config, control.prompt | control.evaluate)
     measured = _keeping_recorded(run, label, measured)
-    if not is_recorded(run, label, model, measured):
-        evaluate_model(run, model, measured, label=label, progress=progress)
+    evaluate_model(run, model, measured, label=label, progress=progress)
     return label
 
 

@@ -7,9 +7,7 @@ checkpoints: a question is a document with one position, at its end, and a group
 of one question.
 """
 
-import time
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -20,7 +18,9 @@ from openrpt.engine.checkpoint_record import TrainerState
 from openrpt.engine.engine import Engine, open_engine
 from openrpt.engine.loading import resolve_model
 from openrpt.errors import UserError
-from openrpt.evaluation.questions.checks import MathChecker, check_kind, checker_of
+from openrpt.evaluation.instrument import measure
+from openrpt.evaluation.questions.checks import check_kind, open_check
+from openrpt.evaluation.questions.heldout import HeldOut
 from openrpt.evaluation.questions.results import (
     FORMAT,
     RECORD,
@@ -29,7 +29,7 @@ from openrpt.evaluation.questions.results import (
     question_differences,
     read_record,
 )
-from openrpt.evaluation.questions.task import QuestionTask, answer_questions, question_task
+from openrpt.evaluation.questions.task import QuestionTask, question_task
 from openrpt.files import write_sealed
 from openrpt.progress import SILENT, Progress
 from openrpt.runs.metrics import read_metrics
@@ -54,11 +54,7 @@ def finetune(run: Run, *, progress: Progress = SILENT) -> dict[str, Any]:
     config = finetune_config(run.config)
     counts = QuestionCounts()
     questions = read_questions(config.questions, counts, seed=config.seed)
-    with ExitStack() as stack:
-        math = None
-        if check_kind(config) == "math":
-            math = stack.enter_context(MathChecker(seconds=config.answers.timeout))
-        check = checker_of(config, math)
+    with open_check(config, progress=progress) as check:
 
         def make_task(run: Run, engine: Engine, layout: Layout) -> QuestionTask:
             return question_task(questions, run.config, engine.model, layout, check)
@@ -85,16 +81,14 @@ def finetune(run: Run, *, progress: Progress = SILENT) -> dict[str, Any]:
         if record.get("after", {}).get("step") != summary.steps:
             record["after"] = _evaluate(trainer.engine, task, "after", run, progress)
             record["after"]["step"] = summary.steps
-            both = [AnswerResult.load(outcome_path(run.path, w)) for w in ("after", "before")]
-            differences = question_differences(*both)
+            after, before = (
+                AnswerResult.load(outcome_path(run.path, when), advice="fine-tune again")
+                for when in ("after", "before")
+            )
+            differences = question_differences(after, before)
             record["difference"] = {name: d.as_dict() for name, d in differences.items()}
             record["training"] = _training_cost(run, summary.steps, summary.seconds)
             _write_record(run, record)
-        if math is not None and math.given_up:
-            progress.say(
-                f"{math.given_up} answers took math-verify longer than answers.timeout ="
-                f" {config.answers.timeout:g} s, or broke it: counted as wrong"
-            )
     return record
 
 
@@ -118,16 +112,12 @@ def _evaluate(
     progress: Progress,
 ) -> dict[str, Any]:
     """Measures the held-out questions: stores each one's outcome, returns summary and cost."""
-    settings = task.config.finetune
-    works = task.chosen("heldout", settings.eval_questions)
-    progress.begin(f"evaluate {when}", len(works), "questions")
-    started = time.perf_counter()
-    result, cost = answer_questions(
-        engine, task, works, samples=settings.eval_samples, progress=progress
+    heldout = HeldOut(
+        questions=tuple(task.questions.values()), check=task.check, config=task.config
     )
-    cost["seconds"] = time.perf_counter() - started
+    result = measure(heldout, engine, title=f"evaluate {when}", progress=progress)
     result.save(outcome_path(run.path, when))
-    return {"summary": result.summary(), "cost": cost}
+    return {"summary": result.summary(), "cost": result.cost}
 
 
 def _training_cost(run: Run, steps: int, seconds: float) -> dict[str, float]:

@@ -13,15 +13,18 @@ from click.testing import CliRunner
 from transformers import AutoModelForCausalLM
 
 from openrpt.cli.main import cli, main
+from openrpt.config.sections import Config
 from openrpt.data.scored import ScoredCorpus, load_scored
-from openrpt.engine.engine import open_engine
+from openrpt.engine.engine import Engine, open_engine
 from openrpt.errors import UserError
+from openrpt.evaluation.instrument import measure
 from openrpt.evaluation.models import named_models
+from openrpt.evaluation.probes.instrument import Probes
 from openrpt.evaluation.probes.labels import ProbeSample, answer_span, document_roles, probe_sample
 from openrpt.evaluation.probes.probes import (
     STRENGTHS,
+    ProbeResult,
     control_labels,
-    evaluate_probes,
     fit_all,
     fit_probe,
 )
@@ -77,6 +80,13 @@ def with_probe(run: Run, **settings: Any) -> Any:
     return run.config.model_copy(update={"probe": probe})
 
 
+def probed(
+    engine: Engine, corpus: ScoredCorpus, config: Config, sample: ProbeSample | None = None
+) -> ProbeResult:
+    sample = sample or probe_sample(corpus, config)
+    return measure(Probes(corpus=corpus, config=config, sample=sample), engine)
+
+
 def test_states_are_those_of_transformers(run: Run) -> None:
     ids = [5, 40, 9, 77, 3]
     plain = AutoModelForCausalLM.from_pretrained(run.config.model.path)
@@ -93,7 +103,7 @@ def test_states_are_those_of_transformers(run: Run) -> None:
 def test_the_token_read_last_stands_in_the_embeddings(run: Run, corpus: ScoredCorpus) -> None:
     """Layer 0 is a function of the token alone, so its class is linear in it where types recur."""
     engine = open_engine(run.config.model)
-    result = evaluate_probes(engine, corpus, run.config)
+    result = probed(engine, corpus, run.config)
     assert result.layers == [0, 1, 2] and result.targets == ["token", "next", "answer"]
     token, majority = result.estimate("token/0"), result.estimate("token/majority")
     assert token.value > 0.85 > 0.6 > majority.value and token.documents > 5
@@ -255,7 +265,7 @@ def test_other_tokenizers_meet_at_bytes(run: Run, corpus: ScoredCorpus, tmp_path
     assert 0 < len(sample.documents) < len(whole.documents)
     assert "compared by bytes" in sample.notes[0]
     both = [
-        evaluate_probes(engine, corpus, run.config, sample=sample)
+        probed(engine, corpus, run.config, sample=sample)
         for engine in (foreign, open_engine(run.config.model))
     ]
     assert (both[0].columns["byte_offset"] == both[1].columns["byte_offset"]).all()
@@ -309,7 +319,7 @@ def test_named_models(run: Run) -> None:
 def test_results_are_read_back(run: Run, corpus: ScoredCorpus, tmp_path: Path) -> None:
     engine = open_engine(run.config.model)
     config = with_probe(run, targets=["next"], layers=2)
-    result = evaluate_probes(engine, corpus, config)
+    result = probed(engine, corpus, config)
     result.save(tmp_path / "found.parquet")
     found = type(result).load(tmp_path / "found.parquet")
     assert found.strengths == result.strengths and found.sample == result.sample

@@ -3,6 +3,7 @@ the command on tiny models."""
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,20 @@ import torch
 from click.testing import CliRunner
 
 from openrpt.cli.main import cli, main
-from openrpt.engine.engine import bind, open_engine
+from openrpt.config.sections import Config
+from openrpt.engine.engine import Engine, bind, open_engine
 from openrpt.engine.loading import load_model
 from openrpt.errors import UserError
+from openrpt.evaluation.instrument import measure as measured
+from openrpt.evaluation.kept import Kept
 from openrpt.evaluation.patterns.measures import distinct, words_of
 from openrpt.evaluation.statistics import Resampled, document_weights, mean_interval
+from openrpt.evaluation.writing.instrument import Writing
 from openrpt.evaluation.writing.mauve import divergence_area, mauve_like, quantise
-from openrpt.evaluation.writing.passages import passages
+from openrpt.evaluation.writing.passages import Passage, passages
 from openrpt.evaluation.writing.writing import (
     MEASURES,
     WritingResult,
-    evaluate_writing,
     pooled_distinct,
 )
 from openrpt.runs.run import Run, open_run
@@ -221,6 +225,13 @@ def test_passages(run: Run) -> None:
         passages(texts_of(run), run.config.model_copy(update={"writing": long}), policy.tokenizer)
 
 
+def written(
+    engine: Engine, given: Sequence[Passage], config: Config, store: Path | None = None
+) -> WritingResult:
+    instrument = Writing(text="texts", passages=given, config=config, judge=config.model.path)
+    return measured(instrument, engine, kept=Kept(path=store))
+
+
 def test_completions_are_the_models_own(run: Run) -> None:
     """Greedily: what transformers generates behind the prefix. Nothing is forced or added."""
     from openrpt.engine.tree.attention import NAME
@@ -230,7 +241,7 @@ def test_completions_are_the_models_own(run: Run) -> None:
     config = run.config.model_copy(update={"writing": greedy})
     given = passages(texts_of(run), config, policy.tokenizer)
     engine = bind("tree", policy)
-    found = evaluate_writing(engine, given, config, features=engine)
+    found = written(engine, given, config)
     policy.model.set_attn_implementation("sdpa")
     for passage, text in zip(given, found.columns["generated"], strict=True):
         ids = torch.tensor([[*policy.bos_ids, *policy.tokenizer.encode(passage.prefix)]])
@@ -250,13 +261,13 @@ def test_completions_are_kept_as_they_are_made(run: Run, tmp_path: Path) -> None
     engine = bind("tree", policy)
     given = passages(texts_of(run), run.config, policy.tokenizer)
     store = tmp_path / "made.jsonl"
-    whole = evaluate_writing(engine, given, run.config, features=engine, store=store)
+    whole = written(engine, given, run.config, store=store)
     rows = store.read_text(encoding="utf-8").splitlines(keepends=True)
     assert len(rows) == 12
     first = json.loads(rows[0]) | {"text": "kept"}
     del first["sha256"]  # as an earlier version wrote it
     store.write_text(json.dumps(first) + "\n" + rows[1] + rows[2][:7], encoding="utf-8")
-    again = evaluate_writing(engine, given, run.config, features=engine, store=store)
+    again = written(engine, given, run.config, store=store)
     texts = again.columns["generated"].tolist()
     assert texts[0] == "kept" and texts[1:] == whole.columns["generated"].tolist()[1:]
     assert store.read_text(encoding="utf-8").splitlines(keepends=True)[1:] == rows[1:]
@@ -266,7 +277,7 @@ def test_completions_are_kept_as_they_are_made(run: Run, tmp_path: Path) -> None
     # The flat engine and other company draw the same.
     settings = run.config.model.model_copy(update={"generator": "flat"})
     flat = open_engine(settings)
-    few = evaluate_writing(flat, given[3:], run.config, features=flat)
+    few = written(flat, given[3:], run.config)
     assert few.columns["generated"].tolist() == whole.columns["generated"].tolist()[3:]
 
 

@@ -13,7 +13,7 @@ from openrpt.config.sections import Config
 from openrpt.engine.engine import Engine, open_engine
 from openrpt.errors import UserError
 from openrpt.evaluation.next_token.results import EvaluationResult
-from openrpt.evaluation.next_token.tables import print_evaluation
+from openrpt.evaluation.next_token.shown import print_evaluation
 from openrpt.rl.rewards.matching import prefix_match
 from openrpt.runs.show import group_lines, heading, json_row, visible, visible_tokens
 from openrpt.sheets import percent

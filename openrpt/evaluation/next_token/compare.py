@@ -71,7 +71,7 @@ def _join(parts: Sequence[str], word: str) -> str:
 
 
 COSTS = ("flops", "seconds", "joules", "money")
-"""Of training, as `stage.training_cost` says them."""
+"""What training took, as `training_cost` says it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,7 +95,7 @@ class Evaluated:
 
     @property
     def cost(self) -> dict[str, float | None]:
-        """Of its training, as `stage.training_cost` says it."""
+        """What its training took, as `training_cost` says it."""
         unknown: dict[str, float | None] = dict.fromkeys((*COSTS, "steps_without_flops"))
         return unknown | (self.entry.get("cost") or {})
 
@@ -111,11 +111,14 @@ class Line:
 
     @property
     def name(self) -> str:
+        """`trained reasoning`: what `--against` takes."""
         return f"{self.model.name} {self.mode}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Comparison:
+    """All models in all modes, beside the line that they are compared with."""
+
     models: list[Evaluated]
     """On the common positions."""
     lines: list[Line]
@@ -274,7 +277,7 @@ def thought_verdict(models: Sequence[Evaluated], name: str) -> str:
 
 
 def _verdicts(models: Sequence[Evaluated]) -> dict[str, str]:
-    """Of the models whose thought was changed, each against the first run without a thought."""
+    """The verdict on each model whose thought was changed, against the first run without one."""
     without = next((model.result for model in models if _trained_without_thought(model)), None)
     changed = [m for m in models if {"emptied", "swapped"} & m.result.columns.keys()]
     return {m.name: verdict(thought_differences(m.result, without)) for m in changed}

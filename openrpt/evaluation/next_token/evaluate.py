@@ -3,49 +3,130 @@
 Both modes stand on the same positions and the same prefix and are graded by the same
 `prefix_match`: `ntp`, the argmax of one forward pass (special tokens masked), and `reasoning`,
 think and then predict. Errors are by document.
-
-One evaluation is works × how the thought is made → columns. First the policy thinks for itself
-everywhere; then, where they are asked for, come the controls (its thoughts changed) and the
-likelihood of the truth (after its thoughts).
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from openrpt.config.sections import Config
-from openrpt.costs.flops import model_shape
-from openrpt.costs.meters import WorkMeter
 from openrpt.data.scored import ScoredCorpus
-from openrpt.data.token_classes import CONTEXT, token_class
 from openrpt.data.tokens import tokenizer_fingerprint
-from openrpt.data.work import Work, document_bytes, evaluation_work, retokenized
+from openrpt.data.work import Work, evaluation_work, works_key
 from openrpt.engine.engine import Engine
-from openrpt.engine.generation import Generated
-from openrpt.engine.model import Model
+from openrpt.engine.fingerprint import model_fingerprint
 from openrpt.errors import UserError
-from openrpt.evaluation.next_token.results import THOUGHT_CONTROLS, EvaluationResult, PositionResult
-from openrpt.evaluation.next_token.thoughts import (
-    Subject,
-    Thoughts,
-    accuracy_after,
-    changed_thoughts,
-    likelihoods,
-    thought_of,
-    vote,
-    voting_draws,
-)
+from openrpt.evaluation.instrument import Bench, measure
+from openrpt.evaluation.next_token.passes import Evaluation, in_tokens_of
+from openrpt.evaluation.next_token.results import THOUGHT_CONTROLS, EvaluationResult
+from openrpt.evaluation.next_token.thoughts import Subject
 from openrpt.progress import SILENT, Progress
-from openrpt.rl.grading import CONTINUATION_TOKENS, grade_groups
-from openrpt.rl.rewards.matching import matched_tokens, prefix_match
-from openrpt.runs.rollouts import evaluated_table
-from openrpt.types import Group, Rollout, Split
+from openrpt.types import Split
 
-NAN = float("nan")
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NextToken:
+    """The instrument: standard and reasoned prediction at a split's evaluation positions.
+
+    The positions depend on the seed, the corpus and `config.evaluate` only, never on the model: a
+    model with another tokenizer than the corpus's is asked at those on a boundary of its own
+    tokens, in its own tokens.
+    """
+
+    corpus: ScoredCorpus
+    config: Config
+    split: Split
+    positions: int
+    """The most that are evaluated."""
+    modes: Sequence[str]
+    controls: Sequence[str] = ()
+    likelihood: bool = False
+    kind = EvaluationResult
+    done = "evaluated before"
+
+    @classmethod
+    def of(cls, corpus: ScoredCorpus, config: Config) -> "NextToken":
+        """All that [evaluate] asks for."""
+        asked = config.evaluate
+        return cls(
+            corpus=corpus,
+            config=config,
+            split=asked.split,
+            positions=asked.positions,
+            modes=asked.modes,
+            controls=asked.controls,
+            likelihood=asked.likelihood,
+        )
+
+    @cached_property
+    def works(self) -> list[Work]:
+        """The positions, in the tokens of the scores."""
+        return evaluation_work(
+            self.corpus,
+            self.config,
+            split=self.split,
+            positions=self.positions,
+            positions_per_document=self.config.evaluate.positions_per_document,
+            min_entropy=self.config.evaluate.min_entropy,
+        )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that a result depends on beside the model's files."""
+        config, known = self.config, self.corpus.metadata
+        start = ""
+        if config.prompt.candidates and config.prompt.candidate_source == "start":
+            start = model_fingerprint(config.model.path)
+        return {
+            "seed": config.seed,
+            "prompt": config.prompt.model_dump(),
+            "dtype": config.model.dtype,
+            "start": start,
+            "samples": config.evaluate.samples,
+            "temperature": config.evaluate.temperature,
+            "modes": sorted(self.modes),
+            "controls": sorted(self.controls),
+            "likelihood": self.likelihood,
+            "scores": [known["scorer"], known["tokenizer"]],
+            "works": works_key(self.works),
+        }
+
+    def title(self, label: str) -> str:
+        """The name of the progress of a model's measurement."""
+        return f"evaluate {label}"
+
+    def run(self, bench: Bench) -> EvaluationResult:
+        """Predicts at every position. Raises UserError for controls without a thought to change,
+        and where the prompt does not fit."""
+        prompt, policy, works = self.config.prompt, bench.model, self.works
+        reasoning = "reasoning" in self.modes
+        thinks = prompt.candidates > 0 or prompt.think_budget > 0
+        _check_controls(self.controls, reasoning, thinks)
+        tokenizer, longest = tokenizer_fingerprint(policy.tokenizer), prompt.window
+        if tokenizer != self.corpus.metadata["tokenizer"]:
+            works = in_tokens_of(policy, works, bench.progress)
+            longest = max(work.positions[-1].index - work.window.start for work in works)
+        layout = policy.layout(prompt, window=longest)
+        evaluation = Evaluation(
+            subject=Subject(engine=bench.engine, config=self.config, layout=layout),
+            works=works,
+            progress=bench.progress,
+            title=bench.title,
+            start_ids=_is_start(self.corpus, self.config),
+        )
+        columns = evaluation.run(reasoning, self.controls, self.likelihood)
+        return EvaluationResult(
+            columns=columns,
+            has_reasoning=reasoning,
+            thinks=thinks,
+            samples=self.config.evaluate.samples,
+            tokenizer=tokenizer,
+            scorer=self.corpus.metadata["scorer"],
+            rollouts=pa.concat_tables(evaluation.rollouts) if evaluation.rollouts else None,
+        )
 
 
 def evaluate_policy(
@@ -59,52 +140,19 @@ def evaluate_policy(
     controls: Sequence[str] = (),
     likelihood: bool = False,
     progress: Progress = SILENT,
-    title: str = "evaluate",
 ) -> EvaluationResult:
-    """Standard and reasoned prediction at the split's evaluation positions.
-
-    The positions depend on the seed, the corpus and `config.evaluate` only, never on the model: a
-    policy with another tokenizer than the corpus's is asked at those on a boundary of its own
-    tokens, in its own tokens. Raises UserError for controls without a thought to change, and
-    where the prompt does not fit.
-    """
-    reasoning = "reasoning" in modes
-    policy, prompt = engine.model, config.prompt
-    thinks = prompt.candidates > 0 or prompt.think_budget > 0
-    _check_controls(controls, reasoning, thinks)
-    tokenizer = tokenizer_fingerprint(policy.tokenizer)
-    works = evaluation_work(
-        corpus,
-        config,
+    """Standard and reasoned prediction, measured and not stored; `split`, `positions`: in place of
+    the configuration's. Raises UserError as `NextToken.run`."""
+    instrument = NextToken(
+        corpus=corpus,
+        config=config,
         split=split or config.evaluate.split,
         positions=positions or config.evaluate.positions,
-        positions_per_document=config.evaluate.positions_per_document,
-        min_entropy=config.evaluate.min_entropy,
+        modes=modes,
+        controls=controls,
+        likelihood=likelihood,
     )
-    longest = prompt.window
-    if tokenizer != corpus.metadata["tokenizer"]:
-        works = in_tokens_of(policy, works, progress)
-        longest = max(work.positions[-1].index - work.window.start for work in works)
-    layout = policy.layout(prompt, window=longest)
-    meter = WorkMeter(engine, config)
-    evaluation = Evaluation(
-        subject=Subject(engine=meter.engine, config=config, layout=layout),
-        works=works,
-        progress=progress,
-        title=title,
-        start_ids=_is_start(corpus, config),
-    )
-    columns = evaluation.run(reasoning, controls, likelihood)
-    return EvaluationResult(
-        columns=columns,
-        has_reasoning=reasoning,
-        thinks=thinks,
-        samples=config.evaluate.samples,
-        tokenizer=tokenizer,
-        scorer=corpus.metadata["scorer"],
-        cost=meter.cost(),
-        rollouts=pa.concat_tables(evaluation.rollouts) if evaluation.rollouts else None,
-    )
+    return measure(instrument, engine, title="evaluate", progress=progress)
 
 
 def _check_controls(controls: Sequence[str], reasoning: bool, thinks: bool) -> None:
@@ -124,186 +172,3 @@ def _check_controls(controls: Sequence[str], reasoning: bool, thinks: bool) -> N
 def _is_start(corpus: ScoredCorpus, config: Config) -> bool:
     """The scores were made by the start model: its standard predictions stand among them."""
     return corpus.metadata["scorer"] == config.model.path
-
-
-def in_tokens_of(policy: Model, works: Sequence[Work], progress: Progress) -> list[Work]:
-    """The works in a policy's own tokens; what has no boundary there is left out, and counted."""
-    found = []
-    for work in works:
-        own = retokenized(work, policy.tokenizer)
-        if own.positions:
-            found.append(own)
-    before = sum(len(work.positions) for work in works)
-    kept = sum(len(work.positions) for work in found)
-    progress.say(
-        f"another tokenizer than the scores': {kept:,} of {before:,} positions stand between two"
-        " of its tokens and are evaluated in them"
-    )
-    if not found:
-        raise UserError(
-            f"model '{policy.name}': none of the positions stands between two of its tokens;"
-            " raise evaluate.positions"
-        )
-    return found
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Evaluation:
-    """The passes of one evaluation; each goes once through all works."""
-
-    subject: Subject
-    works: Sequence[Work]
-    progress: Progress
-    title: str
-    start_ids: bool
-    rollouts: list[pa.Table] = field(default_factory=list)
-    """A table a work, filled where the policy thinks for itself."""
-
-    @cached_property
-    def documents(self) -> list[str]:
-        """[n] of each position."""
-        return [p.document_id for work in self.works for p in work.positions]
-
-    def run(
-        self, reasoning: bool, controls: Sequence[str], likelihood: bool
-    ) -> dict[str, np.ndarray]:
-        voting = "ntp_voting" in controls
-        results: list[PositionResult] = []
-        thoughts: Thoughts = []
-        draws: list[int] = []
-        shape = model_shape(self.subject.policy) if voting else None
-        samples = self.subject.samples if reasoning else 0
-        each = self.subject.predict_each(self.works, samples)
-        for work in self._each_work(self.title):
-            groups, found = self._graded(work, next(each))
-            results += found
-            if reasoning:
-                tokens = document_bytes(self.subject.policy.tokenizer, work.document)
-                self.rollouts.append(evaluated_table(groups, tokens, self.subject.policy.table))
-            layout = self.subject.layout
-            thoughts += [
-                tuple(thought_of(r.completion, layout) for r in g.rollouts) for g in groups
-            ]
-            if shape is not None:
-                draws += [voting_draws(shape, group, layout) for group in groups]
-        fields = PositionResult.__dataclass_fields__
-        columns = {name: np.array([getattr(r, name) for r in results]) for name in fields}
-        kinds = {
-            control: changed_thoughts(control, thoughts, self.documents)
-            for control in THOUGHT_CONTROLS
-            if control in controls
-        }
-        if kinds:
-            columns |= self._by_work(
-                "controls", lambda work, at: accuracy_after(self.subject, work, _part(kinds, at))
-            )
-        if voting:
-            columns |= self._by_work(
-                "voting", lambda work, at: {"ntp_voting": vote(self.subject, work, draws[at])}
-            )
-            columns["voting_draws"] = np.array(draws, dtype=float)
-        if likelihood:
-            kinds = ({"": thoughts} if reasoning else {}) | kinds
-            nats = self._by_work(
-                "likelihood", lambda work, at: likelihoods(self.subject, work, _part(kinds, at))
-            )
-            columns |= {f"nll_{kind}".rstrip("_"): values for kind, values in nats.items()}
-            if reasoning:
-                columns["information_gain"] = columns["nll_ntp"] - columns["nll"]
-        return columns
-
-    def _by_work(
-        self, task: str, function: Callable[[Work, slice], dict[str, np.ndarray]]
-    ) -> dict[str, np.ndarray]:
-        """The columns that a function makes of each work and its place among all positions."""
-        parts: dict[str, list[np.ndarray]] = {}
-        start = 0
-        for work in self._each_work(f"{self.title}: {task}"):
-            end = start + len(work.positions)
-            for name, values in function(work, slice(start, end)).items():
-                parts.setdefault(name, []).append(values)
-            start = end
-        return {name: np.concatenate(values) for name, values in parts.items()}
-
-    def _each_work(self, title: str) -> Iterator[Work]:
-        self.progress.begin(title, len(self.documents), "positions")
-        done = 0
-        for work in self.works:
-            yield work
-            done += len(work.positions)
-            self.progress.update(done)
-
-    def _graded(
-        self, work: Work, generated: list[Generated]
-    ) -> tuple[list[Group], list[PositionResult]]:
-        """The groups at the work's positions, and which of their predictions are exact."""
-        subject, table = self.subject, self.subject.policy.table
-        generated = subject.with_plain_standard(work, generated)
-        tokens = document_bytes(subject.policy.tokenizer, work.document)
-        ids = work.document.token_ids.tolist()
-        groups = grade_groups(generated, work.positions, ids, tokens, subject.layout, table)
-        ends = np.cumsum([len(piece) for piece in tokens])
-        results = []
-        for group in groups:
-            start_id = int(work.document.ntp_token_id[group.prompt.position.index])
-            start = table.bytes[start_id] if self.start_ids and start_id >= 0 else None
-            ntp, kind = table.bytes[group.ntp_token_id], work.document.kind
-            results.append(_result(group, ntp, start, tokens, ends, kind))
-        return groups, results
-
-
-def _part(kinds: dict[str, Thoughts], at: slice) -> dict[str, Thoughts]:
-    return {kind: thoughts[at] for kind, thoughts in kinds.items()}
-
-
-def _result(
-    group: Group,
-    standard: bytes,
-    start: bytes | None,
-    tokens: list[bytes],
-    ends: np.ndarray,
-    kind: str,
-) -> PositionResult:
-    """`standard`, `start`: standard prediction of the policy and of the start model (None where it
-    is not known); `ends` [T]: where each token of the document ends, in bytes; `kind`: the
-    document's."""
-    position = group.prompt.position
-    index = position.index
-    continuation = tokens[index : index + CONTINUATION_TOKENS]
-    rollouts = group.rollouts
-    lengths = [matched_tokens(r.prediction, continuation) for r in rollouts]
-    majority, confidence = _majority(rollouts)
-    return PositionResult(
-        document_id=position.document_id,
-        position=index,
-        byte_offset=int(ends[index]) - len(tokens[index]),
-        entropy=position.entropy,
-        document_kind=kind,
-        token_class=token_class(tokens[index], b"".join(tokens[max(0, index - CONTEXT) : index])),
-        token_bytes=len(tokens[index]),
-        ntp=prefix_match(standard, continuation),
-        reasoning=_mean([float(r.exact) for r in rollouts]),
-        single_token=_mean([float(length == 1) for length in lengths]),
-        any_right=max((float(r.exact) for r in rollouts), default=NAN),
-        majority=majority,
-        confidence=confidence,
-        predicted_tokens=_mean([float(length) for length in lengths if length]),
-        closed=_mean([float(r.prediction is not None) for r in rollouts]),
-        agrees=_mean([float(r.prediction == standard) for r in rollouts]),
-        agrees_start=_mean([float(r.prediction == start) for r in rollouts]) if start else NAN,
-    )
-
-
-def _majority(rollouts: tuple[Rollout, ...]) -> tuple[float, float]:
-    """(1 if the commonest prediction, the earliest of equals, is exact; its share of rollouts)."""
-    if not rollouts:
-        return NAN, NAN
-    counts = Counter(r.prediction for r in rollouts)
-    winner = max(rollouts, key=lambda r: counts[r.prediction])
-    known = winner.prediction is not None and len(rollouts) > 1
-    share = counts[winner.prediction] / len(rollouts)
-    return float(winner.exact), share if known else NAN
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values) if values else NAN

@@ -1,11 +1,9 @@
 """What an evaluation found: a row a position, a column a measure, so that any two columns can be
 compared in pairs."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +11,7 @@ import pyarrow as pa
 
 from openrpt.data.positions import DIFFICULTIES, slices
 from openrpt.data.token_classes import TOKEN_CLASSES
-from openrpt.errors import UserError
+from openrpt.evaluation.columns import NOT_STORED, Columns
 from openrpt.evaluation.statistics import (
     Difference,
     Estimate,
@@ -22,15 +20,21 @@ from openrpt.evaluation.statistics import (
     paired_difference,
     ratio_by_document,
 )
-from openrpt.parquet import read_table, unreadable, write_table
 
 THOUGHT_CONTROLS = ("emptied", "cut", "swapped")
 CONTROLS = (*THOUGHT_CONTROLS, "ntp_voting")
 ACCURACIES = ("ntp", "reasoning", "majority", "any_right", *CONTROLS)
 """Measures that are shares of right predictions."""
 OF_REASONING = (
-    *("reasoning", "single_token", "any_right", "majority", "predicted_tokens"),
-    *("closed", "agrees", "agrees_start", "confidence"),
+    "reasoning",
+    "single_token",
+    "any_right",
+    "majority",
+    "predicted_tokens",
+    "closed",
+    "agrees",
+    "agrees_start",
+    "confidence",
 )
 OF_CONTROLS = (*CONTROLS, "voting_draws")
 LIKELIHOODS = ("nll_ntp", "nll", "information_gain", *(f"nll_{name}" for name in THOUGHT_CONTROLS))
@@ -52,9 +56,9 @@ class PositionResult:
     """Where the position is in the text: the same for every tokenizer."""
     entropy: float
     document_kind: str
-    """Of its document, by `corpus.kind`; empty without one."""
+    """The kind of its document, by `corpus.kind`; empty without one."""
     token_class: str
-    """Of the true token: one of TOKEN_CLASSES."""
+    """The class of the true token, one of TOKEN_CLASSES."""
     token_bytes: int
     """Length of the true token."""
     ntp: float
@@ -82,27 +86,26 @@ class PositionResult:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class EvaluationResult:
+class EvaluationResult(Columns):
     """A model on a set of positions, column by column: PositionResult's fields, and those of the
     controls and likelihoods that were asked for."""
 
-    columns: dict[str, np.ndarray]
     has_reasoning: bool
+    """Whether the model has thought before it predicted."""
     thinks: bool = True
-    """The prompt leaves room for a thought: candidates or a think budget."""
+    """Whether the prompt leaves room for a thought: candidates or a think budget."""
     samples: int = 0
-    """0 = greedy."""
+    """Samples a position; 0 = greedy."""
     tokenizer: str = ""
     """Fingerprint of the model's tokenizer."""
     scorer: str = ""
-    """Whose entropy the difficulty is."""
-    cost: dict[str, Any] = field(default_factory=dict)
-    """As WorkMeter gives it; not stored with the columns."""
-    rollouts: pa.Table | None = None
-    """What was thought and predicted, as `rollouts.SCHEMA`; stored beside the columns."""
+    """The model whose entropy the difficulty is."""
+    rollouts: pa.Table | None = field(default=None, metadata=NOT_STORED)
+    """What was thought and predicted, as `rollouts.SCHEMA`; a file of its own."""
 
     @property
     def num_positions(self) -> int:
+        """How many positions were evaluated."""
         return len(self.columns["position"])
 
     @property
@@ -132,6 +135,7 @@ class EvaluationResult:
         return mean_by_document(values[known], self.columns["document_id"][known])
 
     def accuracy(self, mode: str) -> float:
+        """The mean of a measure over all positions."""
         return self.estimate(mode).value
 
     def bits_a_byte(self, inside: np.ndarray) -> Estimate:
@@ -154,20 +158,16 @@ class EvaluationResult:
         return found
 
     def calibration(self) -> dict[str, Any] | None:
-        """Of the samples' agreement as a prediction of their majority's accuracy."""
+        """How well the samples' agreement predicts their majority's accuracy; None without
+        several samples."""
         if self.samples < 2 or not self.has_reasoning:
             return None
         return calibration(self.columns["confidence"], self.columns["majority"])
 
     def at(self, rows: np.ndarray) -> "EvaluationResult":
         """Some positions only: indices [m]."""
-        return EvaluationResult(
-            columns={name: values[rows] for name, values in self.columns.items()}, **self._about()
-        )
-
-    def _about(self) -> dict[str, Any]:
-        names = ("has_reasoning", "thinks", "samples", "tokenizer", "scorer")
-        return {name: getattr(self, name) for name in names}
+        columns = {name: values[rows] for name, values in self.columns.items()}
+        return replace(self, columns=columns, rollouts=None)
 
     def development(self) -> dict[str, float]:
         """Metrics of a development evaluation: accuracy, overall and by difficulty where it has
@@ -188,25 +188,6 @@ class EvaluationResult:
                 }
                 found[f"development/positions/{name}"] = float(summary["ntp"][name]["n"])
         return found
-
-    def save(self, path: Path) -> None:
-        """Every position's outcome, so that any two models can be compared in pairs. Atomic."""
-        table = pa.table({name: pa.array(values) for name, values in self.columns.items()})
-        about = {"openrpt": json.dumps(self._about())}
-        write_table(path, table.replace_schema_metadata(about))
-
-    @classmethod
-    def load(cls, path: Path) -> "EvaluationResult":
-        """Raises UserError for a file that is missing, broken or of another version."""
-        try:
-            table = read_table(path)
-            about = json.loads((table.schema.metadata or {})[b"openrpt"])
-        except unreadable():
-            raise UserError(
-                f"{path}: missing, broken or of another version; evaluate again"
-            ) from None
-        columns = {name: table[name].to_numpy() for name in table.column_names}
-        return cls(columns=columns, **about)
 
 
 def paired_differences(

@@ -1,19 +1,21 @@
 """The evaluation stage: one model on a run's positions, recorded in its `evaluation.json`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from openrpt.config.prompt import Template
 from openrpt.config.sections import Config
-from openrpt.data.scored import load_scored
+from openrpt.data.scored import ScoredCorpus, load_scored
 from openrpt.data.tokens import tokenizer_fingerprint
-from openrpt.engine.engine import open_engine
+from openrpt.engine.engine import Engine, open_engine
 from openrpt.errors import UserError
+from openrpt.evaluation.instrument import mark_of, measure, stored
 from openrpt.evaluation.models import changed_settings, default_label, model_path, training_cost
-from openrpt.evaluation.next_token.evaluate import evaluate_policy
+from openrpt.evaluation.next_token.evaluate import NextToken
 from openrpt.evaluation.next_token.results import EvaluationResult
-from openrpt.evaluation.records import read_evaluation, record
+from openrpt.evaluation.records import read_evaluation, record, result_path
 from openrpt.progress import SILENT, Progress
+from openrpt.runs.rollouts import evaluated_path
 from openrpt.runs.run import Run, works_in_run
 from openrpt.runs.scores import scores_of
 
@@ -49,10 +51,31 @@ def evaluate_templates(
 ) -> list[tuple[str, EvaluationResult]]:
     """As `evaluate_model`, once for each of `evaluate.templates`; the model is loaded once.
 
-    Of several templates, each one's name is added to a given label.
+    What the run holds already under a label, of the same weights, settings and positions, is taken
+    from there. Of several templates, each one's name is added to a given label.
     """
     corpus = load_scored(scores) if scores else scores_of(run)
     path = model_path(run, model)
+    templates: Sequence[Template] = config.evaluate.templates or [config.prompt.template]
+    opened: list[Engine] = []
+
+    def engine() -> Engine:
+        if not opened:
+            opened.append(_open(config, path))
+        return opened[0]
+
+    found = []
+    for template in templates:
+        one = with_template(config, template)
+        name = f"{label}-{template}" if label and len(templates) > 1 else label
+        name = name or default_label(run, model, one)
+        result = _recorded(run, name, path, one, corpus, engine, progress)
+        found.append((name, result))
+    return found
+
+
+def _open(config: Config, path: str) -> Engine:
+    """The model to evaluate, with the start model where that one's candidates are asked for."""
     start = None
     reasoning = "reasoning" in config.evaluate.modes
     if reasoning and config.prompt.candidates and config.prompt.candidate_source == "start":
@@ -65,34 +88,40 @@ def evaluate_templates(
                 f"prompt.candidate_source = 'start': model '{path}' has another tokenizer than the"
                 " start model; give --prompt.candidate_source policy"
             )
-    templates: Sequence[Template] = config.evaluate.templates or [config.prompt.template]
-    found = []
-    for template in templates:
-        one = with_template(config, template)
-        name = f"{label}-{template}" if label and len(templates) > 1 else label
-        name = name or default_label(run, model, one)
-        result = evaluate_policy(
-            engine,
-            corpus,
-            one,
-            modes=tuple(config.evaluate.modes),
-            controls=tuple(config.evaluate.controls),
-            likelihood=config.evaluate.likelihood,
-            progress=progress,
-            title=f"evaluate {name}",
-        )
-        record(
-            run,
-            name,
-            result,
-            model=path,
-            note=", ".join(changed_settings(run, one)),
-            split=config.evaluate.split,
-            template=template,
-            cost=training_cost(run, path),
-        )
-        found.append((name, result))
-    return found
+    return engine
+
+
+def _recorded(
+    run: Run,
+    label: str,
+    path: str,
+    config: Config,
+    corpus: ScoredCorpus,
+    engine: Callable[[], Engine],
+    progress: Progress,
+) -> EvaluationResult:
+    """What the run holds under the label, if that is it; else measured, and recorded there."""
+    instrument = NextToken.of(corpus, config)
+    mark, file = mark_of(instrument, path), result_path(run, label)
+    entry = read_evaluation(run.evaluation)["evaluations"].get(label)
+    thoughts = evaluated_path(run.path, label).is_file() or "reasoning" not in instrument.modes
+    if entry is not None and entry["model"] == path and thoughts:
+        found = stored(instrument, file, label=label, mark=mark, progress=progress)
+        if found is not None:
+            return found
+    title = instrument.title(label)
+    result = measure(instrument, engine(), title=title, mark=mark, progress=progress)
+    record(
+        run,
+        label,
+        result,
+        model=path,
+        note=", ".join(changed_settings(run, config)),
+        split=config.evaluate.split,
+        template=config.prompt.template,
+        cost=training_cost(run, path),
+    )
+    return result
 
 
 def with_template(config: Config, template: Template) -> Config:
@@ -103,17 +132,3 @@ def with_template(config: Config, template: Template) -> Config:
             "evaluate": config.evaluate.model_copy(update={"templates": []}),
         }
     )
-
-
-def is_recorded(run: Run, label: str, model: str, config: Config) -> bool:
-    """The model was evaluated under this label, in the same way, and nothing asked for is missing.
-
-    `model`: as `model_path` returns it.
-    """
-    entry = read_evaluation(run.evaluation)["evaluations"].get(label)
-    if entry is None or entry["model"] != model:
-        return False
-    asked: list[str] = [*config.evaluate.modes, *config.evaluate.controls]
-    asked += ["nll_ntp"] if config.evaluate.likelihood else []
-    same = entry["note"] == ", ".join(changed_settings(run, config))
-    return same and set(asked) <= entry["summary"].keys()

@@ -5,27 +5,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from openrpt.data.positions import DIFFICULTIES
-from openrpt.data.token_classes import TOKEN_CLASSES
 from openrpt.errors import UserError
 from openrpt.evaluation.next_token.compare import (
     Comparison,
     Evaluated,
     Line,
     mean_over_difficulties,
-    thought_differences,
-    verdict,
 )
 from openrpt.evaluation.next_token.results import (
-    BITS_A_BYTE,
-    KIND,
-    THOUGHT_CONTROLS,
     EvaluationResult,
 )
-from openrpt.files import csv_text, json_text, read_json, write_text
+from openrpt.evaluation.reports import write_report
+from openrpt.files import read_json
 from openrpt.sheets import (
     COST_HEADINGS,
     Sheet,
@@ -47,6 +41,7 @@ ALL = "all"
 
 
 def size_of(result: EvaluationResult) -> str:
+    """`1,024 positions of 64 documents`"""
     documents = result.estimate("ntp").documents
     return f"{result.num_positions:,} positions of {documents:,} documents"
 
@@ -138,7 +133,8 @@ def table_8(models: Sequence[Evaluated]) -> Sheet:
                 model.name,
                 model.entry.get("template", ""),
                 "Random@1" if result.samples else "greedy",
-                *(percent(result.estimate(name).as_dict()) for name in ("reasoning", "closed")),
+                percent(result.estimate("reasoning").as_dict()),
+                percent(result.estimate("closed").as_dict()),
                 *drawn,
                 *cost_cells(model.entry.get("evaluation_cost") or {}),
             ]
@@ -147,8 +143,14 @@ def table_8(models: Sequence[Evaluated]) -> Sheet:
         title="Table 8: accuracy by prompt template"
         + (f", {size_of(thinking[0].result)}" if thinking else ""),
         headings=[
-            *("model", "template", "decoding", "accuracy", "a prediction", *passes),
-            *("evaluation FLOPs", "evaluation time"),
+            "model",
+            "template",
+            "decoding",
+            "accuracy",
+            "a prediction",
+            *passes,
+            "evaluation FLOPs",
+            "evaluation time",
         ],
         rows=rows,
         labels=3,
@@ -189,84 +191,6 @@ LAYOUTS: dict[str, Callable[[Comparison], Sheet]] = {
 }
 
 
-FORMAT = 1
-KINDS_SHOWN = 12
-"""The commonest kinds of documents; evaluation.json has all."""
-
-
-def print_details(result: EvaluationResult, console: Console) -> None:
-    """What stands below the accuracies: token classes, controls, likelihoods, calibration."""
-    summary = result.summary()
-    classes = {name: name for name in TOKEN_CLASSES}
-    _print_parts("by the class of the true token", classes, summary, console)
-    kinds = [part for part in summary["ntp"] if part.startswith(KIND)]
-    named = {part: part.removeprefix(KIND) for part in kinds[:KINDS_SHOWN]}
-    _print_parts("by the kind of document", named, summary, console)
-    if len(kinds) > KINDS_SHOWN:
-        console.print(Text(f"… and {len(kinds) - KINDS_SHOWN} more kinds in evaluation.json"))
-    lines = [*_control_lines(result, summary), *_likelihood_lines(summary)]
-    calibration = result.calibration()
-    if calibration is not None and calibration["n"]:
-        error = 100 * calibration["expected_calibration_error"]
-        lines.append(f"calibration: agreement of the samples is off by {error:.1f} points")
-    if result.has_reasoning and summary["agrees_start"]["all"]["n"]:
-        agrees = percent(summary["agrees_start"]["all"])
-        lines.append(f"the same prediction as the start model's argmax: {agrees}")
-    if result.cost:
-        flops, seconds = cost_cells(result.cost)
-        lines.append(f"this evaluation took {flops} FLOPs, {seconds}")
-    if {"emptied", "swapped"} <= result.columns.keys():
-        lines.append(verdict(thought_differences(result)))
-    for line in lines:
-        console.print(Text(line), soft_wrap=True)
-
-
-def _print_parts(
-    title: str, parts: dict[str, str], summary: dict[str, dict[str, Any]], console: Console
-) -> None:
-    """Accuracy by slices that `parts` names, as it calls them; nothing where there are none."""
-    modes = [mode for mode in ("ntp", "reasoning") if mode in summary]
-    found = {part: name for part, name in parts.items() if part in summary["ntp"]}
-    rows = [
-        [name, f"{summary['ntp'][part]['n']:,}", *(percent(summary[mode][part]) for mode in modes)]
-        for part, name in found.items()
-    ]
-    if rows:
-        headings = ["", "positions", *modes]
-        print_sheet(Sheet(title=title, headings=headings, rows=rows), console)
-
-
-def _control_lines(result: EvaluationResult, summary: dict[str, dict[str, Any]]) -> list[str]:
-    words = {"emptied": "emptied", "cut": "cut at half", "swapped": "swapped with another's"}
-    lines = [
-        f"with its thought {words[name]}: {percent(summary[name]['all'])}"
-        for name in THOUGHT_CONTROLS
-        if name in summary
-    ]
-    if "ntp_voting" in summary:
-        draws = summary["voting_draws"]["all"]["value"]
-        lines.append(
-            f"NTP voting at equal inference FLOPs: {percent(summary['ntp_voting']['all'])}"
-            f" ({draws:.0f} draws a position)"
-        )
-    return lines
-
-
-def _likelihood_lines(summary: dict[str, dict[str, Any]]) -> list[str]:
-    if "nll_ntp" not in summary:
-        return []
-    plain = summary["nll_ntp"]["all"]["value"]
-    if "nll" not in summary:
-        return [f"negative log-likelihood of the true token: {plain:.3f} nats"]
-    after, gain = summary["nll"]["all"]["value"], summary["information_gain"]["all"]
-    bits = summary[BITS_A_BYTE]["all"]["value"]
-    return [
-        f"negative log-likelihood of the true token: {plain:.3f} nats without a thought,"
-        f" {after:.3f} after it: information gain {gain['value']:+.3f} ±"
-        f" {gain['standard_error']:.3f} nats, {bits:+.3f} bits a byte"
-    ]
-
-
 def print_comparison(comparison: Comparison, console: Console, layout: str = "differences") -> None:
     """One of LAYOUTS, and what must be known to read it."""
     print_sheet(LAYOUTS[layout](comparison), console)
@@ -303,7 +227,6 @@ def write_comparison(comparison: Comparison, folder: Path, sources: Sequence[str
             raise UserError(f"{folder}: holds the comparison of {before}; choose another --out")
     rows = [row for line in comparison.lines for row in _rows(line)]
     document = {
-        "format": FORMAT,
         "sources": list(sources),
         "against": comparison.against,
         "notes": comparison.notes,
@@ -311,15 +234,13 @@ def write_comparison(comparison: Comparison, folder: Path, sources: Sequence[str
         "models": {model.name: _model(model) for model in comparison.models},
         "rows": rows,
     }
-    files = {
-        path: json_text(document),
-        folder / "comparison.csv": csv_text(rows),
-        folder / "comparison.md": comparison_markdown(comparison),
-        folder / "comparison.svg": comparison_svg(comparison),
-    }
-    for file, content in files.items():
-        write_text(file, content)
-    return list(files)
+    return write_report(
+        folder / "comparison",
+        document,
+        rows,
+        comparison_markdown(comparison),
+        figure=comparison_svg(comparison),
+    )
 
 
 def _rows(line: Line) -> list[dict[str, Any]]:
@@ -354,51 +275,3 @@ def _model(model: Evaluated) -> dict[str, Any]:
         "summary": model.result.summary(),
         "calibration": model.result.calibration(),
     }
-
-
-SLICES = {
-    "all": "all",
-    "easy": "easy (> 0.5 nats)",
-    "medium": "medium (> 1.0)",
-    "hard": "hard (> 1.5)",
-    "<=0.5": "band ≤ 0.5",
-    "0.5-1.0": "band 0.5 to 1.0",
-    "1.0-1.5": "band 1.0 to 1.5",
-    ">1.5": "band > 1.5",
-}
-MODES = {
-    "ntp": "ntp",
-    "reasoning": "reasoning",
-    "any_right": "any of the samples",
-    "majority": "majority",
-}
-
-
-def print_evaluation(
-    result: "EvaluationResult", title: str, modes: Sequence[str], samples: int, console: Console
-) -> None:
-    """Accuracy by difficulty and band: percent ± standard error by document, with n."""
-    summary = result.summary()
-    columns = [mode for mode in modes if mode in summary] or ["ntp"]
-    if samples > 1 and "reasoning" in columns:
-        columns += ["any_right", "majority"]
-    table = Table(title=title, title_justify="left", caption_justify="left")
-    table.add_column("entropy of the scorer")
-    for name in ("positions", "documents", *(MODES[column] for column in columns)):
-        table.add_column(name, justify="right")
-    for part, heading in SLICES.items():
-        estimates = [summary[column][part] for column in columns]
-        counts = [f"{estimates[0]['n']:,}", f"{estimates[0]['documents']:,}"]
-        table.add_row(heading, *counts, *map(percent, estimates), end_section=part == "hard")
-    if "reasoning" in columns:
-        whole = {name: values["all"] for name, values in summary.items()}
-        table.caption = (
-            f"reasoning: a prediction {percent(whole['closed'])}, the same as ntp"
-            f" {percent(whole['agrees'])}, right and one token long"
-            f" {percent(whole['single_token'])}"
-        )
-        if whole["predicted_tokens"]["n"]:
-            length = whole["predicted_tokens"]["value"]
-            table.caption += f"; a right one has {length:.2f} tokens in the mean"
-    console.print(table)
-    console.print(Text("± is the standard error by document", style="dim"))

@@ -8,29 +8,23 @@ token gets a random label, which a probe can only learn by heart. Selectivity is
 less the control's.
 """
 
-import json
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 
-from openrpt.config.sections import Config
 from openrpt.costs.meters import WorkMeter
 from openrpt.data.scored import ScoredCorpus
 from openrpt.data.tokens import tokenizer_fingerprint
 from openrpt.data.work import Work, retokenized
-from openrpt.engine.engine import Engine
 from openrpt.engine.model import Model
 from openrpt.errors import UserError
-from openrpt.evaluation.probes.labels import ProbeSample, probe_sample
+from openrpt.evaluation.columns import Columns
+from openrpt.evaluation.probes.labels import ProbeSample
 from openrpt.evaluation.statistics import Difference, Estimate, mean_by_document, paired_difference
-from openrpt.extras import require
-from openrpt.parquet import read_table, unreadable, write_table
 from openrpt.progress import SILENT, Progress
 from openrpt.seeding import generator
 
@@ -40,7 +34,7 @@ ITERATIONS = 2000
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ProbeResult:
+class ProbeResult(Columns):
     """A model's probes on the test positions [m].
 
     Columns: `document_id`, `byte_offset`; and, 1 = right, NaN where the target has no label there:
@@ -49,24 +43,22 @@ class ProbeResult:
     read.
     """
 
-    columns: dict[str, np.ndarray]
     layers: list[int]
-    """Probed: 0 = the embeddings, the greatest = what the head reads."""
+    """The layers that were probed: 0 = the embeddings, the greatest = what the head reads."""
     targets: list[str]
     strengths: dict[str, float]
     """`TARGET/LAYER` → the regularisation that was chosen."""
     sample: dict[str, Any]
     """`ProbeSample.about`."""
-    cost: dict[str, Any] = field(default_factory=dict)
-    """Of probing, as WorkMeter gives it: the FLOPs are the model's, the seconds all."""
 
     def values(self, column: str) -> tuple[np.ndarray, np.ndarray]:
-        """Of the positions that have a label: [k] values, [k] documents."""
+        """A column's values [k] and documents [k] at the positions that have a label."""
         found = self.columns[column].astype(float)
         known = ~np.isnan(found)
         return found[known], self.columns["document_id"][known]
 
     def estimate(self, column: str) -> Estimate:
+        """A column's mean over the positions that have a label, its error by document."""
         return mean_by_document(*self.values(column))
 
     def selectivity(self, target: str, layer: int) -> Estimate:
@@ -74,61 +66,6 @@ class ProbeResult:
         real, documents = self.values(f"{target}/{layer}")
         control, _ = self.values(f"{target}/{layer}/control")
         return mean_by_document(real - control, documents)
-
-    def save(self, path: Path) -> None:
-        """Atomic."""
-        about = {
-            name: getattr(self, name)
-            for name in ("layers", "targets", "strengths", "sample", "cost")
-        }
-        table = pa.table({name: pa.array(values) for name, values in self.columns.items()})
-        write_table(path, table.replace_schema_metadata({"openrpt": json.dumps(about)}))
-
-    @classmethod
-    def load(cls, path: Path) -> "ProbeResult":
-        """Raises UserError for a file that is missing, broken or of another version."""
-        try:
-            table = read_table(path)
-            about = json.loads((table.schema.metadata or {})[b"openrpt"])
-        except unreadable():
-            raise UserError(f"{path}: broken or of another version; delete it") from None
-        columns = {name: table[name].to_numpy(zero_copy_only=False) for name in table.column_names}
-        return cls(columns=columns, **about)
-
-
-def evaluate_probes(
-    engine: Engine,
-    corpus: ScoredCorpus,
-    config: Config,
-    *,
-    sample: ProbeSample | None = None,
-    progress: Progress = SILENT,
-    title: str = "probe",
-) -> ProbeResult:
-    """Probes a model on held-out documents of the corpus.
-
-    `sample`: the questions, where several models get the same; made for this one otherwise. Raises
-    UserError where scikit-learn is missing, and as `probe_sample`.
-    """
-    require("sklearn", extra="scikit-learn", what="openrpt probe")
-    policy = engine.model
-    if sample is None:
-        foreign = tokenizer_fingerprint(policy.tokenizer) != corpus.metadata["tokenizer"]
-        sample = probe_sample(corpus, config, [policy.tokenizer] if foreign else [])
-    meter = WorkMeter(engine, config)
-    layers = chosen_layers(policy.causal_lm.config.num_hidden_layers, config.probe.layers)
-    progress.begin(f"{title}: states", len(sample.documents), "positions")
-    states = read_states(corpus, sample, layers, meter, progress)
-    progress.begin(f"{title}: {len(layers)} layers", len(layers) * len(sample.labels), "probes")
-    columns, strengths = fit_all(states, layers, sample, config.seed, progress)
-    return ProbeResult(
-        columns=columns,
-        layers=layers,
-        targets=list(sample.labels),
-        strengths=strengths,
-        sample=sample.about(),
-        cost=meter.cost(),
-    )
 
 
 def chosen_layers(last: int, count: int) -> list[int]:

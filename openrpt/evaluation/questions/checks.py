@@ -6,7 +6,8 @@ the scorer of the reasoning-gym task that it comes from. Nothing of an answer is
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from types import TracebackType
 
@@ -15,6 +16,7 @@ from openrpt.data.gym_tasks import IS_GENERATED, gym_score
 from openrpt.data.questions import Question
 from openrpt.errors import UserError
 from openrpt.extras import require
+from openrpt.progress import SILENT, Progress
 from openrpt.worker import Worker
 
 Check = Callable[[Question, bytes | None], float]
@@ -120,6 +122,7 @@ class MathChecker:
         return self._verdicts[pair]
 
     def close(self) -> None:
+        """Ends the process."""
         self.worker.close()
 
     def __enter__(self) -> "MathChecker":
@@ -146,6 +149,22 @@ def check_kind(config: Config) -> str:
             f" none of its tasks ('{IS_GENERATED}TASK'); use 'math' or 'exact'"
         )
     return kind
+
+
+@contextmanager
+def open_check(config: Config, *, progress: Progress = SILENT) -> Iterator[Check]:
+    """The check that the configuration asks for, with the process that it needs; in the end it is
+    said how many answers were given up. Raises UserError where math-verify is missing."""
+    if check_kind(config) != "math":
+        yield checker_of(config, None)
+        return
+    with MathChecker(seconds=config.answers.timeout) as math:
+        yield checker_of(config, math)
+        if math.given_up:
+            progress.say(
+                f"{math.given_up} answers took math-verify longer than answers.timeout ="
+                f" {config.answers.timeout:g} s, or broke it: counted as wrong"
+            )
 
 
 def checker_of(config: Config, math: MathChecker | None) -> Check:

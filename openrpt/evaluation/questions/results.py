@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 
 from openrpt.errors import UserError
+from openrpt.evaluation.columns import Columns
 from openrpt.evaluation.statistics import Difference, mean_by_document, paired_difference
 from openrpt.files import read_json
-from openrpt.parquet import read_table, unreadable, write_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,21 +27,21 @@ MEASURES = ("accuracy", "any_right", "reward", "closed", "tokens")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class AnswerResult:
-    """A policy on a set of questions. With samples, means over a question's samples.
+class AnswerResult(Columns):
+    """A model on a set of questions. With samples, means over a question's samples.
 
     Columns, a value a question: `question_id`, `task`, `accuracy` (share of right answers:
     mean@k), `any_right` (pass@k), `reward`, `closed` (share with an answer), `tokens` (a
     completion's, in the mean), `answer` (the first sample's).
     """
 
-    columns: dict[str, np.ndarray]
-
     @property
     def num_questions(self) -> int:
+        """How many questions were asked."""
         return len(self.columns["question_id"])
 
     def accuracy(self) -> float:
+        """The share of right answers."""
         return float(self.columns["accuracy"].mean())
 
     def summary(self) -> dict[str, Any]:
@@ -57,23 +56,6 @@ class AnswerResult:
             }
             for name in MEASURES
         }
-
-    def save(self, path: Path) -> None:
-        """Atomic."""
-        write_table(path, pa.table({k: pa.array(v) for k, v in self.columns.items()}))
-
-    @classmethod
-    def load(cls, path: Path) -> "AnswerResult":
-        """Raises UserError where there is none, or it is damaged."""
-        try:
-            table = read_table(path)
-        except unreadable() as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{path}: not readable ({reason}); fine-tune again") from None
-        columns = {name: table[name].to_numpy(zero_copy_only=False) for name in table.column_names}
-        return cls(
-            columns={k: v.astype(str) if v.dtype == object else v for k, v in columns.items()}
-        )
 
 
 def outcome_path(run: Path, when: str) -> Path:
@@ -153,8 +135,8 @@ def print_finetuned(runs: Sequence[Path], console: "Console") -> None:
     for run in runs[1:]:
         for when in ("before", "after"):
             found = question_differences(
-                AnswerResult.load(outcome_path(runs[0], when)),
-                AnswerResult.load(outcome_path(run, when)),
+                AnswerResult.load(outcome_path(runs[0], when), advice="fine-tune again"),
+                AnswerResult.load(outcome_path(run, when), advice="fine-tune again"),
             )["accuracy"]
             console.print(
                 f"{when}: {runs[0]} − {run} = {points(found.as_dict())}, {found.n} questions",
@@ -168,6 +150,7 @@ def print_finetuned(runs: Sequence[Path], console: "Console") -> None:
 
 
 def training_cost_lines(record: dict[str, Any]) -> str:
+    """Steps, minutes and FLOPs of a run's `finetune.json`, a line each."""
     training = record["training"]
     return (
         f"{training['steps']} steps\n{training['seconds'] / 60:.1f} min\n"

@@ -1,16 +1,14 @@
-"""Questions as what a trainer works on (see `openrpt.rl.task.Task`), and answering them to measure.
+"""Questions as a trainer works on them (see `openrpt.rl.task.Task`), and how they are answered.
 
 A question is a document with one position, at its end; a group is the rollouts of one question.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from openrpt.config.sections import Config
-from openrpt.costs.flops import model_shape
 from openrpt.data.positions import ScoredDocument, Window
 from openrpt.data.prompts import Layout
 from openrpt.data.questions import Question
@@ -23,12 +21,12 @@ from openrpt.engine.engine import Engine
 from openrpt.engine.generation import Generated
 from openrpt.engine.model import Model
 from openrpt.errors import UserError
+from openrpt.evaluation.kept import NOTHING_KEPT, Kept
 from openrpt.evaluation.questions.checks import Check, extract_answer
 from openrpt.evaluation.questions.results import AnswerResult
+from openrpt.json_lines import Row
 from openrpt.progress import SILENT, Progress
-from openrpt.rl.batch import Graded
 from openrpt.rl.completions import split_thought
-from openrpt.rl.cost import count_generation
 from openrpt.seeding import generator, keys_of
 from openrpt.types import Completion, Group, Position, Prompt, Rollout, Split
 
@@ -106,10 +104,11 @@ class QuestionTask:
         return [[self.questions[work.document.document_id].answer.encode()]]
 
     def development(self, engine: Engine, step: int) -> dict[str, float]:
+        """Greedy accuracy on the development questions; nothing where there are none."""
         works = self.chosen("development", self.config.train.eval_positions)
         if not works:
             return {}
-        result, _ = answer_questions(engine, self, works, samples=0)
+        result = answer_questions(engine, self, works, samples=0)
         return {
             "development/reasoning_accuracy": result.accuracy(),
             "development/positions": float(result.num_questions),
@@ -188,37 +187,39 @@ def answer_questions(
     works: Sequence[Work],
     *,
     samples: int,
+    kept: Kept = NOTHING_KEPT,
     progress: Progress = SILENT,
-) -> tuple[AnswerResult, dict[str, float]]:
-    """`samples` answers to each question (0 = the greedy one), and the tokens and FLOPs run."""
-    config, layout, shape = task.config, task.layout, model_shape(engine.model)
+) -> AnswerResult:
+    """`samples` answers to each question (0 = the greedy one); `kept`: those that are there."""
+    config, layout = task.config, task.layout
     sampling = Sampling.of(
         config.prompt,
         temperature=config.finetune.eval_temperature if samples else 0.0,
         generation_rollouts=config.memory.generation_rollouts,
     )
-    rows: list[dict[str, Any]] = []
-    cost = {"tokens": 0.0, "flops": 0.0}
-    count = max(samples, 1)
-    requests = [question_request(work, layout, config.seed, count) for work in works]
-    each = engine.generate_each(requests, layout, sampling)
-    for number, (work, generated) in enumerate(zip(works, each, strict=True), 1):
-        (group,) = task.grade(work, generated)
-        rows.append(outcome_row(task.questions[work.document.document_id], group))
-        graded = Graded(work=work, groups=(group,))
-        run = count_generation([graded], layout).shared
-        cost["tokens"] += run.tokens
-        cost["flops"] += run.forward(shape)
-        progress.update(number)
-    columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
-    return AnswerResult(columns=columns), cost
+
+    def make(new: Sequence[Work]) -> Iterator[Row]:
+        requests = [question_request(work, layout, config.seed, max(samples, 1)) for work in new]
+        each = engine.generate_each(requests, layout, sampling)
+        for work, generated in zip(new, each, strict=True):
+            (group,) = task.grade(work, generated)
+            yield outcome_row(task.questions[work.document.document_id], group)
+
+    asked = {work.document.document_id: work for work in works}
+    rows: list[Row] = []
+    for row in kept.each(asked, make, key="question_id"):
+        rows.append(row)
+        progress.update(len(rows))
+    return AnswerResult(columns={name: np.array([row[name] for row in rows]) for name in rows[0]})
 
 
 def question_request(work: Work, layout: Layout, seed: int, samples: int) -> Request:
+    """Asks for `samples` answers to a question, each with its own keys."""
     return work.request(layout, [keys_of(samples, seed, "evaluate", work.document.document_id)])
 
 
-def outcome_row(question: Question, group: Group) -> dict[str, Any]:
+def outcome_row(question: Question, group: Group) -> Row:
+    """A question's row of an AnswerResult, from the rollouts that answered it."""
     count = len(group.rollouts)
     return {
         "question_id": question.question_id,

@@ -5,18 +5,14 @@ diversity, repetition and a MAUVE-like distance to the continuations, the real t
 prefixes, whose own values stand beside the model's as the reference.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from openrpt.config.sections import Config
-from openrpt.costs.flops import count_scoring
 from openrpt.costs.meters import WorkMeter
 from openrpt.data.prompts import Layout, build_layout
 from openrpt.data.request import Request
@@ -25,15 +21,15 @@ from openrpt.engine.decoding import Sampling
 from openrpt.engine.engine import Engine
 from openrpt.engine.model import Model
 from openrpt.errors import UserError
+from openrpt.evaluation.columns import Columns
+from openrpt.evaluation.kept import Kept
 from openrpt.evaluation.patterns.measures import distinct, words_of
 from openrpt.evaluation.perplexity import measure_perplexity
 from openrpt.evaluation.statistics import Resampled, document_weights
 from openrpt.evaluation.writing.mauve import divergence_area, histograms, quantise
 from openrpt.evaluation.writing.passages import Passage
-from openrpt.extras import require
-from openrpt.json_lines import append_row, whole_rows, write_rows
-from openrpt.parquet import read_table, unreadable, write_table
-from openrpt.progress import SILENT, Progress
+from openrpt.json_lines import Row
+from openrpt.progress import Progress
 from openrpt.seeding import generator, key_of
 
 REPEATED = 4
@@ -51,28 +47,28 @@ MEASURES = {
     "mauve_like_halves": "… of one half of the documents to the real ones of the other half",
 }
 DECIMALS = {"bits_per_byte": 4, "words": 1}
-"""Of the measures that are no shares."""
+"""Digits of the measures that are no shares."""
 OF_REAL = ("distinct_1", "distinct_2", "distinct_3", "rep_4", "words", "mauve_like_halves")
-"""Measures that the continuations have, too."""
+"""Measures that the continuations have as well."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class WritingResult:
+class WritingResult(Columns):
     """Columns, one row a document: `document_id`, `real` and `generated` (texts), `stopped`, `bits`
     and `bytes` (of the real text under the model), `real_cluster` and `generated_cluster` (of the
     quantised features)."""
 
-    columns: dict[str, np.ndarray]
     features: str
     """The frozen model whose states the features are."""
     settings: dict[str, Any]
+    """[writing] of the configuration."""
     halves: dict[str, float]
     """`generated`, `real`: the mean MAUVE-like value of HALVINGS, one half against the real texts
     of the other."""
-    cost: dict[str, Any] = field(default_factory=dict)
 
     @property
     def documents(self) -> int:
+        """How many documents were completed."""
         return len(self.columns["document_id"])
 
     def measure(self, name: str, kind: str = "generated") -> Resampled:
@@ -118,23 +114,6 @@ class WritingResult:
             "real": {name: self.measure(name, "real").interval().as_dict() for name in OF_REAL},
         }
 
-    def save(self, path: Path) -> None:
-        """Atomic."""
-        about = {name: getattr(self, name) for name in ("features", "settings", "halves", "cost")}
-        table = pa.table({name: pa.array(values) for name, values in self.columns.items()})
-        write_table(path, table.replace_schema_metadata({"openrpt": json.dumps(about)}))
-
-    @classmethod
-    def load(cls, path: Path) -> "WritingResult":
-        """Raises UserError for a file that is missing, broken or of another version."""
-        try:
-            table = read_table(path)
-            about = json.loads((table.schema.metadata or {})[b"openrpt"])
-        except unreadable():
-            raise UserError(f"{path}: broken or of another version; delete it") from None
-        columns = {name: table[name].to_numpy(zero_copy_only=False) for name in table.column_names}
-        return cls(columns=columns, **about)
-
 
 def _ratio(sums: np.ndarray, sizes: np.ndarray) -> Resampled:
     """Σ sums / Σ sizes of documents [D]; not a number where there is nothing."""
@@ -160,58 +139,6 @@ def pooled_distinct(texts: Sequence[Sequence[str]], n: int) -> tuple[float, np.n
     with np.errstate(invalid="ignore", divide="ignore"):
         value = np.float64(len(holders)) / sizes.sum()
         return float(value), (len(holders) - alone) / (sizes.sum() - sizes)
-
-
-def evaluate_writing(
-    engine: Engine,
-    passages: Sequence[Passage],
-    config: Config,
-    *,
-    features: Engine,
-    store: Path | None = None,
-    progress: Progress = SILENT,
-    title: str = "writing",
-) -> WritingResult:
-    """Completes each passage once, and measures the completions.
-
-    `features`: runs the frozen model whose states are the features. `store`: a file that keeps
-    each completion as it is made; those that it holds are not made again. Raises UserError where
-    scikit-learn is missing, and for what is too long for the model.
-    """
-    require("sklearn", extra="scikit-learn", what="openrpt writing")
-    meter = WorkMeter(engine, config)
-    progress.begin(title, len(passages), "completions")
-    generated = []
-    for made in _completions(meter.engine, passages, config, store):
-        generated.append(made)
-        progress.update(len(generated))
-    progress.begin(f"{title}: real text", len(passages), "documents")
-    bits, sizes = _bits(passages, config, meter, progress)
-    progress.begin(f"{title}: features", 2 * len(passages), "texts")
-    texts = {"real": [p.real for p in passages], "generated": [made["text"] for made in generated]}
-    found = {}
-    for number, (kind, own) in enumerate(texts.items()):
-        rows = []
-        for place, (passage, text) in enumerate(zip(passages, own, strict=True), 1):
-            rows.append(feature(features, passage.prefix, text))
-            progress.update(number * len(passages) + place)
-        found[kind] = np.stack(rows)
-    clusters = quantise(found["real"], found["generated"], seed=config.seed)
-    return WritingResult(
-        columns={
-            "document_id": np.array([p.document_id for p in passages]),
-            **{kind: np.array(own, dtype=object) for kind, own in texts.items()},
-            "stopped": np.array([float(made["stopped"]) for made in generated]),
-            "bits": bits,
-            "bytes": sizes,
-            "real_cluster": clusters[0],
-            "generated_cluster": clusters[1],
-        },
-        features=features.model.name,
-        settings=config.writing.model_dump(),
-        halves={kind: halves(found["real"], own, seed=config.seed) for kind, own in found.items()},
-        cost=meter.cost(),
-    )
 
 
 def halves(real: np.ndarray, other: np.ndarray, *, seed: int) -> float:
@@ -258,37 +185,32 @@ def _require_room(policy: Model, tokens: int) -> None:
         )
 
 
-def _completions(
-    engine: Engine,
-    passages: Sequence[Passage],
-    config: Config,
-    store: Path | None,
-) -> Iterator[dict[str, Any]]:
-    """Of each passage in turn: its text, tokens, and whether the model ended it."""
+def completions(
+    engine: Engine, passages: Sequence[Passage], config: Config, kept: Kept
+) -> Iterator[Row]:
+    """Yields each passage's completion in turn: its text, tokens, and whether the model ended it.
+
+    Raises UserError for what is too long for the model.
+    """
     policy, settings = engine.model, config.writing
     layout = build_layout(policy.tokenizer, config.prompt, policy.bos_ids).plain
     sampling = Sampling.plain(settings.completion_tokens, temperature=settings.temperature)
-    known = _stored(store)
-    new = [passage for passage in passages if passage.document_id not in known]
-    requests = [_request(policy, passage, config, layout) for passage in new]
-    each = engine.generate_each(requests, layout, sampling)
-    for passage in passages:
-        if passage.document_id in known:
-            yield known[passage.document_id]
-            continue
-        (outcome,) = next(each)
-        (completion,) = outcome.completions
-        table = policy.table.bytes
-        pieces = [table[i] for i in completion.token_ids if i < len(table)]
-        made = {
-            "document_id": passage.document_id,
-            "text": b"".join(pieces).decode("utf-8", errors="replace"),
-            "tokens": len(completion.token_ids),
-            "stopped": completion.finish_reason == "stop",
-        }
-        if store is not None:
-            append_row(store, made)
-        yield made
+    table = policy.table.bytes
+
+    def make(new: Sequence[Passage]) -> Iterator[Row]:
+        requests = [_request(policy, passage, config, layout) for passage in new]
+        each = engine.generate_each(requests, layout, sampling)
+        for passage, (outcome,) in zip(new, each, strict=True):
+            (completion,) = outcome.completions
+            pieces = [table[i] for i in completion.token_ids if i < len(table)]
+            yield {
+                "document_id": passage.document_id,
+                "text": b"".join(pieces).decode("utf-8", errors="replace"),
+                "tokens": len(completion.token_ids),
+                "stopped": completion.finish_reason == "stop",
+            }
+
+    return kept.each({p.document_id: p for p in passages}, make, key="document_id")
 
 
 def _request(policy: Model, passage: Passage, config: Config, layout: Layout) -> Request:
@@ -299,35 +221,18 @@ def _request(policy: Model, passage: Passage, config: Config, layout: Layout) ->
     return Request.at_end(prefix, [key])
 
 
-def _stored(path: Path | None) -> dict[str, dict[str, Any]]:
-    """What a file of JSON lines holds, by document; a last line that was cut off is dropped.
-    Raises UserError where another is damaged."""
-    if path is None:
-        return {}
-    advice = "delete it and write again"
-    rows = whole_rows(path, advice=advice)
-    write_rows(path, rows)
-    try:
-        return {row["document_id"]: row for row in rows}
-    except (KeyError, TypeError):
-        raise UserError(f"{path}: damaged; {advice}") from None
-
-
-def _bits(
+def bits_of(
     passages: Sequence[Passage],
     config: Config,
     meter: WorkMeter,
     progress: Progress,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """[D] bits and bytes of each passage's real text under the model."""
-    bits, sizes, head = [], [], len(meter.engine.model.bos_ids)
+    """Bits [D] and bytes [D] of each passage's real text under the model."""
+    bits, sizes, window = [], [], config.prompt.window
     for number, passage in enumerate(passages, 1):
-        window = config.prompt.window
         found = measure_perplexity(meter.engine, [passage.prefix + passage.real], window=window)
         bits.append(found.bits_per_byte.value * found.bits_per_byte.n)
         sizes.append(float(found.bits_per_byte.n))
-        count = count_scoring(found.nats_per_token.n + 1, head=head, window=window, min_context=1)
-        meter.ledger.shared.add(count)
-        meter.ledger.alone.add(count)
+        meter.add_scoring(found.nats_per_token.n + 1, window=window, min_context=1)
         progress.update(number)
     return np.array(bits), np.array(sizes)

@@ -1,0 +1,181 @@
+"""The commands that put models side by side by an instrument: writing, probe, questions."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from openrpt.cli.arguments import PATH
+from openrpt.cli.main import _models_and_config, _other_corpus, showing_progress, stage
+from openrpt.cli.options import stage_config
+from openrpt.terminal import say
+
+if TYPE_CHECKING:
+    from openrpt.evaluation.instrument import Comparing
+    from openrpt.evaluation.models import NamedModel
+    from openrpt.evaluation.reports import Report
+    from openrpt.progress import Progress
+
+
+@stage(
+    "writing",
+    "seed",
+    "run",
+    "model.threads",
+    "model.device",
+    "model.dtype",
+    "model.generator",
+    "writing",
+    "prompt.window",
+    "evaluate.split",
+    "corpus.template",
+    "corpus.separator",
+    "corpus.block_characters",
+    "corpus.limit",
+)
+@click.argument("sources", metavar="[MODEL]... [CONFIG.toml]", type=PATH, nargs=-1)
+@click.option(
+    "--text", metavar="PATH", type=PATH, help="Documents of another text in place of the run's"
+)
+@click.pass_context
+def writing(ctx: click.Context, sources: tuple[str, ...], text: str | None, **options: Any) -> None:
+    """Measure how models write, beside how texts really go on.
+
+    \b
+    openrpt writing start trained ntp=runs/ntp --run runs/maths --text general.jsonl
+
+    Perplexity, diversity, repetition and a MAUVE-like distance to the real continuations, which
+    stand beside them; differences are to the first model. MODEL is as in openrpt probe. The same
+    command goes on after a stop. Writes TEXT.json and .csv into RUN/writing.
+    """
+    sources, file = _models_and_config(sources, options["config_file"])
+    config = stage_config(ctx, file)
+    corpus = _other_corpus(ctx, text)
+    from openrpt.evaluation.models import named_models
+    from openrpt.evaluation.writing.instrument import writing_of
+    from openrpt.runs.run import existing_run
+
+    run = existing_run(Path(config.run))
+    models = named_models(run, sources)
+    with run.at_work(), showing_progress(goes_on=True) as progress:
+        instrument = writing_of(run, models, config, corpus=corpus, progress=progress)
+        report, files = _side_by_side(instrument, models, run.path / "writing", progress)
+    _show(report, files)
+
+
+@stage(
+    "probe",
+    "seed",
+    "run",
+    "model.threads",
+    "model.device",
+    "model.dtype",
+    "model.generator",
+    "probe",
+    "prompt.window",
+    "prompt.min_context",
+    "evaluate.split",
+)
+@click.argument("sources", metavar="[MODEL]... [CONFIG.toml]", type=PATH, nargs=-1)
+@click.pass_context
+def probe(ctx: click.Context, sources: tuple[str, ...], **options: Any) -> None:
+    """Measure what hidden states hold, layer by layer.
+
+    \b
+    openrpt probe start trained ntp=runs/ntp --run runs/maths
+    openrpt probe start trained --run runs/gsm8k --probe.answer_mark '####' --probe.layers 0
+
+    Linear probes on the run's held-out documents, with baselines and control tasks; differences
+    are to the first model. MODEL is as in openrpt evaluate, or a run folder, which stands for its
+    latest model; NAME=MODEL names it. Writes probes.json, .csv and .svg into RUN/probes.
+    """
+    sources, file = _models_and_config(sources, options["config_file"])
+    config = stage_config(ctx, file)
+    from openrpt.evaluation.models import named_models
+    from openrpt.evaluation.probes.instrument import probes_of
+    from openrpt.runs.run import existing_run
+
+    run = existing_run(Path(config.run))
+    models = named_models(run, sources)
+    with run.at_work(), showing_progress() as progress:
+        instrument = probes_of(run, models, config, progress=progress)
+        report, files = _side_by_side(instrument, models, run.path / "probes", progress)
+    _show(report, files)
+
+
+@stage(
+    "questions",
+    "seed",
+    "run",
+    "model",
+    "questions",
+    "answers",
+    "finetune.question_tokens",
+    "finetune.think_budget",
+    "finetune.answer_budget",
+    "finetune.eval_questions",
+    "finetune.eval_samples",
+    "finetune.eval_temperature",
+    "prompt.instruction",
+    "prompt.chat_template",
+    "prompt.thought_start",
+    "prompt.thought_end",
+    "prompt.answer_start",
+    "memory.generation_rollouts",
+)
+@click.argument("sources", metavar="[MODEL]... [CONFIG.toml]", type=PATH, nargs=-1)
+@click.option("--out", type=PATH, metavar="DIR", help="Folder of the files [default RUN/questions]")
+@click.pass_context
+def questions(
+    ctx: click.Context, sources: tuple[str, ...], out: str | None, **options: Any
+) -> None:
+    """Count right answers to questions, without training.
+
+    \b
+    openrpt questions start trained --run runs/maths \\
+        --questions.path reasoning-gym:chain_sum@0-2,leg_counting
+
+    The held-out ones of openrpt finetune, asked as there; by task and level, differences to the
+    first model. MODEL is as in openrpt probe; without a run, a folder, a .gguf file or a Hub id.
+    What was answered is kept beside the table, and not asked again.
+    """
+    sources, file = _models_and_config(sources, options["config_file"])
+    config = stage_config(ctx, file)
+    from openrpt.evaluation.models import named_models
+    from openrpt.evaluation.questions.heldout import open_heldout
+    from openrpt.runs.run import Run, existing_run
+
+    path = Path(config.run)
+    has_run = (path / "config.toml").is_file()
+    run = existing_run(path) if has_run else Run(path=path, config=config)
+    models = named_models(run, sources)
+    folder = Path(out or (path / "questions" if has_run else "questions"))
+    with (
+        run.at_work(),
+        showing_progress(goes_on=True) as progress,
+        open_heldout(config, progress=progress) as instrument,
+    ):
+        report, files = _side_by_side(instrument, models, folder, progress)
+    _show(report, files)
+
+
+def _side_by_side(
+    instrument: "Comparing[Any]",
+    models: "Sequence[NamedModel]",
+    folder: Path,
+    progress: "Progress",
+) -> "tuple[Report, list[Path]]":
+    """Measures the models, as far as the folder does not hold it, and writes their report there."""
+    from openrpt.evaluation.instrument import measure_models
+
+    report = instrument.report(measure_models(instrument, models, folder, progress=progress))
+    return report, report.write(folder)
+
+
+def _show(report: "Report", files: "Sequence[Path]") -> None:
+    from openrpt.console import PlainConsole
+
+    report.show(PlainConsole())
+    for path in files:
+        say(path)

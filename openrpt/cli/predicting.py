@@ -1,0 +1,151 @@
+"""The commands that measure how models predict next tokens: evaluate, compare, perplexity."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from openrpt.cli.arguments import LABEL, PATH
+from openrpt.cli.main import _models_and_config, _other_corpus, cli, showing_progress, stage
+from openrpt.cli.options import config_file, stage_config
+from openrpt.errors import UserError
+from openrpt.terminal import say
+
+
+@stage("evaluate", "cost", reads="evaluation")
+@click.argument("sources", metavar="[MODEL]... [CONFIG.toml]", type=PATH, nargs=-1)
+@click.option(
+    "--scores", type=PATH, metavar="DIR", help="A folder of scores in place of the run's own"
+)
+@click.option(
+    "--label", type=LABEL, default="", help="Its name in evaluation.json [default made from MODEL]"
+)
+@click.pass_context
+def evaluate(
+    ctx: click.Context, sources: tuple[str, ...], scores: str | None, label: str, **options: Any
+) -> None:
+    """Measure next-token accuracy, with and without thinking.
+
+    \b
+    openrpt evaluate trained --run runs/maths
+    openrpt evaluate start trained path/to/larger-model --run runs/maths
+    openrpt evaluate start --run runs/maths --evaluate.templates v0,v6 --evaluate.samples 8
+    openrpt evaluate trained --run runs/maths --evaluate.controls emptied,cut,swapped,ntp_voting
+
+    MODEL is a folder, a .gguf file, a Hub id, or one of the run's own: start, warmup, trained,
+    best, pretrained. Default: the run's latest. Several models stand side by side at the end, as
+    in the paper's Table 1; several templates as in its Table 8.
+    """
+    models, file = _models_and_config(sources, options["config_file"])
+    if label and len(models) > 1:
+        raise UserError("--label names one model; give one, or leave it out")
+    config = stage_config(ctx, file)
+    from openrpt.console import PlainConsole
+    from openrpt.evaluation.models import latest_model
+    from openrpt.evaluation.next_token.shown import print_evaluations
+    from openrpt.evaluation.next_token.stage import evaluate_templates
+    from openrpt.runs.run import existing_run, open_run
+
+    path = Path(config.run)
+    has_run = (path / "config.toml").is_file()
+    run = open_run(config) if scores and not has_run else existing_run(path)
+    asked = models or (latest_model(run),)
+    place = Path(scores) if scores else None
+    with showing_progress() as progress:
+        found = [
+            one
+            for model in asked
+            for one in evaluate_templates(
+                run, model, config, label=label, scores=place, progress=progress
+            )
+        ]
+    print_evaluations(run, found, config.evaluate, models=len(asked), console=PlainConsole())
+    for name, _ in found:
+        say(f"recorded as '{name}' in {run.evaluation}")
+
+
+@cli.command()
+@click.argument("sources", metavar="RUN_OR_MODEL...", type=PATH, nargs=-1, required=True)
+@click.option("--against", default="", help="What differences are to [default: the first line]")
+@click.option(
+    "--layout",
+    type=click.Choice(["differences", "table-1", "table-8", "figure-4"]),
+    default="differences",
+    help="What is printed: paired differences, or as the paper has it [default differences]",
+)
+@click.option(
+    "--out", type=PATH, default="comparison", help="Folder of the files [default comparison]"
+)
+def compare(sources: tuple[str, ...], against: str, layout: str, out: str) -> None:
+    """Put the evaluated models of runs into one table.
+
+    \b
+    openrpt compare runs/maths runs/no-think --against "maths/start ntp"
+
+    openrpt compare runs/maths --layout table-1
+
+    RUN_OR_MODEL is a run folder, or a model in one that `openrpt evaluate` has evaluated. Writes
+    comparison.json, .csv, .md (every layout) and .svg; an earlier comparison of the same is
+    replaced.
+    """
+    from openrpt.console import PlainConsole
+    from openrpt.evaluation.next_token.compare import compare as compare_models
+    from openrpt.evaluation.next_token.compare import find_evaluated
+    from openrpt.evaluation.next_token.tables import print_comparison, write_comparison
+
+    comparison = compare_models(find_evaluated(sources), against)
+    files = write_comparison(comparison, Path(out), sources)
+    print_comparison(comparison, PlainConsole(), layout)
+    for path in files:
+        say(path)
+
+
+@stage(
+    "perplexity",
+    "run",
+    "model",
+    "prompt.window",
+    "evaluate.split",
+    "score.max_tokens",
+    "corpus.template",
+    "corpus.separator",
+    "corpus.block_characters",
+    "corpus.limit",
+)
+@click.argument("source", metavar="[MODEL | CONFIG.toml]", type=PATH, required=False)
+@click.option(
+    "--text", metavar="PATH", type=PATH, help="All of another text in place of the run's split"
+)
+@click.option(
+    "--label", type=LABEL, default="", help="Its name in evaluation.json [default made from MODEL]"
+)
+@click.pass_context
+def perplexity(
+    ctx: click.Context, source: str | None, text: str | None, label: str, **options: Any
+) -> None:
+    """Measure how well a model predicts every token of a text.
+
+    \b
+    openrpt perplexity trained --run runs/maths
+    openrpt perplexity trained --run runs/maths --text general.jsonl
+
+    The first reads the run's held-out split; the second, another text, says what was forgotten
+    (score.max_tokens and the corpus keys are about that text). MODEL is as in openrpt evaluate;
+    with --text it needs no run, and is recorded only in one.
+    """
+    model, file = config_file(source, options["config_file"])
+    config = stage_config(ctx, file)
+    corpus = _other_corpus(ctx, text)
+    from openrpt.evaluation.perplexity import model_perplexity
+    from openrpt.runs.run import Run, existing_run
+
+    path = Path(config.run)
+    has_run = corpus is None or (path / "config.toml").is_file()
+    run = existing_run(path) if has_run else Run(path=path, config=config)
+    with showing_progress() as progress:
+        label, name, measured = model_perplexity(
+            run, model, config, corpus=corpus, label=label, record=has_run, progress=progress
+        )
+    say(f"{label} on {name}: {measured.describe()}")
+    if has_run:
+        say(f"recorded in {run.evaluation}")

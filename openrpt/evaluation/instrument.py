@@ -1,0 +1,201 @@
+"""An instrument measures one model after another; the harness does what all instruments need.
+
+The harness takes what the folder holds already for the same weights, settings and inputs; else it
+opens the model, lets the instrument run under one meter, and stores its columns. A report of all
+models together is shown and written by `openrpt.evaluation.reports`.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from openrpt.config.sections import Config
+from openrpt.costs.meters import WorkMeter
+from openrpt.engine.engine import Engine, open_engine
+from openrpt.engine.fingerprint import model_fingerprint
+from openrpt.engine.model import Model
+from openrpt.evaluation.columns import Columns
+from openrpt.evaluation.kept import NOTHING_KEPT, Kept
+from openrpt.evaluation.models import NamedModel
+from openrpt.evaluation.reports import Report
+from openrpt.progress import SILENT, Progress
+
+Found = TypeVar("Found", bound=Columns)
+FoundCo = TypeVar("FoundCo", bound=Columns, covariant=True)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Bench:
+    """A model at hand, and what stands around its measurement."""
+
+    meter: WorkMeter
+    title: str
+    """What the progress is called."""
+    kept: Kept = NOTHING_KEPT
+    progress: Progress = SILENT
+
+    @property
+    def engine(self) -> Engine:
+        """The engine to measure with: what it runs is counted."""
+        return self.meter.engine
+
+    @property
+    def model(self) -> Model:
+        """The model that is measured."""
+        return self.meter.engine.model
+
+
+class Instrument(Protocol[FoundCo]):
+    """What is measured, the same for every model."""
+
+    @property
+    def config(self) -> Config:
+        """The configuration, whose [model] and [cost] the harness reads."""
+
+    @property
+    def kind(self) -> type[FoundCo]:
+        """The class of what it finds."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that a result depends on beside the model's files, as JSON holds it."""
+
+    @property
+    def done(self) -> str:
+        """What a model has done that was measured before: `has written before`."""
+
+    def title(self, label: str) -> str:
+        """The name of the progress of a model's measurement."""
+
+    def run(self, bench: Bench) -> FoundCo:
+        """Measures one model; the harness adds the cost. Raises UserError for what does not fit."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Measured(Generic[Found]):
+    """A model, and what an instrument found with it."""
+
+    model: NamedModel
+    result: Found
+
+
+def models_of(measured: Sequence[Measured[Any]]) -> dict[str, dict[str, Any]]:
+    """Label → where a model lies, and what its training and its measurement cost."""
+    return {
+        one.model.label: {
+            "model": one.model.path,
+            "cost": one.model.cost,
+            "evaluation_cost": one.result.cost,
+        }
+        for one in measured
+    }
+
+
+class Comparing(Instrument[Found], Protocol[Found]):
+    """An instrument that puts several models side by side."""
+
+    def report(self, measured: Sequence[Measured[Found]]) -> Report:
+        """The models together; differences are to the first."""
+
+
+def measure(
+    instrument: Instrument[Found],
+    engine: Engine,
+    *,
+    title: str = "",
+    mark: str = "",
+    kept: Kept = NOTHING_KEPT,
+    progress: Progress = SILENT,
+) -> Found:
+    """Runs an instrument on a model, and counts what that takes. Nothing is stored but what `kept`
+    keeps. `title`: in place of the instrument's own."""
+    meter = WorkMeter(engine, instrument.config)
+    title = title or instrument.title(engine.model.name)
+    bench = Bench(meter=meter, title=title, kept=kept, progress=progress)
+    found = instrument.run(bench)
+    return replace(found, cost=meter.cost(), mark=mark)
+
+
+def measure_models(
+    instrument: Instrument[Found],
+    models: Sequence[NamedModel],
+    folder: Path,
+    *,
+    progress: Progress = SILENT,
+) -> list[Measured[Found]]:
+    """Each model's result, `LABEL-MARK.parquet` in the folder, taken from there where it is; what
+    a stopped measurement has made so far stands in `LABEL-MARK.jsonl`.
+
+    Raises UserError as the instrument does, and for what can't be loaded.
+    """
+    found = []
+    for model in models:
+        mark = mark_of(instrument, model.path)
+        path = folder / f"{model.label}-{mark}.parquet"
+
+        def open_model(path: str = model.path) -> Engine:
+            return open_engine(instrument.config.model, path=path)
+
+        result = take_or_measure(
+            instrument,
+            open_model,
+            path,
+            label=model.label,
+            mark=mark,
+            kept=Kept(path=path.with_suffix(".jsonl")),
+            progress=progress,
+        )
+        found.append(Measured(model=model, result=result))
+    return found
+
+
+def take_or_measure(
+    instrument: Instrument[Found],
+    engine: Callable[[], Engine],
+    path: Path,
+    *,
+    label: str,
+    mark: str,
+    kept: Kept = NOTHING_KEPT,
+    progress: Progress = SILENT,
+) -> Found:
+    """What the file holds, if it was made from the same; else measured, and stored there.
+
+    `engine`: opens the model, which is not done for what is stored. Raises UserError as the
+    instrument does, and for a file that is damaged.
+    """
+    found = stored(instrument, path, label=label, mark=mark, progress=progress)
+    if found is None:
+        title = instrument.title(label)
+        found = measure(instrument, engine(), title=title, mark=mark, kept=kept, progress=progress)
+        found.save(path)
+    return found
+
+
+def stored(
+    instrument: Instrument[Found], path: Path, *, label: str, mark: str, progress: Progress
+) -> Found | None:
+    """What the file holds; None where there is none, or it was made from something else.
+
+    Raises UserError for a file that is damaged.
+    """
+    if not path.is_file():
+        return None
+    found = instrument.kind.load(path)
+    if found.mark != mark:
+        return None
+    progress.say(f"{label}: {instrument.done}, taken from {path}")
+    return found
+
+
+def mark_of(instrument: Instrument[Any], model: str) -> str:
+    """8 hex digits of what a result depends on: the model's files, settings and inputs. Raises
+    UserError where there is no such model."""
+    return _fingerprint(model_fingerprint(model), instrument.settings)
+
+
+def _fingerprint(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]

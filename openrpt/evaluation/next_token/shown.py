@@ -1,0 +1,172 @@
+"""Evaluations of one call as people read them: each model's own tables, then all side by side."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from openrpt.config.evaluation import EvaluateConfig
+from openrpt.data.token_classes import TOKEN_CLASSES
+from openrpt.evaluation.next_token.compare import (
+    compare,
+    find_evaluated,
+    thought_differences,
+    verdict,
+)
+from openrpt.evaluation.next_token.results import (
+    BITS_A_BYTE,
+    KIND,
+    THOUGHT_CONTROLS,
+    EvaluationResult,
+)
+from openrpt.evaluation.next_token.tables import table_1, table_8
+from openrpt.runs.run import Run
+from openrpt.sheets import Sheet, cost_cells, percent, print_sheet
+
+KINDS_SHOWN = 12
+"""The commonest kinds of documents; evaluation.json has all."""
+SLICES = {
+    "all": "all",
+    "easy": "easy (> 0.5 nats)",
+    "medium": "medium (> 1.0)",
+    "hard": "hard (> 1.5)",
+    "<=0.5": "band ≤ 0.5",
+    "0.5-1.0": "band 0.5 to 1.0",
+    "1.0-1.5": "band 1.0 to 1.5",
+    ">1.5": "band > 1.5",
+}
+MODES = {
+    "ntp": "ntp",
+    "reasoning": "reasoning",
+    "any_right": "any of the samples",
+    "majority": "majority",
+}
+
+
+def print_evaluations(
+    run: Run,
+    found: Sequence[tuple[str, EvaluationResult]],
+    settings: EvaluateConfig,
+    *,
+    models: int,
+    console: Console,
+) -> None:
+    """Results by their labels, `models` models' under all templates: one after another, then side
+    by side as the paper has them."""
+    for name, result in found:
+        title = f"{name}: accuracy on the {settings.split} split"
+        print_evaluation(result, title, settings.modes, settings.samples, console)
+        print_details(result, console)
+    labels = [name for name, _ in found]
+    if len(labels) < 2:
+        return
+    recorded = [one for one in find_evaluated([str(run.path)]) if one.label in labels]
+    if models > 1:
+        print_sheet(table_1(compare(recorded)), console)
+    if len(settings.templates) > 1 and "reasoning" in settings.modes:
+        print_sheet(table_8(recorded), console)
+
+
+def print_evaluation(
+    result: EvaluationResult, title: str, modes: Sequence[str], samples: int, console: Console
+) -> None:
+    """Accuracy by difficulty and band: percent ± standard error by document, with n."""
+    summary = result.summary()
+    columns = [mode for mode in modes if mode in summary] or ["ntp"]
+    if samples > 1 and "reasoning" in columns:
+        columns += ["any_right", "majority"]
+    table = Table(title=title, title_justify="left", caption_justify="left")
+    table.add_column("entropy of the scorer")
+    for name in ("positions", "documents", *(MODES[column] for column in columns)):
+        table.add_column(name, justify="right")
+    for part, heading in SLICES.items():
+        estimates = [summary[column][part] for column in columns]
+        counts = [f"{estimates[0]['n']:,}", f"{estimates[0]['documents']:,}"]
+        table.add_row(heading, *counts, *map(percent, estimates), end_section=part == "hard")
+    if "reasoning" in columns:
+        whole = {name: values["all"] for name, values in summary.items()}
+        table.caption = (
+            f"reasoning: a prediction {percent(whole['closed'])}, the same as ntp"
+            f" {percent(whole['agrees'])}, right and one token long"
+            f" {percent(whole['single_token'])}"
+        )
+        if whole["predicted_tokens"]["n"]:
+            length = whole["predicted_tokens"]["value"]
+            table.caption += f"; a right one has {length:.2f} tokens in the mean"
+    console.print(table)
+    console.print(Text("± is the standard error by document", style="dim"))
+
+
+def print_details(result: EvaluationResult, console: Console) -> None:
+    """What stands below the accuracies: token classes, controls, likelihoods, calibration."""
+    summary = result.summary()
+    classes = {name: name for name in TOKEN_CLASSES}
+    _print_parts("by the class of the true token", classes, summary, console)
+    kinds = [part for part in summary["ntp"] if part.startswith(KIND)]
+    named = {part: part.removeprefix(KIND) for part in kinds[:KINDS_SHOWN]}
+    _print_parts("by the kind of document", named, summary, console)
+    if len(kinds) > KINDS_SHOWN:
+        console.print(Text(f"… and {len(kinds) - KINDS_SHOWN} more kinds in evaluation.json"))
+    lines = [*_control_lines(result, summary), *_likelihood_lines(summary)]
+    calibration = result.calibration()
+    if calibration is not None and calibration["n"]:
+        error = 100 * calibration["expected_calibration_error"]
+        lines.append(f"calibration: agreement of the samples is off by {error:.1f} points")
+    if result.has_reasoning and summary["agrees_start"]["all"]["n"]:
+        agrees = percent(summary["agrees_start"]["all"])
+        lines.append(f"the same prediction as the start model's argmax: {agrees}")
+    if result.cost:
+        flops, seconds = cost_cells(result.cost)
+        lines.append(f"this evaluation took {flops} FLOPs, {seconds}")
+    if {"emptied", "swapped"} <= result.columns.keys():
+        lines.append(verdict(thought_differences(result)))
+    for line in lines:
+        console.print(Text(line), soft_wrap=True)
+
+
+def _print_parts(
+    title: str, parts: dict[str, str], summary: dict[str, dict[str, Any]], console: Console
+) -> None:
+    """Accuracy by slices that `parts` names, as it calls them; nothing where there are none."""
+    modes = [mode for mode in ("ntp", "reasoning") if mode in summary]
+    found = {part: name for part, name in parts.items() if part in summary["ntp"]}
+    rows = [
+        [name, f"{summary['ntp'][part]['n']:,}", *(percent(summary[mode][part]) for mode in modes)]
+        for part, name in found.items()
+    ]
+    if rows:
+        headings = ["", "positions", *modes]
+        print_sheet(Sheet(title=title, headings=headings, rows=rows), console)
+
+
+def _control_lines(result: EvaluationResult, summary: dict[str, dict[str, Any]]) -> list[str]:
+    words = {"emptied": "emptied", "cut": "cut at half", "swapped": "swapped with another's"}
+    lines = [
+        f"with its thought {words[name]}: {percent(summary[name]['all'])}"
+        for name in THOUGHT_CONTROLS
+        if name in summary
+    ]
+    if "ntp_voting" in summary:
+        draws = summary["voting_draws"]["all"]["value"]
+        lines.append(
+            f"NTP voting at equal inference FLOPs: {percent(summary['ntp_voting']['all'])}"
+            f" ({draws:.0f} draws a position)"
+        )
+    return lines
+
+
+def _likelihood_lines(summary: dict[str, dict[str, Any]]) -> list[str]:
+    if "nll_ntp" not in summary:
+        return []
+    plain = summary["nll_ntp"]["all"]["value"]
+    if "nll" not in summary:
+        return [f"negative log-likelihood of the true token: {plain:.3f} nats"]
+    after, gain = summary["nll"]["all"]["value"], summary["information_gain"]["all"]
+    bits = summary[BITS_A_BYTE]["all"]["value"]
+    return [
+        f"negative log-likelihood of the true token: {plain:.3f} nats without a thought,"
+        f" {after:.3f} after it: information gain {gain['value']:+.3f} ±"
+        f" {gain['standard_error']:.3f} nats, {bits:+.3f} bits a byte"
+    ]
