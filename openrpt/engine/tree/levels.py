@@ -227,24 +227,26 @@ def accumulate_gradients(
     """Adds the gradient of the three losses' sum to the parameters' `.grad`.
 
     Losses are sums or are divided by the step's totals by the caller, so that nothing depends
-    on micro-batches. Peak memory is the prefix, the tails and one micro-batch, whatever the
-    number of completions.
+    on micro-batches. Peak memory is the prefix, tails of `microbatch_tokens` tokens (all of them
+    with a tail loss, which reads them together) and one micro-batch, whatever the number of
+    completions.
     """
+    tail_tokens = microbatch_tokens if tail_loss is None else None
     with embeddings_as_leaves(policy):
         prefix = run_prefix(policy, prefix_ids)
         prefix_losses = [] if prefix_loss is None else [prefix_loss(prefix.hidden[0])]
         prefix_leaf = prefix.leaf()
-        if branches:
-            has_tails = any(branch.tail_ids for branch in branches)
-            tails = run_tails(policy, prefix_leaf, branches) if has_tails else None
+        for first, part in _portions(branches, tail_tokens):
+            has_tails = any(branch.tail_ids for branch in part)
+            tails = run_tails(policy, prefix_leaf, part) if has_tails else None
             tails_leaf = tails.leaf() if tails is not None else None
             if completion_loss is not None:
-                for rows in micro_batches(branches, microbatch_tokens):
-                    hidden = run_completions(policy, prefix_leaf, tails_leaf, branches, rows)
-                    completion_loss(rows, hidden).backward()
+                for rows in micro_batches(part, microbatch_tokens):
+                    hidden = run_completions(policy, prefix_leaf, tails_leaf, part, rows)
+                    completion_loss([(first + b, c) for b, c in rows], hidden).backward()
             tail_losses = []
             if tail_loss is not None:
-                tail_losses = [tail_loss(last_hidden(prefix_leaf, tails, branches))]
+                tail_losses = [tail_loss(last_hidden(prefix_leaf, tails, part))]
             if tails is not None and tails_leaf is not None:
                 tails.backward(tails_leaf, tail_losses)
             elif tail_losses:
@@ -262,15 +264,33 @@ def branch_states(
 ) -> list[list[Tensor]]:
     """Without gradient: for each branch and completion the states [T, d] that predict it."""
     prefix = run_prefix(policy, prefix_ids)
-    tails = None
-    if any(branch.tail_ids for branch in branches):
-        tails = run_tails(policy, prefix, branches)
     found: list[list[Tensor]] = [[] for _ in branches]
-    for rows in micro_batches(branches, microbatch_tokens):
-        hidden = run_completions(policy, prefix, tails, branches, rows)
-        for (b, c), states in zip(rows, hidden, strict=True):
-            found[b].append(states[: len(branches[b].completions[c])])
+    for first, part in _portions(branches, microbatch_tokens):
+        tails = None
+        if any(branch.tail_ids for branch in part):
+            tails = run_tails(policy, prefix, part)
+        for rows in micro_batches(part, microbatch_tokens):
+            hidden = run_completions(policy, prefix, tails, part, rows)
+            for (b, c), states in zip(rows, hidden, strict=True):
+                found[first + b].append(states[: len(part[b].completions[c])])
     return found
+
+
+def _portions(
+    branches: Sequence[Branch], tokens: int | None
+) -> Iterator[tuple[int, Sequence[Branch]]]:
+    """Branches in order, as many at a time as have tails within `tokens` when padded (at least
+    one; None = all), with the number of the first. Those with a tail and those without are apart.
+    """
+    start = longest = 0
+    for b, branch in enumerate(branches):
+        longest = max(longest, len(branch.tail_ids))
+        full = tokens is not None and longest * (b + 1 - start) > tokens
+        if b > start and (full or (not branch.tail_ids) != (not branches[start].tail_ids)):
+            yield start, branches[start:b]
+            start, longest = b, len(branch.tail_ids)
+    if branches:
+        yield start, branches[start:]
 
 
 def micro_batches(branches: Sequence[Branch], tokens: int) -> list[list[Row]]:
