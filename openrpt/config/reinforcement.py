@@ -18,6 +18,10 @@ from openrpt.config.algorithms import (
 )
 from openrpt.config.section import MOST, MOST_SAMPLES, MOST_TOKENS, NOTHING, Binds, Section, binds
 
+CONSTANT: Aggregation = "constant_length"
+EXACT_ESTIMATORS = ("dr_grpo", "rloo", "maxrl")
+"""Advantage estimators that the answer's exact gradient can stand beside."""
+
 
 class TrainConfig(Section):
     """Reinforcement on the document tree."""
@@ -55,6 +59,12 @@ class TrainConfig(Section):
     )
     clip_high: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
         "auto", description="The ratio is clipped above 1 + this"
+    )
+    answer_gradient: Literal["sampled", "exact"] = Field(
+        "sampled",
+        description="What trains the answer: the sampled answers (sampled), or the probability of a"
+        " right one itself, differentiated (exact; with reward expected or log_expected,"
+        " docs/algorithms.md)",
     )
     pass_at_k: int = Field(
         2,
@@ -130,12 +140,38 @@ class TrainConfig(Section):
             given["dynamic_sampling_from"] = None
         return replace(ALGORITHMS[self.algorithm], **given)
 
+    def _require_exact(self, algorithm: Algorithm) -> None:
+        """Raises ValueError for what the answer's exact gradient does not hold with: it is that of
+        an expectation under the policy itself, which is not divided by a group's deviation or by a
+        rollout's length."""
+        if algorithm.advantage not in EXACT_ESTIMATORS or algorithm.aggregation != CONSTANT:
+            raise ValueError(
+                "answer_gradient = exact needs an advantage without a deviation and aggregation"
+                f" {CONSTANT}: algorithm dr_grpo, rloo or maxrl"
+            )
+        refused = {
+            "updates_per_batch": self.updates_per_batch > 1,
+            "kl_weight": self.kl_weight > 0,
+            "entropy_weight": self.entropy_weight > 0,
+            "importance_correction": self.importance_correction != "off",
+            "overlong": algorithm.overlong != "keep",
+            "dynamic_sampling_from": algorithm.dynamic_sampling_from is not None,
+        }
+        for name, given in refused.items():
+            if given:
+                raise ValueError(
+                    f"answer_gradient = exact does not hold with {name} = {getattr(self, name)}:"
+                    " its answers are not sampled; leave it at its default"
+                )
+
     @model_validator(mode="after")
     def _pieces_fit(self) -> "TrainConfig":
         masks = self.importance_correction in ("token_mask", "sequence_mask")
         if masks and self.importance_min >= self.importance_max:
             raise ValueError("importance_min must be below importance_max")
         algorithm = self.recipe()
+        if self.answer_gradient == "exact":
+            self._require_exact(algorithm)
         if algorithm.advantage == "pass_at_k" and self.pass_at_k > self.group_size:
             raise ValueError("pass_at_k must be at most group_size")
         if algorithm.overlong == "penalty" and algorithm.advantage in ("maxrl", "pass_at_k"):

@@ -16,16 +16,19 @@ from openrpt.data.prompts import Layout
 from openrpt.data.work import Work
 from openrpt.engine.engine import Engine
 from openrpt.engine.head import selected_logprobs
+from openrpt.engine.model import Model
+from openrpt.rl.answers import Answered, answered_thoughts
 from openrpt.rl.batch import (
     GroupBranch,
     Weighted,
     branches_of,
     reads_flat_groups,
     step_totals,
+    thoughts_alone,
 )
-from openrpt.rl.losses import LossConfig
+from openrpt.rl.losses import LossConfig, StepTotals
 from openrpt.rl.nonfinite import Places
-from openrpt.rl.objective import RolloutLoss, WindowLoss
+from openrpt.rl.objective import AnswerLoss, DocumentLoss, RolloutLoss, WindowLoss
 from openrpt.rl.optimizer import apply_update
 from openrpt.rl.tally import Tally
 from openrpt.rl.tensors import RolloutTensors
@@ -58,6 +61,46 @@ class _Document:
     branches: list[GroupBranch]
     tensors: RolloutTensors | None
     """None where none of its rollouts is run."""
+    answered: list[Answered]
+    """Empty where the sampled answers are trained on."""
+    answer_weights: list[float]
+
+    def loss(
+        self,
+        policy: Model,
+        train: TrainConfig,
+        config: LossConfig,
+        totals: StepTotals,
+        tally: Tally,
+        places: Places,
+    ) -> DocumentLoss | None:
+        """The loss of its completions; None where none of them is run."""
+        rollouts = answers = None
+        if self.tensors is not None:
+            rollouts = RolloutLoss(
+                policy=policy,
+                work=self.work,
+                tensors=self.tensors,
+                totals=totals,
+                config=config,
+                temperature=train.temperature,
+                tally=tally,
+                places=places,
+            )
+        if self.answered:
+            answers = AnswerLoss(
+                policy=policy,
+                work=self.work,
+                answered=self.answered,
+                weights=self.answer_weights,
+                totals=totals,
+                temperature=train.temperature,
+                tally=tally,
+                places=places,
+            )
+        if rollouts is None and answers is None:
+            return None
+        return DocumentLoss(rollouts=rollouts, answers=answers, first_answer=len(self.branches))
 
 
 def update_policy(
@@ -96,25 +139,14 @@ def update_policy(
                 tally=tally,
                 places=places,
             )
-            rollout_loss = (
-                None
-                if document.tensors is None
-                else RolloutLoss(
-                    policy=policy,
-                    work=document.work,
-                    tensors=document.tensors,
-                    totals=totals,
-                    config=loss_config,
-                    temperature=train.temperature,
-                    tally=tally,
-                    places=places,
-                )
-            )
+            loss = document.loss(policy, train, loss_config, totals, tally, places)
+            branches = [group.branch for group in document.branches]
+            branches += [one.branch for one in document.answered]
             engine.accumulate_gradients(
                 document.prefix_ids,
-                [group.branch for group in document.branches] if rollout_loss else [],
+                branches if loss else [],
                 prefix_loss=window_loss if train.ntp_weight else None,
-                completion_loss=rollout_loss,
+                completion_loss=loss,
                 microbatch_tokens=config.memory.microbatch_tokens,
             )
         workers.sum_gradients(policy.parameters())
@@ -141,7 +173,9 @@ def _documents(
             temperature=train.temperature,
         )
 
-    for weighted in batch:
+    for whole in batch:
+        answered = answers_in(whole, engine.model, layout, config)
+        weighted = whole if whole.answer_weights is None else thoughts_alone(whole, layout, config)
         branches = branches_of(weighted, layout, run_flat=reads_flat_groups(train))
         tensors = None
         if any(group.members for group in branches):
@@ -154,14 +188,30 @@ def _documents(
                 reference_logprobs=logprobs_by(known, weighted, branches) if known else None,
                 device=engine.model.device,
             )
-        elif not train.ntp_weight:
+        elif not (answered or train.ntp_weight):
             continue
         yield _Document(
             work=weighted.work,
             prefix_ids=weighted.work.prefix_ids(layout, whole=train.ntp_weight > 0),
-            branches=branches,
+            branches=branches if tensors is not None else [],
             tensors=tensors,
+            answered=answered,
+            answer_weights=_weights_of(answered, whole),
         )
+
+
+def answers_in(weighted: Weighted, policy: Model, layout: Layout, config: Config) -> list[Answered]:
+    """The thoughts whose right answers an update runs; none where the sampled ones are trained."""
+    if weighted.answer_weights is None:
+        return []
+    return answered_thoughts(weighted.groups, weighted.work, policy, layout, config)
+
+
+def _weights_of(answered: Sequence[Answered], weighted: Weighted) -> list[float]:
+    if weighted.answer_weights is None:
+        return []
+    weights = weighted.answer_weights.tolist()
+    return [sum(weights[one.group][r] for r in one.members) for one in answered]
 
 
 def _num_ntp_tokens(work: Work, layout: Layout) -> int:
