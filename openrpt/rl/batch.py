@@ -12,7 +12,9 @@ from openrpt.config.sections import Config
 from openrpt.data.prompts import Budget, Layout
 from openrpt.data.work import Work
 from openrpt.engine.branches import Branch
+from openrpt.engine.model import Model
 from openrpt.rl.advantages import exact_scale, group_advantages, overlong_penalty
+from openrpt.rl.answers import Answered, answered_thoughts
 from openrpt.rl.losses import StepTotals
 from openrpt.rl.thoughts import read_thought
 from openrpt.types import Completion, Group, Rollout
@@ -106,7 +108,10 @@ def answer_weights(groups: Sequence[Group], config: Config) -> Tensor:
 
 
 def thoughts_alone(weighted: Weighted, layout: Layout, config: Config) -> Weighted:
-    """The same with completions that end with their thought: its seed and what was drawn."""
+    """The same with completions that end with their thought, its seed and what was drawn, where
+    the sampled answers are not trained on."""
+    if weighted.answer_weights is None:
+        return weighted
 
     def cut(completion: Completion) -> Completion:
         thought = read_thought(completion, layout, think_budget=config.prompt.think_budget)
@@ -125,6 +130,13 @@ def thoughts_alone(weighted: Weighted, layout: Layout, config: Config) -> Weight
         for group in weighted.groups
     )
     return replace(weighted, groups=groups)
+
+
+def answers_in(weighted: Weighted, policy: Model, layout: Layout, config: Config) -> list[Answered]:
+    """The thoughts whose right answers an update runs; none where the sampled ones are trained."""
+    if weighted.answer_weights is None:
+        return []
+    return answered_thoughts(weighted.groups, weighted.work, policy, layout, config)
 
 
 def step_totals(batch: Sequence[Graded], config: Config, layout: Layout) -> StepTotals:

@@ -20,7 +20,7 @@ class Thought:
     """The first so many tokens of the completion are the seed and what was drawn, an end that the
     policy wrote itself included."""
     free_tokens: int
-    """Drawn tokens, that end left out."""
+    """Drawn tokens, that end or a stop left out."""
     has_answer: bool
     """False where the completion stopped inside the thought."""
 
@@ -54,6 +54,5 @@ def read_thought(completion: Completion, layout: Layout, *, think_budget: int) -
                 free_tokens=start - opening,
                 has_answer=True,
             )
-    return Thought(
-        ids=ids, box_ids=(), drawn=len(ids), free_tokens=len(ids) - opening, has_answer=False
-    )
+    free_tokens = len(ids) - opening - (completion.finish_reason == "stop")
+    return Thought(ids=ids, box_ids=(), drawn=len(ids), free_tokens=free_tokens, has_answer=False)

@@ -17,10 +17,11 @@ from openrpt.data.work import Work
 from openrpt.engine.engine import Engine
 from openrpt.engine.head import selected_logprobs
 from openrpt.engine.model import Model
-from openrpt.rl.answers import Answered, answered_thoughts
+from openrpt.rl.answers import Answered
 from openrpt.rl.batch import (
     GroupBranch,
     Weighted,
+    answers_in,
     branches_of,
     reads_flat_groups,
     step_totals,
@@ -175,7 +176,7 @@ def _documents(
 
     for whole in batch:
         answered = answers_in(whole, engine.model, layout, config)
-        weighted = whole if whole.answer_weights is None else thoughts_alone(whole, layout, config)
+        weighted = thoughts_alone(whole, layout, config)
         branches = branches_of(weighted, layout, run_flat=reads_flat_groups(train))
         tensors = None
         if any(group.members for group in branches):
@@ -198,13 +199,6 @@ def _documents(
             answered=answered,
             answer_weights=_weights_of(answered, whole),
         )
-
-
-def answers_in(weighted: Weighted, policy: Model, layout: Layout, config: Config) -> list[Answered]:
-    """The thoughts whose right answers an update runs; none where the sampled ones are trained."""
-    if weighted.answer_weights is None:
-        return []
-    return answered_thoughts(weighted.groups, weighted.work, policy, layout, config)
 
 
 def _weights_of(answered: Sequence[Answered], weighted: Weighted) -> list[float]:

@@ -32,6 +32,7 @@ from openrpt.rl.nonfinite import attempted
 from openrpt.rl.optimizer import make_optimizer, set_learning_rate
 from openrpt.rl.rewards.terms import make_terms, reward_metrics
 from openrpt.rl.task import Task
+from openrpt.rl.thinking import thought_metrics
 from openrpt.rl.update import update_policy
 from openrpt.rl.workers import ALONE, Workers
 from openrpt.runs.checkpoints import (
@@ -150,6 +151,9 @@ def train_step(trainer: Trainer) -> dict[str, Any]:
     seconds = sum(timer.seconds.values())
     return (
         batch_metrics(batch, generated)
+        | thought_metrics(
+            generated, trainer.layout, trainer.engine.model.table, trainer.config.prompt
+        )
         | reward_metrics([g for graded in generated for g in graded.groups], trainer.config.reward)
         | updated
         | {"optim/learning_rate": trainer.optimizer.param_groups[0]["lr"]}

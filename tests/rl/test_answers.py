@@ -281,7 +281,8 @@ def test_what_a_thought_is() -> None:
     assert (own.ids, own.box_ids, own.drawn, own.free_tokens) == ((0, *end), box, 2, 1)
     at_once = read((*end, *box, 0, 2))
     assert (at_once.ids, at_once.free_tokens, at_once.has_answer) == (end, 0, True)
-    assert not read((0, *stop)).has_answer
+    stopped = read((0, *stop))
+    assert (stopped.free_tokens, stopped.has_answer) == (1, False)
     seeded = read((1, *layout.close_ids, 0, 2), range(3), budget=0)
     assert (seeded.ids, seeded.drawn, seeded.free_tokens) == ((1, *layout.close_ids), 3, 0)
 
