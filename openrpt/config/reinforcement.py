@@ -51,6 +51,14 @@ class TrainConfig(Section):
         description="What the sum over tokens is divided by: the step's tokens, each rollout's"
         " own and then the rollouts, or the rollouts times the longest possible length",
     )
+    denominator: Literal["all", "live"] = Field(
+        "all",
+        description="Which groups count in what the loss is divided by: all, or those with an"
+        " advantage other than 0",
+    )
+    positive_weight: float = Field(
+        1.0, ge=0, le=1e6, description="What advantages above 0 are multiplied by"
+    )
     ratio_level: Literal["auto", RatioLevel] = Field(
         "auto", description="The ratio of a token, or the geometric mean over the rollout (GSPO)"
     )
@@ -111,6 +119,12 @@ class TrainConfig(Section):
         le=1e6,
         description="Weight of the plain next-token loss on the prefix, nats a token",
     )
+    adam_states: Literal["joint", "separate"] = Field(
+        "joint",
+        description="AdamW's moments: of all losses' gradient together, or of the plain next-token"
+        " loss's and the others' each, whose two updates are averaged; costs a second pass over the"
+        " prefix",
+    )
     dynamic_sampling_from: Annotated[int, Field(ge=0)] | Literal["auto", "never"] = Field(
         "auto",
         description="From this step on, flat groups are replaced by others; auto: from the first"
@@ -131,6 +145,11 @@ class TrainConfig(Section):
     eval_positions: Annotated[int, NOTHING] = Field(
         256, ge=1, le=MOST, description="Positions of a development evaluation"
     )
+
+    @property
+    def has_separate_states(self) -> bool:
+        """Whether AdamW keeps moments of its own for the plain loss, where there is one."""
+        return self.adam_states == "separate" and self.ntp_weight > 0
 
     def recipe(self) -> Algorithm:
         """The algorithm that is named, with the pieces that other keys override."""
@@ -154,6 +173,7 @@ class TrainConfig(Section):
             "kl_weight": self.kl_weight > 0,
             "entropy_weight": self.entropy_weight > 0,
             "importance_correction": self.importance_correction != "off",
+            "denominator": self.denominator != "all",
             "overlong": algorithm.overlong != "keep",
             "dynamic_sampling_from": algorithm.dynamic_sampling_from is not None,
         }
@@ -172,6 +192,13 @@ class TrainConfig(Section):
         algorithm = self.recipe()
         if self.answer_gradient == "exact":
             self._require_exact(algorithm)
+        if self.adam_states == "separate" and not self.ntp_weight:
+            raise ValueError("adam_states = separate needs a plain loss: ntp_weight above 0")
+        if self.denominator == "live" and (self.kl_weight or self.entropy_weight):
+            raise ValueError(
+                "denominator = live does not hold with kl_weight or entropy_weight, which read flat"
+                " groups as well: leave it at all"
+            )
         if algorithm.advantage == "pass_at_k" and self.pass_at_k > self.group_size:
             raise ValueError("pass_at_k must be at most group_size")
         if algorithm.overlong == "penalty" and algorithm.advantage in ("maxrl", "pass_at_k"):

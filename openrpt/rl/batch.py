@@ -72,7 +72,8 @@ def step_advantages(groups: Sequence[Group], config: TrainConfig, *, longest: in
     """The advantages over a whole step: [groups, group_size], float64.
 
     `longest`: `Budget.trained`; a completion that did not stop counts as one of
-    `longest` tokens. Raises UserError as `group_advantages` does.
+    `longest` tokens. Those above 0 are multiplied by `train.positive_weight` at last. Raises
+    UserError as `group_advantages` does.
     """
     algorithm = config.recipe()
     rewards = torch.tensor([group.rewards for group in groups], dtype=torch.float64)
@@ -83,7 +84,8 @@ def step_advantages(groups: Sequence[Group], config: TrainConfig, *, longest: in
         lengths = torch.where(stopped, lengths, longest)
         rewards = rewards + overlong_penalty(lengths, longest, buffer=config.overlong_buffer)
     mask = stopped if algorithm.overlong == "mask" else None
-    return group_advantages(rewards, algorithm.advantage, mask=mask, k=config.pass_at_k)
+    advantages = group_advantages(rewards, algorithm.advantage, mask=mask, k=config.pass_at_k)
+    return torch.where(advantages > 0, config.positive_weight * advantages, advantages)
 
 
 def answer_weights(groups: Sequence[Group], config: Config) -> Tensor:
@@ -139,10 +141,18 @@ def answers_in(weighted: Weighted, policy: Model, layout: Layout, config: Config
     return answered_thoughts(weighted.groups, weighted.work, policy, layout, config)
 
 
-def step_totals(batch: Sequence[Graded], config: Config, layout: Layout) -> StepTotals:
-    """What the losses of a step are divided by; `batch` is the whole step's."""
+def step_totals(batch: Sequence[Weighted], config: Config, layout: Layout) -> StepTotals:
+    """What the losses of a step are divided by; `batch` is the whole step's.
+
+    With `train.denominator` = "live" flat groups are not counted.
+    """
+    every = config.train.denominator == "all"
     completions = [
-        r.completion for graded in batch for group in graded.groups for r in group.rollouts
+        rollout.completion
+        for weighted in batch
+        for group, advantages in zip(weighted.groups, weighted.advantages, strict=True)
+        if every or bool((advantages != 0).any())
+        for rollout in group.rollouts
     ]
     return StepTotals(
         tokens=sum(completion.num_trained_tokens for completion in completions),

@@ -88,6 +88,8 @@ def count_update(
         branches = [one.branch for one in found] if live else []
         distinct = sum(_distinct_logits(group, one) for group, one in live)
         ledger.shared.add(count_tree(prefix, branches, read + distinct))
+        if config.train.has_separate_states and text and (live or answered):
+            ledger.shared.run(prefix, 0)  # once for each of the two gradients
         drawn = sum(r.completion.num_trained_tokens for group, _ in live for r in group.rollouts)
         every = [_with_every_rollout(group, one) for group, one in live]
         ledger.alone.add(count_alone(every, read + drawn, prefix if text else 0))

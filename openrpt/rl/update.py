@@ -1,9 +1,11 @@
 """One optimizer update from a step's weighted groups: the tree's gradients, and a step.
 
 Every division is by the whole step's totals, so nothing depends on micro-batches or workers. A flat
-group is not run unless a term other than the reward reads it; the totals count it all the same.
+group is not run unless a term other than the reward reads it; the totals count it all the same,
+unless `train.denominator` is "live".
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -30,7 +32,7 @@ from openrpt.rl.batch import (
 from openrpt.rl.losses import LossConfig, StepTotals
 from openrpt.rl.nonfinite import Places
 from openrpt.rl.objective import AnswerLoss, DocumentLoss, RolloutLoss, WindowLoss
-from openrpt.rl.optimizer import apply_update
+from openrpt.rl.optimizer import PairedAdamW, apply_update, clip
 from openrpt.rl.tally import Tally
 from openrpt.rl.tensors import RolloutTensors
 from openrpt.rl.workers import ALONE, Workers
@@ -119,7 +121,8 @@ def update_policy(
     `batch` is the whole step's, of which this process runs its share. Raises NotFinite as
     `apply_update` does: the updates before that one stand.
     """
-    policy, train = engine.model, config.train
+    policy, train, max_norm = engine.model, config.train, config.optim.max_grad_norm
+    separate = train.has_separate_states
     totals = step_totals(batch, config, layout)
     loss_config = loss_config_for(train)
     ntp_tokens = max(sum(_num_ntp_tokens(weighted.work, layout) for weighted in batch), 1)
@@ -129,6 +132,8 @@ def update_policy(
         tally = Tally(sums={"tokens/trained_run": 0.0})
         places = Places(weighted.work.document.document_id for weighted in batch)
         optimizer.zero_grad(set_to_none=True)
+        rollouts_norm = 0.0
+        text_losses: list[WindowLoss] = []
         for document in documents:
             window_loss = WindowLoss(
                 policy=policy,
@@ -143,16 +148,27 @@ def update_policy(
             loss = document.loss(policy, train, loss_config, totals, tally, places)
             branches = [group.branch for group in document.branches]
             branches += [one.branch for one in document.answered]
+            text_losses.append(window_loss)
+            if separate and loss is None:
+                continue
             engine.accumulate_gradients(
                 document.prefix_ids,
                 branches if loss else [],
-                prefix_loss=window_loss if train.ntp_weight else None,
+                prefix_loss=window_loss if train.ntp_weight and not separate else None,
                 completion_loss=loss,
                 microbatch_tokens=config.memory.microbatch_tokens,
             )
         workers.sum_gradients(policy.parameters())
-        norm = apply_update(policy, optimizer, config.optim.max_grad_norm, places, stage="train")
-        metrics = Tally.of_all(workers.gather(tally)).metrics() | {"optim/grad_norm": norm}
+        if separate:  # the rollouts' gradient is set aside, and the text's computed by itself
+            assert isinstance(optimizer, PairedAdamW)
+            rollouts_norm = clip(policy, optimizer, max_norm, places, stage="train")
+            optimizer.set_aside()
+            for text_loss in text_losses:
+                engine.accumulate_gradients(text_loss.prefix_ids, [], prefix_loss=text_loss)
+            workers.sum_gradients(policy.parameters())
+        norm = apply_update(policy, optimizer, max_norm, places, stage="train")
+        found = Tally.of_all(workers.gather(tally)).metrics()
+        metrics = found | {"optim/grad_norm": math.hypot(rollouts_norm, norm)}
     return metrics
 
 

@@ -268,7 +268,7 @@ def set_up(
     if config.train.kl_weight:
         reference = open_engine(config.model, path=begin)
     layout = policy.layout(config.prompt)
-    optimizer = make_optimizer(policy, config)
+    optimizer = make_optimizer(policy, config, paired=config.train.has_separate_states)
     if last is not None:
         state = restore(last, policy, optimizer)
     else:
