@@ -14,7 +14,6 @@ from openrpt.config.sections import Config
 from openrpt.data.prompts import Budget, Layout, build_layout
 from openrpt.data.work import Work
 from openrpt.engine.engine import bind
-from openrpt.engine.model import Model
 from openrpt.errors import UserError
 from openrpt.rl.answers import expected_rewards, right_answers
 from openrpt.rl.batch import Graded, Weighted, weighted_batch
@@ -29,7 +28,8 @@ from tests.helpers.enumeration import (
     language_work,
     tiny_speaker,
 )
-from tests.helpers.updates import assert_equal, batch_of, config_of, gradients
+from tests.helpers.exact import exact_batch, exact_config
+from tests.helpers.updates import assert_equal, gradients
 
 Key = tuple[tuple[int, ...], bool]
 
@@ -174,37 +174,6 @@ def test_maxrl_without_a_thought_follows_the_logarithm() -> None:
     found, _ = gradients(policy, "tree", batch, config)
     length = Budget.of(config.prompt).trained(layout)
     assert_equal({n: -g * length for n, g in found.items()}, expected, tolerance=1e-9)
-
-
-def exact_batch(policy: Model, config: Config) -> list[Weighted]:
-    """`batch_of`, rewarded by `expected`."""
-    layout = build_layout(policy.tokenizer, config.prompt)
-    graded = []
-    for whole in batch_of(policy, config):
-        values = expected_rewards(bind("tree", policy), whole.groups, whole.work, layout, config)
-        groups = tuple(
-            replace(
-                group,
-                rollouts=tuple(
-                    replace(rollout, reward=value, terms={"expected": value})
-                    for rollout, value in zip(group.rollouts, own, strict=True)
-                ),
-            )
-            for group, own in zip(whole.groups, values, strict=True)
-        )
-        graded.append(Graded(work=whole.work, groups=groups))
-    return weighted_batch(graded, config, layout)
-
-
-def exact_config(**values) -> Config:
-    settings = {
-        "train__answer_gradient": "exact",
-        "train__algorithm": "dr_grpo",
-        "train__kl_weight": 0.0,
-        "train__entropy_weight": 0.0,
-        "reward__terms": {"expected": 1.0},
-    }
-    return config_of(**(settings | values))
 
 
 @pytest.mark.parametrize(("family", "template"), [("gpt2", "minimal"), ("gemma3", "chat")])
