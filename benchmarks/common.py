@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 
 from openrpt.errors import UserError
-from openrpt.files import write_json
+from openrpt.files import json_text, write_text
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
@@ -139,7 +139,7 @@ def environment() -> dict[str, Any]:
 def write_result(path: Path, benchmark: str, result: dict[str, Any]) -> None:
     """A bare file name lies in `results/`."""
     path = RESULTS / path if len(path.parts) == 1 else path
-    write_json(path, {"benchmark": benchmark} | result)
+    write_text(path, json_text({"benchmark": benchmark} | result))
     say(f"written: {path}")
 
 

@@ -18,6 +18,10 @@ from openrpt.config.algorithms import (
 )
 from openrpt.config.section import MOST, MOST_SAMPLES, MOST_TOKENS, NOTHING, Binds, Section, binds
 
+CONSTANT: Aggregation = "constant_length"
+EXACT_ESTIMATORS = ("dr_grpo", "rloo", "maxrl")
+"""Advantage estimators that the answer's exact gradient can stand beside."""
+
 
 class TrainConfig(Section):
     """Reinforcement on the document tree."""
@@ -47,6 +51,14 @@ class TrainConfig(Section):
         description="What the sum over tokens is divided by: the step's tokens, each rollout's"
         " own and then the rollouts, or the rollouts times the longest possible length",
     )
+    denominator: Literal["all", "live"] = Field(
+        "all",
+        description="Which groups count in what the loss is divided by: all, or those with an"
+        " advantage other than 0",
+    )
+    positive_weight: float = Field(
+        1.0, ge=0, le=1e6, description="What advantages above 0 are multiplied by"
+    )
     ratio_level: Literal["auto", RatioLevel] = Field(
         "auto", description="The ratio of a token, or the geometric mean over the rollout (GSPO)"
     )
@@ -55,6 +67,12 @@ class TrainConfig(Section):
     )
     clip_high: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
         "auto", description="The ratio is clipped above 1 + this"
+    )
+    answer_gradient: Literal["sampled", "exact"] = Field(
+        "sampled",
+        description="What trains the answer: the sampled answers (sampled), or the probability of a"
+        " right one itself, differentiated (exact; with reward expected or log_expected,"
+        " docs/algorithms.md)",
     )
     pass_at_k: int = Field(
         2,
@@ -101,6 +119,12 @@ class TrainConfig(Section):
         le=1e6,
         description="Weight of the plain next-token loss on the prefix, nats a token",
     )
+    adam_states: Literal["joint", "separate"] = Field(
+        "joint",
+        description="AdamW's moments: of all losses' gradient together, or of the plain next-token"
+        " loss's and the others' each, whose two updates are averaged; costs a second pass over the"
+        " prefix",
+    )
     dynamic_sampling_from: Annotated[int, Field(ge=0)] | Literal["auto", "never"] = Field(
         "auto",
         description="From this step on, flat groups are replaced by others; auto: from the first"
@@ -122,6 +146,11 @@ class TrainConfig(Section):
         256, ge=1, le=MOST, description="Positions of a development evaluation"
     )
 
+    @property
+    def has_separate_states(self) -> bool:
+        """Whether AdamW keeps moments of its own for the plain loss, where there is one."""
+        return self.adam_states == "separate" and self.ntp_weight > 0
+
     def recipe(self) -> Algorithm:
         """Returns the algorithm that is named, with the pieces that other keys override."""
         pieces = {name: getattr(self, name) for name in OVERRIDABLE}
@@ -130,12 +159,46 @@ class TrainConfig(Section):
             given["dynamic_sampling_from"] = None
         return replace(ALGORITHMS[self.algorithm], **given)
 
+    def _require_exact(self, algorithm: Algorithm) -> None:
+        """Raises ValueError for what the answer's exact gradient does not hold with: it is that of
+        an expectation under the policy itself, which is not divided by a group's deviation or by a
+        rollout's length."""
+        if algorithm.advantage not in EXACT_ESTIMATORS or algorithm.aggregation != CONSTANT:
+            raise ValueError(
+                "answer_gradient = exact needs an advantage without a deviation and aggregation"
+                f" {CONSTANT}: algorithm dr_grpo, rloo or maxrl"
+            )
+        refused = {
+            "updates_per_batch": self.updates_per_batch > 1,
+            "kl_weight": self.kl_weight > 0,
+            "entropy_weight": self.entropy_weight > 0,
+            "importance_correction": self.importance_correction != "off",
+            "denominator": self.denominator != "all",
+            "overlong": algorithm.overlong != "keep",
+            "dynamic_sampling_from": algorithm.dynamic_sampling_from is not None,
+        }
+        for name, given in refused.items():
+            if given:
+                raise ValueError(
+                    f"answer_gradient = exact does not hold with {name} = {getattr(self, name)}:"
+                    " its answers are not sampled; leave it at its default"
+                )
+
     @model_validator(mode="after")
     def _pieces_fit(self) -> "TrainConfig":
         masks = self.importance_correction in ("token_mask", "sequence_mask")
         if masks and self.importance_min >= self.importance_max:
             raise ValueError("importance_min must be below importance_max")
         algorithm = self.recipe()
+        if self.answer_gradient == "exact":
+            self._require_exact(algorithm)
+        if self.adam_states == "separate" and not self.ntp_weight:
+            raise ValueError("adam_states = separate needs a plain loss: ntp_weight above 0")
+        if self.denominator == "live" and (self.kl_weight or self.entropy_weight):
+            raise ValueError(
+                "denominator = live does not hold with kl_weight or entropy_weight, which read flat"
+                " groups as well: leave it at all"
+            )
         if algorithm.advantage == "pass_at_k" and self.pass_at_k > self.group_size:
             raise ValueError("pass_at_k must be at most group_size")
         if algorithm.overlong == "penalty" and algorithm.advantage in ("maxrl", "pass_at_k"):

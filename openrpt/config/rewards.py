@@ -14,6 +14,8 @@ REWARDS = (
     "conditional_dense",
     "length_weighted",
     "information_gain",
+    "expected",
+    "log_expected",
     "segment",
     "random",
 )
@@ -58,6 +60,28 @@ class RewardConfig(Section):
         le=1,
         description="information_gain: what the baseline, a moving average of the policy, keeps of"
         " itself in a step",
+    )
+    expected_tokens: int = Field(
+        3,
+        ge=1,
+        le=MOST_TOKENS,
+        description="expected, log_expected: right answers of at most so many true tokens count",
+    )
+    expected_floor: float = Field(
+        1e-6,
+        gt=0,
+        le=1,
+        description="log_expected: what is added to the probability before its logarithm, so that"
+        " a thought that can't be answered has one",
+    )
+    thought_cost: float = Field(
+        0.0,
+        ge=0,
+        le=1e6,
+        description="What a drawn token of thought takes off the reward; 0 = nothing",
+    )
+    thought_cost_limit: float = Field(
+        0.1, ge=0, le=1e6, description="What a thought of any length takes off the reward at most"
     )
     segment_judge: str = Field(
         "exact",

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from openrpt.rl.thinking import CLASS_NAMES
 from openrpt.runs.signatures import SIGNATURES
 
 
@@ -29,7 +30,18 @@ def _meanings(table: str) -> dict[str, Meaning]:
     return {key: Meaning(**values) for key, values in _GLOSSARY[table].items()}
 
 
-METRICS = _meanings("metrics")
+def _of_each_class(meanings: Mapping[str, Meaning]) -> dict[str, Meaning]:
+    """Keys that end with CLASS once for each token class."""
+    found: dict[str, Meaning] = {}
+    for key, meaning in meanings.items():
+        kind, by_class, _ = key.partition("/CLASS")
+        names = CLASS_NAMES.values() if by_class else ()
+        found |= {f"{kind}/{name}": meaning for name in names} or {key: meaning}
+    return found
+
+
+_SAID = _meanings("metrics")
+METRICS = _of_each_class(_SAID)
 """The keys of metrics.jsonl."""
 DERIVED = _meanings("derived")
 """What the report makes of the stored rollouts and of metrics; metrics.jsonl holds none of it."""
@@ -61,7 +73,7 @@ def _warnings_table() -> str:
 def metrics_markdown() -> str:
     """The text of docs/metrics.md."""
     texts = _GLOSSARY["texts"]
-    train = {key: m for key, m in METRICS.items() if key not in WARMUP_ONLY | PRETRAIN_ONLY}
+    train = {key: m for key, m in _SAID.items() if key not in WARMUP_ONLY | PRETRAIN_ONLY}
     warmup = {key: METRICS[key] for key in WARMUP_KEYS}
     pretrain = {key: METRICS[key] for key in PRETRAIN_KEYS}
     parts = [texts["intro"], "## train\n", _table(train), "## warmup\n", _table(warmup)]

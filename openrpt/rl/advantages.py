@@ -71,6 +71,19 @@ def group_advantages(
     return centred  # dr_grpo
 
 
+def exact_scale(rewards: Tensor, estimator: str) -> Tensor:
+    """What an estimator multiplies a group's rewards by, beside its baseline: [prompts, group_size]
+    → [prompts, 1].
+
+    1 for `dr_grpo` and `rloo`; 1 / mean for `maxrl`, 0 where the mean is not above 0. The answer's
+    exact gradient has no baseline, but the same scale.
+    """
+    mean = rewards.mean(1, keepdim=True)
+    if estimator == "maxrl":
+        return torch.where(mean > 0, 1 / mean, 0.0)
+    return torch.ones_like(mean)
+
+
 def _refuse(bad: Tensor, reason: str) -> None:
     if bad.any():
         prompt, rollout = bad.nonzero()[0].tolist()

@@ -1,5 +1,6 @@
 """A step's rollouts, graded and weighted, and the branches of the tree that its update runs."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -11,9 +12,12 @@ from openrpt.config.sections import Config
 from openrpt.data.prompts import Budget, Layout
 from openrpt.data.work import Work
 from openrpt.engine.branches import Branch
-from openrpt.rl.advantages import group_advantages, overlong_penalty
+from openrpt.engine.model import Model
+from openrpt.rl.advantages import exact_scale, group_advantages, overlong_penalty
+from openrpt.rl.answers import Answered, answered_thoughts
 from openrpt.rl.losses import StepTotals
-from openrpt.types import Group
+from openrpt.rl.thoughts import read_thought
+from openrpt.types import Completion, Group, Rollout
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -25,13 +29,14 @@ class Graded:
     near_boundary: int = 0
     """Sampled tokens whose uniform lay near a boundary."""
 
-    def weighted(self, advantages: Tensor) -> "Weighted":
-        """The same with what its rollouts weigh: advantages [P, G]."""
+    def weighted(self, advantages: Tensor, answer_weights: Tensor | None = None) -> "Weighted":
+        """The same with what its rollouts weigh: advantages, answer_weights [P, G]."""
         return Weighted(
             work=self.work,
             groups=self.groups,
             near_boundary=self.near_boundary,
             advantages=advantages,
+            answer_weights=answer_weights,
         )
 
 
@@ -43,24 +48,32 @@ class Weighted(Graded):
     """
 
     advantages: Tensor  # [P, G] float64
+    answer_weights: Tensor | None = None  # [P, G] float64
+    """What the reward gains by a right answer's probability after each thought; None where the
+    sampled answers are trained on, as the thoughts are."""
 
 
 def weighted_batch(kept: Sequence[Graded], config: Config, layout: Layout) -> list[Weighted]:
     """The step's graded windows with their advantages; `kept` is all that the step trains on."""
-    advantages = step_advantages(
-        [group for graded in kept for group in graded.groups],
-        config.train,
-        longest=Budget.of(config.prompt).trained(layout),
-    )
-    parts = advantages.split([len(graded.groups) for graded in kept])
-    return [graded.weighted(part) for graded, part in zip(kept, parts, strict=True)]
+    groups = [group for graded in kept for group in graded.groups]
+    sizes = [len(graded.groups) for graded in kept]
+    longest = Budget.of(config.prompt).trained(layout)
+    advantages = step_advantages(groups, config.train, longest=longest).split(sizes)
+    if config.train.answer_gradient == "sampled":
+        return [graded.weighted(part) for graded, part in zip(kept, advantages, strict=True)]
+    answers = answer_weights(groups, config).split(sizes)
+    return [
+        graded.weighted(part, of_answers)
+        for graded, part, of_answers in zip(kept, advantages, answers, strict=True)
+    ]
 
 
 def step_advantages(groups: Sequence[Group], config: TrainConfig, *, longest: int) -> Tensor:
     """The advantages over a whole step: [groups, group_size], float64.
 
     `longest`: `Budget.trained`; a completion that did not stop counts as one of
-    `longest` tokens. Raises UserError as `group_advantages` does.
+    `longest` tokens. Those above 0 are multiplied by `train.positive_weight` at last. Raises
+    UserError as `group_advantages` does.
     """
     algorithm = config.recipe()
     rewards = torch.tensor([group.rewards for group in groups], dtype=torch.float64)
@@ -71,13 +84,75 @@ def step_advantages(groups: Sequence[Group], config: TrainConfig, *, longest: in
         lengths = torch.where(stopped, lengths, longest)
         rewards = rewards + overlong_penalty(lengths, longest, buffer=config.overlong_buffer)
     mask = stopped if algorithm.overlong == "mask" else None
-    return group_advantages(rewards, algorithm.advantage, mask=mask, k=config.pass_at_k)
+    advantages = group_advantages(rewards, algorithm.advantage, mask=mask, k=config.pass_at_k)
+    return torch.where(advantages > 0, config.positive_weight * advantages, advantages)
 
 
-def step_totals(batch: Sequence[Graded], config: Config, layout: Layout) -> StepTotals:
-    """What the losses of a step are divided by; `batch` is the whole step's."""
+def answer_weights(groups: Sequence[Group], config: Config) -> Tensor:
+    """What each rollout's reward gains by V, the probability of a right answer after its thought:
+    [groups, group_size], float64.
+
+    The terms' derivatives by V (1 for `expected`, 1 / (expected_floor + V) for `log_expected`) with
+    their weights, times the estimator's scale.
+    """
+    terms = config.reward.terms
+
+    def slope(rollout: Rollout) -> float:
+        weight = terms.get("expected", 0.0)
+        if "log_expected" in rollout.terms:
+            weight += terms["log_expected"] * math.exp(-rollout.terms["log_expected"])
+        return weight
+
+    slopes = [[slope(rollout) for rollout in group.rollouts] for group in groups]
+    rewards = torch.tensor([group.rewards for group in groups], dtype=torch.float64)
+    scale = exact_scale(rewards, config.train.recipe().advantage)
+    return torch.tensor(slopes, dtype=torch.float64) * scale
+
+
+def thoughts_alone(weighted: Weighted, layout: Layout, config: Config) -> Weighted:
+    """The same with completions that end with their thought, its seed and what was drawn, where
+    the sampled answers are not trained on."""
+    if weighted.answer_weights is None:
+        return weighted
+
+    def cut(completion: Completion) -> Completion:
+        thought = read_thought(completion, layout, think_budget=config.prompt.think_budget)
+        return replace(
+            completion,
+            token_ids=completion.token_ids[: thought.drawn],
+            sampler_logprobs=completion.sampler_logprobs[: thought.drawn],
+            loss_mask=completion.loss_mask[: thought.drawn],
+        )
+
+    groups = tuple(
+        replace(
+            group,
+            rollouts=tuple(replace(r, completion=cut(r.completion)) for r in group.rollouts),
+        )
+        for group in weighted.groups
+    )
+    return replace(weighted, groups=groups)
+
+
+def answers_in(weighted: Weighted, policy: Model, layout: Layout, config: Config) -> list[Answered]:
+    """The thoughts whose right answers an update runs; none where the sampled ones are trained."""
+    if weighted.answer_weights is None:
+        return []
+    return answered_thoughts(weighted.groups, weighted.work, policy, layout, config)
+
+
+def step_totals(batch: Sequence[Weighted], config: Config, layout: Layout) -> StepTotals:
+    """What the losses of a step are divided by; `batch` is the whole step's.
+
+    With `train.denominator` = "live" flat groups are not counted.
+    """
+    every = config.train.denominator == "all"
     completions = [
-        r.completion for graded in batch for group in graded.groups for r in group.rollouts
+        rollout.completion
+        for weighted in batch
+        for group, advantages in zip(weighted.groups, weighted.advantages, strict=True)
+        if every or bool((advantages != 0).any())
+        for rollout in group.rollouts
     ]
     return StepTotals(
         tokens=sum(completion.num_trained_tokens for completion in completions),

@@ -15,7 +15,17 @@ from openrpt.costs.flops import (
 from openrpt.data.prompts import Layout
 from openrpt.engine.branches import Branch
 from openrpt.engine.model import Model
-from openrpt.rl.batch import Graded, GroupBranch, Weighted, branches_of, reads_flat_groups
+from openrpt.rl.answers import Answered, answered_thoughts
+from openrpt.rl.batch import (
+    Graded,
+    GroupBranch,
+    Weighted,
+    answers_in,
+    branches_of,
+    reads_flat_groups,
+    thoughts_alone,
+)
+from openrpt.rl.rewards.fitting import EXACT_TERMS
 from openrpt.types import Group
 
 
@@ -30,8 +40,33 @@ def count_generation(generated: Sequence[Graded], layout: Layout, passes: int = 
     return ledger
 
 
+def count_answers(answered: Sequence[Answered]) -> Ledger:
+    """Counts distinct thoughts with the right answers behind them, without the prefix; alone, each
+    rollout's."""
+    ledger = Ledger()
+    for one in answered:
+        logits = sum(len(ids) for ids in one.branch.completions)
+        ledger.shared.add(count_tree(0, [one.branch], logits))
+        ledger.alone.add(count_alone([one.branch] * len(one.members), logits * len(one.members)))
+    return ledger
+
+
+def count_expected(
+    policy: Model, generated: Sequence[Graded], config: Config, layout: Layout
+) -> Ledger:
+    """Counts what the rewards `expected` and `log_expected` read, once each."""
+    ledger = Ledger()
+    for _ in set(config.reward.terms) & set(EXACT_TERMS):
+        for graded in generated:
+            answered = answered_thoughts(graded.groups, graded.work, policy, layout, config)
+            if answered:
+                ledger.shared.run(len(graded.work.prefix_ids(layout, whole=False)), 0)
+                ledger.add(count_answers(answered))
+    return ledger
+
+
 def count_update(
-    batch: Sequence[Weighted], config: Config, layout: Layout, *, text: bool
+    policy: Model, batch: Sequence[Weighted], config: Config, layout: Layout, *, text: bool
 ) -> Ledger:
     """Counts one pass over a batch as the update makes it.
 
@@ -39,17 +74,22 @@ def count_update(
     next-token loss reads the whole prefix.
     """
     ledger = Ledger()
-    for graded in batch:
+    for whole in batch:
+        answered = answers_in(whole, policy, layout, config)
+        graded = thoughts_alone(whole, layout, config)
         found = branches_of(graded, layout, run_flat=reads_flat_groups(config.train))
         live = [pair for pair in zip(graded.groups, found, strict=True) if pair[1].members]
-        if not live and not text:
+        if not (live or answered or text):
             continue
+        ledger.add(count_answers(answered))
         prefix = len(graded.work.prefix_ids(layout, whole=text))
         read = prefix - max(len(layout.head_ids), 1) if text else 0
         # Tails are run together, whether a group is flat or not.
         branches = [one.branch for one in found] if live else []
         distinct = sum(_distinct_logits(group, one) for group, one in live)
         ledger.shared.add(count_tree(prefix, branches, read + distinct))
+        if config.train.has_separate_states and text and (live or answered):
+            ledger.shared.run(prefix, 0)  # once for each of the two gradients
         drawn = sum(r.completion.num_trained_tokens for group, _ in live for r in group.rollouts)
         every = [_with_every_rollout(group, one) for group, one in live]
         ledger.alone.add(count_alone(every, read + drawn, prefix if text else 0))
@@ -91,8 +131,10 @@ def step_cost(
     if layout.has_instructions and config.prompt.template != "question":
         passes += 1  # standard prediction on the text alone; questions are no text that goes on
     made = count_generation(generated, layout, passes)
-    update = count_update(batch, config, layout, text=train.ntp_weight > 0)
-    reference = count_update(batch if train.kl_weight else (), config, layout, text=False)
+    made.add(count_expected(policy, generated, config, layout))
+    update = count_update(policy, batch, config, layout, text=train.ntp_weight > 0)
+    known = batch if train.kl_weight else ()
+    reference = count_update(policy, known, config, layout, text=False)
     run = made.shared.tokens + updates * update.shared.tokens
     flat = _count_flat(generated, layout) + updates * _count_flat(batch, layout)
     alone = made.alone.forward(shape) + reference.alone.forward(shape)

@@ -55,7 +55,7 @@ class LossConfig:
 class StepTotals:
     """What losses are divided by: the whole step's, over all micro-batches and workers.
 
-    Flat groups count, too.
+    Flat groups count, too, but with `train.denominator` = "live".
     """
 
     tokens: int

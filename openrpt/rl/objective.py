@@ -1,6 +1,7 @@
 """The losses of one document, as an engine asks for them: of its rollouts, and of its text."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from openrpt.engine.branches import CompletionIndex
 from openrpt.engine.head import selected_logprobs
 from openrpt.engine.model import Model
 from openrpt.engine.text_loss import TextTerms, text_loss
+from openrpt.rl.answers import Answered, answer_logprobs
 from openrpt.rl.losses import LossConfig, LossInputs, StepTotals, policy_loss
 from openrpt.rl.nonfinite import Places
 from openrpt.rl.tally import Mean, Tally
@@ -100,6 +102,67 @@ class RolloutLoss:
         bad = branch_of[~finite].tolist() or branch_of.tolist()
         positions = [self.work.positions[b].index for b in bad]
         self.places.note(self.work.document.document_id, positions)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AnswerLoss:
+    """The answer's exact gradient: − Σ weight · V over a document's rollouts, divided as the policy
+    loss is with `constant_length`.
+
+    V = Σ P(right answer | thought) is a sum over completions, so that each micro-batch adds its
+    own.
+    """
+
+    policy: Model
+    work: Work
+    answered: Sequence[Answered]
+    weights: Sequence[float]
+    """Of each answered thought: its rollouts' together."""
+    totals: StepTotals
+    temperature: float
+    tally: Tally
+    places: Places
+
+    def __call__(self, rows: list[CompletionIndex], hidden: Tensor) -> Tensor:
+        """A micro-batch's share of the step's loss; rows (answered thought, right answer) and
+        hidden [R, T, d]."""
+        logprobs = answer_logprobs(
+            self.policy, self.answered, rows, hidden, temperature=self.temperature
+        )  # [R]
+        weights = logprobs.new_tensor([self.weights[a] for a, _ in rows])
+        divisor = max(self.totals.rollouts * self.totals.length, 1)
+        loss = -(weights * logprobs.exp()).sum() / divisor
+        if not math.isfinite(loss.detach()):
+            groups = [self.answered[a].group for a, _ in rows]
+            positions = [self.work.positions[g].index for g in dict.fromkeys(groups)]
+            self.places.note(self.work.document.document_id, positions)
+        self.tally.add("loss/answer", float(loss.detach()))
+        return loss
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DocumentLoss:
+    """The losses of a document's completions: first come the rollouts' branches, then the right
+    answers'."""
+
+    rollouts: RolloutLoss | None
+    answers: AnswerLoss | None
+    first_answer: int
+    """The number of the first branch of right answers."""
+
+    def __call__(self, rows: list[CompletionIndex], hidden: Tensor) -> Tensor:
+        """A micro-batch's share of the step's loss: hidden [R, T, d]."""
+        count = sum(b < self.first_answer for b, _ in rows)  # rows come in order
+        losses = []
+        if count:
+            assert self.rollouts is not None
+            width = self.rollouts.tensors.ids.shape[1]
+            losses.append(self.rollouts(rows[:count], hidden[:count, :width]))
+        if count < len(rows):
+            assert self.answers is not None
+            answers = [(b - self.first_answer, c) for b, c in rows[count:]]
+            losses.append(self.answers(answers, hidden[count:]))
+        return losses[0] if len(losses) == 1 else losses[0] + losses[1]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,9 +1,10 @@
 """AdamW as the trainers use it: its groups, its learning rate, one clipped step."""
 
 import math
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from openrpt.config.training import OptimConfig
 from openrpt.engine.check import require_finite
@@ -39,18 +40,79 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
+class PairedAdamW(torch.optim.Optimizer):
+    """Two AdamWs (arXiv 1711.05101) over the same weights, whose updates are averaged.
+
+    The first follows the gradient that was set aside, the second the one that stands in `.grad`:
+    w ← (1 − lr · decay) · w − lr / 2 · (m₁ / (√v₁ + ε) + m₂ / (√v₂ + ε)), each with moments of its
+    own, corrected for their start. A gradient that is not there moves nothing, moments included.
+    """
+
+    def __init__(
+        self, groups: list[dict[str, Any]], *, betas: tuple[float, float], lr: float = 1e-3
+    ) -> None:
+        super().__init__(groups, {"lr": lr, "betas": betas, "eps": 1e-8})
+        self._aside: dict[Tensor, Tensor | None] = {}
+
+    def set_aside(self) -> None:
+        """Keeps the gradients for the first AdamW, and clears `.grad` for the second's."""
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        self._aside = {p: p.grad for p in parameters}
+        self.zero_grad(set_to_none=True)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for p in group["params"]:
+                both = {"": self._aside.get(p), "text_": p.grad}
+                given = {name: grad for name, grad in both.items() if grad is not None}
+                if given:
+                    p.mul_(1 - group["lr"] * group["weight_decay"])
+                for name, grad in given.items():
+                    p.sub_(self._direction(p, name, grad, group), alpha=group["lr"] / 2)
+        self._aside = {}
+
+    def _direction(self, p: Tensor, name: str, grad: Tensor, group: dict[str, Any]) -> Tensor:
+        """m / (√v + ε) after one more gradient, both corrected."""
+        state = self.state[p]
+        if f"{name}step" not in state:
+            state[f"{name}step"] = torch.zeros(())
+            state[f"{name}exp_avg"] = torch.zeros_like(p)
+            state[f"{name}exp_avg_sq"] = torch.zeros_like(p)
+        first, second = group["betas"]
+        state[f"{name}step"] += 1
+        steps = float(state[f"{name}step"])
+        mean = state[f"{name}exp_avg"].lerp_(grad, 1 - first)
+        square = state[f"{name}exp_avg_sq"].mul_(second).addcmul_(grad, grad, value=1 - second)
+        root = (square / (1 - second**steps)).sqrt_().add_(group["eps"])
+        return mean / (1 - first**steps) / root
+
+
 def make_optimizer(
-    policy: Model, settings: OptimConfig, *, weight_decay: float
-) -> torch.optim.AdamW:
-    """Makes the AdamW of all stages (arXiv 1711.05101): matrices decay, vectors (norms, biases) do
-    not. Each step sets its own learning rate."""
+    policy: Model, settings: OptimConfig, *, weight_decay: float, paired: bool = False
+) -> torch.optim.Optimizer:
+    """Makes the AdamW of all stages (arXiv 1711.05101), or a pair: matrices decay, vectors (norms,
+    biases) do not. Each step sets its own learning rate."""
     parameters = policy.parameters()
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
     betas = (settings.adam_beta1, settings.adam_beta2)
+    if paired:
+        return PairedAdamW(groups, betas=betas)
     return torch.optim.AdamW(groups, betas=betas, fused=True)
+
+
+def clip(
+    policy: Model, optimizer: torch.optim.Optimizer, max_norm: float, places: Places, *, stage: str
+) -> float:
+    """Clips the gradient; returns its norm before. Raises NotFinite where that is not finite."""
+    norm = float(torch.nn.utils.clip_grad_norm_(policy.parameters(), max_norm))
+    if not math.isfinite(norm):
+        optimizer.zero_grad(set_to_none=True)
+        raise NotFinite(norm, places, f"--{stage}.learning_rate")
+    return norm
 
 
 def apply_update(
@@ -61,10 +123,7 @@ def apply_update(
     `stage`: whose learning rate it is. Raises NotFinite, and changes nothing, where that norm is
     not finite; and UserError where the step itself has made weights that are not.
     """
-    norm = float(torch.nn.utils.clip_grad_norm_(policy.parameters(), max_norm))
-    if not math.isfinite(norm):
-        optimizer.zero_grad(set_to_none=True)
-        raise NotFinite(norm, places, f"--{stage}.learning_rate")
+    norm = clip(policy, optimizer, max_norm, places, stage=stage)
     optimizer.step()
     trained = ((n, p) for n, p in policy.model.named_parameters() if p.requires_grad)
     rate = optimizer.param_groups[0]["lr"]

@@ -1,9 +1,11 @@
 """One optimizer update from a step's weighted groups: the tree's gradients, and a step.
 
 Every division is by the whole step's totals, so nothing depends on micro-batches or workers. A flat
-group is not run unless a term other than the reward reads it; the totals count it all the same.
+group is not run unless a term other than the reward reads it; the totals count it all the same,
+unless `train.denominator` is "live".
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,17 +19,21 @@ from openrpt.data.work import Work
 from openrpt.engine.branches import Passage
 from openrpt.engine.engine import Engine
 from openrpt.engine.head import selected_logprobs
+from openrpt.engine.model import Model
+from openrpt.rl.answers import Answered
 from openrpt.rl.batch import (
     GroupBranch,
     Weighted,
+    answers_in,
     branches_of,
     reads_flat_groups,
     step_totals,
+    thoughts_alone,
 )
-from openrpt.rl.losses import LossConfig
+from openrpt.rl.losses import LossConfig, StepTotals
 from openrpt.rl.nonfinite import Places
-from openrpt.rl.objective import RolloutLoss, WindowLoss
-from openrpt.rl.optimizer import apply_update
+from openrpt.rl.objective import AnswerLoss, DocumentLoss, RolloutLoss, WindowLoss
+from openrpt.rl.optimizer import PairedAdamW, apply_update, clip
 from openrpt.rl.tally import Tally
 from openrpt.rl.tensors import RolloutTensors
 from openrpt.rl.workers import ALONE, Workers
@@ -59,6 +65,46 @@ class _Document:
     branches: list[GroupBranch]
     tensors: RolloutTensors | None
     """None where none of its rollouts is run."""
+    answered: list[Answered]
+    """Empty where the sampled answers are trained on."""
+    answer_weights: list[float]
+
+    def loss(
+        self,
+        policy: Model,
+        train: TrainConfig,
+        config: LossConfig,
+        totals: StepTotals,
+        tally: Tally,
+        places: Places,
+    ) -> DocumentLoss | None:
+        """The loss of its completions; None where none of them is run."""
+        rollouts = answers = None
+        if self.tensors is not None:
+            rollouts = RolloutLoss(
+                policy=policy,
+                work=self.work,
+                tensors=self.tensors,
+                totals=totals,
+                config=config,
+                temperature=train.temperature,
+                tally=tally,
+                places=places,
+            )
+        if self.answered:
+            answers = AnswerLoss(
+                policy=policy,
+                work=self.work,
+                answered=self.answered,
+                weights=self.answer_weights,
+                totals=totals,
+                temperature=train.temperature,
+                tally=tally,
+                places=places,
+            )
+        if rollouts is None and answers is None:
+            return None
+        return DocumentLoss(rollouts=rollouts, answers=answers, first_answer=len(self.branches))
 
 
 def update_policy(
@@ -76,7 +122,8 @@ def update_policy(
     `batch` is the whole step's, of which this process runs its share. Raises NotFinite as
     `apply_update` does: the updates before that one stand.
     """
-    policy, train = engine.model, config.train
+    policy, train, max_norm = engine.model, config.train, config.optim.max_grad_norm
+    separate = train.has_separate_states
     totals = step_totals(batch, config, layout)
     loss_config = loss_config_for(train)
     ntp_tokens = max(sum(_num_ntp_tokens(weighted.work, layout) for weighted in batch), 1)
@@ -86,7 +133,9 @@ def update_policy(
         tally = Tally(sums={"tokens/trained_run": 0.0})
         places = Places(weighted.work.document.document_id for weighted in batch)
         optimizer.zero_grad(set_to_none=True)
-        passages = []
+        rollouts_norm = 0.0
+        passages: list[Passage] = []
+        text_losses: list[WindowLoss] = []
         for document in documents:
             window_loss = WindowLoss(
                 policy=policy,
@@ -98,32 +147,32 @@ def update_policy(
                 tally=tally,
                 places=places,
             )
-            rollout_loss = (
-                None
-                if document.tensors is None
-                else RolloutLoss(
-                    policy=policy,
-                    work=document.work,
-                    tensors=document.tensors,
-                    totals=totals,
-                    config=loss_config,
-                    temperature=train.temperature,
-                    tally=tally,
-                    places=places,
-                )
-            )
+            loss = document.loss(policy, train, loss_config, totals, tally, places)
+            branches = [group.branch for group in document.branches]
+            branches += [one.branch for one in document.answered]
+            text_losses.append(window_loss)
+            if separate and loss is None:
+                continue
             passages.append(
                 Passage(
                     prefix_ids=document.prefix_ids,
-                    branches=[group.branch for group in document.branches] if rollout_loss else [],
-                    prefix_loss=window_loss if train.ntp_weight else None,
-                    completion_loss=rollout_loss,
+                    branches=branches if loss else [],
+                    prefix_loss=window_loss if train.ntp_weight and not separate else None,
+                    completion_loss=loss,
                 )
             )
         engine.accumulate_each(passages, microbatch_tokens=config.memory.microbatch_tokens)
         workers.sum_gradients(policy.parameters())
-        norm = apply_update(policy, optimizer, config.optim.max_grad_norm, places, stage="train")
-        metrics = Tally.of_all(workers.gather(tally)).metrics() | {"optim/grad_norm": norm}
+        if separate:  # the rollouts' gradient is set aside, and the text's computed by itself
+            assert isinstance(optimizer, PairedAdamW)
+            rollouts_norm = clip(policy, optimizer, max_norm, places, stage="train")
+            optimizer.set_aside()
+            for text_loss in text_losses:
+                engine.accumulate_gradients(text_loss.prefix_ids, [], prefix_loss=text_loss)
+            workers.sum_gradients(policy.parameters())
+        norm = apply_update(policy, optimizer, max_norm, places, stage="train")
+        found = Tally.of_all(workers.gather(tally)).metrics()
+        metrics = found | {"optim/grad_norm": math.hypot(rollouts_norm, norm)}
     return metrics
 
 
@@ -145,7 +194,9 @@ def _documents(
             temperature=train.temperature,
         )
 
-    for weighted in batch:
+    for whole in batch:
+        answered = answers_in(whole, engine.model, layout, config)
+        weighted = thoughts_alone(whole, layout, config)
         branches = branches_of(weighted, layout, run_flat=reads_flat_groups(train))
         tensors = None
         if any(group.members for group in branches):
@@ -158,14 +209,23 @@ def _documents(
                 reference_logprobs=logprobs_by(known, weighted, branches) if known else None,
                 device=engine.model.device,
             )
-        elif not train.ntp_weight:
+        elif not (answered or train.ntp_weight):
             continue
         yield _Document(
             work=weighted.work,
             prefix_ids=weighted.work.prefix_ids(layout, whole=train.ntp_weight > 0),
-            branches=branches,
+            branches=branches if tensors is not None else [],
             tensors=tensors,
+            answered=answered,
+            answer_weights=_weights_of(answered, whole),
         )
+
+
+def _weights_of(answered: Sequence[Answered], weighted: Weighted) -> list[float]:
+    if weighted.answer_weights is None:
+        return []
+    weights = weighted.answer_weights.tolist()
+    return [sum(weights[one.group][r] for r in one.members) for one in answered]
 
 
 def _num_ntp_tokens(work: Work, layout: Layout) -> int:

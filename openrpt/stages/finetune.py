@@ -32,6 +32,7 @@ from openrpt.evaluation.questions.results import (
 from openrpt.evaluation.questions.task import QuestionTask, question_task
 from openrpt.files import write_sealed
 from openrpt.progress import SILENT, Progress
+from openrpt.rl.rewards.fitting import require_fitting
 from openrpt.runs.metrics import read_metrics
 from openrpt.runs.run import Run, works_in_run
 from openrpt.stages.harness import run_stage
@@ -52,6 +53,7 @@ def finetune(run: Run, *, progress: Progress = SILENT) -> dict[str, Any]:
             f" and its model as the start: openrpt finetune {run.path}/checkpoints/best --run …"
         )
     config = finetune_config(run.config)
+    require_fitting(config)
     counts = QuestionCounts()
     questions = read_questions(config.questions, counts, seed=config.seed)
     with open_check(config, progress=progress) as check:

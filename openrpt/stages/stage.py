@@ -97,7 +97,7 @@ class Opened:
 
     engine: Engine
     """The engine of the policy."""
-    optimizer: torch.optim.AdamW
+    optimizer: torch.optim.Optimizer
     state: TrainerState
     checkpoint: Path | None
     """What it goes on from; None where it begins."""
@@ -110,14 +110,15 @@ def open_trained(
     begin: Path | None = None,
     candidates_from: Engine | None = None,
     weight_decay: float | None = None,
+    paired: bool = False,
 ) -> Opened:
     """Opens policy, optimizer and state from a stage's last checkpoint; `new` is the state of a
     stage that has none, and names it.
 
     It begins from the model in `begin`, else from the start model. `candidates_from`: whose
     candidates seed the thought, where not the policy's own. `weight_decay` takes the place of
-    `optim.weight_decay`. Only reads. Raises UserError for a checkpoint that is damaged, another
-    stage's, or made with another value of a key that binds it.
+    `optim.weight_decay`; `paired`: the optimizer is a PairedAdamW. Only reads. Raises UserError for
+    a checkpoint that is damaged, another stage's, or made with another value of a binding key.
     """
     config, name = run.config, new.stage
     last = latest_checkpoint(run.checkpoints_of(name))
@@ -139,7 +140,7 @@ def open_trained(
         start=candidates_from,
     )
     decay = config.optim.weight_decay if weight_decay is None else weight_decay
-    optimizer = make_optimizer(engine.model, config.optim, weight_decay=decay)
+    optimizer = make_optimizer(engine.model, config.optim, weight_decay=decay, paired=paired)
     if last is not None:
         state = restore(last, engine.model, optimizer)
     else:

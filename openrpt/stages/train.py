@@ -29,6 +29,7 @@ from openrpt.rl.nonfinite import attempted
 from openrpt.rl.optimizer import learning_rate, set_learning_rate
 from openrpt.rl.rewards.terms import make_terms, reward_metrics
 from openrpt.rl.task import Task
+from openrpt.rl.thinking import thought_metrics
 from openrpt.rl.update import update_policy
 from openrpt.rl.workers import ALONE, Workers
 from openrpt.runs.checkpoints import BASELINE, latest_checkpoint, read_tensors, require_own
@@ -102,6 +103,7 @@ class Trainer:
         groups = [group for graded in generated for group in graded.groups]
         return (
             batch_metrics(batch, generated)
+            | thought_metrics(generated, self.layout, self.engine.model.table, self.config.prompt)
             | reward_metrics(groups, self.config.reward)
             | updated
             | {"optim/learning_rate": rate}
@@ -202,7 +204,13 @@ def open_trainer(run: Run, new: TrainerState, *, make_task: _MakeTask) -> Traine
     start = None
     if config.prompt.candidates and config.prompt.candidate_source == "start":
         start = open_engine(config.model)
-    opened = open_trained(run, new, begin=begin, candidates_from=start)
+    opened = open_trained(
+        run,
+        new,
+        begin=begin,
+        candidates_from=start,
+        paired=config.train.has_separate_states,
+    )
     policy = opened.engine.model
     reference = None
     if config.train.kl_weight:

@@ -108,7 +108,7 @@ def test_update_without_sharing(tmp_path: Path) -> None:
     shape = model_shape(trainer.engine.model)
     measured = counted(update) - 2 * shape.head_weights * metrics["tokens/trained_run"]
     text = trainer.config.train.ntp_weight > 0
-    ledger = count_update([graded], trainer.config, trainer.layout, text=text)
+    ledger = count_update(trainer.engine.model, [graded], trainer.config, trainer.layout, text=text)
     assert ledger.alone.train(shape) == pytest.approx(measured, rel=0.02)
     assert ledger.shared.train(shape) < 0.6 * ledger.alone.train(shape)
     cost = step_cost(trainer.engine.model, [graded], [graded], trainer.config, trainer.layout)

@@ -12,8 +12,9 @@ from openrpt.costs.flops import count_scoring, model_shape
 from openrpt.data.work import evaluation_work
 from openrpt.engine.scorer import score_ids
 from openrpt.evaluation.next_token.evaluate import evaluate_policy
-from openrpt.rl.batch import Graded, Weighted
-from openrpt.rl.cost import count_generation, count_update
+from openrpt.rl.answers import expected_rewards
+from openrpt.rl.batch import Graded, Weighted, weighted_batch
+from openrpt.rl.cost import count_expected, count_generation, count_update
 from openrpt.rl.update import update_policy
 from openrpt.stages.train import Trainer
 from tests.helpers.counting import calls, completion, corpus_of, counted, generate, live, trainer_of
@@ -25,6 +26,8 @@ GENERATION_RATIO = 1.02
 """Run ÷ needed: masked keys and rows that have ended are all that is computed in vain."""
 UPDATE_RATIO = 1.02
 """The same of the update: attention's scores are computed again backward."""
+EXACT_RATIO = 1.2
+"""The same where right answers of several lengths are padded to the longest."""
 UPDATE_KERNELS = 10_000
 """Of the same update, the optimizer's included."""
 DECODE_KERNELS = 1_000
@@ -70,7 +73,7 @@ def test_update(trainer: Trainer) -> None:
     graded = live(fixed(generate(trainer)))
     measured = counted(update_of(trainer, graded))
     text = trainer.config.train.ntp_weight > 0
-    ledger = count_update([graded], trainer.config, trainer.layout, text=text)
+    ledger = count_update(trainer.engine.model, [graded], trainer.config, trainer.layout, text=text)
     needed = ledger.shared.train(model_shape(trainer.engine.model))
     assert measured <= UPDATE_FLOPS
     assert measured <= UPDATE_RATIO * needed
@@ -149,3 +152,29 @@ def test_an_evaluation_runs_a_window_once(trainer: Trainer) -> None:
     position = opening + samples * (config.prompt.prediction_budget - 1)
     assert found.tokens <= text + position * sum(len(work.positions) for work in works)
     assert text < 0.65 * alone  # three positions a window, of tiny documents
+
+
+def test_an_update_with_exact_answers(tmp_path: Path) -> None:
+    """The thoughts without their answers, and each distinct thought with the right ones."""
+    trainer = trainer_of(
+        tmp_path,
+        prompt__think_budget=3,
+        reward__terms={"expected": 1.0},
+        train__algorithm="dr_grpo",
+        train__answer_gradient="exact",
+    )
+    kept = generate(trainer)
+    batch = weighted_batch([kept], trainer.config, trainer.layout)
+    measured = counted(update_of(trainer, batch[0]))
+    policy, config, layout = trainer.engine.model, trainer.config, trainer.layout
+    ledger = count_update(policy, batch, config, layout, text=config.train.ntp_weight > 0)
+    needed = ledger.shared.train(model_shape(policy))
+    assert needed <= measured <= EXACT_RATIO * needed
+    found = calls(policy, update_of(trainer, batch[0]))
+    assert found.logits == ledger.shared.logits
+    read = count_expected(policy, [kept], config, layout).shared
+    answers = calls(
+        policy, lambda: expected_rewards(trainer.engine, kept.groups, kept.work, layout, config)
+    )
+    assert answers.logits == read.logits
+    assert read.tokens <= answers.tokens <= EXACT_RATIO * read.tokens

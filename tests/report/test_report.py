@@ -35,6 +35,7 @@ from openrpt.report.page import render, write_report
 from openrpt.report.plans import NTP, PLANS, REASONING
 from openrpt.report.stored import read_stored
 from openrpt.report.summary import accuracy_rows, verdict
+from openrpt.rl.thinking import CLASS_NAMES
 from openrpt.runs.metrics import read_metrics
 from openrpt.runs.reading import NO_METRICS
 from openrpt.runs.rollouts import read_evaluated, read_rollouts, rollout_path, write_rollouts
@@ -597,6 +598,8 @@ def test_glossary_has_every_metric_that_the_code_writes() -> None:
     written |= {f"pass_rate/{name}" for name in DIFFICULTIES}
     written |= {f"development/positions/{name}" for name in DIFFICULTIES}
     written |= {f"reward/{name}" for name in REWARDS}
+    for key in ("share", "tokens", "reward_with", "reward_without"):
+        written |= {f"thought/{key}/{name}" for name in CLASS_NAMES.values()}
     for mode in ("reasoning", "ntp"):
         written |= {f"development/{mode}_accuracy/{name}" for name in DIFFICULTIES}
     written |= {f"efficiency/{phase}" for phase in ("generate", "update")}

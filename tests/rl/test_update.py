@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from openrpt.engine.engine import bind
+from openrpt.errors import UserError
 from openrpt.rl.batch import step_totals
 from openrpt.rl.losses import StepTotals
 from openrpt.rl.nonfinite import NotFinite
@@ -101,6 +102,40 @@ def test_flat_groups_are_not_run_but_count():
     ]
     others, _ = gradients(policy, "tree", kept, alone)
     assert_equal({n: g * 12 / 18 for n, g in others.items()}, whole)
+
+
+def test_only_live_groups_are_divided_by_where_that_is_asked_for():
+    values = {"train__kl_weight": 0.0, "train__entropy_weight": 0.0, "train__ntp_weight": 0.0}
+    policy = policy_of()
+    for algorithm in ("grpo", "dapo", "rloo"):  # each aggregation
+        settings = values | {"train__algorithm": algorithm, "train__overlong": "keep"}
+        live = config_of(**settings, train__denominator="live")
+        batch = batch_of(policy, live)
+        found, _ = gradients(policy, "tree", batch, live)
+        kept = [
+            replace(
+                w,
+                work=replace(w.work, positions=(w.work.positions[0], w.work.positions[2])),
+                groups=(w.groups[0], w.groups[2]),
+                advantages=w.advantages[[0, 2]],
+            )
+            for w in batch
+        ]
+        alone, _ = gradients(policy, "tree", kept, config_of(**settings))
+        assert_equal(found, alone)
+    with pytest.raises(UserError, match="denominator = live does not hold with kl_weight"):
+        config_of(train__denominator="live")
+
+
+def test_positive_advantages_are_weighed_down():
+    policy = policy_of()
+    whole = batch_of(policy, config_of())
+    found = batch_of(policy, config_of(train__positive_weight=0.1))
+    for one, other in zip(whole, found, strict=True):
+        positive = one.advantages > 0
+        assert positive.any() and (~positive).any()
+        assert torch.equal(other.advantages[~positive], one.advantages[~positive])
+        assert torch.equal(other.advantages[positive], 0.1 * one.advantages[positive])
 
 
 def test_entropy_and_kl_read_flat_groups():

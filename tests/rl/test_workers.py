@@ -19,6 +19,7 @@ from openrpt.rl.update import update_policy
 from openrpt.rl.workers import ALONE, Workers
 from openrpt.stages.text_task import text_task
 from tests.helpers.byte_policy import policy_of
+from tests.helpers.exact import exact_batch, exact_config
 from tests.helpers.tiny_model import tiny_run
 from tests.helpers.updates import assert_equal, batch_of, config_of, gradients, layout_of
 
@@ -88,11 +89,16 @@ def in_threads(count: int, work: Callable[[Workers, Model], Any]) -> list[Any]:
     return [found[rank] for rank in range(count)]
 
 
-@pytest.mark.parametrize("algorithm", ["grpo", "reinforce_plus_plus"])
+@pytest.mark.parametrize("algorithm", ["grpo", "reinforce_plus_plus", "maxrl, exact"])
 def test_the_gradient_of_a_shared_batch_is_the_whole_one(algorithm: str) -> None:
     """NTP + policy + entropy: in float64, by two workers and by three, of which one has nothing."""
-    config = config_of(train__algorithm=algorithm, train__kl_weight=0.0)
-    batch = batch_of(policy_of(), config)
+    name, _, exact = algorithm.partition(", ")
+    if exact:
+        config = exact_config(train__algorithm=name)
+        batch = exact_batch(policy_of(), config)
+    else:
+        config = config_of(train__algorithm=name, train__kl_weight=0.0)
+        batch = batch_of(policy_of(), config)
     expected, metrics = gradients(policy_of(), "tree", batch, config)
 
     def update(workers: Workers, policy: Model) -> Any:

@@ -21,6 +21,7 @@ from openrpt.engine.model import Model
 from openrpt.engine.tree.levels import (
     last_hidden,
     micro_batches,
+    portions,
     run_completions,
     run_prefix,
     run_tails,
@@ -78,24 +79,26 @@ def accumulate_gradients(
     """Adds the gradient of the three losses' sum to the parameters' `.grad`.
 
     Losses are sums or are divided by the step's totals by the caller, so that nothing depends
-    on micro-batches. Peak memory is the prefix, the tails and one micro-batch, whatever the
-    number of completions.
+    on micro-batches. Peak memory is the prefix, tails of `microbatch_tokens` tokens (all of them
+    with a tail loss, which reads them together) and one micro-batch, whatever the number of
+    completions.
     """
+    tail_tokens = microbatch_tokens if tail_loss is None else None
     with embeddings_as_leaves(policy):
         prefix = run_prefix(policy, prefix_ids)
         prefix_losses = [] if prefix_loss is None else [prefix_loss(prefix.hidden[0])]
         prefix_leaf = prefix.leaf()
-        if branches:
-            has_tails = any(branch.tail_ids for branch in branches)
-            tails = run_tails(policy, prefix_leaf, branches) if has_tails else None
+        for first, part in portions(branches, tail_tokens):
+            has_tails = any(branch.tail_ids for branch in part)
+            tails = run_tails(policy, prefix_leaf, part) if has_tails else None
             tails_leaf = tails.leaf() if tails is not None else None
             if completion_loss is not None:
-                for rows in micro_batches(branches, microbatch_tokens):
-                    hidden = run_completions(policy, prefix_leaf, tails_leaf, branches, rows)
-                    completion_loss(rows, hidden).backward()
+                for rows in micro_batches(part, microbatch_tokens):
+                    hidden = run_completions(policy, prefix_leaf, tails_leaf, part, rows)
+                    completion_loss([(first + b, c) for b, c in rows], hidden).backward()
             tail_losses = []
             if tail_loss is not None:
-                tail_losses = [tail_loss(last_hidden(prefix_leaf, tails, branches))]
+                tail_losses = [tail_loss(last_hidden(prefix_leaf, tails, part))]
             if tails is not None and tails_leaf is not None:
                 tails.backward(tails_leaf, tail_losses)
             elif tail_losses:

@@ -11,7 +11,7 @@ exact: one softmax over shared and own keys. `gradients.py` has the way back.
 Legend: L prefix tokens, P positions, R rollouts of a micro-batch, d hidden size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -189,15 +189,33 @@ def branch_states(
     """Returns, for each branch and completion, the states [T, d] that predict it, without
     gradient."""
     prefix = run_prefix(policy, prefix_ids)
-    tails = None
-    if any(branch.tail_ids for branch in branches):
-        tails = run_tails(policy, prefix, branches)
     found: list[list[Tensor]] = [[] for _ in branches]
-    for rows in micro_batches(branches, microbatch_tokens):
-        hidden = run_completions(policy, prefix, tails, branches, rows)
-        for (b, c), states in zip(rows, hidden, strict=True):
-            found[b].append(states[: len(branches[b].completions[c])])
+    for first, part in portions(branches, microbatch_tokens):
+        tails = None
+        if any(branch.tail_ids for branch in part):
+            tails = run_tails(policy, prefix, part)
+        for rows in micro_batches(part, microbatch_tokens):
+            hidden = run_completions(policy, prefix, tails, part, rows)
+            for (b, c), states in zip(rows, hidden, strict=True):
+                found[first + b].append(states[: len(part[b].completions[c])])
     return found
+
+
+def portions(
+    branches: Sequence[Branch], tokens: int | None
+) -> Iterator[tuple[int, Sequence[Branch]]]:
+    """Yields branches in order with the number of the first, as many at a time as have tails within
+    `tokens` when padded (at least one; None = all). Those with a tail and those without are apart.
+    """
+    start = longest = 0
+    for b, branch in enumerate(branches):
+        longest = max(longest, len(branch.tail_ids))
+        full = tokens is not None and longest * (b + 1 - start) > tokens
+        if b > start and (full or (not branch.tail_ids) != (not branches[start].tail_ids)):
+            yield start, branches[start:b]
+            start, longest = b, len(branch.tail_ids)
+    if branches:
+        yield start, branches[start:]
 
 
 def micro_batches(branches: Sequence[Branch], tokens: int) -> list[list[CompletionIndex]]:

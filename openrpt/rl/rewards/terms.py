@@ -18,7 +18,9 @@ from openrpt.data.tokens import literal_bytes
 from openrpt.data.work import Work
 from openrpt.engine.engine import Engine
 from openrpt.errors import UserError
+from openrpt.rl.answers import expected_rewards
 from openrpt.rl.grading import CONTINUATION_TOKENS
+from openrpt.rl.rewards.fitting import require_fitting
 from openrpt.rl.rewards.information_gain import plain_logprobs, thought_logprobs, true_tokens
 from openrpt.rl.rewards.matching import (
     dense_reward,
@@ -31,6 +33,7 @@ from openrpt.rl.rewards.matching import (
     segment_reward,
 )
 from openrpt.rl.rewards.user import UserFunction, load_function
+from openrpt.rl.thoughts import read_thought
 from openrpt.seeding import generator
 from openrpt.types import Group, Rollout
 
@@ -140,6 +143,17 @@ def information_gain(groups: Sequence[Group], context: RewardContext) -> list[li
     return [[value - base for value in own] for own, base in zip(thoughts, plain, strict=True)]
 
 
+def expected(groups: Sequence[Group], context: RewardContext) -> list[list[float]]:
+    """The exact probability of a right answer after the thought, `answers.py`: [0, 1]."""
+    return expected_rewards(context.engine, groups, context.work, context.layout, context.config)
+
+
+def log_expected(groups: Sequence[Group], context: RewardContext) -> list[list[float]]:
+    """The logarithm of that probability and `reward.expected_floor` together, in nats."""
+    floor = context.config.reward.expected_floor
+    return [[math.log(floor + value) for value in own] for own in expected(groups, context)]
+
+
 def random(groups: Sequence[Group], context: RewardContext) -> list[list[float]]:
     """The control: a coin keyed by (seed, step, document, position, rollout), blind to the text."""
     seed, probability = context.config.seed, context.config.reward.random_probability
@@ -159,6 +173,8 @@ TERMS: dict[str, RewardTerm] = {
     "conditional_dense": conditional_dense,
     "length_weighted": length_weighted,
     "information_gain": information_gain,
+    "expected": expected,
+    "log_expected": log_expected,
     "random": random,
 }
 """`segment` and users' own are made of what the config names: `make_terms`."""
@@ -210,24 +226,11 @@ def _user_term(function: UserFunction) -> RewardTerm:
 def make_terms(config: Config) -> dict[str, RewardTerm]:
     """The terms of `reward.terms`, in their order, before anything heavy is loaded.
 
-    Raises UserError for a user's function that can't be had or asks for what there is not, for
-    more true tokens to be weighed than a prediction may hold, and where all that is rewarded is a
-    thought in which nothing is drawn.
+    Raises UserError for a user's function that can't be had or asks for what there is not, and as
+    `require_fitting` does.
     """
+    require_fitting(config)
     settings = config.reward
-    most = config.prompt.prediction_budget
-    if "information_gain" in settings.terms and settings.information_tokens > most:
-        raise UserError(
-            f"reward.information_tokens = {settings.information_tokens} is more than"
-            f" prompt.prediction_budget = {most}; lower the one or raise the other"
-        )
-    weighed = [name for name, weight in settings.terms.items() if weight]
-    if weighed == ["information_gain"] and config.prompt.think_budget == 0:
-        raise UserError(
-            "reward.terms: information_gain rewards the thought alone, and with prompt.think_budget"
-            " = 0 a position's rollouts all have the same; raise prompt.think_budget, or add a term"
-            " that reads the prediction (--reward.terms prefix=1,information_gain=0.1)"
-        )
     terms: dict[str, RewardTerm] = {}
     for name in settings.terms:
         if ":" in name:
@@ -255,7 +258,8 @@ def _make_judge(settings: RewardConfig) -> UserFunction:
 def reward_groups(
     groups: Sequence[Group], terms: Mapping[str, RewardTerm], context: RewardContext
 ) -> list[Group]:
-    """Gives groups that are graded by prefix match the reward that is trained on.
+    """Gives groups that are graded by prefix match the reward that is trained on: the sum of the
+    terms, less what the thought costs.
 
     A term that is not finite, or beyond LARGEST_REWARD with its weight, stops the run, or is left
     out and counts as 0, as `reward.on_error` says. Raises UserError, which names the document,
@@ -279,14 +283,23 @@ def reward_groups(
                 f"reward '{name}' is {value} for {place(groups[g], r)}; mend it, or count such"
                 " rollouts as 0 with --reward.on_error zero"
             )
-        reward = sum((settings.terms[name] * value for name, value in finite.items()), 0.0)
         rollout = groups[g].rollouts[r]
+        reward = sum((settings.terms[name] * value for name, value in finite.items()), 0.0)
+        if settings.thought_cost:
+            reward -= _thought_cost(rollout, context)
         return replace(rollout, reward=reward, terms=finite)
 
     return [
         replace(group, rollouts=tuple(rewarded(g, r) for r in range(len(group.rollouts))))
         for g, group in enumerate(groups)
     ]
+
+
+def _thought_cost(rollout: Rollout, context: RewardContext) -> float:
+    """min(tokens · thought_cost, thought_cost_limit) for the drawn tokens of its thought."""
+    settings, think_budget = context.config.reward, context.config.prompt.think_budget
+    thought = read_thought(rollout.completion, context.layout, think_budget=think_budget)
+    return min(thought.free_tokens * settings.thought_cost, settings.thought_cost_limit)
 
 
 def place(group: Group, number: int) -> str:
