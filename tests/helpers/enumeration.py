@@ -86,6 +86,7 @@ def language_work(policy: Model) -> Work:
         source="",
         text=TEXT * 2,
         token_ids=ids,
+        byte_offsets=np.arange(len(ids)),
         negative_log_likelihood=zeros,
         entropy=zeros,
         entropy_top16=zeros,
