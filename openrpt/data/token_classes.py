@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,9 @@ from openrpt.config.prompt import COMPUTED as COMPUTED
 from openrpt.config.prompt import TOKEN_CLASSES as TOKEN_CLASSES
 from openrpt.data.calculator.find import find_computed
 from openrpt.data.places import token_at
+
+CLASS_NAMES: Mapping[str, str] = {name: name.lower().replace(" ", "_") for name in TOKEN_CLASSES}
+"""Token class → how a metric's key has it."""
 
 CONTEXT = 32
 """Bytes before a token that are enough to tell: a LaTeX command is not longer."""

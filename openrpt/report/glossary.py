@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from openrpt.rl.thinking import CLASS_NAMES
+from openrpt.data.token_classes import CLASS_NAMES
 from openrpt.runs.signatures import SIGNATURES
 
 

@@ -1,19 +1,16 @@
 """Where a policy thinks, for how long, and what it wins by that: metrics of a step."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from openrpt.config.prompt import PromptConfig
 from openrpt.data.prompts import Layout
-from openrpt.data.token_classes import CONTEXT, TOKEN_CLASSES, token_class
+from openrpt.data.token_classes import CLASS_NAMES, CONTEXT, token_class
 from openrpt.data.tokens import TokenTable
 from openrpt.data.work import Work
 from openrpt.rl.batch import Graded
 from openrpt.rl.thoughts import read_thought
-
-CLASS_NAMES: Mapping[str, str] = {name: name.lower().replace(" ", "_") for name in TOKEN_CLASSES}
-"""Token class → how a metric's key has it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -21,6 +21,7 @@ from openrpt.config.sections import Config
 from openrpt.config.training import WarmupConfig
 from openrpt.data.positions import DIFFICULTIES
 from openrpt.data.scored import load_scored
+from openrpt.data.token_classes import CLASS_NAMES
 from openrpt.evaluation.next_token.results import MEASURES
 from openrpt.evaluation.next_token.stage import evaluate_model
 from openrpt.evaluation.records import read_evaluation, record
@@ -35,7 +36,6 @@ from openrpt.report.page import render, write_report
 from openrpt.report.plans import NTP, PLANS, REASONING
 from openrpt.report.stored import read_stored
 from openrpt.report.summary import accuracy_rows, verdict
-from openrpt.rl.thinking import CLASS_NAMES
 from openrpt.runs.metrics import read_metrics
 from openrpt.runs.reading import NO_METRICS
 from openrpt.runs.rollouts import read_evaluated, read_rollouts, rollout_path, write_rollouts
