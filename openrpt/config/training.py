@@ -64,7 +64,7 @@ class WarmupConfig(Section):
 
     target: Literal["self", "truth"] = Field(
         "self",
-        description="Answers of the traces: the model's own prediction (form only) or the"
+        description="Answers of the imitations: the model's own prediction (form only) or the"
         " text's (supervised, and labelled so)",
     )
     steps: Annotated[int, NOTHING] = Field(24, ge=0, le=MOST, description="Optimizer steps")
@@ -99,7 +99,7 @@ class WarmupConfig(Section):
         8,
         ge=1,
         le=MOST_TOKENS,
-        description="Unseeded: tokens of look-ahead that make a trace's thought",
+        description="Unseeded: tokens of look-ahead that make an imitation's thought",
     )
     tail_steps: int = Field(
         16,

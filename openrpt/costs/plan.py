@@ -150,8 +150,8 @@ class WorkPlan:
         return count_tree(prefix, branches, drawn + (prefix - 1 if text else 0))
 
     def warmup(self) -> PlannedStage:
-        """Returns the warmup: one trace a position; the frozen start model runs over each window as
-        the teacher."""
+        """Returns the warmup: one imitation a position; the frozen start model runs over each
+        window as the teacher."""
         config, settings = self.config, self.config.warmup
         free = int(config.prompt.think_budget > 0)
         made = self.branches(settings.positions_per_document, free)

@@ -29,7 +29,7 @@ _SHOWN = {
     "group/flat_fraction": "flat groups",
     "completion/closed_fraction": "closed",
     "policy/entropy": "entropy",
-    "loss/trace": "trace loss",
+    "loss/imitation": "imitation loss",
     "loss/ntp": "NTP loss",
     "development/reasoning_accuracy": "development",
     "development/ntp_accuracy": "development NTP",

@@ -1,4 +1,4 @@
-"""The loss of a warmup step: traces (or the tail alone), and the terms on the plain text."""
+"""The loss of a warmup step: imitations (or the tail alone), and the terms on the plain text."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ from openrpt.engine.engine import Engine
 from openrpt.engine.model import Model
 from openrpt.engine.text_loss import TextTerms, distillation_kl, target_cross_entropy, text_loss
 from openrpt.rl.nonfinite import Places
-from openrpt.stages.warmup.traces import Trace, trace_branches
+from openrpt.stages.warmup.imitations import Imitation, imitation_branches
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,10 +46,12 @@ class WarmupLoss:
         """What one token of the plain text counts."""
         return 1.0 / sum(len(work.prefix_ids(self.layout, whole=True)) - 1 for work in self.works)
 
-    def branches(self, work: Work, traces: Sequence[Trace] | None) -> list[Branch]:
-        """Gives what is run at a work's positions; without traces, the tail alone."""
+    def branches(self, work: Work, imitations: Sequence[Imitation] | None) -> list[Branch]:
+        """Gives what is run at a work's positions; without imitations, the tail alone."""
         thinks = self.config.prompt.think_budget > 0
-        return trace_branches(traces, work.prefix_lengths(self.layout), self.layout, thinks=thinks)
+        return imitation_branches(
+            imitations, work.prefix_lengths(self.layout), self.layout, thinks=thinks
+        )
 
     @property
     def reads_text(self) -> bool:
@@ -61,7 +63,7 @@ class WarmupLoss:
         """Whether a term reads the states at the tails' ends."""
         return not self.config.prompt.candidates and self.config.warmup.target == "self"
 
-    def accumulate(self, work: Work, traces: Sequence[Trace] | None) -> None:
+    def accumulate(self, work: Work, imitations: Sequence[Imitation] | None) -> None:
         """Adds the gradients of one of the documents."""
         prefix_ids = work.prefix_ids(self.layout, whole=True)
         teacher = plain_states(self.start, prefix_ids)  # [L, d]
@@ -76,16 +78,16 @@ class WarmupLoss:
             return self._add("loss/tail_kl", kl, work, range(len(work.positions)))
 
         def completion_loss(rows: list[CompletionIndex], hidden: Tensor) -> Tensor:  # [R, T, d]
-            assert traces is not None
-            loss = trace_loss(self.engine.model, traces, rows, hidden) * self.scale
-            return self._add("loss/trace", loss, work, [b for b, _ in rows])
+            assert imitations is not None
+            loss = imitation_loss(self.engine.model, imitations, rows, hidden) * self.scale
+            return self._add("loss/imitation", loss, work, [b for b, _ in rows])
 
         self.engine.accumulate_gradients(
             prefix_ids,
-            self.branches(work, traces),
+            self.branches(work, imitations),
             prefix_loss=prefix_loss if self.reads_text else None,
             tail_loss=tail_loss if self.reads_tails else None,
-            completion_loss=completion_loss if traces is not None else None,
+            completion_loss=completion_loss if imitations is not None else None,
             microbatch_tokens=self.config.memory.microbatch_tokens,
         )
 
@@ -131,16 +133,16 @@ def plain_states(start: Engine, prefix_ids: Sequence[int]) -> Tensor:
     return hidden
 
 
-def trace_loss(
-    policy: Model, traces: Sequence[Trace], rows: list[CompletionIndex], hidden: Tensor
+def imitation_loss(
+    policy: Model, imitations: Sequence[Imitation], rows: list[CompletionIndex], hidden: Tensor
 ) -> Tensor:
-    """Sums the weighted cross-entropy of a micro-batch's traces: hidden [R, T, d] → nats."""
-    width = max(len(ids) for b, _ in rows for ids, _ in traces[b].targets)
+    """Sums the weighted cross-entropy of a micro-batch's imitations: hidden [R, T, d] → nats."""
+    width = max(len(ids) for b, _ in rows for ids, _ in imitations[b].targets)
     states, ids, probabilities, weights = [], [], [], []
     for i, (b, _) in enumerate(rows):
-        trace = traces[b]
+        imitation = imitations[b]
         for t, ((target_ids, target_p), weight) in enumerate(
-            zip(trace.targets, trace.weights, strict=True)
+            zip(imitation.targets, imitation.weights, strict=True)
         ):
             if weight:
                 padding = width - len(target_ids)

@@ -3,10 +3,10 @@
 A small model can't do the task at first: any tail after the text destroys its next-token
 prediction. Two ways, both made from the model's own predictions (`target = self`: form only):
 
-- seeded (`prompt.candidates` > 0): the thought is the candidates; the trace's answer copies one
+- seeded (`prompt.candidates` > 0): the thought is the candidates; the imitation's answer copies one
   of them. The answer's target mixes the first candidate with the candidates' probabilities.
 - unseeded: first the distribution after the tail is drawn to the frozen model's on plain text
-  (dense distillation of the tail), then traces whose thought is a short look-ahead draft and
+  (dense distillation of the tail), then imitations whose thought is a short look-ahead draft and
   whose box holds the draft's first token. Where there is no room for a thought
   (`prompt.think_budget` = 0), its close and the opened box belong to the tail.
 
@@ -36,8 +36,8 @@ from openrpt.runs.scores import scores_of
 from openrpt.stages.harness import run_stage
 from openrpt.stages.stage import Limits, open_trained
 from openrpt.stages.warmup.cost import StepCost
+from openrpt.stages.warmup.imitations import ImitationMaker
 from openrpt.stages.warmup.loss import WarmupLoss
-from openrpt.stages.warmup.traces import TraceMaker
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -76,16 +76,16 @@ class Warmup:
         self.optimizer.zero_grad(set_to_none=True)
         for work in works:
             with timer("generate"):
-                traces = None if tail_only else maker.traces(work, state.step)
+                imitations = None if tail_only else maker.imitations(work, state.step)
             with timer("update"):
-                loss.accumulate(work, traces)
-            cost.count(loss, work, traces)
+                loss.accumulate(work, imitations)
+            cost.count(loss, work, imitations)
         with timer("update"):
             updated = attempted(lambda: self._update(loss.places), config.optim, step=state.step)
         flops = cost.flops(loss)
         return (
             loss.metrics
-            | {"loss/trace": loss.metrics.get("loss/trace", 0.0)}
+            | {"loss/imitation": loss.metrics.get("loss/imitation", 0.0)}
             | timer.metrics()
             | flops
             | self.meter.metrics(flops, timer.seconds)
@@ -97,12 +97,12 @@ class Warmup:
         return {}
 
     def describe(self, metrics: dict[str, Any]) -> str:
-        return f"loss {metrics['loss/trace']:.3f}"
+        return f"loss {metrics['loss/imitation']:.3f}"
 
-    def maker(self, cost: StepCost) -> TraceMaker:
-        """Gives what makes the traces, whose passes are counted in `cost`."""
+    def maker(self, cost: StepCost) -> ImitationMaker:
+        """Gives what makes the imitations, whose passes are counted in `cost`."""
         passes = prefix_passes(self.config.prompt)
-        return TraceMaker(
+        return ImitationMaker(
             config=self.config,
             layout=self.layout,
             engine=CountingEngine(engine=self.engine, ledger=cost.made, passes=passes),

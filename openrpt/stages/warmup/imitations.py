@@ -1,4 +1,4 @@
-"""The traces of a warmup: completions to imitate, made at each position of a document."""
+"""The imitations of a warmup: completions to imitate, made at each position of a document."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ Target = tuple[tuple[int, ...], tuple[float, ...]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Trace:
+class Imitation:
     """A completion to imitate: after `opening` come `token_ids`."""
 
     opening: tuple[int, ...]
@@ -32,8 +32,8 @@ class Trace:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class TraceMaker:
-    """Makes traces of what the models say, or of the text where `warmup.target = truth`."""
+class ImitationMaker:
+    """Makes imitations of what the models say, or of the text where `warmup.target = truth`."""
 
     config: Config
     layout: Layout
@@ -42,18 +42,18 @@ class TraceMaker:
     start: Engine
     """The engine of the frozen start model."""
 
-    def traces(self, work: Work, step: int) -> list[Trace]:
-        """Makes one trace a position, in the positions' order, with the draws of a step."""
+    def imitations(self, work: Work, step: int) -> list[Imitation]:
+        """Makes one imitation a position, in the positions' order, with the draws of a step."""
         if self.config.prompt.candidates:
             return self._seeded(work, step)
         return self._drafted(work, step)
 
-    def _seeded(self, work: Work, step: int) -> list[Trace]:
+    def _seeded(self, work: Work, step: int) -> list[Imitation]:
         """The thought is the candidates, and what the policy thinks behind them; the answer is one
         of them."""
         config, layout = self.config, self.layout
         generated = self._generate(work, step, free=config.prompt.think_budget)
-        traces = []
+        imitations = []
         for outcome, position in zip(generated, work.positions, strict=True):
             truth = int(work.document.token_ids[position.index])
             target = self._answer_target(outcome, truth)
@@ -66,8 +66,8 @@ class TraceMaker:
             else:
                 opening += layout.close_ids
             weights = (0.0,) * len(thought)
-            traces.append(self._trace(opening, thought, weights, answer, target))
-        return traces
+            imitations.append(self._imitation(opening, thought, weights, answer, target))
+        return imitations
 
     def _answer_target(self, outcome: Generated, truth: int) -> Target:
         """What the box should hold: a distribution over the candidates, or the true token."""
@@ -86,16 +86,16 @@ class TraceMaker:
         stops = [i for i, token in enumerate(own) if token in self.engine.model.stop_ids]
         return own[: stops[0]] if stops else own
 
-    def _drafted(self, work: Work, step: int) -> list[Trace]:
+    def _drafted(self, work: Work, step: int) -> list[Imitation]:
         """The thought looks ahead: what the frozen model (or the text) says next, then its first
         token in the box."""
         close = self.layout.close_ids
         drafts = self._drafts(work, step)
         if not self.config.prompt.think_budget:
-            return [self._trace(close, (), (), d[0], ((d[0],), (1.0,))) for d in drafts]
+            return [self._imitation(close, (), (), d[0], ((d[0],), (1.0,))) for d in drafts]
         weight = self.config.warmup.draft_weight
         return [
-            self._trace(
+            self._imitation(
                 (),
                 draft + close,
                 (weight,) * len(draft) + (0.0,) * len(close),
@@ -122,20 +122,20 @@ class TraceMaker:
             drafts.append(tuple(draft) or (outcome.standard_id,))
         return drafts
 
-    def _trace(
+    def _imitation(
         self,
         opening: tuple[int, ...],
         thought: tuple[int, ...],
         thought_weights: tuple[float, ...],
         answer: int,
         target: Target,
-    ) -> Trace:
+    ) -> Imitation:
         """The thought, then the answer, the box's end and the end of turn."""
         form = self.layout.answer_end_ids
         stop = self.engine.model.tokenizer.eos_token_id
         form += () if stop is None else (stop,)
         certain = [((token,), (1.0,)) for token in thought]
-        return Trace(
+        return Imitation(
             opening=opening,
             token_ids=(*thought, answer, *form),
             targets=(*certain, target, *[((token,), (1.0,)) for token in form]),
@@ -156,19 +156,19 @@ class TraceMaker:
         return work.request(self.layout, keys)
 
 
-def trace_branches(
-    traces: Sequence[Trace] | None, lengths: Sequence[int], layout: Layout, *, thinks: bool
+def imitation_branches(
+    imitations: Sequence[Imitation] | None, lengths: Sequence[int], layout: Layout, *, thinks: bool
 ) -> list[Branch]:
     """Gives the branch of each position, which stands behind `lengths` tokens of the prefix: its
-    trace's, or the tail alone where there are no traces."""
-    if traces is None:
+    imitation's, or the tail alone where there are no imitations."""
+    if imitations is None:
         tail_ids = layout.tail_ids + (() if thinks else layout.close_ids)
         return [Branch(prefix_length=n, tail_ids=tail_ids) for n in lengths]
     return [
         Branch(
             prefix_length=length,
-            tail_ids=layout.tail_ids + trace.opening,
-            completions=(trace.token_ids,),
+            tail_ids=layout.tail_ids + imitation.opening,
+            completions=(imitation.token_ids,),
         )
-        for trace, length in zip(traces, lengths, strict=True)
+        for imitation, length in zip(imitations, lengths, strict=True)
     ]
