@@ -30,6 +30,7 @@ _SHOWN = {
     "completion/closed_fraction": "closed",
     "policy/entropy": "entropy",
     "loss/imitation": "imitation loss",
+    "loss/trace": "trace loss",
     "loss/ntp": "NTP loss",
     "development/reasoning_accuracy": "development",
     "development/ntp_accuracy": "development NTP",

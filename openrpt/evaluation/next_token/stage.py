@@ -9,7 +9,13 @@ from openrpt.data.scored import load_scored
 from openrpt.data.tokens import tokenizer_fingerprint
 from openrpt.engine.engine import open_engine
 from openrpt.errors import UserError
-from openrpt.evaluation.models import changed_settings, default_label, model_path, training_cost
+from openrpt.evaluation.models import (
+    changed_settings,
+    default_label,
+    model_path,
+    supervision_of,
+    training_cost,
+)
 from openrpt.evaluation.next_token.evaluate import evaluate_policy
 from openrpt.evaluation.next_token.results import EvaluationResult
 from openrpt.evaluation.records import read_evaluation, record
@@ -89,6 +95,7 @@ def evaluate_templates(
             note=", ".join(changed_settings(run, one)),
             split=config.evaluate.split,
             template=template,
+            supervision=supervision_of(path),
             cost=training_cost(run, path),
         )
         found.append((name, result))

@@ -1,7 +1,8 @@
 """The loss of a warmup step: imitations (or the tail alone), and the terms on the plain text."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -35,6 +36,8 @@ class WarmupLoss:
     """Where a loss was not finite."""
     metrics: dict[str, float] = field(default_factory=dict)
     """The terms so far, in nats."""
+    positions: Counter[str] = field(default_factory=Counter)
+    """Those so far that each term on them is a mean of."""
 
     @cached_property
     def scale(self) -> float:
@@ -74,13 +77,26 @@ class WarmupLoss:
 
         def tail_loss(states: Tensor) -> Tensor:  # [P, d]
             heads = self.engine.model.head, self.start.model.head
-            kl = distillation_kl(states, heads[0], teacher[ends], heads[1]).sum() * self.scale
-            return self._add("loss/tail_kl", kl, work, range(len(work.positions)))
+            kl = distillation_kl(states, heads[0], teacher[ends], heads[1])
+            # A given thought begins otherwise than the text goes on.
+            own = [not (imitations and imitations[p].is_given) for p in range(len(ends))]
+            self.positions["loss/tail_kl"] += sum(own)
+            kl = (kl * torch.tensor(own, device=kl.device)).sum() * self.scale
+            return self._add({"loss/tail_kl": float(kl.detach())}, kl, work, range(len(ends)))
 
         def completion_loss(rows: list[CompletionIndex], hidden: Tensor) -> Tensor:  # [R, T, d]
             assert imitations is not None
-            loss = imitation_loss(self.engine.model, imitations, rows, hidden) * self.scale
-            return self._add("loss/imitation", loss, work, [b for b, _ in rows])
+            losses, given = imitation_losses(self.engine.model, imitations, rows, hidden)
+            parts = {"loss/trace": given, "loss/imitation": ~given}
+            terms = {
+                name: float(losses.detach()[own].sum() * self.scale)
+                for name, own in parts.items()
+                if own.any()
+            }
+            return self._add(terms, losses.sum() * self.scale, work, [b for b, _ in rows])
+
+        for imitation in imitations or ():
+            self.positions["loss/trace" if imitation.is_given else "loss/imitation"] += 1
 
         self.engine.accumulate_gradients(
             prefix_ids,
@@ -113,11 +129,24 @@ class WarmupLoss:
                 self.places.note(document_id, [start])
         return loss
 
-    def _add(self, name: str, loss: Tensor, work: Work, branches: Iterable[int]) -> Tensor:
-        """Counts a term, and notes the branches' positions where it is not finite."""
-        value = float(loss.detach())
-        self._count(name, value)
-        if not math.isfinite(value):
+    def terms(self) -> dict[str, float]:
+        """Gives the step's terms, each as the mean over its own positions or tokens."""
+        count = sum(len(work.positions) for work in self.works)
+        terms = {
+            name: value * (count / self.positions[name]) if self.positions[name] else value
+            for name, value in self.metrics.items()
+        }
+        if self.config.warmup.traces:
+            terms["trace/share"] = self.positions["loss/trace"] / count
+        return terms
+
+    def _add(
+        self, terms: Mapping[str, float], loss: Tensor, work: Work, branches: Iterable[int]
+    ) -> Tensor:
+        """Counts the terms of a loss, and notes the branches' positions where it is not finite."""
+        for name, value in terms.items():
+            self._count(name, value)
+        if not math.isfinite(float(loss.detach())):
             positions = [work.positions[b].index for b in branches]
             self.places.note(work.document.document_id, positions)
         return loss
@@ -133,12 +162,13 @@ def plain_states(start: Engine, prefix_ids: Sequence[int]) -> Tensor:
     return hidden
 
 
-def imitation_loss(
+def imitation_losses(
     policy: Model, imitations: Sequence[Imitation], rows: list[CompletionIndex], hidden: Tensor
-) -> Tensor:
-    """Sums the weighted cross-entropy of a micro-batch's imitations: hidden [R, T, d] → nats."""
+) -> tuple[Tensor, Tensor]:
+    """Gives the weighted cross-entropy of each trained token of a micro-batch's imitations, in
+    nats, and whether it is of a trace: hidden [R, T, d] → [N], [N]."""
     width = max(len(ids) for b, _ in rows for ids, _ in imitations[b].targets)
-    states, ids, probabilities, weights = [], [], [], []
+    states, ids, probabilities, weights, given = [], [], [], [], []
     for i, (b, _) in enumerate(rows):
         imitation = imitations[b]
         for t, ((target_ids, target_p), weight) in enumerate(
@@ -150,6 +180,7 @@ def imitation_loss(
                 ids.append((*target_ids, *[0] * padding))
                 probabilities.append((*target_p, *[0.0] * padding))
                 weights.append(weight)
+                given.append(imitation.is_given)
     device = hidden.device
     at = torch.tensor(states, device=device)
     loss = target_cross_entropy(
@@ -158,4 +189,4 @@ def imitation_loss(
         torch.tensor(ids, device=device),
         torch.tensor(probabilities, device=device),
     )
-    return (loss * torch.tensor(weights, device=device)).sum()
+    return loss * torch.tensor(weights, device=device), torch.tensor(given, device=device)
