@@ -105,6 +105,7 @@ def evaluate(
         table_1,
         table_8,
     )
+    from openrpt.evaluation.records import read_evaluation
     from openrpt.runs.run import existing_run, open_run
     from openrpt.sheets import print_sheet
 
@@ -123,10 +124,13 @@ def evaluate(
                 progress=progress,
             )
     settings, console = config.evaluate, PlainConsole()
+    entries = read_evaluation(run.evaluation)["evaluations"]
     for name, result in found:
         title = f"{name}: accuracy on the {settings.split} split"
         print_evaluation(result, title, settings.modes, settings.samples, console)
         print_details(result, console)
+        if seen := entries[name]["supervision"]:
+            say(f"{name} comes of a supervised warmup: it saw {seen}")
     labels = [name for name, _ in found]
     if len(labels) > 1:
         recorded = [one for one in find_evaluated([str(run.path)]) if one.label in labels]

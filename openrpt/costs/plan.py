@@ -90,6 +90,8 @@ class WorkPlan:
         ]
         if train.recipe().dynamic_sampling_from is not None:
             found.append("dynamic sampling adds no round")
+        if self.config.warmup.traces:
+            found.append("every document has enough given thoughts for warmup.trace_share")
         return found
 
     def score(self) -> PlannedStage:
@@ -158,7 +160,9 @@ class WorkPlan:
         generation = self.generation(made)
         trained = self.branches(settings.positions_per_document, 1)
         text = settings.text_kl_weight > 0 or settings.ntp_weight > 0
-        update = self.update(trained, text=text, drawn=3 * len(trained))
+        given = round(settings.trace_share * len(trained)) if settings.traces else 0
+        read = 3 * (len(trained) - given) + given * Budget.of(config.prompt).trained(self.layout)
+        update = self.update(trained, text=text, drawn=read)
         window = replace(trained[-1], tail_ids=(), completions=())
         teacher = self.update([window], text=True, drawn=0)
         documents = settings.steps * settings.documents_per_step
