@@ -318,6 +318,9 @@ def test_the_tail_alone_uses_none(scored: Run) -> None:
     warmup(run)
     first, second = rows_of(run)
     assert first["trace/share"] == 0 and "loss/trace" not in first
+    plain = copied(scored, "tail-plain", warmup__tail_steps=1, warmup__steps=1, warmup__traces="")
+    warmup(plain)
+    assert rows_of(plain)[0]["loss/tail_kl"] == first["loss/tail_kl"]
     assert second["trace/share"] >= 0.25 and second["loss/trace"] > 0
 
 

@@ -64,9 +64,12 @@ class GivenThoughts:
             by_index.setdefault(one.index, []).append(one)
         found: list[PlacedTrace | None] = []
         for position in work.positions:
-            there = by_index.get(position.index)
+            if position.index not in by_index:
+                found.append(None)
+                continue
+            there = by_index[position.index]
             rng = generator(self.config.seed, "trace", document_id, position.index, step)
-            found.append(there[int(rng.integers(len(there)))] if there else None)
+            found.append(there[int(rng.integers(len(there)))])
         return found
 
 
