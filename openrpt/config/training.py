@@ -1,5 +1,7 @@
 """`[warmup]` and `[pretrain]`, and what every training stage shares: `[optim]`, `[checkpoints]`."""
 
+from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -64,8 +66,23 @@ class WarmupConfig(Section):
 
     target: Literal["self", "truth"] = Field(
         "self",
-        description="Answers of the traces: the model's own prediction (form only) or the"
+        description="Answers of the imitations: the model's own prediction (form only) or the"
         " text's (supervised, and labelled so)",
+    )
+    traces: OptionalPath = Field(
+        "",
+        description="File of given thoughts (docs/traces.md) to imitate where it has any"
+        " (supervised, and labelled so); '' = none",
+    )
+    trace_weight: float = Field(
+        1.0, ge=0, le=1e6, description="Weight of a given thought's tokens (its prediction = 1)"
+    )
+    trace_share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Share of a document's positions that is drawn from its given thoughts, as far"
+        " as there are any in the window",
     )
     steps: Annotated[int, NOTHING] = Field(24, ge=0, le=MOST, description="Optimizer steps")
     time_limit: Annotated[float, NOTHING] = Field(
@@ -99,7 +116,7 @@ class WarmupConfig(Section):
         8,
         ge=1,
         le=MOST_TOKENS,
-        description="Unseeded: tokens of look-ahead that make a trace's thought",
+        description="Unseeded: tokens of look-ahead that make an imitation's thought",
     )
     tail_steps: int = Field(
         16,
@@ -120,6 +137,22 @@ class WarmupConfig(Section):
         description="Weight of plain next-token loss on the text, nats a token (makes"
         " the warmup supervised; labelled so)",
     )
+
+    def supervision(self, sources: Sequence[str] = ()) -> str:
+        """Returns what it learns from beside the model's own predictions; empty: form only.
+
+        `sources`: who made the given thoughts.
+
+        >>> WarmupConfig(traces="data/sums.jsonl").supervision(["calculator"])
+        'given thoughts (sums.jsonl, by calculator)'
+        """
+        seen = []
+        if self.target == "truth" or self.ntp_weight > 0:
+            seen.append("the true tokens")
+        if self.traces:
+            by = f", by {' and '.join(sources)}" if sources else ""
+            seen.append(f"given thoughts ({PurePath(self.traces).name}{by})")
+        return " and ".join(seen)
 
 
 class PretrainConfig(Section):

@@ -90,6 +90,8 @@ class WorkPlan:
         ]
         if train.recipe().dynamic_sampling_from is not None:
             found.append("dynamic sampling adds no round")
+        if self.config.warmup.traces:
+            found.append("every document has enough given thoughts for warmup.trace_share")
         return found
 
     def score(self) -> PlannedStage:
@@ -150,15 +152,17 @@ class WorkPlan:
         return count_tree(prefix, branches, drawn + (prefix - 1 if text else 0))
 
     def warmup(self) -> PlannedStage:
-        """Returns the warmup: one trace a position; the frozen start model runs over each window as
-        the teacher."""
+        """Returns the warmup: one imitation a position; the frozen start model runs over each
+        window as the teacher."""
         config, settings = self.config, self.config.warmup
         free = int(config.prompt.think_budget > 0)
         made = self.branches(settings.positions_per_document, free)
         generation = self.generation(made)
         trained = self.branches(settings.positions_per_document, 1)
         text = settings.text_kl_weight > 0 or settings.ntp_weight > 0
-        update = self.update(trained, text=text, drawn=3 * len(trained))
+        given = round(settings.trace_share * len(trained)) if settings.traces else 0
+        read = 3 * (len(trained) - given) + given * Budget.of(config.prompt).trained(self.layout)
+        update = self.update(trained, text=text, drawn=read)
         window = replace(trained[-1], tail_ids=(), completions=())
         teacher = self.update([window], text=True, drawn=0)
         documents = settings.steps * settings.documents_per_step

@@ -176,9 +176,9 @@ def build_layout(tokenizer: Any, config: PromptConfig, bos_ids: tuple[int, ...] 
     else:
         head_ids = bos_ids + tuple(_encode(tokenizer, before))
         after = f"{after}\n{config.thought_start}" if after else config.thought_start
-    thought_end_ids = tuple(_encode(tokenizer, config.thought_end))
+    thought_end = thought_end_ids(tokenizer, config)
     special = token_table(tokenizer).special_ids
-    delimiters = [tuple(_encode(tokenizer, config.thought_start)), thought_end_ids]
+    delimiters = [tuple(_encode(tokenizer, config.thought_start)), thought_end]
     names = [config.thought_start, config.thought_end]
     literal = {
         ids[0]: name.encode()
@@ -193,7 +193,7 @@ def build_layout(tokenizer: Any, config: PromptConfig, bos_ids: tuple[int, ...] 
         close_ids=tuple(_encode(tokenizer, config.thought_end + config.answer_start)),
         answer_start_ids=tuple(_encode(tokenizer, config.answer_start)),
         answer_end_ids=tuple(_encode(tokenizer, config.answer_end)),
-        thought_end_ids=thought_end_ids,
+        thought_end_ids=thought_end,
         thought_end=config.thought_end.encode(),
         literal=literal,
         delimiter_ids=delimiter_ids(tokenizer, config),
@@ -207,6 +207,11 @@ def require_chat_template(tokenizer: Any, config: PromptConfig) -> None:
         raise UserError(
             "prompt.chat_template = 'on', but the tokenizer has no chat template; use 'auto'"
         )
+
+
+def thought_end_ids(tokenizer: Any, config: PromptConfig) -> tuple[int, ...]:
+    """Returns the ids that end a thought."""
+    return tuple(_encode(tokenizer, config.thought_end))
 
 
 def delimiter_ids(tokenizer: Any, config: PromptConfig) -> frozenset[int]:

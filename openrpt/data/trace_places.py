@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from openrpt.config.prompt import PromptConfig
 from openrpt.data.places import token_at
 from openrpt.data.positions import ScoredDocument
+from openrpt.data.prompts import thought_end_ids
 from openrpt.data.scored import ScoredCorpus
 from openrpt.data.tokens import literal_bytes, token_table
 from openrpt.data.traces import GivenTrace
@@ -41,6 +43,8 @@ class TraceCounts:
     """Less than prompt.min_context stands before."""
     too_long: int = 0
     """Longer than prompt.think_budget or prompt.prediction_budget."""
+    longest: int = 0
+    """Tokens of the longest thought that prompt.think_budget can't hold, its end included."""
     repeated: int = 0
     """The same trace again."""
     kinds: dict[str, int] = field(default_factory=dict)
@@ -48,14 +52,57 @@ class TraceCounts:
 
     def left_out(self) -> str:
         """Why traces have no place, each with its number."""
+        too_long = "longer than prompt.think_budget or prompt.prediction_budget"
+        if self.longest:
+            too_long += f" (the longest thought takes {self.longest:,} tokens with its end)"
         reasons = {
             "of documents that were not scored": self.no_document,
             "within a token": self.not_on_a_token,
             "before prompt.min_context": self.too_early,
-            "longer than prompt.think_budget or prompt.prediction_budget": self.too_long,
+            too_long: self.too_long,
             "the same again": self.repeated,
         }
         return ", ".join(f"{count:,} {reason}" for reason, count in reasons.items() if count)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Frame:
+    """What a thought and its prediction stand in: a tokenizer, and the prompt's budgets."""
+
+    tokenizer: "PreTrainedTokenizerBase"
+    prompt: PromptConfig
+
+    @cached_property
+    def thought_end(self) -> int:
+        """Tokens that end a thought."""
+        return len(thought_end_ids(self.tokenizer, self.prompt))
+
+    @cached_property
+    def box_end(self) -> int:
+        """Tokens that end the box."""
+        return len(self.ids(self.prompt.answer_end, "prompt.answer_end"))
+
+    def ids(self, text: str, source: str) -> tuple[int, ...]:
+        """Ids of a text from inside a completion, whose bytes are exactly the text's.
+
+        Raises UserError for a text that would end the thought, and for one that the tokens can't
+        give.
+        """
+        end = self.prompt.thought_end
+        if end in text:
+            raise UserError(f"{source}: {end!r} in the text would end the thought there")
+        table = token_table(self.tokenizer)
+        ids = table.plain_tokenizer.encode(text, add_special_tokens=False).ids
+        if literal_bytes(table, ids, {}) != text.encode():
+            raise UserError(
+                f"{source}: the model's tokenizer does not give {text[:40]!r} back byte for byte"
+            )
+        return tuple(ids)
+
+    def holds_thought(self, tokens: int) -> bool:
+        """Whether a rollout could think it: either its end fits, too, or it ends by force."""
+        budget = self.prompt.think_budget
+        return tokens + self.thought_end <= budget or tokens == budget
 
 
 def place_traces(
@@ -72,6 +119,7 @@ def place_traces(
     several documents, and for a text that the tokens can't give; and where none can be placed.
     """
     keys = corpus.keys()
+    frame = _Frame(tokenizer=tokenizer, prompt=prompt)
     found: dict[str, list[PlacedTrace]] = {}
     seen: set[tuple[str, PlacedTrace]] = set()
     document: ScoredDocument | None = None
@@ -82,7 +130,7 @@ def place_traces(
             continue
         if document is None or document.document_id != document_id:
             document = corpus.document(document_id)
-        placed = _place(trace, document, tokenizer, prompt, counts, source)
+        placed = _place(trace, document, frame, counts, source)
         if placed is None:
             continue
         if (document_id, placed) in seen:
@@ -114,8 +162,7 @@ def _document_of(trace: GivenTrace, keys: dict[str, list[str]], source: str) -> 
 def _place(
     trace: GivenTrace,
     document: ScoredDocument,
-    tokenizer: "PreTrainedTokenizerBase",
-    prompt: PromptConfig,
+    frame: _Frame,
     counts: TraceCounts,
     source: str,
 ) -> PlacedTrace | None:
@@ -132,21 +179,20 @@ def _place(
     if index is None:
         counts.not_on_a_token += 1
         return None
-    if index < prompt.min_context:
+    if index < frame.prompt.min_context:
         counts.too_early += 1
         return None
     # What the token holds before the number, a space, is part of the prediction.
     start = int(document.byte_offsets[index])
-    thought_ids = _ids(tokenizer, trace.thought, prompt, source)
+    thought_ids = frame.ids(trace.thought, source)
     prediction_ids = _document_ids(document, index, offset + len(prediction))
     if prediction_ids is None:
         whole = text[start : offset + len(prediction)].decode(errors="replace")
-        prediction_ids = _ids(tokenizer, whole, prompt, source)
-    box = len(_ids(tokenizer, prompt.answer_end, prompt, source))
-    if (
-        len(thought_ids) > prompt.think_budget
-        or len(prediction_ids) + box > prompt.prediction_budget
-    ):
+        prediction_ids = frame.ids(whole, source)
+    fits = frame.holds_thought(len(thought_ids))
+    if not fits:
+        counts.longest = max(counts.longest, len(thought_ids) + frame.thought_end)
+    if not fits or len(prediction_ids) + frame.box_end > frame.prompt.prediction_budget:
         counts.too_long += 1
         return None
     return PlacedTrace(
@@ -183,21 +229,3 @@ def _document_ids(document: ScoredDocument, index: int, end: int) -> tuple[int, 
     if end not in starts:
         return None
     return tuple(document.token_ids[index : index + starts.index(end)].tolist())
-
-
-def _ids(
-    tokenizer: "PreTrainedTokenizerBase", text: str, prompt: PromptConfig, source: str
-) -> tuple[int, ...]:
-    """Ids of a text from inside a completion, whose bytes are exactly the text's.
-
-    Raises UserError for a text that would end the thought, and for one that the tokens can't give.
-    """
-    if prompt.thought_end in text:
-        raise UserError(f"{source}: {prompt.thought_end!r} in the text would end the thought there")
-    table = token_table(tokenizer)
-    ids = table.plain_tokenizer.encode(text, add_special_tokens=False).ids
-    if literal_bytes(table, ids, {}) != text.encode():
-        raise UserError(
-            f"{source}: the model's tokenizer does not give {text[:40]!r} back byte for byte"
-        )
-    return tuple(ids)

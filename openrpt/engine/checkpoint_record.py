@@ -51,6 +51,10 @@ class TrainerState:
     best_accuracy: Annotated[float, Field(ge=-1, le=1)] = -1.0
     start_model: str = ""
     """Fingerprint of the model at `model.path` when the stage began; empty = not known."""
+    traces: str = ""
+    """SHA-256 of the file at `warmup.traces`; empty = no thoughts are given."""
+    trace_sources: list[str] = field(default_factory=list)
+    """Who made the given thoughts that the policy has learned from, as the file says."""
 
 
 class StoredFile(BaseModel):

@@ -8,8 +8,9 @@ from typing import Any
 
 from openrpt.config.binding import label_settings
 from openrpt.config.sections import STAGES, Config, StageName
+from openrpt.config.training import WarmupConfig
 from openrpt.costs.energy import money
-from openrpt.engine.checkpoint_record import read_record
+from openrpt.engine.checkpoint_record import RECORD, read_record
 from openrpt.engine.gguf_models import is_gguf
 from openrpt.errors import UserError, nearest
 from openrpt.runs.checkpoints import latest_checkpoint
@@ -119,6 +120,18 @@ def training_cost(run: Run, model: str) -> dict[str, float | None] | None:
         "money": money(seconds, price.price_per_hour) if price.price_per_hour else None,
         "steps_without_flops": without,
     }
+
+
+def supervision_of(model: str) -> str:
+    """What the warmup behind a checkpoint saw beside the model's own predictions; empty where that
+    is nothing, and for a model that is no checkpoint of a warmup or of what followed it."""
+    if not (Path(model) / RECORD).is_file():
+        return ""
+    record = read_record(Path(model))
+    if record.state.stage not in ("warmup", "train") or not record.state.warmed_up:
+        return ""
+    settings = WarmupConfig.model_validate(record.config["warmup"])
+    return settings.supervision(record.state.trace_sources)
 
 
 def steps_that_made(model: Path) -> list[dict[str, Any]] | None:

@@ -27,6 +27,7 @@ class Evaluation(BaseModel):
     note: str
     split: str
     template: str = ""
+    supervision: str = ""
     summary: dict[str, dict[str, Any]]
     evaluation_cost: dict[str, Any] | None = None
     cost: dict[str, Any] | None = None
@@ -75,11 +76,14 @@ def record(
     note: str = "",
     split: str,
     template: str = "",
+    supervision: str = "",
     cost: Mapping[str, float | None] | None = None,
 ) -> None:
     """Adds (or replaces) a model's results under a label, and all paired differences anew. Atomic.
 
-    `cost`: what training the model took (`training_cost`); None where that is not known.
+    `supervision`: what its warmup saw beside the model's own predictions
+    (`models.supervision_of`). `cost`: what training the model took (`models.training_cost`); None
+    where that is not known.
     """
     result.save(result_path(run, label))
     if result.rollouts is not None:
@@ -92,6 +96,7 @@ def record(
         "note": note,
         "split": split,
         "template": template,
+        "supervision": supervision,
         "positions": result.num_positions,
         "evaluation_cost": result.cost,
         "summary": result.summary(),

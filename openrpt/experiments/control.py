@@ -40,12 +40,12 @@ CONTROLS = {
     "warmup-self": Control(
         question="is it the form alone, learned from the model's own predictions?",
         stage="warmup",
-        changes={"warmup.target": "self", "warmup.ntp_weight": 0.0},
+        changes={"warmup.target": "self", "warmup.ntp_weight": 0.0, "warmup.traces": ""},
     ),
     "warmup-truth": Control(
         question="is it what a supervised warmup learns?",
         stage="warmup",
-        changes={"warmup.target": "truth"},
+        changes={"warmup.target": "truth", "warmup.traces": ""},
     ),
     "random-reward": Control(
         question="is it the reward? a coin in its place",
@@ -55,7 +55,7 @@ CONTROLS = {
     "no-thought": Control(
         question="is it the thought? the same reinforcement, predicting at once",
         stage="train",
-        changes={"prompt.candidates": 0, "prompt.think_budget": 0},
+        changes={"prompt.candidates": 0, "prompt.think_budget": 0, "warmup.traces": ""},
         evaluate={"evaluate.controls": []},  # there is no thought to change
     ),
     "ntp-documents": Control(

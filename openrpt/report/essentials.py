@@ -1,10 +1,13 @@
 """The settings of a run in a few lines, as the report shows them."""
 
+from collections.abc import Sequence
+
 from openrpt.config.sections import Config
 
 
-def essentials(config: Config) -> list[tuple[str, str]]:
-    """The settings that one asks for first: (name, value)."""
+def essentials(config: Config, sources: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """The settings that one asks for first: (name, value). `sources`: who made the thoughts that
+    the warmup was given."""
     train, prompt, warmup = config.train, config.prompt, config.warmup
     per_step = train.documents_per_step * train.positions_per_document
     if prompt.candidates:
@@ -14,9 +17,9 @@ def essentials(config: Config) -> list[tuple[str, str]]:
         thought = "unseeded"
     budget = prompt.think_budget
     thought += f", then at most {budget} free tokens" if budget else ", no free tokens"
-    supervised = warmup.target == "truth" or warmup.ntp_weight > 0
+    seen = warmup.supervision(sources)
     cold = "target " + ("the text's own token" if warmup.target == "truth" else "the model itself")
-    cold += " (supervised)" if supervised else " (form only)"
+    cold += f" (supervised: it saw {seen})" if seen else " (form only)"
     adapters = f", LoRA rank {config.model.lora_rank}" if config.model.lora_rank else ""
     return [
         ("Model", f"{config.model.path} ({config.model.dtype}{adapters})"),

@@ -16,6 +16,7 @@ import openrpt
 from openrpt import amounts
 from openrpt.config.loading import to_toml
 from openrpt.data.positions import DIFFICULTIES
+from openrpt.engine.checkpoint_record import read_record
 from openrpt.errors import UserError
 from openrpt.evaluation.records import read_evaluation
 from openrpt.files import read_json, write_text
@@ -86,7 +87,8 @@ def render(run: Run, others: Sequence[Run] = (), notes: Sequence[str] = ()) -> s
         "charts": [chart.drawing for chart in drawn],
         "accuracy": by_band,
     }
-    accuracy = summary.accuracy_rows(evaluations, run.config)
+    sources = read(lambda: _trace_sources(run), list[str]())
+    accuracy = summary.accuracy_rows(evaluations, run.config, sources)
     scoring: dict[str, Any] = read(lambda: costs.scoring_cost(run.path), {})
     spent = costs.all_costs(scoring, metrics, evaluations)
     spent_in_all = costs.together(spent)
@@ -104,7 +106,7 @@ def render(run: Run, others: Sequence[Run] = (), notes: Sequence[str] = ()) -> s
             bundle=Markup(bundle),
             missing=missing,
             warnings=warnings,
-            essentials=essentials(run.config),
+            essentials=essentials(run.config, sources),
             machine=_environment(run.path / "environment.json"),
             costs=spent,
             total=spent_in_all,
@@ -176,6 +178,11 @@ def _thinking(run: Run, evaluations: Mapping[str, Any]) -> str:
     found = find_evaluated([str(run.path)])
     (name,) = (model.name for model in found if model.label == summary.TRAINED)
     return thought_verdict(found, name)
+
+
+def _trace_sources(run: Run) -> list[str]:
+    """Who made the thoughts that the run's warmup was given."""
+    return read_record(run.start).state.trace_sources if run.start.is_dir() else []
 
 
 def _environment(path: Path) -> dict[str, Any]:

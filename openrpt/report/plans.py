@@ -173,7 +173,8 @@ PLANS = (
     *(
         Plan(title=title, series=series, section="warmup", stages=("warmup",))
         for title, series in {
-            "Traces": {"loss/trace": "trace loss"},
+            "Imitations": {"loss/imitation": "imitation loss"},
+            "Given thoughts": {"loss/trace": "trace loss"},
             "Drift on plain text": {"loss/text_kl": "KL"},
             "Tail": {"loss/tail_kl": "KL after the tail"},
             "Gradient norm": {"optim/grad_norm": "norm"},

@@ -55,15 +55,15 @@ class DifferenceRow:
     cells: list[DifferenceCell | None]
 
 
-def _tags_of(label: str, config: Config) -> list[str]:
-    """How a model has seen the true tokens of the text by another way than the reward."""
+def _tags_of(label: str, config: Config, sources: Sequence[str]) -> list[str]:
+    """What a model has learned from beside itself and the reward."""
     tags = []
-    supervised = config.warmup.target == "truth" or config.warmup.ntp_weight > 0
-    if supervised and label == WARMUP:
-        tags.append("supervised")
+    seen = config.warmup.supervision(sources)
+    if seen and label == WARMUP:
+        tags.append(f"supervised: it saw {seen}")
     if label == TRAINED:
-        if supervised:
-            tags.append("after a supervised warmup")
+        if seen:
+            tags.append(f"after a supervised warmup: it saw {seen}")
         if config.train.ntp_weight > 0:
             tags.append("trained with an NTP loss too")
     return tags
@@ -74,8 +74,11 @@ def _row_name(label: str, mode: str) -> str:
     return _ROWS.get((label, mode), f"{label}, {'NTP' if mode == 'ntp' else mode}")
 
 
-def accuracy_rows(evaluations: Mapping[str, Any], config: Config) -> list[AccuracyRow]:
-    """Those of _ROWS that were evaluated, then every other label."""
+def accuracy_rows(
+    evaluations: Mapping[str, Any], config: Config, sources: Sequence[str] = ()
+) -> list[AccuracyRow]:
+    """Those of _ROWS that were evaluated, then every other label. `sources`: who made the thoughts
+    that the warmup was given."""
     found = [
         (label, mode)
         for label, evaluation in evaluations.items()
@@ -91,7 +94,7 @@ def accuracy_rows(evaluations: Mapping[str, Any], config: Config) -> list[Accura
         rows.append(
             AccuracyRow(
                 name=_row_name(label, mode),
-                tags=_tags_of(label, config),
+                tags=_tags_of(label, config, sources),
                 cells=[_accuracy_cell(cell) for cell in cells],
             )
         )

@@ -53,9 +53,9 @@ def _facts(state: TrainerState, config: Config) -> list[str]:
         return _pretraining(config)
     if state.stage == "finetune":
         return [f"questions: {config.questions.path}", *_reinforcement(config)]
-    supervised = config.warmup.target == "truth" or config.warmup.ntp_weight > 0
+    seen = config.warmup.supervision(state.trace_sources)
     warmed_up = f"{config.warmup.target} target"
-    warmed_up += " (supervised: it saw the true tokens)" if supervised else " (form only)"
+    warmed_up += f" (supervised: it saw {seen})" if seen else " (form only)"
     facts = [
         f"corpus: {config.corpus.path}",
         f"warmup: {warmed_up if state.warmed_up else 'none'}",

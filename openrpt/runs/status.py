@@ -29,6 +29,7 @@ _SHOWN = {
     "group/flat_fraction": "flat groups",
     "completion/closed_fraction": "closed",
     "policy/entropy": "entropy",
+    "loss/imitation": "imitation loss",
     "loss/trace": "trace loss",
     "loss/ntp": "NTP loss",
     "development/reasoning_accuracy": "development",

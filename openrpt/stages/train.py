@@ -187,13 +187,13 @@ def open_train(run: Run) -> Trainer:
     Only reads, as do its steps: `open_train(run).step()` is one step of training. Raises UserError
     for bad configuration, scores that do not fit, and damaged checkpoints.
     """
+    new = TrainerState(stage="train", warmed_up=run.start.is_dir())
     if latest_checkpoint(run.checkpoints_of("train")) is None and run.start.is_dir():
         record = read_record(run.start)
+        new.trace_sources = record.state.trace_sources
         if record.config["run"] == run.config.run:  # else it was taken over, or its folder copied
             require_own(record, run.start, run.config, stage="warmup")
-    return open_trainer(
-        run, TrainerState(stage="train", warmed_up=run.start.is_dir()), make_task=text_task
-    )
+    return open_trainer(run, new, make_task=text_task)
 
 
 def open_trainer(run: Run, new: TrainerState, *, make_task: _MakeTask) -> Trainer:

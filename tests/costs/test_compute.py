@@ -4,6 +4,7 @@ torch counts what is run, OpenRPT what is needed. Texts are short beside the lay
 masked keys stay far below the tolerance; logits that the update computes twice are taken off.
 """
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from openrpt.rl.batch import Graded
 from openrpt.rl.cost import count_generation, count_update, step_cost
 from openrpt.rl.update import update_policy
 from openrpt.stages.score.score import read_cost
+from openrpt.stages.traces import calculator_traces
 from openrpt.stages.train import Trainer
 from openrpt.stages.warmup.warmup import open_warmup
 from tests.helpers.counting import WIDE, completion, corpus_of, counted, generate, live, trainer_of
@@ -210,6 +212,28 @@ def test_scoring(trainer: Trainer) -> None:
     assert count.forward(model_shape(trainer.engine.model)) == pytest.approx(measured, rel=0.02)
     cost = read_cost(trainer.run.scored)
     assert cost["flops"] > 0 and cost["seconds"] > 0 and cost["energy_measured"] in (True, False)
+
+
+@pytest.mark.parametrize("candidates", [3, 0])
+def test_a_warmup_of_given_thoughts(tmp_path: Path, candidates: int) -> None:
+    """At positions with sums alone, whose imitations are padded to one length by few
+    tokens."""
+    tiny_model_folder(tmp_path / "model", **WIDE)
+    texts = [" ".join(f"{n}+{m} = {n + m};" for m in range(1, 6)) for n in range(1, 5)]
+    rows = [json.dumps({"text": text}) + "\n" for text in texts]
+    (tmp_path / "corpus.jsonl").write_text("".join(rows))
+    path = str(tmp_path / "traces.jsonl")
+    settings = {"prompt__candidates": candidates, "prompt__think_budget": 24}
+    settings |= {"selection__strategy": "random", "selection__where": "class:computed"}
+    run = tiny_run(tmp_path, **settings, warmup__traces=path)
+    calculator_traces(run.config, Path(path))
+    stage = open_warmup(run)
+    stage.state.step = stage.config.warmup.tail_steps
+    assert stage.meter.rate > 0  # measured here, so that its products are not counted
+    found: dict[str, float] = {}
+    measured = counted(lambda: found.update(stage.step()))
+    assert found["trace/share"] == 1
+    assert found["flops/generate"] + found["flops/update"] == pytest.approx(measured, rel=0.03)
 
 
 @pytest.mark.parametrize("candidates", [3, 0])

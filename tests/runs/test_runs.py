@@ -24,7 +24,7 @@ from tests.helpers.fake_run import fake_run, rollout, train_row
 
 def test_tables(tmp_path: Path) -> None:
     path = fake_run(tmp_path / "run")
-    append_metrics(path / "metrics.jsonl", {"stage": "warmup", "step": 1, "loss/trace": 2.0})
+    append_metrics(path / "metrics.jsonl", {"stage": "warmup", "step": 1, "loss/imitation": 2.0})
     warning = {"name": "all_flat", "step": 5, "seen": "x", "helps": "y"}
     append_metrics(path / "metrics.jsonl", train_row(5, extra=1.0, warnings=[warning]))
     run = openrpt.load_run(path)
@@ -32,7 +32,7 @@ def test_tables(tmp_path: Path) -> None:
     assert metrics.num_rows == 6 and "warnings" not in metrics.column_names
     assert metrics["extra"].to_pylist() == [None] * 5 + [1.0]
     frame = run.metrics("train").to_pandas()
-    assert frame["step"].tolist() == [1, 2, 3, 4, 5] and "loss/trace" not in frame
+    assert frame["step"].tolist() == [1, 2, 3, 4, 5] and "loss/imitation" not in frame
     assert polars.from_arrow(run.rollouts()).shape[0] == 4 * 8
     assert set(run.rollouts(2)["step"].to_pylist()) == {2}
     assert run.steps == [1, 2, 3, 4] and run.config.train.steps == 10

@@ -158,7 +158,7 @@ def test_failure_from_the_start_and_rows_without_the_metrics() -> None:
     right = [{"step": i, "reward/mean": 0.6, "group/flat_fraction": 1.0} for i in range(1, 9)]
     assert seen(right) == {"all_flat": 5}  # flat because all are right
     assert findings([]) == []
-    assert findings([{"step": i, "loss/trace": 1.0} for i in range(40)]) == []
+    assert findings([{"step": i, "loss/imitation": 1.0} for i in range(40)]) == []
     assert all(signature.when and signature.helps for signature in SIGNATURES.values())
 
 

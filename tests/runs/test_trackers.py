@@ -65,7 +65,7 @@ def test_a_run_in_tensorboard(tmp_path: Path) -> None:
         logged = scalars(folder / "train", name)
         assert [step for step, _ in logged] == [1, 2, 3, 4]
         assert [value for _, value in logged] == pytest.approx([row[name] for row in rows])
-    assert [step for step, _ in scalars(folder / "warmup", "loss/trace")] == [1]
+    assert [step for step, _ in scalars(folder / "warmup", "loss/imitation")] == [1]
     tables = events(folder / "train").Tensors("rollouts/text_summary")
     assert [event.step for event in tables] == [2, 4]
     text = tables[0].tensor_proto.string_val[0].decode()
@@ -79,10 +79,10 @@ def test_steps_that_are_run_again_replace_those_in_the_tracker(tmp_path: Path) -
         metrics = path / "metrics.jsonl"
         with open_journal(metrics, stage="warmup", step=done, **LIMITS, progress=SILENT) as journal:
             for step, value in enumerate(values, done + 1):
-                row = {"loss/trace": value, "note": "no number"}
+                row = {"loss/imitation": value, "note": "no number"}
                 journal.record(step, row, seconds=step)
                 journal.tell(step, row)
-    logged = scalars(path / "tensorboard" / "warmup", "loss/trace")
+    logged = scalars(path / "tensorboard" / "warmup", "loss/imitation")
     assert [step for step, _ in logged] == [1, 2, 3]
     assert [value for _, value in logged] == pytest.approx([0.1, 0.5, 0.6])
 

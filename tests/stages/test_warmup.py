@@ -16,8 +16,8 @@ from openrpt.runs.run import Run
 from openrpt.runs.status import read_status
 from openrpt.stages.train import train
 from openrpt.stages.warmup.cost import StepCost
+from openrpt.stages.warmup.imitations import Imitation
 from openrpt.stages.warmup.loss import plain_states
-from openrpt.stages.warmup.traces import Trace
 from openrpt.stages.warmup.warmup import Warmup, open_warmup, warmup
 from openrpt.stopping import Interrupted
 from tests.helpers.tiny import byte_level_tokenizer, think_tokenizer
@@ -58,8 +58,8 @@ def stage_of(run: Run, step: int = 100) -> Warmup:
     return stage
 
 
-def traces_of(stage: Warmup, work: Work) -> list[Trace]:
-    return stage.maker(StepCost()).traces(work, stage.state.step)
+def imitations_of(stage: Warmup, work: Work) -> list[Imitation]:
+    return stage.maker(StepCost()).imitations(work, stage.state.step)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_the_form_is_learned(scored, settings, target, request):
     before = closed_fraction(run, name + "-before", **settings)
     warmup(run)
     after = closed_fraction(run, name + "-after", **settings)
-    losses = [row["loss/trace"] for row in rows_of(run) if row["loss/trace"]]
+    losses = [row["loss/imitation"] for row in rows_of(run) if row["loss/imitation"]]
     assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
     assert before < 0.2 and after > 0.8
     card = (run.start / "README.md").read_text()
@@ -95,38 +95,38 @@ def test_the_text_kl_keeps_the_language(scored):
     assert drift[0] < 0.5 * drift[1]
 
 
-def test_a_seeded_trace_copies_one_of_its_candidates(scored):
-    run = copied_run(scored, "trace", **SEEDED)
+def test_a_seeded_imitation_copies_one_of_its_candidates(scored):
+    run = copied_run(scored, "imitation", **SEEDED)
     stage = stage_of(run)
     _, work = next(take_work(stage.corpus, run.config, cursor=0, count=8, purpose="t"))
     layout, eos = stage.layout, stage.engine.model.tokenizer.eos_token_id
-    for trace in traces_of(stage, work):
-        candidates = trace.targets[0][0]
-        assert trace.opening == layout.seed(candidates) + layout.close_ids
-        assert trace.token_ids[0] in candidates and len(candidates) == 3
-        assert trace.token_ids[1:] == (*layout.answer_end_ids, eos)
-        assert sum(trace.targets[0][1]) == pytest.approx(1)
-        assert trace.targets[0][1][0] > 0.5  # the sharpness, and its own share
-        assert trace.weights == (1.0, *[0.5] * (len(layout.answer_end_ids) + 1))
+    for imitation in imitations_of(stage, work):
+        candidates = imitation.targets[0][0]
+        assert imitation.opening == layout.seed(candidates) + layout.close_ids
+        assert imitation.token_ids[0] in candidates and len(candidates) == 3
+        assert imitation.token_ids[1:] == (*layout.answer_end_ids, eos)
+        assert sum(imitation.targets[0][1]) == pytest.approx(1)
+        assert imitation.targets[0][1][0] > 0.5  # the sharpness, and its own share
+        assert imitation.weights == (1.0, *[0.5] * (len(layout.answer_end_ids) + 1))
 
 
-def test_a_drafted_trace_boxes_what_the_frozen_model_says(scored):
+def test_a_drafted_imitation_boxes_what_the_frozen_model_says(scored):
     run = copied_run(scored, "draft", **UNSEEDED)
     stage = stage_of(run)
     _, work = next(take_work(stage.corpus, run.config, cursor=0, count=4, purpose="t"))
     layout = stage.layout
     plain = AutoModelForCausalLM.from_pretrained(run.config.model.path)
-    for trace, position in zip(traces_of(stage, work), work.positions, strict=True):
+    for imitation, position in zip(imitations_of(stage, work), work.positions, strict=True):
         ids = work.document.token_ids[position.window_start : position.index].tolist()
         tokens = torch.tensor([ids])
         draft = plain.generate(
             tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=3, do_sample=False
         )[0, len(ids) :].tolist()
-        assert trace.opening == ()
-        assert trace.token_ids[:3] == tuple(draft)
-        assert trace.token_ids[3 : 3 + len(layout.close_ids)] == layout.close_ids
-        assert trace.token_ids[3 + len(layout.close_ids)] == draft[0]
-        assert trace.weights[:3] == (0.1,) * 3 and not any(trace.weights[3:-3])
+        assert imitation.opening == ()
+        assert imitation.token_ids[:3] == tuple(draft)
+        assert imitation.token_ids[3 : 3 + len(layout.close_ids)] == layout.close_ids
+        assert imitation.token_ids[3 + len(layout.close_ids)] == draft[0]
+        assert imitation.weights[:3] == (0.1,) * 3 and not any(imitation.weights[3:-3])
 
 
 def test_without_a_thought_the_close_is_part_of_the_tail(scored):
@@ -135,23 +135,23 @@ def test_without_a_thought_the_close_is_part_of_the_tail(scored):
     stage = stage_of(run)
     _, work = next(take_work(stage.corpus, run.config, cursor=0, count=4, purpose="t"))
     layout, eos = stage.layout, stage.engine.model.tokenizer.eos_token_id
-    traces = traces_of(stage, work)
-    for trace, position in zip(traces, work.positions, strict=True):
+    imitations = imitations_of(stage, work)
+    for imitation, position in zip(imitations, work.positions, strict=True):
         said = int(work.document.ntp_token_id[position.index])
-        assert trace.opening == layout.close_ids
-        assert trace.token_ids == (said, *layout.answer_end_ids, eos)
+        assert imitation.opening == layout.close_ids
+        assert imitation.token_ids == (said, *layout.answer_end_ids, eos)
     whole = layout.tail_ids + layout.close_ids
-    assert {b.tail_ids for b in stage.loss([work]).branches(work, traces)} == {whole}
+    assert {b.tail_ids for b in stage.loss([work]).branches(work, imitations)} == {whole}
     assert {b.tail_ids for b in stage.loss([work]).branches(work, None)} == {whole}
 
 
-def test_a_truth_trace_boxes_the_text(scored):
+def test_a_truth_imitation_boxes_the_text(scored):
     run = copied_run(scored, "truth", warmup__target="truth", **SEEDED)
     stage = stage_of(run)
     _, work = next(take_work(stage.corpus, run.config, cursor=0, count=8, purpose="t"))
-    for trace, position in zip(traces_of(stage, work), work.positions, strict=True):
+    for imitation, position in zip(imitations_of(stage, work), work.positions, strict=True):
         truth = int(work.document.token_ids[position.index])
-        assert trace.targets[0] == ((truth,), (1.0,)) and trace.token_ids[0] == truth
+        assert imitation.targets[0] == ((truth,), (1.0,)) and imitation.token_ids[0] == truth
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2"])

@@ -260,6 +260,9 @@ def _notes(models: Sequence[Evaluated], common: Sequence[Evaluated], basis: Eval
             " positions stand on a token boundary of all of them; each model is graded by its own"
             " tokens"
         )
+    for model in common:
+        if seen := model.entry.get("supervision"):
+            notes.append(f"{model.name} comes of a supervised warmup: it saw {seen}")
     if len({model.result.scorer for model in common}) > 1:
         notes.append(f"difficulty is by the scorer of {basis.name}: {basis.result.scorer}")
     return notes

@@ -22,8 +22,10 @@ from openrpt.evaluation.next_token.results import (
     EvaluationResult,
 )
 from openrpt.evaluation.next_token.tables import table_1, table_8
+from openrpt.evaluation.records import read_evaluation
 from openrpt.runs.run import Run
 from openrpt.sheets import Sheet, cost_cells, percent, print_sheet
+from openrpt.terminal import say
 
 KINDS_SHOWN = 12
 """The commonest kinds of documents; evaluation.json has all."""
@@ -55,10 +57,13 @@ def print_evaluations(
 ) -> None:
     """Results by their labels, `models` models' under all templates: one after another, then side
     by side as the paper has them."""
+    entries = read_evaluation(run.evaluation)["evaluations"]
     for name, result in found:
         title = f"{name}: accuracy on the {settings.split} split"
         print_evaluation(result, title, settings.modes, settings.samples, console)
         print_details(result, console)
+        if seen := entries[name]["supervision"]:
+            say(f"{name} comes of a supervised warmup: it saw {seen}")
     labels = [name for name, _ in found]
     if len(labels) < 2:
         return

@@ -10,7 +10,13 @@ from openrpt.data.tokens import tokenizer_fingerprint
 from openrpt.engine.engine import Engine, open_engine
 from openrpt.errors import UserError
 from openrpt.evaluation.instrument import mark_of, measure, stored
-from openrpt.evaluation.models import changed_settings, default_label, model_path, training_cost
+from openrpt.evaluation.models import (
+    changed_settings,
+    default_label,
+    model_path,
+    supervision_of,
+    training_cost,
+)
 from openrpt.evaluation.next_token.evaluate import NextToken
 from openrpt.evaluation.next_token.results import EvaluationResult
 from openrpt.evaluation.records import read_evaluation, record, result_path
@@ -119,6 +125,7 @@ def _recorded(
         note=", ".join(changed_settings(run, config)),
         split=config.evaluate.split,
         template=config.prompt.template,
+        supervision=supervision_of(path),
         cost=training_cost(run, path),
     )
     return result

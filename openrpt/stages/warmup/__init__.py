@@ -1,1 +1,1 @@
-"""The cold start: traces to imitate, the loss on them, and the stage."""
+"""The cold start: completions to imitate, the loss on them, and the stage."""

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from openrpt.costs.flops import Count, Ledger, count_alone, count_tree, model_shape
 from openrpt.data.work import Work
+from openrpt.stages.warmup.imitations import Imitation
 from openrpt.stages.warmup.loss import WarmupLoss
-from openrpt.stages.warmup.traces import Trace
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -14,19 +14,19 @@ class StepCost:
     """The passes of one step, document by document."""
 
     made: Ledger = field(default_factory=Ledger)
-    """What made the traces."""
+    """What made the imitations."""
     trained: Ledger = field(default_factory=Ledger)
     """The policy's forward and backward passes."""
     teacher: Count = field(default_factory=Count)
     """The frozen model's forward passes."""
 
-    def count(self, loss: WarmupLoss, work: Work, traces: Sequence[Trace] | None) -> None:
+    def count(self, loss: WarmupLoss, work: Work, imitations: Sequence[Imitation] | None) -> None:
         """Adds what `WarmupLoss.accumulate` runs of a document, in the policy and the teacher."""
         prefix = len(work.prefix_ids(loss.layout, whole=True))
-        branches = loss.branches(work, traces)
+        branches = loss.branches(work, imitations)
         ends = len(branches) if loss.reads_tails else 0
         logits = ends + (prefix - 1 if loss.reads_text else 0)
-        logits += sum(weight > 0 for trace in traces or () for weight in trace.weights)
+        logits += sum(weight > 0 for imitation in imitations or () for weight in imitation.weights)
         self.trained.shared.add(count_tree(prefix, branches, logits))
         self.trained.alone.add(count_alone(branches, logits, prefix if loss.reads_text else 0))
         compared = prefix - 1 if loss.config.warmup.text_kl_weight > 0 else 0

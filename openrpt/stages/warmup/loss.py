@@ -1,7 +1,8 @@
-"""The loss of a warmup step: traces (or the tail alone), and the terms on the plain text."""
+"""The loss of a warmup step: imitations (or the tail alone), and the terms on the plain text."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -16,7 +17,7 @@ from openrpt.engine.engine import Engine
 from openrpt.engine.model import Model
 from openrpt.engine.text_loss import TextTerms, distillation_kl, target_cross_entropy, text_loss
 from openrpt.rl.nonfinite import Places
-from openrpt.stages.warmup.traces import Trace, trace_branches
+from openrpt.stages.warmup.imitations import Imitation, imitation_branches
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,6 +36,8 @@ class WarmupLoss:
     """Where a loss was not finite."""
     metrics: dict[str, float] = field(default_factory=dict)
     """The terms so far, in nats."""
+    positions: Counter[str] = field(default_factory=Counter)
+    """Those so far that each term on them is a mean of."""
 
     @cached_property
     def scale(self) -> float:
@@ -46,10 +49,12 @@ class WarmupLoss:
         """What one token of the plain text counts."""
         return 1.0 / sum(len(work.prefix_ids(self.layout, whole=True)) - 1 for work in self.works)
 
-    def branches(self, work: Work, traces: Sequence[Trace] | None) -> list[Branch]:
-        """Gives what is run at a work's positions; without traces, the tail alone."""
+    def branches(self, work: Work, imitations: Sequence[Imitation] | None) -> list[Branch]:
+        """Gives what is run at a work's positions; without imitations, the tail alone."""
         thinks = self.config.prompt.think_budget > 0
-        return trace_branches(traces, work.prefix_lengths(self.layout), self.layout, thinks=thinks)
+        return imitation_branches(
+            imitations, work.prefix_lengths(self.layout), self.layout, thinks=thinks
+        )
 
     @property
     def reads_text(self) -> bool:
@@ -61,7 +66,7 @@ class WarmupLoss:
         """Whether a term reads the states at the tails' ends."""
         return not self.config.prompt.candidates and self.config.warmup.target == "self"
 
-    def accumulate(self, work: Work, traces: Sequence[Trace] | None) -> None:
+    def accumulate(self, work: Work, imitations: Sequence[Imitation] | None) -> None:
         """Adds the gradients of one of the documents."""
         prefix_ids = work.prefix_ids(self.layout, whole=True)
         teacher = plain_states(self.start, prefix_ids)  # [L, d]
@@ -72,20 +77,33 @@ class WarmupLoss:
 
         def tail_loss(states: Tensor) -> Tensor:  # [P, d]
             heads = self.engine.model.head, self.start.model.head
-            kl = distillation_kl(states, heads[0], teacher[ends], heads[1]).sum() * self.scale
-            return self._add("loss/tail_kl", kl, work, range(len(work.positions)))
+            kl = distillation_kl(states, heads[0], teacher[ends], heads[1])
+            # A given thought begins otherwise than the text goes on.
+            own = [not (imitations and imitations[p].is_given) for p in range(len(ends))]
+            self.positions["loss/tail_kl"] += sum(own)
+            kl = (kl * torch.tensor(own, device=kl.device)).sum() * self.scale
+            return self._add({"loss/tail_kl": float(kl.detach())}, kl, work, range(len(ends)))
 
         def completion_loss(rows: list[CompletionIndex], hidden: Tensor) -> Tensor:  # [R, T, d]
-            assert traces is not None
-            loss = trace_loss(self.engine.model, traces, rows, hidden) * self.scale
-            return self._add("loss/trace", loss, work, [b for b, _ in rows])
+            assert imitations is not None
+            losses, given = imitation_losses(self.engine.model, imitations, rows, hidden)
+            parts = {"loss/trace": given, "loss/imitation": ~given}
+            terms = {
+                name: float(losses.detach()[own].sum() * self.scale)
+                for name, own in parts.items()
+                if own.any()
+            }
+            return self._add(terms, losses.sum() * self.scale, work, [b for b, _ in rows])
+
+        for imitation in imitations or ():
+            self.positions["loss/trace" if imitation.is_given else "loss/imitation"] += 1
 
         self.engine.accumulate_gradients(
             prefix_ids,
-            self.branches(work, traces),
+            self.branches(work, imitations),
             prefix_loss=prefix_loss if self.reads_text else None,
             tail_loss=tail_loss if self.reads_tails else None,
-            completion_loss=completion_loss if traces is not None else None,
+            completion_loss=completion_loss if imitations is not None else None,
             microbatch_tokens=self.config.memory.microbatch_tokens,
         )
 
@@ -111,11 +129,24 @@ class WarmupLoss:
                 self.places.note(document_id, [start])
         return loss
 
-    def _add(self, name: str, loss: Tensor, work: Work, branches: Iterable[int]) -> Tensor:
-        """Counts a term, and notes the branches' positions where it is not finite."""
-        value = float(loss.detach())
-        self._count(name, value)
-        if not math.isfinite(value):
+    def terms(self) -> dict[str, float]:
+        """Gives the step's terms, each as the mean over its own positions or tokens."""
+        count = sum(len(work.positions) for work in self.works)
+        terms = {
+            name: value * (count / self.positions[name]) if self.positions[name] else value
+            for name, value in self.metrics.items()
+        }
+        if self.config.warmup.traces:
+            terms["trace/share"] = self.positions["loss/trace"] / count
+        return terms
+
+    def _add(
+        self, terms: Mapping[str, float], loss: Tensor, work: Work, branches: Iterable[int]
+    ) -> Tensor:
+        """Counts the terms of a loss, and notes the branches' positions where it is not finite."""
+        for name, value in terms.items():
+            self._count(name, value)
+        if not math.isfinite(float(loss.detach())):
             positions = [work.positions[b].index for b in branches]
             self.places.note(work.document.document_id, positions)
         return loss
@@ -131,16 +162,17 @@ def plain_states(start: Engine, prefix_ids: Sequence[int]) -> Tensor:
     return hidden
 
 
-def trace_loss(
-    policy: Model, traces: Sequence[Trace], rows: list[CompletionIndex], hidden: Tensor
-) -> Tensor:
-    """Sums the weighted cross-entropy of a micro-batch's traces: hidden [R, T, d] → nats."""
-    width = max(len(ids) for b, _ in rows for ids, _ in traces[b].targets)
-    states, ids, probabilities, weights = [], [], [], []
+def imitation_losses(
+    policy: Model, imitations: Sequence[Imitation], rows: list[CompletionIndex], hidden: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gives the weighted cross-entropy of each trained token of a micro-batch's imitations, in
+    nats, and whether it is of a trace: hidden [R, T, d] → [N], [N]."""
+    width = max(len(ids) for b, _ in rows for ids, _ in imitations[b].targets)
+    states, ids, probabilities, weights, given = [], [], [], [], []
     for i, (b, _) in enumerate(rows):
-        trace = traces[b]
+        imitation = imitations[b]
         for t, ((target_ids, target_p), weight) in enumerate(
-            zip(trace.targets, trace.weights, strict=True)
+            zip(imitation.targets, imitation.weights, strict=True)
         ):
             if weight:
                 padding = width - len(target_ids)
@@ -148,6 +180,7 @@ def trace_loss(
                 ids.append((*target_ids, *[0] * padding))
                 probabilities.append((*target_p, *[0.0] * padding))
                 weights.append(weight)
+                given.append(imitation.is_given)
     device = hidden.device
     at = torch.tensor(states, device=device)
     loss = target_cross_entropy(
@@ -156,4 +189,4 @@ def trace_loss(
         torch.tensor(ids, device=device),
         torch.tensor(probabilities, device=device),
     )
-    return (loss * torch.tensor(weights, device=device)).sum()
+    return loss * torch.tensor(weights, device=device), torch.tensor(given, device=device)

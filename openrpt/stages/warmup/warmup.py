@@ -3,12 +3,15 @@
 A small model can't do the task at first: any tail after the text destroys its next-token
 prediction. Two ways, both made from the model's own predictions (`target = self`: form only):
 
-- seeded (`prompt.candidates` > 0): the thought is the candidates; the trace's answer copies one
+- seeded (`prompt.candidates` > 0): the thought is the candidates; the imitation's answer copies one
   of them. The answer's target mixes the first candidate with the candidates' probabilities.
 - unseeded: first the distribution after the tail is drawn to the frozen model's on plain text
-  (dense distillation of the tail), then traces whose thought is a short look-ahead draft and
+  (dense distillation of the tail), then imitations whose thought is a short look-ahead draft and
   whose box holds the draft's first token. Where there is no room for a thought
   (`prompt.think_budget` = 0), its close and the opened box belong to the tail.
+
+Where thoughts are given (`warmup.traces`), those take the place of the model's own: the thought,
+its end and the prediction are trained, which is supervised by whoever wrote them.
 
 A KL on the plain text keeps the model's language; the tree's prefix gives it for nothing. With
 `target = truth` the answers are the text's own: that is supervised, and is labelled so.
@@ -36,8 +39,9 @@ from openrpt.runs.scores import scores_of
 from openrpt.stages.harness import run_stage
 from openrpt.stages.stage import Limits, open_trained
 from openrpt.stages.warmup.cost import StepCost
+from openrpt.stages.warmup.given import GivenThoughts, open_given, traces_hash
+from openrpt.stages.warmup.imitations import ImitationMaker
 from openrpt.stages.warmup.loss import WarmupLoss
-from openrpt.stages.warmup.traces import TraceMaker
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,6 +56,7 @@ class Warmup:
     """The frozen start model's."""
     layout: Layout
     corpus: ScoredCorpus
+    given: GivenThoughts
     optimizer: torch.optim.Optimizer
     meter: StepMeter
     state: TrainerState
@@ -76,16 +81,16 @@ class Warmup:
         self.optimizer.zero_grad(set_to_none=True)
         for work in works:
             with timer("generate"):
-                traces = None if tail_only else maker.traces(work, state.step)
+                imitations = None if tail_only else maker.imitations(work, state.step)
             with timer("update"):
-                loss.accumulate(work, traces)
-            cost.count(loss, work, traces)
+                loss.accumulate(work, imitations)
+            cost.count(loss, work, imitations)
         with timer("update"):
             updated = attempted(lambda: self._update(loss.places), config.optim, step=state.step)
         flops = cost.flops(loss)
         return (
-            loss.metrics
-            | {"loss/trace": loss.metrics.get("loss/trace", 0.0)}
+            {"loss/imitation": 0.0}  # where a step has none
+            | loss.terms()
             | timer.metrics()
             | flops
             | self.meter.metrics(flops, timer.seconds)
@@ -97,16 +102,20 @@ class Warmup:
         return {}
 
     def describe(self, metrics: dict[str, Any]) -> str:
-        return f"loss {metrics['loss/trace']:.3f}"
+        said = f"loss {metrics['loss/imitation']:.3f}"
+        if "loss/trace" in metrics:
+            said += f" · traces {metrics['loss/trace']:.3f}"
+        return said
 
-    def maker(self, cost: StepCost) -> TraceMaker:
-        """Gives what makes the traces, whose passes are counted in `cost`."""
+    def maker(self, cost: StepCost) -> ImitationMaker:
+        """Gives what makes the imitations, whose passes are counted in `cost`."""
         passes = prefix_passes(self.config.prompt)
-        return TraceMaker(
+        return ImitationMaker(
             config=self.config,
             layout=self.layout,
             engine=CountingEngine(engine=self.engine, ledger=cost.made, passes=passes),
             start=CountingEngine(engine=self.start, ledger=cost.made),
+            given=self.given,
         )
 
     def loss(self, works: list[Work]) -> WarmupLoss:
@@ -123,15 +132,18 @@ class Warmup:
     def _take(self, *, tail_only: bool) -> list[Work]:
         """The step's documents; of tails alone, more positions fit into a step."""
         settings, works = self.config.warmup, []
+        count = settings.positions_per_document * (2 if tail_only else 1)
         supply = take_work(
             self.corpus,
             self.config,
             cursor=self.state.cursor,
-            count=settings.positions_per_document * (2 if tail_only else 1),
+            count=count,
             purpose="warmup",
         )
         for _ in range(settings.documents_per_step):
             self.state.cursor, work = next(supply)
+            if not tail_only:
+                work = self.given.add(work, cursor=self.state.cursor, count=count)
             works.append(work)
         return works
 
@@ -148,35 +160,43 @@ def warmup(run: Run, *, progress: Progress = SILENT) -> None:
     Raises UserError for bad configuration and damaged checkpoints.
     """
     if not run.start.is_dir():
-        run_stage(open_warmup(run), progress)
+        stage = open_warmup(run)
+        if stage.given.summary:
+            progress.say(stage.given.summary)
+        run_stage(stage, progress)
 
 
 def check_input(run: Run) -> None:
-    """Raises UserError where a warmup could not begin: for absent scores."""
+    """Raises UserError where a warmup could not begin: for absent scores or traces."""
     scores_of(run)
+    traces_hash(run.config)
 
 
 def open_warmup(run: Run) -> Warmup:
     """Opens the stage: the policy of the last checkpoint, or the start model. Only reads.
 
-    Raises UserError for bad configuration, scores that do not fit, and damaged checkpoints.
+    Raises UserError for bad configuration, scores or traces that do not fit, and damaged
+    checkpoints.
     """
     config = run.config
     start = open_engine(config.model)
     opened = open_trained(
         run,
-        TrainerState(stage="warmup"),
+        TrainerState(stage="warmup", traces=traces_hash(config)),
         candidates_from=start if config.prompt.candidate_source == "start" else None,
         weight_decay=0.0,  # few steps, held to the start model by a KL
     )
-    policy = opened.engine.model
+    policy, corpus = opened.engine.model, scores_of(run)
+    given = open_given(run, opened.state, corpus, policy.tokenizer)
+    opened.state.trace_sources = given.sources
     return Warmup(
         run=run,
         config=config,
         engine=opened.engine,
         start=start,
         layout=policy.layout(config.prompt),
-        corpus=scores_of(run),
+        corpus=corpus,
+        given=given,
         optimizer=opened.optimizer,
         meter=StepMeter(policy, config),
         state=opened.state,

@@ -1,4 +1,4 @@
-"""The traces of a warmup: completions to imitate, made at each position of a document."""
+"""The imitations of a warmup: completions to imitate, made at each position of a document."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,19 +8,21 @@ import numpy as np
 from openrpt.config.sections import Config
 from openrpt.data.prompts import Layout
 from openrpt.data.request import Request
+from openrpt.data.trace_places import PlacedTrace
 from openrpt.data.work import Work
 from openrpt.engine.branches import Branch
 from openrpt.engine.decoding import Sampling
 from openrpt.engine.engine import Engine
 from openrpt.engine.generation import Generated
 from openrpt.seeding import generator, keys_of
+from openrpt.stages.warmup.given import GivenThoughts
 
 Target = tuple[tuple[int, ...], tuple[float, ...]]
 """Token ids and their probabilities: one id where the token is certain."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Trace:
+class Imitation:
     """A completion to imitate: after `opening` come `token_ids`."""
 
     opening: tuple[int, ...]
@@ -29,11 +31,14 @@ class Trace:
     """One for each token."""
     weights: tuple[float, ...]
     """One for each token; 0 = not trained."""
+    is_given: bool = False
+    """Whether it was made from a trace."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class TraceMaker:
-    """Makes traces of what the models say, or of the text where `warmup.target = truth`."""
+class ImitationMaker:
+    """Makes imitations: of the traces that are given, elsewhere of what the models say, or of the
+    text where `warmup.target = truth`."""
 
     config: Config
     layout: Layout
@@ -41,20 +46,27 @@ class TraceMaker:
     """The engine of the policy."""
     start: Engine
     """The engine of the frozen start model."""
+    given: GivenThoughts
 
-    def traces(self, work: Work, step: int) -> list[Trace]:
-        """Makes one trace a position, in the positions' order, with the draws of a step."""
+    def imitations(self, work: Work, step: int) -> list[Imitation]:
+        """Makes one imitation a position, in the positions' order, with the draws of a step."""
+        traces = self.given.at(work, step)
         if self.config.prompt.candidates:
-            return self._seeded(work, step)
-        return self._drafted(work, step)
+            return self._seeded(work, step, traces)
+        return self._drafted(work, step, traces)
 
-    def _seeded(self, work: Work, step: int) -> list[Trace]:
+    def _seeded(
+        self, work: Work, step: int, traces: Sequence[PlacedTrace | None]
+    ) -> list[Imitation]:
         """The thought is the candidates, and what the policy thinks behind them; the answer is one
         of them."""
         config, layout = self.config, self.layout
-        generated = self._generate(work, step, free=config.prompt.think_budget)
-        traces = []
-        for outcome, position in zip(generated, work.positions, strict=True):
+        generated = self._generate(work, step, traces)
+        imitations = []
+        for outcome, position, trace in zip(generated, work.positions, traces, strict=True):
+            if trace is not None:
+                imitations.append(self._of_trace(trace, layout.seed(outcome.candidate_ids)))
+                continue
             truth = int(work.document.token_ids[position.index])
             target = self._answer_target(outcome, truth)
             rng = generator(config.seed, "warmup", position.document_id, position.index, step)
@@ -66,8 +78,8 @@ class TraceMaker:
             else:
                 opening += layout.close_ids
             weights = (0.0,) * len(thought)
-            traces.append(self._trace(opening, thought, weights, answer, target))
-        return traces
+            imitations.append(self._imitation(opening, thought, weights, answer, target))
+        return imitations
 
     def _answer_target(self, outcome: Generated, truth: int) -> Target:
         """What the box should hold: a distribution over the candidates, or the true token."""
@@ -86,24 +98,24 @@ class TraceMaker:
         stops = [i for i, token in enumerate(own) if token in self.engine.model.stop_ids]
         return own[: stops[0]] if stops else own
 
-    def _drafted(self, work: Work, step: int) -> list[Trace]:
+    def _drafted(
+        self, work: Work, step: int, traces: Sequence[PlacedTrace | None]
+    ) -> list[Imitation]:
         """The thought looks ahead: what the frozen model (or the text) says next, then its first
         token in the box."""
-        close = self.layout.close_ids
-        drafts = self._drafts(work, step)
-        if not self.config.prompt.think_budget:
-            return [self._trace(close, (), (), d[0], ((d[0],), (1.0,))) for d in drafts]
-        weight = self.config.warmup.draft_weight
+        own = [p for p, trace in zip(work.positions, traces, strict=True) if trace is None]
+        drafts = iter(self._drafts(replace(work, positions=tuple(own)), step) if own else ())
         return [
-            self._trace(
-                (),
-                draft + close,
-                (weight,) * len(draft) + (0.0,) * len(close),
-                draft[0],
-                ((draft[0],), (1.0,)),
-            )
-            for draft in drafts
+            self._of_draft(next(drafts)) if trace is None else self._of_trace(trace, ())
+            for trace in traces
         ]
+
+    def _of_draft(self, draft: tuple[int, ...]) -> Imitation:
+        close, target = self.layout.close_ids, ((draft[0],), (1.0,))
+        if not self.config.prompt.think_budget:
+            return self._imitation(close, (), (), draft[0], target)
+        weights = (self.config.warmup.draft_weight,) * len(draft) + (0.0,) * len(close)
+        return self._imitation((), draft + close, weights, draft[0], target)
 
     def _drafts(self, work: Work, step: int) -> list[tuple[int, ...]]:
         """What follows each position: at least one token, at most as many as a thought has."""
@@ -113,7 +125,7 @@ class TraceMaker:
             ids = work.document.token_ids
             return [tuple(ids[p.index : p.index + size].tolist()) for p in work.positions]
         plain = replace(self.layout, tail_ids=(), close_ids=())
-        request = self._request(work, step, rollouts=1)
+        request = self._request(work, step, [1] * len(work.positions))
         (generated,) = self.start.generate_each([request], plain, Sampling.plain(size))
         stops = self.start.model.stop_ids
         drafts = []
@@ -122,53 +134,86 @@ class TraceMaker:
             drafts.append(tuple(draft) or (outcome.standard_id,))
         return drafts
 
-    def _trace(
+    def _imitation(
         self,
         opening: tuple[int, ...],
         thought: tuple[int, ...],
         thought_weights: tuple[float, ...],
         answer: int,
         target: Target,
-    ) -> Trace:
+    ) -> Imitation:
         """The thought, then the answer, the box's end and the end of turn."""
-        form = self.layout.answer_end_ids
-        stop = self.engine.model.tokenizer.eos_token_id
-        form += () if stop is None else (stop,)
+        form = self._form()
         certain = [((token,), (1.0,)) for token in thought]
-        return Trace(
+        return Imitation(
             opening=opening,
             token_ids=(*thought, answer, *form),
             targets=(*certain, target, *[((token,), (1.0,)) for token in form]),
             weights=(*thought_weights, 1.0, *[self.config.warmup.form_weight] * len(form)),
         )
 
-    def _generate(self, work: Work, step: int, *, free: int) -> list[Generated]:
-        """Candidates at each position and, where a thought is free, one completion."""
+    def _of_trace(self, trace: PlacedTrace, seed: tuple[int, ...]) -> Imitation:
+        """The given thought behind the seed, its end and the box, then the given prediction."""
+        layout, settings = self.layout, self.config.warmup
+        budget, thought = self.config.prompt.think_budget, trace.thought_ids
+        opening, close = seed, layout.thought_end_ids + layout.answer_start_ids
+        close_weight = settings.form_weight
+        if not budget:
+            opening, close = seed + layout.close_ids, ()
+        elif len(thought) == budget:  # closed by force
+            close, close_weight = layout.close_ids, 0.0
+        form = self._form()
+        ids = (*thought, *close, *trace.prediction_ids, *form)
+        weights = [settings.trace_weight] * len(thought) + [close_weight] * len(close)
+        weights += [1.0] * len(trace.prediction_ids) + [settings.form_weight] * len(form)
+        return Imitation(
+            opening=opening,
+            token_ids=ids,
+            targets=tuple(((token,), (1.0,)) for token in ids),
+            weights=tuple(weights),
+            is_given=True,
+        )
+
+    def _form(self) -> tuple[int, ...]:
+        """The box's end and, where the tokenizer has one, the end of turn."""
+        stop = self.engine.model.tokenizer.eos_token_id
+        return self.layout.answer_end_ids + (() if stop is None else (stop,))
+
+    def _generate(
+        self, work: Work, step: int, traces: Sequence[PlacedTrace | None]
+    ) -> list[Generated]:
+        """Candidates at each position and, where a thought is free and none is given, one
+        completion."""
         sampling = Sampling.of(self.config.prompt, temperature=1.0)
-        sampling = replace(sampling, think_budget=free, prediction_budget=2)
-        request = self._request(work, step, rollouts=1 if free else 0)
+        sampling = replace(sampling, prediction_budget=2)
+        free = sampling.think_budget > 0
+        request = self._request(work, step, [int(free and trace is None) for trace in traces])
         (generated,) = self.engine.generate_each([request], self.layout, sampling)
         return generated
 
-    def _request(self, work: Work, step: int, *, rollouts: int) -> Request:
+    def _request(self, work: Work, step: int, rollouts: Sequence[int]) -> Request:
+        """`rollouts`: how many at each position."""
         name = (self.config.seed, "warmup", step)
-        keys = [keys_of(rollouts, *name, p.document_id, p.index) for p in work.positions]
+        keys = [
+            keys_of(count, *name, p.document_id, p.index)
+            for count, p in zip(rollouts, work.positions, strict=True)
+        ]
         return work.request(self.layout, keys)
 
 
-def trace_branches(
-    traces: Sequence[Trace] | None, lengths: Sequence[int], layout: Layout, *, thinks: bool
+def imitation_branches(
+    imitations: Sequence[Imitation] | None, lengths: Sequence[int], layout: Layout, *, thinks: bool
 ) -> list[Branch]:
     """Gives the branch of each position, which stands behind `lengths` tokens of the prefix: its
-    trace's, or the tail alone where there are no traces."""
-    if traces is None:
+    imitation's, or the tail alone where there are no imitations."""
+    if imitations is None:
         tail_ids = layout.tail_ids + (() if thinks else layout.close_ids)
         return [Branch(prefix_length=n, tail_ids=tail_ids) for n in lengths]
     return [
         Branch(
             prefix_length=length,
-            tail_ids=layout.tail_ids + trace.opening,
-            completions=(trace.token_ids,),
+            tail_ids=layout.tail_ids + imitation.opening,
+            completions=(imitation.token_ids,),
         )
-        for trace, length in zip(traces, lengths, strict=True)
+        for imitation, length in zip(imitations, lengths, strict=True)
     ]
