@@ -21,6 +21,7 @@ from openrpt.evaluation.next_token.compare import (
 )
 from openrpt.evaluation.next_token.results import (
     BITS_A_BYTE,
+    CARRIED,
     KIND,
     THOUGHT_CONTROLS,
     EvaluationResult,
@@ -190,8 +191,8 @@ LAYOUTS: dict[str, Callable[[Comparison], Sheet]] = {
 
 
 FORMAT = 1
-KINDS_SHOWN = 12
-"""The commonest kinds of documents; evaluation.json has all."""
+KINDS_SHOWN = 24
+"""The first kinds of documents in their order; evaluation.json has all."""
 
 
 def print_details(result: EvaluationResult, console: Console) -> None:
@@ -243,6 +244,9 @@ def _control_lines(result: EvaluationResult, summary: dict[str, dict[str, Any]])
         for name in THOUGHT_CONTROLS
         if name in summary
     ]
+    if CARRIED in summary and summary[CARRIED]["all"]["n"]:
+        share = percent(summary[CARRIED]["all"])
+        lines.append(f"the prediction that belongs to the other's thought: {share}")
     if "ntp_voting" in summary:
         draws = summary["voting_draws"]["all"]["value"]
         lines.append(
