@@ -54,11 +54,13 @@ def lab_sheet(outcome: Outcome) -> Sheet:
     ]
     return Sheet(
         title=f"lab:{outcome.world}, {_seeds(outcome)}: % right",
-        headings=["arm", *parts, "thought emptied", "swapped", "the donor's prediction"],
+        headings=["arm", *parts, "emptied", "swapped", "carried"],
         rows=rows,
         notes=[
-            f"chance {100 * outcome.chance:.1f} %; ± is the standard error over seeds",
-            "the donor's prediction: how often a swapped thought brings its own problem's with it",
+            f"{_problems(outcome)}; chance {100 * outcome.chance:.1f} %",
+            "± is the standard error over seeds",
+            "emptied, swapped: with no thought, with another problem's; carried: how often the"
+            " prediction is then the other problem's",
         ],
     )
 
@@ -94,6 +96,12 @@ def _parts(outcome: Outcome) -> dict[str, _Inside]:
 def _seeds(outcome: Outcome) -> str:
     count = len(outcome.seeds)
     return f"{count} seed{'s' if count > 1 else ''}"
+
+
+def _problems(outcome: Outcome) -> str:
+    own = [cell for cell in outcome.cells if cell.arm == AFTER]
+    counts = [sum(cell.n for cell in own if cell.seed == seed) for seed in outcome.seeds]
+    return f"{' + '.join(map(str, counts))} held-out problems"
 
 
 def _over_seeds(
