@@ -97,6 +97,11 @@ class ScoreConfig(Section):
     model: OptionalPath = Field(
         "", description="Scorer, as model.path; '' = the policy's start model"
     )
+    tokens_only: bool = Field(
+        False,
+        description="Write tokens without scores, and run no scorer: for pretrain.tokens = full"
+        " with pretrain.eval_every = 0",
+    )
     splits: list[Literal["train", "development", "heldout"]] = Field(
         ["train", "development", "heldout"], description="Which splits are scored"
     )
@@ -112,3 +117,9 @@ class ScoreConfig(Section):
         le=100_000_000,
         description="Tokens a parquet shard holds, and what a restart can lose",
     )
+
+    @model_validator(mode="after")
+    def _has_no_idle_scorer(self) -> "ScoreConfig":
+        if self.tokens_only and self.model:
+            raise ValueError("tokens_only runs no scorer: leave model out")
+        return self

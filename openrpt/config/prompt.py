@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from openrpt.config.section import MOST_TOKENS, Binds, Section, binds
+from openrpt.config.section import MOST, MOST_TOKENS, Binds, Section, binds
 
 TOKEN_CLASSES = (
     "word start",
@@ -120,6 +120,23 @@ class SelectionConfig(Section):
         le=1,
         description="pass_rate: share of a draw that goes to positions whose measured rate left the"
         " band, since the policy has changed meanwhile",
+    )
+
+    curriculum: Annotated[int, binds("train")] = Field(
+        0,
+        ge=0,
+        le=MOST,
+        description="train: begin with documents of the lowest so many kinds (corpus.kind, numbers)"
+        " and open the next one whenever the open ones are mastered; 0 = all from the start",
+    )
+    curriculum_share: Annotated[float, binds("train")] = Field(
+        0.8, gt=0, le=1, description="Share of right rollouts that opens the next kind"
+    )
+    curriculum_steps: Annotated[int, binds("train")] = Field(
+        1,
+        ge=1,
+        le=1000,
+        description="That share is the mean of so many last steps, all since the last opening",
     )
 
     @field_validator("where")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from openrpt.config.section import (
     MOST,
@@ -166,6 +166,9 @@ class PretrainConfig(Section):
     time_limit: Annotated[float, NOTHING] = Field(
         0.0, ge=0, description="Stop after this many minutes; 0 = none"
     )
+    flops: float = Field(
+        0.0, ge=0, description="Steps up to so many FLOPs, in place of steps; 0 = none"
+    )
     match: OptionalPath = Field(
         "", description="Run folder whose training this is a control for; '' = none"
     )
@@ -205,3 +208,9 @@ class PretrainConfig(Section):
     eval_tokens: Annotated[int, NOTHING] = Field(
         10_000, ge=1, le=MOST, description="Least tokens of a development evaluation's perplexity"
     )
+
+    @model_validator(mode="after")
+    def _has_one_budget(self) -> "PretrainConfig":
+        if self.flops and self.match:
+            raise ValueError("flops and match both say how much is trained: give one")
+        return self

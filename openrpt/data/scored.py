@@ -239,21 +239,34 @@ class ScoredCorpus:
                 found.setdefault(row["key"], []).append(row["document_id"])
         return found
 
-    def _read_shard(self, shard: int) -> "_Shard":
-        positions_path, documents_path = shard_paths(self.folder, shard)
-        with _reading(positions_path):
-            columns = ["token_id", "byte_offset", *_SCORE_COLUMNS]
-            positions = read_table(positions_path, columns=columns)
-        with _reading(documents_path):
-            documents = read_table(documents_path)
+    def kinds(self, split: Split) -> dict[str, str]:
+        """Returns the kind of each document of a split, in the corpus's order; reads no scores."""
+        found: dict[str, str] = {}
+        for shard in sorted({entry.shard for entry in self.entries.values()}):
+            documents = self._read_documents(shard)
+            names = documents["document_id"].to_pylist()
+            found |= dict(zip(names, documents["kind"].to_pylist(), strict=True))
+        return {document_id: found[document_id] for document_id in self.ids(split)}
+
+    def _read_documents(self, shard: int) -> pa.Table:
+        path = shard_paths(self.folder, shard)[1]
+        with _reading(path):
+            documents = read_table(path)
         if "kind" not in documents.column_names:  # scored before there were kinds
             documents = documents.append_column("kind", pa.array([""] * len(documents)))
         if "offsets" not in documents.column_names:  # scored before documents had any
             nothing = pa.array([[]] * len(documents), pa.list_(pa.int64()))
             documents = documents.append_column("offsets", nothing)
+        return documents
+
+    def _read_shard(self, shard: int) -> "_Shard":
+        path = shard_paths(self.folder, shard)[0]
+        with _reading(path):
+            columns = ["token_id", "byte_offset", *_SCORE_COLUMNS]
+            positions = read_table(path, columns=columns)
         return _Shard(
             positions={name: _filled(name, positions[name]) for name in columns},
-            documents=documents,
+            documents=self._read_documents(shard),
         )
 
 

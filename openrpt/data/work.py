@@ -86,10 +86,12 @@ def take_work(
     count: int,
     purpose: str,
     pass_rates: Mapping[str, Mapping[str, float]] | None = None,
+    kinds: Sequence[str] | None = None,
 ) -> Iterator[tuple[int, Work]]:
     """Yields (cursor after it, work), without end; documents without a position are passed over.
 
-    Raises UserError when a whole epoch has no document with an eligible position.
+    `kinds`: those of which documents are taken; None = all. Raises UserError when a whole epoch has
+    no document with an eligible position.
     """
     ids = corpus.ids("train")
     if not ids:
@@ -99,17 +101,18 @@ def take_work(
         document = corpus.document(document_at(ids, cursor, config.seed))
         rng = generator(config.seed, purpose, cursor)
         cursor += 1
-        measured = (pass_rates or {}).get(document.document_id, {})
-        work = _choose(document, config, count, rng, {int(k): v for k, v in measured.items()})
-        if work.positions:
-            empty = 0
-            yield cursor, work
-            continue
+        if kinds is None or document.kind in kinds:
+            measured = (pass_rates or {}).get(document.document_id, {})
+            work = _choose(document, config, count, rng, {int(k): v for k, v in measured.items()})
+            if work.positions:
+                empty = 0
+                yield cursor, work
+                continue
         empty += 1
         if empty >= len(ids):
             raise UserError(
                 f"no position passes selection.strategy = '{config.selection.strategy}'"
-                f"{_rule(config)} in any of {len(ids)} training documents; lower"
+                f"{_rule(config)}{_open(kinds)} in any of {len(ids)} training documents; lower"
                 f" selection.min_entropy ({config.selection.min_entropy:g} nats) or widen the"
                 " pass-rate band"
             )
@@ -118,6 +121,10 @@ def take_work(
 def _rule(config: Config) -> str:
     where = config.selection.where
     return f" and selection.where = '{where}'" if where else ""
+
+
+def _open(kinds: Sequence[str] | None) -> str:
+    return f" of the kinds {', '.join(kinds)} (selection.curriculum)" if kinds else ""
 
 
 def _choose(

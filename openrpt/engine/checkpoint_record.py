@@ -47,6 +47,10 @@ class TrainerState:
     """Seconds spent in steps, over all restarts."""
     pass_rates: dict[str, dict[str, _Rate]] = field(default_factory=dict)
     """Share of exact rollouts in the last group of a position: document → position → share."""
+    kinds_opened: _Count = 0
+    """Kinds that the curriculum opened so far, beside those that are open from the start."""
+    right_shares: list[_Rate] = field(default_factory=list)
+    """Share of exact rollouts in each of the last steps since the curriculum opened one."""
     best_step: Annotated[int, Field(ge=-1)] = -1
     best_accuracy: Annotated[float, Field(ge=-1, le=1)] = -1.0
     start_model: str = ""

@@ -25,7 +25,7 @@ HEAD_COLUMNS = 512
 at once runs at two thirds of the rate."""
 CACHED_ROWS = 16
 """Rows of logits that are worked through at once on a CPU, at least."""
-_CACHED_LOGITS = CACHED_ROWS * 49_152
+CACHED_LOGITS = CACHED_ROWS * 49_152
 """What a CPU's cache holds from one pass over them to the next (3 MB)."""
 TOP_COLUMNS = 64
 """Columns of the vocabulary that `top_k` takes for one at first."""
@@ -90,7 +90,7 @@ def in_cache(rows: Tensor, *, vocabulary: int | None = None) -> tuple[Tensor, ..
     """
     if rows.device.type != "cpu":
         return rows.split(max(len(rows), 1))
-    fitting = _CACHED_LOGITS // vocabulary if vocabulary else 0
+    fitting = CACHED_LOGITS // vocabulary if vocabulary else 0
     return rows.split(max(CACHED_ROWS, fitting))
 
 

@@ -49,15 +49,15 @@ def run_controls(
         raise UserError("--label names one control; give one, or leave it out")
     found = [(name, control_named(name)) for name in names]  # before anything is run
     return [
-        _run_control(run, control, label or name, config, progress=progress)
+        run_control(run, control, label or name, config, progress=progress)
         for name, control in found
     ]
 
 
-def _run_control(
+def run_control(
     run: Run, control: Control, label: str, config: Config, *, progress: Progress = SILENT
 ) -> str:
-    """One control, trained and evaluated under `label`; see `run_controls`."""
+    """Trains and evaluates one control, under `label`; see `run_controls`."""
     from openrpt.evaluation.models import latest_model, model_path
     from openrpt.evaluation.next_token.stage import evaluate_model
 

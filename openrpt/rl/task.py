@@ -33,6 +33,13 @@ class Task(Protocol):
         Raises UserError where a reward fails.
         """
 
+    def follow(self, state: TrainerState, groups: Sequence[Group]) -> dict[str, float]:
+        """Moves on what of the state says which documents come next, by a step's whole groups.
+
+        Values are replaced, not changed: a step that fails leaves those before it. Returns the
+        metrics of it: of the step that was.
+        """
+
     def truth(self, work: Work) -> Sequence[Sequence[bytes]]:
         """What truly stands at each position, token by token, as the rollout file shows it."""
 

@@ -45,12 +45,20 @@ def require_same_weights(folder: Path, before: dict[str, Any], names: dict[str, 
         require_same_model(name, known.get(key, ""), f"{folder}: scored with")
 
 
-def scores_of(run: Run) -> ScoredCorpus:
-    """Returns a run's own scores. Raises UserError as `load_scored`, and where the run's
-    configuration or its model's files are not those that the scores were made with."""
+def scores_of(run: Run, *, tokens_only: bool = False) -> ScoredCorpus:
+    """Returns a run's own scores. `tokens_only`: no score is read, so that there need be none.
+
+    Raises UserError as `load_scored`, where the run's configuration or its model's files are not
+    those that the scores were made with, and for tokens without scores.
+    """
     corpus = load_scored(run.scored)
     require_same_settings(
         run.scored, corpus.metadata["settings"], score_settings(run.config, None, None)
     )
     require_same_weights(run.scored, corpus.metadata, {"model.path": run.config.model.path})
+    if run.config.score.tokens_only and not tokens_only:
+        raise UserError(
+            f"{run.scored} holds tokens without scores (score.tokens_only), which only"
+            " pretrain.tokens = 'full' with pretrain.eval_every = 0 reads; score in another --run"
+        )
     return corpus

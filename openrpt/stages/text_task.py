@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from openrpt.config.sections import Config
+from openrpt.data.curriculum import Curriculum, read_curriculum
 from openrpt.data.prompts import Layout
 from openrpt.data.scored import ScoredCorpus
 from openrpt.data.work import Work, document_bytes, take_work
@@ -37,11 +38,13 @@ class TextTask:
     """The policy's."""
     layout: Layout
     terms: Mapping[str, RewardTerm]
+    curriculum: Curriculum | None
     baseline: MovingAverage | None
     baseline_engine: Engine | None
     """Reads the moving average; None where there is none."""
 
     def take(self, state: TrainerState) -> Iterator[tuple[int, Work]]:
+        curriculum = self.curriculum
         return take_work(
             self.corpus,
             self.config,
@@ -49,7 +52,19 @@ class TextTask:
             count=self.config.train.positions_per_document,
             purpose="positions",
             pass_rates=state.pass_rates,
+            kinds=None if curriculum is None else curriculum.open_kinds(state.kinds_opened),
         )
+
+    def follow(self, state: TrainerState, groups: Sequence[Group]) -> dict[str, float]:
+        curriculum = self.curriculum
+        if curriculum is None:
+            return {}
+        open_kinds = float(len(curriculum.open_kinds(state.kinds_opened)))
+        right = sum(group.pass_rate for group in groups) / len(groups)
+        state.kinds_opened, state.right_shares = curriculum.after(
+            state.kinds_opened, state.right_shares, right
+        )
+        return {"curriculum/open_kinds": open_kinds}
 
     def grade(self, work: Work, generated: Sequence[Generated], step: int) -> list[Group]:
         table, tokenizer = self.engine.model.table, self.engine.model.tokenizer
@@ -97,16 +112,18 @@ class TextTask:
 def text_task(run: Run, engine: Engine, layout: Layout) -> TextTask:
     """Makes the task of `train`, on the run's scored corpus."""
     config, baseline, baseline_engine = run.config, None, None
+    corpus = scores_of(run)
     if "information_gain" in config.reward.terms:
         baseline = MovingAverage.of(engine.model, config.reward.baseline_decay)
         baseline_engine = bind(config.model.generator, baseline.policy)
     return TextTask(
         folder=run.path,
-        corpus=scores_of(run),
+        corpus=corpus,
         config=config,
         engine=engine,
         layout=layout,
         terms=make_terms(config),
+        curriculum=read_curriculum(corpus, config.selection),
         baseline=baseline,
         baseline_engine=baseline_engine,
     )

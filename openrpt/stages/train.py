@@ -17,6 +17,7 @@ import torch
 
 from openrpt.config.sections import Config
 from openrpt.costs.meters import StepMeter
+from openrpt.data.curriculum import read_curriculum
 from openrpt.data.prompts import Layout
 from openrpt.engine.average import MovingAverage
 from openrpt.engine.checkpoint_record import TrainerState, read_record
@@ -92,6 +93,8 @@ class Trainer:
         self.meter.begin()
         with timer("generate"):
             batch, generated = self.collector.collect(state)
+        groups = [group for graded in generated for group in graded.groups]
+        followed = self.task.follow(state, groups)
         if store:
             with timer("store"):  # where it fails, the weights are still the last step's
                 self._store(batch, generated)
@@ -100,11 +103,11 @@ class Trainer:
         with timer("update"):
             updated = attempted(lambda: self._update(batch), self.config.optim, step=state.step)
         cost = step_cost(self.engine.model, generated, batch, self.config, self.layout)
-        groups = [group for graded in generated for group in graded.groups]
         return (
             batch_metrics(batch, generated)
             | thought_metrics(generated, self.layout, self.engine.model.table, self.config.prompt)
             | reward_metrics(groups, self.config.reward)
+            | followed
             | updated
             | {"optim/learning_rate": rate}
             | timer.metrics()
@@ -178,7 +181,7 @@ def train(run: Run, *, progress: Progress = SILENT) -> Summary:
 def check_input(run: Run) -> None:
     """Raises UserError where training could not begin: for bad rewards and absent scores."""
     make_terms(run.config)
-    scores_of(run)
+    read_curriculum(scores_of(run), run.config.selection)
 
 
 def open_train(run: Run) -> Trainer:

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from openrpt.costs.flops import Shape, model_shape
+from openrpt.data.kinds import ordered_kinds
 from openrpt.data.prompts import build_layout
 from openrpt.data.scored import load_scored
-from openrpt.data.tokens import token_bytes
+from openrpt.data.tokens import literal_bytes, token_bytes
 from openrpt.data.work import evaluation_work, retokenized
 from openrpt.engine.checkpoint_record import TrainerState
 from openrpt.engine.engine import bind
@@ -35,6 +36,7 @@ from openrpt.evaluation.next_token.stage import evaluate_model
 from openrpt.evaluation.next_token.tables import write_comparison
 from openrpt.evaluation.next_token.thoughts import (
     Subject,
+    carried,
     changed_thoughts,
     commonest,
     swapped,
@@ -43,13 +45,14 @@ from openrpt.evaluation.next_token.thoughts import (
 )
 from openrpt.evaluation.records import result_path
 from openrpt.evaluation.statistics import Difference
+from openrpt.rl.completions import extract_prediction
 from openrpt.rl.grading import grade_groups
 from openrpt.rl.rewards.matching import prefix_match
 from openrpt.runs.checkpoints import save_checkpoint, step_folder
 from openrpt.runs.metrics import append_metrics, read_metrics
 from openrpt.runs.run import Run
 from openrpt.stages.warmup.warmup import warmup
-from openrpt.types import Completion
+from openrpt.types import Completion, Rollout
 from tests.helpers.tiny import TEXT, byte_level_tokenizer, sentencepiece_tokenizer
 from tests.helpers.tiny_model import tiny_model_folder, tiny_run
 
@@ -207,8 +210,57 @@ def test_emptied_is_the_prompt_without_a_thought(warm, policy):
     # The candidates are the thought here: without the right ones the answer is lost.
     accuracy = {name: result.estimate(name).value for name in ("reasoning", "swapped", "emptied")}
     assert accuracy["reasoning"] > accuracy["swapped"] > accuracy["emptied"]
+    assert result.columns["carried"].tolist() == by_hand(warm, policy)
     assert result.estimate("information_gain").value > 0
     assert result.estimate("nll_swapped").value > result.estimate("nll").value
+
+
+def by_hand(warm, policy) -> list[float]:
+    """Each position's prediction after another's candidates, held against the other's own."""
+    config = warm.config
+    layout = build_layout(policy.tokenizer, config.prompt, policy.bos_ids)
+    subject = Subject(engine=bind("tree", policy), config=config, layout=layout)
+
+    def said(generated) -> bytes | None:
+        (completion,) = generated.completions
+        text = literal_bytes(policy.table, completion.token_ids, layout.literal)
+        return extract_prediction(text, thought_end=layout.thought_end)
+
+    works = works_of(warm, config)
+    own = [one for work in works for one in next(subject.predict_each([work], 1))]
+    documents = [p.document_id for work in works for p in work.positions]
+    shift = max(documents.count(name) for name in documents)
+    donors = [*own[shift:], *own[:shift]]
+    after = []
+    for work in works:
+        given = [donors[len(after) + row] for row in range(len(work.positions))]
+        thoughts = [thought_of(one.completions[0], layout) for one in given]
+        after += subject.predict_after(work, range(len(thoughts)), thoughts)
+    return [float(said(a) == said(b)) for a, b in zip(after, donors, strict=True)]
+
+
+def test_a_swapped_thought_carries_its_own_positions_prediction():
+    def said(prediction: bytes | None) -> Rollout:
+        return Rollout(
+            completion=completion_of(1),
+            thought=b"",
+            prediction=prediction,
+            exact=False,
+            reward=0.0,
+        )
+
+    rollouts = [[said(b"a"), said(b"b")], [said(None), said(b"c")], [said(b"d"), said(b"d")]]
+    donors = [[b"a", b"a"], [b"c", None], [None, None]]
+    assert carried(rollouts, donors).tolist() == pytest.approx(
+        [0.5, 0.0, float("nan")], nan_ok=True
+    )
+    assert swapped(donors, ["a", "b", "c"]) == [*donors[1:], donors[0]]
+
+
+def test_kinds_that_are_numbers_stand_in_their_order():
+    assert ordered_kinds(["10", "9", "", "10", "-1", "2.5"]) == ["-1", "2.5", "9", "10"]
+    assert ordered_kinds(["b", "10", "b", "nan"]) == ["b", "10", "nan"]
+    assert ordered_kinds(["inf", "1", "1"]) == ["1", "inf"]
 
 
 def completion_of(*ids: int, stop: bool = False) -> Completion:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -10,9 +11,11 @@ from openrpt.cli.main import cli
 from openrpt.config.loading import load_config, to_toml
 from openrpt.data.scored import load_scored
 from openrpt.data.worlds.reading import open_world
+from openrpt.errors import UserError
 from openrpt.evaluation.models import model_path
 from openrpt.runs.metrics import read_metrics
 from openrpt.runs.run import existing_run
+from openrpt.stages.train import train
 
 WORLD = "lab:scan?documents=200&depth=3&shown=2"
 SETTINGS: dict[str, Any] = {
@@ -71,3 +74,27 @@ def test_pretrain_train_and_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert run_steps
     assert all(row["policy/sampler_difference"] < 1e-5 for row in run_steps)
     assert "by the kind of document" in call("evaluate", tmp_path / "rpt", **own)  # its depth
+
+
+def test_tokens_without_scores_train_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENRPT_CACHE", str(tmp_path / "cache"))
+    own = {"corpus__path": WORLD, "score__splits": ["train"]}
+    weights = []
+    for name, tokens_only in (("scored", False), ("tokens", True)):
+        call("score", tmp_path / name, score__tokens_only=tokens_only, **own)
+        call("pretrain", tmp_path / name, score__tokens_only=tokens_only, **own)
+        model = Path(model_path(existing_run(tmp_path / name), "pretrained"))
+        weights.append((model / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+    corpora = [load_scored(tmp_path / name / "scored") for name in ("scored", "tokens")]
+    assert corpora[0].ids("train") == corpora[1].ids("train")
+    for document_id in corpora[0].ids("train")[:20]:
+        scored, bare = (corpus.document(document_id) for corpus in corpora)
+        assert (scored.token_ids == bare.token_ids).all() and scored.kind == bare.kind
+        assert not np.isnan(scored.entropy[1:]).any() and np.isnan(bare.entropy).all()
+    with pytest.raises(UserError, match=r"eval_every = 0 reads; score in another --run"):
+        train(existing_run(tmp_path / "tokens"))
+    with pytest.raises(UserError, match="tokens_only runs no scorer"):
+        load_config(overrides={"score.tokens_only": True, "score.model": "other"})

@@ -18,13 +18,16 @@ from openrpt.data.work import Work, document_bytes, retokenized
 from openrpt.engine.generation import Generated
 from openrpt.engine.model import Model
 from openrpt.errors import UserError
-from openrpt.evaluation.next_token.results import THOUGHT_CONTROLS, PositionResult
+from openrpt.evaluation.next_token.results import CARRIED, THOUGHT_CONTROLS, PositionResult
 from openrpt.evaluation.next_token.thoughts import (
     Subject,
     Thoughts,
-    accuracy_after,
+    accuracies,
+    carried,
     changed_thoughts,
     likelihoods,
+    rollouts_after,
+    swapped,
     thought_of,
     vote,
     voting_draws,
@@ -83,6 +86,7 @@ class Evaluation:
         voting = "ntp_voting" in controls
         results: list[PositionResult] = []
         thoughts: Thoughts = []
+        said: list[list[bytes | None]] = []
         draws: list[int] = []
         shape = model_shape(self.subject.policy) if voting else None
         samples = self.subject.samples if reasoning else 0
@@ -97,6 +101,7 @@ class Evaluation:
             thoughts += [
                 tuple(thought_of(r.completion, layout) for r in g.rollouts) for g in groups
             ]
+            said += [[r.prediction for r in g.rollouts] for g in groups]
             if shape is not None:
                 draws += [voting_draws(shape, group, layout) for group in groups]
         fields = PositionResult.__dataclass_fields__
@@ -107,8 +112,9 @@ class Evaluation:
             if control in controls
         }
         if kinds:
+            donors = swapped(said, self.documents) if "swapped" in kinds else []
             columns |= self._by_work(
-                "controls", lambda work, at: accuracy_after(self.subject, work, _part(kinds, at))
+                "controls", lambda work, at: self._controlled(work, _part(kinds, at), donors[at])
             )
         if voting:
             columns |= self._by_work(
@@ -124,6 +130,20 @@ class Evaluation:
             if reasoning:
                 columns["information_gain"] = columns["nll_ntp"] - columns["nll"]
         return columns
+
+    def _controlled(
+        self,
+        work: Work,
+        thoughts: dict[str, Thoughts],
+        donors: Sequence[Sequence[bytes | None]],
+    ) -> dict[str, np.ndarray]:
+        """The columns of the controls at a work; `donors`: what was predicted where each of its
+        swapped thoughts stood."""
+        rollouts = rollouts_after(self.subject, work, thoughts)
+        found = accuracies(rollouts)
+        if "swapped" in rollouts:
+            found[CARRIED] = carried(rollouts["swapped"], donors)
+        return found
 
     def _by_work(
         self, task: str, function: Callable[[Work, slice], dict[str, np.ndarray]]

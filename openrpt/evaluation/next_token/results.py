@@ -1,7 +1,6 @@
 """What an evaluation found: a row a position, a column a measure, so that any two columns can be
 compared in pairs."""
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from openrpt.data.kinds import ordered_kinds
 from openrpt.data.positions import DIFFICULTIES, slices
 from openrpt.data.token_classes import TOKEN_CLASSES
 from openrpt.evaluation.columns import NOT_STORED, Columns
@@ -36,7 +36,9 @@ OF_REASONING = (
     "agrees_start",
     "confidence",
 )
-OF_CONTROLS = (*CONTROLS, "voting_draws")
+CARRIED = "carried"
+"""Share of the predictions after a swapped thought that are those of its own position."""
+OF_CONTROLS = (*CONTROLS, CARRIED, "voting_draws")
 LIKELIHOODS = ("nll_ntp", "nll", "information_gain", *(f"nll_{name}" for name in THOUGHT_CONTROLS))
 KIND = "kind: "
 """What a slice's name begins with that is a kind of document."""
@@ -116,7 +118,7 @@ class EvaluationResult(Columns):
 
     def slices(self) -> dict[str, np.ndarray]:
         """Masks [n]: by difficulty, by band, by those token classes that occur, and by those
-        kinds of document (`kind: NAME`, the commonest first)."""
+        kinds of document (`kind: NAME`: numbers ascending, else the commonest first)."""
         parts: dict[str, np.ndarray] = slices(self.columns["entropy"])
         if "token_class" in self.columns:
             classes = self.columns["token_class"].astype(str)
@@ -124,7 +126,7 @@ class EvaluationResult(Columns):
             parts |= {name: mask for name, mask in masks.items() if mask.any()}
         if "document_kind" in self.columns:
             kinds = self.columns["document_kind"].astype(str)
-            names = [name for name, _ in Counter(kinds.tolist()).most_common() if name]
+            names = ordered_kinds(kinds.tolist())
             parts |= {f"{KIND}{name}": kinds == name for name in names}
         return parts
 

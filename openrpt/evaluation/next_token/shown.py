@@ -17,6 +17,7 @@ from openrpt.evaluation.next_token.compare import (
 )
 from openrpt.evaluation.next_token.results import (
     BITS_A_BYTE,
+    CARRIED,
     KIND,
     THOUGHT_CONTROLS,
     EvaluationResult,
@@ -27,8 +28,8 @@ from openrpt.runs.run import Run
 from openrpt.sheets import Sheet, cost_cells, percent, print_sheet
 from openrpt.terminal import say
 
-KINDS_SHOWN = 12
-"""The commonest kinds of documents; evaluation.json has all."""
+KINDS_SHOWN = 24
+"""The first kinds of documents in their order; evaluation.json has all."""
 SLICES = {
     "all": "all",
     "easy": "easy (> 0.5 nats)",
@@ -153,6 +154,9 @@ def _control_lines(result: EvaluationResult, summary: dict[str, dict[str, Any]])
         for name in THOUGHT_CONTROLS
         if name in summary
     ]
+    if CARRIED in summary and summary[CARRIED]["all"]["n"]:
+        share = percent(summary[CARRIED]["all"])
+        lines.append(f"the prediction that belongs to the other's thought: {share}")
     if "ntp_voting" in summary:
         draws = summary["voting_draws"]["all"]["value"]
         lines.append(

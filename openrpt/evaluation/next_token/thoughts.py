@@ -4,6 +4,7 @@ with a changed one, and how likely the truth is after it."""
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from openrpt.rl.batch import opening_length
 from openrpt.rl.grading import CONTINUATION_TOKENS, grade
 from openrpt.rl.rewards.matching import prefix_match
 from openrpt.seeding import keys_of
-from openrpt.types import Completion, Group, Position
+from openrpt.types import Completion, Group, Position, Rollout
 
 Thought = tuple[int, ...]
 """Token ids of a thought, without what closes it."""
@@ -150,21 +151,25 @@ def changed_thoughts(control: str, thoughts: Thoughts, documents: Sequence[str])
     return [tuple(() for _ in own) for own in thoughts]
 
 
-def swapped(thoughts: Thoughts, documents: Sequence[str]) -> Thoughts:
-    """Rotated by the size of the greatest document, whose positions stand together."""
-    if len(thoughts) < 2:
+_Each = TypeVar("_Each")
+
+
+def swapped(each: list[_Each], documents: Sequence[str]) -> list[_Each]:
+    """What belongs to each position [n], given to another: rotated by the size of the
+    greatest document, whose positions stand together."""
+    if len(each) < 2:
         raise UserError(
             "evaluate.controls = swapped needs two positions at least; raise evaluate.positions"
         )
     greatest = max(Counter(documents).values())
-    shift = min(greatest, len(thoughts) // 2)
-    return thoughts[shift:] + thoughts[:shift]
+    shift = min(greatest, len(each) // 2)
+    return each[shift:] + each[:shift]
 
 
-def accuracy_after(
+def rollouts_after(
     subject: Subject, work: Work, thoughts: Mapping[str, Thoughts]
-) -> dict[str, np.ndarray]:
-    """By control, the accuracy [P] at each of the work's positions (mean over rollouts)."""
+) -> dict[str, list[list[Rollout]]]:
+    """By control, the rollouts [P][samples] at each of the work's positions, graded."""
     rows: list[int] = []
     given: list[Thought] = []
     for kind in thoughts.values():
@@ -172,15 +177,35 @@ def accuracy_after(
             rows += [row] * len(own)
             given += own
     tokens = document_bytes(subject.policy.tokenizer, work.document)
-    exact = []
+    graded: list[Rollout] = []
     for row, outcome in zip(rows, subject.predict_after(work, rows, given), strict=True):
         index = work.positions[row].index
         continuation = tokens[index : index + CONTINUATION_TOKENS]
         (completion,) = outcome.completions
-        graded = grade(completion, continuation, subject.layout, subject.policy.table)
-        exact.append(graded.exact)
-    means = np.reshape(exact, (len(thoughts), len(work.positions), -1)).mean(-1)
-    return dict(zip(thoughts, means, strict=True))
+        graded.append(grade(completion, continuation, subject.layout, subject.policy.table))
+    each = iter(graded)
+    return {name: [[next(each) for _ in own] for own in kind] for name, kind in thoughts.items()}
+
+
+def accuracies(rollouts: Mapping[str, list[list[Rollout]]]) -> dict[str, np.ndarray]:
+    """By control, the accuracy [P] at each position (mean over its rollouts)."""
+    return {
+        name: np.array([np.mean([one.exact for one in own]) for own in kind])
+        for name, kind in rollouts.items()
+    }
+
+
+def carried(
+    rollouts: Sequence[Sequence[Rollout]], donors: Sequence[Sequence[bytes | None]]
+) -> np.ndarray:
+    """[P] Share of the predictions after swapped thoughts that are those which the thoughts' own
+    position made; NaN where that made none. `donors`: these predictions, [P][samples]."""
+    shares = []
+    for own, before in zip(rollouts, donors, strict=True):
+        pairs = zip(own, before, strict=True)
+        same = [one.prediction == said for one, said in pairs if said is not None]
+        shares.append(np.mean(same) if same else np.nan)
+    return np.array(shares)
 
 
 def voting_draws(shape: Shape, group: Group, layout: Layout) -> int:

@@ -100,6 +100,9 @@ class QuestionTask:
             reward=reward,
         )
 
+    def follow(self, state: TrainerState, groups: Sequence[Group]) -> dict[str, float]:
+        return {}
+
     def truth(self, work: Work) -> list[list[bytes]]:
         return [[self.questions[work.document.document_id].answer.encode()]]
 

@@ -29,7 +29,9 @@ def matched_run(config: Config) -> Run | None:
 def load_corpus(run: Run, other: Run | None) -> ScoredCorpus:
     """Opens the run's own scores; the matched run's where it has none."""
     if other is None or (run.scored / SCORED).is_file():
-        corpus = scores_of(run)
+        settings = run.config.pretrain
+        tokens_only = settings.tokens == "full" and not settings.eval_every
+        corpus = scores_of(run, tokens_only=tokens_only)
         if other is not None and run.config.pretrain.match_by == "documents":
             require_same_corpus(corpus, other)
         return corpus
@@ -49,8 +51,8 @@ def limits_of(
         steps = len(training_rows(other, "train"))
     elif other is not None and settings.match_by == "time":
         steps, seconds = 1 << 30, min(seconds, spent_seconds(other))
-    elif other is not None:
-        budget, spent, steps = spent_flops(other), 0.0, 0
+    elif other is not None or settings.flops:
+        budget, spent, steps = settings.flops if other is None else spent_flops(other), 0.0, 0
         supply = batches(corpus, config, cursor=0, head_length=head_length)
         while spent < budget:
             steps += 1

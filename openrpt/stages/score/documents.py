@@ -98,6 +98,9 @@ class Job:
         self, documents: Sequence[Encoded], summary: ScoreSummary, progress: Progress
     ) -> list[ScoredDocument]:
         """Scores documents that `summary` has counted already, in one go."""
+        if self.config.score.tokens_only:
+            progress(summary.num_tokens, f"{summary.documents} documents")
+            return [_without_scores(one) for one in documents]
         left = sum(len(one.token_ids) for one in documents)
         before, text = summary.num_tokens - left, f"{summary.documents} documents"
         prompt = self.config.prompt
@@ -125,23 +128,32 @@ class Job:
             scores = aligned_scores(scores, source)
             scores.argmax = np.array([self.id_of.get(piece, -1) for piece in argmax_bytes])
             summary.positions_dropped += sum(a == b for a, b in source)
-        document = encoded.document
-        return ScoredDocument(
-            document_id=document.document_id,
-            key=document.key,
-            split=document.split,
-            source=document.source,
-            text=document.text,
-            kind=document.kind,
-            offsets=document.offsets,
-            token_ids=np.array(encoded.token_ids, dtype=np.int64),
-            byte_offsets=token_starts(encoded.token_bytes),
-            negative_log_likelihood=scores.negative_log_likelihood,
-            entropy=scores.entropy,
-            entropy_top16=scores.entropy_top16,
-            ntp_token_id=scores.argmax,
-            ntp_correct=grade(argmax_bytes, encoded.token_bytes),
-        )
+        return _with_scores(encoded, scores, grade(argmax_bytes, encoded.token_bytes))
+
+
+def _without_scores(encoded: Encoded) -> ScoredDocument:
+    count = len(encoded.token_ids)
+    return _with_scores(encoded, Scores.empty(count), np.full(count, False))
+
+
+def _with_scores(encoded: Encoded, scores: Scores, ntp_correct: np.ndarray) -> ScoredDocument:
+    document = encoded.document
+    return ScoredDocument(
+        document_id=document.document_id,
+        key=document.key,
+        split=document.split,
+        source=document.source,
+        text=document.text,
+        kind=document.kind,
+        offsets=document.offsets,
+        token_ids=np.array(encoded.token_ids, dtype=np.int64),
+        byte_offsets=token_starts(encoded.token_bytes),
+        negative_log_likelihood=scores.negative_log_likelihood,
+        entropy=scores.entropy,
+        entropy_top16=scores.entropy_top16,
+        ntp_token_id=scores.argmax,
+        ntp_correct=ntp_correct,
+    )
 
 
 def grade(predictions: Sequence[bytes], pieces: Sequence[bytes]) -> np.ndarray:

@@ -1,0 +1,152 @@
+"""What a laboratory is: its folders, and the configuration of each arm at each seed.
+
+A model from scratch is pre-trained on a world's text, thoughts of all styles in it. From these
+weights `train` reinforces thoughts on plain lines, and each arm goes on in another way: as many
+steps of the same with one thing changed, or plain next-token training for as many FLOPs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from openrpt.config.loading import load_config
+from openrpt.config.sections import Config, PromptConfig
+from openrpt.data.worlds.reading import open_world
+from openrpt.data.worlds.world import BLANK, World
+from openrpt.experiments.control import Control
+from openrpt.runs.run import Run
+
+_PLAIN = "worked=0&filler=0"
+TEXT_ARMS = {"ntp": "", "traces": "worked=1&filler=0"}
+"""Plain next-token training from the same start, for RPT's FLOPs: the world's parameters."""
+CONTROLS = ("random-reward", "no-thought")
+"""Those of `openrpt.experiments.controls` that are arms."""
+ARMS = ("start", "rpt", *TEXT_ARMS, "deeper", *CONTROLS, "filler")
+"""In the order in which they are evaluated and shown."""
+_LAYERS, _DEEPER = 2, 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lab:
+    """Where a world is studied, and how: everything lies in folders below `folder`."""
+
+    folder: Path
+    world: str
+    """As in `corpus.path`, behind `lab:`; without documents, shares and seed."""
+    seeds: Sequence[int] = (0,)
+    """Of texts, weights and draws: a whole comparison each, in `seed-N`."""
+    changes: dict[str, Any] = field(default_factory=dict)
+    """Of the configurations below, dotted: for a smaller laboratory."""
+    documents: int = 60_000
+    """Of the text; of plain lines and of an arm's text a tenth."""
+
+    @property
+    def opened(self) -> World:
+        """The world. Raises UserError for one that is unknown."""
+        return open_world(f"lab:{self.world}")
+
+    def at(self, seed: int) -> "LabSeed":
+        return LabSeed(lab=self, seed=seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabSeed:
+    """The comparison at one seed: the configuration of each of its runs."""
+
+    lab: Lab
+    seed: int
+
+    @property
+    def folder(self) -> Path:
+        return self.lab.folder / f"seed-{self.seed}"
+
+    def text(self) -> Config:
+        """The start: pre-training from scratch."""
+        return self._pretraining("text", self._corpus("", seed=self.seed), self._model(_LAYERS))
+
+    def rpt(self, start: str) -> Config:
+        """Reinforcement on plain lines, and the problems on which every arm is measured."""
+        return self._config("rpt", self._corpus(_PLAIN, seed=self.seed + 1, share=10), start)
+
+    def text_arm(self, name: str, start: str, rpt: Run) -> Config:
+        """One of TEXT_ARMS."""
+        corpus = self._corpus(TEXT_ARMS[name], seed=self.seed + 2, share=10)
+        changes = {"pretrain.match": str(rpt.path), "pretrain.match_by": "flops"}
+        return self._config(name, corpus, start, {**_TOKENS_ONLY, **changes})
+
+    def deeper(self, flops: float) -> Config:
+        """A model of more layers from scratch, on plain lines alone."""
+        corpus = self._corpus(_PLAIN, seed=self.seed)
+        return self._pretraining("deeper", corpus, self._model(_DEEPER), {"pretrain.flops": flops})
+
+    def filler(self) -> Control:
+        """The reinforcement behind a useless thought as long as a worked one, which is forced."""
+        opening = PromptConfig().thought_start + BLANK * self.lab.opened.width
+        return Control(
+            question="is it what the thought says? a useless one as long, forced",
+            stage="train",
+            changes={
+                "prompt.candidates": 0,
+                "prompt.think_budget": 0,
+                "prompt.thought_start": opening,
+            },
+            evaluate={"evaluate.controls": []},  # there is no thought to change
+        )
+
+    def _model(self, layers: int) -> str:
+        return f"new:llama?layers={layers}&width=32&seed={self.seed}"
+
+    def _corpus(self, query: str, *, seed: int, share: int = 1) -> str:
+        name, _, given = self.lab.world.partition("?")
+        parts = [given, query, f"documents={self.lab.documents // share}", f"seed={seed}"]
+        return f"lab:{name}?" + "&".join(part for part in parts if part)
+
+    def _pretraining(
+        self, name: str, corpus: str, model: str, more: dict[str, Any] | None = None
+    ) -> Config:
+        changes = {"pretrain.steps": 2000, "pretrain.learning_rate": 2e-3}
+        return self._config(name, corpus, model, {**_TOKENS_ONLY, **changes, **(more or {})})
+
+    def _config(
+        self, name: str, corpus: str, model: str, more: dict[str, Any] | None = None
+    ) -> Config:
+        world = self.lab.opened
+        values = {
+            "seed": self.seed,
+            "run": str(self.folder / name),
+            "model.path": model,
+            "corpus.path": corpus,
+            "corpus.heldout_fraction": 0.15,
+            "corpus.development_fraction": 0.0,
+            "corpus.min_tokens": 4,
+            "prompt.window": 2 * world.width + 40,
+            "prompt.min_context": world.answer_index,
+            "prompt.candidates": 0,
+            "prompt.think_budget": world.width + 4,
+            "prompt.prediction_budget": 2,
+            "selection.strategy": "random",
+            "pretrain.tokens_per_step": 1200,
+            "pretrain.sequence_length": 2 * world.width + 40,
+            "pretrain.microbatch_tokens": 8192,
+            "pretrain.learning_rate": 1e-3,
+            "pretrain.eval_every": 0,
+            "checkpoints.every": 100_000,
+            "train.steps": 80,
+            "train.documents_per_step": 16,
+            "train.positions_per_document": 1,
+            "train.group_size": 16,
+            "memory.microbatch_tokens": 16_384,
+            "train.learning_rate": 5e-4,
+            "optim.adam_beta2": 0.98,
+            "train.ntp_weight": 0.0,
+            "train.eval_every": 0,
+            "evaluate.positions": 400,
+            "evaluate.min_entropy": 0.0,
+            "evaluate.controls": ["emptied", "swapped"],
+        }
+        return load_config(overrides=values | (more or {}) | self.lab.changes)
+
+
+_TOKENS_ONLY = {"score.splits": ["train"], "score.tokens_only": True}
+"""Of text that is only pre-trained on: no score is read."""

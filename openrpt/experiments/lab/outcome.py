@@ -1,0 +1,125 @@
+"""What a laboratory found: accuracy by arm, depth and seed (`lab.json`)."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from openrpt.data.worlds.world import World
+from openrpt.evaluation.next_token.results import CARRIED, KIND
+from openrpt.experiments.lab.lab import ARMS
+from openrpt.files import checked_as, read_json, write_sealed, write_text
+from openrpt.runs.run import Run
+
+FORMAT = 1
+OUTCOME, FIGURE = "lab.json", "lab.svg"
+MEASURES = ("accuracy", "emptied", "swapped", CARRIED)
+
+
+class Cell(BaseModel):
+    """An arm at a depth and a seed: shares of `n` held-out problems."""
+
+    model_config = ConfigDict(frozen=True)
+
+    arm: str
+    seed: int
+    depth: int
+    n: int
+    accuracy: float
+    """In reasoning; of an arm that never thinks, standard prediction's."""
+    emptied: float | None = None
+    """With its thought emptied; None where the arm has no thought, as the next two."""
+    swapped: float | None = None
+    """With another problem's thought."""
+    carried: float | None = None
+    """Share of the predictions after another problem's thought that are that problem's."""
+
+
+class Outcome(BaseModel):
+    """Everything that table and figure are drawn from."""
+
+    model_config = ConfigDict(frozen=True)
+
+    world: str
+    shown: int
+    """The deepest problem of which a thought was shown."""
+    chance: float
+    cells: list[Cell]
+
+    @property
+    def seeds(self) -> list[int]:
+        return sorted({cell.seed for cell in self.cells})
+
+    @property
+    def arms(self) -> list[str]:
+        found = {cell.arm for cell in self.cells}
+        return [arm for arm in ARMS if arm in found]
+
+    def share(
+        self, arm: str, seed: int, inside: Callable[[int], bool], measure: str = "accuracy"
+    ) -> float:
+        """The share over all problems of the depths that are `inside`; NaN where it is not known.
+
+        `measure`: one of MEASURES.
+        """
+        chosen = [
+            (value, cell.n)
+            for cell in self.cells
+            if (cell.arm, cell.seed) == (arm, seed) and inside(cell.depth)
+            if (value := getattr(cell, measure)) is not None
+        ]
+        if not chosen:
+            return float("nan")
+        values, sizes = zip(*chosen, strict=True)
+        return float(np.average(values, weights=sizes))
+
+
+def outcome_of(name: str, world: World, runs: Mapping[int, Run]) -> Outcome:
+    """Reads what the runs of the seeds recorded; `name`: the world's, with its parameters."""
+    return Outcome(
+        world=name,
+        shown=world.shown,
+        chance=1 / len(world.alphabet),
+        cells=[cell for seed, run in runs.items() for cell in _cells(seed, run)],
+    )
+
+
+def _cells(seed: int, run: Run) -> list[Cell]:
+    from openrpt.evaluation.records import read_evaluation
+
+    found = []
+    evaluations = read_evaluation(run.evaluation)["evaluations"]
+    for arm in filter(evaluations.__contains__, ARMS):
+        summary = evaluations[arm]["summary"]
+        right = summary.get("reasoning", summary["ntp"])
+        for part in (part for part in right if part.startswith(KIND)):
+            known = [name for name in MEASURES if name in summary and summary[name][part]["n"]]
+            rest = {name: summary[name][part]["value"] for name in known}
+            found.append(
+                Cell(
+                    arm=arm,
+                    seed=seed,
+                    depth=int(part.removeprefix(KIND)),
+                    n=right[part]["n"],
+                    accuracy=right[part]["value"],
+                    **rest,
+                )
+            )
+    return found
+
+
+def write_outcome(folder: Path, outcome: Outcome) -> None:
+    """Writes `lab.json`, and the figure; each atomic."""
+    from openrpt.experiments.lab.figure import lab_svg
+
+    values: dict[str, Any] = {"format": FORMAT, **outcome.model_dump()}
+    write_sealed(folder / OUTCOME, values)
+    write_text(folder / FIGURE, lab_svg(outcome))
+
+
+def read_outcome(folder: Path) -> Outcome:
+    """Reads `lab.json`. Raises UserError where it is damaged."""
+    path, advice = folder / OUTCOME, "run the same openrpt lab again"
+    return checked_as(Outcome, read_json(path, advice=advice), path, advice=advice)

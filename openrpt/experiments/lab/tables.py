@@ -1,0 +1,130 @@
+"""A laboratory as tables: accuracy of each arm, and how far RPT is ahead of it over seeds."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from openrpt.experiments.lab.outcome import Outcome
+from openrpt.sheets import NOTHING, Sheet, points, share
+
+_Inside = Callable[[int], bool]
+AFTER = "rpt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedDifference:
+    """A paired difference over seeds; the interval holds 95 % by Student's t (NaN: one seed)."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def distinguishable(self) -> bool:
+        """The interval leaves 0 out."""
+        return self.low > 0 or self.high < 0
+
+
+def seed_difference(a: Sequence[float], b: Sequence[float]) -> SeedDifference:
+    """Compares a with b, both [seeds] in the same order: the mean of a − b, ± t · s / √n with
+    n − 1 degrees of freedom; of one seed no interval."""
+    differences = np.subtract(a, b)
+    value = float(differences.mean())
+    if len(differences) < 2:
+        return SeedDifference(value=value, low=math.nan, high=math.nan)
+    from scipy import stats
+
+    error = float(differences.std(ddof=1)) / math.sqrt(len(differences))
+    wide = float(stats.t.ppf(0.975, len(differences) - 1)) * error
+    return SeedDifference(value=value, low=value - wide, high=value + wide)
+
+
+def lab_sheet(outcome: Outcome) -> Sheet:
+    """% right of each arm, and with its thought changed: the mean over seeds ± standard error."""
+    parts = _parts(outcome)
+    rows = [
+        [
+            arm,
+            *(_mean(outcome, arm, inside) for inside in parts.values()),
+            *(_mean(outcome, arm, parts["all"], m) for m in ("emptied", "swapped", "carried")),
+        ]
+        for arm in outcome.arms
+    ]
+    return Sheet(
+        title=f"lab:{outcome.world}, {_seeds(outcome)}: % right",
+        headings=["arm", *parts, "emptied", "swapped", "carried"],
+        rows=rows,
+        notes=[
+            f"{_problems(outcome)}; chance {100 * outcome.chance:.1f} %",
+            "± is the standard error over seeds",
+            "emptied, swapped: with no thought, with another problem's; carried: how often the"
+            " prediction is then the other problem's",
+        ],
+    )
+
+
+def differences_sheet(outcome: Outcome) -> Sheet:
+    """RPT − each other arm in points, paired by seed."""
+    parts = _parts(outcome)
+    rows = [
+        [arm, *(_ahead(outcome, arm, inside) for inside in parts.values())]
+        for arm in outcome.arms
+        if arm != AFTER
+    ]
+    notes = ["95 % by Student's t over seeds; 0 within it: not distinguishable"]
+    if len(outcome.seeds) < 2:
+        notes = ["one seed: no interval over seeds, so no difference is said; give --seeds"]
+    return Sheet(
+        title=f"{AFTER} − the arm, points, paired over {_seeds(outcome)}",
+        headings=["arm", *parts],
+        rows=rows,
+        notes=notes,
+    )
+
+
+def _parts(outcome: Outcome) -> dict[str, _Inside]:
+    shown = outcome.shown
+    return {
+        "all": lambda depth: True,
+        f"depth ≤ {shown}": lambda depth: depth <= shown,
+        f"depth > {shown}": lambda depth: depth > shown,
+    }
+
+
+def _seeds(outcome: Outcome) -> str:
+    count = len(outcome.seeds)
+    return f"{count} seed{'s' if count > 1 else ''}"
+
+
+def _problems(outcome: Outcome) -> str:
+    own = [cell for cell in outcome.cells if cell.arm == AFTER]
+    counts = [sum(cell.n for cell in own if cell.seed == seed) for seed in outcome.seeds]
+    return f"{' + '.join(map(str, counts))} held-out problems"
+
+
+def _over_seeds(
+    outcome: Outcome, arm: str, inside: _Inside, measure: str = "accuracy"
+) -> list[float]:
+    return [outcome.share(arm, seed, inside, measure) for seed in outcome.seeds]
+
+
+def _mean(outcome: Outcome, arm: str, inside: _Inside, measure: str = "accuracy") -> str:
+    found = np.array(_over_seeds(outcome, arm, inside, measure))
+    found = found[~np.isnan(found)]
+    n = len(found)
+    error = float(found.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
+    value = float(found.mean()) if n else math.nan
+    return share({"value": value, "standard_error": error, "n": n})
+
+
+def _ahead(outcome: Outcome, arm: str, inside: _Inside) -> str:
+    pairs = zip(_over_seeds(outcome, AFTER, inside), _over_seeds(outcome, arm, inside), strict=True)
+    known = [(a, b) for a, b in pairs if not math.isnan(a) and not math.isnan(b)]
+    if not known:
+        return NOTHING
+    found = seed_difference([a for a, _ in known], [b for _, b in known])
+    text = points({"value": found.value, "low": found.low, "high": found.high})
+    unclear = len(known) > 1 and not found.distinguishable
+    return f"{text} not distinguishable" if unclear else text
