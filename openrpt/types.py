@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Split = Literal["train", "development", "heldout"]
-FinishReason = Literal["stop", "length"]
+_FinishReason = Literal["stop", "length"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,7 +82,7 @@ class Completion:
     """Log-probability of each token at the sampling temperature; 0 where forced."""
     loss_mask: tuple[bool, ...]
     """True for tokens that are trained; forced ones (the seed, the forced close) are False."""
-    finish_reason: FinishReason
+    finish_reason: _FinishReason
 
     @property
     def num_trained_tokens(self) -> int:

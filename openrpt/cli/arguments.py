@@ -9,7 +9,7 @@ import click
 
 from openrpt.config.paths import require_path, require_reachable
 
-LONGEST_LABEL = 100
+_LONGEST_LABEL = 100
 
 
 class PathName(click.ParamType):
@@ -46,10 +46,10 @@ class Label(click.ParamType):
     name = "label"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> str:
-        if re.search(r"[/\\]|^\.", value) or not value.isprintable() or len(value) > LONGEST_LABEL:
+        if re.search(r"[/\\]|^\.", value) or not value.isprintable() or len(value) > _LONGEST_LABEL:
             self.fail(
                 f"'{value}' becomes a file's name: no slashes, no leading dot, no hidden"
-                f" characters, at most {LONGEST_LABEL} of them",
+                f" characters, at most {_LONGEST_LABEL} of them",
                 param,
                 ctx,
             )

@@ -22,14 +22,14 @@ from openrpt.costs.limits import matrix_product_rate
 from openrpt.data.assets import asset_status, cache_dir
 from openrpt.sheets import Sheet, print_sheet
 
-GB = 1e9
-DEMO_MEMORY_GB = 6.0
+_GB = 1e9
+_DEMO_MEMORY_GB = 6.0
 """The demo's peak, the operating system not counted."""
-DEMO_DISK_GB = 2.0
+_DEMO_DISK_GB = 2.0
 """The demo's model, packed and as float32 safetensors, its corpus, and room for the downloads."""
-BFLOAT16_GAIN = 1.3
+_BFLOAT16_GAIN = 1.3
 """How many times faster than float32 bfloat16 must be to be worth its rounding."""
-EXTRAS = {
+_EXTRAS = {
     "lora": "peft",
     "datasets": "datasets",
     "lm-eval": "lm_eval",
@@ -125,7 +125,7 @@ def measure_gflops(dtype: torch.dtype, seconds: float = 0.3) -> float:
 
 def recommended_dtype(float32_gflops: float, bfloat16_gflops: float) -> str:
     """For the CPU: float32 unless bfloat16 is at least 1.3 times faster."""
-    return "bfloat16" if bfloat16_gflops >= BFLOAT16_GAIN * float32_gflops else "float32"
+    return "bfloat16" if bfloat16_gflops >= _BFLOAT16_GAIN * float32_gflops else "float32"
 
 
 def _processor_name() -> str:
@@ -145,14 +145,14 @@ def _core_counts() -> str:
 
 def _memory() -> Finding:
     memory = psutil.virtual_memory()
-    enough = memory.available >= DEMO_MEMORY_GB * GB
+    enough = memory.available >= _DEMO_MEMORY_GB * _GB
     return Finding(
         name="memory",
-        value=f"{memory.available / GB:.1f} GB free of {memory.total / GB:.1f} GB",
+        value=f"{memory.available / _GB:.1f} GB free of {memory.total / _GB:.1f} GB",
         ok=enough,
         advice=""
         if enough
-        else f"the demo takes up to {DEMO_MEMORY_GB:.0f} GB: close other programs",
+        else f"the demo takes up to {_DEMO_MEMORY_GB:.0f} GB: close other programs",
     )
 
 
@@ -189,14 +189,14 @@ def _disk() -> Finding:
     folder = cache_dir()
     existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     free = shutil.disk_usage(existing).free
-    enough = free >= DEMO_DISK_GB * GB
+    enough = free >= _DEMO_DISK_GB * _GB
     return Finding(
         name="disk",
-        value=f"{free / GB:.1f} GB free for {folder}",
+        value=f"{free / _GB:.1f} GB free for {folder}",
         ok=enough,
         advice=""
         if enough
-        else f"the demo takes {DEMO_DISK_GB:.0f} GB: name a folder in OPENRPT_CACHE",
+        else f"the demo takes {_DEMO_DISK_GB:.0f} GB: name a folder in OPENRPT_CACHE",
     )
 
 
@@ -224,5 +224,5 @@ def _extras() -> list[Finding]:
             value="installed" if importlib.util.find_spec(module) else "not installed",
             advice="" if importlib.util.find_spec(module) else f"pip install 'openrpt[{extra}]'",
         )
-        for extra, module in EXTRAS.items()
+        for extra, module in _EXTRAS.items()
     ]

@@ -35,7 +35,7 @@ ESCAPED = {
     "prompt.answer_start",
 }
 r"""Keys whose values may hold line breaks: a shell gives them as `\n`, `\t` and `\\`."""
-SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+_SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 OVERRIDES = "openrpt.overrides"
 
 
@@ -132,7 +132,7 @@ def _key(name: str, field: "FieldInfo") -> Key:
         (inner,) = get_args(field.annotation)[0].__metadata__
         metadata = inner.metadata
     bounds = [bound for constraint in metadata for bound in asdict(constraint).items()]
-    limits = [f"{SIGNS[name]} {value:,}" for name, value in bounds if name in SIGNS]
+    limits = [f"{_SIGNS[name]} {value:,}" for name, value in bounds if name in _SIGNS]
     checks = [
         check
         for check in (require_path, require_path_or_none)

@@ -18,8 +18,8 @@ from openrpt.config.algorithms import (
 )
 from openrpt.config.section import MOST, MOST_SAMPLES, MOST_TOKENS, NOTHING, Binds, Section, binds
 
-CONSTANT: Aggregation = "constant_length"
-EXACT_ESTIMATORS = ("dr_grpo", "rloo", "maxrl")
+_CONSTANT: Aggregation = "constant_length"
+_EXACT_ESTIMATORS = ("dr_grpo", "rloo", "maxrl")
 """Advantage estimators that the answer's exact gradient can stand beside."""
 
 
@@ -163,10 +163,10 @@ class TrainConfig(Section):
         """Raises ValueError for what the answer's exact gradient does not hold with: it is that of
         an expectation under the policy itself, which is not divided by a group's deviation or by a
         rollout's length."""
-        if algorithm.advantage not in EXACT_ESTIMATORS or algorithm.aggregation != CONSTANT:
+        if algorithm.advantage not in _EXACT_ESTIMATORS or algorithm.aggregation != _CONSTANT:
             raise ValueError(
                 "answer_gradient = exact needs an advantage without a deviation and aggregation"
-                f" {CONSTANT}: algorithm dr_grpo, rloo or maxrl"
+                f" {_CONSTANT}: algorithm dr_grpo, rloo or maxrl"
             )
         refused = {
             "updates_per_batch": self.updates_per_batch > 1,

@@ -156,13 +156,13 @@ def _this_machine(device: torch.device) -> str:
 
 
 def print_estimate(found: RunEstimate, console: Console) -> None:
-    """Prints the table of `estimate_sheet`, and what to beware of."""
-    print_sheet(estimate_sheet(found), console)
+    """Prints the table of `_estimate_sheet`, and what to beware of."""
+    print_sheet(_estimate_sheet(found), console)
     for line in found.warnings:
         console.print(Text(f"warning: {line}", "yellow"), soft_wrap=True)
 
 
-def estimate_sheet(found: RunEstimate) -> Sheet:
+def _estimate_sheet(found: RunEstimate) -> Sheet:
     """Returns a row a stage, the total, and what was assumed; money where a price is known."""
     document = found.as_dict()
     priced = document["total"]["money"] is not None

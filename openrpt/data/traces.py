@@ -25,7 +25,7 @@ from openrpt.parquet import write_table
 _TEXTS = ("key", "document_id", "thought", "prediction", "kind", "source")
 _NUMBERS = ("byte_offset", "position")
 _NEEDED = ("key", "thought", "prediction")
-MOST_OFFSET = 2**62
+_MOST_OFFSET = 2**62
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,6 +126,6 @@ def _number(value: Any, name: str, source: str) -> int | None:
         return None
     if isinstance(value, float) and value.is_integer():  # a column that had nulls
         value = int(value)
-    if type(value) is not int or not 0 <= value < MOST_OFFSET:
+    if type(value) is not int or not 0 <= value < _MOST_OFFSET:
         raise UserError(f"{source}: field '{name}' is {value!r}, no place in a document")
     return value

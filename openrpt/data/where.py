@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from openrpt.data.places import token_at
 from openrpt.data.token_classes import COMPUTED, CONTEXT, computed_tokens, token_class
 
-BEFORE = 256
+_BEFORE = 256
 """Bytes before a position that a regular expression sees."""
 
 
@@ -54,7 +54,7 @@ def _before(
 ) -> NDArray[np.bool_]:
     """Where the text up to the position ends with the expression."""
     ends_so, data = re.compile(rf"(?:{pattern})\Z"), text.encode()
-    seen = (data[max(0, start - BEFORE) : start] for start in starts[index].tolist())
+    seen = (data[max(0, start - _BEFORE) : start] for start in starts[index].tolist())
     found = [ends_so.search(before.decode(errors="ignore")) is not None for before in seen]
     return np.array(found, dtype=bool)
 

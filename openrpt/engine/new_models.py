@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 IS_NEW = "new:"
 FAMILIES = ("llama", "qwen3", "olmo2")
-END = "<|end|>"
+_END = "<|end|>"
 _FORMAT = 1
 """Raised whenever the same parameters would give another model."""
 
@@ -116,7 +116,7 @@ def byte_tokenizer() -> "PreTrainedTokenizerFast":
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
     prompt = PromptConfig()
-    backend.add_special_tokens([AddedToken(END, normalized=False, special=True)])
+    backend.add_special_tokens([AddedToken(_END, normalized=False, special=True)])
     markers = (prompt.thought_start, prompt.thought_end, prompt.answer_start)
     backend.add_tokens([AddedToken(marker, normalized=False) for marker in markers])
-    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=END)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=_END)

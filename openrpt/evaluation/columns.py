@@ -11,11 +11,11 @@ import pyarrow as pa
 from openrpt.errors import UserError
 from openrpt.parquet import read_table, unreadable, write_table
 
-ABOUT = b"openrpt"
+_ABOUT = b"openrpt"
 """The key of a file's metadata under which all but the columns stands, as JSON."""
 NOT_STORED = {"stored": False}
 """The metadata of a field that is no part of the file."""
-ADVICE = "delete it and evaluate again"
+_ADVICE = "delete it and evaluate again"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,15 +37,15 @@ class Columns:
         """Writes the file in one step."""
         table = pa.table({name: pa.array(values) for name, values in self.columns.items()})
         about = {name: getattr(self, name) for name in _stored_fields(type(self))}
-        write_table(path, table.replace_schema_metadata({ABOUT: json.dumps(about)}))
+        write_table(path, table.replace_schema_metadata({_ABOUT: json.dumps(about)}))
 
     @classmethod
-    def load(cls, path: Path, *, advice: str = ADVICE) -> Self:
+    def load(cls, path: Path, *, advice: str = _ADVICE) -> Self:
         """Raises UserError for a file that is missing, broken or of another version or kind;
         `advice`: what helps."""
         try:
             table = read_table(path)
-            about = json.loads((table.schema.metadata or {}).get(ABOUT, b"{}"))
+            about = json.loads((table.schema.metadata or {}).get(_ABOUT, b"{}"))
             known = {name: about[name] for name in _stored_fields(cls) if name in about}
             arrays = {n: table[n].to_numpy(zero_copy_only=False) for n in table.column_names}
             return cls(columns=arrays, **known)

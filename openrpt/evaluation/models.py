@@ -106,7 +106,7 @@ def training_cost(run: Run, model: str) -> dict[str, float | None] | None:
 
     made: list[dict[str, Any]] = []
     if model != run.config.model.path:
-        found = steps_that_made(Path(model))
+        found = _steps_that_made(Path(model))
         if found is None:
             return None
         made = found
@@ -134,7 +134,7 @@ def supervision_of(model: str) -> str:
     return settings.supervision(record.state.trace_sources)
 
 
-def steps_that_made(model: Path) -> list[dict[str, Any]] | None:
+def _steps_that_made(model: Path) -> list[dict[str, Any]] | None:
     """The rows of metrics of the warmup or the steps behind a checkpoint; None where the folder
     is none of a run's."""
     owner = owning_run(model)

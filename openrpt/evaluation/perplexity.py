@@ -163,7 +163,7 @@ def sampled_texts(corpus: ScoredCorpus, split: Split, *, tokens: int, seed: int)
         yield corpus.document(ids[place]).text
 
 
-def split_texts(corpus: ScoredCorpus, split: Split) -> Iterator[str]:
+def _split_texts(corpus: ScoredCorpus, split: Split) -> Iterator[str]:
     """All scored documents of a split. Raises UserError where there are none."""
     ids = corpus.ids(split)
     if not ids:
@@ -262,7 +262,7 @@ def _of_split(run: Run, config: Config) -> TextPerplexity:
     return TextPerplexity(
         config=config,
         name=str(split),
-        texts=split_texts(scored, split),
+        texts=_split_texts(scored, split),
         max_tokens=0,
         expected=sum(scored.entries[i].num_tokens for i in scored.ids(split)),
     )

@@ -17,7 +17,7 @@ from openrpt.files import checked_as, read_json, write_sealed
 from openrpt.runs.rollouts import evaluated_path, write_rollout_table
 from openrpt.runs.run import Run
 
-FORMAT = 1
+_FORMAT = 1
 
 
 class Evaluation(BaseModel):
@@ -40,22 +40,22 @@ class Evaluations(BaseModel):
     differences: list[dict[str, Any]]
 
 
-Column = tuple[str, str]
+_Column = tuple[str, str]
 """(label, column of the result): ("trained", "reasoning")."""
-AFTER: Column = ("trained", "reasoning")
-COMPARED: tuple[Column, ...] = (("warmup", "reasoning"), ("trained", "ntp"), ("start", "ntp"))
+_AFTER: _Column = ("trained", "reasoning")
+COMPARED: tuple[_Column, ...] = (("warmup", "reasoning"), ("trained", "ntp"), ("start", "ntp"))
 """What reasoning after RPT is compared with before all else."""
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
     """Raises UserError for a file that is damaged or of another version; an absent one is empty."""
     if not path.is_file():
-        return {"format": FORMAT, "evaluations": {}, "differences": []}
+        return {"format": _FORMAT, "evaluations": {}, "differences": []}
     advice = "delete it and evaluate again"
     values = read_json(path, advice=advice)
-    if values.get("format") != FORMAT:
+    if values.get("format") != _FORMAT:
         raise UserError(
-            f"{path}: format {values.get('format')!r}, not {FORMAT}: written by another version of"
+            f"{path}: format {values.get('format')!r}, not {_FORMAT}: written by another version of"
             " OpenRPT; evaluate again, or use that version"
         )
     checked_as(Evaluations, values, path, advice=advice)
@@ -103,7 +103,7 @@ def record(
         "calibration": result.calibration(),
         "cost": cost,
     }
-    document["differences"] = trained_differences(run, document["evaluations"])
+    document["differences"] = _trained_differences(run, document["evaluations"])
     write_sealed(run.evaluation, document)
 
 
@@ -114,13 +114,13 @@ def record_perplexity(run: Run, label: str, text: str, entry: Mapping[str, Any])
     write_sealed(run.evaluation, document)
 
 
-def trained_differences(run: Run, evaluations: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _trained_differences(run: Run, evaluations: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Reasoning after RPT − what else was evaluated at its positions: paired, by slice, with
     intervals; COMPARED first, then every other label."""
-    if "reasoning" not in evaluations.get(AFTER[0], {"summary": {}})["summary"]:
+    if "reasoning" not in evaluations.get(_AFTER[0], {"summary": {}})["summary"]:
         return []
-    after = EvaluationResult.load(result_path(run, AFTER[0]))
-    known = {AFTER[0], *(label for label, _ in COMPARED)}
+    after = EvaluationResult.load(result_path(run, _AFTER[0]))
+    known = {_AFTER[0], *(label for label, _ in COMPARED)}
     others = [
         (label, "reasoning" if "reasoning" in entry["summary"] else "ntp")
         for label, entry in evaluations.items()
@@ -131,12 +131,12 @@ def trained_differences(run: Run, evaluations: Mapping[str, Any]) -> list[dict[s
         if mode not in evaluations.get(label, {"summary": {}})["summary"]:
             continue
         other = EvaluationResult.load(result_path(run, label))
-        if not at_same_positions(after, other):
+        if not _at_same_positions(after, other):
             continue
-        differences = paired_differences(after, AFTER[1], other, mode)
+        differences = paired_differences(after, _AFTER[1], other, mode)
         found.append(
             {
-                "a": {"label": AFTER[0], "mode": AFTER[1]},
+                "a": {"label": _AFTER[0], "mode": _AFTER[1]},
                 "b": {"label": label, "mode": mode},
                 "difference": {part: d.as_dict() for part, d in differences.items()},
             }
@@ -144,7 +144,7 @@ def trained_differences(run: Run, evaluations: Mapping[str, Any]) -> list[dict[s
     return found
 
 
-def at_same_positions(a: EvaluationResult, b: EvaluationResult) -> bool:
+def _at_same_positions(a: EvaluationResult, b: EvaluationResult) -> bool:
     """Whether the rows of both are the same positions of the same tokens."""
     return a.num_positions == b.num_positions and all(
         (a.columns[name] == b.columns[name]).all() for name in ("document_id", "position")
@@ -166,5 +166,5 @@ def add_model_result(path: Path, label: str, name: str, result: Any) -> dict[str
     """Adds (or replaces) a model's result of that name; returns all of the model's. Atomic."""
     models = read_models(path)
     models.setdefault(label, {})[name] = result
-    write_sealed(path, {"format": FORMAT, "models": models})
+    write_sealed(path, {"format": _FORMAT, "models": models})
     return models[label]

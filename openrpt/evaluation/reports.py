@@ -11,7 +11,7 @@ from rich.console import Console
 from openrpt.files import csv_text, json_text, write_text
 from openrpt.sheets import Sheet, markdown, print_sheet
 
-FORMAT = 1
+_FORMAT = 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,7 +52,7 @@ def write_report(
 ) -> list[Path]:
     """Writes `STEM.json`, `.csv` (the rows), `.md` and, with a figure, `.svg`; each in one step."""
     contents = {
-        "json": json_text({"format": FORMAT, **document}),
+        "json": json_text({"format": _FORMAT, **document}),
         "csv": csv_text(rows),
         "md": text,
     }

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-RESAMPLES = 4000
-BINS = 10
+_RESAMPLES = 4000
+_BINS = 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,7 +128,7 @@ def paired_difference(
     """mean(a) − mean(b) on the same positions, with a bootstrap over documents.
 
     Positions where either is not a number are left out. With m* the resampled means,
-    p = 2 · min(#(m* ≤ 0) + 1, #(m* ≥ 0) + 1) / (RESAMPLES + 1), at most 1 (Davison and Hinkley
+    p = 2 · min(#(m* ≤ 0) + 1, #(m* ≥ 0) + 1) / (_RESAMPLES + 1), at most 1 (Davison and Hinkley
     1997, section 4.4, for the added 1).
     """
     both = ~(np.isnan(a.astype(float)) | np.isnan(b.astype(float)))
@@ -140,7 +140,7 @@ def paired_difference(
         means = _means_of_draws(difference, index, _draws(estimate.documents, seed))
         low, high = map(float, np.quantile(means, [0.025, 0.975]))
         rarer = min(int((means <= 0).sum()), int((means >= 0).sum()))
-        p = min(1.0, 2 * (rarer + 1) / (RESAMPLES + 1))
+        p = min(1.0, 2 * (rarer + 1) / (_RESAMPLES + 1))
         error = estimate.standard_error
     return Difference(
         value=estimate.value,
@@ -156,18 +156,18 @@ def paired_difference(
 def calibration(confidence: np.ndarray, right: np.ndarray) -> dict[str, Any]:
     """How far a predicted rate can be believed: both [n], confidence in (0, 1].
 
-    The expected calibration error is Σ_b n_b / n · |accuracy_b − confidence_b| over BINS bins
+    The expected calibration error is Σ_b n_b / n · |accuracy_b − confidence_b| over _BINS bins
     (low, high] of equal width (arXiv 1706.04599, section 2). Positions that are not a number are
     left out; empty bins are not listed.
     """
     known = ~(np.isnan(confidence) | np.isnan(right))
     confidence, right = confidence[known], right[known]
     # 7 of 10 samples are 0.7, which is not exactly 7 bins of a tenth.
-    index = np.clip(np.ceil(confidence * BINS - 1e-9).astype(int) - 1, 0, BINS - 1)
+    index = np.clip(np.ceil(confidence * _BINS - 1e-9).astype(int) - 1, 0, _BINS - 1)
     bins = [
         {
-            "low": b / BINS,
-            "high": (b + 1) / BINS,
+            "low": b / _BINS,
+            "high": (b + 1) / _BINS,
             "n": int((index == b).sum()),
             "confidence": float(confidence[index == b].mean()),
             "accuracy": float(right[index == b].mean()),
@@ -186,13 +186,13 @@ def _sums(values: np.ndarray, documents: np.ndarray) -> np.ndarray:
 
 
 def _draws(documents: int, seed: int) -> np.ndarray:
-    """[RESAMPLES, D] The documents of each bootstrap resample."""
-    return np.random.default_rng(seed).integers(documents, size=(RESAMPLES, documents))
+    """[_RESAMPLES, D] The documents of each bootstrap resample."""
+    return np.random.default_rng(seed).integers(documents, size=(_RESAMPLES, documents))
 
 
 def _means_of_draws(values: np.ndarray, index: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """values [n], the document of each as a number below D [n], draws [RESAMPLES, D] → the mean of
-    each resample [RESAMPLES]; not a number where none of these documents was drawn."""
+    """values [n], the document of each as a number below D [n], draws [_RESAMPLES, D] → the mean of
+    each resample [_RESAMPLES]; not a number where none of these documents was drawn."""
     count = draws.shape[1]
     sums = np.bincount(index, weights=values, minlength=count)[draws].sum(1)
     sizes = np.bincount(index, minlength=count)[draws].sum(1)
@@ -254,7 +254,7 @@ class Resampled:
 
     value: float
     draws: np.ndarray
-    """[RESAMPLES] on bootstrap resamples; [D] with one document left out, where `jackknife`; empty
+    """[_RESAMPLES] on bootstrap resamples; [D] with one document left out, where `jackknife`; empty
     where there are none, and so no interval."""
     documents: int
     jackknife: bool = False
@@ -287,6 +287,6 @@ class Resampled:
 
 
 def document_weights(documents: int, *, seed: int = 0) -> np.ndarray:
-    """[RESAMPLES, D] How often each document is drawn in each bootstrap resample."""
+    """[_RESAMPLES, D] How often each document is drawn in each bootstrap resample."""
     rng = np.random.default_rng(seed)
-    return rng.multinomial(documents, np.full(documents, 1 / documents), size=RESAMPLES)
+    return rng.multinomial(documents, np.full(documents, 1 / documents), size=_RESAMPLES)

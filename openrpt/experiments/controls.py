@@ -155,7 +155,7 @@ def _take_over_warmup(run: Run, own: Run) -> None:
 def print_controls(run: Run) -> None:
     """The controls that there are, and how to run them."""
     console = PlainConsole()
-    print_sheet(controls_sheet(run), console)
+    print_sheet(_controls_sheet(run), console)
     for line in (
         f"run them: openrpt control {run.path} NAME…",
         "a larger model's standard prediction (the paper's Figure 4): openrpt evaluate MODEL --run"
@@ -165,7 +165,7 @@ def print_controls(run: Run) -> None:
         console.print(Text(line), soft_wrap=True)
 
 
-def controls_sheet(run: Run) -> Sheet:
+def _controls_sheet(run: Run) -> Sheet:
     """A row a control, and whether it is recorded already."""
     from openrpt.evaluation.models import latest_model
     from openrpt.evaluation.records import read_evaluation

@@ -20,26 +20,26 @@ from openrpt.progress import Progress
 from openrpt.runs.run import Run, existing_run, open_run, works_in_run
 from openrpt.sheets import percent, points
 
-MINUTES = 15.0
+_MINUTES = 15.0
 
-ROWS = {
+_ROWS = {
     "standard NTP, start model": ("start", "ntp"),
     "standard NTP, trained model": ("trained", "ntp"),
     "reasoning, untrained": ("start", "reasoning"),
     "reasoning, after warmup": ("warmup", "reasoning"),
     "reasoning, after RPT": ("trained", "reasoning"),
 }
-PAIRS = ("RPT − warmup", "RPT − the trained model's own NTP", "RPT − the start model's NTP")
+_PAIRS = ("RPT − warmup", "RPT − the trained model's own NTP", "RPT − the start model's NTP")
 """Names of what records.COMPARED has."""
-BEFORE_WARMUP = "evaluate the start model"
-AFTER_WARMUP = "evaluate after warmup"
+_BEFORE_WARMUP = "evaluate the start model"
+_AFTER_WARMUP = "evaluate after warmup"
 CLOCK = "demo.json"
-DIFFICULTY_COLUMNS = ("easy", "medium", "hard")
+_DIFFICULTY_COLUMNS = ("easy", "medium", "hard")
 
 
-def demo_config(minutes: float = MINUTES, run: Path | None = None) -> Config:
+def demo_config(minutes: float = _MINUTES, run: Path | None = None) -> Config:
     """The recipe; the budget decides how much is scored, evaluated and warmed up."""
-    scale = minutes / MINUTES
+    scale = minutes / _MINUTES
     name = f"{minutes:g}m"
     return load_config(
         overrides={
@@ -143,9 +143,9 @@ def _run_stages(run: Run, minutes: float, progress: Progress) -> None:
     try:
         stages: list[tuple[str, Callable[[Progress], Any]]] = [
             ("score", lambda bar: _score(run, bar)),
-            (BEFORE_WARMUP, lambda bar: _evaluate(run, "start", bar)),
+            (_BEFORE_WARMUP, lambda bar: _evaluate(run, "start", bar)),
             ("warmup", lambda bar: warmup(run, progress=bar)),
-            (AFTER_WARMUP, lambda bar: _evaluate(run, "warmup", bar)),
+            (_AFTER_WARMUP, lambda bar: _evaluate(run, "warmup", bar)),
             ("train", lambda bar: train(_with_time(run, clock), progress=bar)),
             ("evaluate after RPT", lambda bar: _evaluate(run, "trained", bar)),
         ]
@@ -192,7 +192,7 @@ def _with_time(run: Run, clock: Clock) -> Run:
     from openrpt.engine.checkpoint_record import read_record
     from openrpt.runs.checkpoints import latest_checkpoint
 
-    slower = max(clock.stages[BEFORE_WARMUP], clock.stages[AFTER_WARMUP])
+    slower = max(clock.stages[_BEFORE_WARMUP], clock.stages[_AFTER_WARMUP])
     reserve = 1.1 * slower + 0.02 * clock.budget
     spent = 0.0
     last = latest_checkpoint(run.checkpoints)
@@ -216,25 +216,25 @@ def print_outcome(run: Run) -> None:
     evaluations = document["evaluations"]
     table = Table(title="Next-token accuracy on held-out text, % ± standard error by document")
     table.add_column("")
-    for name in DIFFICULTY_COLUMNS:
+    for name in _DIFFICULTY_COLUMNS:
         n = evaluations["start"]["summary"]["ntp"][name]["n"]
         table.add_column(f"{name} (n = {n})", justify="right")
     for heading in COST_HEADINGS:
         table.add_column(heading, justify="right")
-    for title, (label, mode) in ROWS.items():
+    for title, (label, mode) in _ROWS.items():
         summary = evaluations[label]["summary"][mode]
         cost = cost_cells(evaluations[label]["cost"])
-        cells = [percent(summary[name]).removesuffix(" %") for name in DIFFICULTY_COLUMNS]
+        cells = [percent(summary[name]).removesuffix(" %") for name in _DIFFICULTY_COLUMNS]
         table.add_row(title, *cells, *cost)
     console.print(table)
     table = Table(title="Paired differences, points [95 % interval]")
     table.add_column("")
-    for name in DIFFICULTY_COLUMNS:
+    for name in _DIFFICULTY_COLUMNS:
         table.add_column(name, justify="right")
     paired = {tuple(found["b"].values()): found for found in document["differences"]}
-    for title, other in zip(PAIRS, COMPARED, strict=True):
+    for title, other in zip(_PAIRS, COMPARED, strict=True):
         found = paired[other]
-        cells = [_points(found["difference"][name]) for name in DIFFICULTY_COLUMNS]
+        cells = [_points(found["difference"][name]) for name in _DIFFICULTY_COLUMNS]
         table.add_row(title, *cells)
     console.print(table)
     console.print(

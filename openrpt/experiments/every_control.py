@@ -102,7 +102,7 @@ def _write_results(run: Run, out: Path, say: Callable[[str], None]) -> None:
 @click.option("--steps", type=int, default=16, help="Steps of reinforcement [16]")
 @click.option("--positions", type=int, default=320, help="Held-out positions [320]")
 @click.option("--threads", type=int, default=0, help="As model.threads")
-def main(
+def _main(
     corpus: Path,
     folder: Path,
     model: str,
@@ -124,4 +124,4 @@ def main(
 
 
 if __name__ == "__main__":
-    main()
+    _main()

@@ -12,8 +12,8 @@ from typing import Any
 from openrpt.report import specs
 from openrpt.report.plans import PLANS, Plan
 
-Row = Mapping[str, Any]
-COSTS = {"flops": "flops/update", "hours": "time/step", "energy": "energy/joules"}
+_Row = Mapping[str, Any]
+_COSTS = {"flops": "flops/update", "hours": "time/step", "energy": "energy/joules"}
 """Axis → the metric that it needs; money needs time, and a price."""
 
 
@@ -40,7 +40,7 @@ class Chart:
 
 
 def charts(
-    rows: Sequence[Row], runs: Sequence[str] = ("run",), *, price: float = 0.0
+    rows: Sequence[_Row], runs: Sequence[str] = ("run",), *, price: float = 0.0
 ) -> list[Chart]:
     """Those plans for which the metrics have at least one value; rows as in metrics.jsonl, of the
     first of `runs`; the others are drawn over it. `price`: of an hour; 0 = unknown."""
@@ -58,20 +58,20 @@ def charts(
                     plan=narrow,
                     stage=stage,
                     spec=(_stacked if plan.stacked else _lines)(values, narrow, runs),
-                    description=describe(values, narrow),
+                    description=_describe(values, narrow),
                 )
             )
     return found
 
 
-def _has_axis(rows: Sequence[Row], plan: Plan, price: float) -> bool:
+def _has_axis(rows: Sequence[_Row], plan: Plan, price: float) -> bool:
     if plan.axis == "money" and not price:
         return False
-    needed = COSTS.get(plan.axis, COSTS["hours"])
+    needed = _COSTS.get(plan.axis, _COSTS["hours"])
     return not plan.axis or any(needed in row for row in rows)
 
 
-def series_values(rows: Sequence[Row], plan: Plan) -> list[dict[str, Any]]:
+def series_values(rows: Sequence[_Row], plan: Plan) -> list[dict[str, Any]]:
     """[{step, metric, series, value}] of a stage's rows; what is absent or no finite number is left
     out."""
     return [
@@ -82,7 +82,7 @@ def series_values(rows: Sequence[Row], plan: Plan) -> list[dict[str, Any]]:
     ]
 
 
-def describe(values: Sequence[Row], plan: Plan) -> str:
+def _describe(values: Sequence[_Row], plan: Plan) -> str:
     """'step 1 to 49: easy 0.38 → 0.52; medium …'"""
     parts = []
     for name in plan.series.values():
@@ -115,7 +115,7 @@ def line_names(plan: Plan, runs: Sequence[str]) -> list[str]:
     return [f"{name}, {run}" for run in runs for name in plan.series.values()]
 
 
-def _formats(values: Sequence[Row], plan: Plan) -> tuple[str, str]:
+def _formats(values: Sequence[_Row], plan: Plan) -> tuple[str, str]:
     """(of the axis, of a tooltip), in d3's words; '' = the library's own."""
     if plan.meaning.unit == "fraction":
         return ".2~%", ".1%"

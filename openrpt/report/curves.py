@@ -14,13 +14,13 @@ from openrpt.report.plans import NTP, REASONING, RL_STAGES
 from openrpt.report.stored import Stored
 from openrpt.runs.reading import NO_METRICS
 
-Row = Mapping[str, Any]
+_Row = Mapping[str, Any]
 
-KINDS = ("standard", "candidate", "other", "none")
+_KINDS = ("standard", "candidate", "other", "none")
 """The kinds of a prediction: standard prediction's, another candidate, neither, or absent."""
 
 
-def find_warnings(rows: Sequence[Row]) -> list[dict[str, Any]]:
+def find_warnings(rows: Sequence[_Row]) -> list[dict[str, Any]]:
     """[{stage, step, name, text}]: the failure signatures that the rows have recorded."""
     return [
         {
@@ -34,7 +34,7 @@ def find_warnings(rows: Sequence[Row]) -> list[dict[str, Any]]:
     ]
 
 
-def with_speed(rows: Sequence[Row]) -> list[dict[str, Any]]:
+def with_speed(rows: Sequence[_Row]) -> list[dict[str, Any]]:
     """Adds FLOPs a second by phase, where both are known."""
     found = []
     for row in rows:
@@ -47,7 +47,7 @@ def with_speed(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return found
 
 
-def with_errors(rows: Sequence[Row]) -> list[dict[str, Any]]:
+def with_errors(rows: Sequence[_Row]) -> list[dict[str, Any]]:
     """Adds standard errors of the development accuracies, overall and by difficulty: binomial, as
     if positions were independent (those of one document are not, so the truth is somewhat
     wider)."""
@@ -99,16 +99,16 @@ def predicted_kinds(stored: Stored) -> dict[int, dict[str, float]]:
         totals[row["step"]] = totals.get(row["step"], 0) + row["exact_count"]
     found: dict[int, dict[str, float]] = {step: {} for step in totals}
     for row in counts:
-        name = KINDS[row["kind"]]
+        name = _KINDS[row["kind"]]
         values = found[row["step"]]
         values[f"predicted/{name}"] = row["exact_count"] / totals[row["step"]]
         values[f"predicted_right/{name}"] = row["exact_sum"] / row["exact_count"]
     for values in found.values():
-        values |= {f"predicted/{name}": values.get(f"predicted/{name}", 0.0) for name in KINDS}
+        values |= {f"predicted/{name}": values.get(f"predicted/{name}", 0.0) for name in _KINDS}
     return found
 
 
-def with_predicted(rows: Sequence[Row], stored: Stored | None) -> list[dict[str, Any]]:
+def with_predicted(rows: Sequence[_Row], stored: Stored | None) -> list[dict[str, Any]]:
     """Adds what stored rollouts predicted to the rows of their steps."""
     kinds = predicted_kinds(stored) if stored else {}
     return [
@@ -123,7 +123,7 @@ def _constant(value: int, table: pa.Table) -> pa.Array:
 _TEXT = {"stage"} | NO_METRICS
 
 
-def columns(rows: Sequence[Row]) -> dict[str, dict[str, list[float | None]]]:
+def columns(rows: Sequence[_Row]) -> dict[str, dict[str, list[float | None]]]:
     """stage → metric → a value a row, None where the row has none."""
     found: dict[str, dict[str, list[float | None]]] = {}
     for stage in dict.fromkeys(row["stage"] for row in rows):

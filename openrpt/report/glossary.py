@@ -50,10 +50,10 @@ EVALUATION = _meanings("evaluation")
 
 WARMUP_KEYS = tuple(_GLOSSARY["warmup_keys"])
 """What a warmup step writes."""
-PRETRAIN_KEYS = tuple(_GLOSSARY["pretrain_keys"])
+_PRETRAIN_KEYS = tuple(_GLOSSARY["pretrain_keys"])
 """What a step of plain next-token training writes."""
 WARMUP_ONLY = frozenset(_GLOSSARY["warmup_only"])
-PRETRAIN_ONLY = frozenset(_GLOSSARY["pretrain_only"])
+_PRETRAIN_ONLY = frozenset(_GLOSSARY["pretrain_only"])
 
 
 def _table(meanings: Mapping[str, Meaning]) -> str:
@@ -73,9 +73,9 @@ def _warnings_table() -> str:
 def metrics_markdown() -> str:
     """The text of docs/metrics.md."""
     texts = _GLOSSARY["texts"]
-    train = {key: m for key, m in _SAID.items() if key not in WARMUP_ONLY | PRETRAIN_ONLY}
+    train = {key: m for key, m in _SAID.items() if key not in WARMUP_ONLY | _PRETRAIN_ONLY}
     warmup = {key: METRICS[key] for key in WARMUP_KEYS}
-    pretrain = {key: METRICS[key] for key in PRETRAIN_KEYS}
+    pretrain = {key: METRICS[key] for key in _PRETRAIN_KEYS}
     parts = [texts["intro"], "## train\n", _table(train), "## warmup\n", _table(warmup)]
     parts += ["## pretrain\n", _table(pretrain)]
     parts += [texts["warnings"], _warnings_table()]

@@ -34,9 +34,9 @@ from openrpt.runs.reading import setting_changes
 from openrpt.runs.run import Run
 
 Read = TypeVar("Read")
-Rows = list[dict[str, Any]]
+_Rows = list[dict[str, Any]]
 
-BANDS = {"<=0.5": "≤ 0.5", "0.5-1.0": "0.5 to 1.0", "1.0-1.5": "1.0 to 1.5", ">1.5": "> 1.5"}
+_BANDS = {"<=0.5": "≤ 0.5", "0.5-1.0": "0.5 to 1.0", "1.0-1.5": "1.0 to 1.5", ">1.5": "> 1.5"}
 
 
 def write_report(run: Run, others: Sequence[Run] = (), notes: Sequence[str] = ()) -> Path:
@@ -61,7 +61,7 @@ def render(run: Run, others: Sequence[Run] = (), notes: Sequence[str] = ()) -> s
             missing.append(str(error))
             return otherwise
 
-    def rows_of(run: Run) -> Rows:
+    def rows_of(run: Run) -> _Rows:
         rows, left_out = readable_metrics(run.metrics)
         missing.extend(note for note in left_out if note not in missing)
         return rows
@@ -81,7 +81,7 @@ def render(run: Run, others: Sequence[Run] = (), notes: Sequence[str] = ()) -> s
     ]
     price = _price(run)
     drawn = charts(curves.with_speed(rows), names, price=price["price"])
-    by_band = accuracy_chart(evaluations, BANDS)
+    by_band = accuracy_chart(evaluations, _BANDS)
     data = {
         "runs": [_curves(names[0], rows), *overlaid],
         "charts": [chart.drawing for chart in drawn],
@@ -154,7 +154,7 @@ def _price(run: Run) -> dict[str, Any]:
     return {"price": cost.get("price_per_hour", 0.0), "currency": cost.get("currency", "")}
 
 
-def _curves(name: str, rows: Rows) -> dict[str, Any]:
+def _curves(name: str, rows: _Rows) -> dict[str, Any]:
     warnings = curves.find_warnings(rows)
     columns = curves.columns(curves.with_errors(curves.with_speed(rows)))
     return {"name": name, "stages": columns, "warnings": warnings}

@@ -8,7 +8,7 @@ from openrpt.evaluation.patterns.table import pattern_cell
 from openrpt.files import read_json
 from openrpt.sheets import NOTHING
 
-FORMAT = 1
+_FORMAT = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +28,7 @@ def read_patterns(path: Path, run: Path) -> PatternTable | None:
         return None
     try:
         document = read_json(path, advice="run openrpt patterns again")
-        if document["format"] != FORMAT:
+        if document["format"] != _FORMAT:
             raise UserError(f"{path}: format {document['format']!r}, written by another version")
         bins = document["bins"]
         own = [one for one in bins if Path(one["run"]).name == run.resolve().name] or bins

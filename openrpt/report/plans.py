@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from openrpt.report.glossary import DERIVED, METRICS, Meaning
 
-Axis = Literal["", "flops", "hours", "energy", "money"]
-Section = Literal["learning", "policy", "machine", "warmup", "pretrain", "cost", "patterns"]
+_Axis = Literal["", "flops", "hours", "energy", "money"]
+_Section = Literal["learning", "policy", "machine", "warmup", "pretrain", "cost", "patterns"]
 
-SECTIONS: dict[Section, str] = {
+SECTIONS: dict[_Section, str] = {
     "learning": "What is learned",
     "policy": "How the policy behaves",
     "machine": "What the machine does",
@@ -29,21 +29,21 @@ class Plan:
     title: str
     series: Mapping[str, str]
     """metric → the name that stands in the legend."""
-    section: Section
+    section: _Section
     stages: Sequence[str] = RL_STAGES
     """A chart for each that the run has."""
     stacked: bool = False
-    axis: Axis = ""
+    axis: _Axis = ""
     """The quantity in the place of steps; "" = what the reader chooses."""
 
     @property
     def meaning(self) -> Meaning:
-        return meaning_of(next(iter(self.series)))
+        return _meaning_of(next(iter(self.series)))
 
     @property
     def healthy(self) -> str:
         """One range where the series share it, else each series' own."""
-        ranges = {name: meaning_of(metric).healthy for metric, name in self.series.items()}
+        ranges = {name: _meaning_of(metric).healthy for metric, name in self.series.items()}
         if len(set(ranges.values())) == 1:
             return self.meaning.healthy
         return "; ".join(f"{name}: {healthy}" for name, healthy in ranges.items())
@@ -53,7 +53,7 @@ class Plan:
         return replace(self, series={m: name for m, name in self.series.items() if m in metrics})
 
 
-def meaning_of(metric: str) -> Meaning:
+def _meaning_of(metric: str) -> Meaning:
     return METRICS.get(metric) or DERIVED[metric]
 
 
@@ -71,7 +71,7 @@ def _development(difficulty: str) -> Plan:
     return Plan(title=f"Development accuracy, {difficulty}", series=names, section="learning")
 
 
-def _against(title: str, axis: Axis) -> Plan:
+def _against(title: str, axis: _Axis) -> Plan:
     names = {REASONING: "reasoning", NTP: "standard (NTP)"}
     return Plan(title=f"Accuracy against {title}", series=names, section="cost", axis=axis)
 

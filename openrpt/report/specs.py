@@ -9,10 +9,10 @@ from typing import Any
 
 Spec = dict[str, Any]
 
-GRAY = "#7b8590"
+_GRAY = "#7b8590"
 """Seen on light and on dark."""
-SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
-HOVERED = {"param": "hover", "empty": False}
+_SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
+_HOVERED = {"param": "hover", "empty": False}
 
 
 def lines(
@@ -30,7 +30,7 @@ def lines(
     # The same colour and dash for a series in every run; of several runs, a colour each.
     color_of, colors = ("series", names) if len(runs) == 1 else ("run", runs)
     # Where colours tell the runs, the legend of dashes has none of its own.
-    gray = {"symbolStrokeColor": GRAY} if len(runs) > 1 else {}
+    gray = {"symbolStrokeColor": _GRAY} if len(runs) > 1 else {}
     x = _quantity("x", title="step", scale={"nice": False, "padding": 8})
     color = _names(color_of, colors, _legend(colors, "stroke"))
     dash = _names("series", names, _legend(names, "stroke", **gray))
@@ -56,7 +56,7 @@ def lines(
         _WARNINGS,
         {
             "name": "hovered",
-            "transform": [{"filter": HOVERED}],
+            "transform": [{"filter": _HOVERED}],
             "mark": point,
             "encoding": series | {"size": {"value": 70}},
         },
@@ -66,7 +66,7 @@ def lines(
             "mark": {"type": "rule"},
             "encoding": {
                 "x": x,
-                "opacity": {"condition": HOVERED | {"value": 0.5}, "value": 0},
+                "opacity": {"condition": _HOVERED | {"value": 0.5}, "value": 0},
                 "tooltip": [_quantity("x", title="step", format=".6~g"), *shown],
             },
         },
@@ -174,4 +174,4 @@ def _legend(names: Sequence[str], symbol: str, **more: Any) -> Spec | None:
 
 
 def _finished(spec: Spec) -> Spec:
-    return {"$schema": SCHEMA, "width": "container", "height": 180} | spec
+    return {"$schema": _SCHEMA, "width": "container", "height": 180} | spec

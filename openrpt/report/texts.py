@@ -19,7 +19,7 @@ from openrpt.errors import UserError
 from openrpt.parquet import read_table, unreadable
 from openrpt.report.chunks import as_text
 
-NOTHING = -1
+_NOTHING = -1
 """In place of a score that is absent."""
 HUNDREDTHS = 100.0
 """Entropies and log-probabilities are kept as whole hundredths of a nat."""
@@ -54,17 +54,19 @@ class ScoredText:
         return {
             "text": as_text(self.text),
             "lengths": np.diff(self.offsets).tolist(),
-            "entropy": hundredths(self.entropy),
-            "surprise": hundredths(self.surprise),
+            "entropy": _hundredths(self.entropy),
+            "surprise": _hundredths(self.surprise),
             "ntp_words": [None if word is None else as_text(word) for word in known],
             "ntp": places.tolist(),
             "ntp_right": right.astype(np.uint8).tobytes().decode("ascii"),
         }
 
 
-def hundredths(values: NDArray[np.floating]) -> list[int]:
-    """Whole hundredths; NOTHING for what is no number."""
-    return np.where(np.isfinite(values), np.rint(HUNDREDTHS * values), NOTHING).astype(int).tolist()
+def _hundredths(values: NDArray[np.floating]) -> list[int]:
+    """Whole hundredths; _NOTHING for what is no number."""
+    return (
+        np.where(np.isfinite(values), np.rint(HUNDREDTHS * values), _NOTHING).astype(int).tolist()
+    )
 
 
 def document_sizes(folder: Path) -> dict[str, int]:
@@ -115,10 +117,10 @@ def _scored_text(row: dict[str, Any], scores: pa.Table) -> ScoredText:
         split=row["split"],
         text=text,
         offsets=np.append(column("byte_offset", 0), len(text)),
-        token_ids=column("token_id", NOTHING),
+        token_ids=column("token_id", _NOTHING),
         entropy=column("entropy"),
         surprise=column("negative_log_likelihood"),
-        ntp_token_ids=column("ntp_token_id", NOTHING),
+        ntp_token_ids=column("ntp_token_id", _NOTHING),
         ntp_right=column("ntp_correct", False),
     )
 

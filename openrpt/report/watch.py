@@ -27,7 +27,7 @@ from openrpt.runs.status import read_status
 HOST = "127.0.0.1"
 PORTS = range(8720, 8740)
 """Tried in turn where none is asked for."""
-REST = 10.0
+_REST = 10.0
 """A report is drawn anew when this many times its own drawing time has passed: a tenth of one
 core at most."""
 
@@ -47,7 +47,7 @@ class Watched:
         before the drawing has rested."""
         if self._version and time.monotonic() < self._rest_until:
             return self._version
-        return files_version(self.path)
+        return _files_version(self.path)
 
     def page(self) -> str:
         with self._lock:
@@ -56,9 +56,9 @@ class Watched:
                 import openrpt.report.page  # noqa: F401  seconds, the first time: no part of drawing
 
                 started = time.monotonic()
-                self._page = draw(self.path)
+                self._page = _draw(self.path)
                 now = time.monotonic()
-                self._version, self._rest_until = version, now + REST * (now - started)
+                self._version, self._rest_until = version, now + _REST * (now - started)
             return self._page
 
     def state(self) -> dict[str, Any]:
@@ -66,11 +66,11 @@ class Watched:
         try:
             return read_status(self.path).as_dict() | {"version": self.version()}
         except Exception as error:  # a folder may hold anything, and other runs are shown beside it
-            said = describe(error)
+            said = _describe(error)
             return {"path": str(self.path), "error": said, "version": self.version()}
 
 
-def files_version(run: Path) -> str:
+def _files_version(run: Path) -> str:
     """Another text whenever the run has written anything that its report shows."""
     facts = []
     for name in ("config.toml", "metrics.jsonl", "evaluation.json", "patterns.json", "rollouts"):
@@ -82,7 +82,7 @@ def files_version(run: Path) -> str:
     return "|".join(facts) or "empty"
 
 
-def draw(path: Path) -> str:
+def _draw(path: Path) -> str:
     """The run's report; where no run is yet, or none that can be shown, a page that says so."""
     from openrpt.report.page import render
 
@@ -90,10 +90,10 @@ def draw(path: Path) -> str:
         run, notes = look_at(path)
         return render(run, notes=notes)
     except Exception as error:  # as in `Watched.state`
-        return f"<!doctype html><meta charset=utf-8><p>{html.escape(describe(error))}</p>"
+        return f"<!doctype html><meta charset=utf-8><p>{html.escape(_describe(error))}</p>"
 
 
-def describe(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     """Our own messages as they are; of others, what they are as well."""
     if isinstance(error, UserError):
         return str(error)
@@ -119,7 +119,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         # A page elsewhere whose name was made to point here would give its own name as the host.
-        if self.headers.get("Host") not in {f"{h}:{self.server.server_port}" for h in HOSTS}:
+        if self.headers.get("Host") not in {f"{h}:{self.server.server_port}" for h in _HOSTS}:
             self.send_error(HTTPStatus.FORBIDDEN, "this server answers this machine only")
             return
         path = self.path.partition("?")[0]
@@ -132,7 +132,7 @@ class Handler(BaseHTTPRequestHandler):
         elif match and match[2]:
             self._answer(self.server.watched[int(match[1])].page(), "text/html")
         elif path == "/" or match:
-            self._answer(shell(), "text/html")
+            self._answer(_shell(), "text/html")
         else:
             self.send_error(HTTPStatus.NOT_FOUND)
 
@@ -154,10 +154,10 @@ class Handler(BaseHTTPRequestHandler):
         """A line every two seconds helps nobody."""
 
 
-HOSTS = (HOST, "localhost")
+_HOSTS = (HOST, "localhost")
 
 
-def shell() -> str:
+def _shell() -> str:
     """The page around a report: a table of the runs, and the frame that follows one of them."""
     return files("openrpt.report").joinpath("watch.html").read_text(encoding="utf-8")
 

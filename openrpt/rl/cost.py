@@ -40,7 +40,7 @@ def count_generation(generated: Sequence[Graded], layout: Layout, passes: int = 
     return ledger
 
 
-def count_answers(answered: Sequence[Answered]) -> Ledger:
+def _count_answers(answered: Sequence[Answered]) -> Ledger:
     """Counts distinct thoughts with the right answers behind them, without the prefix; alone, each
     rollout's."""
     ledger = Ledger()
@@ -61,7 +61,7 @@ def count_expected(
             answered = answered_thoughts(graded.groups, graded.work, policy, layout, config)
             if answered:
                 ledger.shared.run(len(graded.work.prefix_ids(layout, whole=False)), 0)
-                ledger.add(count_answers(answered))
+                ledger.add(_count_answers(answered))
     return ledger
 
 
@@ -81,7 +81,7 @@ def count_update(
         live = [pair for pair in zip(graded.groups, found, strict=True) if pair[1].members]
         if not (live or answered or text):
             continue
-        ledger.add(count_answers(answered))
+        ledger.add(_count_answers(answered))
         prefix = len(graded.work.prefix_ids(layout, whole=text))
         read = prefix - max(len(layout.head_ids), 1) if text else 0
         # Tails are run together, whether a group is flat or not.

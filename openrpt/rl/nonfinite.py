@@ -14,7 +14,7 @@ from openrpt.types import Finding
 
 SKIPPED = "optim/skipped"
 """The metric: 1 for a step whose update was left out, 0 for others; where skipping is on."""
-NAMED = 4
+_NAMED = 4
 """Documents, and positions of each, that a message names."""
 
 
@@ -51,8 +51,8 @@ class Places:
 
 
 def _few(names: Sequence[str], separator: str = ", ") -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return separator.join(names[:NAMED]) + more
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return separator.join(names[:_NAMED]) + more
 
 
 class NotFinite(UserError):

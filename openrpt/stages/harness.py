@@ -27,7 +27,7 @@ from openrpt.stages.saver import Saver
 from openrpt.stages.stage import Stage
 from openrpt.stopping import Interrupted, stop_on_signals
 
-BEST = "development/reasoning_accuracy"
+_BEST = "development/reasoning_accuracy"
 """The metric whose greatest value so far marks the policy in `best`, beside the checkpoints."""
 
 
@@ -131,7 +131,7 @@ def _evaluate(stage: Stage) -> dict[str, float]:
     if not stage.eval_every or state.step % stage.eval_every:
         return {}
     metrics = stage.evaluate()
-    accuracy = metrics.get(BEST, -1.0)
+    accuracy = metrics.get(_BEST, -1.0)
     if accuracy > state.best_accuracy:
         best = replace(state, best_step=state.step, best_accuracy=accuracy)
         folder = stage.run.checkpoints_of(state.stage) / "best"

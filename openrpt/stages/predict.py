@@ -18,7 +18,7 @@ from openrpt.rl.grading import grade_groups
 from openrpt.seeding import keys_of
 from openrpt.types import Completion, Group, Position
 
-SAMPLES_AT_ONCE = 64
+_SAMPLES_AT_ONCE = 64
 """Rollouts between two words on the progress; never their result."""
 
 
@@ -84,8 +84,8 @@ def predict(
     keys = keys_of(samples, config.seed, "predict", document_id)
     progress.begin("predict", samples, "rollouts")
     completions: list[Completion] = []
-    for first in range(0, samples, SAMPLES_AT_ONCE):
-        request = Request.at_end(ids, keys[first : first + SAMPLES_AT_ONCE])
+    for first in range(0, samples, _SAMPLES_AT_ONCE):
+        request = Request.at_end(ids, keys[first : first + _SAMPLES_AT_ONCE])
         ((generated,),) = engine.generate_each([request], layout, sampling)
         completions += generated.completions
         progress.update(len(completions))

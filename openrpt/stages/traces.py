@@ -15,7 +15,7 @@ from openrpt.errors import UserError
 from openrpt.progress import SILENT, Progress
 from openrpt.types import Split
 
-CALCULATOR = "calculator"
+_CALCULATOR = "calculator"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -113,7 +113,7 @@ def _calculated(
                     thought=working(found, style),
                     prediction=found.text,
                     kind=found.kind,
-                    source=CALCULATOR,
+                    source=_CALCULATOR,
                 )
             summary.with_traces += of_document > 0
             summary.most = max(summary.most, of_document)

@@ -23,9 +23,9 @@ from openrpt.data.calculator.parser import (
     parse,
 )
 
-LONGEST_EXPRESSION = 300
+_LONGEST_EXPRESSION = 300
 """Characters before a sign that are looked at."""
-SEVERAL = "several"
+_SEVERAL = "several"
 """The kind of a number that takes more than one operation."""
 
 _SIGN = re.compile(
@@ -82,7 +82,7 @@ class Computed:
     def kind(self) -> str:
         """`+`, `-`, `*`, `/`, `^`; `several` where there is more than one operation."""
         symbols = operations(self.tree)
-        return symbols[0] if len(symbols) == 1 else SEVERAL
+        return symbols[0] if len(symbols) == 1 else _SEVERAL
 
 
 def find_computed(text: str) -> Iterator[Computed]:
@@ -146,7 +146,7 @@ def _is_whole_number(text: str, end: int) -> bool:
 
 def _ahead(text: str, end: int) -> tuple[str, bool]:
     """What may hold the expression that ends here, back to the last character that is in none,
-    and whether it may begin earlier still: beyond LONGEST_EXPRESSION characters.
+    and whether it may begin earlier still: beyond _LONGEST_EXPRESSION characters.
 
     A line that begins with its sign goes on with the line before.
     """
@@ -161,8 +161,8 @@ def _ahead(text: str, end: int) -> tuple[str, bool]:
 
 
 def _line_start(text: str, end: int) -> int:
-    """Where the line begins, at most LONGEST_EXPRESSION characters back."""
-    least = max(0, end - LONGEST_EXPRESSION)
+    """Where the line begins, at most _LONGEST_EXPRESSION characters back."""
+    least = max(0, end - _LONGEST_EXPRESSION)
     return max(least, text.rfind("\n", least, end) + 1)
 
 

@@ -17,7 +17,7 @@ _GLUED_UNITS = frozenset(
 _LONG_WORD = 4
 """Letters of a word that is no product of variables."""
 _SPACED_UNITS = frozenset("mgLlhs")
-MOST_UNIT_WORDS = 6
+_MOST_UNIT_WORDS = 6
 
 _LETTER = r"[^\W\d_]"
 _OPERAND = rf"(?=\s*(?:[0-9(]|\.[0-9]|[-−][0-9]|{CURRENCY}|\\[dt]?frac|\\left))"
@@ -125,7 +125,7 @@ def _word(match: re.Match[str], kind: str, before: Token | None) -> Token:
         simple = before is not None and before.kind == "unit" and not re.search(r"\d|_", word)
         return _plain(match, "unit" if simple else "break", before)
     if before.kind == "unit":
-        many = match.string.count(" ", before.start, before.end) >= MOST_UNIT_WORDS
+        many = match.string.count(" ", before.start, before.end) >= _MOST_UNIT_WORDS
         return _plain(match, "break" if many else "unit", before)
     is_glued = before.end == match.start()
     is_unit = is_glued_unit(word) if is_glued else len(word) > 1 or word in _SPACED_UNITS

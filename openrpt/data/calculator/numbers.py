@@ -11,23 +11,23 @@ NUMBER = rf"(?:(?:{_GROUPED}(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
 """Digits, in groups of three or not, and their decimals."""
 _NUMBER = re.compile(NUMBER)
 _SEPARATOR = re.compile(_SEPARATORS)
-LONGEST = 30
+_LONGEST = 30
 """Characters of a number."""
-MOST_DECIMALS = 6
+_MOST_DECIMALS = 6
 """Of an intermediate result; one that needs more is not written as a number."""
 
 
 def number_value(text: str) -> Fraction | None:
-    r"""The value of a number without sign; None for what is none, or is longer than LONGEST.
+    r"""The value of a number without sign; None for what is none, or is longer than _LONGEST.
 
     >>> number_value("1,250.50"), number_value("1{,}000"), number_value(".5")
     (Fraction(2501, 2), Fraction(1000, 1), Fraction(1, 2))
     >>> number_value("1.2.3"), number_value("12,5"), number_value("1,2,3")
     (None, None, None)
     """
-    if text.isdecimal() and text.isascii() and len(text) <= LONGEST:
+    if text.isdecimal() and text.isascii() and len(text) <= _LONGEST:
         return Fraction(int(text))
-    if len(text) > LONGEST or not _NUMBER.fullmatch(text):
+    if len(text) > _LONGEST or not _NUMBER.fullmatch(text):
         return None
     return Fraction(_SEPARATOR.sub("", text))
 
@@ -39,14 +39,14 @@ def decimals_of(text: str) -> int:
 
 def decimal_text(value: Fraction, *, grouped: bool = False) -> str | None:
     """A value in plain digits, with a comma before each third where `grouped`; None where more
-    than MOST_DECIMALS digits would stand behind the point.
+    than _MOST_DECIMALS digits would stand behind the point.
 
     >>> decimal_text(Fraction(-1, 8)), decimal_text(Fraction(12500), grouped=True)
     ('-0.125', '12,500')
     >>> decimal_text(Fraction(1, 3)) is None
     True
     """
-    for digits in range(MOST_DECIMALS + 1):
+    for digits in range(_MOST_DECIMALS + 1):
         scaled = abs(value) * 10**digits
         if scaled.denominator == 1:
             whole, behind = divmod(scaled.numerator, 10**digits)

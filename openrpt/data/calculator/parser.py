@@ -8,9 +8,9 @@ from typing import Literal
 from openrpt.data.calculator.lexer import Token
 
 Measure = Literal["", "money", "percent"]
-MOST_BITS = 4096
+_MOST_BITS = 4096
 """Of a power's numerator or denominator."""
-DEEPEST = 20
+_DEEPEST = 20
 """Brackets in one another."""
 _BINDS = {"+": 1, "-": 1, "*": 2, "/": 2}
 
@@ -80,7 +80,7 @@ def apply(symbol: str, left: Fraction, right: Fraction) -> Fraction:
                 raise NoExpression
             return left / right
     bits = max(left.numerator.bit_length(), left.denominator.bit_length())
-    if right.denominator != 1 or bits * abs(right) > MOST_BITS or (left == 0 and right <= 0):
+    if right.denominator != 1 or bits * abs(right) > _MOST_BITS or (left == 0 and right <= 0):
         raise NoExpression
     return Fraction(left ** int(right))
 
@@ -123,7 +123,7 @@ class _Parser:
         if following is None or following.kind != "brace":
             return self._operation("^", base, self.power(), middle=self._spelled(token))
         exponent = self.braced()
-        middle = token_text(token, self.text) + "{"
+        middle = _token_text(token, self.text) + "{"
         return self._operation("^", base, exponent, middle=middle, end="}")
 
     def operand(self) -> Node:
@@ -138,7 +138,7 @@ class _Parser:
             found = self._number(token)
         elif token.kind == "frac":
             over, under = self.braced(), self.braced()
-            begin = token_text(token, self.text) + "{"
+            begin = _token_text(token, self.text) + "{"
             found = self._operation("/", over, under, begin=begin, middle="}{", end="}")
         elif token.kind == "opens":
             self.at -= 1
@@ -159,7 +159,7 @@ class _Parser:
 
     def _enclosed(self, opens: str, closes: str) -> Node:
         self.depth += 1
-        if self._next().kind != opens or self.depth > DEEPEST:
+        if self._next().kind != opens or self.depth > _DEEPEST:
             raise NoExpression
         inner = self.sum(1)
         if self._next().kind != closes:
@@ -168,7 +168,7 @@ class _Parser:
         return inner
 
     def _number(self, token: Token, sign: str = "") -> Operand:
-        spelled = sign + token_text(token, self.text)
+        spelled = sign + _token_text(token, self.text)
         value = -token.value if sign else token.value
         if "%" in token.suffix:
             return Operand(spelled=spelled, value=value, measure="percent")
@@ -188,7 +188,7 @@ class _Parser:
         """The operator with the white space around it."""
         left = " " if self.text[max(0, token.start - 1) : token.start].isspace() else ""
         right = " " if self.text[token.end : token.end + 1].isspace() else ""
-        return f"{left}{token_text(token, self.text)}{right}"
+        return f"{left}{_token_text(token, self.text)}{right}"
 
     def _peek(self) -> Token | None:
         return self.tokens[self.at] if self.at < len(self.tokens) else None
@@ -201,5 +201,5 @@ class _Parser:
         return token
 
 
-def token_text(token: Token, text: str) -> str:
+def _token_text(token: Token, text: str) -> str:
     return text[token.start : token.end]

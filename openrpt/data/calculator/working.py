@@ -9,7 +9,7 @@ from openrpt.data.calculator.numbers import decimal_text, is_grouped
 from openrpt.data.calculator.parser import Measure, Node, Operand, Operation
 
 Style = Literal["lines", "whole", "bare"]
-STYLES: tuple[Style, ...] = get_args(Style)
+_STYLES: tuple[Style, ...] = get_args(Style)
 """lines: an operation a line, as the text spells. whole: the expression once more, on one line.
 bare: an operation a line, without spaces, currency and other signs: `12*13=156`."""
 

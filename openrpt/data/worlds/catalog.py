@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from openrpt.data.worlds.world import BLANK, World
 
-DIGITS = string.digits
+_DIGITS = string.digits
 
 
 def _drawn(rng: np.random.Generator, letters: str, count: int) -> str:
@@ -28,7 +28,7 @@ class Sums(World):
 
     @property
     def alphabet(self) -> str:
-        return DIGITS[: self.modulus]
+        return _DIGITS[: self.modulus]
 
     def cells(self, rng: np.random.Generator, depth: int) -> str:
         return _drawn(rng, self.alphabet, depth + 1)
@@ -51,7 +51,7 @@ class Scan(World):
 
     @property
     def alphabet(self) -> str:
-        return DIGITS[: self.modulus]
+        return _DIGITS[: self.modulus]
 
     def cells(self, rng: np.random.Generator, depth: int) -> str:
         return _drawn(rng, self.alphabet, 1) + _drawn(rng, "x+*^", depth)
@@ -89,7 +89,7 @@ class Permutations(World):
 
     @property
     def alphabet(self) -> str:
-        return (DIGITS + string.ascii_letters)[:60]
+        return (_DIGITS + string.ascii_letters)[:60]
 
     def cells(self, rng: np.random.Generator, depth: int) -> str:
         return _drawn(rng, self.alphabet, 1) + _drawn(rng, "+*", depth)
@@ -108,7 +108,7 @@ class Registers(World):
 
     @property
     def alphabet(self) -> str:
-        return DIGITS[:9]
+        return _DIGITS[:9]
 
     def cells(self, rng: np.random.Generator, depth: int) -> str:
         return _drawn(rng, self.alphabet, 1) + _drawn(rng, "+&~", depth)
@@ -142,7 +142,7 @@ class Nested(World):
 
     @property
     def alphabet(self) -> str:
-        return DIGITS[: self.modulus]
+        return _DIGITS[: self.modulus]
 
     def num_cells(self, depth: int) -> int:
         return 4 * depth + 1
@@ -176,7 +176,7 @@ class Find(World):
 
     @property
     def alphabet(self) -> str:
-        return DIGITS[: self.letters]
+        return _DIGITS[: self.letters]
 
     def num_cells(self, depth: int) -> int:
         return depth

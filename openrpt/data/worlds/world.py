@@ -22,7 +22,7 @@ from openrpt.config.queries import Parameters
 from openrpt.config.sections import PromptConfig
 from openrpt.seeding import generator
 
-Style = Literal["plain", "worked", "filler", "faulty"]
+_Style = Literal["plain", "worked", "filler", "faulty"]
 BLANK = "_"
 
 
@@ -61,7 +61,7 @@ class WorldText:
     """Bytes of the text before its answer."""
     depth: int
     """Steps from the first state to the answer."""
-    style: Style
+    style: _Style
 
 
 class World(Parameters):
@@ -166,8 +166,8 @@ class World(Parameters):
             style=style,
         )
 
-    def _style(self, uniform: float) -> Style:
-        shares: dict[Style, float] = {
+    def _style(self, uniform: float) -> _Style:
+        shares: dict[_Style, float] = {
             "worked": self.worked,
             "filler": self.filler,
             "faulty": self.faulty,

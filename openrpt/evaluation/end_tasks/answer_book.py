@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 from openrpt.errors import UserError
 from openrpt.json_lines import append_row, whole_rows, write_rows
 
-FORMAT = 1
+_FORMAT = 1
 COSTS = ("tokens", "flops", "flops_alone", "seconds", "joules")
 
 
@@ -46,7 +46,7 @@ class AnswerBook:
         if path.is_file():
             self._read(path, owner)
         else:
-            write_rows(path, [{"format": FORMAT, "owner": owner}])
+            write_rows(path, [{"format": _FORMAT, "owner": owner}])
 
     def _read(self, path: Path, owner: str) -> None:
         advice = "delete it and evaluate again"
@@ -62,7 +62,7 @@ class AnswerBook:
             )
         except (KeyError, TypeError, ValidationError):
             raise UserError(f"{path}: damaged; {advice}") from None
-        write_rows(path, [{"format": FORMAT, "owner": owner}, *rows])  # without what was cut off
+        write_rows(path, [{"format": _FORMAT, "owner": owner}, *rows])  # without what was cut off
 
     def add(self, key: str, answer: Answer) -> None:
         self.answers[key] = answer

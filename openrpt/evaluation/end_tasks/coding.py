@@ -41,12 +41,12 @@ _FENCE_STOPS = ("\n```\n",)
 """Where a block ends that was opened for the model; behind a thought it may open one."""
 _REQUEST = "Complete this Python function. Answer with the whole function in one code block."
 
-Task = dict[str, str]
+_Task = dict[str, str]
 """task_id, prompt (ends where the body begins), test, entry_point, and category and difficulty
 ("" where not stated)."""
 
 
-def read_tasks(path: str) -> list[Task]:
+def read_tasks(path: str) -> list[_Task]:
     """The tasks of a file, or OpenRPT's own for `examples`.
 
     Raises UserError (with file and line) for a missing or blank field, a prompt without the
@@ -54,7 +54,7 @@ def read_tasks(path: str) -> list[Task]:
     """
     found = []
     for source, fields in read_fields(str(EXAMPLES) if path == "examples" else path):
-        task: Task = {}
+        task: _Task = {}
         for name in ("prompt", "test", "entry_point"):
             value = fields.get(name)
             if not isinstance(value, str) or not value.strip():
@@ -132,7 +132,7 @@ def _slug(mode: str) -> str:
 # ---- writing ------------------------------------------------------------------------------------
 
 
-def _code_question(task: Task, respondent: Respondent) -> tuple[str, Asked]:
+def _code_question(task: _Task, respondent: Respondent) -> tuple[str, Asked]:
     """A chat model is asked for a code block that begins with the prompt; another one goes on from
     the prompt. A thought stands before the block."""
     settings, tokenizer = respondent.config.coding, respondent.policy.tokenizer
@@ -156,7 +156,7 @@ def _code_question(task: Task, respondent: Respondent) -> tuple[str, Asked]:
     return context, asked
 
 
-def with_tests(task: Task, program: str) -> str:
+def with_tests(task: _Task, program: str) -> str:
     """The program and its tests; HumanEval's stand in a function `check`."""
     call = f"check({task['entry_point']})" if "def check(" in task["test"] else ""
     return f"{program}\n\n{task['test']}\n\n{call}\n"
@@ -166,7 +166,7 @@ def with_tests(task: Task, program: str) -> str:
 
 
 def _run_all(
-    tasks: Sequence[Task],
+    tasks: Sequence[_Task],
     programs: Sequence[Sequence[str]],
     settings: CodingConfig,
     progress: Progress,
@@ -191,7 +191,7 @@ def pass_at_k(samples: int, right: int, k: int) -> float:
     return 1.0 - math.comb(samples - right, k) / math.comb(samples, k)
 
 
-def _summarise(tasks: Sequence[Task], outcomes: Sequence[Sequence[Outcome]]) -> dict[str, Any]:
+def _summarise(tasks: Sequence[_Task], outcomes: Sequence[Sequence[Outcome]]) -> dict[str, Any]:
     """The record's pass@k over all tasks, pass@1 by category and difficulty, and how programs
     ended."""
     samples = len(outcomes[0])
@@ -214,7 +214,7 @@ def _summarise(tasks: Sequence[Task], outcomes: Sequence[Sequence[Outcome]]) -> 
 
 def _write_programs(
     path: Path,
-    tasks: Sequence[Task],
+    tasks: Sequence[_Task],
     programs: Sequence[Sequence[str]],
     outcomes: Sequence[Sequence[Outcome]] | None,
 ) -> None:

@@ -12,7 +12,7 @@ from openrpt.evaluation.end_tasks.rows import Row, right_index
 from openrpt.evaluation.end_tasks.stated_choice import OUTSIDE, extract_choice
 from openrpt.evaluation.questions.checks import MathChecker, extract_answer
 
-BOX = "\\boxed{"
+_BOX = "\\boxed{"
 
 
 def grade_letters(row: Row, results: Sequence[tuple[float, bool]]) -> dict[str, float]:
@@ -47,7 +47,7 @@ def grade_short(row: Row, results: Sequence[Sequence[str]]) -> dict[str, float]:
 
 def grade_short_direct(row: Row, results: Sequence[Sequence[str]]) -> dict[str, float]:
     """As `grade_short`, where the box was opened for the model."""
-    return grade_short(row, [[BOX + text for text in results[0]]])
+    return grade_short(row, [[_BOX + text for text in results[0]]])
 
 
 def _measures(right: list[float], *, outside: float, unanswered: float) -> dict[str, float]:
@@ -69,7 +69,7 @@ def math_checker() -> MathChecker:
     return checker
 
 
-def every_sample(
+def _every_sample(
     resps: Sequence[Sequence[str]], docs: Sequence[Row]
 ) -> list[list[str]]:  # lm-eval's own filters keep the first sample only
     return [list(samples) for samples in resps]

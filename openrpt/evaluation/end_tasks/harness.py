@@ -41,7 +41,7 @@ except ImportError as error:
     ) from None
 
 TASKS = Path(__file__).with_name("tasks")
-NOT_SAMPLED = {"top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0, "num_beams": 1}
+_NOT_SAMPLED = {"top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0, "num_beams": 1}
 """Ways of sampling that are not ours, and the value that asks for nothing."""
 
 
@@ -181,7 +181,7 @@ class OpenRPTLM(TemplateLM):
     def asked(self, settings: dict[str, Any], repeats: int) -> Asked:
         """A task's generation settings. Raises UserError for a way of sampling that is not ours."""
         given: dict[str, Any] = dict(normalize_gen_kwargs(settings))
-        for name, nothing in NOT_SAMPLED.items():
+        for name, nothing in _NOT_SAMPLED.items():
             if given["do_sample"] and given.get(name, nothing) not in (nothing, None):
                 raise UserError(
                     f"the task samples with {name} = {given[name]}; OpenRPT samples from the whole"

@@ -23,9 +23,9 @@ Row = dict[str, Any]
 """question_id, question, options (none for a short answer), answer (a choice's: its letter),
 category and difficulty ("" where the record states none)."""
 
-CATEGORIES = ("category", "subject", "discipline", "type")
-DIFFICULTIES = ("difficulty", "level")
-ANSWERS = ("answer_index", "answer_letter", "answerKey", "answer")
+_CATEGORIES = ("category", "subject", "discipline", "type")
+_DIFFICULTIES = ("difficulty", "level")
+_ANSWERS = ("answer_index", "answer_letter", "answerKey", "answer")
 
 _NUMBERED = re.compile(r"\bAnswer\s?(\d+):\s*")
 """How instruction files spell options: `Answer1: … Answer2: …`."""
@@ -102,8 +102,8 @@ def _row(fields: Mapping[str, Any], question: str, options: list[str], answer: s
         "question": question,
         "options": options,
         "answer": answer,
-        "category": stated(CATEGORIES),
-        "difficulty": stated(DIFFICULTIES),
+        "category": stated(_CATEGORIES),
+        "difficulty": stated(_DIFFICULTIES),
     }
 
 
@@ -151,10 +151,10 @@ def _right_option(
     fields: Mapping[str, Any], options: list[str], labels: list[str], source: str
 ) -> int:
     """Which option the record calls right. Raises UserError where that is none or several."""
-    name = next((name for name in ANSWERS if fields.get(name) not in (None, "")), None)
+    name = next((name for name in _ANSWERS if fields.get(name) not in (None, "")), None)
     if name is None:
         raise UserError(
-            f"{source}: no answer ({', '.join(ANSWERS)}): a question needs its true one"
+            f"{source}: no answer ({', '.join(_ANSWERS)}): a question needs its true one"
         )
     value = fields[name]
     said = field_text(value, name, source).strip()
@@ -212,20 +212,20 @@ def question_text(row: Row) -> str:
     return "\n".join([row["question"].strip(), *lines]) + "\n"
 
 
-def question_and_letter(row: Row) -> str:
+def _question_and_letter(row: Row) -> str:
     asked = "Think step by step, then give the letter of the right option inside \\boxed{}."
     return f"{question_text(row)}\n{asked}"
 
 
-def question_and_steps(row: Row) -> str:
+def _question_and_steps(row: Row) -> str:
     return row["question"] + "\n\nReason step by step, then give the final answer inside \\boxed{}."
 
 
-def question_and_answer(row: Row) -> str:
+def _question_and_answer(row: Row) -> str:
     return row["question"] + "\n\nGive the final answer inside \\boxed{}."
 
 
-def letters(row: Row) -> list[str]:
+def _letters(row: Row) -> list[str]:
     return list(LETTERS[: len(row["options"])])
 
 
@@ -233,7 +233,7 @@ def right_index(row: Row) -> int:
     return LETTERS.index(row["answer"])
 
 
-def dataset(
+def _dataset(
     task: str, source: str, kind: Kind, openrpt: Mapping[str, Any] | None = None, **_: Any
 ) -> dict[str, Any]:
     """A task's questions as lm-eval takes them. `openrpt` is the metadata of that name: `files`

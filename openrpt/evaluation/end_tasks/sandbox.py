@@ -27,7 +27,7 @@ from openrpt.errors import UserError
 WORKER = Path(__file__).with_name("sandbox_worker.py")
 START_SECONDS = 30
 """The most time that the walls may take to build, beside the program's own."""
-Verdict = Literal["passed", "failed", "time", "memory"]
+_Verdict = Literal["passed", "failed", "time", "memory"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +40,7 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    verdict: Verdict
+    verdict: _Verdict
     """passed: it ran to its end without an exception."""
     error: str = ""
     """The exception that ended it."""

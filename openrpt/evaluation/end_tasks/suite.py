@@ -47,7 +47,7 @@ class SuiteLine:
     """Estimates by difficulty, where the task states one."""
 
 
-Part = Callable[[Run, str | None, Config, str, Progress], tuple[str, list[SuiteLine]]]
+_Part = Callable[[Run, str | None, Config, str, Progress], tuple[str, list[SuiteLine]]]
 """(run, model, config, label, progress) → (the label, its lines)."""
 
 
@@ -152,7 +152,7 @@ def _reasoning_lines(
     ]
 
 
-PARTS: dict[str, Part] = {
+PARTS: dict[str, _Part] = {
     "zeroshot": _zeroshot_lines,
     "coding": _coding_lines,
     "reasoning": _reasoning_lines,
@@ -164,14 +164,14 @@ PARTS: dict[str, Part] = {
 
 
 def print_suite(label: str, lines: Sequence[SuiteLine], console: Console) -> None:
-    """The tables of `suite_sheets`; they can be pasted as markdown."""
-    for sheet in suite_sheets(label, lines):
+    """The tables of `_suite_sheets`; they can be pasted as markdown."""
+    for sheet in _suite_sheets(label, lines):
         print_sheet(sheet, console, pasted=True)
     note = "± is the standard error by question; n in brackets"
     console.print(Text(note, style="dim"), soft_wrap=True)
 
 
-def suite_sheets(label: str, lines: Sequence[SuiteLine]) -> list[Sheet]:
+def _suite_sheets(label: str, lines: Sequence[SuiteLine]) -> list[Sheet]:
     """By type of task, with the mean of each type and mode; then by difficulty where any task
     states one."""
     rows = [

@@ -39,7 +39,7 @@ def print_zero_shot(run: Run, console: Console) -> None:
     and paired differences. Its tables can be pasted as markdown."""
     models = _read_outcomes(run)
     tasks = list(dict.fromkeys(task for found in models.values() for task in found))
-    for sheet in zero_shot_sheets(models, tasks):
+    for sheet in _zero_shot_sheets(models, tasks):
         print_sheet(sheet, console, pasted=True)
     for line in _difference_lines(run, models, tasks):
         console.print(Text(line), soft_wrap=True)
@@ -56,7 +56,7 @@ def _read_outcomes(run: Run) -> _Models:
     return models
 
 
-def zero_shot_sheets(models: _Models, tasks: Sequence[str]) -> list[Sheet]:
+def _zero_shot_sheets(models: _Models, tasks: Sequence[str]) -> list[Sheet]:
     """The overview, then each task by category and by difficulty where it has several."""
     parts = [_by_part(models, task, n) for task in tasks for n in ("categories", "difficulties")]
     return [_overview(models, tasks), *(sheet for sheet in parts if sheet is not None)]

@@ -18,7 +18,7 @@ from openrpt.evaluation.records import read_evaluation, result_path
 from openrpt.evaluation.statistics import Difference, Estimate, mean_of_slices
 from openrpt.runs.run import Run, owning_run
 
-NEEDED = {
+_NEEDED = {
     "standard": "its own standard prediction",
     "emptied": "its emptied thought",
     "swapped": "another position's thought",
@@ -31,7 +31,7 @@ carries the model's first guess beats every other thought, and adds nothing to t
 def thought_differences(
     result: EvaluationResult, without_thought: EvaluationResult | None = None
 ) -> dict[str, Difference]:
-    """reasoning − each of NEEDED that was evaluated, over all positions.
+    """reasoning − each of _NEEDED that was evaluated, over all positions.
 
     `without_thought`: a run that was trained to predict at once, on the same positions.
     """
@@ -47,10 +47,10 @@ def thought_differences(
 
 
 def verdict(differences: Mapping[str, Difference]) -> str:
-    """Whether thinking is said to help: only if the real thought beats all of NEEDED."""
+    """Whether thinking is said to help: only if the real thought beats all of _NEEDED."""
     beaten = [_spell(name, d) for name, d in differences.items() if d.low > 0]
     unbeaten = [_spell(name, d) for name, d in differences.items() if not d.low > 0]
-    missing = [NEEDED[name] for name in NEEDED if name not in differences]
+    missing = [_NEEDED[name] for name in _NEEDED if name not in differences]
     if unbeaten:
         return (
             f"Thinking is not said to help: the real thought does not beat {_join(unbeaten, 'or')}."
@@ -63,14 +63,14 @@ def verdict(differences: Mapping[str, Difference]) -> str:
 
 def _spell(name: str, difference: Difference) -> str:
     points = [100 * value for value in (difference.value, difference.low, difference.high)]
-    return "{} ({:+.1f} points [{:+.1f}, {:+.1f}])".format(NEEDED[name], *points)
+    return "{} ({:+.1f} points [{:+.1f}, {:+.1f}])".format(_NEEDED[name], *points)
 
 
 def _join(parts: Sequence[str], word: str) -> str:
     return f" {word} ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
-COSTS = ("flops", "seconds", "joules", "money")
+_COSTS = ("flops", "seconds", "joules", "money")
 """What training took, as `training_cost` says it."""
 
 
@@ -96,7 +96,7 @@ class Evaluated:
     @property
     def cost(self) -> dict[str, float | None]:
         """What its training took, as `training_cost` says it."""
-        unknown: dict[str, float | None] = dict.fromkeys((*COSTS, "steps_without_flops"))
+        unknown: dict[str, float | None] = dict.fromkeys((*_COSTS, "steps_without_flops"))
         return unknown | (self.entry.get("cost") or {})
 
 

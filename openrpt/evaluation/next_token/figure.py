@@ -8,10 +8,10 @@ import vl_convert
 
 from openrpt.evaluation.next_token.compare import Comparison, mean_over_difficulties
 
-PARTS = {"all": "all", "easy": "> 0.5 nats", "medium": "> 1.0", "hard": "> 1.5"}
-MODES = ("ntp", "reasoning")
+_PARTS = {"all": "all", "easy": "> 0.5 nats", "medium": "> 1.0", "hard": "> 1.5"}
+_MODES = ("ntp", "reasoning")
 """What stands over its cost."""
-COST_TITLES = {
+_COST_TITLES = {
     "flops": "training FLOPs",
     "seconds": "training seconds",
     "joules": "training energy, J",
@@ -27,23 +27,23 @@ def comparison_svg(comparison: Comparison) -> str:
 def specification(comparison: Comparison) -> dict[str, Any]:
     """Vega-Lite: a panel of accuracies, one of their means over difficulties (the paper's Figure
     4), and one for each cost that differs between models."""
-    values = figure_values(comparison)
+    values = _figure_values(comparison)
     order = list(dict.fromkeys(value["line"] for value in values))
     panels: list[Any] = [_accuracies(values, order), _means(mean_values(comparison))]
-    for cost, title in COST_TITLES.items():
-        whole = [v for v in values if v["part"] == PARTS["all"] and v["mode"] in MODES]
+    for cost, title in _COST_TITLES.items():
+        whole = [v for v in values if v["part"] == _PARTS["all"] and v["mode"] in _MODES]
         known = [v for v in whole if v[cost] is not None]
         if len({value[cost] for value in known}) > 1:
             panels.append(_over_cost(known, cost, title))
     return alt.hconcat(*panels).resolve_scale(color="independent").to_dict()
 
 
-def figure_values(comparison: Comparison) -> list[dict[str, Any]]:
+def _figure_values(comparison: Comparison) -> list[dict[str, Any]]:
     """One a line and difficulty: accuracy in percent, and one standard error around it."""
     values = []
     for line in comparison.lines:
         parts = line.model.result.slices()
-        for part, title in PARTS.items():
+        for part, title in _PARTS.items():
             estimate = line.model.result.estimate(line.mode, parts[part])
             if not estimate.n:
                 continue
@@ -64,7 +64,7 @@ def figure_values(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def _accuracies(values: list[dict[str, Any]], order: list[str]) -> Any:
-    shown = [title for title in PARTS.values() if any(v["part"] == title for v in values)]
+    shown = [title for title in _PARTS.values() if any(v["part"] == title for v in values)]
     base = alt.Chart(alt.Data(values=values)).encode(
         y=alt.Y("line:N", title=None, sort=order, axis=alt.Axis(labelLimit=400)),
         yOffset=alt.YOffset("part:N", sort=shown),
@@ -79,11 +79,11 @@ def _accuracies(values: list[dict[str, Any]], order: list[str]) -> Any:
 
 
 def mean_values(comparison: Comparison) -> list[dict[str, Any]]:
-    """One a line of MODES: the mean over easy, medium and hard in percent, and its error."""
+    """One a line of _MODES: the mean over easy, medium and hard in percent, and its error."""
     found: list[dict[str, Any]] = []
     for line in comparison.lines:
         mean = mean_over_difficulties(line)
-        if line.mode in MODES and mean.n:
+        if line.mode in _MODES and mean.n:
             error = 0.0 if math.isnan(mean.standard_error) else mean.standard_error
             found.append(
                 {

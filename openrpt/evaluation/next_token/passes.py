@@ -38,7 +38,7 @@ from openrpt.rl.rewards.matching import matched_tokens, prefix_match
 from openrpt.runs.rollouts import evaluated_table
 from openrpt.types import Group, Rollout
 
-NAN = float("nan")
+_NAN = float("nan")
 
 
 def in_tokens_of(policy: Model, works: Sequence[Work], progress: Progress) -> list[Work]:
@@ -217,26 +217,26 @@ def _result(
         ntp=prefix_match(standard, continuation),
         reasoning=_mean([float(r.exact) for r in rollouts]),
         single_token=_mean([float(length == 1) for length in lengths]),
-        any_right=max((float(r.exact) for r in rollouts), default=NAN),
+        any_right=max((float(r.exact) for r in rollouts), default=_NAN),
         majority=majority,
         confidence=confidence,
         predicted_tokens=_mean([float(length) for length in lengths if length]),
         closed=_mean([float(r.prediction is not None) for r in rollouts]),
         agrees=_mean([float(r.prediction == standard) for r in rollouts]),
-        agrees_start=_mean([float(r.prediction == start) for r in rollouts]) if start else NAN,
+        agrees_start=_mean([float(r.prediction == start) for r in rollouts]) if start else _NAN,
     )
 
 
 def _majority(rollouts: tuple[Rollout, ...]) -> tuple[float, float]:
     """(1 if the commonest prediction, the earliest of equals, is exact; its share of rollouts)."""
     if not rollouts:
-        return NAN, NAN
+        return _NAN, _NAN
     counts = Counter(r.prediction for r in rollouts)
     winner = max(rollouts, key=lambda r: counts[r.prediction])
     known = winner.prediction is not None and len(rollouts) > 1
     share = counts[winner.prediction] / len(rollouts)
-    return float(winner.exact), share if known else NAN
+    return float(winner.exact), share if known else _NAN
 
 
 def _mean(values: list[float]) -> float:
-    return sum(values) / len(values) if values else NAN
+    return sum(values) / len(values) if values else _NAN

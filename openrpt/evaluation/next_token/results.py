@@ -22,10 +22,10 @@ from openrpt.evaluation.statistics import (
 )
 
 THOUGHT_CONTROLS = ("emptied", "cut", "swapped")
-CONTROLS = (*THOUGHT_CONTROLS, "ntp_voting")
-ACCURACIES = ("ntp", "reasoning", "majority", "any_right", *CONTROLS)
+_CONTROLS = (*THOUGHT_CONTROLS, "ntp_voting")
+ACCURACIES = ("ntp", "reasoning", "majority", "any_right", *_CONTROLS)
 """Measures that are shares of right predictions."""
-OF_REASONING = (
+_OF_REASONING = (
     "reasoning",
     "single_token",
     "any_right",
@@ -38,12 +38,12 @@ OF_REASONING = (
 )
 CARRIED = "carried"
 """Share of the predictions after a swapped thought that are those of its own position."""
-OF_CONTROLS = (*CONTROLS, CARRIED, "voting_draws")
-LIKELIHOODS = ("nll_ntp", "nll", "information_gain", *(f"nll_{name}" for name in THOUGHT_CONTROLS))
+_OF_CONTROLS = (*_CONTROLS, CARRIED, "voting_draws")
+_LIKELIHOODS = ("nll_ntp", "nll", "information_gain", *(f"nll_{name}" for name in THOUGHT_CONTROLS))
 KIND = "kind: "
 """What a slice's name begins with that is a kind of document."""
 BITS_A_BYTE = "information_gain_bits_a_byte"
-MEASURES = ("ntp", *OF_REASONING, *OF_CONTROLS, *LIKELIHOODS, BITS_A_BYTE)
+MEASURES = ("ntp", *_OF_REASONING, *_OF_CONTROLS, *_LIKELIHOODS, BITS_A_BYTE)
 """Every key of a summary, in order; docs/evaluation.md says what each is."""
 
 
@@ -114,7 +114,7 @@ class EvaluationResult(Columns):
     def measures(self) -> list[str]:
         """Those of MEASURES that were taken, in their order; BITS_A_BYTE is no column."""
         taken = [name for name in MEASURES if name in self.columns]
-        return [name for name in taken if self.has_reasoning or name not in OF_REASONING]
+        return [name for name in taken if self.has_reasoning or name not in _OF_REASONING]
 
     def slices(self) -> dict[str, np.ndarray]:
         """Masks [n]: by difficulty, by band, by those token classes that occur, and by those

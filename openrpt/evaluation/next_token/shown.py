@@ -28,9 +28,9 @@ from openrpt.runs.run import Run
 from openrpt.sheets import Sheet, cost_cells, percent, print_sheet
 from openrpt.terminal import say
 
-KINDS_SHOWN = 24
+_KINDS_SHOWN = 24
 """The first kinds of documents in their order; evaluation.json has all."""
-SLICES = {
+_SLICES = {
     "all": "all",
     "easy": "easy (> 0.5 nats)",
     "medium": "medium (> 1.0)",
@@ -40,7 +40,7 @@ SLICES = {
     "1.0-1.5": "band 1.0 to 1.5",
     ">1.5": "band > 1.5",
 }
-MODES = {
+_MODES = {
     "ntp": "ntp",
     "reasoning": "reasoning",
     "any_right": "any of the samples",
@@ -62,7 +62,7 @@ def print_evaluations(
     for name, result in found:
         title = f"{name}: accuracy on the {settings.split} split"
         print_evaluation(result, title, settings.modes, settings.samples, console)
-        print_details(result, console)
+        _print_details(result, console)
         if seen := entries[name]["supervision"]:
             say(f"{name} comes of a supervised warmup: it saw {seen}")
     labels = [name for name, _ in found]
@@ -85,9 +85,9 @@ def print_evaluation(
         columns += ["any_right", "majority"]
     table = Table(title=title, title_justify="left", caption_justify="left")
     table.add_column("entropy of the scorer")
-    for name in ("positions", "documents", *(MODES[column] for column in columns)):
+    for name in ("positions", "documents", *(_MODES[column] for column in columns)):
         table.add_column(name, justify="right")
-    for part, heading in SLICES.items():
+    for part, heading in _SLICES.items():
         estimates = [summary[column][part] for column in columns]
         counts = [f"{estimates[0]['n']:,}", f"{estimates[0]['documents']:,}"]
         table.add_row(heading, *counts, *map(percent, estimates), end_section=part == "hard")
@@ -105,16 +105,16 @@ def print_evaluation(
     console.print(Text("± is the standard error by document", style="dim"))
 
 
-def print_details(result: EvaluationResult, console: Console) -> None:
+def _print_details(result: EvaluationResult, console: Console) -> None:
     """What stands below the accuracies: token classes, controls, likelihoods, calibration."""
     summary = result.summary()
     classes = {name: name for name in TOKEN_CLASSES}
     _print_parts("by the class of the true token", classes, summary, console)
     kinds = [part for part in summary["ntp"] if part.startswith(KIND)]
-    named = {part: part.removeprefix(KIND) for part in kinds[:KINDS_SHOWN]}
+    named = {part: part.removeprefix(KIND) for part in kinds[:_KINDS_SHOWN]}
     _print_parts("by the kind of document", named, summary, console)
-    if len(kinds) > KINDS_SHOWN:
-        console.print(Text(f"… and {len(kinds) - KINDS_SHOWN} more kinds in evaluation.json"))
+    if len(kinds) > _KINDS_SHOWN:
+        console.print(Text(f"… and {len(kinds) - _KINDS_SHOWN} more kinds in evaluation.json"))
     lines = [*_control_lines(result, summary), *_likelihood_lines(summary)]
     calibration = result.calibration()
     if calibration is not None and calibration["n"]:

@@ -41,7 +41,7 @@ def evaluate_model(
     model with another tokenizer, too. Returns the label that it is recorded under, and the result.
     Raises UserError for whatever can't be loaded or does not fit.
     """
-    one = with_template(config, config.prompt.template)
+    one = _with_template(config, config.prompt.template)
     return evaluate_templates(run, model, one, label=label, scores=scores, progress=progress)[0]
 
 
@@ -72,7 +72,7 @@ def evaluate_templates(
 
     found = []
     for template in templates:
-        one = with_template(config, template)
+        one = _with_template(config, template)
         name = f"{label}-{template}" if label and len(templates) > 1 else label
         name = name or default_label(run, model, one)
         result = _recorded(run, name, path, one, corpus, engine, progress)
@@ -131,7 +131,7 @@ def _recorded(
     return result
 
 
-def with_template(config: Config, template: Template) -> Config:
+def _with_template(config: Config, template: Template) -> Config:
     """One template, and no list of them."""
     return config.model_copy(
         update={

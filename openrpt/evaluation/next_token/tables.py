@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     from openrpt.evaluation.next_token.results import EvaluationResult
 
 
-SHOWN = ("all", "medium", "hard")
-ALL = "all"
+_SHOWN = ("all", "medium", "hard")
+_ALL = "all"
 
 
-def size_of(result: EvaluationResult) -> str:
+def _size_of(result: EvaluationResult) -> str:
     """`1,024 positions of 64 documents`"""
     documents = result.estimate("ntp").documents
     return f"{result.num_positions:,} positions of {documents:,} documents"
@@ -57,13 +57,13 @@ def differences_sheet(comparison: Comparison) -> Sheet:
     """A row a model and mode, with its paired difference to the one compared with."""
     rows = []
     for line in comparison.lines:
-        result, difference = line.model.result, line.differences[ALL]
+        result, difference = line.model.result, line.differences[_ALL]
         same = line.name == comparison.against
         rows.append(
             [
                 line.model.name,
                 line.mode,
-                *(_cell(result, line.mode, part) for part in SHOWN),
+                *(_cell(result, line.mode, part) for part in _SHOWN),
                 *(["", ""] if same else [points(difference.as_dict()), f"{difference.p:.2g}"]),
                 _copies(line),
                 *cost_cells(line.model.cost),
@@ -71,8 +71,8 @@ def differences_sheet(comparison: Comparison) -> Sheet:
         )
     compared = ["difference [95 %]", "p", "= start's argmax"]
     return Sheet(
-        title=f"{size_of(comparison.models[0].result)}; differences to {comparison.against}",
-        headings=["model", "mode", *SHOWN, *compared, *COST_HEADINGS],
+        title=f"{_size_of(comparison.models[0].result)}; differences to {comparison.against}",
+        headings=["model", "mode", *_SHOWN, *compared, *COST_HEADINGS],
         rows=rows,
         labels=2,
         notes=["± is the standard error by document"],
@@ -86,14 +86,14 @@ def _copies(line: Line) -> str:
     return percent(line.model.result.estimate("agrees_start").as_dict())
 
 
-TITLES = {"ntp": "standard NTP", "reasoning": "next-token reasoning"}
+_TITLES = {"ntp": "standard NTP", "reasoning": "next-token reasoning"}
 
 
 def table_1(comparison: Comparison) -> Sheet:
     """The paper's Table 1: both modes by difficulty, with n, errors and costs."""
     rows: list[list[str]] = []
     ends = set()
-    for mode, title in TITLES.items():
+    for mode, title in _TITLES.items():
         lines = [line for line in comparison.lines if line.mode == mode]
         for line in lines:
             result = line.model.result
@@ -104,7 +104,7 @@ def table_1(comparison: Comparison) -> Sheet:
     parts = result.slices()
     counts = [f"{part} (n = {int(parts[part].sum()):,})" for part in DIFFICULTIES]
     return Sheet(
-        title=f"Table 1: accuracy by difficulty, {size_of(result)}",
+        title=f"Table 1: accuracy by difficulty, {_size_of(result)}",
         headings=["mode", "model", *counts, *COST_HEADINGS],
         rows=rows,
         labels=2,
@@ -141,7 +141,7 @@ def table_8(models: Sequence[Evaluated]) -> Sheet:
         )
     return Sheet(
         title="Table 8: accuracy by prompt template"
-        + (f", {size_of(thinking[0].result)}" if thinking else ""),
+        + (f", {_size_of(thinking[0].result)}" if thinking else ""),
         headings=[
             "model",
             "template",
@@ -163,16 +163,16 @@ def table_8(models: Sequence[Evaluated]) -> Sheet:
 def figure_4(comparison: Comparison) -> Sheet:
     """The paper's Figure 4 in numbers: the mean over difficulties, the best first."""
     found = [(line, mean_over_difficulties(line)) for line in comparison.lines]
-    found = [(line, mean) for line, mean in found if line.mode in TITLES and mean.n]
+    found = [(line, mean) for line, mean in found if line.mode in _TITLES and mean.n]
     found.sort(key=lambda pair: -pair[1].value)
     return Sheet(
         title="Figure 4: mean of the accuracies at easy, medium and hard positions, "
-        + size_of(comparison.models[0].result),
+        + _size_of(comparison.models[0].result),
         headings=["model", "mode", "mean", *COST_HEADINGS],
         rows=[
             [
                 line.model.name,
-                TITLES[line.mode],
+                _TITLES[line.mode],
                 percent(mean.as_dict()),
                 *cost_cells(line.model.cost),
             ]
@@ -183,7 +183,7 @@ def figure_4(comparison: Comparison) -> Sheet:
     )
 
 
-LAYOUTS: dict[str, Callable[[Comparison], Sheet]] = {
+_LAYOUTS: dict[str, Callable[[Comparison], Sheet]] = {
     "differences": differences_sheet,
     "table-1": table_1,
     "table-8": lambda comparison: table_8(comparison.models),
@@ -192,17 +192,17 @@ LAYOUTS: dict[str, Callable[[Comparison], Sheet]] = {
 
 
 def print_comparison(comparison: Comparison, console: Console, layout: str = "differences") -> None:
-    """One of LAYOUTS, and what must be known to read it."""
-    print_sheet(LAYOUTS[layout](comparison), console)
+    """One of _LAYOUTS, and what must be known to read it."""
+    print_sheet(_LAYOUTS[layout](comparison), console)
     for note in comparison.notes:
         console.print(Text(f"note: {note}"), soft_wrap=True)
     for name, sentence in comparison.verdicts.items():
         console.print(Text(f"{name}: {sentence}"), soft_wrap=True)
 
 
-def comparison_markdown(comparison: Comparison) -> str:
+def _comparison_markdown(comparison: Comparison) -> str:
     """Every layout that has something to show, notes and verdicts."""
-    sheets = [make(comparison) for make in LAYOUTS.values()]
+    sheets = [make(comparison) for make in _LAYOUTS.values()]
     notes = [f"- {note}" for note in comparison.notes]
     notes += [f"- {name}: {sentence}" for name, sentence in comparison.verdicts.items()]
     parts = [markdown(sheet) for sheet in sheets if sheet.rows]
@@ -238,7 +238,7 @@ def write_comparison(comparison: Comparison, folder: Path, sources: Sequence[str
         folder / "comparison",
         document,
         rows,
-        comparison_markdown(comparison),
+        _comparison_markdown(comparison),
         figure=comparison_svg(comparison),
     )
 

@@ -26,10 +26,10 @@ from openrpt.rl.rewards.matching import prefix_match
 from openrpt.seeding import keys_of
 from openrpt.types import Completion, Group, Position, Rollout
 
-Thought = tuple[int, ...]
+_Thought = tuple[int, ...]
 """Token ids of a thought, without what closes it."""
 
-CHUNK_TOKENS = 8192
+_CHUNK_TOKENS = 8192
 """Forced tokens run at once: memory, never results."""
 
 
@@ -80,12 +80,12 @@ class Subject:
         return [[c.token_ids[0] for c in outcome.completions] for outcome in generated]
 
     def predict_after(
-        self, work: Work, rows: Sequence[int], thoughts: Sequence[Thought]
+        self, work: Work, rows: Sequence[int], thoughts: Sequence[_Thought]
     ) -> list[Generated]:
         """One rollout a row, its thought given: at position rows[i] after thoughts[i].
 
         A row draws as the rollout of that number at its position, so that two kinds of thought
-        meet the same random numbers. Long thoughts run CHUNK_TOKENS at a time.
+        meet the same random numbers. Long thoughts run _CHUNK_TOKENS at a time.
         """
         sampling = replace(self.sampling, think_budget=0, candidates=0)
         drawn = [0] * len(work.positions)
@@ -94,7 +94,7 @@ class Subject:
             keys.append((self.keys(work.positions[row], self.samples)[drawn[row] % self.samples],))
             drawn[row] += 1
         found: list[Generated] = []
-        for part in chunks([len(thought) for thought in thoughts]):
+        for part in _chunks([len(thought) for thought in thoughts]):
             request = work.request(
                 self.layout, keys[part], rows=rows[part], openings=thoughts[part]
             )
@@ -103,10 +103,10 @@ class Subject:
         return found
 
 
-def chunks(lengths: Sequence[int], tokens: int = CHUNK_TOKENS) -> list[slice]:
+def _chunks(lengths: Sequence[int], tokens: int = _CHUNK_TOKENS) -> list[slice]:
     """Rows of these lengths in order, as many at a time as stay within `tokens` when padded.
 
-    >>> chunks([3, 3, 4, 9], tokens=8)
+    >>> _chunks([3, 3, 4, 9], tokens=8)
     [slice(0, 2, None), slice(2, 3, None), slice(3, 4, None)]
     """
     parts: list[slice] = []
@@ -121,11 +121,11 @@ def chunks(lengths: Sequence[int], tokens: int = CHUNK_TOKENS) -> list[slice]:
     return parts
 
 
-Thoughts = list[tuple[Thought, ...]]
+Thoughts = list[tuple[_Thought, ...]]
 """A position, a rollout: its thought."""
 
 
-def thought_of(completion: Completion, layout: Layout) -> Thought:
+def thought_of(completion: Completion, layout: Layout) -> _Thought:
     """The ids before the last end of a thought; without one, all but the token that stopped it.
 
     Where the policy broke the thought off with a stop token, that token is no part of it.
@@ -171,7 +171,7 @@ def rollouts_after(
 ) -> dict[str, list[list[Rollout]]]:
     """By control, the rollouts [P][samples] at each of the work's positions, graded."""
     rows: list[int] = []
-    given: list[Thought] = []
+    given: list[_Thought] = []
     for kind in thoughts.values():
         for row, own in enumerate(kind):
             rows += [row] * len(own)
@@ -252,7 +252,7 @@ def commonest(ids: Sequence[int], table: Sequence[bytes]) -> bytes | None:
     return max(votes, key=lambda piece: votes[piece]) if votes else None
 
 
-Row = tuple[int, tuple[int, ...]]
+_Row = tuple[int, tuple[int, ...]]
 """(which position, the ids between its prefix and its true token)."""
 
 
@@ -266,19 +266,19 @@ def likelihoods(
     whole distribution counts, special tokens and all.
     """
     layout, count = subject.layout, len(work.positions)
-    plain: list[Row] = [(p, ()) for p in range(count)]
-    thought: list[Row] = [
+    plain: list[_Row] = [(p, ()) for p in range(count)]
+    thought: list[_Row] = [
         (p, layout.tail_ids + ids + layout.close_ids)
         for kind in thoughts.values()
         for p, own in enumerate(kind)
         for ids in own
     ]
     if layout.head_ids == layout.plain_head_ids:
-        both = true_token_nll(subject, work, layout, plain + thought)
+        both = _true_token_nll(subject, work, layout, plain + thought)
         without, after = both[:count], both[count:]
     else:
-        without = true_token_nll(subject, work, subject.layout.plain, plain)
-        after = true_token_nll(subject, work, layout, thought)
+        without = _true_token_nll(subject, work, subject.layout.plain, plain)
+        after = _true_token_nll(subject, work, layout, thought)
     if not thoughts:
         return {"ntp": without}
     means = after.reshape(len(thoughts), count, -1).mean(-1)
@@ -286,13 +286,15 @@ def likelihoods(
 
 
 @torch.no_grad()
-def true_token_nll(subject: Subject, work: Work, layout: Layout, rows: Sequence[Row]) -> np.ndarray:
+def _true_token_nll(
+    subject: Subject, work: Work, layout: Layout, rows: Sequence[_Row]
+) -> np.ndarray:
     """[rows]: nats of a position's true token after head ⊕ prefix ⊕ the row's ids."""
     policy = subject.policy
     prefix_ids, lengths = work.prefix_ids(layout, whole=False), work.prefix_lengths(layout)
     true_ids = [int(work.document.token_ids[position.index]) for position in work.positions]
     found: list[float] = []
-    for part in chunks([len(ids) + 1 for _, ids in rows]):
+    for part in _chunks([len(ids) + 1 for _, ids in rows]):
         branches = [
             Branch(prefix_length=lengths[p], tail_ids=(), completions=((*ids, true_ids[p]),))
             for p, ids in rows[part]

@@ -40,7 +40,7 @@ from openrpt.runs.rollouts import (
 from openrpt.runs.run import Run
 from openrpt.runs.spent import costs
 
-STEPS_PER_BIN = 10
+_STEPS_PER_BIN = 10
 """Most steps that are read of a bin."""
 
 MEASURES = {
@@ -116,7 +116,7 @@ def run_bins(
         raise UserError(f"{run.path}: no rollouts are stored; was `openrpt train` run there?")
     groups = keyword_patterns(keywords)
     parts = [part.tolist() for part in np.array_split(steps, min(bins, len(steps)))]
-    chosen = [_evenly(part, STEPS_PER_BIN) for part in parts]
+    chosen = [_evenly(part, _STEPS_PER_BIN) for part in parts]
     progress.begin(f"patterns of {run.path}", sum(map(len, chosen)), "steps")
     done, found = 0, []
     history, _ = readable_metrics(run.metrics)
@@ -133,7 +133,7 @@ def run_bins(
                 first=part[0],
                 last=part[-1],
                 steps=tuple(read),
-                measures={name: _measured(values.get(name, [])) for name in measure_names(groups)},
+                measures={name: _measured(values.get(name, [])) for name in _measure_names(groups)},
                 **_spent(history, part[-1]),
             )
         )
@@ -168,7 +168,7 @@ def evaluation_bins(
                 first=0,
                 last=0,
                 steps=(),
-                measures={name: _measured(values.get(name, [])) for name in measure_names(groups)},
+                measures={name: _measured(values.get(name, [])) for name in _measure_names(groups)},
                 flops=cost.get("flops"),
                 seconds=cost.get("seconds"),
             )
@@ -188,7 +188,7 @@ def _spent(history: Sequence[Mapping[str, Any]], step: int) -> dict[str, float]:
     }
 
 
-def measure_names(groups: Mapping[str, Any]) -> list[str]:
+def _measure_names(groups: Mapping[str, Any]) -> list[str]:
     return [*(f"keywords/{group}" for group in groups), *MEASURES]
 
 

@@ -47,9 +47,9 @@ KEYWORDS: Keywords = {
 }
 """The paper's six groups of reasoning patterns (arXiv 2506.08007, Section 4.5 and Table 9)."""
 
-WORD = re.compile(r"\w+|[^\w\s]")
-BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
-ANSWER = re.compile(
+_WORD = re.compile(r"\w+|[^\w\s]")
+_BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
+_ANSWER = re.compile(
     r"\b(?:answer|next (?:word|token)) is:?\s+[\"'`“]?([^\s\"'`”,;]+)", re.IGNORECASE
 )
 
@@ -101,7 +101,7 @@ def free_thought(thought: bytes, candidates: Sequence[bytes], separator: bytes) 
 
 def words_of(text: str) -> list[str]:
     """Words and single signs, in lower case."""
-    return [word.lower() for word in WORD.findall(text)]
+    return [word.lower() for word in _WORD.findall(text)]
 
 
 def target_text(continuation: Sequence[bytes]) -> str:
@@ -146,7 +146,7 @@ def named_answers(thought: str) -> list[str]:
     >>> named_answers("The answer is 4. No: the next word is 'five'")
     ['4', 'five']
     """
-    found = [*BOXED.finditer(thought), *ANSWER.finditer(thought)]
+    found = [*_BOXED.finditer(thought), *_ANSWER.finditer(thought)]
     found.sort(key=lambda match: match.start())
     answers = [match[1].strip().rstrip(".!?:") for match in found]
     return [answer for answer in answers if answer]

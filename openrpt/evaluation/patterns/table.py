@@ -21,7 +21,7 @@ from openrpt.evaluation.statistics import Interval
 from openrpt.files import csv_text, write_sealed, write_text
 from openrpt.sheets import COST_HEADINGS, NOTHING, Sheet, cost_cells, interval, print_sheet
 
-FORMAT = 1
+_FORMAT = 1
 
 
 def write_patterns(
@@ -30,7 +30,7 @@ def write_patterns(
     """Writes `STEM.json` and `STEM.csv` (a row a run, bin and measure), atomically."""
     names = list(runs[0][0].measures)
     document = {
-        "format": FORMAT,
+        "format": _FORMAT,
         "keywords": {group: list(words) for group, words in keywords.items()},
         "measures": MEASURES,
         "bins": [
@@ -78,11 +78,11 @@ def _plain(found: Interval) -> dict[str, Any]:
 
 
 def print_patterns(runs: Sequence[Sequence[Bin]], console: Console) -> None:
-    """The patterns of one run or several, as `patterns_sheet` puts them."""
-    print_sheet(patterns_sheet(runs), console)
+    """The patterns of one run or several, as `_patterns_sheet` puts them."""
+    print_sheet(_patterns_sheet(runs), console)
 
 
-def patterns_sheet(runs: Sequence[Sequence[Bin]]) -> Sheet:
+def _patterns_sheet(runs: Sequence[Sequence[Bin]]) -> Sheet:
     """A row a measure. One run: its bins side by side, and last − first. Several: the last bin of
     each, and its difference from the first run's."""
     alone = len(runs) == 1

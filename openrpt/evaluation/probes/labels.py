@@ -26,11 +26,11 @@ TARGETS = {
     "next": "class of the next token",
     "answer": "bytes left until the final answer",
 }
-DISTANCES = {"< 16": 16, "16–63": 64, "64–255": 256, "≥ 256": float("inf")}
+_DISTANCES = {"< 16": 16, "16–63": 64, "64–255": 256, "≥ 256": float("inf")}
 """Classes of `answer`: bytes between the position and the final answer's mark."""
-VALIDATION_FRACTION = 0.25
+_VALIDATION_FRACTION = 0.25
 """Of the documents that are not tested on: those by which the regularisation is chosen."""
-LEAST_DOCUMENTS = 4
+_LEAST_DOCUMENTS = 4
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -97,10 +97,10 @@ def probe_sample(
     )
     works, notes = _on_shared_boundaries(works, tokenizers)
     names = sorted({work.document.document_id for work in works})
-    if len(names) < LEAST_DOCUMENTS:
+    if len(names) < _LEAST_DOCUMENTS:
         raise UserError(
             f"{corpus.folder}: {len(names)} documents of the {config.evaluate.split} split; probes"
-            f" need {LEAST_DOCUMENTS} to be fitted and tested on different ones: score more"
+            f" need {_LEAST_DOCUMENTS} to be fitted and tested on different ones: score more"
         )
     role_of = document_roles(names, settings.test_fraction, config.seed)
     rows = [row for work in works for row in _rows(work, settings)]
@@ -122,17 +122,17 @@ def document_roles(names: Sequence[str], test_fraction: float, seed: int) -> dic
     order = [names[place] for place in generator(seed, "probe documents").permutation(len(names))]
     tested = min(max(round(test_fraction * len(names)), 2), len(names) - 2)
     rest = len(names) - tested
-    validated = min(max(round(VALIDATION_FRACTION * rest), 1), rest - 1)
+    validated = min(max(round(_VALIDATION_FRACTION * rest), 1), rest - 1)
     roles = ["test"] * tested + ["validation"] * validated
     return dict(zip(order, roles + ["fit"] * (rest - validated), strict=True))
 
 
-def distance_class(distance: int) -> str:
+def _distance_class(distance: int) -> str:
     """
-    >>> [distance_class(distance) for distance in (0, 15, 16, 300)]
+    >>> [_distance_class(distance) for distance in (0, 15, 16, 300)]
     ['< 16', '< 16', '16–63', '≥ 256']
     """
-    return next(name for name, end in DISTANCES.items() if distance < end)
+    return next(name for name, end in _DISTANCES.items() if distance < end)
 
 
 def answer_span(text: str, key: str, mark: str) -> tuple[int, int] | None:
@@ -174,7 +174,7 @@ def _rows(work: Work, settings: ProbeConfig) -> list[dict[str, Any]]:
                 "type": pieces[index - 1].hex(),
                 "token": class_of(index - 1),
                 "next": class_of(index),
-                "answer": distance_class(span[1] - offset) if span and inside else "",
+                "answer": _distance_class(span[1] - offset) if span and inside else "",
             }
         )
     return rows

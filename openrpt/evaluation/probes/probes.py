@@ -30,7 +30,7 @@ from openrpt.seeding import generator
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """scikit-learn's C: the weight of the data against that of the squared norm."""
-ITERATIONS = 2000
+_ITERATIONS = 2000
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -138,7 +138,7 @@ def fit_all(
     read = np.log1p(sample.byte_offsets.astype(float))[:, None]
     offsets = np.concatenate([read, read**2, sample.byte_offsets[:, None] / 1000.0], axis=1)
     for target, labels in sample.labels.items():
-        majority = commonest(labels[(sample.roles != "test") & (labels != "")])
+        majority = _commonest(labels[(sample.roles != "test") & (labels != "")])
         columns[f"{target}/majority"] = _where_known(labels[test], labels[test] == majority)
         by_offset, _ = fit_probe(offsets, labels, sample.roles)
         columns[f"{target}/offset"] = _where_known(labels[test], by_offset == labels[test])
@@ -177,7 +177,7 @@ def fit_probe(
         scaler = StandardScaler().fit(features[fit])
         inner, outer = scaler.transform(features[fit]), scaler.transform(features[validation])
         # The path from strong to weak: each fit starts from the last.
-        probe = LogisticRegression(max_iter=ITERATIONS, warm_start=True)
+        probe = LogisticRegression(max_iter=_ITERATIONS, warm_start=True)
         losses = []
         for strength in strengths:
             _fit(probe.set_params(C=strength), inner, labels[fit])
@@ -187,7 +187,7 @@ def fit_probe(
     if len(names := np.unique(labels[training])) == 1:  # a control of hardly any types
         return np.full((roles == "test").sum(), names[0]), chosen
     scaler = StandardScaler().fit(features[training])
-    probe = LogisticRegression(C=chosen, max_iter=ITERATIONS)
+    probe = LogisticRegression(C=chosen, max_iter=_ITERATIONS)
     _fit(probe, scaler.transform(features[training]), labels[training])
     return probe.predict(scaler.transform(features[roles == "test"])), chosen
 
@@ -225,7 +225,7 @@ def control_labels(
     return np.where(labels == "", "", random)
 
 
-def commonest(labels: np.ndarray) -> str:
+def _commonest(labels: np.ndarray) -> str:
     """The first by name of equals."""
     names, counts = np.unique(labels, return_counts=True)
     return str(names[counts.argmax()])

@@ -20,7 +20,7 @@ _NOTE = (
 
 def probe_report(measured: Sequence[Measured[ProbeResult]]) -> Report:
     """A sheet a target, one of costs, and a figure; differences are to the first model."""
-    first, rows = measured[0], probe_rows(measured)
+    first, rows = measured[0], _probe_rows(measured)
     targets = first.result.targets
     return Report(
         name="probes",
@@ -36,7 +36,7 @@ def probe_report(measured: Sequence[Measured[ProbeResult]]) -> Report:
     )
 
 
-def probe_rows(probed: Sequence[Measured[ProbeResult]]) -> list[dict[str, Any]]:
+def _probe_rows(probed: Sequence[Measured[ProbeResult]]) -> list[dict[str, Any]]:
     """A row a target, layer and model; differences are to the first model, at the same layer
     where both were probed there."""
     first = probed[0].result

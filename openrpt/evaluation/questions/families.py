@@ -57,14 +57,14 @@ def answer_heldout(
             found[family] = {
                 "model": path,
                 "settings": settings,
-                **summarise(result, task.questions),
+                **_summarise(result, task.questions),
                 "cost": result.cost,
             }
             add_model_result(run.path / RECORD, label, family, found[family])
     return label, found
 
 
-def summarise(result: AnswerResult, questions: Mapping[str, Question]) -> dict[str, Any]:
+def _summarise(result: AnswerResult, questions: Mapping[str, Question]) -> dict[str, Any]:
     """Right answers, in all and by difficulty, with errors by question."""
     ids, right = result.columns["question_id"], result.columns["accuracy"]
     marks = np.array([difficulty_of(questions[str(name)]) for name in ids])

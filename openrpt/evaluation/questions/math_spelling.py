@@ -7,7 +7,7 @@ Text in, text out: `spelled` gives LaTeX that math-verify reads. Words in `\text
 import re
 import unicodedata
 
-FUNCTIONS = (
+_FUNCTIONS = (
     "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|frac|cdot|times|"
     "pi|theta|alpha|beta|gamma|delta|lambda|mu|phi|omega|sigma|infty|binom|leq|geq|neq|pm"
 )
@@ -76,7 +76,7 @@ _REALS = re.compile(r"‹?\s*(?:all|the)(?: of the)? real(?: number)?s\s*›?|�
 _AND = re.compile(
     r"\s*,?\s*(?:‹\s*,?\s*(?:and|or)\s*,?\s*›|(?<![A-Za-z])(?:and|or)(?![A-Za-z]))\s*"
 )
-_BARE_FUNCTION = re.compile(rf"(?<![\\A-Za-z])(?:{FUNCTIONS})(?![A-Za-z])")
+_BARE_FUNCTION = re.compile(rf"(?<![\\A-Za-z])(?:{_FUNCTIONS})(?![A-Za-z])")
 _MATRIX = re.compile(r"\\(begin|end)\{(?:array|small|b|B)(?:matrix)?\}(?:\{[clr|]*\})?")
 _IN_BRACKETS = re.compile(r"[\[(]\s*(\\begin\{pmatrix\}(?:(?!\\begin).)*\\end\{pmatrix\})\s*[\])]")
 _ROWS = re.compile(r"\[\s*\[[^\[\]]*\](?:,\[[^\[\]]*\])*\s*\]")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 RECORD = "finetune.json"
-MEASURES = ("accuracy", "any_right", "reward", "closed", "tokens")
+_MEASURES = ("accuracy", "any_right", "reward", "closed", "tokens")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,7 +54,7 @@ class AnswerResult(Columns):
                 part: mean_by_document(self.columns[name][inside], ids[inside]).as_dict()
                 for part, inside in slices.items()
             }
-            for name in MEASURES
+            for name in _MEASURES
         }
 
 
@@ -90,7 +90,7 @@ def question_differences(a: AnswerResult, b: AnswerResult) -> dict[str, Differen
         )
     return {
         name: paired_difference(a.columns[name][in_a], b.columns[name][in_b], ids)
-        for name in MEASURES
+        for name in _MEASURES
     }
 
 
@@ -119,7 +119,7 @@ def print_finetuned(runs: Sequence[Path], console: "Console") -> None:
     for name in ("measure", "before", "after", "change", "training"):
         table.add_column(name, justify="left" if name == "measure" else "right", no_wrap=True)
     for record in records:
-        paid: str | None = training_cost_lines(record)
+        paid: str | None = _training_cost_lines(record)
         for column, measure in measures(record["settings"]["eval_samples"]).items():
             before, after = (record[when]["summary"][column]["all"] for when in ("before", "after"))
             table.add_row(
@@ -149,7 +149,7 @@ def print_finetuned(runs: Sequence[Path], console: "Console") -> None:
     console.print(Text(note, style="dim"))
 
 
-def training_cost_lines(record: dict[str, Any]) -> str:
+def _training_cost_lines(record: dict[str, Any]) -> str:
     """Steps, minutes and FLOPs of a run's `finetune.json`, a line each."""
     training = record["training"]
     return (

@@ -14,7 +14,7 @@ from openrpt.evaluation.reports import Report
 from openrpt.evaluation.statistics import Difference, Estimate, mean_by_document, paired_difference
 from openrpt.sheets import Sheet, cost_cells, percent, points
 
-ALL = "all"
+_ALL = "all"
 
 
 def question_report(measured: Sequence[Measured[AnswerResult]], config: Config) -> Report:
@@ -27,7 +27,7 @@ def question_report(measured: Sequence[Measured[AnswerResult]], config: Config) 
             "against": measured[0].model.label,
         },
         models=models_of(measured),
-        rows=question_rows(measured, config.finetune.eval_samples),
+        rows=_question_rows(measured, config.finetune.eval_samples),
         sheets=[_sheet(measured, config.finetune.eval_samples)],
     )
 
@@ -36,7 +36,7 @@ def parts_of(result: AnswerResult) -> list[str]:
     """all, each task, and under a task each of its levels, where questions have one."""
     tasks = sorted(set(result.columns["task"].astype(str).tolist()) - {""}, key=_by_level)
     families = [(task.partition("@")[0], task) for task in tasks]
-    return list(dict.fromkeys([ALL, *(part for pair in families for part in pair)]))
+    return list(dict.fromkeys([_ALL, *(part for pair in families for part in pair)]))
 
 
 def _by_level(task: str) -> tuple[str, int]:
@@ -47,10 +47,10 @@ def _by_level(task: str) -> tuple[str, int]:
 def inside(result: AnswerResult, part: str) -> np.ndarray:
     """[n] Which questions are of a part: all, a task with its levels, or one level."""
     tasks = result.columns["task"].astype(str).tolist()
-    return np.array([part in (ALL, task, task.partition("@")[0]) for task in tasks])
+    return np.array([part in (_ALL, task, task.partition("@")[0]) for task in tasks])
 
 
-def accuracy(result: AnswerResult, measure: str, part: str) -> Estimate:
+def _accuracy(result: AnswerResult, measure: str, part: str) -> Estimate:
     """A measure's mean over the questions of a part, its error by question."""
     chosen = inside(result, part)
     return mean_by_document(result.columns[measure][chosen], result.columns["question_id"][chosen])
@@ -64,7 +64,9 @@ def difference_on(a: AnswerResult, b: AnswerResult, measure: str, part: str) -> 
     return paired_difference(values_a[in_a], values_b[in_b], ids)
 
 
-def question_rows(measured: Sequence[Measured[AnswerResult]], samples: int) -> list[dict[str, Any]]:
+def _question_rows(
+    measured: Sequence[Measured[AnswerResult]], samples: int
+) -> list[dict[str, Any]]:
     """A row a part, measure and model; differences are to the first model."""
     first = measured[0]
     rows = []
@@ -77,8 +79,8 @@ def question_rows(measured: Sequence[Measured[AnswerResult]], samples: int) -> l
                         "part": part,
                         "measure": name,
                         "model": one.model.label,
-                        **accuracy(one.result, measure, part).as_dict(),
-                        "closed": accuracy(one.result, "closed", part).value,
+                        **_accuracy(one.result, measure, part).as_dict(),
+                        "closed": _accuracy(one.result, "closed", part).value,
                         **{
                             f"difference_{key}": difference[key]
                             for key in ("value", "low", "high", "p", "distinguishable")
@@ -98,9 +100,9 @@ def _sheet(measured: Sequence[Measured[AnswerResult]], samples: int) -> Sheet:
     rows = []
     for part in parts_of(first.result):
         for measure, name in measures(samples).items():
-            cells = [part, name, f"{accuracy(first.result, measure, part).n:,}"]
+            cells = [part, name, f"{_accuracy(first.result, measure, part).n:,}"]
             for one in measured:
-                found = accuracy(one.result, measure, part).as_dict()
+                found = _accuracy(one.result, measure, part).as_dict()
                 cells.append(percent(found).removesuffix(" %"))
                 if one is not first:
                     difference = difference_on(one.result, first.result, measure, part)
@@ -108,7 +110,7 @@ def _sheet(measured: Sequence[Measured[AnswerResult]], samples: int) -> Sheet:
             rows.append(cells)
     last = [["gave an answer", "", ""], ["cost", "", ""]]
     for one in measured:
-        closed = percent(accuracy(one.result, "closed", ALL).as_dict())
+        closed = percent(_accuracy(one.result, "closed", _ALL).as_dict())
         cost = " FLOPs\n".join(cost_cells(one.result.cost))
         for row, cell in zip(last, (closed, cost), strict=True):
             row.append(cell)

@@ -139,7 +139,7 @@ def question_task(
         if len(ids) > config.finetune.question_tokens:
             counts.too_long += 1
             continue
-        works[question.split][question.question_id] = question_work(question, ids, pieces)
+        works[question.split][question.question_id] = _question_work(question, ids, pieces)
     counts.train, counts.development, counts.heldout = (len(found) for found in works.values())
     if not (counts.train and counts.heldout):
         raise UserError(
@@ -159,7 +159,7 @@ def question_task(
     )
 
 
-def question_work(question: Question, ids: Sequence[int], pieces: Sequence[bytes]) -> Work:
+def _question_work(question: Question, ids: Sequence[int], pieces: Sequence[bytes]) -> Work:
     """A question as a document that no scorer has seen, with one position: its end."""
     unknown = np.full(len(ids), np.nan, dtype=np.float32)
     document = ScoredDocument(
@@ -202,11 +202,11 @@ def answer_questions(
     )
 
     def make(new: Sequence[Work]) -> Iterator[Row]:
-        requests = [question_request(work, layout, config.seed, max(samples, 1)) for work in new]
+        requests = [_question_request(work, layout, config.seed, max(samples, 1)) for work in new]
         each = engine.generate_each(requests, layout, sampling)
         for work, generated in zip(new, each, strict=True):
             (group,) = task.grade(work, generated)
-            yield outcome_row(task.questions[work.document.document_id], group)
+            yield _outcome_row(task.questions[work.document.document_id], group)
 
     asked = {work.document.document_id: work for work in works}
     rows: list[Row] = []
@@ -216,12 +216,12 @@ def answer_questions(
     return AnswerResult(columns={name: np.array([row[name] for row in rows]) for name in rows[0]})
 
 
-def question_request(work: Work, layout: Layout, seed: int, samples: int) -> Request:
+def _question_request(work: Work, layout: Layout, seed: int, samples: int) -> Request:
     """Asks for `samples` answers to a question, each with its own keys."""
     return work.request(layout, [keys_of(samples, seed, "evaluate", work.document.document_id)])
 
 
-def outcome_row(question: Question, group: Group) -> Row:
+def _outcome_row(question: Question, group: Group) -> Row:
     """A question's row of an AnswerResult, from the rollouts that answered it."""
     count = len(group.rollouts)
     return {

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-EXPONENT = (1e-3, 10.0)
+_EXPONENT = (1e-3, 10.0)
 """Bounds of α and β."""
 
 
@@ -70,8 +70,8 @@ PAPER = Form(
     name="power law with a limit",
     formula="P = A / C^α + P*",
     parameters=("A", "α", "P*"),
-    lower=(-1.0, EXPONENT[0], 0.0),
-    upper=(1.0, EXPONENT[1], 1.0),
+    lower=(-1.0, _EXPONENT[0], 0.0),
+    upper=(1.0, _EXPONENT[1], 1.0),
     predict=lambda p, x: p[0] * np.exp(-p[1] * x) + p[2],
     starts=power_starts,
     natural=lambda p, origin: p | {"A": p["A"] * _exp(p["α"] * origin)},
@@ -91,8 +91,8 @@ ALTERNATIVES = (
         name="sigmoid",
         formula="P = L / (1 + (C / C½)^−k)",
         parameters=("L", "k", "ln C½"),
-        lower=(0.0, EXPONENT[0], -50.0),
-        upper=(1.0, EXPONENT[1], 50.0),
+        lower=(0.0, _EXPONENT[0], -50.0),
+        upper=(1.0, _EXPONENT[1], 50.0),
         predict=lambda p, x: p[0] / (1 + np.exp(np.clip(-p[1] * (x - p[2]), -500, 500))),
         starts=_sigmoid_starts,
         natural=lambda p, origin: p | {"ln C½": p["ln C½"] + origin},
@@ -101,8 +101,8 @@ ALTERNATIVES = (
         name="power law",
         formula="P = A · C^β",
         parameters=("A", "β"),
-        lower=(0.0, -EXPONENT[1]),
-        upper=(1.0, EXPONENT[1]),
+        lower=(0.0, -_EXPONENT[1]),
+        upper=(1.0, _EXPONENT[1]),
         predict=lambda p, x: p[0] * np.exp(p[1] * x),
         starts=lambda x, y: [np.array([y.mean(), 0.1]), np.array([y.mean(), 0.01])],
         natural=lambda p, origin: p | {"A": p["A"] * _exp(-p["β"] * origin)},
@@ -125,8 +125,8 @@ JOINT = Form(
     name="joint",
     formula="P = A / C^α + B / N^β + P*",
     parameters=("A", "α", "B", "β", "P*"),
-    lower=(-1.0, EXPONENT[0], -1.0, EXPONENT[0], 0.0),
-    upper=(1.0, EXPONENT[1], 1.0, EXPONENT[1], 1.0),
+    lower=(-1.0, _EXPONENT[0], -1.0, _EXPONENT[0], 0.0),
+    upper=(1.0, _EXPONENT[1], 1.0, _EXPONENT[1], 1.0),
     predict=lambda p, x: p[0] * np.exp(-p[1] * x[0]) + p[2] * np.exp(-p[3] * x[1]) + p[4],
     starts=_joint_starts,
     natural=lambda p, origin: (

@@ -9,11 +9,11 @@ scikit-learn for PCA and k-means.
 
 import numpy as np
 
-SCALE = 5.0
+_SCALE = 5.0
 """c of the paper: what KL divergences are multiplied with."""
-WEIGHTS = np.linspace(0, 1, 101)
+_WEIGHTS = np.linspace(0, 1, 101)
 """λ of the mixtures along the curve."""
-EXPLAINED = 0.9
+_EXPLAINED = 0.9
 """Share of the features' variance that the principal components keep."""
 
 
@@ -26,10 +26,10 @@ def divergence_area(p: np.ndarray, q: np.ndarray) -> np.ndarray:
     >>> divergence_area(np.array([0.5, 0.5]), np.array([0.5, 0.5])).round(6).tolist()
     1.0
     """
-    weights = WEIGHTS[::-1, None]  # from r = p on: x grows
+    weights = _WEIGHTS[::-1, None]  # from r = p on: x grows
     mixed = weights * p[..., None, :] + (1 - weights) * q[..., None, :]  # [..., W, k]
-    x = np.exp(-SCALE * _divergence(q[..., None, :], mixed))
-    y = np.exp(-SCALE * _divergence(p[..., None, :], mixed))
+    x = np.exp(-_SCALE * _divergence(q[..., None, :], mixed))
+    y = np.exp(-_SCALE * _divergence(p[..., None, :], mixed))
     corner = np.zeros_like(x[..., :1])
     x = np.concatenate([corner, x, corner + 1], axis=-1)
     y = np.concatenate([corner + 1, y, corner], axis=-1)
@@ -43,7 +43,7 @@ def _divergence(a: np.ndarray, r: np.ndarray) -> np.ndarray:
     return terms.sum(-1)
 
 
-def clusters_of(count: int) -> int:
+def _clusters_of(count: int) -> int:
     """How many for that many texts of each kind: a tenth, as the paper's authors take."""
     return max(2, round(count / 10))
 
@@ -62,8 +62,8 @@ def quantise(
     both = normalize(np.concatenate([real, generated]).astype(np.float64))
     if np.ptp(both, axis=0).max() == 0:  # all the same: no variance to explain
         return np.zeros(len(real), dtype=int), np.zeros(len(generated), dtype=int)
-    reduced = PCA(n_components=EXPLAINED, svd_solver="full").fit_transform(both)
-    count = min(clusters_of(min(len(real), len(generated))), len(np.unique(reduced, axis=0)))
+    reduced = PCA(n_components=_EXPLAINED, svd_solver="full").fit_transform(both)
+    count = min(_clusters_of(min(len(real), len(generated))), len(np.unique(reduced, axis=0)))
     means = KMeans(n_clusters=count, n_init=5, max_iter=500, random_state=seed)
     clusters = means.fit_predict(reduced)
     return clusters[: len(real)], clusters[len(real) :]

@@ -10,7 +10,7 @@ from openrpt.data.tokens import encode_document
 from openrpt.errors import UserError
 from openrpt.seeding import key_of
 
-LEAST_PASSAGES = 10
+_LEAST_PASSAGES = 10
 """Fewer give no distance between sets of texts."""
 
 
@@ -33,7 +33,7 @@ def passages(
     order, sized in tokens of `tokenizer`. Texts that are too short, or that one of the `others`
     does not give back, are passed over.
 
-    Raises UserError where fewer than LEAST_PASSAGES are left.
+    Raises UserError where fewer than _LEAST_PASSAGES are left.
     """
     settings = config.writing
     order = sorted(texts, key=lambda text: key_of(config.seed, "writing", text[0]))
@@ -48,11 +48,11 @@ def passages(
             found.append(
                 Passage(document_id=document_id, prefix=text[:start], real=text[start:end])
             )
-    if len(found) < LEAST_PASSAGES:
+    if len(found) < _LEAST_PASSAGES:
         raise UserError(
             f"{len(found)} of {len(order)} documents have writing.prefix_tokens ="
             f" {settings.prefix_tokens} and writing.completion_tokens ="
-            f" {settings.completion_tokens} tokens, at least {LEAST_PASSAGES} are needed: lower"
+            f" {settings.completion_tokens} tokens, at least {_LEAST_PASSAGES} are needed: lower"
             " these, or give more text"
         )
     return found

@@ -10,12 +10,12 @@ from openrpt.evaluation.statistics import Interval
 from openrpt.evaluation.writing.writing import DECIMALS, MEASURES, OF_REAL, WritingResult
 from openrpt.sheets import Sheet, cost_cells
 
-REAL = "real text"
+_REAL = "real text"
 
 
 def writing_report(name: str, measured: Sequence[Measured[WritingResult]]) -> Report:
     """A sheet of all measures; `name` is the text's, and that of the report's files."""
-    first, rows = measured[0], writing_rows(measured)
+    first, rows = measured[0], _writing_rows(measured)
     return Report(
         name=name,
         about={
@@ -31,13 +31,13 @@ def writing_report(name: str, measured: Sequence[Measured[WritingResult]]) -> Re
     )
 
 
-def writing_rows(measured: Sequence[Measured[WritingResult]]) -> list[dict[str, Any]]:
+def _writing_rows(measured: Sequence[Measured[WritingResult]]) -> list[dict[str, Any]]:
     """A row a measure and model, the real text's first; differences are to the first model."""
     first = measured[0]
     rows = []
     for name in MEASURES:
         if name in OF_REAL:
-            rows.append(_row(name, REAL, first.result.measure(name, "real").interval(), None))
+            rows.append(_row(name, _REAL, first.result.measure(name, "real").interval(), None))
         basis = first.result.measure(name)
         for one in measured:
             value = one.result.measure(name)
@@ -59,7 +59,7 @@ def _sheet(
     """One row a measure: the real text, each model, and its difference to the first."""
     first = measured[0]
     settings = first.result.settings
-    headings = ["measure", REAL]
+    headings = ["measure", _REAL]
     for one in measured:
         headings.append(one.model.label)
         if one is not first:
@@ -67,7 +67,7 @@ def _sheet(
     lines = []
     for measure in MEASURES:
         by = {row["model"]: row for row in rows if row["measure"] == measure}
-        cells = [measure, _cell(measure, by[REAL]) if REAL in by else "–"]
+        cells = [measure, _cell(measure, by[_REAL]) if _REAL in by else "–"]
         for one in measured:
             cells.append(_cell(measure, by[one.model.label]))
             if one is not first:

@@ -32,8 +32,8 @@ from openrpt.json_lines import Row
 from openrpt.progress import Progress
 from openrpt.seeding import generator, key_of
 
-REPEATED = 4
-HALVINGS = 20
+_REPEATED = 4
+_HALVINGS = 20
 """Random halves of the documents over which the like-for-like distance is averaged."""
 MEASURES = {
     "bits_per_byte": "bits a byte of the real text, prefix and continuation",
@@ -63,7 +63,7 @@ class WritingResult(Columns):
     settings: dict[str, Any]
     """[writing] of the configuration."""
     halves: dict[str, float]
-    """`generated`, `real`: the mean MAUVE-like value of HALVINGS, one half against the real texts
+    """`generated`, `real`: the mean MAUVE-like value of _HALVINGS, one half against the real texts
     of the other."""
 
     @property
@@ -87,7 +87,7 @@ class WritingResult(Columns):
         if name == "bits_per_byte":
             sums, sizes = self.columns["bits"], self.columns["bytes"]
         elif name == "rep_4":
-            unique = [distinct([words], REPEATED) for words in texts]
+            unique = [distinct([words], _REPEATED) for words in texts]
             sums = np.array([0.0 if u is None else 1 - u for u in unique])
             sizes = np.array([float(u is not None) for u in unique])
         else:
@@ -146,7 +146,7 @@ def halves(real: np.ndarray, other: np.ndarray, *, seed: int) -> float:
     against the other half's real texts. For `other` = real it is what real text itself reaches:
     the level that a perfect writer would have at this many documents."""
     count, values = len(real), []
-    for number in range(HALVINGS):
+    for number in range(_HALVINGS):
         order = generator(seed, "writing halves", number).permutation(count)
         one, two = order[: count // 2], order[count // 2 :]
         p, q = quantise(real[two], other[one], seed=number)

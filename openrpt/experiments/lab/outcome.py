@@ -13,9 +13,9 @@ from openrpt.experiments.lab.lab import ARMS
 from openrpt.files import checked_as, read_json, write_sealed, write_text
 from openrpt.runs.run import Run
 
-FORMAT = 1
+_FORMAT = 1
 OUTCOME, FIGURE = "lab.json", "lab.svg"
-MEASURES = ("accuracy", "emptied", "swapped", CARRIED)
+_MEASURES = ("accuracy", "emptied", "swapped", CARRIED)
 
 
 class Cell(BaseModel):
@@ -62,7 +62,7 @@ class Outcome(BaseModel):
     ) -> float:
         """The share over all problems of the depths that are `inside`; NaN where it is not known.
 
-        `measure`: one of MEASURES.
+        `measure`: one of _MEASURES.
         """
         chosen = [
             (value, cell.n)
@@ -95,7 +95,7 @@ def _cells(seed: int, run: Run) -> list[Cell]:
         summary = evaluations[arm]["summary"]
         right = summary.get("reasoning", summary["ntp"])
         for part in (part for part in right if part.startswith(KIND)):
-            known = [name for name in MEASURES if name in summary and summary[name][part]["n"]]
+            known = [name for name in _MEASURES if name in summary and summary[name][part]["n"]]
             rest = {name: summary[name][part]["value"] for name in known}
             found.append(
                 Cell(
@@ -114,7 +114,7 @@ def write_outcome(folder: Path, outcome: Outcome) -> None:
     """Writes `lab.json`, and the figure; each atomic."""
     from openrpt.experiments.lab.figure import lab_svg
 
-    values: dict[str, Any] = {"format": FORMAT, **outcome.model_dump()}
+    values: dict[str, Any] = {"format": _FORMAT, **outcome.model_dump()}
     write_sealed(folder / OUTCOME, values)
     write_text(folder / FIGURE, lab_svg(outcome))
 

@@ -10,7 +10,7 @@ from openrpt.experiments.lab.outcome import Outcome
 from openrpt.sheets import NOTHING, Sheet, points, share
 
 _Inside = Callable[[int], bool]
-AFTER = "rpt"
+_AFTER = "rpt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,13 +71,13 @@ def differences_sheet(outcome: Outcome) -> Sheet:
     rows = [
         [arm, *(_ahead(outcome, arm, inside) for inside in parts.values())]
         for arm in outcome.arms
-        if arm != AFTER
+        if arm != _AFTER
     ]
     notes = ["95 % by Student's t over seeds; 0 within it: not distinguishable"]
     if len(outcome.seeds) < 2:
         notes = ["one seed: no interval over seeds, so no difference is said; give --seeds"]
     return Sheet(
-        title=f"{AFTER} − the arm, points, paired over {_seeds(outcome)}",
+        title=f"{_AFTER} − the arm, points, paired over {_seeds(outcome)}",
         headings=["arm", *parts],
         rows=rows,
         notes=notes,
@@ -99,7 +99,7 @@ def _seeds(outcome: Outcome) -> str:
 
 
 def _problems(outcome: Outcome) -> str:
-    own = [cell for cell in outcome.cells if cell.arm == AFTER]
+    own = [cell for cell in outcome.cells if cell.arm == _AFTER]
     counts = [sum(cell.n for cell in own if cell.seed == seed) for seed in outcome.seeds]
     return f"{' + '.join(map(str, counts))} held-out problems"
 
@@ -120,7 +120,9 @@ def _mean(outcome: Outcome, arm: str, inside: _Inside, measure: str = "accuracy"
 
 
 def _ahead(outcome: Outcome, arm: str, inside: _Inside) -> str:
-    pairs = zip(_over_seeds(outcome, AFTER, inside), _over_seeds(outcome, arm, inside), strict=True)
+    pairs = zip(
+        _over_seeds(outcome, _AFTER, inside), _over_seeds(outcome, arm, inside), strict=True
+    )
     known = [(a, b) for a, b in pairs if not math.isnan(a) and not math.isnan(b)]
     if not known:
         return NOTHING

@@ -161,7 +161,7 @@ def exact_judge(*, prediction: str, segment: str) -> float:
     >>> exact_judge(prediction=" The  END.", segment="the end.")
     1.0
     """
-    return float(bool(normalised(segment)) and normalised(prediction) == normalised(segment))
+    return float(bool(_normalised(segment)) and _normalised(prediction) == _normalised(segment))
 
 
 def fuzzy_judge(*, prediction: str, segment: str, threshold: float) -> float:
@@ -173,11 +173,11 @@ def fuzzy_judge(*, prediction: str, segment: str, threshold: float) -> float:
     >>> fuzzy_judge(prediction="the and.", segment="The end.", threshold=0.0)
     0.875
     """
-    pair = normalised(segment), normalised(prediction)
+    pair = _normalised(segment), _normalised(prediction)
     likeness = difflib.SequenceMatcher(None, *pair, autojunk=False).ratio() if all(pair) else 0.0
     return float(likeness >= threshold) if threshold else likeness
 
 
-def normalised(text: str) -> str:
+def _normalised(text: str) -> str:
     """The text in NFKC, case folded, whitespace collapsed."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

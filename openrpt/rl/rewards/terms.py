@@ -188,7 +188,7 @@ def _segment_term(judge: UserFunction) -> RewardTerm:
             def judged(*, prediction: str, segment: str) -> float:
                 return judge(
                     {"prediction": prediction, "segment": segment},
-                    where=place(group, number),
+                    where=_place(group, number),
                     on_error=context.config.reward.on_error,
                 )
 
@@ -216,7 +216,7 @@ def _user_term(function: UserFunction) -> RewardTerm:
                 "prefix": b"".join(context.token_bytes[position.window_start : position.index]),
             }
             on_error = context.config.reward.on_error
-            return function(values, where=place(group, number), on_error=on_error)
+            return function(values, where=_place(group, number), on_error=on_error)
 
         return [[value(group, r) for r in range(len(group.rollouts))] for group in groups]
 
@@ -280,7 +280,7 @@ def reward_groups(
             if math.isfinite(found[name]):
                 value += f", with its weight beyond ±{LARGEST_REWARD:g},"
             raise UserError(
-                f"reward '{name}' is {value} for {place(groups[g], r)}; mend it, or count such"
+                f"reward '{name}' is {value} for {_place(groups[g], r)}; mend it, or count such"
                 " rollouts as 0 with --reward.on_error zero"
             )
         rollout = groups[g].rollouts[r]
@@ -302,7 +302,7 @@ def _thought_cost(rollout: Rollout, context: RewardContext) -> float:
     return min(thought.free_tokens * settings.thought_cost, settings.thought_cost_limit)
 
 
-def place(group: Group, number: int) -> str:
+def _place(group: Group, number: int) -> str:
     """Where a rollout stands, in words."""
     position = group.prompt.position
     return f"document {position.document_id}, position {position.index}, rollout {number}"

@@ -17,10 +17,10 @@ from openrpt.runs.run import Run
 from openrpt.runs.works import WORKS, recorded_works
 from openrpt.stages.pretrain.batches import Piece, all_targets
 
-Row = Mapping[str, Any]
+_Row = Mapping[str, Any]
 
 
-def training_rows(other: Run, *stages: str) -> list[Row]:
+def training_rows(other: Run, *stages: str) -> list[_Row]:
     """Gives the metrics of these stages' steps. Raises UserError where nothing was trained."""
     rows = read_metrics(other.metrics)
     if not any(row["stage"] == "train" for row in rows):

@@ -17,7 +17,7 @@ from openrpt.engine.generation import Generated
 from openrpt.seeding import generator, keys_of
 from openrpt.stages.warmup.given import GivenThoughts
 
-Target = tuple[tuple[int, ...], tuple[float, ...]]
+_Target = tuple[tuple[int, ...], tuple[float, ...]]
 """Token ids and their probabilities: one id where the token is certain."""
 
 
@@ -27,7 +27,7 @@ class Imitation:
 
     opening: tuple[int, ...]
     token_ids: tuple[int, ...]
-    targets: tuple[Target, ...]
+    targets: tuple[_Target, ...]
     """One for each token."""
     weights: tuple[float, ...]
     """One for each token; 0 = not trained."""
@@ -81,7 +81,7 @@ class ImitationMaker:
             imitations.append(self._imitation(opening, thought, weights, answer, target))
         return imitations
 
-    def _answer_target(self, outcome: Generated, truth: int) -> Target:
+    def _answer_target(self, outcome: Generated, truth: int) -> _Target:
         """What the box should hold: a distribution over the candidates, or the true token."""
         settings = self.config.warmup
         if settings.target == "truth":
@@ -140,7 +140,7 @@ class ImitationMaker:
         thought: tuple[int, ...],
         thought_weights: tuple[float, ...],
         answer: int,
-        target: Target,
+        target: _Target,
     ) -> Imitation:
         """The thought, then the answer, the box's end and the end of turn."""
         form = self._form()

@@ -86,7 +86,7 @@ class WarmupLoss:
 
         def completion_loss(rows: list[CompletionIndex], hidden: Tensor) -> Tensor:  # [R, T, d]
             assert imitations is not None
-            losses, given = imitation_losses(self.engine.model, imitations, rows, hidden)
+            losses, given = _imitation_losses(self.engine.model, imitations, rows, hidden)
             parts = {"loss/trace": given, "loss/imitation": ~given}
             terms = {
                 name: float(losses.detach()[own].sum() * self.scale)
@@ -162,7 +162,7 @@ def plain_states(start: Engine, prefix_ids: Sequence[int]) -> Tensor:
     return hidden
 
 
-def imitation_losses(
+def _imitation_losses(
     policy: Model, imitations: Sequence[Imitation], rows: list[CompletionIndex], hidden: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Gives the weighted cross-entropy of each trained token of a micro-batch's imitations, in
