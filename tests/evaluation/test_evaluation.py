@@ -431,7 +431,11 @@ def test_compare(warm, tmp_path):
     evaluate_model(warm, "start", with_settings(warm, evaluate__positions=7), label="few")
     comparison = compare(find_evaluated([str(warm.path)]), "start ntp")
     assert comparison.against == "start ntp"
-    assert comparison.notes == ["left out, evaluated at other positions than start: few"]
+    seen = "comes of a supervised warmup: it saw the true tokens"
+    assert comparison.notes == [
+        "left out, evaluated at other positions than start: few",
+        *(f"{model.name} {seen}" for model in comparison.models if model.name != "start"),
+    ]
     lines = {line.name: line for line in comparison.lines}
     assert {"start reasoning", "warmup ntp_voting", "sampled any_right"} <= lines.keys()
     assert "warmup any_right" not in lines
