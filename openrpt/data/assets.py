@@ -70,8 +70,8 @@ DEMO_CORPUS = Asset(
     sha256="72fa7727c8c3d4377d297b2cd171dc35ad86e2cfe9df2043131ba8a5389e5a71",
 )
 # The demo's corpus as `demo_corpus_jsonl` makes it.
-_CHAMP_JSONL_SIZE = 168_050
-_CHAMP_JSONL_SHA256 = "78cc14c78df183838e70bbadc4d9f9119c9391ff88b82c09000078a26347c3d7"
+CHAMP_JSONL_SIZE = 168_050
+CHAMP_JSONL_SHA256 = "78cc14c78df183838e70bbadc4d9f9119c9391ff88b82c09000078a26347c3d7"
 
 
 def cache_dir() -> Path:
@@ -98,10 +98,10 @@ def demo_corpus_jsonl() -> Path:
     """Returns CHAMP as JSON lines, a problem a row: `id`, `problem`, `solution`. Raises
     UserError."""
     target = cache_dir() / "champ.jsonl"
-    if not is_intact(target, _CHAMP_JSONL_SIZE, _CHAMP_JSONL_SHA256):
+    if not is_intact(target, CHAMP_JSONL_SIZE, CHAMP_JSONL_SHA256):
         rows = champ_rows(json.loads(_demo_corpus_json().read_bytes()))
         content = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows).encode()
-        if hashlib.sha256(content).hexdigest() != _CHAMP_JSONL_SHA256:
+        if hashlib.sha256(content).hexdigest() != CHAMP_JSONL_SHA256:
             raise AssertionError("champ_rows has changed: pin what it makes now")
         write_atomically(target, [content])
     return target

@@ -31,10 +31,10 @@ from openrpt.engine.tree.levels import branch_states
 from openrpt.errors import UserError, foreign
 from openrpt.files import replacing
 
-_REMEMBERED_BYTES = 1 << 25
+REMEMBERED_BYTES = 1 << 25
 """Size of the weights from which on a check is remembered (32 MiB); for smaller ones it takes
 milliseconds."""
-_REMEMBERED = 64
+REMEMBERED = 64
 """Most models whose check is remembered."""
 _TOLERANCE = 1e-2
 """Largest difference of log-probabilities, in nats, between two ways to the same ones."""
@@ -66,7 +66,7 @@ def check_model(policy: Model, files: ModelFiles, *, generator: str) -> None:
         require_flat_support(policy)
         if generator == "tree":
             require_tree_support(policy)
-        if files.bytes >= _REMEMBERED_BYTES:
+        if files.bytes >= REMEMBERED_BYTES:
             _remember(mark, policy.name)
 
 
@@ -94,7 +94,7 @@ def _remember(mark: Path, name: str) -> None:
         with replacing(mark, shared=True) as partial:
             partial.write_text(f"{name}\n", encoding="utf-8")
         newest = sorted(mark.parent.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-        for old in newest[_REMEMBERED:]:
+        for old in newest[REMEMBERED:]:
             old.unlink(missing_ok=True)
 
 

@@ -21,7 +21,7 @@ from openrpt.types import Completion
 
 STANDARD_TOP = 5
 """Number of most probable tokens of standard prediction that are kept with the rollouts."""
-_SIDE_BY_SIDE_ROWS = 32
+SIDE_BY_SIDE_ROWS = 32
 """Most rollouts of several documents that are decoded together; each row holds its document's keys
 for itself."""
 _ALONE_ROWS = 8
@@ -122,7 +122,7 @@ def side_by_side(
             fits = together <= sampling.generation_rollouts
         else:
             few = max(rows // max(len(batch), 1), more) <= _ALONE_ROWS
-            fits = few and together <= _SIDE_BY_SIDE_ROWS
+            fits = few and together <= SIDE_BY_SIDE_ROWS
         if batch and not (fits and together * width <= _SIDE_BY_SIDE_TOKENS):
             yield batch
             batch, together, width = [], more, length

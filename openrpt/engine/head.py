@@ -1,6 +1,6 @@
 """The language-model head, computed only where it is read and in chunks.
 
-A full [tokens × vocabulary] tensor of a step is never held: at most _KEPT_ELEMENTS logits live
+A full [tokens × vocabulary] tensor of a step is never held: at most KEPT_ELEMENTS logits live
 from a forward pass to its backward pass, and a chunk of others as long as a matrix product.
 
 For one process: `HeadGradient(in_place=True)` adds to the weight's `.grad` from inside a backward
@@ -17,17 +17,17 @@ from torch.autograd.function import once_differentiable
 
 CHUNK_ELEMENTS = 1 << 25
 """Most logits held at once (134 MB in float32); fewer rows make the matrix product slower."""
-_KEPT_ELEMENTS = 1 << 25
+KEPT_ELEMENTS = 1 << 25
 """Most logits that a forward pass keeps for its backward pass (134 MB in float32), all of them or
 none; more are computed again, chunk by chunk."""
-_HEAD_COLUMNS = 512
+HEAD_COLUMNS = 512
 """Columns of the vocabulary that one product of the head gives on a CPU: a product with all of it
 at once runs at two thirds of the rate."""
-_CACHED_ROWS = 16
+CACHED_ROWS = 16
 """Rows of logits that are worked through at once on a CPU, at least."""
-_CACHED_LOGITS = _CACHED_ROWS * 49_152
+CACHED_LOGITS = CACHED_ROWS * 49_152
 """What a CPU's cache holds from one pass over them to the next (3 MB)."""
-_TOP_COLUMNS = 64
+TOP_COLUMNS = 64
 """Columns of the vocabulary that `top_k` takes for one at first."""
 
 
@@ -58,8 +58,8 @@ class Head:
 
 
 def wide_product(left: Tensor, right: Tensor, out: Tensor) -> Tensor:
-    """Multiplies left [N, d] by right [d, V] into out [N, V]; on a CPU _HEAD_COLUMNS at a time."""
-    width = _HEAD_COLUMNS if left.device.type == "cpu" else right.shape[1]
+    """Multiplies left [N, d] by right [d, V] into out [N, V]; on a CPU HEAD_COLUMNS at a time."""
+    width = HEAD_COLUMNS if left.device.type == "cpu" else right.shape[1]
     for part, columns in zip(right.split(width, dim=1), out.split(width, dim=1), strict=True):
         torch.mm(left, part, out=columns)
     return out
@@ -85,13 +85,13 @@ def in_cache(rows: Tensor, *, vocabulary: int | None = None) -> tuple[Tensor, ..
     """Returns blocks of rows of logits, or of what stands beside them [N, …]: all that is to be
     asked of a row is asked while a CPU's cache holds it. Elsewhere one block.
 
-    With the `vocabulary` [V] of the logits as many rows as fit, else _CACHED_ROWS: where sums of
+    With the `vocabulary` [V] of the logits as many rows as fit, else CACHED_ROWS: where sums of
     blocks are added up, the blocks decide their last bit.
     """
     if rows.device.type != "cpu":
         return rows.split(max(len(rows), 1))
-    fitting = _CACHED_LOGITS // vocabulary if vocabulary else 0
-    return rows.split(max(_CACHED_ROWS, fitting))
+    fitting = CACHED_LOGITS // vocabulary if vocabulary else 0
+    return rows.split(max(CACHED_ROWS, fitting))
 
 
 def top_k(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -100,15 +100,15 @@ def top_k(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
     Blocks of columns are ranked by their largest, and `topk` sees the k best blocks only, in which
     the k largest must lie: on a CPU a third of the time that it takes over a whole vocabulary.
     """
-    blocks = logits.shape[1] // _TOP_COLUMNS
+    blocks = logits.shape[1] // TOP_COLUMNS
     if blocks <= k:
         values, ids = logits.topk(k, dim=-1)
         return values, ids
-    whole = blocks * _TOP_COLUMNS
-    largest = logits[:, :whole].unflatten(1, (blocks, _TOP_COLUMNS)).amax(-1)  # [N, blocks]
+    whole = blocks * TOP_COLUMNS
+    largest = logits[:, :whole].unflatten(1, (blocks, TOP_COLUMNS)).amax(-1)  # [N, blocks]
     chosen = largest.topk(k, dim=-1, sorted=False).indices  # [N, k]
-    inside = torch.arange(_TOP_COLUMNS, device=logits.device)
-    columns = (chosen[..., None] * _TOP_COLUMNS + inside).flatten(1)
+    inside = torch.arange(TOP_COLUMNS, device=logits.device)
+    columns = (chosen[..., None] * TOP_COLUMNS + inside).flatten(1)
     behind = torch.arange(whole, logits.shape[1], device=logits.device)  # no whole block
     columns = torch.cat([columns, behind.expand(len(logits), -1)], dim=1)  # [N, k·64 + rest]
     values, at = logits.gather(1, columns).topk(k, dim=-1)
@@ -127,7 +127,7 @@ class _SelectedLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden, weight, bias, ids, temperature, softcap, chunk_rows):  # type: ignore[override]
         head = Head(weight=weight, bias=bias, softcap=softcap)
-        keeps = softcap is None and len(ids) * weight.shape[0] <= _KEPT_ELEMENTS
+        keeps = softcap is None and len(ids) * weight.shape[0] <= KEPT_ELEMENTS
         logprobs, entropies, normalisers, kept = [], [], [], []
         # hidden [N, d] and ids [N], a chunk after the other: part [n, d], part_ids [n]
         for part, part_ids in zip(hidden.split(chunk_rows), ids.split(chunk_rows), strict=True):

@@ -27,7 +27,7 @@ from openrpt.runs.status import read_status
 HOST = "127.0.0.1"
 PORTS = range(8720, 8740)
 """Tried in turn where none is asked for."""
-_REST = 10.0
+REST = 10.0
 """A report is drawn anew when this many times its own drawing time has passed: a tenth of one
 core at most."""
 
@@ -56,9 +56,9 @@ class Watched:
                 import openrpt.report.page  # noqa: F401  seconds, the first time: no part of drawing
 
                 started = time.monotonic()
-                self._page = _draw(self.path)
+                self._page = draw(self.path)
                 now = time.monotonic()
-                self._version, self._rest_until = version, now + _REST * (now - started)
+                self._version, self._rest_until = version, now + REST * (now - started)
             return self._page
 
     def state(self) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def _files_version(run: Path) -> str:
     return "|".join(facts) or "empty"
 
 
-def _draw(path: Path) -> str:
+def draw(path: Path) -> str:
     """The run's report; where no run is yet, or none that can be shown, a page that says so."""
     from openrpt.report.page import render
 
