@@ -69,7 +69,7 @@ def math_checker() -> MathChecker:
     return checker
 
 
-def _every_sample(
+def every_sample(
     resps: Sequence[Sequence[str]], docs: Sequence[Row]
 ) -> list[list[str]]:  # lm-eval's own filters keep the first sample only
     return [list(samples) for samples in resps]

@@ -212,20 +212,20 @@ def question_text(row: Row) -> str:
     return "\n".join([row["question"].strip(), *lines]) + "\n"
 
 
-def _question_and_letter(row: Row) -> str:
+def question_and_letter(row: Row) -> str:
     asked = "Think step by step, then give the letter of the right option inside \\boxed{}."
     return f"{question_text(row)}\n{asked}"
 
 
-def _question_and_steps(row: Row) -> str:
+def question_and_steps(row: Row) -> str:
     return row["question"] + "\n\nReason step by step, then give the final answer inside \\boxed{}."
 
 
-def _question_and_answer(row: Row) -> str:
+def question_and_answer(row: Row) -> str:
     return row["question"] + "\n\nGive the final answer inside \\boxed{}."
 
 
-def _letters(row: Row) -> list[str]:
+def letters(row: Row) -> list[str]:
     return list(LETTERS[: len(row["options"])])
 
 
@@ -233,7 +233,7 @@ def right_index(row: Row) -> int:
     return LETTERS.index(row["answer"])
 
 
-def _dataset(
+def dataset(
     task: str, source: str, kind: Kind, openrpt: Mapping[str, Any] | None = None, **_: Any
 ) -> dict[str, Any]:
     """A task's questions as lm-eval takes them. `openrpt` is the metadata of that name: `files`
