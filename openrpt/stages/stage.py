@@ -1,4 +1,4 @@
-"""What a training stage is: it says what one step does, and `run_stage` does all the rest.
+"""The protocol of a training stage: it says what one step does, and `run_stage` does the rest.
 
 A stage stands in memory alone. Whoever opens one by hand takes its steps without a file written:
 
@@ -30,7 +30,7 @@ from openrpt.runs.run import Run
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """Where a stage ends: whichever comes first, over all its starts."""
+    """The limits at which a stage ends: whichever comes first, over all its starts."""
 
     steps: int
     seconds: float = math.inf
@@ -63,7 +63,8 @@ class Stage(Protocol):
 
     @property
     def state(self) -> TrainerState:
-        """What steps change, weights and optimizer aside; its `stage` is the stage's name."""
+        """The state that steps change, weights and optimizer aside; its `stage` is the stage's
+        name."""
 
     @property
     def limits(self) -> Limits: ...
@@ -93,14 +94,14 @@ class Stage(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Opened:
-    """What every stage trains, as it stands in the run folder."""
+    """The things that every stage trains with, as they stand in the run folder."""
 
     engine: Engine
     """The engine of the policy."""
     optimizer: torch.optim.Optimizer
     state: TrainerState
     checkpoint: Path | None
-    """What it goes on from; None where it begins."""
+    """The checkpoint that the stage goes on from; None where it begins."""
 
 
 def open_trained(
