@@ -1,4 +1,4 @@
-"""What a model has made so far: how a stopped measurement goes on."""
+"""The rows that a model has made so far, with which a stopped measurement goes on."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,8 @@ class Kept:
     """None: nothing is kept."""
 
     def rows(self, key: str) -> dict[str, Row]:
-        """The rows by the field that names their item; a last line that was cut off is dropped.
+        """Returns the rows by the field that names their item; a last line that was cut off is
+        dropped.
 
         Raises UserError where another line is damaged.
         """

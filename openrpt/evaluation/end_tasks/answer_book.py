@@ -1,4 +1,5 @@
-"""What a model was asked and said, a line an answer, so that nothing is asked twice. No torch."""
+"""The answers of a model by what it was asked, a line an answer, so that nothing is asked twice.
+No torch."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ COSTS = ("tokens", "flops", "flops_alone", "seconds", "joules")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """What was said to one context, and what that cost."""
+    """The completions or ratings given to one context, and what they cost."""
 
     texts: list[str] = field(default_factory=list)
     """A sample: what stands after the thought."""
@@ -65,6 +66,7 @@ class AnswerBook:
         write_rows(path, [{"format": _FORMAT, "owner": owner}, *rows])  # without what was cut off
 
     def add(self, key: str, answer: Answer) -> None:
+        """Adds an answer, to the file as well where there is one."""
         self.answers[key] = answer
         if self.path is not None:
             row = {name: getattr(answer, name) for name in Answer.__dataclass_fields__}

@@ -1,4 +1,4 @@
-"""How a model is asked: what it may answer, and a context as it is put to it."""
+"""The way a model is asked: what it may answer, and a context as it is put to it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from openrpt.engine.decoding import Sampling
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asked:
-    """How a context is answered; whatever changes the answer stands here."""
+    """The way a context is answered; whatever changes the answer stands here."""
 
     max_tokens: int
     """The answer's most tokens, the end of turn included."""
@@ -29,7 +29,7 @@ class Asked:
 
     @property
     def sampling(self) -> Sampling:
-        """How an answer is drawn."""
+        """The sampling with which an answer is drawn."""
         temperature = self.temperature if self.samples else 0.0
         return replace(
             Sampling.plain(self.max_tokens, temperature=temperature),
@@ -51,11 +51,12 @@ class Question:
 
     @property
     def sampling(self) -> Sampling:
+        """The sampling with which its answers are drawn."""
         return self.asked.sampling
 
 
 def until_first(text: str, stops: Sequence[str]) -> str:
-    """The text before the first of the stops.
+    """Returns the text before the first of the stops.
 
     >>> until_first("x = 1\\ndef f(): ...", ["\\nclass", "\\ndef"])
     'x = 1'
