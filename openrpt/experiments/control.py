@@ -7,7 +7,7 @@ from openrpt.errors import UserError, nearest
 
 _Stage = Literal["evaluate", "warmup", "train", "pretrain"]
 THOUGHTS = ["emptied", "cut", "swapped", "ntp_voting"]
-"""What `evaluate.controls` can do to a thought, and what it can put in its place."""
+"""The things that `evaluate.controls` can do to a thought, and what it can put in its place."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,11 +77,11 @@ CONTROLS = {
         evaluate=_NTP_ONLY,
     ),
 }
-"""In the order in which they are run and shown."""
+"""The controls, in the order in which they are run and shown."""
 
 
 def control_named(name: str) -> Control:
-    """The control of that name. Raises UserError for another, which names the nearest."""
+    """Returns the control of that name. Raises UserError for another, which names the nearest."""
     if name not in CONTROLS:
         hint = nearest(name, CONTROLS, otherwise=f"there are: {', '.join(CONTROLS)}")
         raise UserError(f"no control '{name}'{hint}")
