@@ -20,7 +20,7 @@ def group_advantages(
     mask: Tensor | None = None,
     k: int | None = None,
 ) -> Tensor:
-    """Advantages over a whole step: rewards [prompts, group_size] → the same shape.
+    """Returns the advantages over a whole step: rewards [prompts, group_size] → the same shape.
 
     - `grpo` (arXiv 2402.03300, Eq. 3): (r − mean) / (s + epsilon), with s the sample standard
       deviation (n − 1) of the group.

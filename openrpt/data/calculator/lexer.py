@@ -99,7 +99,8 @@ def lex(text: str) -> list[Token]:
 
 
 def is_glued_unit(word: str) -> bool:
-    """Letters right behind a number that are its unit (5cm, 16marbles), no variables (2x, 3ab)."""
+    """Returns whether letters right behind a number are its unit (5cm, 16marbles), no variables
+    (2x, 3ab)."""
     return word in _GLUED_UNITS or len(word) >= _LONG_WORD
 
 

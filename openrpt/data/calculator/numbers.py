@@ -35,7 +35,7 @@ def number_value(text: str) -> Fraction | None:
 
 
 def decimals_of(text: str) -> int:
-    """Digits behind the point of a number in a text."""
+    """Returns the number of digits behind the point of a number in a text."""
     return len(text.partition(".")[2])
 
 

@@ -95,7 +95,7 @@ class _Parser:
         self.at = self.depth = 0
 
     def sum(self, least: int) -> Node:
-        """Operators that bind at least so tightly, from left to right."""
+        """Parses operators that bind at least so tightly, from left to right."""
         left = self.power()
         while (token := self._peek()) is not None:
             side_by_side = token.kind == "opens" and self.tokens[self.at - 1].end == token.start

@@ -58,7 +58,7 @@ def spent_seconds(other: Run) -> float:
 
 
 def uncounted_warmup(other: Run) -> bool:
-    """Its warmup's FLOPs were not recorded, so they are not in the budget."""
+    """Returns whether the warmup's FLOPs were not recorded, so they are not in the budget."""
     rows = training_rows(other, "warmup")
     return bool(rows) and not any(key.startswith("flops/") for row in rows for key in row)
 

@@ -185,7 +185,7 @@ class ImitationMaker:
     def _generate(
         self, work: Work, step: int, traces: Sequence[PlacedTrace | None]
     ) -> list[Generated]:
-        """Candidates at each position and, where a thought is free and none is given, one
+        """Generates candidates at each position and, where a thought is free and none is given, one
         completion."""
         sampling = Sampling.of(self.config.prompt, temperature=1.0)
         sampling = replace(sampling, prediction_budget=2)
