@@ -57,7 +57,7 @@ def mean_by_document(values: np.ndarray, documents: np.ndarray) -> Estimate:
 def estimates_by(
     values: np.ndarray, marks: np.ndarray, documents: np.ndarray
 ) -> dict[str, dict[str, Any]]:
-    """Returns means of the values [n] that bear the same mark [n], by mark; "" is none."""
+    """Returns the means of the values [n] that bear the same mark [n], by mark; "" is none."""
     parts = {str(mark): marks == mark for mark in np.unique(marks) if mark}
     return {
         part: mean_by_document(values[inside], documents[inside]).as_dict()

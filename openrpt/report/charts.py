@@ -87,7 +87,7 @@ def series_values(rows: Sequence[_Row], plan: Plan) -> list[dict[str, Any]]:
 
 
 def _describe(values: Sequence[_Row], plan: Plan) -> str:
-    """Returns a series in words, 'step 1 to 49: easy 0.38 → 0.52; medium …'"""
+    """Returns a chart in words: 'step 1 to 49: easy 0.38 → 0.52; medium …'."""
     parts = []
     for name in plan.series.values():
         own = [value for value in values if value["series"] == name]

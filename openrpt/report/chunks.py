@@ -34,7 +34,7 @@ def as_text(data: bytes) -> str:
 
 
 def finite(values: Sequence[float], digits: int = 5) -> list[float | None]:
-    """Returns numbers for JSON, rounded to so many significant digits; None for what is no
+    """Returns the numbers for JSON, rounded to so many significant digits; None for what is no
     number."""
     return [
         float(f"{value:.{digits}g}") if value - value == 0 else None  # inf − inf is no number

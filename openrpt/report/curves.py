@@ -65,7 +65,7 @@ def with_errors(rows: Sequence[_Row]) -> list[dict[str, Any]]:
 
 
 def predicted_kinds(stored: Stored) -> dict[int, dict[str, float]]:
-    """Returns by step the share of rollouts whose prediction is of each kind, and how many are
+    """Returns, by step, the share of rollouts whose prediction is of each kind, and how many are
     right."""
     table = stored.trained
     if not table.num_rows:

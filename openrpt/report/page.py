@@ -171,7 +171,7 @@ def _names(runs: Sequence[Run]) -> list[str]:
 
 
 def _thinking(run: Run, evaluations: Mapping[str, Any]) -> str:
-    """Returns whether the trained policy's thought is said to help; empty where it was not
+    """Says whether the trained policy's thought is said to help; empty where it was not
     changed."""
     from openrpt.evaluation.next_token.compare import find_evaluated, thought_verdict
 

@@ -101,7 +101,7 @@ _WARNINGS: Spec = {
 def stacked(
     *, names: Sequence[str], unit: str, axis_title: str | None, axis: str, tooltip: str
 ) -> Spec:
-    """Returns a specification of stacked bars; of the first run alone."""
+    """Returns a specification of stacked bars, of the first run alone."""
     encoding = {
         "x": _quantity("from", bin="binned", title="step", scale={"nice": False}),
         "x2": {"field": "to"},

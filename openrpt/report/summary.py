@@ -117,7 +117,7 @@ def _accuracy_cell(estimate: Mapping[str, Any] | None) -> AccuracyCell | None:
 
 
 def common_sizes(rows: Sequence[AccuracyRow]) -> list[tuple[int, int] | None]:
-    """Returns by difficulty (n, documents) where all rows agree on it: it stands in the head
+    """Returns, by difficulty, (n, documents) where all rows agree on it: it stands in the head
     then."""
     found: list[tuple[int, int] | None] = []
     for cells in zip(*(row.cells for row in rows), strict=True):

@@ -57,8 +57,8 @@ def _balancing_brace(content: bytes) -> int:
 
 
 def has_content(text: bytes) -> float:
-    """Returns whether there is more than space and punctuation: 1 if there is a letter, a digit or
-    a mathematical sign, else 0."""
+    """Returns 1 if there is a letter, a digit or a mathematical sign, not space and punctuation
+    alone, else 0."""
     decoded = text.decode("utf-8", errors="replace")
     return float(
         any(unicodedata.category(c)[0] in "LN" or unicodedata.category(c) == "Sm" for c in decoded)

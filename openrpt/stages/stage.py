@@ -48,7 +48,8 @@ class Stage(Protocol):
     """A training stage, opened: what it trains, what one step does, and where it ends."""
 
     @property
-    def run(self) -> Run: ...
+    def run(self) -> Run:
+        """The run folder that the stage writes into."""
 
     @property
     def config(self) -> Config:
@@ -59,7 +60,8 @@ class Stage(Protocol):
         """The engine of the policy, which is trained."""
 
     @property
-    def optimizer(self) -> torch.optim.Optimizer: ...
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer of the policy's parameters."""
 
     @property
     def state(self) -> TrainerState:
@@ -67,7 +69,8 @@ class Stage(Protocol):
         name."""
 
     @property
-    def limits(self) -> Limits: ...
+    def limits(self) -> Limits:
+        """The steps and the time at which the stage ends."""
 
     @property
     def eval_every(self) -> int:

@@ -64,7 +64,8 @@ def is_grouped(text: str) -> bool:
 
 
 def agrees(value: Fraction, said: Fraction, decimals: int, *, approximately: bool) -> bool | None:
-    """Returns whether a text that says `said`, with so many digits behind its point, means `value`.
+    """Returns how a text that says `said`, with so many digits behind its point, agrees with
+    `value`.
 
     True: exactly. False: rounded, that is, no further off than half of the last digit, which must
     stand behind the point, or the text says "about" (`approximately`). A value other than 0 is

@@ -234,7 +234,7 @@ def _write_programs(
 
 
 def describe(label: str, mode: str, entry: Mapping[str, Any]) -> Iterator[str]:
-    """Returns a model's coding in a few lines."""
+    """Yields lines that sum up a model's coding."""
     paid = " FLOPs, ".join(cost_cells(entry["cost"])) + " to write"
     if "pass_at" not in entry:
         yield (

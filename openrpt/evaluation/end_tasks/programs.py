@@ -52,7 +52,7 @@ def _candidates(prompt: str, before: str, blocks: Sequence[str], entry: str) -> 
 
 
 def _continued(prompt: str, written: str) -> Iterator[str]:
-    """Returns the prompt and what goes on from it: lines with an indentation, or the rest of its
+    """Yields the prompt and what goes on from it: lines with an indentation, or the rest of its
     last."""
     first = next((line for line in written.split("\n") if line.strip()), "")
     if first[:1].isspace() or not prompt.endswith("\n"):
@@ -73,7 +73,7 @@ def _anew(prompt: str, blocks: Sequence[str], entry: str) -> Iterator[str]:
 
 
 def _body(prompt: str, block: str) -> Iterator[str]:
-    """Returns a function's body alone, in any indentation; it has to return something, which a
+    """Yields a function's body alone, in any indentation; it has to return something, which a
     usage example does not."""
     lines = block.strip("\n").split("\n")
     rest = [line for line in lines[1:] if line.strip()]

@@ -174,7 +174,7 @@ def print_suite(label: str, lines: Sequence[SuiteLine], console: Console) -> Non
 
 
 def _suite_sheets(label: str, lines: Sequence[SuiteLine]) -> list[Sheet]:
-    """Yields sheets by type of task, with the mean of each type and mode; then by difficulty where
+    """Returns sheets by type of task, with the mean of each type and mode; then by difficulty where
     any task states one."""
     rows = [
         [

@@ -63,7 +63,7 @@ def _zero_shot_sheets(models: _Models, tasks: Sequence[str]) -> list[Sheet]:
 
 
 def _lines_of(models: _Models, tasks: Sequence[str]) -> list[_Line]:
-    """Returns models in their order, each with its modes."""
+    """Returns the models in their order, each with its modes."""
     return list(
         dict.fromkeys(
             (label, mode)

@@ -48,7 +48,7 @@ def thought_differences(
 
 
 def verdict(differences: Mapping[str, Difference]) -> str:
-    """Returns whether thinking is said to help: only if the real thought beats all of _NEEDED."""
+    """Says whether thinking helps: only if the real thought beats all of _NEEDED."""
     beaten = [_spell(name, d) for name, d in differences.items() if d.low > 0]
     unbeaten = [_spell(name, d) for name, d in differences.items() if not d.low > 0]
     missing = [_NEEDED[name] for name in _NEEDED if name not in differences]

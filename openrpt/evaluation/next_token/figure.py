@@ -10,7 +10,7 @@ from openrpt.evaluation.next_token.compare import Comparison, mean_over_difficul
 
 _PARTS = {"all": "all", "easy": "> 0.5 nats", "medium": "> 1.0", "hard": "> 1.5"}
 _MODES = ("ntp", "reasoning")
-"""The modes that stand over their cost."""
+"""The modes whose accuracies the figure shows over their cost."""
 _COST_TITLES = {
     "flops": "training FLOPs",
     "seconds": "training seconds",

@@ -117,7 +117,7 @@ class EvaluationResult(Columns):
         return [name for name in taken if self.has_reasoning or name not in _OF_REASONING]
 
     def slices(self) -> dict[str, np.ndarray]:
-        """Returns masks [n]: by difficulty, by band, by those token classes that occur, and by
+        """Returns the masks [n]: by difficulty, by band, by those token classes that occur, and by
         those kinds of document (`kind: NAME`: numbers ascending, else the commonest first)."""
         parts: dict[str, np.ndarray] = slices(self.columns["entropy"])
         if "token_class" in self.columns:

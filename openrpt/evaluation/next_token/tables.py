@@ -249,7 +249,8 @@ def write_comparison(comparison: Comparison, folder: Path, sources: Sequence[str
 
 
 def _rows(line: Line) -> list[dict[str, Any]]:
-    """Yields a row a slice: accuracy, difference to the line compared with, cost of training."""
+    """Returns a row for each slice: accuracy, difference to the line compared with, cost of
+    training."""
     rows = []
     for part, inside in line.model.result.slices().items():
         if part not in line.differences:

@@ -110,7 +110,7 @@ class Subject:
 
 
 def _chunks(lengths: Sequence[int], tokens: int = _CHUNK_TOKENS) -> list[slice]:
-    """Returns rows of these lengths in order, as many at a time as stay within `tokens` when
+    """Returns the rows of these lengths in order, as many at a time as stay within `tokens` when
     padded.
 
     >>> _chunks([3, 3, 4, 9], tokens=8)

@@ -250,7 +250,7 @@ def _measure_rows(
 
 
 def _commonest(items: Sequence[bytes | None]) -> Callable[[bytes | None], float | None]:
-    """Returns whether each item is the commonest one; None is no item."""
+    """Returns a function that says whether an item is the commonest of these; None is no item."""
     counts = Counter(item for item in items if item is not None)
     winner = max(counts, key=lambda item: counts[item]) if counts else None
     return lambda item: None if item is None else float(item == winner)

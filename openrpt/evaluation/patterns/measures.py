@@ -101,7 +101,7 @@ def free_thought(thought: bytes, candidates: Sequence[bytes], separator: bytes) 
 
 
 def words_of(text: str) -> list[str]:
-    """Returns words and single signs, in lower case."""
+    """Returns a text's words and single signs, in lower case."""
     return [word.lower() for word in _WORD.findall(text)]
 
 
@@ -122,7 +122,7 @@ def contains(thought: str, target: str) -> float | None:
 
 
 def copied_share(thought: Sequence[str], prefix: Sequence[str]) -> float | None:
-    """Returns words of the longest run of the thought's that stands in the prefix, over the
+    """Returns the words of the longest run of the thought's that stands in the prefix, over the
     thought's words; None for an empty thought.
 
     >>> copied_share(["so", "the", "sum", "is", "even"], ["the", "sum", "is", "odd"])

@@ -204,7 +204,7 @@ def _fit(probe: Any, features: np.ndarray, labels: np.ndarray) -> None:
 
 
 def _cross_entropy(probe: Any, features: np.ndarray, labels: np.ndarray) -> float:
-    """Returns nats a position; a class that was not fitted counts as 20."""
+    """Returns the cross-entropy in nats a position; a class that was not fitted counts as 20."""
     place = {name: column for column, name in enumerate(probe.classes_.tolist())}
     logp = probe.predict_log_proba(features)
     known = [row for row, name in enumerate(labels.tolist()) if name in place]

@@ -47,7 +47,7 @@ def _line(basis: Array, y: Array) -> Array:
 
 
 def power_starts(x: Array, y: Array) -> list[Array]:
-    """Yields starts of a power law: given α the form is linear in A₀ and P*, so only α has to be
+    """Returns starts of a power law: given α the form is linear in A₀ and P*, so only α has to be
     guessed."""
     found = []
     for alpha in (0.03, 0.1, 0.3, 1.0, 3.0):
@@ -57,7 +57,7 @@ def power_starts(x: Array, y: Array) -> list[Array]:
 
 
 def _sigmoid_starts(x: Array, y: Array) -> list[Array]:
-    """Yields starts of a sigmoid: given its ceiling, a sigmoid is a line in the log-odds."""
+    """Returns starts of a sigmoid: given its ceiling, a sigmoid is a line in the log-odds."""
     found = []
     for ceiling in (1.02 * y.max(), 1.3 * y.max(), 1.0):
         share = np.clip(y / ceiling, 1e-3, 1 - 1e-3)
@@ -112,7 +112,7 @@ ALTERNATIVES = (
 
 
 def _joint_starts(x: Array, y: Array) -> list[Array]:
-    """Yields starts of the joint form: given α and β it is linear in A₀, B₀ and P*."""
+    """Returns starts of the joint form: given α and β it is linear in A₀, B₀ and P*."""
     found = []
     for alpha in (0.1, 0.3, 1.0):
         for beta in (0.1, 0.3, 1.0):

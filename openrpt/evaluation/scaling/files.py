@@ -28,8 +28,8 @@ def read_points(sources: Sequence[str]) -> list[Point]:
 
 
 def _run_points(run: Run) -> list[Point]:
-    """Yields a point a development evaluation and difficulty; compute is that of the training
-    steps so far (generation and update; scoring, warmup and evaluation are not in it)."""
+    """Returns a point for each development evaluation and difficulty; compute is that of the
+    training steps so far (generation and update; scoring, warmup and evaluation are not in it)."""
     size = _model_size(run)
     points, flops = [], 0.0
     for row in read_metrics(run.metrics):

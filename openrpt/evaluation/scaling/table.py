@@ -48,7 +48,7 @@ def fit_rows(found: Analysis) -> list[dict[str, Any]]:
 def _spelled(
     parameters: Mapping[str, float], intervals: Mapping[str, tuple[float, float]] | None
 ) -> str:
-    """Returns the parameters, `A = -3.1 [-8, -1.2], α = 0.21 [0.1, 0.34]`"""
+    """Returns the parameters in words: `A = -3.1 [-8, -1.2], α = 0.21 [0.1, 0.34]`."""
     parts = []
     for name, value in parameters.items():
         low, high = intervals[name] if intervals else (None, None)

@@ -227,7 +227,7 @@ def bits_of(
     meter: WorkMeter,
     progress: Progress,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns bits [D] and bytes [D] of each passage's real text under the model."""
+    """Returns the bits [D] and bytes [D] of each passage's real text under the model."""
     bits, sizes, window = [], [], config.prompt.window
     for number, passage in enumerate(passages, 1):
         found = measure_perplexity(meter.engine, [passage.prefix + passage.real], window=window)
