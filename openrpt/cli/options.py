@@ -44,12 +44,12 @@ class Key:
     """One key of the configuration, as people read it."""
 
     name: str
-    """Dotted: `train.learning_rate`."""
+    """The dotted name: `train.learning_rate`."""
     annotation: Any
     default: Any
     description: str
     limits: str
-    """`≥ 0, < 1`; empty where there are none."""
+    """The bounds, `≥ 0, < 1`; empty where there are none."""
     path_check: Callable[[str], str] | None
     """The check of a path, which raises ValueError for what can be none; None for other keys."""
 
@@ -286,7 +286,8 @@ class StageCommand(click.Command):
 
     @cached_property
     def config_options(self) -> list[ConfigOption]:
-        """Made when they are read: the list of commands does not wait for them."""
+        """The options of the configuration, made when they are read: the list of commands does not
+        wait for them."""
         from openrpt.config.binding import read_by
 
         shown = {*self.shows, *(read_by(self.reads) if self.reads else ())}

@@ -36,13 +36,13 @@ class TraceCounts:
 
     placed: int = 0
     no_document: int = 0
-    """Their document was not scored."""
+    """Traces whose document was not scored."""
     not_on_a_token: int = 0
-    """No token begins where the prediction does."""
+    """Traces whose prediction begins inside a token."""
     too_early: int = 0
-    """Less than prompt.min_context stands before."""
+    """Traces with less than prompt.min_context before them."""
     too_long: int = 0
-    """Longer than prompt.think_budget or prompt.prediction_budget."""
+    """Traces longer than prompt.think_budget or prompt.prediction_budget."""
     longest: int = 0
     """Tokens of the longest thought that prompt.think_budget can't hold, its end included."""
     repeated: int = 0

@@ -28,7 +28,7 @@ IS_NEW = "new:"
 FAMILIES = ("llama", "qwen3", "olmo2")
 _END = "<|end|>"
 _FORMAT = 1
-"""Raised whenever the same parameters would give another model."""
+"""The version of the files, raised whenever the same parameters would give another model."""
 
 
 class NewModel(Parameters):
@@ -39,9 +39,9 @@ class NewModel(Parameters):
     """The size of the hidden states."""
     heads: int = Field(4, ge=1, le=1024)
     mlp: float = Field(3.0, gt=0, le=64)
-    """Width of the feed-forward layers, in widths."""
+    """The width of the feed-forward layers, as a multiple of `width`."""
     context: int = Field(512, ge=8, le=1_000_000)
-    """Most tokens of a sequence."""
+    """The most tokens of a sequence."""
     seed: int = Field(0, ge=0, le=2**63 - 1)
     """The seed of the random weights."""
 

@@ -17,7 +17,7 @@ class Kept:
     row."""
 
     path: Path | None = None
-    """None: nothing is kept."""
+    """The file; None where nothing is kept."""
 
     def rows(self, key: str) -> dict[str, Row]:
         """Returns the rows by the field that names their item; a last line that was cut off is

@@ -37,8 +37,8 @@ from openrpt.types import Split
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Perplexity(Columns):
-    """Columns, a value a document: `nats` and `tokens` (those that were predicted), and the `bytes`
-    of their text."""
+    """The perplexity of a text. Columns, a value a document: `nats` and `tokens` (those that were
+    predicted), and the `bytes` of their text."""
 
     skipped: int
     """Documents that the model's tokenizer does not give back, or of a single token."""
@@ -50,7 +50,7 @@ class Perplexity(Columns):
 
     @cached_property
     def bits_per_byte(self) -> Estimate:
-        """The same in bits, over the bytes of the tokens; its n is bytes."""
+        """Mean negative log-likelihood in bits, over the bytes of the tokens; its n is bytes."""
         return ratio_of_documents(self.columns["nats"] / math.log(2), self.columns["bytes"])
 
     @property
@@ -60,8 +60,8 @@ class Perplexity(Columns):
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % of the perplexity, from the normal interval of the nats; not a number for a single
-        document."""
+        """The 95 % interval of the perplexity, from the normal interval of the nats; not a number
+        for a single document."""
         reach = 1.96 * self.nats_per_token.standard_error
         value = self.nats_per_token.value
         return math.exp(value - reach), math.exp(value + reach)
@@ -188,7 +188,7 @@ class TextPerplexity:
     max_tokens: int
     """The number of the model's tokens after which reading stops; 0 = at the end."""
     expected: int
-    """About how many tokens there are."""
+    """The number of tokens, about."""
     kind = Perplexity
     done = "was measured before"
 

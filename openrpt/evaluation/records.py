@@ -41,7 +41,7 @@ class Evaluations(BaseModel):
 
 
 _Column = tuple[str, str]
-"""(label, column of the result): ("trained", "reasoning")."""
+"""A column by its place: (label, column of the result): ("trained", "reasoning")."""
 _AFTER: _Column = ("trained", "reasoning")
 COMPARED: tuple[_Column, ...] = (("warmup", "reasoning"), ("trained", "ntp"), ("start", "ntp"))
 """The results that reasoning after RPT is compared with before all else."""

@@ -16,7 +16,7 @@ _FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Report:
-    """Several models side by side."""
+    """The results of several models side by side."""
 
     name: str
     """The name of its files, without their ending."""
@@ -25,10 +25,10 @@ class Report:
     models: Mapping[str, Mapping[str, Any]]
     """Label → where the model lies, what its training cost, and what measuring it cost."""
     rows: Sequence[Mapping[str, Any]]
-    """Numbers: a row a measure and model."""
+    """The numbers: a row a measure and model."""
     sheets: Sequence[Sheet]
     figure: str = field(default="", repr=False)
-    """SVG; empty where there is none."""
+    """The figure as SVG; empty where there is none."""
 
     def show(self, console: Console) -> None:
         """Prints the sheets."""

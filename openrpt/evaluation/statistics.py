@@ -33,14 +33,14 @@ class Difference:
     low: float
     high: float
     p: float
-    """Two-sided: of the level at which the bootstrap interval would just reach 0."""
+    """The two-sided p-value: the level at which the bootstrap interval would just reach 0."""
     standard_error: float
     n: int
     documents: int
 
     @property
     def distinguishable(self) -> bool:
-        """The interval leaves 0 out."""
+        """Whether the interval leaves 0 out."""
         return self.low > 0 or self.high < 0
 
     def as_dict(self) -> dict[str, float | int | bool]:
@@ -260,8 +260,8 @@ class Resampled:
 
     value: float
     draws: np.ndarray
-    """[_RESAMPLES] on bootstrap resamples; [D] with one document left out, where `jackknife`; empty
-    where there are none, and so no interval."""
+    """The values [_RESAMPLES] on bootstrap resamples; [D] with one document left out, where
+    `jackknife`; empty where there are none, and so no interval."""
     documents: int
     jackknife: bool = False
 

@@ -19,7 +19,7 @@ class Control:
     stage: _Stage
     """The last one that it runs before it is evaluated."""
     changes: dict[str, Any] = field(default_factory=dict)
-    """Key → value of the run's configuration that is another; keys dotted."""
+    """The values of the run's configuration that are others, by dotted key."""
     evaluate: dict[str, Any] = field(default_factory=dict)
     """The same for its evaluation only."""
 

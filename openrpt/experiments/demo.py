@@ -30,7 +30,7 @@ _ROWS = {
     "reasoning, after RPT": ("trained", "reasoning"),
 }
 _PAIRS = ("RPT − warmup", "RPT − the trained model's own NTP", "RPT − the start model's NTP")
-"""Names of what records.COMPARED has."""
+"""The names of the differences in records.COMPARED."""
 _BEFORE_WARMUP = "evaluate the start model"
 _AFTER_WARMUP = "evaluate after warmup"
 CLOCK = "demo.json"

@@ -14,7 +14,7 @@ from openrpt.report.plans import PLANS, Plan
 
 _Row = Mapping[str, Any]
 _COSTS = {"flops": "flops/update", "hours": "time/step", "energy": "energy/joules"}
-"""Axis → the metric that it needs; money needs time, and a price."""
+"""The metric that each axis of cost needs; money needs time, and a price."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,7 +25,7 @@ class Chart:
     plan: Plan
     stage: str
     spec: dict[str, Any]
-    """Vega-Lite; its data sets `rows` and `warnings` are empty."""
+    """The Vega-Lite specification; its data sets `rows` and `warnings` are empty."""
     description: str
     """The first and last values in words: for those who can't see or hover."""
 

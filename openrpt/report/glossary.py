@@ -22,7 +22,7 @@ class Meaning:
     """The thing that is counted or averaged, and over what."""
     healthy: str
     reading: str
-    """One line: how to read it."""
+    """The way to read it, in one line."""
 
 
 _GLOSSARY = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))

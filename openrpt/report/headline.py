@@ -47,7 +47,7 @@ class Figure:
     value: str
     detail: str
     tone: str = ""
-    """right, wrong: a difference beyond noise; else empty."""
+    """The tone, right or wrong: a difference beyond noise; else empty."""
 
 
 def figures(

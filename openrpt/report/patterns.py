@@ -18,7 +18,7 @@ class PatternTable:
     ranges: list[str]
     """The steps of each column, `1–3`."""
     rows: list[tuple[str, str, list[str]]]
-    """(measure, what it is, a cell a range)"""
+    """The rows: (measure, what it is, a cell a range)."""
 
 
 def read_patterns(path: Path, run: Path) -> PatternTable | None:

@@ -16,7 +16,7 @@ SECTIONS: dict[_Section, str] = {
     "warmup": "Warmup",
     "pretrain": "Plain pre-training",
 }
-"""Those of the curves, in order, with their headings."""
+"""The sections of the curves, in order, with their headings."""
 RL_STAGES = ("train", "finetune")
 """Stages with the same metrics."""
 
@@ -28,7 +28,7 @@ class Plan:
 
     title: str
     series: Mapping[str, str]
-    """metric → the name that stands in the legend."""
+    """The name that stands in the legend, by metric."""
     section: _Section
     stages: Sequence[str] = RL_STAGES
     """A chart for each that the run has."""

@@ -10,7 +10,7 @@ from typing import Any
 Spec = dict[str, Any]
 
 _GRAY = "#7b8590"
-"""Seen on light and on dark."""
+"""A grey that is seen on light and on dark."""
 _SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 _HOVERED = {"param": "hover", "empty": False}
 

@@ -20,7 +20,8 @@ from openrpt.report.texts import HUNDREDTHS
 from openrpt.runs.rollouts import evaluated_path, rollout_folder
 
 _MAX_ROLLOUTS = 200_000
-"""More are thinned by step: the page could not hold them, and reading them takes long."""
+"""The most rollouts that are read; more are thinned by step: the page could not hold them, and
+reading them takes long."""
 _ESSENTIAL = (
     "step",
     "document_id",
@@ -69,8 +70,8 @@ class Stored:
     """Rollouts sorted by document, position, model, step and their number."""
 
     table: pa.Table
-    """SCHEMA's columns made compact; `model`: the label of the model that was evaluated, "" at a
-    step; `evaluated`: not of training."""
+    """The rollouts: SCHEMA's columns made compact; `model`: the label of the model that was
+    evaluated, "" at a step; `evaluated`: not of training."""
     documents: dict[str, tuple[int, int]]
     """The rows [start, end) of each document."""
     group_starts: NDArray[np.int64]
@@ -82,7 +83,7 @@ class Stored:
 
     @property
     def has_tokens(self) -> bool:
-        """Every completion is there token by token."""
+        """Whether every completion is there token by token."""
         known = "completion" in self.table.column_names
         return known and self.table["completion"].null_count == 0
 

@@ -33,7 +33,7 @@ class AccuracyCell:
 
     text: str
     n: int
-    """Positions."""
+    """The number of positions."""
     documents: int
 
 

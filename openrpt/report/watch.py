@@ -26,7 +26,7 @@ from openrpt.runs.status import read_status
 
 HOST = "127.0.0.1"
 PORTS = range(8720, 8740)
-"""Tried in turn where none is asked for."""
+"""The ports that are tried in turn where none is asked for."""
 _REST = 10.0
 """A report is drawn anew when this many times its own drawing time has passed: a tenth of one
 core at most."""

@@ -35,7 +35,7 @@ class RightAnswer:
     """A completion's rest that is right, behind an opened box."""
 
     ids: tuple[int, ...]
-    """k tokens of the text and the box's end."""
+    """The answer's ids: k tokens of the text and the box's end."""
     stops: bool
     """Whether a stop token follows; without one, the budget has ended."""
 
@@ -72,7 +72,8 @@ class Answered:
     members: tuple[int, ...]
     """The rollouts that thought so."""
     branch: Branch
-    """Its tail ends with the thought; its completions are the right answers."""
+    """The thought's branch: its tail ends with the thought; its completions are the right
+    answers."""
     stops: tuple[bool, ...]
     """For each right answer, whether its last id stands for all stop tokens."""
 

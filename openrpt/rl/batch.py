@@ -181,7 +181,7 @@ class GroupBranch:
     """A group as it hangs off the prefix: rollouts of the same tokens are one completion."""
 
     branch: Branch
-    """Its completions are without the opening, its tail with it."""
+    """The group's branch: its completions are without the opening, its tail with it."""
     opening: int
     """Tokens of every completion that stand in the branch's tail."""
     members: tuple[tuple[int, ...], ...]

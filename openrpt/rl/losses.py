@@ -46,9 +46,9 @@ class LossConfig:
     entropy_weight: float = 0.0
     importance_correction: ImportanceCorrection = "off"
     importance_min: float = 0.5
-    """Below it the masks drop."""
+    """The importance weight below which the masks drop."""
     importance_max: float = 2.0
-    """Above it the masks drop, and truncation cuts."""
+    """The importance weight above which the masks drop, and truncation cuts."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,11 +59,11 @@ class StepTotals:
     """
 
     tokens: int
-    """Trained tokens."""
+    """The number of trained tokens."""
     rollouts: int
     """Rollouts of all groups."""
     length: int
-    """Most trained tokens a rollout may have (Dr. GRPO's constant)."""
+    """The most trained tokens a rollout may have (Dr. GRPO's constant)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -34,7 +34,7 @@ class Tally:
     sums: dict[str, float] = field(default_factory=dict)
     """Parts of the step's value: their metric is the sum."""
     means: dict[str, Mean] = field(default_factory=dict)
-    """Their metric is the mean over all that was added."""
+    """Parts whose metric is the mean over all that was added."""
 
     def add(self, name: str, part: float) -> None:
         """Adds one more part of a sum over the step."""

@@ -93,5 +93,5 @@ class RolloutTensors:
 
     @property
     def branch_of(self) -> Tensor:
-        """Each rollout's branch: [N]."""
+        """Each rollout's branch [N]."""
         return self.rows[self.row_of, 0]

@@ -23,7 +23,7 @@ class Thought:
     free_tokens: int
     """Drawn tokens, that end or a stop left out."""
     has_answer: bool
-    """False where the completion stopped inside the thought."""
+    """Whether an answer can follow; False where the completion stopped inside the thought."""
 
 
 def read_thought(completion: Completion, layout: Layout, *, think_budget: int) -> Thought:

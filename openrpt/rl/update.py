@@ -64,9 +64,9 @@ class _Document:
     prefix_ids: tuple[int, ...]
     branches: list[GroupBranch]
     tensors: RolloutTensors | None
-    """None where none of its rollouts is run."""
+    """The document's rollouts; None where none of its rollouts is run."""
     answered: list[Answered]
-    """Empty where the sampled answers are trained on."""
+    """The answered thoughts; empty where the sampled answers are trained on."""
     answer_weights: list[float]
 
     def loss(

@@ -19,7 +19,7 @@ from openrpt.seeding import keys_of
 from openrpt.types import Completion, Group, Position
 
 _SAMPLES_AT_ONCE = 64
-"""Rollouts between two words on the progress; never their result."""
+"""The number of rollouts between two words on the progress; never their result."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -34,7 +34,7 @@ class Limits:
 
     steps: int
     seconds: float = math.inf
-    """No step begins that might end later."""
+    """The seconds that a stage has: no step begins that might end later."""
     count_evaluations: bool = True
     """Whether the time that evaluations take counts, too."""
 

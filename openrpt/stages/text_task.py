@@ -41,7 +41,7 @@ class TextTask:
     curriculum: Curriculum | None
     baseline: MovingAverage | None
     baseline_engine: Engine | None
-    """Reads the moving average; None where there is none."""
+    """The engine that reads the moving average; None where there is none."""
 
     def take(self, state: TrainerState) -> Iterator[tuple[int, Work]]:
         """Yields (cursor, work): the next documents with their drawn positions."""

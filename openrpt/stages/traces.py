@@ -28,7 +28,7 @@ class TraceSummary:
     """Bytes of their texts."""
     with_traces: int = 0
     most: int = 0
-    """Traces of one document."""
+    """The most traces of one document."""
     kinds: dict[str, int] = field(default_factory=dict)
     """Traces by operation."""
     rounded: int = 0

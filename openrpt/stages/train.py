@@ -58,7 +58,7 @@ class Trainer:
     task: Task
     optimizer: torch.optim.Optimizer
     reference: Engine | None
-    """Holds the model that the KL term compares with; None where there is no such term."""
+    """The engine of the model that the KL term compares with; None where there is no such term."""
     meter: StepMeter
     state: TrainerState
     workers: Workers = ALONE

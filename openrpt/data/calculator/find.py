@@ -24,7 +24,7 @@ from openrpt.data.calculator.parser import (
 )
 
 _LONGEST_EXPRESSION = 300
-"""Characters before a sign that are looked at."""
+"""The most characters before a sign that are looked at."""
 _SEVERAL = "several"
 """The kind of a number that takes more than one operation."""
 
@@ -44,16 +44,17 @@ _ABOUT = ("≈", "\\approx", "is approximately")
 _MINUS = re.compile("[-−–]")
 _LETTERS = re.compile(r"[^\W\d_]+")
 _GOES_ON = re.compile(r"[\d_^(]|[.,:]\d|\\!|\{,\}")
-"""Behind digits: no end of a number (1.2.3, 3:4, 101_2), or an operand (5^2, 5(3))."""
+"""Signs behind digits that say: no end of a number (1.2.3, 3:4, 101_2), or an operand (5^2,
+5(3))."""
 _LINE_END = re.compile(r"[ \t]*(?:\\\\)?[ \t&]*$")
 _HARD_BREAK = re.compile(r"(?<!\\)[=<>;?!:|\"“”≈]|[.,](?=\s)")
 _MATHS_END = re.compile(r"[^$\n]{0,80}\$(?!\.?\d)")
-"""Behind a result: a dollar that opens no number, so it closes a formula."""
+"""The text behind a result up to a dollar that opens no number, so that it closes a formula."""
 _SPACE_BEFORE = re.compile(r"\s&?$")
 _NOT_BEFORE = re.compile(r"(?:[\w\\^)\]!}/'’|@#]|\d[.,:])$")
-"""Right before an expression: it would be part of something else."""
+"""The end of a text behind which an expression would be part of something else."""
 _MAY_BE_NEGATIVE = re.compile(r"(?:^|[=(:;,≈$]|\bis|equals)\s*$")
-"""Before an expression that begins with a minus; elsewhere that may take from something."""
+"""The end of a text behind which a minus is a sign; elsewhere it may take from something."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +66,7 @@ class Computed:
     without currency (but `-$5` is whole) and percent sign."""
     end: int
     text: str
-    """These bytes."""
+    """The number, as the bytes [start, end) say it."""
     tree: Operation
     equals: str
     """The text between expression and result, as the text spells it: ` = `."""
@@ -80,7 +81,8 @@ class Computed:
 
     @property
     def kind(self) -> str:
-        """`+`, `-`, `*`, `/`, `^`; `several` where there is more than one operation."""
+        """The kind of working: `+`, `-`, `*`, `/`, `^`; `several` where there is more than one
+        operation."""
         symbols = operations(self.tree)
         return symbols[0] if len(symbols) == 1 else _SEVERAL
 

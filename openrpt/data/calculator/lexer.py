@@ -69,7 +69,8 @@ class Token:
     """A piece of an expression, at [start, end) of the text that was cut into tokens."""
 
     kind: str
-    """number, operator, frac, opens, closes, brace, ends, unit; break: in no expression."""
+    """The kind: number, operator, frac, opens, closes, brace, ends, unit; break: in no
+    expression."""
     start: int
     end: int
     symbol: str = ""

@@ -13,7 +13,7 @@ NUMBER = rf"(?:(?:{_GROUPED}(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
 _NUMBER = re.compile(NUMBER)
 _SEPARATOR = re.compile(_SEPARATORS)
 _LONGEST = 30
-"""Characters of a number."""
+"""The most characters of a number."""
 _MOST_DECIMALS = 6
 """Decimals of an intermediate result at most; one that needs more is not written as a number."""
 

@@ -12,12 +12,12 @@ Measure = Literal["", "money", "percent"]
 _MOST_BITS = 4096
 """The most bits that a power's numerator or denominator may have."""
 _DEEPEST = 20
-"""Brackets in one another."""
+"""The most brackets in one another."""
 _BINDS = {"+": 1, "-": 1, "*": 2, "/": 2}
 
 
 class NoExpression(ValueError):
-    """These tokens are no arithmetic, or its value can't be had."""
+    """Raised where tokens are no arithmetic, or its value can't be had."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,8 +10,9 @@ from openrpt.data.calculator.parser import Measure, Node, Operand, Operation
 
 Style = Literal["lines", "whole", "bare"]
 _STYLES: tuple[Style, ...] = get_args(Style)
-"""lines: an operation a line, as the text spells. whole: the expression once more, on one line.
-bare: an operation a line, without spaces, currency and other signs: `12*13=156`."""
+"""The styles of working. lines: an operation a line, as the text spells. whole: the expression
+once more, on one line. bare: an operation a line, without spaces, currency and other signs:
+`12*13=156`."""
 
 
 def working(found: Computed, style: Style = "lines") -> str:

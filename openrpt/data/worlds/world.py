@@ -76,11 +76,11 @@ class World(Parameters):
     shown: int = Field(8, ge=0)
     """The deepest problems that a thought is ever shown for."""
     worked: float = Field(0.2, ge=0, le=1)
-    """Share of the documents, as the next two; the rest is plain."""
+    """The share of documents of this style, as the next two; the rest is plain."""
     filler: float = Field(0.3, ge=0, le=1)
     faulty: float = Field(0.0, ge=0, le=1)
     slip: float = Field(0.1, ge=0, le=1)
-    """Faulty: probability, at a step, of a state that is not the right one."""
+    """The probability in a faulty thought, at a step, of a state that is not the right one."""
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "World":

@@ -20,9 +20,9 @@ class Asked:
     answer_start: str = ""
     """Text that is forced behind a thought that had to be closed, such as the box's opening."""
     until: tuple[str, ...] = ()
-    """The answer ends before the first of these."""
+    """The texts before the first of which the answer ends."""
     samples: int = 0
-    """0 = the greedy answer."""
+    """The number of sampled answers; 0 = the greedy one."""
     temperature: float = 1.0
     chat: bool = False
     """The context is a chat as its template writes it, its beginning included."""
@@ -47,7 +47,7 @@ class Question:
     layout: Layout
     request: Request
     cut: int
-    """Tokens that did not fit."""
+    """The number of the context's tokens that did not fit."""
 
     @property
     def sampling(self) -> Sampling:

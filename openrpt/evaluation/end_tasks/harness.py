@@ -79,9 +79,9 @@ class OpenRPTLM(TemplateLM):
         self._device = respondent.policy.device
         self.progress: Progress = SILENT
         self.chats = False
-        """Contexts are chats: lm-eval has asked for one, and writes all of a call alike."""
+        """Whether contexts are chats: lm-eval has asked for one, and writes all of a call alike."""
         self.given: dict[tuple[str, int], list[Answer]] = {}
-        """(task, doc_id) → the answers that were given to it."""
+        """The answers given, by (task, doc_id)."""
 
     @property
     def eot_token_id(self) -> int:

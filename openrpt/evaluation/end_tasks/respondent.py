@@ -75,7 +75,7 @@ class Respondent:
 
     @property
     def chats(self) -> bool:
-        """Contexts are to be wrapped in the tokenizer's chat template."""
+        """Whether contexts are to be wrapped in the tokenizer's chat template."""
         has_template = bool(self.policy.tokenizer.chat_template)
         return has_template and self.config.prompt.chat_template != "off"
 

@@ -41,14 +41,14 @@ class SuiteLine:
     mode: str
     measure: str
     estimate: Mapping[str, Any]
-    """value, standard_error, n; n is 0 where nothing was measured."""
+    """The estimate: value, standard_error, n; n is 0 where nothing was measured."""
     cost: Mapping[str, Any]
     difficulties: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Estimates by difficulty, where the task states one."""
 
 
 _Part = Callable[[Run, str | None, Config, str, Progress], tuple[str, list[SuiteLine]]]
-"""(run, model, config, label, progress) → (the label, its lines)."""
+"""A part of the suite: (run, model, config, label, progress) → (the label, its lines)."""
 
 
 @works_in_run

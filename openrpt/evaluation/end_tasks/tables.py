@@ -25,9 +25,9 @@ from openrpt.sheets import (
 )
 
 _Line = tuple[str, str]
-"""(label, mode)"""
+"""A line of results: (label, mode)."""
 _Models = dict[str, dict[str, dict[str, Any]]]
-"""label → task → mode → outcome, as `zero_shot` gives it."""
+"""Outcomes by label, task and mode, as `zero_shot` gives them."""
 _NOTE = (
     "accuracy in %; ± is the standard error by question. FLOPs and time are those of answering;"
     " outside: answers that are none of the options, unanswered: no answer found; both are wrong"

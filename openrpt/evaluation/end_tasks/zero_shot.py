@@ -55,7 +55,7 @@ class EndTask:
     name: str
     """One of _OWN_TASKS, or lm-eval's own name for a task, a group or a tag."""
     file: str = ""
-    """Its questions, in place of the Hub's."""
+    """The file of its questions, in place of the Hub's."""
     own: bool = True
 
     @property

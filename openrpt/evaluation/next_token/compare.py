@@ -108,11 +108,11 @@ class Line:
     model: Evaluated
     mode: str
     differences: dict[str, Difference]
-    """This − the one compared with, by slice."""
+    """The differences by slice: this line − the one compared with."""
 
     @property
     def name(self) -> str:
-        """`trained reasoning`: what `--against` takes."""
+        """The line's name, `trained reasoning`: what `--against` takes."""
         return f"{self.model.name} {self.mode}"
 
 

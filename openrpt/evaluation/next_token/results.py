@@ -66,13 +66,13 @@ class PositionResult:
     ntp: float
     """1 if standard prediction was right."""
     reasoning: float
-    """prefix match: right up to a token boundary (mean over samples)."""
+    """The prefix match of the prediction: 1 if right up to a token boundary (mean over samples)."""
     single_token: float
-    """right, and exactly one token long."""
+    """1 if the prediction is right and exactly one token long."""
     any_right: float
-    """pass@k."""
+    """1 if any of the samples is right (pass@k)."""
     majority: float
-    """The commonest prediction is right."""
+    """1 if the commonest prediction is right."""
     confidence: float
     """Share of the samples that made the commonest prediction; NaN where that is none, or where
     there is one sample: the pass rate that the model itself predicts."""

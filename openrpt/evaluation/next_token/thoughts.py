@@ -30,7 +30,7 @@ _Thought = tuple[int, ...]
 """Token ids of a thought, without what closes it."""
 
 _CHUNK_TOKENS = 8192
-"""Forced tokens run at once: memory, never results."""
+"""The number of forced tokens run at once, which changes memory, never results."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -264,7 +264,7 @@ def commonest(ids: Sequence[int], table: Sequence[bytes]) -> bytes | None:
 
 
 _Row = tuple[int, tuple[int, ...]]
-"""(which position, the ids between its prefix and its true token)."""
+"""A row: (which position, the ids between its prefix and its true token)."""
 
 
 def likelihoods(

@@ -89,7 +89,7 @@ class Bin:
     first: int
     last: int
     steps: tuple[int, ...]
-    """Those that were read."""
+    """The steps that were read."""
     measures: dict[str, Measured]
     flops: float | None = None
     """FLOPs of the training up to its last step, warmup included."""

@@ -47,9 +47,9 @@ class ProbeResult(Columns):
     """The layers that were probed: 0 = the embeddings, the greatest = what the head reads."""
     targets: list[str]
     strengths: dict[str, float]
-    """`TARGET/LAYER` → the regularisation that was chosen."""
+    """The regularisation that was chosen, by `TARGET/LAYER`."""
     sample: dict[str, Any]
-    """`ProbeSample.about`."""
+    """The description of the sample, `ProbeSample.about`."""
 
     def values(self, column: str) -> tuple[np.ndarray, np.ndarray]:
         """Returns a column's values [k] and documents [k] at the positions that have a label."""

@@ -20,7 +20,7 @@ from openrpt.progress import SILENT, Progress
 from openrpt.worker import Worker
 
 Check = Callable[[Question, bytes | None], float]
-"""Question and answer (None = there is none) → the reward; 1 = right."""
+"""A check: question and answer (None = there is none) → the reward; 1 = right."""
 
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,5})?", re.ASCII)
 _WRAPPED = re.compile(r"\\(?:text|mathrm|textbf|mbox)\{([^{}]*)\}")
@@ -89,7 +89,8 @@ def same_characters(answer: str, truth: str) -> bool:
 
 
 class MathChecker:
-    """`checker(answer, truth)`: the same characters, or the same by math-verify.
+    """A process that compares answers by `checker(answer, truth)`: the same characters, or the
+    same by math-verify.
 
     A context: a process of its own does the algebra (`math_worker.py`), for at most `seconds`
     a check; what takes longer or breaks it is wrong, and counted in `given_up`. The truths are

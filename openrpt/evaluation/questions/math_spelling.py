@@ -71,7 +71,7 @@ _RATIO = re.compile(r"(\d+)\s*(?:‹\s*to\s*›|\bto\b)\s*(\d+)")
 _BUILT_SET = re.compile(
     r"\\\{\s*([A-Za-z])\s*(?:\\in\s*(?:\\mathbb\s*\{?R\}?|ℝ)\s*)?(?:\\mid|\||:)([^|:]*[<>][^|:]*)\\\}"
 )
-"""`\\{x | x > 1\\}`"""
+"""A set by its condition, `\\{x | x > 1\\}`"""
 _REALS = re.compile(r"‹?\s*(?:all|the)(?: of the)? real(?: number)?s\s*›?|ℝ|\\mathbb\s*R")
 _AND = re.compile(
     r"\s*,?\s*(?:‹\s*,?\s*(?:and|or)\s*,?\s*›|(?<![A-Za-z])(?:and|or)(?![A-Za-z]))\s*"
@@ -80,14 +80,14 @@ _BARE_FUNCTION = re.compile(rf"(?<![\\A-Za-z])(?:{_FUNCTIONS})(?![A-Za-z])")
 _MATRIX = re.compile(r"\\(begin|end)\{(?:array|small|b|B)(?:matrix)?\}(?:\{[clr|]*\})?")
 _IN_BRACKETS = re.compile(r"[\[(]\s*(\\begin\{pmatrix\}(?:(?!\\begin).)*\\end\{pmatrix\})\s*[\])]")
 _ROWS = re.compile(r"\[\s*\[[^\[\]]*\](?:,\[[^\[\]]*\])*\s*\]")
-"""`[[1,2],[3,4]]`"""
+"""A matrix by its rows, `[[1,2],[3,4]]`"""
 _MIXED = re.compile(r"(?<![\d.^_/}])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\d.])")
 _ROOT = re.compile(r"(∛|∜|(?<![A-Za-z\\])cbrt(?=\s*\())\s*(\d+|[A-Za-z])?")
 _COMBINATIONS = re.compile(r"(?<![A-Za-z\\])(?:C|nCr)\s*\(\s*(\d+)\s*,\s*(\d+)\s*\)")
 _ORDINAL = re.compile(r"‹?\s*(\d+)\s*(?:\^\s*)?\{?\s*‹?\s*(st|nd|rd|th)\s*›?\s*\}?\s*›?")
 _ORDINALS = {1: "st", 2: "nd", 3: "rd"}
 DOTS = r"\ldots"
-"""Behind a decimal: it goes on without end. Behind a comma: so does the list."""
+"""The dots behind a decimal that goes on without end, or behind a list that does."""
 _DOTS = re.compile(r"(\.\d+|,)\s*(?:\.{3,}|…|\\[lc]?dots(?![A-Za-z]))")
 _DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?")
 _DEGREES_IN_FUNCTION = re.compile(rf"(\d+(?:\.\d+)?)\s*{_DEGREES.pattern}")

@@ -31,7 +31,7 @@ from openrpt.evaluation.questions.math_spelling import (
 from openrpt.worker import serve
 
 MEMORY = 4 << 30
-"""Bytes of address space."""
+"""The worker's address space, in bytes."""
 DIGITS = 6
 """A decimal of so many significant digits stands for every endless number that rounds to it."""
 PRECISION = 400

@@ -39,7 +39,7 @@ class TaskCounts:
     development: int = 0
     heldout: int = 0
     too_long: int = 0
-    """More tokens than finetune.question_tokens."""
+    """Questions with more tokens than finetune.question_tokens."""
     not_encodable: int = 0
     """The tokenizer does not give their text back."""
 

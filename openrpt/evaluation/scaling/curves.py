@@ -27,11 +27,12 @@ class Form:
     lower: tuple[float, ...]
     upper: tuple[float, ...]
     predict: Callable[[Array, Array], Array]
-    """(parameters, x [n]) → P [n]"""
+    """The curve: (parameters, x [n]) → P [n]."""
     starts: Callable[[Array, Array], list[Array]]
-    """(x [n], P [n]) → where the search begins"""
+    """The starts of the search: (x [n], P [n]) → parameters."""
     natural: Callable[[dict[str, float], Any], dict[str, float]]
-    """(parameters in x, the logarithms that x is taken from) → parameters in FLOPs"""
+    """The way back to FLOPs: (parameters in x, the logarithms that x is taken from) → parameters
+    in FLOPs"""
 
 
 def _exp(value: float) -> float:
@@ -134,4 +135,5 @@ JOINT = Form(
         p | {"A": p["A"] * _exp(p["α"] * origin[0]), "B": p["B"] * _exp(p["β"] * origin[1])}
     ),
 )
-"""Additive in compute and size, as Hoffmann et al. (arXiv 2203.15556, equation 2) have the loss."""
+"""The joint form, additive in compute and size, as Hoffmann et al. (arXiv 2203.15556, equation 2)
+have the loss."""

@@ -26,7 +26,7 @@ class Fit:
     r_squared: float
     aic: float
     aicc: float | None
-    """None where the points are too few for the correction."""
+    """The AICc; None where the points are too few for the correction."""
     at_bound: list[str]
     """Parameters at the edge of what is allowed."""
 

@@ -34,10 +34,10 @@ class Point:
     compute: float
     """FLOPs of the training so far."""
     accuracy: float
-    """0 to 1."""
+    """The accuracy, 0 to 1."""
     difficulty: str = "all"
     model_size: float | None = None
-    """Parameters."""
+    """The number of the model's parameters."""
     source: str = ""
 
 
@@ -68,7 +68,7 @@ class Joint:
     difficulty: str
     sizes: list[float]
     fit: Fit | None
-    """None where the points can't determine it."""
+    """The fit; None where the points can't determine it."""
     remarks: list[str]
 
 

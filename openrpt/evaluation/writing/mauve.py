@@ -10,9 +10,9 @@ scikit-learn for PCA and k-means.
 import numpy as np
 
 _SCALE = 5.0
-"""c of the paper: what KL divergences are multiplied with."""
+"""The paper's c, by which KL divergences are multiplied."""
 _WEIGHTS = np.linspace(0, 1, 101)
-"""λ of the mixtures along the curve."""
+"""The weights λ of the mixtures along the curve."""
 _EXPLAINED = 0.9
 """Share of the features' variance that the principal components keep."""
 

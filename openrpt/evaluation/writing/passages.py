@@ -11,7 +11,7 @@ from openrpt.errors import UserError
 from openrpt.seeding import key_of
 
 _LEAST_PASSAGES = 10
-"""Fewer give no distance between sets of texts."""
+"""The least number of passages: fewer give no distance between sets of texts."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -54,17 +54,17 @@ OF_REAL = ("distinct_1", "distinct_2", "distinct_3", "rep_4", "words", "mauve_li
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class WritingResult(Columns):
-    """Columns, one row a document: `document_id`, `real` and `generated` (texts), `stopped`, `bits`
-    and `bytes` (of the real text under the model), `real_cluster` and `generated_cluster` (of the
-    quantised features)."""
+    """The texts of a model and what was measured of them. Columns, one row a document:
+    `document_id`, `real` and `generated` (texts), `stopped`, `bits` and `bytes` (of the real text
+    under the model), `real_cluster` and `generated_cluster` (of the quantised features)."""
 
     features: str
     """The frozen model whose states the features are."""
     settings: dict[str, Any]
-    """[writing] of the configuration."""
+    """The settings: [writing] of the configuration."""
     halves: dict[str, float]
-    """`generated`, `real`: the mean MAUVE-like value of _HALVINGS, one half against the real texts
-    of the other."""
+    """By `generated` and `real`, the mean MAUVE-like value of _HALVINGS, one half against the real
+    texts of the other."""
 
     @property
     def documents(self) -> int:

@@ -18,7 +18,7 @@ _COLORS = {
     "no-thought": "#56b4e9",
     "filler": "#000000",
 }
-"""Okabe-Ito's and a grey: told apart with every kind of colour vision."""
+"""The colours of the arms, Okabe-Ito's and a grey: told apart with every kind of colour vision."""
 
 
 def lab_svg(outcome: Outcome) -> str:

@@ -21,7 +21,7 @@ _PLAIN = "worked=0&filler=0"
 TEXT_ARMS = {"ntp": "", "traces": "worked=1&filler=0"}
 """Plain next-token training from the same start, for RPT's FLOPs: the world's parameters."""
 CONTROLS = ("random-reward", "no-thought")
-"""Those of `openrpt.experiments.controls` that are arms."""
+"""The controls of `openrpt.experiments.controls` that are arms."""
 ARMS = ("start", "rpt", *TEXT_ARMS, "deeper", *CONTROLS, "filler")
 """The arms, in the order in which they are evaluated and shown."""
 _LAYERS, _DEEPER = 2, 8

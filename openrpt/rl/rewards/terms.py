@@ -55,7 +55,7 @@ class RewardContext:
     """The policy's engine."""
     layout: Layout
     baseline: Engine | None
-    """Kept for `information_gain` alone."""
+    """The engine of the policy's moving average, for `information_gain`; None without that term."""
 
     def continuation(self, group: Group) -> Sequence[bytes]:
         """Returns the true tokens from the group's position on, as far as a prediction is
@@ -182,7 +182,7 @@ TERMS: dict[str, RewardTerm] = {
     "log_expected": log_expected,
     "random": random,
 }
-"""`segment` and users' own are made of what the config names: `make_terms`."""
+"""The terms by name; `segment` and users' own are made of what the config names: `make_terms`."""
 
 
 def _segment_term(judge: UserFunction) -> RewardTerm:

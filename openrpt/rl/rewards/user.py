@@ -60,7 +60,7 @@ class Failure:
 
     @property
     def reason(self) -> str:
-        """`raised ValueError (…)`."""
+        """The failure in words: `raised ValueError (…)`."""
         return f"raised {type(self.error).__name__}" + (
             f" ({self.message})" if self.message else ""
         )

@@ -54,7 +54,7 @@ class Pretrainer:
     shape: Shape
     meter: StepMeter
     batches: Iterator[tuple[int, list[Piece]]]
-    """(cursor after it, the pieces of a step), from the state's step on."""
+    """The batches: (cursor after it, the pieces of a step), from the state's step on."""
     limits: Limits
     state: TrainerState
     baseline: ClassVar[None] = None

@@ -25,7 +25,8 @@ from openrpt.rl.rewards.matching import prefix_match
 from openrpt.types import Document
 
 Progress = Callable[[int, str], None]
-"""Tokens scored so far (those of earlier starts included), and a few words on it."""
+"""A report of progress: tokens scored so far (those of earlier starts included), and a few words
+on it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -44,7 +44,7 @@ from openrpt.stages.score.documents import Encoded, Job, Progress
 from openrpt.types import Document
 
 _WAITING_TOKENS = 4 * PACK_TOKENS
-"""Tokens of documents that wait to be packed: of few, the last pass is half empty."""
+"""The number of tokens of documents that wait to be packed: of few, the last pass is half empty."""
 COST = "cost.json"
 """The file with what scoring has taken, all starts together; the other files hold nothing of the
 machine."""

@@ -27,7 +27,7 @@ class GivenThoughts:
 
     config: Config
     by_document: Mapping[str, Sequence[PlacedTrace]]
-    """Document → its traces, by position."""
+    """The traces of each document, by position."""
     summary: str = ""
     """The traces used and those left out, in one line; empty without a file."""
 

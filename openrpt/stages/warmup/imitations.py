@@ -28,9 +28,9 @@ class Imitation:
     opening: tuple[int, ...]
     token_ids: tuple[int, ...]
     targets: tuple[_Target, ...]
-    """One for each token."""
+    """A target for each token."""
     weights: tuple[float, ...]
-    """One for each token; 0 = not trained."""
+    """A weight for each token; 0 = not trained."""
     is_given: bool = False
     """Whether it was made from a trace."""
 

@@ -37,7 +37,7 @@ class WarmupLoss:
     metrics: dict[str, float] = field(default_factory=dict)
     """The terms so far, in nats."""
     positions: Counter[str] = field(default_factory=Counter)
-    """Those so far that each term on them is a mean of."""
+    """The number of positions so far that each term on them is a mean of."""
 
     @cached_property
     def scale(self) -> float:
