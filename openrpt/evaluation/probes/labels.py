@@ -129,7 +129,11 @@ def document_roles(names: Sequence[str], test_fraction: float, seed: int) -> dic
 
 
 def _distance_class(distance: int) -> str:
-    """Returns the name of the range that a distance is in, in tokens."""
+    """Returns the name of the range that a distance is in, in bytes.
+
+    >>> [_distance_class(distance) for distance in (0, 15, 16, 300)]
+    ['< 16', '< 16', '16–63', '≥ 256']
+    """
     return next(name for name, end in _DISTANCES.items() if distance < end)
 
 
