@@ -133,8 +133,8 @@ def _operator(match: re.Match[str], kind: str, before: Token | None) -> Token:
 
 
 def _per(match: re.Match[str], kind: str, before: Token | None) -> Token:
-    """Returns the token of a sign between words: part of the unit (`6 days/week`, `12 cookies / box`,
-    `120-page`), or a break."""
+    """Returns the token of a sign before a word: part of the unit (`6 days/week`,
+    `12 cookies / box`, `120-page`), or a break."""
     is_unit = before is not None and before.kind in ("number", "unit", "closes")
     return _plain(match, "unit" if is_unit else "break", before)
 
