@@ -21,6 +21,7 @@ class PathName(click.ParamType):
         self.check = check
 
     def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        """Returns the path as it was typed; fails for what can be none."""
         try:
             return require_reachable(self.check(value))
         except ValueError as error:
@@ -33,6 +34,7 @@ class Text(click.ParamType):
     name = "text"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        """Returns the text; fails for what is not UTF-8."""
         try:
             value.encode()
         except UnicodeEncodeError as error:
@@ -46,6 +48,7 @@ class Label(click.ParamType):
     name = "label"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        """Returns the label; fails for what can't name a file."""
         if re.search(r"[/\\]|^\.", value) or not value.isprintable() or len(value) > _LONGEST_LABEL:
             self.fail(
                 f"'{value}' becomes a file's name: no slashes, no leading dot, no hidden"
@@ -60,6 +63,7 @@ class Number(click.FloatRange):
     """A number in a range; NaN is in none."""
 
     def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        """Returns the number; fails for NaN."""
         number = float(super().convert(value, param, ctx))
         if math.isnan(number):
             self.fail(f"{value} is not a number", param, ctx)

@@ -146,7 +146,7 @@ def suite(ctx: click.Context, source: str | None, label: str, **options: Any) ->
 
 
 def _run_to_ask_in(config: "Config", model: str | None) -> "Run":
-    """The run that is there, or a new one whose model is MODEL."""
+    """Opens the run that is there, or a new one whose model is MODEL."""
     from openrpt.config.loading import with_overrides
     from openrpt.evaluation.models import OWN_MODELS
     from openrpt.runs.run import existing_run, open_run

@@ -1,4 +1,4 @@
-"""What machine this is, what OpenRPT will use of it, and what to do about anything wrong.
+"""The machine, what OpenRPT will use of it, and what to do about anything wrong.
 
 Reads and measures only: nothing is downloaded, written or set.
 """
@@ -28,7 +28,7 @@ _DEMO_MEMORY_GB = 6.0
 _DEMO_DISK_GB = 2.0
 """The demo's model, packed and as float32 safetensors, its corpus, and room for the downloads."""
 _BFLOAT16_GAIN = 1.3
-"""How many times faster than float32 bfloat16 must be to be worth its rounding."""
+"""The factor by which bfloat16 must be faster than float32 to be worth its rounding."""
 _EXTRAS = {
     "lora": "peft",
     "datasets": "datasets",
@@ -49,7 +49,7 @@ class Finding:
 
 
 def diagnose() -> list[Finding]:
-    """Everything `openrpt doctor` says, in its order. Takes two to ten seconds."""
+    """Finds everything `openrpt doctor` says, in its order. Takes two to ten seconds."""
     return [
         Finding(name="python", value=platform.python_version()),
         Finding(name="system", value=f"{platform.system()} {platform.release()}"),
@@ -66,12 +66,12 @@ def diagnose() -> list[Finding]:
 
 
 def print_report(findings: Sequence[Finding], console: Console | None = None) -> None:
-    """The findings as a table, what to do about each beside it."""
+    """Prints the findings as a table, what to do about each beside it."""
     print_sheet(findings_sheet(findings), console or PlainConsole())
 
 
 def findings_sheet(findings: Sequence[Finding]) -> Sheet:
-    """A row a finding; `no` stands before what is wrong."""
+    """Returns a row a finding; `no` stands before what is wrong."""
     return Sheet(
         title="",
         headings=["", "what", "found", "what to do"],
@@ -85,7 +85,8 @@ def findings_sheet(findings: Sequence[Finding]) -> Sheet:
 
 
 def usable_cores() -> int:
-    """Cores that this process may keep busy: no hyper-threads, affinity and CPU quota respected."""
+    """Returns the number of cores that this process may keep busy: no hyper-threads, affinity and
+    CPU quota respected."""
     logical = os.cpu_count() or 1
     allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else logical
     # Two hyper-threads share one core's arithmetic units, so a matrix product gains nothing.
@@ -96,7 +97,8 @@ def usable_cores() -> int:
 
 
 def _cpu_quota(path: Path) -> int:
-    """A container's share in whole cores (control groups v2: `quota period`, microseconds)."""
+    """Returns a container's share in whole cores (control groups v2: `quota period`,
+    microseconds)."""
     if not path.is_file():
         return os.cpu_count() or 1
     quota, period = path.read_text().split()
@@ -104,7 +106,8 @@ def _cpu_quota(path: Path) -> int:
 
 
 def check_threads(threads: int, cores: int) -> Finding:
-    """More threads than cores are several times slower, not faster."""
+    """Checks the number of threads: more threads than cores are several times slower, not
+    faster."""
     if threads <= cores:
         return Finding(name="threads", value=f"{threads} for {cores} usable cores")
     return Finding(
@@ -116,7 +119,8 @@ def check_threads(threads: int, cores: int) -> Finding:
 
 
 def measure_gflops(dtype: torch.dtype, seconds: float = 0.3) -> float:
-    """Rate of [512, 576] × [576, 1536] products on the CPU, in GFLOP/s (10⁹ operations a second).
+    """Measures the rate of [512, 576] × [576, 1536] products on the CPU, in GFLOP/s (10⁹
+    operations a second).
 
     The shape is that of a feed-forward layer of the demo's model.
     """
@@ -124,7 +128,7 @@ def measure_gflops(dtype: torch.dtype, seconds: float = 0.3) -> float:
 
 
 def recommended_dtype(float32_gflops: float, bfloat16_gflops: float) -> str:
-    """For the CPU: float32 unless bfloat16 is at least 1.3 times faster."""
+    """Returns the precision for the CPU: float32 unless bfloat16 is at least 1.3 times faster."""
     return "bfloat16" if bfloat16_gflops >= _BFLOAT16_GAIN * float32_gflops else "float32"
 
 

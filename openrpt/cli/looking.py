@@ -228,7 +228,7 @@ def predict(
 
 
 def _standard_input() -> str:
-    """All of stdin as UTF-8, without the line break that ends a file or an `echo`."""
+    """Reads all of stdin as UTF-8, without the line break that ends a file or an `echo`."""
     try:
         return sys.stdin.buffer.read().decode("utf-8").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as error:

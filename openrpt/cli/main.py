@@ -75,14 +75,17 @@ class Commands(click.Group):
     """Commands in the order in which data flows; an unknown one names the nearest."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """Returns the names of all commands, in the order of the help."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Returns a command, whose module is imported only now."""
         if cmd_name in COMMANDS:
             import_module(f"openrpt.cli.{COMMANDS[cmd_name]}")
         return super().get_command(ctx, cmd_name)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Finds the command; an unknown one is answered with the nearest."""
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
             hint = nearest(args[0], COMMANDS, otherwise="see openrpt --help")
             raise click.UsageError(f"no command '{args[0]}'{hint}", ctx)
@@ -143,7 +146,8 @@ def _fail(message: str, exit_code: int) -> None:
 
 @contextmanager
 def showing_progress(*, goes_on: bool = False) -> Iterator["Live"]:
-    """Live progress; a stop becomes one line. `goes_on`: the same command takes up what is done."""
+    """Shows live progress; a stop becomes one line. `goes_on`: the same command takes up what is
+    done."""
     from openrpt.progress import live_progress
 
     try:
@@ -174,7 +178,7 @@ def _only_config(positional: str | None, option: str | None) -> str | None:
 def _models_and_config(
     sources: tuple[str, ...], option: str | None
 ) -> tuple[tuple[str, ...], str | None]:
-    """What stands among models and ends with .toml is the configuration."""
+    """Splits arguments: what stands among models and ends with .toml is the configuration."""
     models = tuple(source for source in sources if not source.endswith(".toml"))
     for source in sources:
         if source.endswith(".toml"):
@@ -183,8 +187,8 @@ def _models_and_config(
 
 
 def _other_corpus(ctx: click.Context, text: str | None) -> "CorpusConfig | None":
-    """The corpus of `--text`, read by the defaults and by what the command line says, not by the
-    run's own template. Raises UserError for keys of a text that isn't given."""
+    """Returns the corpus of `--text`, read by the defaults and by what the command line says, not
+    by the run's own template. Raises UserError for keys of a text that isn't given."""
     given = {k: v for k, v in ctx.meta.get(OVERRIDES, {}).items() if k.startswith("corpus.")}
     if text is None:
         if given:

@@ -44,17 +44,18 @@ class Key:
     """One key of the configuration, as people read it."""
 
     name: str
-    """Dotted: `train.learning_rate`."""
+    """The dotted name: `train.learning_rate`."""
     annotation: Any
     default: Any
     description: str
     limits: str
-    """`≥ 0, < 1`; empty where there are none."""
+    """The bounds, `≥ 0, < 1`; empty where there are none."""
     path_check: Callable[[str], str] | None
-    """Raises ValueError for what can be no path; None for a key that is none."""
+    """The check of a path, which raises ValueError for what can be none; None for other keys."""
 
     @property
     def section(self) -> str:
+        """The section's name."""
         return self.name.rpartition(".")[0]
 
     @property
@@ -74,15 +75,17 @@ class Key:
 
     @property
     def is_list(self) -> bool:
+        """Whether the key's value is a list."""
         return get_origin(self.annotation) is list
 
     @property
     def is_table(self) -> bool:
+        """Whether the key's value is a table of names and numbers."""
         return get_origin(self.annotation) is dict
 
     @property
     def shown_default(self) -> str:
-        """As one types it after the option."""
+        """The default as one types it after the option."""
         if self.is_table:
             return ",".join(f"{name}={value:g}" for name, value in self.default.items())
         if self.is_list:
@@ -93,12 +96,13 @@ class Key:
 
     @property
     def help(self) -> str:
+        """The option's help: the key's description with its default and limits."""
         facts = "; ".join(part for part in (f"default {self.shown_default}", self.limits) if part)
         return f"{self.description} [{facts}]"
 
 
 def sections() -> "dict[str, type[Section]]":
-    """Section name → its class, in the configuration's order."""
+    """Returns each section's class by its name, in the configuration's order."""
     from openrpt.config.section import Section
     from openrpt.config.sections import Config
 
@@ -111,7 +115,7 @@ def sections() -> "dict[str, type[Section]]":
 
 
 def config_keys() -> Iterator[Key]:
-    """All keys, in the configuration's order."""
+    """Yields all keys, in the configuration's order."""
     from openrpt.config.sections import Config
 
     found = sections()
@@ -149,11 +153,13 @@ def _key(name: str, field: "FieldInfo") -> Key:
 
 
 def escape(text: str) -> str:
+    """Returns a text with backslash, line break and tab as escapes; `unescape` undoes it."""
     return text.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t")
 
 
 def unescape(text: str) -> str:
-    r"""`\n`, `\t` and `\\` as a shell gives them; any other backslash stands for itself.
+    r"""Returns a text with `\n`, `\t` and `\\`, as a shell gives them, read; any other backslash
+    stands for itself.
 
     >>> unescape(r"\n\\boxed{"), unescape(r"\frac")
     ('\n\\boxed{', '\\frac')
@@ -171,6 +177,7 @@ class CommaSeparated(click.ParamType):
         self.choices = choices
 
     def convert(self, value: Any, param: Any, ctx: Any) -> list[str]:
+        """Returns the items; fails for one that is no choice."""
         items = [item.strip() for item in value.split(",") if item.strip()]
         for item in items:
             if self.choices and item not in self.choices:
@@ -184,6 +191,7 @@ class Weights(click.ParamType):
     name = "weights"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> dict[str, float]:
+        """Returns the weights of `name=number,…`."""
         weights: dict[str, float] = {}
         for item in value.split(","):
             name, _, number = (part.strip() for part in item.rpartition("="))
@@ -205,6 +213,7 @@ class NumberOrWord(click.ParamType):
         self.number, self.words = number, words
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Returns the number, or one of the words as it is."""
         if value in self.words:
             return value
         try:
@@ -277,7 +286,8 @@ class StageCommand(click.Command):
 
     @cached_property
     def config_options(self) -> list[ConfigOption]:
-        """Made when they are read: the list of commands does not wait for them."""
+        """The options of the configuration, made when they are read: the list of commands does not
+        wait for them."""
         from openrpt.config.binding import read_by
 
         shown = {*self.shows, *(read_by(self.reads) if self.reads else ())}
@@ -286,11 +296,12 @@ class StageCommand(click.Command):
         ]
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Returns the command's own options, the configuration's, and `--help`."""
         *own, help_option = super().get_params(ctx)
         return [*own, *self.config_options, help_option]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Grouped by section, each under what it is about."""
+        """Writes the options grouped by section, each under what it is about."""
         about = {name: f"[{name}] {section.__doc__}" for name, section in sections().items()}
         groups: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
@@ -310,7 +321,7 @@ def stage_config(
     base: "Config | None" = None,
     more: dict[str, Any] | None = None,
 ) -> "Config":
-    """What a command runs with: the file's configuration and the command line's overrides.
+    """Returns what a command runs with: the file's configuration and the command line's overrides.
 
     Without a file: `base`, or the run folder's own configuration where there is one, so that a
     run's later stages need nothing but `--run`. Prints it and exits under `--print-config`. Such a
@@ -343,7 +354,8 @@ def stage_config(
 
 
 def config_file(positional: str | None, option: str | None) -> tuple[str | None, str | None]:
-    """(what the positional argument names, the TOML file): a positional .toml is the latter."""
+    """Returns (what the positional argument names, the TOML file): a positional .toml is the
+    latter."""
     if positional is None or not positional.endswith(".toml"):
         return positional, option
     if option is not None:

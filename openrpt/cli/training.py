@@ -183,7 +183,10 @@ def finetune(
 
 @stage(
     "pretrain",
-    *("memory.gradient_checkpointing", "checkpoints", "train.eval_positions", "track"),
+    "memory.gradient_checkpointing",
+    "checkpoints",
+    "train.eval_positions",
+    "track",
     reads="pretrain",
 )
 @click.argument("config_toml", metavar="[CONFIG.toml]", type=PATH, required=False)
@@ -211,7 +214,7 @@ def pretrain(ctx: click.Context, config_toml: str | None, **options: Any) -> Non
 
 
 def _matched_config(ctx: click.Context) -> "Config | None":
-    """The matched run's configuration, for a control whose run has none of its own yet."""
+    """Returns the matched run's configuration, for a control whose run has none of its own yet."""
     given = ctx.meta.get(OVERRIDES, {})
     match, run = given.get("pretrain.match"), given.get("run")
     if not match or (run and (Path(run) / "config.toml").is_file()):
@@ -325,7 +328,7 @@ def lab(world: str, run: str | None, seed: int, seeds: int, threads: int) -> Non
 
 
 def parse_budget(text: str) -> float:
-    """`90s`, `15m`, `1.5h` → minutes. Raises UserError."""
+    """Returns the minutes of `90s`, `15m` or `1.5h`. Raises UserError."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", text.strip())
     minutes = float(match[1]) * {"s": 1 / 60, "m": 1.0, "h": 60.0}[match[2]] if match else 0.0
     if not 0 < minutes <= MOST_MINUTES:

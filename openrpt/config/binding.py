@@ -1,4 +1,5 @@
-"""What the keys of the configuration bind, read off the sections (`Section.BINDS`, `Binds`).
+"""The stages that the keys of the configuration bind, read off the sections (`Section.BINDS`,
+`Binds`).
 
 A run folder belongs to one configuration, key by key: once a stage's results stand there, the keys
 that they depend on may not change. Scores depend on what binds `score`; a warmup and a pretraining

@@ -8,7 +8,7 @@ from openrpt.errors import UserError, nearest
 
 
 class Parameters(BaseModel):
-    """What may stand behind the question mark of a name: a field a parameter."""
+    """The parameters that may stand behind the question mark of a name, a field each."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -17,7 +17,7 @@ Found = TypeVar("Found", bound=Parameters)
 
 
 def split_query(name: str) -> tuple[str, dict[str, str]]:
-    """What stands before the first `?`, and the parameters behind it.
+    """Returns the part of a name before the first `?`, and the parameters behind it.
 
     >>> split_query("scan?depth=20&seed=1")
     ('scan', {'depth': '20', 'seed': '1'})
@@ -37,7 +37,8 @@ def split_query(name: str) -> tuple[str, dict[str, str]]:
 
 
 def read_parameters(kind: type[Found], values: dict[str, str], *, where: str) -> Found:
-    """Raises UserError for an unknown parameter (the nearest is named) and a bad value."""
+    """Reads parameters. Raises UserError for an unknown parameter (the nearest is named) and a bad
+    value."""
     try:
         return kind.model_validate(values)
     except ValidationError as error:

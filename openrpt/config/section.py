@@ -1,4 +1,4 @@
-"""What every section of the configuration shares: its base, and the bounds of its numbers."""
+"""The base of every section of the configuration, and the bounds of its numbers."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar

@@ -1,4 +1,4 @@
-"""From bytes of a text to tokens: where a prediction of what stands there has to start."""
+"""The token at which a prediction of what stands at a byte of the text has to start."""
 
 from collections.abc import Sequence
 
@@ -6,16 +6,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 _PASSED_OVER = set(" \t\n\r\u00a0\u202f$£€¥₹\\")
-"""What a token may hold before the bytes that are looked for: white space and signs of currency."""
+"""Bytes that a token may hold before the bytes that are looked for: white space and signs of
+currency."""
 
 
 def token_starts(pieces: Sequence[bytes]) -> NDArray[np.int64]:
-    """[T] where each token begins, in bytes of the text that its tokens give."""
+    """Returns where each token begins [T], in bytes of the text that the tokens give."""
     return np.cumsum([0, *map(len, pieces)], dtype=np.int64)[:-1]
 
 
 def token_at(offset: int, starts: NDArray[np.int64], text: bytes) -> int | None:
-    """The token from which on a prediction says what stands at `offset` of the text.
+    """Returns the token from which on a prediction says what stands at `offset` of the text.
 
     That is the token that begins there, or the one that this byte is in, where only white space
     and currency stand before it (` 24`). None where anything else does, and outside of the text.

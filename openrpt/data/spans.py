@@ -22,7 +22,7 @@ _SPAN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _MAY_GROW = re.compile(r"\s* [-−–]? (?: \\?\$? | [£€¥₹] ) [-−–]? \.? \Z", re.VERBOSE)
-"""What may begin a number or a command, and is none yet."""
+"""Text that may begin a number or a command, and is none yet."""
 _MAY_JOIN = re.compile(
     r"(?: [.,'’{\\] | \{,\}? | ,\\!? | (?:,|\{,\}|,\\!)[0-9]{1,2} )? \Z", re.VERBOSE
 )
@@ -30,7 +30,8 @@ _MAY_JOIN = re.compile(
 
 
 def span_length(text: bytes) -> int:
-    """Bytes of the span that the text begins with; all of them where it has white space alone.
+    """Returns the bytes of the span that the text begins with; all of them where it has white
+    space alone.
 
     >>> [text[: span_length(text)] for text in (b" 1,200.50, so", b" 12.", b"don't go", b"-$5 x")]
     [b' 1,200.50', b' 12', b"don't", b'-$5']
@@ -47,8 +48,8 @@ def _span(text: bytes) -> str:
 
 
 def is_whole(text: bytes) -> bool:
-    """Whether the text's first span has ended, so that decoding can stop: what comes next, be it
-    what it may, is no part of it.
+    """Returns whether the text's first span has ended, so that decoding can stop: what comes next,
+    be it what it may, is no part of it.
 
     >>> [is_whole(text) for text in (b" 12", b" 12.", b" 12. T", b"word", b"word ", b"= ", b"")]
     [False, False, True, False, True, True, False]
@@ -68,7 +69,8 @@ def is_whole(text: bytes) -> bool:
 
 
 def same_span(prediction: bytes, continuation: bytes) -> bool:
-    """Whether a prediction, cut where its span ends, is the continuation's whole first span.
+    """Returns whether a prediction, cut where its span ends, is the continuation's whole first
+    span.
 
     >>> same_span(b" 24 clips", b" 24."), same_span(b" 2", b" 24."), same_span(b"24", b" 24.")
     (True, False, False)

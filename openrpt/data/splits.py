@@ -1,4 +1,4 @@
-"""On which side of the split a document stands: by a hash of its key, or as a field says."""
+"""The side of the split on which a document stands: by a hash of its key, or as a field says."""
 
 from hashlib import sha256
 from typing import Any
@@ -19,11 +19,12 @@ _NAMES: dict[str, Split] = {
     "held-out": "heldout",
     "test": "heldout",
 }
-"""How corpora call the sides."""
+"""The names that corpora have for the sides."""
 
 
 def split_of_key(key: str, config: CorpusConfig) -> Split:
-    """The side of the split for a key: its SHA-256 as a uniform number in [0, 1), cut by shares.
+    """Returns the side of the split for a key: its SHA-256 as a uniform number in [0, 1), cut by
+    shares.
 
     It depends on nothing else, so a document's side survives any change of the others. Where
     `config.heldout_path` gives the held-out documents, none is by its key.
@@ -39,14 +40,14 @@ def split_of_key(key: str, config: CorpusConfig) -> Split:
 
 
 def split_shares(config: CorpusConfig) -> dict[Split, float]:
-    """What part of the documents of `config.path` each side of the split gets."""
+    """Returns the share of the documents of `config.path` that each side of the split gets."""
     heldout = 0.0 if config.heldout_path else config.heldout_fraction
     development = config.development_fraction
     return {"train": 1 - heldout - development, "development": development, "heldout": heldout}
 
 
 def split_named(value: Any, name: str, source: str) -> Split:
-    """The side that a field says. Raises UserError, with file and line, for what is none.
+    """Returns the side that a field says. Raises UserError, with file and line, for what is none.
 
     >>> split_named("Test", "part", "problems.jsonl:1")
     'heldout'

@@ -32,26 +32,26 @@ class PlacedTrace:
 
 @dataclass(kw_only=True, slots=True)
 class TraceCounts:
-    """What became of the traces of a file."""
+    """The numbers of a file's traces that have a place, and of those that have none."""
 
     placed: int = 0
     no_document: int = 0
-    """Their document was not scored."""
+    """Traces whose document was not scored."""
     not_on_a_token: int = 0
-    """No token begins where the prediction does."""
+    """Traces whose prediction begins inside a token."""
     too_early: int = 0
-    """Less than prompt.min_context stands before."""
+    """Traces with less than prompt.min_context before them."""
     too_long: int = 0
-    """Longer than prompt.think_budget or prompt.prediction_budget."""
+    """Traces longer than prompt.think_budget or prompt.prediction_budget."""
     longest: int = 0
     """Tokens of the longest thought that prompt.think_budget can't hold, its end included."""
     repeated: int = 0
     """The same trace again."""
     kinds: dict[str, int] = field(default_factory=dict)
-    """Of those placed."""
+    """The number of traces of each kind among those placed."""
 
     def left_out(self) -> str:
-        """Why traces have no place, each with its number."""
+        """Returns the reasons why traces have no place, each with its number."""
         too_long = "longer than prompt.think_budget or prompt.prediction_budget"
         if self.longest:
             too_long += f" (the longest thought takes {self.longest:,} tokens with its end)"
@@ -67,7 +67,8 @@ class TraceCounts:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Frame:
-    """What a thought and its prediction stand in: a tokenizer, and the prompt's budgets."""
+    """The frame that a thought and its prediction must fit: a tokenizer, and the prompt's
+    budgets."""
 
     tokenizer: "PreTrainedTokenizerBase"
     prompt: PromptConfig
@@ -83,7 +84,7 @@ class _Frame:
         return len(self.ids(self.prompt.answer_end, "prompt.answer_end"))
 
     def ids(self, text: str, source: str) -> tuple[int, ...]:
-        """Ids of a text from inside a completion, whose bytes are exactly the text's.
+        """Returns the ids of a text from inside a completion, whose bytes are exactly the text's.
 
         Raises UserError for a text that would end the thought, and for one that the tokens can't
         give.
@@ -100,7 +101,8 @@ class _Frame:
         return tuple(ids)
 
     def holds_thought(self, tokens: int) -> bool:
-        """Whether a rollout could think it: either its end fits, too, or it ends by force."""
+        """Returns whether a rollout could think the thought: either its end fits, too, or it ends
+        by force."""
         budget = self.prompt.think_budget
         return tokens + self.thought_end <= budget or tokens == budget
 
@@ -112,7 +114,7 @@ def place_traces(
     prompt: PromptConfig,
     counts: TraceCounts,
 ) -> dict[str, list[PlacedTrace]]:
-    """Document → its traces, by position; `counts` is a fresh one.
+    """Returns each document's traces, by position; `counts` is a fresh one.
 
     `traces` as `read_traces` yields them, of the corpus's own tokenizer. Raises UserError, with
     file and line, where a prediction is not what the document says there, where a key is that of
@@ -166,7 +168,7 @@ def _place(
     counts: TraceCounts,
     source: str,
 ) -> PlacedTrace | None:
-    """In tokens; None, and counted, where it has no place."""
+    """Returns a trace in tokens; None, and counted, where it has no place."""
     text, prediction = document.text.encode(), trace.prediction.encode()
     index, offset = _start(trace, document, text, prediction, source)
     if text[offset : offset + len(prediction)] != prediction:
@@ -207,7 +209,7 @@ def _place(
 def _start(
     trace: GivenTrace, document: ScoredDocument, text: bytes, prediction: bytes, source: str
 ) -> tuple[int | None, int]:
-    """(the token, the byte) at which the prediction starts."""
+    """Returns (the token, the byte) at which the prediction starts."""
     if trace.byte_offset is not None:
         return token_at(trace.byte_offset, document.byte_offsets, text), trace.byte_offset
     index = trace.position
@@ -224,7 +226,7 @@ def _start(
 
 
 def _document_ids(document: ScoredDocument, index: int, end: int) -> tuple[int, ...] | None:
-    """The document's own tokens up to this byte; None where no token ends there."""
+    """Returns the document's own tokens up to this byte; None where no token ends there."""
     starts = [*document.byte_offsets[index:].tolist(), len(document.text.encode())]
     if end not in starts:
         return None

@@ -39,21 +39,22 @@ class GivenTrace:
     key: str
     document_id: str = ""
     byte_offset: int | None = None
-    """Where the prediction stands in the document's text. Either this or `position`."""
+    """The place of the prediction in the document's text, in bytes. Either this or `position`."""
     position: int | None = None
     """The token of the model's tokenizer at which the prediction starts."""
     thought: str
-    """What stands between the thought's opening and its end."""
+    """The text between the thought's opening and its end."""
     prediction: str
-    """What is in the box."""
+    """The text in the box."""
     kind: str = ""
-    """Of a calculator's: its operation, or `several`."""
+    """The operation of a calculator's trace, or `several`."""
     source: str = ""
-    """Who made it: `calculator`, a model, a person."""
+    """The maker of the trace: `calculator`, a model, a person."""
 
 
 def require_new(path: Path) -> None:
-    """Raises UserError where traces can't be written to: the name ends otherwise, or is taken."""
+    """Checks that traces can be written there. Raises UserError for another ending or a taken
+    name."""
     if ending_of(path) not in (".jsonl", ".parquet"):
         raise UserError(f"{path}: traces are .jsonl or .parquet: choose such a name")
     if path.exists():
@@ -121,7 +122,8 @@ def _text(value: Any, name: str, source: str) -> str:
 
 
 def _number(value: Any, name: str, source: str) -> int | None:
-    """A whole number; null, and the NaN that other programs write for it, are none."""
+    """Returns the field as a whole number; null, and the NaN that other programs write for it, are
+    none."""
     if value is None or (isinstance(value, float) and value != value):
         return None
     if isinstance(value, float) and value.is_integer():  # a column that had nulls

@@ -22,7 +22,8 @@ def passes_rule(
     starts: NDArray[np.int64],
     offsets: Sequence[int],
 ) -> NDArray[np.bool_]:
-    """[n] which of the positions `index` [n] `selection.where` allows; all, where it is empty.
+    """Returns [n] which of the positions `index` [n] `selection.where` allows; all, where it is
+    empty.
 
     `starts` [T]: where the document's tokens begin, in bytes; `offsets`: the document's
     `corpus.offsets`, in bytes. The rule is one that the configuration has accepted.
@@ -52,7 +53,7 @@ def passes_rule(
 def _before(
     pattern: str, index: NDArray[np.int64], text: str, starts: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Where the text up to the position ends with the expression."""
+    """Returns [n] whether the text up to each position of `index` [n] ends with the expression."""
     ends_so, data = re.compile(rf"(?:{pattern})\Z"), text.encode()
     seen = (data[max(0, start - _BEFORE) : start] for start in starts[index].tolist())
     found = [ends_so.search(before.decode(errors="ignore")) is not None for before in seen]
@@ -61,5 +62,6 @@ def _before(
 
 @lru_cache(maxsize=64)
 def _computed(text: str, starts: tuple[int, ...]) -> list[int]:
-    """Kept, since a document is drawn from many times, and its windows one by one."""
+    """Returns the computed numbers of a document. Kept, since a document is drawn from many times,
+    and its windows one by one."""
     return computed_tokens(text, np.array(starts, dtype=np.int64))

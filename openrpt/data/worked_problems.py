@@ -18,14 +18,14 @@ from openrpt.extras import require
 
 WORKED_TASK = "reasoning-gym:gsm_symbolic"
 TEMPLATE = "{question}\n{solution}"
-"""What the text of a document is, unless corpus.template says otherwise."""
+"""The template of a document's text, unless corpus.template says otherwise."""
 SEEN, HELD_OUT = "template seen", "template held out"
 """Kinds of documents: of a template that has training documents, of one that has none."""
 _INSTRUCTION = " Give the result as your final answer. Do not include units."
 
 
 class _Settings(Parameters):
-    """What may follow a `?`."""
+    """The parameters that may follow a `?`."""
 
     size: int = Field(2000, ge=1, le=1_000_000, description="Documents")
     seed: int = Field(0, ge=0, description="Seed of their numbers and names")
@@ -33,6 +33,7 @@ class _Settings(Parameters):
 
 
 def is_worked_problems(path: str) -> bool:
+    """Returns whether a corpus path names the worked problems, with or without parameters."""
     return path.partition("?")[0] == WORKED_TASK
 
 
@@ -74,6 +75,6 @@ def _name(number: int) -> str:
 
 
 def _held_out(templates: list[str], share: float) -> set[str]:
-    """The share of templates, rounded, whose hashes are the least."""
+    """Returns the share of templates, rounded, whose hashes are the least."""
     ordered = sorted(templates, key=lambda name: sha256(name.encode()).digest())
     return set(ordered[: round(share * len(ordered))])

@@ -28,7 +28,7 @@ IS_NEW = "new:"
 FAMILIES = ("llama", "qwen3", "olmo2")
 _END = "<|end|>"
 _FORMAT = 1
-"""Raised whenever the same parameters would give another model."""
+"""The version of the files, raised whenever the same parameters would give another model."""
 
 
 class NewModel(Parameters):
@@ -36,14 +36,14 @@ class NewModel(Parameters):
 
     layers: int = Field(2, ge=1, le=1000)
     width: int = Field(64, ge=2, le=65_536)
-    """Of the hidden states."""
+    """The size of the hidden states."""
     heads: int = Field(4, ge=1, le=1024)
     mlp: float = Field(3.0, gt=0, le=64)
-    """Width of the feed-forward layers, in widths."""
+    """The width of the feed-forward layers, as a multiple of `width`."""
     context: int = Field(512, ge=8, le=1_000_000)
-    """Most tokens of a sequence."""
+    """The most tokens of a sequence."""
     seed: int = Field(0, ge=0, le=2**63 - 1)
-    """Of the random weights."""
+    """The seed of the random weights."""
 
     @model_validator(mode="after")
     def _heads_are_even(self) -> "NewModel":
@@ -56,7 +56,7 @@ class NewModel(Parameters):
 
 
 def new_model(name: str) -> Path:
-    """The folder of the model that a name such as `new:llama?layers=2` describes.
+    """Returns the folder of the model that a name such as `new:llama?layers=2` describes.
 
     Raises UserError for an unknown family or parameter (the nearest is named) and a bad value.
     """
@@ -104,7 +104,8 @@ def _write(family: str, settings: NewModel, folder: Path) -> None:
 
 
 def byte_tokenizer() -> "PreTrainedTokenizerFast":
-    """A token a byte; beside them the markers of `[prompt]`, and an end of text.
+    """Returns a tokenizer with a token for each byte, the markers of `[prompt]`, and an end of
+    text.
 
     The markers are ordinary tokens: a text that spells one has it, as texts with worked thoughts
     do.

@@ -1,1 +1,2 @@
-"""How good is a policy: next-token accuracy with errors by document, and paired differences."""
+"""Measures of how good a policy is: next-token accuracy with errors by document, and paired
+differences."""

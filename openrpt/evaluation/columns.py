@@ -1,4 +1,5 @@
-"""What an instrument found with one model, as it is stored: a row an observation, in parquet."""
+"""The results of an instrument with one model, as they are stored: a row an observation, in
+parquet."""
 
 import json
 from dataclasses import dataclass, field, fields
@@ -27,8 +28,8 @@ class Columns:
 
     columns: dict[str, np.ndarray]
     cost: dict[str, Any] = field(default_factory=dict)
-    """What measuring took, as WorkMeter gives it; after a stop, from the last start on. Empty where
-    it was not counted."""
+    """The cost of measuring, as WorkMeter gives it; after a stop, from the last start on. Empty
+    where it was not counted."""
     mark: str = ""
     """8 hex digits of the weights, settings and inputs that they were made from; empty where
     nobody asked."""
@@ -41,8 +42,8 @@ class Columns:
 
     @classmethod
     def load(cls, path: Path, *, advice: str = _ADVICE) -> Self:
-        """Raises UserError for a file that is missing, broken or of another version or kind;
-        `advice`: what helps."""
+        """Reads a stored result. Raises UserError for a file that is missing, broken or of another
+        version or kind; `advice`: what helps."""
         try:
             table = read_table(path)
             about = json.loads((table.schema.metadata or {}).get(_ABOUT, b"{}"))
@@ -54,7 +55,7 @@ class Columns:
 
 
 def _stored_fields(kind: type[Columns]) -> list[str]:
-    """The names of the fields that stand in the metadata."""
+    """Returns the names of the fields that stand in the metadata."""
     return [
         one.name
         for one in fields(kind)

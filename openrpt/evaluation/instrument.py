@@ -33,7 +33,7 @@ class Bench:
 
     meter: WorkMeter
     title: str
-    """What the progress is called."""
+    """The name of the progress."""
     kept: Kept = NOTHING_KEPT
     progress: Progress = SILENT
 
@@ -49,7 +49,7 @@ class Bench:
 
 
 class Instrument(Protocol[FoundCo]):
-    """What is measured, the same for every model."""
+    """The measurement, the same for every model."""
 
     @property
     def config(self) -> Config:
@@ -65,10 +65,10 @@ class Instrument(Protocol[FoundCo]):
 
     @property
     def done(self) -> str:
-        """What a model has done that was measured before: `has written before`."""
+        """The words for a model that was measured before: `has written before`."""
 
     def title(self, label: str) -> str:
-        """The name of the progress of a model's measurement."""
+        """Returns the name of the progress of a model's measurement."""
 
     def run(self, bench: Bench) -> FoundCo:
         """Measures one model; the harness adds the cost. Raises UserError for what does not fit."""
@@ -83,7 +83,7 @@ class Measured(Generic[Found]):
 
 
 def models_of(measured: Sequence[Measured[Any]]) -> dict[str, dict[str, Any]]:
-    """Label → where a model lies, and what its training and its measurement cost."""
+    """Returns, by label, where a model lies, and what its training and its measurement cost."""
     return {
         one.model.label: {
             "model": one.model.path,
@@ -98,7 +98,7 @@ class Comparing(Instrument[Found], Protocol[Found]):
     """An instrument that puts several models side by side."""
 
     def report(self, measured: Sequence[Measured[Found]]) -> Report:
-        """The models together; differences are to the first."""
+        """Returns the report of the models together; differences are to the first."""
 
 
 def measure(
@@ -126,8 +126,8 @@ def measure_models(
     *,
     progress: Progress = SILENT,
 ) -> list[Measured[Found]]:
-    """Each model's result, `LABEL-MARK.parquet` in the folder, taken from there where it is; what
-    a stopped measurement has made so far stands in `LABEL-MARK.jsonl`.
+    """Returns each model's result, `LABEL-MARK.parquet` in the folder, taken from there where it
+    is; what a stopped measurement has made so far stands in `LABEL-MARK.jsonl`.
 
     Raises UserError as the instrument does, and for what can't be loaded.
     """
@@ -162,7 +162,8 @@ def take_or_measure(
     kept: Kept = NOTHING_KEPT,
     progress: Progress = SILENT,
 ) -> Found:
-    """What the file holds, if it was made from the same; else measured, and stored there.
+    """Returns what the file holds, if it was made from the same; else measures, and stores that
+    there.
 
     `engine`: opens the model, which is not done for what is stored. Raises UserError as the
     instrument does, and for a file that is damaged.
@@ -178,7 +179,7 @@ def take_or_measure(
 def stored(
     instrument: Instrument[Found], path: Path, *, label: str, mark: str, progress: Progress
 ) -> Found | None:
-    """What the file holds; None where there is none, or it was made from something else.
+    """Returns what the file holds; None where there is none, or it was made from something else.
 
     Raises UserError for a file that is damaged.
     """
@@ -192,8 +193,8 @@ def stored(
 
 
 def mark_of(instrument: Instrument[Any], model: str) -> str:
-    """8 hex digits of what a result depends on: the model's files, settings and inputs. Raises
-    UserError where there is no such model."""
+    """Returns 8 hex digits of what a result depends on: the model's files, settings and inputs.
+    Raises UserError where there is no such model."""
     return _fingerprint(model_fingerprint(model), instrument.settings)
 
 

@@ -1,4 +1,4 @@
-"""What a model has made so far: how a stopped measurement goes on."""
+"""The rows that a model has made so far, with which a stopped measurement goes on."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +17,11 @@ class Kept:
     row."""
 
     path: Path | None = None
-    """None: nothing is kept."""
+    """The file; None where nothing is kept."""
 
     def rows(self, key: str) -> dict[str, Row]:
-        """The rows by the field that names their item; a last line that was cut off is dropped.
+        """Returns the rows by the field that names their item; a last line that was cut off is
+        dropped.
 
         Raises UserError where another line is damaged.
         """

@@ -25,12 +25,12 @@ OWN_MODELS = ("start", "best", *_MAKERS)
 
 
 def latest_model(run: Run) -> str:
-    """The furthest that the run has come: one of OWN_MODELS."""
+    """Returns the furthest that the run has come: one of OWN_MODELS."""
     return next((name for name in _FURTHEST if _made_by(run, _MAKERS[name])), "start")
 
 
 def _made_by(run: Run, stage: StageName) -> Path | None:
-    """The folder of the model that a stage has made so far; None where there is none."""
+    """Returns the folder of the model that a stage has made so far; None where there is none."""
     facts = STAGES[stage]
     if facts.leaves:
         folder = run.path / facts.leaves
@@ -39,7 +39,8 @@ def _made_by(run: Run, stage: StageName) -> Path | None:
 
 
 def model_path(run: Run, model: str) -> str:
-    """Where a model of that name lies: one of OWN_MODELS, else a folder, GGUF file or Hub id.
+    """Returns where a model of that name lies: one of OWN_MODELS, else a folder, GGUF file or Hub
+    id.
 
     Raises UserError where the run has no such model yet, or it is damaged.
     """
@@ -64,7 +65,7 @@ def model_path(run: Run, model: str) -> str:
 
 
 def model_label(model: str) -> str:
-    """A model's name as a file may be called: `trained`, `step-000040`, `SmolLM2-135M`."""
+    """Returns a model's name as a file may be called: `trained`, `step-000040`, `SmolLM2-135M`."""
     return re.sub(r"[^\w.=,-]+", "_", _file_name(model)).strip("._") or "model"
 
 
@@ -74,8 +75,8 @@ def _file_name(model: str) -> str:
 
 
 def default_label(run: Run, model: str, config: Config) -> str:
-    """The model's name, and every setting that is not the run's: so that an evaluation under
-    another prompt does not take the first one's place.
+    """Returns the model's name, and every setting that is not the run's: so that an evaluation
+    under another prompt does not take the first one's place.
 
     `trained`, `start-template=v6`
     """
@@ -90,14 +91,16 @@ def default_label(run: Run, model: str, config: Config) -> str:
 
 
 def changed_settings(run: Run, config: Config) -> list[str]:
-    """`key=value` of what names an evaluation and differs from the run's own configuration."""
+    """Returns `key=value` of what names an evaluation and differs from the run's own
+    configuration."""
     old, new = label_settings(run.config), label_settings(config)
     return [f"{key}={new[key]}" for key in new if new[key] != old[key]]
 
 
 def training_cost(run: Run, model: str) -> dict[str, float | None] | None:
-    """What the steps that made a model took, by the `metrics.jsonl` of the run that it lies in:
-    nothing for the start model; None for one from elsewhere. `model`: as `model_path` returns it.
+    """Returns what the steps that made a model took, by the `metrics.jsonl` of the run that it
+    lies in: nothing for the start model; None for one from elsewhere. `model`: as `model_path`
+    returns it.
 
     `flops`, `seconds`, `joules`, and `money` at `run`'s price an hour (None without one). FLOPs
     are None where no step recorded them; a lower bound where some, `steps_without_flops`, did not.
@@ -123,8 +126,9 @@ def training_cost(run: Run, model: str) -> dict[str, float | None] | None:
 
 
 def supervision_of(model: str) -> str:
-    """What the warmup behind a checkpoint saw beside the model's own predictions; empty where that
-    is nothing, and for a model that is no checkpoint of a warmup or of what followed it."""
+    """Returns what the warmup behind a checkpoint saw beside the model's own predictions; empty
+    where that is nothing, and for a model that is no checkpoint of a warmup or of what followed
+    it."""
     if not (Path(model) / RECORD).is_file():
         return ""
     record = read_record(Path(model))
@@ -135,8 +139,8 @@ def supervision_of(model: str) -> str:
 
 
 def _steps_that_made(model: Path) -> list[dict[str, Any]] | None:
-    """The rows of metrics of the warmup or the steps behind a checkpoint; None where the folder
-    is none of a run's."""
+    """Returns the rows of metrics of the warmup or the steps behind a checkpoint; None where the
+    folder is none of a run's."""
     owner = owning_run(model)
     if owner is None:
         return None
@@ -161,11 +165,11 @@ class NamedModel:
     path: str
     """A folder, a GGUF file, a Hub id, or the name of the default model."""
     cost: Mapping[str, float | None] | None
-    """What its training cost (`training_cost`); None where it is not known."""
+    """The cost of its training (`training_cost`); None where it is not known."""
 
 
 def named_models(run: Run, sources: Sequence[str]) -> list[NamedModel]:
-    """`MODEL` or `NAME=MODEL`: one of the run's own (`OWN_MODELS`), a folder, a GGUF file, a
+    """Reads `MODEL` or `NAME=MODEL`: one of the run's own (`OWN_MODELS`), a folder, a GGUF file, a
     Hub id, or another run's folder, which stands for the latest model there.
 
     None given: the run's latest. Raises UserError for two of one name and for a model that the run

@@ -37,8 +37,8 @@ from openrpt.types import Split
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Perplexity(Columns):
-    """Columns, a value a document: `nats` and `tokens` (those that were predicted), and the `bytes`
-    of their text."""
+    """The perplexity of a text. Columns, a value a document: `nats` and `tokens` (those that were
+    predicted), and the `bytes` of their text."""
 
     skipped: int
     """Documents that the model's tokenizer does not give back, or of a single token."""
@@ -50,7 +50,7 @@ class Perplexity(Columns):
 
     @cached_property
     def bits_per_byte(self) -> Estimate:
-        """The same in bits, over the bytes of the tokens; its n is bytes."""
+        """Mean negative log-likelihood in bits, over the bytes of the tokens; its n is bytes."""
         return ratio_of_documents(self.columns["nats"] / math.log(2), self.columns["bytes"])
 
     @property
@@ -60,15 +60,15 @@ class Perplexity(Columns):
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % of the perplexity, from the normal interval of the nats; not a number for a single
-        document."""
+        """The 95 % interval of the perplexity, from the normal interval of the nats; not a number
+        for a single document."""
         reach = 1.96 * self.nats_per_token.standard_error
         value = self.nats_per_token.value
         return math.exp(value - reach), math.exp(value + reach)
 
     def describe(self) -> str:
-        """One line: `perplexity 12.3 [11.9, 12.8] · 2.51 ± 0.02 nats a token · …`; no error from
-        a single document."""
+        """Returns one line: `perplexity 12.3 [11.9, 12.8] · 2.51 ± 0.02 nats a token · …`; no
+        error from a single document."""
         nats, bits = self.nats_per_token, self.bits_per_byte
         low, high = self.interval
         reach = f" [{low:.4g}, {high:.4g}]" if nats.documents > 1 else ""
@@ -90,7 +90,7 @@ class Perplexity(Columns):
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """As it stands in `evaluation.json`."""
+        """Returns the result as it stands in `evaluation.json`."""
         low, high = self.interval
         return {
             "perplexity": {"value": self.perplexity, "low": low, "high": high},
@@ -110,7 +110,8 @@ def measure_perplexity(
     meter: WorkMeter | None = None,
     progress: Progress = SILENT,
 ) -> Perplexity:
-    """Each text is a document; after the one that reaches `max_tokens` (0 = none) it stops.
+    """Measures perplexity; each text is a document. After the one that reaches `max_tokens` (0 =
+    none) it stops.
 
     A text's first token counts only behind a BOS token. Raises UserError if no text can be used,
     or the window is longer than the model can hold.
@@ -147,13 +148,14 @@ def measure_perplexity(
 
 
 def ratio_of_documents(sums: np.ndarray, sizes: np.ndarray) -> Estimate:
-    """Σ sums / Σ sizes of documents [D], with the error by document; its n is Σ sizes."""
+    """Returns Σ sums / Σ sizes of documents [D], with the error by document; its n is Σ sizes."""
     found = ratio_by_document(sums, sizes, np.arange(len(sums)))
     return replace(found, n=int(sizes.sum()))
 
 
 def sampled_texts(corpus: ScoredCorpus, split: Split, *, tokens: int, seed: int) -> Iterator[str]:
-    """Documents of a split in a keyed order, until they have that many of the scorer's tokens."""
+    """Yields documents of a split in a keyed order, until they have that many of the scorer's
+    tokens."""
     ids = corpus.ids(split)
     left = tokens
     for place in generator(seed, "perplexity", split).permutation(len(ids)):
@@ -164,7 +166,7 @@ def sampled_texts(corpus: ScoredCorpus, split: Split, *, tokens: int, seed: int)
 
 
 def _split_texts(corpus: ScoredCorpus, split: Split) -> Iterator[str]:
-    """All scored documents of a split. Raises UserError where there are none."""
+    """Yields all scored documents of a split. Raises UserError where there are none."""
     ids = corpus.ids(split)
     if not ids:
         raise UserError(f"{corpus.folder}: no document of the {split} split was scored")
@@ -184,15 +186,15 @@ class TextPerplexity:
     """The text's name."""
     texts: Iterable[str]
     max_tokens: int
-    """Where reading stops, in tokens of the model; 0 = at the end."""
+    """The number of the model's tokens after which reading stops; 0 = at the end."""
     expected: int
-    """About how many tokens there are."""
+    """The number of tokens, about."""
     kind = Perplexity
     done = "was measured before"
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What a result depends on beside the model's files and the text."""
+        """The settings that a result depends on beside the model's files and the text."""
         return {
             "text": self.name,
             "max_tokens": self.max_tokens,
@@ -201,7 +203,7 @@ class TextPerplexity:
         }
 
     def title(self, label: str) -> str:
-        """The name of the progress of a model's measurement."""
+        """Returns the name of the progress of a model's measurement."""
         return f"perplexity of {label} on {self.name}"
 
     def run(self, bench: Bench) -> Perplexity:

@@ -21,7 +21,7 @@ _FORMAT = 1
 
 
 class Evaluation(BaseModel):
-    """What is read of every entry, whoever reads it."""
+    """The part of an entry that every reader reads."""
 
     model: str
     note: str
@@ -34,21 +34,22 @@ class Evaluation(BaseModel):
 
 
 class Evaluations(BaseModel):
-    """What is read of the file, whoever reads it."""
+    """The part of the file that every reader reads."""
 
     evaluations: dict[str, Evaluation]
     differences: list[dict[str, Any]]
 
 
 _Column = tuple[str, str]
-"""(label, column of the result): ("trained", "reasoning")."""
+"""A column by its place: (label, column of the result): ("trained", "reasoning")."""
 _AFTER: _Column = ("trained", "reasoning")
 COMPARED: tuple[_Column, ...] = (("warmup", "reasoning"), ("trained", "ntp"), ("start", "ntp"))
-"""What reasoning after RPT is compared with before all else."""
+"""The results that reasoning after RPT is compared with before all else."""
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
-    """Raises UserError for a file that is damaged or of another version; an absent one is empty."""
+    """Reads a run's evaluation. Raises UserError for a file that is damaged or of another version;
+    an absent one is empty."""
     if not path.is_file():
         return {"format": _FORMAT, "evaluations": {}, "differences": []}
     advice = "delete it and evaluate again"
@@ -63,7 +64,7 @@ def read_evaluation(path: Path) -> dict[str, Any]:
 
 
 def result_path(run: Run, label: str) -> Path:
-    """The file of an evaluation's columns."""
+    """Returns the file of an evaluation's columns."""
     return run.path / "evaluation" / f"{label}.parquet"
 
 
@@ -115,8 +116,8 @@ def record_perplexity(run: Run, label: str, text: str, entry: Mapping[str, Any])
 
 
 def _trained_differences(run: Run, evaluations: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Reasoning after RPT − what else was evaluated at its positions: paired, by slice, with
-    intervals; COMPARED first, then every other label."""
+    """Returns reasoning after RPT − what else was evaluated at its positions: paired, by slice,
+    with intervals; COMPARED first, then every other label."""
     if "reasoning" not in evaluations.get(_AFTER[0], {"summary": {}})["summary"]:
         return []
     after = EvaluationResult.load(result_path(run, _AFTER[0]))
@@ -145,15 +146,15 @@ def _trained_differences(run: Run, evaluations: Mapping[str, Any]) -> list[dict[
 
 
 def _at_same_positions(a: EvaluationResult, b: EvaluationResult) -> bool:
-    """Whether the rows of both are the same positions of the same tokens."""
+    """Returns whether the rows of both are the same positions of the same tokens."""
     return a.num_positions == b.num_positions and all(
         (a.columns[name] == b.columns[name]).all() for name in ("document_id", "position")
     )
 
 
 def read_models(path: Path) -> dict[str, Any]:
-    """What a record of end tasks (`zero_shot.json` and its like) holds by model; empty where there
-    is none. Raises UserError for a damaged file."""
+    """Reads what a record of end tasks (`zero_shot.json` and its like) holds by model; empty where
+    there is none. Raises UserError for a damaged file."""
     if not path.is_file():
         return {}
     try:

@@ -1,5 +1,5 @@
-"""What instruments found, put together: shown as sheets, and written as JSON, CSV, markdown and a
-figure."""
+"""The findings of instruments, put together: shown as sheets, and written as JSON, CSV, markdown
+and a figure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,19 +16,19 @@ _FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Report:
-    """Several models side by side."""
+    """The results of several models side by side."""
 
     name: str
-    """What its files are called, without their ending."""
+    """The name of its files, without their ending."""
     about: Mapping[str, Any]
-    """What was measured, as JSON holds it."""
+    """The description of what was measured, as JSON holds it."""
     models: Mapping[str, Mapping[str, Any]]
     """Label → where the model lies, what its training cost, and what measuring it cost."""
     rows: Sequence[Mapping[str, Any]]
-    """Numbers: a row a measure and model."""
+    """The numbers: a row a measure and model."""
     sheets: Sequence[Sheet]
     figure: str = field(default="", repr=False)
-    """SVG; empty where there is none."""
+    """The figure as SVG; empty where there is none."""
 
     def show(self, console: Console) -> None:
         """Prints the sheets."""

@@ -21,6 +21,7 @@ class Estimate:
     documents: int
 
     def as_dict(self) -> dict[str, float | int]:
+        """Returns the estimate as JSON holds it."""
         return asdict(self)
 
 
@@ -32,22 +33,23 @@ class Difference:
     low: float
     high: float
     p: float
-    """Two-sided: of the level at which the bootstrap interval would just reach 0."""
+    """The two-sided p-value: the level at which the bootstrap interval would just reach 0."""
     standard_error: float
     n: int
     documents: int
 
     @property
     def distinguishable(self) -> bool:
-        """The interval leaves 0 out."""
+        """Whether the interval leaves 0 out."""
         return self.low > 0 or self.high < 0
 
     def as_dict(self) -> dict[str, float | int | bool]:
+        """Returns the difference as JSON holds it, and whether it is distinguishable from 0."""
         return asdict(self) | {"distinguishable": self.distinguishable}
 
 
 def mean_by_document(values: np.ndarray, documents: np.ndarray) -> Estimate:
-    """values [n] and the document of each [n] → the mean over positions, as
+    """Returns, of values [n] and the document of each [n], the mean over positions, as
     `ratio_by_document` with sizes of 1."""
     return ratio_by_document(values, np.ones(len(values)), documents)
 
@@ -55,7 +57,7 @@ def mean_by_document(values: np.ndarray, documents: np.ndarray) -> Estimate:
 def estimates_by(
     values: np.ndarray, marks: np.ndarray, documents: np.ndarray
 ) -> dict[str, dict[str, Any]]:
-    """Means of the values [n] that bear the same mark [n], by mark; "" is none."""
+    """Returns the means of the values [n] that bear the same mark [n], by mark; "" is none."""
     parts = {str(mark): marks == mark for mark in np.unique(marks) if mark}
     return {
         part: mean_by_document(values[inside], documents[inside]).as_dict()
@@ -64,7 +66,8 @@ def estimates_by(
 
 
 def mean_of_means(estimates: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The mean of independent estimates, each counting the same; n is that of all together."""
+    """Returns the mean of independent estimates, each counting the same; n is that of all
+    together."""
     errors = np.array([estimate["standard_error"] for estimate in estimates], dtype=float)
     return {
         "value": float(np.mean([estimate["value"] for estimate in estimates])),
@@ -74,7 +77,7 @@ def mean_of_means(estimates: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def ratio_by_document(values: np.ndarray, sizes: np.ndarray, documents: np.ndarray) -> Estimate:
-    """Σ values / Σ sizes, each [n], and the document of each [n].
+    """Returns the ratio Σ values / Σ sizes, each [n], and the document of each [n].
 
     The error is that of a ratio of document sums, with R the ratio and s the sizes:
     sqrt(Σ_d (Σ_i (x_i − R·s_i))² · D / (D − 1)) / Σ s. Not a number where there is a single
@@ -96,8 +99,8 @@ def ratio_by_document(values: np.ndarray, sizes: np.ndarray, documents: np.ndarr
 def mean_of_slices(
     values: np.ndarray, masks: Sequence[np.ndarray], documents: np.ndarray
 ) -> Estimate:
-    """The plain mean of the means over slices, which may overlap: values [n], masks [n], documents
-    [n]; slices without a position are left out.
+    """Returns the plain mean of the means over slices, which may overlap: values [n], masks [n],
+    documents [n]; slices without a position are left out.
 
     Its error is by document as well: sqrt(Σ_d (Σ_i u_i)² · D / (D − 1)), with
     u_i = Σ_s [i in s] (x_i − m_s) / (S n_s) over the S slices s of n_s positions and mean m_s.
@@ -125,7 +128,7 @@ def mean_of_slices(
 def paired_difference(
     a: np.ndarray, b: np.ndarray, documents: np.ndarray, *, seed: int = 0
 ) -> Difference:
-    """mean(a) − mean(b) on the same positions, with a bootstrap over documents.
+    """Returns mean(a) − mean(b) on the same positions, with a bootstrap over documents.
 
     Positions where either is not a number are left out. With m* the resampled means,
     p = 2 · min(#(m* ≤ 0) + 1, #(m* ≥ 0) + 1) / (_RESAMPLES + 1), at most 1 (Davison and Hinkley
@@ -154,7 +157,7 @@ def paired_difference(
 
 
 def calibration(confidence: np.ndarray, right: np.ndarray) -> dict[str, Any]:
-    """How far a predicted rate can be believed: both [n], confidence in (0, 1].
+    """Returns how far a predicted rate can be believed: both [n], confidence in (0, 1].
 
     The expected calibration error is Σ_b n_b / n · |accuracy_b − confidence_b| over _BINS bins
     (low, high] of equal width (arXiv 1706.04599, section 2). Positions that are not a number are
@@ -180,19 +183,20 @@ def calibration(confidence: np.ndarray, right: np.ndarray) -> dict[str, Any]:
 
 
 def _sums(values: np.ndarray, documents: np.ndarray) -> np.ndarray:
-    """Sums by document."""
+    """Returns the sums by document."""
     _, index = np.unique(documents, return_inverse=True)
     return np.bincount(index, weights=values)
 
 
 def _draws(documents: int, seed: int) -> np.ndarray:
-    """[_RESAMPLES, D] The documents of each bootstrap resample."""
+    """Returns [_RESAMPLES, D] the documents of each bootstrap resample."""
     return np.random.default_rng(seed).integers(documents, size=(_RESAMPLES, documents))
 
 
 def _means_of_draws(values: np.ndarray, index: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """values [n], the document of each as a number below D [n], draws [_RESAMPLES, D] → the mean of
-    each resample [_RESAMPLES]; not a number where none of these documents was drawn."""
+    """Returns, of values [n], the document of each as a number below D [n], and draws [_RESAMPLES,
+    D], the mean of each resample [_RESAMPLES]; not a number where none of these documents was
+    drawn."""
     count = draws.shape[1]
     sums = np.bincount(index, weights=values, minlength=count)[draws].sum(1)
     sizes = np.bincount(index, minlength=count)[draws].sum(1)
@@ -211,11 +215,13 @@ class Interval:
     documents: int
 
     def as_dict(self) -> dict[str, float | int]:
+        """Returns the interval as JSON holds it."""
         return asdict(self)
 
 
 def mean_interval(values: np.ndarray, documents: np.ndarray, *, seed: int = 0) -> Interval:
-    """values [n] and the document of each [n] → their mean; not a number where there are none."""
+    """Returns the mean of values [n], with the document of each [n]; not a number where there are
+    none."""
     names, index = np.unique(documents, return_inverse=True)
     low = high = float("nan")
     if len(names) > 1:
@@ -233,8 +239,8 @@ def difference_of_means(
     *,
     seed: int = 0,
 ) -> Interval:
-    """mean(a) − mean(b) on different positions; a document that both have is drawn for both.
-    `n` and `documents` count a and b together."""
+    """Returns mean(a) − mean(b) on different positions; a document that both have is drawn for
+    both. `n` and `documents` count a and b together."""
     names, index = np.unique(np.concatenate([a_documents, b_documents]), return_inverse=True)
     count, cut = len(names), len(a)
     low = high = float("nan")
@@ -254,13 +260,13 @@ class Resampled:
 
     value: float
     draws: np.ndarray
-    """[_RESAMPLES] on bootstrap resamples; [D] with one document left out, where `jackknife`; empty
-    where there are none, and so no interval."""
+    """The values [_RESAMPLES] on bootstrap resamples; [D] with one document left out, where
+    `jackknife`; empty where there are none, and so no interval."""
     documents: int
     jackknife: bool = False
 
     def minus(self, other: "Resampled") -> "Resampled":
-        """On the same resamples of the same documents."""
+        """Returns the difference on the same resamples of the same documents."""
         return Resampled(
             value=self.value - other.value,
             draws=self.draws - other.draws,
@@ -269,8 +275,9 @@ class Resampled:
         )
 
     def interval(self) -> Interval:
-        """95 %: the basic bootstrap interval, which takes out the resamples' own bias (Davison and
-        Hinkley 1997, section 2.4); by the jackknife, 1.96 standard errors."""
+        """Returns the 95 % interval: the basic bootstrap interval, which takes out the resamples'
+        own bias (Davison and Hinkley 1997, section 2.4); by the jackknife, 1.96 standard
+        errors."""
         low = high = float("nan")
         if self.documents < 2 or not len(self.draws):
             pass
@@ -287,6 +294,6 @@ class Resampled:
 
 
 def document_weights(documents: int, *, seed: int = 0) -> np.ndarray:
-    """[_RESAMPLES, D] How often each document is drawn in each bootstrap resample."""
+    """Returns [_RESAMPLES, D] how often each document is drawn in each bootstrap resample."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(documents, np.full(documents, 1 / documents), size=_RESAMPLES)

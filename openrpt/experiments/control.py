@@ -7,7 +7,7 @@ from openrpt.errors import UserError, nearest
 
 _Stage = Literal["evaluate", "warmup", "train", "pretrain"]
 THOUGHTS = ["emptied", "cut", "swapped", "ntp_voting"]
-"""What `evaluate.controls` can do to a thought, and what it can put in its place."""
+"""The things that `evaluate.controls` can do to a thought, and what it can put in its place."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class Control:
     stage: _Stage
     """The last one that it runs before it is evaluated."""
     changes: dict[str, Any] = field(default_factory=dict)
-    """Key → value of the run's configuration that is another; keys dotted."""
+    """The values of the run's configuration that are others, by dotted key."""
     evaluate: dict[str, Any] = field(default_factory=dict)
     """The same for its evaluation only."""
 
@@ -77,11 +77,11 @@ CONTROLS = {
         evaluate=_NTP_ONLY,
     ),
 }
-"""In the order in which they are run and shown."""
+"""The controls, in the order in which they are run and shown."""
 
 
 def control_named(name: str) -> Control:
-    """The control of that name. Raises UserError for another, which names the nearest."""
+    """Returns the control of that name. Raises UserError for another, which names the nearest."""
     if name not in CONTROLS:
         hint = nearest(name, CONTROLS, otherwise=f"there are: {', '.join(CONTROLS)}")
         raise UserError(f"no control '{name}'{hint}")

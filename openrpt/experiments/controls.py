@@ -73,8 +73,8 @@ def run_control(
 
 
 def _keeping_recorded(run: Run, label: str, config: Config) -> Config:
-    """The configuration with what the label's earlier evaluation measured: the new one takes its
-    place, so that is measured again."""
+    """Returns the configuration with what the label's earlier evaluation measured: the new one
+    takes its place, so that is measured again."""
     from openrpt.evaluation.records import read_evaluation
 
     entry = read_evaluation(run.evaluation)["evaluations"].get(label)
@@ -110,7 +110,8 @@ def _train_control(
 
 
 def _control_config(run: Run, control: Control, label: str, config: Config) -> Config:
-    """The run's configuration with the control's change, and the steps that the run has taken.
+    """Returns the run's configuration with the control's change, and the steps that the run has
+    taken.
 
     Raises UserError where the run has not been trained.
     """
@@ -153,7 +154,7 @@ def _take_over_warmup(run: Run, own: Run) -> None:
 
 
 def print_controls(run: Run) -> None:
-    """The controls that there are, and how to run them."""
+    """Prints the controls that there are, and how to run them."""
     console = PlainConsole()
     print_sheet(_controls_sheet(run), console)
     for line in (
@@ -166,7 +167,7 @@ def print_controls(run: Run) -> None:
 
 
 def _controls_sheet(run: Run) -> Sheet:
-    """A row a control, and whether it is recorded already."""
+    """Returns a row a control, and whether it is recorded already."""
     from openrpt.evaluation.models import latest_model
     from openrpt.evaluation.records import read_evaluation
 

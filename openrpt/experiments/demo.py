@@ -30,7 +30,7 @@ _ROWS = {
     "reasoning, after RPT": ("trained", "reasoning"),
 }
 _PAIRS = ("RPT − warmup", "RPT − the trained model's own NTP", "RPT − the start model's NTP")
-"""Names of what records.COMPARED has."""
+"""The names of the differences in records.COMPARED."""
 _BEFORE_WARMUP = "evaluate the start model"
 _AFTER_WARMUP = "evaluate after warmup"
 CLOCK = "demo.json"
@@ -38,7 +38,7 @@ _DIFFICULTY_COLUMNS = ("easy", "medium", "hard")
 
 
 def demo_config(minutes: float = _MINUTES, run: Path | None = None) -> Config:
-    """The recipe; the budget decides how much is scored, evaluated and warmed up."""
+    """Returns the recipe; the budget decides how much is scored, evaluated and warmed up."""
     scale = minutes / _MINUTES
     name = f"{minutes:g}m"
     return load_config(
@@ -56,8 +56,8 @@ def demo_config(minutes: float = _MINUTES, run: Path | None = None) -> Config:
 
 
 def config_in(path: Path | None, minutes: float) -> Config:
-    """The recipe; in a folder that a demo has begun, that demo's own, so that a larger budget goes
-    on with its training (the positions stay those of the first)."""
+    """Returns the recipe; in a folder that a demo has begun, that demo's own, so that a larger
+    budget goes on with its training (the positions stay those of the first)."""
     config = demo_config(minutes, path)
     folder = Path(config.run)
     if (folder / CLOCK).is_file():
@@ -67,7 +67,7 @@ def config_in(path: Path | None, minutes: float) -> Config:
 
 @dataclass(frozen=True, kw_only=True)
 class Used:
-    """What `demo.json` keeps of a budget."""
+    """The part of a budget that `demo.json` keeps."""
 
     seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     stages: dict[str, float] = field(default_factory=dict)
@@ -87,6 +87,7 @@ class Clock:
 
     @classmethod
     def open(cls, run: Run, minutes: float) -> "Clock":
+        """Reads what the demo has used so far, and starts the clock."""
         path, used = run.path / CLOCK, Used()
         if path.is_file():
             used = read_as(Used, path, advice="delete it, and the budget counts from now")
@@ -100,9 +101,11 @@ class Clock:
 
     @property
     def used(self) -> float:
+        """Seconds that the demo has used, all starts together."""
         return self.before + time.monotonic() - self.started
 
     def save(self) -> None:
+        """Writes what is used to `demo.json`."""
         write_sealed(self.path, asdict(Used(seconds=self.used, stages=self.stages)))
 
 
@@ -114,12 +117,15 @@ class Numbered:
     stage: str
 
     def begin(self, task: str, total: float, unit: str = "") -> None:
+        """Begins a task, named with its stage's number."""
         self.inner.begin(f"{self.stage} {task}", total, unit)
 
     def update(self, completed: float, note: str = "") -> None:
+        """Passes on how much is done."""
         self.inner.update(completed, note)
 
     def say(self, line: str) -> None:
+        """Passes on a line."""
         self.inner.say(line)
 
 
@@ -187,8 +193,9 @@ def _evaluate(run: Run, model: str, progress: Progress) -> None:
 
 
 def _with_time(run: Run, clock: Clock) -> Run:
-    """Training takes what is left, less what the last evaluation and the report will need: as
-    long as the slower of the evaluations so far took, and a little."""
+    """Returns the configuration with training's time: training takes what is left, less what the
+    last evaluation and the report will need: as long as the slower of the evaluations so far took,
+    and a little."""
     from openrpt.engine.checkpoint_record import read_record
     from openrpt.runs.checkpoints import latest_checkpoint
 
@@ -204,7 +211,7 @@ def _with_time(run: Run, clock: Clock) -> Run:
 
 
 def print_outcome(run: Run) -> None:
-    """The table, the paired differences, and where everything lies."""
+    """Prints the table, the paired differences, and where everything lies."""
     from rich.table import Table
 
     from openrpt.console import PlainConsole

@@ -33,7 +33,7 @@ _ORDER = [
 
 
 def _experiment_config(corpus: Path, run: Path, more: dict[str, Any]) -> Config:
-    """Small enough for two cores; everything else is the default."""
+    """Returns a configuration small enough for two cores; everything else is the default."""
     return load_config(
         overrides={
             "run": str(run),
@@ -56,7 +56,7 @@ def _experiment_config(corpus: Path, run: Path, more: dict[str, Any]) -> Config:
 
 
 def _run_experiment(run: Run, progress: Progress) -> None:
-    """Score, warm up, train; then the controls in their order."""
+    """Scores, warms up and trains, then runs the controls in their order."""
     from openrpt.data.scored import load_scored
     from openrpt.data.skipped import skipped_lines
     from openrpt.stages.score.score import score_corpus

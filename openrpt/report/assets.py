@@ -26,24 +26,25 @@ _SCRIPTS = (
     "charts.js",
     "page.js",
 )
-"""In the order in which they stand in the page; they share one scope."""
+"""The page's own scripts, in the order in which they stand there; they share one scope."""
 
 
 def asset(name: str) -> str:
-    """The text of one of the report's own files."""
+    """Returns the text of one of the report's own files."""
     return files("openrpt.report").joinpath(name).read_text(encoding="utf-8")
 
 
 @cache
 def scripts() -> str:
-    """All of ours as one script that others can read."""
+    """Returns all of ours as one script that others can read."""
     parts = [f"// ---- {name} ----\n{asset(name)}" for name in _SCRIPTS]
     return '"use strict";\n' + "\n".join(parts)
 
 
 @cache
 def vega() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script (BSD-3-Clause), which says when it is there.
+    """Returns Vega, Vega-Lite and Vega-Embed as one script (BSD-3-Clause), which says when it is
+    there.
 
     Putting them together takes two seconds, so the outcome is kept in the cache folder.
     """
@@ -61,7 +62,7 @@ def vega() -> str:
 
 
 def content_policy(*own: str) -> str:
-    """The browser's own guard: no network, and no script but these."""
+    """Returns the browser's own guard: no network, and no script but these."""
     digests = [base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in own]
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
     return html.escape(

@@ -14,21 +14,24 @@ from openrpt.report.plans import PLANS, Plan
 
 _Row = Mapping[str, Any]
 _COSTS = {"flops": "flops/update", "hours": "time/step", "energy": "energy/joules"}
-"""Axis → the metric that it needs; money needs time, and a price."""
+"""The metric that each axis of cost needs; money needs time, and a price."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chart:
+    """A chart of the page: its plan, drawn for the rows of one stage."""
+
     id: str
     plan: Plan
     stage: str
     spec: dict[str, Any]
-    """Vega-Lite; its data sets `rows` and `warnings` are empty."""
+    """The Vega-Lite specification; its data sets `rows` and `warnings` are empty."""
     description: str
     """The first and last values in words: for those who can't see or hover."""
 
     @property
     def title(self) -> str:
+        """The chart's heading."""
         return f"{self.plan.title} (fine-tuning)" if self.stage == "finetune" else self.plan.title
 
     @property
@@ -42,8 +45,9 @@ class Chart:
 def charts(
     rows: Sequence[_Row], runs: Sequence[str] = ("run",), *, price: float = 0.0
 ) -> list[Chart]:
-    """Those plans for which the metrics have at least one value; rows as in metrics.jsonl, of the
-    first of `runs`; the others are drawn over it. `price`: of an hour; 0 = unknown."""
+    """Returns the charts of those plans for which the metrics have at least one value; rows as in
+    metrics.jsonl, of the first of `runs`; the others are drawn over it. `price`: of an hour; 0 =
+    unknown."""
     found = []
     for number, plan in enumerate(PLANS):
         for stage in plan.stages:
@@ -72,8 +76,8 @@ def _has_axis(rows: Sequence[_Row], plan: Plan, price: float) -> bool:
 
 
 def series_values(rows: Sequence[_Row], plan: Plan) -> list[dict[str, Any]]:
-    """[{step, metric, series, value}] of a stage's rows; what is absent or no finite number is left
-    out."""
+    """Returns [{step, metric, series, value}] of a stage's rows; what is absent or no finite
+    number is left out."""
     return [
         {"step": row["step"], "metric": metric, "series": name, "value": row[metric]}
         for row in rows
@@ -83,7 +87,7 @@ def series_values(rows: Sequence[_Row], plan: Plan) -> list[dict[str, Any]]:
 
 
 def _describe(values: Sequence[_Row], plan: Plan) -> str:
-    """'step 1 to 49: easy 0.38 → 0.52; medium …'"""
+    """Returns a chart in words: 'step 1 to 49: easy 0.38 → 0.52; medium …'."""
     parts = []
     for name in plan.series.values():
         own = [value for value in values if value["series"] == name]
@@ -98,6 +102,7 @@ def _describe(values: Sequence[_Row], plan: Plan) -> str:
 
 
 def number(value: float, plan: Plan) -> str:
+    """Returns a value as a chart's description writes it: a fraction in percent."""
     if plan.meaning.unit == "fraction":
         return f"{value:.1%}"
     if abs(value) >= 1e6:
@@ -106,7 +111,7 @@ def number(value: float, plan: Plan) -> str:
 
 
 def line_names(plan: Plan, runs: Sequence[str]) -> list[str]:
-    """How each line is called: by its series, by its run, or by both; the page names them so,
+    """Returns each line's name: by its series, by its run, or by both; the page names them so,
     too."""
     if len(runs) == 1:
         return list(plan.series.values())
@@ -116,7 +121,8 @@ def line_names(plan: Plan, runs: Sequence[str]) -> list[str]:
 
 
 def _formats(values: Sequence[_Row], plan: Plan) -> tuple[str, str]:
-    """(of the axis, of a tooltip), in d3's words; '' = the library's own."""
+    """Returns the number formats (of the axis, of a tooltip), in d3's words; '' = the library's
+    own."""
     if plan.meaning.unit == "fraction":
         return ".2~%", ".1%"
     if plan.meaning.unit in ("FLOPs", "FLOPs a second"):
@@ -157,8 +163,9 @@ def _stacked(values: list[dict[str, Any]], plan: Plan, runs: Sequence[str]) -> s
 
 
 def accuracy_chart(evaluations: Mapping[str, Any], slices: Mapping[str, str]) -> dict[str, Any]:
-    """Held-out accuracy by band of difficulty (disjoint), a line a model and mode, with an error
-    bar of one standard error by document. `slices`: band → its name on the axis."""
+    """Returns the chart of held-out accuracy by band of difficulty (disjoint), a line a model and
+    mode, with an error bar of one standard error by document. `slices`: band → its name on the
+    axis."""
     values = [
         {
             "band": title,

@@ -1,4 +1,4 @@
-"""How data lies in the page: compressed, in blocks that the browser decodes when it needs them."""
+"""The data in the page: compressed, in blocks that the browser decodes when it needs them."""
 
 import base64
 import gzip
@@ -8,7 +8,8 @@ from typing import Any
 
 
 def pack(value: Any) -> str:
-    """JSON, gzip, base64: nothing in it can end a <script>, whatever the text says.
+    """Packs a value as JSON, gzip, base64: nothing in it can end a <script>, whatever the text
+    says.
 
     >>> unpack(pack({"a": "</script>"}))
     {'a': '</script>'}
@@ -24,7 +25,8 @@ def unpack(block: str) -> Any:
 
 
 def as_text(data: bytes) -> str:
-    """Bytes as a string of as many characters, each below 256: exact whatever the bytes are.
+    """Returns bytes as a string of as many characters, each below 256: exact whatever the bytes
+    are.
 
     The page's script makes them bytes again, and characters of those that are characters.
     """
@@ -32,7 +34,8 @@ def as_text(data: bytes) -> str:
 
 
 def finite(values: Sequence[float], digits: int = 5) -> list[float | None]:
-    """Numbers for JSON, rounded to so many significant digits; None for what is no number."""
+    """Returns the numbers for JSON, rounded to so many significant digits; None for what is no
+    number."""
     return [
         float(f"{value:.{digits}g}") if value - value == 0 else None  # inf − inf is no number
         for value in values

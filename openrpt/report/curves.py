@@ -21,7 +21,7 @@ _KINDS = ("standard", "candidate", "other", "none")
 
 
 def find_warnings(rows: Sequence[_Row]) -> list[dict[str, Any]]:
-    """[{stage, step, name, text}]: the failure signatures that the rows have recorded."""
+    """Returns [{stage, step, name, text}]: the failure signatures that the rows have recorded."""
     return [
         {
             "stage": row["stage"],
@@ -65,7 +65,8 @@ def with_errors(rows: Sequence[_Row]) -> list[dict[str, Any]]:
 
 
 def predicted_kinds(stored: Stored) -> dict[int, dict[str, float]]:
-    """By step: the share of rollouts whose prediction is of each kind, and how many are right."""
+    """Returns, by step, the share of rollouts whose prediction is of each kind, and how many are
+    right."""
     table = stored.trained
     if not table.num_rows:
         return {}
@@ -124,7 +125,7 @@ _TEXT = {"stage"} | NO_METRICS
 
 
 def columns(rows: Sequence[_Row]) -> dict[str, dict[str, list[float | None]]]:
-    """stage → metric → a value a row, None where the row has none."""
+    """Returns, by stage and metric, a value a row, None where the row has none."""
     found: dict[str, dict[str, list[float | None]]] = {}
     for stage in dict.fromkeys(row["stage"] for row in rows):
         own = [row for row in rows if row["stage"] == stage]

@@ -43,7 +43,8 @@ class Inspected:
 
 
 def inspect(run: Path, scored: Path, labels: Sequence[str], missing: list[str]) -> Inspected:
-    """The data of a run. `labels`: of its evaluations. What is unreadable is added to `missing`."""
+    """Returns the data of a run. `labels`: of its evaluations. What is unreadable is added to
+    `missing`."""
     stored = read_stored(run, labels, missing)
     evaluations = read_evaluated_positions(run, labels, missing)
     try:
@@ -69,7 +70,7 @@ def inspect(run: Path, scored: Path, labels: Sequence[str], missing: list[str]) 
 
 
 def alternating(first: Sequence[str], second: Sequence[str]) -> list[str]:
-    """One of each in turn, so that a page that is full has of both.
+    """Returns one of each in turn, so that a page that is full has of both.
 
     >>> alternating(["a", "b", "c"], ["1"])
     ['a', '1', 'b', 'c']
@@ -79,7 +80,7 @@ def alternating(first: Sequence[str], second: Sequence[str]) -> list[str]:
 
 
 def _affordable(wanted: list[str], sizes: Mapping[str, int], stored: Stored | None) -> list[str]:
-    """A little more than fits, by a guess: what is too much falls off after packing."""
+    """Returns a little more than fits, by a guess: what is too much falls off after packing."""
     a_token, a_rollout, a_rollout_token = _LIKELY
     chosen: list[str] = []
     spent = length = 0.0
@@ -149,7 +150,7 @@ def _encode(
 
 
 def _split_of(groups: Sequence[Mapping[str, Any]]) -> str:
-    """The split of a document whose text is absent."""
+    """Returns the split of a document whose text is absent."""
     return "evaluated" if all("evaluated" in group for group in groups) else "train"
 
 

@@ -6,8 +6,8 @@ from openrpt.config.sections import Config
 
 
 def essentials(config: Config, sources: Sequence[str] = ()) -> list[tuple[str, str]]:
-    """The settings that one asks for first: (name, value). `sources`: who made the thoughts that
-    the warmup was given."""
+    """Returns the settings that one asks for first: (name, value). `sources`: who made the
+    thoughts that the warmup was given."""
     train, prompt, warmup = config.train, config.prompt, config.warmup
     per_step = train.documents_per_step * train.positions_per_document
     if prompt.candidates:

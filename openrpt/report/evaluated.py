@@ -17,7 +17,7 @@ _COLUMNS = ("position", "byte_offset", "ntp", "reasoning", "information_gain")
 def read_evaluated_positions(
     run: Path, labels: Sequence[str], missing: list[str]
 ) -> dict[str, dict[str, Any]]:
-    """label → document → {position, ntp, reasoning, …}, those of _COLUMNS that were measured:
+    """Reads label → document → {position, ntp, reasoning, …}, those of _COLUMNS that were measured:
     whole numbers as such."""
     found: dict[str, dict[str, Any]] = {}
     for label in labels:
@@ -48,8 +48,9 @@ def _numbers(values: NDArray[Any]) -> list[Any]:
 
 
 def other_places(columns: Mapping[str, Any], offsets: NDArray[np.int64]) -> dict[int, int] | None:
-    """The positions of a model with another tokenizer → those of the document's tokens that begin
-    at the same byte. None where they are the same. `offsets` [T + 1]: of the document's tokens."""
+    """Maps the positions of a model with another tokenizer to those of the document's tokens that
+    begin at the same byte. None where they are the same. `offsets` [T + 1]: of the document's
+    tokens."""
     if "byte_offset" not in columns:
         return None
     positions, starts = columns["position"], columns["byte_offset"]
@@ -66,7 +67,7 @@ def other_places(columns: Mapping[str, Any], offsets: NDArray[np.int64]) -> dict
 
 
 def at_places(columns: Mapping[str, Any], places: Mapping[int, int] | None) -> dict[str, Any]:
-    """An evaluation's columns at the document's own positions."""
+    """Returns an evaluation's columns at the document's own positions."""
     kept = {name: values for name, values in columns.items() if name != "byte_offset"}
     if places is None:
         return kept

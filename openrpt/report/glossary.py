@@ -1,5 +1,5 @@
-"""What every metric means, read from `glossary.toml`: the report's charts and docs/metrics.md come
-from it.
+"""The meaning of every metric, read from `glossary.toml`: the report's charts and docs/metrics.md
+come from it.
 
 `metrics_markdown()` is the text of the docs; a test compares the two.
 """
@@ -15,12 +15,14 @@ from openrpt.runs.signatures import SIGNATURES
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Meaning:
+    """The meaning of a metric."""
+
     unit: str
     meaning: str
-    """What is counted or averaged, over what."""
+    """The thing that is counted or averaged, and over what."""
     healthy: str
     reading: str
-    """One line: how to read it."""
+    """The way to read it, in one line."""
 
 
 _GLOSSARY = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
@@ -31,7 +33,7 @@ def _meanings(table: str) -> dict[str, Meaning]:
 
 
 def _of_each_class(meanings: Mapping[str, Meaning]) -> dict[str, Meaning]:
-    """Keys that end with CLASS once for each token class."""
+    """Returns the keys that end with CLASS once for each token class."""
     found: dict[str, Meaning] = {}
     for key, meaning in meanings.items():
         kind, by_class, _ = key.partition("/CLASS")
@@ -44,14 +46,15 @@ _SAID = _meanings("metrics")
 METRICS = _of_each_class(_SAID)
 """The keys of metrics.jsonl."""
 DERIVED = _meanings("derived")
-"""What the report makes of the stored rollouts and of metrics; metrics.jsonl holds none of it."""
+"""The metrics that the report makes of the stored rollouts and of metrics; metrics.jsonl holds
+none of it."""
 EVALUATION = _meanings("evaluation")
 """The keys of a summary in evaluation.json."""
 
 WARMUP_KEYS = tuple(_GLOSSARY["warmup_keys"])
-"""What a warmup step writes."""
+"""The metrics that a warmup step writes."""
 _PRETRAIN_KEYS = tuple(_GLOSSARY["pretrain_keys"])
-"""What a step of plain next-token training writes."""
+"""The metrics that a step of plain next-token training writes."""
 WARMUP_ONLY = frozenset(_GLOSSARY["warmup_only"])
 _PRETRAIN_ONLY = frozenset(_GLOSSARY["pretrain_only"])
 
@@ -71,7 +74,7 @@ def _warnings_table() -> str:
 
 
 def metrics_markdown() -> str:
-    """The text of docs/metrics.md."""
+    """Returns the text of docs/metrics.md."""
     texts = _GLOSSARY["texts"]
     train = {key: m for key, m in _SAID.items() if key not in WARMUP_ONLY | _PRETRAIN_ONLY}
     warmup = {key: METRICS[key] for key in WARMUP_KEYS}

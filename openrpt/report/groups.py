@@ -12,7 +12,7 @@ def encode_groups(
     tokens: Sequence[bytes] | None,
     places: Mapping[str, Mapping[int, int]],
 ) -> list[dict[str, Any]]:
-    """Groups of one document as the page has them.
+    """Returns the groups of one document as the page has them.
 
     `tokens`: the document's; None = its text is absent, so that each group brings the end of its
     prefix and its continuation. `places`: by the label of a model with a tokenizer of its own, its
@@ -33,8 +33,8 @@ def encode_groups(
 def _group(
     group: Mapping[str, Any], position: int, continuation: Sequence[bytes] | None
 ) -> dict[str, Any]:
-    """One group as the page has it. `continuation`: what predictions are compared with, where the
-    document is there."""
+    """Returns one group as the page has it. `continuation`: what predictions are compared with,
+    where the document is there."""
     shown: dict[str, Any] = {
         "step": group["step"],
         "position": position,

@@ -1,4 +1,4 @@
-"""What a report says first: one sentence of what has changed, and the numbers to see before all
+"""The beginning of a report: one sentence of what has changed, and the numbers to see before all
 else."""
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ _SHORT = {
 
 
 def what_changed(evaluations: Mapping[str, Any], differences: Sequence[Mapping[str, Any]]) -> str:
-    """One sentence: how good reasoning is now, and what it differs from beyond noise."""
+    """Returns one sentence: how good reasoning is now, and what it differs from beyond noise."""
     after = evaluations.get(TRAINED, {"summary": {}})["summary"].get("reasoning", {}).get("easy")
     if not after or not after["n"]:
         return "The trained policy has not been evaluated, so nothing can be said of a change yet."
@@ -47,13 +47,13 @@ class Figure:
     value: str
     detail: str
     tone: str = ""
-    """right, wrong: a difference beyond noise; else empty."""
+    """The tone, right or wrong: a difference beyond noise; else empty."""
 
 
 def figures(
     evaluations: Mapping[str, Any], differences: Sequence[Mapping[str, Any]], spent: Cost
 ) -> list[Figure]:
-    """How good reasoning is, what it differs from, and what the run took."""
+    """Returns how good reasoning is, what it differs from, and what the run took."""
     found = []
     for label, name in ((TRAINED, "Reasoning after RPT"), (WARMUP, "Reasoning after warmup")):
         cell = evaluations.get(label, {"summary": {}})["summary"].get("reasoning", {}).get("easy")

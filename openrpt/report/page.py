@@ -47,7 +47,7 @@ def write_report(run: Run, others: Sequence[Run] = (), notes: Sequence[str] = ()
 
 
 def render(run: Run, others: Sequence[Run] = (), notes: Sequence[str] = ()) -> str:
-    """The page. Metrics, evaluation and rollouts may each be absent or damaged.
+    """Returns the page. Metrics, evaluation and rollouts may each be absent or damaged.
 
     `others`: runs whose curves are drawn over this one's. `notes`: what else is to be said of the
     run folder.
@@ -143,13 +143,14 @@ def _by_section(drawn: Sequence[Chart]) -> dict[str, list[Chart]]:
 
 
 def _blocks(data: dict[str, Any], inspected: Inspected) -> dict[str, str]:
-    """id → packed data."""
+    """Returns packed data by its id."""
     blocks = {"data-curves": pack(data), "data-index": pack(inspected.index)}
     return blocks | {f"data-{number}": block for number, block in enumerate(inspected.blocks)}
 
 
 def _price(run: Run) -> dict[str, Any]:
-    """The price of the machine for an hour and its currency; 0 where the configuration has none."""
+    """Returns the price of the machine for an hour and its currency; 0 where the configuration has
+    none."""
     cost = run.config.model_dump().get("cost", {})
     return {"price": cost.get("price_per_hour", 0.0), "currency": cost.get("currency", "")}
 
@@ -161,7 +162,7 @@ def _curves(name: str, rows: _Rows) -> dict[str, Any]:
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
-    """Their folders' names; numbered where two have the same."""
+    """Returns the names of runs' folders; numbered where two have the same."""
     names: list[str] = []
     for run in runs:
         name = run.path.resolve().name
@@ -170,7 +171,8 @@ def _names(runs: Sequence[Run]) -> list[str]:
 
 
 def _thinking(run: Run, evaluations: Mapping[str, Any]) -> str:
-    """Whether the trained policy's thought is said to help; empty where it was not changed."""
+    """Says whether the trained policy's thought is said to help; empty where it was not
+    changed."""
     from openrpt.evaluation.next_token.compare import find_evaluated, thought_verdict
 
     if "emptied" not in evaluations.get(summary.TRAINED, {"summary": {}})["summary"]:
@@ -181,12 +183,12 @@ def _thinking(run: Run, evaluations: Mapping[str, Any]) -> str:
 
 
 def _trace_sources(run: Run) -> list[str]:
-    """Who made the thoughts that the run's warmup was given."""
+    """Returns the makers of the thoughts that the run's warmup was given."""
     return read_record(run.start).state.trace_sources if run.start.is_dir() else []
 
 
 def _environment(path: Path) -> dict[str, Any]:
-    """Empty where the file is absent or damaged."""
+    """Reads the environment; empty where the file is absent or damaged."""
     try:
         return read_json(path, advice="")
     except (OSError, UserError):

@@ -13,14 +13,16 @@ _FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PatternTable:
+    """The table of thinking patterns, a column a range of steps."""
+
     ranges: list[str]
     """The steps of each column, `1–3`."""
     rows: list[tuple[str, str, list[str]]]
-    """(measure, what it is, a cell a range)"""
+    """The rows: (measure, what it is, a cell a range)."""
 
 
 def read_patterns(path: Path, run: Path) -> PatternTable | None:
-    """The ranges of this run in its `patterns.json`; None without one.
+    """Reads the ranges of this run in its `patterns.json`; None without one.
 
     Raises UserError for a file of another layout.
     """

@@ -1,4 +1,4 @@
-"""Which charts the report has: what each draws, of which stages, and where it stands."""
+"""The charts of the report: what each draws, of which stages, and where it stands."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ SECTIONS: dict[_Section, str] = {
     "warmup": "Warmup",
     "pretrain": "Plain pre-training",
 }
-"""Those of the curves, in order, with their headings."""
+"""The sections of the curves, in order, with their headings."""
 RL_STAGES = ("train", "finetune")
 """Stages with the same metrics."""
 
@@ -28,7 +28,7 @@ class Plan:
 
     title: str
     series: Mapping[str, str]
-    """metric → the name that stands in the legend."""
+    """The name that stands in the legend, by metric."""
     section: _Section
     stages: Sequence[str] = RL_STAGES
     """A chart for each that the run has."""
@@ -38,6 +38,7 @@ class Plan:
 
     @property
     def meaning(self) -> Meaning:
+        """The meaning of its first series."""
         return _meaning_of(next(iter(self.series)))
 
     @property
@@ -49,7 +50,7 @@ class Plan:
         return "; ".join(f"{name}: {healthy}" for name, healthy in ranges.items())
 
     def narrowed(self, metrics: set[Any]) -> "Plan":
-        """With the series of these metrics alone."""
+        """Returns the plan with the series of these metrics alone."""
         return replace(self, series={m: name for m, name in self.series.items() if m in metrics})
 
 

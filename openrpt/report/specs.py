@@ -1,4 +1,4 @@
-"""What the charts look like: Vega-Lite specifications, without the data and the theme.
+"""The look of the charts: Vega-Lite specifications, without the data and the theme.
 
 They are written out here, and not made by altair, because building and checking forty of them takes
 it many seconds: most of the time of a report. A test checks each against altair's schema.
@@ -10,7 +10,7 @@ from typing import Any
 Spec = dict[str, Any]
 
 _GRAY = "#7b8590"
-"""Seen on light and on dark."""
+"""A grey that is seen on light and on dark."""
 _SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 _HOVERED = {"param": "hover", "empty": False}
 
@@ -25,8 +25,9 @@ def lines(
     tooltip: str,
     zero: bool,
 ) -> Spec:
-    """Layers: band, raw values, line, dots, warnings, what is hovered. The page leaves out those
-    that have nothing to show. `names`: of the series; `axis`, `tooltip`: formats in d3's words."""
+    """Returns a specification of lines in layers: band, raw values, line, dots, warnings, what is
+    hovered. The page leaves out those that have nothing to show. `names`: of the series; `axis`,
+    `tooltip`: formats in d3's words."""
     # The same colour and dash for a series in every run; of several runs, a colour each.
     color_of, colors = ("series", names) if len(runs) == 1 else ("run", runs)
     # Where colours tell the runs, the legend of dashes has none of its own.
@@ -100,7 +101,7 @@ _WARNINGS: Spec = {
 def stacked(
     *, names: Sequence[str], unit: str, axis_title: str | None, axis: str, tooltip: str
 ) -> Spec:
-    """Bars; of the first run alone."""
+    """Returns a specification of stacked bars, of the first run alone."""
     encoding = {
         "x": _quantity("from", bin="binned", title="step", scale={"nice": False}),
         "x2": {"field": "to"},
@@ -120,7 +121,8 @@ def stacked(
 def dots_by_band(
     values: Sequence[Mapping[str, Any]], bands: Sequence[str], models: Sequence[str]
 ) -> Spec:
-    """A point with an error bar a model and band. `values`: band, model, value, low, high, n."""
+    """Returns a specification of a point with an error bar a model and band. `values`: band,
+    model, value, low, high, n."""
     shared = {
         "x": _name(
             "band",

@@ -20,7 +20,8 @@ from openrpt.report.texts import HUNDREDTHS
 from openrpt.runs.rollouts import evaluated_path, rollout_folder
 
 MAX_ROLLOUTS = 200_000
-"""More are thinned by step: the page could not hold them, and reading them takes long."""
+"""The most rollouts that are read; more are thinned by step: the page could not hold them, and
+reading them takes long."""
 _ESSENTIAL = (
     "step",
     "document_id",
@@ -69,8 +70,8 @@ class Stored:
     """Rollouts sorted by document, position, model, step and their number."""
 
     table: pa.Table
-    """SCHEMA's columns made compact; `model`: the label of the model that was evaluated, "" at a
-    step; `evaluated`: not of training."""
+    """The rollouts: SCHEMA's columns made compact; `model`: the label of the model that was
+    evaluated, "" at a step; `evaluated`: not of training."""
     documents: dict[str, tuple[int, int]]
     """The rows [start, end) of each document."""
     group_starts: NDArray[np.int64]
@@ -82,7 +83,7 @@ class Stored:
 
     @property
     def has_tokens(self) -> bool:
-        """Every completion is there token by token."""
+        """Whether every completion is there token by token."""
         known = "completion" in self.table.column_names
         return known and self.table["completion"].null_count == 0
 
@@ -92,8 +93,8 @@ class Stored:
         return self.table.filter(pc.invert(self.table["evaluated"]))
 
     def groups(self, document_id: str) -> list[dict[str, Any]]:
-        """A document's groups by position, model and step: _OWN's columns as lists, the others as
-        values."""
+        """Returns a document's groups by position, model and step: _OWN's columns as lists, the
+        others as values."""
         start, end = self.documents.get(document_id, (0, 0))
         first, last = np.searchsorted(self.group_starts, (start, end))
         bounds = self.group_starts[first : last + 1] - start
@@ -117,8 +118,8 @@ class _Source:
 
 
 def read_stored(run: Path, labels: Sequence[str], missing: list[str]) -> Stored | None:
-    """All that is stored in a run; None where there is nothing. `labels`: of the evaluated models.
-    What can't be read is added to `missing`."""
+    """Reads all that is stored in a run; None where there is nothing. `labels`: of the evaluated
+    models. What can't be read is added to `missing`."""
     paths = list(numbered(rollout_folder(run), ".parquet").values())
     development = list(numbered(rollout_folder(run, development=True), ".parquet").values())
     sources = [_Source(path) for path in _thinned(paths)]
@@ -149,8 +150,8 @@ def read_stored(run: Path, labels: Sequence[str], missing: list[str]) -> Stored 
 
 
 def _changes(table: pa.Table, names: Sequence[str]) -> NDArray[np.int64]:
-    """The rows of a sorted table at which one of these columns has another value than before: the
-    first among them, and the number of rows."""
+    """Returns the rows of a sorted table at which one of these columns has another value than
+    before: the first among them, and the number of rows."""
     changed = np.zeros(table.num_rows + 1, dtype=bool)
     changed[[0, -1]] = True
     for name in names:
@@ -160,7 +161,7 @@ def _changes(table: pa.Table, names: Sequence[str]) -> NDArray[np.int64]:
 
 
 def _thinned(paths: Sequence[Path]) -> list[Path]:
-    """All, or evenly many: the last always among them."""
+    """Returns all, or evenly many: the last always among them."""
     if not paths:
         return []
     try:
@@ -172,7 +173,7 @@ def _thinned(paths: Sequence[Path]) -> list[Path]:
 
 
 def _read(source: _Source) -> pa.Table | str:
-    """The rollouts of a file, or what is said in its place where it is not readable."""
+    """Reads the rollouts of a file, or what is said in its place where it is not readable."""
     try:
         return _read_rollouts(source)
     except unreadable() as error:
@@ -180,7 +181,7 @@ def _read(source: _Source) -> pa.Table | str:
 
 
 def _read_rollouts(source: _Source) -> pa.Table:
-    """Raises KeyError for a file of another layout."""
+    """Reads a rollout file. Raises KeyError for a file of another layout."""
     with pq.ParquetFile(pa.BufferReader(checked_bytes(source.path))) as file:
         names = file.schema_arrow.names
         for name in _ESSENTIAL:
@@ -195,8 +196,8 @@ def _read_rollouts(source: _Source) -> pa.Table:
 
 
 def _compact(table: pa.Table) -> pa.Table:
-    """Log-probabilities as whole hundredths, masks as '0110', tokens as text and lengths: column
-    by column, because row by row would take long."""
+    """Returns columns in short form: log-probabilities as whole hundredths, masks as '0110',
+    tokens as text and lengths: column by column, because row by row would take long."""
     logprobs = table["sampler_logprobs"].combine_chunks()
     values = logprobs.flatten().to_numpy(zero_copy_only=False)
     whole = np.clip(np.rint(-HUNDREDTHS * np.nan_to_num(values)), 0, _GREATEST).astype(np.int16)
@@ -224,7 +225,7 @@ def _with(table: pa.Table, name: str, column: pa.Array | pa.ChunkedArray) -> pa.
 
 
 def _list_of(like: pa.ListArray, values: pa.Array) -> pa.ListArray:
-    """Lists as long as another column's; where that has none, an empty one."""
+    """Returns lists as long as another column's; where that has none, an empty one."""
     return pa.ListArray.from_arrays(pa.array(_ends(like), pa.int32()), values)
 
 

@@ -23,40 +23,49 @@ _ROWS = {
 
 BEYOND = "beyond noise"
 _FEW_DOCUMENTS = 10
-"""With fewer the interval of a difference is too narrow to be trusted."""
+"""The least number of documents: with fewer the interval of a difference is too narrow to be
+trusted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AccuracyCell:
+    """A cell of the accuracy table."""
+
     text: str
     n: int
-    """Positions."""
+    """The number of positions."""
     documents: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AccuracyRow:
+    """A row of the accuracy table: a model in one mode."""
+
     name: str
     tags: list[str]
     """Words that the row must not be read without: 'supervised', …"""
     cells: list[AccuracyCell | None]
-    """By difficulty; None where no position is so hard."""
+    """A cell for each difficulty; None where no position is so hard."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DifferenceCell:
+    """A paired difference, and what it may be taken for."""
+
     text: str
     verdict: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DifferenceRow:
+    """A row of paired differences."""
+
     name: str
     cells: list[DifferenceCell | None]
 
 
 def _tags_of(label: str, config: Config, sources: Sequence[str]) -> list[str]:
-    """What a model has learned from beside itself and the reward."""
+    """Returns what a model has learned from beside itself and the reward."""
     tags = []
     seen = config.warmup.supervision(sources)
     if seen and label == WARMUP:
@@ -70,15 +79,15 @@ def _tags_of(label: str, config: Config, sources: Sequence[str]) -> list[str]:
 
 
 def _row_name(label: str, mode: str) -> str:
-    """A result's name in the accuracy table."""
+    """Returns a result's name in the accuracy table."""
     return _ROWS.get((label, mode), f"{label}, {'NTP' if mode == 'ntp' else mode}")
 
 
 def accuracy_rows(
     evaluations: Mapping[str, Any], config: Config, sources: Sequence[str] = ()
 ) -> list[AccuracyRow]:
-    """Those of _ROWS that were evaluated, then every other label. `sources`: who made the thoughts
-    that the warmup was given."""
+    """Returns those of _ROWS that were evaluated, then every other label. `sources`: who made the
+    thoughts that the warmup was given."""
     found = [
         (label, mode)
         for label, evaluation in evaluations.items()
@@ -108,7 +117,8 @@ def _accuracy_cell(estimate: Mapping[str, Any] | None) -> AccuracyCell | None:
 
 
 def common_sizes(rows: Sequence[AccuracyRow]) -> list[tuple[int, int] | None]:
-    """By difficulty (n, documents) where all rows agree on it: it stands in the head then."""
+    """Returns, by difficulty, (n, documents) where all rows agree on it: it stands in the head
+    then."""
     found: list[tuple[int, int] | None] = []
     for cells in zip(*(row.cells for row in rows), strict=True):
         sizes = {(cell.n, cell.documents) if cell else None for cell in cells}
@@ -117,7 +127,7 @@ def common_sizes(rows: Sequence[AccuracyRow]) -> list[tuple[int, int] | None]:
 
 
 def absent_rows(evaluations: Mapping[str, Any]) -> list[str]:
-    """The names of those rows that were not evaluated."""
+    """Returns the names of those rows that were not evaluated."""
     return [
         name
         for (label, mode), name in _ROWS.items()
@@ -126,7 +136,7 @@ def absent_rows(evaluations: Mapping[str, Any]) -> list[str]:
 
 
 def difference_rows(differences: Sequence[Mapping[str, Any]]) -> list[DifferenceRow]:
-    """The paired differences that the evaluation has recorded, by difficulty."""
+    """Returns the paired differences that the evaluation has recorded, by difficulty."""
     return [
         DifferenceRow(
             name=f"{side_name(entry['a'])} − {side_name(entry['b'])}",
@@ -137,7 +147,7 @@ def difference_rows(differences: Sequence[Mapping[str, Any]]) -> list[Difference
 
 
 def side_name(column: Mapping[str, str]) -> str:
-    """The name of one side of a difference."""
+    """Returns the name of one side of a difference."""
     return _row_name(column["label"], column["mode"])
 
 
@@ -148,7 +158,7 @@ def _difference_cell(difference: Mapping[str, Any] | None) -> DifferenceCell | N
 
 
 def verdict(difference: Mapping[str, Any]) -> str:
-    """What a paired difference may be taken for."""
+    """Returns what a paired difference may be taken for."""
     documents = difference["documents"]
     if documents < 2:
         return "one document: no error can be given"

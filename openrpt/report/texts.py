@@ -20,7 +20,7 @@ from openrpt.parquet import read_table, unreadable
 from openrpt.report.chunks import as_text
 
 _NOTHING = -1
-"""In place of a score that is absent."""
+"""The mark in place of a score that is absent."""
 HUNDREDTHS = 100.0
 """Entropies and log-probabilities are kept as whole hundredths of a nat."""
 
@@ -42,11 +42,13 @@ class ScoredText:
 
     @property
     def tokens(self) -> list[bytes]:
+        """The bytes of each token."""
         ends = self.offsets.tolist()
         return [self.text[a:b] for a, b in pairwise(ends)]
 
     def encode(self, vocabulary: dict[int, bytes]) -> dict[str, Any]:
-        """For the page. `vocabulary`: the bytes of those token ids that are known."""
+        """Returns the text as the page has it. `vocabulary`: the bytes of those token ids that are
+        known."""
         ids, places = np.unique(self.ntp_token_ids, return_inverse=True)
         known = [vocabulary.get(i) for i in ids.tolist()]
         scored = ~np.isnan(self.entropy)
@@ -63,14 +65,15 @@ class ScoredText:
 
 
 def _hundredths(values: NDArray[np.floating]) -> list[int]:
-    """Whole hundredths; _NOTHING for what is no number."""
+    """Returns whole hundredths; _NOTHING for what is no number."""
     return (
         np.where(np.isfinite(values), np.rint(HUNDREDTHS * values), _NOTHING).astype(int).tolist()
     )
 
 
 def document_sizes(folder: Path) -> dict[str, int]:
-    """Tokens of every scored document, in the corpus's order. Raises UserError."""
+    """Returns the number of tokens of every scored document, in the corpus's order. Raises
+    UserError."""
     sizes: dict[str, int] = {}
     for shard in range(complete_shards(folder)):
         table = _read(shard_paths(folder, shard)[1], ["document_id", "num_tokens"])
@@ -79,7 +82,7 @@ def document_sizes(folder: Path) -> dict[str, int]:
 
 
 def read_texts(folder: Path, wanted: set[str]) -> Iterator[ScoredText]:
-    """Those of the documents that are there, in the corpus's order. Raises UserError."""
+    """Reads those of the documents that are there, in the corpus's order. Raises UserError."""
     for shard in range(complete_shards(folder)):
         positions_path, documents_path = shard_paths(folder, shard)
         documents = _read(documents_path, _DOCUMENT).to_pylist()
@@ -133,7 +136,7 @@ def _read(path: Path, columns: list[str]) -> pa.Table:
 
 
 def vocabulary_of(texts: list[ScoredText]) -> dict[int, bytes]:
-    """The bytes of every token id that occurs in the texts: enough to name most predictions
+    """Returns the bytes of every token id that occurs in the texts: enough to name most predictions
     without a tokenizer."""
     found: dict[int, bytes] = {}
     for text in texts:

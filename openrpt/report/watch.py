@@ -26,7 +26,7 @@ from openrpt.runs.status import read_status
 
 HOST = "127.0.0.1"
 PORTS = range(8720, 8740)
-"""Tried in turn where none is asked for."""
+"""The ports that are tried in turn where none is asked for."""
 REST = 10.0
 """A report is drawn anew when this many times its own drawing time has passed: a tenth of one
 core at most."""
@@ -43,13 +43,14 @@ class Watched:
         self._rest_until = 0.0
 
     def version(self) -> str:
-        """The version of the page that `page` would give: it changes with the run's files, but not
-        before the drawing has rested."""
+        """Returns the version of the page that `page` would give: it changes with the run's files,
+        but not before the drawing has rested."""
         if self._version and time.monotonic() < self._rest_until:
             return self._version
         return _files_version(self.path)
 
     def page(self) -> str:
+        """Returns the report, drawn anew where the run's files have changed."""
         with self._lock:
             version = self.version()
             if version != self._version:
@@ -62,7 +63,8 @@ class Watched:
             return self._page
 
     def state(self) -> dict[str, Any]:
-        """The run's status and its page's version; or an error, as long as no run is there."""
+        """Returns the run's status and its page's version; or an error, as long as no run is
+        there."""
         try:
             return read_status(self.path).as_dict() | {"version": self.version()}
         except Exception as error:  # a folder may hold anything, and other runs are shown beside it
@@ -71,7 +73,7 @@ class Watched:
 
 
 def _files_version(run: Path) -> str:
-    """Another text whenever the run has written anything that its report shows."""
+    """Returns another text whenever the run has written anything that its report shows."""
     facts = []
     for name in ("config.toml", "metrics.jsonl", "evaluation.json", "patterns.json", "rollouts"):
         try:
@@ -83,7 +85,8 @@ def _files_version(run: Path) -> str:
 
 
 def draw(path: Path) -> str:
-    """The run's report; where no run is yet, or none that can be shown, a page that says so."""
+    """Draws the run's report; where no run is yet, or none that can be shown, a page that says
+    so."""
     from openrpt.report.page import render
 
     try:
@@ -94,13 +97,15 @@ def draw(path: Path) -> str:
 
 
 def _describe(error: Exception) -> str:
-    """Our own messages as they are; of others, what they are as well."""
+    """Returns an error in words: our own messages as they are; of others, what they are as well."""
     if isinstance(error, UserError):
         return str(error)
     return f"cannot be shown: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 class Server(ThreadingHTTPServer):
+    """The server of the watched runs, for this machine only."""
+
     daemon_threads = True
     # On Windows this option would let two servers share a port.
     allow_reuse_address = sys.platform != "win32"
@@ -111,13 +116,17 @@ class Server(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
+        """The address of the server's page."""
         return f"http://{HOST}:{self.server_port}/"
 
 
 class Handler(BaseHTTPRequestHandler):
+    """The answers to the browser's requests."""
+
     server: Server
 
     def do_GET(self) -> None:
+        """Answers with the page of the runs, a run's report or a run's state."""
         # A page elsewhere whose name was made to point here would give its own name as the host.
         if self.headers.get("Host") not in {f"{h}:{self.server.server_port}" for h in _HOSTS}:
             self.send_error(HTTPStatus.FORBIDDEN, "this server answers this machine only")
@@ -151,14 +160,15 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def log_message(self, format: str, *args: Any) -> None:
-        """A line every two seconds helps nobody."""
+        """Writes nothing: a line every two seconds helps nobody."""
 
 
 _HOSTS = (HOST, "localhost")
 
 
 def _shell() -> str:
-    """The page around a report: a table of the runs, and the frame that follows one of them."""
+    """Returns the page around a report: a table of the runs, and the frame that follows one of
+    them."""
     return files("openrpt.report").joinpath("watch.html").read_text(encoding="utf-8")
 
 

@@ -20,7 +20,7 @@ def group_advantages(
     mask: Tensor | None = None,
     k: int | None = None,
 ) -> Tensor:
-    """Advantages over a whole step: rewards [prompts, group_size] → the same shape.
+    """Returns the advantages over a whole step: rewards [prompts, group_size] → the same shape.
 
     - `grpo` (arXiv 2402.03300, Eq. 3): (r − mean) / (s + epsilon), with s the sample standard
       deviation (n − 1) of the group.
@@ -72,8 +72,8 @@ def group_advantages(
 
 
 def exact_scale(rewards: Tensor, estimator: str) -> Tensor:
-    """What an estimator multiplies a group's rewards by, beside its baseline: [prompts, group_size]
-    → [prompts, 1].
+    """Returns what an estimator multiplies a group's rewards by, beside its baseline: [prompts,
+    group_size] → [prompts, 1].
 
     1 for `dr_grpo` and `rloo`; 1 / mean for `maxrl`, 0 where the mean is not above 0. The answer's
     exact gradient has no baseline, but the same scale.
@@ -91,7 +91,8 @@ def _refuse(bad: Tensor, reason: str) -> None:
 
 
 def _pass_at_k(rewards: Tensor, counted: Tensor, k: int | None) -> Tensor:
-    """The analytical derivation of arXiv 2508.10751; of n rollouts w are wrong.
+    """Returns the pass@k advantages in the analytical form of arXiv 2508.10751; of n rollouts w
+    are wrong.
 
     The mean reward of a choice of k is m = 1 − C(w, k) / C(n, k), its deviation s = √(m (1 − m)).
     A right rollout makes every choice right, a wrong one all but C(w − 1, k − 1) / C(n − 1, k − 1)
@@ -113,7 +114,8 @@ def _pass_at_k(rewards: Tensor, counted: Tensor, k: int | None) -> Tensor:
 
 
 def overlong_penalty(lengths: Tensor, longest: int, *, buffer: float) -> Tensor:
-    """DAPO's soft penalty (arXiv 2503.14476, Section 3.4) on completions of `lengths` tokens.
+    """Returns DAPO's soft penalty (arXiv 2503.14476, Section 3.4) on completions of `lengths`
+    tokens.
 
     0 up to (1 − buffer) · longest tokens, then falling linearly to −1 at `longest` and beyond.
     The same shape as lengths, float64; `buffer` is a share, > 0.

@@ -35,7 +35,7 @@ class RightAnswer:
     """A completion's rest that is right, behind an opened box."""
 
     ids: tuple[int, ...]
-    """k tokens of the text and the box's end."""
+    """The answer's ids: k tokens of the text and the box's end."""
     stops: bool
     """Whether a stop token follows; without one, the budget has ended."""
 
@@ -43,7 +43,7 @@ class RightAnswer:
 def right_answers(
     next_ids: Sequence[int], policy: Model, layout: Layout, config: Config
 ) -> tuple[RightAnswer, ...]:
-    """The right answers of at most `reward.expected_tokens` tokens, the shortest first.
+    """Returns the right answers of at most `reward.expected_tokens` tokens, the shortest first.
 
     `next_ids`: the text's tokens from the position on. An answer that the grader would not call
     right is left out: one with a box or a thought's end of its own, say.
@@ -68,19 +68,21 @@ class Answered:
     """A distinct thought of a group, with the right answers behind it."""
 
     group: int
-    """Which of the window's groups."""
+    """Index of the group in its window."""
     members: tuple[int, ...]
     """The rollouts that thought so."""
     branch: Branch
-    """Its tail ends with the thought; its completions are the right answers."""
+    """The thought's branch: its tail ends with the thought; its completions are the right
+    answers."""
     stops: tuple[bool, ...]
-    """Of each right answer, whether its last id stands for all stop tokens."""
+    """For each right answer, whether its last id stands for all stop tokens."""
 
 
 def answered_thoughts(
     groups: Sequence[Group], work: Work, policy: Model, layout: Layout, config: Config
 ) -> list[Answered]:
-    """The distinct thoughts of a window's groups, those that can't be answered rightly left out."""
+    """Returns the distinct thoughts of a window's groups, those that can't be answered rightly
+    left out."""
     document = work.document.token_ids
     most, found = config.reward.expected_tokens, []
     for g, (group, length) in enumerate(zip(groups, work.prefix_lengths(layout), strict=True)):
@@ -125,7 +127,7 @@ def answer_logprobs(
     *,
     temperature: float,
 ) -> Tensor:
-    """The log-probability of each right answer, in nats: hidden [R, T, d] → [R].
+    """Returns the log-probability of each right answer, in nats: hidden [R, T, d] → [R].
 
     `rows`: (number of the answered thought, of its right answer). Differentiable in hidden and the
     head's parameters.
@@ -134,22 +136,24 @@ def answer_logprobs(
     places: list[tuple[int, int, int]] = []  # (row, token, id)
     stopping: list[int] = []
     for r, (a, c) in enumerate(rows):
-        ids, stops = answered[a].branch.completions[c], answered[a].stops[c]
-        places += [(r, t, token) for t, token in enumerate(ids[: len(ids) - stops])]
-        stopping += [r] * stops
+        ids = answered[a].branch.completions[c]
+        if answered[a].stops[c]:
+            ids = ids[:-1]
+            stopping.append(r)
+        places += [(r, t, token) for t, token in enumerate(ids)]
     said = len(places)
     for r in stopping:
         a, c = rows[r]
         last = len(answered[a].branch.completions[c]) - 1
         places += [(r, last, token) for token in stop_ids]
-    row, token, chosen = torch.tensor(places, device=hidden.device).unbind(1)
+    row, token, chosen = torch.tensor(places, device=hidden.device).unbind(1)  # each [places]
     logprobs, _ = selected_logprobs(
         hidden[row, token], policy.head, chosen, temperature=temperature
-    )
+    )  # [places]
     logprobs = logprobs.double()
-    total = logprobs.new_zeros(len(rows)).index_add(0, row[:said], logprobs[:said])
+    total = logprobs.new_zeros(len(rows)).index_add(0, row[:said], logprobs[:said])  # [R]
     if stopping:  # any of the stop tokens ends it
-        ends = logprobs[said:].view(len(stopping), len(stop_ids)).logsumexp(1)
+        ends = logprobs[said:].view(len(stopping), len(stop_ids)).logsumexp(1)  # [stopping]
         total = total.index_add(0, row.new_tensor(stopping), ends)
     return total
 
@@ -158,7 +162,7 @@ def answer_logprobs(
 def expected_rewards(
     engine: Engine, groups: Sequence[Group], work: Work, layout: Layout, config: Config
 ) -> list[list[float]]:
-    """Of each rollout the probability of a right answer after its thought: [groups][rollouts].
+    """Returns each rollout's probability of a right answer after its thought: [groups][rollouts].
 
     At the sampling temperature. Equal thoughts of a group are run once, so that their values are
     equal to the bit; a thought without an answer has 0.

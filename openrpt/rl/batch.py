@@ -30,7 +30,8 @@ class Graded:
     """Sampled tokens whose uniform lay near a boundary."""
 
     def weighted(self, advantages: Tensor, answer_weights: Tensor | None = None) -> "Weighted":
-        """The same with what its rollouts weigh: advantages, answer_weights [P, G]."""
+        """Returns the same window with what its rollouts weigh: advantages, answer_weights [P,
+        G]."""
         return Weighted(
             work=self.work,
             groups=self.groups,
@@ -49,12 +50,13 @@ class Weighted(Graded):
 
     advantages: Tensor  # [P, G] float64
     answer_weights: Tensor | None = None  # [P, G] float64
-    """What the reward gains by a right answer's probability after each thought; None where the
+    """The gain of the reward by a right answer's probability after each thought; None where the
     sampled answers are trained on, as the thoughts are."""
 
 
 def weighted_batch(kept: Sequence[Graded], config: Config, layout: Layout) -> list[Weighted]:
-    """The step's graded windows with their advantages; `kept` is all that the step trains on."""
+    """Returns the step's graded windows with their advantages; `kept` is all that the step trains
+    on."""
     groups = [group for graded in kept for group in graded.groups]
     sizes = [len(graded.groups) for graded in kept]
     longest = Budget.of(config.prompt).trained(layout)
@@ -69,7 +71,7 @@ def weighted_batch(kept: Sequence[Graded], config: Config, layout: Layout) -> li
 
 
 def step_advantages(groups: Sequence[Group], config: TrainConfig, *, longest: int) -> Tensor:
-    """The advantages over a whole step: [groups, group_size], float64.
+    """Returns the advantages over a whole step: [groups, group_size], float64.
 
     `longest`: `Budget.trained`; a completion that did not stop counts as one of
     `longest` tokens. Those above 0 are multiplied by `train.positive_weight` at last. Raises
@@ -89,8 +91,8 @@ def step_advantages(groups: Sequence[Group], config: TrainConfig, *, longest: in
 
 
 def answer_weights(groups: Sequence[Group], config: Config) -> Tensor:
-    """What each rollout's reward gains by V, the probability of a right answer after its thought:
-    [groups, group_size], float64.
+    """Returns what each rollout's reward gains by V, the probability of a right answer after its
+    thought: [groups, group_size], float64.
 
     The terms' derivatives by V (1 for `expected`, 1 / (expected_floor + V) for `log_expected`) with
     their weights, times the estimator's scale.
@@ -110,8 +112,8 @@ def answer_weights(groups: Sequence[Group], config: Config) -> Tensor:
 
 
 def thoughts_alone(weighted: Weighted, layout: Layout, config: Config) -> Weighted:
-    """The same with completions that end with their thought, its seed and what was drawn, where
-    the sampled answers are not trained on."""
+    """Returns the same batch with completions that end with their thought, its seed and what was
+    drawn, where the sampled answers are not trained on."""
     if weighted.answer_weights is None:
         return weighted
 
@@ -135,14 +137,15 @@ def thoughts_alone(weighted: Weighted, layout: Layout, config: Config) -> Weight
 
 
 def answers_in(weighted: Weighted, policy: Model, layout: Layout, config: Config) -> list[Answered]:
-    """The thoughts whose right answers an update runs; none where the sampled ones are trained."""
+    """Returns the thoughts whose right answers an update runs; none where the sampled ones are
+    trained."""
     if weighted.answer_weights is None:
         return []
     return answered_thoughts(weighted.groups, weighted.work, policy, layout, config)
 
 
 def step_totals(batch: Sequence[Weighted], config: Config, layout: Layout) -> StepTotals:
-    """What the losses of a step are divided by; `batch` is the whole step's.
+    """Returns what the losses of a step are divided by; `batch` is the whole step's.
 
     With `train.denominator` = "live" flat groups are not counted.
     """
@@ -162,7 +165,7 @@ def step_totals(batch: Sequence[Weighted], config: Config, layout: Layout) -> St
 
 
 def opening_length(group: Group) -> int:
-    """The number of forced tokens that all completions of a group begin with.
+    """Returns the number of forced tokens that all completions of a group begin with.
 
     In the tree they join the tail.
     """
@@ -178,7 +181,7 @@ class GroupBranch:
     """A group as it hangs off the prefix: rollouts of the same tokens are one completion."""
 
     branch: Branch
-    """Its completions are without the opening, its tail with it."""
+    """The group's branch: its completions are without the opening, its tail with it."""
     opening: int
     """Tokens of every completion that stand in the branch's tail."""
     members: tuple[tuple[int, ...], ...]
@@ -186,7 +189,7 @@ class GroupBranch:
 
 
 def group_branch(group: Group, prefix_length: int, layout: Layout) -> GroupBranch:
-    """The branch of a group behind a prefix of so many tokens, head included."""
+    """Returns the branch of a group behind a prefix of so many tokens, head included."""
     opening = opening_length(group)
     members: dict[tuple[int, ...], list[int]] = {}
     for r, rollout in enumerate(group.rollouts):
@@ -203,7 +206,7 @@ def group_branch(group: Group, prefix_length: int, layout: Layout) -> GroupBranc
 
 
 def branches_of(weighted: Weighted, layout: Layout, *, run_flat: bool) -> list[GroupBranch]:
-    """The branches of a window, one a position.
+    """Returns the branches of a window, one a position.
 
     A group whose advantages are all 0 has no completions there unless `run_flat`.
     """
@@ -220,5 +223,5 @@ def branches_of(weighted: Weighted, layout: Layout, *, run_flat: bool) -> list[G
 
 
 def reads_flat_groups(config: TrainConfig) -> bool:
-    """Whether a term other than the reward reads a group whose advantages are all 0."""
+    """Returns whether a term other than the reward reads a group whose advantages are all 0."""
     return config.kl_weight > 0 or config.entropy_weight > 0

@@ -59,7 +59,8 @@ class Collector:
         return weighted_batch(kept, self.config, self.layout), generated
 
     def _rounds(self, state: TrainerState, rounds: int) -> Iterator[Graded]:
-        """The next documents in their order, a step's worth a round, whoever generated at them.
+        """Yields the next documents in their order, a step's worth a round, whoever generated at
+        them.
 
         The cursor moves with each that is asked for. Workers go on together, a document each, so
         that all of them see the same and stop at the same.
@@ -103,7 +104,7 @@ class Collector:
 
 
 def _live_only(generated: Sequence[Graded], wanted: int) -> list[Graded]:
-    """The first `wanted` groups that are not flat, document by document."""
+    """Returns the first `wanted` groups that are not flat, document by document."""
     kept = []
     for graded in generated:
         keep = [i for i, group in enumerate(graded.groups) if not group.is_flat][:wanted]
@@ -159,7 +160,8 @@ def batch_metrics(batch: Sequence[Graded], generated: Sequence[Graded]) -> dict[
 
 
 def _prediction_metrics(predictions: Sequence[bytes | None]) -> dict[str, float]:
-    """What the predictions say, in the mean over those that are there; empty where none is."""
+    """Returns metrics of what the predictions say, in the mean over those that are there; empty
+    where none is."""
     said = [prediction for prediction in predictions if prediction is not None]
     if not said:
         return {}

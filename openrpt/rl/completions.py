@@ -10,7 +10,7 @@ BOX = rb"\boxed{"
 
 
 def split_thought(completion: bytes, *, thought_end: bytes = b"</think>") -> bytes:
-    """The thought: what stands before the last `thought_end`; all of it if there is none.
+    """Returns the thought: what stands before the last `thought_end`; all of it if there is none.
 
     >>> split_thought(b"a or b</think>\\boxed{a}")
     b'a or b'
@@ -43,7 +43,8 @@ def extract_prediction(completion: bytes, *, thought_end: bytes = b"</think>") -
 
 
 def _balancing_brace(content: bytes) -> int:
-    """Index of the `}` that closes the box whose `{` stands just before `content`; -1 if none."""
+    """Returns the index of the `}` that closes the box whose `{` stands just before `content`; -1
+    if none."""
     depth = 1
     for index, byte in enumerate(content):
         if byte == ord("{"):
@@ -56,8 +57,8 @@ def _balancing_brace(content: bytes) -> int:
 
 
 def has_content(text: bytes) -> float:
-    """Whether there is more than space and punctuation: 1 if there is a letter, a digit or a
-    mathematical sign, else 0."""
+    """Returns 1 if there is a letter, a digit or a mathematical sign, not space and punctuation
+    alone, else 0."""
     decoded = text.decode("utf-8", errors="replace")
     return float(
         any(unicodedata.category(c)[0] in "LN" or unicodedata.category(c) == "Sm" for c in decoded)

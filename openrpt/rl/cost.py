@@ -1,4 +1,4 @@
-"""What a step of reinforcement costs, in tokens and FLOPs."""
+"""The cost of a step of reinforcement, in tokens and FLOPs."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -107,7 +107,8 @@ def _with_every_rollout(group: Group, found: GroupBranch) -> Branch:
 
 
 def _count_flat(graded_works: Sequence[Graded], layout: Layout) -> int:
-    """The tokens if every rollout's sequence were computed alone, flat groups included."""
+    """Returns the number of tokens if every rollout's sequence were computed alone, flat groups
+    included."""
     total = 0
     for graded in graded_works:
         lengths = graded.work.prefix_lengths(layout)
@@ -124,7 +125,7 @@ def step_cost(
     config: Config,
     layout: Layout,
 ) -> dict[str, float]:
-    """The cost metrics of one step: tokens and FLOPs by phase, and what sharing saved."""
+    """Returns the cost metrics of one step: tokens and FLOPs by phase, and what sharing saved."""
     shape, train = model_shape(policy), config.train
     updates = train.updates_per_batch
     passes = prefix_passes(config.prompt)

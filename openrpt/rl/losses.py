@@ -15,8 +15,8 @@ from openrpt.rl.tally import Mean
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LossInputs:
-    """What the loss of N rollouts of at most T tokens reads; what the mask leaves out may be
-    anything.
+    """The tensors that the loss of N rollouts of at most T tokens reads; what the mask leaves out
+    may be anything.
 
     Log-probabilities are at the sampling temperature, named by who computed them:
     `trainer` now, with gradient; `old` by the trainer's weights before the first update;
@@ -35,7 +35,7 @@ class LossInputs:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LossConfig:
-    """How the loss is made; the words are explained in `openrpt.config.algorithms`."""
+    """The settings of the loss; the words are explained in `openrpt.config.algorithms`."""
 
     ratio_level: RatioLevel = "token"
     surrogate: Surrogate = "clip"
@@ -46,24 +46,24 @@ class LossConfig:
     entropy_weight: float = 0.0
     importance_correction: ImportanceCorrection = "off"
     importance_min: float = 0.5
-    """Below it the masks drop."""
+    """The importance weight below which the masks drop."""
     importance_max: float = 2.0
-    """Above it the masks drop, and truncation cuts."""
+    """The importance weight above which the masks drop, and truncation cuts."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepTotals:
-    """What losses are divided by: the whole step's, over all micro-batches and workers.
+    """The totals that losses are divided by: the whole step's, over all micro-batches and workers.
 
     Flat groups count, too, but with `train.denominator` = "live".
     """
 
     tokens: int
-    """Trained tokens."""
+    """The number of trained tokens."""
     rollouts: int
     """Rollouts of all groups."""
     length: int
-    """Most trained tokens a rollout may have (Dr. GRPO's constant)."""
+    """The most trained tokens a rollout may have (Dr. GRPO's constant)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -76,7 +76,7 @@ class LossOutputs:
 
 
 def policy_loss(inputs: LossInputs, config: LossConfig, totals: StepTotals) -> LossOutputs:
-    """The policy-gradient loss (clipped: arXiv 2402.03300, Eq. 3), with its options.
+    """Returns the policy-gradient loss (clipped: arXiv 2402.03300, Eq. 3), with its options.
 
     ratio = exp(trainer − old), clipped to [1 − clip_low, 1 + clip_high]; importance correction
     by exp(old − sampler); KL to the reference by the k3 estimator; entropy bonus. The correction
@@ -130,8 +130,8 @@ def policy_loss(inputs: LossInputs, config: LossConfig, totals: StepTotals) -> L
 
 
 def _importance_weights(mismatch: Tensor, config: LossConfig) -> Tensor:
-    """The constants that the policy term is weighed by: mismatch = old − sampler [N, T], 0 where
-    not trained, → [N, T].
+    """Returns the constants that the policy term is weighed by: mismatch = old − sampler [N, T], 0
+    where not trained, → [N, T].
 
     truncate: "TIS", min(w, max) a token. token_mask: "IcePop" (arXiv 2510.18855), w where it is
     inside [min, max], else 0. sequence_mask: "MIS", the same of the product over the rollout.

@@ -97,7 +97,7 @@ def require_few_skipped(rows: Sequence[dict[str, Any]], settings: OptimConfig) -
 
 
 def finite_only(metrics: dict[str, Any]) -> dict[str, Any]:
-    """The metrics without the sums that an update that was left out has spoiled."""
+    """Returns the metrics without the sums that an update that was left out has spoiled."""
     return {
         name: value
         for name, value in metrics.items()

@@ -36,7 +36,7 @@ class RolloutLoss:
     places: Places
 
     def __call__(self, rows: list[CompletionIndex], hidden: Tensor) -> Tensor:
-        """A micro-batch's share of the step's loss.
+        """Returns a micro-batch's share of the step's loss.
 
         hidden [R, T, d]: the one at t predicts token t of its completion.
         """
@@ -79,7 +79,8 @@ class RolloutLoss:
         return outputs.loss
 
     def _logprobs(self, part: RolloutTensors, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probabilities and entropies, each [N, T]; a logit is computed once a completion."""
+        """Returns log-probabilities and entropies, each [N, T]; a logit is computed once a
+        completion."""
         read = part.read  # [R, T]
         found = selected_logprobs(
             hidden[read], self.policy.head, part.ids[read], temperature=self.temperature
@@ -87,18 +88,19 @@ class RolloutLoss:
         logprobs, entropies = (
             torch.zeros_like(read, dtype=values.dtype).masked_scatter(read, values)[part.row_of]
             for values in found
-        )
+        )  # each [R, T] → [N, T]
         return logprobs, entropies
 
     def _note_places(self, inputs: LossInputs, branch_of: Tensor) -> None:
-        """Those of the rollouts with a number that is not finite; all, where each number is."""
+        """Notes the positions of rollouts with a number that is not finite; all, where each is
+        finite."""
         read = [inputs.trainer_logprobs, inputs.sampler_logprobs, inputs.old_logprobs]
         read += [
             known for known in (inputs.entropies, inputs.reference_logprobs) if known is not None
         ]
         finite = inputs.advantages.isfinite()  # [N]
         for values in read:
-            finite = finite & (values.isfinite() | ~inputs.loss_mask).all(1)
+            finite = finite & (values.isfinite() | ~inputs.loss_mask).all(1)  # [N]
         bad = branch_of[~finite].tolist() or branch_of.tolist()
         positions = [self.work.positions[b].index for b in bad]
         self.places.note(self.work.document.document_id, positions)
@@ -117,19 +119,19 @@ class AnswerLoss:
     work: Work
     answered: Sequence[Answered]
     weights: Sequence[float]
-    """Of each answered thought: its rollouts' together."""
+    """The weight of each answered thought: its rollouts' together."""
     totals: StepTotals
     temperature: float
     tally: Tally
     places: Places
 
     def __call__(self, rows: list[CompletionIndex], hidden: Tensor) -> Tensor:
-        """A micro-batch's share of the step's loss; rows (answered thought, right answer) and
-        hidden [R, T, d]."""
+        """Returns a micro-batch's share of the step's loss; rows (answered thought, right answer)
+        and hidden [R, T, d]."""
         logprobs = answer_logprobs(
             self.policy, self.answered, rows, hidden, temperature=self.temperature
         )  # [R]
-        weights = logprobs.new_tensor([self.weights[a] for a, _ in rows])
+        weights = logprobs.new_tensor([self.weights[a] for a, _ in rows])  # [R]
         divisor = max(self.totals.rollouts * self.totals.length, 1)
         loss = -(weights * logprobs.exp()).sum() / divisor
         if not math.isfinite(loss.detach()):
@@ -151,7 +153,7 @@ class DocumentLoss:
     """The number of the first branch of right answers."""
 
     def __call__(self, rows: list[CompletionIndex], hidden: Tensor) -> Tensor:
-        """A micro-batch's share of the step's loss: hidden [R, T, d]."""
+        """Returns a micro-batch's share of the step's loss: hidden [R, T, d]."""
         count = sum(b < self.first_answer for b, _ in rows)  # rows come in order
         losses = []
         if count:
@@ -181,14 +183,14 @@ class WindowLoss:
     places: Places
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        """weight · Σ −log p / the step's tokens; hidden [L, d], the prefix's states."""
+        """Returns weight · Σ −log p / the step's tokens; hidden [L, d], the prefix's states."""
         first = max(self.head_length, 1)
         targets = torch.tensor(self.prefix_ids[first:], device=hidden.device)  # [L − first]
         terms = TextTerms(targets=targets, ntp_scale=self.weight / self.step_tokens)
-        loss, ntp, _ = text_loss(hidden[first - 1 : -1], self.policy.head, terms)
+        loss, ntp, _ = text_loss(hidden[first - 1 : -1], self.policy.head, terms)  # [L − first, d]
         if not math.isfinite(ntp):
             window, document_id = self.work.window, self.work.document.document_id
-            own = hidden[self.head_length :]
+            own = hidden[self.head_length :]  # [L − head, d]
             if not self.places.note_text(document_id, own, start=window.start):
                 self.places.note(document_id, [window.start])
         self.tally.add("loss/ntp", ntp / self.step_tokens)

@@ -13,7 +13,7 @@ from openrpt.rl.nonfinite import NotFinite, Places
 
 
 class Schedule(Protocol):
-    """What a section says of its stage's learning rate: `[warmup]`, `[train]`, `[pretrain]`."""
+    """The learning rate of a stage as its section sets it: `[warmup]`, `[train]`, `[pretrain]`."""
 
     @property
     def learning_rate(self) -> float:
@@ -62,6 +62,8 @@ class PairedAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Moves each parameter by one step, from the gradient set aside and the one that it has
+        now."""
         for group in self.param_groups:
             for p in group["params"]:
                 both = {"": self._aside.get(p), "text_": p.grad}
@@ -73,7 +75,7 @@ class PairedAdamW(torch.optim.Optimizer):
         self._aside = {}
 
     def _direction(self, p: Tensor, name: str, grad: Tensor, group: dict[str, Any]) -> Tensor:
-        """m / (√v + ε) after one more gradient, both corrected."""
+        """Returns m / (√v + ε) after one more gradient, both corrected."""
         state = self.state[p]
         if f"{name}step" not in state:
             state[f"{name}step"] = torch.zeros(())

@@ -1,4 +1,4 @@
-"""What an update adds up over micro-batches, documents and workers: each number with what it is
+"""The sums of an update over micro-batches, documents and workers: each number with what it is
 divided by.
 """
 
@@ -16,7 +16,7 @@ class Mean:
 
     total: float
     count: float
-    """What `total` is the sum over, a number of tokens, say; parts of one mean count the same."""
+    """The number of things that `total` sums, tokens, say; parts of one mean count the same."""
 
     def __add__(self, other: "Mean") -> "Mean":
         return Mean(total=self.total + other.total, count=self.count + other.count)
@@ -34,21 +34,21 @@ class Tally:
     sums: dict[str, float] = field(default_factory=dict)
     """Parts of the step's value: their metric is the sum."""
     means: dict[str, Mean] = field(default_factory=dict)
-    """Their metric is the mean over all that was added."""
+    """Parts whose metric is the mean over all that was added."""
 
     def add(self, name: str, part: float) -> None:
-        """One more part of a sum over the step."""
+        """Adds one more part of a sum over the step."""
         self.sums[name] = self.sums.get(name, 0.0) + part
 
     def add_means(self, means: Mapping[str, Mean]) -> None:
-        """One more part of each of these means."""
+        """Adds one more part of each of these means."""
         for name, mean in means.items():
             known = self.means.get(name)
             self.means[name] = mean if known is None else known + mean
 
     @classmethod
     def of_all(cls, tallies: Iterable["Tally"]) -> "Tally":
-        """Several tallies of one update, in their order, as one."""
+        """Returns several tallies of one update, in their order, as one."""
         whole = cls()
         for tally in tallies:
             for name, part in tally.sums.items():
@@ -57,5 +57,5 @@ class Tally:
         return whole
 
     def metrics(self) -> dict[str, float]:
-        """Each sum, and each mean's value."""
+        """Returns the metrics: each sum, and each mean's value."""
         return self.sums | {name: mean.value for name, mean in self.means.items()}

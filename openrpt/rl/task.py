@@ -1,4 +1,4 @@
-"""What a trainer is given to do."""
+"""The task that a trainer is given."""
 
 from collections.abc import Iterator, Sequence
 from typing import Protocol
@@ -12,7 +12,7 @@ from openrpt.types import Group
 
 
 class Task(Protocol):
-    """Where a trainer's positions come from, and how what is generated there is rewarded."""
+    """The source of a trainer's positions, and the way what is generated there is rewarded."""
 
     @property
     def baseline(self) -> MovingAverage | None:
@@ -41,7 +41,8 @@ class Task(Protocol):
         """
 
     def truth(self, work: Work) -> Sequence[Sequence[bytes]]:
-        """What truly stands at each position, token by token, as the rollout file shows it."""
+        """Returns what truly stands at each position, token by token, as the rollout file shows
+        it."""
 
     def development(self, engine: Engine, step: int) -> dict[str, float]:
         """Measures the policy on the development split after a step.

@@ -40,17 +40,20 @@ class RolloutTensors:
         reference_logprobs: Tensor | None,
         device: torch.device,
     ) -> "RolloutTensors":
-        """The rollouts of the branches' completions; those of a branch without any are left out."""
+        """Returns the rollouts of the branches' completions; those of a branch without any are
+        left out."""
         rows = [(b, c) for b, group in enumerate(branches) for c in range(len(group.members))]
         rollouts = [(m, b, r) for m, (b, c) in enumerate(rows) for r in branches[b].members[c]]
         known = [
             (weighted.groups[b].rollouts[r].completion, branches[b].opening) for _, b, r in rollouts
         ]
         ids = pad([branches[b].branch.completions[c] for b, c in rows], device)  # [M, T]
-        mask = pad([one.loss_mask[opening:] for one, opening in known], device, torch.bool)
-        row_of = torch.tensor([m for m, _, _ in rollouts], device=device)
+        mask = pad(
+            [one.loss_mask[opening:] for one, opening in known], device, torch.bool
+        )  # [N, T]
+        row_of = torch.tensor([m for m, _, _ in rollouts], device=device)  # [N]
         return cls(
-            rows=torch.tensor(rows, device=device),
+            rows=torch.tensor(rows, device=device),  # [M, 2]
             ids=ids,
             read=torch.zeros_like(ids).index_add_(0, row_of, mask.long()) > 0,
             row_of=row_of,
@@ -64,7 +67,7 @@ class RolloutTensors:
         )
 
     def of_rows(self, rows: Sequence[CompletionIndex], width: int) -> "RolloutTensors":
-        """The rollouts of these R completions only, none longer than `width` tokens.
+        """Returns the rollouts of these R completions only, none longer than `width` tokens.
 
         Rollouts come in the order of `rows`.
         """
@@ -90,5 +93,5 @@ class RolloutTensors:
 
     @property
     def branch_of(self) -> Tensor:
-        """Each rollout's branch: [N]."""
+        """Each rollout's branch [N]."""
         return self.rows[self.row_of, 0]

@@ -1,4 +1,4 @@
-"""Where a policy thinks, for how long, and what it wins by that: metrics of a step."""
+"""Metrics of a step's thinking: where the policy thinks, how long, and what it wins by that."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -24,7 +24,8 @@ class _Told:
 def thought_metrics(
     generated: Sequence[Graded], layout: Layout, table: TokenTable, prompt: PromptConfig
 ) -> dict[str, float]:
-    """Share of rollouts with a drawn thought, their tokens, and the rewards with and without one.
+    """Returns the share of rollouts with a drawn thought, their tokens, and the rewards with and
+    without one.
 
     Over all rollouts, and by the class of the true token at their position, with that behind the
     key (`number`, say). Empty where nothing is drawn before the close (`prompt.think_budget` = 0);

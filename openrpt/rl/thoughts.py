@@ -15,18 +15,19 @@ class Thought:
     ids: tuple[int, ...]
     """The seed, what was drawn, and its end or the forced close."""
     box_ids: tuple[int, ...]
-    """What the policy then writes to open the box; empty where the forced close has opened it."""
+    """The tokens with which the policy then opens the box; empty where the forced close has opened
+    it."""
     drawn: int
     """The first so many tokens of the completion are the seed and what was drawn, an end that the
     policy wrote itself included."""
     free_tokens: int
     """Drawn tokens, that end or a stop left out."""
     has_answer: bool
-    """False where the completion stopped inside the thought."""
+    """Whether an answer can follow; False where the completion stopped inside the thought."""
 
 
 def read_thought(completion: Completion, layout: Layout, *, think_budget: int) -> Thought:
-    """The thought of a completion that was sampled with this budget.
+    """Returns the thought of a completion that was sampled with this budget.
 
     The close was forced where a token behind the first drawn one is not trained. Else the policy
     has written the thought's end itself, in the ids that the sampler takes for it, or it stopped.

@@ -40,7 +40,7 @@ from openrpt.rl.workers import ALONE, Workers
 
 
 def loss_config_for(train: TrainConfig) -> LossConfig:
-    """The loss of the config's algorithm, with its weights."""
+    """Returns the loss of the config's algorithm, with its weights."""
     algorithm = train.recipe()
     return LossConfig(
         ratio_level=algorithm.ratio_level,
@@ -64,9 +64,9 @@ class _Document:
     prefix_ids: tuple[int, ...]
     branches: list[GroupBranch]
     tensors: RolloutTensors | None
-    """None where none of its rollouts is run."""
+    """The document's rollouts; None where none of its rollouts is run."""
     answered: list[Answered]
-    """Empty where the sampled answers are trained on."""
+    """The answered thoughts; empty where the sampled answers are trained on."""
     answer_weights: list[float]
 
     def loss(
@@ -78,7 +78,7 @@ class _Document:
         tally: Tally,
         places: Places,
     ) -> DocumentLoss | None:
-        """The loss of its completions; None where none of them is run."""
+        """Returns the loss of its completions; None where none of them is run."""
         rollouts = answers = None
         if self.tensors is not None:
             rollouts = RolloutLoss(
@@ -183,7 +183,8 @@ def _documents(
     layout: Layout,
     reference: Engine | None,
 ) -> Iterator[_Document]:
-    """The documents of which an update reads something, with what stays the same over updates."""
+    """Yields the documents of which an update reads something, with what stays the same over
+    updates."""
     train = config.train
 
     def logprobs_by(reader: Engine, weighted: Weighted, branches: Sequence[GroupBranch]) -> Tensor:
@@ -229,7 +230,8 @@ def _weights_of(answered: Sequence[Answered], weighted: Weighted) -> list[float]
 
 
 def _num_ntp_tokens(work: Work, layout: Layout) -> int:
-    """Tokens of a window that the plain next-token loss reads: all with a token before them."""
+    """Returns the tokens of a window that the plain next-token loss reads: all with a token
+    before them."""
     return work.window.end - work.window.start - (not layout.head_ids)
 
 
@@ -241,7 +243,8 @@ def _completion_logprobs(
     *,
     temperature: float,
 ) -> Tensor:
-    """Log-probabilities of each distinct completion's tokens after the opening, by a model.
+    """Returns the log-probabilities of each distinct completion's tokens after the opening, by a
+    model.
 
     [M, T] nats, in the order of the branches, 0 in the padding.
     """

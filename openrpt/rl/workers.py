@@ -43,10 +43,10 @@ class Workers(Protocol):
         """The number of processes, n."""
 
     def share(self, items: Sequence[T]) -> list[T]:
-        """This process' part of a list that all of them have."""
+        """Returns this process' part of a list that all of them have."""
 
     def gather(self, value: T) -> list[T]:
-        """The values that all n processes have given, in the order of the processes."""
+        """Returns the values that all n processes have given, in the order of the processes."""
 
     def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Makes each parameter's `.grad` the sum over the processes, the same in each of them.
@@ -62,12 +62,15 @@ class Alone:
     count = 1
 
     def share(self, items: Sequence[T]) -> list[T]:
+        """Returns all items."""
         return list(items)
 
     def gather(self, value: T) -> list[T]:
+        """Returns the one process's value."""
         return [value]
 
     def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        """Leaves the gradients as they are: there is nothing to add."""
         return None
 
 

@@ -95,7 +95,8 @@ def finetune(run: Run, *, progress: Progress = SILENT) -> dict[str, Any]:
 
 
 def check_input(run: Run) -> None:
-    """Raises UserError where it could not begin: for a model or questions that can't be read."""
+    """Checks that fine-tuning could begin. Raises UserError for a model or questions that can't be
+    read."""
     resolve_model(run.config.model.path)
     read_questions(run.config.questions, QuestionCounts(), seed=run.config.seed)
 

@@ -33,7 +33,7 @@ _BEST = "development/reasoning_accuracy"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Summary:
-    """What a stage came to."""
+    """The outcome of a stage."""
 
     steps: int
     seconds: float
@@ -141,7 +141,7 @@ def _evaluate(stage: Stage) -> dict[str, float]:
 
 
 def _changes(stage: Stage) -> dict[str, dict[str, Any]]:
-    """The settings that hold from the next step on, as `recorded_changes` gives them."""
+    """Returns the settings that hold from the next step on, as `recorded_changes` gives them."""
     last = latest_checkpoint(stage.run.checkpoints_of(stage.state.stage))
     if last is None:
         return {}
@@ -149,7 +149,8 @@ def _changes(stage: Stage) -> dict[str, dict[str, Any]]:
 
 
 def _forget_later_steps(stage: Stage) -> None:
-    """Steps after the checkpoint are about to be run again: what was recorded of them goes."""
+    """Deletes what is recorded of steps after the checkpoint, since they are about to be run
+    again."""
     run, state = stage.run, stage.state
     truncate_metrics(run.metrics, state.stage, state.step)
     if STAGES[state.stage].rollouts:
@@ -169,7 +170,8 @@ def _leave(stage: Stage, saver: Saver) -> Path:
 
 
 def longest_step(rows: Sequence[dict[str, Any]]) -> float:
-    """Seconds, among the steps that a stage's rows have one after another; 0 if there is none."""
+    """Returns seconds, among the steps that a stage's rows have one after another; 0 if there is
+    none."""
     pairs = pairwise([{"step": 0, "seconds": 0.0}, *rows])
     each = [b["seconds"] - a["seconds"] for a, b in pairs if b["step"] == a["step"] + 1]
     return max(each, default=0.0)

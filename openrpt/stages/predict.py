@@ -19,7 +19,7 @@ from openrpt.seeding import keys_of
 from openrpt.types import Completion, Group, Position
 
 _SAMPLES_AT_ONCE = 64
-"""Rollouts between two words on the progress; never their result."""
+"""The number of rollouts between two words on the progress; never their result."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,12 +30,12 @@ class Cut:
     """The text's, then the continuation's."""
     token_bytes: tuple[bytes, ...]
     index: int
-    """Where the continuation starts."""
+    """The token at which the continuation starts."""
     note: str = ""
 
 
 def cut_at_end(tokenizer: object, text: str, continuation: str = "") -> Cut:
-    """Tokens of a text and of what follows it, as one document where the tokens allow it.
+    """Returns the tokens of a text and of what follows it, as one document where they allow it.
 
     Where a token of the document straddles the text's end, the two are tokenized apart and `note`
     says so. Raises UserError for an empty text and one that the tokenizer does not give back.
@@ -67,8 +67,8 @@ def predict(
     temperature: float = 1.0,
     progress: Progress = SILENT,
 ) -> Group:
-    """`samples` rollouts at the end of a text, graded against its continuation (temperature 0 =
-    greedy), and what standard prediction says there.
+    """Returns `samples` rollouts at the end of a text, graded against its continuation
+    (temperature 0 = greedy), and what standard prediction says there.
 
     The prefix is the text's last `prompt.window` tokens. Without a continuation every reward is 0.
     Raises UserError where the prompt does not fit into the model.
@@ -104,7 +104,7 @@ def predict(
 
 
 def checkpoint_config(model: str) -> Config | None:
-    """The configuration that a checkpoint was trained with; None for any other model.
+    """Returns the configuration that a checkpoint was trained with; None for any other model.
 
     Raises UserError for a damaged checkpoint.
     """

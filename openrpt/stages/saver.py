@@ -21,14 +21,16 @@ class Saver:
     step: int
     """The last step that is saved."""
     at: float = field(default_factory=time.monotonic)
-    """When it was saved."""
+    """The time of the last save."""
 
     @property
     def state(self) -> TrainerState:
+        """The state of the stage that is saved."""
         return self.stage.state
 
     @property
     def checkpoints(self) -> Path:
+        """The folder of the stage's checkpoints."""
         return self.stage.run.checkpoints_of(self.state.stage)
 
     def if_due(self) -> None:
@@ -59,7 +61,7 @@ class Saver:
 
     @contextmanager
     def whole(self) -> Iterator[None]:
-        """A step runs in it. Where that fails, the state becomes what it was before, and is saved;
+        """Encloses a step. Where it fails, the state becomes what it was before, and is saved;
         unless the weights had changed already, which belong to no whole step then."""
         state, before = self.state, replace(self.state)
         updates: list[int] = []
@@ -75,7 +77,7 @@ class Saver:
 
     @contextmanager
     def after(self) -> Iterator[None]:
-        """What follows a whole step runs in it; where that fails, the step is saved."""
+        """Encloses what follows a whole step; where that fails, the step is saved."""
         try:
             yield
         except Exception as error:  # as above
@@ -91,11 +93,12 @@ class Saver:
         return f"all up to step {self.step} is saved" if self.step else ""
 
     def _lost(self) -> str:
-        """Where the weights that are in memory belong to no whole step."""
+        """Returns what is lost, in words, where the weights in memory belong to no whole step."""
         steps = self.state.step - self.step
         text = "the weights had changed already"
         if steps:
-            text += f", so what {steps} step{'s' * (steps > 1)} before it did is lost, too"
+            counted = "1 step" if steps == 1 else f"{steps} steps"
+            text += f", so what {counted} before it did is lost, too"
         if self.step:
             return (
                 f"{text}: the same command goes on from {step_folder(self.checkpoints, self.step)}"
@@ -104,7 +107,8 @@ class Saver:
 
 
 def _told(error: Exception, where: str, kept: str) -> Exception:
-    """The error with where it happened and what is saved: in a UserError's line, else as a note."""
+    """Returns the error with where it happened and what is saved: in a UserError's line, else as a
+    note."""
     kept = f"; {kept}" if kept else ""
     if isinstance(error, UserError):
         return UserError(f"{where}: {error}{kept}")

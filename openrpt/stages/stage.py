@@ -1,4 +1,4 @@
-"""What a training stage is: it says what one step does, and `run_stage` does all the rest.
+"""The protocol of a training stage: it says what one step does, and `run_stage` does the rest.
 
 A stage stands in memory alone. Whoever opens one by hand takes its steps without a file written:
 
@@ -30,11 +30,11 @@ from openrpt.runs.run import Run
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """Where a stage ends: whichever comes first, over all its starts."""
+    """The limits at which a stage ends: whichever comes first, over all its starts."""
 
     steps: int
     seconds: float = math.inf
-    """No step begins that might end later."""
+    """The seconds that a stage has: no step begins that might end later."""
     count_evaluations: bool = True
     """Whether the time that evaluations take counts, too."""
 
@@ -48,7 +48,8 @@ class Stage(Protocol):
     """A training stage, opened: what it trains, what one step does, and where it ends."""
 
     @property
-    def run(self) -> Run: ...
+    def run(self) -> Run:
+        """The run folder that the stage writes into."""
 
     @property
     def config(self) -> Config:
@@ -59,14 +60,17 @@ class Stage(Protocol):
         """The engine of the policy, which is trained."""
 
     @property
-    def optimizer(self) -> torch.optim.Optimizer: ...
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer of the policy's parameters."""
 
     @property
     def state(self) -> TrainerState:
-        """What steps change, weights and optimizer aside; its `stage` is the stage's name."""
+        """The state that steps change, weights and optimizer aside; its `stage` is the stage's
+        name."""
 
     @property
-    def limits(self) -> Limits: ...
+    def limits(self) -> Limits:
+        """The steps and the time at which the stage ends."""
 
     @property
     def eval_every(self) -> int:
@@ -93,14 +97,14 @@ class Stage(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Opened:
-    """What every stage trains, as it stands in the run folder."""
+    """The things that every stage trains with, as they stand in the run folder."""
 
     engine: Engine
     """The engine of the policy."""
     optimizer: torch.optim.Optimizer
     state: TrainerState
     checkpoint: Path | None
-    """What it goes on from; None where it begins."""
+    """The checkpoint that the stage goes on from; None where it begins."""
 
 
 def open_trained(

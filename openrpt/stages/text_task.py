@@ -41,9 +41,10 @@ class TextTask:
     curriculum: Curriculum | None
     baseline: MovingAverage | None
     baseline_engine: Engine | None
-    """Reads the moving average; None where there is none."""
+    """The engine that reads the moving average; None where there is none."""
 
     def take(self, state: TrainerState) -> Iterator[tuple[int, Work]]:
+        """Yields (cursor, work): the next documents with their drawn positions."""
         curriculum = self.curriculum
         return take_work(
             self.corpus,
@@ -56,6 +57,7 @@ class TextTask:
         )
 
     def follow(self, state: TrainerState, groups: Sequence[Group]) -> dict[str, float]:
+        """Opens further kinds of positions as the curriculum says; returns its metrics."""
         curriculum = self.curriculum
         if curriculum is None:
             return {}
@@ -67,6 +69,7 @@ class TextTask:
         return {"curriculum/open_kinds": open_kinds}
 
     def grade(self, work: Work, generated: Sequence[Generated], step: int) -> list[Group]:
+        """Returns the groups at a work's positions, with their rewards."""
         table, tokenizer = self.engine.model.table, self.engine.model.tokenizer
         token_bytes = document_bytes(tokenizer, work.document)
         generated = with_plain_standard(self.engine, work, self.layout, generated)
@@ -90,10 +93,12 @@ class TextTask:
         return reward_groups(groups, self.terms, context)
 
     def truth(self, work: Work) -> list[list[bytes]]:
+        """Returns the bytes of the true tokens from each position to the document's end."""
         tokens = document_bytes(self.engine.model.tokenizer, work.document)
         return [tokens[position.index :] for position in work.positions]
 
     def development(self, engine: Engine, step: int) -> dict[str, float]:
+        """Returns metrics of held-out text; nothing where no development documents are scored."""
         if not self.corpus.ids("development"):
             return {}
         result = evaluate_policy(

@@ -20,28 +20,29 @@ _CALCULATOR = "calculator"
 
 @dataclass(kw_only=True, slots=True)
 class TraceSummary:
-    """What was found, in documents and in computed numbers."""
+    """The numbers of documents read and of traces found."""
 
     documents: int = 0
-    """Of the splits that were asked for."""
+    """Documents of the splits that were asked for."""
     bytes: int = 0
-    """Of their texts."""
+    """Bytes of their texts."""
     with_traces: int = 0
     most: int = 0
-    """Traces of one document."""
+    """The most traces of one document."""
     kinds: dict[str, int] = field(default_factory=dict)
     """Traces by operation."""
     rounded: int = 0
-    """Of the traces, those whose text says a rounded result."""
+    """The number of traces whose text says a rounded result."""
     bytes_predicted: int = 0
     corpus: CorpusCounts = field(default_factory=CorpusCounts)
 
     @property
     def traces(self) -> int:
+        """The number of traces, of all kinds."""
         return sum(self.kinds.values())
 
     def lines(self) -> list[str]:
-        """The summary, to be printed."""
+        """Returns the summary as lines to be printed."""
         found = f"{self.traces:,} traces in {self.with_traces:,} of {self.documents:,} documents"
         if not self.traces:
             return [found]

@@ -58,26 +58,30 @@ class Trainer:
     task: Task
     optimizer: torch.optim.Optimizer
     reference: Engine | None
-    """Holds the model that the KL term compares with; None where there is no such term."""
+    """The engine of the model that the KL term compares with; None where there is no such term."""
     meter: StepMeter
     state: TrainerState
     workers: Workers = ALONE
 
     @property
     def limits(self) -> Limits:
+        """The steps and the minutes of `[train]`."""
         settings = self.config.train
         return Limits.of(steps=settings.steps, minutes=settings.time_limit)
 
     @property
     def eval_every(self) -> int:
+        """Steps between two evaluations; 0 = never."""
         return self.config.train.eval_every
 
     @property
     def baseline(self) -> MovingAverage | None:
+        """The moving average that advantages are taken against; None where there is none."""
         return self.task.baseline
 
     @property
     def collector(self) -> Collector:
+        """The collector of the next step's groups."""
         return Collector(
             config=self.config,
             engine=self.engine,
@@ -122,6 +126,7 @@ class Trainer:
         return self.task.development(self.engine, self.state.step)
 
     def describe(self, metrics: dict[str, Any]) -> str:
+        """Returns a step's reward and what else is worth watching, in one line."""
         parts = [
             f"reward {metrics['reward/mean']:.3f}",
             f"flat {metrics['group/flat_fraction']:.0%}",
@@ -179,7 +184,7 @@ def train(run: Run, *, progress: Progress = SILENT) -> Summary:
 
 
 def check_input(run: Run) -> None:
-    """Raises UserError where training could not begin: for bad rewards and absent scores."""
+    """Checks that training could begin. Raises UserError for bad rewards and absent scores."""
     make_terms(run.config)
     read_curriculum(scores_of(run), run.config.selection)
 

@@ -24,7 +24,7 @@ from openrpt.data.calculator.parser import (
 )
 
 _LONGEST_EXPRESSION = 300
-"""Characters before a sign that are looked at."""
+"""The most characters before a sign that are looked at."""
 _SEVERAL = "several"
 """The kind of a number that takes more than one operation."""
 
@@ -44,16 +44,17 @@ _ABOUT = ("≈", "\\approx", "is approximately")
 _MINUS = re.compile("[-−–]")
 _LETTERS = re.compile(r"[^\W\d_]+")
 _GOES_ON = re.compile(r"[\d_^(]|[.,:]\d|\\!|\{,\}")
-"""Behind digits: no end of a number (1.2.3, 3:4, 101_2), or an operand (5^2, 5(3))."""
+"""Signs behind digits that say: no end of a number (1.2.3, 3:4, 101_2), or an operand (5^2,
+5(3))."""
 _LINE_END = re.compile(r"[ \t]*(?:\\\\)?[ \t&]*$")
 _HARD_BREAK = re.compile(r"(?<!\\)[=<>;?!:|\"“”≈]|[.,](?=\s)")
 _MATHS_END = re.compile(r"[^$\n]{0,80}\$(?!\.?\d)")
-"""Behind a result: a dollar that opens no number, so it closes a formula."""
+"""The text behind a result up to a dollar that opens no number, so that it closes a formula."""
 _SPACE_BEFORE = re.compile(r"\s&?$")
 _NOT_BEFORE = re.compile(r"(?:[\w\\^)\]!}/'’|@#]|\d[.,:])$")
-"""Right before an expression: it would be part of something else."""
+"""The end of a text behind which an expression would be part of something else."""
 _MAY_BE_NEGATIVE = re.compile(r"(?:^|[=(:;,≈$]|\bis|equals)\s*$")
-"""Before an expression that begins with a minus; elsewhere that may take from something."""
+"""The end of a text behind which a minus is a sign; elsewhere it may take from something."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,32 +62,33 @@ class Computed:
     """A number that the calculator finds to be the result of what stands before it."""
 
     start: int
-    """In bytes of the text: [start, end) is the number with its minus and separators, without
-    currency (but `-$5` is whole) and percent sign."""
+    """Offset in bytes of the text: [start, end) is the number with its minus and separators,
+    without currency (but `-$5` is whole) and percent sign."""
     end: int
     text: str
-    """These bytes."""
+    """The number, as the bytes [start, end) say it."""
     tree: Operation
     equals: str
-    """What stands between expression and result, as the text spells it: ` = `."""
+    """The text between expression and result, as the text spells it: ` = `."""
     result: str
-    """With currency and percent sign: `$10`."""
+    """The number as the text spells it, with currency and percent sign: `$10`."""
     is_rounded: bool = False
 
     @property
     def value(self) -> Fraction:
-        """Of the expression, exactly."""
+        """The exact value of the expression."""
         return self.tree.value
 
     @property
     def kind(self) -> str:
-        """`+`, `-`, `*`, `/`, `^`; `several` where there is more than one operation."""
+        """The kind of working: `+`, `-`, `*`, `/`, `^`; `several` where there is more than one
+        operation."""
         symbols = operations(self.tree)
         return symbols[0] if len(symbols) == 1 else _SEVERAL
 
 
 def find_computed(text: str) -> Iterator[Computed]:
-    """All computed numbers of a text, in order.
+    """Yields all computed numbers of a text, in order.
 
     >>> [(found.text, found.kind) for found in find_computed("He paid 3 x $4 = $12 in 2019.")]
     [('12', '*')]
@@ -119,7 +121,7 @@ def _bytes(text: str) -> int:
 
 
 def _computed(text: str, match: re.Match[str]) -> tuple[Operation, bool] | None:
-    """The tree and whether the number is rounded; None where it is no result."""
+    """Returns the tree and whether the number is rounded; None where it is no result."""
     said = number_value(match["digits"])
     if said is None or not _is_whole_number(text, match.end("digits")):
         return None
@@ -137,7 +139,8 @@ def _computed(text: str, match: re.Match[str]) -> tuple[Operation, bool] | None:
 
 
 def _is_whole_number(text: str, end: int) -> bool:
-    """Nothing behind it makes it part of something else: 2x, 5^2, 1.2.3, 3:4, 101_2."""
+    """Returns whether nothing behind the number makes it part of something else: 2x, 5^2, 1.2.3,
+    3:4, 101_2."""
     if _GOES_ON.match(text, end):
         return False
     glued = _LETTERS.match(text, end)
@@ -145,8 +148,8 @@ def _is_whole_number(text: str, end: int) -> bool:
 
 
 def _ahead(text: str, end: int) -> tuple[str, bool]:
-    """What may hold the expression that ends here, back to the last character that is in none,
-    and whether it may begin earlier still: beyond _LONGEST_EXPRESSION characters.
+    """Returns the text that may hold the expression that ends here, back to the last character
+    that is in none, and whether it may begin earlier still: beyond _LONGEST_EXPRESSION characters.
 
     A line that begins with its sign goes on with the line before.
     """
@@ -161,13 +164,13 @@ def _ahead(text: str, end: int) -> tuple[str, bool]:
 
 
 def _line_start(text: str, end: int) -> int:
-    """Where the line begins, at most _LONGEST_EXPRESSION characters back."""
+    """Returns the offset at which the line begins, at most _LONGEST_EXPRESSION characters back."""
     least = max(0, end - _LONGEST_EXPRESSION)
     return max(least, text.rfind("\n", least, end) + 1)
 
 
 def _expression_before(text: str, *, is_cut: bool) -> Operation | None:
-    """The longest expression that a text ends with; None where there is none, where it is a
+    """Returns the longest expression that a text ends with; None where there is none, where it is a
     number alone, and where what stands before belongs to it."""
     tokens = lex(text)
     first = len(tokens)
@@ -205,13 +208,13 @@ def _may_start(tokens: Sequence[Token], start: int, text: str) -> bool:
 
 
 def _spaced(text: str, match: re.Match[str]) -> str:
-    """The sign with the white space around it: ` = `."""
+    """Returns the sign with the white space around it: ` = `."""
     before = " " if _SPACE_BEFORE.search(text, max(0, match.start() - 2), match.start()) else ""
     return f"{before}{match['sign']}{' ' if match['behind'].strip('&') else ''}"
 
 
 def _without_dollar(node: Operation) -> Operation:
-    """The dollar before the first number opens a formula."""
+    """Returns the text without a dollar before its first number, which opens a formula."""
     if isinstance(node.left, Operation):
         return replace(node, left=_without_dollar(node.left))
     if not node.left.spelled.startswith("$"):

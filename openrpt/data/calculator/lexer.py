@@ -1,4 +1,4 @@
-"""From the text before an equals sign to tokens: numbers, operators, brackets, units."""
+"""The lexer: the text before an equals sign as tokens: numbers, operators, brackets, units."""
 
 import re
 from collections.abc import Callable
@@ -10,8 +10,25 @@ from openrpt.data.calculator.numbers import NUMBER_RUN, number_value
 CURRENCY = r"(?:\\?\$|[£€¥₹])"
 _GLUED_UNITS = frozenset(
     [
-        *("cm", "mm", "km", "ft", "mg", "kg", "lb", "lbs", "oz", "ml", "mL"),
-        *("hr", "hrs", "min", "sec", "mph", "kph", "am", "pm"),
+        "cm",
+        "mm",
+        "km",
+        "ft",
+        "mg",
+        "kg",
+        "lb",
+        "lbs",
+        "oz",
+        "ml",
+        "mL",
+        "hr",
+        "hrs",
+        "min",
+        "sec",
+        "mph",
+        "kph",
+        "am",
+        "pm",
     ]
 )
 _LONG_WORD = 4
@@ -52,21 +69,22 @@ class Token:
     """A piece of an expression, at [start, end) of the text that was cut into tokens."""
 
     kind: str
-    """number, operator, frac, opens, closes, brace, ends, unit; break: in no expression."""
+    """The kind: number, operator, frac, opens, closes, brace, ends, unit; break: in no
+    expression."""
     start: int
     end: int
     symbol: str = ""
-    """Of an operator: one of + - * / ^."""
+    """The sign of an operator: one of + - * / ^."""
     value: Fraction = Fraction(0)
-    """Of a number; of a percentage its hundredth."""
+    """The value of a number; a percentage's is its hundredth."""
     currency: str = ""
-    """What stands before the digits, a space included."""
+    """The sign before the digits, a space included."""
     suffix: str = ""
-    """What stands behind the digits: a percent sign, `€`, `¢`."""
+    """The sign behind the digits: a percent sign, `€`, `¢`."""
 
 
 def lex(text: str) -> list[Token]:
-    """The tokens of a text, white space left out."""
+    """Returns the tokens of a text, white space left out."""
     tokens: list[Token] = []
     for match in _TOKEN.finditer(text):
         kind = match.lastgroup  # the outer one: groups inside it end before it does
@@ -82,7 +100,8 @@ def lex(text: str) -> list[Token]:
 
 
 def is_glued_unit(word: str) -> bool:
-    """Letters right behind a number that are its unit (5cm, 16marbles), no variables (2x, 3ab)."""
+    """Returns whether letters right behind a number are its unit (5cm, 16marbles), no variables
+    (2x, 3ab)."""
     return word in _GLUED_UNITS or len(word) >= _LONG_WORD
 
 
@@ -114,7 +133,8 @@ def _operator(match: re.Match[str], kind: str, before: Token | None) -> Token:
 
 
 def _per(match: re.Match[str], kind: str, before: Token | None) -> Token:
-    """`6 days/week`, `12 cookies / box`, `120-page`: part of the unit."""
+    """Returns the token of a sign before a word: part of the unit (`6 days/week`,
+    `12 cookies / box`, `120-page`), or a break."""
     is_unit = before is not None and before.kind in ("number", "unit", "closes")
     return _plain(match, "unit" if is_unit else "break", before)
 

@@ -1,4 +1,5 @@
-"""How a text writes numbers, exactly: `1,250.50`, `.5`, `1{,}000`; rational, never a float."""
+"""Numbers as texts write them, read exactly: `1,250.50`, `.5`, `1{,}000`; rational, never a
+float."""
 
 import re
 from fractions import Fraction
@@ -12,13 +13,14 @@ NUMBER = rf"(?:(?:{_GROUPED}(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
 _NUMBER = re.compile(NUMBER)
 _SEPARATOR = re.compile(_SEPARATORS)
 _LONGEST = 30
-"""Characters of a number."""
+"""The most characters of a number."""
 _MOST_DECIMALS = 6
-"""Of an intermediate result; one that needs more is not written as a number."""
+"""Decimals of an intermediate result at most; one that needs more is not written as a number."""
 
 
 def number_value(text: str) -> Fraction | None:
-    r"""The value of a number without sign; None for what is none, or is longer than _LONGEST.
+    r"""Returns the value of a number without sign; None for what is none, or is longer than
+    _LONGEST.
 
     >>> number_value("1,250.50"), number_value("1{,}000"), number_value(".5")
     (Fraction(2501, 2), Fraction(1000, 1), Fraction(1, 2))
@@ -33,13 +35,13 @@ def number_value(text: str) -> Fraction | None:
 
 
 def decimals_of(text: str) -> int:
-    """Digits behind the point of a number in a text."""
+    """Returns the number of digits behind the point of a number in a text."""
     return len(text.partition(".")[2])
 
 
 def decimal_text(value: Fraction, *, grouped: bool = False) -> str | None:
-    """A value in plain digits, with a comma before each third where `grouped`; None where more
-    than _MOST_DECIMALS digits would stand behind the point.
+    """Returns a value in plain digits, with a comma before each third where `grouped`; None where
+    more than _MOST_DECIMALS digits would stand behind the point.
 
     >>> decimal_text(Fraction(-1, 8)), decimal_text(Fraction(12500), grouped=True)
     ('-0.125', '12,500')
@@ -57,12 +59,13 @@ def decimal_text(value: Fraction, *, grouped: bool = False) -> str | None:
 
 
 def is_grouped(text: str) -> bool:
-    """Whether numbers of this text separate thousands."""
+    """Returns whether numbers of this text separate thousands."""
     return _SEPARATOR.search(text) is not None
 
 
 def agrees(value: Fraction, said: Fraction, decimals: int, *, approximately: bool) -> bool | None:
-    """Whether a text that says `said`, with so many digits behind its point, means `value`.
+    """Returns how a text that says `said`, with so many digits behind its point, agrees with
+    `value`.
 
     True: exactly. False: rounded, that is, no further off than half of the last digit, which must
     stand behind the point, or the text says "about" (`approximately`). A value other than 0 is

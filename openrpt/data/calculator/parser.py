@@ -1,4 +1,5 @@
-"""From tokens to an operation tree with exact values; a tree knows how the text spells it."""
+"""The parser: tokens as an operation tree with exact values; a tree knows how the text spells
+it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,14 +10,14 @@ from openrpt.data.calculator.lexer import Token
 
 Measure = Literal["", "money", "percent"]
 _MOST_BITS = 4096
-"""Of a power's numerator or denominator."""
+"""The most bits that a power's numerator or denominator may have."""
 _DEEPEST = 20
-"""Brackets in one another."""
+"""The most brackets in one another."""
 _BINDS = {"+": 1, "-": 1, "*": 2, "/": 2}
 
 
 class NoExpression(ValueError):
-    """These tokens are no arithmetic, or its value can't be had."""
+    """Raised where tokens are no arithmetic, or its value can't be had."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +52,7 @@ Node = Operand | Operation
 
 
 def parse(tokens: Sequence[Token], text: str) -> Node:
-    """The tree of all these tokens, which were cut from `text`. Raises NoExpression."""
+    """Returns the tree of all these tokens, which were cut from `text`. Raises NoExpression."""
     parser = _Parser(tokens, text)
     node = parser.sum(1)
     if parser.at < len(tokens):
@@ -60,14 +61,15 @@ def parse(tokens: Sequence[Token], text: str) -> Node:
 
 
 def operations(node: Node) -> list[str]:
-    """The symbols of a tree's operations, in the order in which they are worked out."""
+    """Returns the symbols of a tree's operations, in the order in which they are worked out."""
     if isinstance(node, Operand):
         return []
     return [*operations(node.left), *operations(node.right), node.symbol]
 
 
 def apply(symbol: str, left: Fraction, right: Fraction) -> Fraction:
-    """Raises NoExpression for a division by zero, and for powers that are no number or too big."""
+    """Returns the result of one operation. Raises NoExpression for a division by zero, and for
+    powers that are no number or too big."""
     match symbol:
         case "+":
             return left + right
@@ -93,7 +95,7 @@ class _Parser:
         self.at = self.depth = 0
 
     def sum(self, least: int) -> Node:
-        """Operators that bind at least so tightly, from left to right."""
+        """Parses operators that bind at least so tightly, from left to right."""
         left = self.power()
         while (token := self._peek()) is not None:
             side_by_side = token.kind == "opens" and self.tokens[self.at - 1].end == token.start
@@ -185,7 +187,7 @@ class _Parser:
         )
 
     def _spelled(self, token: Token) -> str:
-        """The operator with the white space around it."""
+        """Returns the operator with the white space around it."""
         left = " " if self.text[max(0, token.start - 1) : token.start].isspace() else ""
         right = " " if self.text[token.end : token.end + 1].isspace() else ""
         return f"{left}{_token_text(token, self.text)}{right}"

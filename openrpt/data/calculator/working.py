@@ -10,12 +10,13 @@ from openrpt.data.calculator.parser import Measure, Node, Operand, Operation
 
 Style = Literal["lines", "whole", "bare"]
 _STYLES: tuple[Style, ...] = get_args(Style)
-"""lines: an operation a line, as the text spells. whole: the expression once more, on one line.
-bare: an operation a line, without spaces, currency and other signs: `12*13=156`."""
+"""The styles of working. lines: an operation a line, as the text spells. whole: the expression
+once more, on one line. bare: an operation a line, without spaces, currency and other signs:
+`12*13=156`."""
 
 
 def working(found: Computed, style: Style = "lines") -> str:
-    r"""The thought: each line begins with a line break and ends with its result.
+    r"""Returns the thought: each line begins with a line break and ends with its result.
 
     An intermediate result that has no short decimal (1/3) stays as it was written, in the line of
     the operation that it is an operand of.
@@ -40,7 +41,7 @@ def working(found: Computed, style: Style = "lines") -> str:
 
 
 def _worked_out(node: Operation, lines: list[str], equals: str, groups: bool) -> Operation:
-    """The operation with its operands replaced by their results, whose lines are added."""
+    """Returns the operation with its operands replaced by their results, whose lines are added."""
 
     def operand(inner: Node) -> Node:
         if isinstance(inner, Operand):
@@ -56,7 +57,7 @@ def _worked_out(node: Operation, lines: list[str], equals: str, groups: bool) ->
 
 
 def _written(node: Operation) -> str:
-    """An operation as the text spells it, without the brackets around it."""
+    """Returns an operation as the text spells it, without the brackets around it."""
     return f"{node.begin}{_inner(node.left)}{node.middle}{_right(node)}{node.end}"
 
 
@@ -67,14 +68,16 @@ def _inner(node: Node) -> str:
 
 
 def _right(node: Operation) -> str:
-    """A negative number behind an operator gets brackets, where nothing else encloses it."""
+    """Returns a right operand's text: a negative number gets brackets, where nothing else encloses
+    it."""
     text = _inner(node.right)
     is_open = isinstance(node.right, Operand) and text.startswith(("-", "−", "–")) and not node.end
     return f"({text})" if is_open else text
 
 
 def _result(node: Operation, groups: bool) -> Operand | None:
-    """The intermediate result as the text would spell it; None where it has no short decimal."""
+    """Returns the intermediate result as the text would spell it; None where it has no short
+    decimal."""
     left, right = _measured(node.left), _measured(node.right)
     measure: Measure = ""
     match node.symbol:
@@ -98,7 +101,7 @@ def _result(node: Operation, groups: bool) -> Operand | None:
 
 
 def _percent(node: Node) -> str:
-    """The percent sign as the text spells it."""
+    """Returns the percent sign as the text spells it."""
     found = re.search(r"\\?%", node.spelled) if isinstance(node, Operand) else None
     return found[0] if found else ""
 
@@ -108,7 +111,7 @@ def _measured(node: Node) -> tuple[Measure, str]:
 
 
 def _bare(node: Operation, *, in_brackets: bool = False) -> Operation:
-    """The same operations in plain signs: brackets where LaTeX's braces were."""
+    """Returns the same operations in plain signs: brackets where LaTeX's braces were."""
 
     def plain(inner: Node) -> Node:
         if isinstance(inner, Operand):
@@ -127,5 +130,5 @@ def _bare(node: Operation, *, in_brackets: bool = False) -> Operation:
 
 
 def _plain_number(spelled: str) -> str:
-    """`-1250%` of `−1,250 %`: digits, point, minus and percent sign."""
+    """Returns `-1250%` of `−1,250 %`: digits, point, minus and percent sign."""
     return re.sub(r"[^0-9.%-]", "", re.sub("[−–]", "-", spelled))

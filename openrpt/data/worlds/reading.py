@@ -15,7 +15,8 @@ the text at which its answer begins."""
 
 
 def open_world(path: str) -> World:
-    """Raises UserError for an unknown world or parameter (the nearest is named) and a bad value.
+    """Opens the world that a path names. Raises UserError for an unknown world or parameter (the
+    nearest is named) and a bad value.
 
     >>> open_world("lab:scan?depth=12").width
     14

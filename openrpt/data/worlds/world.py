@@ -28,7 +28,7 @@ BLANK = "_"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Problem:
-    """What stands before the `=`, and the states that a worked thought writes.
+    """A problem: the cells before the `=`, and the states that a worked thought writes.
 
     >>> Problem(cells="__2x+", states="__230", alphabet="01234").answer
     '0'
@@ -41,10 +41,12 @@ class Problem:
 
     @property
     def text(self) -> str:
+        """The problem as it is asked: its cells and `=`."""
         return f"{self.cells}="
 
     @property
     def answer(self) -> str:
+        """The right answer: the state after the last cell."""
         return self.states[-1]
 
 
@@ -54,9 +56,9 @@ class WorldText:
 
     text: str
     problem: str
-    """What the text says up to its `=`: documents of one problem are on one side of the split."""
+    """The text up to its `=`: documents of one problem are on one side of the split."""
     answer: str
-    """What the text says it is; in a faulty thought it can be wrong."""
+    """The answer that the text gives; in a faulty thought it can be wrong."""
     answer_offset: int
     """Bytes of the text before its answer."""
     depth: int
@@ -74,11 +76,11 @@ class World(Parameters):
     shown: int = Field(8, ge=0)
     """The deepest problems that a thought is ever shown for."""
     worked: float = Field(0.2, ge=0, le=1)
-    """Share of the documents, as the next two; the rest is plain."""
+    """The share of documents of this style, as the next two; the rest is plain."""
     filler: float = Field(0.3, ge=0, le=1)
     faulty: float = Field(0.0, ge=0, le=1)
     slip: float = Field(0.1, ge=0, le=1)
-    """Faulty: probability, at a step, of a state that is not the right one."""
+    """The probability in a faulty thought, at a step, of a state that is not the right one."""
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "World":
@@ -97,13 +99,14 @@ class World(Parameters):
 
     @abstractmethod
     def cells(self, rng: np.random.Generator, depth: int) -> str:
-        """A random problem's cells, without blanks."""
+        """Returns a random problem's cells, without blanks."""
 
     @abstractmethod
     def step(self, state: str, cells: str, index: int) -> str:
-        """The state after this cell, from the one before it; blank before the first."""
+        """Returns the state after this cell, from the one before it; blank before the first."""
 
     def num_cells(self, depth: int) -> int:
+        """Returns the number of a problem's cells at this depth, without blanks."""
         return depth + 1
 
     @property
@@ -118,12 +121,13 @@ class World(Parameters):
         return self.width + 1
 
     def problem(self, rng: np.random.Generator, depth: int) -> Problem:
+        """Returns a random problem of this depth, padded with blanks to `width`."""
         cells = self.cells(rng, depth)
         return self.solved(BLANK * (self.width - len(cells)) + cells)
 
     def solved(self, cells: str, slips: Iterator[str | None] | None = None) -> Problem:
-        """The problem with its states. `slips`: a step, what is written in place of the right
-        state (None: nothing is)."""
+        """Returns the problem with its states. `slips`: a step, what is written in place of the
+        right state (None: nothing is)."""
         states, state = [], BLANK
         for index, cell in enumerate(cells):
             before = state
@@ -134,9 +138,11 @@ class World(Parameters):
         return Problem(cells=cells, states="".join(states), alphabet=self.alphabet)
 
     def texts(self) -> Iterator[WorldText]:
+        """Returns an iterator over all `documents` texts, in their order."""
         return (self.document(number) for number in islice(count(), self.documents))
 
     def document(self, number: int) -> WorldText:
+        """Returns the text with this number, the same for the same seed."""
         name = type(self).__name__.lower()
         rng = generator(self.seed, "world", name, number)
         style = self._style(rng.random())

@@ -42,8 +42,8 @@ def accumulate_each(
 
 
 def is_short(passage: Passage) -> bool:
-    """Whether a completion is as long as what it could share with others: as `Request.is_short`, of
-    what was written."""
+    """Returns whether a completion is as long as what it could share with others: as
+    `Request.is_short`, of what was written."""
     if len(passage.branches) != 1 or not passage.branches[0].tail_ids:
         return False
     (branch,) = passage.branches
@@ -52,7 +52,8 @@ def is_short(passage: Passage) -> bool:
 
 
 def _groups(passages: Sequence[Passage], tokens: int) -> Iterator[list[Passage]]:
-    """In their order; neighbours that are short run together."""
+    """Yields the passages that run together, in their order: neighbours that are short, others
+    alone."""
     short: list[Passage] = []
     for passage in passages:
         if is_short(passage):
@@ -105,18 +106,19 @@ def _losses(
 
 
 def _run_prefixes(policy: Model, passages: Sequence[Passage]) -> Level:
-    """Level 0: the prefixes [D, n], right-padded; causal, so that no token sees the padding."""
-    ids = pad([one.prefix_ids for one in passages], policy.device)
-    positions = torch.arange(ids.shape[1], device=policy.device).expand(len(ids), -1)
+    """Runs level 0: the prefixes [D, n], right-padded; causal, so that no token sees the
+    padding."""
+    ids = pad([one.prefix_ids for one in passages], policy.device)  # [D, n]
+    positions = torch.arange(ids.shape[1], device=policy.device).expand(len(ids), -1)  # [D, n]
     return run_level(policy, ids, positions, TreePass(query_positions=positions))
 
 
 def _run_tails(policy: Model, prefixes: Level, branches: Sequence[Branch]) -> Level:
-    """Level 1: the tails [P, n], right-padded, each behind its own document's prefix."""
+    """Runs level 1: the tails [P, n], right-padded, each behind its own document's prefix."""
     device = policy.device
-    ids = pad([branch.tail_ids for branch in branches], device)
-    lengths = torch.tensor([branch.prefix_length for branch in branches], device=device)
-    positions = lengths[:, None] + torch.arange(ids.shape[1], device=device)
+    ids = pad([branch.tail_ids for branch in branches], device)  # [P, n]
+    lengths = torch.tensor([branch.prefix_length for branch in branches], device=device)  # [P]
+    positions = lengths[:, None] + torch.arange(ids.shape[1], device=device)  # [P, n]
     every = torch.arange(len(branches), device=device)
     own = OwnKeys(layers=prefixes.layers, positions=_prefix_positions(prefixes, lengths, every))
     return run_level(policy, ids, positions, TreePass(query_positions=positions, own=own))
@@ -129,22 +131,22 @@ def _run_completions(
     branches: Sequence[Branch],
     rows: list[CompletionIndex],
 ) -> Tensor:
-    """Level 2: hidden states [R, T, d], as `levels.run_completions` gives them."""
+    """Runs level 2; returns the hidden states [R, T, d], as `levels.run_completions` gives them."""
     device = policy.device
-    index = torch.tensor([p for p, _ in rows], device=device)
-    tail_lengths = torch.tensor([len(branch.tail_ids) for branch in branches], device=device)
+    index = torch.tensor([p for p, _ in rows], device=device)  # [R] into P
+    tail_lengths = torch.tensor([len(branch.tail_ids) for branch in branches], device=device)  # [P]
     first = tails.hidden[index, tail_lengths[index] - 1][:, None]  # [R, 1, d]
-    ids = pad([branches[p].completions[c][:-1] for p, c in rows], device)
+    ids = pad([branches[p].completions[c][:-1] for p, c in rows], device)  # [R, T − 1]
     if ids.shape[1] == 0:
         return first
-    lengths = torch.tensor([branch.prefix_length for branch in branches], device=device)
-    starts = (lengths + tail_lengths)[index]
-    positions = starts[:, None] + torch.arange(ids.shape[1], device=device)
+    lengths = torch.tensor([branch.prefix_length for branch in branches], device=device)  # [P]
+    starts = (lengths + tail_lengths)[index]  # [R]
+    positions = starts[:, None] + torch.arange(ids.shape[1], device=device)  # [R, T − 1]
     steps = torch.arange(tails.hidden.shape[1], device=device)
     of_tails = torch.where(
         steps < tail_lengths[:, None], lengths[:, None] + steps, PADDING_POSITION
-    )
-    own = OwnKeys(
+    )  # [P, n]
+    own = OwnKeys(  # the row's prefix, then its tail: [R, prefix + tail]
         layers=[
             (torch.cat([key, own_key], 2)[index], torch.cat([value, own_value], 2)[index])
             for (key, value), (own_key, own_value) in zip(
@@ -158,6 +160,6 @@ def _run_completions(
 
 
 def _prefix_positions(prefixes: Level, lengths: Tensor, index: Tensor) -> Tensor:
-    """[rows, n]: where the keys of each row's prefix stand; none of the padding is seen."""
+    """Returns [rows, n]: where the keys of each row's prefix stand; none of the padding is seen."""
     steps = torch.arange(prefixes.hidden.shape[1], device=index.device)
     return torch.where(steps < lengths[index][:, None], steps, PADDING_POSITION)

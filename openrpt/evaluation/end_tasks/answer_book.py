@@ -1,4 +1,5 @@
-"""What a model was asked and said, a line an answer, so that nothing is asked twice. No torch."""
+"""The answers of a model by what it was asked, a line an answer, so that nothing is asked twice.
+No torch."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,22 +15,22 @@ COSTS = ("tokens", "flops", "flops_alone", "seconds", "joules")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """What was said to one context, and what that cost."""
+    """The completions or ratings given to one context, and what they cost."""
 
     texts: list[str] = field(default_factory=list)
-    """A sample: what stands after the thought."""
+    """The text after the thought, for each sample."""
     thoughts: list[str] = field(default_factory=list)
-    """Empty strings where there is no thought."""
+    """The thought of each sample; an empty string where there is no thought."""
     closed: list[bool] = field(default_factory=list)
-    """A sample: the model ended its thought by itself."""
+    """For each sample, whether the model ended its thought by itself."""
     lengths: list[int] = field(default_factory=list)
-    """A sample: tokens of the completion, the thought's and the forced ones included."""
+    """Tokens of each sample's completion, the thought's and the forced ones included."""
     logprobs: list[tuple[float, bool]] = field(default_factory=list)
-    """A given text: its log-likelihood in nats, and whether it is the greedy one."""
+    """The log-likelihood of each given text in nats, and whether it is the greedy one."""
     cut: int = 0
     """Tokens of the context that did not fit, cut off at its start."""
     cost: dict[str, float] = field(default_factory=dict)
-    """COSTS: of this answer alone."""
+    """The cost of this answer alone, by the names of COSTS."""
 
 
 class AnswerBook:
@@ -65,6 +66,7 @@ class AnswerBook:
         write_rows(path, [{"format": _FORMAT, "owner": owner}, *rows])  # without what was cut off
 
     def add(self, key: str, answer: Answer) -> None:
+        """Adds an answer, to the file as well where there is one."""
         self.answers[key] = answer
         if self.path is not None:
             row = {name: getattr(answer, name) for name in Answer.__dataclass_fields__}

@@ -1,4 +1,4 @@
-"""How a model is asked: what it may answer, and a context as it is put to it."""
+"""The way a model is asked: what it may answer, and a context as it is put to it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from openrpt.engine.decoding import Sampling
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asked:
-    """How a context is answered; whatever changes the answer stands here."""
+    """The way a context is answered; whatever changes the answer stands here."""
 
     max_tokens: int
     """The answer's most tokens, the end of turn included."""
@@ -20,16 +20,16 @@ class Asked:
     answer_start: str = ""
     """Text that is forced behind a thought that had to be closed, such as the box's opening."""
     until: tuple[str, ...] = ()
-    """The answer ends before the first of these."""
+    """The texts before the first of which the answer ends."""
     samples: int = 0
-    """0 = the greedy answer."""
+    """The number of sampled answers; 0 = the greedy one."""
     temperature: float = 1.0
     chat: bool = False
     """The context is a chat as its template writes it, its beginning included."""
 
     @property
     def sampling(self) -> Sampling:
-        """How an answer is drawn."""
+        """The sampling with which an answer is drawn."""
         temperature = self.temperature if self.samples else 0.0
         return replace(
             Sampling.plain(self.max_tokens, temperature=temperature),
@@ -47,15 +47,16 @@ class Question:
     layout: Layout
     request: Request
     cut: int
-    """Tokens that did not fit."""
+    """The number of the context's tokens that did not fit."""
 
     @property
     def sampling(self) -> Sampling:
+        """The sampling with which its answers are drawn."""
         return self.asked.sampling
 
 
 def until_first(text: str, stops: Sequence[str]) -> str:
-    """The text before the first of the stops.
+    """Returns the text before the first of the stops.
 
     >>> until_first("x = 1\\ndef f(): ...", ["\\nclass", "\\ndef"])
     'x = 1'

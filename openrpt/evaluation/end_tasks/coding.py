@@ -36,9 +36,11 @@ from openrpt.stopping import Interrupted, exit_code
 _RECORD, _FOLDER = "coding.json", "coding"
 EXAMPLES = Path(__file__).with_name("coding_examples.jsonl")
 _TEXT_STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint", "\n```")
-"""Where a completion of plain code ends (arXiv 2107.03374, section 3.1), or a fence closes."""
+"""The texts at which a completion of plain code ends (arXiv 2107.03374, section 3.1), or a fence
+closes."""
 _FENCE_STOPS = ("\n```\n",)
-"""Where a block ends that was opened for the model; behind a thought it may open one."""
+"""The texts at which a block ends that was opened for the model; behind a thought it may open
+one."""
 _REQUEST = "Complete this Python function. Answer with the whole function in one code block."
 
 _Task = dict[str, str]
@@ -47,7 +49,7 @@ _Task = dict[str, str]
 
 
 def read_tasks(path: str) -> list[_Task]:
-    """The tasks of a file, or OpenRPT's own for `examples`.
+    """Reads the tasks of a file, or OpenRPT's own for `examples`.
 
     Raises UserError (with file and line) for a missing or blank field, a prompt without the
     function, and where there is no task.
@@ -120,7 +122,7 @@ def coding(
 
 
 def mode_name(settings: CodingConfig) -> str:
-    """`direct`, `think 256, 20 samples`."""
+    """Returns the mode's name, `direct`, `think 256, 20 samples`."""
     name = f"think {settings.think_budget}" if settings.think_budget else "direct"
     return f"{name}, {settings.samples} samples" if settings.samples else name
 
@@ -133,8 +135,8 @@ def _slug(mode: str) -> str:
 
 
 def _code_question(task: _Task, respondent: Respondent) -> tuple[str, Asked]:
-    """A chat model is asked for a code block that begins with the prompt; another one goes on from
-    the prompt. A thought stands before the block."""
+    """Returns the question of a task: a chat model is asked for a code block that begins with the
+    prompt; another one goes on from the prompt. A thought stands before the block."""
     settings, tokenizer = respondent.config.coding, respondent.policy.tokenizer
     opening = opening_of(task["prompt"])
     thinks = settings.think_budget > 0
@@ -157,7 +159,7 @@ def _code_question(task: _Task, respondent: Respondent) -> tuple[str, Asked]:
 
 
 def with_tests(task: _Task, program: str) -> str:
-    """The program and its tests; HumanEval's stand in a function `check`."""
+    """Returns the program and its tests; HumanEval's stand in a function `check`."""
     call = f"check({task['entry_point']})" if "def check(" in task["test"] else ""
     return f"{program}\n\n{task['test']}\n\n{call}\n"
 
@@ -171,7 +173,7 @@ def _run_all(
     settings: CodingConfig,
     progress: Progress,
 ) -> Iterator[list[Outcome]]:
-    """How the programs of each task end; equal ones are run once."""
+    """Runs the programs of each task and returns how they end; equal ones are run once."""
     limits = Limits(seconds=settings.timeout, memory_mib=settings.memory_mib)
     progress.begin("run the programs", len(tasks), "tasks")
     for number, (task, written) in enumerate(zip(tasks, programs, strict=True), 1):
@@ -182,8 +184,8 @@ def _run_all(
 
 
 def pass_at_k(samples: int, right: int, k: int) -> float:
-    """The probability that of k samples drawn from these, without putting back, one is right: the
-    unbiased estimate of pass@k (arXiv 2107.03374, equation 1).
+    """Returns the probability that of k samples drawn from these, without putting back, one is
+    right: the unbiased estimate of pass@k (arXiv 2107.03374, equation 1).
 
     >>> pass_at_k(4, 1, 2), pass_at_k(4, 2, 1)
     (0.5, 0.5)
@@ -192,8 +194,8 @@ def pass_at_k(samples: int, right: int, k: int) -> float:
 
 
 def _summarise(tasks: Sequence[_Task], outcomes: Sequence[Sequence[Outcome]]) -> dict[str, Any]:
-    """The record's pass@k over all tasks, pass@1 by category and difficulty, and how programs
-    ended."""
+    """Returns the record's pass@k over all tasks, pass@1 by category and difficulty, and how
+    programs ended."""
     samples = len(outcomes[0])
     right = [sum(o.verdict == "passed" for o in of_task) for of_task in outcomes]
     ks = sorted({1, samples, *(k for k in (10, 100) if k < samples)})
@@ -218,7 +220,8 @@ def _write_programs(
     programs: Sequence[Sequence[str]],
     outcomes: Sequence[Sequence[Outcome]] | None,
 ) -> None:
-    """A line a program: its task, its text, and how it ended (null where it was not run)."""
+    """Writes a line for each program: its task, its text, and how it ended (null where it was not
+    run)."""
     lines = []
     for place, (task, written) in enumerate(zip(tasks, programs, strict=True)):
         for sample, program in enumerate(written):
@@ -231,7 +234,7 @@ def _write_programs(
 
 
 def describe(label: str, mode: str, entry: Mapping[str, Any]) -> Iterator[str]:
-    """A model's coding in a few lines."""
+    """Yields lines that sum up a model's coding."""
     paid = " FLOPs, ".join(cost_cells(entry["cost"])) + " to write"
     if "pass_at" not in entry:
         yield (

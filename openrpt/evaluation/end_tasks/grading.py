@@ -16,13 +16,13 @@ _BOX = "\\boxed{"
 
 
 def grade_letters(row: Row, results: Sequence[tuple[float, bool]]) -> dict[str, float]:
-    """By which letter is most likely: `results` has each letter's log-likelihood."""
+    """Grades by which letter is most likely: `results` has each letter's log-likelihood."""
     said = int(np.argmax([logprob for logprob, _ in results]))
     return _measures([float(said == right_index(row))], outside=0.0, unanswered=0.0)
 
 
 def grade_choices(row: Row, results: Sequence[Sequence[str]]) -> dict[str, float]:
-    """By what the samples of an answer say."""
+    """Grades by what the samples of an answer say."""
     said = [extract_choice(text, row["options"]) for text in results[0]]
     return _measures(
         [float(letter == row["answer"]) for letter in said],
@@ -32,7 +32,7 @@ def grade_choices(row: Row, results: Sequence[Sequence[str]]) -> dict[str, float
 
 
 def grade_short(row: Row, results: Sequence[Sequence[str]]) -> dict[str, float]:
-    """By the last box of each sample, compared by math-verify."""
+    """Grades by the last box of each sample, compared by math-verify."""
     boxes = [extract_answer(text.encode()) for text in results[0]]
     check = math_checker()
     return _measures(
@@ -46,7 +46,7 @@ def grade_short(row: Row, results: Sequence[Sequence[str]]) -> dict[str, float]:
 
 
 def grade_short_direct(row: Row, results: Sequence[Sequence[str]]) -> dict[str, float]:
-    """As `grade_short`, where the box was opened for the model."""
+    """Grades as `grade_short` does, where the box was opened for the model."""
     return grade_short(row, [[_BOX + text for text in results[0]]])
 
 
@@ -61,7 +61,7 @@ def _measures(right: list[float], *, outside: float, unanswered: float) -> dict[
 
 @lru_cache
 def math_checker() -> MathChecker:
-    """One for the process: lm-eval grades without a place to close it."""
+    """Returns the one checker of the process: lm-eval grades without a place to close it."""
     import atexit
 
     checker = MathChecker()

@@ -64,8 +64,8 @@ class OpenRPTLM(TemplateLM):
         max_batch_size: Any = None,
         **model: Any,
     ) -> None:
-        """By `path` and keys of [model] (device=cpu, dtype=bfloat16), as on the command line; or
-        with a respondent that is there already."""
+        """Opens the policy by `path` and keys of [model] (device=cpu, dtype=bfloat16), as on the
+        command line; or with a respondent that is there already."""
         super().__init__()
         if respondent is None:
             keys = {"path": path} if path else {}
@@ -79,26 +79,30 @@ class OpenRPTLM(TemplateLM):
         self._device = respondent.policy.device
         self.progress: Progress = SILENT
         self.chats = False
-        """Contexts are chats: lm-eval has asked for one, and writes all of a call alike."""
+        """Whether contexts are chats: lm-eval has asked for one, and writes all of a call alike."""
         self.given: dict[tuple[str, int], list[Answer]] = {}
-        """(task, doc_id) → the answers that were given to it."""
+        """The answers given, by (task, doc_id)."""
 
     @property
     def eot_token_id(self) -> int:
+        """The id of the token that ends a text."""
         return self.tokenizer.eos_token_id
 
     @property
     def prefix_token_id(self) -> int:
+        """The id of the token behind which a text without a context is rated."""
         bos = self.tokenizer.bos_token_id
         return self.eot_token_id if bos is None else bos
 
     @property
     def tokenizer_name(self) -> str:
+        """The name under which lm-eval keeps rendered chats."""
         return self.respondent.policy.name.replace("/", "__")
 
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, **kwargs: Any
     ) -> list[int]:
+        """Returns a text's token ids; with special tokens, as the policy is asked."""
         if add_special_tokens is False:
             return self.tokenizer.encode(string, add_special_tokens=False)
         return self.respondent.encode(string, chat=self.chats)
@@ -106,6 +110,7 @@ class OpenRPTLM(TemplateLM):
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
+        """Returns a chat as one text, in the tokenizer's template."""
         self.chats = True
         return render_chat(
             self.tokenizer,
@@ -119,7 +124,7 @@ class OpenRPTLM(TemplateLM):
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[Any, list[int], list[int]]], **kwargs: Any
     ) -> list[tuple[float, bool]]:
-        """Requests of one context, which follow one another, share its pass."""
+        """Rates each request; those of one context, which follow one another, share its pass."""
         self._rated: list[Answer] = []
         """A request: the answer that it is a part of."""
         found: list[tuple[float, bool]] = []
@@ -137,6 +142,8 @@ class OpenRPTLM(TemplateLM):
     def loglikelihood(
         self, requests: list[Instance], disable_tqdm: bool = True
     ) -> list[tuple[float, bool]]:
+        """Returns (log-likelihood, whether it is the greedy one) for each request's
+        continuation."""
         found = super().loglikelihood(requests, disable_tqdm=True)
         for request, answer in zip(requests, self._rated, strict=True):
             self._remember(request, answer)
@@ -145,6 +152,7 @@ class OpenRPTLM(TemplateLM):
     def loglikelihood_rolling(
         self, requests: list[Instance], disable_tqdm: bool = True
     ) -> list[float]:
+        """Returns each text's log-likelihood as a whole, read in windows where it is long."""
         found = []
         for (text,) in (request.args for request in requests):
             windows = get_rolling_token_windows(
@@ -160,7 +168,8 @@ class OpenRPTLM(TemplateLM):
         return found
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
-        """A task's repeats of one request, which follow one another, are its samples."""
+        """Returns an answer to each request; repeats of one, which follow one another, are its
+        samples."""
         groups = [list(group) for _, group in groupby(requests, key=id)]
         pairs = [(group[0].args[0], self.asked(group[0].args[1], len(group))) for group in groups]
         answers = self.respondent.say_each(pairs)
@@ -179,7 +188,8 @@ class OpenRPTLM(TemplateLM):
             known.append(answer)
 
     def asked(self, settings: dict[str, Any], repeats: int) -> Asked:
-        """A task's generation settings. Raises UserError for a way of sampling that is not ours."""
+        """Returns a task's generation settings. Raises UserError for a way of sampling that is not
+        ours."""
         given: dict[str, Any] = dict(normalize_gen_kwargs(settings))
         for name, nothing in _NOT_SAMPLED.items():
             if given["do_sample"] and given.get(name, nothing) not in (nothing, None):
@@ -201,7 +211,7 @@ class OpenRPTLM(TemplateLM):
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without lm-eval's own bars and log lines: the stage shows its own progress."""
+    """Runs the block without lm-eval's own bars and log lines: the stage shows its own progress."""
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     silent = partial(tqdm, disable=True)
     with patch.object(lm_eval.api.task, "tqdm", silent):

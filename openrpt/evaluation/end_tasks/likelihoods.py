@@ -1,4 +1,4 @@
-"""How likely a model finds given texts after a context."""
+"""The likelihood that a model gives to texts after a context."""
 
 from collections.abc import Sequence
 
@@ -16,9 +16,9 @@ from openrpt.evaluation.end_tasks.answer_book import Answer
 def rate_texts(
     engine: Engine, context_ids: Sequence[int], continuations: Sequence[Sequence[int]]
 ) -> Answer:
-    """How likely the continuations are (none empty), in one pass over the context; of a context
-    that does not fit the end is read. Raises UserError for a continuation that the model can't
-    hold."""
+    """Returns how likely the continuations are (none empty), in one pass over the context; of a
+    context that does not fit the end is read. Raises UserError for a continuation that the model
+    can't hold."""
     model = engine.model
     longest, most = max(len(ids) for ids in continuations), model.max_length
     if longest > most:
@@ -34,8 +34,8 @@ def rate_texts(
 
 
 def _likelihood(head: Head, hidden: Tensor, targets: Tensor) -> tuple[float, bool]:
-    """(log-probability of targets [T], whether each is the most likely token), from hidden [T, d];
-    the head a chunk at a time."""
+    """Returns (log-probability of targets [T], whether each is the most likely token), from hidden
+    [T, d]; the head a chunk at a time."""
     total, greedy = 0.0, True
     pairs = zip(hidden.split(head.chunk_rows), targets.split(head.chunk_rows), strict=True)
     for part, ids in pairs:

@@ -15,15 +15,15 @@ _MEASURES = ("accuracy", "any_right", "outside", "unanswered", "tokens", "closed
 
 
 def asked_of(sample: Mapping[str, Any]) -> tuple[str, int]:
-    """The question of a sample: its task, and its number there."""
+    """Returns the question of a sample: its task, and its number there."""
     return sample["task"], sample["doc_id"]
 
 
 def outcome_columns(
     samples: Sequence[Mapping[str, Any]], given: Mapping[tuple[str, int], Sequence[Answer]]
 ) -> dict[str, np.ndarray]:
-    """A row a question, from what lm-eval logs. Raises UserError where a task's measure is no
-    accuracy."""
+    """Returns columns with a row a question, from what lm-eval logs. Raises UserError where a
+    task's measure is no accuracy."""
     rows = []
     for sample in samples:
         doc, answers = sample["doc"], given[asked_of(sample)]
@@ -55,8 +55,8 @@ def outcome_columns(
 
 
 def summarise(columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Every measure over all questions, accuracy by category and difficulty, and the mean of the
-    categories (what the paper calls overall)."""
+    """Returns every measure over all questions, accuracy by category and difficulty, and the mean
+    of the categories (what the paper calls overall)."""
     ids, right = columns["question_id"], columns["accuracy"]
     categories = estimates_by(right, columns["category"], ids)
     return {
@@ -68,14 +68,15 @@ def summarise(columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def mode_name(mode: str, config: Config, *, generates: bool) -> str:
-    """`direct`, `think 256`, `think 256, 8 samples`: what makes results comparable."""
+    """Returns the mode's name, `direct`, `think 256`, `think 256, 8 samples`: what makes results
+    comparable."""
     settings = config.zeroshot
     name = f"think {settings.think_budget}" if mode == "think" else mode
     return f"{name}, {settings.samples} samples" if settings.samples and generates else name
 
 
 def settings_of(mode: str, config: Config) -> dict[str, Any]:
-    """The settings that the record keeps with a mode's results."""
+    """Returns the settings that the record keeps with a mode's results."""
     settings = config.zeroshot
     found = {"questions_per_category": settings.questions_per_category, "seed": config.seed}
     if mode == "think":

@@ -1,4 +1,4 @@
-"""From what a model wrote to one program: which of its code blocks is the function, and what has to
+"""The program in what a model wrote: which of its code blocks is the function, and what has to
 stand before it.
 
 Nothing is run to find that out: of the programs that an answer may mean, in an order, the first
@@ -17,12 +17,12 @@ _STARTS = re.compile(r"(?:import|from|def|async|class)\b|@")
 
 
 def opening_of(prompt: str) -> str:
-    """The beginning of a code block that a model is to go on with."""
+    """Returns the beginning of a code block that a model is to go on with."""
     return f"```python\n{prompt}"
 
 
 def program_of(task: Mapping[str, str], text: str) -> str:
-    """The prompt and the function that was written, as one program.
+    """Returns the prompt and the function that was written, as one program.
 
     The function may go on from the prompt, stand anew in a block or without one (the last one
     with a body counts), or be a body alone, in any indentation. Where nothing of that compiles:
@@ -39,7 +39,8 @@ def program_of(task: Mapping[str, str], text: str) -> str:
 
 
 def _candidates(prompt: str, before: str, blocks: Sequence[str], entry: str) -> Iterator[str]:
-    """Programs that an answer may mean, the likeliest first. `before`: its text up to a fence."""
+    """Yields programs that an answer may mean, the likeliest first. `before`: its text up to a
+    fence."""
     yield from _anew(prompt, blocks, entry)
     yield from _continued(prompt, before)
     for block in reversed(blocks):
@@ -51,15 +52,16 @@ def _candidates(prompt: str, before: str, blocks: Sequence[str], entry: str) -> 
 
 
 def _continued(prompt: str, written: str) -> Iterator[str]:
-    """The prompt and what goes on from it: lines with an indentation, or the rest of its last."""
+    """Yields the prompt and what goes on from it: lines with an indentation, or the rest of its
+    last."""
     first = next((line for line in written.split("\n") if line.strip()), "")
     if first[:1].isspace() or not prompt.endswith("\n"):
         yield from _shortened(prompt, written)
 
 
 def _anew(prompt: str, blocks: Sequence[str], entry: str) -> Iterator[str]:
-    """The last blocks first: one that defines the function itself, behind the prompt's imports and
-    helpers and what earlier blocks define."""
+    """Yields the programs of a text that begins anew, the last blocks first: one that defines the
+    function itself, behind the prompt's imports and helpers and what earlier blocks define."""
     for place in range(len(blocks) - 1, -1, -1):
         for version in dict.fromkeys((blocks[place], textwrap.dedent(blocks[place]))):
             for whole in _shortened("", version):
@@ -71,8 +73,8 @@ def _anew(prompt: str, blocks: Sequence[str], entry: str) -> Iterator[str]:
 
 
 def _body(prompt: str, block: str) -> Iterator[str]:
-    """A function's body alone, in any indentation; it has to return something, which a usage
-    example does not."""
+    """Yields a function's body alone, in any indentation; it has to return something, which a
+    usage example does not."""
     lines = block.strip("\n").split("\n")
     rest = [line for line in lines[1:] if line.strip()]
     least = min((line[: len(line) - len(line.lstrip())] for line in rest), key=len, default="")
@@ -84,8 +86,8 @@ def _body(prompt: str, block: str) -> Iterator[str]:
 
 
 def _shortened(before: str, written: str) -> Iterator[str]:
-    """What was written, behind `before`, without the last lines that keep it from compiling;
-    nothing where no line is left."""
+    """Yields what was written, behind `before`, without the last lines that keep it from
+    compiling; nothing where no line is left."""
     lines, above = written.split("\n"), before.count("\n")
     while lines:
         if lines[-1].strip():
@@ -107,13 +109,13 @@ class Split:
 
     blocks: tuple[str, ...]
     before: str
-    """What stands before the first fence: all, where there is none."""
+    """The text before the first fence: all, where there is none."""
 
 
 def split_blocks(text: str) -> Split:
-    """A block ends at a bare fence of the same sign that is at least as long as its own and not
-    four spaces deeper (that one stands in a docstring), or with the text. The indentation of its
-    own fence is taken off its lines."""
+    """Splits a text at its code blocks. A block ends at a bare fence of the same sign that is at
+    least as long as its own and not four spaces deeper (that one stands in a docstring), or with
+    the text. The indentation of its own fence is taken off its lines."""
     blocks: list[list[str]] = []
     before: list[str] = []
     inside, indent, opened = False, "", ""
@@ -137,15 +139,15 @@ def split_blocks(text: str) -> Split:
 
 
 def _code_lines(text: str) -> str:
-    """A text from the first line that looks like code."""
+    """Returns a text from the first line that looks like code."""
     lines = text.split("\n")
     start = next((n for n, line in enumerate(lines) if _STARTS.match(line)), len(lines))
     return "\n".join(lines[start:])
 
 
 def _body_indent(prompt: str) -> str:
-    """The indentation of a prompt's open body: that of what stands in it, such as a docstring or a
-    comment, else four spaces more than the `def`."""
+    """Returns the indentation of a prompt's open body: that of what stands in it, such as a
+    docstring or a comment, else four spaces more than the `def`."""
     tree, lines = _parsed(prompt), prompt.rstrip().split("\n")
     last = lines[-1]
     if tree is not None and isinstance(tree.body[-1], ast.FunctionDef | ast.AsyncFunctionDef):
@@ -155,7 +157,7 @@ def _body_indent(prompt: str) -> str:
 
 
 def _completed(prompt: str) -> str:
-    """A prompt as a program of its own: a function without a body gets an empty one."""
+    """Returns a prompt as a program of its own: a function without a body gets an empty one."""
     if _parsed(prompt) is not None:
         return prompt.rstrip()
     return f"{prompt.rstrip()}\n{_body_indent(prompt)}pass"
@@ -165,7 +167,8 @@ def _completed(prompt: str) -> str:
 
 
 def _read(source: str) -> ast.Module | int:
-    """The tree of a program that compiles, else the line that keeps it from it (0 = unknown)."""
+    """Returns the tree of a program that compiles, else the line that keeps it from it (0 =
+    unknown)."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the model's code
@@ -183,7 +186,7 @@ def _parsed(source: str) -> ast.Module | None:
 
 
 def _own(statements: Sequence[ast.stmt]) -> Iterator[ast.AST]:
-    """What stands in functions themselves: not in functions and classes inside them."""
+    """Yields what stands in functions themselves: not in functions and classes inside them."""
     left: list[ast.AST] = [node for top in statements for node in ast.iter_child_nodes(top)]
     while left:
         node = left.pop()
@@ -193,15 +196,16 @@ def _own(statements: Sequence[ast.stmt]) -> Iterator[ast.AST]:
 
 
 def _only_defines(block: str) -> bool:
-    """Functions, classes, imports and constants: nothing that does anything by itself."""
+    """Returns whether a block is functions, classes, imports and constants: nothing that does
+    anything by itself."""
     tree = _parsed(block)
     kinds = ast.FunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom | ast.Assign
     return tree is not None and all(isinstance(statement, kinds) for statement in tree.body)
 
 
 def _defines(source: str, name: str) -> bool:
-    """It compiles and has a function of this name, with a body, at the top level, or in an `if`, a
-    `try` or the like there."""
+    """Returns whether the program compiles and has a function of this name, with a body, at the
+    top level, or in an `if`, a `try` or the like there."""
     tree = _parsed(source)
     left: list[ast.AST] = [tree] if tree is not None else []
     while left:
@@ -220,7 +224,7 @@ def _defines(source: str, name: str) -> bool:
 
 
 def _says_nothing(statement: ast.stmt) -> bool:
-    """A docstring, `...` or `pass`."""
+    """Returns whether a statement is a docstring, `...` or `pass`."""
     match statement:
         case ast.Pass() | ast.Expr(value=ast.Constant()):
             return True

@@ -35,8 +35,9 @@ from openrpt.seeding import keys_of
 def open_respondent(
     run: Run, model: str | None, config: Config, folder: str, *, label: str = ""
 ) -> tuple[str, str, "Respondent"]:
-    """(label, the model's path, the model to be asked), its answers in the run's
-    `FOLDER/LABEL/answers.jsonl`. `model` as `models.model_path` has it; None: the run's latest.
+    """Opens a model to be asked; returns (label, the model's path, the model to be asked), its
+    answers in the run's `FOLDER/LABEL/answers.jsonl`. `model` as `models.model_path` has it; None:
+    the run's latest.
 
     Raises UserError for whatever can't be loaded, and where these are another model's answers.
     """
@@ -52,7 +53,8 @@ def open_respondent(
 
 
 def model_identity(config: Config, path: str) -> str:
-    """Whose answers they are: the model's files, tokenizer and all, and the precision."""
+    """Returns the identity of a model, whose answers are kept under it: the model's files,
+    tokenizer and all, and the precision."""
     return f"{path} {model_fingerprint(path)} {config.model.dtype}"
 
 
@@ -68,26 +70,27 @@ class Respondent:
 
     @property
     def policy(self) -> Model:
+        """The model that is asked."""
         return self.engine.model
 
     @property
     def chats(self) -> bool:
-        """Contexts are to be wrapped in the tokenizer's chat template."""
+        """Whether contexts are to be wrapped in the tokenizer's chat template."""
         has_template = bool(self.policy.tokenizer.chat_template)
         return has_template and self.config.prompt.chat_template != "off"
 
     # ---- what it says
 
     def key(self, context: str, asked: Asked) -> str:
-        """The name of an answer in the book."""
+        """Returns the name of an answer in the book."""
         prompt = self.config.prompt
         delimiters = (prompt.thought_start, prompt.thought_end, self.config.seed)
         return _digest("says", context, repr(asked), *map(str, delimiters))
 
     def encode(self, text: str, *, chat: bool = False) -> list[int]:
-        """A context: the tokenizer's own beginning, unless the text begins with it, and the text
-        with its control tokens parsed. Nothing follows it, though a tokenizer may end texts with
-        an EOS: an answer goes on from here. A chat begins as its template says, as in
+        """Returns a context: the tokenizer's own beginning, unless the text begins with it, and
+        the text with its control tokens parsed. Nothing follows it, though a tokenizer may end
+        texts with an EOS: an answer goes on from here. A chat begins as its template says, as in
         `prompts.build_layout`."""
         tokenizer = self.policy.tokenizer
         ids = tokenizer.encode(text, add_special_tokens=False)
@@ -95,11 +98,11 @@ class Respondent:
         return ids if chat or has_bos else [*self.policy.bos_ids, *ids]
 
     def say(self, context: str, asked: Asked) -> Answer:
-        """`asked.samples` answers (one greedy one for 0) to the same context."""
+        """Returns `asked.samples` answers (one greedy one for 0) to the same context."""
         return next(self.say_each([(context, asked)]))
 
     def say_each(self, questions: Sequence[tuple[str, Asked]]) -> Iterator[Answer]:
-        """The same to one context after another, as they come out."""
+        """Yields the answers to one context after another, as they come out."""
         answers = self.book.answers
         pairs = {self.key(*pair): pair for pair in questions}
         batches = self._batches([pair for key, pair in pairs.items() if key not in answers])
@@ -110,7 +113,7 @@ class Respondent:
             yield answers[key]
 
     def _batches(self, questions: Sequence[tuple[str, Asked]]) -> Iterator[list[Question]]:
-        """The questions that are answered together; none stands there twice."""
+        """Yields the questions that are answered together; none stands there twice."""
         asked = (self._question(*pair) for pair in questions)
         for _, group in groupby(asked, key=lambda question: (question.layout, question.asked)):
             alike = list(group)
@@ -137,7 +140,8 @@ class Respondent:
         )
 
     def _answer(self, batch: Sequence[Question]) -> None:
-        """Into the book; what a batch took is divided evenly, and FLOPs are each one's own."""
+        """Puts a batch's answers into the book; what a batch took is divided evenly, and FLOPs are
+        each one's own."""
         layout, sampling = batch[0].layout, batch[0].sampling
         requests = [question.request for question in batch]
         started = self._begin()
@@ -159,8 +163,8 @@ class Respondent:
             self.book.add(self.key(question.context, question.asked), answer)
 
     def _layout(self, context: str, asked: Asked) -> Layout:
-        """Nothing stands before the context; the thought's opening behind it, unless it ends with
-        one."""
+        """Returns the layout of a context: nothing stands before the context; the thought's
+        opening behind it, unless it ends with one."""
         prompt = self.config.prompt
         bare = {"template": "minimal", "chat_template": "off", "answer_start": asked.answer_start}
         layout = build_layout(self.policy.tokenizer, prompt.model_copy(update=bare))
@@ -170,9 +174,9 @@ class Respondent:
         return replace(layout, head_ids=(), tail_ids=() if opened else layout.tail_ids)
 
     def _parts(self, ids: Sequence[int], layout: Layout, asked: Asked) -> tuple[str, bool, str]:
-        """(thought, whether it has an end, answer), from the tokens' exact bytes: a tokenizer's
-        own decoder may drop a text's first space. Where the model ended its turn inside its
-        thought, all is the answer."""
+        """Returns (thought, whether it has an end, answer), from the tokens' exact bytes: a
+        tokenizer's own decoder may drop a text's first space. Where the model ended its turn
+        inside its thought, all is the answer."""
         thinks = asked.think_budget is not None
         text = literal_bytes(self.policy.table, ids, layout.literal if thinks else {})
         thought, end, said = text.rpartition(layout.thought_end) if thinks else (b"", b"", text)
@@ -181,8 +185,8 @@ class Respondent:
     # ---- how likely it finds a text
 
     def rate(self, context_ids: Sequence[int], continuations: Sequence[Sequence[int]]) -> Answer:
-        """`logprobs` of the continuations (none empty), which share one pass over the context,
-        which is never empty either."""
+        """Returns `logprobs` of the continuations (none empty), which share one pass over the
+        context, which is never empty either."""
         key = _digest("rates", str(list(context_ids)), str([list(c) for c in continuations]))
         if key not in self.book.answers:
             started = self._begin()
@@ -199,7 +203,7 @@ class Respondent:
         return time.perf_counter()
 
     def _counted(self) -> dict[str, float]:
-        """The tokens and FLOPs that were run since this was asked last."""
+        """Returns the tokens and FLOPs that were run since this was asked last."""
         counted = {
             "tokens": float(self.ledger.shared.tokens),
             "flops": self.ledger.shared.forward(self.shape),
@@ -212,7 +216,7 @@ class Respondent:
         return {"seconds": time.perf_counter() - started, "joules": self.energy.joules()}
 
     def cost(self, answers: Sequence[Answer]) -> dict[str, Any]:
-        """The cost of these answers together, whenever they were given."""
+        """Returns the cost of these answers together, whenever they were given."""
         total: dict[str, Any] = {n: sum(answer.cost[n] for answer in answers) for n in COSTS}
         total["energy_measured"] = self.energy.measured
         price = self.config.cost

@@ -28,7 +28,7 @@ _DIFFICULTIES = ("difficulty", "level")
 _ANSWERS = ("answer_index", "answer_letter", "answerKey", "answer")
 
 _NUMBERED = re.compile(r"\bAnswer\s?(\d+):\s*")
-"""How instruction files spell options: `Answer1: … Answer2: …`."""
+"""The spelling of options in instruction files: `Answer1: … Answer2: …`."""
 _NUMBERED_KEY = re.compile(r"[Aa]nswer\s?(\d{1,2})")
 _KEY = re.compile(
     r"(?:(?i:option|choice)\s+)?[(\[]?([A-Za-z])(?:[)\]]?[.:)]?|[)\]]?[.:)]\s*(.+))", re.DOTALL
@@ -40,7 +40,7 @@ _WHOLE = re.compile(r"\d{1,6}(?:\.0*)?")
 
 
 def read_rows(path: str, kind: Kind, *, per_category: int = 0, seed: int = 0) -> list[Row]:
-    """All questions of a file, a folder or `datasets:NAME[:CONFIG[:SPLIT]]`, in order.
+    """Reads all questions of a file, a folder or `datasets:NAME[:CONFIG[:SPLIT]]`, in order.
 
     `per_category`: at most so many of each category (0 = all), the first of an order that the seed
     and the question decide, so they are the same for every model. The same question twice counts
@@ -71,15 +71,16 @@ def _first_of_each(rows: list[Row], count: int, seed: int) -> list[Row]:
 
 
 def choice_row(fields: Mapping[str, Any], source: str) -> Row:
-    """A multiple-choice question. Raises UserError where it is none."""
+    """Returns a multiple-choice question. Raises UserError where it is none."""
     question, options, labels = _question_and_options(fields, source)
     index = _right_option(fields, options, labels, source)
     return _row(fields, question, options, LETTERS[index])
 
 
 def short_row(fields: Mapping[str, Any], source: str) -> Row:
-    """A question with a short answer: the field `answer` (what follows its last `####`, as GSM8K
-    has it), else the last box of the field `solution`. Raises UserError where there is neither."""
+    """Returns a question with a short answer: the field `answer` (what follows its last `####`, as
+    GSM8K has it), else the last box of the field `solution`. Raises UserError where there is
+    neither."""
     question = _text(fields, ("question", "problem"), source, "a question")
     stated = fields.get("answer")
     answer = "" if stated is None else field_text(stated, "answer", source)
@@ -119,7 +120,7 @@ def _text(fields: Mapping[str, Any], names: Sequence[str], source: str, what: st
 def _question_and_options(
     fields: Mapping[str, Any], source: str
 ) -> tuple[str, list[str], list[str]]:
-    """(the question, its options, their labels where the record states any)."""
+    """Returns (the question, its options, their labels where the record states any)."""
     options = _stated(fields)
     parts = fields.get("choices") if fields.get("options") is None else fields["options"]
     labels = parts.get("label") or [] if isinstance(parts, Mapping) else []
@@ -140,7 +141,7 @@ def _question_and_options(
 
 
 def _stated(fields: Mapping[str, Any]) -> Sequence[Any]:
-    """The options as the record has them; none where it has no list of them."""
+    """Returns the options as the record has them; none where it has no list of them."""
     options = fields.get("choices") if fields.get("options") is None else fields["options"]
     if isinstance(options, Mapping):  # ARC on the Hub: {"text": […], "label": […]}
         options = options.get("text")
@@ -150,7 +151,8 @@ def _stated(fields: Mapping[str, Any]) -> Sequence[Any]:
 def _right_option(
     fields: Mapping[str, Any], options: list[str], labels: list[str], source: str
 ) -> int:
-    """Which option the record calls right. Raises UserError where that is none or several."""
+    """Returns which option the record calls right. Raises UserError where that is none or
+    several."""
     name = next((name for name in _ANSWERS if fields.get(name) not in (None, "")), None)
     if name is None:
         raise UserError(
@@ -184,7 +186,8 @@ def _right_option(
 
 
 def _meant(said: str, texts: list[str], labels: list[str]) -> set[int]:
-    """What a text can mean: a letter (`b`, `(B)`, `B. green`), `answer2`, or an option's own text.
+    """Returns what a text can mean: a letter (`b`, `(B)`, `B. green`), `answer2`, or an option's
+    own text.
 
     Letters are the labels where those are letters.
     """
@@ -206,7 +209,7 @@ def _meant(said: str, texts: list[str], labels: list[str]) -> set[int]:
 
 
 def question_text(row: Row) -> str:
-    """The question and, a line each, its options: as MMLU is asked."""
+    """Returns the question and, a line each, its options: as MMLU is asked."""
     options = zip(LETTERS, row["options"], strict=False)
     lines = [f"{letter}. {option.strip()}" for letter, option in options]
     return "\n".join([row["question"].strip(), *lines]) + "\n"
@@ -230,14 +233,15 @@ def letters(row: Row) -> list[str]:
 
 
 def right_index(row: Row) -> int:
+    """Returns the index of the right option among a row's choices."""
     return LETTERS.index(row["answer"])
 
 
 def dataset(
     task: str, source: str, kind: Kind, openrpt: Mapping[str, Any] | None = None, **_: Any
 ) -> dict[str, Any]:
-    """A task's questions as lm-eval takes them. `openrpt` is the metadata of that name: `files`
-    (task → path, in place of `source`), `per_category` and `seed`."""
+    """Returns a task's questions as lm-eval takes them. `openrpt` is the metadata of that name:
+    `files` (task → path, in place of `source`), `per_category` and `seed`."""
     import datasets
 
     settings = openrpt or {}

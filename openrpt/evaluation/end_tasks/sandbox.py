@@ -32,23 +32,27 @@ _Verdict = Literal["passed", "failed", "time", "memory"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
+    """The limits of one program."""
+
     seconds: float = 10.0
-    """Of wall time, and of CPU time rounded up."""
+    """Seconds of wall time, and of CPU time rounded up."""
     memory_mib: int = 1024
-    """Of address space."""
+    """Address space in MiB."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
+    """The way a program ended."""
+
     verdict: _Verdict
-    """passed: it ran to its end without an exception."""
+    """The verdict; passed: it ran to its end without an exception."""
     error: str = ""
     """The exception that ended it."""
 
 
 @cache
 def require_sandbox() -> None:
-    """Raises UserError where this machine can't build the walls: it tries."""
+    """Checks, by trying, that this machine can build the walls. Raises UserError where it can't."""
     if sys.platform != "linux":
         raise UserError(
             "programs can be walled in on Linux only: run this in WSL, a container or a virtual"
@@ -103,7 +107,7 @@ def _ask(source: str, limits: Limits) -> Outcome:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """The keeper and the judge, and with the judge all processes of its namespace."""
+    """Ends the keeper and the judge, and with the judge all processes of its namespace."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     with suppress(subprocess.TimeoutExpired):

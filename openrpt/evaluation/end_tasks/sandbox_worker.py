@@ -35,7 +35,7 @@ FILE_BYTES, FILES_BYTES = 16 << 20, 64 << 20
 """The most bytes of one file, and of all of a program's."""
 OPEN_FILES = 32
 OUT_OF_TIME = (-signal.SIGXCPU, -signal.SIGKILL)
-"""How the kernel ends a process at its limit of CPU time."""
+"""The signals with which the kernel ends a process at its limit of CPU time."""
 SHOWN = ("/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/local/lib", "/usr/share/zoneinfo")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
 
@@ -43,13 +43,14 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def call(name: str, *arguments: int | bytes | ctypes.c_ulong | None) -> None:
-    """A function of the C library. Raises OSError with its name where it fails."""
+    """Calls a function of the C library. Raises OSError with its name where it fails."""
     if getattr(libc, name)(*arguments) < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), name)
 
 
 def write(path: str, text: str) -> None:
+    """Writes a file of /proc or /sys in one go."""
     with open(path, "w") as file:
         file.write(text)
 
@@ -58,7 +59,8 @@ def write(path: str, text: str) -> None:
 
 
 def make_namespaces() -> None:
-    """Root makes them as it is; anybody else becomes the owner of a namespace of users first.
+    """Makes the namespaces: root as it is; anybody else becomes the owner of a namespace of users
+    first.
 
     A root that may only do the latter is refused: it would still be root to the kernel, which
     counts no processes of root's.
@@ -75,8 +77,8 @@ def make_namespaces() -> None:
 
 
 def make_files(root: str) -> None:
-    """In the empty folder `root`: a file system in memory with the libraries of Python and of the
-    machine, read-only, a few devices and a /tmp. Then that is all there is."""
+    """Makes, in the empty folder `root`, a file system in memory with the libraries of Python and
+    of the machine, read-only, a few devices and a /tmp. Then that is all there is."""
     os.umask(0o022)
     call("mount", None, b"/", None, RECURSIVE | PRIVATE, None)
     options = f"size={FILES_BYTES},nr_inodes=4096,mode=755".encode()
@@ -100,14 +102,14 @@ def make_files(root: str) -> None:
 
 
 def show(path: str, at: str) -> None:
-    """A folder and what is mounted below it, read-only for everybody."""
+    """Mounts a folder and what is mounted below it, read-only for everybody."""
     call("mount", path.encode(), at.encode(), None, BIND | RECURSIVE, None)
     attributes = struct.pack("=4Q", READ_ONLY | NO_SUID, 0, 0, 0)
     call("syscall", MOUNT_SETATTR, HERE, at.encode(), BELOW, attributes, len(attributes))
 
 
 def give_up_rights() -> None:
-    """An ordinary user from here on."""
+    """Makes the process an ordinary user's from here on."""
     if os.getuid() == 0:
         os.setgroups([])
         os.setresgid(NOBODY, NOBODY, NOBODY)
@@ -117,6 +119,7 @@ def give_up_rights() -> None:
 
 
 def limit(seconds: float, memory: int) -> None:
+    """Sets the process's limits: CPU time, bytes of memory, size of files."""
     cpu = math.ceil(seconds)
     for name, (soft, hard) in {
         resource.RLIMIT_CPU: (cpu, cpu + 1),
@@ -205,6 +208,7 @@ def judge(
 
 
 def main(root: str) -> None:
+    """Builds the walls around the folder `root` and serves programs from inside them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         make_namespaces()

@@ -14,7 +14,7 @@ from string import ascii_uppercase as LETTERS
 from openrpt.evaluation.questions.checks import extract_answer, normalised, same_characters
 
 OUTSIDE = "outside"
-"""In place of a letter: an answer was given, and it is none of the options."""
+"""The mark in place of a letter where an answer was given, and it is none of the options."""
 
 # ---- mentions of letters ------------------------------------------------------------------------
 
@@ -49,7 +49,8 @@ _DENIED = re.compile(
 
 
 def _with_mentions(text: str) -> str:
-    """The text without dress, each mention of a letter as ⟦B⟧, of several at once as ⟦?⟧."""
+    """Returns the text without dress, each mention of a letter as ⟦B⟧, of several at once as
+    ⟦?⟧."""
     for _ in range(2):
         text = _COMMAND.sub(r" \1 ", _AROUND.sub(r"\1", text))
     text = _SWITCH.sub("", text.replace("：", ":"))
@@ -108,8 +109,8 @@ _TEXT = re.compile(
 
 
 def extract_choice(text: str, options: Sequence[str]) -> str | None:
-    r"""The letter that a text ends up with; OUTSIDE for an answer that is none of the options,
-    None for no answer, or no clear one.
+    r"""Returns the letter that a text ends up with; OUTSIDE for an answer that is none of the
+    options, None for no answer, or no clear one.
 
     What stands in the last `\boxed{…}` counts: a letter, or an option's own text. Without a box,
     the whole text where it is one of these; else the last statement (`the answer is B`, `B is
@@ -151,19 +152,20 @@ def extract_choice(text: str, options: Sequence[str]) -> str | None:
 
 
 def _first_letter(marked: str) -> str | None:
-    """The letter that a text begins with, where no other line begins with another one."""
+    """Returns the letter that a text begins with, where no other line begins with another one."""
     letters = {match[1] for match in _LINE.finditer(marked)}
     return letters.pop() if _LINE.match(marked) and len(letters) == 1 else None
 
 
 def _labelled(marked: str, options: Sequence[str]) -> str | None:
-    """The letter of `B. …` and `(B) …`, whatever follows."""
+    """Returns the letter of `B. …` and `(B) …`, whatever follows."""
     match = re.match(r"\s*⟦([A-Z])⟧[.:)]?\s", marked)
     return match[1] if match and match[1] in LETTERS[: len(options)] else None
 
 
 def _letter_of(text: str, options: Sequence[str]) -> str | None:
-    """The letter that a short text is: a letter, with or without its option's text, or the text."""
+    """Returns the letter that a short text is: a letter, with or without its option's text, or the
+    text."""
     known = LETTERS[: len(options)]
     plain = " ".join(re.sub(r"[⟦⟧]", " ", _with_mentions(text)).split()).strip(" .!")
     texts = [normalised(option) for option in options]

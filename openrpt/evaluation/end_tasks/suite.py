@@ -41,21 +41,21 @@ class SuiteLine:
     mode: str
     measure: str
     estimate: Mapping[str, Any]
-    """value, standard_error, n; n is 0 where nothing was measured."""
+    """The estimate: value, standard_error, n; n is 0 where nothing was measured."""
     cost: Mapping[str, Any]
     difficulties: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Estimates by difficulty, where the task states one."""
 
 
 _Part = Callable[[Run, str | None, Config, str, Progress], tuple[str, list[SuiteLine]]]
-"""(run, model, config, label, progress) → (the label, its lines)."""
+"""A part of the suite: (run, model, config, label, progress) → (the label, its lines)."""
 
 
 @works_in_run
 def run_suite(
     run: Run, model: str | None, config: Config, *, label: str, progress: Progress
 ) -> tuple[str, list[SuiteLine]]:
-    """All of `suite.parts`, in their order. Raises UserError for bad input of any part."""
+    """Runs all of `suite.parts`, in their order. Raises UserError for bad input of any part."""
     lines: list[SuiteLine] = []
     for part in config.suite.parts:
         label, found = PARTS[part](run, model, config, label, progress)
@@ -66,7 +66,8 @@ def run_suite(
 
 
 def check_parts(config: Config) -> None:
-    """Raises UserError for what can be known to be wrong before the first part has begun."""
+    """Checks the parts. Raises UserError for what can be known to be wrong before the first part
+    has begun."""
     from openrpt.data.questions import QuestionCounts, read_questions
     from openrpt.evaluation.end_tasks.coding import read_tasks
     from openrpt.evaluation.end_tasks.zero_shot import end_tasks
@@ -88,7 +89,7 @@ def check_parts(config: Config) -> None:
 def _zeroshot_lines(
     run: Run, model: str | None, config: Config, label: str, progress: Progress
 ) -> tuple[str, list[SuiteLine]]:
-    """Every zero-shot task in every mode."""
+    """Measures the model on every zero-shot task in every mode."""
     from openrpt.evaluation.end_tasks.zero_shot import zero_shot
 
     label, results = zero_shot(run, model, config, label=label, progress=progress)
@@ -110,7 +111,7 @@ def _zeroshot_lines(
 def _coding_lines(
     run: Run, model: str | None, config: Config, label: str, progress: Progress
 ) -> tuple[str, list[SuiteLine]]:
-    """The coding tasks, by pass@1 where programs are run."""
+    """Measures the model on the coding tasks, by pass@1 where programs are run."""
     from openrpt.evaluation.end_tasks.coding import coding, mode_name
 
     label, entry = coding(run, model, config, label=label, progress=progress)
@@ -130,7 +131,8 @@ def _coding_lines(
 def _reasoning_lines(
     run: Run, model: str | None, config: Config, label: str, progress: Progress
 ) -> tuple[str, list[SuiteLine]]:
-    """The held-out questions of [questions] (reasoning-gym's families, or a file), by family."""
+    """Measures the model on the held-out questions of [questions] (reasoning-gym's families, or a
+    file), by family."""
     from openrpt.evaluation.questions.families import answer_heldout
 
     label, found = answer_heldout(run, model, config, label=label, progress=progress)
@@ -164,7 +166,7 @@ PARTS: dict[str, _Part] = {
 
 
 def print_suite(label: str, lines: Sequence[SuiteLine], console: Console) -> None:
-    """The tables of `_suite_sheets`; they can be pasted as markdown."""
+    """Prints the tables of `_suite_sheets`; they can be pasted as markdown."""
     for sheet in _suite_sheets(label, lines):
         print_sheet(sheet, console, pasted=True)
     note = "± is the standard error by question; n in brackets"
@@ -172,8 +174,8 @@ def print_suite(label: str, lines: Sequence[SuiteLine], console: Console) -> Non
 
 
 def _suite_sheets(label: str, lines: Sequence[SuiteLine]) -> list[Sheet]:
-    """By type of task, with the mean of each type and mode; then by difficulty where any task
-    states one."""
+    """Returns sheets by type of task, with the mean of each type and mode; then by difficulty where
+    any task states one."""
     rows = [
         [
             line.type,
@@ -213,7 +215,8 @@ def _suite_sheets(label: str, lines: Sequence[SuiteLine]) -> list[Sheet]:
 
 
 def type_means(lines: Sequence[SuiteLine]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """(type, mode, mean) over the tasks of a type that have several; every task counts the same."""
+    """Yields (type, mode, mean) over the tasks of a type that have several; every task counts the
+    same."""
     keys = dict.fromkeys((line.type, line.mode) for line in lines)
     for type_, mode in keys:
         found = [

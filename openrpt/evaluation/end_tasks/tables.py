@@ -1,5 +1,5 @@
-"""What end tasks gave, as people read it: the paper's Table 3 (models by tasks), and its Tables 6
-and 7 (categories by models), turned so that errors fit in."""
+"""The results of end tasks as people read them: the paper's Table 3 (models by tasks), and its
+Tables 6 and 7 (categories by models), turned so that errors fit in."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -25,9 +25,9 @@ from openrpt.sheets import (
 )
 
 _Line = tuple[str, str]
-"""(label, mode)"""
+"""A line of results: (label, mode)."""
 _Models = dict[str, dict[str, dict[str, Any]]]
-"""label → task → mode → outcome, as `zero_shot` gives it."""
+"""Outcomes by label, task and mode, as `zero_shot` gives them."""
 _NOTE = (
     "accuracy in %; ± is the standard error by question. FLOPs and time are those of answering;"
     " outside: answers that are none of the options, unanswered: no answer found; both are wrong"
@@ -35,8 +35,8 @@ _NOTE = (
 
 
 def print_zero_shot(run: Run, console: Console) -> None:
-    """All that a run's `zero_shot.json` holds: the overview, each task by category and difficulty,
-    and paired differences. Its tables can be pasted as markdown."""
+    """Prints all that a run's `zero_shot.json` holds: the overview, each task by category and
+    difficulty, and paired differences. Its tables can be pasted as markdown."""
     models = _read_outcomes(run)
     tasks = list(dict.fromkeys(task for found in models.values() for task in found))
     for sheet in _zero_shot_sheets(models, tasks):
@@ -47,7 +47,7 @@ def print_zero_shot(run: Run, console: Console) -> None:
 
 
 def _read_outcomes(run: Run) -> _Models:
-    """What the run's record holds, by model, task and mode."""
+    """Reads what the run's record holds, by model, task and mode."""
     models: _Models = {}
     for label, outcomes in read_models(run.path / RECORD).items():
         tasks = models.setdefault(label, {})
@@ -57,13 +57,13 @@ def _read_outcomes(run: Run) -> _Models:
 
 
 def _zero_shot_sheets(models: _Models, tasks: Sequence[str]) -> list[Sheet]:
-    """The overview, then each task by category and by difficulty where it has several."""
+    """Returns the overview, then each task by category and by difficulty where it has several."""
     parts = [_by_part(models, task, n) for task in tasks for n in ("categories", "difficulties")]
     return [_overview(models, tasks), *(sheet for sheet in parts if sheet is not None)]
 
 
 def _lines_of(models: _Models, tasks: Sequence[str]) -> list[_Line]:
-    """Models in their order, each with its modes."""
+    """Returns the models in their order, each with its modes."""
     return list(
         dict.fromkeys(
             (label, mode)
@@ -75,7 +75,7 @@ def _lines_of(models: _Models, tasks: Sequence[str]) -> list[_Line]:
 
 
 def _overview(models: _Models, tasks: Sequence[str]) -> Sheet:
-    """A row a model and mode, a column a task, and what all of them together cost."""
+    """Returns a row a model and mode, a column a task, and what all of them together cost."""
     rows = []
     for label, mode in _lines_of(models, tasks):
         found = [models[label].get(task, {}).get(mode) for task in tasks]
@@ -95,7 +95,8 @@ def _overview(models: _Models, tasks: Sequence[str]) -> Sheet:
 
 
 def _by_part(models: _Models, task: str, name: str) -> Sheet | None:
-    """A row a category (or difficulty), a column a model and mode; None where there are none."""
+    """Returns a row a category (or difficulty), a column a model and mode; None where there are
+    none."""
     lines = _lines_of(models, [task])
     found = [models[label][task][mode] for label, mode in lines]
     parts = sorted({part for one in found for part in one["summary"][name]})
@@ -115,7 +116,7 @@ def _by_part(models: _Models, task: str, name: str) -> Sheet | None:
 
 
 def _bottom(found: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
-    """The rows below the categories."""
+    """Yields the rows below the categories."""
     summaries = [one["summary"] for one in found]
     measures = [summary["measures"] for summary in summaries]
     yield ["mean of categories", *(percent(s["mean_of_categories"]) for s in summaries)]
@@ -131,7 +132,8 @@ def _bottom(found: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
 
 
 def _difference_lines(run: Run, models: _Models, tasks: Sequence[str]) -> Iterator[str]:
-    """Paired, on common questions: each think mode against direct, each model against the first."""
+    """Yields paired differences on common questions: each think mode against direct, each model
+    against the first."""
     first = next(iter(models))
     for task in tasks:
         for label, mode in _lines_of(models, [task]):

@@ -50,10 +50,12 @@ _LM_EVAL = "lm-eval:"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EndTask:
+    """A task that a model is asked: OpenRPT's own, or one of lm-eval's."""
+
     name: str
     """One of _OWN_TASKS, or lm-eval's own name for a task, a group or a tag."""
     file: str = ""
-    """Its questions, in place of the Hub's."""
+    """The file of its questions, in place of the Hub's."""
     own: bool = True
 
     @property
@@ -63,7 +65,7 @@ class EndTask:
 
 
 def end_tasks(names: Sequence[str]) -> list[EndTask]:
-    """The tasks that `NAME`, `NAME=PATH` and `lm-eval:NAME` stand for.
+    """Returns the tasks that `NAME`, `NAME=PATH` and `lm-eval:NAME` stand for.
 
     Raises UserError for an unknown name (the nearest is named) and a file that is not there.
     """
@@ -125,7 +127,8 @@ def zero_shot(
 
 
 def _task_manager(tasks: Sequence[EndTask], config: Config) -> "TaskManager":
-    """lm-eval's index of our task files, and of all of its own where one is asked for (slow)."""
+    """Returns lm-eval's index of our task files, and of all of its own where one is asked for
+    (slow)."""
     from lm_eval.tasks import TaskManager
 
     from openrpt.evaluation.end_tasks.harness import TASKS
@@ -144,8 +147,8 @@ def _task_manager(tasks: Sequence[EndTask], config: Config) -> "TaskManager":
 def _load_task(
     manager: "TaskManager", task: EndTask, mode: str, config: Config
 ) -> dict[str, Any] | None:
-    """lm-eval's own objects, their questions read. None where a task of lm-eval has no such mode:
-    it only compares likelihoods, which leaves no place for a thought."""
+    """Loads lm-eval's own objects, their questions read; None where a task of lm-eval has no such
+    mode: it only compares likelihoods, which leaves no place for a thought."""
     settings = config.zeroshot
     name = f"openrpt_{task.name}_{mode}" if task.own else task.name
     if name not in manager.all_tasks:
@@ -178,8 +181,8 @@ def _ask(
     respondent: "Respondent",
     progress: Progress,
 ) -> Iterator[tuple[str, AnswerResult, dict[str, Any]]]:
-    """One task in one mode: (name, each question's outcome, what stands in the record), and one a
-    filter where a task of lm-eval's own reads its answers in several ways."""
+    """Asks one task in one mode; returns (name, each question's outcome, what stands in the
+    record), and one a filter where a task of lm-eval's own reads its answers in several ways."""
     from lm_eval.evaluator import evaluate
 
     from openrpt.evaluation.end_tasks.harness import OpenRPTLM
@@ -239,5 +242,5 @@ def _file_name(task: str, mode: str) -> str:
 
 
 def outcome_path(run: Path, label: str, task: str, mode: str) -> Path:
-    """Where each question's outcome lies."""
+    """Returns the file of each question's outcome."""
     return run / _FOLDER / label / f"{_file_name(task, mode)}.parquet"

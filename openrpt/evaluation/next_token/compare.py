@@ -24,14 +24,15 @@ _NEEDED = {
     "swapped": "another position's thought",
     "no thought": "a run trained without a thought",
 }
-"""What the real thought must beat before thinking is said to help, in words. A thought that only
-carries the model's first guess beats every other thought, and adds nothing to that guess."""
+"""The controls that the real thought must beat before thinking is said to help, in words. A
+thought that only carries the model's first guess beats every other thought, and adds nothing to
+that guess."""
 
 
 def thought_differences(
     result: EvaluationResult, without_thought: EvaluationResult | None = None
 ) -> dict[str, Difference]:
-    """reasoning − each of _NEEDED that was evaluated, over all positions.
+    """Returns reasoning − each of _NEEDED that was evaluated, over all positions.
 
     `without_thought`: a run that was trained to predict at once, on the same positions.
     """
@@ -47,7 +48,7 @@ def thought_differences(
 
 
 def verdict(differences: Mapping[str, Difference]) -> str:
-    """Whether thinking is said to help: only if the real thought beats all of _NEEDED."""
+    """Says whether thinking helps: only if the real thought beats all of _NEEDED."""
     beaten = [_spell(name, d) for name, d in differences.items() if d.low > 0]
     unbeaten = [_spell(name, d) for name, d in differences.items() if not d.low > 0]
     missing = [_NEEDED[name] for name in _NEEDED if name not in differences]
@@ -71,7 +72,7 @@ def _join(parts: Sequence[str], word: str) -> str:
 
 
 _COSTS = ("flops", "seconds", "joules", "money")
-"""What training took, as `training_cost` says it."""
+"""The cost of training, as `training_cost` says it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -84,7 +85,7 @@ class Evaluated:
     label: str
     result: EvaluationResult
     entry: dict[str, Any]
-    """As it stands in evaluation.json."""
+    """The entry of evaluation.json."""
 
     @property
     def modes(self) -> list[str]:
@@ -95,7 +96,7 @@ class Evaluated:
 
     @property
     def cost(self) -> dict[str, float | None]:
-        """What its training took, as `training_cost` says it."""
+        """The cost of its training, as `training_cost` says it."""
         unknown: dict[str, float | None] = dict.fromkeys((*_COSTS, "steps_without_flops"))
         return unknown | (self.entry.get("cost") or {})
 
@@ -107,11 +108,11 @@ class Line:
     model: Evaluated
     mode: str
     differences: dict[str, Difference]
-    """This − the one compared with, by slice."""
+    """The differences by slice: this line − the one compared with."""
 
     @property
     def name(self) -> str:
-        """`trained reasoning`: what `--against` takes."""
+        """The line's name, `trained reasoning`: what `--against` takes."""
         return f"{self.model.name} {self.mode}"
 
 
@@ -120,17 +121,17 @@ class Comparison:
     """All models in all modes, beside the line that they are compared with."""
 
     models: list[Evaluated]
-    """On the common positions."""
+    """The models, on the common positions."""
     lines: list[Line]
     against: str
     """The line that differences are to."""
     verdicts: dict[str, str]
-    """By model: whether thinking is said to help, where controls were evaluated."""
+    """For each model whether thinking is said to help, where controls were evaluated."""
     notes: list[str] = field(default_factory=list)
 
 
 def find_evaluated(sources: Sequence[str]) -> list[Evaluated]:
-    """The evaluations of run folders; of a model folder in a run, its own alone.
+    """Finds the evaluations of run folders; of a model folder in a run, its own alone.
 
     Raises UserError where there is none.
     """
@@ -176,7 +177,7 @@ def _of_source(path: Path) -> list[tuple[Run, str, dict[str, Any]]]:
 
 
 def compare(models: Sequence[Evaluated], against: str = "") -> Comparison:
-    """Accuracies and paired differences on the positions that all models have in common.
+    """Returns accuracies and paired differences on the positions that all models have in common.
 
     `against`: a model's name, or a line's (`start ntp`); '' = the first line. Models with the
     tokens of the one compared with but at other positions are left out, and named in the notes;
@@ -218,19 +219,21 @@ def _find_line(models: Sequence[Evaluated], against: str) -> tuple[Evaluated, st
 
 
 def _keys(result: EvaluationResult) -> list[tuple[str, int]]:
-    """What names a position whatever the tokenizer: (document, byte offset)."""
+    """Returns what names a position whatever the tokenizer: (document, byte offset)."""
     columns = result.columns
     return list(zip(columns["document_id"].tolist(), columns["byte_offset"].tolist(), strict=True))
 
 
 def _comparable(basis: Evaluated, model: Evaluated) -> bool:
-    """Same tokens, same positions; with other tokens, whatever meets."""
+    """Returns whether results can be compared: same tokens, same positions; with other tokens,
+    whatever meets."""
     other = model.result.tokenizer != basis.result.tokenizer
     return other or set(_keys(model.result)) == set(_keys(basis.result))
 
 
 def _align(models: Sequence[Evaluated], basis: Evaluated) -> list[Evaluated]:
-    """The same positions in the same order (the basis's) for all. Raises UserError for none."""
+    """Returns the same positions in the same order (the basis's) for all. Raises UserError for
+    none."""
     rows = [{key: row for row, key in enumerate(_keys(m.result))} for m in models]
     common = [key for key in _keys(basis.result) if all(key in own for own in rows)]
     if not common:
@@ -245,7 +248,7 @@ def _align(models: Sequence[Evaluated], basis: Evaluated) -> list[Evaluated]:
 
 
 def _notes(models: Sequence[Evaluated], common: Sequence[Evaluated], basis: Evaluated) -> list[str]:
-    """What must be known to read the table. `basis` as it was before it was aligned."""
+    """Returns what must be known to read the table. `basis` as it was before it was aligned."""
     notes = []
     names = {model.name for model in common}
     left_out = [model.name for model in models if model.name not in names]
@@ -269,7 +272,7 @@ def _notes(models: Sequence[Evaluated], common: Sequence[Evaluated], basis: Eval
 
 
 def thought_verdict(models: Sequence[Evaluated], name: str) -> str:
-    """What `compare` says of one model's thought, for what that alone takes.
+    """Returns what `compare` says of one model's thought, for what that alone takes.
 
     Raises UserError as `compare` does, KeyError for a model whose thought was not changed.
     """
@@ -280,7 +283,8 @@ def thought_verdict(models: Sequence[Evaluated], name: str) -> str:
 
 
 def _verdicts(models: Sequence[Evaluated]) -> dict[str, str]:
-    """The verdict on each model whose thought was changed, against the first run without one."""
+    """Returns the verdict on each model whose thought was changed, against the first run without
+    one."""
     without = next((model.result for model in models if _trained_without_thought(model)), None)
     changed = [m for m in models if {"emptied", "swapped"} & m.result.columns.keys()]
     return {m.name: verdict(thought_differences(m.result, without)) for m in changed}
@@ -296,7 +300,8 @@ def _trained_without_thought(model: Evaluated) -> bool:
 
 
 def mean_over_difficulties(line: Line) -> Estimate:
-    """Mean of the accuracies at easy, medium and hard positions (the paper's Figure 4)."""
+    """Returns the mean of the accuracies at easy, medium and hard positions (the paper's Figure
+    4)."""
     result = line.model.result
     parts = result.slices()
     values = result.columns[line.mode].astype(float)

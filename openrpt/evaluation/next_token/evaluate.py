@@ -49,7 +49,7 @@ class NextToken:
 
     @classmethod
     def of(cls, corpus: ScoredCorpus, config: Config) -> "NextToken":
-        """All that [evaluate] asks for."""
+        """Returns all that [evaluate] asks for."""
         asked = config.evaluate
         return cls(
             corpus=corpus,
@@ -95,7 +95,7 @@ class NextToken:
         }
 
     def title(self, label: str) -> str:
-        """The name of the progress of a model's measurement."""
+        """Returns the name of the progress of a model's measurement."""
         return f"evaluate {label}"
 
     def run(self, bench: Bench) -> EvaluationResult:
@@ -141,8 +141,8 @@ def evaluate_policy(
     likelihood: bool = False,
     progress: Progress = SILENT,
 ) -> EvaluationResult:
-    """Standard and reasoned prediction, measured and not stored; `split`, `positions`: in place of
-    the configuration's. Raises UserError as `NextToken.run`."""
+    """Measures standard and reasoned prediction, and stores nothing; `split`, `positions`: in
+    place of the configuration's. Raises UserError as `NextToken.run`."""
     instrument = NextToken(
         corpus=corpus,
         config=config,
@@ -170,5 +170,6 @@ def _check_controls(controls: Sequence[str], reasoning: bool, thinks: bool) -> N
 
 
 def _is_start(corpus: ScoredCorpus, config: Config) -> bool:
-    """The scores were made by the start model: its standard predictions stand among them."""
+    """Returns whether the scores were made by the start model: its standard predictions stand
+    among them."""
     return corpus.metadata["scorer"] == config.model.path

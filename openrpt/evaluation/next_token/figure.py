@@ -10,7 +10,7 @@ from openrpt.evaluation.next_token.compare import Comparison, mean_over_difficul
 
 _PARTS = {"all": "all", "easy": "> 0.5 nats", "medium": "> 1.0", "hard": "> 1.5"}
 _MODES = ("ntp", "reasoning")
-"""What stands over its cost."""
+"""The modes whose accuracies the figure shows over their cost."""
 _COST_TITLES = {
     "flops": "training FLOPs",
     "seconds": "training seconds",
@@ -20,13 +20,13 @@ _COST_TITLES = {
 
 
 def comparison_svg(comparison: Comparison) -> str:
-    """An SVG, drawn without a browser or a network."""
+    """Returns an SVG, drawn without a browser or a network."""
     return vl_convert.vegalite_to_svg(specification(comparison))
 
 
 def specification(comparison: Comparison) -> dict[str, Any]:
-    """Vega-Lite: a panel of accuracies, one of their means over difficulties (the paper's Figure
-    4), and one for each cost that differs between models."""
+    """Returns the Vega-Lite specification: a panel of accuracies, one of their means over
+    difficulties (the paper's Figure 4), and one for each cost that differs between models."""
     values = _figure_values(comparison)
     order = list(dict.fromkeys(value["line"] for value in values))
     panels: list[Any] = [_accuracies(values, order), _means(mean_values(comparison))]
@@ -39,7 +39,8 @@ def specification(comparison: Comparison) -> dict[str, Any]:
 
 
 def _figure_values(comparison: Comparison) -> list[dict[str, Any]]:
-    """One a line and difficulty: accuracy in percent, and one standard error around it."""
+    """Returns a value for each line and difficulty: accuracy in percent, and one standard error
+    around it."""
     values = []
     for line in comparison.lines:
         parts = line.model.result.slices()
@@ -79,7 +80,8 @@ def _accuracies(values: list[dict[str, Any]], order: list[str]) -> Any:
 
 
 def mean_values(comparison: Comparison) -> list[dict[str, Any]]:
-    """One a line of _MODES: the mean over easy, medium and hard in percent, and its error."""
+    """Returns a value for each line of _MODES: the mean over easy, medium and hard in percent, and
+    its error."""
     found: list[dict[str, Any]] = []
     for line in comparison.lines:
         mean = mean_over_difficulties(line)

@@ -42,7 +42,8 @@ _NAN = float("nan")
 
 
 def in_tokens_of(policy: Model, works: Sequence[Work], progress: Progress) -> list[Work]:
-    """The works in a policy's own tokens; what has no boundary there is left out, and counted."""
+    """Returns the works in a policy's own tokens; what has no boundary there is left out, and
+    counted."""
     found = []
     for work in works:
         own = retokenized(work, policy.tokenizer)
@@ -82,7 +83,7 @@ class Evaluation:
     def run(
         self, reasoning: bool, controls: Sequence[str], likelihood: bool
     ) -> dict[str, np.ndarray]:
-        """The columns of all passes that are asked for, each [n]."""
+        """Runs the passes; returns the columns of all passes that are asked for, each [n]."""
         voting = "ntp_voting" in controls
         results: list[PositionResult] = []
         thoughts: Thoughts = []
@@ -137,8 +138,8 @@ class Evaluation:
         thoughts: dict[str, Thoughts],
         donors: Sequence[Sequence[bytes | None]],
     ) -> dict[str, np.ndarray]:
-        """The columns of the controls at a work; `donors`: what was predicted where each of its
-        swapped thoughts stood."""
+        """Returns the columns of the controls at a work; `donors`: what was predicted where each
+        of its swapped thoughts stood."""
         rollouts = rollouts_after(self.subject, work, thoughts)
         found = accuracies(rollouts)
         if "swapped" in rollouts:
@@ -148,7 +149,8 @@ class Evaluation:
     def _by_work(
         self, task: str, function: Callable[[Work, slice], dict[str, np.ndarray]]
     ) -> dict[str, np.ndarray]:
-        """The columns that a function makes of each work and its place among all positions."""
+        """Returns the columns that a function makes of each work and its place among all
+        positions."""
         parts: dict[str, list[np.ndarray]] = {}
         start = 0
         for work in self._each_work(f"{self.title}: {task}"):
@@ -169,7 +171,7 @@ class Evaluation:
     def _graded(
         self, work: Work, generated: list[Generated]
     ) -> tuple[list[Group], list[PositionResult]]:
-        """The groups at the work's positions, and which of their predictions are exact."""
+        """Returns the groups at the work's positions, and which of their predictions are exact."""
         subject, table = self.subject, self.subject.policy.table
         generated = subject.with_plain_standard(work, generated)
         tokens = document_bytes(subject.policy.tokenizer, work.document)
@@ -197,9 +199,9 @@ def _result(
     ends: np.ndarray,
     kind: str,
 ) -> PositionResult:
-    """`standard`, `start`: standard prediction of the policy and of the start model (None where it
-    is not known); `ends` [T]: where each token of the document ends, in bytes; `kind`: the
-    document's."""
+    """Returns the columns of one pass. `standard`, `start`: standard prediction of the policy and
+    of the start model (None where it is not known); `ends` [T]: where each token of the document
+    ends, in bytes; `kind`: the document's."""
     position = group.prompt.position
     index = position.index
     continuation = tokens[index : index + CONTINUATION_TOKENS]
@@ -228,7 +230,8 @@ def _result(
 
 
 def _majority(rollouts: tuple[Rollout, ...]) -> tuple[float, float]:
-    """(1 if the commonest prediction, the earliest of equals, is exact; its share of rollouts)."""
+    """Returns (1 if the commonest prediction, the earliest of equals, is exact; its share of
+    rollouts)."""
     if not rollouts:
         return _NAN, _NAN
     counts = Counter(r.prediction for r in rollouts)

@@ -1,5 +1,5 @@
-"""What an evaluation found: a row a position, a column a measure, so that any two columns can be
-compared in pairs."""
+"""The results of an evaluation: a row a position, a column a measure, so that any two columns can
+be compared in pairs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -41,7 +41,7 @@ CARRIED = "carried"
 _OF_CONTROLS = (*_CONTROLS, CARRIED, "voting_draws")
 _LIKELIHOODS = ("nll_ntp", "nll", "information_gain", *(f"nll_{name}" for name in THOUGHT_CONTROLS))
 KIND = "kind: "
-"""What a slice's name begins with that is a kind of document."""
+"""The beginning of a slice's name that is a kind of document."""
 BITS_A_BYTE = "information_gain_bits_a_byte"
 MEASURES = ("ntp", *_OF_REASONING, *_OF_CONTROLS, *_LIKELIHOODS, BITS_A_BYTE)
 """Every key of a summary, in order; docs/evaluation.md says what each is."""
@@ -49,13 +49,13 @@ MEASURES = ("ntp", *_OF_REASONING, *_OF_CONTROLS, *_LIKELIHOODS, BITS_A_BYTE)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PositionResult:
-    """What a model did at one position. With samples, fractions over the samples."""
+    """The results of a model at one position. With samples, fractions over the samples."""
 
     document_id: str
     position: int
     """An index into the model's own tokens."""
     byte_offset: int
-    """Where the position is in the text: the same for every tokenizer."""
+    """The position's byte in the text: the same for every tokenizer."""
     entropy: float
     document_kind: str
     """The kind of its document, by `corpus.kind`; empty without one."""
@@ -66,13 +66,13 @@ class PositionResult:
     ntp: float
     """1 if standard prediction was right."""
     reasoning: float
-    """prefix match: right up to a token boundary (mean over samples)."""
+    """The prefix match of the prediction: 1 if right up to a token boundary (mean over samples)."""
     single_token: float
-    """right, and exactly one token long."""
+    """1 if the prediction is right and exactly one token long."""
     any_right: float
-    """pass@k."""
+    """1 if any of the samples is right (pass@k)."""
     majority: float
-    """The commonest prediction is right."""
+    """1 if the commonest prediction is right."""
     confidence: float
     """Share of the samples that made the commonest prediction; NaN where that is none, or where
     there is one sample: the pass rate that the model itself predicts."""
@@ -103,11 +103,11 @@ class EvaluationResult(Columns):
     scorer: str = ""
     """The model whose entropy the difficulty is."""
     rollouts: pa.Table | None = field(default=None, metadata=NOT_STORED)
-    """What was thought and predicted, as `rollouts.SCHEMA`; a file of its own."""
+    """The thoughts and predictions, as `rollouts.SCHEMA`; a file of its own."""
 
     @property
     def num_positions(self) -> int:
-        """How many positions were evaluated."""
+        """The number of positions evaluated."""
         return len(self.columns["position"])
 
     @property
@@ -117,8 +117,8 @@ class EvaluationResult(Columns):
         return [name for name in taken if self.has_reasoning or name not in _OF_REASONING]
 
     def slices(self) -> dict[str, np.ndarray]:
-        """Masks [n]: by difficulty, by band, by those token classes that occur, and by those
-        kinds of document (`kind: NAME`: numbers ascending, else the commonest first)."""
+        """Returns the masks [n]: by difficulty, by band, by those token classes that occur, and by
+        those kinds of document (`kind: NAME`: numbers ascending, else the commonest first)."""
         parts: dict[str, np.ndarray] = slices(self.columns["entropy"])
         if "token_class" in self.columns:
             classes = self.columns["token_class"].astype(str)
@@ -131,23 +131,24 @@ class EvaluationResult(Columns):
         return parts
 
     def estimate(self, column: str, inside: np.ndarray | None = None) -> Estimate:
-        """Mean of a column over the positions of a mask [n] (default all), error by document."""
+        """Returns the mean of a column over the positions of a mask [n] (default all), error by
+        document."""
         values = self.columns[column].astype(float)
         known = ~np.isnan(values) if inside is None else inside & ~np.isnan(values)
         return mean_by_document(values[known], self.columns["document_id"][known])
 
     def accuracy(self, mode: str) -> float:
-        """The mean of a measure over all positions."""
+        """Returns the mean of a measure over all positions."""
         return self.estimate(mode).value
 
     def bits_a_byte(self, inside: np.ndarray) -> Estimate:
-        """Information gain in bits over the bytes of the true tokens, both summed."""
+        """Returns the information gain in bits over the bytes of the true tokens, both summed."""
         bits = self.columns["information_gain"][inside] / np.log(2)
         sizes = self.columns["token_bytes"][inside].astype(float)
         return ratio_by_document(bits, sizes, self.columns["document_id"][inside])
 
     def summary(self) -> dict[str, dict[str, Any]]:
-        """Numbers for `evaluation.json`: measure → slice → estimate."""
+        """Returns the numbers for `evaluation.json`: measure → slice → estimate."""
         parts = self.slices()
         found = {
             name: {part: self.estimate(name, inside).as_dict() for part, inside in parts.items()}
@@ -160,20 +161,20 @@ class EvaluationResult(Columns):
         return found
 
     def calibration(self) -> dict[str, Any] | None:
-        """How well the samples' agreement predicts their majority's accuracy; None without
+        """Returns how well the samples' agreement predicts their majority's accuracy; None without
         several samples."""
         if self.samples < 2 or not self.has_reasoning:
             return None
         return calibration(self.columns["confidence"], self.columns["majority"])
 
     def at(self, rows: np.ndarray) -> "EvaluationResult":
-        """Some positions only: indices [m]."""
+        """Returns the results at some positions only: indices [m]."""
         columns = {name: values[rows] for name, values in self.columns.items()}
         return replace(self, columns=columns, rollouts=None)
 
     def development(self) -> dict[str, float]:
-        """Metrics of a development evaluation: accuracy, overall and by difficulty where it has
-        positions, and what it cost."""
+        """Returns metrics of a development evaluation: accuracy, overall and by difficulty where
+        it has positions, and what it cost."""
         summary = self.summary()
         found = {
             "development/reasoning_accuracy": summary["reasoning"]["all"]["value"],
@@ -199,8 +200,8 @@ def paired_differences(
     b_column: str,
     parts: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Difference]:
-    """a − b by slice, for results whose rows are the same positions. `parts`: a's slices, where
-    they are at hand."""
+    """Returns a − b by slice, for results whose rows are the same positions. `parts`: a's slices,
+    where they are at hand."""
     documents = a.columns["document_id"]
     left, right = a.columns[a_column], b.columns[b_column]
     return {

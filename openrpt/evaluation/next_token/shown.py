@@ -56,8 +56,8 @@ def print_evaluations(
     models: int,
     console: Console,
 ) -> None:
-    """Results by their labels, `models` models' under all templates: one after another, then side
-    by side as the paper has them."""
+    """Prints results by their labels, `models` models' under all templates: one after another,
+    then side by side as the paper has them."""
     entries = read_evaluation(run.evaluation)["evaluations"]
     for name, result in found:
         title = f"{name}: accuracy on the {settings.split} split"
@@ -78,7 +78,7 @@ def print_evaluations(
 def print_evaluation(
     result: EvaluationResult, title: str, modes: Sequence[str], samples: int, console: Console
 ) -> None:
-    """Accuracy by difficulty and band: percent ± standard error by document, with n."""
+    """Prints accuracy by difficulty and band: percent ± standard error by document, with n."""
     summary = result.summary()
     columns = [mode for mode in modes if mode in summary] or ["ntp"]
     if samples > 1 and "reasoning" in columns:
@@ -106,7 +106,8 @@ def print_evaluation(
 
 
 def _print_details(result: EvaluationResult, console: Console) -> None:
-    """What stands below the accuracies: token classes, controls, likelihoods, calibration."""
+    """Prints what stands below the accuracies: token classes, controls, likelihoods,
+    calibration."""
     summary = result.summary()
     classes = {name: name for name in TOKEN_CLASSES}
     _print_parts("by the class of the true token", classes, summary, console)
@@ -135,7 +136,8 @@ def _print_details(result: EvaluationResult, console: Console) -> None:
 def _print_parts(
     title: str, parts: dict[str, str], summary: dict[str, dict[str, Any]], console: Console
 ) -> None:
-    """Accuracy by slices that `parts` names, as it calls them; nothing where there are none."""
+    """Prints accuracy by slices that `parts` names, as it calls them; nothing where there are
+    none."""
     modes = [mode for mode in ("ntp", "reasoning") if mode in summary]
     found = {part: name for part, name in parts.items() if part in summary["ntp"]}
     rows = [

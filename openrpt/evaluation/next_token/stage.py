@@ -55,7 +55,8 @@ def evaluate_templates(
     scores: Path | None = None,
     progress: Progress = SILENT,
 ) -> list[tuple[str, EvaluationResult]]:
-    """As `evaluate_model`, once for each of `evaluate.templates`; the model is loaded once.
+    """Evaluates as `evaluate_model` does, once for each of `evaluate.templates`; the model is
+    loaded once.
 
     What the run holds already under a label, of the same weights, settings and positions, is taken
     from there. Of several templates, each one's name is added to a given label.
@@ -81,7 +82,8 @@ def evaluate_templates(
 
 
 def _open(config: Config, path: str) -> Engine:
-    """The model to evaluate, with the start model where that one's candidates are asked for."""
+    """Opens the model to evaluate, with the start model where that one's candidates are asked
+    for."""
     start = None
     reasoning = "reasoning" in config.evaluate.modes
     if reasoning and config.prompt.candidates and config.prompt.candidate_source == "start":
@@ -106,7 +108,8 @@ def _recorded(
     engine: Callable[[], Engine],
     progress: Progress,
 ) -> EvaluationResult:
-    """What the run holds under the label, if that is it; else measured, and recorded there."""
+    """Returns what the run holds under the label, if it is the same; else measures, and records
+    it."""
     instrument = NextToken.of(corpus, config)
     mark, file = mark_of(instrument, path), result_path(run, label)
     entry = read_evaluation(run.evaluation)["evaluations"].get(label)
@@ -132,7 +135,7 @@ def _recorded(
 
 
 def _with_template(config: Config, template: Template) -> Config:
-    """One template, and no list of them."""
+    """Returns the configuration with one template, and no list of them."""
     return config.model_copy(
         update={
             "prompt": config.prompt.model_copy(update={"template": template}),

@@ -41,7 +41,7 @@ _ALL = "all"
 
 
 def _size_of(result: EvaluationResult) -> str:
-    """`1,024 positions of 64 documents`"""
+    """Returns the size of a result, `1,024 positions of 64 documents`."""
     documents = result.estimate("ntp").documents
     return f"{result.num_positions:,} positions of {documents:,} documents"
 
@@ -54,17 +54,20 @@ def _cell(result: EvaluationResult, mode: str, part: str) -> str:
 
 
 def differences_sheet(comparison: Comparison) -> Sheet:
-    """A row a model and mode, with its paired difference to the one compared with."""
+    """Returns a row a model and mode, with its paired difference to the one compared with."""
     rows = []
     for line in comparison.lines:
         result, difference = line.model.result, line.differences[_ALL]
-        same = line.name == comparison.against
+        if line.name == comparison.against:
+            compared_cells = ["", ""]
+        else:
+            compared_cells = [points(difference.as_dict()), f"{difference.p:.2g}"]
         rows.append(
             [
                 line.model.name,
                 line.mode,
                 *(_cell(result, line.mode, part) for part in _SHOWN),
-                *(["", ""] if same else [points(difference.as_dict()), f"{difference.p:.2g}"]),
+                *compared_cells,
                 _copies(line),
                 *cost_cells(line.model.cost),
             ]
@@ -80,7 +83,7 @@ def differences_sheet(comparison: Comparison) -> Sheet:
 
 
 def _copies(line: Line) -> str:
-    """How often the model says just what the start model would have said."""
+    """Returns how often the model says just what the start model would have said."""
     if line.mode != "reasoning":
         return ""
     return percent(line.model.result.estimate("agrees_start").as_dict())
@@ -90,7 +93,7 @@ _TITLES = {"ntp": "standard NTP", "reasoning": "next-token reasoning"}
 
 
 def table_1(comparison: Comparison) -> Sheet:
-    """The paper's Table 1: both modes by difficulty, with n, errors and costs."""
+    """Returns the paper's Table 1: both modes by difficulty, with n, errors and costs."""
     rows: list[list[str]] = []
     ends = set()
     for mode, title in _TITLES.items():
@@ -114,7 +117,8 @@ def table_1(comparison: Comparison) -> Sheet:
 
 
 def table_8(models: Sequence[Evaluated]) -> Sheet:
-    """The paper's Table 8: by prompt template, one sample (Random@1) and the best of k (Pass@k).
+    """Returns the paper's Table 8: by prompt template, one sample (Random@1) and the best of k
+    (Pass@k).
 
     Models that were evaluated greedily have no Pass@k.
     """
@@ -161,7 +165,7 @@ def table_8(models: Sequence[Evaluated]) -> Sheet:
 
 
 def figure_4(comparison: Comparison) -> Sheet:
-    """The paper's Figure 4 in numbers: the mean over difficulties, the best first."""
+    """Returns the paper's Figure 4 in numbers: the mean over difficulties, the best first."""
     found = [(line, mean_over_difficulties(line)) for line in comparison.lines]
     found = [(line, mean) for line, mean in found if line.mode in _TITLES and mean.n]
     found.sort(key=lambda pair: -pair[1].value)
@@ -192,7 +196,7 @@ _LAYOUTS: dict[str, Callable[[Comparison], Sheet]] = {
 
 
 def print_comparison(comparison: Comparison, console: Console, layout: str = "differences") -> None:
-    """One of _LAYOUTS, and what must be known to read it."""
+    """Prints one of _LAYOUTS, and what must be known to read it."""
     print_sheet(_LAYOUTS[layout](comparison), console)
     for note in comparison.notes:
         console.print(Text(f"note: {note}"), soft_wrap=True)
@@ -201,7 +205,7 @@ def print_comparison(comparison: Comparison, console: Console, layout: str = "di
 
 
 def _comparison_markdown(comparison: Comparison) -> str:
-    """Every layout that has something to show, notes and verdicts."""
+    """Returns every layout that has something to show, notes and verdicts."""
     sheets = [make(comparison) for make in _LAYOUTS.values()]
     notes = [f"- {note}" for note in comparison.notes]
     notes += [f"- {name}: {sentence}" for name, sentence in comparison.verdicts.items()]
@@ -210,7 +214,8 @@ def _comparison_markdown(comparison: Comparison) -> str:
 
 
 def write_comparison(comparison: Comparison, folder: Path, sources: Sequence[str]) -> list[Path]:
-    """`comparison.json`, `.csv` (a row a model, mode and slice), `.md` (every layout) and `.svg`.
+    """Writes `comparison.json`, `.csv` (a row a model, mode and slice), `.md` (every layout) and
+    `.svg`.
 
     A comparison of the same sources is replaced. Raises UserError where the folder holds one of
     other sources.
@@ -244,7 +249,8 @@ def write_comparison(comparison: Comparison, folder: Path, sources: Sequence[str
 
 
 def _rows(line: Line) -> list[dict[str, Any]]:
-    """One a slice: accuracy, difference to the line compared with, cost of training."""
+    """Returns a row for each slice: accuracy, difference to the line compared with, cost of
+    training."""
     rows = []
     for part, inside in line.model.result.slices().items():
         if part not in line.differences:
@@ -265,7 +271,7 @@ def _rows(line: Line) -> list[dict[str, Any]]:
 
 
 def _model(model: Evaluated) -> dict[str, Any]:
-    """What stands beside the accuracies: every measure, on the common positions."""
+    """Returns what stands beside the accuracies: every measure, on the common positions."""
     return {
         "model": model.entry["model"],
         "run": str(model.run),

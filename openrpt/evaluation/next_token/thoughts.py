@@ -30,17 +30,20 @@ _Thought = tuple[int, ...]
 """Token ids of a thought, without what closes it."""
 
 _CHUNK_TOKENS = 8192
-"""Forced tokens run at once: memory, never results."""
+"""The number of forced tokens run at once, which changes memory, never results."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Subject:
+    """A policy whose thoughts are changed, with its configuration and its prompt's layout."""
+
     engine: Engine
     config: Config
     layout: Layout
 
     @property
     def policy(self) -> Model:
+        """The model that thinks."""
         return self.engine.model
 
     @property
@@ -50,16 +53,18 @@ class Subject:
 
     @property
     def sampling(self) -> Sampling:
+        """The sampling of the evaluation: greedy without samples."""
         evaluate = self.config.evaluate
         temperature = evaluate.temperature if evaluate.samples else 0.0
         return Sampling.of(self.config.prompt, temperature=temperature)
 
     def keys(self, position: Position, count: int, purpose: str = "evaluate") -> tuple[int, ...]:
-        """Of the random draws at a position."""
+        """Returns the keys of the random draws at a position."""
         return keys_of(count, self.config.seed, purpose, position.document_id, position.index)
 
     def predict_each(self, works: Sequence[Work], samples: int) -> Iterator[list[Generated]]:
-        """Of each work, `samples` rollouts at each position, as the policy thinks them."""
+        """Generates, for each work, `samples` rollouts at each position, as the policy thinks
+        them."""
         requests = [
             work.request(self.layout, [self.keys(p, samples) for p in work.positions])
             for work in works
@@ -67,11 +72,12 @@ class Subject:
         return self.engine.generate_each(requests, self.layout, self.sampling)
 
     def with_plain_standard(self, work: Work, generated: Sequence[Generated]) -> list[Generated]:
-        """The outcomes with standard prediction as the text alone gives it."""
+        """Returns the outcomes with standard prediction as the text alone gives it."""
         return with_plain_standard(self.engine, work, self.layout, generated)
 
     def draw_tokens(self, work: Work, draws: Sequence[int]) -> list[list[int]]:
-        """Tokens sampled by standard prediction, `draws` [P] of them at the work's positions."""
+        """Returns tokens sampled by standard prediction, `draws` [P] of them at the work's
+        positions."""
         sampling = Sampling.plain(1, temperature=self.config.evaluate.temperature)
         pairs = zip(work.positions, draws, strict=True)
         keys = [self.keys(position, count, "ntp voting") for position, count in pairs]
@@ -82,7 +88,7 @@ class Subject:
     def predict_after(
         self, work: Work, rows: Sequence[int], thoughts: Sequence[_Thought]
     ) -> list[Generated]:
-        """One rollout a row, its thought given: at position rows[i] after thoughts[i].
+        """Generates one rollout a row, its thought given: at position rows[i] after thoughts[i].
 
         A row draws as the rollout of that number at its position, so that two kinds of thought
         meet the same random numbers. Long thoughts run _CHUNK_TOKENS at a time.
@@ -104,7 +110,8 @@ class Subject:
 
 
 def _chunks(lengths: Sequence[int], tokens: int = _CHUNK_TOKENS) -> list[slice]:
-    """Rows of these lengths in order, as many at a time as stay within `tokens` when padded.
+    """Returns the rows of these lengths in order, as many at a time as stay within `tokens` when
+    padded.
 
     >>> _chunks([3, 3, 4, 9], tokens=8)
     [slice(0, 2, None), slice(2, 3, None), slice(3, 4, None)]
@@ -126,7 +133,8 @@ Thoughts = list[tuple[_Thought, ...]]
 
 
 def thought_of(completion: Completion, layout: Layout) -> _Thought:
-    """The ids before the last end of a thought; without one, all but the token that stopped it.
+    """Returns the ids before the last end of a thought; without one, all but the token that
+    stopped it.
 
     Where the policy broke the thought off with a stop token, that token is no part of it.
     """
@@ -138,7 +146,8 @@ def thought_of(completion: Completion, layout: Layout) -> _Thought:
 
 
 def changed_thoughts(control: str, thoughts: Thoughts, documents: Sequence[str]) -> Thoughts:
-    """The thoughts of all positions [n] as the control makes them; their documents [n] in order.
+    """Returns the thoughts of all positions [n] as the control makes them; their documents [n] in
+    order.
 
     emptied: nothing; cut: the first half of the tokens, rounded up; swapped: another position's,
     of another document unless one holds more than half of all positions. Raises UserError where
@@ -155,7 +164,7 @@ _Each = TypeVar("_Each")
 
 
 def swapped(each: list[_Each], documents: Sequence[str]) -> list[_Each]:
-    """What belongs to each position [n], given to another: rotated by the size of the
+    """Returns what belongs to each position [n], given to another: rotated by the size of the
     greatest document, whose positions stand together."""
     if len(each) < 2:
         raise UserError(
@@ -169,7 +178,7 @@ def swapped(each: list[_Each], documents: Sequence[str]) -> list[_Each]:
 def rollouts_after(
     subject: Subject, work: Work, thoughts: Mapping[str, Thoughts]
 ) -> dict[str, list[list[Rollout]]]:
-    """By control, the rollouts [P][samples] at each of the work's positions, graded."""
+    """Returns, by control, the rollouts [P][samples] at each of the work's positions, graded."""
     rows: list[int] = []
     given: list[_Thought] = []
     for kind in thoughts.values():
@@ -188,7 +197,7 @@ def rollouts_after(
 
 
 def accuracies(rollouts: Mapping[str, list[list[Rollout]]]) -> dict[str, np.ndarray]:
-    """By control, the accuracy [P] at each position (mean over its rollouts)."""
+    """Returns, by control, the accuracy [P] at each position (mean over its rollouts)."""
     return {
         name: np.array([np.mean([one.exact for one in own]) for own in kind])
         for name, kind in rollouts.items()
@@ -198,8 +207,9 @@ def accuracies(rollouts: Mapping[str, list[list[Rollout]]]) -> dict[str, np.ndar
 def carried(
     rollouts: Sequence[Sequence[Rollout]], donors: Sequence[Sequence[bytes | None]]
 ) -> np.ndarray:
-    """[P] Share of the predictions after swapped thoughts that are those which the thoughts' own
-    position made; NaN where that made none. `donors`: these predictions, [P][samples]."""
+    """Returns [P] the share of the predictions after swapped thoughts that are those which the
+    thoughts' own position made; NaN where that made none. `donors`: these predictions,
+    [P][samples]."""
     shares = []
     for own, before in zip(rollouts, donors, strict=True):
         pairs = zip(own, before, strict=True)
@@ -209,7 +219,7 @@ def carried(
 
 
 def voting_draws(shape: Shape, group: Group, layout: Layout) -> int:
-    """How many tokens standard prediction may draw for the FLOPs of a position's rollouts.
+    """Returns how many tokens standard prediction may draw for the FLOPs of a position's rollouts.
 
     Both share the prefix and don't pay for it. The rollouts pay for the tail, every completion
     token and every logit read; a draw pays for one token's pass at the position and its logits.
@@ -230,7 +240,7 @@ def voting_draws(shape: Shape, group: Group, layout: Layout) -> int:
 
 
 def vote(subject: Subject, work: Work, draws: Sequence[int]) -> np.ndarray:
-    """[P] Is the commonest of `draws` [P] sampled tokens right?"""
+    """Returns [P] whether the commonest of `draws` [P] sampled tokens is right."""
     tokens = document_bytes(subject.policy.tokenizer, work.document)
     drawn = subject.draw_tokens(work, draws)
     return np.array(
@@ -242,7 +252,8 @@ def vote(subject: Subject, work: Work, draws: Sequence[int]) -> np.ndarray:
 
 
 def commonest(ids: Sequence[int], table: Sequence[bytes]) -> bytes | None:
-    """The earliest of the commonest; special tokens and unused ids have no vote.
+    """Returns the commonest token, the earliest of equals; special tokens and unused ids have no
+    vote.
 
     >>> commonest([0, 2, 1, 0, 0, 2], [b"", b"a", b"b"])
     b'b'
@@ -253,7 +264,7 @@ def commonest(ids: Sequence[int], table: Sequence[bytes]) -> bytes | None:
 
 
 _Row = tuple[int, tuple[int, ...]]
-"""(which position, the ids between its prefix and its true token)."""
+"""A row: (which position, the ids between its prefix and its true token)."""
 
 
 def likelihoods(
@@ -289,7 +300,7 @@ def likelihoods(
 def _true_token_nll(
     subject: Subject, work: Work, layout: Layout, rows: Sequence[_Row]
 ) -> np.ndarray:
-    """[rows]: nats of a position's true token after head ⊕ prefix ⊕ the row's ids."""
+    """Returns [rows]: nats of a position's true token after head ⊕ prefix ⊕ the row's ids."""
     policy = subject.policy
     prefix_ids, lengths = work.prefix_ids(layout, whole=False), work.prefix_lengths(layout)
     true_ids = [int(work.document.token_ids[position.index]) for position in work.positions]

@@ -1,1 +1,1 @@
-"""How thoughts change over training and between runs."""
+"""Patterns of thoughts: their change over training and between runs."""

@@ -60,12 +60,13 @@ MEASURES = {
     "commonest_truth": "… true next tokens that are their step's commonest one",
     "equals_ntp": "predictions equal to standard prediction's",
 }
-"""What is measured, apart from the keyword groups (`keywords/GROUP`: thoughts with one of its
-keywords). Means over rollouts; `distinct_…` over groups. Thoughts: without the candidates that
-they were made to begin with, and only where there is anything left."""
+"""The names of what is measured, apart from the keyword groups (`keywords/GROUP`: thoughts with
+one of its keywords). Means over rollouts; `distinct_…` over groups. Thoughts: without the
+candidates that they were made to begin with, and only where there is anything left."""
 THOUGHT_MEASURES = list(MEASURES)[: list(MEASURES).index("reward")]
 DECIMALS = {"thought_bytes": 1, "prediction_bytes": 1, "reward": 3}
-"""Of the measures that are shown as they are; all others are shares, shown in percent."""
+"""The decimals of the measures that are shown as they are; all others are shares, shown in
+percent."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -76,6 +77,7 @@ class Measured:
     documents: np.ndarray
 
     def interval(self) -> Interval:
+        """Returns the mean with its interval, drawn over documents."""
         return mean_interval(self.values, self.documents)
 
 
@@ -87,14 +89,15 @@ class Bin:
     first: int
     last: int
     steps: tuple[int, ...]
-    """Those that were read."""
+    """The steps that were read."""
     measures: dict[str, Measured]
     flops: float | None = None
-    """Of the training up to its last step, warmup included."""
+    """FLOPs of the training up to its last step, warmup included."""
     seconds: float | None = None
 
     @property
     def name(self) -> str:
+        """The steps, `1–3`; `evaluated` for an evaluation's bin."""
         if not self.first:
             return "evaluated"
         return f"{self.first}" if self.first == self.last else f"{self.first}–{self.last}"
@@ -107,7 +110,7 @@ def run_bins(
     keywords: Keywords = KEYWORDS,
     progress: Progress = SILENT,
 ) -> list[Bin]:
-    """A run's stored rollouts in ranges of about equally many steps, from first to last.
+    """Returns a run's stored rollouts in ranges of about equally many steps, from first to last.
 
     Raises UserError where no rollouts are stored, or a file is not readable.
     """
@@ -143,7 +146,8 @@ def run_bins(
 def evaluation_bins(
     run: Run, *, keywords: Keywords = KEYWORDS, progress: Progress = SILENT
 ) -> list[Bin]:
-    """One for each evaluation whose rollouts are stored: the models of a run side by side.
+    """Returns a bin for each evaluation whose rollouts are stored: the models of a run side by
+    side.
 
     Raises UserError where there is none, or a file is not readable.
     """
@@ -178,7 +182,7 @@ def evaluation_bins(
 
 
 def _spent(history: Sequence[Mapping[str, Any]], step: int) -> dict[str, float]:
-    """FLOPs and seconds up to a step of train."""
+    """Returns the FLOPs and seconds up to a step of train."""
     rows = [r for r in history if r["stage"] == "warmup" or r["stage"] == "train"]
     rows = [r for r in rows if r["stage"] == "warmup" or r["step"] <= step]
     spent = costs(rows)
@@ -193,7 +197,7 @@ def _measure_names(groups: Mapping[str, Any]) -> list[str]:
 
 
 def _evenly(items: Sequence[int], most: int) -> list[int]:
-    """At most so many of them, the first and the last included."""
+    """Returns at most so many of them, the first and the last included."""
     if len(items) <= most:
         return list(items)
     return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
@@ -246,19 +250,20 @@ def _measure_rows(
 
 
 def _commonest(items: Sequence[bytes | None]) -> Callable[[bytes | None], float | None]:
-    """Is an item the commonest one? None is no item."""
+    """Returns a function that says whether an item is the commonest of these; None is no item."""
     counts = Counter(item for item in items if item is not None)
     winner = max(counts, key=lambda item: counts[item]) if counts else None
     return lambda item: None if item is None else float(item == winner)
 
 
 def difference(later: Bin, earlier: Bin, name: str) -> Interval:
+    """Returns later − earlier of one measure, with its interval."""
     a, b = later.measures[name], earlier.measures[name]
     return difference_of_means(a.values, a.documents, b.values, b.documents)
 
 
 def compared(runs: Sequence[Sequence[Bin]]) -> list[tuple[Bin, Bin]]:
-    """What is compared, as (a, b) of a − b: each run's last bin with its own first, and with the
-    last bin of the first run."""
+    """Returns what is compared, as (a, b) of a − b: each run's last bin with its own first, and
+    with the last bin of the first run."""
     pairs = [(bins[-1], bins[0]) for bins in runs if len(bins) > 1]
     return pairs + [(bins[-1], runs[0][-1]) for bins in runs[1:]]

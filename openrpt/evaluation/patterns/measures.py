@@ -1,4 +1,4 @@
-"""What a thought is like: keyword groups, leakage, copying, answer switching, diversity.
+"""The measures of a thought: keyword groups, leakage, copying, answer switching, diversity.
 
 Pure functions on the bytes and words of one rollout (or one group). `pattern_runs.py` applies
 them to stored rollouts, over steps and between runs.
@@ -55,7 +55,7 @@ _ANSWER = re.compile(
 
 
 def read_keywords(path: Path) -> dict[str, list[str]]:
-    """A user's groups: a TOML or JSON file, `group = ["keyword", …]`.
+    """Reads a user's groups: a TOML or JSON file, `group = ["keyword", …]`.
 
     Raises UserError for a missing or malformed file, and for a group that is no list of texts.
     """
@@ -79,7 +79,8 @@ def read_keywords(path: Path) -> dict[str, list[str]]:
 
 
 def keyword_patterns(groups: Keywords) -> dict[str, re.Pattern[str]]:
-    """Whole words, in any case, any whitespace between them: `either` is not in "neither"."""
+    """Returns expressions for whole words, in any case, any whitespace between them: `either` is
+    not in "neither"."""
 
     def one(keyword: str) -> str:
         return r"\s+".join(re.escape(word) for word in keyword.split())
@@ -91,7 +92,7 @@ def keyword_patterns(groups: Keywords) -> dict[str, re.Pattern[str]]:
 
 
 def free_thought(thought: bytes, candidates: Sequence[bytes], separator: bytes) -> bytes:
-    """The thought without the candidates that it was made to begin with.
+    """Returns the thought without the candidates that it was made to begin with.
 
     >>> free_thought(b" a | b, because", [b" a", b" b"], b" |")
     b', because'
@@ -100,19 +101,19 @@ def free_thought(thought: bytes, candidates: Sequence[bytes], separator: bytes) 
 
 
 def words_of(text: str) -> list[str]:
-    """Words and single signs, in lower case."""
+    """Returns a text's words and single signs, in lower case."""
     return [word.lower() for word in _WORD.findall(text)]
 
 
 def target_text(continuation: Sequence[bytes]) -> str:
-    """The true next token without the whitespace around it; empty where it has no letter and no
-    digit, for such a token stands in nearly every text."""
+    """Returns the true next token without the whitespace around it; empty where it has no letter
+    and no digit, for such a token stands in nearly every text."""
     text = continuation[0].decode("utf-8", errors="replace").strip() if continuation else ""
     return text if any(character.isalnum() for character in text) else ""
 
 
 def contains(thought: str, target: str) -> float | None:
-    """1 if the thought contains the target; None where there is none of one of them.
+    """Returns 1 if the thought contains the target; None where there is none of one of them.
 
     Quiet-STaR's reward "tends to be hacked by repeating the target token in the generated
     rationale" (arXiv 2506.08007, Section 6): leakage.
@@ -121,8 +122,8 @@ def contains(thought: str, target: str) -> float | None:
 
 
 def copied_share(thought: Sequence[str], prefix: Sequence[str]) -> float | None:
-    """Words of the longest run of the thought's that stands in the prefix, over the thought's
-    words; None for an empty thought.
+    """Returns the words of the longest run of the thought's that stands in the prefix, over the
+    thought's words; None for an empty thought.
 
     >>> copied_share(["so", "the", "sum", "is", "even"], ["the", "sum", "is", "odd"])
     0.6
@@ -140,8 +141,8 @@ def _ngrams(words: Sequence[str], n: int) -> set[tuple[str, ...]]:
 
 
 def named_answers(thought: str) -> list[str]:
-    r"""The answers that a thought names, in their order: what stands in a `\boxed{}` and the word
-    after "answer is", "next word is" or "next token is".
+    r"""Returns the answers that a thought names, in their order: what stands in a `\boxed{}` and
+    the word after "answer is", "next word is" or "next token is".
 
     >>> named_answers("The answer is 4. No: the next word is 'five'")
     ['4', 'five']
@@ -153,7 +154,8 @@ def named_answers(thought: str) -> list[str]:
 
 
 def switched(thought: str) -> float | None:
-    """1 if the last answer that a thought names differs from the first; None without a thought."""
+    """Returns 1 if the last answer that a thought names differs from the first; None without a
+    thought."""
     if not thought.strip():
         return None
     answers = named_answers(thought)
@@ -161,8 +163,8 @@ def switched(thought: str) -> float | None:
 
 
 def distinct(texts: Sequence[Sequence[str]], n: int) -> float | None:
-    """distinct-n (Li et al., arXiv 1510.03055) of a group's thoughts: different n-grams over all
-    n-grams; 1 = nothing is said twice. None where there are none.
+    """Returns distinct-n (Li et al., arXiv 1510.03055) of a group's thoughts: different n-grams
+    over all n-grams; 1 = nothing is said twice. None where there are none.
 
     >>> distinct([["a", "b"], ["a", "b"]], 2)
     0.5
@@ -174,8 +176,8 @@ def distinct(texts: Sequence[Sequence[str]], n: int) -> float | None:
 def thought_measures(
     thought: str, prefix: str, target: str, other_target: str, groups: Mapping[str, re.Pattern[str]]
 ) -> dict[str, float | None]:
-    """All that is measured of one free thought. `other_target`: the target of another position,
-    for how often a thought contains a target by chance."""
+    """Returns all that is measured of one free thought. `other_target`: the target of another
+    position, for how often a thought contains a target by chance."""
     present = bool(thought.strip())
     measures: dict[str, float | None] = {
         "thought_bytes": float(len(thought.encode())),
@@ -191,7 +193,8 @@ def thought_measures(
 
 
 def prediction_measures(row: Mapping[str, Any]) -> dict[str, float | None]:
-    """Of one row of a rollout file: is the reward won by predictions that say something?"""
+    """Returns the measures of one row of a rollout file: whether rewarded predictions have
+    content."""
     prediction, continuation = row["prediction"], row["continuation"]
     said = prediction is not None
     return {

@@ -70,7 +70,7 @@ def _numbers(one: Bin, name: str) -> dict[str, Any]:
 
 
 def _plain(found: Interval) -> dict[str, Any]:
-    """For JSON and CSV: what is no number is null."""
+    """Returns a value for JSON and CSV: what is no number is null."""
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value
         for key, value in found.as_dict().items()
@@ -78,13 +78,13 @@ def _plain(found: Interval) -> dict[str, Any]:
 
 
 def print_patterns(runs: Sequence[Sequence[Bin]], console: Console) -> None:
-    """The patterns of one run or several, as `_patterns_sheet` puts them."""
+    """Prints the patterns of one run or several, as `_patterns_sheet` puts them."""
     print_sheet(_patterns_sheet(runs), console)
 
 
 def _patterns_sheet(runs: Sequence[Sequence[Bin]]) -> Sheet:
-    """A row a measure. One run: its bins side by side, and last − first. Several: the last bin of
-    each, and its difference from the first run's."""
+    """Returns a row a measure. One run: its bins side by side, and last − first. Several: the last
+    bin of each, and its difference from the first run's."""
     alone = len(runs) == 1
     shown = list(runs[0]) if alone else [bins[-1] for bins in runs]
     pairs = [(a, b) for a, b in compared(runs) if alone or b is runs[0][-1]]
@@ -116,14 +116,14 @@ def _patterns_sheet(runs: Sequence[Sequence[Bin]]) -> Sheet:
 
 
 def _steps(one: Bin) -> str:
-    """`steps 1–3`; for an evaluation its name."""
+    """Returns a bin's name, `steps 1–3`; for an evaluation its name."""
     if not one.steps:
         return one.name
     return f"step{'s' if len(one.steps) > 1 else ''} {one.name}"
 
 
 def _legend(measured: Sequence[str]) -> list[str]:
-    """What the measures are, and how the cells are to be read."""
+    """Returns what the measures are, and how the cells are to be read."""
     lines = [f"{name}: {MEASURES[name]}" for name in measured if name in MEASURES]
     if _section(measured[0]) == "keywords":
         lines.insert(0, "keywords/…: thoughts with a keyword of the group")
@@ -135,15 +135,15 @@ def _legend(measured: Sequence[str]) -> list[str]:
 
 
 def _section(name: str) -> str:
-    """What a measure is about: its rows stand together."""
+    """Returns what a measure is about: its rows stand together."""
     if name.startswith("keywords/"):
         return "keywords"
     return "thoughts" if name in THOUGHT_MEASURES else "predictions"
 
 
 def pattern_cell(name: str, numbers: Mapping[str, Any]) -> str:
-    """`12.5 [10.1, 14.9] %`, or without the unit where the measure is no share; a dash where there
-    is nothing to measure. `numbers`: value, low and high."""
+    """Returns a measure's cell, `12.5 [10.1, 14.9] %`, or without the unit where the measure is no
+    share; a dash where there is nothing to measure. `numbers`: value, low and high."""
     if name in DECIMALS:
         return interval(numbers, f".{DECIMALS[name]}f")
     cell = interval(numbers, ".1f", scale=100.0)
@@ -151,7 +151,8 @@ def pattern_cell(name: str, numbers: Mapping[str, Any]) -> str:
 
 
 def _difference_cell(name: str, found: Interval) -> str:
-    """`+2.4 [+0.1, +4.9] *`, in points where the measure is a share."""
+    """Returns a difference's cell, `+2.4 [+0.1, +4.9] *`, in points where the measure is a
+    share."""
     decimals, scale = (DECIMALS[name], 1.0) if name in DECIMALS else (1, 100.0)
     star = " *" if found.low > 0 or found.high < 0 else ""
     return interval(found.as_dict(), f"+.{decimals}f", scale=scale) + star

@@ -45,7 +45,7 @@ class Probes:
         }
 
     def title(self, label: str) -> str:
-        """The name of the progress of a model's measurement."""
+        """Returns the name of the progress of a model's measurement."""
         return f"probe {label}"
 
     def run(self, bench: Bench) -> ProbeResult:
@@ -67,14 +67,14 @@ class Probes:
         )
 
     def report(self, measured: Sequence[Measured[ProbeResult]]) -> Report:
-        """The models together; differences are to the first, at the same layer."""
+        """Returns the models together; differences are to the first, at the same layer."""
         return probe_report(measured)
 
 
 def probes_of(
     run: Run, models: Sequence[NamedModel], config: Config, *, progress: Progress = SILENT
 ) -> Probes:
-    """Probes on the run's scores, at positions that every model has a boundary at.
+    """Returns probes on the run's scores, at positions that every model has a boundary at.
 
     Raises UserError where scikit-learn is missing, for scores or a tokenizer that can't be loaded,
     and as `probe_sample`.
@@ -90,7 +90,7 @@ def probes_of(
 def _foreign_tokenizers(
     models: Sequence[NamedModel], corpus: ScoredCorpus, config: Config
 ) -> list[Any]:
-    """Those that are not the scores' own; none twice."""
+    """Returns those tokenizers that are not the scores' own; none twice."""
     found = {}
     for model in models:
         tokenizer = load_tokenizer(config.model, model.path)

@@ -1,4 +1,4 @@
-"""What probes are asked: positions of held-out documents, and what is true there.
+"""The questions of probes: positions of held-out documents, and what is true there.
 
 Labels are of the text and of the tokens of the scores, never of the model that is probed, so that
 models are compared on the same questions. Documents, not positions, are split: no probe is tested
@@ -29,7 +29,7 @@ TARGETS = {
 _DISTANCES = {"< 16": 16, "16–63": 64, "64–255": 256, "≥ 256": float("inf")}
 """Classes of `answer`: bytes between the position and the final answer's mark."""
 _VALIDATION_FRACTION = 0.25
-"""Of the documents that are not tested on: those by which the regularisation is chosen."""
+"""The share, among documents that are not tested on, by which the regularisation is chosen."""
 _LEAST_DOCUMENTS = 4
 
 
@@ -50,11 +50,11 @@ class ProbeSample:
     roles: np.ndarray
     """[n] fit, validation or test: all positions of a document have the same."""
     notes: tuple[str, ...] = ()
-    """What was left out, and why."""
+    """Notes on what was left out, and why."""
 
     @property
     def key(self) -> list[Any]:
-        """What a result depends on."""
+        """The key of all that a result depends on."""
         labels = {target: values.tolist() for target, values in self.labels.items()}
         offsets = self.byte_offsets.tolist()
         return [self.documents.tolist(), offsets, self.roles.tolist(), labels]
@@ -75,7 +75,7 @@ class ProbeSample:
 def probe_sample(
     corpus: ScoredCorpus, config: Config, tokenizers: Sequence[Any] = ()
 ) -> ProbeSample:
-    """The positions that all `tokenizers` have a boundary at, and their labels.
+    """Returns the positions that all `tokenizers` have a boundary at, and their labels.
 
     Positions of any entropy, spread over the documents of `config.evaluate.split`. A class with
     fewer than `probe.min_examples` positions to fit is left out, a target with fewer than two
@@ -118,7 +118,8 @@ def probe_sample(
 
 
 def document_roles(names: Sequence[str], test_fraction: float, seed: int) -> dict[str, str]:
-    """Document → fit, validation or test; at least two to test on and one of each other."""
+    """Returns each document's role, fit, validation or test; at least two to test on and one of
+    each other."""
     order = [names[place] for place in generator(seed, "probe documents").permutation(len(names))]
     tested = min(max(round(test_fraction * len(names)), 2), len(names) - 2)
     rest = len(names) - tested
@@ -128,7 +129,8 @@ def document_roles(names: Sequence[str], test_fraction: float, seed: int) -> dic
 
 
 def _distance_class(distance: int) -> str:
-    """
+    """Returns the name of the range that a distance is in, in bytes.
+
     >>> [_distance_class(distance) for distance in (0, 15, 16, 300)]
     ['< 16', '< 16', '16–63', '≥ 256']
     """
@@ -136,8 +138,8 @@ def _distance_class(distance: int) -> str:
 
 
 def answer_span(text: str, key: str, mark: str) -> tuple[int, int] | None:
-    """(where the solution begins, where its final answer's mark begins), in bytes; None without
-    a mark behind the question.
+    """Returns (where the solution begins, where its final answer's mark begins), in bytes; None
+    without a mark behind the question.
 
     The question is the document's key, where the text begins with that; else all of the text is
     taken for the solution.
@@ -183,7 +185,7 @@ def _rows(work: Work, settings: ProbeConfig) -> list[dict[str, Any]]:
 def _on_shared_boundaries(
     works: Sequence[Work], tokenizers: Sequence[Any]
 ) -> tuple[list[Work], list[str]]:
-    """The works without positions that are inside a token of one of `tokenizers`."""
+    """Returns the works without positions that are inside a token of one of `tokenizers`."""
     if not tokenizers:
         return list(works), []
     kept: list[Work] = []

@@ -47,29 +47,29 @@ class ProbeResult(Columns):
     """The layers that were probed: 0 = the embeddings, the greatest = what the head reads."""
     targets: list[str]
     strengths: dict[str, float]
-    """`TARGET/LAYER` → the regularisation that was chosen."""
+    """The regularisation that was chosen, by `TARGET/LAYER`."""
     sample: dict[str, Any]
-    """`ProbeSample.about`."""
+    """The description of the sample, `ProbeSample.about`."""
 
     def values(self, column: str) -> tuple[np.ndarray, np.ndarray]:
-        """A column's values [k] and documents [k] at the positions that have a label."""
+        """Returns a column's values [k] and documents [k] at the positions that have a label."""
         found = self.columns[column].astype(float)
         known = ~np.isnan(found)
         return found[known], self.columns["document_id"][known]
 
     def estimate(self, column: str) -> Estimate:
-        """A column's mean over the positions that have a label, its error by document."""
+        """Returns a column's mean over the positions that have a label, its error by document."""
         return mean_by_document(*self.values(column))
 
     def selectivity(self, target: str, layer: int) -> Estimate:
-        """Accuracy less the control's, the same positions."""
+        """Returns accuracy less the control's, on the same positions."""
         real, documents = self.values(f"{target}/{layer}")
         control, _ = self.values(f"{target}/{layer}/control")
         return mean_by_document(real - control, documents)
 
 
 def chosen_layers(last: int, count: int) -> list[int]:
-    """`count` of the layers 0 … last, evenly; 0 = all.
+    """Returns `count` of the layers 0 … last, evenly; 0 = all.
 
     >>> chosen_layers(30, 4), chosen_layers(2, 9)
     ([0, 10, 20, 30], [0, 1, 2])
@@ -87,7 +87,8 @@ def read_states(
     meter: WorkMeter,
     progress: Progress,
 ) -> np.ndarray:
-    """[layers, n, d] float32: the state that has read all before each position of the sample."""
+    """Returns [layers, n, d] float32: the state that has read all before each position of the
+    sample."""
     policy = meter.engine.model
     head = policy.bos_ids
     parts: list[np.ndarray] = []
@@ -128,7 +129,8 @@ def fit_all(
     seed: int,
     progress: Progress = SILENT,
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """states [layers, n, d] → the columns of a ProbeResult, and the regularisations chosen."""
+    """Fits all probes: states [layers, n, d] → the columns of a ProbeResult, and the
+    regularisations chosen."""
     test = sample.roles == "test"
     columns = {
         "document_id": sample.documents[test],
@@ -161,8 +163,8 @@ def fit_probe(
     roles: np.ndarray,
     strengths: Sequence[float] = STRENGTHS,
 ) -> tuple[np.ndarray, float]:
-    """features [n, d], labels [n] ('' = none), roles [n] → what the probe says at the test
-    positions, and its regularisation.
+    """Fits one probe: features [n, d], labels [n] ('' = none), roles [n] → what the probe says at
+    the test positions, and its regularisation.
 
     Of several strengths the one of the least cross-entropy on the validation documents is taken;
     then the probe is fitted anew on those and the fitted ones together.
@@ -202,7 +204,7 @@ def _fit(probe: Any, features: np.ndarray, labels: np.ndarray) -> None:
 
 
 def _cross_entropy(probe: Any, features: np.ndarray, labels: np.ndarray) -> float:
-    """Nats a position; a class that was not fitted counts as 20."""
+    """Returns the cross-entropy in nats a position; a class that was not fitted counts as 20."""
     place = {name: column for column, name in enumerate(probe.classes_.tolist())}
     logp = probe.predict_log_proba(features)
     known = [row for row, name in enumerate(labels.tolist()) if name in place]
@@ -213,8 +215,8 @@ def _cross_entropy(probe: Any, features: np.ndarray, labels: np.ndarray) -> floa
 def control_labels(
     types: np.ndarray, labels: np.ndarray, roles: np.ndarray, seed: int, target: str
 ) -> np.ndarray:
-    """[n] The control task: a random label a type of token, drawn as often as labels are among
-    the fitted positions; none where the real task has none."""
+    """Returns [n] the labels of the control task: a random label a type of token, drawn as often
+    as labels are among the fitted positions; none where the real task has none."""
     names, counts = np.unique(labels[(roles != "test") & (labels != "")], return_counts=True)
     shares = counts / counts.sum()
     drawn = {
@@ -226,7 +228,7 @@ def control_labels(
 
 
 def _commonest(labels: np.ndarray) -> str:
-    """The first by name of equals."""
+    """Returns the commonest label, the first by name of equals."""
     names, counts = np.unique(labels, return_counts=True)
     return str(names[counts.argmax()])
 
@@ -236,6 +238,6 @@ def _where_known(labels: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def probe_difference(a: ProbeResult, b: ProbeResult, column: str) -> Difference:
-    """a − b on the same test positions."""
+    """Returns a − b on the same test positions."""
     documents = a.columns["document_id"]
     return paired_difference(a.columns[column], b.columns[column], documents)

@@ -19,7 +19,7 @@ _NOTE = (
 
 
 def probe_report(measured: Sequence[Measured[ProbeResult]]) -> Report:
-    """A sheet a target, one of costs, and a figure; differences are to the first model."""
+    """Returns a sheet a target, one of costs, and a figure; differences are to the first model."""
     first, rows = measured[0], _probe_rows(measured)
     targets = first.result.targets
     return Report(
@@ -37,8 +37,8 @@ def probe_report(measured: Sequence[Measured[ProbeResult]]) -> Report:
 
 
 def _probe_rows(probed: Sequence[Measured[ProbeResult]]) -> list[dict[str, Any]]:
-    """A row a target, layer and model; differences are to the first model, at the same layer
-    where both were probed there."""
+    """Returns a row a target, layer and model; differences are to the first model, at the same
+    layer where both were probed there."""
     first = probed[0].result
     rows = []
     for target in first.targets:
@@ -71,7 +71,7 @@ def _row(one: Measured[ProbeResult], target: str, layer: int, first: ProbeResult
 
 
 def _target_sheet(measured: Sequence[Measured[ProbeResult]], target: str) -> Sheet:
-    """Accuracy, selectivity and the difference to the first model, by layer."""
+    """Returns accuracy, selectivity and the difference to the first model, by layer."""
     first = measured[0]
     baselines = {name: first.result.estimate(f"{target}/{name}") for name in _BASELINES}
     n, documents = baselines["majority"].n, baselines["majority"].documents
@@ -124,7 +124,8 @@ def _cost_sheet(measured: Sequence[Measured[ProbeResult]]) -> Sheet:
 
 
 def _figure(rows: Sequence[dict[str, Any]]) -> str:
-    """SVG: accuracy by layer with one standard error, the control dashed, a panel a target."""
+    """Returns an SVG: accuracy by layer with one standard error, the control dashed, a panel a
+    target."""
     import altair as alt
     import vl_convert
 

@@ -20,7 +20,7 @@ from openrpt.progress import SILENT, Progress
 from openrpt.worker import Worker
 
 Check = Callable[[Question, bytes | None], float]
-"""Question and answer (None = there is none) → the reward; 1 = right."""
+"""A check: question and answer (None = there is none) → the reward; 1 = right."""
 
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,5})?", re.ASCII)
 _WRAPPED = re.compile(r"\\(?:text|mathrm|textbf|mbox)\{([^{}]*)\}")
@@ -33,7 +33,7 @@ def extract_answer(
     opening: bytes = rb"\boxed{",
     closing: bytes = b"}",
 ) -> bytes | None:
-    r"""The final answer: what stands between the last `opening` and its `closing`.
+    r"""Returns the final answer: what stands between the last `opening` and its `closing`.
 
     Only what follows the last `thought_end` counts; where the policy ended its turn without
     closing its thought, the whole completion. An `opening` that ends with `{` is closed by the
@@ -53,7 +53,7 @@ def extract_answer(
 
 
 def _balancing_brace(text: bytes) -> int:
-    """Index of the `}` that closes a `{` just before the text; -1 if there is none."""
+    """Returns the index of the `}` that closes a `{` just before the text; -1 if there is none."""
     depth = 1
     for match in re.finditer(rb"\\.|[{}]", text, re.DOTALL):
         depth += {b"{": 1, b"}": -1}.get(match[0], 0)
@@ -63,7 +63,8 @@ def _balancing_brace(text: bytes) -> int:
 
 
 def normalised(answer: str) -> str:
-    r"""An answer without what does not change it: spaces around it, `$`, `\text{}`, a full stop.
+    r"""Returns an answer without what does not change it: spaces around it, `$`, `\text{}`, a full
+    stop.
 
     >>> normalised(" $\\text{the  end}.$ ")
     'the end'
@@ -74,7 +75,7 @@ def normalised(answer: str) -> str:
 
 
 def same_characters(answer: str, truth: str) -> bool:
-    """Are two answers the same but for what does not change them?
+    """Returns whether two answers are the same but for what does not change them.
 
     A number is the same in every way of writing it in digits: 18.0, 18 and 1.8e1.
 
@@ -88,7 +89,8 @@ def same_characters(answer: str, truth: str) -> bool:
 
 
 class MathChecker:
-    """`checker(answer, truth)`: the same characters, or the same by math-verify.
+    """A process that compares answers by `checker(answer, truth)`: the same characters, or the
+    same by math-verify.
 
     A context: a process of its own does the algebra (`math_worker.py`), for at most `seconds`
     a check; what takes longer or breaks it is wrong, and counted in `given_up`. The truths are
@@ -138,7 +140,7 @@ class MathChecker:
 
 
 def check_kind(config: Config) -> str:
-    """`answers.check` with `auto` decided: "math", "exact" or "reasoning_gym"."""
+    """Returns `answers.check` with `auto` decided: "math", "exact" or "reasoning_gym"."""
     generated = config.questions.path.startswith(IS_GENERATED)
     kind = config.answers.check
     if kind == "auto":
@@ -153,8 +155,8 @@ def check_kind(config: Config) -> str:
 
 @contextmanager
 def open_check(config: Config, *, progress: Progress = SILENT) -> Iterator[Check]:
-    """The check that the configuration asks for, with the process that it needs; in the end it is
-    said how many answers were given up. Raises UserError where math-verify is missing."""
+    """Opens the check that the configuration asks for, with the process that it needs; in the end
+    it is said how many answers were given up. Raises UserError where math-verify is missing."""
     if check_kind(config) != "math":
         yield checker_of(config, None)
         return
@@ -168,7 +170,7 @@ def open_check(config: Config, *, progress: Progress = SILENT) -> Iterator[Check
 
 
 def checker_of(config: Config, math: MathChecker | None) -> Check:
-    """The check that the configuration asks for; `math` where `check_kind` is "math"."""
+    """Returns the check that the configuration asks for; `math` where `check_kind` is "math"."""
     kind = check_kind(config)
 
     def check(question: Question, answer: bytes | None) -> float:

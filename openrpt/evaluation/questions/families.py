@@ -65,7 +65,7 @@ def answer_heldout(
 
 
 def _summarise(result: AnswerResult, questions: Mapping[str, Question]) -> dict[str, Any]:
-    """Right answers, in all and by difficulty, with errors by question."""
+    """Returns right answers, in all and by difficulty, with errors by question."""
     ids, right = result.columns["question_id"], result.columns["accuracy"]
     marks = np.array([difficulty_of(questions[str(name)]) for name in ids])
     return {
@@ -75,8 +75,8 @@ def _summarise(result: AnswerResult, questions: Mapping[str, Question]) -> dict[
 
 
 def difficulty_of(question: Question) -> str:
-    """A question's difficulty as reasoning-gym states it: `num_digits 3, num_terms 2`; "" where it
-    does not."""
+    """Returns a question's difficulty as reasoning-gym states it: `num_digits 3, num_terms 2`; ""
+    where it does not."""
     stated = question.entry.get("metadata", {}).get("difficulty") or {}
     if not isinstance(stated, Mapping):
         return str(stated)

@@ -30,7 +30,7 @@ class HeldOut:
     questions: Sequence[Question]
     check: Check
     config: Config
-    """As `finetune_config` makes it."""
+    """The configuration, as `finetune_config` makes it."""
     family: str | None = None
     """Only the questions of this task ("" for a file's); None for all."""
     kind = AnswerResult
@@ -51,21 +51,21 @@ class HeldOut:
         }
 
     def title(self, label: str) -> str:
-        """The name of the progress of a model's measurement."""
+        """Returns the name of the progress of a model's measurement."""
         if self.family is None:
             return f"questions to {label}"
         return f"reasoning: {self.family or self.config.questions.path}"
 
     def works(self, task: QuestionTask) -> list[Work]:
-        """The questions that are asked, of those that the model's tokenizer can hold."""
+        """Returns the questions that are asked, of those that the model's tokenizer can hold."""
         chosen = task.chosen("heldout", self.config.finetune.eval_questions)
         if self.family is None:
             return chosen
         return [w for w in chosen if task.questions[w.document.document_id].task == self.family]
 
     def task(self, model: Model) -> QuestionTask:
-        """The questions in a model's tokens. Raises UserError where the prompt does not fit, and
-        where no question does."""
+        """Returns the questions in a model's tokens. Raises UserError where the prompt does not
+        fit, and where no question does."""
         layout = model.layout(self.config.prompt)
         return question_task(self.questions, self.config, model, layout, self.check)
 
@@ -84,14 +84,14 @@ class HeldOut:
         )
 
     def report(self, measured: Sequence[Measured[AnswerResult]]) -> Report:
-        """The models together, by task and level; differences are to the first."""
+        """Returns the models together, by task and level; differences are to the first."""
         return question_report(measured, self.config)
 
 
 @contextmanager
 def open_heldout(config: Config, *, progress: Progress = SILENT) -> Iterator[HeldOut]:
-    """The [questions] of a configuration, with the process that checks answers. Raises UserError
-    for bad questions."""
+    """Opens the [questions] of a configuration, with the process that checks answers. Raises
+    UserError for bad questions."""
     config = finetune_config(config)
     questions = read_questions(config.questions, QuestionCounts(), seed=config.seed)
     with open_check(config, progress=progress) as check:

@@ -51,7 +51,8 @@ _NAMES = {
 
 
 def split_unit(text: str) -> tuple[str, str]:
-    r"""(the value, its unit): `("5", "cm^2")` of `5\text{ square cm}`; no unit is "".
+    r"""Splits an answer into (the value, its unit): `("5", "cm^2")` of `5\text{ square cm}`; no
+    unit is "".
 
     A unit is what stands in `\text{}`, or a word, behind a value; `\%`, degrees and currencies
     are units as well.
@@ -114,8 +115,8 @@ _QUOTIENT = re.compile(
 
 
 def without_quotient_unit(text: str) -> str:
-    r"""The value of `12 m/s`, where the other answer has no letters: units one over another are no
-    variables; a letter alone may be one.
+    r"""Returns the value of `12 m/s`, where the other answer has no letters: units one over
+    another are no variables; a letter alone may be one.
 
     >>> without_quotient_unit("12 m/s^2"), without_quotient_unit("12 x/s")
     ('12', '12 x/s')
@@ -127,13 +128,14 @@ def without_quotient_unit(text: str) -> str:
 
 
 def without_unit(text: str, unit: str) -> str:
-    """The value of `5 m/s`, where the other answer says that these letters are a unit."""
+    """Returns the value of `5 m/s`, where the other answer says that these letters are a unit."""
     match = _BARE_UNIT.search(text)
     return text[: match.start()] if match and _unit_name(match[1]) == unit else text
 
 
 def _unit_name(said: str) -> str:
-    """Its factors, sorted, each with its power: `m s^-2` for metres per second squared."""
+    """Returns a unit's name: its factors, sorted, each with its power: `m s^-2` for metres per
+    second squared."""
     words = re.findall(r"[^\s^/]+|/|\^\s*-?\d+", re.sub(r"[‹›{}.]|\\cdot", " ", said))
     powers: Counter[str] = Counter()
     for over, dimension, name, power in _FACTOR.findall(" ".join(map(_plain_name, words))):
@@ -157,7 +159,8 @@ _BRACKET = re.compile(r"\\[{}]|\\[lr]angle|[()\[\]{}]|[,;]")
 
 
 def split_list(text: str) -> tuple[str, list[str]] | None:
-    r"""(its brackets, its members): `("()", ["1", "2"])`; without brackets `("", ["1", "2"])`.
+    r"""Splits a list into (its brackets, its members): `("()", ["1", "2"])`; without brackets
+    `("", ["1", "2"])`.
 
     None where no comma stands outside of inner brackets. `\pm` makes two members.
 
@@ -208,7 +211,8 @@ _TWO_SIDED = re.compile(rf"([^<>≤≥=,]+?)\s*{_LESS}\s*([A-Za-z])\s*{_LESS}\s*
 
 
 def as_union(text: str) -> str:
-    r"""Intervals, and relations of one letter, that `or` joins, as a union; all else as it is.
+    r"""Returns intervals, and relations of one letter, that `or` joins, as a union; all else as it
+    is.
 
     >>> as_union("x<-1 or 1<x<=2"), as_union("x<1 or y>2")
     ('(-\\infty,-1)\\cup (1,2]', 'x<1 or y>2')

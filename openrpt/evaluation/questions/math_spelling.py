@@ -1,4 +1,4 @@
-r"""How answers are written: one spelling for what people and models write in many.
+r"""One spelling of answers for what people and models write in many.
 
 Text in, text out: `spelled` gives LaTeX that math-verify reads. Words in `\text{…}` stand between
 ‹ and › until they are known to be a unit or not (`openrpt.evaluation.questions.math_parts`).
@@ -71,7 +71,7 @@ _RATIO = re.compile(r"(\d+)\s*(?:‹\s*to\s*›|\bto\b)\s*(\d+)")
 _BUILT_SET = re.compile(
     r"\\\{\s*([A-Za-z])\s*(?:\\in\s*(?:\\mathbb\s*\{?R\}?|ℝ)\s*)?(?:\\mid|\||:)([^|:]*[<>][^|:]*)\\\}"
 )
-"""`\\{x | x > 1\\}`"""
+"""A set by its condition, `\\{x | x > 1\\}`"""
 _REALS = re.compile(r"‹?\s*(?:all|the)(?: of the)? real(?: number)?s\s*›?|ℝ|\\mathbb\s*R")
 _AND = re.compile(
     r"\s*,?\s*(?:‹\s*,?\s*(?:and|or)\s*,?\s*›|(?<![A-Za-z])(?:and|or)(?![A-Za-z]))\s*"
@@ -80,21 +80,21 @@ _BARE_FUNCTION = re.compile(rf"(?<![\\A-Za-z])(?:{_FUNCTIONS})(?![A-Za-z])")
 _MATRIX = re.compile(r"\\(begin|end)\{(?:array|small|b|B)(?:matrix)?\}(?:\{[clr|]*\})?")
 _IN_BRACKETS = re.compile(r"[\[(]\s*(\\begin\{pmatrix\}(?:(?!\\begin).)*\\end\{pmatrix\})\s*[\])]")
 _ROWS = re.compile(r"\[\s*\[[^\[\]]*\](?:,\[[^\[\]]*\])*\s*\]")
-"""`[[1,2],[3,4]]`"""
+"""A matrix by its rows, `[[1,2],[3,4]]`"""
 _MIXED = re.compile(r"(?<![\d.^_/}])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\d.])")
 _ROOT = re.compile(r"(∛|∜|(?<![A-Za-z\\])cbrt(?=\s*\())\s*(\d+|[A-Za-z])?")
 _COMBINATIONS = re.compile(r"(?<![A-Za-z\\])(?:C|nCr)\s*\(\s*(\d+)\s*,\s*(\d+)\s*\)")
 _ORDINAL = re.compile(r"‹?\s*(\d+)\s*(?:\^\s*)?\{?\s*‹?\s*(st|nd|rd|th)\s*›?\s*\}?\s*›?")
 _ORDINALS = {1: "st", 2: "nd", 3: "rd"}
 DOTS = r"\ldots"
-"""Behind a decimal: it goes on without end. Behind a comma: so does the list."""
+"""The dots behind a decimal that goes on without end, or behind a list that does."""
 _DOTS = re.compile(r"(\.\d+|,)\s*(?:\.{3,}|…|\\[lc]?dots(?![A-Za-z]))")
 _DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?")
 _DEGREES_IN_FUNCTION = re.compile(rf"(\d+(?:\.\d+)?)\s*{_DEGREES.pattern}")
 
 
 def spelled(text: str) -> str:
-    r"""An answer in the one spelling that the other functions read.
+    r"""Returns an answer in the one spelling that the other functions read.
 
     >>> spelled("$2*sqrt(2)$."), spelled("1 1/2"), spelled(r"\left(1,\ \text{ and }2\right)")
     ('2*\\sqrt{2}', '1\\frac{1}{2}', '(1,2)')
@@ -142,13 +142,13 @@ def spelled(text: str) -> str:
 
 
 def _root(match: re.Match[str]) -> str:
-    """`∛8` and `cbrt(8)`."""
+    """Returns `∛8` and `cbrt(8)` in LaTeX."""
     degree = 4 if match[1] == "∜" else 3
     return rf"\sqrt[{degree}]" + (f"{{{match[2]}}}" if match[2] else "")
 
 
 def _without_ordinal(text: str) -> str:
-    """`7` of `7th`; `7st` stays as it is."""
+    """Returns `7` of `7th`; `7st` stays as it is."""
     match = _ORDINAL.fullmatch(text)
     if match is None:
         return text
@@ -158,7 +158,7 @@ def _without_ordinal(text: str) -> str:
 
 
 def _plain_digits(text: str) -> str:
-    """`10⁻⁷`, `x₁` and `⅓` in LaTeX."""
+    """Returns `10⁻⁷`, `x₁` and `⅓` in LaTeX."""
 
     def plain(match: re.Match[str]) -> str:
         return unicodedata.normalize("NFKC", match[0])
@@ -169,7 +169,8 @@ def _plain_digits(text: str) -> str:
 
 
 def _in_braces(text: str, command: str) -> str:
-    """`\\sqrt(…)` and `^(…)` with braces in place of the brackets that belong together."""
+    """Returns a text with `\\sqrt(…)` and `^(…)` with braces in place of the brackets that belong
+    together."""
     place = 0
     while (place := text.find(command, place)) >= 0:
         place += len(command)
@@ -181,7 +182,7 @@ def _in_braces(text: str, command: str) -> str:
 
 
 def _closing(text: str, start: int) -> int:
-    """Index of the bracket that closes the one at `start`; -1 if there is none."""
+    """Returns the index of the bracket that closes the one at `start`; -1 if there is none."""
     depth = 0
     for place in range(start, len(text)):
         depth += (text[place] in "([{") - (text[place] in ")]}")
@@ -191,7 +192,7 @@ def _closing(text: str, start: int) -> int:
 
 
 def is_balanced(text: str) -> bool:
-    """Has every bracket its other half? `[1,2)` has."""
+    """Returns whether every bracket has its other half: `[1,2)` has."""
     return _closing(f"({text})", 0) == len(text) + 1
 
 
@@ -199,7 +200,7 @@ def is_balanced(text: str) -> bool:
 
 
 def is_words(text: str) -> bool:
-    r"""Words alone? Their letters are no product: `blue` is not `lube`.
+    r"""Returns whether a text is words alone; their letters are no product: `blue` is not `lube`.
 
     Letters in a row are a word from three on, in `\text{}` from two on; neighbours in the alphabet
     (`abc`, `zyx`) are a product, and so is whatever stands beside a sign or touches a digit.
@@ -215,13 +216,14 @@ def is_words(text: str) -> bool:
 
 
 def is_word(letters: str) -> bool:
+    """Returns whether letters are a word: three or more, and not neighbours in the alphabet."""
     codes = sorted(ord(letter) for letter in letters)
     neighbours = letters.islower() and codes == list(range(codes[0], codes[0] + len(codes)))
     return len(letters) >= 3 and not neighbours
 
 
 def letters_only(text: str) -> str:
-    """Words as they are compared: without case, quotes and wide spaces;
+    """Returns the words as they are compared: without case, quotes and wide spaces;
     all else as it is."""
     plain = " ".join(re.sub(r"[‹›\"'“”]", " ", text).split())
     plain = re.sub(r"\s*([,;:/-])\s*", r"\1", plain).strip(".,; ")
@@ -237,7 +239,8 @@ _LABELLED = re.compile(
 
 
 def labelled(text: str) -> str:
-    """The letter of `option C`, `C) 5` and `(C) blue`, unless another one follows; else ""."""
+    """Returns the letter of `option C`, `C) 5` and `(C) blue`, unless another one follows; else
+    ""."""
     match = _LABELLED.fullmatch(re.sub("[‹›]", " ", text).strip())
     return (match[1] or match[2]) if match else ""
 
@@ -255,7 +258,7 @@ _CYCLE = re.compile(r"(\d*?)(\d+?)\2+")
 
 
 def exact(text: str) -> str:
-    r"""Numbers as fractions of whole numbers, so that nothing is rounded.
+    r"""Returns a text with its numbers as fractions of whole numbers, so that nothing is rounded.
 
     >>> exact("1.50x"), exact("2e-05"), exact(r"0.1\overline{6}"), exact("1,234")
     ('\\frac{150}{100}x', '2\\cdot 10^{-5}', '\\frac{15}{90}', '1234')
@@ -279,8 +282,9 @@ def exact(text: str) -> str:
 
 
 def endless(text: str) -> tuple[str, str] | None:
-    r"""(the decimal, the repeating decimal that its digits show or "") of one that dots follow;
-    None for all else. The cycle is the shortest that stands at the digits' end twice or more.
+    r"""Returns (the decimal, the repeating decimal that its digits show or "") of one that dots
+    follow; None for all else. The cycle is the shortest that stands at the digits' end twice or
+    more.
 
     >>> endless(r"0.1666\ldots"), endless(r"1.4142\ldots"), endless("0.5")
     (('0.1666', '0.1\\overline{6}'), ('1.4142', ''), None)

@@ -31,7 +31,7 @@ from openrpt.evaluation.questions.math_spelling import (
 from openrpt.worker import serve
 
 MEMORY = 4 << 30
-"""Bytes of address space."""
+"""The worker's address space, in bytes."""
 DIGITS = 6
 """A decimal of so many significant digits stands for every endless number that rounds to it."""
 PRECISION = 400
@@ -49,7 +49,7 @@ _BROKEN_NUMBER = re.compile(r"\d\.(?!\d)|\.\d*\.")
 
 
 def agrees(answer: str, truth: str) -> bool:
-    """Do two answers mean the same number, expression, set, relation or words?"""
+    """Returns whether two answers mean the same number, expression, set, relation or words."""
     if any(r"\cup" in spelled(text) for text in (answer, truth)):
         answer, truth = as_union(answer), as_union(truth)
     answer, truth = spelled(answer), spelled(truth)
@@ -79,12 +79,13 @@ def agrees(answer: str, truth: str) -> bool:
 
 
 def _has_letters(text: str) -> bool:
-    """Variables, units or words; the names of commands are none."""
+    """Returns whether an answer has variables, units or words; the names of commands are none."""
     return bool(re.search("[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", text)))
 
 
 def _percent_agrees(value: str, true_value: str, is_percent: bool) -> bool:
-    """One of the two is in per cent: `50\\%` is 0.5, and it is 50 unless 50 is below 1."""
+    """Returns whether two answers agree, one of them in per cent: `50\\%` is 0.5, and it is 50
+    unless 50 is below 1."""
     if is_percent:
         number = _number(true_value)
         above_one = number is not None and number > 1 and _same(value, true_value)
@@ -152,8 +153,8 @@ def _same_mathematics(answer: str, truth: str) -> bool:
 
 
 def _sides_agree(equation: str, value: str) -> bool:
-    """Is each side that is a number the value? `x = 5` and `2+3 = 5` say 5, `5 = 6` says nothing. A
-    value that is an equation itself is compared as one."""
+    """Returns whether each side that is a number is the value. `x = 5` and `2+3 = 5` say 5, `5 =
+    6` says nothing. A value that is an equation itself is compared as one."""
     if "=" not in equation or "=" in value:
         return True
     sides = [side.strip() for side in equation.split("=")]
@@ -161,8 +162,8 @@ def _sides_agree(equation: str, value: str) -> bool:
 
 
 def _endless_agrees(text: str, other: str) -> bool:
-    """Is a decimal that dots follow the beginning of the other one, which does not end? Either its
-    digits repeat, or they are DIGITS or more."""
+    """Returns whether a decimal that dots follow is the beginning of the other one, which does not
+    end. Either its digits repeat, or they are DIGITS or more."""
     from sympy import Expr, Rational
 
     found = endless(text)
@@ -184,7 +185,7 @@ def _endless_agrees(text: str, other: str) -> bool:
 
 
 def _number(text: str) -> Any:
-    """A plain number or fraction as sympy's Rational; None for all else."""
+    """Returns a plain number or fraction as sympy's Rational; None for all else."""
     from sympy import Rational
 
     plain = text.replace(",", "") if THOUSANDS.fullmatch(text) else text
@@ -192,7 +193,7 @@ def _number(text: str) -> Any:
 
 
 def _parsed(text: str) -> Any:
-    """The sympy expression; None for what is no mathematics."""
+    """Returns the sympy expression; None for what is no mathematics."""
     from latex2sympy2_extended import NormalizationConfig, latex2sympy
     from latex2sympy2_extended.latex2sympy2 import ConversionConfig
     from sympy import Expr, I, Symbol
@@ -219,8 +220,8 @@ def _parsed(text: str) -> Any:
 
 
 def _rounds_to(value: Any, text: str) -> bool:
-    """Is the text a decimal of DIGITS digits or more, and the value an endless one (1/3, π) that
-    rounds to it?"""
+    """Returns whether the text is a decimal of DIGITS digits or more, and the value an endless one
+    (1/3, π) that rounds to it."""
     from sympy import Expr, Rational
 
     if not _DECIMAL.fullmatch(text) or not isinstance(value, Expr):
@@ -235,7 +236,8 @@ def _rounds_to(value: Any, text: str) -> bool:
 
 
 def _is_endless(value: Any) -> bool:
-    """A real number whose decimals do not end; where they do, they are compared exactly."""
+    """Returns whether a value is a real number whose decimals do not end; where they do, they are
+    compared exactly."""
     from sympy import Rational
 
     if not (value.is_number and value.is_real):
@@ -244,6 +246,7 @@ def _is_endless(value: Any) -> bool:
 
 
 def compares() -> bool:
+    """Returns whether the worker can compare two forms of one number."""
     return agrees(r"\sqrt{8}", "2*sqrt(2)")
 
 

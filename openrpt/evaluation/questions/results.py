@@ -1,4 +1,4 @@
-"""How many questions a policy answers right, before and after fine-tuning (the paper's Table 2).
+"""The questions that a policy answers right, before and after fine-tuning (the paper's Table 2).
 
 `finetune.json` of a run holds both with their errors, what was paid, and their paired difference;
 each question's outcome lies beside it (`evaluation/before.parquet`, `evaluation/after.parquet`).
@@ -37,15 +37,15 @@ class AnswerResult(Columns):
 
     @property
     def num_questions(self) -> int:
-        """How many questions were asked."""
+        """The number of questions asked."""
         return len(self.columns["question_id"])
 
     def accuracy(self) -> float:
-        """The share of right answers."""
+        """Returns the share of right answers."""
         return float(self.columns["accuracy"].mean())
 
     def summary(self) -> dict[str, Any]:
-        """By measure, over all questions and over each task: value, standard_error, n."""
+        """Returns, by measure, over all questions and over each task: value, standard_error, n."""
         ids, tasks = self.columns["question_id"], self.columns["task"]
         slices = {"all": np.ones(len(ids), dtype=bool)}
         slices |= {str(task): tasks == task for task in np.unique(tasks) if task}
@@ -59,12 +59,13 @@ class AnswerResult(Columns):
 
 
 def outcome_path(run: Path, when: str) -> Path:
-    """`when`: "before" or "after"."""
+    """Returns the file of a run's outcomes. `when`: "before" or "after"."""
     return run / "evaluation" / f"{when}.parquet"
 
 
 def read_record(run: Path) -> dict[str, Any]:
-    """A run's `finetune.json`; empty where there is none. Raises UserError for a damaged one."""
+    """Reads a run's `finetune.json`; empty where there is none. Raises UserError for a damaged
+    one."""
     path = run / RECORD
     if not path.is_file():
         return {}
@@ -72,7 +73,7 @@ def read_record(run: Path) -> dict[str, Any]:
 
 
 def finished_record(run: Path) -> dict[str, Any]:
-    """Raises UserError where a run has not been fine-tuned to its end."""
+    """Reads a run's record. Raises UserError where it has not been fine-tuned to its end."""
     record = read_record(run)
     if "after" not in record:
         raise UserError(f"{run}: no finished `openrpt finetune` stands there ({RECORD})")
@@ -80,7 +81,8 @@ def finished_record(run: Path) -> dict[str, Any]:
 
 
 def question_differences(a: AnswerResult, b: AnswerResult) -> dict[str, Difference]:
-    """a − b by measure, on the questions that both answered. Raises UserError if there is none."""
+    """Returns a − b by measure, on the questions that both answered. Raises UserError if there is
+    none."""
     ids, in_a, in_b = np.intersect1d(
         a.columns["question_id"], b.columns["question_id"], return_indices=True
     )
@@ -95,7 +97,8 @@ def question_differences(a: AnswerResult, b: AnswerResult) -> dict[str, Differen
 
 
 def print_finetuned(runs: Sequence[Path], console: "Console") -> None:
-    """The paper's Table 2: one row a run (two with samples), then the first against the others.
+    """Prints the paper's Table 2: one row a run (two with samples), then the first against the
+    others.
 
     Raises UserError where a run is not finished, or was measured in another way than the first.
     """
@@ -150,7 +153,7 @@ def print_finetuned(runs: Sequence[Path], console: "Console") -> None:
 
 
 def _training_cost_lines(record: dict[str, Any]) -> str:
-    """Steps, minutes and FLOPs of a run's `finetune.json`, a line each."""
+    """Returns steps, minutes and FLOPs of a run's `finetune.json`, a line each."""
     training = record["training"]
     return (
         f"{training['steps']} steps\n{training['seconds'] / 60:.1f} min\n"
@@ -159,7 +162,7 @@ def _training_cost_lines(record: dict[str, Any]) -> str:
 
 
 def measures(samples: int) -> dict[str, str]:
-    """Column → its name for so many samples a question (0 = greedy)."""
+    """Returns the name of each column for so many samples a question (0 = greedy)."""
     if samples == 0:
         return {"accuracy": "greedy"}
     if samples == 1:

@@ -18,7 +18,7 @@ _ALL = "all"
 
 
 def question_report(measured: Sequence[Measured[AnswerResult]], config: Config) -> Report:
-    """A sheet with a row a part (and measure, with samples), a column a model."""
+    """Returns a sheet with a row a part (and measure, with samples), a column a model."""
     return Report(
         name="questions",
         about={
@@ -33,7 +33,8 @@ def question_report(measured: Sequence[Measured[AnswerResult]], config: Config) 
 
 
 def parts_of(result: AnswerResult) -> list[str]:
-    """all, each task, and under a task each of its levels, where questions have one."""
+    """Returns the parts: all, each task, and under a task each of its levels, where questions have
+    one."""
     tasks = sorted(set(result.columns["task"].astype(str).tolist()) - {""}, key=_by_level)
     families = [(task.partition("@")[0], task) for task in tasks]
     return list(dict.fromkeys([_ALL, *(part for pair in families for part in pair)]))
@@ -45,19 +46,19 @@ def _by_level(task: str) -> tuple[str, int]:
 
 
 def inside(result: AnswerResult, part: str) -> np.ndarray:
-    """[n] Which questions are of a part: all, a task with its levels, or one level."""
+    """Returns [n] which questions are of a part: all, a task with its levels, or one level."""
     tasks = result.columns["task"].astype(str).tolist()
     return np.array([part in (_ALL, task, task.partition("@")[0]) for task in tasks])
 
 
 def _accuracy(result: AnswerResult, measure: str, part: str) -> Estimate:
-    """A measure's mean over the questions of a part, its error by question."""
+    """Returns a measure's mean over the questions of a part, its error by question."""
     chosen = inside(result, part)
     return mean_by_document(result.columns[measure][chosen], result.columns["question_id"][chosen])
 
 
 def difference_on(a: AnswerResult, b: AnswerResult, measure: str, part: str) -> Difference:
-    """a − b on the questions of a part that both answered."""
+    """Returns a − b on the questions of a part that both answered."""
     ids_a, ids_b = (r.columns["question_id"][inside(r, part)] for r in (a, b))
     values_a, values_b = (r.columns[measure][inside(r, part)] for r in (a, b))
     ids, in_a, in_b = np.intersect1d(ids_a, ids_b, return_indices=True)
@@ -67,7 +68,7 @@ def difference_on(a: AnswerResult, b: AnswerResult, measure: str, part: str) -> 
 def _question_rows(
     measured: Sequence[Measured[AnswerResult]], samples: int
 ) -> list[dict[str, Any]]:
-    """A row a part, measure and model; differences are to the first model."""
+    """Returns a row a part, measure and model; differences are to the first model."""
     first = measured[0]
     rows = []
     for part in parts_of(first.result):

@@ -39,7 +39,7 @@ class TaskCounts:
     development: int = 0
     heldout: int = 0
     too_long: int = 0
-    """More tokens than finetune.question_tokens."""
+    """Questions with more tokens than finetune.question_tokens."""
     not_encodable: int = 0
     """The tokenizer does not give their text back."""
 
@@ -59,6 +59,7 @@ class QuestionTask:
     baseline: None = None
 
     def take(self, state: TrainerState) -> Iterator[tuple[int, Work]]:
+        """Yields (cursor, work): one training question after another, without end."""
         works, cursor = self.works["train"], state.cursor
         ids = list(works)
         while True:
@@ -67,6 +68,7 @@ class QuestionTask:
             yield cursor, work
 
     def grade(self, work: Work, generated: Sequence[Generated], step: int = 0) -> list[Group]:
+        """Returns the one group of a question, each rollout checked against the answer."""
         question = self.questions[work.document.document_id]
         prefix = tuple(work.document.token_ids.tolist())
         return [
@@ -101,13 +103,15 @@ class QuestionTask:
         )
 
     def follow(self, state: TrainerState, groups: Sequence[Group]) -> dict[str, float]:
+        """Returns nothing: questions have no curriculum."""
         return {}
 
     def truth(self, work: Work) -> list[list[bytes]]:
+        """Returns the question's right answer as bytes."""
         return [[self.questions[work.document.document_id].answer.encode()]]
 
     def development(self, engine: Engine, step: int) -> dict[str, float]:
-        """Greedy accuracy on the development questions; nothing where there are none."""
+        """Measures greedy accuracy on the development questions; nothing where there are none."""
         works = self.chosen("development", self.config.train.eval_positions)
         if not works:
             return {}
@@ -118,7 +122,8 @@ class QuestionTask:
         }
 
     def chosen(self, split: Split, count: int) -> list[Work]:
-        """The first `count` questions of a split in a keyed order: the same for every model."""
+        """Returns the first `count` questions of a split in a keyed order: the same for every
+        model."""
         works = list(self.works[split].values())
         order = generator(self.config.seed, "evaluation", split).permutation(len(works))
         return [works[place] for place in order[:count]]
@@ -127,7 +132,8 @@ class QuestionTask:
 def question_task(
     questions: Sequence[Question], config: Config, policy: Model, layout: Layout, check: Check
 ) -> QuestionTask:
-    """Raises UserError where no question of a side that is needed fits."""
+    """Makes the task of a configuration. Raises UserError where no question of a side that is
+    needed fits."""
     counts = TaskCounts()
     works: dict[Split, dict[str, Work]] = {"train": {}, "development": {}, "heldout": {}}
     for question in questions:
@@ -160,7 +166,7 @@ def question_task(
 
 
 def _question_work(question: Question, ids: Sequence[int], pieces: Sequence[bytes]) -> Work:
-    """A question as a document that no scorer has seen, with one position: its end."""
+    """Returns a question as a document that no scorer has seen, with one position: its end."""
     unknown = np.full(len(ids), np.nan, dtype=np.float32)
     document = ScoredDocument(
         document_id=question.question_id,
@@ -193,7 +199,8 @@ def answer_questions(
     kept: Kept = NOTHING_KEPT,
     progress: Progress = SILENT,
 ) -> AnswerResult:
-    """`samples` answers to each question (0 = the greedy one); `kept`: those that are there."""
+    """Generates `samples` answers to each question (0 = the greedy one); `kept`: those that are
+    there."""
     config, layout = task.config, task.layout
     sampling = Sampling.of(
         config.prompt,
@@ -222,7 +229,7 @@ def _question_request(work: Work, layout: Layout, seed: int, samples: int) -> Re
 
 
 def _outcome_row(question: Question, group: Group) -> Row:
-    """A question's row of an AnswerResult, from the rollouts that answered it."""
+    """Returns a question's row of an AnswerResult, from the rollouts that answered it."""
     count = len(group.rollouts)
     return {
         "question_id": question.question_id,

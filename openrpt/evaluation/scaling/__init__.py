@@ -1,1 +1,1 @@
-"""How accuracy grows with training compute."""
+"""The growth of accuracy with training compute."""

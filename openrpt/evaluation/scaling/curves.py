@@ -27,27 +27,29 @@ class Form:
     lower: tuple[float, ...]
     upper: tuple[float, ...]
     predict: Callable[[Array, Array], Array]
-    """(parameters, x [n]) → P [n]"""
+    """The curve: (parameters, x [n]) → P [n]."""
     starts: Callable[[Array, Array], list[Array]]
-    """(x [n], P [n]) → where the search begins"""
+    """The starts of the search: (x [n], P [n]) → parameters."""
     natural: Callable[[dict[str, float], Any], dict[str, float]]
-    """(parameters in x, the logarithms that x is taken from) → parameters in FLOPs"""
+    """The way back to FLOPs: (parameters in x, the logarithms that x is taken from) → parameters
+    in FLOPs"""
 
 
 def _exp(value: float) -> float:
-    """e to this power; infinite where it overflows."""
+    """Returns e to this power; infinite where it overflows."""
     return math.exp(value) if value < 709 else math.inf
 
 
 def _line(basis: Array, y: Array) -> Array:
-    """Slope and intercept of y over a basis, by least squares."""
+    """Returns the slope and intercept of y over a basis, by least squares."""
     columns = np.stack([basis, np.ones_like(basis)], axis=1)
     found: Array = np.linalg.lstsq(columns, y, rcond=None)[0].astype(np.float64)
     return found
 
 
 def power_starts(x: Array, y: Array) -> list[Array]:
-    """Given α the form is linear in A₀ and P*, so only α has to be guessed."""
+    """Returns starts of a power law: given α the form is linear in A₀ and P*, so only α has to be
+    guessed."""
     found = []
     for alpha in (0.03, 0.1, 0.3, 1.0, 3.0):
         scale, limit = _line(np.exp(-alpha * x), y)
@@ -56,7 +58,7 @@ def power_starts(x: Array, y: Array) -> list[Array]:
 
 
 def _sigmoid_starts(x: Array, y: Array) -> list[Array]:
-    """Given its ceiling, a sigmoid is a line in the log-odds."""
+    """Returns starts of a sigmoid: given its ceiling, a sigmoid is a line in the log-odds."""
     found = []
     for ceiling in (1.02 * y.max(), 1.3 * y.max(), 1.0):
         share = np.clip(y / ceiling, 1e-3, 1 - 1e-3)
@@ -111,7 +113,7 @@ ALTERNATIVES = (
 
 
 def _joint_starts(x: Array, y: Array) -> list[Array]:
-    """Given α and β the form is linear in A₀, B₀ and P*."""
+    """Returns starts of the joint form: given α and β it is linear in A₀, B₀ and P*."""
     found = []
     for alpha in (0.1, 0.3, 1.0):
         for beta in (0.1, 0.3, 1.0):
@@ -133,4 +135,5 @@ JOINT = Form(
         p | {"A": p["A"] * _exp(p["α"] * origin[0]), "B": p["B"] * _exp(p["β"] * origin[1])}
     ),
 )
-"""Additive in compute and size, as Hoffmann et al. (arXiv 2203.15556, equation 2) have the loss."""
+"""The joint form, additive in compute and size, as Hoffmann et al. (arXiv 2203.15556, equation 2)
+have the loss."""

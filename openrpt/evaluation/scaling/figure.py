@@ -6,7 +6,8 @@ from openrpt.evaluation.scaling.scaling import Series, size_words
 
 
 def figure(series: Sequence[Series]) -> str:
-    """SVG: points, the paper's form, and the band of its resamples, over the logarithm of C."""
+    """Returns an SVG: points, the paper's form, and the band of its resamples, over the logarithm
+    of C."""
     import altair as alt
     import vl_convert
 

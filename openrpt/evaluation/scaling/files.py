@@ -1,4 +1,4 @@
-"""What `openrpt scaling` reads (runs), writes (JSON, tables, a figure) and prints."""
+"""The files that `openrpt scaling` reads (runs), writes (JSON, tables, a figure) and prints."""
 
 import math
 from collections.abc import Sequence
@@ -23,13 +23,13 @@ _NAME = "scaling.json"
 
 
 def read_points(sources: Sequence[str]) -> list[Point]:
-    """The points of all runs. Raises UserError where one has none."""
+    """Reads the points of all runs. Raises UserError where one has none."""
     return [point for source in sources for point in _run_points(existing_run(Path(source)))]
 
 
 def _run_points(run: Run) -> list[Point]:
-    """A point a development evaluation and difficulty; compute is that of the training steps so
-    far (generation and update; scoring, warmup and evaluation are not in it)."""
+    """Returns a point for each development evaluation and difficulty; compute is that of the
+    training steps so far (generation and update; scoring, warmup and evaluation are not in it)."""
     size = _model_size(run)
     points, flops = [], 0.0
     for row in read_metrics(run.metrics):
@@ -60,7 +60,8 @@ def _run_points(run: Run) -> list[Point]:
 
 
 def _model_size(run: Run) -> float | None:
-    """Parameters of the run's latest checkpoint, from its files' headers; None without one."""
+    """Returns the parameters of the run's latest checkpoint, from its files' headers; None without
+    one."""
     from safetensors import safe_open
 
     folder = latest_checkpoint(run.checkpoints)
@@ -74,7 +75,7 @@ def _model_size(run: Run) -> float | None:
 
 
 def output_folder(sources: Sequence[str], output: str | None) -> Path:
-    """Where the files go. Raises UserError for a folder that holds something else."""
+    """Returns the folder of the files. Raises UserError for a folder that holds something else."""
     folder = Path(output or (Path(sources[0]) / "scaling" if len(sources) == 1 else "scaling"))
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {folder}: a file of that name stands there")
@@ -98,6 +99,6 @@ def write_scaling(found: Analysis, folder: Path) -> list[Path]:
 
 
 def print_scaling(found: Analysis, console: Console) -> None:
-    """The tables of `scaling_sheets`, one below the other."""
+    """Prints the tables of `scaling_sheets`, one below the other."""
     for sheet in scaling_sheets(found):
         print_sheet(sheet, console)

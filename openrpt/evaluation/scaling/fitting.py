@@ -1,4 +1,4 @@
-"""How curves are fitted: bounded least squares of several starts, a bootstrap over residuals,
+"""The fitting of curves: bounded least squares of several starts, a bootstrap over residuals,
 information criteria. NumPy, and scipy for the search."""
 
 import math
@@ -26,13 +26,14 @@ class Fit:
     r_squared: float
     aic: float
     aicc: float | None
-    """None where the points are too few for the correction."""
+    """The AICc; None where the points are too few for the correction."""
     at_bound: list[str]
     """Parameters at the edge of what is allowed."""
 
 
 def least_squares(form: Form, x: Any, y: Array, starts: Sequence[Array]) -> Array:
-    """The parameters of the least sum of squares within the form's bounds, of several starts."""
+    """Returns the parameters of the least sum of squares within the form's bounds, of several
+    starts."""
     require("scipy", extra="scaling", what="openrpt scaling")
     from scipy import optimize
 
@@ -57,7 +58,8 @@ def least_squares(form: Form, x: Any, y: Array, starts: Sequence[Array]) -> Arra
 def _resampled(
     form: Form, x: Any, y: Array, best: Array, *, resamples: int, seed: int
 ) -> list[Array]:
-    """Parameters of fits to resampled residuals [resamples]; none where points = parameters.
+    """Returns the parameters of fits to resampled residuals [resamples]; none where points =
+    parameters.
 
     Residuals are widened by √(n / (n − parameters)), since a fit's own are too small.
     """
@@ -73,7 +75,8 @@ def _resampled(
 
 
 def information(residual_sum: float, n: int, parameters: int) -> tuple[float, float | None]:
-    """(AIC, AICc) of a least-squares fit: n ln(RSS / n) + 2k, k = parameters and the variance.
+    """Returns (AIC, AICc) of a least-squares fit: n ln(RSS / n) + 2k, k = parameters and the
+    variance.
 
     The correction for few points is 2k(k + 1) / (n − k − 1) (Hurvich and Tsai, 1989); None where
     n ≤ k + 1.
@@ -86,7 +89,7 @@ def information(residual_sum: float, n: int, parameters: int) -> tuple[float, fl
 
 
 def _intervals(samples: Sequence[dict[str, float]]) -> dict[str, tuple[float, float]] | None:
-    """The middle 95 % of each parameter; None without samples."""
+    """Returns the middle 95 % of each parameter; None without samples."""
     if not samples:
         return None
     found = {}
@@ -97,7 +100,7 @@ def _intervals(samples: Sequence[dict[str, float]]) -> dict[str, tuple[float, fl
 
 
 def _at_bound(form: Form, parameters: Array) -> list[str]:
-    """The names of those parameters that lie at one of their bounds."""
+    """Returns the names of those parameters that lie at one of their bounds."""
     names = []
     for name, value, low, high in zip(
         form.parameters, parameters, form.lower, form.upper, strict=True
@@ -111,7 +114,8 @@ def _at_bound(form: Form, parameters: Array) -> list[str]:
 def fit_form(
     form: Form, x: Array, y: Array, origin: Any, *, resamples: int, seed: int
 ) -> tuple[Fit, Array, list[Array]]:
-    """The fit, its parameters in x, and those of the resamples; `x` is taken from `origin`."""
+    """Returns the fit, its parameters in x, and those of the resamples; `x` is taken from
+    `origin`."""
     best = least_squares(form, x, y, form.starts(x, y))
     samples = _resampled(form, x, y, best, resamples=resamples, seed=seed)
     fitted = form.predict(best, x)

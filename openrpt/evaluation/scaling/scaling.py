@@ -34,10 +34,10 @@ class Point:
     compute: float
     """FLOPs of the training so far."""
     accuracy: float
-    """0 to 1."""
+    """The accuracy, 0 to 1."""
     difficulty: str = "all"
     model_size: float | None = None
-    """Parameters."""
+    """The number of the model's parameters."""
     source: str = ""
 
 
@@ -58,7 +58,7 @@ class Series:
     curve: list[tuple[float, float, float, float]]
     """(compute, P, low, high) of the paper's form; low and high hold 95 % of the resamples."""
     remarks: list[str]
-    """What the points can't tell."""
+    """Remarks on what the points can't tell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,18 +68,20 @@ class Joint:
     difficulty: str
     sizes: list[float]
     fit: Fit | None
-    """None where the points can't determine it."""
+    """The fit; None where the points can't determine it."""
     remarks: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Analysis:
+    """The fits of all series, and those over model sizes."""
+
     series: list[Series]
     joint: list[Joint]
 
 
 def analyse_series(points: Sequence[Point], *, resamples: int = 500, seed: int = 0) -> Series:
-    """All forms on points of one difficulty and size.
+    """Fits all forms to points of one difficulty and size.
 
     Raises UserError where there are fewer points than the paper's form has parameters, or fewer
     distinct amounts of compute.
@@ -123,12 +125,13 @@ def _describe(point: Point) -> str:
 
 
 def size_words(model_size: float | None) -> str:
-    """`, 1.35e+08 parameters` behind a name; nothing where the size is not known."""
+    """Returns the size in words, `, 1.35e+08 parameters` behind a name; nothing where the size is
+    not known."""
     return "" if model_size is None else f", {model_size:.3g} parameters"
 
 
 def _criterion(fits: Sequence[Fit]) -> Callable[[Fit], float]:
-    """AICc where all of the fits have one, else AIC."""
+    """Returns AICc where all of the fits have one, else AIC."""
     if any(fit.aicc is None for fit in fits):
         return lambda fit: fit.aic
     return lambda fit: fit.aicc if fit.aicc is not None else math.inf
@@ -137,7 +140,7 @@ def _criterion(fits: Sequence[Fit]) -> Callable[[Fit], float]:
 def _curve(
     best: Array, samples: Sequence[Array], x: Array, log_c0: float
 ) -> list[tuple[float, float, float, float]]:
-    """(compute, P, low, high) at 60 places from the least to the greatest x."""
+    """Returns (compute, P, low, high) at 60 places from the least to the greatest x."""
     grid = np.linspace(x[0], x[-1], 60)
     middle = PAPER.predict(best, grid)
     low, high = middle, middle
@@ -149,7 +152,7 @@ def _curve(
 
 
 def _remarks(fits: Sequence[Fit], x: Array, n: int) -> list[str]:
-    """What these points are too few, too close or too noisy to tell."""
+    """Returns what these points are too few, too close or too noisy to tell."""
     paper, found = fits[0], []
     if n == len(PAPER.parameters):
         found.append("as many points as parameters: the curve meets them all and tells nothing")
@@ -171,7 +174,7 @@ def _remarks(fits: Sequence[Fit], x: Array, n: int) -> list[str]:
 
 
 def analyse_joint(points: Sequence[Point], *, resamples: int = 500, seed: int = 0) -> Joint:
-    """One fit over model sizes; without parameters where the points can't determine it."""
+    """Makes one fit over model sizes; without parameters where the points can't determine it."""
     sizes = sorted({p.model_size for p in points if p.model_size is not None})
     difficulty, remarks = points[0].difficulty, []
     if len(sizes) < _FEWEST_SIZES:
@@ -194,7 +197,7 @@ def analyse_joint(points: Sequence[Point], *, resamples: int = 500, seed: int = 
 def analyse(
     points: Sequence[Point], *, resamples: int = 500, seed: int = 0, progress: Progress = SILENT
 ) -> Analysis:
-    """Every difficulty and model size by itself, and jointly where there are several sizes.
+    """Fits every difficulty and model size by itself, and jointly where there are several sizes.
 
     Raises UserError for fewer points than parameters (which ones is said), and without scipy.
     """

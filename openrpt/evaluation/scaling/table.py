@@ -1,4 +1,4 @@
-"""What `openrpt scaling` found, in rows: of the CSV file, and as sheets."""
+"""The findings of `openrpt scaling` in rows: of the CSV file, and as sheets."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from openrpt.sheets import Sheet, interval
 
 
 def fit_rows(found: Analysis) -> list[dict[str, Any]]:
-    """A row a fit; `difference` is its AIC (or AICc) over the least of the same points."""
+    """Returns a row a fit; `difference` is its AIC (or AICc) over the least of the same points."""
     rows = []
     for series in found.series:
         corrected = all(fit.aicc is not None for fit in series.fits)
@@ -48,7 +48,7 @@ def fit_rows(found: Analysis) -> list[dict[str, Any]]:
 def _spelled(
     parameters: Mapping[str, float], intervals: Mapping[str, tuple[float, float]] | None
 ) -> str:
-    """`A = -3.1 [-8, -1.2], α = 0.21 [0.1, 0.34]`"""
+    """Returns the parameters in words: `A = -3.1 [-8, -1.2], α = 0.21 [0.1, 0.34]`."""
     parts = []
     for name, value in parameters.items():
         low, high = intervals[name] if intervals else (None, None)
@@ -57,12 +57,12 @@ def _spelled(
 
 
 def scaling_sheets(found: Analysis) -> list[Sheet]:
-    """A table a series and a joint fit; what the points can't tell stands under each."""
+    """Returns a table a series and a joint fit; what the points can't tell stands under each."""
     return [*map(_series_sheet, found.series), *map(_joint_sheet, found.joint)]
 
 
 def _series_sheet(series: Series) -> Sheet:
-    """A row a form, fitted to one difficulty and model size."""
+    """Returns a row a form, fitted to one difficulty and model size."""
     least, greatest = (flops(series.points[end].compute) for end in (0, -1))
     rows = [
         [
@@ -89,7 +89,7 @@ def _series_sheet(series: Series) -> Sheet:
 
 
 def _joint_sheet(joint: Joint) -> Sheet:
-    """The joint form's row; none where the points can't determine it."""
+    """Returns the joint form's row; none where the points can't determine it."""
     rows = []
     if joint.fit is not None:
         spelled = _spelled(joint.fit.parameters, joint.fit.intervals)

@@ -1,1 +1,1 @@
-"""How a model writes, beside how texts really go on."""
+"""A model's writing, beside how texts really go on."""

@@ -66,7 +66,7 @@ class Writing:
         return open_engine(self.config.model, path=self.judge)
 
     def title(self, label: str) -> str:
-        """The name of the progress of a model's measurement."""
+        """Returns the name of the progress of a model's measurement."""
         return f"{label} writes"
 
     def run(self, bench: Bench) -> WritingResult:
@@ -101,7 +101,7 @@ class Writing:
         )
 
     def _features(self, texts: dict[str, list[str]], progress: Progress) -> dict[str, np.ndarray]:
-        """Kind of text → [D, d]."""
+        """Returns the features [D, d] of each kind of text."""
         found, done = {}, 0
         for kind, own in texts.items():
             rows = []
@@ -113,7 +113,7 @@ class Writing:
         return found
 
     def report(self, measured: Sequence[Measured[WritingResult]]) -> Report:
-        """The models together beside the real text; differences are to the first."""
+        """Returns the models together beside the real text; differences are to the first."""
         return writing_report(self.text, measured)
 
 
@@ -125,7 +125,8 @@ def writing_of(
     corpus: CorpusConfig | None = None,
     progress: Progress = SILENT,
 ) -> Writing:
-    """Passages of the run's split, or of another corpus, that every model's tokenizer gives back.
+    """Returns the instrument on passages of the run's split, or of another corpus, that every
+    model's tokenizer gives back.
 
     Raises UserError where scikit-learn is missing, for a corpus or a tokenizer that can't be
     loaded, and as `passages`.
@@ -145,7 +146,7 @@ def writing_of(
 def _texts(
     run: Run, config: Config, corpus: CorpusConfig | None, progress: Progress
 ) -> tuple[str, Iterable[tuple[str, Callable[[], str]]]]:
-    """The text's name; for each document its id, and a function that reads it."""
+    """Returns the text's name; for each document its id, and a function that reads it."""
     if corpus is not None:
         counts = CorpusCounts()
         documents = list(read_corpus(corpus, counts))

@@ -1,4 +1,4 @@
-"""How far generated texts are from real ones: a distance in the manner of MAUVE.
+"""The distance of generated texts from real ones, in the manner of MAUVE.
 
 Pillutla et al. 2021 (arXiv 2102.01454, sections 2 and 3): both sets of texts become features, the
 features are quantised together by k-means, and of the two histograms p and q the area under the
@@ -10,15 +10,16 @@ scikit-learn for PCA and k-means.
 import numpy as np
 
 _SCALE = 5.0
-"""c of the paper: what KL divergences are multiplied with."""
+"""The paper's c, by which KL divergences are multiplied."""
 _WEIGHTS = np.linspace(0, 1, 101)
-"""λ of the mixtures along the curve."""
+"""The weights λ of the mixtures along the curve."""
 _EXPLAINED = 0.9
 """Share of the features' variance that the principal components keep."""
 
 
 def divergence_area(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """Histograms p, q [..., k], each summing to 1 → the area [...] under the divergence curve.
+    """Returns, of histograms p, q [..., k], each summing to 1, the area [...] under the divergence
+    curve.
 
     The curve, with r = λp + (1 − λ)q, is {(exp(−c KL(q‖r)), exp(−c KL(p‖r))) : λ in [0, 1]}, and
     ends in (0, 1) and (1, 0).
@@ -37,21 +38,23 @@ def divergence_area(p: np.ndarray, q: np.ndarray) -> np.ndarray:
 
 
 def _divergence(a: np.ndarray, r: np.ndarray) -> np.ndarray:
-    """KL(a‖r) in nats over the last axis; infinite where r is 0 and a is not."""
+    """Returns KL(a‖r) in nats over the last axis; infinite where r is 0 and a is not."""
     with np.errstate(divide="ignore", invalid="ignore"):
         terms = np.where(a > 0, a * np.log(a / r), 0.0)
     return terms.sum(-1)
 
 
 def _clusters_of(count: int) -> int:
-    """How many for that many texts of each kind: a tenth, as the paper's authors take."""
+    """Returns how many clusters to make for that many texts of each kind: a tenth, as the paper's
+    authors take."""
     return max(2, round(count / 10))
 
 
 def quantise(
     real: np.ndarray, generated: np.ndarray, *, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Features [n, d] and [m, d] → the cluster of each text, [n] and [m], of k-means over both.
+    """Returns, of features [n, d] and [m, d], the cluster of each text, [n] and [m], of k-means
+    over both.
 
     As in the paper: features of unit length, their principal components, k-means.
     """
@@ -70,14 +73,15 @@ def quantise(
 
 
 def histograms(clusters: np.ndarray, count: int, weights: np.ndarray) -> np.ndarray:
-    """clusters [n], how often each text counts weights [..., n] → [..., count], summing to 1."""
+    """Returns histograms [..., count], summing to 1, of clusters [n] with weights [..., n] (how
+    often each text counts)."""
     onehot = np.eye(count)[clusters]  # [n, count]
     sums = weights @ onehot
     return sums / sums.sum(-1, keepdims=True)
 
 
 def mauve_like(real: np.ndarray, generated: np.ndarray, *, seed: int = 0) -> float:
-    """Of features [n, d] and [m, d]."""
+    """Returns the MAUVE-like score of real features [n, d] and generated ones [m, d]."""
     a, b = quantise(real, generated, seed=seed)
     count = int(max(a.max(), b.max())) + 1
     p, q = (histograms(one, count, np.ones(len(one))) for one in (a, b))

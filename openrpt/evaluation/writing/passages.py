@@ -11,16 +11,18 @@ from openrpt.errors import UserError
 from openrpt.seeding import key_of
 
 _LEAST_PASSAGES = 10
-"""Fewer give no distance between sets of texts."""
+"""The least number of passages: fewer give no distance between sets of texts."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Passage:
+    """A passage of a document: a prefix to go on from, and its real continuation."""
+
     document_id: str
     prefix: str
-    """Ends where a word does."""
+    """The text to go on from; it ends where a word does."""
     real: str
-    """What follows it in the document."""
+    """The text that follows it in the document."""
 
 
 def passages(
@@ -29,9 +31,9 @@ def passages(
     tokenizer: Any,
     others: Sequence[Any] = (),
 ) -> list[Passage]:
-    """`writing.documents` passages of texts (an id, and a function that gives the text) in a keyed
-    order, sized in tokens of `tokenizer`. Texts that are too short, or that one of the `others`
-    does not give back, are passed over.
+    """Returns `writing.documents` passages of texts (an id, and a function that gives the text) in
+    a keyed order, sized in tokens of `tokenizer`. Texts that are too short, or that one of the
+    `others` does not give back, are passed over.
 
     Raises UserError where fewer than _LEAST_PASSAGES are left.
     """
@@ -59,7 +61,7 @@ def passages(
 
 
 def _cut(text: str, prefix: int, continuation: int, tokenizer: Any) -> tuple[int, int] | None:
-    """Where the prefix and the continuation end, in characters; None for too short a text.
+    """Returns where the prefix and the continuation end, in characters; None for too short a text.
 
     The prefix has `prefix` tokens and goes on until the next one begins with white space.
     """
@@ -86,6 +88,6 @@ def _is_kept(text: str, tokenizer: Any) -> bool:
 
 
 def passages_key(found: Sequence[Passage]) -> str:
-    """What a result depends on."""
+    """Returns the key of what a result depends on."""
     joined = "\x1f".join(f"{p.document_id}\x1e{p.prefix}\x1e{p.real}" for p in found)
     return hashlib.sha256(joined.encode()).hexdigest()

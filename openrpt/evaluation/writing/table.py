@@ -14,7 +14,7 @@ _REAL = "real text"
 
 
 def writing_report(name: str, measured: Sequence[Measured[WritingResult]]) -> Report:
-    """A sheet of all measures; `name` is the text's, and that of the report's files."""
+    """Returns a sheet of all measures; `name` is the text's, and that of the report's files."""
     first, rows = measured[0], _writing_rows(measured)
     return Report(
         name=name,
@@ -32,7 +32,8 @@ def writing_report(name: str, measured: Sequence[Measured[WritingResult]]) -> Re
 
 
 def _writing_rows(measured: Sequence[Measured[WritingResult]]) -> list[dict[str, Any]]:
-    """A row a measure and model, the real text's first; differences are to the first model."""
+    """Returns a row a measure and model, the real text's first; differences are to the first
+    model."""
     first = measured[0]
     rows = []
     for name in MEASURES:
@@ -56,7 +57,7 @@ def _row(name: str, label: str, value: Interval, difference: Interval | None) ->
 def _sheet(
     name: str, measured: Sequence[Measured[WritingResult]], rows: Sequence[dict[str, Any]]
 ) -> Sheet:
-    """One row a measure: the real text, each model, and its difference to the first."""
+    """Returns one row a measure: the real text, each model, and its difference to the first."""
     first = measured[0]
     settings = first.result.settings
     headings = ["measure", _REAL]
@@ -89,7 +90,7 @@ def _sheet(
 
 
 def _cost_rows(measured: Sequence[Measured[WritingResult]]) -> list[list[str]]:
-    """FLOPs of training, FLOPs and time of measuring; nothing under the differences."""
+    """Returns FLOPs of training, FLOPs and time of measuring; nothing under the differences."""
     rows = [["training FLOPs", ""], ["evaluation FLOPs", ""], ["time", ""]]
     for one in measured:
         cells = [cost_cells(one.model.cost or {})[0], *cost_cells(one.result.cost)]
@@ -101,7 +102,7 @@ def _cost_rows(measured: Sequence[Measured[WritingResult]]) -> list[list[str]]:
 
 
 def _cell(measure: str, row: dict[str, Any], kind: str = "") -> str:
-    """`12.5 % [10.1, 14.9]`; differences of shares in points."""
+    """Returns a measure's cell, `12.5 % [10.1, 14.9]`; differences of shares in points."""
     value, low, high = (row[f"{kind}{key}"] for key in ("value", "low", "high"))
     if math.isnan(value):
         return "–"

@@ -1,4 +1,4 @@
-"""How a model writes: its completions of held-out prefixes beside the real continuations.
+"""A model's writing: its completions of held-out prefixes beside the real continuations.
 
 Perplexity says how well a model predicts what others wrote; this says what it writes itself, by
 diversity, repetition and a MAUVE-like distance to the continuations, the real text behind the same
@@ -54,26 +54,26 @@ OF_REAL = ("distinct_1", "distinct_2", "distinct_3", "rep_4", "words", "mauve_li
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class WritingResult(Columns):
-    """Columns, one row a document: `document_id`, `real` and `generated` (texts), `stopped`, `bits`
-    and `bytes` (of the real text under the model), `real_cluster` and `generated_cluster` (of the
-    quantised features)."""
+    """The texts of a model and what was measured of them. Columns, one row a document:
+    `document_id`, `real` and `generated` (texts), `stopped`, `bits` and `bytes` (of the real text
+    under the model), `real_cluster` and `generated_cluster` (of the quantised features)."""
 
     features: str
     """The frozen model whose states the features are."""
     settings: dict[str, Any]
-    """[writing] of the configuration."""
+    """The settings: [writing] of the configuration."""
     halves: dict[str, float]
-    """`generated`, `real`: the mean MAUVE-like value of _HALVINGS, one half against the real texts
-    of the other."""
+    """By `generated` and `real`, the mean MAUVE-like value of _HALVINGS, one half against the real
+    texts of the other."""
 
     @property
     def documents(self) -> int:
-        """How many documents were completed."""
+        """The number of documents completed."""
         return len(self.columns["document_id"])
 
     def measure(self, name: str, kind: str = "generated") -> Resampled:
-        """One of MEASURES, of the completions or (OF_REAL) the continuations. Resamples of two
-        results on the same documents are the same."""
+        """Returns one of MEASURES, of the completions or (OF_REAL) the continuations. Resamples of
+        two results on the same documents are the same."""
         count = self.documents
         texts = [words_of(text) for text in self.columns[kind].tolist()]
         if name.startswith("distinct"):
@@ -108,7 +108,7 @@ class WritingResult(Columns):
         return Resampled(value=value, draws=np.concatenate(draws), documents=self.documents)
 
     def summary(self) -> dict[str, dict[str, Any]]:
-        """`generated` and `real`: measure → value, low, high, n, documents."""
+        """Returns, under `generated` and `real`, each measure's value, low, high, n, documents."""
         return {
             "generated": {name: self.measure(name).interval().as_dict() for name in MEASURES},
             "real": {name: self.measure(name, "real").interval().as_dict() for name in OF_REAL},
@@ -116,7 +116,7 @@ class WritingResult(Columns):
 
 
 def _ratio(sums: np.ndarray, sizes: np.ndarray) -> Resampled:
-    """Σ sums / Σ sizes of documents [D]; not a number where there is nothing."""
+    """Returns Σ sums / Σ sizes of documents [D]; not a number where there is nothing."""
     weights = document_weights(len(sums))
     with np.errstate(invalid="ignore", divide="ignore"):
         value = float(np.float64(sums.sum()) / np.float64(sizes.sum()))
@@ -125,8 +125,8 @@ def _ratio(sums: np.ndarray, sizes: np.ndarray) -> Resampled:
 
 
 def pooled_distinct(texts: Sequence[Sequence[str]], n: int) -> tuple[float, np.ndarray]:
-    """distinct-n over all texts together (Li et al., arXiv 1510.03055), and [D] with each one left
-    out: a bootstrap would count a text that is drawn twice as repetition.
+    """Returns distinct-n over all texts together (Li et al., arXiv 1510.03055), and [D] with each
+    one left out: a bootstrap would count a text that is drawn twice as repetition.
 
     >>> value, without = pooled_distinct([["a", "b"], ["a", "c"], ["a"]], 1)
     >>> value, without.tolist()
@@ -142,9 +142,9 @@ def pooled_distinct(texts: Sequence[Sequence[str]], n: int) -> tuple[float, np.n
 
 
 def halves(real: np.ndarray, other: np.ndarray, *, seed: int) -> float:
-    """Features [D, d] of the same documents → the mean MAUVE-like value of one half of `other`
-    against the other half's real texts. For `other` = real it is what real text itself reaches:
-    the level that a perfect writer would have at this many documents."""
+    """Halves features [D, d] of the same documents → the mean MAUVE-like value of one half of
+    `other` against the other half's real texts. For `other` = real it is what real text itself
+    reaches: the level that a perfect writer would have at this many documents."""
     count, values = len(real), []
     for number in range(_HALVINGS):
         order = generator(seed, "writing halves", number).permutation(count)
@@ -157,8 +157,8 @@ def halves(real: np.ndarray, other: np.ndarray, *, seed: int) -> float:
 
 
 def feature(engine: Engine, prefix: str, text: str) -> np.ndarray:
-    """[d] The mean of the last layer's states over a text behind its prefix; over the prefix's
-    last one where the text is empty."""
+    """Returns [d] the mean of the last layer's states over a text behind its prefix; over the
+    prefix's last one where the text is empty."""
     policy = engine.model
     before = [*policy.bos_ids, *encode_document(policy.tokenizer, prefix)[0]]
     own = policy.table.plain_tokenizer.encode(text, add_special_tokens=False).ids
@@ -227,7 +227,7 @@ def bits_of(
     meter: WorkMeter,
     progress: Progress,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Bits [D] and bytes [D] of each passage's real text under the model."""
+    """Returns the bits [D] and bytes [D] of each passage's real text under the model."""
     bits, sizes, window = [], [], config.prompt.window
     for number, passage in enumerate(passages, 1):
         found = measure_perplexity(meter.engine, [passage.prefix + passage.real], window=window)

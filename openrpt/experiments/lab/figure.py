@@ -18,16 +18,17 @@ _COLORS = {
     "no-thought": "#56b4e9",
     "filler": "#000000",
 }
-"""Okabe-Ito's and a grey: told apart with every kind of colour vision."""
+"""The colours of the arms, Okabe-Ito's and a grey: told apart with every kind of colour vision."""
 
 
 def lab_svg(outcome: Outcome) -> str:
-    """An SVG, drawn without a browser or a network."""
+    """Returns an SVG, drawn without a browser or a network."""
     return vl_convert.vegalite_to_svg(specification(outcome))
 
 
 def specification(outcome: Outcome) -> dict[str, Any]:
-    """Vega-Lite: lines and bands, a line upright at `shown`, a dotted one at chance."""
+    """Returns the Vega-Lite specification: lines and bands, a line upright at `shown`, a dotted
+    one at chance."""
     arms = outcome.arms
     color = alt.Color(
         "arm:N",
@@ -69,7 +70,8 @@ def specification(outcome: Outcome) -> dict[str, Any]:
 
 
 def figure_values(outcome: Outcome) -> list[dict[str, Any]]:
-    """One an arm and depth, in percent: the mean over seeds, and the lowest and highest of them."""
+    """Returns a value for each arm and depth, in percent: the mean over seeds, and the lowest and
+    highest of them."""
     values = []
     for arm in sorted(outcome.arms, key="rpt".__ne__):  # what comes first is drawn beneath
         own = [cell for cell in outcome.cells if cell.arm == arm]

@@ -1,4 +1,4 @@
-"""What a laboratory is: its folders, and the configuration of each arm at each seed.
+"""A laboratory: its folders, and the configuration of each arm at each seed.
 
 A model from scratch is pre-trained on a world's text, thoughts of all styles in it. From these
 weights `train` reinforces thoughts on plain lines, and each arm goes on in another way: as many
@@ -21,25 +21,25 @@ _PLAIN = "worked=0&filler=0"
 TEXT_ARMS = {"ntp": "", "traces": "worked=1&filler=0"}
 """Plain next-token training from the same start, for RPT's FLOPs: the world's parameters."""
 CONTROLS = ("random-reward", "no-thought")
-"""Those of `openrpt.experiments.controls` that are arms."""
+"""The controls of `openrpt.experiments.controls` that are arms."""
 ARMS = ("start", "rpt", *TEXT_ARMS, "deeper", *CONTROLS, "filler")
-"""In the order in which they are evaluated and shown."""
+"""The arms, in the order in which they are evaluated and shown."""
 _LAYERS, _DEEPER = 2, 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lab:
-    """Where a world is studied, and how: everything lies in folders below `folder`."""
+    """The study of a world: everything lies in folders below `folder`."""
 
     folder: Path
     world: str
-    """As in `corpus.path`, behind `lab:`; without documents, shares and seed."""
+    """The world, as in `corpus.path`, behind `lab:`; without documents, shares and seed."""
     seeds: Sequence[int] = (0,)
-    """Of texts, weights and draws: a whole comparison each, in `seed-N`."""
+    """The seeds of texts, weights and draws: a whole comparison each, in `seed-N`."""
     changes: dict[str, Any] = field(default_factory=dict)
-    """Of the configurations below, dotted: for a smaller laboratory."""
+    """Changes of the configurations below, by dotted keys: for a smaller laboratory."""
     documents: int = 60_000
-    """Of the text; of plain lines and of an arm's text a tenth."""
+    """Documents of the text; of plain lines and of an arm's text a tenth."""
 
     @property
     def opened(self) -> World:
@@ -47,6 +47,7 @@ class Lab:
         return open_world(f"lab:{self.world}")
 
     def at(self, seed: int) -> "LabSeed":
+        """Returns the comparison at one seed."""
         return LabSeed(lab=self, seed=seed)
 
 
@@ -59,29 +60,33 @@ class LabSeed:
 
     @property
     def folder(self) -> Path:
+        """The folder of this seed's runs."""
         return self.lab.folder / f"seed-{self.seed}"
 
     def text(self) -> Config:
-        """The start: pre-training from scratch."""
+        """Returns the configuration of the start: pre-training from scratch."""
         return self._pretraining("text", self._corpus("", seed=self.seed), self._model(_LAYERS))
 
     def rpt(self, start: str) -> Config:
-        """Reinforcement on plain lines, and the problems on which every arm is measured."""
+        """Returns the configuration of reinforcement on plain lines, and the problems on which
+        every arm is measured."""
         return self._config("rpt", self._corpus(_PLAIN, seed=self.seed + 1, share=10), start)
 
     def text_arm(self, name: str, start: str, rpt: Run) -> Config:
-        """One of TEXT_ARMS."""
+        """Returns the configuration of one of TEXT_ARMS."""
         corpus = self._corpus(TEXT_ARMS[name], seed=self.seed + 2, share=10)
         changes = {"pretrain.match": str(rpt.path), "pretrain.match_by": "flops"}
         return self._config(name, corpus, start, {**_TOKENS_ONLY, **changes})
 
     def deeper(self, flops: float) -> Config:
-        """A model of more layers from scratch, on plain lines alone."""
+        """Returns the configuration of a model of more layers from scratch, on plain lines
+        alone."""
         corpus = self._corpus(_PLAIN, seed=self.seed)
         return self._pretraining("deeper", corpus, self._model(_DEEPER), {"pretrain.flops": flops})
 
     def filler(self) -> Control:
-        """The reinforcement behind a useless thought as long as a worked one, which is forced."""
+        """Returns the configuration of the reinforcement behind a useless thought as long as a
+        worked one, which is forced."""
         opening = PromptConfig().thought_start + BLANK * self.lab.opened.width
         return Control(
             question="is it what the thought says? a useless one as long, forced",
@@ -149,4 +154,4 @@ class LabSeed:
 
 
 _TOKENS_ONLY = {"score.splits": ["train"], "score.tokens_only": True}
-"""Of text that is only pre-trained on: no score is read."""
+"""The scoring of text that is only pre-trained on: no score is read."""

@@ -1,4 +1,4 @@
-"""What a laboratory found: accuracy by arm, depth and seed (`lab.json`)."""
+"""The results of a laboratory: accuracy by arm, depth and seed (`lab.json`)."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -28,11 +28,11 @@ class Cell(BaseModel):
     depth: int
     n: int
     accuracy: float
-    """In reasoning; of an arm that never thinks, standard prediction's."""
+    """The accuracy of reasoning; of an arm that never thinks, standard prediction's."""
     emptied: float | None = None
-    """With its thought emptied; None where the arm has no thought, as the next two."""
+    """The accuracy with its thought emptied; None where the arm has no thought, as the next two."""
     swapped: float | None = None
-    """With another problem's thought."""
+    """The accuracy with another problem's thought."""
     carried: float | None = None
     """Share of the predictions after another problem's thought that are that problem's."""
 
@@ -50,17 +50,20 @@ class Outcome(BaseModel):
 
     @property
     def seeds(self) -> list[int]:
+        """The seeds with results, in order."""
         return sorted({cell.seed for cell in self.cells})
 
     @property
     def arms(self) -> list[str]:
+        """The arms with results, in the order of ARMS."""
         found = {cell.arm for cell in self.cells}
         return [arm for arm in ARMS if arm in found]
 
     def share(
         self, arm: str, seed: int, inside: Callable[[int], bool], measure: str = "accuracy"
     ) -> float:
-        """The share over all problems of the depths that are `inside`; NaN where it is not known.
+        """Returns the share over all problems of the depths that are `inside`; NaN where it is not
+        known.
 
         `measure`: one of _MEASURES.
         """

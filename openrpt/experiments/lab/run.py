@@ -66,7 +66,8 @@ def _scored(config: Config, progress: Progress) -> Run:
 
 
 def _pretrained(config: Config, progress: Progress) -> tuple[Run, str]:
-    """The run of plain next-token training, and the folder of the model that it ends with."""
+    """Pretrains; returns the run of plain next-token training, and the folder of the model that it
+    ends with."""
     from openrpt.stages.pretrain.pretrain import pretrain
 
     run = _scored(config, progress)

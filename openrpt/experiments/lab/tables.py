@@ -42,7 +42,8 @@ def seed_difference(a: Sequence[float], b: Sequence[float]) -> SeedDifference:
 
 
 def lab_sheet(outcome: Outcome) -> Sheet:
-    """% right of each arm, and with its thought changed: the mean over seeds ± standard error."""
+    """Returns % right of each arm, and with its thought changed: the mean over seeds ± standard
+    error."""
     parts = _parts(outcome)
     rows = [
         [
@@ -66,7 +67,7 @@ def lab_sheet(outcome: Outcome) -> Sheet:
 
 
 def differences_sheet(outcome: Outcome) -> Sheet:
-    """RPT − each other arm in points, paired by seed."""
+    """Returns RPT − each other arm in points, paired by seed."""
     parts = _parts(outcome)
     rows = [
         [arm, *(_ahead(outcome, arm, inside) for inside in parts.values())]

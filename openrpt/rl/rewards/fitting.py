@@ -1,4 +1,4 @@
-"""Which rewards, advantages and budgets can stand together, said before anything is loaded."""
+"""Checks that rewards, advantages and budgets can stand together, before anything is loaded."""
 
 from openrpt.config.sections import Config
 from openrpt.errors import UserError
@@ -10,10 +10,10 @@ EXACT_TERMS = ("expected", "log_expected")
 
 
 def require_fitting(config: Config) -> None:
-    """Raises UserError where more true tokens are to be weighed than a prediction may hold, where
-    all that is rewarded is a thought in which nothing is drawn, where the answer's exact gradient
-    is asked for of a reward that has none, and where an advantage can't take what a reward may be.
-    """
+    """Checks that the reward fits the budgets. Raises UserError where more true tokens are to be
+    weighed than a prediction may hold, where all that is rewarded is a thought in which nothing is
+    drawn, where the answer's exact gradient is asked for of a reward that has none, and where an
+    advantage can't take what a reward may be."""
     settings, train = config.reward, config.train
     most = config.prompt.prediction_budget
     if "information_gain" in settings.terms and settings.information_tokens > most:

@@ -1,4 +1,4 @@
-"""What a thought is worth: how much likelier the text's true next tokens are after it.
+"""The worth of a thought: how much likelier the text's true next tokens are after it.
 
 The reward of RLP (arXiv 2510.01265): log p_θ(x_t | x_<t, thought) − log p̄(x_t | x_<t),
 in nats, where p̄ is a moving average of the policy that reads the plain prefix. Both are read
@@ -22,7 +22,7 @@ _TokenIds = tuple[int, ...]
 
 
 def true_tokens(work: Work, count: int) -> list[_TokenIds]:
-    """The next `count` tokens of the text at each position, fewer at the document's end."""
+    """Returns the next `count` tokens of the text at each position, fewer at the document's end."""
     ids = work.document.token_ids
     return [tuple(ids[p.index : p.index + count].tolist()) for p in work.positions]
 
@@ -73,7 +73,8 @@ def plain_logprobs(
 
 
 def thought_ids(policy: Model, layout: Layout, rollout: Rollout) -> _TokenIds:
-    """The completion's tokens that make the thought, its close and a stop token left out."""
+    """Returns the completion's tokens that make the thought, its close and a stop token left
+    out."""
     ids, size, end = rollout.completion.token_ids, len(rollout.thought), 0
     for count, token in enumerate(ids):
         end += len(literal_bytes(policy.table, [token], layout.literal))

@@ -1,4 +1,4 @@
-"""What a prediction earns, as pure functions of bytes: no model, no torch.
+"""The rewards of a prediction, as pure functions of bytes: no model, no torch.
 
 The prefix match is the paper's reward, and the only one that evaluation knows. The others are
 terms that training can be given in its place or beside it; `reward_terms.py` has those that read
@@ -18,7 +18,8 @@ DENSE_CEILING = 0.999
 
 
 def matched_tokens(prediction: bytes | None, continuation: Sequence[bytes]) -> int:
-    """The least k ≥ 1 for which the prediction equals the continuation's first k tokens, else 0.
+    """Returns the least k ≥ 1 for which the prediction equals the continuation's first k tokens,
+    else 0.
 
     `continuation` holds the exact bytes of the document's real tokens from the position on.
 
@@ -83,7 +84,8 @@ def dense_reward(exact: bool, probability: float) -> float:
 def length_weighted_match(
     prediction: bytes | None, continuation: Sequence[bytes], *, bonus: float
 ) -> float:
-    """Prefix match with a bounded bonus: 1 + bonus · (1 − 2^(1 − k)) for k exact tokens, else 0.
+    """Returns the prefix match with a bounded bonus: 1 + bonus · (1 − 2^(1 − k)) for k exact
+    tokens, else 0.
 
     The first token earns 1, each further one half of what is left of the bonus: [0, 1 + bonus).
 
@@ -131,7 +133,8 @@ _SEGMENT_END = re.compile(r"[.!?…]+[\"'”’)\]}]*(?=\s)|[。！？]+[”’�
 
 
 def next_segment(continuation: Sequence[bytes]) -> str:
-    """The continuation up to the end of its first sentence or line, without outer whitespace.
+    """Returns the continuation up to the end of its first sentence or line, without outer
+    whitespace.
 
     A sentence ends with its mark (and closing quotes or brackets) before whitespace, or with a
     full-width mark. Of a position inside a sentence it is the rest of that sentence; where no end
@@ -179,5 +182,5 @@ def fuzzy_judge(*, prediction: str, segment: str, threshold: float) -> float:
 
 
 def _normalised(text: str) -> str:
-    """The text in NFKC, case folded, whitespace collapsed."""
+    """Returns the text in NFKC, case folded, whitespace collapsed."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

@@ -38,12 +38,13 @@ from openrpt.seeding import generator
 from openrpt.types import Group, Rollout
 
 _READABLE = ("prediction", "continuation", "thought", "prefix")
-"""What a user's own reward may read: bytes, of the continuation the bytes of its tokens."""
+"""The facts that a user's own reward may read: bytes, of the continuation the bytes of its
+tokens."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RewardContext:
-    """What a term may read beside the groups of one document."""
+    """The things that a term may read beside the groups of one document."""
 
     config: Config
     step: int
@@ -51,18 +52,20 @@ class RewardContext:
     token_bytes: Sequence[bytes]
     """The whole document's."""
     engine: Engine
-    """Of the policy."""
+    """The policy's engine."""
     layout: Layout
     baseline: Engine | None
-    """Kept for `information_gain` alone."""
+    """The engine of the policy's moving average, for `information_gain`; None without that term."""
 
     def continuation(self, group: Group) -> Sequence[bytes]:
-        """The true tokens from the group's position on, as far as a prediction is compared."""
+        """Returns the true tokens from the group's position on, as far as a prediction is
+        compared."""
         index = group.prompt.position.index
         return self.token_bytes[index : index + CONTINUATION_TOKENS]
 
     def prediction_tokens(self, rollout: Rollout) -> list[tuple[int, bytes]]:
-        """The tokens of a rollout's prediction, as `matching.prediction_tokens` gives them."""
+        """Returns the tokens of a rollout's prediction, as `matching.prediction_tokens` gives
+        them."""
         ids, literal = rollout.completion.token_ids, self.layout.literal
         pieces = [literal_bytes(self.engine.model.table, [i], literal) for i in ids]
         return prediction_tokens(pieces, rollout.prediction)
@@ -80,12 +83,12 @@ def _each(groups: Sequence[Group], value: Callable[[Group, Rollout], float]) -> 
 
 
 def prefix(groups: Sequence[Group], context: RewardContext) -> list[list[float]]:
-    """The paper's reward, the prefix match: 1 where a rollout is exact, else 0."""
+    """Returns the paper's reward, the prefix match: 1 where a rollout is exact, else 0."""
     return _each(groups, lambda group, rollout: float(rollout.exact))
 
 
 def first_token(groups: Sequence[Group], context: RewardContext) -> list[list[float]]:
-    """The paper's first-token matching, `matching.first_token_match`."""
+    """Returns the paper's first-token matching, `matching.first_token_match`."""
 
     def value(group: Group, rollout: Rollout) -> float:
         own = [token for _, token in context.prediction_tokens(rollout)]
@@ -95,7 +98,7 @@ def first_token(groups: Sequence[Group], context: RewardContext) -> list[list[fl
 
 
 def dense(groups: Sequence[Group], context: RewardContext) -> list[list[float]]:
-    """The paper's dense reward, `matching.dense_reward`.
+    """Returns the paper's dense reward, `matching.dense_reward`.
 
     The probability of a wrong prediction is the product of the sampler's probabilities (at the
     sampling temperature) of the tokens that hold its bytes; a forced token counts as sure.
@@ -115,7 +118,8 @@ def dense(groups: Sequence[Group], context: RewardContext) -> list[list[float]]:
 
 
 def conditional_dense(groups: Sequence[Group], context: RewardContext) -> list[list[float]]:
-    """The dense reward in groups with an exact rollout, else 0 (arXiv 2506.08007, Appendix A)."""
+    """Returns the dense reward in groups with an exact rollout, else 0 (arXiv 2506.08007, Appendix
+    A)."""
     return [
         values if any(rollout.exact for rollout in group.rollouts) else [0.0] * len(values)
         for group, values in zip(groups, dense(groups, context), strict=True)
@@ -123,7 +127,7 @@ def conditional_dense(groups: Sequence[Group], context: RewardContext) -> list[l
 
 
 def length_weighted(groups: Sequence[Group], context: RewardContext) -> list[list[float]]:
-    """The prefix match with a bonus for length, `matching.length_weighted_match`."""
+    """Returns the prefix match with a bonus for length, `matching.length_weighted_match`."""
     bonus = context.config.reward.length_bonus
     return _each(
         groups,
@@ -134,7 +138,7 @@ def length_weighted(groups: Sequence[Group], context: RewardContext) -> list[lis
 
 
 def information_gain(groups: Sequence[Group], context: RewardContext) -> list[list[float]]:
-    """The reward of RLP (arXiv 2510.01265), `information_gain.py`: nats, of either sign."""
+    """Returns the reward of RLP (arXiv 2510.01265), `information_gain.py`: nats, of either sign."""
     assert context.baseline is not None
     targets = true_tokens(context.work, context.config.reward.information_tokens)
     layout, work = context.layout, context.work
@@ -144,18 +148,19 @@ def information_gain(groups: Sequence[Group], context: RewardContext) -> list[li
 
 
 def expected(groups: Sequence[Group], context: RewardContext) -> list[list[float]]:
-    """The exact probability of a right answer after the thought, `answers.py`: [0, 1]."""
+    """Returns the exact probability of a right answer after the thought, `answers.py`: [0, 1]."""
     return expected_rewards(context.engine, groups, context.work, context.layout, context.config)
 
 
 def log_expected(groups: Sequence[Group], context: RewardContext) -> list[list[float]]:
-    """The logarithm of that probability and `reward.expected_floor` together, in nats."""
+    """Returns the logarithm of that probability and `reward.expected_floor` together, in nats."""
     floor = context.config.reward.expected_floor
     return [[math.log(floor + value) for value in own] for own in expected(groups, context)]
 
 
 def random(groups: Sequence[Group], context: RewardContext) -> list[list[float]]:
-    """The control: a coin keyed by (seed, step, document, position, rollout), blind to the text."""
+    """Returns the control's reward: a coin keyed by (seed, step, document, position, rollout),
+    blind to the text."""
     seed, probability = context.config.seed, context.config.reward.random_probability
 
     def coin(group: Group, number: int) -> float:
@@ -177,11 +182,12 @@ TERMS: dict[str, RewardTerm] = {
     "log_expected": log_expected,
     "random": random,
 }
-"""`segment` and users' own are made of what the config names: `make_terms`."""
+"""The terms by name; `segment` and users' own are made of what the config names: `make_terms`."""
 
 
 def _segment_term(judge: UserFunction) -> RewardTerm:
-    """The next segment of the text, and what the judge says of the prediction."""
+    """Returns the term of a judge, who says what the prediction is worth against the text's next
+    segment."""
 
     def segment(groups: Sequence[Group], context: RewardContext) -> list[list[float]]:
         def value(group: Group, number: int) -> float:
@@ -204,7 +210,7 @@ def _segment_term(judge: UserFunction) -> RewardTerm:
 
 
 def _user_term(function: UserFunction) -> RewardTerm:
-    """A user's own function, called for one rollout after the other."""
+    """Returns the term of a user's own function, called for one rollout after the other."""
 
     def term(groups: Sequence[Group], context: RewardContext) -> list[list[float]]:
         def value(group: Group, number: int) -> float:
@@ -224,7 +230,7 @@ def _user_term(function: UserFunction) -> RewardTerm:
 
 
 def make_terms(config: Config) -> dict[str, RewardTerm]:
-    """The terms of `reward.terms`, in their order, before anything heavy is loaded.
+    """Returns the terms of `reward.terms`, in their order, before anything heavy is loaded.
 
     Raises UserError for a user's function that can't be had or asks for what there is not, and as
     `require_fitting` does.
@@ -243,7 +249,8 @@ def make_terms(config: Config) -> dict[str, RewardTerm]:
 
 
 def _make_judge(settings: RewardConfig) -> UserFunction:
-    """The judge of `reward.segment_judge`. Raises UserError for a user's that can't be had."""
+    """Returns the judge of `reward.segment_judge`. Raises UserError for a user's that can't be
+    had."""
     known = ("prediction", "segment")
     match settings.segment_judge:
         case "exact":
@@ -296,20 +303,21 @@ def reward_groups(
 
 
 def _thought_cost(rollout: Rollout, context: RewardContext) -> float:
-    """min(tokens · thought_cost, thought_cost_limit) for the drawn tokens of its thought."""
+    """Returns min(tokens · thought_cost, thought_cost_limit) for the drawn tokens of its
+    thought."""
     settings, think_budget = context.config.reward, context.config.prompt.think_budget
     thought = read_thought(rollout.completion, context.layout, think_budget=think_budget)
     return min(thought.free_tokens * settings.thought_cost, settings.thought_cost_limit)
 
 
 def _place(group: Group, number: int) -> str:
-    """Where a rollout stands, in words."""
+    """Returns where a rollout stands, in words."""
     position = group.prompt.position
     return f"document {position.document_id}, position {position.index}, rollout {number}"
 
 
 def reward_metrics(groups: Sequence[Group], settings: RewardConfig) -> dict[str, float]:
-    """The share of exact rollouts, and each term's mean before its weight."""
+    """Returns the share of exact rollouts, and each term's mean before its weight."""
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     metrics = {"reward/exact": sum(r.exact for r in rollouts) / len(rollouts)}
     for name in settings.terms:

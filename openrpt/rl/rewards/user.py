@@ -23,7 +23,7 @@ class UserFunction:
     reads: tuple[str, ...]
 
     def __call__(self, values: Mapping[str, Any], *, where: str, on_error: str) -> float:
-        """What the function returns for `values`, as a float.
+        """Returns what the function gives for `values`, as a float.
 
         Where it raises, or returns no number: NaN under `on_error = "zero"`, else UserError that
         says `where`.
@@ -46,7 +46,7 @@ class UserFunction:
 
 @dataclass(kw_only=True)
 class Failure:
-    """What a user's code has raised, if anything."""
+    """The error that a user's code has raised, if any."""
 
     error: BaseException | None = None
 
@@ -60,7 +60,7 @@ class Failure:
 
     @property
     def reason(self) -> str:
-        """`raised ValueError (…)`."""
+        """The failure in words: `raised ValueError (…)`."""
         return f"raised {type(self.error).__name__}" + (
             f" ({self.message})" if self.message else ""
         )
@@ -80,8 +80,8 @@ def _users_code() -> Iterator[Failure]:
 
 
 def _shown(value: object) -> str:
-    """A value's text, cut and in one line; its type where it has no text (an integer of 5,000
-    digits)."""
+    """Returns a value's text, cut and in one line; its type where it has no text (an integer of
+    5,000 digits)."""
     with _users_code():
         return " ".join(f"{value!r:.80}".split())
     return f"a value of type {type(value).__name__}"

@@ -1,4 +1,4 @@
-"""What plain next-token training reads: pieces of documents, and which of their tokens train.
+"""The input of plain next-token training: pieces of documents, and which of their tokens train.
 
 Pure functions of the seed and a cursor, as in `openrpt.data.work`: nothing depends on a restart.
 """
@@ -44,24 +44,26 @@ class Piece:
         return int(self.targets[-1]) - self.start
 
     def sequence(self, corpus: ScoredCorpus, head_ids: tuple[int, ...]) -> list[int]:
+        """Returns the token ids that are run: the head, then the piece."""
         ids = corpus.document(self.document_id).token_ids
         return [*head_ids, *ids[self.start : self.start + self.run_tokens].tolist()]
 
     def places(self, head_length: int) -> NDArray[np.int64]:
-        """Where in the sequence the state stands that predicts each target."""
+        """Returns where in the sequence the state stands that predicts each target."""
         return self.targets - self.start + head_length - 1
 
     def target_ids(self, corpus: ScoredCorpus) -> NDArray[np.int64]:
+        """Returns the ids of the tokens that train."""
         return corpus.document(self.document_id).token_ids[self.targets]
 
 
 def all_targets(start: int, end: int, head_length: int) -> NDArray[np.int64]:
-    """Every token that something stands before: the first one too, behind a BOS token."""
+    """Returns every token that something stands before: the first one too, behind a BOS token."""
     return np.arange(start + (head_length == 0), end)
 
 
 def cut(num_tokens: int, length: int) -> list[tuple[int, int]]:
-    """A document's pieces: as few as `length` allows, and even, so that none is a stub.
+    """Cuts a document into pieces: as few as `length` allows, and even, so that none is a stub.
 
     >>> cut(10, 4)
     [(0, 3), (3, 6), (6, 10)]
@@ -174,7 +176,8 @@ def _note_places(pieces: Sequence[Piece], hidden: Tensor, head_length: int, plac
 
 
 def count_step(pieces: Sequence[Piece], head_length: int) -> Count:
-    """As the step runs them: nothing behind the last target, logits where a token trains."""
+    """Counts the step's tokens as they are run: nothing behind the last target, logits where a
+    token trains."""
     count = Count()
     for piece in pieces:
         count.run(head_length + piece.run_tokens, 0, len(piece.targets))
@@ -182,5 +185,5 @@ def count_step(pieces: Sequence[Piece], head_length: int) -> Count:
 
 
 def step_flops(shape: Shape, count: Count) -> float:
-    """Forward and backward, as `openrpt.costs.flops` counts an update."""
+    """Returns the FLOPs of forward and backward, as `openrpt.costs.flops` counts an update."""
     return 3.0 * shape.forward(count.tokens, count.pairs, count.logits)

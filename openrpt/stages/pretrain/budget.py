@@ -1,4 +1,4 @@
-"""How long a pretraining goes on, and on what: its own corpus and steps, or a matched run's."""
+"""The length of a pretraining and its data: its own corpus and steps, or a matched run's."""
 
 import math
 from pathlib import Path
@@ -61,7 +61,8 @@ def limits_of(
 
 
 def require_fit(policy: Model, corpus: ScoredCorpus, config: Config, other: Run | None) -> None:
-    """Raises UserError where the policy's tokens are not those scored, or don't fit into it."""
+    """Checks that the policy can train on the scored tokens. Raises UserError where the policy's
+    tokens are not those scored, or don't fit into it."""
     if tokenizer_fingerprint(policy.tokenizer) != corpus.metadata["tokenizer"]:
         raise UserError(
             f"model '{policy.name}' has another tokenizer than the model whose tokens were scored"

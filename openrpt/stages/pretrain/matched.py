@@ -1,4 +1,4 @@
-"""What another run's training took, for a control to take the same: its documents, or its budget.
+"""The cost of another run's training, for a control to take the same: its documents or its budget.
 
 All of it comes from what that run recorded of its steps; its weights are never read.
 """
@@ -46,8 +46,8 @@ def spent_flops(other: Run) -> float:
 
 
 def spent_seconds(other: Run) -> float:
-    """Sums the wall time of all its steps of warmup and train, in seconds: without evaluations
-    and checkpoints."""
+    """Sums the wall time of all its steps of warmup and train, in seconds: without
+    evaluations and checkpoints."""
     rows = training_rows(other, "warmup", "train")
     return sum(
         value
@@ -58,13 +58,14 @@ def spent_seconds(other: Run) -> float:
 
 
 def uncounted_warmup(other: Run) -> bool:
-    """Its warmup's FLOPs were not recorded, so they are not in the budget."""
+    """Returns whether the warmup's FLOPs were not recorded, so they are not in the budget."""
     rows = training_rows(other, "warmup")
     return bool(rows) and not any(key.startswith("flops/") for row in rows for key in row)
 
 
 def require_same_corpus(corpus: ScoredCorpus, other: Run) -> None:
-    """Raises UserError where the other run's documents or tokens are not these."""
+    """Checks that both runs read one corpus. Raises UserError where the other run's documents or
+    tokens are not these."""
     theirs = load_scored(other.scored)
     for name, what in {"corpus_hash": "documents", "tokenizer": "tokens"}.items():
         if corpus.metadata[name] != theirs.metadata[name]:

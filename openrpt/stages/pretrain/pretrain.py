@@ -54,13 +54,14 @@ class Pretrainer:
     shape: Shape
     meter: StepMeter
     batches: Iterator[tuple[int, list[Piece]]]
-    """(cursor after it, the pieces of a step), from the state's step on."""
+    """The batches: (cursor after it, the pieces of a step), from the state's step on."""
     limits: Limits
     state: TrainerState
     baseline: ClassVar[None] = None
 
     @property
     def eval_every(self) -> int:
+        """Steps between two evaluations; 0 where no development documents are scored."""
         return self.config.pretrain.eval_every if self.corpus.ids("development") else 0
 
     def step(self, *, store: bool = False) -> dict[str, Any]:
@@ -125,14 +126,15 @@ class Pretrainer:
         }
 
     def describe(self, metrics: dict[str, Any]) -> str:
+        """Returns a step's loss, and the perplexity where it was measured, in one line."""
         parts = [f"loss {metrics['loss/ntp']:.3f}"]
         if "development/perplexity" in metrics:
             parts.append(f"dev perplexity {metrics['development/perplexity']:.2f}")
         return " · ".join(parts)
 
     def _share_done(self) -> float:
-        """How far the cosine has fallen: the share of the whole that is done, by the limit that is
-        nearer; 0 without a cosine."""
+        """Returns how far the cosine has fallen: the share of the whole that is done, by the limit
+        that is nearer; 0 without a cosine."""
         state, limits = self.state, self.limits
         if self.config.pretrain.schedule == "constant":
             return 0.0
@@ -159,7 +161,8 @@ def pretrain(run: Run, *, progress: Progress = SILENT) -> Summary:
 
 
 def check_input(run: Run) -> None:
-    """Raises UserError where it could not begin: for an absent model, scores or matched run."""
+    """Checks that pretraining could begin. Raises UserError for an absent model, scores or matched
+    run."""
     resolve_model(run.config.model.path)
     load_corpus(run, matched_run(run.config))
 

@@ -1,4 +1,4 @@
-"""What a scorer says of documents, in the policy's tokens.
+"""Scores of documents, in the policy's tokens.
 
 A scorer with another tokenizer rates its own tokens; what they say is laid over the policy's, byte
 by byte.
@@ -25,7 +25,8 @@ from openrpt.rl.rewards.matching import prefix_match
 from openrpt.types import Document
 
 Progress = Callable[[int, str], None]
-"""Tokens scored so far (those of earlier starts included), and a few words on it."""
+"""A report of progress: tokens scored so far (those of earlier starts included), and a few words
+on it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -41,7 +42,7 @@ class Encoded:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Job:
-    """Who scores whose tokens, and how."""
+    """A scoring job: the scorer, the policy whose tokens are scored, and the settings."""
 
     config: Config
     policy: Model
@@ -50,10 +51,12 @@ class Job:
 
     @cached_property
     def tokenizer(self) -> str:
+        """The fingerprint of the policy's tokenizer."""
         return tokenizer_fingerprint(self.policy.tokenizer)
 
     @cached_property
     def same_tokenizer(self) -> bool:
+        """Whether scorer and policy have the same tokenizer."""
         if self.policy is self.scorer:
             return True
         return self.tokenizer == tokenizer_fingerprint(self.scorer.tokenizer)
@@ -65,10 +68,11 @@ class Job:
 
     @property
     def min_tokens(self) -> int:
+        """The least tokens of a document that can be used."""
         return max(self.config.corpus.min_tokens, self.config.prompt.min_context + 1)
 
     def encode(self, document: Document, summary: ScoreSummary) -> Encoded | None:
-        """A document's tokens, counted; None (and counted) where it can't be used."""
+        """Returns a document's tokens, counted; None (and counted) where it can't be used."""
         try:
             ids, pieces = encode_document(self.policy.tokenizer, document.text)
             scorer_ids, scorer_pieces = ids, pieces
@@ -157,7 +161,8 @@ def _with_scores(encoded: Encoded, scores: Scores, ntp_correct: np.ndarray) -> S
 
 
 def grade(predictions: Sequence[bytes], pieces: Sequence[bytes]) -> np.ndarray:
-    """[T] bool: does each prediction earn the reward, against the document's tokens from there?"""
+    """Returns [T] whether each prediction earns the reward, against the document's tokens from
+    there."""
     # No token but a document's first is empty, so a prediction of n bytes reads n tokens at most.
     return np.array(
         [

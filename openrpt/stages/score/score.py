@@ -44,13 +44,14 @@ from openrpt.stages.score.documents import Encoded, Job, Progress
 from openrpt.types import Document
 
 _WAITING_TOKENS = 4 * PACK_TOKENS
-"""Tokens of documents that wait to be packed: of few, the last pass is half empty."""
+"""The number of tokens of documents that wait to be packed: of few, the last pass is half empty."""
 COST = "cost.json"
-"""What scoring has taken, all starts together; the other files hold nothing of the machine."""
+"""The file with what scoring has taken, all starts together; the other files hold nothing of the
+machine."""
 
 
 def check_input(run: Run) -> None:
-    """Raises UserError where scoring could not begin: for a corpus or a model that can't be read,
+    """Checks that scoring could begin. Raises UserError for a corpus or a model that can't be read,
     or a window that doesn't fit."""
     config = run.config
     check_window(config.prompt.window, config.prompt.min_context)
@@ -221,7 +222,7 @@ def _skip(
 
 
 def _open_splits(config: Config, summary: ScoreSummary) -> set[str]:
-    """The splits that may still get documents; once there are none, the corpus is left."""
+    """Returns the splits that may still get documents; once there are none, the corpus is left."""
     possible, limit = possible_splits(config.corpus), config.score.max_tokens
     return {
         split

@@ -1,4 +1,4 @@
-"""What a warmup step runs, counted as it runs it."""
+"""The tokens and FLOPs of a warmup step, counted as it runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ class StepCost:
     """The passes of one step, document by document."""
 
     made: Ledger = field(default_factory=Ledger)
-    """What made the imitations."""
+    """The work that made the imitations."""
     trained: Ledger = field(default_factory=Ledger)
     """The policy's forward and backward passes."""
     teacher: Count = field(default_factory=Count)

@@ -27,13 +27,13 @@ class GivenThoughts:
 
     config: Config
     by_document: Mapping[str, Sequence[PlacedTrace]]
-    """Document → its traces, by position."""
+    """The traces of each document, by position."""
     summary: str = ""
-    """What is used and what is left out, in one line; empty without a file."""
+    """The traces used and those left out, in one line; empty without a file."""
 
     @property
     def sources(self) -> list[str]:
-        """Who made them, as the file says."""
+        """The makers of the thoughts, as the file names them."""
         found = {one.source for traces in self.by_document.values() for one in traces}
         return sorted(found - {""})
 

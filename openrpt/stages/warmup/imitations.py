@@ -28,9 +28,9 @@ class Imitation:
     opening: tuple[int, ...]
     token_ids: tuple[int, ...]
     targets: tuple[_Target, ...]
-    """One for each token."""
+    """A target for each token."""
     weights: tuple[float, ...]
-    """One for each token; 0 = not trained."""
+    """A weight for each token; 0 = not trained."""
     is_given: bool = False
     """Whether it was made from a trace."""
 
@@ -58,8 +58,8 @@ class ImitationMaker:
     def _seeded(
         self, work: Work, step: int, traces: Sequence[PlacedTrace | None]
     ) -> list[Imitation]:
-        """The thought is the candidates, and what the policy thinks behind them; the answer is one
-        of them."""
+        """Makes imitations whose thought is the candidates, and what the policy thinks behind
+        them; the answer is one of them."""
         config, layout = self.config, self.layout
         generated = self._generate(work, step, traces)
         imitations = []
@@ -82,7 +82,8 @@ class ImitationMaker:
         return imitations
 
     def _answer_target(self, outcome: Generated, truth: int) -> _Target:
-        """What the box should hold: a distribution over the candidates, or the true token."""
+        """Returns what the box should hold: a distribution over the candidates, or the true
+        token."""
         settings = self.config.warmup
         if settings.target == "truth":
             return (truth,), (1.0,)
@@ -92,7 +93,7 @@ class ImitationMaker:
         return outcome.candidate_ids, tuple(probabilities.tolist())
 
     def _free_thought(self, outcome: Generated, opening: int) -> tuple[int, ...]:
-        """The policy's own free tokens: context for the answer, not trained on."""
+        """Returns the policy's own free tokens: context for the answer, not trained on."""
         completion = outcome.completions[0]
         own = completion.token_ids[opening : opening + self.config.prompt.think_budget]
         stops = [i for i, token in enumerate(own) if token in self.engine.model.stop_ids]
@@ -101,8 +102,8 @@ class ImitationMaker:
     def _drafted(
         self, work: Work, step: int, traces: Sequence[PlacedTrace | None]
     ) -> list[Imitation]:
-        """The thought looks ahead: what the frozen model (or the text) says next, then its first
-        token in the box."""
+        """Makes imitations whose thought looks ahead: what the frozen model (or the text) says
+        next, then its first token in the box."""
         own = [p for p, trace in zip(work.positions, traces, strict=True) if trace is None]
         drafts = iter(self._drafts(replace(work, positions=tuple(own)), step) if own else ())
         return [
@@ -118,7 +119,8 @@ class ImitationMaker:
         return self._imitation((), draft + close, weights, draft[0], target)
 
     def _drafts(self, work: Work, step: int) -> list[tuple[int, ...]]:
-        """What follows each position: at least one token, at most as many as a thought has."""
+        """Returns what follows each position: at least one token, at most as many as a thought
+        has."""
         settings, budget = self.config.warmup, self.config.prompt.think_budget
         size = max(1, min(settings.draft_tokens, budget))
         if settings.target == "truth":
@@ -142,7 +144,7 @@ class ImitationMaker:
         answer: int,
         target: _Target,
     ) -> Imitation:
-        """The thought, then the answer, the box's end and the end of turn."""
+        """Joins the thought, then the answer, the box's end and the end of turn."""
         form = self._form()
         certain = [((token,), (1.0,)) for token in thought]
         return Imitation(
@@ -153,7 +155,8 @@ class ImitationMaker:
         )
 
     def _of_trace(self, trace: PlacedTrace, seed: tuple[int, ...]) -> Imitation:
-        """The given thought behind the seed, its end and the box, then the given prediction."""
+        """Joins the given thought behind the seed, its end and the box, then the given
+        prediction."""
         layout, settings = self.layout, self.config.warmup
         budget, thought = self.config.prompt.think_budget, trace.thought_ids
         opening, close = seed, layout.thought_end_ids + layout.answer_start_ids
@@ -175,14 +178,14 @@ class ImitationMaker:
         )
 
     def _form(self) -> tuple[int, ...]:
-        """The box's end and, where the tokenizer has one, the end of turn."""
+        """Returns the box's end and, where the tokenizer has one, the end of turn."""
         stop = self.engine.model.tokenizer.eos_token_id
         return self.layout.answer_end_ids + (() if stop is None else (stop,))
 
     def _generate(
         self, work: Work, step: int, traces: Sequence[PlacedTrace | None]
     ) -> list[Generated]:
-        """Candidates at each position and, where a thought is free and none is given, one
+        """Generates candidates at each position and, where a thought is free and none is given, one
         completion."""
         sampling = Sampling.of(self.config.prompt, temperature=1.0)
         sampling = replace(sampling, prediction_budget=2)
@@ -192,7 +195,7 @@ class ImitationMaker:
         return generated
 
     def _request(self, work: Work, step: int, rollouts: Sequence[int]) -> Request:
-        """`rollouts`: how many at each position."""
+        """Returns the request of `rollouts` at each position."""
         name = (self.config.seed, "warmup", step)
         keys = [
             keys_of(count, *name, p.document_id, p.index)

@@ -33,20 +33,20 @@ class WarmupLoss:
     works: Sequence[Work]
     """The step's documents: every term is a mean over all of them."""
     places: Places
-    """Where a loss was not finite."""
+    """The places where a loss was not finite."""
     metrics: dict[str, float] = field(default_factory=dict)
     """The terms so far, in nats."""
     positions: Counter[str] = field(default_factory=Counter)
-    """Those so far that each term on them is a mean of."""
+    """The number of positions so far that each term on them is a mean of."""
 
     @cached_property
     def scale(self) -> float:
-        """What one position counts."""
+        """The weight of one position."""
         return 1.0 / sum(len(work.positions) for work in self.works)
 
     @cached_property
     def text_scale(self) -> float:
-        """What one token of the plain text counts."""
+        """The weight of one token of the plain text."""
         return 1.0 / sum(len(work.prefix_ids(self.layout, whole=True)) - 1 for work in self.works)
 
     def branches(self, work: Work, imitations: Sequence[Imitation] | None) -> list[Branch]:
@@ -110,7 +110,7 @@ class WarmupLoss:
     def _text(
         self, work: Work, prefix_ids: Sequence[int], hidden: Tensor, teacher: Tensor
     ) -> Tensor:
-        """The terms on the plain text: hidden and teacher [L, d] → a sum."""
+        """Adds up the terms on the plain text: hidden and teacher [L, d] → a sum."""
         settings, scale = self.config.warmup, self.text_scale
         terms = TextTerms(
             targets=torch.tensor(prefix_ids[1:], device=hidden.device),

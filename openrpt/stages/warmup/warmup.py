@@ -65,6 +65,7 @@ class Warmup:
 
     @property
     def limits(self) -> Limits:
+        """The steps and the minutes of `[warmup]`."""
         settings = self.config.warmup
         return Limits.of(steps=settings.steps, minutes=settings.time_limit)
 
@@ -99,9 +100,11 @@ class Warmup:
         )
 
     def evaluate(self) -> dict[str, float]:
+        """Returns nothing: a warmup is not evaluated between steps."""
         return {}
 
     def describe(self, metrics: dict[str, Any]) -> str:
+        """Returns a step's losses in one line."""
         said = f"loss {metrics['loss/imitation']:.3f}"
         if "loss/trace" in metrics:
             said += f" · traces {metrics['loss/trace']:.3f}"
@@ -130,7 +133,7 @@ class Warmup:
         )
 
     def _take(self, *, tail_only: bool) -> list[Work]:
-        """The step's documents; of tails alone, more positions fit into a step."""
+        """Returns the step's documents; of tails alone, more positions fit into a step."""
         settings, works = self.config.warmup, []
         count = settings.positions_per_document * (2 if tail_only else 1)
         supply = take_work(
@@ -167,7 +170,7 @@ def warmup(run: Run, *, progress: Progress = SILENT) -> None:
 
 
 def check_input(run: Run) -> None:
-    """Raises UserError where a warmup could not begin: for absent scores or traces."""
+    """Checks that a warmup could begin. Raises UserError for absent scores or traces."""
     scores_of(run)
     traces_hash(run.config)
 
