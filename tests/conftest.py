@@ -19,7 +19,6 @@ from hypothesis import HealthCheck, settings
 # Half of the collection of the tests would go into looking for garbage among what stays.
 gc.set_threshold(50_000)
 os.fsync = lambda descriptor: None  # no test cuts the power, and a busy disk takes its time
-torch.set_num_threads(1)  # tiny models: a second thread only costs
 # How long an example takes says how busy the machine is.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
@@ -33,6 +32,12 @@ FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--
 def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()  # what was imported is looked through no more
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    # Tiny models: a second thread only costs. A command that ran before may have set more.
+    torch.set_num_threads(1)
 
 
 @pytest.fixture
