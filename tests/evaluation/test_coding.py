@@ -150,9 +150,13 @@ def test_the_end_of_the_judge_is_the_end_of_the_program(tmp_path):
     if os.getuid():
         pytest.skip("an ordinary user's program has its own user's number")
     source = "from openrpt.evaluation.end_tasks.sandbox import *\n"
+    source += "require_sandbox(); print(flush=True)\n"  # it runs a program of its own
     source += "run_program('import time; time.sleep(1e6)', Limits(seconds=900))"
     own = os.environ | {"TMPDIR": str(tmp_path)}
-    asking = subprocess.Popen([sys.executable, "-c", source], env=own)
+    asking = subprocess.Popen([sys.executable, "-c", source], env=own, stdout=subprocess.PIPE)
+    assert asking.stdout is not None
+    with asking.stdout:
+        asking.stdout.readline()
     program = None
     while asking.poll() is None and program is None:
         found = psutil.Process(asking.pid).children(recursive=True)
