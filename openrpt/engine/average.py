@@ -39,13 +39,13 @@ class MovingAverage:
         model = copy.deepcopy(policy.model, shared)
         own = freeze(Model(model=model, tokenizer=policy.tokenizer, name=policy.name))
         copies = dict(model.named_parameters())
-        weights = {name: _wide(copies[name].detach()) for name in _trained(policy)}
+        weights = {name: _wide(copies[name].detach()) for name in policy.trained()}
         return cls(policy=own, weights=weights, decay=decay)
 
     @torch.no_grad()
     def update(self, policy: Model) -> None:
         """Moves the average towards the policy by one step."""
-        for name, parameter in _trained(policy).items():
+        for name, parameter in policy.trained().items():
             average = self.weights[name]
             average.lerp_(parameter.to(average.dtype), 1 - self.decay)
         self._round()
@@ -61,10 +61,6 @@ class MovingAverage:
         own = dict(self.policy.model.named_parameters())
         for name, average in self.weights.items():
             own[name].copy_(average)
-
-
-def _trained(policy: Model) -> dict[str, torch.nn.Parameter]:
-    return {n: p for n, p in policy.model.named_parameters() if p.requires_grad}
 
 
 def _wide(tensor: Tensor) -> Tensor:

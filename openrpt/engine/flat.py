@@ -144,6 +144,7 @@ class FlatEngine:
     def accumulate_each(
         self, passages: Sequence[Passage], *, microbatch_tokens: int = 1024
     ) -> None:
+        """Adds the gradient of one passage after another: `Engine.accumulate_each`."""
         for one in passages:
             self.accumulate_gradients(
                 one.prefix_ids,

@@ -165,4 +165,8 @@ class Model:
 
     def parameters(self) -> list[nn.Parameter]:
         """Returns the parameters that are trained."""
-        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        return list(self.trained().values())
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Returns the parameters that are trained, by name."""
+        return {n: p for n, p in self.model.named_parameters() if p.requires_grad}

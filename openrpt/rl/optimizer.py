@@ -127,7 +127,7 @@ def apply_update(
     """
     norm = clip(policy, optimizer, max_norm, places, stage=stage)
     optimizer.step()
-    trained = ((n, p) for n, p in policy.model.named_parameters() if p.requires_grad)
     rate = optimizer.param_groups[0]["lr"]
-    require_finite(trained, what=f"{stage}.learning_rate is too high ({rate:g} here): the policy")
+    what = f"{stage}.learning_rate is too high ({rate:g} here): the policy"
+    require_finite(policy.trained().items(), what=what)
     return norm

@@ -138,16 +138,12 @@ def _trained_state(policy: Model, optimizer: torch.optim.Optimizer) -> dict[str,
     """Returns Adam's moments by parameter, and LoRA's weights (the merged ones can't be
     unmerged)."""
     tensors = {}
-    for name, parameter in _trained(policy).items():
+    for name, parameter in policy.trained().items():
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"{key}/{name}"] = value.detach().clone().contiguous()
         if policy.is_lora:
             tensors[f"weight/{name}"] = parameter.detach().clone().contiguous()
     return tensors
-
-
-def _trained(policy: Model) -> dict[str, torch.nn.Parameter]:
-    return {n: p for n, p in policy.model.named_parameters() if p.requires_grad}
 
 
 def restore(folder: Path, policy: Model, optimizer: torch.optim.Optimizer) -> TrainerState:
@@ -161,7 +157,7 @@ def restore(folder: Path, policy: Model, optimizer: torch.optim.Optimizer) -> Tr
     for key, value in tensors.items():
         kind, name = key.split("/", 1)
         by_parameter.setdefault(name, {})[kind] = value
-    for name, parameter in _trained(policy).items():
+    for name, parameter in policy.trained().items():
         values = by_parameter.get(name, {})
         if "weight" in values:
             with torch.no_grad():

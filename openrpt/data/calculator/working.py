@@ -2,15 +2,14 @@
 
 import re
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import Literal
 
 from openrpt.data.calculator.find import Computed
 from openrpt.data.calculator.numbers import decimal_text, is_grouped
 from openrpt.data.calculator.parser import Measure, Node, Operand, Operation
 
 Style = Literal["lines", "whole", "bare"]
-_STYLES: tuple[Style, ...] = get_args(Style)
-"""The styles of working. lines: an operation a line, as the text spells. whole: the expression
+"""The style of a working. lines: an operation a line, as the text spells. whole: the expression
 once more, on one line. bare: an operation a line, without spaces, currency and other signs:
 `12*13=156`."""
 

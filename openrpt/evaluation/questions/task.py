@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from openrpt.config.sections import Config
+from openrpt.data.places import token_starts
 from openrpt.data.positions import ScoredDocument, Window
 from openrpt.data.prompts import Layout
 from openrpt.data.questions import Question
@@ -175,7 +176,7 @@ def _question_work(question: Question, ids: Sequence[int], pieces: Sequence[byte
         source=question.source,
         text=question.text,
         token_ids=np.array(ids, dtype=np.int64),
-        byte_offsets=np.cumsum([0, *map(len, pieces)], dtype=np.int64)[:-1],
+        byte_offsets=token_starts(pieces),
         negative_log_likelihood=unknown,
         entropy=unknown,
         entropy_top16=unknown,
