@@ -127,9 +127,18 @@ def measure_gflops(dtype: torch.dtype, seconds: float = 0.3) -> float:
     return matrix_product_rate([(512, 576, 1536)], dtype, seconds=seconds) / 1e9
 
 
-def recommended_dtype(float32_gflops: float, bfloat16_gflops: float) -> str:
-    """Returns the precision for the CPU: float32 unless bfloat16 is at least 1.3 times faster."""
-    return "bfloat16" if bfloat16_gflops >= _BFLOAT16_GAIN * float32_gflops else "float32"
+def recommended_compute_dtype(float32_gflops: float, bfloat16_gflops: float) -> str:
+    """Returns `model.compute_dtype` for the CPU: that of the weights unless bfloat16 is at least
+    1.3 times faster."""
+    return "bfloat16" if bfloat16_gflops >= _BFLOAT16_GAIN * float32_gflops else "same"
+
+
+def _bfloat16_units() -> str:
+    """Returns which of its instructions for bfloat16 products this processor has, as torch sees
+    them."""
+    if torch.cpu._is_amx_tile_supported():
+        return "AMX"
+    return "AVX512-BF16" if torch.cpu._is_avx512_bf16_supported() else "no instructions for it"
 
 
 def _processor_name() -> str:
@@ -184,8 +193,9 @@ def _speed() -> Finding:
     rates = measure_gflops(torch.float32), measure_gflops(torch.bfloat16)
     return Finding(
         name="CPU speed",
-        value=f"{rates[0]:.0f} GFLOP/s in float32, {rates[1]:.0f} in bfloat16",
-        advice=f"dtype on the CPU: {recommended_dtype(*rates)}",
+        value=f"{rates[0]:.0f} GFLOP/s in float32, {rates[1]:.0f} in bfloat16"
+        f" ({_bfloat16_units()})",
+        advice=f"model.compute_dtype on the CPU: {recommended_compute_dtype(*rates)}",
     )
 
 

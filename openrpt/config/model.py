@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from openrpt.config.section import MOST, NOTHING, Binds, PathText, Section, binds
 
@@ -19,7 +19,12 @@ class ModelConfig(Section):
     )
     device: Annotated[str, NOTHING] = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     dtype: Literal["float32", "bfloat16", "float64"] = Field(
-        "float32", description="Precision of weights and activations"
+        "float32", description="Precision of weights, gradients and optimizer"
+    )
+    compute_dtype: Literal["same", "bfloat16"] = Field(
+        "same",
+        description="Precision of matrix products: that of the weights, or bfloat16 beside float32"
+        " weights (mixed precision)",
     )
     threads: Annotated[int, NOTHING] = Field(
         0, ge=0, description="CPU threads; 0 = all the cores this process may use"
@@ -36,6 +41,30 @@ class ModelConfig(Section):
         32, gt=0, le=1_000_000, description="LoRA scale numerator (alpha / rank)"
     )
     trust_remote_code: bool = Field(False, description="Run model code that a repository ships")
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether products are computed in another precision than the weights have."""
+        return self.compute_dtype != "same"
+
+    @property
+    def product_dtype(self) -> str:
+        """The precision of matrix products."""
+        return self.compute_dtype if self.is_mixed else self.dtype
+
+    @property
+    def precision(self) -> str:
+        """What is said of both: "float32", or "float32, products in bfloat16"."""
+        return f"{self.dtype}, products in {self.compute_dtype}" if self.is_mixed else self.dtype
+
+    @model_validator(mode="after")
+    def _mixes_float32(self) -> "ModelConfig":
+        if self.is_mixed and self.dtype != "float32":
+            raise ValueError(
+                f"compute_dtype = '{self.compute_dtype}' is for float32 weights, but dtype ="
+                f" '{self.dtype}'; set one of them only"
+            )
+        return self
 
 
 class MemoryConfig(Section):

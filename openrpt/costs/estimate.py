@@ -94,7 +94,7 @@ def estimate(
             f" {speeds.score:.3g} FLOP/s"
         )
     else:
-        peak = chosen.rate(config.model.dtype)
+        peak = chosen.rate(config.model.product_dtype)
         speeds = Speeds(**dict.fromkeys(("score", "generate", "update"), peak * utilisation))
         machine, watts = f"{gpu} ({chosen.source})", config.cost.watts or chosen.watts
         rate = f"{utilisation:.0%} of {peak:.3g} FLOP/s in every phase: assumed (--utilisation)"

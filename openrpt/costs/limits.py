@@ -123,8 +123,8 @@ def rate_of_passes(policy: "Model", passes: Iterable[Pass], *, seconds: float = 
     """Measures the FLOP/s of the model's own products at the shapes of these passes: what a phase
     that makes them could reach if it did nothing else."""
     products = products_of(policy, passes)
-    dtype, device = policy.causal_lm.dtype, policy.device
-    return matrix_product_rate(products, dtype, device=device, seconds=seconds)
+    dtype = policy.product_dtype
+    return matrix_product_rate(products, dtype, device=policy.device, seconds=seconds)
 
 
 def shares_of_limit(
@@ -167,7 +167,7 @@ class Gpu:
         rates = {"bfloat16": self.bfloat16, "float32": self.float32}
         if dtype not in rates:
             known = ", ".join(rates)
-            raise UserError(f"model.dtype = '{dtype}': the table of GPUs has {known} only")
+            raise UserError(f"products in {dtype}: the table of GPUs has {known} only")
         return rates[dtype] * 1e12
 
 

@@ -227,9 +227,11 @@ class WorkPlan:
         return windows * float(count.tokens), windows * count.forward(self.shape)
 
     def model_bytes(self, *, copies: int, trained: bool) -> float:
-        """Returns the bytes of the weights (and frozen copies of them); where trained, of gradients
-        and AdamW's two moments, too."""
+        """Returns the bytes of the weights (and frozen copies of them), rounded ones included;
+        where trained, of gradients and AdamW's two moments, too."""
         weights = _bytes(self.policy.model.parameters())
+        if self.config.model.is_mixed:
+            weights *= 1 + self.policy.product_dtype.itemsize / self.policy.causal_lm.dtype.itemsize
         own = _bytes(self.policy.parameters()) if trained else 0.0
         return (1 + copies) * weights + 3 * own + _LIBRARIES
 
@@ -246,7 +248,8 @@ class WorkPlan:
         heads = settings.num_attention_heads
         kv_heads = settings.to_dict().get("num_key_value_heads") or heads
         kv_width = 2 * kv_heads * (shape.attention_width // heads) * shape.layers
-        keys = element * kv_width * (prefix + rollouts * (tail + own))
+        cached = self.policy.product_dtype.itemsize
+        keys = cached * kv_width * (prefix + rollouts * (tail + own))
         logits = 3.0 * CHUNK_ELEMENTS * max(element, 4)
         passed = keys
         if trained:

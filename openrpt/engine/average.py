@@ -6,7 +6,7 @@ that are not trained; where the model is float32 or wider both give the same bit
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -37,7 +37,7 @@ class MovingAverage:
         """Returns the average that begins as the policy itself."""
         shared = {id(p): p for p in policy.model.parameters() if not p.requires_grad}
         model = copy.deepcopy(policy.model, shared)
-        own = freeze(Model(model=model, tokenizer=policy.tokenizer, name=policy.name))
+        own = freeze(replace(policy, model=model))
         copies = dict(model.named_parameters())
         weights = {name: _wide(copies[name].detach()) for name in policy.trained()}
         return cls(policy=own, weights=weights, decay=decay)

@@ -79,6 +79,7 @@ def _mark(policy: Model, files: ModelFiles, generator: str) -> Path:
         version("tokenizers"),
         generator,
         str(policy.causal_lm.dtype),
+        str(policy.product_dtype),
         policy.device.type,
         str(files.folder.resolve()),
     ]
@@ -151,7 +152,7 @@ def require_flat_support(policy: Model) -> None:
     head and plain attention. Raises UserError."""
     model, ids = policy.causal_lm, _small_case(policy)
     kind = f"model '{policy.name}' (type '{model.config.model_type}')"
-    with foreign(f"{kind} can't be run"):
+    with foreign(f"{kind} can't be run"), policy.autocast():
 
         def own(ids: list[int]) -> Tensor:
             return model(torch.tensor([ids], device=policy.device), use_cache=False).logits[0]
@@ -174,7 +175,7 @@ def require_flat_support(policy: Model) -> None:
         (plain, f"gives other results by '{fast}' attention than by the plain one"),
         (found, "has something between its last layer and its logits that is not known here"),
     ):
-        difference, allowed = _difference(logits, expected[: len(logits)], model.dtype)
+        difference, allowed = _difference(logits, expected[: len(logits)], policy.product_dtype)
         if not difference <= allowed:
             raise UserError(
                 f"{kind} {what} (log-probabilities differ by {difference:.2g}); use another model"
@@ -204,7 +205,7 @@ def require_tree_support(policy: Model) -> None:
         _short_windows(model),
     ):
         found, expected = _tree_case(policy)
-    difference, allowed = _difference(found, expected, model.dtype)
+    difference, allowed = _difference(found, expected, policy.product_dtype)
     if not difference <= allowed:
         raise UserError(
             f"model type '{kind}' gives other results in the tree (log-probabilities differ by"
@@ -234,7 +235,8 @@ def _tree_case(policy: Model) -> tuple[Tensor, Tensor]:
     prefix, tail, completion = ids[:8], ids[8:10], ids[10:]
     policy.attention = "eager"
     flat = ids[:5] + tail + completion
-    expected = model(torch.tensor([flat], device=policy.device), use_cache=False).logits[0]
+    with policy.autocast():
+        expected = model(torch.tensor([flat], device=policy.device), use_cache=False).logits[0]
     policy.attention = TREE_ATTENTION
     branch = Branch(prefix_length=5, tail_ids=tuple(tail), completions=(tuple(completion),))
     hidden = branch_states(policy, prefix, [branch])[0][0]  # [2, d]

@@ -39,10 +39,14 @@ class Head:
     weight: Tensor  # [V, d]
     bias: Tensor | None  # [V]
     softcap: float | None
+    rounded: Tensor | None = None
+    """The weight in the precision of the products, where that is not its own."""
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Returns the logits of hidden states: [N, d] → [N, V], float32 or wider."""
-        logits: Tensor = _HeadProduct.apply(hidden, self.weight)  # type: ignore[no-untyped-call]
+        logits: Tensor = _HeadProduct.apply(hidden, self.weight, self.matrix)  # type: ignore[no-untyped-call]
+        if self.rounded is not None:
+            logits = logits.to(self.weight.dtype)
         if self.bias is not None:
             logits.add_(self.bias)
         if logits.dtype != torch.float64:
@@ -50,6 +54,11 @@ class Head:
         if self.softcap is not None:
             logits = self.softcap * torch.tanh(logits / self.softcap)
         return logits
+
+    @property
+    def matrix(self) -> Tensor:
+        """What the products are made with [V, d]: the weight, or its copy."""
+        return self.weight if self.rounded is None else self.rounded
 
     @property
     def chunk_rows(self) -> int:
@@ -66,19 +75,24 @@ def wide_product(left: Tensor, right: Tensor, out: Tensor) -> Tensor:
 
 
 class _HeadProduct(torch.autograd.Function):
-    """The product hidden [N, d] @ weight [V, d].T."""
+    """The product hidden [N, d] @ matrix [V, d].T, in the matrix's precision; its gradient goes to
+    the weight."""
 
     @staticmethod
-    def forward(ctx, hidden, weight):  # type: ignore[override]
-        ctx.save_for_backward(hidden, weight)
-        return wide_product(hidden, weight.T, hidden.new_empty(len(hidden), len(weight)))
+    def forward(ctx, hidden, weight, matrix):  # type: ignore[override]
+        left = hidden.to(matrix.dtype)
+        ctx.save_for_backward(left, matrix)
+        ctx.dtypes = hidden.dtype, weight.dtype
+        return wide_product(left, matrix.T, left.new_empty(len(left), len(matrix)))
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):  # type: ignore[override]
-        hidden, weight = ctx.saved_tensors
-        needs_hidden, needs_weight = ctx.needs_input_grad
-        return grad @ weight if needs_hidden else None, grad.T @ hidden if needs_weight else None
+        left, matrix = ctx.saved_tensors
+        of_hidden, of_weight = ctx.dtypes
+        needs_hidden, needs_weight, _ = ctx.needs_input_grad
+        grad_hidden = (grad @ matrix).to(of_hidden) if needs_hidden else None
+        return grad_hidden, (grad.T @ left).to(of_weight) if needs_weight else None, None
 
 
 def in_cache(rows: Tensor, *, vocabulary: int | None = None) -> tuple[Tensor, ...]:
@@ -125,12 +139,12 @@ class _SelectedLogprobs(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, hidden, weight, bias, ids, temperature, softcap, chunk_rows):  # type: ignore[override]
-        head = Head(weight=weight, bias=bias, softcap=softcap)
-        keeps = softcap is None and len(ids) * weight.shape[0] <= KEPT_ELEMENTS
+    def forward(ctx, hidden, weight, bias, ids, temperature, head):  # type: ignore[override]
+        keeps = head.softcap is None and len(ids) * weight.shape[0] <= KEPT_ELEMENTS
         logprobs, entropies, normalisers, kept = [], [], [], []
         # hidden [N, d] and ids [N], a chunk after the other: part [n, d], part_ids [n]
-        for part, part_ids in zip(hidden.split(chunk_rows), ids.split(chunk_rows), strict=True):
+        parts = zip(hidden.split(head.chunk_rows), ids.split(head.chunk_rows), strict=True)
+        for part, part_ids in parts:
             logits = head.logits(part)  # [n, V]
             for block in in_cache(
                 logits, vocabulary=logits.shape[1]
@@ -143,18 +157,18 @@ class _SelectedLogprobs(torch.autograd.Function):
                 kept.append(logits)
         entropy = torch.cat(entropies)  # [N]
         ctx.save_for_backward(hidden, weight, bias, ids, torch.cat(normalisers), entropy, *kept)
-        ctx.temperature, ctx.softcap, ctx.chunk_rows = temperature, softcap, chunk_rows
+        ctx.temperature, ctx.softcap, ctx.rounded = temperature, head.softcap, head.rounded
         return torch.cat(logprobs), entropy
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_logprobs, grad_entropy):  # type: ignore[override]
         hidden, weight, bias, ids, normalisers, entropy, *kept = ctx.saved_tensors
-        gradient = HeadGradient(hidden, weight, bias, ctx.needs_input_grad[1], in_place=True)
+        head = Head(weight=weight, bias=bias, softcap=ctx.softcap, rounded=ctx.rounded)
+        gradient = HeadGradient(hidden, head, ctx.needs_input_grad[1], in_place=True)
         reads_entropy = bool(grad_entropy.any())
-        head = Head(weight=weight, bias=bias, softcap=ctx.softcap)
-        for chunk, start in enumerate(range(0, len(ids), ctx.chunk_rows)):
-            rows = slice(start, start + ctx.chunk_rows)
+        for chunk, start in enumerate(range(0, len(ids), head.chunk_rows)):
+            rows = slice(start, start + head.chunk_rows)
             slope = None
             if kept:
                 log_p = kept[chunk]  # [n, V]
@@ -173,7 +187,7 @@ class _SelectedLogprobs(torch.autograd.Function):
             grad.scatter_add_(1, ids[rows, None], columns[1].to(grad.dtype))
             grad = _scale(grad, ctx.temperature)  # [n, V] of the capped logits
             gradient.add(rows, grad if slope is None else grad.mul_(slope))
-        return gradient.hidden, gradient.weight, gradient.bias, None, None, None, None
+        return gradient.hidden, gradient.weight, gradient.bias, None, None, None
 
 
 def _logit_gradient(
@@ -221,13 +235,14 @@ class HeadGradient:
     def __init__(
         self,
         hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
+        head: Head,
         needs_weight: bool,
         *,
         in_place: bool = False,
     ) -> None:
-        self.inputs, self.matrix, self.needs_weight = hidden, weight, needs_weight
+        weight, bias = head.weight, head.bias
+        self.inputs, self.matrix, self.needs_weight = hidden, head.matrix, needs_weight
+        self.dtype = weight.dtype
         self.hidden = torch.empty_like(hidden)
         self.weight: Tensor | None = None
         self.into = weight.grad if in_place and weight.is_leaf else None
@@ -235,17 +250,18 @@ class HeadGradient:
 
     def add(self, rows: slice, grad_logits: Tensor) -> None:
         """Adds the gradients that follow from those of the rows' logits: [n, V]."""
-        grad = grad_logits.to(self.matrix.dtype)
-        self.hidden[rows] = grad @ self.matrix
+        grad, inputs = grad_logits.to(self.matrix.dtype), self.inputs[rows].to(self.matrix.dtype)
+        self.hidden[rows] = (grad @ self.matrix).to(self.hidden.dtype)
         if self.needs_weight:
-            if self.into is not None:
-                self.into.addmm_(grad.T, self.inputs[rows])
-            elif self.weight is None:
-                self.weight = grad.T @ self.inputs[rows]
+            into = self.weight if self.into is None else self.into
+            if into is None:
+                self.weight = (grad.T @ inputs).to(self.dtype)
+            elif into.dtype == grad.dtype:
+                into.addmm_(grad.T, inputs)
             else:
-                self.weight.addmm_(grad.T, self.inputs[rows])
+                into.add_(grad.T @ inputs)
         if self.bias is not None:
-            self.bias += grad.sum(0)
+            self.bias += grad_logits.sum(0)
 
 
 def selected_logprobs(
@@ -260,7 +276,7 @@ def selected_logprobs(
         empty = hidden.sum(-1).to(torch.float64 if hidden.dtype == torch.float64 else torch.float32)
         return empty, empty
     return _SelectedLogprobs.apply(  # type: ignore[return-value]
-        hidden, head.weight, head.bias, ids, temperature, head.softcap, head.chunk_rows
+        hidden, head.weight, head.bias, ids, temperature, head
     )
 
 

@@ -150,7 +150,12 @@ def _load(config: ModelConfig, name: str, device: torch.device) -> tuple[Model, 
         model, found = loaded
         require_whole(model, found, name)
         model.to(device)
-        policy = Model(model=model, tokenizer=tokenizer, name=name)
+        policy = Model(
+            model=model,
+            tokenizer=tokenizer,
+            name=name,
+            compute_dtype=_DTYPES[config.compute_dtype] if config.is_mixed else None,
+        )
         capped = getattr(model.config, "attn_logit_softcapping", None)  # sdpa leaves the cap out
         if model._supports_sdpa and not capped:
             model.set_attn_implementation("sdpa")
@@ -210,7 +215,12 @@ def outline(config: Config, device: str | torch.device = "meta") -> Model:
             model = AutoModelForCausalLM.from_config(
                 settings, dtype=_DTYPES[config.model.dtype], **remote
             )
-    policy = Model(model=model, tokenizer=tokenizer, name=config.model.path)
+    policy = Model(
+        model=model,
+        tokenizer=tokenizer,
+        name=config.model.path,
+        compute_dtype=_DTYPES[config.model.compute_dtype] if config.model.is_mixed else None,
+    )
     if config.model.lora_rank:
         with torch.device(device):
             policy.model = add_lora(

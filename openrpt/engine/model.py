@@ -16,6 +16,7 @@ from openrpt.config.prompt import PromptConfig
 from openrpt.data.prompts import Budget, Layout, build_layout
 from openrpt.data.tokens import TokenTable, token_table
 from openrpt.engine.head import Head
+from openrpt.engine.precision import RoundedWeights
 
 Weights = Mapping[str, Tensor]
 """Values of parameters, by their names as `Model.model` has them."""
@@ -33,6 +34,8 @@ class Model:
     model: Any  # PreTrainedModel or PeftModel
     tokenizer: Any
     name: str
+    compute_dtype: torch.dtype | None = None
+    """Precision of the matrix products where it is not the weights' own: mixed precision."""
 
     @property
     def causal_lm(self) -> Any:
@@ -55,12 +58,18 @@ class Model:
         linear = self.causal_lm.get_output_embeddings()
         caps = (getattr(self.causal_lm.config, key, None) for key in _SOFTCAP_KEYS)
         softcap = next(filter(None, caps), None)
-        return Head(weight=linear.weight, bias=linear.bias, softcap=softcap)
+        rounded = None if self.compute_dtype is None else self._rounded.of(linear.weight)
+        return Head(weight=linear.weight, bias=linear.bias, softcap=softcap, rounded=rounded)
 
     @property
     def device(self) -> torch.device:
         """The device of the weights."""
         return self.causal_lm.device
+
+    @property
+    def product_dtype(self) -> torch.dtype:
+        """The precision of the matrix products."""
+        return self.compute_dtype or self.causal_lm.dtype
 
     @property
     def table(self) -> TokenTable:
@@ -122,7 +131,7 @@ class Model:
 
     def states(self, **inputs: Any) -> Tensor:
         """Returns the backbone's last states [B, n, d], scaled as the model scales its logits."""
-        hidden: Tensor = self.backbone(**inputs, use_cache=False).last_hidden_state
+        hidden: Tensor = self._run(inputs).last_hidden_state
         return self._scaled(hidden)
 
     def layer_states(self, layers: Sequence[int], **inputs: Any) -> list[Tensor]:
@@ -130,10 +139,27 @@ class Model:
         -1 = as `states` gives it."""
         if set(layers) == {-1}:
             return [self.states(**inputs)] * len(layers)
-        output = self.backbone(**inputs, use_cache=False, output_hidden_states=True)
+        output = self._run(inputs | {"output_hidden_states": True})
         hidden = list(output.hidden_states)
         hidden[-1] = self._scaled(output.last_hidden_state)
         return [hidden[layer] for layer in layers]
+
+    def _run(self, inputs: dict[str, Any]) -> Any:
+        inputs = inputs | {"use_cache": False}
+        if self.compute_dtype is None:
+            return self.backbone(**inputs)
+        with self.autocast():
+            return self._rounded.run(self.backbone, inputs)
+
+    def autocast(self) -> torch.autocast:
+        """Returns the context in which the model itself computes as `states` does."""
+        mixed = self.compute_dtype is not None
+        return torch.autocast(self.device.type, self.compute_dtype, enabled=mixed)
+
+    @cached_property
+    def _rounded(self) -> RoundedWeights:
+        assert self.compute_dtype is not None
+        return RoundedWeights(dtype=self.compute_dtype)
 
     def _scaled(self, hidden: Tensor) -> Tensor:
         return hidden if self.logit_scale == 1.0 else hidden * self.logit_scale

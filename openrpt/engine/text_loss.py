@@ -59,14 +59,13 @@ class _TextLoss(torch.autograd.Function):
     """The losses forward and backward in one sweep over the chunks: each logit is computed once."""
 
     @staticmethod
-    def forward(ctx, hidden, weight, bias, softcap, terms, chunk_rows):  # type: ignore[override]
-        head = Head(weight=weight, bias=bias, softcap=softcap)
-        gradient = HeadGradient(hidden, weight, bias, ctx.needs_input_grad[1])
+    def forward(ctx, hidden, weight, bias, head, terms):  # type: ignore[override]
+        gradient = HeadGradient(hidden, head, ctx.needs_input_grad[1])
         ntp, kl = 0.0, 0.0
-        for start in range(0, len(hidden), chunk_rows):
-            rows = slice(start, start + chunk_rows)
+        for start in range(0, len(hidden), head.chunk_rows):
+            rows = slice(start, start + head.chunk_rows)
             grad = head.logits(hidden[rows])  # [n, V], block by block turned into its gradient
-            slope = softcap_slope(grad, softcap)
+            slope = softcap_slope(grad, head.softcap)
             blocks, targets = in_cache(grad), in_cache(terms.targets[rows, None])
             logits = terms.teacher_logits(rows)
             teacher = repeat(None, len(blocks)) if logits is None else in_cache(logits)
@@ -85,8 +84,8 @@ class _TextLoss(torch.autograd.Function):
         found = (ctx.gradient.hidden, ctx.gradient.weight, ctx.gradient.bias)
         if float(grad_loss) != 1.0:
             scaled = [None if tensor is None else tensor * grad_loss for tensor in found]
-            return (*scaled, None, None, None)
-        return (*found, None, None, None)
+            return (*scaled, None, None)
+        return (*found, None, None)
 
 
 def text_loss(hidden: Tensor, head: Head, terms: TextTerms) -> tuple[Tensor, float, float]:
@@ -95,7 +94,7 @@ def text_loss(hidden: Tensor, head: Head, terms: TextTerms) -> tuple[Tensor, flo
     Only the loss carries a gradient; Σ KL is 0 where kl_scale is.
     """
     loss, ntp, kl = _TextLoss.apply(  # type: ignore[misc]
-        hidden, head.weight, head.bias, head.softcap, terms, head.chunk_rows
+        hidden, head.weight, head.bias, head, terms
     )
     return loss, float(ntp), float(kl)
 

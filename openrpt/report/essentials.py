@@ -22,7 +22,7 @@ def essentials(config: Config, sources: Sequence[str] = ()) -> list[tuple[str, s
     cold += f" (supervised: it saw {seen})" if seen else " (form only)"
     adapters = f", LoRA rank {config.model.lora_rank}" if config.model.lora_rank else ""
     return [
-        ("Model", f"{config.model.path} ({config.model.dtype}{adapters})"),
+        ("Model", f"{config.model.path} ({config.model.precision}{adapters})"),
         ("Corpus", config.corpus.path),
         ("Prompt", f"{prompt.template}, window {prompt.window} tokens"),
         ("Thought", thought),

@@ -63,10 +63,10 @@ def test_threads_beyond_the_cores_are_advised_against(threads: int, ok: bool) ->
 
 
 @pytest.mark.parametrize(
-    ("bfloat16", "dtype"), [(0.3, "float32"), (129.0, "float32"), (130.0, "bfloat16")]
+    ("bfloat16", "dtype"), [(0.3, "same"), (129.0, "same"), (130.0, "bfloat16")]
 )
 def test_bfloat16_must_be_clearly_faster(bfloat16: float, dtype: str) -> None:
-    assert doctor.recommended_dtype(100.0, bfloat16) == dtype
+    assert doctor.recommended_compute_dtype(100.0, bfloat16) == dtype
 
 
 @pytest.mark.parametrize(

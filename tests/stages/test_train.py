@@ -301,6 +301,33 @@ def test_lora_training_resumes(warm):
     assert changed and not any("embed" in name or "norm" in name for name in changed)
 
 
+def test_mixed_precision_resumes_to_the_same_bits(tmp_path):
+    """The weights of a checkpoint are float32, and a copy of them is what went on would have."""
+    tiny_model_folder(tmp_path / "model")
+    settings: dict[str, Any] = {
+        "model__compute_dtype": "bfloat16",
+        "prompt__think_budget": 1,
+        "reward__terms": {"random": 1.0},
+        "train__kl_weight": 0.1,
+        "train__updates_per_batch": 2,
+        "train__eval_every": 0,
+    }
+    base = tiny_run(tmp_path, **settings)
+    whole = copied_run(base, "whole", train__steps=4, **settings)
+    train(whole)
+    parts = copied_run(base, "parts", train__steps=2, **settings)
+    train(parts)
+    longer = parts.config.train.model_copy(update={"steps": 4})
+    resumed = replace(parts, config=parts.config.model_copy(update={"train": longer}))
+    train(resumed)
+    assert_same_run(whole, resumed, 4)
+    weights = load_file(whole.checkpoints / "step-000004/model.safetensors")
+    assert {values.dtype for values in weights.values()} == {torch.float32}
+    assert any((values != values.bfloat16()).any() for values in weights.values())
+    for row in rows_of(whole):
+        assert 0 < row["policy/sampler_difference"] < 0.05
+
+
 def test_flat_and_tree_train_alike(tmp_path):
     """In float64, on a model that keeps it: the same rollouts, metrics and weights."""
     tiny_model_folder(tmp_path / "model", family="gpt2", dtype=torch.float64)

@@ -142,6 +142,9 @@ def _tree_attention(
             for q, k, v, positions in zip(*parts, starts, strict=True)
         ]
         return torch.cat(outputs, dim=1), None  # [B, n, H, D]
+    if torch.is_autocast_enabled(query.device.type):  # rotary embeddings have made them float32
+        dtype = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     layer = int(module.layer_idx)  # type: ignore[arg-type]
     # A recomputation under checkpointing must not replace the tensors that the levels hold on to.

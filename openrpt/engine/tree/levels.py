@@ -12,7 +12,7 @@ Legend: L prefix tokens, P positions, R rollouts of a micro-batch, d hidden size
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -32,23 +32,37 @@ class Level:
 
     hidden: Tensor  # [B, n, d]
     layers: list[tuple[Tensor, Tensor]]  # keys, values [B, K, n, D]
+    leaves: list[Tensor] = field(default_factory=list)
+    """Where the gradients of `tensors` are summed, in float32 or wider: many micro-batches add
+    to them. Empty in a level that is no leaf."""
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """The states, and each layer's keys and values."""
+        return [self.hidden, *(tensor for pair in self.layers for tensor in pair)]
 
     def leaf(self) -> "Level":
         """Returns the same values as leaves that collect gradients, where gradients are
         recorded."""
 
-        def cut(tensor: Tensor) -> Tensor:
-            return tensor.detach().requires_grad_(tensor.requires_grad)
+        def wide(tensor: Tensor) -> Tensor:
+            dtype = torch.promote_types(tensor.dtype, torch.float32)
+            return tensor.detach().to(dtype).requires_grad_(tensor.requires_grad)
 
-        return Level(hidden=cut(self.hidden), layers=[(cut(k), cut(v)) for k, v in self.layers])
+        leaves = [wide(tensor) for tensor in self.tensors]
+        hidden, *own = (
+            leaf.to(tensor.dtype) for leaf, tensor in zip(leaves, self.tensors, strict=True)
+        )
+        layers = list(zip(own[::2], own[1::2], strict=True))
+        return Level(hidden=hidden, layers=layers, leaves=leaves)
 
     def backward(self, leaf: "Level", extra: Sequence[Tensor] = ()) -> None:
         """Sends what the leaf has collected, and the extra losses, through this level."""
-        pairs = [(self.hidden, leaf.hidden)]
-        for (key, value), (leaf_key, leaf_value) in zip(self.layers, leaf.layers, strict=True):
-            pairs += [(key, leaf_key), (value, leaf_value)]
-        roots: list[tuple[Tensor, Tensor | None]]
-        roots = [(root, at.grad) for root, at in pairs if at.grad is not None]
+        roots: list[tuple[Tensor, Tensor | None]] = [
+            (root, at.grad.to(root.dtype))
+            for root, at in zip(self.tensors, leaf.leaves, strict=True)
+            if at.grad is not None
+        ]
         roots += [(loss, None) for loss in extra if loss.requires_grad]
         if roots:
             gradients = [gradient for _, gradient in roots]
