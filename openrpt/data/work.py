@@ -20,10 +20,14 @@ from openrpt.data.positions import (
 from openrpt.data.prompts import Layout
 from openrpt.data.request import Request
 from openrpt.data.scored import ScoredCorpus
+from openrpt.data.spans import span_length
 from openrpt.data.tokens import encode_document, token_bytes
 from openrpt.errors import UserError
 from openrpt.seeding import generator
 from openrpt.types import Position, Split
+
+_LONGEST_SPAN = 1024
+"""Bytes of the text in which a span is looked for."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,12 +58,14 @@ class Work:
         *,
         rows: Sequence[int] | None = None,
         openings: Sequence[tuple[int, ...]] | None = None,
+        spans: Sequence[bytes] = (),
     ) -> Request:
         """Returns the request for rollouts at the work's positions, or at those that `rows` names.
 
         `keys`: [rows][rollouts], the key of each rollout's draws; None = no rollout, so that only
         standard prediction and the candidates are found. `openings`: forced tokens that each row's
-        thoughts begin with, in place of the candidates.
+        thoughts begin with, in place of the candidates. `spans`: what standard prediction is
+        decoded against.
         """
         lengths = self.prefix_lengths(layout)
         chosen = lengths if rows is None else tuple(lengths[row] for row in rows)
@@ -68,7 +74,15 @@ class Work:
             prefix_lengths=chosen,
             keys=tuple(() for _ in chosen) if keys is None else tuple(keys),
             openings=None if openings is None else tuple(openings),
+            spans=tuple(spans),
         )
+
+    def true_spans(self) -> list[bytes]:
+        """Returns the text's span at each position."""
+        text = self.document.text.encode()
+        starts = [int(self.document.byte_offsets[position.index]) for position in self.positions]
+        behind = [text[start : start + _LONGEST_SPAN] for start in starts]
+        return [one[: span_length(one)] for one in behind]
 
 
 def document_at(ids: list[str], cursor: int, seed: int) -> str:

@@ -29,6 +29,7 @@ class Evaluation(BaseModel):
     template: str = ""
     supervision: str = ""
     summary: dict[str, dict[str, Any]]
+    thought_value: dict[str, dict[str, Any]] = {}
     evaluation_cost: dict[str, Any] | None = None
     cost: dict[str, Any] | None = None
 
@@ -101,6 +102,7 @@ def record(
         "positions": result.num_positions,
         "evaluation_cost": result.cost,
         "summary": result.summary(),
+        "thought_value": result.thought_value(),
         "calibration": result.calibration(),
         "cost": cost,
     }
