@@ -26,6 +26,7 @@ class Evaluation(BaseModel):
     model: str
     note: str
     split: str
+    where: str = ""
     template: str = ""
     supervision: str = ""
     summary: dict[str, dict[str, Any]]
@@ -77,6 +78,7 @@ def record(
     model: str,
     note: str = "",
     split: str,
+    where: str = "",
     template: str = "",
     supervision: str = "",
     cost: Mapping[str, float | None] | None = None,
@@ -97,6 +99,7 @@ def record(
         "model": model,
         "note": note,
         "split": split,
+        "where": where,
         "template": template,
         "supervision": supervision,
         "positions": result.num_positions,

@@ -7,15 +7,18 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from openrpt.config.loading import with_overrides
 from openrpt.data.scored import load_scored
 from openrpt.data.spans import same_span
+from openrpt.data.token_classes import computed_tokens
 from openrpt.data.work import document_bytes, evaluation_work
 from openrpt.engine.engine import bind
 from openrpt.engine.loading import load_model
 from openrpt.engine.model import Model
+from openrpt.errors import UserError
 from openrpt.evaluation.next_token.evaluate import evaluate_policy
 from openrpt.evaluation.next_token.results import SIDES, EvaluationResult
-from openrpt.evaluation.next_token.stage import evaluate_model
+from openrpt.evaluation.next_token.stage import evaluate_model, evaluate_templates
 from openrpt.evaluation.records import read_evaluation
 from openrpt.rl.rewards.matching import first_token_match
 from openrpt.runs.run import Run
@@ -138,3 +141,75 @@ def test_the_value_of_a_thought_is_recorded_by_class(run: Run) -> None:
             assert value[name][part]["value"] == pytest.approx(difference.mean())
             assert value[name][part]["n"] == inside.sum()
     assert np.isfinite(value["span"]["all"]["low"])
+
+
+# ---- positions by rule --------------------------------------------------------------------------
+
+
+def test_positions_by_rule(run: Run) -> None:
+    """All computed numbers of the split, and no other position, whatever document comes first."""
+    corpus = load_scored(run.scored)
+
+    def positions(where: str, count: int, min_entropy: float = 0.0) -> dict[str, list[int]]:
+        works = evaluation_work(
+            corpus,
+            run.config,
+            split="heldout",
+            positions=count,
+            positions_per_document=200,
+            min_entropy=min_entropy,
+            where=where,
+        )
+        found: dict[str, list[int]] = {}
+        for work in works:
+            found.setdefault(work.document.document_id, []).extend(p.index for p in work.positions)
+        return {name: sorted(found[name]) for name in sorted(found)}
+
+    expected = {}
+    for name in sorted(corpus.ids("heldout")):
+        document = corpus.document(name)
+        known = computed_tokens(document.text, document.byte_offsets)
+        assert len(known) == 4  # one a line
+        expected[name] = [i for i in known if i >= run.config.prompt.min_context]
+    assert positions("class:computed", 1000) == expected
+    everywhere = positions("", 1000)
+    assert all(set(expected[name]) < set(everywhere[name]) for name in expected)
+    # Where few are asked for they are as many, and each of another document.
+    assert [len(found) for found in positions("class:computed", 2).values()] == [1, 1]
+    # The rule narrows what the entropy leaves: by hand.
+    entropies = {name: corpus.document(name).entropy for name in expected}
+    middle = float(np.median([entropies[n][i] for n, own in expected.items() for i in own]))
+    narrowed = {
+        name: [i for i in own if entropies[name][i] > middle] for name, own in expected.items()
+    }
+    found = positions("class:computed", 1000, middle)
+    assert found == {name: own for name, own in narrowed.items() if own}
+    with pytest.raises(UserError, match="passes the rule 'before:xyz'"):
+        positions("before:xyz", 10)
+
+
+def test_extra_positions_stand_apart(run: Run) -> None:
+    """A second result under a label of its own; the first is the same to the bit without it."""
+    alone_label, alone = evaluate_model(run, "warmup", run.config)
+    extra = with_overrides(
+        run.config, {"evaluate.extra_where": "class:computed", "evaluate.extra_positions": 12}
+    )
+    both = dict(evaluate_templates(run, "warmup", extra))
+    assert list(both) == [alone_label, f"{alone_label}-where=class_computed"]
+    first, second = both.values()
+    for name, values in alone.columns.items():
+        assert np.array_equal(values, first.columns[name], equal_nan=values.dtype.kind == "f")
+    assert second.num_positions == 12 and second.columns["computed"].all()
+    entries = read_evaluation(run.evaluation)["evaluations"]
+    assert [entries[label]["where"] for label in both] == ["", "class:computed"]
+    assert entries[alone_label]["summary"]["ntp"]["all"]["n"] == 60
+    # The same as asked for alone, and taken from there.
+    narrow = {"evaluate.where": "class:computed", "evaluate.positions": 12}
+    label, only = evaluate_model(run, "warmup", with_overrides(run.config, narrow))
+    assert label != alone_label and only.mark == second.mark
+    assert (only.columns["position"] == second.columns["position"]).all()
+    # Without such a position it is said before anything is measured.
+    nowhere = with_overrides(run.config, {"evaluate.extra_where": "before:xyz"})
+    with pytest.raises(UserError, match="before:xyz"):
+        evaluate_templates(run, "start", nowhere)
+    assert "start" not in read_evaluation(run.evaluation)["evaluations"]

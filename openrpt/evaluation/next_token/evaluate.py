@@ -71,6 +71,7 @@ class NextToken:
             positions=self.positions,
             positions_per_document=self.config.evaluate.positions_per_document,
             min_entropy=self.config.evaluate.min_entropy,
+            where=self.config.evaluate.where,
         )
 
     @property

@@ -59,23 +59,29 @@ def print_evaluations(
     models: int,
     console: Console,
 ) -> None:
-    """Prints results by their labels, `models` models' under all templates: one after another,
-    then side by side as the paper has them."""
+    """Prints results by their labels, `models` models' under all templates and at extra positions:
+    one after another, then those at the same positions side by side as the paper has them."""
     entries = read_evaluation(run.evaluation)["evaluations"]
     for name, result in found:
-        title = f"{name}: accuracy on the {settings.split} split"
+        title = f"{name}: accuracy on the {settings.split} split{_where(entries[name]['where'])}"
         print_evaluation(result, title, settings.modes, settings.samples, console)
         _print_details(result, entries[name]["thought_value"], console)
         if seen := entries[name]["supervision"]:
             say(f"{name} comes of a supervised warmup: it saw {seen}")
-    labels = [name for name, _ in found]
-    if len(labels) < 2:
-        return
-    recorded = [one for one in find_evaluated([str(run.path)]) if one.label in labels]
-    if models > 1:
-        print_sheet(table_1(compare(recorded)), console)
-    if len(settings.templates) > 1 and "reasoning" in settings.modes:
-        print_sheet(table_8(recorded), console)
+    recorded = find_evaluated([str(run.path)])
+    for rule in dict.fromkeys(entries[name]["where"] for name, _ in found):
+        labels = {name for name, _ in found if entries[name]["where"] == rule}
+        alike = [one for one in recorded if one.label in labels]
+        if rule and len(alike) > 1:
+            say(f"side by side{_where(rule)}:")
+        if models > 1:
+            print_sheet(table_1(compare(alike)), console)
+        if len(settings.templates) > 1 and "reasoning" in settings.modes:
+            print_sheet(table_8(alike), console)
+
+
+def _where(rule: str) -> str:
+    return f", only at positions of {rule}" if rule else ""
 
 
 def print_evaluation(
