@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from openrpt.config.prompt import TextTemplate
+from openrpt.config.prompt import PositionRule, TextTemplate
 from openrpt.config.section import (
     MOST,
     MOST_SAMPLES,
@@ -34,6 +34,19 @@ class EvaluateConfig(Section):
     )
     min_entropy: float = Field(
         0.5, ge=0, description="Least full entropy of the scorer at a position, in nats; 0 = all"
+    )
+    where: PositionRule = Field(
+        "",
+        description="Only where this rule says so, too, as selection.where: before:REGEX,"
+        " class:computed or another class of tokens, offsets; '' = everywhere",
+    )
+    extra_where: Annotated[PositionRule, NOTHING] = Field(
+        "",
+        description="Behind each evaluation a second one where this rule says so, too, recorded"
+        " under a label of its own: enough positions of a rare class; '' = none",
+    )
+    extra_positions: Annotated[int, NOTHING] = Field(
+        256, ge=1, le=MOST, description="Most positions of the second one"
     )
     samples: int = Field(
         0,

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
 from openrpt.config.section import MOST, MOST_TOKENS, Binds, Section, binds
 
@@ -27,6 +27,32 @@ TextTemplate = Literal["minimal", "v0", "v6", "chat"]
 
 Template = Literal[TextTemplate, "question"]
 """Templates of a prompt, that of a question among them."""
+
+
+def _known_rule(rule: str) -> str:
+    kind, colon, value = rule.partition(":")
+    if rule in ("", "offsets"):
+        return rule
+    if not colon or kind not in ("before", "class"):
+        raise ValueError("a rule is before:REGEX, class:NAME or offsets")
+    if kind == "class" and value not in (classes := (*TOKEN_CLASSES, COMPUTED)):
+        raise ValueError(f"the classes are {', '.join(classes)}")
+    if kind == "before":
+        _require_expression(value)
+    return rule
+
+
+def _require_expression(pattern: str) -> None:
+    if not pattern:
+        raise ValueError("before: needs a regular expression behind it")
+    try:
+        re.compile(f"(?:{pattern})\\Z")
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"no regular expression: {error}") from None
+
+
+PositionRule = Annotated[str, AfterValidator(_known_rule)]
+"""A rule by which positions are taken (`openrpt.data.where`); '' = everywhere."""
 
 
 _ASKED = binds("warmup", "train", "finetune", "evaluation")
@@ -97,7 +123,7 @@ class SelectionConfig(Section):
     strategy: Literal["entropy", "random", "pass_rate"] = Field(
         "entropy", description="entropy (the paper), random, pass_rate (a band)"
     )
-    where: str = Field(
+    where: PositionRule = Field(
         "",
         description="Only where this rule says so, too: before:REGEX (the text before ends with"
         " it), class:computed (a result of arithmetic in the text) or another class of tokens,"
@@ -138,26 +164,3 @@ class SelectionConfig(Section):
         le=1000,
         description="That share is the mean of so many last steps, all since the last opening",
     )
-
-    @field_validator("where")
-    @classmethod
-    def _rule_is_known(cls, rule: str) -> str:
-        kind, colon, value = rule.partition(":")
-        if rule in ("", "offsets"):
-            return rule
-        if not colon or kind not in ("before", "class"):
-            raise ValueError("a rule is before:REGEX, class:NAME or offsets")
-        if kind == "class" and value not in (classes := (*TOKEN_CLASSES, COMPUTED)):
-            raise ValueError(f"the classes are {', '.join(classes)}")
-        if kind == "before":
-            _require_expression(value)
-        return rule
-
-
-def _require_expression(pattern: str) -> None:
-    if not pattern:
-        raise ValueError("before: needs a regular expression behind it")
-    try:
-        re.compile(f"(?:{pattern})\\Z")
-    except (re.error, RecursionError, OverflowError) as error:
-        raise ValueError(f"no regular expression: {error}") from None

@@ -225,6 +225,17 @@ def generation_ledger(
     return ledger
 
 
+def spans_ledger(lengths: Sequence[int], tokens: Sequence[int]) -> Ledger:
+    """Counts standard prediction on the way to its span's end: by position the prefix's length, and
+    the tokens behind its first; alone, each is a sequence of its own."""
+    ledger = Ledger()
+    for length, new in zip(lengths, tokens, strict=True):
+        if new:
+            ledger.shared.run(new, length, new)
+            ledger.alone.run(length + new, 0, new)
+    return ledger
+
+
 def prefix_passes(prompt: PromptConfig) -> int:
     """Returns 2 where the frozen start model runs over the prefix as well, for its candidates; else
     1."""

@@ -19,6 +19,7 @@ from openrpt.costs.flops import (
     generation_ledger,
     model_shape,
     prefix_passes,
+    spans_ledger,
 )
 from openrpt.costs.limits import model_rate, shares_of_limit
 from openrpt.data.prompts import Layout
@@ -73,6 +74,8 @@ class CountingEngine:
             positions = list(zip(request.prefix_lengths, made, strict=True))
             prefix_tokens, tail_tokens = len(request.prefix_ids), len(layout.tail_ids)
             self.ledger.add(generation_ledger(prefix_tokens, positions, tail_tokens, passes=passes))
+            behind = [len(outcome.standard_ids) - 1 for outcome in found]
+            self.ledger.add(spans_ledger(request.prefix_lengths, behind))
             yield found
 
     def states(

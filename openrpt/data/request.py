@@ -20,6 +20,9 @@ class Request:
     """[positions][rollouts] Key of each rollout's random draws; gives the group size, too."""
     openings: tuple[tuple[int, ...], ...] | None = None
     """Forced tokens that the thoughts at each position begin with, in place of the candidates."""
+    spans: tuple[bytes, ...] = ()
+    """The text's true span at each position (`openrpt.data.spans`): standard prediction goes on to
+    the end of its own as long as it may be that one. Empty: its first token is all."""
 
     def is_short(self, new_tokens: int) -> bool:
         """Whether a rollout may become as long as all that it could share: one position's prefix.

@@ -23,10 +23,11 @@ _SPAN = re.compile(
 )
 _MAY_GROW = re.compile(r"\s* [-−–]? (?: \\?\$? | [£€¥₹] ) [-−–]? \.? \Z", re.VERBOSE)
 """Text that may begin a number or a command, and is none yet."""
-_MAY_JOIN = re.compile(
-    r"(?: [.,'’{\\] | \{,\}? | ,\\!? | (?:,|\{,\}|,\\!)[0-9]{1,2} )? \Z", re.VERBOSE
+_MAY_JOIN_DIGITS = re.compile(
+    r"(?: [.,{\\] | \{,\}? | ,\\!? | (?:,|\{,\}|,\\!)[0-9]{1,2} )? \Z", re.VERBOSE
 )
-"""Between letters or digits and more of them: a point, a separator, an apostrophe, or a part."""
+"""Between digits and more of them: a point, a separator, or a part of one."""
+_MAY_JOIN_LETTERS = re.compile(r"['’]?\Z")
 
 
 def span_length(text: bytes) -> int:
@@ -51,7 +52,7 @@ def is_whole(text: bytes) -> bool:
     """Returns whether the text's first span has ended, so that decoding can stop: what comes next,
     be it what it may, is no part of it.
 
-    >>> [is_whole(text) for text in (b" 12", b" 12.", b" 12. T", b"word", b"word ", b"= ", b"")]
+    >>> [is_whole(text) for text in (b" 12", b" 12.", b" 12. T", b"word", b"word.", b"= ", b"")]
     [False, False, True, False, True, True, False]
     """
     try:
@@ -64,8 +65,19 @@ def is_whole(text: bytes) -> bool:
     if not span.strip():
         return False
     if span[-1].isalnum():
-        return not _MAY_JOIN.match(decoded[len(span) :])
+        joins = _MAY_JOIN_DIGITS if span[-1].isdecimal() else _MAY_JOIN_LETTERS
+        return not joins.match(decoded[len(span) :])
     return not _MAY_GROW.match(decoded)
+
+
+def may_be_span(text: bytes, span: bytes) -> bool:
+    """Returns whether a text that goes on has not ended its first span, and may yet say this one.
+
+    >>> [may_be_span(text, b" 24") for text in (b" ", b" 2", b" 24", b" 24.", b" 24 ", b" 3")]
+    [True, True, True, True, False, False]
+    """
+    agrees = text.startswith(span) or span.startswith(text)
+    return agrees and not is_whole(text)
 
 
 def same_span(prediction: bytes, continuation: bytes) -> bool:

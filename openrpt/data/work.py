@@ -20,10 +20,15 @@ from openrpt.data.positions import (
 from openrpt.data.prompts import Layout
 from openrpt.data.request import Request
 from openrpt.data.scored import ScoredCorpus
+from openrpt.data.spans import span_length
 from openrpt.data.tokens import encode_document, token_bytes
+from openrpt.data.where import passes_rule
 from openrpt.errors import UserError
 from openrpt.seeding import generator
 from openrpt.types import Position, Split
+
+_LONGEST_SPAN = 1024
+"""Bytes of the text in which a span is looked for."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,12 +59,14 @@ class Work:
         *,
         rows: Sequence[int] | None = None,
         openings: Sequence[tuple[int, ...]] | None = None,
+        spans: Sequence[bytes] = (),
     ) -> Request:
         """Returns the request for rollouts at the work's positions, or at those that `rows` names.
 
         `keys`: [rows][rollouts], the key of each rollout's draws; None = no rollout, so that only
         standard prediction and the candidates are found. `openings`: forced tokens that each row's
-        thoughts begin with, in place of the candidates.
+        thoughts begin with, in place of the candidates. `spans`: what standard prediction is
+        decoded against.
         """
         lengths = self.prefix_lengths(layout)
         chosen = lengths if rows is None else tuple(lengths[row] for row in rows)
@@ -68,7 +75,15 @@ class Work:
             prefix_lengths=chosen,
             keys=tuple(() for _ in chosen) if keys is None else tuple(keys),
             openings=None if openings is None else tuple(openings),
+            spans=tuple(spans),
         )
+
+    def true_spans(self) -> list[bytes]:
+        """Returns the text's span at each position."""
+        text = self.document.text.encode()
+        starts = [int(self.document.byte_offsets[position.index]) for position in self.positions]
+        behind = [text[start : start + _LONGEST_SPAN] for start in starts]
+        return [one[: span_length(one)] for one in behind]
 
 
 def document_at(ids: list[str], cursor: int, seed: int) -> str:
@@ -173,37 +188,52 @@ def evaluation_work(
     positions: int,
     positions_per_document: int,
     min_entropy: float,
+    where: str = "",
 ) -> list[Work]:
     """Returns the positions of an evaluation: the same for every model, spread over all documents.
 
     Documents and their positions in a keyed order, one of each document in turn, at most
-    `positions_per_document` of each, until there are `positions`. Raises UserError if there is
-    none.
+    `positions_per_document` of each, until there are `positions`. `where`: the rule that positions
+    pass, too. Raises UserError if there is none.
     """
     ids = corpus.ids(split)
-    order = generator(config.seed, "evaluation", split).permutation(len(ids))[:positions]
+    order = generator(config.seed, "evaluation", split).permutation(len(ids))
     eligible = []
-    for place in order:
+    # Nearly every document has a position, but many may have none that passes a rule.
+    for place in order if where else order[:positions]:
         document = corpus.document(ids[place])
-        found = _above(document, config, min_entropy)
+        found = _above(document, config, min_entropy, where)
         rng = generator(config.seed, "evaluation", document.document_id)
-        eligible.append((document.document_id, rng.permutation(found)[:positions_per_document]))
+        if len(found) or not where:
+            eligible.append((document.document_id, rng.permutation(found)[:positions_per_document]))
+        if len(eligible) == positions:
+            break
     works: list[Work] = []
     for (document_id, found), taken in zip(eligible, _shares(eligible, positions), strict=True):
         if taken:
             works += _works(corpus.document(document_id), config, found[:taken].tolist())
     if not works:
+        passes = f" and passes the rule '{where}'" if where else ""
         raise UserError(
-            f"no position of the {split} split has an entropy above {min_entropy:g} nats; score"
-            " more documents, or lower evaluate.min_entropy"
+            f"no position of the {split} split has an entropy above {min_entropy:g} nats{passes};"
+            " score more documents, or lower evaluate.min_entropy"
         )
     return works
 
 
-def _above(document: ScoredDocument, config: Config, min_entropy: float) -> np.ndarray:
-    """Returns the positions of more than this entropy: [n]. Those without a score never pass."""
+def _above(document: ScoredDocument, config: Config, min_entropy: float, where: str) -> np.ndarray:
+    """Returns the positions of more than this entropy that pass the rule: [n]. Those without a
+    score never pass."""
     index = np.arange(min(config.prompt.min_context, document.num_tokens), document.num_tokens)
-    return index[document.entropy[index] > min_entropy]
+    index = index[document.entropy[index] > min_entropy]
+    passes = passes_rule(
+        where,
+        index,
+        text=document.text,
+        starts=document.byte_offsets,
+        offsets=document.offsets,
+    )
+    return index[passes]
 
 
 def _shares(eligible: list[tuple[str, np.ndarray]], positions: int) -> list[int]:

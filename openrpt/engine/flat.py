@@ -15,7 +15,14 @@ from openrpt.data.prompts import Layout
 from openrpt.data.request import Request
 from openrpt.engine.branches import Branch, CompletionLoss, Passage, PrefixLoss, TailLoss
 from openrpt.engine.decoding import Decoder, Sampling, Sequences
-from openrpt.engine.generation import STANDARD_TOP, Beginnings, Generated, decode
+from openrpt.engine.generation import (
+    STANDARD_TOP,
+    Beginnings,
+    Generated,
+    StartRows,
+    decode,
+    decode_spans,
+)
 from openrpt.engine.head import Standard, standard_prediction
 from openrpt.engine.model import Model, Weights
 
@@ -66,11 +73,24 @@ class FlatEngine:
             for length, opening in zip(lengths, beginnings.openings, strict=True)
         ]
 
-        def start_rows(index: Tensor, rollouts: int, capacity: int) -> Sequences:
-            return _FlatSequences(self.model, [prompts[i] for i in index.tolist()])
-
         decoder = Decoder(policy=self.model, layout=layout, sampling=sampling)
-        return beginnings.outcomes(decode(decoder, request.keys, start_rows))
+        decoded = decode(decoder, request.keys, self._rows(prompts))
+        spans = decode_spans(
+            self.model,
+            standard.argmax.tolist(),
+            request.spans,
+            self._rows([request.prefix_ids[:length] for length in lengths]),
+            delimiter_ids=delimiters,
+        )
+        return beginnings.outcomes(decoded, spans)
+
+    def _rows(self, sequences: Sequence[Sequence[int]]) -> StartRows:
+        """Returns what begins rows behind these sequences, one a position."""
+
+        def start_rows(index: Tensor, rollouts: int, capacity: int) -> Sequences:
+            return _FlatSequences(self.model, [[*sequences[i]] for i in index.tolist()])
+
+        return start_rows
 
     def states(
         self, sequences: Sequence[Sequence[int]], layers: Sequence[int] = (-1,)

@@ -7,7 +7,7 @@ reads all weights for one token; so are short documents, of which little would b
 what is here, and `decoding.py`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,12 +15,16 @@ from torch import Tensor
 
 from openrpt.data.prompts import Layout
 from openrpt.data.request import Request
+from openrpt.data.spans import may_be_span
 from openrpt.engine.decoding import Decoded, Decoder, Sampling, Sequences
-from openrpt.engine.head import Standard
+from openrpt.engine.head import Standard, standard_prediction
+from openrpt.engine.model import Model
 from openrpt.types import Completion
 
 STANDARD_TOP = 5
 """Number of most probable tokens of standard prediction that are kept with the rollouts."""
+SPAN_TOKENS = 16
+"""Most tokens to which standard prediction is decoded in search of its span's end."""
 SIDE_BY_SIDE_ROWS = 32
 """Most rollouts of several documents that are decoded together; each row holds its document's keys
 for itself."""
@@ -36,6 +40,8 @@ class Generated:
 
     standard_id: int
     """The token of standard prediction on this prefix (special tokens masked)."""
+    standard_ids: tuple[int, ...]
+    """That token and, where the request names a span, those behind it: `decode_spans`."""
     standard_top: tuple[tuple[int, float], ...]
     """The STANDARD_TOP most probable tokens of that pass with their log-probabilities in nats."""
     candidate_ids: tuple[int, ...]
@@ -87,8 +93,11 @@ class Beginnings:
             standard=standard, seeds=seeds, openings=openings, candidates=sampling.candidates
         )
 
-    def outcomes(self, decoded: Sequence[Sequence[Decoded]]) -> list[Generated]:
-        """Returns the outcome at each position; `decoded`: [positions][rollouts]."""
+    def outcomes(
+        self, decoded: Sequence[Sequence[Decoded]], spans: Sequence[tuple[int, ...]]
+    ) -> list[Generated]:
+        """Returns the outcome at each position; `decoded`: [positions][rollouts]; `spans`: standard
+        prediction's tokens at each."""
         standard_ids = self.standard.argmax.tolist()
         candidates = self.seeds.candidate_ids[:, : self.candidates].tolist()
         candidate_logprobs = self.seeds.candidate_logprobs[:, : self.candidates].tolist()
@@ -96,6 +105,7 @@ class Beginnings:
         return [
             Generated(
                 standard_id=standard_ids[p],
+                standard_ids=spans[p],
                 standard_top=tops[p],
                 candidate_ids=tuple(candidates[p]),
                 candidate_logprobs=tuple(candidate_logprobs[p]),
@@ -132,15 +142,15 @@ def side_by_side(
         yield batch
 
 
-def decode(
-    decoder: Decoder,
-    keys: Sequence[Sequence[int]],
-    start_rows: Callable[[Tensor, int, int], Sequences],
-) -> list[list[Decoded]]:
-    """Decodes the rollouts of all positions, `generation_rollouts` at a time.
+StartRows = Callable[[Tensor, int, int], Sequences]
+"""Positions [U], rollouts, new tokens → the rows that begin at these positions."""
 
-    `keys`: [positions][rollouts]; `start_rows`: positions [U], rollouts, new tokens → their rows.
-    """
+
+def decode(
+    decoder: Decoder, keys: Sequence[Sequence[int]], start_rows: StartRows
+) -> list[list[Decoded]]:
+    """Decodes the rollouts of all positions, `generation_rollouts` at a time; `keys`:
+    [positions][rollouts]."""
     rows = [(p, key) for p, of_position in enumerate(keys) for key in of_position]
     device, together = decoder.policy.device, decoder.sampling.generation_rollouts
     capacity = decoder.sampling.budget.new(decoder.layout)
@@ -154,3 +164,39 @@ def decode(
         for (p, _), one in zip(part, decoder.run(sequences, row_of, drawn), strict=True):
             found[p].append(one)
     return found
+
+
+def decode_spans(
+    policy: Model,
+    first_ids: Sequence[int],
+    spans: Sequence[bytes],
+    start_rows: StartRows,
+    *,
+    delimiter_ids: Collection[int],
+) -> list[tuple[int, ...]]:
+    """Returns standard prediction's tokens at each position: its first, and then, greedily, the
+    next as long as all together may yet be the position's span and have not ended their own; at
+    most SPAN_TOKENS.
+
+    Each is the argmax of a pass over the plain text and those before it, special tokens masked as
+    they are for the first. `first_ids` [P]; `spans` [P], or none at all: then the first is all.
+    """
+    found, table = [[token] for token in first_ids], policy.table.bytes
+    texts = [table[token] for token in first_ids]
+    rows = [p for p, span in enumerate(spans) if may_be_span(texts[p], span)]
+    if not rows:
+        return [tuple(ids) for ids in found]
+    device, masked = policy.device, policy.masked_ids(delimiter_ids)
+    sequences = start_rows(torch.tensor(rows, device=device), len(rows), SPAN_TOKENS)
+    for _ in range(SPAN_TOKENS - 1):
+        sequences.advance(torch.tensor([found[p][-1:] for p in rows], device=device))
+        standard = standard_prediction(sequences.hidden, policy.head, masked, k=1)
+        for p, token in zip(rows, standard.argmax.tolist(), strict=True):
+            found[p].append(token)
+            texts[p] += table[token]
+        open_rows = [row for row, p in enumerate(rows) if may_be_span(texts[p], spans[p])]
+        if not open_rows:
+            break
+        sequences.keep(torch.tensor(open_rows, device=device))
+        rows = [rows[row] for row in open_rows]
+    return [tuple(ids) for ids in found]

@@ -26,9 +26,11 @@ class Evaluation(BaseModel):
     model: str
     note: str
     split: str
+    where: str = ""
     template: str = ""
     supervision: str = ""
     summary: dict[str, dict[str, Any]]
+    thought_value: dict[str, dict[str, Any]] = {}
     evaluation_cost: dict[str, Any] | None = None
     cost: dict[str, Any] | None = None
 
@@ -76,6 +78,7 @@ def record(
     model: str,
     note: str = "",
     split: str,
+    where: str = "",
     template: str = "",
     supervision: str = "",
     cost: Mapping[str, float | None] | None = None,
@@ -96,11 +99,13 @@ def record(
         "model": model,
         "note": note,
         "split": split,
+        "where": where,
         "template": template,
         "supervision": supervision,
         "positions": result.num_positions,
         "evaluation_cost": result.cost,
         "summary": result.summary(),
+        "thought_value": result.thought_value(),
         "calibration": result.calibration(),
         "cost": cost,
     }

@@ -10,6 +10,7 @@ import pytest
 
 from openrpt.costs.flops import count_scoring, model_shape
 from openrpt.data.work import evaluation_work
+from openrpt.engine.generation import SPAN_TOKENS
 from openrpt.engine.scorer import score_ids
 from openrpt.evaluation.next_token.evaluate import evaluate_policy
 from openrpt.rl.answers import expected_rewards
@@ -125,7 +126,8 @@ def test_scoring(trainer: Trainer) -> None:
 
 
 def test_an_evaluation_runs_a_window_once(trainer: Trainer) -> None:
-    """All its positions share the text: what a position adds is its tail and its completions."""
+    """All its positions share the text: what a position adds is its tail, its completions, and
+    standard prediction on to its span's end."""
     config, corpus, layout = trainer.config, corpus_of(trainer), trainer.layout
     samples, per_document = 2, 8
     settings = config.evaluate.model_copy(
@@ -149,7 +151,7 @@ def test_an_evaluation_runs_a_window_once(trainer: Trainer) -> None:
     alone = sum(sum(work.prefix_lengths(layout)) for work in works)
     seed = layout.seed(range(config.prompt.candidates))
     opening = len(layout.tail_ids) + len(seed) + len(layout.close_ids)
-    position = opening + samples * (config.prompt.prediction_budget - 1)
+    position = opening + samples * (config.prompt.prediction_budget - 1) + SPAN_TOKENS - 1
     assert found.tokens <= text + position * sum(len(work.positions) for work in works)
     assert text < 0.65 * alone  # three positions a window, of tiny documents
 

@@ -11,7 +11,15 @@ from openrpt.data.prompts import Layout
 from openrpt.data.request import Request
 from openrpt.engine.branches import Branch, CompletionLoss, Passage, PrefixLoss, TailLoss
 from openrpt.engine.decoding import Decoder, Sampling, Sequences
-from openrpt.engine.generation import STANDARD_TOP, Beginnings, Generated, decode, side_by_side
+from openrpt.engine.generation import (
+    STANDARD_TOP,
+    Beginnings,
+    Generated,
+    StartRows,
+    decode,
+    decode_spans,
+    side_by_side,
+)
 from openrpt.engine.head import Standard, standard_prediction
 from openrpt.engine.model import Model, Weights
 from openrpt.engine.tree import forest
@@ -23,7 +31,6 @@ from openrpt.engine.tree.levels import (
     packed_states,
     run_prefix,
     run_tails,
-    tail_keys,
 )
 from openrpt.engine.tree.rows import Tree, TreeSequences, whole_keys
 
@@ -57,54 +64,47 @@ class TreeEngine:
     ) -> Iterator[list[Generated]]:
         """Yields the outcomes of one document after another: `Sampler.generate_each`."""
         for batch in side_by_side(requests, layout, sampling):
-            if len(batch) == 1:
-                yield self._generate(batch[0], layout, sampling)
-            else:
-                yield from self._generate_together(batch, layout, sampling)
+            yield from self._generate(batch, layout, sampling)
 
-    def _generate(self, request: Request, layout: Layout, sampling: Sampling) -> list[Generated]:
-        tree, beginnings = self._grow(request, layout, sampling)
-
-        def start_rows(index: Tensor, rollouts: int, capacity: int) -> Sequences:
-            own = None if tree.tails is None else tail_keys(tree.tails, tree.branches, index)
-            return TreeSequences(
-                self.model,
-                hidden=tree.last_hidden()[index],  # [U, d]
-                own=own,
-                lengths=tree.lengths()[index],  # [U, 2]
-                rollouts=rollouts,
-                capacity=capacity,
-                prefix=tree.prefix,
-            )
-
-        decoder = Decoder(policy=self.model, layout=layout, sampling=sampling)
-        return beginnings.outcomes(decode(decoder, request.keys, start_rows))
-
-    def _generate_together(
+    def _generate(
         self, requests: Sequence[Request], layout: Layout, sampling: Sampling
     ) -> Iterator[list[Generated]]:
         grown = [self._grow(request, layout, sampling) for request in requests]
-        trees = [tree for tree, _ in grown]
+        decoder = Decoder(policy=self.model, layout=layout, sampling=sampling)
+        keys = [keys for request in requests for keys in request.keys]
+        decoded = iter(decode(decoder, keys, self._rows([tree for tree, _ in grown])))
+        spans = iter(
+            decode_spans(
+                self.model,
+                [token for _, begun in grown for token in begun.standard.argmax.tolist()],
+                [span for request in requests for span in request.spans],
+                self._rows([tree.text for tree, _ in grown]),
+                delimiter_ids=layout.delimiter_ids,
+            )
+        )
+        for tree, beginnings in grown:
+            yield beginnings.outcomes(
+                [next(decoded) for _ in tree.branches], [next(spans) for _ in tree.branches]
+            )
+
+    def _rows(self, trees: Sequence[Tree]) -> StartRows:
+        """Returns what begins rows where the trees end, all trees' positions counted together: over
+        the shared prefix of one, or with all their keys for themselves."""
         hidden = torch.cat([tree.last_hidden() for tree in trees])  # [all P, d]
         lengths = torch.cat([tree.lengths() for tree in trees])  # [all P, 2]
 
         def start_rows(index: Tensor, rollouts: int, capacity: int) -> Sequences:
-            own = whole_keys(trees, index)
             return TreeSequences(
                 self.model,
                 hidden=hidden[index],  # [U, d]
-                own=own,
+                own=trees[0].own_keys(index) if len(trees) == 1 else whole_keys(trees, index),
                 lengths=lengths[index],  # [U, 2]
                 rollouts=rollouts,
                 capacity=capacity,
-                prefix=None,
+                prefix=trees[0].prefix if len(trees) == 1 else None,
             )
 
-        decoder = Decoder(policy=self.model, layout=layout, sampling=sampling)
-        keys = [keys for request in requests for keys in request.keys]
-        decoded = iter(decode(decoder, keys, start_rows))
-        for tree, beginnings in grown:
-            yield beginnings.outcomes([next(decoded) for _ in tree.branches])
+        return start_rows
 
     def _grow(
         self, request: Request, layout: Layout, sampling: Sampling

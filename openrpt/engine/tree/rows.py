@@ -3,7 +3,7 @@ share.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,7 +11,14 @@ from torch import Tensor
 from openrpt.engine.branches import Branch
 from openrpt.engine.model import Model
 from openrpt.engine.tree.attention import OwnKeys, TreePass
-from openrpt.engine.tree.levels import PADDING_POSITION, Level, first_keys, last_hidden, run_level
+from openrpt.engine.tree.levels import (
+    PADDING_POSITION,
+    Level,
+    first_keys,
+    last_hidden,
+    run_level,
+    tail_keys,
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,6 +37,16 @@ class Tree:
         """Returns [P, 2]: tokens of the prefix, and with the tail."""
         pairs = [(b.prefix_length, b.prefix_length + len(b.tail_ids)) for b in self.branches]
         return torch.tensor(pairs, device=self.prefix.hidden.device).view(-1, 2)
+
+    def own_keys(self, index: Tensor) -> OwnKeys | None:
+        """Returns the tails' keys at the positions index [U]; None without tails."""
+        return None if self.tails is None else tail_keys(self.tails, self.branches, index)
+
+    @property
+    def text(self) -> "Tree":
+        """The same positions in the prefix alone: nothing hangs off it."""
+        branches = [replace(branch, tail_ids=()) for branch in self.branches]
+        return Tree(prefix=self.prefix, tails=None, branches=branches)
 
 
 class TreeSequences:

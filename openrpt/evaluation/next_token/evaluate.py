@@ -21,7 +21,7 @@ from openrpt.engine.fingerprint import model_fingerprint
 from openrpt.errors import UserError
 from openrpt.evaluation.instrument import Bench, measure
 from openrpt.evaluation.next_token.passes import Evaluation, in_tokens_of
-from openrpt.evaluation.next_token.results import THOUGHT_CONTROLS, EvaluationResult
+from openrpt.evaluation.next_token.results import MEASURES, THOUGHT_CONTROLS, EvaluationResult
 from openrpt.evaluation.next_token.thoughts import Subject
 from openrpt.progress import SILENT, Progress
 from openrpt.types import Split
@@ -71,6 +71,7 @@ class NextToken:
             positions=self.positions,
             positions_per_document=self.config.evaluate.positions_per_document,
             min_entropy=self.config.evaluate.min_entropy,
+            where=self.config.evaluate.where,
         )
 
     @property
@@ -88,6 +89,7 @@ class NextToken:
             "samples": config.evaluate.samples,
             "temperature": config.evaluate.temperature,
             "modes": sorted(self.modes),
+            "measures": list(MEASURES),
             "controls": sorted(self.controls),
             "likelihood": self.likelihood,
             "scores": [known["scorer"], known["tokenizer"]],

@@ -4,7 +4,6 @@ First the model thinks for itself everywhere; then, where they are asked for, co
 thoughts changed) and the likelihood of the truth (after its thoughts).
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 
 from openrpt.costs.flops import model_shape
-from openrpt.data.token_classes import CONTEXT, token_class
 from openrpt.data.work import Work, document_bytes, retokenized
 from openrpt.engine.generation import Generated
 from openrpt.engine.model import Model
 from openrpt.errors import UserError
+from openrpt.evaluation.next_token.graded import Text, position_result
 from openrpt.evaluation.next_token.results import CARRIED, THOUGHT_CONTROLS, PositionResult
 from openrpt.evaluation.next_token.thoughts import (
     Subject,
@@ -33,12 +32,9 @@ from openrpt.evaluation.next_token.thoughts import (
     voting_draws,
 )
 from openrpt.progress import Progress
-from openrpt.rl.grading import CONTINUATION_TOKENS, grade_groups
-from openrpt.rl.rewards.matching import matched_tokens, prefix_match
+from openrpt.rl.grading import grade_groups
 from openrpt.runs.rollouts import evaluated_table
-from openrpt.types import Group, Rollout
-
-_NAN = float("nan")
+from openrpt.types import Group
 
 
 def in_tokens_of(policy: Model, works: Sequence[Work], progress: Progress) -> list[Work]:
@@ -177,69 +173,15 @@ class Evaluation:
         tokens = document_bytes(subject.policy.tokenizer, work.document)
         ids = work.document.token_ids.tolist()
         groups = grade_groups(generated, work.positions, ids, tokens, subject.layout, table)
-        ends = np.cumsum([len(piece) for piece in tokens])
+        text = Text.of(work.document, tokens)
         results = []
-        for group in groups:
+        for group, outcome in zip(groups, generated, strict=True):
             start_id = int(work.document.ntp_token_id[group.prompt.position.index])
             start = table.bytes[start_id] if self.start_ids and start_id >= 0 else None
-            ntp, kind = table.bytes[group.ntp_token_id], work.document.kind
-            results.append(_result(group, ntp, start, tokens, ends, kind))
+            standard = [table.bytes[i] for i in outcome.standard_ids]
+            results.append(position_result(group, text, standard, start, table, subject.layout))
         return groups, results
 
 
 def _part(kinds: dict[str, Thoughts], at: slice) -> dict[str, Thoughts]:
     return {kind: thoughts[at] for kind, thoughts in kinds.items()}
-
-
-def _result(
-    group: Group,
-    standard: bytes,
-    start: bytes | None,
-    tokens: list[bytes],
-    ends: np.ndarray,
-    kind: str,
-) -> PositionResult:
-    """Returns the columns of one pass. `standard`, `start`: standard prediction of the policy and
-    of the start model (None where it is not known); `ends` [T]: where each token of the document
-    ends, in bytes; `kind`: the document's."""
-    position = group.prompt.position
-    index = position.index
-    continuation = tokens[index : index + CONTINUATION_TOKENS]
-    rollouts = group.rollouts
-    lengths = [matched_tokens(r.prediction, continuation) for r in rollouts]
-    majority, confidence = _majority(rollouts)
-    return PositionResult(
-        document_id=position.document_id,
-        position=index,
-        byte_offset=int(ends[index]) - len(tokens[index]),
-        entropy=position.entropy,
-        document_kind=kind,
-        token_class=token_class(tokens[index], b"".join(tokens[max(0, index - CONTEXT) : index])),
-        token_bytes=len(tokens[index]),
-        ntp=prefix_match(standard, continuation),
-        reasoning=_mean([float(r.exact) for r in rollouts]),
-        single_token=_mean([float(length == 1) for length in lengths]),
-        any_right=max((float(r.exact) for r in rollouts), default=_NAN),
-        majority=majority,
-        confidence=confidence,
-        predicted_tokens=_mean([float(length) for length in lengths if length]),
-        closed=_mean([float(r.prediction is not None) for r in rollouts]),
-        agrees=_mean([float(r.prediction == standard) for r in rollouts]),
-        agrees_start=_mean([float(r.prediction == start) for r in rollouts]) if start else _NAN,
-    )
-
-
-def _majority(rollouts: tuple[Rollout, ...]) -> tuple[float, float]:
-    """Returns (1 if the commonest prediction, the earliest of equals, is exact; its share of
-    rollouts)."""
-    if not rollouts:
-        return _NAN, _NAN
-    counts = Counter(r.prediction for r in rollouts)
-    winner = max(rollouts, key=lambda r: counts[r.prediction])
-    known = winner.prediction is not None and len(rollouts) > 1
-    share = counts[winner.prediction] / len(rollouts)
-    return float(winner.exact), share if known else _NAN
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values) if values else _NAN

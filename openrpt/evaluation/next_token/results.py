@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from openrpt.data.kinds import ordered_kinds
 from openrpt.data.positions import DIFFICULTIES, slices
-from openrpt.data.token_classes import TOKEN_CLASSES
+from openrpt.data.token_classes import COMPUTED, TOKEN_CLASSES
 from openrpt.evaluation.columns import NOT_STORED, Columns
 from openrpt.evaluation.statistics import (
     Difference,
@@ -25,8 +25,11 @@ THOUGHT_CONTROLS = ("emptied", "cut", "swapped")
 _CONTROLS = (*THOUGHT_CONTROLS, "ntp_voting")
 ACCURACIES = ("ntp", "reasoning", "majority", "any_right", *_CONTROLS)
 """Measures that are shares of right predictions."""
+_OF_STANDARD = ("first_token_ntp", "span_ntp")
 _OF_REASONING = (
     "reasoning",
+    "first_token",
+    "span",
     "single_token",
     "any_right",
     "majority",
@@ -36,6 +39,8 @@ _OF_REASONING = (
     "agrees_start",
     "confidence",
 )
+SIDES = {"reasoning": "ntp", "first_token": "first_token_ntp", "span": "span_ntp"}
+"""The ways of grading: a measure of reasoning → the same of standard prediction."""
 CARRIED = "carried"
 """Share of the predictions after a swapped thought that are those of its own position."""
 _OF_CONTROLS = (*_CONTROLS, CARRIED, "voting_draws")
@@ -43,7 +48,7 @@ _LIKELIHOODS = ("nll_ntp", "nll", "information_gain", *(f"nll_{name}" for name i
 KIND = "kind: "
 """The beginning of a slice's name that is a kind of document."""
 BITS_A_BYTE = "information_gain_bits_a_byte"
-MEASURES = ("ntp", *_OF_REASONING, *_OF_CONTROLS, *_LIKELIHOODS, BITS_A_BYTE)
+MEASURES = ("ntp", *_OF_STANDARD, *_OF_REASONING, *_OF_CONTROLS, *_LIKELIHOODS, BITS_A_BYTE)
 """Every key of a summary, in order; docs/evaluation.md says what each is."""
 
 
@@ -63,10 +68,21 @@ class PositionResult:
     """The class of the true token, one of TOKEN_CLASSES."""
     token_bytes: int
     """Length of the true token."""
+    computed: bool
+    """Whether a computed number begins in the true token."""
     ntp: float
     """1 if standard prediction was right."""
+    first_token_ntp: float
+    """1 if standard prediction is the true token, or right."""
+    span_ntp: float
+    """1 if standard prediction, decoded greedily to its span's end, is the text's whole span; NaN
+    where only white space is left of the text."""
     reasoning: float
     """The prefix match of the prediction: 1 if right up to a token boundary (mean over samples)."""
+    first_token: float
+    """1 if the prediction's first tokens are the true one, or all of it is right."""
+    span: float
+    """1 if the prediction, cut at its span's end, is the text's whole span; NaN as `span_ntp`."""
     single_token: float
     """1 if the prediction is right and exactly one token long."""
     any_right: float
@@ -117,13 +133,16 @@ class EvaluationResult(Columns):
         return [name for name in taken if self.has_reasoning or name not in _OF_REASONING]
 
     def slices(self) -> dict[str, np.ndarray]:
-        """Returns the masks [n]: by difficulty, by band, by those token classes that occur, and by
-        those kinds of document (`kind: NAME`: numbers ascending, else the commonest first)."""
+        """Returns the masks [n]: by difficulty, by band, by those token classes that occur, of
+        computed numbers (which are among the numbers, too), and by those kinds of document (`kind:
+        NAME`: numbers ascending, else the commonest first)."""
         parts: dict[str, np.ndarray] = slices(self.columns["entropy"])
         if "token_class" in self.columns:
             classes = self.columns["token_class"].astype(str)
             masks = {name: classes == name for name in TOKEN_CLASSES}
             parts |= {name: mask for name, mask in masks.items() if mask.any()}
+        if "computed" in self.columns and self.columns["computed"].any():
+            parts[COMPUTED] = self.columns["computed"].astype(bool)
         if "document_kind" in self.columns:
             kinds = self.columns["document_kind"].astype(str)
             names = ordered_kinds(kinds.tolist())
@@ -159,6 +178,22 @@ class EvaluationResult(Columns):
                 part: self.bits_a_byte(inside).as_dict() for part, inside in parts.items()
             }
         return found
+
+    def thought_value(self) -> dict[str, dict[str, Any]]:
+        """Returns what the thought adds, for `evaluation.json`: a measure of SIDES → slice →
+        reasoning − the same weights' standard prediction, paired; empty where nothing was
+        thought."""
+        parts = self.slices()
+        return {
+            name: {
+                part: difference.as_dict()
+                for part, difference in paired_differences(
+                    self, name, self, standard, parts
+                ).items()
+            }
+            for name, standard in SIDES.items()
+            if name in self.measures and standard in self.measures
+        }
 
     def calibration(self) -> dict[str, Any] | None:
         """Returns how well the samples' agreement predicts their majority's accuracy; None without

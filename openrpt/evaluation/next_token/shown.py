@@ -1,6 +1,6 @@
 """Evaluations of one call as people read them: each model's own tables, then all side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from openrpt.config.evaluation import EvaluateConfig
-from openrpt.data.token_classes import TOKEN_CLASSES
+from openrpt.data.token_classes import COMPUTED, TOKEN_CLASSES
 from openrpt.evaluation.next_token.compare import (
     compare,
     find_evaluated,
@@ -19,13 +19,14 @@ from openrpt.evaluation.next_token.results import (
     BITS_A_BYTE,
     CARRIED,
     KIND,
+    SIDES,
     THOUGHT_CONTROLS,
     EvaluationResult,
 )
 from openrpt.evaluation.next_token.tables import table_1, table_8
 from openrpt.evaluation.records import read_evaluation
 from openrpt.runs.run import Run
-from openrpt.sheets import Sheet, cost_cells, percent, print_sheet
+from openrpt.sheets import Sheet, cost_cells, percent, points, print_sheet
 from openrpt.terminal import say
 
 _KINDS_SHOWN = 24
@@ -40,6 +41,8 @@ _SLICES = {
     "1.0-1.5": "band 1.0 to 1.5",
     ">1.5": "band > 1.5",
 }
+_GRADINGS = {"reasoning": "prefix match", "first_token": "first token", "span": "whole span"}
+_DIFFERENCE = "difference [95 %]"
 _MODES = {
     "ntp": "ntp",
     "reasoning": "reasoning",
@@ -56,23 +59,29 @@ def print_evaluations(
     models: int,
     console: Console,
 ) -> None:
-    """Prints results by their labels, `models` models' under all templates: one after another,
-    then side by side as the paper has them."""
+    """Prints results by their labels, `models` models' under all templates and at extra positions:
+    one after another, then those at the same positions side by side as the paper has them."""
     entries = read_evaluation(run.evaluation)["evaluations"]
     for name, result in found:
-        title = f"{name}: accuracy on the {settings.split} split"
+        title = f"{name}: accuracy on the {settings.split} split{_where(entries[name]['where'])}"
         print_evaluation(result, title, settings.modes, settings.samples, console)
-        _print_details(result, console)
+        _print_details(result, entries[name]["thought_value"], console)
         if seen := entries[name]["supervision"]:
             say(f"{name} comes of a supervised warmup: it saw {seen}")
-    labels = [name for name, _ in found]
-    if len(labels) < 2:
-        return
-    recorded = [one for one in find_evaluated([str(run.path)]) if one.label in labels]
-    if models > 1:
-        print_sheet(table_1(compare(recorded)), console)
-    if len(settings.templates) > 1 and "reasoning" in settings.modes:
-        print_sheet(table_8(recorded), console)
+    recorded = find_evaluated([str(run.path)])
+    for rule in dict.fromkeys(entries[name]["where"] for name, _ in found):
+        labels = {name for name, _ in found if entries[name]["where"] == rule}
+        alike = [one for one in recorded if one.label in labels]
+        if rule and len(alike) > 1:
+            say(f"side by side{_where(rule)}:")
+        if models > 1:
+            print_sheet(table_1(compare(alike)), console)
+        if len(settings.templates) > 1 and "reasoning" in settings.modes:
+            print_sheet(table_8(alike), console)
+
+
+def _where(rule: str) -> str:
+    return f", only at positions of {rule}" if rule else ""
 
 
 def print_evaluation(
@@ -105,15 +114,18 @@ def print_evaluation(
     console.print(Text("± is the standard error by document", style="dim"))
 
 
-def _print_details(result: EvaluationResult, console: Console) -> None:
-    """Prints what stands below the accuracies: token classes, controls, likelihoods,
-    calibration."""
+def _print_details(
+    result: EvaluationResult, value: Mapping[str, Mapping[str, Any]], console: Console
+) -> None:
+    """Prints what stands below the accuracies: ways of grading, token classes, controls,
+    likelihoods, calibration. `value`: the result's `thought_value`."""
     summary = result.summary()
-    classes = {name: name for name in TOKEN_CLASSES}
-    _print_parts("by the class of the true token", classes, summary, console)
+    _print_gradings(summary, value, console)
+    classes = {name: name for name in (*TOKEN_CLASSES, COMPUTED)}
+    _print_parts("by the class of the true token", classes, summary, value, console)
     kinds = [part for part in summary["ntp"] if part.startswith(KIND)]
     named = {part: part.removeprefix(KIND) for part in kinds[:_KINDS_SHOWN]}
-    _print_parts("by the kind of document", named, summary, console)
+    _print_parts("by the kind of document", named, summary, value, console)
     if len(kinds) > _KINDS_SHOWN:
         console.print(Text(f"… and {len(kinds) - _KINDS_SHOWN} more kinds in evaluation.json"))
     lines = [*_control_lines(result, summary), *_likelihood_lines(summary)]
@@ -133,20 +145,58 @@ def _print_details(result: EvaluationResult, console: Console) -> None:
         console.print(Text(line), soft_wrap=True)
 
 
-def _print_parts(
-    title: str, parts: dict[str, str], summary: dict[str, dict[str, Any]], console: Console
+def _print_gradings(
+    summary: Mapping[str, Any], value: Mapping[str, Mapping[str, Any]], console: Console
 ) -> None:
-    """Prints accuracy by slices that `parts` names, as it calls them; nothing where there are
-    none."""
-    modes = [mode for mode in ("ntp", "reasoning") if mode in summary]
-    found = {part: name for part, name in parts.items() if part in summary["ntp"]}
+    """Prints, over all positions, what each way of grading makes of both modes."""
     rows = [
-        [name, f"{summary['ntp'][part]['n']:,}", *(percent(summary[mode][part]) for mode in modes)]
-        for part, name in found.items()
+        [
+            words,
+            f"{summary[SIDES[name]]['all']['n']:,}",
+            percent(summary[SIDES[name]]["all"]),
+            percent(summary[name]["all"]),
+            points(value[name]["all"]),
+        ]
+        for name, words in _GRADINGS.items()
+        if name in value
     ]
     if rows:
-        headings = ["", "positions", *modes]
-        print_sheet(Sheet(title=title, headings=headings, rows=rows), console)
+        headings = ["right by", "n", "ntp", "reasoning", _DIFFERENCE]
+        print_sheet(Sheet(title="", headings=headings, rows=rows), console)
+
+
+def _print_parts(
+    title: str,
+    parts: Mapping[str, str],
+    summary: Mapping[str, Any],
+    value: Mapping[str, Mapping[str, Any]],
+    console: Console,
+) -> None:
+    """Prints accuracy by slices that `parts` names, as it calls them, and what the thought adds in
+    each, by prefix match and by the other ways of grading; nothing where there are none."""
+    modes = [mode for mode in ("ntp", "reasoning") if mode in summary]
+    found = {part: name for part, name in parts.items() if part in summary["ntp"]}
+    if not found:
+        return
+    rows = [
+        [
+            name,
+            f"{summary['ntp'][part]['n']:,}",
+            *(percent(summary[mode][part]) for mode in modes),
+            *([points(value["reasoning"][part])] if value else []),
+        ]
+        for part, name in found.items()
+    ]
+    headings = ["", "n", *modes, *([_DIFFERENCE] if value else [])]
+    print_sheet(Sheet(title=title, headings=headings, rows=rows), console)
+    if value:
+        others = {name: words for name, words in _GRADINGS.items() if name != "reasoning"}
+        rows = [
+            [name, *(points(value[grading][part]) for grading in others)]
+            for part, name in found.items()
+        ]
+        title = f"reasoning − ntp {title}, graded otherwise"
+        print_sheet(Sheet(title=title, headings=["", *others.values()], rows=rows), console)
 
 
 def _control_lines(result: EvaluationResult, summary: dict[str, dict[str, Any]]) -> list[str]:

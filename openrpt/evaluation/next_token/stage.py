@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from openrpt.config.prompt import Template
 from openrpt.config.sections import Config
-from openrpt.data.scored import ScoredCorpus, load_scored
+from openrpt.data.scored import load_scored
 from openrpt.data.tokens import tokenizer_fingerprint
 from openrpt.engine.engine import Engine, open_engine
 from openrpt.errors import UserError
@@ -13,6 +14,7 @@ from openrpt.evaluation.instrument import mark_of, measure, stored
 from openrpt.evaluation.models import (
     changed_settings,
     default_label,
+    model_label,
     model_path,
     supervision_of,
     training_cost,
@@ -35,13 +37,14 @@ def evaluate_model(
     scores: Path | None = None,
     progress: Progress = SILENT,
 ) -> tuple[str, EvaluationResult]:
-    """Evaluates a model (see `model_path`) under `config` and records it in the run's folder.
+    """Evaluates a model (see `model_path`) under `config` and records it in the run's folder, once:
+    without `evaluate.extra_where`.
 
     `scores`: a folder of scores in place of the run's; they stay the measure of difficulty for a
     model with another tokenizer, too. Returns the label that it is recorded under, and the result.
     Raises UserError for whatever can't be loaded or does not fit.
     """
-    one = _with_template(config, config.prompt.template)
+    one = _one_of(config, config.prompt.template)
     return evaluate_templates(run, model, one, label=label, scores=scores, progress=progress)[0]
 
 
@@ -55,11 +58,12 @@ def evaluate_templates(
     scores: Path | None = None,
     progress: Progress = SILENT,
 ) -> list[tuple[str, EvaluationResult]]:
-    """Evaluates as `evaluate_model` does, once for each of `evaluate.templates`; the model is
-    loaded once.
+    """Evaluates as `evaluate_model` does, once for each of `evaluate.templates`, and behind each at
+    the positions of `evaluate.extra_where`; the model is loaded once.
 
     What the run holds already under a label, of the same weights, settings and positions, is taken
-    from there. Of several templates, each one's name is added to a given label.
+    from there. Of several templates, each one's name is added to a given label; the extra rule is
+    added to any.
     """
     corpus = load_scored(scores) if scores else scores_of(run)
     path = model_path(run, model)
@@ -73,11 +77,17 @@ def evaluate_templates(
 
     found = []
     for template in templates:
-        one = _with_template(config, template)
+        one = _one_of(config, template)
         name = f"{label}-{template}" if label and len(templates) > 1 else label
         name = name or default_label(run, model, one)
-        result = _recorded(run, name, path, one, corpus, engine, progress)
-        found.append((name, result))
+        both = {name: one}
+        if rule := config.evaluate.extra_where:
+            both[model_label(f"{name}-where={rule}")] = _one_of(config, template, where=rule)
+        instruments = {name: NextToken.of(corpus, own) for name, own in both.items()}
+        for instrument in instruments.values():
+            instrument.works  # noqa: B018  (says at once where there are no positions)
+        for name, instrument in instruments.items():
+            found.append((name, _recorded(run, name, path, instrument, engine, progress)))
     return found
 
 
@@ -103,14 +113,13 @@ def _recorded(
     run: Run,
     label: str,
     path: str,
-    config: Config,
-    corpus: ScoredCorpus,
+    instrument: NextToken,
     engine: Callable[[], Engine],
     progress: Progress,
 ) -> EvaluationResult:
     """Returns what the run holds under the label, if it is the same; else measures, and records
     it."""
-    instrument = NextToken.of(corpus, config)
+    config = instrument.config
     mark, file = mark_of(instrument, path), result_path(run, label)
     entry = read_evaluation(run.evaluation)["evaluations"].get(label)
     thoughts = evaluated_path(run.path, label).is_file() or "reasoning" not in instrument.modes
@@ -127,6 +136,7 @@ def _recorded(
         model=path,
         note=", ".join(changed_settings(run, config)),
         split=config.evaluate.split,
+        where=config.evaluate.where,
         template=config.prompt.template,
         supervision=supervision_of(path),
         cost=training_cost(run, path),
@@ -134,11 +144,16 @@ def _recorded(
     return result
 
 
-def _with_template(config: Config, template: Template) -> Config:
-    """Returns the configuration with one template, and no list of them."""
+def _one_of(config: Config, template: Template, *, where: str = "") -> Config:
+    """Returns the configuration of one evaluation: with one template, and no list of them; `where`:
+    at the extra positions by this rule."""
+    asked = config.evaluate
+    update: dict[str, Any] = {"templates": [], "extra_where": ""}
+    if where:
+        update |= {"where": where, "positions": asked.extra_positions}
     return config.model_copy(
         update={
             "prompt": config.prompt.model_copy(update={"template": template}),
-            "evaluate": config.evaluate.model_copy(update={"templates": []}),
+            "evaluate": asked.model_copy(update=update),
         }
     )

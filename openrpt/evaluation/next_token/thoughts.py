@@ -15,7 +15,7 @@ from openrpt.data.prompts import Layout
 from openrpt.data.work import Work, document_bytes
 from openrpt.engine.branches import Branch
 from openrpt.engine.decoding import Sampling
-from openrpt.engine.engine import Engine, with_plain_standard
+from openrpt.engine.engine import Engine
 from openrpt.engine.generation import Generated
 from openrpt.engine.head import selected_logprobs
 from openrpt.engine.model import Model
@@ -64,16 +64,36 @@ class Subject:
 
     def predict_each(self, works: Sequence[Work], samples: int) -> Iterator[list[Generated]]:
         """Generates, for each work, `samples` rollouts at each position, as the policy thinks
-        them."""
+        them; standard prediction goes on to its span's end, where no instructions stand before the
+        text."""
+        whole = not self.layout.has_instructions
         requests = [
-            work.request(self.layout, [self.keys(p, samples) for p in work.positions])
+            work.request(
+                self.layout,
+                [self.keys(p, samples) for p in work.positions],
+                spans=work.true_spans() if whole else (),
+            )
             for work in works
         ]
         return self.engine.generate_each(requests, self.layout, self.sampling)
 
     def with_plain_standard(self, work: Work, generated: Sequence[Generated]) -> list[Generated]:
-        """Returns the outcomes with standard prediction as the text alone gives it."""
-        return with_plain_standard(self.engine, work, self.layout, generated)
+        """Returns the outcomes with standard prediction, to its span's end, as the text alone gives
+        it: behind instructions that takes a pass of its own."""
+        if not self.layout.has_instructions:
+            return list(generated)
+        plain = self.layout.plain
+        request = work.request(plain, spans=work.true_spans())
+        (found,) = self.engine.generate_each([request], plain, Sampling.plain(1))
+        return [
+            replace(
+                outcome,
+                standard_id=own.standard_id,
+                standard_ids=own.standard_ids,
+                standard_top=own.standard_top,
+            )
+            for outcome, own in zip(generated, found, strict=True)
+        ]
 
     def draw_tokens(self, work: Work, draws: Sequence[int]) -> list[list[int]]:
         """Returns tokens sampled by standard prediction, `draws` [P] of them at the work's
