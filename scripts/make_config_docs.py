@@ -84,6 +84,8 @@ def values(key: Key) -> str:
         return f"list of {words or 'text'}"
     if key.is_table:
         return "table of numbers"
+    if key.is_file:
+        return "a file's name"
     kinds = {bool: "true, false", int: "integer", float: "number", str: "text"}
     if key.number is not None:
         return f"{kinds[key.number]} {key.limits}, or {words}"

@@ -84,12 +84,19 @@ class Key:
         return get_origin(self.annotation) is dict
 
     @property
+    def is_file(self) -> bool:
+        """Whether the key's value is what a file holds, which is named in its place."""
+        return get_origin(self.annotation) is tuple
+
+    @property
     def shown_default(self) -> str:
         """The default as one types it after the option."""
         if self.is_table:
             return ",".join(f"{name}={value:g}" for name, value in self.default.items())
         if self.is_list:
             return ",".join(self.default) or "''"
+        if self.is_file:
+            return "''"
         if isinstance(self.default, str) and self.name in ESCAPED:
             return f"'{escape(self.default)}'"
         return json.dumps(self.default).strip('"') or "''"
@@ -237,6 +244,8 @@ class ConfigOption(click.Option):
             kind = NumberOrWord(key.number, key.choices)
         elif key.choices:
             kind = click.Choice(key.choices)
+        elif key.is_file:
+            kind = PathName(require_path_or_none)
         elif key.path_check:
             kind = PathName(key.path_check)
         super().__init__(
@@ -253,6 +262,8 @@ class ConfigOption(click.Option):
 def _metavar(key: Key) -> str | None:
     if key.is_table:
         return "NAME=WEIGHT,…"
+    if key.is_file:
+        return "FILE"
     if key.number is not None:
         return "|".join(["NUMBER", *key.choices])
     return (",".join(key.choices) or "ITEM,…") if key.is_list else None

@@ -7,6 +7,8 @@ read the scores, a training reads the scores and begins from the warmup, so that
 binds them, too.
 """
 
+import hashlib
+import json
 from collections.abc import Collection
 from functools import cache
 from typing import Any
@@ -95,7 +97,11 @@ def recorded_changes(
 
 
 def label_settings(config: Config) -> dict[str, Any]:
-    """Returns the values of all keys that name an evaluation where they are not the run's own."""
+    """Returns the values of all keys that name an evaluation where they are not the run's own;
+    examples by their number and a hash, since a label is short."""
     values = flatten(config.model_dump(mode="json"))
+    if examples := values["prompt.examples"]:
+        digest = hashlib.sha256(json.dumps(examples).encode()).hexdigest()[:8]
+        values["prompt.examples"] = f"{len(examples)}-{digest}"
     named = {"evaluation", "label"}
     return {key: values[key] for key, said in bindings().items() if named & set(said.what)}

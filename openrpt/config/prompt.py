@@ -1,10 +1,11 @@
 """`[prompt]` and `[selection]`: which positions are asked for, and how."""
 
 import re
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from openrpt.config.examples import Examples
 from openrpt.config.section import MOST, MOST_TOKENS, Binds, Section, binds
 
 TOKEN_CLASSES = (
@@ -78,6 +79,11 @@ class PromptConfig(Section):
         description="Wrap the template in the tokenizer's chat template; auto = if it has"
         " one and the template is not minimal",
     )
+    examples: Annotated[Examples, _ASKED] = Field(
+        (),
+        description="File of examples of thoughts (docs/traces.md) that stand before the text, or"
+        " what it held; '' = none",
+    )
     window: Annotated[int, binds("score", "warmup", "train", "evaluation")] = Field(
         512, ge=8, le=MOST_TOKENS, description="Longest prefix, in tokens"
     )
@@ -113,6 +119,16 @@ class PromptConfig(Section):
         le=MOST_TOKENS,
         description="Tokens after the thought's end, the box's end included",
     )
+
+    @model_validator(mode="after")
+    def _examples_end_where_they_say(self) -> Self:
+        for number, example in enumerate(self.examples, 1):
+            if self.thought_end and self.thought_end in example.thought + example.prediction:
+                raise ValueError(
+                    f"examples: {self.thought_end!r} in example {number} would end its thought"
+                    " there"
+                )
+        return self
 
 
 class SelectionConfig(Section):

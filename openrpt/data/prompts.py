@@ -5,15 +5,20 @@ follows the prefix. The ids are cut from the document's own, never re-tokenized.
 
 The templates `v0` and `v6` keep the shapes of the paper's prompts of those names (Appendix D,
 Table 10) in our own words.
+
+Examples of thoughts (`prompt.examples`) stand before all else, in the head: each is a whole prompt
+of its own text with the completion of a policy that ends by itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
+from openrpt.config.examples import Example
 from openrpt.config.prompt import PromptConfig
 from openrpt.data.chat import around_text
-from openrpt.data.tokens import token_table
+from openrpt.data.tokens import encode_document, token_table
 from openrpt.errors import UserError
 
 # name: (before the prefix, after it)
@@ -41,7 +46,7 @@ class Layout:
     """The ids around a prefix and around a thought, for one tokenizer and one PromptConfig."""
 
     head_ids: tuple[int, ...]
-    """The ids before the prefix: the tokenizer's own beginning, and the instructions."""
+    """The ids before the prefix: the examples, the tokenizer's own beginning, the instructions."""
     tail_ids: tuple[int, ...]
     """The ids behind the prefix, the thought's opening included."""
     plain_head_ids: tuple[int, ...]
@@ -185,7 +190,7 @@ def build_layout(tokenizer: Any, config: PromptConfig, bos_ids: tuple[int, ...] 
         for ids, name in zip(delimiters, names, strict=True)
         if len(ids) == 1 and ids[0] in special
     }
-    return Layout(
+    layout = Layout(
         head_ids=head_ids,
         tail_ids=tuple(_encode(tokenizer, after)),
         plain_head_ids=bos_ids,
@@ -197,6 +202,34 @@ def build_layout(tokenizer: Any, config: PromptConfig, bos_ids: tuple[int, ...] 
         thought_end=config.thought_end.encode(),
         literal=literal,
         delimiter_ids=delimiter_ids(tokenizer, config),
+    )
+    shown = [_example_ids(tokenizer, layout, config, example) for example in config.examples]
+    return replace(layout, head_ids=tuple(chain(*shown, head_ids)))
+
+
+def _example_ids(
+    tokenizer: Any, layout: Layout, config: PromptConfig, example: Example
+) -> Iterator[int]:
+    """Returns an example as the policy's own sequence has it: head, text, tail and completion.
+    Raises UserError for a text that the tokenizer does not give back."""
+    table = token_table(tokenizer)
+    text_ids, _ = encode_document(tokenizer, example.text)
+    thought, prediction = (
+        table.plain_tokenizer.encode(text, add_special_tokens=False).ids
+        for text in (example.thought, example.prediction)
+    )
+    free = layout.thought_end_ids + layout.answer_start_ids
+    close = free if config.think_budget else layout.close_ids
+    turn_end = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+    return chain(
+        layout.head_ids,
+        text_ids,
+        layout.tail_ids,
+        thought,
+        close,
+        prediction,
+        layout.answer_end_ids,
+        turn_end,
     )
 
 

@@ -71,6 +71,7 @@ SHOWN = {
     "predict": ["seed", "model", "prompt"],
 }
 KEYS = {key.name: key for key in config_keys()}
+EXAMPLE = Path(__file__).parent.parent / "fixtures" / "example.jsonl"
 
 
 @pytest.fixture
@@ -204,6 +205,8 @@ def test_print_config_round_trip(run: Run, tmp_path: Path, command: str) -> None
 def other_value(key: Key) -> tuple[list[str], Any]:
     """What to type for a valid value that is not the default, and that value."""
     option = f"--{key.name}"
+    if key.is_file:
+        return [option, str(EXAMPLE)], [json.loads(EXAMPLE.read_text(encoding="utf-8"))]
     if key.is_list:
         word = (key.default or key.choices)[-1]
         return [option, word], [word]

@@ -25,11 +25,12 @@ class StepCost:
         prefix = len(work.prefix_ids(loss.layout, whole=True))
         branches = loss.branches(work, imitations)
         ends = len(branches) if loss.reads_tails else 0
-        logits = ends + (prefix - 1 if loss.reads_text else 0)
+        text = prefix - 1 - loss.unread
+        logits = ends + (text if loss.reads_text else 0)
         logits += sum(weight > 0 for imitation in imitations or () for weight in imitation.weights)
         self.trained.shared.add(count_tree(prefix, branches, logits))
         self.trained.alone.add(count_alone(branches, logits, prefix if loss.reads_text else 0))
-        compared = prefix - 1 if loss.config.warmup.text_kl_weight > 0 else 0
+        compared = text if loss.config.warmup.text_kl_weight > 0 else 0
         self.teacher.run(prefix, 0, ends + compared)
 
     def flops(self, loss: WarmupLoss) -> dict[str, float]:

@@ -47,7 +47,13 @@ class WarmupLoss:
     @cached_property
     def text_scale(self) -> float:
         """The weight of one token of the plain text."""
-        return 1.0 / sum(len(work.prefix_ids(self.layout, whole=True)) - 1 for work in self.works)
+        read = (len(work.prefix_ids(self.layout, whole=True)) for work in self.works)
+        return 1.0 / sum(length - 1 - self.unread for length in read)
+
+    @property
+    def unread(self) -> int:
+        """The tokens of the prefix whose next one is the head's: instructions, no plain text."""
+        return max(len(self.layout.head_ids) - 1, 0)
 
     def branches(self, work: Work, imitations: Sequence[Imitation] | None) -> list[Branch]:
         """Gives what is run at a work's positions; without imitations, the tail alone."""
@@ -111,15 +117,15 @@ class WarmupLoss:
         self, work: Work, prefix_ids: Sequence[int], hidden: Tensor, teacher: Tensor
     ) -> Tensor:
         """Adds up the terms on the plain text: hidden and teacher [L, d] → a sum."""
-        settings, scale = self.config.warmup, self.text_scale
+        settings, scale, first = self.config.warmup, self.text_scale, self.unread
         terms = TextTerms(
-            targets=torch.tensor(prefix_ids[1:], device=hidden.device),
+            targets=torch.tensor(prefix_ids[first + 1 :], device=hidden.device),
             ntp_scale=settings.ntp_weight * scale,
-            teacher_hidden=teacher[:-1],
+            teacher_hidden=teacher[first:-1],
             teacher=self.start.model.head,
             kl_scale=settings.text_kl_weight * scale,
         )
-        loss, ntp, kl = text_loss(hidden[:-1], self.engine.model.head, terms)
+        loss, ntp, kl = text_loss(hidden[first:-1], self.engine.model.head, terms)
         self._count("loss/ntp", ntp * scale)
         self._count("loss/text_kl", kl * scale)
         if not math.isfinite(ntp + kl):
