@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     "prompt.thought_end",
     "prompt.answer_start",
     "cost",
+    after="writing",
 )
 @click.argument("source", metavar="[MODEL | CONFIG.toml]", type=PATH, required=False)
 @click.option(

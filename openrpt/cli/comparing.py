@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     "corpus.separator",
     "corpus.block_characters",
     "corpus.limit",
+    after="perplexity",
 )
 @click.argument("sources", metavar="[MODEL]... [CONFIG.toml]", type=PATH, nargs=-1)
 @click.option(
@@ -76,6 +77,7 @@ def writing(ctx: click.Context, sources: tuple[str, ...], text: str | None, **op
     "prompt.window",
     "prompt.min_context",
     "evaluate.split",
+    after="suite",
 )
 @click.argument("sources", metavar="[MODEL]... [CONFIG.toml]", type=PATH, nargs=-1)
 @click.pass_context
@@ -123,6 +125,7 @@ def probe(ctx: click.Context, sources: tuple[str, ...], **options: Any) -> None:
     "prompt.thought_end",
     "prompt.answer_start",
     "memory.generation_rollouts",
+    after="finetune",
 )
 @click.argument("sources", metavar="[MODEL]... [CONFIG.toml]", type=PATH, nargs=-1)
 @click.option("--out", type=PATH, metavar="DIR", help="Folder of the files [default RUN/questions]")

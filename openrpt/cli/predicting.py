@@ -6,13 +6,13 @@ from typing import Any
 import click
 
 from openrpt.cli.arguments import LABEL, PATH
-from openrpt.cli.main import _models_and_config, _other_corpus, cli, showing_progress, stage
+from openrpt.cli.main import _models_and_config, _other_corpus, command, showing_progress, stage
 from openrpt.cli.options import config_file, stage_config
 from openrpt.errors import UserError
 from openrpt.terminal import say
 
 
-@stage("evaluate", "cost", reads="evaluation")
+@stage("evaluate", "cost", reads="evaluation", after="pretrain")
 @click.argument("sources", metavar="[MODEL]... [CONFIG.toml]", type=PATH, nargs=-1)
 @click.option(
     "--scores", type=PATH, metavar="DIR", help="A folder of scores in place of the run's own"
@@ -64,7 +64,7 @@ def evaluate(
         say(f"recorded as '{name}' in {run.evaluation}")
 
 
-@cli.command()
+@command("compare", after="lab")
 @click.argument("sources", metavar="RUN_OR_MODEL...", type=PATH, nargs=-1, required=True)
 @click.option("--against", default="", help="What differences are to [default: the first line]")
 @click.option(
