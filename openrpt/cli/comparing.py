@@ -1,5 +1,6 @@
-"""The commands that put models side by side by an instrument: writing, probe, questions."""
+"""The commands that put models side by side: writing, budgets, probe, questions."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,20 @@ if TYPE_CHECKING:
     from openrpt.evaluation.models import NamedModel
     from openrpt.evaluation.reports import Report
     from openrpt.progress import Progress
+
+
+class _TokenCounts(click.ParamType):
+    """Numbers of tokens: `0,8,16`."""
+
+    name = "counts"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> list[int]:
+        """Returns the numbers; fails where one is none, or there are none."""
+        counts = [item.strip() for item in value.split(",")]
+        for count in counts:
+            if not re.fullmatch("[0-9]{1,7}", count):
+                self.fail(f"'{count}' is no number of tokens; give some, as in 0,8,16", param, ctx)
+        return [int(count) for count in counts]
 
 
 @stage(
@@ -62,6 +77,58 @@ def writing(ctx: click.Context, sources: tuple[str, ...], text: str | None, **op
     with run.at_work(), showing_progress(goes_on=True) as progress:
         instrument = writing_of(run, models, config, corpus=corpus, progress=progress)
         report, files = _side_by_side(instrument, models, run.path / "writing", progress)
+    _show(report, files)
+
+
+@stage(
+    "budgets",
+    "seed",
+    "run",
+    "model.threads",
+    "model.device",
+    "model.dtype",
+    "model.generator",
+    "prompt",
+    "evaluate.split",
+    "evaluate.positions",
+    "evaluate.positions_per_document",
+    "evaluate.min_entropy",
+    "evaluate.samples",
+    "evaluate.temperature",
+    after="compare",
+)
+@click.argument("sources", metavar="[MODEL]... [CONFIG.toml]", type=PATH, nargs=-1)
+@click.option(
+    "--think",
+    type=_TokenCounts(),
+    metavar="TOKENS,…",
+    default="0,8,16,32,64",
+    help="Think budgets in tokens, in place of prompt.think_budget [default 0,8,16,32,64]",
+)
+@click.pass_context
+def budgets(ctx: click.Context, sources: tuple[str, ...], think: list[int], **options: Any) -> None:
+    """Measure accuracy over thought at test time.
+
+    \b
+    openrpt budgets start trained --run runs/maths
+    openrpt budgets trained --run runs/maths --think 0,16,64,256 --evaluate.positions 256
+
+    At the held-out positions of openrpt evaluate, each model thinks with one budget after another;
+    a thought that has not ended by then is closed. Differences are to the standard prediction of
+    the same weights. MODEL is as in openrpt probe. The same command goes on after a stop. Writes
+    budgets.json, .csv and .svg into RUN/budgets.
+    """
+    sources, file = _models_and_config(sources, options["config_file"])
+    config = stage_config(ctx, file)
+    from openrpt.evaluation.budgets.instrument import budgets_of
+    from openrpt.evaluation.models import named_models
+    from openrpt.runs.run import existing_run
+
+    run = existing_run(Path(config.run))
+    models = named_models(run, sources)
+    instrument = budgets_of(run, config, think)
+    with run.at_work(), showing_progress(goes_on=True) as progress:
+        report, files = _side_by_side(instrument, models, run.path / "budgets", progress)
     _show(report, files)
 
 

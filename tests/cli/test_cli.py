@@ -68,12 +68,18 @@ SHOWN = {
         *("writing", "prompt.window", "evaluate.split"),
         *("corpus.template", "corpus.separator", "corpus.block_characters", "corpus.limit"),
     ],
+    "budgets": [
+        *("seed", "run", "model.threads", "model.device", "model.dtype", "model.generator"),
+        *("prompt", "evaluate.split", "evaluate.positions", "evaluate.positions_per_document"),
+        *("evaluate.min_entropy", "evaluate.samples", "evaluate.temperature"),
+    ],
     "predict": ["seed", "model", "prompt"],
 }
 KEYS = {key.name: key for key in config_keys()}
 IN_ORDER = [
     *("traces", "score", "warmup", "train", "finetune", "questions", "pretrain", "evaluate"),
-    *("control", "lab", "compare", "perplexity", "writing", "zeroshot", "coding", "suite", "probe"),
+    *("control", "lab", "compare", "budgets", "perplexity", "writing"),
+    *("zeroshot", "coding", "suite", "probe"),
     *("rollouts", "status", "patterns", "estimate", "scaling", "predict", "report", "watch"),
     *("demo", "doctor"),
 ]
