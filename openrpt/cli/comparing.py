@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from openrpt.cli.arguments import PATH
-from openrpt.cli.main import _models_and_config, _other_corpus, showing_progress, stage
-from openrpt.cli.options import stage_config
+from openrpt.cli.main import _other_corpus, showing_progress, stage
+from openrpt.cli.options import models_and_config
 from openrpt.terminal import say
 
 if TYPE_CHECKING:
@@ -65,8 +65,7 @@ def writing(ctx: click.Context, sources: tuple[str, ...], text: str | None, **op
     stand beside them; differences are to the first model. MODEL is as in openrpt probe. The same
     command goes on after a stop. Writes TEXT.json and .csv into RUN/writing.
     """
-    sources, file = _models_and_config(sources, options["config_file"])
-    config = stage_config(ctx, file)
+    sources, config = models_and_config(ctx, sources)
     corpus = _other_corpus(ctx, text)
     from openrpt.evaluation.models import named_models
     from openrpt.evaluation.writing.instrument import writing_of
@@ -118,8 +117,7 @@ def budgets(ctx: click.Context, sources: tuple[str, ...], think: list[int], **op
     the same weights. MODEL is as in openrpt probe. The same command goes on after a stop. Writes
     budgets.json, .csv and .svg into RUN/budgets.
     """
-    sources, file = _models_and_config(sources, options["config_file"])
-    config = stage_config(ctx, file)
+    sources, config = models_and_config(ctx, sources)
     from openrpt.evaluation.budgets.instrument import budgets_of
     from openrpt.evaluation.models import named_models
     from openrpt.runs.run import existing_run
@@ -159,8 +157,7 @@ def probe(ctx: click.Context, sources: tuple[str, ...], **options: Any) -> None:
     are to the first model. MODEL is as in openrpt evaluate, or a run folder, which stands for its
     latest model; NAME=MODEL names it. Writes probes.json, .csv and .svg into RUN/probes.
     """
-    sources, file = _models_and_config(sources, options["config_file"])
-    config = stage_config(ctx, file)
+    sources, config = models_and_config(ctx, sources)
     from openrpt.evaluation.models import named_models
     from openrpt.evaluation.probes.instrument import probes_of
     from openrpt.runs.run import existing_run
@@ -210,8 +207,7 @@ def questions(
     first model. MODEL is as in openrpt probe; without a run, a folder, a .gguf file or a Hub id.
     What was answered is kept beside the table, and not asked again.
     """
-    sources, file = _models_and_config(sources, options["config_file"])
-    config = stage_config(ctx, file)
+    sources, config = models_and_config(ctx, sources)
     from openrpt.evaluation.models import named_models
     from openrpt.evaluation.questions.heldout import open_heldout
     from openrpt.runs.run import Run, existing_run

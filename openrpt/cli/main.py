@@ -190,17 +190,6 @@ def _only_config(positional: str | None, option: str | None) -> str | None:
     return file
 
 
-def _models_and_config(
-    sources: tuple[str, ...], option: str | None
-) -> tuple[tuple[str, ...], str | None]:
-    """Splits arguments: what stands among models and ends with .toml is the configuration."""
-    models = tuple(source for source in sources if not source.endswith(".toml"))
-    for source in sources:
-        if source.endswith(".toml"):
-            _, option = config_file(source, option)
-    return models, option
-
-
 def _other_corpus(ctx: click.Context, text: str | None) -> "CorpusConfig | None":
     """Returns the corpus of `--text`, read by the defaults and by what the command line says, not
     by the run's own template. Raises UserError for keys of a text that isn't given."""

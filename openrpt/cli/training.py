@@ -8,7 +8,13 @@ import click
 
 from openrpt.cli.arguments import LABEL, PATH
 from openrpt.cli.main import MOST_MINUTES, _only_config, command, showing_progress, stage
-from openrpt.cli.options import OVERRIDES, CommaSeparated, config_file, stage_config
+from openrpt.cli.options import (
+    OVERRIDES,
+    CommaSeparated,
+    config_file,
+    source_and_config,
+    stage_config,
+)
 from openrpt.errors import UserError
 from openrpt.terminal import say
 
@@ -77,8 +83,7 @@ def score(ctx: click.Context, source: str | None, **options: Any) -> None:
     \b
     openrpt score problems.jsonl --corpus.template '{problem}\\n\\n{solution}' --run runs/maths
     """
-    corpus, file = config_file(source, options["config_file"])
-    config = stage_config(ctx, file, more={"corpus.path": corpus} if corpus else None)
+    _, config = source_and_config(ctx, source, key="corpus.path")
     from openrpt.data.corpus_size import expected_tokens
     from openrpt.data.scored import load_scored
     from openrpt.data.skipped import skipped_lines
@@ -163,8 +168,7 @@ def finetune(
     command goes on after a stop, and on a finished run only prints its table. Of [train],
     documents_per_step, positions_per_document and ntp_weight have no meaning here.
     """
-    model, file = config_file(source, options["config_file"])
-    config = stage_config(ctx, file, more={"model.path": model} if model else None)
+    _, config = source_and_config(ctx, source, key="model.path")
     from openrpt.console import PlainConsole
     from openrpt.evaluation.questions.results import finished_record, print_finetuned
     from openrpt.runs.run import open_run
