@@ -147,14 +147,12 @@ def memory_rows(result: Result) -> list[str]:
 
 
 def startup_rows(result: Result) -> list[str]:
-    seconds = result["seconds"]
-    imports = seconds["imports"]["transformers"]["median"], seconds["imports"]["torch"]["median"]
+    seconds, imports = result["seconds"], result["seconds"]["imports"]
     return [
         f"| `openrpt --help` | {ranged(seconds['help'])} s | | |",
         f"| `openrpt train` until the first token | {ranged(seconds['first_token'])} s"
-        f" (importing what it needs: {ranged(seconds['imports']['openrpt.stages.train'])} s, torch"
-        " alone"
-        f" {imports[1]:.2f} s) | | |",
+        f" (importing what it needs: {ranged(imports['train'])} s, torch alone"
+        f" {imports['torch']['median']:.2f} s) | | |",
     ]
 
 

@@ -1,6 +1,8 @@
 """The scripts that put measured numbers into the documentation."""
 
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,3 +44,19 @@ def test_the_api_page_is_that_of_the_docstrings() -> None:
     made = runpy.run_path(str(ROOT / "scripts" / "make_api_docs.py"))
     text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
     assert text == made["render"]().rstrip() + "\n", "python scripts/make_api_docs.py"
+
+
+def test_the_benchmarks_tables_are_those_of_the_results() -> None:
+    made = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "table.py")],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+    def table(page: str) -> str:
+        text = (ROOT / page).read_text(encoding="utf-8")
+        return text.split("<!-- benchmarks -->")[1].split("<!-- /benchmarks -->")[0].strip()
+
+    assert table("docs/performance.md") == made.strip(), "python benchmarks/table.py --write"
+    assert made.startswith(table("README.md")), "python benchmarks/table.py --write"

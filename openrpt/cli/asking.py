@@ -7,7 +7,7 @@ import click
 
 from openrpt.cli.arguments import LABEL, PATH
 from openrpt.cli.main import showing_progress, stage
-from openrpt.cli.options import config_file, stage_config
+from openrpt.cli.options import source_and_config
 from openrpt.terminal import say
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     "prompt.thought_end",
     "prompt.answer_start",
     "cost",
+    after="writing",
 )
 @click.argument("source", metavar="[MODEL | CONFIG.toml]", type=PATH, required=False)
 @click.option(
@@ -43,8 +44,7 @@ def zeroshot(ctx: click.Context, source: str | None, label: str, **options: Any)
     MODEL is as in openrpt evaluate; a run folder that is not there is made. Models that are asked
     in one run stand in one table, with paired differences. The same command goes on after a stop.
     """
-    model, file = config_file(source, options["config_file"])
-    config = stage_config(ctx, file)
+    model, config = source_and_config(ctx, source)
     from openrpt.console import PlainConsole
     from openrpt.evaluation.end_tasks.tables import print_zero_shot
     from openrpt.evaluation.end_tasks.zero_shot import end_tasks, zero_shot
@@ -85,8 +85,7 @@ def coding(ctx: click.Context, source: str | None, label: str, **options: Any) -
     process of its own (Linux only): limits of time and memory, no network, none of your files.
     MODEL is as in openrpt zeroshot.
     """
-    model, file = config_file(source, options["config_file"])
-    config = stage_config(ctx, file)
+    model, config = source_and_config(ctx, source)
     from openrpt.evaluation.end_tasks.coding import coding as run_coding
     from openrpt.evaluation.end_tasks.coding import describe, mode_name, read_tasks
 
@@ -132,8 +131,7 @@ def suite(ctx: click.Context, source: str | None, label: str, **options: Any) ->
     Of [finetune], eval_questions, eval_samples and the budgets count. The same command goes on
     after a stop. MODEL is as in openrpt zeroshot.
     """
-    model, file = config_file(source, options["config_file"])
-    config = stage_config(ctx, file)
+    model, config = source_and_config(ctx, source)
     from openrpt.console import PlainConsole
     from openrpt.evaluation.end_tasks.suite import check_parts, print_suite, run_suite
 

@@ -1,5 +1,6 @@
-"""The commands that put models side by side by an instrument: writing, probe, questions."""
+"""The commands that put models side by side: writing, budgets, probe, questions."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from openrpt.cli.arguments import PATH
-from openrpt.cli.main import _models_and_config, _other_corpus, showing_progress, stage
-from openrpt.cli.options import stage_config
+from openrpt.cli.main import _other_corpus, showing_progress, stage
+from openrpt.cli.options import models_and_config
 from openrpt.terminal import say
 
 if TYPE_CHECKING:
@@ -16,6 +17,20 @@ if TYPE_CHECKING:
     from openrpt.evaluation.models import NamedModel
     from openrpt.evaluation.reports import Report
     from openrpt.progress import Progress
+
+
+class _TokenCounts(click.ParamType):
+    """Numbers of tokens: `0,8,16`."""
+
+    name = "counts"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> list[int]:
+        """Returns the numbers; fails where one is none, or there are none."""
+        counts = [item.strip() for item in value.split(",")]
+        for count in counts:
+            if not re.fullmatch("[0-9]{1,7}", count):
+                self.fail(f"'{count}' is no number of tokens; give some, as in 0,8,16", param, ctx)
+        return [int(count) for count in counts]
 
 
 @stage(
@@ -33,6 +48,7 @@ if TYPE_CHECKING:
     "corpus.separator",
     "corpus.block_characters",
     "corpus.limit",
+    after="perplexity",
 )
 @click.argument("sources", metavar="[MODEL]... [CONFIG.toml]", type=PATH, nargs=-1)
 @click.option(
@@ -49,8 +65,7 @@ def writing(ctx: click.Context, sources: tuple[str, ...], text: str | None, **op
     stand beside them; differences are to the first model. MODEL is as in openrpt probe. The same
     command goes on after a stop. Writes TEXT.json and .csv into RUN/writing.
     """
-    sources, file = _models_and_config(sources, options["config_file"])
-    config = stage_config(ctx, file)
+    sources, config = models_and_config(ctx, sources)
     corpus = _other_corpus(ctx, text)
     from openrpt.evaluation.models import named_models
     from openrpt.evaluation.writing.instrument import writing_of
@@ -61,6 +76,57 @@ def writing(ctx: click.Context, sources: tuple[str, ...], text: str | None, **op
     with run.at_work(), showing_progress(goes_on=True) as progress:
         instrument = writing_of(run, models, config, corpus=corpus, progress=progress)
         report, files = _side_by_side(instrument, models, run.path / "writing", progress)
+    _show(report, files)
+
+
+@stage(
+    "budgets",
+    "seed",
+    "run",
+    "model.threads",
+    "model.device",
+    "model.dtype",
+    "model.generator",
+    "prompt",
+    "evaluate.split",
+    "evaluate.positions",
+    "evaluate.positions_per_document",
+    "evaluate.min_entropy",
+    "evaluate.samples",
+    "evaluate.temperature",
+    after="compare",
+)
+@click.argument("sources", metavar="[MODEL]... [CONFIG.toml]", type=PATH, nargs=-1)
+@click.option(
+    "--think",
+    type=_TokenCounts(),
+    metavar="TOKENS,…",
+    default="0,8,16,32,64",
+    help="Think budgets in tokens, in place of prompt.think_budget [default 0,8,16,32,64]",
+)
+@click.pass_context
+def budgets(ctx: click.Context, sources: tuple[str, ...], think: list[int], **options: Any) -> None:
+    """Measure accuracy over thought at test time.
+
+    \b
+    openrpt budgets start trained --run runs/maths
+    openrpt budgets trained --run runs/maths --think 0,16,64,256 --evaluate.positions 256
+
+    At the held-out positions of openrpt evaluate, each model thinks with one budget after another;
+    a thought that has not ended by then is closed. Differences are to the standard prediction of
+    the same weights. MODEL is as in openrpt probe. The same command goes on after a stop. Writes
+    budgets.json, .csv and .svg into RUN/budgets.
+    """
+    sources, config = models_and_config(ctx, sources)
+    from openrpt.evaluation.budgets.instrument import budgets_of
+    from openrpt.evaluation.models import named_models
+    from openrpt.runs.run import existing_run
+
+    run = existing_run(Path(config.run))
+    models = named_models(run, sources)
+    instrument = budgets_of(run, config, think)
+    with run.at_work(), showing_progress(goes_on=True) as progress:
+        report, files = _side_by_side(instrument, models, run.path / "budgets", progress)
     _show(report, files)
 
 
@@ -76,6 +142,7 @@ def writing(ctx: click.Context, sources: tuple[str, ...], text: str | None, **op
     "prompt.window",
     "prompt.min_context",
     "evaluate.split",
+    after="suite",
 )
 @click.argument("sources", metavar="[MODEL]... [CONFIG.toml]", type=PATH, nargs=-1)
 @click.pass_context
@@ -90,8 +157,7 @@ def probe(ctx: click.Context, sources: tuple[str, ...], **options: Any) -> None:
     are to the first model. MODEL is as in openrpt evaluate, or a run folder, which stands for its
     latest model; NAME=MODEL names it. Writes probes.json, .csv and .svg into RUN/probes.
     """
-    sources, file = _models_and_config(sources, options["config_file"])
-    config = stage_config(ctx, file)
+    sources, config = models_and_config(ctx, sources)
     from openrpt.evaluation.models import named_models
     from openrpt.evaluation.probes.instrument import probes_of
     from openrpt.runs.run import existing_run
@@ -123,6 +189,7 @@ def probe(ctx: click.Context, sources: tuple[str, ...], **options: Any) -> None:
     "prompt.thought_end",
     "prompt.answer_start",
     "memory.generation_rollouts",
+    after="finetune",
 )
 @click.argument("sources", metavar="[MODEL]... [CONFIG.toml]", type=PATH, nargs=-1)
 @click.option("--out", type=PATH, metavar="DIR", help="Folder of the files [default RUN/questions]")
@@ -140,8 +207,7 @@ def questions(
     first model. MODEL is as in openrpt probe; without a run, a folder, a .gguf file or a Hub id.
     What was answered is kept beside the table, and not asked again.
     """
-    sources, file = _models_and_config(sources, options["config_file"])
-    config = stage_config(ctx, file)
+    sources, config = models_and_config(ctx, sources)
     from openrpt.evaluation.models import named_models
     from openrpt.evaluation.questions.heldout import open_heldout
     from openrpt.runs.run import Run, existing_run

@@ -7,13 +7,13 @@ from typing import Any
 import click
 
 from openrpt.cli.arguments import COUNT, LABEL, PATH, STEP, TEXT, Number
-from openrpt.cli.main import _only_config, cli, showing_progress, stage
+from openrpt.cli.main import _only_config, command, showing_progress, stage
 from openrpt.cli.options import stage_config
 from openrpt.errors import UserError
 from openrpt.terminal import say, say_lines
 
 
-@cli.command()
+@command("rollouts", after="probe")
 @click.argument("run", metavar="RUN", type=PATH)
 @click.option("--step", type=STEP, help="Step of train [default: the last stored]")
 @click.option("--development", is_flag=True, help="Of the development evaluation after that step")
@@ -75,7 +75,7 @@ def rollouts(
         say(f"… and {len(groups) - limit} more groups (--limit)")
 
 
-@cli.command()
+@command("status")
 @click.argument("runs", metavar="RUN…", type=PATH, nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="JSON lines, one a run")
 def status(runs: tuple[str, ...], as_json: bool) -> None:
@@ -105,7 +105,17 @@ def status(runs: tuple[str, ...], as_json: bool) -> None:
 
 
 @stage(
-    "estimate", "run", "model", "corpus", "score", "prompt", "warmup", "train", "evaluate", "cost"
+    "estimate",
+    "run",
+    "model",
+    "corpus",
+    "score",
+    "prompt",
+    "warmup",
+    "train",
+    "evaluate",
+    "cost",
+    after="patterns",
 )
 @click.argument("config_toml", metavar="[CONFIG.toml]", type=PATH, required=False)
 @click.option(
@@ -156,7 +166,7 @@ def estimate(
         print_estimate(found, PlainConsole())
 
 
-@stage("predict", "seed", "model", "prompt")
+@stage("predict", "seed", "model", "prompt", after="scaling")
 @click.argument("model", metavar="MODEL", type=PATH)
 @click.option(
     "--text", type=TEXT, required=True, help="The text to go on from; - reads it from stdin"
@@ -235,7 +245,7 @@ def _standard_input() -> str:
         raise UserError(f"--text -: not UTF-8 at byte {error.start}") from None
 
 
-@cli.command()
+@command("report")
 @click.argument("run", metavar="RUN", type=PATH)
 @click.argument("others", metavar="[OTHER]...", type=PATH, nargs=-1)
 def report(run: str, others: tuple[str, ...]) -> None:
@@ -255,7 +265,7 @@ def report(run: str, others: tuple[str, ...]) -> None:
     say(write_report(found, overlaid, notes))
 
 
-@cli.command()
+@command("watch")
 @click.argument("runs", metavar="RUN…", type=PATH, nargs=-1, required=True)
 @click.option("--port", type=click.IntRange(1, 65535), help="Port [default the first free one]")
 @click.option("--open", "open_browser", is_flag=True, help="Open it in the browser")
@@ -272,7 +282,7 @@ def watch(runs: tuple[str, ...], port: int | None, open_browser: bool) -> None:
     serve([Path(run) for run in runs], port=port, open_browser=open_browser, say=say)
 
 
-@cli.command()
+@command("doctor", after="demo")
 def doctor() -> None:
     """Say what machine this is, and what to do about anything wrong.
 

@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -31,36 +32,8 @@ MOST_MINUTES = 60_000
 """The longest budget of the demo, in minutes."""
 
 
-COMMANDS = {
-    "traces": "training",
-    "score": "training",
-    "warmup": "training",
-    "train": "training",
-    "finetune": "training",
-    "questions": "comparing",
-    "pretrain": "training",
-    "evaluate": "predicting",
-    "control": "training",
-    "lab": "training",
-    "compare": "predicting",
-    "perplexity": "predicting",
-    "writing": "comparing",
-    "zeroshot": "asking",
-    "coding": "asking",
-    "suite": "asking",
-    "probe": "comparing",
-    "rollouts": "looking",
-    "status": "looking",
-    "patterns": "analysing",
-    "estimate": "looking",
-    "scaling": "analysing",
-    "predict": "looking",
-    "report": "looking",
-    "watch": "looking",
-    "demo": "training",
-    "doctor": "looking",
-}
-"""Command → the module that has it, imported when the command is asked for; in the help's order."""
+FAMILIES = ("training", "comparing", "predicting", "asking", "analysing", "looking")
+"""The modules of this package that have the commands; they import what is heavy when one runs."""
 
 
 class Stopped(click.ClickException):
@@ -72,24 +45,53 @@ class Stopped(click.ClickException):
 
 
 class Commands(click.Group):
-    """Commands in the order in which data flows; an unknown one names the nearest."""
+    """Commands in the order in which data flows; an unknown one names the nearest.
+
+    The help lists each command behind the one that it says (`after`), else behind the one above it
+    in its file.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._followers: defaultdict[str, list[str]] = defaultdict(list)
+        self._last: dict[str, str] = {}
+        """Module → the command that it added last."""
+
+    def place(self, name: str, module: str, *, after: str) -> None:
+        """Says where the help lists a command; `after`: the one before it, empty = the one above it
+        in its module."""
+        if after:
+            self._followers[after].insert(0, name)
+        else:
+            self._followers[self._last.get(module, "")].append(name)
+        self._last[module] = name
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Returns the names of all commands, in the order of the help."""
-        return list(COMMANDS)
+        _import_families()
+        return list(self._from(""))[1:]
+
+    def _from(self, name: str) -> Iterator[str]:
+        yield name
+        for follower in self._followers[name]:
+            yield from self._from(follower)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Returns a command, whose module is imported only now."""
-        if cmd_name in COMMANDS:
-            import_module(f"openrpt.cli.{COMMANDS[cmd_name]}")
+        """Returns a command; None for an unknown one."""
+        _import_families()
         return super().get_command(ctx, cmd_name)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Finds the command; an unknown one is answered with the nearest."""
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
-            hint = nearest(args[0], COMMANDS, otherwise="see openrpt --help")
+            hint = nearest(args[0], self.list_commands(ctx), otherwise="see openrpt --help")
             raise click.UsageError(f"no command '{args[0]}'{hint}", ctx)
         return super().resolve_command(ctx, args)
+
+
+def _import_families() -> None:
+    for family in FAMILIES:
+        import_module(f"openrpt.cli.{family}")
 
 
 @click.group(cls=Commands, invoke_without_command=True, context_settings={"max_content_width": 100})
@@ -160,12 +162,25 @@ def showing_progress(*, goes_on: bool = False) -> Iterator["Live"]:
         raise Stopped(text, exit_code(stop)) from None
 
 
-def stage(
-    name: str, *shows: str, reads: "StageName | None" = None
+def command(
+    name: str, *, after: str = "", cls: type[click.Command] = click.Command, **settings: Any
 ) -> Callable[[Callable[..., None]], click.Command]:
-    """Makes a function the command `name`. In its help: the sections and keys that the results of
-    the stage `reads` depend on, and those of `shows`."""
-    return cli.command(name, cls=StageCommand, shows=shows, reads=reads)
+    """Makes a function the command `name`. `after`: the command behind which the help lists it;
+    empty = the one above it in its file."""
+
+    def add(function: Callable[..., None]) -> click.Command:
+        cli.place(name, function.__module__, after=after)
+        return cli.command(name, cls=cls, **settings)(function)
+
+    return add
+
+
+def stage(
+    name: str, *shows: str, reads: "StageName | None" = None, after: str = ""
+) -> Callable[[Callable[..., None]], click.Command]:
+    """Makes a function the command `name`, which reads the configuration. In its help: the sections
+    and keys that the results of the stage `reads` depend on, and those of `shows`."""
+    return command(name, after=after, cls=StageCommand, shows=shows, reads=reads)
 
 
 def _only_config(positional: str | None, option: str | None) -> str | None:
@@ -173,17 +188,6 @@ def _only_config(positional: str | None, option: str | None) -> str | None:
     if other is not None:
         raise UserError(f"{other}: a configuration's name ends with .toml")
     return file
-
-
-def _models_and_config(
-    sources: tuple[str, ...], option: str | None
-) -> tuple[tuple[str, ...], str | None]:
-    """Splits arguments: what stands among models and ends with .toml is the configuration."""
-    models = tuple(source for source in sources if not source.endswith(".toml"))
-    for source in sources:
-        if source.endswith(".toml"):
-            _, option = config_file(source, option)
-    return models, option
 
 
 def _other_corpus(ctx: click.Context, text: str | None) -> "CorpusConfig | None":

@@ -372,3 +372,25 @@ def config_file(positional: str | None, option: str | None) -> tuple[str | None,
     if option is not None:
         raise UserError(f"two configuration files, {positional} and {option}: give one")
     return None, positional
+
+
+def source_and_config(
+    ctx: click.Context, source: str | None, *, key: str = ""
+) -> "tuple[str | None, Config]":
+    """Returns (what `[MODEL | CONFIG.toml]` or `[CORPUS | CONFIG.toml]` names beside a
+    configuration, `stage_config`); `key`: the key whose value that is."""
+    source, file = config_file(source, ctx.params["config_file"])
+    return source, stage_config(ctx, file, more={key: source} if key and source else None)
+
+
+def models_and_config(
+    ctx: click.Context, sources: tuple[str, ...]
+) -> "tuple[tuple[str, ...], Config]":
+    """Returns (the models of `[MODEL]... [CONFIG.toml]`, `stage_config`): what stands among them
+    and ends with .toml is the configuration."""
+    models = tuple(source for source in sources if not source.endswith(".toml"))
+    file = ctx.params["config_file"]
+    for source in sources:
+        if source.endswith(".toml"):
+            _, file = config_file(source, file)
+    return models, stage_config(ctx, file)

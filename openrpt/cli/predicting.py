@@ -6,13 +6,13 @@ from typing import Any
 import click
 
 from openrpt.cli.arguments import LABEL, PATH
-from openrpt.cli.main import _models_and_config, _other_corpus, cli, showing_progress, stage
-from openrpt.cli.options import config_file, stage_config
+from openrpt.cli.main import _other_corpus, command, showing_progress, stage
+from openrpt.cli.options import models_and_config, source_and_config
 from openrpt.errors import UserError
 from openrpt.terminal import say
 
 
-@stage("evaluate", "cost", reads="evaluation")
+@stage("evaluate", "cost", reads="evaluation", after="pretrain")
 @click.argument("sources", metavar="[MODEL]... [CONFIG.toml]", type=PATH, nargs=-1)
 @click.option(
     "--scores", type=PATH, metavar="DIR", help="A folder of scores in place of the run's own"
@@ -36,10 +36,9 @@ def evaluate(
     best, pretrained. Default: the run's latest. Several models stand side by side at the end, as
     in the paper's Table 1; several templates as in its Table 8.
     """
-    models, file = _models_and_config(sources, options["config_file"])
+    models, config = models_and_config(ctx, sources)
     if label and len(models) > 1:
         raise UserError("--label names one model; give one, or leave it out")
-    config = stage_config(ctx, file)
     from openrpt.console import PlainConsole
     from openrpt.evaluation.models import latest_model
     from openrpt.evaluation.next_token.shown import print_evaluations
@@ -64,7 +63,7 @@ def evaluate(
         say(f"recorded as '{name}' in {run.evaluation}")
 
 
-@cli.command()
+@command("compare", after="lab")
 @click.argument("sources", metavar="RUN_OR_MODEL...", type=PATH, nargs=-1, required=True)
 @click.option("--against", default="", help="What differences are to [default: the first line]")
 @click.option(
@@ -133,8 +132,7 @@ def perplexity(
     (score.max_tokens and the corpus keys are about that text). MODEL is as in openrpt evaluate;
     with --text it needs no run, and is recorded only in one.
     """
-    model, file = config_file(source, options["config_file"])
-    config = stage_config(ctx, file)
+    model, config = source_and_config(ctx, source)
     corpus = _other_corpus(ctx, text)
     from openrpt.evaluation.perplexity import model_perplexity
     from openrpt.runs.run import Run, existing_run

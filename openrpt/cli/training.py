@@ -7,45 +7,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from openrpt.cli.arguments import LABEL, PATH
-from openrpt.cli.main import MOST_MINUTES, _only_config, cli, showing_progress, stage
-from openrpt.cli.options import OVERRIDES, CommaSeparated, config_file, stage_config
+from openrpt.cli.main import MOST_MINUTES, _only_config, command, showing_progress, stage
+from openrpt.cli.options import (
+    OVERRIDES,
+    CommaSeparated,
+    config_file,
+    source_and_config,
+    stage_config,
+)
 from openrpt.errors import UserError
 from openrpt.terminal import say
 
 if TYPE_CHECKING:
     from openrpt.config.sections import Config
-
-
-@stage("score", reads="score")
-@click.argument("source", metavar="[CORPUS | CONFIG.toml]", type=PATH, required=False)
-@click.pass_context
-def score(ctx: click.Context, source: str | None, **options: Any) -> None:
-    """Rate every token of a corpus: how hard is it to predict?
-
-    \b
-    openrpt score problems.jsonl --corpus.template '{problem}\\n\\n{solution}' --run runs/maths
-    """
-    corpus, file = config_file(source, options["config_file"])
-    config = stage_config(ctx, file, more={"corpus.path": corpus} if corpus else None)
-    from openrpt.data.corpus_size import expected_tokens
-    from openrpt.data.scored import load_scored
-    from openrpt.data.skipped import skipped_lines
-    from openrpt.runs.run import open_run
-    from openrpt.stages.score.score import check_input, score_corpus
-
-    run = open_run(config, check_input=check_input)
-    with run.at_work(), showing_progress(goes_on=True) as progress:
-        progress.begin("score", expected_tokens(config), "tokens, at a guess")
-
-        def update(tokens: int, note: str) -> None:
-            progress.update(tokens, f"{tokens:,} tokens · {note}")
-
-        summary = score_corpus(config, run.scored, progress=update)
-    splits = ", ".join(f"{name} {count:,}" for name, count in summary.tokens.items())
-    say(f"{summary.num_tokens:,} tokens of {summary.documents:,} documents ({splits})")
-    for line in skipped_lines(load_scored(run.scored).metadata):
-        say(line)
-    say(f"scores: {run.scored}")
 
 
 @stage("traces", "run", "corpus")
@@ -98,6 +72,37 @@ def traces(
     for line in [*summary.lines(), *unread_lines(summary.corpus)]:
         say(line)
     say(f"traces: {out}")
+
+
+@stage("score", reads="score")
+@click.argument("source", metavar="[CORPUS | CONFIG.toml]", type=PATH, required=False)
+@click.pass_context
+def score(ctx: click.Context, source: str | None, **options: Any) -> None:
+    """Rate every token of a corpus: how hard is it to predict?
+
+    \b
+    openrpt score problems.jsonl --corpus.template '{problem}\\n\\n{solution}' --run runs/maths
+    """
+    _, config = source_and_config(ctx, source, key="corpus.path")
+    from openrpt.data.corpus_size import expected_tokens
+    from openrpt.data.scored import load_scored
+    from openrpt.data.skipped import skipped_lines
+    from openrpt.runs.run import open_run
+    from openrpt.stages.score.score import check_input, score_corpus
+
+    run = open_run(config, check_input=check_input)
+    with run.at_work(), showing_progress(goes_on=True) as progress:
+        progress.begin("score", expected_tokens(config), "tokens, at a guess")
+
+        def update(tokens: int, note: str) -> None:
+            progress.update(tokens, f"{tokens:,} tokens · {note}")
+
+        summary = score_corpus(config, run.scored, progress=update)
+    splits = ", ".join(f"{name} {count:,}" for name, count in summary.tokens.items())
+    say(f"{summary.num_tokens:,} tokens of {summary.documents:,} documents ({splits})")
+    for line in skipped_lines(load_scored(run.scored).metadata):
+        say(line)
+    say(f"scores: {run.scored}")
 
 
 @stage("warmup", "memory", "checkpoints", "track", reads="warmup")
@@ -163,8 +168,7 @@ def finetune(
     command goes on after a stop, and on a finished run only prints its table. Of [train],
     documents_per_step, positions_per_document and ntp_weight have no meaning here.
     """
-    model, file = config_file(source, options["config_file"])
-    config = stage_config(ctx, file, more={"model.path": model} if model else None)
+    _, config = source_and_config(ctx, source, key="model.path")
     from openrpt.console import PlainConsole
     from openrpt.evaluation.questions.results import finished_record, print_finetuned
     from openrpt.runs.run import open_run
@@ -224,7 +228,7 @@ def _matched_config(ctx: click.Context) -> "Config | None":
     return existing_run(Path(match)).config.model_copy(update={"run": match})
 
 
-@stage("control", "evaluate", "pretrain")
+@stage("control", "evaluate", "pretrain", after="evaluate")
 @click.argument("run_folder", metavar="RUN", type=PATH)
 @click.argument("names", metavar="[CONTROL...]", nargs=-1)
 @click.option(
@@ -260,7 +264,7 @@ def control(
     say(f"all in one table: openrpt compare {run.path}")
 
 
-@cli.command()
+@command("demo", after="watch")
 @click.option("--budget", default="15m", help="Time that it may take: 90s, 15m, 1.5h [default 15m]")
 @click.option("--run", metavar="DIR", type=PATH, help="Run folder")
 def demo(budget: str, run: str | None) -> None:
@@ -279,7 +283,7 @@ def demo(budget: str, run: str | None) -> None:
     print_outcome(done)
 
 
-@cli.command()
+@command("lab", after="control")
 @click.argument("world", metavar="WORLD")
 @click.option("--run", metavar="DIR", type=PATH, help="Folder of its runs [default runs/lab-WORLD]")
 @click.option(

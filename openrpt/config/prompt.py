@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from openrpt.config.examples import Examples
 from openrpt.config.section import MOST, MOST_TOKENS, Binds, Section, binds

@@ -6,14 +6,14 @@ against.
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from openrpt.data.prompts import Layout
 from openrpt.data.request import Request
-from openrpt.engine.branches import Branch, CompletionLoss, Passage, PrefixLoss, TailLoss
+from openrpt.engine.bound import BoundEngine
+from openrpt.engine.branches import Branch, CompletionLoss, PrefixLoss, TailLoss
 from openrpt.engine.decoding import Decoder, Sampling, Sequences
 from openrpt.engine.generation import (
     STANDARD_TOP,
@@ -24,10 +24,7 @@ from openrpt.engine.generation import (
     decode_spans,
 )
 from openrpt.engine.head import Standard, standard_prediction
-from openrpt.engine.model import Model, Weights
-
-if TYPE_CHECKING:
-    from openrpt.engine.engine import Engine
+from openrpt.engine.model import Model
 
 
 def flat_hidden(model: Model, ids: Sequence[int]) -> Tensor:
@@ -37,20 +34,8 @@ def flat_hidden(model: Model, ids: Sequence[int]) -> Tensor:
 
 
 @dataclass(kw_only=True, eq=False)
-class FlatEngine:
+class FlatEngine(BoundEngine):
     """An engine that computes every sequence alone: see `openrpt.engine.engine.Engine`."""
-
-    model: Model
-    start: "Engine | None" = None
-    """The engine whose candidates seed the thought; None = the model's own."""
-    version: int = 0
-    """How often weights were loaded."""
-    exact_draws: ClassVar[bool] = True
-
-    def load(self, weights: Weights) -> None:
-        """Copies weights over the model's: `Sampler.load`."""
-        self.model.load(weights)
-        self.version += 1
 
     @torch.no_grad()
     def generate_each(
@@ -160,19 +145,6 @@ class FlatEngine:
         """Returns the states [T, d] that predict each token of a completion."""
         prompt = [*prefix_ids[: branch.prefix_length], *branch.tail_ids]
         return flat_hidden(self.model, [*prompt, *completion[:-1]])[len(prompt) - 1 :]
-
-    def accumulate_each(
-        self, passages: Sequence[Passage], *, microbatch_tokens: int = 1024
-    ) -> None:
-        """Adds the gradient of one passage after another: `Engine.accumulate_each`."""
-        for one in passages:
-            self.accumulate_gradients(
-                one.prefix_ids,
-                one.branches,
-                prefix_loss=one.prefix_loss,
-                completion_loss=one.completion_loss,
-                microbatch_tokens=microbatch_tokens,
-            )
 
 
 class _FlatSequences:

@@ -69,42 +69,80 @@ class _Document:
     """The answered thoughts; empty where the sampled answers are trained on."""
     answer_weights: list[float]
 
-    def loss(
-        self,
-        policy: Model,
-        train: TrainConfig,
-        config: LossConfig,
-        totals: StepTotals,
-        tally: Tally,
-        places: Places,
-    ) -> DocumentLoss | None:
-        """Returns the loss of its completions; None where none of them is run."""
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Losses:
+    """The losses of one update, all divided by the whole step's totals."""
+
+    policy: Model
+    train: TrainConfig
+    config: LossConfig
+    totals: StepTotals
+    head_length: int
+    """Tokens of the prompt's head."""
+    ntp_tokens: int
+    """Tokens of the whole step that the plain next-token loss reads, at least 1."""
+    tally: Tally
+    places: Places
+
+    def passage(self, document: _Document) -> Passage | None:
+        """Returns a document with all that is run in one pass; None where that is nothing."""
+        completions, text = self._of_completions(document), None
+        if self.train.ntp_weight and not self.train.has_separate_states:
+            text = self.of_text(document)
+        if completions is None and text is None:
+            return None
+        branches = [group.branch for group in document.branches]
+        branches += [one.branch for one in document.answered]
+        return Passage(
+            prefix_ids=document.prefix_ids,
+            branches=branches if completions else [],
+            prefix_loss=text,
+            completion_loss=completions,
+        )
+
+    def of_text(self, document: _Document) -> WindowLoss:
+        """Returns the plain next-token loss of a document's window."""
+        return WindowLoss(
+            policy=self.policy,
+            work=document.work,
+            prefix_ids=document.prefix_ids,
+            head_length=self.head_length,
+            weight=self.train.ntp_weight,
+            step_tokens=self.ntp_tokens,
+            tally=self.tally,
+            places=self.places,
+        )
+
+    def _of_completions(self, document: _Document) -> DocumentLoss | None:
+        """Returns the loss of a document's completions; None where none of them is run."""
         rollouts = answers = None
-        if self.tensors is not None:
+        if document.tensors is not None:
             rollouts = RolloutLoss(
-                policy=policy,
-                work=self.work,
-                tensors=self.tensors,
-                totals=totals,
-                config=config,
-                temperature=train.temperature,
-                tally=tally,
-                places=places,
+                policy=self.policy,
+                work=document.work,
+                tensors=document.tensors,
+                totals=self.totals,
+                config=self.config,
+                temperature=self.train.temperature,
+                tally=self.tally,
+                places=self.places,
             )
-        if self.answered:
+        if document.answered:
             answers = AnswerLoss(
-                policy=policy,
-                work=self.work,
-                answered=self.answered,
-                weights=self.answer_weights,
-                totals=totals,
-                temperature=train.temperature,
-                tally=tally,
-                places=places,
+                policy=self.policy,
+                work=document.work,
+                answered=document.answered,
+                weights=document.answer_weights,
+                totals=self.totals,
+                temperature=self.train.temperature,
+                tally=self.tally,
+                places=self.places,
             )
         if rollouts is None and answers is None:
             return None
-        return DocumentLoss(rollouts=rollouts, answers=answers, first_answer=len(self.branches))
+        first_answer = len(document.branches)
+        return DocumentLoss(rollouts=rollouts, answers=answers, first_answer=first_answer)
 
 
 def update_policy(
@@ -122,56 +160,38 @@ def update_policy(
     `batch` is the whole step's, of which this process runs its share. Raises NotFinite as
     `apply_update` does: the updates before that one stand.
     """
-    policy, train, max_norm = engine.model, config.train, config.optim.max_grad_norm
-    separate = train.has_separate_states
-    totals = step_totals(batch, config, layout)
-    loss_config = loss_config_for(train)
+    policy, max_norm = engine.model, config.optim.max_grad_norm
+    totals, loss_config = step_totals(batch, config, layout), loss_config_for(config.train)
     ntp_tokens = max(sum(_num_ntp_tokens(weighted.work, layout) for weighted in batch), 1)
     documents = list(_documents(workers.share(batch), engine, config, layout, reference))
     metrics: dict[str, float] = {}
-    for _ in range(train.updates_per_batch):
-        tally = Tally(sums={"tokens/trained_run": 0.0})
-        places = Places(weighted.work.document.document_id for weighted in batch)
+    for _ in range(config.train.updates_per_batch):
+        losses = _Losses(
+            policy=policy,
+            train=config.train,
+            config=loss_config,
+            totals=totals,
+            head_length=len(layout.head_ids),
+            ntp_tokens=ntp_tokens,
+            tally=Tally(sums={"tokens/trained_run": 0.0}),
+            places=Places(weighted.work.document.document_id for weighted in batch),
+        )
         optimizer.zero_grad(set_to_none=True)
-        rollouts_norm = 0.0
-        passages: list[Passage] = []
-        text_losses: list[WindowLoss] = []
-        for document in documents:
-            window_loss = WindowLoss(
-                policy=policy,
-                work=document.work,
-                prefix_ids=document.prefix_ids,
-                head_length=len(layout.head_ids),
-                weight=train.ntp_weight,
-                step_tokens=ntp_tokens,
-                tally=tally,
-                places=places,
-            )
-            loss = document.loss(policy, train, loss_config, totals, tally, places)
-            branches = [group.branch for group in document.branches]
-            branches += [one.branch for one in document.answered]
-            text_losses.append(window_loss)
-            if separate and loss is None:
-                continue
-            passages.append(
-                Passage(
-                    prefix_ids=document.prefix_ids,
-                    branches=branches if loss else [],
-                    prefix_loss=window_loss if train.ntp_weight and not separate else None,
-                    completion_loss=loss,
-                )
-            )
+        passages = [one for one in map(losses.passage, documents) if one is not None]
         engine.accumulate_each(passages, microbatch_tokens=config.memory.microbatch_tokens)
         workers.sum_gradients(policy.parameters())
-        if separate:  # the rollouts' gradient is set aside, and the text's computed by itself
+        rollouts_norm = 0.0
+        if config.train.has_separate_states:
+            # The rollouts' gradient is set aside, and the text's computed by itself.
             assert isinstance(optimizer, PairedAdamW)
-            rollouts_norm = clip(policy, optimizer, max_norm, places, stage="train")
+            rollouts_norm = clip(policy, optimizer, max_norm, losses.places, stage="train")
             optimizer.set_aside()
-            for text_loss in text_losses:
-                engine.accumulate_gradients(text_loss.prefix_ids, [], prefix_loss=text_loss)
+            for document in documents:
+                text = losses.of_text(document)
+                engine.accumulate_gradients(document.prefix_ids, [], prefix_loss=text)
             workers.sum_gradients(policy.parameters())
-        norm = apply_update(policy, optimizer, max_norm, places, stage="train")
-        found = Tally.of_all(workers.gather(tally)).metrics()
+        norm = apply_update(policy, optimizer, max_norm, losses.places, stage="train")
+        found = Tally.of_all(workers.gather(losses.tally)).metrics()
         metrics = found | {"optim/grad_norm": math.hypot(rollouts_norm, norm)}
     return metrics
 

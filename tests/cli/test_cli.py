@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from openrpt.cli import main as cli_module
-from openrpt.cli.main import COMMANDS, cli, main
+from openrpt.cli.main import cli, main
 from openrpt.cli.options import Key, config_keys, escape, unescape
 from openrpt.cli.training import parse_budget
 from openrpt.config.loading import config_keys as known_keys
@@ -68,10 +68,23 @@ SHOWN = {
         *("writing", "prompt.window", "evaluate.split"),
         *("corpus.template", "corpus.separator", "corpus.block_characters", "corpus.limit"),
     ],
+    "budgets": [
+        *("seed", "run", "model.threads", "model.device", "model.dtype", "model.generator"),
+        *("prompt", "evaluate.split", "evaluate.positions", "evaluate.positions_per_document"),
+        *("evaluate.min_entropy", "evaluate.samples", "evaluate.temperature"),
+    ],
     "predict": ["seed", "model", "prompt"],
 }
 KEYS = {key.name: key for key in config_keys()}
 EXAMPLE = Path(__file__).parent.parent / "fixtures" / "example.jsonl"
+IN_ORDER = [
+    *("traces", "score", "warmup", "train", "finetune", "questions", "pretrain", "evaluate"),
+    *("control", "lab", "compare", "budgets", "perplexity", "writing"),
+    *("zeroshot", "coding", "suite", "probe"),
+    *("rollouts", "status", "patterns", "estimate", "scaling", "predict", "report", "watch"),
+    *("demo", "doctor"),
+]
+"""All commands, in the order in which data flows."""
 
 
 @pytest.fixture
@@ -167,11 +180,16 @@ def command_of(name: str) -> click.Command:
     return found
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", IN_ORDER)
 def test_every_command_begins_with_a_sentence_and_an_example(command: str) -> None:
     text = str(command_of(command).help)
     assert text.splitlines()[0].endswith((".", "?"))
     assert f"openrpt {command}" in text
+
+
+def test_commands_stand_in_the_order_in_which_data_flows() -> None:
+    assert cli.list_commands(click.Context(cli)) == IN_ORDER
+    assert sorted(cli.commands) == sorted(IN_ORDER)
 
 
 def test_the_groups_help_does_not_cut_sentences_off(run: Run) -> None:

@@ -94,7 +94,7 @@ def test_passes_are_few_and_long_documents_run_alone(policy: Model, monkeypatch)
     passages = passages_of(policy, [[] for _ in DOCUMENTS])
     alone: list[int] = []
     monkeypatch.setattr(
-        forest, "accumulate_gradients", lambda _, ids, *rest, **kw: alone.append(len(ids))
+        TreeEngine, "accumulate_gradients", lambda _, ids, *rest, **kw: alone.append(len(ids))
     )
     passes: list[int] = []
     run_level = levels.run_level
@@ -104,6 +104,6 @@ def test_passes_are_few_and_long_documents_run_alone(policy: Model, monkeypatch)
         return run_level(policy, ids, *rest)
 
     monkeypatch.setattr(forest, "run_level", counted)
-    forest.accumulate_each(policy, passages, microbatch_tokens=1000)
+    TreeEngine(model=policy).accumulate_each(passages, microbatch_tokens=1000)
     assert alone == [3, 1]  # no completion of the fourth is read; the fifth has no neighbour
     assert passes == [3, 3, 6]  # prefixes, tails, completions of the first three

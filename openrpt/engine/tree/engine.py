@@ -2,13 +2,13 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from openrpt.data.prompts import Layout
 from openrpt.data.request import Request
+from openrpt.engine.bound import BoundEngine
 from openrpt.engine.branches import Branch, CompletionLoss, Passage, PrefixLoss, TailLoss
 from openrpt.engine.decoding import Decoder, Sampling, Sequences
 from openrpt.engine.generation import (
@@ -21,7 +21,6 @@ from openrpt.engine.generation import (
     side_by_side,
 )
 from openrpt.engine.head import Standard, standard_prediction
-from openrpt.engine.model import Model, Weights
 from openrpt.engine.tree import forest
 from openrpt.engine.tree.attention import NAME
 from openrpt.engine.tree.gradients import accumulate_gradients
@@ -34,29 +33,14 @@ from openrpt.engine.tree.levels import (
 )
 from openrpt.engine.tree.rows import Tree, TreeSequences, whole_keys
 
-if TYPE_CHECKING:
-    from openrpt.engine.engine import Engine
-
 
 @dataclass(kw_only=True, eq=False)
-class TreeEngine:
+class TreeEngine(BoundEngine):
     """An engine that runs on the document tree: see `openrpt.engine.engine.Engine`. The model
     attends as the tree does from here on."""
 
-    model: Model
-    start: "Engine | None" = None
-    """The engine whose candidates seed the thought; None = the model's own."""
-    version: int = 0
-    """How often weights were loaded."""
-    exact_draws: ClassVar[bool] = True
-
     def __post_init__(self) -> None:
         self.model.attention = NAME
-
-    def load(self, weights: Weights) -> None:
-        """Copies weights over the model's: `Sampler.load`."""
-        self.model.load(weights)
-        self.version += 1
 
     @torch.no_grad()
     def generate_each(
@@ -181,5 +165,9 @@ class TreeEngine:
     def accumulate_each(
         self, passages: Sequence[Passage], *, microbatch_tokens: int = 1024
     ) -> None:
-        """Runs short passages side by side, as `forest.accumulate_each`."""
-        forest.accumulate_each(self.model, passages, microbatch_tokens=microbatch_tokens)
+        """Adds the gradient of all passages, the short ones side by side: `tree.forest`."""
+        for group in forest.groups(passages, microbatch_tokens):
+            if len(group) > 1:
+                forest.accumulate_together(self.model, group, microbatch_tokens)
+            else:
+                super().accumulate_each(group, microbatch_tokens=microbatch_tokens)

@@ -17,28 +17,8 @@ from openrpt.engine.branches import Branch, CompletionIndex, Passage, pad
 from openrpt.engine.model import Model
 from openrpt.engine.packing import packs
 from openrpt.engine.tree.attention import OwnKeys, TreePass
-from openrpt.engine.tree.gradients import accumulate_gradients, embeddings_as_leaves, micro_batches
+from openrpt.engine.tree.gradients import embeddings_as_leaves, micro_batches
 from openrpt.engine.tree.levels import PADDING_POSITION, Level, run_level
-
-
-def accumulate_each(
-    policy: Model, passages: Sequence[Passage], *, microbatch_tokens: int = 1024
-) -> None:
-    """Adds the gradient of all passages' losses to the parameters' `.grad`; the short ones run
-    side by side, as many as have room in `microbatch_tokens`."""
-    for group in _groups(passages, microbatch_tokens):
-        if len(group) > 1:
-            _accumulate_together(policy, group, microbatch_tokens)
-            continue
-        (one,) = group
-        accumulate_gradients(
-            policy,
-            one.prefix_ids,
-            one.branches,
-            prefix_loss=one.prefix_loss,
-            completion_loss=one.completion_loss,
-            microbatch_tokens=microbatch_tokens,
-        )
 
 
 def is_short(passage: Passage) -> bool:
@@ -51,9 +31,9 @@ def is_short(passage: Passage) -> bool:
     return len(passage.prefix_ids) <= len(branch.tail_ids) + longest
 
 
-def _groups(passages: Sequence[Passage], tokens: int) -> Iterator[list[Passage]]:
-    """Yields the passages that run together, in their order: neighbours that are short, others
-    alone."""
+def groups(passages: Sequence[Passage], tokens: int) -> Iterator[list[Passage]]:
+    """Yields the passages that run together, in their order: neighbours that are short, as many as
+    have room in `tokens`; others alone."""
     short: list[Passage] = []
     for passage in passages:
         if is_short(passage):
@@ -71,9 +51,8 @@ def _packed(short: list[Passage], tokens: int) -> Iterator[list[Passage]]:
         yield [short[index] for index in indexes]
 
 
-def _accumulate_together(
-    policy: Model, passages: Sequence[Passage], microbatch_tokens: int
-) -> None:
+def accumulate_together(policy: Model, passages: Sequence[Passage], microbatch_tokens: int) -> None:
+    """Adds the gradient of all passages' losses, each of one branch, to the parameters' `.grad`."""
     branches = [one.branches[0] for one in passages]  # D = P: one position each
     with embeddings_as_leaves(policy):
         prefixes = _run_prefixes(policy, passages)

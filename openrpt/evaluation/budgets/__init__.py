@@ -1,0 +1,1 @@
+"""Accuracy over the tokens of thought that are spent at test time."""
