@@ -10,6 +10,7 @@ from openrpt.errors import nearest
 REWARDS = (
     "prefix",
     "first_token",
+    "span",
     "dense",
     "conditional_dense",
     "length_weighted",

@@ -152,6 +152,17 @@ def test_prefix_and_first_token(written_groups) -> None:
     assert TERMS["first_token"](groups, context) == [[1, 1, 1, 0, 0], [0, 0, 0]]
 
 
+def test_a_span_is_right_as_a_whole(policy: Model) -> None:
+    text = "He sold 48/2=24 clips."
+    _, pieces = encode_document(policy.tokenizer, text)
+    index = next(i for i in range(len(pieces)) if b"".join(pieces[:i]).endswith(b"="))
+    work, _ = text_work(policy, index)
+    context = context_of(policy, config_of(), work, pieces)
+    boxes = [boxed(box) for box in (b"24", b"24 clips", b"24.5", b"2", b"24,", b"")]
+    group = group_of(policy, context, 0, [*boxes, b"no end of it"])
+    assert TERMS["span"]([group], context) == [[1, 1, 0, 0, 1, 0, 0]]
+
+
 def test_dense_is_the_samplers_probability_of_the_tokens_in_the_box(policy, written_groups) -> None:
     groups, context = written_groups
     (hit, missed) = TERMS["dense"](groups, context)

@@ -14,6 +14,7 @@ from typing import Protocol
 from openrpt.config.rewards import LARGEST_REWARD, RewardConfig
 from openrpt.config.sections import Config
 from openrpt.data.prompts import Layout
+from openrpt.data.spans import same_span
 from openrpt.data.tokens import literal_bytes
 from openrpt.data.work import Work
 from openrpt.engine.engine import Engine
@@ -97,6 +98,17 @@ def first_token(groups: Sequence[Group], context: RewardContext) -> list[list[fl
     return _each(groups, value)
 
 
+def span(groups: Sequence[Group], context: RewardContext) -> list[list[float]]:
+    """Returns 1 where the prediction, cut where its span ends, is the text's whole number, word or
+    LaTeX command (`openrpt.data.spans`), else 0."""
+
+    def value(group: Group, rollout: Rollout) -> float:
+        continuation = b"".join(context.continuation(group))
+        return float(same_span(rollout.prediction or b"", continuation))
+
+    return _each(groups, value)
+
+
 def dense(groups: Sequence[Group], context: RewardContext) -> list[list[float]]:
     """Returns the paper's dense reward, `matching.dense_reward`.
 
@@ -174,6 +186,7 @@ def random(groups: Sequence[Group], context: RewardContext) -> list[list[float]]
 TERMS: dict[str, RewardTerm] = {
     "prefix": prefix,
     "first_token": first_token,
+    "span": span,
     "dense": dense,
     "conditional_dense": conditional_dense,
     "length_weighted": length_weighted,
