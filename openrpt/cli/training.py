@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--style",
-    type=click.Choice(["lines", "whole", "bare"]),
+    type=click.Choice(["lines", "whole", "bare", "columns"]),
     default="lines",
     help="lines: an operation a line, spelled as in the text; whole: the expression once more;"
-    " bare: an operation a line, without spaces [default lines]",
+    " bare: an operation a line, without spaces; columns: bare, digit by digit [default lines]",
 )
 @click.pass_context
 def traces(

@@ -1,11 +1,13 @@
 """The calculator: which numbers count as computed, which do not, and how a working is written."""
 
+import re
 from fractions import Fraction
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from openrpt.data.calculator.columns import in_columns
 from openrpt.data.calculator.find import Computed, find_computed
 from openrpt.data.calculator.numbers import agrees, decimal_text, number_value
 from openrpt.data.calculator.parser import Node, Operand, apply, operations
@@ -217,6 +219,45 @@ def test_other_styles() -> None:
     assert working(found, "bare") == "\n1200*3=3600\n2-5=-3\n3600+(-3)=3597"
     assert working(only("100% - 20% = 80%"), "bare") == "\n100%-20%=80%"
     assert working(only("\\frac{1+1}{3} * 3 = 2"), "bare") == "\n1+1=2\n(2/3)*3=2"
+
+
+def test_columns() -> None:
+    assert working(only("$20 + 5 x 58 = $310"), "columns") == (
+        "\n58*5: 8*5=40,5*5+4=25+4=29:290\n020+290: 0+0=0,2+9=11,0+2+1=3:310"
+    )
+    # What is not on whole numbers, or does not come out whole, stands on a line of its own.
+    assert working(only("1283.5 / 0.85 = 1510"), "columns") == "\n1283.5/0.85=1510"
+    assert working(only("7 * 2 = 14.0"), "columns") == "\n7*2=14.0"
+    assert working(only("50% of 48 = 24"), "columns") == "\n50%*48=24"
+    assert working(only("2 - 5 = -3"), "columns") == "\n2-5=-3"
+
+
+@given(st.integers(0, 20_000), st.sampled_from("+-*/"), st.integers(0, 20_000))
+def test_each_step_in_columns_is_true_and_small(left: int, symbol: str, right: int) -> None:
+    if symbol == "/":
+        right = right % 97 + 1
+        left *= right
+    worked = in_columns(left, symbol, right)
+    if worked is None:
+        assert symbol == "-" and left < right
+        return
+    assert re.split("[:=\n]", worked)[-1] == str(
+        int(apply(symbol, Fraction(left), Fraction(right)))
+    )
+    steps = [step for line in worked.split("\n") for step in line.partition(": ")[2].split(",")]
+    for step in filter(None, (step.partition(":")[0] for step in steps)):
+        sides = step.split("=")
+        assert len({value_of_side(side) for side in sides}) == 1, step
+        assert max(map(len, re.split(r"[-+*/=r]", step))) <= 4, step  # nothing is done in one go
+
+
+def value_of_side(side: str) -> tuple[int, int] | int:
+    """The value of `5*9+7`, `12-3-1` or `43/6`; a quotient with its remainder (`7r1`)."""
+    if "/" in side or "r" in side:
+        first, second = map(int, re.split("[/r]", side))
+        return divmod(first, second) if "/" in side else (first, second)
+    numbers = re.findall(r"([-+]?)([0-9]+)(?:\*([0-9]+))?", side)
+    return sum(int(f"{sign}{a}") * int(b or 1) for sign, a, b in numbers)
 
 
 # Random expressions are found again

@@ -79,7 +79,8 @@ def _times_digit(number: int, digit: int) -> str:
     steps, carry = [], 0
     for x in reversed(str(number)):
         product = int(x) * digit
-        steps.append(f"{x}*{digit}={product}{f'+{carry}={product + carry}' if carry else ''}")
+        more = f"+{carry}" if carry else ""
+        steps.append(f"{x}*{digit}{more}={product}{f'{more}={product + carry}' if more else ''}")
         carry = (product + carry) // 10
     return f"\n{number}*{digit}: {','.join(steps)}:{number * digit}"
 

@@ -4,14 +4,16 @@ import re
 from dataclasses import replace
 from typing import Literal
 
+from openrpt.data.calculator.columns import in_columns
 from openrpt.data.calculator.find import Computed
 from openrpt.data.calculator.numbers import decimal_text, is_grouped
 from openrpt.data.calculator.parser import Measure, Node, Operand, Operation
 
-Style = Literal["lines", "whole", "bare"]
+Style = Literal["lines", "whole", "bare", "columns"]
 """The style of a working. lines: an operation a line, as the text spells. whole: the expression
 once more, on one line. bare: an operation a line, without spaces, currency and other signs:
-`12*13=156`."""
+`12*13=156`. columns: bare, with operations on whole numbers worked digit by digit (`columns.py`):
+`58*9: 8*9=72,5*9+7=45+7=52:522`."""
 
 
 def working(found: Computed, style: Style = "lines") -> str:
@@ -26,7 +28,7 @@ def working(found: Computed, style: Style = "lines") -> str:
     """
     if style == "whole":
         return f"\n{_written(found.tree)}{found.equals}{found.result}"
-    if style == "bare":
+    if style in ("bare", "columns"):
         tree, equals, last_equals, groups = _bare(found.tree), "=", "=", False
         result = _plain_number(found.result)
     else:
@@ -35,24 +37,36 @@ def working(found: Computed, style: Style = "lines") -> str:
         equals = found.equals if found.equals.strip() in ("=", "==") else " = "
         groups = is_grouped(_written(tree) + result)
     lines: list[str] = []
-    last = _worked_out(tree, lines, equals, groups)
-    return "".join([*lines, f"\n{_written(last)}{last_equals}{result}"])
+    last = _worked_out(tree, lines, equals, groups, style)
+    return "".join([*lines, _line(last, last_equals, result, style)])
 
 
-def _worked_out(node: Operation, lines: list[str], equals: str, groups: bool) -> Operation:
+def _worked_out(
+    node: Operation, lines: list[str], equals: str, groups: bool, style: Style
+) -> Operation:
     """Returns the operation with its operands replaced by their results, whose lines are added."""
 
     def operand(inner: Node) -> Node:
         if isinstance(inner, Operand):
             return inner
-        known = _worked_out(inner, lines, equals, groups)
+        known = _worked_out(inner, lines, equals, groups, style)
         result = _result(known, groups)
         if result is None:
             return known
-        lines.append(f"\n{_written(known)}{equals}{result.spelled}")
+        lines.append(_line(known, equals, result.spelled, style))
         return result
 
     return replace(node, left=operand(node.left), right=operand(node.right))
+
+
+def _line(node: Operation, equals: str, result: str, style: Style) -> str:
+    """Returns an operation and its result, on a line of its own or worked in columns."""
+    parts = (_inner(node.left), _inner(node.right), result)
+    if style == "columns" and all(part.isdecimal() for part in parts) and int(result) == node.value:
+        worked = in_columns(int(parts[0]), node.symbol, int(parts[1]))
+        if worked is not None:
+            return worked
+    return f"\n{_written(node)}{equals}{result}"
 
 
 def _written(node: Operation) -> str:
