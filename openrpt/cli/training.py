@@ -298,8 +298,12 @@ def demo(budget: str, run: str | None) -> None:
     default=1,
     help="So many comparisons, from --seed on [default 1]",
 )
-@click.option("--threads", type=click.IntRange(1, 1024), default=1, help="CPU threads [default 1]")
-def lab(world: str, run: str | None, seed: int, seeds: int, threads: int) -> None:
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 1024),
+    help="Processes side by side, a CPU thread each [default as many as there are CPUs]",
+)
+def lab(world: str, run: str | None, seed: int, seeds: int, workers: int | None) -> None:
     """Compare ways to learn on a small world of text, from scratch.
 
     \b
@@ -310,12 +314,14 @@ def lab(world: str, run: str | None, seed: int, seeds: int, threads: int) -> Non
     A tiny model is pre-trained on the world's text; reinforcement, the same with a coin as reward
     and with no thought or a useless one, plain next-token training and worked lines alone go on
     from there; a deeper model learns without thoughts. The same command goes on after a stop, and
-    with more --seeds adds to them. lab.json and lab.svg in its folder hold accuracy by depth.
+    with more --seeds adds to them. lab.json, lab.md and lab.svg in its folder hold accuracy by
+    depth, of all seeds that lie there.
     """
     from openrpt.console import PlainConsole
+    from openrpt.engine.cpu import usable_cpus
     from openrpt.experiments.lab.lab import Lab
     from openrpt.experiments.lab.run import run_lab
-    from openrpt.experiments.lab.tables import differences_sheet, lab_sheet
+    from openrpt.experiments.lab.tables import lab_sheets
     from openrpt.sheets import print_sheet
 
     folder = Path(run) if run else Path("runs") / f"lab-{world.partition('?')[0]}"
@@ -323,11 +329,11 @@ def lab(world: str, run: str | None, seed: int, seeds: int, threads: int) -> Non
         folder=folder,
         world=world,
         seeds=range(seed, seed + seeds),
-        changes={"model.threads": threads},
+        changes={"model.threads": 1},
     )
     with showing_progress(goes_on=True) as progress:
-        outcome = run_lab(plan, progress=progress)
-    for sheet in (lab_sheet(outcome), differences_sheet(outcome)):
+        outcome = run_lab(plan, workers=workers or usable_cpus(), progress=progress)
+    for sheet in lab_sheets(outcome):
         print_sheet(sheet, PlainConsole())
 
 

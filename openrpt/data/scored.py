@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from openrpt.data.positions import ScoredDocument
 from openrpt.errors import UserError
@@ -124,24 +125,29 @@ def write_shard(
         {name: getattr(one, name) for name in (*_TEXT_COLUMNS, "num_tokens", "offsets")}
         for one in documents
     ]
-    # One table a document: memory stays near that of the scores.
-    positions = pa.concat_tables([_position_table(one) for one in documents])
-    write_table(positions_path, positions.replace_schema_metadata(encoded))
+    write_table(positions_path, _position_table(documents).replace_schema_metadata(encoded))
     table = pa.Table.from_pylist(rows, schema=_DOCUMENT_SCHEMA)
     write_table(documents_path, table.replace_schema_metadata(encoded))
 
 
-def _position_table(document: ScoredDocument) -> pa.Table:
-    missing = np.isnan(document.negative_log_likelihood)
+def _position_table(documents: Sequence[ScoredDocument]) -> pa.Table:
+    """Returns a row a token of all documents: short ones cost no table each."""
+
+    def joined(name: str) -> NDArray[Any]:
+        return np.concatenate([getattr(one, name) for one in documents])
+
+    missing = np.isnan(joined("negative_log_likelihood"))
     scores = {
-        name: pa.array(getattr(document, name), mask=missing)  # null where there is no score
+        name: pa.array(joined(name), mask=missing)  # null where there is no score
         for name in _SCORE_COLUMNS
     }
+    sizes = [one.num_tokens for one in documents]
+    ids = pa.array([one.document_id for one in documents], pa.string())
     columns = {
-        "document_id": pa.repeat(document.document_id, document.num_tokens),
-        "position": np.arange(document.num_tokens),
-        "token_id": document.token_ids,
-        "byte_offset": document.byte_offsets,
+        "document_id": ids.take(pa.array(np.repeat(np.arange(len(sizes)), sizes))),
+        "position": np.concatenate([np.arange(size) for size in sizes]),
+        "token_id": joined("token_ids"),
+        "byte_offset": joined("byte_offsets"),
     }
     return pa.table(columns | scores, _POSITION_SCHEMA)
 

@@ -28,9 +28,13 @@ def set_threads(threads: int) -> int:
             f"model.threads = {threads}, but this machine has {cores} cores; give at most that, or"
             " 0 for all the cores that this process may use"
         )
-    available = len(os.sched_getaffinity(0)) if sys.platform == "linux" else cores
-    torch.set_num_threads(threads or available)
+    torch.set_num_threads(threads or usable_cpus())
     return torch.get_num_threads()
+
+
+def usable_cpus() -> int:
+    """Returns the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def keep_memory() -> bool:

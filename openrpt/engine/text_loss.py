@@ -3,6 +3,7 @@ staying near a frozen teacher.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import repeat
 
 import torch
@@ -61,14 +62,15 @@ class _TextLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden, weight, bias, head, terms):  # type: ignore[override]
         gradient = HeadGradient(hidden, head, ctx.needs_input_grad[1])
+        split = partial(in_cache, vocabulary=len(weight))
         ntp, kl = 0.0, 0.0
         for start in range(0, len(hidden), head.chunk_rows):
             rows = slice(start, start + head.chunk_rows)
             grad = head.logits(hidden[rows])  # [n, V], block by block turned into its gradient
             slope = softcap_slope(grad, head.softcap)
-            blocks, targets = in_cache(grad), in_cache(terms.targets[rows, None])
+            blocks, targets = split(grad), split(terms.targets[rows, None])
             logits = terms.teacher_logits(rows)
-            teacher = repeat(None, len(blocks)) if logits is None else in_cache(logits)
+            teacher = repeat(None, len(blocks)) if logits is None else split(logits)
             for block, ids, teacher_block in zip(blocks, targets, teacher, strict=True):
                 block_ntp, block_kl = _text_gradient(block, ids, teacher_block, terms)
                 ntp, kl = ntp + block_ntp, kl + block_kl

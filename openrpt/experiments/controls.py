@@ -65,11 +65,15 @@ def run_control(
         label = "start" if control is CONTROLS["start"] else latest_model(run)
         model = model_path(run, label)
     else:
-        model = str(_train_control(run, control, label, config, progress=progress))
-    measured = with_overrides(config, control.prompt | control.evaluate)
-    measured = _keeping_recorded(run, label, measured)
+        model = str(train_control(run, control, label, config, progress=progress))
+    measured = _keeping_recorded(run, label, measured_as(control, config))
     evaluate_model(run, model, measured, label=label, progress=progress)
     return label
+
+
+def measured_as(control: Control, config: Config) -> Config:
+    """Returns the configuration under which a control is evaluated."""
+    return with_overrides(config, control.prompt | control.evaluate)
 
 
 def _keeping_recorded(run: Run, label: str, config: Config) -> Config:
@@ -88,10 +92,10 @@ def _keeping_recorded(run: Run, label: str, config: Config) -> Config:
     )
 
 
-def _train_control(
+def train_control(
     run: Run, control: Control, label: str, config: Config, *, progress: Progress = SILENT
 ) -> Path:
-    """Trains the control and returns the folder of its model."""
+    """Trains a control, in `RUN/controls/LABEL`, and returns the folder of its model."""
     from openrpt.stages.pretrain.pretrain import pretrain
     from openrpt.stages.train import train
     from openrpt.stages.warmup.warmup import warmup

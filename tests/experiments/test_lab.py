@@ -10,11 +10,13 @@ from openrpt.config.loading import with_overrides
 from openrpt.errors import UserError
 from openrpt.evaluation.records import read_evaluation
 from openrpt.experiments.lab.figure import figure_values, specification
+from openrpt.experiments.lab.files import FIGURE, OUTCOME, TABLES, read_outcome
 from openrpt.experiments.lab.lab import ARMS, TEXT_ARMS, Lab
-from openrpt.experiments.lab.outcome import FIGURE, OUTCOME, Cell, Outcome, read_outcome
+from openrpt.experiments.lab.outcome import Cell, Outcome
 from openrpt.experiments.lab.run import run_lab
 from openrpt.experiments.lab.tables import differences_sheet, lab_sheet, seed_difference
 from openrpt.runs.metrics import read_metrics
+from openrpt.runs.rollouts import read_rollouts
 from openrpt.runs.run import existing_run
 from openrpt.runs.scores import scores_of
 from openrpt.stages.pretrain.matched import spent_flops
@@ -27,6 +29,10 @@ SMALL = {
     "pretrain.steps": 3,
     "evaluate.positions": 12,
 }
+
+
+def latest_weights(folder: Path) -> bytes:
+    return max(folder.glob("*checkpoints/step-*/model.safetensors")).read_bytes()
 
 
 def update_flops(folder: Path) -> list[float]:
@@ -66,6 +72,16 @@ def test_every_arm_goes_on_from_one_start(tmp_path: Path, monkeypatch: pytest.Mo
         found["rpt"]["summary"]["carried"]["all"]["value"], nan_ok=True
     )
 
+    first_step = read_rollouts(run.path, step=1).to_pylist()
+    (counts,) = outcome.sampled  # the curriculum begins with the depths that were shown
+    assert counts.rollouts == len(first_step) == 16
+    assert counts.right == sum(row["exact"] for row in first_step)
+    beside = replace(lab, folder=tmp_path / "beside")
+    assert run_lab(beside, workers=2) == outcome
+    for name in ("rpt", "rpt/controls/random-reward", "traces"):
+        weights = [latest_weights(where.folder / "seed-0" / name) for where in (lab, beside)]
+        assert weights[0] == weights[1]
+
     before, drawn = run.evaluation.read_bytes(), (lab.folder / FIGURE).stat().st_size
     assert run_lab(lab) == outcome and drawn > 0
     assert run.evaluation.read_bytes() == before  # nothing is done twice
@@ -73,6 +89,11 @@ def test_every_arm_goes_on_from_one_start(tmp_path: Path, monkeypatch: pytest.Mo
     assert run.evaluation.read_bytes() == before and both_seeds.seeds == [0, 1]
     assert [cell for cell in both_seeds.cells if cell.seed == 0] == outcome.cells
     assert [row[0] for row in lab_sheet(both_seeds).rows] == list(ARMS)
+    assert run_lab(replace(lab, seeds=(1,))) == both_seeds  # of all seeds in the folder
+    with pytest.raises(UserError, match="choose another --run"):
+        run_lab(replace(lab, world="scan?depth=5&shown=2", seeds=(2,)))
+    tables = (lab.folder / TABLES).read_text(encoding="utf-8")
+    assert all(f"| {arm} |" in tables for arm in ARMS) and "odds of p times m" in tables
     (lab.folder / OUTCOME).write_text("{}")
     with pytest.raises(UserError, match="openrpt lab"):
         read_outcome(lab.folder)
@@ -83,7 +104,9 @@ def cell(arm: str, seed: int, depth: int, n: int, accuracy: float) -> Cell:
 
 
 def outcome_with(*cells: Cell) -> Outcome:
-    return Outcome(world="scan", shown=2, chance=0.2, cells=list(cells))
+    return Outcome(
+        world="scan", shown=2, chance=0.2, worked_share=0.4, cells=list(cells), sampled=[]
+    )
 
 
 def test_depths_are_weighed_by_their_problems() -> None:
@@ -109,6 +132,8 @@ def test_a_difference_within_its_interval_is_said_to_be_none() -> None:
         for arm, value in zip(("rpt", "ntp", "traces"), values, strict=True)
     ]
     rows = {row[0]: row[1] for row in differences_sheet(outcome_with(*cells)).rows}
+    least = {row[0]: row[4] for row in differences_sheet(outcome_with(*cells)).rows}
+    assert least == {"traces": "-10.0", "ntp": "+70.0"}
     assert rows["traces"].endswith("not distinguishable")
     assert rows["ntp"].startswith("+73.3 [") and rows["ntp"].endswith("]")
     one = differences_sheet(outcome_with(*cells[:3]))

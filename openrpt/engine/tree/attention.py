@@ -8,6 +8,7 @@ Legend: B rows, n new tokens, L shared keys, M own keys, H heads, K key-value he
 """
 
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -125,23 +126,25 @@ def _tree_attention(
             "attention sinks can't be shared in the document tree; run with --model.generator flat"
         )
     if tree_pass.lengths:
-        parts = (tensor.split(tree_pass.lengths, dim=2) for tensor in (query, key, value))
-        starts = tree_pass.query_positions.split(tree_pass.lengths, dim=1)
+        runs = [(length, len(list(equal))) for length, equal in groupby(tree_pass.lengths)]
+        sizes = [length * count for length, count in runs]
+        parts = (tensor.split(sizes, dim=2) for tensor in (query, key, value))
+        starts = tree_pass.query_positions.split(sizes, dim=1)
         outputs = [
             _tree_attention(
                 module,
-                q,  # [B, H, n of the document, D]
-                k,
-                v,
+                _side_by_side(q, count),  # [documents of one length, H, n, D]
+                _side_by_side(k, count),
+                _side_by_side(v, count),
                 None,
                 scaling,
-                tree_pass=TreePass(query_positions=positions),
+                tree_pass=TreePass(query_positions=positions.view(count, -1)),
                 sliding_window=sliding_window,
                 softcap=softcap,
-            )[0]
-            for q, k, v, positions in zip(*parts, starts, strict=True)
+            )[0].flatten(0, 1)
+            for (_, count), q, k, v, positions in zip(runs, *parts, starts, strict=True)
         ]
-        return torch.cat(outputs, dim=1), None  # [B, n, H, D]
+        return torch.cat(outputs)[None], None  # [B, n, H, D]
     if torch.is_autocast_enabled(query.device.type):  # rotary embeddings have made them float32
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
@@ -157,6 +160,11 @@ def _tree_attention(
         return output.transpose(1, 2), None
     output = _attend(query, key, value, layer, tree_pass, scaling, sliding_window, softcap)
     return output.transpose(1, 2), None
+
+
+def _side_by_side(joined: Tensor, count: int) -> Tensor:
+    """Makes rows of documents as long as each other: [1, H, count · n, D] → [count, H, n, D]."""
+    return joined[0].unflatten(1, (count, -1)).transpose(0, 1)
 
 
 def _attend(

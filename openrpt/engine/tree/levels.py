@@ -15,7 +15,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from openrpt.engine.branches import Branch, CompletionIndex, pad
@@ -92,17 +94,30 @@ def packed_states(
     """Returns the sequences' states [N, d], joined, for each of the layers; one pass over N tokens.
 
     Each sequence attends to itself alone and begins at position 0, so packing changes nothing but
-    the time that it takes.
+    the time that it takes. Inside they are ordered by length: equal ones attend in one call.
     """
     device = policy.device
-    joined = [token for sequence in sequences for token in sequence]
-    ids = torch.tensor([joined], device=device)  # [1, N]
-    lengths = tuple(len(sequence) for sequence in sequences)
-    counted = [torch.arange(length, device=device) for length in lengths]
+    lengths = [len(sequence) for sequence in sequences]
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    ids = torch.tensor([[token for index in order for token in sequences[index]]], device=device)
+    counted = [torch.arange(lengths[index], device=device) for index in order]
     positions = torch.cat(counted)[None]  # [1, N]
-    tree_pass = TreePass(query_positions=positions, lengths=lengths)
+    in_order = tuple(lengths[index] for index in order)
+    tree_pass = TreePass(query_positions=positions, lengths=in_order)
     found = policy.layer_states(layers, **_inputs(ids, positions, tree_pass))
-    return [hidden[0] for hidden in found]
+    places = torch.tensor(_places(lengths, order), device=device)
+    return [hidden[0][places] for hidden in found]
+
+
+def _places(lengths: Sequence[int], order: Sequence[int]) -> NDArray[np.int64]:
+    """Returns where each token stands once sequences of these lengths are joined in `order`: [N].
+
+    >>> _places([2, 1], order=[1, 0]).tolist()
+    [1, 2, 0]
+    """
+    ends = np.cumsum(lengths)
+    moved = [np.arange(ends[index] - lengths[index], ends[index]) for index in order]
+    return np.argsort(np.concatenate(moved))
 
 
 def run_prefix(policy: Model, prefix_ids: Sequence[int]) -> Level:

@@ -1,6 +1,7 @@
 """The evaluation stage: one model on a run's positions, recorded in its `evaluation.json`."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -119,29 +120,70 @@ def _recorded(
 ) -> EvaluationResult:
     """Returns what the run holds under the label, if it is the same; else measures, and records
     it."""
-    config = instrument.config
-    mark, file = mark_of(instrument, path), result_path(run, label)
+    config, mark = instrument.config, mark_of(instrument, path)
+    found = _stored(run, label, path, instrument, mark, progress)
+    if found is None:
+        title = instrument.title(label)
+        found = measure(instrument, engine(), title=title, mark=mark, progress=progress)
+        record_measured(run, Evaluated(label=label, model=path, config=config, result=found))
+    return found
+
+
+def _stored(
+    run: Run, label: str, path: str, instrument: NextToken, mark: str, progress: Progress
+) -> EvaluationResult | None:
+    """Returns what the run holds under the label; None where that is of another model, or was
+    measured otherwise."""
     entry = read_evaluation(run.evaluation)["evaluations"].get(label)
     thoughts = evaluated_path(run.path, label).is_file() or "reasoning" not in instrument.modes
-    if entry is not None and entry["model"] == path and thoughts:
-        found = stored(instrument, file, label=label, mark=mark, progress=progress)
-        if found is not None:
-            return found
+    if entry is None or entry["model"] != path or not thoughts:
+        return None
+    return stored(instrument, result_path(run, label), label=label, mark=mark, progress=progress)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluated:
+    """An evaluation that is not recorded yet."""
+
+    label: str
+    model: str
+    """The model's folder or name."""
+    config: Config
+    """The configuration that it was evaluated under."""
+    result: EvaluationResult
+
+
+def measure_model(
+    run: Run, model: str, config: Config, *, label: str, progress: Progress = SILENT
+) -> Evaluated | None:
+    """Evaluates a model as `evaluate_model` does, and writes nothing, so that several processes may
+    do so for one run; None where the run holds it already."""
+    path = model_path(run, model)
+    instrument = NextToken.of(scores_of(run), config)
+    mark = mark_of(instrument, path)
+    if _stored(run, label, path, instrument, mark, progress) is not None:
+        return None
     title = instrument.title(label)
-    result = measure(instrument, engine(), title=title, mark=mark, progress=progress)
+    result = measure(instrument, _open(config, path), title=title, mark=mark, progress=progress)
+    return Evaluated(label=label, model=path, config=config, result=result)
+
+
+@works_in_run
+def record_measured(run: Run, evaluated: Evaluated) -> None:
+    """Records an evaluation in the run's folder."""
+    config = evaluated.config
     record(
         run,
-        label,
-        result,
-        model=path,
+        evaluated.label,
+        evaluated.result,
+        model=evaluated.model,
         note=", ".join(changed_settings(run, config)),
         split=config.evaluate.split,
         where=config.evaluate.where,
         template=config.prompt.template,
-        supervision=supervision_of(path),
-        cost=training_cost(run, path),
+        supervision=supervision_of(evaluated.model),
+        cost=training_cost(run, evaluated.model),
     )
-    return result
 
 
 def _one_of(config: Config, template: Template, *, where: str = "") -> Config:

@@ -14,7 +14,9 @@ from openrpt.config.loading import load_config
 from openrpt.config.sections import Config, PromptConfig
 from openrpt.data.worlds.reading import open_world
 from openrpt.data.worlds.world import BLANK, World
+from openrpt.errors import UserError
 from openrpt.experiments.control import Control
+from openrpt.experiments.lab.recipes import Recipe, recipe_of
 from openrpt.runs.run import Run
 
 _PLAIN = "worked=0&filler=0"
@@ -24,6 +26,8 @@ CONTROLS = ("random-reward", "no-thought")
 """The controls of `openrpt.experiments.controls` that are arms."""
 ARMS = ("start", "rpt", *TEXT_ARMS, "deeper", *CONTROLS, "filler")
 """The arms, in the order in which they are evaluated and shown."""
+LONGEST_FIRST = ("deeper", "random-reward", "filler", "no-thought", "traces", "ntp", "rpt", "start")
+"""The arms in the order in which they begin, so that no long one is left for the end."""
 _LAYERS, _DEEPER = 2, 8
 
 
@@ -33,7 +37,8 @@ class Lab:
 
     folder: Path
     world: str
-    """The world, as in `corpus.path`, behind `lab:`; without documents, shares and seed."""
+    """The world, as in `corpus.path`, behind `lab:`; without documents, shares and seed, which are
+    set here."""
     seeds: Sequence[int] = (0,)
     """The seeds of texts, weights and draws: a whole comparison each, in `seed-N`."""
     changes: dict[str, Any] = field(default_factory=dict)
@@ -42,9 +47,28 @@ class Lab:
     """Documents of the text; of plain lines and of an arm's text a tenth."""
 
     @property
+    def name(self) -> str:
+        """The world's name, without parameters."""
+        return self.world.partition("?")[0]
+
+    @property
+    def recipe(self) -> Recipe:
+        """What this world needs."""
+        return recipe_of(self.name)
+
+    @property
     def opened(self) -> World:
-        """The world. Raises UserError for one that is unknown."""
-        return open_world(f"lab:{self.world}")
+        """The world, with the shares of the start's text. Raises UserError for one that is unknown
+        or shows no thoughts."""
+        world = open_world(self.corpus(self.recipe.shares))
+        if not world.shown:
+            raise UserError(f"lab:{self.world}: shown = 0 leaves nothing to start from; give more")
+        return world
+
+    def corpus(self, *queries: str) -> str:
+        """Returns the world as `corpus.path`, with these parameters behind its own."""
+        parts = [self.world.partition("?")[2], *queries]
+        return f"lab:{self.name}?" + "&".join(filter(None, parts))
 
     def at(self, seed: int) -> "LabSeed":
         """Returns the comparison at one seed."""
@@ -63,9 +87,17 @@ class LabSeed:
         """The folder of this seed's runs."""
         return self.lab.folder / f"seed-{self.seed}"
 
+    @property
+    def rpt_folder(self) -> Path:
+        """The folder of the reinforcement, which holds the evaluations of all arms."""
+        return self.folder / "rpt"
+
     def text(self) -> Config:
         """Returns the configuration of the start: pre-training from scratch."""
-        return self._pretraining("text", self._corpus("", seed=self.seed), self._model(_LAYERS))
+        recipe = self.lab.recipe
+        corpus = self._corpus(recipe.shares, seed=self.seed)
+        changes = {"pretrain.steps": recipe.text_steps}
+        return self._pretraining("text", corpus, self._model(_LAYERS), changes)
 
     def rpt(self, start: str) -> Config:
         """Returns the configuration of reinforcement on plain lines, and the problems on which
@@ -74,7 +106,8 @@ class LabSeed:
 
     def text_arm(self, name: str, start: str, rpt: Run) -> Config:
         """Returns the configuration of one of TEXT_ARMS."""
-        corpus = self._corpus(TEXT_ARMS[name], seed=self.seed + 2, share=10)
+        shares = TEXT_ARMS[name] or self.lab.recipe.shares
+        corpus = self._corpus(shares, seed=self.seed + 2, share=10)
         changes = {"pretrain.match": str(rpt.path), "pretrain.match_by": "flops"}
         return self._config(name, corpus, start, {**_TOKENS_ONLY, **changes})
 
@@ -100,17 +133,15 @@ class LabSeed:
         )
 
     def _model(self, layers: int) -> str:
-        return f"new:llama?layers={layers}&width=32&seed={self.seed}"
+        return f"new:llama?layers={layers}&width={self.lab.recipe.width}&seed={self.seed}"
 
-    def _corpus(self, query: str, *, seed: int, share: int = 1) -> str:
-        name, _, given = self.lab.world.partition("?")
-        parts = [given, query, f"documents={self.lab.documents // share}", f"seed={seed}"]
-        return f"lab:{name}?" + "&".join(part for part in parts if part)
+    def _corpus(self, shares: str, *, seed: int, share: int = 1) -> str:
+        return self.lab.corpus(shares, f"documents={self.lab.documents // share}", f"seed={seed}")
 
     def _pretraining(
         self, name: str, corpus: str, model: str, more: dict[str, Any] | None = None
     ) -> Config:
-        changes = {"pretrain.steps": 2000, "pretrain.learning_rate": 2e-3}
+        changes = {"pretrain.learning_rate": 2e-3}
         return self._config(name, corpus, model, {**_TOKENS_ONLY, **changes, **(more or {})})
 
     def _config(
@@ -131,13 +162,14 @@ class LabSeed:
             "prompt.think_budget": world.width + 4,
             "prompt.prediction_budget": 2,
             "selection.strategy": "random",
+            "selection.curriculum": world.shown if world.shown < world.depth else 0,
             "pretrain.tokens_per_step": 1200,
             "pretrain.sequence_length": 2 * world.width + 40,
             "pretrain.microbatch_tokens": 8192,
             "pretrain.learning_rate": 1e-3,
             "pretrain.eval_every": 0,
             "checkpoints.every": 100_000,
-            "train.steps": 80,
+            "train.steps": self.lab.recipe.rpt_steps,
             "train.documents_per_step": 16,
             "train.positions_per_document": 1,
             "train.group_size": 16,

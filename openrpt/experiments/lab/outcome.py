@@ -1,20 +1,17 @@
-"""The results of a laboratory: accuracy by arm, depth and seed (`lab.json`)."""
+"""The results of a laboratory: accuracy by arm, depth and seed."""
 
+import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from openrpt.data.worlds.world import World
 from openrpt.evaluation.next_token.results import CARRIED, KIND
-from openrpt.experiments.lab.lab import ARMS
-from openrpt.files import checked_as, read_json, write_sealed, write_text
-from openrpt.runs.run import Run
+from openrpt.experiments.lab.lab import ARMS, Lab
+from openrpt.experiments.lab.sampled import Sampled, sampled_at
+from openrpt.runs.run import Run, existing_run
 
-_FORMAT = 1
-OUTCOME, FIGURE = "lab.json", "lab.svg"
 _MEASURES = ("accuracy", "emptied", "swapped", CARRIED)
 
 
@@ -46,7 +43,11 @@ class Outcome(BaseModel):
     shown: int
     """The deepest problem of which a thought was shown."""
     chance: float
+    worked_share: float
+    """The share of worked ones among the thoughts in the start's text."""
     cells: list[Cell]
+    sampled: list[Sampled]
+    """What the start samples, a value a seed."""
 
     @property
     def seeds(self) -> list[int]:
@@ -79,13 +80,36 @@ class Outcome(BaseModel):
         return float(np.average(values, weights=sizes))
 
 
+def finished_runs(lab: Lab) -> dict[int, Run]:
+    """Returns, by seed, the run with the evaluations of every seed in the folder that is whole."""
+    from openrpt.evaluation.records import read_evaluation
+
+    seeds = [
+        int(match[1])
+        for folder in (lab.folder.iterdir() if lab.folder.is_dir() else ())
+        if (match := re.fullmatch(r"seed-(\d+)", folder.name, re.ASCII))
+    ]
+    runs = {
+        seed: existing_run(lab.at(seed).rpt_folder)
+        for seed in sorted(seeds)
+        if (lab.at(seed).rpt_folder / "config.toml").is_file()
+    }
+    return {
+        seed: run
+        for seed, run in runs.items()
+        if set(ARMS) <= set(read_evaluation(run.evaluation)["evaluations"])
+    }
+
+
 def outcome_of(name: str, world: World, runs: Mapping[int, Run]) -> Outcome:
     """Reads what the runs of the seeds recorded; `name`: the world's, with its parameters."""
     return Outcome(
         world=name,
         shown=world.shown,
         chance=1 / len(world.alphabet),
+        worked_share=world.worked / (world.worked + world.filler + world.faulty),
         cells=[cell for seed, run in runs.items() for cell in _cells(seed, run)],
+        sampled=[sampled_at(seed, run, world) for seed, run in runs.items()],
     )
 
 
@@ -111,18 +135,3 @@ def _cells(seed: int, run: Run) -> list[Cell]:
                 )
             )
     return found
-
-
-def write_outcome(folder: Path, outcome: Outcome) -> None:
-    """Writes `lab.json`, and the figure; each atomic."""
-    from openrpt.experiments.lab.figure import lab_svg
-
-    values: dict[str, Any] = {"format": _FORMAT, **outcome.model_dump()}
-    write_sealed(folder / OUTCOME, values)
-    write_text(folder / FIGURE, lab_svg(outcome))
-
-
-def read_outcome(folder: Path) -> Outcome:
-    """Reads `lab.json`. Raises UserError where it is damaged."""
-    path, advice = folder / OUTCOME, "run the same openrpt lab again"
-    return checked_as(Outcome, read_json(path, advice=advice), path, advice=advice)

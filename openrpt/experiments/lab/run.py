@@ -1,59 +1,141 @@
-"""Runs a laboratory: every arm at every seed, one after another; what is done is passed over."""
+"""Runs a laboratory: every arm at every seed, side by side; what is done is passed over."""
+
+from collections.abc import Hashable
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
 
 from openrpt.config.loading import with_overrides
 from openrpt.config.sections import Config
-from openrpt.experiments.controls import run_control, run_controls
-from openrpt.experiments.lab.lab import ARMS, CONTROLS, TEXT_ARMS, Lab, LabSeed
-from openrpt.experiments.lab.outcome import Outcome, outcome_of, write_outcome
+from openrpt.errors import UserError
+from openrpt.experiments.control import Control, control_named
+from openrpt.experiments.controls import measured_as, train_control
+from openrpt.experiments.lab.files import write_outcome
+from openrpt.experiments.lab.lab import ARMS, CONTROLS, LONGEST_FIRST, TEXT_ARMS, Lab, LabSeed
+from openrpt.experiments.lab.outcome import Outcome, finished_runs, outcome_of
+from openrpt.experiments.side_by_side import Job, run_jobs
 from openrpt.extras import require
 from openrpt.progress import SILENT, Progress
 from openrpt.runs.metrics import read_metrics
-from openrpt.runs.run import Run, open_run
+from openrpt.runs.run import Run, existing_run, open_run
+
+_BEFORE = "text and rpt"
+"""The job that all arms of a seed wait for."""
 
 
-def run_lab(lab: Lab, *, progress: Progress = SILENT) -> Outcome:
-    """Runs, or goes on with, the whole comparison, and writes `lab.json` and `lab.svg` after each
-    seed; returns what they say.
+def run_lab(lab: Lab, *, workers: int = 1, progress: Progress = SILENT) -> Outcome:
+    """Runs, or goes on with, the whole comparison, and writes `lab.json`, `lab.md` and `lab.svg`
+    whenever all arms of a seed are done; returns what they say, of all such seeds in the folder.
 
-    Raises UserError for a world that is unknown, and whatever the stages raise.
+    `workers`: processes at a time; results do not depend on it. Raises UserError for a world that
+    is unknown or not the folder's, and whatever the stages raise.
     """
     if len(lab.seeds) > 1:  # before hours of work
         require("scipy", extra="scaling", what="openrpt lab --seeds")
-    world, runs = lab.opened, {}
-    outcome = None
-    for seed in lab.seeds:
-        runs[seed] = _run_seed(lab.at(seed), progress)
-        outcome = outcome_of(lab.world, world, runs)
-        write_outcome(lab.folder, outcome)
-    assert outcome is not None
-    return outcome
+    world = lab.opened
+    _require_same_world(lab)
+    jobs = [job for seed in lab.seeds for job in _jobs(lab.at(seed))]
+    left = {seed: set(ARMS) for seed in lab.seeds}
+    with ExitStack() as held:
+
+        def ended(key: Hashable, result: Any) -> None:
+            seed, name = key  # type: ignore[misc]
+            run = existing_run(lab.at(seed).rpt_folder)
+            if name == _BEFORE:  # what its arms find is recorded here alone
+                held.enter_context(run.at_work())
+                return
+            if result is not None:
+                _record(run, result)
+            left[seed].discard(name)
+            if not left[seed]:
+                write_outcome(lab.folder, outcome_of(lab.world, world, finished_runs(lab)))
+
+        run_jobs(jobs, workers=workers, ended=ended, progress=progress)
+    return outcome_of(lab.world, world, finished_runs(lab))
 
 
-def _run_seed(lab: LabSeed, progress: Progress) -> Run:
-    """Returns the run that holds the seed's evaluations."""
-    from openrpt.evaluation.models import model_path
-    from openrpt.stages.pretrain.matched import spent_flops
+def _require_same_world(lab: Lab) -> None:
+    for seed, run in finished_runs(lab).items():
+        theirs, ours = run.config.corpus.path, lab.at(seed).rpt("start").corpus.path
+        if theirs != ours:
+            raise UserError(
+                f"{lab.folder}: seed {seed} is of {theirs}, not {ours}; choose another --run"
+            )
+
+
+def _jobs(lab: LabSeed) -> list[Job]:
+    """Returns the jobs of a seed: start and reinforcement, then the arms, the longest first."""
+    before = Job(
+        key=(lab.seed, _BEFORE),
+        title=f"seed {lab.seed}, {_BEFORE}",
+        work=partial(_make_rpt, lab),
+    )
+    arms = [
+        Job(
+            key=(lab.seed, arm),
+            title=f"seed {lab.seed}, {arm}",
+            work=partial(_run_arm, lab, arm),
+            after=(before.key,),
+        )
+        for arm in LONGEST_FIRST
+    ]
+    return [before, *arms]
+
+
+def _make_rpt(lab: LabSeed, progress: Progress) -> None:
     from openrpt.stages.train import train
 
-    text, start = _pretrained(lab.text(), progress)
-    rpt = _scored(lab.rpt(start), progress)
-    train(rpt, progress=progress)
-    models = {"start": start, "rpt": model_path(rpt, "trained")}
-    for name in TEXT_ARMS:
-        _, models[name] = _pretrained(lab.text_arm(name, start, rpt), progress)
-    both = _pretraining_flops(text) + spent_flops(rpt)
-    _, models["deeper"] = _pretrained(lab.deeper(both), progress)
-    plain = with_overrides(rpt.config, {"evaluate.modes": ["ntp"], "evaluate.controls": []})
-    for name in filter(models.__contains__, ARMS):
-        config = plain if name == "deeper" else rpt.config
-        _evaluate(rpt, models[name], name, config, progress)
-    run_controls(rpt, CONTROLS, rpt.config, progress=progress)
-    run_control(rpt, lab.filler(), "filler", rpt.config, progress=progress)
-    return rpt
+    _use_threads(lab)
+    _, start = _pretrained(lab.text(), progress)
+    train(_scored(lab.rpt(start), progress), progress=progress)
 
 
-def _pretraining_flops(run: Run) -> float:
-    return sum(row["flops/update"] for row in read_metrics(run.metrics))
+def _run_arm(lab: LabSeed, arm: str, progress: Progress) -> Any:
+    """Trains an arm and evaluates it; returns what is to be recorded, None where it is already."""
+    from openrpt.evaluation.models import model_path
+    from openrpt.evaluation.next_token.stage import measure_model
+
+    _use_threads(lab)
+    rpt = existing_run(lab.rpt_folder)
+    config, start = rpt.config, rpt.config.model.path
+    control = _control(lab, arm)
+    if control is not None:
+        model = str(train_control(rpt, control, arm, config, progress=progress))
+        config = measured_as(control, config)
+    elif arm in TEXT_ARMS:
+        _, model = _pretrained(lab.text_arm(arm, start, rpt), progress)
+    elif arm == "deeper":
+        _, model = _pretrained(lab.deeper(_flops_of_both(lab, rpt)), progress)
+        config = with_overrides(config, {"evaluate.modes": ["ntp"], "evaluate.controls": []})
+    else:
+        model = start if arm == "start" else model_path(rpt, "trained")
+    return measure_model(rpt, model, config, label=arm, progress=progress)
+
+
+def _control(lab: LabSeed, arm: str) -> Control | None:
+    if arm == "filler":
+        return lab.filler()
+    return control_named(arm) if arm in CONTROLS else None
+
+
+def _record(run: Run, found: Any) -> None:
+    from openrpt.evaluation.next_token.stage import record_measured
+
+    record_measured(run, found)
+
+
+def _use_threads(lab: LabSeed) -> None:
+    from openrpt.engine.cpu import use_cpu
+
+    use_cpu(lab.text().model.threads)
+
+
+def _flops_of_both(lab: LabSeed, rpt: Run) -> float:
+    """Returns the FLOPs of the start's training and of reinforcement."""
+    from openrpt.stages.pretrain.matched import spent_flops
+
+    text = existing_run(lab.folder / "text")
+    return spent_flops(rpt) + sum(row["flops/update"] for row in read_metrics(text.metrics))
 
 
 def _scored(config: Config, progress: Progress) -> Run:
@@ -72,9 +154,3 @@ def _pretrained(config: Config, progress: Progress) -> tuple[Run, str]:
 
     run = _scored(config, progress)
     return run, str(pretrain(run, progress=progress).checkpoint)
-
-
-def _evaluate(run: Run, model: str, label: str, config: Config, progress: Progress) -> None:
-    from openrpt.evaluation.next_token.stage import evaluate_model
-
-    evaluate_model(run, model, config, label=label, progress=progress)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from openrpt.experiments.lab.outcome import Outcome
+from openrpt.experiments.lab.theory import theory_sheet
 from openrpt.sheets import NOTHING, Sheet, points, share
 
 _Inside = Callable[[int], bool]
@@ -41,6 +42,11 @@ def seed_difference(a: Sequence[float], b: Sequence[float]) -> SeedDifference:
     return SeedDifference(value=value, low=value - wide, high=value + wide)
 
 
+def lab_sheets(outcome: Outcome) -> list[Sheet]:
+    """Returns the tables that the command prints: accuracy, differences, and theory."""
+    return [lab_sheet(outcome), differences_sheet(outcome), theory_sheet(outcome)]
+
+
 def lab_sheet(outcome: Outcome) -> Sheet:
     """Returns % right of each arm, and with its thought changed: the mean over seeds ± standard
     error."""
@@ -67,19 +73,26 @@ def lab_sheet(outcome: Outcome) -> Sheet:
 
 
 def differences_sheet(outcome: Outcome) -> Sheet:
-    """Returns RPT − each other arm in points, paired by seed."""
+    """Returns RPT − each other arm in points, paired by seed, and the least that a seed has."""
     parts = _parts(outcome)
     rows = [
-        [arm, *(_ahead(outcome, arm, inside) for inside in parts.values())]
+        [
+            arm,
+            *(_ahead(outcome, arm, inside) for inside in parts.values()),
+            *(_least(outcome, arm, inside) for inside in parts.values()),
+        ]
         for arm in outcome.arms
         if arm != _AFTER
     ]
-    notes = ["95 % by Student's t over seeds; 0 within it: not distinguishable"]
+    notes = [
+        "95 % by Student's t over seeds; 0 within it: not distinguishable",
+        "least: the seed with the smallest difference",
+    ]
     if len(outcome.seeds) < 2:
         notes = ["one seed: no interval over seeds, so no difference is said; give --seeds"]
     return Sheet(
         title=f"{_AFTER} − the arm, points, paired over {_seeds(outcome)}",
-        headings=["arm", *parts],
+        headings=["arm", *parts, *(f"least, {part}" for part in parts)],
         rows=rows,
         notes=notes,
     )
@@ -121,13 +134,23 @@ def _mean(outcome: Outcome, arm: str, inside: _Inside, measure: str = "accuracy"
 
 
 def _ahead(outcome: Outcome, arm: str, inside: _Inside) -> str:
-    pairs = zip(
-        _over_seeds(outcome, _AFTER, inside), _over_seeds(outcome, arm, inside), strict=True
-    )
-    known = [(a, b) for a, b in pairs if not math.isnan(a) and not math.isnan(b)]
+    known = _pairs(outcome, arm, inside)
     if not known:
         return NOTHING
     found = seed_difference([a for a, _ in known], [b for _, b in known])
     text = points({"value": found.value, "low": found.low, "high": found.high})
     unclear = len(known) > 1 and not found.distinguishable
     return f"{text} not distinguishable" if unclear else text
+
+
+def _least(outcome: Outcome, arm: str, inside: _Inside) -> str:
+    differences = [a - b for a, b in _pairs(outcome, arm, inside)]
+    return f"{100 * min(differences):+.1f}" if differences else NOTHING
+
+
+def _pairs(outcome: Outcome, arm: str, inside: _Inside) -> list[tuple[float, float]]:
+    """Returns RPT's share and the arm's at each seed that has both."""
+    pairs = zip(
+        _over_seeds(outcome, _AFTER, inside), _over_seeds(outcome, arm, inside), strict=True
+    )
+    return [(a, b) for a, b in pairs if not math.isnan(a) and not math.isnan(b)]

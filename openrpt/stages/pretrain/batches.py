@@ -43,18 +43,13 @@ class Piece:
         """Tokens of text that are run: what follows the last target's prefix is not."""
         return int(self.targets[-1]) - self.start
 
-    def sequence(self, corpus: ScoredCorpus, head_ids: tuple[int, ...]) -> list[int]:
-        """Returns the token ids that are run: the head, then the piece."""
-        ids = corpus.document(self.document_id).token_ids
+    def sequence(self, ids: NDArray[np.int64], head_ids: tuple[int, ...]) -> list[int]:
+        """Returns the token ids that are run: the head, then the piece. `ids`: the document's."""
         return [*head_ids, *ids[self.start : self.start + self.run_tokens].tolist()]
 
     def places(self, head_length: int) -> NDArray[np.int64]:
         """Returns where in the sequence the state stands that predicts each target."""
         return self.targets - self.start + head_length - 1
-
-    def target_ids(self, corpus: ScoredCorpus) -> NDArray[np.int64]:
-        """Returns the ids of the tokens that train."""
-        return corpus.document(self.document_id).token_ids[self.targets]
 
 
 def all_targets(start: int, end: int, head_length: int) -> NDArray[np.int64]:
@@ -145,9 +140,10 @@ def accumulate_gradients(
         sequences, states, targets, offset = [], [], [], 0
         for index in indexes:
             piece = pieces[index]
-            sequences.append(piece.sequence(corpus, head_ids))
+            ids = corpus.document(piece.document_id).token_ids
+            sequences.append(piece.sequence(ids, head_ids))
             states.append(piece.places(len(head_ids)) + offset)
-            targets.append(piece.target_ids(corpus))
+            targets.append(ids[piece.targets])
             offset += lengths[index]
         (hidden,) = engine.states(sequences)  # [N, d]
         terms = TextTerms(

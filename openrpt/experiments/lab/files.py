@@ -1,0 +1,27 @@
+"""The files of a laboratory: what it found (`lab.json`), its tables and its figure."""
+
+from pathlib import Path
+from typing import Any
+
+from openrpt.experiments.lab.figure import lab_svg
+from openrpt.experiments.lab.outcome import Outcome
+from openrpt.experiments.lab.tables import lab_sheets
+from openrpt.files import checked_as, read_json, write_sealed, write_text
+from openrpt.sheets import markdown
+
+_FORMAT = 1
+OUTCOME, TABLES, FIGURE = "lab.json", "lab.md", "lab.svg"
+
+
+def write_outcome(folder: Path, outcome: Outcome) -> None:
+    """Writes what was found, then the tables and the figure; each atomic."""
+    values: dict[str, Any] = {"format": _FORMAT, **outcome.model_dump()}
+    write_sealed(folder / OUTCOME, values)
+    write_text(folder / TABLES, "\n".join(map(markdown, lab_sheets(outcome))))
+    write_text(folder / FIGURE, lab_svg(outcome))
+
+
+def read_outcome(folder: Path) -> Outcome:
+    """Reads `lab.json`. Raises UserError where it is damaged."""
+    path, advice = folder / OUTCOME, "run the same openrpt lab again"
+    return checked_as(Outcome, read_json(path, advice=advice), path, advice=advice)

@@ -1,0 +1,30 @@
+"""What each world needs beside the laboratory's common settings: the one place where they differ.
+
+A start must write worked thoughts and read them when it answers; how long that takes depends on the
+world. Decided on seeds from 100 on, apart from those whose results are shown.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The start's text and size, and the length of its training and of reinforcement."""
+
+    shares: str = "worked=0.2&filler=0.3"
+    """The styles of the start's text, as parameters of the world."""
+    width: int = 32
+    """The model's."""
+    text_steps: int = 2000
+    """Steps of pre-training, of 1,200 tokens."""
+    rpt_steps: int = 120
+    """Steps of reinforcement, of 16 problems with 16 rollouts each."""
+
+
+RECIPES: dict[str, Recipe] = {}
+"""The worlds whose recipe is not the common one."""
+
+
+def recipe_of(world: str) -> Recipe:
+    """Returns the recipe of a world by its name."""
+    return RECIPES.get(world, Recipe())
