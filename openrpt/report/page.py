@@ -118,6 +118,7 @@ def render(run: Run, others: Sequence[Run] = (), notes: Sequence[str] = ()) -> s
             sizes=summary.common_sizes(accuracy),
             absent=summary.absent_rows(evaluations),
             differences=summary.difference_rows(differences),
+            values=summary.value_rows(evaluations),
             notes={label: e["note"] for label, e in evaluations.items() if e["note"]},
             splits=sorted({e["split"] for e in evaluations.values()}),
             by_band=by_band,

@@ -7,6 +7,7 @@ from typing import Any
 
 from openrpt.config.sections import Config
 from openrpt.data.positions import DIFFICULTIES
+from openrpt.data.token_classes import COMPUTED, TOKEN_CLASSES
 from openrpt.sheets import points, share
 
 START, WARMUP, TRAINED = "start", "warmup", "trained"
@@ -64,9 +65,23 @@ class DifferenceRow:
     cells: list[DifferenceCell | None]
 
 
-def _tags_of(label: str, config: Config, sources: Sequence[str]) -> list[str]:
-    """Returns what a model has learned from beside itself and the reward."""
-    tags = []
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ValueRow:
+    """What the trained policy's thought adds in one slice of the positions."""
+
+    name: str
+    n: int
+    """The number of positions."""
+    ntp: str
+    reasoning: str
+    cells: list[DifferenceCell | None]
+    """Reasoning − the same weights' standard prediction, by each way of grading."""
+
+
+def _tags_of(label: str, where: str, config: Config, sources: Sequence[str]) -> list[str]:
+    """Returns what a model has learned from beside itself and the reward, and at which positions
+    alone it was evaluated."""
+    tags = [f"only at positions of {where}"] if where else []
     seen = config.warmup.supervision(sources)
     if seen and label == WARMUP:
         tags.append(f"supervised: it saw {seen}")
@@ -103,7 +118,7 @@ def accuracy_rows(
         rows.append(
             AccuracyRow(
                 name=_row_name(label, mode),
-                tags=_tags_of(label, config, sources),
+                tags=_tags_of(label, evaluations[label].get("where", ""), config, sources),
                 cells=[_accuracy_cell(cell) for cell in cells],
             )
         )
@@ -144,6 +159,32 @@ def difference_rows(differences: Sequence[Mapping[str, Any]]) -> list[Difference
         )
         for entry in differences
     ]
+
+
+def value_rows(evaluations: Mapping[str, Any]) -> list[ValueRow]:
+    """Returns what the thought adds to the trained policy, over all positions and by the class of
+    the true token; then, over all of theirs, in its evaluations at positions of a rule."""
+    trained = evaluations.get(TRAINED, {})
+    rows = []
+    for part in ("all", *TOKEN_CLASSES, COMPUTED):
+        if part in trained.get("thought_value", {}).get("reasoning", {}):
+            rows.append(_value_row(part, trained, part))
+    for entry in evaluations.values():
+        rule = entry.get("where")
+        if rows and rule and entry["model"] == trained["model"] and entry.get("thought_value"):
+            rows.append(_value_row(f"only at positions of {rule}", entry, "all"))
+    return rows
+
+
+def _value_row(name: str, evaluation: Mapping[str, Any], part: str) -> ValueRow:
+    summary, value = evaluation["summary"], evaluation["thought_value"]
+    return ValueRow(
+        name=name,
+        n=summary["reasoning"][part]["n"],
+        ntp=share(summary["ntp"][part]),
+        reasoning=share(summary["reasoning"][part]),
+        cells=[_difference_cell(by_slice[part]) for by_slice in value.values()],
+    )
 
 
 def side_name(column: Mapping[str, str]) -> str:

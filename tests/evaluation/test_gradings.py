@@ -100,6 +100,18 @@ def test_standard_prediction_is_graded_by_greedy_generation(
     assert 0.2 < spans.mean() < tokens_right.mean() < 1.0
 
 
+def test_standard_prediction_reads_no_instructions(
+    run: Run, policy: Model, result: EvaluationResult
+) -> None:
+    """Behind instructions, too, it is decoded over the text alone."""
+    template = {"prompt.template": "chat", "prompt.chat_template": "off"}
+    config = with_overrides(run.config, template)
+    other = evaluate_policy(bind("tree", policy), load_scored(run.scored), config)
+    for name in SIDES.values():
+        assert (other.columns[name] == result.columns[name]).all()
+    assert (other.columns["span"] != result.columns["span"]).any()
+
+
 def test_boxes_are_graded_by_what_they_say(run: Run, policy: Model) -> None:
     label, result = evaluate_model(run, "warmup", run.config)
     rows = pq.read_table(run.path / "evaluation" / "rollouts" / f"{label}.parquet").to_pylist()

@@ -35,7 +35,7 @@ from openrpt.report.headline import what_changed
 from openrpt.report.page import render, write_report
 from openrpt.report.plans import NTP, PLANS, REASONING
 from openrpt.report.stored import read_stored
-from openrpt.report.summary import accuracy_rows, verdict
+from openrpt.report.summary import accuracy_rows, value_rows, verdict
 from openrpt.runs.metrics import read_metrics
 from openrpt.runs.reading import NO_METRICS
 from openrpt.runs.rollouts import read_evaluated, read_rollouts, rollout_path, write_rollouts
@@ -460,6 +460,37 @@ def test_supervised_warmup_is_labelled(run: Run) -> None:
         assert sum(len(row.tags) for row in accuracy_rows(evaluations, config)) == tags
     page = Page(render(replace(run, config=Config(warmup=truth, train=TrainConfig(ntp_weight=0)))))
     assert sum(attributes.get("class") == "tag" for _, attributes in page.tags) == 3
+
+
+def test_what_the_thought_adds_is_shown_by_class(run: Run) -> None:
+    fill(run, steps=1)
+    assert [row.name for row in value_rows(read_evaluation(run.evaluation)["evaluations"])] == [
+        "all"
+    ]
+    result = evaluation_result(0.53)
+    columns = result.columns | {
+        "token_class": np.array(["number", "word start"] * 144),
+        "computed": np.array([True, False, False, False] * 72),
+        "span": np.ones(288),
+    }
+    result = replace(result, columns=columns)
+    record(run, "trained", result, model="tiny", split="heldout")
+    rule = "before:<i>= "
+    extra = result.at(np.arange(20))
+    record(run, "trained-where", extra, model="tiny", split="heldout", where=rule)
+    record(run, "other-where", extra, model="other", split="heldout", where=rule)
+    rows = value_rows(read_evaluation(run.evaluation)["evaluations"])
+    found = [(row.name, row.n) for row in rows]
+    by_class = [("all", 288), ("word start", 144), ("number", 144), ("computed", 72)]
+    assert found == [*by_class, (f"only at positions of {rule}", 20)]
+    inside = columns["computed"]
+    gain = 100 * float((columns["reasoning"] - columns["ntp"])[inside].mean())
+    cell = rows[3].cells[0]
+    assert cell is not None and cell.text.startswith(f"{gain:+.1f} [".replace("-", "−"))
+    spans = [cells[2].text for row in rows if (cells := row.cells) and cells[2]]
+    assert spans == ["+100.0 [+100.0, +100.0]"] * 5
+    page = report_page(run)
+    assert "only at positions of before:<i>= " in page.text and "whole span" in page.text
 
 
 def test_verdicts() -> None:
