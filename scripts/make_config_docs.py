@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from openrpt.cli.options import ESCAPED, Key, config_keys, sections
+from openrpt.cli.options import Key, config_keys, sections
+from openrpt.config.as_typed import ESCAPED
 from openrpt.config.binding import bindings
 
 TARGET = Path(__file__).parent.parent / "docs" / "configuration.md"

@@ -148,11 +148,14 @@ def suite(ctx: click.Context, source: str | None, label: str, **options: Any) ->
 def _run_to_ask_in(config: "Config", model: str | None) -> "Run":
     """Opens the run that is there, or a new one whose model is MODEL."""
     from openrpt.config.loading import with_overrides
-    from openrpt.evaluation.models import OWN_MODELS
+    from openrpt.evaluation.models import OWN_MODELS, check_models
     from openrpt.runs.run import existing_run, open_run
 
     path = Path(config.run)
     if (path / "config.toml").is_file():
         return existing_run(path)
     named = {"model.path": model} if model and model not in OWN_MODELS else {}
-    return open_run(with_overrides(config, named))
+    return open_run(
+        with_overrides(config, named),
+        check_input=lambda run: check_models(run, [model] if model else []),
+    )

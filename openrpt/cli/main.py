@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -170,9 +171,12 @@ def stage(
 
 def _only_config(positional: str | None, option: str | None) -> str | None:
     other, file = config_file(positional, option)
-    if other is not None:
-        raise UserError(f"{other}: a configuration's name ends with .toml")
-    return file
+    if other is None:
+        return file
+    if (Path(other) / "config.toml").is_file():
+        raise UserError(f"{other}: a run folder, no configuration; say --run {other}")
+    missing = "" if Path(other).exists() else "no such file; "
+    raise UserError(f"{other}: {missing}a configuration's name ends with .toml")
 
 
 def _models_and_config(

@@ -41,16 +41,18 @@ def evaluate(
         raise UserError("--label names one model; give one, or leave it out")
     config = stage_config(ctx, file)
     from openrpt.console import PlainConsole
-    from openrpt.evaluation.models import latest_model
+    from openrpt.evaluation.models import check_models, latest_model
     from openrpt.evaluation.next_token.shown import print_evaluations
     from openrpt.evaluation.next_token.stage import evaluate_templates
     from openrpt.runs.run import existing_run, open_run
 
-    path = Path(config.run)
+    path, place = Path(config.run), Path(scores) if scores else None
     has_run = (path / "config.toml").is_file()
-    run = open_run(config) if scores and not has_run else existing_run(path)
+    if place is None or has_run:
+        run = existing_run(path)
+    else:
+        run = open_run(config, check_input=lambda new: check_models(new, models, scores=place))
     asked = models or (latest_model(run),)
-    place = Path(scores) if scores else None
     with showing_progress() as progress:
         found = [
             one

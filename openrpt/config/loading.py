@@ -121,6 +121,16 @@ def with_overrides(config: Config, overrides: dict[str, Any]) -> Config:
     return validate_config(values, source="command line")
 
 
+def with_file(config: Config, values: dict[str, Any], *, source: str) -> Config:
+    """Returns the configuration with other values of the keys that a file names, by sections.
+    Raises UserError as `load_config`."""
+    merged = config.model_dump(mode="json")
+    for name, value in values.items():
+        old = merged.get(name)
+        merged[name] = old | value if isinstance(old, dict) and isinstance(value, dict) else value
+    return validate_config(merged, source=source)
+
+
 def flatten(values: dict[str, Any]) -> dict[str, Any]:
     """Returns the values by dotted keys; a table inside a section stays one value."""
     flat: dict[str, Any] = {}

@@ -10,8 +10,10 @@ from openrpt.config.binding import label_settings
 from openrpt.config.sections import STAGES, Config, StageName
 from openrpt.config.training import WarmupConfig
 from openrpt.costs.energy import money
+from openrpt.data.scored import load_scored
 from openrpt.engine.checkpoint_record import RECORD, read_record
 from openrpt.engine.gguf_models import is_gguf
+from openrpt.engine.loading import resolve_model
 from openrpt.errors import UserError, nearest
 from openrpt.runs.checkpoints import latest_checkpoint
 from openrpt.runs.metrics import read_metrics
@@ -62,6 +64,15 @@ def model_path(run: Run, model: str) -> str:
         )
     read_record(folder)
     return str(folder)
+
+
+def check_models(run: Run, models: Sequence[str], *, scores: Path | None = None) -> None:
+    """Checks that models (none given: the run's latest) can be found, and so can the scores that
+    they are measured on. Raises UserError."""
+    if scores is not None:
+        load_scored(scores)
+    for model in models or [latest_model(run)]:
+        resolve_model(model_path(run, model))
 
 
 def model_label(model: str) -> str:

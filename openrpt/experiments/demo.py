@@ -134,7 +134,9 @@ def run_demo(minutes: float, run_path: Path | None, progress: Progress) -> Run:
 
     Raises Interrupted after Ctrl-C, UserError for bad input.
     """
-    run = open_run(config_in(run_path, minutes))
+    from openrpt.stages.score.score import check_input
+
+    run = open_run(config_in(run_path, minutes), check_input=check_input)
     _run_stages(run, minutes, progress)
     return run
 

@@ -113,11 +113,12 @@ def _main(
 ) -> None:
     """The experiment as a command: it goes on where it was stopped."""
     from openrpt.progress import live_progress
+    from openrpt.stages.score.score import check_input
     from openrpt.terminal import say
 
     more = {"model.path": model, "model.threads": threads}
     more |= {"train.steps": steps, "evaluate.positions": positions}
-    run = open_run(_experiment_config(corpus, folder, more))
+    run = open_run(_experiment_config(corpus, folder, more), check_input=check_input)
     with live_progress() as progress:
         _run_experiment(run, progress)
     _write_results(run, out or run.path / "results", say)

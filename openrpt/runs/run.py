@@ -127,7 +127,8 @@ def open_run(
 ) -> Run:
     """Creates or reopens the run folder, where `config` takes the place of the stored one.
 
-    `check_input` reads a stage's input before a new folder is made: what it raises leaves none.
+    `check_input` reads a stage's input before anything is written: what it raises leaves no new
+    folder, and an old one as it was.
     Raises UserError if the folder holds something else, if results stand there that were made with
     another value of a key that binds them (the key is named), if it is in use by another process,
     if the disk is nearly full, or if a tracker's package is missing.
@@ -145,18 +146,21 @@ def open_run(
         raise UserError(
             f"run = '{path}': the folder is not empty and not a run; choose another --run"
         )
-    if check_input is not None and stored.name not in names:
+    stands = stored.name in names
+    if check_input is not None and not stands:
         check_input(run)
     with writing(path, "choose another --run"):
         path.mkdir(parents=True, exist_ok=True)
     with sole_process(path) as first:
-        if stored.is_file():
+        if stands:
             require_same(
                 stored_config(path),
                 config,
                 f"{path}: the folder belongs to a run",
                 stages=run.standing(),
             )
+            if check_input is not None:
+                check_input(run)
         free = shutil.disk_usage(path).free
         if free < min_free_bytes:
             raise UserError(

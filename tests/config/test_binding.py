@@ -88,6 +88,12 @@ def test_scores_depend_on_the_corpus_the_window_and_the_model() -> None:
     assert "score.shard_tokens" not in found
 
 
+def begin_scores(run: Run) -> None:
+    """Leaves what shows that scoring has begun."""
+    run.scored.mkdir()
+    write_text(run.scored / "scored.json", "{}")
+
+
 WARMUP = {"warmup.text_kl_weight": 0.5, "prompt.candidates": 2}
 TRAIN = {"train.group_size": 3, "reward.length_bonus": 0.25, "selection.min_entropy": 0.25}
 
@@ -104,7 +110,7 @@ def reopened(run: Run, overrides: dict[str, Any]) -> Config:
 
 def test_a_key_binds_once_a_stage_has_read_it(tmp_path: Path) -> None:
     run = open_run(tiny_config(tmp_path), min_free_bytes=0)
-    run.scored.mkdir()
+    begin_scores(run)
     stored = reopened(run, WARMUP | TRAIN)
     assert (stored.warmup.text_kl_weight, stored.train.group_size) == (0.5, 3)
     with pytest.raises(UserError, match=r"belongs to a run with prompt\.window = 32, not 40"):
@@ -129,7 +135,7 @@ def test_a_key_binds_once_a_stage_has_read_it(tmp_path: Path) -> None:
 def test_a_recorded_evaluation_keeps_the_runs_prompt(tmp_path: Path) -> None:
     """Its label names what differs from the run's configuration, which so must stay."""
     run = open_run(tiny_config(tmp_path), min_free_bytes=0)
-    run.scored.mkdir()
+    begin_scores(run)
     write_text(run.evaluation, "{}")
     with pytest.raises(UserError, match=r"prompt\.candidates"):
         reopened(run, {"prompt.candidates": 2})
@@ -147,7 +153,7 @@ def test_a_question_answered_before_binds_a_finetune(tmp_path: Path) -> None:
 
 def test_a_file_that_was_edited_is_taken_as_it_is(tmp_path: Path) -> None:
     run = open_run(tiny_config(tmp_path), min_free_bytes=0)
-    run.scored.mkdir()
+    begin_scores(run)
     text = to_toml(run.config).replace("group_size = 4", "group_size = 2")
     write_text(run.path / "config.toml", text)
     config = validate_config(read_toml(run.path / "config.toml"), source="")

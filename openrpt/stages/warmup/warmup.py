@@ -171,8 +171,8 @@ def warmup(run: Run, *, progress: Progress = SILENT) -> None:
 
 def check_input(run: Run) -> None:
     """Checks that a warmup could begin. Raises UserError for absent scores or traces."""
-    scores_of(run)
     traces_hash(run.config)
+    scores_of(run)
 
 
 def open_warmup(run: Run) -> Warmup:
