@@ -1,6 +1,7 @@
 """The commands that make models, from traces and score to the demo."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,27 +14,40 @@ from openrpt.errors import UserError
 from openrpt.terminal import say
 
 if TYPE_CHECKING:
-    from openrpt.config.sections import Config
+    from openrpt.config.sections import Config, StageName
+    from openrpt.runs.run import Run
+
+_FROM = click.option(
+    "--from",
+    "source",
+    metavar="RUN",
+    type=PATH,
+    help="Begin the run of --run with RUN's configuration, and with those of its results (scores,"
+    " for train its warmup) that the stage is made from",
+)
 
 
 @stage("score", reads="score")
-@click.argument("source", metavar="[CORPUS | CONFIG.toml]", type=PATH, required=False)
+@click.argument("corpus_or_config", metavar="[CORPUS | CONFIG.toml]", type=PATH, required=False)
+@_FROM
 @click.pass_context
-def score(ctx: click.Context, source: str | None, **options: Any) -> None:
+def score(
+    ctx: click.Context, corpus_or_config: str | None, source: str | None, **options: Any
+) -> None:
     """Rate every token of a corpus: how hard is it to predict?
 
     \b
     openrpt score problems.jsonl --corpus.template '{problem}\\n\\n{solution}' --run runs/maths
     """
-    corpus, file = config_file(source, options["config_file"])
-    config = stage_config(ctx, file, more={"corpus.path": corpus} if corpus else None)
+    corpus, file = config_file(corpus_or_config, options["config_file"])
+    more = {"corpus.path": corpus} if corpus else None
+    config = stage_config(ctx, file, base=_source_config(ctx, source), more=more)
     from openrpt.data.corpus_size import expected_tokens
     from openrpt.data.scored import load_scored
     from openrpt.data.skipped import skipped_lines
-    from openrpt.runs.run import open_run
     from openrpt.stages.score.score import check_input, score_corpus
 
-    run = open_run(config, check_input=check_input)
+    run = _opened(config, "score", check_input, source)
     with run.at_work(), showing_progress(goes_on=True) as progress:
         progress.begin("score", expected_tokens(config), "tokens, at a guess")
 
@@ -102,19 +116,21 @@ def traces(
 
 @stage("warmup", "memory", "checkpoints", "track", reads="warmup")
 @click.argument("config_toml", metavar="[CONFIG.toml]", type=PATH, required=False)
+@_FROM
 @click.pass_context
-def warmup(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
+def warmup(ctx: click.Context, config_toml: str | None, source: str | None, **options: Any) -> None:
     """Teach a model the form of a rollout: the cold start.
 
     \b
     openrpt warmup --run runs/maths --warmup.steps 40
+    openrpt warmup --from runs/maths --run runs/longer --warmup.steps 80
     """
-    config = stage_config(ctx, _only_config(config_toml, options["config_file"]))
-    from openrpt.runs.run import open_run
+    file = _only_config(config_toml, options["config_file"])
+    config = stage_config(ctx, file, base=_source_config(ctx, source))
     from openrpt.stages.warmup.warmup import check_input
     from openrpt.stages.warmup.warmup import warmup as run_warmup
 
-    run = open_run(config, check_input=check_input)
+    run = _opened(config, "warmup", check_input, source)
     with showing_progress(goes_on=True) as progress:
         run_warmup(run, progress=progress)
     say(f"warmed up: {run.start}")
@@ -122,26 +138,28 @@ def warmup(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
 
 @stage("train", "memory", "checkpoints", "evaluate", "track", "cost", reads="train")
 @click.argument("config_toml", metavar="[CONFIG.toml]", type=PATH, required=False)
+@_FROM
 @click.pass_context
-def train(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
+def train(ctx: click.Context, config_toml: str | None, source: str | None, **options: Any) -> None:
     """Train by reinforcement; the same command goes on after a stop.
 
     \b
     openrpt train configs/demo.toml --train.learning_rate 2e-5
+    openrpt train --from runs/maths --run runs/rloo --train.algorithm rloo
     """
-    config = stage_config(ctx, _only_config(config_toml, options["config_file"]))
-    from openrpt.runs.run import open_run
+    file = _only_config(config_toml, options["config_file"])
+    config = stage_config(ctx, file, base=_source_config(ctx, source))
     from openrpt.stages.train import check_input
     from openrpt.stages.train import train as run_train
 
-    run = open_run(config, check_input=check_input)
+    run = _opened(config, "train", check_input, source)
     with showing_progress(goes_on=True) as progress:
         summary = run_train(run, progress=progress)
     say(f"{summary.steps} steps in {summary.seconds / 60:.1f} minutes: {summary.checkpoint}")
 
 
 @stage("finetune", "memory", "checkpoints", "track", reads="finetune")
-@click.argument("source", metavar="[MODEL | CONFIG.toml]", type=PATH, required=False)
+@click.argument("model_or_config", metavar="[MODEL | CONFIG.toml]", type=PATH, required=False)
 @click.option(
     "--beside",
     metavar="RUN",
@@ -149,9 +167,14 @@ def train(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
     multiple=True,
     help="A finished finetune run of another start model, for the same table; may be repeated",
 )
+@_FROM
 @click.pass_context
 def finetune(
-    ctx: click.Context, source: str | None, beside: tuple[str, ...], **options: Any
+    ctx: click.Context,
+    model_or_config: str | None,
+    beside: tuple[str, ...],
+    source: str | None,
+    **options: Any,
 ) -> None:
     """Train on questions with known answers: before and after.
 
@@ -163,11 +186,11 @@ def finetune(
     command goes on after a stop, and on a finished run only prints its table. Of [train],
     documents_per_step, positions_per_document and ntp_weight have no meaning here.
     """
-    model, file = config_file(source, options["config_file"])
-    config = stage_config(ctx, file, more={"model.path": model} if model else None)
+    model, file = config_file(model_or_config, options["config_file"])
+    more = {"model.path": model} if model else None
+    config = stage_config(ctx, file, base=_source_config(ctx, source), more=more)
     from openrpt.console import PlainConsole
     from openrpt.evaluation.questions.results import finished_record, print_finetuned
-    from openrpt.runs.run import open_run
 
     others = [Path(run) for run in beside]
     for other in others:  # before hours of training
@@ -175,7 +198,7 @@ def finetune(
     from openrpt.stages.finetune import check_input
     from openrpt.stages.finetune import finetune as run_finetune
 
-    run = open_run(config, check_input=check_input)
+    run = _opened(config, "finetune", check_input, source)
     with showing_progress(goes_on=True) as progress:
         run_finetune(run, progress=progress)
     print_finetuned([run.path, *others], PlainConsole())
@@ -190,8 +213,11 @@ def finetune(
     reads="pretrain",
 )
 @click.argument("config_toml", metavar="[CONFIG.toml]", type=PATH, required=False)
+@_FROM
 @click.pass_context
-def pretrain(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
+def pretrain(
+    ctx: click.Context, config_toml: str | None, source: str | None, **options: Any
+) -> None:
     """Train on plain next tokens: the control for RPT.
 
     \b
@@ -202,15 +228,45 @@ def pretrain(ctx: click.Context, config_toml: str | None, **options: Any) -> Non
     is put there. The same command goes on after a stop.
     """
     file = _only_config(config_toml, options["config_file"])
-    config = stage_config(ctx, file, base=_matched_config(ctx) if file is None else None)
-    from openrpt.runs.run import open_run
+    config = stage_config(ctx, file, base=_source_config(ctx, source) or _matched_config(ctx))
     from openrpt.stages.pretrain.pretrain import check_input
     from openrpt.stages.pretrain.pretrain import pretrain as run_pretrain
 
-    run = open_run(config, check_input=check_input)
+    run = _opened(config, "pretrain", check_input, source)
     with showing_progress(goes_on=True) as progress:
         summary = run_pretrain(run, progress=progress)
     say(f"{summary.steps} steps in {summary.seconds / 60:.1f} minutes: {summary.checkpoint}")
+
+
+def _source_config(ctx: click.Context, source: str | None) -> "Config | None":
+    """Returns the configuration of the run that another begins from, for that other one; None where
+    it has its own already."""
+    if source is None:
+        return None
+    from openrpt.runs.run import existing_run
+
+    found = existing_run(Path(source))
+    run = ctx.meta.get(OVERRIDES, {}).get("run")
+    if run is None:
+        raise UserError(f"--from {source}: begins another run; give its folder with --run")
+    if (Path(run) / "config.toml").is_file():
+        return None
+    return found.config
+
+
+def _opened(
+    config: "Config",
+    stage: "StageName",
+    check_input: "Callable[[Run], object]",
+    source: str | None,
+) -> "Run":
+    """Opens the run that a stage works in, begun from another's results where `--from` says so."""
+    from openrpt.runs.run import existing_run, open_run
+    from openrpt.runs.taken_over import begin_from
+
+    if source is None:
+        return open_run(config, check_input=check_input)
+    return begin_from(existing_run(Path(source)), config, stage, check_input)
 
 
 def _matched_config(ctx: click.Context) -> "Config | None":

@@ -7,10 +7,12 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
+from itertools import count
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from openrpt.config.binding import first_change
+from openrpt.config.as_typed import as_option
+from openrpt.config.binding import bindings, first_change
 from openrpt.config.loading import flatten, to_toml, validate_config
 from openrpt.config.sections import STAGES, Config, StageName
 from openrpt.config.toml_files import read_toml
@@ -158,6 +160,7 @@ def open_run(
                 config,
                 f"{path}: the folder belongs to a run",
                 stages=run.standing(),
+                run=path,
             )
             if check_input is not None:
                 check_input(run)
@@ -216,17 +219,37 @@ def require_same(
     whose: str,
     *,
     stages: Collection[StageName],
+    run: Path,
+    new: Path | None = None,
     helps: str = "give the old value",
 ) -> None:
     """Checks that a configuration differs from the stored one in no key that the results of
-    `stages` bind; `whose` says what was made with the stored one. Raises UserError that names the
-    first such key."""
+    `stages`, which stand in `run`, bind; `whose` says what was made with the stored one.
+
+    Raises UserError that names the first such key, and the command that begins another run (`new`:
+    its folder) with it from what holds.
+    """
     key = first_change(stored, config, stages)
     if key is not None:
-        old, new = (flatten(one.model_dump(mode="json"))[key] for one in (stored, config))
+        old, now = (flatten(one.model_dump(mode="json"))[key] for one in (stored, config))
+        begin = f"openrpt {first_reader(key)} --from {run} --run {new or next_name(run)}"
         raise UserError(
-            f"{whose} with {key} = {old!r}, not {new!r}; choose another --run, or {helps}"
+            f"{whose} with {key} = {old!r}, not {now!r}; {helps}, or begin another run with it:"
+            f" {begin} {as_option(key, now)}"
         )
+
+
+def first_reader(key: str) -> StageName:
+    """Returns the first stage that reads a key."""
+    section = key.partition(".")[0]
+    readers = (one for one in STAGES if one == section or one in bindings()[key].what)
+    return next(readers, "score")
+
+
+def next_name(run: Path) -> Path:
+    """Returns the first free folder beside a run: `runs/maths-2`."""
+    names = (run.with_name(f"{run.name}-{number}") for number in count(2))
+    return next(path for path in names if not path.exists())
 
 
 def _environment() -> dict[str, Any]:

@@ -8,6 +8,9 @@ import pytest
 from openrpt.cli.main import main
 from openrpt.config.loading import to_toml
 from openrpt.files import write_text
+from openrpt.runs.metrics import read_metrics
+from openrpt.runs.rollouts import read_rollouts
+from openrpt.runs.run import existing_run
 from tests.helpers.tiny_model import tiny_config
 
 Run = Callable[..., tuple[int, str, str]]
@@ -96,3 +99,71 @@ def test_a_configuration_that_is_missing_is_said_to_be(run: Run, toml: Path) -> 
     assert run("score", toml)[0] == 0
     folder = toml.parent / "run"
     assert f"say --run {folder}" in refused(run("warmup", folder))
+
+
+# ---- keys ---------------------------------------------------------------------------------------
+
+
+def test_a_file_may_name_the_keys_of_a_later_stage_alone(run: Run, toml: Path) -> None:
+    assert run("score", toml)[0] == 0
+    later = toml.parent / "later.toml"
+    write_text(later, "[warmup]\nsteps = 2\n\n[prompt]\ncandidates = 2\n\n[train]\nsteps = 1\n")
+    folder = toml.parent / "run"
+    assert run("warmup", later, "--run", folder, "--warmup.learning_rate", "1e-3")[0] == 0
+    stored = existing_run(folder).config
+    assert (stored.warmup.steps, stored.prompt.candidates) == (2, 2)
+    assert stored.warmup.learning_rate == 1e-3, "options go before the file"
+    assert stored.corpus.path == str(toml.parent / "corpus.jsonl")
+
+
+@pytest.fixture
+def trained(run: Run, toml: Path) -> Path:
+    for command in ("score", "warmup", "train"):
+        assert run(command, toml)[0] == 0
+    return toml.parent / "run"
+
+
+def test_a_changed_key_that_helps_is_taken_and_recorded(run: Run, trained: Path) -> None:
+    changes = ["--train.group_size", 3, "--selection.min_entropy", 0.25, "--train.steps", 3]
+    assert run("train", "--run", trained, *changes)[0] == 0
+    rows = [row for row in read_metrics(trained / "metrics.jsonl") if row["stage"] == "train"]
+    assert rows[2]["changed"] == {
+        "selection.min_entropy": {"before": 0.0, "now": 0.25},
+        "train.group_size": {"before": 4, "now": 3},
+    }
+    stored = read_rollouts(trained, 3, development=False).to_pylist()
+    assert {row["rollout"] for row in stored} == {0, 1, 2}
+    assert "train.group_size = 3 from step 3 on (before: 4)" in run("status", trained)[1]
+
+
+def test_a_key_that_binds_comes_with_the_command_that_begins_anew(run: Run, trained: Path) -> None:
+    error = refused(run("train", "--run", trained, "--train.temperature", 0.5))
+    begin = error.partition("begin another run with it: ")[2].split()
+    assert begin[:4] == ["openrpt", "train", "--from", str(trained)]
+    assert run(*begin[1:])[0] == 0
+    other = existing_run(Path(f"{trained}-2"))
+    assert (other.config.train.temperature, len(read_metrics(other.metrics))) == (0.5, 3)
+    for name in ("scored/positions-00000.parquet", "warmup/model.safetensors"):
+        assert (other.path / name).samefile(trained / name), "linked, not copied"
+    assert run(*begin[1:])[0] == 0, "the same command goes on"
+
+    error = refused(run("train", "--run", trained, "--prompt.candidates", 2))
+    begin = error.partition("begin another run with it: ")[2].split()
+    assert begin[1:6] == ["warmup", "--from", str(trained), "--run", f"{trained}-3"]
+    assert run(*begin[1:])[0] == 0
+    assert existing_run(Path(f"{trained}-3")).config.prompt.candidates == 2
+
+
+def test_a_run_begins_only_from_what_fits(run: Run, trained: Path) -> None:
+    other = trained.with_name("other")
+    for command, key in (("train", "prompt.candidates"), ("warmup", "corpus.limit")):
+        error = refused(run(command, "--from", trained, "--run", other, f"--{key}", 2))
+        assert key in error and f"--from {trained} --run {other} --{key} 2" in error
+        assert not other.exists()
+    assert "give its folder with --run" in refused(run("train", "--from", trained))
+    assert "begins another run" in refused(run("train", "--from", trained, "--run", trained))
+    weights = trained / "warmup" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    error = refused(run("train", "--from", trained, "--run", other))
+    assert "damaged: its content has changed" in error
+    assert not other.exists()
