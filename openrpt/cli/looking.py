@@ -205,12 +205,13 @@ def predict(
     from openrpt.stages.predict import cut_at_end
     from openrpt.stages.predict import predict as run_predict
 
-    start = None
-    if config.prompt.candidates and config.prompt.candidate_source == "start":
-        start = open_engine(config.model)
-    engine = open_engine(config.model, path=model, start=start)
-    cut = cut_at_end(engine.model.tokenizer, text, continuation)
     with showing_progress() as progress:
+        progress.begin(f"load {model}", 0)
+        start = None
+        if config.prompt.candidates and config.prompt.candidate_source == "start":
+            start = open_engine(config.model)
+        engine = open_engine(config.model, path=model, start=start)
+        cut = cut_at_end(engine.model.tokenizer, text, continuation)
         group = run_predict(
             engine,
             cut,

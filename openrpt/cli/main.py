@@ -21,7 +21,7 @@ from openrpt.terminal import open_streams, say_error, say_lines
 if TYPE_CHECKING:
     from openrpt.config.corpus import CorpusConfig
     from openrpt.config.sections import StageName
-    from openrpt.progress import Live
+    from openrpt.progress import Progress
 
 
 GARBAGE_THRESHOLD = 50_000
@@ -146,7 +146,7 @@ def _fail(message: str, exit_code: int) -> None:
 
 
 @contextmanager
-def showing_progress(*, goes_on: bool = False) -> Iterator["Live"]:
+def showing_progress(*, goes_on: bool = False) -> Iterator["Progress"]:
     """Shows live progress; a stop becomes one line. `goes_on`: the same command takes up what is
     done."""
     from openrpt.progress import live_progress

@@ -1,7 +1,7 @@
 """The commands that measure how models predict next tokens: evaluate, compare, perplexity."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,6 +10,9 @@ from openrpt.cli.main import _models_and_config, _other_corpus, cli, showing_pro
 from openrpt.cli.options import config_file, stage_config
 from openrpt.errors import UserError
 from openrpt.terminal import say
+
+if TYPE_CHECKING:
+    from openrpt.evaluation.next_token.results import EvaluationResult
 
 
 @stage("evaluate", "cost", reads="evaluation")
@@ -44,6 +47,7 @@ def evaluate(
     from openrpt.evaluation.models import check_models, latest_model
     from openrpt.evaluation.next_token.shown import print_evaluations
     from openrpt.evaluation.next_token.stage import evaluate_templates
+    from openrpt.evaluation.outcome import next_command
     from openrpt.runs.run import existing_run, open_run
 
     path, place = Path(config.run), Path(scores) if scores else None
@@ -53,17 +57,17 @@ def evaluate(
     else:
         run = open_run(config, check_input=lambda new: check_models(new, models, scores=place))
     asked = models or (latest_model(run),)
+    found: list[tuple[str, EvaluationResult]] = []
     with showing_progress() as progress:
-        found = [
-            one
-            for model in asked
-            for one in evaluate_templates(
+        for model in asked:
+            progress.begin(f"load {model}", 0)
+            found += evaluate_templates(
                 run, model, config, label=label, scores=place, progress=progress
             )
-        ]
     print_evaluations(run, found, config.evaluate, models=len(asked), console=PlainConsole())
     for name, _ in found:
         say(f"recorded as '{name}' in {run.evaluation}")
+    say(f"next: {next_command(run)}")
 
 
 @cli.command()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from openrpt.amounts import duration
 from openrpt.cli.arguments import LABEL, PATH
 from openrpt.cli.main import MOST_MINUTES, _only_config, cli, showing_progress, stage
 from openrpt.cli.options import OVERRIDES, CommaSeparated, config_file, stage_config
@@ -16,6 +17,7 @@ from openrpt.terminal import say
 if TYPE_CHECKING:
     from openrpt.config.sections import Config, StageName
     from openrpt.runs.run import Run
+    from openrpt.stages.harness import Summary
 
 _FROM = click.option(
     "--from",
@@ -42,24 +44,15 @@ def score(
     corpus, file = config_file(corpus_or_config, options["config_file"])
     more = {"corpus.path": corpus} if corpus else None
     config = stage_config(ctx, file, base=_source_config(ctx, source), more=more)
-    from openrpt.data.corpus_size import expected_tokens
-    from openrpt.data.scored import load_scored
-    from openrpt.data.skipped import skipped_lines
-    from openrpt.stages.score.score import check_input, score_corpus
+    from openrpt.stages.score.score import check_input, score_run
 
     run = _opened(config, "score", check_input, source)
     with run.at_work(), showing_progress(goes_on=True) as progress:
-        progress.begin("score", expected_tokens(config), "tokens, at a guess")
-
-        def update(tokens: int, note: str) -> None:
-            progress.update(tokens, f"{tokens:,} tokens · {note}")
-
-        summary = score_corpus(config, run.scored, progress=update)
+        summary = score_run(run, progress)
     splits = ", ".join(f"{name} {count:,}" for name, count in summary.tokens.items())
     say(f"{summary.num_tokens:,} tokens of {summary.documents:,} documents ({splits})")
-    for line in skipped_lines(load_scored(run.scored).metadata):
-        say(line)
     say(f"scores: {run.scored}")
+    _say_next(run)
 
 
 @stage("traces", "run", "corpus")
@@ -133,7 +126,7 @@ def warmup(ctx: click.Context, config_toml: str | None, source: str | None, **op
     run = _opened(config, "warmup", check_input, source)
     with showing_progress(goes_on=True) as progress:
         run_warmup(run, progress=progress)
-    say(f"warmed up: {run.start}")
+    _say_outcome(run, "warmup", f"warmed up: {run.start}")
 
 
 @stage("train", "memory", "checkpoints", "evaluate", "track", "cost", reads="train")
@@ -155,7 +148,7 @@ def train(ctx: click.Context, config_toml: str | None, source: str | None, **opt
     run = _opened(config, "train", check_input, source)
     with showing_progress(goes_on=True) as progress:
         summary = run_train(run, progress=progress)
-    say(f"{summary.steps} steps in {summary.seconds / 60:.1f} minutes: {summary.checkpoint}")
+    _say_outcome(run, "train", _trained(summary))
 
 
 @stage("finetune", "memory", "checkpoints", "track", reads="finetune")
@@ -202,6 +195,7 @@ def finetune(
     with showing_progress(goes_on=True) as progress:
         run_finetune(run, progress=progress)
     print_finetuned([run.path, *others], PlainConsole())
+    _say_next(run)
 
 
 @stage(
@@ -235,7 +229,7 @@ def pretrain(
     run = _opened(config, "pretrain", check_input, source)
     with showing_progress(goes_on=True) as progress:
         summary = run_pretrain(run, progress=progress)
-    say(f"{summary.steps} steps in {summary.seconds / 60:.1f} minutes: {summary.checkpoint}")
+    _say_outcome(run, "pretrain", _trained(summary))
 
 
 def _source_config(ctx: click.Context, source: str | None) -> "Config | None":
@@ -267,6 +261,24 @@ def _opened(
     if source is None:
         return open_run(config, check_input=check_input)
     return begin_from(existing_run(Path(source)), config, stage, check_input)
+
+
+def _trained(summary: "Summary") -> str:
+    return f"{summary.steps} steps in {duration(summary.seconds)}: {summary.checkpoint}"
+
+
+def _say_outcome(run: "Run", stage: "StageName", done: str) -> None:
+    """Says what a stage has done and found, and which command comes next."""
+    from openrpt.evaluation.outcome import outcome
+
+    say("; ".join(filter(None, (done, outcome(run, stage)))))
+    _say_next(run)
+
+
+def _say_next(run: "Run") -> None:
+    from openrpt.evaluation.outcome import next_command
+
+    say(f"next: {next_command(run)}")
 
 
 def _matched_config(ctx: click.Context) -> "Config | None":

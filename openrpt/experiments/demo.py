@@ -172,15 +172,9 @@ def _run_stages(run: Run, minutes: float, progress: Progress) -> None:
 
 
 def _score(run: Run, progress: Progress) -> None:
-    from openrpt.data.scored import load_scored
-    from openrpt.data.skipped import skipped_lines
-    from openrpt.stages.score.score import score_corpus
+    from openrpt.stages.score.score import score_run
 
-    config = run.config
-    progress.begin("score", config.score.max_tokens * len(config.score.splits), "tokens")
-    score_corpus(config, run.scored, progress=lambda tokens, text: progress.update(tokens, text))
-    for line in skipped_lines(load_scored(run.scored).metadata):
-        progress.say(line)
+    score_run(run, progress)
 
 
 def _evaluate(run: Run, model: str, progress: Progress) -> None:

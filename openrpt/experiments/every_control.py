@@ -57,17 +57,12 @@ def _experiment_config(corpus: Path, run: Path, more: dict[str, Any]) -> Config:
 
 def _run_experiment(run: Run, progress: Progress) -> None:
     """Scores, warms up and trains, then runs the controls in their order."""
-    from openrpt.data.scored import load_scored
-    from openrpt.data.skipped import skipped_lines
-    from openrpt.stages.score.score import score_corpus
+    from openrpt.stages.score.score import score_run
     from openrpt.stages.train import train
     from openrpt.stages.warmup.warmup import warmup
 
     config = run.config
-    progress.begin("score", config.score.max_tokens * len(config.score.splits), "tokens")
-    score_corpus(config, run.scored, progress=lambda tokens, text: progress.update(tokens, text))
-    for line in skipped_lines(load_scored(run.scored).metadata):
-        progress.say(line)
+    score_run(run, progress)
     warmup(run, progress=progress)
     train(run, progress=progress)
     measured = with_overrides(config, {"evaluate.likelihood": True})

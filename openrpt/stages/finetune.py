@@ -57,6 +57,7 @@ def finetune(run: Run, *, progress: Progress = SILENT) -> dict[str, Any]:
         def make_task(run: Run, engine: Engine, layout: Layout) -> QuestionTask:
             return question_task(questions, run.config, engine.model, layout, check)
 
+        progress.begin("load the model", 0)
         trainer = open_trainer(
             replace(run, config=config),
             TrainerState(stage="finetune", warmed_up=False),

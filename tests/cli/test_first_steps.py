@@ -154,6 +154,44 @@ def test_a_key_that_binds_comes_with_the_command_that_begins_anew(run: Run, trai
     assert existing_run(Path(f"{trained}-3")).config.prompt.candidates == 2
 
 
+def test_nothing_silently_does_nothing(run: Run, trained: Path) -> None:
+    for stage in ("score", "warmup", "train"):
+        code, out, err = run(stage, "--run", trained)
+        assert code == 0
+        again = f"openrpt {stage} --from {trained} --run {trained}-2"
+        assert (
+            f"{trained}: {stage} was done before, and nothing now; to do it again: {again}" in err
+        )
+        assert out.splitlines()[-1] == f"next: openrpt evaluate start trained --run {trained}"
+    on = err.partition("to go on: ")[2].splitlines()[0]
+    assert on == f"openrpt train --run {trained} --train.steps 4"
+    code, out, err = run(*on.split()[1:])
+    assert code == 0 and "was done before" not in err
+    assert "4 steps in" in out and "; reward 0.000 → " in out
+    assert (
+        "no step of train fits"
+        in run("train", "--from", trained, "--run", f"{trained}-0", "--train.steps", 0)[2]
+    )
+
+
+def test_each_command_says_which_comes_next(run: Run, toml: Path) -> None:
+    folder = toml.parent / "run"
+    commands = [
+        "openrpt score",
+        "openrpt warmup",
+        "openrpt train",
+        "openrpt evaluate start trained",
+    ]
+    command = [*commands[0].split()[1:], str(toml)]
+    for after in [*commands[1:], "openrpt report"]:
+        code, out, _ = run(*command)
+        assert code == 0
+        following = out.splitlines()[-1].removeprefix("next: ")
+        assert following.startswith(after) and str(folder) in following
+        command = following.split()[1:]
+    assert run(*command)[0] == 0 and (folder / "report.html").is_file()
+
+
 def test_a_run_begins_only_from_what_fits(run: Run, trained: Path) -> None:
     other = trained.with_name("other")
     for command, key in (("train", "prompt.candidates"), ("warmup", "corpus.limit")):

@@ -17,24 +17,28 @@ from typing import Any
 from openrpt.config.corpus import CorpusConfig
 from openrpt.config.sections import Config
 from openrpt.costs.meters import WorkMeter
+from openrpt.data.corpus_size import expected_tokens
 from openrpt.data.documents import CorpusCounts, possible_splits, read_corpus
 from openrpt.data.positions import ScoredDocument, check_window
 from openrpt.data.scored import (
     SCORED,
     ScoreSummary,
     complete_shards,
+    load_scored,
     read_metadata,
     read_scored_json,
     remove_shards,
     shard_paths,
     write_shard,
 )
+from openrpt.data.skipped import skipped_lines
 from openrpt.engine.engine import Engine, open_engine
 from openrpt.engine.fingerprint import model_fingerprint
 from openrpt.engine.loading import resolve_model
 from openrpt.engine.scorer import PACK_TOKENS
 from openrpt.errors import UserError
 from openrpt.files import read_json, write_sealed, writing
+from openrpt.progress import Progress
 from openrpt.runs.metrics import numbers
 from openrpt.runs.run import Run
 from openrpt.runs.scores import (
@@ -42,7 +46,8 @@ from openrpt.runs.scores import (
     require_same_weights,
     score_settings,
 )
-from openrpt.stages.score.documents import Encoded, Job, Progress
+from openrpt.stages.harness import done_before
+from openrpt.stages.score.documents import Encoded, Job, Report
 from openrpt.types import Document
 
 _WAITING_TOKENS = 4 * PACK_TOKENS
@@ -74,13 +79,33 @@ def _check_corpus(corpus: CorpusConfig) -> None:
             next(documents)
 
 
+def score_run(run: Run, progress: Progress) -> ScoreSummary:
+    """Scores a run's corpus into its folder, as `score_corpus`, and says what was skipped."""
+    if _finished(run.scored, complete_shards(run.scored)):
+        progress.say(done_before(run, "score"))
+    progress.begin("load the scorer", 0)
+    begun = False
+
+    def update(tokens: int, note: str) -> None:
+        nonlocal begun
+        if not begun:
+            progress.begin("score", expected_tokens(run.config), "tokens, at a guess")
+            begun = True
+        progress.update(tokens, note)
+
+    summary = score_corpus(run.config, run.scored, progress=update)
+    for line in skipped_lines(load_scored(run.scored).metadata):
+        progress.say(line)
+    return summary
+
+
 def score_corpus(
     config: Config,
     folder: Path,
     *,
     policy: Engine | None = None,
     scorer: Engine | None = None,
-    progress: Progress = lambda tokens, text: None,
+    progress: Report = lambda tokens, text: None,
 ) -> ScoreSummary:
     """Scores config.corpus into `folder` and goes on from where an earlier start stopped.
 
@@ -138,7 +163,7 @@ def _finished(folder: Path, shards: int) -> ScoreSummary | None:
 
 
 def _run(
-    job: Job, folder: Path, shards: int, about: dict[str, Any], progress: Progress
+    job: Job, folder: Path, shards: int, about: dict[str, Any], progress: Report
 ) -> tuple[ScoreSummary, CorpusCounts]:
     """Scores what is left after `shards` whole ones."""
     config, summary, counts = job.config, ScoreSummary(), CorpusCounts()
