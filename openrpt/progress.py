@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
@@ -45,6 +46,26 @@ class Silent:
 
 
 SILENT = Silent()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """A `Progress` whose tasks say which part of a whole they belong to."""
+
+    inner: Progress
+    name: str
+
+    def begin(self, task: str, total: float, unit: str = "") -> None:
+        """Begins a task, behind the part's name."""
+        self.inner.begin(f"{self.name} {task}", total, unit)
+
+    def update(self, completed: float, note: str = "") -> None:
+        """Passes on how much is done."""
+        self.inner.update(completed, note)
+
+    def say(self, line: str) -> None:
+        """Passes on a line."""
+        self.inner.say(line)
 
 
 def _passed(completed: float) -> float:

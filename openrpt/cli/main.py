@@ -41,6 +41,7 @@ COMMANDS = {
     "questions": "comparing",
     "pretrain": "training",
     "evaluate": "predicting",
+    "sweep": "sweeping",
     "control": "training",
     "lab": "training",
     "compare": "predicting",
