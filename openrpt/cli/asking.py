@@ -7,7 +7,7 @@ import click
 
 from openrpt.cli.arguments import LABEL, PATH
 from openrpt.cli.main import showing_progress, stage
-from openrpt.cli.options import config_file, stage_config
+from openrpt.cli.options import config_file, run_among, stage_config
 from openrpt.terminal import say
 
 if TYPE_CHECKING:
@@ -43,8 +43,7 @@ def zeroshot(ctx: click.Context, source: str | None, label: str, **options: Any)
     MODEL is as in openrpt evaluate; a run folder that is not there is made. Models that are asked
     in one run stand in one table, with paired differences. The same command goes on after a stop.
     """
-    model, file = config_file(source, options["config_file"])
-    config = stage_config(ctx, file)
+    model, config = _asked(ctx, source, options["config_file"])
     from openrpt.console import PlainConsole
     from openrpt.evaluation.end_tasks.tables import print_zero_shot
     from openrpt.evaluation.end_tasks.zero_shot import end_tasks, zero_shot
@@ -85,8 +84,7 @@ def coding(ctx: click.Context, source: str | None, label: str, **options: Any) -
     process of its own (Linux only): limits of time and memory, no network, none of your files.
     MODEL is as in openrpt zeroshot.
     """
-    model, file = config_file(source, options["config_file"])
-    config = stage_config(ctx, file)
+    model, config = _asked(ctx, source, options["config_file"])
     from openrpt.evaluation.end_tasks.coding import coding as run_coding
     from openrpt.evaluation.end_tasks.coding import describe, mode_name, read_tasks
 
@@ -132,8 +130,7 @@ def suite(ctx: click.Context, source: str | None, label: str, **options: Any) ->
     Of [finetune], eval_questions, eval_samples and the budgets count. The same command goes on
     after a stop. MODEL is as in openrpt zeroshot.
     """
-    model, file = config_file(source, options["config_file"])
-    config = stage_config(ctx, file)
+    model, config = _asked(ctx, source, options["config_file"])
     from openrpt.console import PlainConsole
     from openrpt.evaluation.end_tasks.suite import check_parts, print_suite, run_suite
 
@@ -143,6 +140,15 @@ def suite(ctx: click.Context, source: str | None, label: str, **options: Any) ->
         label, lines = run_suite(run, model, config, label=label, progress=progress)
     print_suite(label, lines, PlainConsole())
     say(f"recorded in {run.path / 'suite.json'}")
+
+
+def _asked(
+    ctx: click.Context, source: str | None, option: str | None
+) -> "tuple[str | None, Config]":
+    """Returns the model that is asked, None for the run's latest, and the configuration."""
+    model, file = config_file(source, option)
+    models, more = run_among(ctx, (model,) if model else ())
+    return models[0] if models else None, stage_config(ctx, file, more=more)
 
 
 def _run_to_ask_in(config: "Config", model: str | None) -> "Run":

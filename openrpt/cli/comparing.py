@@ -8,7 +8,7 @@ import click
 
 from openrpt.cli.arguments import PATH
 from openrpt.cli.main import _models_and_config, _other_corpus, showing_progress, stage
-from openrpt.cli.options import stage_config
+from openrpt.cli.options import run_among, stage_config
 from openrpt.terminal import say
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ def writing(ctx: click.Context, sources: tuple[str, ...], text: str | None, **op
     command goes on after a stop. Writes TEXT.json and .csv into RUN/writing.
     """
     sources, file = _models_and_config(sources, options["config_file"])
-    config = stage_config(ctx, file)
+    sources, more = run_among(ctx, sources)
+    config = stage_config(ctx, file, more=more)
     corpus = _other_corpus(ctx, text)
     from openrpt.evaluation.models import named_models
     from openrpt.evaluation.writing.instrument import writing_of
@@ -91,7 +92,8 @@ def probe(ctx: click.Context, sources: tuple[str, ...], **options: Any) -> None:
     latest model; NAME=MODEL names it. Writes probes.json, .csv and .svg into RUN/probes.
     """
     sources, file = _models_and_config(sources, options["config_file"])
-    config = stage_config(ctx, file)
+    sources, more = run_among(ctx, sources)
+    config = stage_config(ctx, file, more=more)
     from openrpt.evaluation.models import named_models
     from openrpt.evaluation.probes.instrument import probes_of
     from openrpt.runs.run import existing_run
@@ -141,7 +143,8 @@ def questions(
     What was answered is kept beside the table, and not asked again.
     """
     sources, file = _models_and_config(sources, options["config_file"])
-    config = stage_config(ctx, file)
+    sources, more = run_among(ctx, sources)
+    config = stage_config(ctx, file, more=more)
     from openrpt.evaluation.models import named_models
     from openrpt.evaluation.questions.heldout import open_heldout
     from openrpt.runs.run import Run, existing_run

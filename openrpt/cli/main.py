@@ -89,7 +89,7 @@ class Commands(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Finds the command; an unknown one is answered with the nearest."""
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
-            hint = nearest(args[0], COMMANDS, otherwise="see openrpt --help")
+            hint = nearest(args[0], [*COMMANDS, "--version"], otherwise="see openrpt --help")
             raise click.UsageError(f"no command '{args[0]}'{hint}", ctx)
         return super().resolve_command(ctx, args)
 

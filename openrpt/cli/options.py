@@ -18,7 +18,7 @@ from click.core import ParameterSource
 from openrpt.cli.arguments import PATH, PathName
 from openrpt.config.as_typed import ESCAPED, escape, unescape
 from openrpt.config.paths import require_path, require_path_or_none, require_reachable
-from openrpt.errors import UserError
+from openrpt.errors import UserError, nearest
 from openrpt.terminal import say_lines
 
 if TYPE_CHECKING:
@@ -272,6 +272,20 @@ class StageCommand(click.Command):
             ConfigOption(key, hidden=not shown & {key.name, key.section}) for key in config_keys()
         ]
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parses; an unknown option is answered with the nearest: of equals, one of the command's
+        own section, then one in its help."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            options = [one for one in self.get_params(ctx) if isinstance(one, click.Option)]
+            own = f"--{self.name}."
+            options.sort(key=lambda one: (not one.opts[0].startswith(own), one.hidden))
+            known = [opt.lstrip("-") for one in options for opt in one.opts]
+            hint = nearest(error.option_name.lstrip("-"), known, otherwise="see --help")
+            hint = hint.replace("nearest: '", "nearest: '--")
+            raise click.UsageError(f"No such option '{error.option_name}'{hint}", ctx) from None
+
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Returns the command's own options, the configuration's, and `--help`."""
         *own, help_option = super().get_params(ctx)
@@ -335,6 +349,16 @@ def _reachable(run: str) -> str:
         return require_reachable(run)
     except ValueError as error:
         raise UserError(f"run = '{run}': {error}; choose another --run") from None
+
+
+def run_among(
+    ctx: click.Context, models: tuple[str, ...]
+) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Returns the models, and what a run folder among them gives where `--run` doesn't: the run."""
+    runs = [one for one in models if (Path(one) / "config.toml").is_file()]
+    if "run" in ctx.meta.get(OVERRIDES, {}) or len(runs) != 1:
+        return models, {}
+    return tuple(one for one in models if one != runs[0]), {"run": runs[0]}
 
 
 def config_file(positional: str | None, option: str | None) -> tuple[str | None, str | None]:

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from openrpt.cli.arguments import LABEL, PATH
+from openrpt.cli.arguments import LABEL, PATH, RunCommand
 from openrpt.cli.main import _models_and_config, _other_corpus, cli, showing_progress, stage
-from openrpt.cli.options import config_file, stage_config
+from openrpt.cli.options import config_file, run_among, stage_config
 from openrpt.errors import UserError
 from openrpt.terminal import say
 
@@ -36,13 +36,15 @@ def evaluate(
     openrpt evaluate trained --run runs/maths --evaluate.controls emptied,cut,swapped,ntp_voting
 
     MODEL is a folder, a .gguf file, a Hub id, or one of the run's own: start, warmup, trained,
-    best, pretrained. Default: the run's latest. Several models stand side by side at the end, as
-    in the paper's Table 1; several templates as in its Table 8.
+    best, pretrained. Default: the run's latest; openrpt evaluate RUN does as --run RUN. Several
+    models stand side by side at the end, as in the paper's Table 1; several templates as in its
+    Table 8.
     """
     models, file = _models_and_config(sources, options["config_file"])
+    models, more = run_among(ctx, models)
     if label and len(models) > 1:
         raise UserError("--label names one model; give one, or leave it out")
-    config = stage_config(ctx, file)
+    config = stage_config(ctx, file, more=more)
     from openrpt.console import PlainConsole
     from openrpt.evaluation.models import check_models, latest_model
     from openrpt.evaluation.next_token.shown import print_evaluations
@@ -70,7 +72,7 @@ def evaluate(
     say(f"next: {next_command(run)}")
 
 
-@cli.command()
+@cli.command(cls=RunCommand)
 @click.argument("sources", metavar="RUN_OR_MODEL...", type=PATH, nargs=-1, required=True)
 @click.option("--against", default="", help="What differences are to [default: the first line]")
 @click.option(
@@ -140,7 +142,9 @@ def perplexity(
     with --text it needs no run, and is recorded only in one.
     """
     model, file = config_file(source, options["config_file"])
-    config = stage_config(ctx, file)
+    models, more = run_among(ctx, (model,) if model else ())
+    model = models[0] if models else None
+    config = stage_config(ctx, file, more=more)
     corpus = _other_corpus(ctx, text)
     from openrpt.evaluation.perplexity import model_perplexity
     from openrpt.runs.run import Run, existing_run

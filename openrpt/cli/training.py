@@ -8,9 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from openrpt.amounts import duration
-from openrpt.cli.arguments import LABEL, PATH
+from openrpt.cli.arguments import LABEL, PATH, RunCommand
 from openrpt.cli.main import MOST_MINUTES, _only_config, cli, showing_progress, stage
-from openrpt.cli.options import OVERRIDES, CommaSeparated, config_file, stage_config
+from openrpt.cli.options import (
+    OVERRIDES,
+    CommaSeparated,
+    StageCommand,
+    config_file,
+    stage_config,
+)
 from openrpt.errors import UserError
 from openrpt.terminal import say
 
@@ -292,7 +298,11 @@ def _matched_config(ctx: click.Context) -> "Config | None":
     return existing_run(Path(match)).config.model_copy(update={"run": match})
 
 
-@stage("control", "evaluate", "pretrain")
+class _ControlCommand(RunCommand, StageCommand):
+    """A stage's command whose first argument is a run."""
+
+
+@cli.command("control", cls=_ControlCommand, shows=("evaluate", "pretrain"), reads=None)
 @click.argument("run_folder", metavar="RUN", type=PATH)
 @click.argument("names", metavar="[CONTROL...]", nargs=-1)
 @click.option(

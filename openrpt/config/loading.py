@@ -66,7 +66,7 @@ def _nearest_key(dotted: str) -> str:
     elsewhere = [key for key in known if key.rpartition(".")[2] == name]
     if any(key.startswith(f"{section}.") for key in known) and elsewhere:
         return f"; nearest: {' or '.join(f'{one!r}' for one in elsewhere)}"
-    return nearest(dotted, known, otherwise="see --help for all keys", cutoff=0.5)
+    return nearest(dotted, known, otherwise="see --help for all keys")
 
 
 def config_keys() -> list[str]:

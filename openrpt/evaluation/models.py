@@ -42,10 +42,13 @@ def _made_by(run: Run, stage: StageName) -> Path | None:
 
 def model_path(run: Run, model: str) -> str:
     """Returns where a model of that name lies: one of OWN_MODELS, else a folder, GGUF file or Hub
-    id.
+    id; a run's folder stands for the latest model there.
 
     Raises UserError where the run has no such model yet, or it is damaged.
     """
+    if (Path(model) / "config.toml").is_file():
+        run = existing_run(Path(model))
+        model = latest_model(run)
     own: dict[str, Path | None] = {
         **{name: _made_by(run, stage) for name, stage in _MAKERS.items()},
         "best": run.checkpoints / "best",

@@ -69,7 +69,7 @@ SHOWN = {
         *("writing", "prompt.window", "evaluate.split"),
         *("corpus.template", "corpus.separator", "corpus.block_characters", "corpus.limit"),
     ],
-    "predict": ["seed", "model", "prompt"],
+    "predict": ["seed", "run", "model", "prompt"],
 }
 KEYS = {key.name: key for key in config_keys()}
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -205,3 +206,72 @@ def test_a_run_begins_only_from_what_fits(run: Run, trained: Path) -> None:
     error = refused(run("train", "--from", trained, "--run", other))
     assert "damaged: its content has changed" in error
     assert not other.exists()
+
+
+# ---- small traps --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["version"], "no command 'version'; nearest: '--version'"),
+        (["trian"], "nearest: 'train'"),
+        (["xyzzy"], "no command 'xyzzy'; see openrpt --help"),
+        (
+            ["train", "--train.lr", "1"],
+            "No such option '--train.lr'; nearest: '--train.learning_rate'",
+        ),
+        (["train", "--lr", "1"], "nearest: '--train.learning_rate'"),
+        (["warmup", "--lr", "1"], "nearest: '--warmup.learning_rate'"),
+        (["train", "--group_size", "1"], "nearest: '--train.group_size'"),
+        (["train", "--train.xyz", "1"], "No such option '--train.xyz'; see --help"),
+    ],
+)
+def test_nearest_names_are_near(run: Run, typed: list[str], said: str) -> None:
+    assert said in refused(run(*typed))
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["rollouts", "status", "report", "patterns", "compare", "control", "scaling", "watch"],
+)
+def test_every_command_that_takes_a_run_takes_it_by_option(run: Run, command: str) -> None:
+    for typed in (["--run", "nothing"], ["--run=nothing"]):
+        assert "nothing" in refused(run(command, *typed))
+    if command != "control":
+        assert "--run RUN" in run(command, "--help")[1]
+
+
+def test_a_run_stands_for_its_latest_model(run: Run, trained: Path) -> None:
+    code, out, _ = run("evaluate", trained)
+    assert code == 0 and f"recorded as 'trained' in {trained}/evaluation.json" in out
+    assert run("perplexity", trained)[1].startswith("trained on ")
+    typed = ["--text", "qzxjkv", "--samples", 2]
+    for model in (["trained", "--run", trained], [trained], [trained / "checkpoints/step-000002"]):
+        code, out, err = run("predict", *model, *typed)
+        assert code == 0, err
+    assert "say of which with --run RUN" in refused(run("predict", "trained", *typed))
+
+
+def test_rollouts_that_read_alike_are_one(run: Run, trained: Path) -> None:
+    out = run("rollouts", "--run", trained, "--limit", 1)[1]
+    assert out.count("thought") == 1 and "× 4: 0, 1, 2, 3" in out
+
+
+def test_a_model_that_is_nowhere_is_said_at_once(
+    run: Run, toml: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers tries again for half a minute; the Hub is asked once."""
+    import huggingface_hub
+
+    asked: list[str] = []
+
+    def refuse(url: str, **options: Any) -> None:
+        asked.append(url)
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", refuse)
+    error = refused(run("score", toml, "--model.path", "nobody/nothing"))
+    assert "model 'nobody/nothing': no such folder or file here, nor a model of the Hub's" in error
+    assert len(asked) == 1 and "nobody/nothing" in asked[0]
+    assert not (toml.parent / "run").exists()
