@@ -16,8 +16,9 @@ from click.testing import CliRunner
 
 from openrpt.cli import main as cli_module
 from openrpt.cli.main import cli, main
-from openrpt.cli.options import Key, config_keys, escape, unescape
+from openrpt.cli.options import Key, config_keys
 from openrpt.cli.training import parse_budget
+from openrpt.config.as_typed import escape, unescape
 from openrpt.config.loading import config_keys as known_keys
 from openrpt.config.loading import load_config, to_toml
 from openrpt.errors import UserError
@@ -73,13 +74,13 @@ SHOWN = {
         *("prompt", "evaluate.split", "evaluate.positions", "evaluate.positions_per_document"),
         *("evaluate.min_entropy", "evaluate.samples", "evaluate.temperature"),
     ],
-    "predict": ["seed", "model", "prompt"],
+    "predict": ["seed", "run", "model", "prompt"],
 }
 KEYS = {key.name: key for key in config_keys()}
 EXAMPLE = Path(__file__).parent.parent / "fixtures" / "example.jsonl"
 IN_ORDER = [
     *("traces", "score", "warmup", "train", "finetune", "questions", "pretrain", "evaluate"),
-    *("control", "lab", "compare", "budgets", "perplexity", "writing"),
+    *("sweep", "control", "lab", "compare", "budgets", "perplexity", "writing"),
     *("zeroshot", "coding", "suite", "probe"),
     *("rollouts", "status", "patterns", "estimate", "scaling", "predict", "report", "watch"),
     *("demo", "doctor"),
@@ -309,7 +310,7 @@ def test_without_a_file_the_runs_own_configuration_holds(run: Run, tmp_path: Pat
         (["train", "--train.steps"], "requires an argument"),
         (["train", "--train.algorithm", "ppo"], "grpo"),
         (["train", "configs/none.toml"], "configs/none.toml: no such configuration file"),
-        (["train", "corpus.txt"], "corpus.txt: a configuration's name ends with .toml"),
+        (["train", "corpus.txt"], "corpus.txt: no such file; a configuration's name ends"),
         (["train", "a.toml", "--config", "b.toml"], "two configuration files"),
         (["train", "a.toml", "b"], "unexpected extra argument"),
         (["warmup", "--config", "none.toml"], "none.toml: no such configuration file"),
