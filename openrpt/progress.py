@@ -176,7 +176,8 @@ class Lines:
         """Says that the task has ended, where it had a result; `whole`: nothing stopped it."""
         if self._name and self._first is not None:
             how, took = "done" if whole else "stopped", rough_duration(monotonic() - self._began)
-            self.say(self._line(f"{how}, {self._how_much()}, {took}"))
+            much = f"{count(self._last)} {self._unit.partition(',')[0]}".rstrip()
+            self.say(self._line(f"{how}, {much if whole else self._how_much()}, {took}"))
         self._name = ""
 
     def _say_how_far(self, now: float) -> None:

@@ -34,7 +34,7 @@ def test_a_task_has_a_line_at_its_start_its_first_result_each_half_minute_and_it
         "train: 1 of 200 steps · step 1 · reward 0.001",
     ]
     assert lines[3] == "train: 16 of 200 steps, about 6 min left · step 16 · reward 0.016"
-    assert lines[-1] == "train: done, 100 of 200 steps, 3 min · step 100 · reward 0.100"
+    assert lines[-1] == "train: done, 100 steps, 3 min · step 100 · reward 0.100"
     assert len(lines) == 3 + 6 + 1
     assert all(line.startswith("train: ") for line in lines[2:])
 

@@ -217,11 +217,13 @@ def predict(
         text = _standard_input()
     from openrpt.console import PlainConsole
     from openrpt.engine.engine import open_engine
+    from openrpt.engine.loading import resolve_model
     from openrpt.runs.rollouts import evaluated_table
     from openrpt.runs.show import group_lines
     from openrpt.stages.predict import cut_at_end
     from openrpt.stages.predict import predict as run_predict
 
+    resolve_model(model)  # what is no model is said before it is said to be loaded
     with showing_progress() as progress:
         progress.begin(f"load {model}", 0)
         start = None
