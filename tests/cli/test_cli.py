@@ -42,6 +42,7 @@ SHOWN = {
     "finetune": [
         *("seed", "run", "model", "questions", "answers", "finetune", "train", "track"),
         *("memory", "optim", "checkpoints", "prompt.instruction", "prompt.chat_template"),
+        "prompt.examples",
         *("prompt.thought_start", "prompt.thought_end", "prompt.answer_start"),
     ],
     "pretrain": [
