@@ -234,7 +234,7 @@ def other_value(key: Key) -> tuple[list[str], Any]:
         return [option, key.choices[-1]], key.choices[-1]
     if key.is_table:
         return [option, "dense=0.5, a.b:c=-1e-1"], {"dense": 0.5, "a.b:c": -0.1}
-    if key.name == "selection.where":
+    if key.name.endswith("where"):
         return [option, "class:computed"], "class:computed"
     if key.name == "reward.segment_judge":
         return [option, "my.judges:strict"], "my.judges:strict"
