@@ -28,9 +28,11 @@ def how_to(run: Run, text: str, *, stage: StageName) -> list[str]:
 def _may_change(run: Run, key: str, stage: StageName) -> bool:
     """Returns whether a run whose `stage` has begun goes on with another value of a key, and that
     does something."""
-    facts = STAGES.items()
-    left = [one for one, said in facts if said.leaves and (run.path / said.leaves).is_dir()]
-    if key.partition(".")[0] in left:  # done: it is not opened again
+    section, leaves = key.partition(".")[0], STAGES[stage].leaves
+    own = ("train", "finetune") if stage == "finetune" else (stage,)
+    if section in STAGES and section not in own:  # another stage's, which has been
+        return False
+    if leaves and (run.path / leaves).is_dir():  # done: it is not opened again
         return False
     said = bindings()[key]
     standing = run.standing() | {stage}

@@ -239,7 +239,7 @@ def test_another_configuration_or_start_model_is_refused(folder, tmp_path):
     path, *_ = saved(folder, "bound")
     record = read_record(path)
     require_own(record, path, tiny_config(folder, train__steps=9), stage="train")
-    with pytest.raises(UserError, match=r"made with prompt\.window = 32, not 40; choose another"):
+    with pytest.raises(UserError, match=r"made with prompt\.window = 32, not 40; put the old"):
         require_own(record, path, tiny_config(folder, prompt__window=40), stage="train")
     require_own(record, path, tiny_config(folder, train__group_size=9), stage="warmup")
     config = tiny_config(tmp_path)

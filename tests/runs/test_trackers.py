@@ -99,7 +99,10 @@ def test_warnings_are_said_once_and_recorded(tmp_path: Path) -> None:
             for step in steps:
                 journal.record(step, bad, seconds=step)
                 journal.tell(step, bad)
-    assert len(heard.lines) == 1 and heard.lines[0].startswith("warning: no_reward (step 5): ")
+    said, here, anew = heard.lines
+    assert said.startswith("warning: no_reward (step 5): ")
+    assert here.startswith(f"  in this run: openrpt train --run {path} --selection.min_entropy V")
+    assert anew.endswith(f"openrpt warmup --from {path} --run {path}-2 --warmup.steps V")
     (warning,) = load_run(path).warnings
     assert (warning["stage"], warning["step"], warning["name"]) == ("train", 5, "no_reward")
     assert load_run(path).metrics().num_rows == 9

@@ -204,7 +204,8 @@ def test_a_gradient_that_is_not_finite(
     assert rows[2]["changed"] == {"optim.on_nonfinite": {"before": "stop", "now": "skip"}}
     (warning,) = rows[2]["warnings"]
     assert warning["name"] == "skipped_update" and "the gradient's norm is nan" in warning["seen"]
-    assert len(seen) == 1 and seen[0].startswith("warning: skipped_update (step 3): ")
+    assert len(seen) == 2 and seen[0].startswith("warning: skipped_update (step 3): ")
+    assert f"in this run: openrpt {stage} --run {run.path} --{stage}.learning_rate V" in seen[1]
     if stage == "warmup":
         assert [row.get("optim/skipped") for row in rows] == [None, None, 1, 0]
     else:
