@@ -185,5 +185,5 @@ class LabSeed:
         return load_config(overrides=values | (more or {}) | self.lab.changes)
 
 
-_TOKENS_ONLY = {"score.splits": ["train"], "score.tokens_only": True}
+_TOKENS_ONLY = {"score.splits": ["train"], "score.tokens_only": ["train"]}
 """The scoring of text that is only pre-trained on: no score is read."""
