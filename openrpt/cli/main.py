@@ -32,7 +32,7 @@ MOST_MINUTES = 60_000
 
 
 COMMANDS = {
-    "traces": "training",
+    "traces": "traces",
     "score": "training",
     "warmup": "training",
     "train": "training",
