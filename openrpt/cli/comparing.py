@@ -184,6 +184,7 @@ def probe(ctx: click.Context, sources: tuple[str, ...], **options: Any) -> None:
     "finetune.eval_samples",
     "finetune.eval_temperature",
     "prompt.instruction",
+    "prompt.examples",
     "prompt.chat_template",
     "prompt.thought_start",
     "prompt.thought_end",

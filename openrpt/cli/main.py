@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -28,11 +28,12 @@ GARBAGE_THRESHOLD = 50_000
 """New objects between two searches for garbage: torch and transformers make a million that stay,
 and looking through them every 700, which is Python's default, is a fifth of their import."""
 
+_Command = TypeVar("_Command", bound=click.Command)
 MOST_MINUTES = 60_000
 """The longest budget of the demo, in minutes."""
 
 
-FAMILIES = ("training", "comparing", "predicting", "asking", "analysing", "looking")
+FAMILIES = ("traces", "training", "comparing", "predicting", "asking", "analysing", "looking")
 """The modules of this package that have the commands; they import what is heavy when one runs."""
 
 
@@ -163,12 +164,16 @@ def showing_progress(*, goes_on: bool = False) -> Iterator["Live"]:
 
 
 def command(
-    name: str, *, after: str = "", cls: type[click.Command] = click.Command, **settings: Any
-) -> Callable[[Callable[..., None]], click.Command]:
+    name: str,
+    *,
+    after: str = "",
+    cls: type[_Command] = click.Command,  # type: ignore[assignment]
+    **settings: Any,
+) -> Callable[[Callable[..., None]], _Command]:
     """Makes a function the command `name`. `after`: the command behind which the help lists it;
     empty = the one above it in its file."""
 
-    def add(function: Callable[..., None]) -> click.Command:
+    def add(function: Callable[..., None]) -> _Command:
         cli.place(name, function.__module__, after=after)
         return cli.command(name, cls=cls, **settings)(function)
 

@@ -17,6 +17,11 @@ from openrpt.engine.generation import Generated
 from openrpt.seeding import generator, keys_of
 from openrpt.stages.warmup.given import GivenThoughts
 
+WRONG_SEEDS = 0.5
+"""Share of given thoughts whose seed has no candidate that is right, so that the box is learned
+from the thought and the text: a policy that has only seen the box copy its seed copies a wrong
+candidate, too, such as a space that the text does not have."""
+
 _Target = tuple[tuple[int, ...], tuple[float, ...]]
 """Token ids and their probabilities: one id where the token is certain."""
 
@@ -65,7 +70,8 @@ class ImitationMaker:
         imitations = []
         for outcome, position, trace in zip(generated, work.positions, traces, strict=True):
             if trace is not None:
-                imitations.append(self._of_trace(trace, layout.seed(outcome.candidate_ids)))
+                seed = self._seed_of_trace(outcome, work, trace, step)
+                imitations.append(self._of_trace(trace, layout.seed(seed)))
                 continue
             truth = int(work.document.token_ids[position.index])
             target = self._answer_target(outcome, truth)
@@ -80,6 +86,22 @@ class ImitationMaker:
             weights = (0.0,) * len(thought)
             imitations.append(self._imitation(opening, thought, weights, answer, target))
         return imitations
+
+    def _seed_of_trace(
+        self, outcome: Generated, work: Work, trace: PlacedTrace, step: int
+    ) -> tuple[int, ...]:
+        """Returns the candidates that seed a given thought; for a share of the thoughts, by the
+        draw, only such as the text does not go on with, where there are as many."""
+        document = work.document
+        rng = generator(self.config.seed, "seed", document.document_id, trace.index, step)
+        if rng.random() >= WRONG_SEEDS:
+            return outcome.candidate_ids
+        bytes_of = self.engine.model.table.bytes
+        continuation = document.text.encode()[int(document.byte_offsets[trace.index]) :]
+        known = dict.fromkeys((*outcome.candidate_ids, *(i for i, _ in outcome.standard_top)))
+        wrong = [i for i in known if not continuation.startswith(bytes_of[i])]
+        count = len(outcome.candidate_ids)
+        return tuple(wrong[:count]) if len(wrong) >= count else outcome.candidate_ids
 
     def _answer_target(self, outcome: Generated, truth: int) -> _Target:
         """Returns what the box should hold: a distribution over the candidates, or the true
