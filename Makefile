@@ -28,7 +28,7 @@ demo: $(STAMP)
 	$(BIN)/openrpt demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # "python -m": with the user's own packages in view, pip may not put these scripts into .venv.
 lint: $(STAMP)

@@ -298,6 +298,7 @@ except UserError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
 def test_a_full_disk_leaves_what_stood_there(folder):
     path, _, _ = saved(folder, "full")

@@ -6,6 +6,7 @@ Text in, text out: `spelled` gives LaTeX that math-verify reads. Words in `\text
 
 import re
 import unicodedata
+from functools import lru_cache
 
 _FUNCTIONS = (
     "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|frac|cdot|times|"
@@ -67,7 +68,7 @@ _INTRODUCTION = (
 _INTRODUCED = re.compile(
     rf"^‹\s*{_INTRODUCTION}\s*›|^(‹?)\s*{_INTRODUCTION}(?=[\s:])\s*:?", re.IGNORECASE
 )
-_RATIO = re.compile(r"(\d+)\s*(?:‹\s*to\s*›|\bto\b)\s*(\d+)")
+_RATIO = re.compile(r"(?<!\d)(\d+)\s*(?:‹\s*to\s*›|\bto\b)\s*(\d+)")
 _BUILT_SET = re.compile(
     r"\\\{\s*([A-Za-z])\s*(?:\\in\s*(?:\\mathbb\s*\{?R\}?|ℝ)\s*)?(?:\\mid|\||:)([^|:]*[<>][^|:]*)\\\}"
 )
@@ -93,6 +94,7 @@ _DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?")
 _DEGREES_IN_FUNCTION = re.compile(rf"(\d+(?:\.\d+)?)\s*{_DEGREES.pattern}")
 
 
+@lru_cache(maxsize=1024)  # a truth is compared with a group of answers
 def spelled(text: str) -> str:
     r"""Returns an answer in the one spelling that the other functions read.
 
@@ -251,7 +253,7 @@ THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _REPEATING = re.compile(
     r"(\d{0,99})\.(\d{0,99})\\(?:overline|bar|dot)\s*(?:\{(\d{1,99})\}|(\d))(?![\d.\\])"
 )
-_SCIENTIFIC = re.compile(r"(?<![A-Za-z\d.}])(\d+\.?\d*)[eE]([+-]?\d{1,3})(?![\d.A-Za-z])")
+_SCIENTIFIC = re.compile(r"(?<![A-Za-z\d.}])(\d+(?:\.\d*)?)[eE]([+-]?\d{1,3})(?![\d.A-Za-z])")
 _DECIMAL = re.compile(r"(\d*)\.(\d+)")
 _ENDLESS = re.compile(r"([+-]?\d{0,99}\.)(\d{1,99})\\ldots")
 _CYCLE = re.compile(r"(\d*?)(\d+?)\2+")

@@ -8,6 +8,7 @@ warnings. A check that takes too long or too much memory ends the process and is
 
 import re
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from openrpt.evaluation.questions.math_parts import (
@@ -192,6 +193,7 @@ def _number(text: str) -> Any:
     return Rational(plain) if _PLAIN.fullmatch(plain) else None
 
 
+@lru_cache(maxsize=1024)  # a truth is compared with a group of answers
 def _parsed(text: str) -> Any:
     """Returns the sympy expression; None for what is no mathematics."""
     from latex2sympy2_extended import NormalizationConfig, latex2sympy
