@@ -134,7 +134,7 @@ def _hear(worker: _Worker, progress: Progress) -> tuple[Any] | None:
         case "update":
             worker.share = values[0] / worker.total
         case "say":
-            progress.say(values[0])
+            progress.say(f"{worker.job.title}: {values[0]}" if worker.job else values[0])
         case "failed":
             raise values[0]
         case "done":
