@@ -62,16 +62,19 @@ class _Worker(Generic[Key]):
     job: Job[Key] | None = None
     begun: float = 0.0
     task: str = ""
-    total: float = 1.0
-    share: float = 0.0
+    total: float = 0.0
+    completed: float = 0.0
 
     def begin(self, job: Job[Key]) -> None:
-        self.job, self.begun, self.task, self.share = job, time.monotonic(), "", 0.0
+        self.job, self.begun, self.task = job, time.monotonic(), ""
         self.connection.send(job.work)
 
     @property
     def note(self) -> str:
-        return f"{self.job.title}: {self.task} {self.share:.0%}" if self.job else ""
+        if self.job is None or not self.task:
+            return ""
+        share = f" {self.completed / self.total:.0%}" if self.total else ""
+        return f"{self.job.title}: {self.task}{share}"
 
 
 def _run_in_processes(
@@ -100,8 +103,7 @@ def _run_in_processes(
                 ended(worker.job.key, result[0])
                 done.add(worker.job.key)
                 worker.job = None
-            notes = [worker.note for worker in crew if worker.task and worker.job]
-            progress.update(len(done), " · ".join(notes))
+            progress.update(len(done), " · ".join(filter(None, (one.note for one in crew))))
 
 
 def _start(crew: list[_Worker[Key]]) -> _Worker[Key]:
@@ -132,9 +134,9 @@ def _hear(worker: _Worker[Key], progress: Progress) -> tuple[Any] | None:
         ) from None
     match kind:
         case "begin":
-            (worker.task, worker.total), worker.share = values, 0.0
+            (worker.task, worker.total), worker.completed = values, 0.0
         case "update":
-            worker.share = values[0] / worker.total
+            worker.completed = values[0]
         case "say":
             progress.say(f"{worker.job.title}: {values[0]}" if worker.job else values[0])
         case "failed":
@@ -178,7 +180,7 @@ class _Told:
 
     def begin(self, task: str, total: float, unit: str = "") -> None:
         """Begins a task."""
-        self.connection.send(("begin", task, max(total, 1e-9)))
+        self.connection.send(("begin", task, total))
 
     def update(self, completed: float, note: str = "") -> None:
         """Says how much of it is done."""
@@ -192,9 +194,8 @@ class _Told:
 def _serve(connection: Connection) -> None:
     """Does one job after another, until one fails or this process is ended."""
     told = _Told(connection)
-    with contextlib.suppress(
-        KeyboardInterrupt, BrokenPipeError
-    ):  # the other process has ended, too
+    # A broken pipe: the process that asks is gone.
+    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
         while True:
             try:
                 result = connection.recv()(told)

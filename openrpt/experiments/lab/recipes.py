@@ -32,6 +32,7 @@ RECIPES = {
         rpt_learning_rate=1e-3,
         opens_at=0.9,
     ),
+    "find": Recipe(shares="worked=0.1&filler=0.1", width=64),
     "registers": Recipe(shares="worked=0.3&filler=0.5", width=64, opens_at=0.9),
 }
 """The worlds whose recipe is not the common one."""
