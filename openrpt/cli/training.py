@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from openrpt.config.sections import Config
 
 
-@stage("score", reads="score")
+@stage("score", reads="score", after="traces")
 @click.argument("source", metavar="[CORPUS | CONFIG.toml]", type=PATH, required=False)
 @click.pass_context
 def score(ctx: click.Context, source: str | None, **options: Any) -> None:
