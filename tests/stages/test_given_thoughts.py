@@ -189,7 +189,8 @@ SEEDED = {"prompt__candidates": 2}
 
 @pytest.mark.parametrize("seeded", [SEEDED, {}], ids=["seeded", "unseeded"])
 def test_what_is_imitated_where(scored: Run, seeded: dict[str, Any]) -> None:
-    """A trace's position has its thought and prediction, each other the target that it had."""
+    """A trace's position has its thought and prediction, each other the answer that it had; seeded,
+    without a thought behind the candidates."""
     name = "imitated" + "-seeded" * bool(seeded)
     stage = open_warmup(copied(scored, name, **seeded))
     plain = open_warmup(copied(scored, name + "-plain", **seeded, warmup__traces=""))
@@ -201,13 +202,17 @@ def test_what_is_imitated_where(scored: Run, seeded: dict[str, Any]) -> None:
     found, before = imitations_of(stage, work), imitations_of(plain, work)
     for one, old, trace in zip(found, before, traces, strict=True):
         assert one.is_given == (trace is not None) and not old.is_given
+        close = layout.thought_end_ids + layout.answer_start_ids
+        form = (*layout.answer_end_ids, stop)
+        if trace is None and seeded:
+            answered = old.token_ids[-len(form) - 1 :]
+            assert (one.opening, one.token_ids) == (old.opening, close + answered)
+            continue
         if trace is None:
             assert one == old
             continue
         if not seeded:
             assert one.opening == old.opening
-        close = layout.thought_end_ids + layout.answer_start_ids
-        form = (*layout.answer_end_ids, stop)
         parts = (trace.thought_ids, close, trace.prediction_ids, form)
         assert one.token_ids == tuple(chain(*parts))
         assert one.targets == tuple(((token,), (1.0,)) for token in one.token_ids)

@@ -64,7 +64,7 @@ class ImitationMaker:
         self, work: Work, step: int, traces: Sequence[PlacedTrace | None]
     ) -> list[Imitation]:
         """Makes imitations whose thought is the candidates, and what the policy thinks behind
-        them; the answer is one of them."""
+        them (nothing, where other positions have given thoughts); the answer is one of them."""
         config, layout = self.config, self.layout
         generated = self._generate(work, step, traces)
         imitations = []
@@ -79,11 +79,15 @@ class ImitationMaker:
             answer = int(rng.choice(target[0], p=np.array(target[1]) / sum(target[1])))
             opening = layout.seed(outcome.candidate_ids)
             thought: tuple[int, ...] = ()
-            if config.prompt.think_budget:
-                thought = self._free_thought(outcome, len(opening)) + layout.close_ids
-            else:
+            weight = 0.0
+            if not config.prompt.think_budget:
                 opening += layout.close_ids
-            weights = (0.0,) * len(thought)
+            elif self.given.by_document:  # thinks where a thought is given, and answers at once here
+                thought = layout.thought_end_ids + layout.answer_start_ids
+                weight = config.warmup.form_weight
+            else:
+                thought = self._free_thought(outcome, len(opening)) + layout.close_ids
+            weights = (weight,) * len(thought)
             imitations.append(self._imitation(opening, thought, weights, answer, target))
         return imitations
 
@@ -207,11 +211,11 @@ class ImitationMaker:
     def _generate(
         self, work: Work, step: int, traces: Sequence[PlacedTrace | None]
     ) -> list[Generated]:
-        """Generates candidates at each position and, where a thought is free and none is given, one
-        completion."""
+        """Generates candidates at each position and, where a thought is free and none is given
+        anywhere, one completion."""
         sampling = Sampling.of(self.config.prompt, temperature=1.0)
         sampling = replace(sampling, prediction_budget=2)
-        free = sampling.think_budget > 0
+        free = sampling.think_budget > 0 and not self.given.by_document
         request = self._request(work, step, [int(free and trace is None) for trace in traces])
         (generated,) = self.engine.generate_each([request], self.layout, sampling)
         return generated
