@@ -4,6 +4,9 @@ import contextlib
 import difflib
 from collections.abc import Iterable, Iterator
 
+_LONGEST_NAME = 200
+"""Characters of the longest name that others are compared with."""
+
 
 class UserError(Exception):
     """Bad input or bad configuration.
@@ -17,20 +20,36 @@ class UserError(Exception):
     """
 
 
-def nearest(name: str, known: Iterable[str], *, otherwise: str = "", cutoff: float = 0.4) -> str:
+def nearest(name: str, known: Iterable[str], *, otherwise: str = "", cutoff: float = 0.65) -> str:
     """Returns the end of a message on an unknown name: the known one most like it, else
-    `otherwise`.
+    `otherwise`. Initials stand for a name: `lr` for `learning_rate`.
 
-    `cutoff`: least likeness, in [0, 1] (difflib's ratio).
+    `cutoff`: least likeness, in [0, 1] (difflib's ratio); of dotted names that share their section,
+    of what follows it.
 
     >>> nearest("trian", ["train", "score"])
     "; nearest: 'train'"
     >>> nearest("x", ["train", "score"], otherwise="see --help")
     '; see --help'
+    >>> nearest("train.lr", ["train.steps", "train.learning_rate"])
+    "; nearest: 'train.learning_rate'"
     """
-    found = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
-    hint = f"nearest: '{found[0]}'" if found else otherwise
+    likeness = {one: _likeness(name, one) for one in known} if len(name) <= _LONGEST_NAME else {}
+    best = max(likeness, key=lambda one: likeness[one], default="")
+    hint = f"nearest: '{best}'" if best and likeness[best] >= cutoff else otherwise
     return f"; {hint}" if hint else ""
+
+
+def _likeness(name: str, known: str) -> float:
+    """Returns how like two names are, in [0, 1]."""
+    section, _, own = name.rpartition(".")
+    other_section, _, other = known.rpartition(".")
+    if section in ("", other_section):  # what they share says nothing
+        words = other.split("_")
+        if len(words) > 1 and own == "".join(word[:1] for word in words):
+            return 1.0
+        name, known = own, other
+    return difflib.SequenceMatcher(None, name, known).ratio()
 
 
 @contextlib.contextmanager

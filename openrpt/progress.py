@@ -2,17 +2,28 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from time import monotonic
 from typing import TYPE_CHECKING, Protocol
+
+from openrpt.amounts import count, rough_duration
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
+
+    from openrpt.console import PlainConsole
+
+_LINE_SECONDS = 30.0
+"""Seconds between two lines off a terminal, at least."""
+_NEARLY = 0.99
+"""Most of a bar that is full before its task has ended: what follows the last unit is work, too."""
 
 
 class Progress(Protocol):
     """A protocol: what a stage tells the person who waits. `SILENT` says nothing."""
 
     def begin(self, task: str, total: float, unit: str = "") -> None:
-        """Begins a task of `total` units in all."""
+        """Begins a task of `total` units in all; 0 = not known."""
 
     def update(self, completed: float, note: str = "") -> None:
         """Says that `completed` units of the task are done; the note is shown beside the bar."""
@@ -37,11 +48,35 @@ class Silent:
 SILENT = Silent()
 
 
-class Live:
-    """A `Progress` on stderr: on a terminal a bar that moves, elsewhere a line as each task
-    begins."""
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """A `Progress` whose tasks say which part of a whole they belong to."""
 
-    def __init__(self) -> None:
+    inner: Progress
+    name: str
+
+    def begin(self, task: str, total: float, unit: str = "") -> None:
+        """Begins a task, behind the part's name."""
+        self.inner.begin(f"{self.name} {task}", total, unit)
+
+    def update(self, completed: float, note: str = "") -> None:
+        """Passes on how much is done."""
+        self.inner.update(completed, note)
+
+    def say(self, line: str) -> None:
+        """Passes on a line."""
+        self.inner.say(line)
+
+
+def _passed(completed: float) -> float:
+    """Returns the new estimate of a total that has been passed."""
+    return 1.5 * completed
+
+
+class Bars:
+    """A `Progress` on a terminal: a bar that moves."""
+
+    def __init__(self, console: "PlainConsole") -> None:
         from rich.progress import (
             BarColumn,
             Progress,
@@ -51,50 +86,135 @@ class Live:
             TimeRemainingColumn,
         )
 
-        from openrpt.console import PlainConsole
-
-        self.console = PlainConsole(stderr=True)
-        self._bars = Progress(
+        self.console = console
+        self.bars = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(bar_width=24),
-            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[share]}"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}", style="dim", markup=False),
-            console=self.console,
-            disable=not self.console.is_terminal,
+            console=console,
         )
         self._task: TaskID | None = None
+        self._name, self._total, self._unit = "", 0.0, ""
 
     def begin(self, task: str, total: float, unit: str = "") -> None:
-        """Begins a task; off a terminal, says its name and size in a line."""
-        self._finish()
-        self._task = self._bars.add_task(task, total=max(total, 1e-9), note="")
-        if not self.console.is_terminal:
-            size = f" ({total:,.0f} {unit})" if unit else ""
-            self.console.print(f"{task}{size} …")
+        """Begins a task, whose bar takes the last one's place."""
+        self.end()
+        self._name, self._total, self._unit = task, total, unit
+        self._task = self.bars.add_task(task, total=total or None, note="", share="")
 
     def update(self, completed: float, note: str = "") -> None:
-        """Moves the bar; off a terminal nothing is shown."""
-        if self._task is not None:
-            self._bars.update(self._task, completed=completed, note=note)
+        """Moves the bar."""
+        if self._task is None:
+            return
+        if not self._total:
+            self.bars.update(self._task, note=note)
+            return
+        if completed > self._total:
+            self._total = _passed(completed)
+            self.say(_more_than_guessed(self._name, self._total, self._unit))
+        share = min(completed / self._total, _NEARLY)
+        self.bars.update(
+            self._task,
+            total=self._total,
+            completed=share * self._total,
+            note=note,
+            share=f"{share:>3.0%}",
+        )
 
     def say(self, line: str) -> None:
         """Prints one line above the bar."""
-        self.console.print(line)
+        self.console.print(line, soft_wrap=True)
 
-    def _finish(self) -> None:
+    def end(self) -> None:
+        """Takes the bar down."""
         if self._task is not None:
-            self._bars.remove_task(self._task)
+            self.bars.remove_task(self._task)
             self._task = None
 
 
+class Lines:
+    """A `Progress` off a terminal: a line as a task begins, at its first result, then at most every
+    half minute, and one at its end. Each begins with the task's name."""
+
+    def __init__(self, console: "PlainConsole") -> None:
+        self.console = console
+        self._name, self._total, self._unit = "", 0.0, ""
+        self._began = self._said = 0.0
+        self._first: float | None = None
+        self._last, self._note = 0.0, ""
+
+    def begin(self, task: str, total: float, unit: str = "") -> None:
+        """Says a task's name and size."""
+        self.end()
+        self._name, self._total, self._unit = task, total, unit
+        self._began, self._first = monotonic(), None
+        size = f" ({count(total)} {unit})" if unit and total else ""
+        self.say(f"{task}{size} …")
+
+    def update(self, completed: float, note: str = "") -> None:
+        """Says how far the task is: the first time, then where half a minute has gone by."""
+        now = monotonic()
+        self._last, self._note = completed, note
+        if self._total and completed > self._total:
+            self._total = _passed(completed)
+            self.say(_more_than_guessed(self._name, self._total, self._unit))
+        if self._first is None or now - self._said >= _LINE_SECONDS:
+            self._say_how_far(now)
+        if self._first is None:
+            self._first, self._began = completed, now
+
+    def say(self, line: str) -> None:
+        """Prints one line."""
+        self.console.print(line, soft_wrap=True)
+
+    def end(self, *, whole: bool = True) -> None:
+        """Says that the task has ended, where it had a result; `whole`: nothing stopped it."""
+        if self._name and self._first is not None:
+            how, took = "done" if whole else "stopped", rough_duration(monotonic() - self._began)
+            much = f"{count(self._last)} {self._unit.partition(',')[0]}".rstrip()
+            self.say(self._line(f"{how}, {much if whole else self._how_much()}, {took}"))
+        self._name = ""
+
+    def _say_how_far(self, now: float) -> None:
+        parts, done = [self._how_much()], self._last - (self._first or 0.0)
+        if self._total and self._first is not None and done > 0:
+            left = (self._total - self._last) * (now - self._began) / done
+            parts.append(f"about {rough_duration(left)} left")
+        self.say(self._line(", ".join(parts)))
+        self._said = now
+
+    def _how_much(self) -> str:
+        of = f" of {count(self._total)}" if self._total else ""
+        return f"{count(self._last)}{of} {self._unit}".rstrip()
+
+    def _line(self, text: str) -> str:
+        return f"{self._name}: {text}" + (f" · {self._note}" if self._note else "")
+
+
+def _more_than_guessed(task: str, total: float, unit: str) -> str:
+    return f"{task}: more than was thought, about {count(total)} {unit} now".rstrip()
+
+
 @contextmanager
-def live_progress() -> Iterator[Live]:
-    """Gives a `Live` whose bars are taken down at the end."""
-    live = Live()
-    with live._bars:
-        yield live
-        live._finish()
+def live_progress() -> Iterator[Bars | Lines]:
+    """Gives a `Progress` on stderr: bars on a terminal, lines elsewhere."""
+    from openrpt.console import PlainConsole
+
+    console = PlainConsole(stderr=True)
+    if console.is_terminal:
+        shown = Bars(console)
+        with shown.bars:
+            yield shown
+            shown.end()
+        return
+    lines, whole = Lines(console), False
+    try:
+        yield lines
+        whole = True
+    finally:
+        lines.end(whole=whole)

@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from openrpt.cli.options import ESCAPED, Key, config_keys, sections
+from openrpt.cli.options import Key, config_keys, sections
+from openrpt.config.as_typed import ESCAPED
 from openrpt.config.binding import bindings
 
 TARGET = Path(__file__).parent.parent / "docs" / "configuration.md"
@@ -27,8 +28,9 @@ In a few texts the command line reads `\\n`, `\\t` and `\\\\` as line break, tab
 TOML does:
 {escaped}.
 
-Precedence: the command line, then the file, then, where no file is given, the configuration that
-stands in the run folder, then the defaults. An unknown key or a value out of range is an error.
+Precedence: the command line, then the file, then the configuration that stands in the run folder,
+then the defaults. So a file for a later stage need only name that stage's keys. An unknown key or a
+value out of range is an error.
 
 ## What a key binds
 
@@ -37,12 +39,14 @@ that they depend on may not change. The column *binds* has the stages that read 
 `score` also binds all that is made from the scores, and what binds `warmup` the training that
 begins from it. So after `score` alone the keys of the warmup and of the training may still be
 changed, on the command line or in the file, and after `warmup` those of the training: the folder's
-`config.toml` then has the new value. Anything else is refused, and the key is named.
+`config.toml` then has the new value. Anything else is refused: the key is named, and the command
+that begins another run with it from what holds (`--from RUN`).
 
 - `evaluation`: once an evaluation is recorded in the folder the key may not change there, since its
   label names what differs from the run's own value; `label`: only that.
-- ↻: a resumed run may change it all the same, since it helps after a step that failed. From which
-  step on another value holds stands in `metrics.jsonl`, and `openrpt status` says it.
+- ↻: a resumed run may change it all the same, since it helps where a step failed or a warning
+  shows. From which step on another value holds stands in `metrics.jsonl`, and `openrpt status` says
+  it.
 - Empty: how long, where and in which portions a stage runs, and what it shows.
 """
 

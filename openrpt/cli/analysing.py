@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from openrpt.cli.arguments import PATH
+from openrpt.cli.arguments import PATH, RunCommand
 from openrpt.cli.main import command, showing_progress
 from openrpt.terminal import say
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from openrpt.evaluation.patterns.bins import Bin
 
 
-@command("patterns", after="status")
+@command("patterns", after="status", cls=RunCommand)
 @click.argument("runs", metavar="RUN…", type=PATH, nargs=-1, required=True)
 @click.option(
     "--keywords", type=PATH, metavar="FILE", help="Your groups: TOML or JSON, name = ['keyword', …]"
@@ -64,7 +64,7 @@ def patterns(
     say(f"written: {paths[0]}, {paths[1]}")
 
 
-@command("scaling", after="estimate")
+@command("scaling", after="estimate", cls=RunCommand)
 @click.argument("sources", metavar="RUN…", type=PATH, nargs=-1, required=True)
 @click.option(
     "--out", type=PATH, metavar="DIR", help="Where the files go [default RUN/scaling, or scaling]"

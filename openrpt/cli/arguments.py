@@ -70,6 +70,29 @@ class Number(click.FloatRange):
         return number
 
 
+class RunCommand(click.Command):
+    """A command whose first arguments are runs: `--run` gives them, too, as it does elsewhere."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parses, with what stands behind each `--run` put first."""
+        runs: list[str] = []
+        rest = list(args)
+        while "--run" in rest[:-1]:
+            at = rest.index("--run")
+            runs.append(rest[at + 1])
+            del rest[at : at + 2]
+        for one in [one for one in rest if one.startswith("--run=")]:
+            runs.append(one.removeprefix("--run="))
+            rest.remove(one)
+        return super().parse_args(ctx, [*runs, *rest])
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the options, and `--run` behind them."""
+        super().format_options(ctx, formatter)
+        with formatter.section("Also"):
+            formatter.write_dl([("--run RUN", "As the argument RUN")])
+
+
 PATH = PathName()
 LABEL = Label()
 TEXT = Text()

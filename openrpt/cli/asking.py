@@ -7,7 +7,7 @@ import click
 
 from openrpt.cli.arguments import LABEL, PATH
 from openrpt.cli.main import showing_progress, stage
-from openrpt.cli.options import source_and_config
+from openrpt.cli.options import model_and_config
 from openrpt.terminal import say
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def zeroshot(ctx: click.Context, source: str | None, label: str, **options: Any)
     MODEL is as in openrpt evaluate; a run folder that is not there is made. Models that are asked
     in one run stand in one table, with paired differences. The same command goes on after a stop.
     """
-    model, config = source_and_config(ctx, source)
+    model, config = model_and_config(ctx, source)
     from openrpt.console import PlainConsole
     from openrpt.evaluation.end_tasks.tables import print_zero_shot
     from openrpt.evaluation.end_tasks.zero_shot import end_tasks, zero_shot
@@ -85,7 +85,7 @@ def coding(ctx: click.Context, source: str | None, label: str, **options: Any) -
     process of its own (Linux only): limits of time and memory, no network, none of your files.
     MODEL is as in openrpt zeroshot.
     """
-    model, config = source_and_config(ctx, source)
+    model, config = model_and_config(ctx, source)
     from openrpt.evaluation.end_tasks.coding import coding as run_coding
     from openrpt.evaluation.end_tasks.coding import describe, mode_name, read_tasks
 
@@ -131,7 +131,7 @@ def suite(ctx: click.Context, source: str | None, label: str, **options: Any) ->
     Of [finetune], eval_questions, eval_samples and the budgets count. The same command goes on
     after a stop. MODEL is as in openrpt zeroshot.
     """
-    model, config = source_and_config(ctx, source)
+    model, config = model_and_config(ctx, source)
     from openrpt.console import PlainConsole
     from openrpt.evaluation.end_tasks.suite import check_parts, print_suite, run_suite
 
@@ -146,11 +146,14 @@ def suite(ctx: click.Context, source: str | None, label: str, **options: Any) ->
 def _run_to_ask_in(config: "Config", model: str | None) -> "Run":
     """Opens the run that is there, or a new one whose model is MODEL."""
     from openrpt.config.loading import with_overrides
-    from openrpt.evaluation.models import OWN_MODELS
+    from openrpt.evaluation.models import OWN_MODELS, check_models
     from openrpt.runs.run import existing_run, open_run
 
     path = Path(config.run)
     if (path / "config.toml").is_file():
         return existing_run(path)
     named = {"model.path": model} if model and model not in OWN_MODELS else {}
-    return open_run(with_overrides(config, named))
+    return open_run(
+        with_overrides(config, named),
+        check_input=lambda run: check_models(run, [model] if model else []),
+    )

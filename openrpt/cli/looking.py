@@ -6,14 +6,14 @@ from typing import Any
 
 import click
 
-from openrpt.cli.arguments import COUNT, LABEL, PATH, STEP, TEXT, Number
+from openrpt.cli.arguments import COUNT, LABEL, PATH, STEP, TEXT, Number, RunCommand
 from openrpt.cli.main import _only_config, command, showing_progress, stage
-from openrpt.cli.options import stage_config
+from openrpt.cli.options import OVERRIDES, stage_config
 from openrpt.errors import UserError
 from openrpt.terminal import say, say_lines
 
 
-@command("rollouts", after="probe")
+@command("rollouts", after="probe", cls=RunCommand)
 @click.argument("run", metavar="RUN", type=PATH)
 @click.option("--step", type=STEP, help="Step of train [default: the last stored]")
 @click.option("--development", is_flag=True, help="Of the development evaluation after that step")
@@ -75,7 +75,7 @@ def rollouts(
         say(f"… and {len(groups) - limit} more groups (--limit)")
 
 
-@command("status")
+@command("status", cls=RunCommand)
 @click.argument("runs", metavar="RUN…", type=PATH, nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="JSON lines, one a run")
 def status(runs: tuple[str, ...], as_json: bool) -> None:
@@ -166,7 +166,7 @@ def estimate(
         print_estimate(found, PlainConsole())
 
 
-@stage("predict", "seed", "model", "prompt", after="scaling")
+@stage("predict", "seed", "run", "model", "prompt", after="scaling")
 @click.argument("model", metavar="MODEL", type=PATH)
 @click.option(
     "--text", type=TEXT, required=True, help="The text to go on from; - reads it from stdin"
@@ -196,31 +196,41 @@ def predict(
     """Show thoughts and predictions at the end of a text of yours.
 
     \b
-    openrpt predict runs/maths/checkpoints/best --text "The sum of 2 and 3" --continuation " is 5."
+    openrpt predict trained --run runs/maths --text "The sum of 2 and 3" --continuation " is 5."
 
-    MODEL is a folder, a .gguf file or a Hub id. A checkpoint is prompted as it was trained.
+    MODEL is as in openrpt evaluate; a run's own needs --run, and a run folder stands for its latest
+    model. A checkpoint is prompted as it was trained.
     """
     from openrpt.config.loading import load_config
+    from openrpt.evaluation.models import OWN_MODELS, model_path
+    from openrpt.runs.run import Run, existing_run
     from openrpt.stages.predict import checkpoint_config
 
-    config = stage_config(
-        ctx, options["config_file"], base=checkpoint_config(model) or load_config()
-    )
+    given = ctx.meta.get(OVERRIDES, {}).get("run")
+    if model in OWN_MODELS and given is None:
+        raise UserError(f"{model}: a run's own model; say of which with --run RUN")
+    run = existing_run(Path(given)) if given else Run(path=Path(), config=load_config())
+    model = model_path(run, model)
+    base = checkpoint_config(model) or run.config
+    config = stage_config(ctx, options["config_file"], base=base)
     if text == "-":
         text = _standard_input()
     from openrpt.console import PlainConsole
     from openrpt.engine.engine import open_engine
+    from openrpt.engine.loading import resolve_model
     from openrpt.runs.rollouts import evaluated_table
     from openrpt.runs.show import group_lines
     from openrpt.stages.predict import cut_at_end
     from openrpt.stages.predict import predict as run_predict
 
-    start = None
-    if config.prompt.candidates and config.prompt.candidate_source == "start":
-        start = open_engine(config.model)
-    engine = open_engine(config.model, path=model, start=start)
-    cut = cut_at_end(engine.model.tokenizer, text, continuation)
+    resolve_model(model)  # what is no model is said before it is said to be loaded
     with showing_progress() as progress:
+        progress.begin(f"load {model}", 0)
+        start = None
+        if config.prompt.candidates and config.prompt.candidate_source == "start":
+            start = open_engine(config.model)
+        engine = open_engine(config.model, path=model, start=start)
+        cut = cut_at_end(engine.model.tokenizer, text, continuation)
         group = run_predict(
             engine,
             cut,
@@ -245,7 +255,7 @@ def _standard_input() -> str:
         raise UserError(f"--text -: not UTF-8 at byte {error.start}") from None
 
 
-@command("report")
+@command("report", cls=RunCommand)
 @click.argument("run", metavar="RUN", type=PATH)
 @click.argument("others", metavar="[OTHER]...", type=PATH, nargs=-1)
 def report(run: str, others: tuple[str, ...]) -> None:
@@ -265,7 +275,7 @@ def report(run: str, others: tuple[str, ...]) -> None:
     say(write_report(found, overlaid, notes))
 
 
-@command("watch")
+@command("watch", cls=RunCommand)
 @click.argument("runs", metavar="RUN…", type=PATH, nargs=-1, required=True)
 @click.option("--port", type=click.IntRange(1, 65535), help="Port [default the first free one]")
 @click.option("--open", "open_browser", is_flag=True, help="Open it in the browser")

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -21,7 +22,7 @@ from openrpt.terminal import open_streams, say_error, say_lines
 if TYPE_CHECKING:
     from openrpt.config.corpus import CorpusConfig
     from openrpt.config.sections import StageName
-    from openrpt.progress import Live
+    from openrpt.progress import Progress
 
 
 GARBAGE_THRESHOLD = 50_000
@@ -33,7 +34,16 @@ MOST_MINUTES = 60_000
 """The longest budget of the demo, in minutes."""
 
 
-FAMILIES = ("traces", "training", "comparing", "predicting", "asking", "analysing", "looking")
+FAMILIES = (
+    "traces",
+    "training",
+    "sweeping",
+    "comparing",
+    "predicting",
+    "asking",
+    "analysing",
+    "looking",
+)
 """The modules of this package that have the commands; they import what is heavy when one runs."""
 
 
@@ -85,7 +95,8 @@ class Commands(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Finds the command; an unknown one is answered with the nearest."""
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
-            hint = nearest(args[0], self.list_commands(ctx), otherwise="see openrpt --help")
+            known = [*self.list_commands(ctx), "--version"]
+            hint = nearest(args[0], known, otherwise="see openrpt --help")
             raise click.UsageError(f"no command '{args[0]}'{hint}", ctx)
         return super().resolve_command(ctx, args)
 
@@ -148,7 +159,7 @@ def _fail(message: str, exit_code: int) -> None:
 
 
 @contextmanager
-def showing_progress(*, goes_on: bool = False) -> Iterator["Live"]:
+def showing_progress(*, goes_on: bool = False) -> Iterator["Progress"]:
     """Shows live progress; a stop becomes one line. `goes_on`: the same command takes up what is
     done."""
     from openrpt.progress import live_progress
@@ -181,18 +192,25 @@ def command(
 
 
 def stage(
-    name: str, *shows: str, reads: "StageName | None" = None, after: str = ""
+    name: str,
+    *shows: str,
+    reads: "StageName | None" = None,
+    after: str = "",
+    cls: type[StageCommand] = StageCommand,
 ) -> Callable[[Callable[..., None]], click.Command]:
     """Makes a function the command `name`, which reads the configuration. In its help: the sections
     and keys that the results of the stage `reads` depend on, and those of `shows`."""
-    return command(name, after=after, cls=StageCommand, shows=shows, reads=reads)
+    return command(name, after=after, cls=cls, shows=shows, reads=reads)
 
 
 def _only_config(positional: str | None, option: str | None) -> str | None:
     other, file = config_file(positional, option)
-    if other is not None:
-        raise UserError(f"{other}: a configuration's name ends with .toml")
-    return file
+    if other is None:
+        return file
+    if (Path(other) / "config.toml").is_file():
+        raise UserError(f"{other}: a run folder, no configuration; say --run {other}")
+    missing = "" if Path(other).exists() else "no such file; "
+    raise UserError(f"{other}: {missing}a configuration's name ends with .toml")
 
 
 def _other_corpus(ctx: click.Context, text: str | None) -> "CorpusConfig | None":

@@ -5,7 +5,6 @@ that takes longer than all else that `openrpt --help` does, so it is imported wh
 """
 
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -17,8 +16,9 @@ import click
 from click.core import ParameterSource
 
 from openrpt.cli.arguments import PATH, PathName
+from openrpt.config.as_typed import ESCAPED, escape, unescape
 from openrpt.config.paths import require_path, require_path_or_none, require_reachable
-from openrpt.errors import UserError
+from openrpt.errors import UserError, nearest
 from openrpt.terminal import say_lines
 
 if TYPE_CHECKING:
@@ -28,13 +28,6 @@ if TYPE_CHECKING:
     from openrpt.config.sections import Config, StageName
 
 
-ESCAPED = {
-    "corpus.template",
-    "corpus.separator",
-    "prompt.candidate_separator",
-    "prompt.answer_start",
-}
-r"""Keys whose values may hold line breaks: a shell gives them as `\n`, `\t` and `\\`."""
 _SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 OVERRIDES = "openrpt.overrides"
 
@@ -157,22 +150,6 @@ def _key(name: str, field: "FieldInfo") -> Key:
         limits=", ".join(limits),
         path_check=next(iter(checks), None),
     )
-
-
-def escape(text: str) -> str:
-    """Returns a text with backslash, line break and tab as escapes; `unescape` undoes it."""
-    return text.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t")
-
-
-def unescape(text: str) -> str:
-    r"""Returns a text with `\n`, `\t` and `\\`, as a shell gives them, read; any other backslash
-    stands for itself.
-
-    >>> unescape(r"\n\\boxed{"), unescape(r"\frac")
-    ('\n\\boxed{', '\\frac')
-    """
-    plain = {"n": "\n", "t": "\t", "\\": "\\"}
-    return re.sub(r"\\([nt\\])", lambda match: plain[match[1]], text)
 
 
 class CommaSeparated(click.ParamType):
@@ -306,6 +283,20 @@ class StageCommand(click.Command):
             ConfigOption(key, hidden=not shown & {key.name, key.section}) for key in config_keys()
         ]
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parses; an unknown option is answered with the nearest: of equals, one of the command's
+        own section, then one in its help."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            options = [one for one in self.get_params(ctx) if isinstance(one, click.Option)]
+            own = f"--{self.name}."
+            options.sort(key=lambda one: (not one.opts[0].startswith(own), one.hidden))
+            known = [opt.lstrip("-") for one in options for opt in one.opts]
+            hint = nearest(error.option_name.lstrip("-"), known, otherwise="see --help")
+            hint = hint.replace("nearest: '", "nearest: '--")
+            raise click.UsageError(f"No such option '{error.option_name}'{hint}", ctx) from None
+
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Returns the command's own options, the configuration's, and `--help`."""
         *own, help_option = super().get_params(ctx)
@@ -332,29 +323,28 @@ def stage_config(
     base: "Config | None" = None,
     more: dict[str, Any] | None = None,
 ) -> "Config":
-    """Returns what a command runs with: the file's configuration and the command line's overrides.
+    """Returns what a command runs with: what the command line says, then the file, then `base`, or
+    the run folder's own configuration where there is one, then the defaults.
 
-    Without a file: `base`, or the run folder's own configuration where there is one, so that a
-    run's later stages need nothing but `--run`. Prints it and exits under `--print-config`. Such a
-    command runs a model: the process gets the configuration's threads here.
+    So a run's later stages need nothing but `--run`. Prints it and exits under `--print-config`.
+    Such a command runs a model: the process gets the configuration's threads here.
     """
-    from openrpt.config.loading import load_config, to_toml, with_overrides
+    from openrpt.config.loading import load_config, to_toml, with_file, with_overrides
+    from openrpt.config.toml_files import read_toml
     from openrpt.runs.run import stored_config
 
     overrides = {**(more or {}), **ctx.meta.get(OVERRIDES, {})}
+    values = {} if file is None else read_toml(Path(file))
+    config = base
+    if config is None:
+        if "run" not in values:
+            overrides.setdefault("run", load_config().run)
+        run = Path(_reachable(overrides.get("run", str(values.get("run")))))
+        config = stored_config(run) if (run / "config.toml").is_file() else load_config()
     if file is not None:
-        config = load_config(Path(file))
-    elif base is not None:
-        config = base
-    else:
-        run = overrides.setdefault("run", load_config().run)
-        stands = (Path(run) / "config.toml").is_file()
-        config = stored_config(Path(run)) if stands else load_config()
+        config = with_file(config, values, source=file)
     config = with_overrides(config, overrides)
-    try:
-        require_reachable(config.run)
-    except ValueError as error:
-        raise UserError(f"run = '{config.run}': {error}; choose another --run") from None
+    _reachable(config.run)
     if ctx.params["print_config"]:
         say_lines(to_toml(config).removesuffix("\n"))
         ctx.exit()
@@ -362,6 +352,14 @@ def stage_config(
 
     use_cpu(config.model.threads)
     return config
+
+
+def _reachable(run: str) -> str:
+    """Returns the path of a run folder. Raises UserError where the system refuses it."""
+    try:
+        return require_reachable(run)
+    except ValueError as error:
+        raise UserError(f"run = '{run}': {error}; choose another --run") from None
 
 
 def config_file(positional: str | None, option: str | None) -> tuple[str | None, str | None]:
@@ -374,23 +372,35 @@ def config_file(positional: str | None, option: str | None) -> tuple[str | None,
     return None, positional
 
 
-def source_and_config(
-    ctx: click.Context, source: str | None, *, key: str = ""
-) -> "tuple[str | None, Config]":
-    """Returns (what `[MODEL | CONFIG.toml]` or `[CORPUS | CONFIG.toml]` names beside a
-    configuration, `stage_config`); `key`: the key whose value that is."""
-    source, file = config_file(source, ctx.params["config_file"])
-    return source, stage_config(ctx, file, more={key: source} if key and source else None)
+def source_config(
+    ctx: click.Context, source: str | None, *, key: str, base: "Config | None" = None
+) -> "Config":
+    """Returns `stage_config` for `[CORPUS | CONFIG.toml]` or `[MODEL | CONFIG.toml]`, where the
+    corpus or the model is the value of `key`."""
+    value, file = config_file(source, ctx.params["config_file"])
+    return stage_config(ctx, file, base=base, more={key: value} if value else None)
+
+
+def model_and_config(ctx: click.Context, source: str | None) -> "tuple[str | None, Config]":
+    """Returns (the model of `[MODEL | CONFIG.toml]`, `stage_config`), as `models_and_config`; None
+    for the run's latest."""
+    models, config = models_and_config(ctx, (source,) if source else ())
+    return models[0] if models else None, config
 
 
 def models_and_config(
     ctx: click.Context, sources: tuple[str, ...]
 ) -> "tuple[tuple[str, ...], Config]":
     """Returns (the models of `[MODEL]... [CONFIG.toml]`, `stage_config`): what stands among them
-    and ends with .toml is the configuration."""
+    and ends with .toml is the configuration, and a run folder gives `--run` where it isn't given.
+    """
     models = tuple(source for source in sources if not source.endswith(".toml"))
     file = ctx.params["config_file"]
     for source in sources:
         if source.endswith(".toml"):
             _, file = config_file(source, file)
-    return models, stage_config(ctx, file)
+    runs = [model for model in models if (Path(model) / "config.toml").is_file()]
+    if "run" in ctx.meta.get(OVERRIDES, {}) or len(runs) != 1:
+        return models, stage_config(ctx, file)
+    models = tuple(model for model in models if model != runs[0])
+    return models, stage_config(ctx, file, more={"run": runs[0]})

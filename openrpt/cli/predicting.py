@@ -1,15 +1,18 @@
 """The commands that measure how models predict next tokens: evaluate, compare, perplexity."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from openrpt.cli.arguments import LABEL, PATH
+from openrpt.cli.arguments import LABEL, PATH, RunCommand
 from openrpt.cli.main import _other_corpus, command, showing_progress, stage
-from openrpt.cli.options import models_and_config, source_and_config
+from openrpt.cli.options import model_and_config, models_and_config
 from openrpt.errors import UserError
 from openrpt.terminal import say
+
+if TYPE_CHECKING:
+    from openrpt.evaluation.next_token.results import EvaluationResult
 
 
 @stage("evaluate", "cost", reads="evaluation", after="pretrain")
@@ -33,37 +36,41 @@ def evaluate(
     openrpt evaluate trained --run runs/maths --evaluate.controls emptied,cut,swapped,ntp_voting
 
     MODEL is a folder, a .gguf file, a Hub id, or one of the run's own: start, warmup, trained,
-    best, pretrained. Default: the run's latest. Several models stand side by side at the end, as
-    in the paper's Table 1; several templates as in its Table 8.
+    best, pretrained. Default: the run's latest; openrpt evaluate RUN does as --run RUN. Several
+    models stand side by side at the end, as in the paper's Table 1; several templates as in its
+    Table 8.
     """
     models, config = models_and_config(ctx, sources)
     if label and len(models) > 1:
         raise UserError("--label names one model; give one, or leave it out")
     from openrpt.console import PlainConsole
-    from openrpt.evaluation.models import latest_model
+    from openrpt.evaluation.models import check_models, latest_model
     from openrpt.evaluation.next_token.shown import print_evaluations
     from openrpt.evaluation.next_token.stage import evaluate_templates
+    from openrpt.evaluation.outcome import next_command
     from openrpt.runs.run import existing_run, open_run
 
-    path = Path(config.run)
+    path, place = Path(config.run), Path(scores) if scores else None
     has_run = (path / "config.toml").is_file()
-    run = open_run(config) if scores and not has_run else existing_run(path)
+    if place is None or has_run:
+        run = existing_run(path)
+    else:
+        run = open_run(config, check_input=lambda new: check_models(new, models, scores=place))
     asked = models or (latest_model(run),)
-    place = Path(scores) if scores else None
+    found: list[tuple[str, EvaluationResult]] = []
     with showing_progress() as progress:
-        found = [
-            one
-            for model in asked
-            for one in evaluate_templates(
+        for model in asked:
+            progress.begin(f"load {model}", 0)
+            found += evaluate_templates(
                 run, model, config, label=label, scores=place, progress=progress
             )
-        ]
     print_evaluations(run, found, config.evaluate, models=len(asked), console=PlainConsole())
     for name, _ in found:
         say(f"recorded as '{name}' in {run.evaluation}")
+    say(f"next: {next_command(run)}")
 
 
-@command("compare", after="lab")
+@command("compare", after="lab", cls=RunCommand)
 @click.argument("sources", metavar="RUN_OR_MODEL...", type=PATH, nargs=-1, required=True)
 @click.option("--against", default="", help="What differences are to [default: the first line]")
 @click.option(
@@ -132,7 +139,7 @@ def perplexity(
     (score.max_tokens and the corpus keys are about that text). MODEL is as in openrpt evaluate;
     with --text it needs no run, and is recorded only in one.
     """
-    model, config = source_and_config(ctx, source)
+    model, config = model_and_config(ctx, source)
     corpus = _other_corpus(ctx, text)
     from openrpt.evaluation.perplexity import model_perplexity
     from openrpt.runs.run import Run, existing_run

@@ -11,7 +11,7 @@ from openrpt.cli.main import command, showing_progress
 from openrpt.cli.options import (
     CommaSeparated,
     StageCommand,
-    source_and_config,
+    source_config,
     stage_config,
 )
 from openrpt.terminal import say, say_lines
@@ -81,7 +81,7 @@ def calculator(
 
     Needs no model and no annotations.
     """
-    _, config = source_and_config(ctx, source, key="corpus.path")
+    config = source_config(ctx, source, key="corpus.path")
     from openrpt.data.skipped import unread_lines
     from openrpt.stages.traces.calculator import calculator_traces
 

@@ -1,94 +1,103 @@
 """The commands that make models, from score to the demo."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from openrpt.cli.arguments import LABEL, PATH
+from openrpt.amounts import duration
+from openrpt.cli.arguments import LABEL, PATH, RunCommand
 from openrpt.cli.main import MOST_MINUTES, _only_config, command, showing_progress, stage
 from openrpt.cli.options import (
     OVERRIDES,
-    source_and_config,
+    StageCommand,
+    source_config,
     stage_config,
 )
 from openrpt.errors import UserError
 from openrpt.terminal import say
 
 if TYPE_CHECKING:
-    from openrpt.config.sections import Config
+    from openrpt.config.sections import Config, StageName
+    from openrpt.runs.run import Run
+    from openrpt.stages.harness import Summary
+
+_FROM = click.option(
+    "--from",
+    "origin",
+    metavar="RUN",
+    type=PATH,
+    help="Begin the run of --run with RUN's configuration, and with those of its results (scores,"
+    " for train its warmup) that the stage is made from",
+)
 
 
 @stage("score", reads="score", after="traces")
 @click.argument("source", metavar="[CORPUS | CONFIG.toml]", type=PATH, required=False)
+@_FROM
 @click.pass_context
-def score(ctx: click.Context, source: str | None, **options: Any) -> None:
+def score(ctx: click.Context, source: str | None, origin: str | None, **options: Any) -> None:
     """Rate every token of a corpus: how hard is it to predict?
 
     \b
     openrpt score problems.jsonl --corpus.template '{problem}\\n\\n{solution}' --run runs/maths
     """
-    _, config = source_and_config(ctx, source, key="corpus.path")
-    from openrpt.data.corpus_size import expected_tokens
-    from openrpt.data.scored import load_scored
-    from openrpt.data.skipped import skipped_lines
-    from openrpt.runs.run import open_run
-    from openrpt.stages.score.score import check_input, score_corpus
+    config = source_config(ctx, source, key="corpus.path", base=_origin_config(ctx, origin))
+    from openrpt.stages.score.score import check_input, score_run
 
-    run = open_run(config, check_input=check_input)
+    run = _opened(config, "score", check_input, origin)
     with run.at_work(), showing_progress(goes_on=True) as progress:
-        progress.begin("score", expected_tokens(config), "tokens, at a guess")
-
-        def update(tokens: int, note: str) -> None:
-            progress.update(tokens, f"{tokens:,} tokens · {note}")
-
-        summary = score_corpus(config, run.scored, progress=update)
+        summary = score_run(run, progress)
     splits = ", ".join(f"{name} {count:,}" for name, count in summary.tokens.items())
     say(f"{summary.num_tokens:,} tokens of {summary.documents:,} documents ({splits})")
-    for line in skipped_lines(load_scored(run.scored).metadata):
-        say(line)
     say(f"scores: {run.scored}")
+    _say_next(run)
 
 
 @stage("warmup", "memory", "checkpoints", "track", reads="warmup")
 @click.argument("config_toml", metavar="[CONFIG.toml]", type=PATH, required=False)
+@_FROM
 @click.pass_context
-def warmup(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
+def warmup(ctx: click.Context, config_toml: str | None, origin: str | None, **options: Any) -> None:
     """Teach a model the form of a rollout: the cold start.
 
     \b
     openrpt warmup --run runs/maths --warmup.steps 40
+    openrpt warmup --from runs/maths --run runs/longer --warmup.steps 80
     """
-    config = stage_config(ctx, _only_config(config_toml, options["config_file"]))
-    from openrpt.runs.run import open_run
+    file = _only_config(config_toml, options["config_file"])
+    config = stage_config(ctx, file, base=_origin_config(ctx, origin))
     from openrpt.stages.warmup.warmup import check_input
     from openrpt.stages.warmup.warmup import warmup as run_warmup
 
-    run = open_run(config, check_input=check_input)
+    run = _opened(config, "warmup", check_input, origin)
     with showing_progress(goes_on=True) as progress:
         run_warmup(run, progress=progress)
-    say(f"warmed up: {run.start}")
+    _say_outcome(run, "warmup", f"warmed up: {run.start}")
 
 
 @stage("train", "memory", "checkpoints", "evaluate", "track", "cost", reads="train")
 @click.argument("config_toml", metavar="[CONFIG.toml]", type=PATH, required=False)
+@_FROM
 @click.pass_context
-def train(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
+def train(ctx: click.Context, config_toml: str | None, origin: str | None, **options: Any) -> None:
     """Train by reinforcement; the same command goes on after a stop.
 
     \b
     openrpt train configs/demo.toml --train.learning_rate 2e-5
+    openrpt train --from runs/maths --run runs/rloo --train.algorithm rloo
     """
-    config = stage_config(ctx, _only_config(config_toml, options["config_file"]))
-    from openrpt.runs.run import open_run
+    file = _only_config(config_toml, options["config_file"])
+    config = stage_config(ctx, file, base=_origin_config(ctx, origin))
     from openrpt.stages.train import check_input
     from openrpt.stages.train import train as run_train
 
-    run = open_run(config, check_input=check_input)
+    run = _opened(config, "train", check_input, origin)
     with showing_progress(goes_on=True) as progress:
         summary = run_train(run, progress=progress)
-    say(f"{summary.steps} steps in {summary.seconds / 60:.1f} minutes: {summary.checkpoint}")
+    _say_outcome(run, "train", _trained(summary))
 
 
 @stage("finetune", "memory", "checkpoints", "track", reads="finetune")
@@ -100,9 +109,14 @@ def train(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
     multiple=True,
     help="A finished finetune run of another start model, for the same table; may be repeated",
 )
+@_FROM
 @click.pass_context
 def finetune(
-    ctx: click.Context, source: str | None, beside: tuple[str, ...], **options: Any
+    ctx: click.Context,
+    source: str | None,
+    beside: tuple[str, ...],
+    origin: str | None,
+    **options: Any,
 ) -> None:
     """Train on questions with known answers: before and after.
 
@@ -114,10 +128,9 @@ def finetune(
     command goes on after a stop, and on a finished run only prints its table. Of [train],
     documents_per_step, positions_per_document and ntp_weight have no meaning here.
     """
-    _, config = source_and_config(ctx, source, key="model.path")
+    config = source_config(ctx, source, key="model.path", base=_origin_config(ctx, origin))
     from openrpt.console import PlainConsole
     from openrpt.evaluation.questions.results import finished_record, print_finetuned
-    from openrpt.runs.run import open_run
 
     others = [Path(run) for run in beside]
     for other in others:  # before hours of training
@@ -125,10 +138,11 @@ def finetune(
     from openrpt.stages.finetune import check_input
     from openrpt.stages.finetune import finetune as run_finetune
 
-    run = open_run(config, check_input=check_input)
+    run = _opened(config, "finetune", check_input, origin)
     with showing_progress(goes_on=True) as progress:
         run_finetune(run, progress=progress)
     print_finetuned([run.path, *others], PlainConsole())
+    _say_next(run)
 
 
 @stage(
@@ -140,8 +154,11 @@ def finetune(
     reads="pretrain",
 )
 @click.argument("config_toml", metavar="[CONFIG.toml]", type=PATH, required=False)
+@_FROM
 @click.pass_context
-def pretrain(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
+def pretrain(
+    ctx: click.Context, config_toml: str | None, origin: str | None, **options: Any
+) -> None:
     """Train on plain next tokens: the control for RPT.
 
     \b
@@ -152,15 +169,63 @@ def pretrain(ctx: click.Context, config_toml: str | None, **options: Any) -> Non
     is put there. The same command goes on after a stop.
     """
     file = _only_config(config_toml, options["config_file"])
-    config = stage_config(ctx, file, base=_matched_config(ctx) if file is None else None)
-    from openrpt.runs.run import open_run
+    config = stage_config(ctx, file, base=_origin_config(ctx, origin) or _matched_config(ctx))
     from openrpt.stages.pretrain.pretrain import check_input
     from openrpt.stages.pretrain.pretrain import pretrain as run_pretrain
 
-    run = open_run(config, check_input=check_input)
+    run = _opened(config, "pretrain", check_input, origin)
     with showing_progress(goes_on=True) as progress:
         summary = run_pretrain(run, progress=progress)
-    say(f"{summary.steps} steps in {summary.seconds / 60:.1f} minutes: {summary.checkpoint}")
+    _say_outcome(run, "pretrain", _trained(summary))
+
+
+def _origin_config(ctx: click.Context, origin: str | None) -> "Config | None":
+    """Returns the configuration of the run that another begins from, for that other one; None where
+    it has its own already."""
+    if origin is None:
+        return None
+    from openrpt.runs.run import existing_run
+
+    found = existing_run(Path(origin))
+    run = ctx.meta.get(OVERRIDES, {}).get("run")
+    if run is None:
+        raise UserError(f"--from {origin}: begins another run; give its folder with --run")
+    if (Path(run) / "config.toml").is_file():
+        return None
+    return found.config
+
+
+def _opened(
+    config: "Config",
+    stage: "StageName",
+    check_input: "Callable[[Run], object]",
+    origin: str | None,
+) -> "Run":
+    """Opens the run that a stage works in, begun from another's results where `--from` says so."""
+    from openrpt.runs.run import existing_run, open_run
+    from openrpt.runs.taken_over import begin_from
+
+    if origin is None:
+        return open_run(config, check_input=check_input)
+    return begin_from(existing_run(Path(origin)), config, stage, check_input)
+
+
+def _trained(summary: "Summary") -> str:
+    return f"{summary.steps} steps in {duration(summary.seconds)}: {summary.checkpoint}"
+
+
+def _say_outcome(run: "Run", stage: "StageName", done: str) -> None:
+    """Says what a stage has done and found, and which command comes next."""
+    from openrpt.evaluation.outcome import outcome
+
+    say("; ".join(filter(None, (done, outcome(run, stage)))))
+    _say_next(run)
+
+
+def _say_next(run: "Run") -> None:
+    from openrpt.evaluation.outcome import next_command
+
+    say(f"next: {next_command(run)}")
 
 
 def _matched_config(ctx: click.Context) -> "Config | None":
@@ -174,7 +239,11 @@ def _matched_config(ctx: click.Context) -> "Config | None":
     return existing_run(Path(match)).config.model_copy(update={"run": match})
 
 
-@stage("control", "evaluate", "pretrain", after="evaluate")
+class _ControlCommand(RunCommand, StageCommand):
+    """A stage's command whose first argument is a run."""
+
+
+@stage("control", "evaluate", "pretrain", after="sweep", cls=_ControlCommand)
 @click.argument("run_folder", metavar="RUN", type=PATH)
 @click.argument("names", metavar="[CONTROL...]", nargs=-1)
 @click.option(

@@ -118,7 +118,8 @@ class ScoreConfig(Section):
         100_000,
         ge=1000,
         le=100_000_000,
-        description="Tokens a parquet shard holds, and what a restart can lose",
+        description="Tokens of a parquet shard; one is also written after a minute, so that a"
+        " restart loses no more",
     )
 
     @model_validator(mode="after")

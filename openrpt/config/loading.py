@@ -66,7 +66,7 @@ def _nearest_key(dotted: str) -> str:
     elsewhere = [key for key in known if key.rpartition(".")[2] == name]
     if any(key.startswith(f"{section}.") for key in known) and elsewhere:
         return f"; nearest: {' or '.join(f'{one!r}' for one in elsewhere)}"
-    return nearest(dotted, known, otherwise="see --help for all keys", cutoff=0.5)
+    return nearest(dotted, known, otherwise="see --help for all keys")
 
 
 def config_keys() -> list[str]:
@@ -119,6 +119,16 @@ def with_overrides(config: Config, overrides: dict[str, Any]) -> Config:
         section, _, key = name.rpartition(".")
         (values[section] if section else values)[key] = value
     return validate_config(values, source="command line")
+
+
+def with_file(config: Config, values: dict[str, Any], *, source: str) -> Config:
+    """Returns the configuration with other values of the keys that a file names, by sections.
+    Raises UserError as `load_config`."""
+    merged = config.model_dump(mode="json")
+    for name, value in values.items():
+        old = merged.get(name)
+        merged[name] = old | value if isinstance(old, dict) and isinstance(value, dict) else value
+    return validate_config(merged, source=source)
 
 
 def flatten(values: dict[str, Any]) -> dict[str, Any]:

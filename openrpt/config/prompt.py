@@ -131,12 +131,15 @@ class PromptConfig(Section):
         return self
 
 
+_CHOSEN = binds("warmup", "train", "pretrain", recorded=True)
+
+
 class SelectionConfig(Section):
     """Which positions are trained on."""
 
     BINDS: ClassVar[Binds] = binds("warmup", "train", "pretrain")
 
-    strategy: Literal["entropy", "random", "pass_rate"] = Field(
+    strategy: Annotated[Literal["entropy", "random", "pass_rate"], _CHOSEN] = Field(
         "entropy", description="entropy (the paper), random, pass_rate (a band)"
     )
     where: PositionRule = Field(
@@ -145,17 +148,19 @@ class SelectionConfig(Section):
         " it), class:computed (a result of arithmetic in the text) or another class of tokens,"
         " offsets (corpus.offsets); '' = everywhere",
     )
-    min_entropy: float = Field(
+    min_entropy: Annotated[float, _CHOSEN] = Field(
         0.5, ge=0, description="entropy: least top-16 entropy of the scorer, in nats"
     )
-    pass_rate_low: float = Field(
+    pass_rate_low: Annotated[float, _CHOSEN] = Field(
         0.05,
         ge=0,
         le=1,
         description="pass_rate: least share of right rollouts (its last group's;"
         " before the first, the scorer's probability of the truth)",
     )
-    pass_rate_high: float = Field(0.95, ge=0, le=1, description="pass_rate: greatest such share")
+    pass_rate_high: Annotated[float, _CHOSEN] = Field(
+        0.95, ge=0, le=1, description="pass_rate: greatest such share"
+    )
     measure_again: float = Field(
         0.1,
         ge=0,

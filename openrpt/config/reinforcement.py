@@ -23,6 +23,9 @@ _EXACT_ESTIMATORS = ("dr_grpo", "rloo", "maxrl")
 """Advantage estimators that the answer's exact gradient can stand beside."""
 
 
+_ADVISED = binds("train", "finetune", recorded=True)
+
+
 class TrainConfig(Section):
     """Reinforcement on the document tree."""
 
@@ -36,7 +39,9 @@ class TrainConfig(Section):
     positions_per_document: int = Field(
         16, ge=1, le=MOST_TOKENS, description="Positions of a document in a step"
     )
-    group_size: int = Field(8, ge=1, le=MOST_SAMPLES, description="Rollouts of a position")
+    group_size: Annotated[int, _ADVISED] = Field(
+        8, ge=1, le=MOST_SAMPLES, description="Rollouts of a position"
+    )
     temperature: float = Field(
         1.0, ge=0.001, le=100, description="Sampling temperature (the loss uses it too)"
     )
@@ -65,7 +70,7 @@ class TrainConfig(Section):
     clip_low: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = Field(
         "auto", description="The ratio is clipped below 1 − this; 1 = not at all"
     )
-    clip_high: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
+    clip_high: Annotated[Annotated[float, Field(ge=0)] | Literal["auto"], _ADVISED] = Field(
         "auto", description="The ratio is clipped above 1 + this"
     )
     answer_gradient: Literal["sampled", "exact"] = Field(
@@ -107,10 +112,10 @@ class TrainConfig(Section):
     updates_per_batch: int = Field(
         1, ge=1, le=1000, description="Optimizer updates on one batch of rollouts; 1 = on-policy"
     )
-    entropy_weight: float = Field(
+    entropy_weight: Annotated[float, _ADVISED] = Field(
         0.0, ge=0, le=1e6, description="Weight of the entropy bonus, nats"
     )
-    kl_weight: float = Field(
+    kl_weight: Annotated[float, _ADVISED] = Field(
         0.0, ge=0, le=1e6, description="Weight of KL(policy || start of this stage), nats a token"
     )
     ntp_weight: float = Field(
@@ -125,7 +130,9 @@ class TrainConfig(Section):
         " loss's and the others' each, whose two updates are averaged; costs a second pass over the"
         " prefix",
     )
-    dynamic_sampling_from: Annotated[int, Field(ge=0)] | Literal["auto", "never"] = Field(
+    dynamic_sampling_from: Annotated[
+        Annotated[int, Field(ge=0)] | Literal["auto", "never"], _ADVISED
+    ] = Field(
         "auto",
         description="From this step on, flat groups are replaced by others; auto: from the first"
         " under dapo, never under the others",
@@ -133,7 +140,7 @@ class TrainConfig(Section):
     dynamic_sampling_rounds: int = Field(
         3, ge=1, le=1000, description="Most rounds of generation a step with dynamic sampling"
     )
-    learning_rate: Annotated[float, binds("train", "finetune", recorded=True)] = Field(
+    learning_rate: Annotated[float, _ADVISED] = Field(
         2e-5, gt=0, le=1, description="Peak learning rate"
     )
     schedule_steps: int = Field(

@@ -34,8 +34,8 @@ class Binds:
 
     what: "tuple[Bound, ...]"
     recorded: bool = False
-    """Whether it may change all the same, since it helps after a step that failed: metrics.jsonl
-    says from which step on another value holds."""
+    """Whether it may change all the same, since it helps where a step failed or a run goes wrong:
+    metrics.jsonl says from which step on another value holds."""
     under: tuple[str, str] | None = None
     """(key, value): it binds only where that key has that value."""
 

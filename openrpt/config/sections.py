@@ -96,7 +96,7 @@ class StageFacts:
 
 
 STAGES: dict[StageName, StageFacts] = {
-    "score": StageFacts(mark="scored"),
+    "score": StageFacts(mark="scored/scored.json"),
     "warmup": StageFacts(
         made_from=("score",), checkpoints="warmup-checkpoints", leaves="warmup", model="warmup"
     ),

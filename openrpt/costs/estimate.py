@@ -25,6 +25,8 @@ from openrpt.errors import UserError
 from openrpt.progress import SILENT, Progress
 from openrpt.sheets import Sheet, print_sheet
 
+_LONGEST_SECONDS = 365 * 86_400.0
+"""Seconds of a year: steps that take longer are a limit that is not meant to be reached."""
 UTILISATION = 0.25
 """Share of a GPU's peak that is assumed where the user gives none; no measurement stands behind
 it."""
@@ -49,6 +51,7 @@ class RunEstimate:
             "seconds": sum(s.seconds for s in self.stages),
             "memory_bytes": max(s.memory_bytes for s in self.stages),
             "joules": sum(s.joules for s in self.stages),
+            "endless": any(s.endless for s in self.stages),
             "money": None,
         }
         if all(s.money is not None for s in self.stages):
@@ -82,6 +85,7 @@ def estimate(
     corpus = corpus_size(config, policy.tokenizer)
     plan = WorkPlan(config=config, policy=policy, layout=layout, corpus=corpus)
     stages = [plan.score(), plan.warmup(), plan.train(), plan.evaluate()]
+    stages = [stage for stage in stages if stage.flops]
     warnings: list[str] = []
     if chosen is None:
         device = pick_device(config.model.device)
@@ -131,6 +135,14 @@ def _price_stage(
     if 0 < limit < stage.seconds:
         notes.append(f"{stage.stage} ends by its time limit, {limit / 60:g} minutes")
         stage.cut(limit / stage.seconds)
+    elif not limit and stage.seconds > _LONGEST_SECONDS:
+        stage.endless = True
+        steps = getattr(config, stage.stage).steps
+        each = amounts.duration(stage.seconds / steps)
+        notes.append(
+            f"{stage.stage} has no end: {steps:,} steps of {each} each; give --{stage.stage}.steps"
+            f" or --{stage.stage}.time_limit"
+        )
     stage.joules = stage.seconds * watts
     if config.cost.price_per_hour:
         stage.money = money(stage.seconds, config.cost.price_per_hour)
@@ -173,11 +185,16 @@ def _estimate_sheet(found: RunEstimate) -> Sheet:
             row["stage"],
             amounts.count(row["tokens"]),
             amounts.flops(row["flops"]),
-            amounts.duration(row["seconds"]),
+            amounts.duration(row["seconds"]) if row["seconds"] >= 1 else "under 1 s",
             f"{row['memory_bytes'] / 1e9:.1f} GB",
             amounts.energy(row["joules"]),
         ]
-        rows.append([*cells, amounts.money(row["money"])] if priced else cells)
+        if priced:
+            cells.append(amounts.money(row["money"]))
+        if row["endless"]:
+            cells = [row["stage"], *["no end"] * (len(cells) - 1)]
+            cells[4] = f"{row['memory_bytes'] / 1e9:.1f} GB"
+        rows.append(cells)
     return Sheet(
         title=f"What it will take on {found.machine}",
         headings=[*headings, found.currency] if priced else headings,

@@ -39,6 +39,8 @@ class PlannedStage:
     """FLOPs of each phase."""
     memory_bytes: float = 0.0
     seconds: float = 0.0
+    endless: bool = False
+    """Whether its steps are more than anybody waits for, and no time limit ends it."""
     joules: float = 0.0
     money: float | None = None
 

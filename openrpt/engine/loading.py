@@ -7,7 +7,7 @@ What is not what its files say, or can't be run as the stages run it, is refused
 import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ from openrpt.engine.lora import add_lora
 from openrpt.engine.model import Model
 from openrpt.errors import UserError, foreign
 
+_HUB_SECONDS = 10.0
+"""Seconds that the Hub has to say whether it has a model."""
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
@@ -98,7 +100,11 @@ def pick_device(name: str) -> torch.device:
 
 def resolve_model(name: str) -> str:
     """Returns the folder or Hub id to load: a GGUF file is rebuilt as safetensors once and cached,
-    a model from scratch (`new:`) made once. A checkpoint is loaded only as it was written."""
+    a model from scratch (`new:`) made once. A checkpoint is loaded only as it was written.
+
+    Raises UserError for what is no model, within seconds: a Hub id that isn't in the cache is asked
+    for once.
+    """
     if name == "smollm2":
         from openrpt.data.assets import demo_model_gguf
 
@@ -124,9 +130,24 @@ def resolve_model(name: str) -> str:
             )
         if (path / RECORD).is_file():
             open_checkpoint(path)
-    elif name.startswith((".", "/", "~")) or path.exists():
-        raise UserError(f"{name}: no such model folder")
+    elif path.exists():
+        raise UserError(f"{name}: neither a model folder nor a .gguf file")
+    elif name.startswith((".", "/", "~")):
+        raise UserError(f"{name}: no such model folder or file")
+    else:
+        _require_on_hub(name)
     return name
+
+
+@lru_cache(maxsize=64)
+def _require_on_hub(name: str) -> None:
+    """Raises UserError where a name is that of no model in the Hub's cache or on the Hub: before
+    transformers tries again and again."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+
+    with foreign(f"model '{name}': no such folder or file here, nor a model of the Hub's"):
+        if not isinstance(try_to_load_from_cache(name, "config.json"), str):
+            get_hf_file_metadata(hf_hub_url(name, "config.json"), timeout=_HUB_SECONDS)
 
 
 def _load(config: ModelConfig, name: str, device: torch.device) -> tuple[Model, ModelFiles]:

@@ -137,6 +137,7 @@ def measure_models(
         path = folder / f"{model.label}-{mark}.parquet"
 
         def open_model(path: str = model.path) -> Engine:
+            progress.begin(f"load {path}", 0)
             return open_engine(instrument.config.model, path=path)
 
         result = take_or_measure(

@@ -10,8 +10,10 @@ from openrpt.config.binding import label_settings
 from openrpt.config.sections import STAGES, Config, StageName
 from openrpt.config.training import WarmupConfig
 from openrpt.costs.energy import money
+from openrpt.data.scored import load_scored
 from openrpt.engine.checkpoint_record import RECORD, read_record
 from openrpt.engine.gguf_models import is_gguf
+from openrpt.engine.loading import resolve_model
 from openrpt.errors import UserError, nearest
 from openrpt.runs.checkpoints import latest_checkpoint
 from openrpt.runs.metrics import read_metrics
@@ -40,10 +42,13 @@ def _made_by(run: Run, stage: StageName) -> Path | None:
 
 def model_path(run: Run, model: str) -> str:
     """Returns where a model of that name lies: one of OWN_MODELS, else a folder, GGUF file or Hub
-    id.
+    id; a run's folder stands for the latest model there.
 
     Raises UserError where the run has no such model yet, or it is damaged.
     """
+    if (Path(model) / "config.toml").is_file():
+        run = existing_run(Path(model))
+        model = latest_model(run)
     own: dict[str, Path | None] = {
         **{name: _made_by(run, stage) for name, stage in _MAKERS.items()},
         "best": run.checkpoints / "best",
@@ -62,6 +67,15 @@ def model_path(run: Run, model: str) -> str:
         )
     read_record(folder)
     return str(folder)
+
+
+def check_models(run: Run, models: Sequence[str], *, scores: Path | None = None) -> None:
+    """Checks that models (none given: the run's latest) can be found, and so can the scores that
+    they are measured on. Raises UserError."""
+    if scores is not None:
+        load_scored(scores)
+    for model in models or [latest_model(run)]:
+        resolve_model(model_path(run, model))
 
 
 def model_label(model: str) -> str:

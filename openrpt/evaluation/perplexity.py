@@ -249,6 +249,7 @@ def model_perplexity(
             max_tokens=config.score.max_tokens,
             expected=config.score.max_tokens,
         )
+    progress.begin(f"load {path}", 0)
     engine = open_engine(config.model, path=path)
     measured = measure(instrument, engine, title=instrument.title(label), progress=progress)
     for line in unread_lines(counts):

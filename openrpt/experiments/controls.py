@@ -8,8 +8,6 @@ positions (or the same FLOPs or time), and is evaluated beside the run's own mod
 starts from the run's own warmup.
 """
 
-import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,10 +20,10 @@ from openrpt.config.sections import Config
 from openrpt.console import PlainConsole
 from openrpt.errors import UserError
 from openrpt.experiments.control import CONTROLS, THOUGHTS, Control, control_named
-from openrpt.files import replacing_folder
 from openrpt.progress import SILENT, Progress
-from openrpt.runs.metrics import append_metrics, read_metrics
+from openrpt.runs.metrics import read_metrics
 from openrpt.runs.run import Run, open_run
+from openrpt.runs.taken_over import link_folder, take_warmup
 from openrpt.sheets import Sheet, print_sheet
 
 
@@ -103,9 +101,9 @@ def train_control(
     own = open_run(_control_config(run, control, label, config))
     if control.stage == "pretrain":
         return pretrain(own, progress=progress).checkpoint
-    _take_over(run.scored, own.scored)
+    link_folder(run.scored, own.scored)
     if settings_of("warmup", own.config) == settings_of("warmup", run.config):
-        _take_over_warmup(run, own)
+        take_warmup(run, own)
     elif control.stage == "warmup" or run.start.is_dir():
         warmup(own, progress=progress)
     if control.stage == "warmup":
@@ -129,32 +127,6 @@ def _control_config(run: Run, control: Control, label: str, config: Config) -> C
     if control.stage == "pretrain":
         folder["pretrain.match"] = str(run.path)
     return with_overrides(config, budget | folder | control.changes)
-
-
-def _take_over(source: Path, target: Path) -> None:
-    """Puts a folder's files under another path; no second copy where the disk can link them."""
-    if not source.is_dir() or target.is_dir():
-        return
-    with replacing_folder(target) as partial:
-        shutil.copytree(source, partial, copy_function=_link, dirs_exist_ok=True)
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another disk, or one that knows no links
-        shutil.copy2(source, target)
-
-
-def _take_over_warmup(run: Run, own: Run) -> None:
-    """Puts the run's warmed-up policy, and what it cost, into the control's run."""
-    if not run.start.is_dir() or own.start.is_dir():
-        return
-    own.metrics.unlink(missing_ok=True)  # of a start that was broken off here
-    for row in read_metrics(run.metrics):
-        if row["stage"] == "warmup":
-            append_metrics(own.metrics, row)
-    _take_over(run.start, own.start)
 
 
 def print_controls(run: Run) -> None:

@@ -16,7 +16,7 @@ from openrpt.config.loading import load_config
 from openrpt.config.sections import Config
 from openrpt.evaluation.records import COMPARED
 from openrpt.files import read_as, write_sealed
-from openrpt.progress import Progress
+from openrpt.progress import Named, Progress
 from openrpt.runs.run import Run, existing_run, open_run, works_in_run
 from openrpt.sheets import percent, points
 
@@ -109,32 +109,14 @@ class Clock:
         write_sealed(self.path, asdict(Used(seconds=self.used, stages=self.stages)))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Numbered:
-    """Progress whose tasks say which stage of the whole they belong to."""
-
-    inner: Progress
-    stage: str
-
-    def begin(self, task: str, total: float, unit: str = "") -> None:
-        """Begins a task, named with its stage's number."""
-        self.inner.begin(f"{self.stage} {task}", total, unit)
-
-    def update(self, completed: float, note: str = "") -> None:
-        """Passes on how much is done."""
-        self.inner.update(completed, note)
-
-    def say(self, line: str) -> None:
-        """Passes on a line."""
-        self.inner.say(line)
-
-
 def run_demo(minutes: float, run_path: Path | None, progress: Progress) -> Run:
     """Runs (or goes on with) the demo and returns its run, report written.
 
     Raises Interrupted after Ctrl-C, UserError for bad input.
     """
-    run = open_run(config_in(run_path, minutes))
+    from openrpt.stages.score.score import check_input
+
+    run = open_run(config_in(run_path, minutes), check_input=check_input)
     _run_stages(run, minutes, progress)
     return run
 
@@ -156,29 +138,23 @@ def _run_stages(run: Run, minutes: float, progress: Progress) -> None:
             ("evaluate after RPT", lambda bar: _evaluate(run, "trained", bar)),
         ]
         for number, (name, stage) in enumerate(stages, 1):
-            bar = Numbered(inner=progress, stage=f"{number}/{len(stages) + 1}")
+            bar = Named(inner=progress, name=f"{number}/{len(stages) + 1}")
             bar.begin(name, 1.0)
             started = time.monotonic()
             stage(bar)
             seconds = time.monotonic() - started
             clock.stages[name] = max(seconds, clock.stages.get(name, 0.0))
             clock.save()
-            progress.say(f"{bar.stage} {name}: {seconds:.0f} s")
+            progress.say(f"{bar.name} {name}: {seconds:.0f} s")
         write_report(run)
     finally:
         clock.save()
 
 
 def _score(run: Run, progress: Progress) -> None:
-    from openrpt.data.scored import load_scored
-    from openrpt.data.skipped import skipped_lines
-    from openrpt.stages.score.score import score_corpus
+    from openrpt.stages.score.score import score_run
 
-    config = run.config
-    progress.begin("score", config.score.max_tokens * len(config.score.splits), "tokens")
-    score_corpus(config, run.scored, progress=lambda tokens, text: progress.update(tokens, text))
-    for line in skipped_lines(load_scored(run.scored).metadata):
-        progress.say(line)
+    score_run(run, progress)
 
 
 def _evaluate(run: Run, model: str, progress: Progress) -> None:

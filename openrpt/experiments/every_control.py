@@ -57,17 +57,12 @@ def _experiment_config(corpus: Path, run: Path, more: dict[str, Any]) -> Config:
 
 def _run_experiment(run: Run, progress: Progress) -> None:
     """Scores, warms up and trains, then runs the controls in their order."""
-    from openrpt.data.scored import load_scored
-    from openrpt.data.skipped import skipped_lines
-    from openrpt.stages.score.score import score_corpus
+    from openrpt.stages.score.score import score_run
     from openrpt.stages.train import train
     from openrpt.stages.warmup.warmup import warmup
 
     config = run.config
-    progress.begin("score", config.score.max_tokens * len(config.score.splits), "tokens")
-    score_corpus(config, run.scored, progress=lambda tokens, text: progress.update(tokens, text))
-    for line in skipped_lines(load_scored(run.scored).metadata):
-        progress.say(line)
+    score_run(run, progress)
     warmup(run, progress=progress)
     train(run, progress=progress)
     measured = with_overrides(config, {"evaluate.likelihood": True})
@@ -113,11 +108,12 @@ def _main(
 ) -> None:
     """The experiment as a command: it goes on where it was stopped."""
     from openrpt.progress import live_progress
+    from openrpt.stages.score.score import check_input
     from openrpt.terminal import say
 
     more = {"model.path": model, "model.threads": threads}
     more |= {"train.steps": steps, "evaluate.positions": positions}
-    run = open_run(_experiment_config(corpus, folder, more))
+    run = open_run(_experiment_config(corpus, folder, more), check_input=check_input)
     with live_progress() as progress:
         _run_experiment(run, progress)
     _write_results(run, out or run.path / "results", say)

@@ -43,7 +43,8 @@ def require_own(
     it, and from the same start model. Raises UserError."""
     stored = validate_config(record.config, source=f"{folder}/{RECORD}")
     helps = f"put the old value back into {config.run}/config.toml"
-    require_same(stored, config, f"{folder}: made", stages={stage}, helps=helps)
+    run = Path(config.run)
+    require_same(stored, config, f"{folder}: made", stages={stage}, run=run, helps=helps)
     require_same_model(config.model.path, record.state.start_model, f"{folder}: made from")
 
 

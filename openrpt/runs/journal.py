@@ -9,11 +9,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from openrpt.config.sections import StageName
 from openrpt.files import read_as, write_sealed
 from openrpt.json_lines import write_rows
 from openrpt.progress import Progress
+from openrpt.runs.advice import how_to
 from openrpt.runs.metrics import append_metrics, read_metrics
-from openrpt.runs.run import existing_run
+from openrpt.runs.run import Run, existing_run
 from openrpt.runs.signatures import new_findings
 from openrpt.runs.trackers import ROLLOUT_STAGES, Tracker, open_trackers, rollout_table
 from openrpt.types import Finding
@@ -56,7 +58,8 @@ class Journal:
 
     path: Path
     """The run's metrics.jsonl."""
-    stage: str
+    run: Run
+    stage: StageName
     rows: list[dict[str, Any]]
     """Rows of this stage, those of earlier starts included."""
     trackers: list[Tracker]
@@ -101,6 +104,8 @@ class Journal:
         """Says the warnings of the row that was written last; gives the trackers its metrics."""
         for warning in self.rows[-1].get("warnings", []):
             self.progress.say(f"warning: {Finding(**warning)}")
+            for line in how_to(self.run, warning["helps"], stage=self.stage):
+                self.progress.say(f"  {line}")
         for tracker in self.trackers:
             tracker.log(metrics, step)
         if self.trackers and self.stage in ROLLOUT_STAGES and step % self.rollouts_every == 0:
@@ -117,7 +122,7 @@ def _same_step(one: dict[str, Any], other: dict[str, Any]) -> bool:
 def open_journal(
     path: Path,
     *,
-    stage: str,
+    stage: StageName,
     step: int,
     steps: int,
     seconds: float,
@@ -145,6 +150,7 @@ def open_journal(
             stack.callback(tracker.close)
         journal = Journal(
             path=path,
+            run=run,
             stage=stage,
             rows=rows,
             trackers=trackers,

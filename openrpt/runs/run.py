@@ -7,10 +7,12 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
+from itertools import count
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from openrpt.config.binding import first_change
+from openrpt.config.as_typed import as_option
+from openrpt.config.binding import bindings, first_change
 from openrpt.config.loading import flatten, to_toml, validate_config
 from openrpt.config.sections import STAGES, Config, StageName
 from openrpt.config.toml_files import read_toml
@@ -127,7 +129,8 @@ def open_run(
 ) -> Run:
     """Creates or reopens the run folder, where `config` takes the place of the stored one.
 
-    `check_input` reads a stage's input before a new folder is made: what it raises leaves none.
+    `check_input` reads a stage's input before anything is written: what it raises leaves no new
+    folder, and an old one as it was.
     Raises UserError if the folder holds something else, if results stand there that were made with
     another value of a key that binds them (the key is named), if it is in use by another process,
     if the disk is nearly full, or if a tracker's package is missing.
@@ -145,18 +148,22 @@ def open_run(
         raise UserError(
             f"run = '{path}': the folder is not empty and not a run; choose another --run"
         )
-    if check_input is not None and stored.name not in names:
+    stands = stored.name in names
+    if check_input is not None and not stands:
         check_input(run)
     with writing(path, "choose another --run"):
         path.mkdir(parents=True, exist_ok=True)
     with sole_process(path) as first:
-        if stored.is_file():
+        if stands:
             require_same(
                 stored_config(path),
                 config,
                 f"{path}: the folder belongs to a run",
                 stages=run.standing(),
+                run=path,
             )
+            if check_input is not None:
+                check_input(run)
         free = shutil.disk_usage(path).free
         if free < min_free_bytes:
             raise UserError(
@@ -212,17 +219,37 @@ def require_same(
     whose: str,
     *,
     stages: Collection[StageName],
+    run: Path,
+    new: Path | None = None,
     helps: str = "give the old value",
 ) -> None:
     """Checks that a configuration differs from the stored one in no key that the results of
-    `stages` bind; `whose` says what was made with the stored one. Raises UserError that names the
-    first such key."""
+    `stages`, which stand in `run`, bind; `whose` says what was made with the stored one.
+
+    Raises UserError that names the first such key, and the command that begins another run (`new`:
+    its folder) with it from what holds.
+    """
     key = first_change(stored, config, stages)
     if key is not None:
-        old, new = (flatten(one.model_dump(mode="json"))[key] for one in (stored, config))
+        old, now = (flatten(one.model_dump(mode="json"))[key] for one in (stored, config))
+        begin = f"openrpt {first_reader(key)} --from {run} --run {new or next_name(run)}"
         raise UserError(
-            f"{whose} with {key} = {old!r}, not {new!r}; choose another --run, or {helps}"
+            f"{whose} with {key} = {old!r}, not {now!r}; {helps}, or begin another run with it:"
+            f" {begin} {as_option(key, now)}"
         )
+
+
+def first_reader(key: str) -> StageName:
+    """Returns the first stage that reads a key."""
+    section = key.partition(".")[0]
+    readers = (one for one in STAGES if one == section or one in bindings()[key].what)
+    return next(readers, "score")
+
+
+def next_name(run: Path) -> Path:
+    """Returns the first free folder beside a run: `runs/maths-2`."""
+    names = (run.with_name(f"{run.name}-{number}") for number in count(2))
+    return next(path for path in names if not path.exists())
 
 
 def _environment() -> dict[str, Any]:

@@ -75,8 +75,18 @@ def group_lines(rows: Sequence[dict[str, Any]]) -> Iterator[Text]:
     if first["candidates"]:
         best = _visible_best(first["candidates"], first.get("candidate_logprobs"))
         yield _line("candidates", best, "")
+    for alike in _folded(rows):
+        yield from _rollout_lines(alike)
+
+
+def _folded(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Returns the rollouts that read alike together, by their first one's place."""
+    names = ("thought", "prediction", "reward", "finish_reason")
+    found: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
-        yield from _rollout_lines(row)
+        key = [row[name] for name in names] + [f"{row['advantage']:+.2f}", _reward_terms(row)]
+        found.setdefault(repr(key), []).append(row)
+    return list(found.values())
 
 
 def _visible_best(tokens: Sequence[bytes], logprobs: Sequence[float] | None) -> str:
@@ -90,8 +100,10 @@ def _visible_best(tokens: Sequence[bytes], logprobs: Sequence[float] | None) -> 
     )
 
 
-def _rollout_lines(row: dict[str, Any]) -> Iterator[Text]:
-    """Yields the prediction and what it earned; below it the thought."""
+def _rollout_lines(rows: Sequence[dict[str, Any]]) -> Iterator[Text]:
+    """Yields the prediction and what it earned, with the numbers of the rollouts that read alike;
+    below it the thought."""
+    row = rows[0]
     style = _RIGHT if row["exact"] else ""
     cut = "  cut off by its budget" if row["finish_reason"] == "length" else ""
     verdict = _verdict(row)
@@ -102,8 +114,13 @@ def _rollout_lines(row: dict[str, Any]) -> Iterator[Text]:
         (verdict, style),
         ("" if math.isnan(row["advantage"]) else f"  advantage {row['advantage']:+.2f}", "dim"),
         (cut, "yellow"),
+        (f"  × {len(rows)}: {_numbers(rows)}" if len(rows) > 1 else "", "dim"),
     )
     yield Text.assemble(("       thought  ", "dim"), visible(row["thought"]))
+
+
+def _numbers(rows: Sequence[dict[str, Any]]) -> str:
+    return ", ".join(str(row["rollout"]) for row in rows)
 
 
 def _verdict(row: dict[str, Any]) -> str:

@@ -190,19 +190,21 @@ SIGNATURES = {
     "no_reward": _Signature(
         seen=_no_reward,
         when=f"no group of the last {_WINDOW} steps has any reward",
-        helps="a longer warmup, easier positions (a lower selection.min_entropy), a larger"
-        " train.group_size; read the rollouts: `openrpt rollouts RUN`",
+        helps="a longer warmup (warmup.steps), easier positions (a lower selection.min_entropy), a"
+        " larger train.group_size; read the rollouts: `openrpt rollouts RUN`",
     ),
     "all_flat": _Signature(
         seen=_all_flat,
         when=f"at least {_FLAT:.0%} of the groups of {_WINDOW} steps are flat",
         helps="positions by pass rate (selection.strategy = 'pass_rate'), dynamic sampling"
-        " (train.dynamic_sampling_from), more candidates or a lower learning rate",
+        " (train.dynamic_sampling_from), a larger train.group_size, more candidates"
+        " (prompt.candidates) or a lower train.learning_rate",
     ),
     "closed_box_falling": _Signature(
         seen=_closed_box_falling,
         when=f"the share of closed boxes is {100 * _CLOSED_FALL:.0f} points below its best window",
-        helps="a longer warmup, a larger prompt.prediction_budget, a lower learning rate",
+        helps="a longer warmup (warmup.steps), a larger prompt.prediction_budget, a lower"
+        " train.learning_rate",
     ),
     "thoughts_shorten": _Signature(
         seen=_thoughts_shorten,
@@ -213,15 +215,15 @@ SIGNATURES = {
     "entropy_collapse": _Signature(
         seen=_entropy_collapse,
         when=f"the policy's entropy is below {_ENTROPY} nats a token over {_WINDOW} steps",
-        helps="an entropy bonus (train.entropy_weight), a lower learning rate, a greater"
-        " train.clip_high, more candidates",
+        helps="an entropy bonus (train.entropy_weight), a lower train.learning_rate, a greater"
+        " train.clip_high, more candidates (prompt.candidates)",
     ),
     "reward_without_accuracy": _Signature(
         seen=_reward_without_accuracy,
         when=f"the reward rose by {_REWARD_RISE} or more, and none of {_EVALUATIONS - 1} or more"
         f" later evaluations is {100 * _ACCURACY_RISE:.0f} point above the first",
         helps="the policy may only have become more deterministic: compare greedy accuracy before"
-        " and after, train on more documents, lower the learning rate",
+        " and after, train on more documents (score.max_tokens), lower train.learning_rate",
     ),
     "reward_without_information": _Signature(
         seen=_reward_without_information,
@@ -229,13 +231,13 @@ SIGNATURES = {
         " gain of the thoughts did not, where it is measured (reward.terms"
         " information_gain=0)",
         helps="the thought is not what wins: evaluate it emptied and swapped (openrpt control RUN"
-        " thought), or reward the information gain itself",
+        " thought), or reward the information gain itself (reward.terms)",
     ),
     "games_the_verifier": _Signature(
         seen=_games_the_verifier,
         when="predictions have become half as long, or a fifth more of them are empty of content"
         " or all the same",
-        helps="read the rollouts, look at `openrpt patterns RUN`; reward longer right predictions,"
-        " or choose positions of higher entropy",
+        helps="read the rollouts, look at `openrpt patterns RUN`; reward longer right predictions"
+        " (reward.length_bonus), or choose positions of higher entropy (selection.min_entropy)",
     ),
 }

@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.text import Text
 
 from openrpt.amounts import count, rough_duration
+from openrpt.config.sections import STAGES
 from openrpt.errors import UserError
+from openrpt.runs.advice import how_to
 from openrpt.runs.journal import StageRecord, read_stage
 from openrpt.runs.metrics import numbers, readable_metrics
 from openrpt.runs.reading import look_at, run_warnings, setting_changes
@@ -96,7 +98,11 @@ def read_status(path: Path, *, now: float | None = None) -> Status:
         age=age,
         state=_state(own, record, age),
         last=_last_values(own),
-        warnings=run_warnings(rows),
+        warnings=[
+            warning | {"how_to": how_to(run, warning["helps"], stage=warning["stage"])}
+            for warning in run_warnings(rows)
+            if warning["stage"] in STAGES
+        ],
         notes=said,
     )
 
@@ -181,6 +187,8 @@ def print_status(status: "Status", console: Console) -> None:
         where = f"{warning['stage']} step {warning['step']}"
         put(Text(f"  ! {warning['name']} ({where}): {warning['seen']}", "yellow"))
         put(Text(f"    what usually helps: {warning['helps']}", "dim"))
+        for line in warning["how_to"]:
+            put(Text(f"    {line}", "dim"))
     for note in status.notes:
         put(Text(f"  note: {printable(note)}"))
 

@@ -47,11 +47,7 @@ def finetune(run: Run, *, progress: Progress = SILENT) -> dict[str, Any]:
     again. Raises UserError for bad questions and configuration, and for a folder that holds a
     pre-training run.
     """
-    if run.scored.is_dir() or run.start.is_dir():
-        raise UserError(
-            f"run = '{run.path}': a pre-training run stands there; give finetune a run of its own,"
-            f" and its model as the start: openrpt finetune {run.path}/checkpoints/best --run …"
-        )
+    _require_own_run(run)
     config = finetune_config(run.config)
     require_fitting(config)
     counts = QuestionCounts()
@@ -61,6 +57,7 @@ def finetune(run: Run, *, progress: Progress = SILENT) -> dict[str, Any]:
         def make_task(run: Run, engine: Engine, layout: Layout) -> QuestionTask:
             return question_task(questions, run.config, engine.model, layout, check)
 
+        progress.begin("load the model", 0)
         trainer = open_trainer(
             replace(run, config=config),
             TrainerState(stage="finetune", warmed_up=False),
@@ -96,9 +93,18 @@ def finetune(run: Run, *, progress: Progress = SILENT) -> dict[str, Any]:
 
 def check_input(run: Run) -> None:
     """Checks that fine-tuning could begin. Raises UserError for a model or questions that can't be
-    read."""
+    read, and for a folder that holds a pre-training run."""
+    _require_own_run(run)
     resolve_model(run.config.model.path)
     read_questions(run.config.questions, QuestionCounts(), seed=run.config.seed)
+
+
+def _require_own_run(run: Run) -> None:
+    if run.standing() & {"score", "warmup"}:
+        raise UserError(
+            f"run = '{run.path}': a pre-training run stands there; give finetune a run of its own,"
+            f" and its model as the start: openrpt finetune {run.path}/checkpoints/best --run …"
+        )
 
 
 def _evaluate_before(trainer: Trainer, task: QuestionTask, progress: Progress) -> dict[str, Any]:

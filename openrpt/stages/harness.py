@@ -5,6 +5,7 @@ SIGHUP let the step end, save and stop. A step that fails leaves the state of th
 which is saved.
 """
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from openrpt.config.binding import recorded_changes
-from openrpt.config.sections import STAGES
+from openrpt.config.sections import STAGES, StageName
 from openrpt.engine.checkpoint_record import read_record
 from openrpt.files import remove_folder
 from openrpt.progress import Progress
@@ -22,6 +23,7 @@ from openrpt.runs.checkpoints import latest_checkpoint, save_checkpoint, step_fo
 from openrpt.runs.journal import Journal, open_journal
 from openrpt.runs.metrics import truncate_metrics
 from openrpt.runs.rollouts import forget_rollouts
+from openrpt.runs.run import Run, next_name
 from openrpt.runs.works import forget_works
 from openrpt.stages.saver import Saver
 from openrpt.stages.stage import Stage
@@ -52,11 +54,13 @@ def run_stage(stage: Stage, progress: Progress) -> Summary:
     """
     _forget_later_steps(stage)
     state, limits = stage.state, stage.limits
-    timed = limits.seconds < float("inf")
+    timed = limits.seconds < math.inf
     progress.begin(
         state.stage, limits.seconds if timed else limits.steps, "s" if timed else "steps"
     )
-    progress.update(state.seconds if timed else state.step)
+    if state.step:
+        done = state.seconds if timed else state.step
+        progress.update(done, f"goes on after step {state.step}")
     journal = open_journal(
         stage.run.metrics,
         stage=state.stage,
@@ -69,10 +73,12 @@ def run_stage(stage: Stage, progress: Progress) -> Summary:
     saver = Saver(stage=stage, step=state.step)
     with stop_on_signals(progress.say) as stop, journal as records:
         longest = longest_step(records.rows)
+        if state.step >= limits.steps or state.seconds + longest >= limits.seconds:
+            progress.say(_nothing_left(stage))
         if records.unevaluated:
             started = time.perf_counter()
             with saver.after():
-                records.amend(_evaluate(stage))
+                records.amend(_evaluate(stage, progress))
             if limits.count_evaluations:
                 state.seconds += time.perf_counter() - started
         while (
@@ -81,7 +87,7 @@ def run_stage(stage: Stage, progress: Progress) -> Summary:
             and not stop.requested
         ):
             began = state.seconds
-            metrics = _one_step(stage, saver, records)
+            metrics = _one_step(stage, saver, records, progress)
             longest = max(longest, state.seconds - began)
             saver.if_due()
             said = "left out" if metrics.get(SKIPPED) else stage.describe(metrics)
@@ -95,7 +101,28 @@ def run_stage(stage: Stage, progress: Progress) -> Summary:
     return Summary(steps=state.step, seconds=state.seconds, checkpoint=_leave(stage, saver))
 
 
-def _one_step(stage: Stage, saver: Saver, records: Journal) -> dict[str, Any]:
+def _nothing_left(stage: Stage) -> str:
+    """Returns why no step is taken, and what to type for more of them or for a new beginning."""
+    name, run, limits, steps = stage.state.stage, stage.run, stage.limits, stage.state.step
+    section = "train" if name == "finetune" else name
+    if not steps:
+        return f"{run.path}: no step of {name} fits into {section}.steps and {section}.time_limit"
+    settings, more = getattr(stage.config, section), ""
+    if steps >= limits.steps == settings.steps:
+        more = f"--{section}.steps {2 * steps}"
+    elif limits.seconds == settings.time_limit * 60:
+        more = f"--{section}.time_limit {2 * settings.time_limit:g}"
+    on = f"; to go on: openrpt {name} --run {run.path} {more}" if more else ""
+    return f"{done_before(run, name)}{on}"
+
+
+def done_before(run: Run, stage: StageName) -> str:
+    """Says that a stage has nothing left to do, and what to type to do it again."""
+    again = f"openrpt {stage} --from {run.path} --run {next_name(run.path)}"
+    return f"{run.path}: {stage} was done before, and nothing now; to do it again: {again}"
+
+
+def _one_step(stage: Stage, saver: Saver, records: Journal, progress: Progress) -> dict[str, Any]:
     """Takes a step, evaluates where that is due, and records both; returns the metrics."""
     state, started = stage.state, time.perf_counter()
     with saver.whole():
@@ -103,7 +130,7 @@ def _one_step(stage: Stage, saver: Saver, records: Journal) -> dict[str, Any]:
     if metrics.get(SKIPPED):
         metrics = finite_only(metrics)
     stepped = time.perf_counter()
-    evaluated, failure = _attempt(stage)
+    evaluated, failure = _attempt(stage, progress)
     metrics |= evaluated
     ended = time.perf_counter() if stage.limits.count_evaluations else stepped
     state.seconds += ended - started
@@ -116,20 +143,22 @@ def _one_step(stage: Stage, saver: Saver, records: Journal) -> dict[str, Any]:
     return metrics
 
 
-def _attempt(stage: Stage) -> tuple[dict[str, Any], Exception | None]:
+def _attempt(stage: Stage, progress: Progress) -> tuple[dict[str, Any], Exception | None]:
     """Evaluates; returns the metrics, or what is raised: the row of a whole step is to be written
     in either case."""
     try:
-        return _evaluate(stage), None
+        return _evaluate(stage, progress), None
     except Exception as error:  # raised again, once the row is written
         return {}, error
 
 
-def _evaluate(stage: Stage) -> dict[str, float]:
+def _evaluate(stage: Stage, progress: Progress) -> dict[str, float]:
     """Evaluates where that is due after a step, and keeps the best policy so far."""
     state = stage.state
     if not stage.eval_every or state.step % stage.eval_every:
         return {}
+    done = state.seconds if stage.limits.seconds < math.inf else state.step - 1
+    progress.update(done, f"evaluating after step {state.step}")
     metrics = stage.evaluate()
     accuracy = metrics.get(_BEST, -1.0)
     if accuracy > state.best_accuracy:

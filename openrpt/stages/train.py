@@ -180,6 +180,7 @@ def train(run: Run, *, progress: Progress = SILENT) -> Summary:
     and damaged checkpoints.
     """
     make_terms(run.config)  # what is wrong with a reward is said before anything is loaded
+    progress.begin("load the models", 0)
     return run_stage(open_train(run), progress)
 
 

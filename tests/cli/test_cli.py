@@ -16,8 +16,9 @@ from click.testing import CliRunner
 
 from openrpt.cli import main as cli_module
 from openrpt.cli.main import cli, main
-from openrpt.cli.options import Key, config_keys, escape, unescape
+from openrpt.cli.options import Key, config_keys
 from openrpt.cli.training import parse_budget
+from openrpt.config.as_typed import escape, unescape
 from openrpt.config.loading import config_keys as known_keys
 from openrpt.config.loading import load_config, to_toml
 from openrpt.errors import UserError
@@ -75,13 +76,13 @@ SHOWN = {
         *("prompt", "evaluate.split", "evaluate.positions", "evaluate.positions_per_document"),
         *("evaluate.min_entropy", "evaluate.samples", "evaluate.temperature"),
     ],
-    "predict": ["seed", "model", "prompt"],
+    "predict": ["seed", "run", "model", "prompt"],
 }
 KEYS = {key.name: key for key in config_keys()}
 EXAMPLE = Path(__file__).parent.parent / "fixtures" / "example.jsonl"
 IN_ORDER = [
     *("traces", "score", "warmup", "train", "finetune", "questions", "pretrain", "evaluate"),
-    *("control", "lab", "compare", "budgets", "perplexity", "writing"),
+    *("sweep", "control", "lab", "compare", "budgets", "perplexity", "writing"),
     *("zeroshot", "coding", "suite", "probe"),
     *("rollouts", "status", "patterns", "estimate", "scaling", "predict", "report", "watch"),
     *("demo", "doctor"),
@@ -313,7 +314,7 @@ def test_without_a_file_the_runs_own_configuration_holds(run: Run, tmp_path: Pat
         (["train", "--train.steps"], "requires an argument"),
         (["train", "--train.algorithm", "ppo"], "grpo"),
         (["train", "configs/none.toml"], "configs/none.toml: no such configuration file"),
-        (["train", "corpus.txt"], "corpus.txt: a configuration's name ends with .toml"),
+        (["train", "corpus.txt"], "corpus.txt: no such file; a configuration's name ends"),
         (["train", "a.toml", "--config", "b.toml"], "two configuration files"),
         (["train", "a.toml", "b"], "unexpected extra argument"),
         (["warmup", "--config", "none.toml"], "none.toml: no such configuration file"),
@@ -646,14 +647,15 @@ def error_of_stage(result: tuple[int, str, str]) -> str:
 def test_evaluate_without_what_it_needs(run: Run, trained: Path, tmp_path: Path) -> None:
     last = error_of_stage(run("evaluate", "best", "--run", trained))
     assert "no 'best' model yet; its latest is 'trained'" in last
-    assert "config.json is missing" in error_of_stage(run("evaluate", trained, "--run", trained))
+    nothing = error_of_stage(run("evaluate", tmp_path, "--run", trained))
+    assert "config.json is missing" in nothing
     empty = ["--scores", tmp_path, "--run", trained]
     assert "no scores here" in error_of_stage(run("evaluate", *empty))
 
 
 def test_a_run_folder_is_bound_to_its_configuration(run: Run, trained: Path) -> None:
-    line = error_of(run("train", "--run", trained, "--train.group_size", 5))
-    assert "belongs to a run with train.group_size = 4, not 5" in line
+    line = error_of(run("train", "--run", trained, "--train.temperature", 0.5))
+    assert "belongs to a run with train.temperature = 1.0, not 0.5" in line
 
 
 def test_score_checks_its_input_before_a_run_folder_is_made(
@@ -739,9 +741,9 @@ def test_predict(run: Run, trained: Path) -> None:
     model = trained / "checkpoints" / "step-000002"
     asked = ["--text", "qzxjkv", "--continuation", "wbf", "--samples", 3]
     code, out, err = run("predict", model, *asked)
-    assert (code, err) == (0, "predict (3 rollouts) …\n")
+    assert code == 0 and err.splitlines()[:2] == [f"load {model} …", "predict (3 rollouts) …"]
     assert "continuation  │w│b│f│" in out
-    assert out.count("thought") == out.count("  reward ") == 3
+    assert 1 <= out.count("thought") == out.count("  reward ") <= 3, "alike ones are one"
     code, out, err = run("predict", model, "--text", "qzxjkv", "--greedy")
     assert out.count("thought") == 1 and "reward" not in out
     # The checkpoint's own prompt settings hold, and can be overridden.
@@ -764,12 +766,12 @@ def test_predict_from_standard_input(trained: Path) -> None:
 def test_predict_bad_input(run: Run, trained: Path, tmp_path: Path) -> None:
     model = trained / "checkpoints" / "step-000002"
     assert "the text is empty" in error_of(run("predict", model, "--text", ""))
-    assert "config.json is missing" in error_of(run("predict", trained, "--text", "a"))
+    assert "config.json is missing" in error_of(run("predict", tmp_path, "--text", "a"))
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
     assert "without safetensors weights" in error_of(run("predict", tmp_path, "--text", "a"))
     assert "no such GGUF file" in error_of(run("predict", tmp_path / "x.gguf", "--text", "a"))
     too_long = ["--text", "q" * 200, "--prompt.window", 200]
-    assert "but the model holds 128" in error_of(run("predict", model, *too_long))
+    assert "but the model holds 128" in error_of_stage(run("predict", model, *too_long))
 
 
 def test_doctor(run: Run) -> None:

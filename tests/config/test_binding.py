@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from openrpt.cli.options import Key
+from openrpt.cli.options import config_keys as config_options
 from openrpt.config.binding import (
     bindings,
     first_change,
@@ -12,12 +14,20 @@ from openrpt.config.binding import (
     recorded_changes,
     settings_of,
 )
-from openrpt.config.loading import config_keys, load_config, to_toml, validate_config
+from openrpt.config.loading import (
+    config_keys,
+    load_config,
+    to_toml,
+    validate_config,
+    with_overrides,
+)
 from openrpt.config.sections import Config, StageName
 from openrpt.config.toml_files import read_toml
 from openrpt.errors import UserError
 from openrpt.files import write_text
+from openrpt.runs.advice import advised_keys, how_to
 from openrpt.runs.run import Run, existing_run, open_run
+from openrpt.runs.signatures import SIGNATURES
 from tests.helpers.tiny_model import tiny_config
 
 STAGES: list[StageName] = ["score", "warmup", "train", "pretrain"]
@@ -47,7 +57,7 @@ def test_what_binds_scores_binds_what_is_made_from_them() -> None:
         change(["finetune"], corpus__limit=7, warmup__draft_tokens=3, selection__strategy="random")
         is None
     )
-    assert change(["finetune"], train__group_size=3) == "train.group_size"
+    assert change(["finetune"], train__temperature=0.5) == "train.temperature"
     assert change(["train"], questions__limit=3) is None
     assert change(["warmup", "pretrain"], train__group_size=3, reward__length_bonus=1.0) is None
     assert change(["warmup"], optim__adam_beta1=0.5) == "optim.adam_beta1"
@@ -88,6 +98,44 @@ def test_scores_depend_on_the_corpus_the_window_and_the_model() -> None:
     assert "score.shard_tokens" not in found
 
 
+def begin_scores(run: Run) -> None:
+    """Leaves what shows that scoring has begun."""
+    run.scored.mkdir()
+    write_text(run.scored / "scored.json", "{}")
+
+
+def test_advice_of_a_warning_can_be_followed_in_the_folder_that_got_it(tmp_path: Path) -> None:
+    run = open_run(tiny_config(tmp_path), min_free_bytes=0)
+    begin_scores(run)
+    run.start.mkdir()
+    (run.checkpoints / "step-000001").mkdir(parents=True)
+    named = {name: advised_keys(signature.helps) for name, signature in SIGNATURES.items()}
+    assert named["no_reward"] == ["selection.min_entropy", "warmup.steps", "train.group_size"]
+    other = tmp_path / "run-2"
+    for key in {key for keys in named.values() for key in keys}:
+        (command,) = how_to(run, f"another {key}", stage="train")
+        if "begins from it" in command:
+            assert f" --from {run.path} --run {other} --{key} V" in command
+        else:
+            assert command == f"in this run: openrpt train --run {run.path} --{key} V"
+            value = key_of(key).default
+            value = "pass_rate" if key == "selection.strategy" else 3 if value == "auto" else value
+            changed = {key: value // 2 if isinstance(value, int) else value}
+            changed = {key: value / 2} if isinstance(value, float) else changed
+            assert first_change(run.config, with_overrides(run.config, changed), ["train"]) is None
+    here = how_to(run, SIGNATURES["no_reward"].helps, stage="train")
+    assert here == [
+        f"in this run: openrpt train --run {run.path} --selection.min_entropy V"
+        " --train.group_size V",
+        f"in another that begins from it: openrpt warmup --from {run.path} --run {other}"
+        " --warmup.steps V",
+    ]
+
+
+def key_of(name: str) -> Key:
+    return next(key for key in config_options() if key.name == name)
+
+
 WARMUP = {"warmup.text_kl_weight": 0.5, "prompt.candidates": 2}
 TRAIN = {"train.group_size": 3, "reward.length_bonus": 0.25, "selection.min_entropy": 0.25}
 
@@ -104,7 +152,7 @@ def reopened(run: Run, overrides: dict[str, Any]) -> Config:
 
 def test_a_key_binds_once_a_stage_has_read_it(tmp_path: Path) -> None:
     run = open_run(tiny_config(tmp_path), min_free_bytes=0)
-    run.scored.mkdir()
+    begin_scores(run)
     stored = reopened(run, WARMUP | TRAIN)
     assert (stored.warmup.text_kl_weight, stored.train.group_size) == (0.5, 3)
     with pytest.raises(UserError, match=r"belongs to a run with prompt\.window = 32, not 40"):
@@ -119,7 +167,7 @@ def test_a_key_binds_once_a_stage_has_read_it(tmp_path: Path) -> None:
 
     (run.checkpoints / "step-000001").mkdir(parents=True)
     before = (run.path / "config.toml").read_text(encoding="utf-8")
-    for key, value in {"train.group_size": 5, "reward.length_bonus": 1.0}.items():
+    for key, value in {"train.temperature": 0.5, "reward.length_bonus": 1.0}.items():
         with pytest.raises(UserError, match=key):
             reopened(Run(path=run.path, config=stored), {key: value})
     assert (run.path / "config.toml").read_text(encoding="utf-8") == before
@@ -129,7 +177,7 @@ def test_a_key_binds_once_a_stage_has_read_it(tmp_path: Path) -> None:
 def test_a_recorded_evaluation_keeps_the_runs_prompt(tmp_path: Path) -> None:
     """Its label names what differs from the run's configuration, which so must stay."""
     run = open_run(tiny_config(tmp_path), min_free_bytes=0)
-    run.scored.mkdir()
+    begin_scores(run)
     write_text(run.evaluation, "{}")
     with pytest.raises(UserError, match=r"prompt\.candidates"):
         reopened(run, {"prompt.candidates": 2})
@@ -147,7 +195,7 @@ def test_a_question_answered_before_binds_a_finetune(tmp_path: Path) -> None:
 
 def test_a_file_that_was_edited_is_taken_as_it_is(tmp_path: Path) -> None:
     run = open_run(tiny_config(tmp_path), min_free_bytes=0)
-    run.scored.mkdir()
+    begin_scores(run)
     text = to_toml(run.config).replace("group_size = 4", "group_size = 2")
     write_text(run.path / "config.toml", text)
     config = validate_config(read_toml(run.path / "config.toml"), source="")

@@ -183,3 +183,23 @@ def test_a_corpus_that_cannot_be_seen_is_scored_in_single_windows(tmp_path: Path
     plan = WorkPlan(config=config, policy=policy, layout=layout, corpus=corpus)
     assert not corpus.known
     assert plan.score().tokens <= 1.05 * corpus.tokens
+
+
+def test_a_training_without_an_end_says_so_and_what_is_not_run_is_left_out(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def rows_of(*options: str) -> tuple[str, dict[str, str]]:
+        with pytest.raises(SystemExit):
+            main(["estimate", "--run", str(run.path), "--gpu", "t4", *options])
+        out = capsys.readouterr().out
+        rows = [line.strip("│ ").split("│") for line in out.splitlines() if line.startswith("│")]
+        return out, {row[0].strip(): row[3].strip() for row in rows}
+
+    out, times = rows_of("--train.steps", "1000000000", "--utilisation", "1e-4")
+    assert times["train"] == times["total"] == "no end"
+    assert "train has no end: 1,000,000,000 steps of" in out
+    assert "--train.time_limit" in out
+    _, times = rows_of("--warmup.steps", "0", "--train.steps", "1")
+    assert "warmup" not in times and times["train"] == times["total"] == "under 1 s"
+    _, times = rows_of("--train.steps", "1000000000", "--train.time_limit", "5")
+    assert times["train"] != "no end"

@@ -45,5 +45,5 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
         model_fingerprint(str(tmp_path / "a.gguf"))
     with pytest.raises(UserError, match="no such model folder"):
         model_fingerprint(str(tmp_path / "nowhere"))
-    with pytest.raises(UserError, match="model 'no-such/model' can't be loaded"):
+    with pytest.raises(UserError, match="model 'no-such/model': no such folder"):
         model_fingerprint("no-such/model")

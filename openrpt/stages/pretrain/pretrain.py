@@ -153,6 +153,7 @@ def pretrain(run: Run, *, progress: Progress = SILENT) -> Summary:
     Resumes from the last one. Raises UserError for bad configuration, for a run that can't be
     matched, and for damaged checkpoints.
     """
+    progress.begin("load the model", 0)
     stage = open_pretrain(run)
     other = matched_run(run.config)
     if other is not None and run.config.pretrain.match_by == "flops" and uncounted_warmup(other):

@@ -24,7 +24,7 @@ from openrpt.errors import UserError
 from openrpt.rl.rewards.matching import prefix_match
 from openrpt.types import Document
 
-Progress = Callable[[int, str], None]
+Report = Callable[[int, str], None]
 """A report of progress: tokens scored so far (those of earlier starts included), and a few words
 on it."""
 
@@ -99,7 +99,7 @@ class Job:
         )
 
     def score(
-        self, documents: Sequence[Encoded], summary: ScoreSummary, progress: Progress
+        self, documents: Sequence[Encoded], summary: ScoreSummary, progress: Report
     ) -> list[ScoredDocument]:
         """Scores documents that `summary` has counted already, in one go."""
         bare = self.config.score.tokens_only
@@ -111,7 +111,7 @@ class Job:
         ]
 
     def _with_scorer(
-        self, documents: Sequence[Encoded], summary: ScoreSummary, progress: Progress
+        self, documents: Sequence[Encoded], summary: ScoreSummary, progress: Report
     ) -> list[ScoredDocument]:
         left = sum(len(one.token_ids) for one in documents)
         before, text = summary.num_tokens - left, f"{summary.documents} documents"

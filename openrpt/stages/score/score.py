@@ -6,6 +6,7 @@ scored in their order, some at a time; whole shards are written (`openrpt.data.s
 restart goes on after the last one. Memory does not grow with the corpus.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, fields
@@ -13,26 +14,31 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from openrpt.config.corpus import CorpusConfig
 from openrpt.config.sections import Config
 from openrpt.costs.meters import WorkMeter
+from openrpt.data.corpus_size import expected_tokens
 from openrpt.data.documents import CorpusCounts, possible_splits, read_corpus
 from openrpt.data.positions import ScoredDocument, check_window
 from openrpt.data.scored import (
     SCORED,
     ScoreSummary,
     complete_shards,
+    load_scored,
     read_metadata,
     read_scored_json,
     remove_shards,
     shard_paths,
     write_shard,
 )
+from openrpt.data.skipped import skipped_lines
 from openrpt.engine.engine import Engine, open_engine
 from openrpt.engine.fingerprint import model_fingerprint
 from openrpt.engine.loading import resolve_model
 from openrpt.engine.scorer import PACK_TOKENS
 from openrpt.errors import UserError
-from openrpt.files import read_json, write_sealed
+from openrpt.files import read_json, write_sealed, writing
+from openrpt.progress import Progress
 from openrpt.runs.metrics import numbers
 from openrpt.runs.run import Run
 from openrpt.runs.scores import (
@@ -40,25 +46,57 @@ from openrpt.runs.scores import (
     require_same_weights,
     score_settings,
 )
-from openrpt.stages.score.documents import Encoded, Job, Progress
+from openrpt.stages.harness import done_before
+from openrpt.stages.score.documents import Encoded, Job, Report
 from openrpt.types import Document
 
 _WAITING_TOKENS = 4 * PACK_TOKENS
 """The number of tokens of documents that wait to be packed: of few, the last pass is half empty."""
+_SHARD_SECONDS = 60.0
+"""Seconds after which a shard is written, full or not: what a restart can lose."""
 COST = "cost.json"
 """The file with what scoring has taken, all starts together; the other files hold nothing of the
 machine."""
 
 
 def check_input(run: Run) -> None:
-    """Checks that scoring could begin. Raises UserError for a corpus or a model that can't be read,
-    or a window that doesn't fit."""
+    """Checks that scoring could begin, or has ended. Raises UserError for a corpus or a model that
+    can't be read, or a window that doesn't fit."""
     config = run.config
+    if _finished(run.scored, complete_shards(run.scored)):
+        return
     check_window(config.prompt.window, config.prompt.min_context)
-    with closing(read_corpus(config.corpus, CorpusCounts())) as documents:
-        next(documents)
+    _check_corpus(config.corpus)
     for model in filter(None, (config.model.path, config.score.model)):
         resolve_model(model)
+
+
+def _check_corpus(corpus: CorpusConfig) -> None:
+    """Reads the first document of the corpus, and of the held-out one. Raises UserError."""
+    for path in filter(None, (corpus.path, corpus.heldout_path)):
+        one = corpus.model_copy(update={"path": path, "heldout_path": ""})
+        with closing(read_corpus(one, CorpusCounts())) as documents:
+            next(documents)
+
+
+def score_run(run: Run, progress: Progress) -> ScoreSummary:
+    """Scores a run's corpus into its folder, as `score_corpus`, and says what was skipped."""
+    if _finished(run.scored, complete_shards(run.scored)):
+        progress.say(done_before(run, "score"))
+    progress.begin("load the scorer", 0)
+    begun = False
+
+    def update(tokens: int, note: str) -> None:
+        nonlocal begun
+        if not begun:
+            progress.begin("score", expected_tokens(run.config), "tokens, at a guess")
+            begun = True
+        progress.update(tokens, note)
+
+    summary = score_corpus(run.config, run.scored, progress=update)
+    for line in skipped_lines(load_scored(run.scored).metadata):
+        progress.say(line)
+    return summary
 
 
 def score_corpus(
@@ -67,7 +105,7 @@ def score_corpus(
     *,
     policy: Engine | None = None,
     scorer: Engine | None = None,
-    progress: Progress = lambda tokens, text: None,
+    progress: Report = lambda tokens, text: None,
 ) -> ScoreSummary:
     """Scores config.corpus into `folder` and goes on from where an earlier start stopped.
 
@@ -90,7 +128,7 @@ def score_corpus(
         require_same_weights(folder, before, names)
         if policy is None and (finished := _finished(folder, shards)):
             return finished
-    next(read_corpus(config.corpus, CorpusCounts()))  # bad input shows before a model is loaded
+    _check_corpus(config.corpus)  # before a model is loaded
     policy = policy or open_engine(config.model)
     if scorer is None:
         other = config.score.model
@@ -104,7 +142,8 @@ def score_corpus(
     remove_shards(folder, shards)
     about = {"scorer": settings["score.model"], "tokenizer": job.tokenizer, "settings": settings}
     about["weights"] = {key: model_fingerprint(name) for key, name in names.items()}
-    write_sealed(folder / SCORED, {"finished": False} | about)
+    if shards:
+        _write_unfinished(folder, about)
     summary, counts = _run(job, folder, shards, about, progress)
     write_sealed(
         folder / SCORED,
@@ -124,11 +163,14 @@ def _finished(folder: Path, shards: int) -> ScoreSummary | None:
 
 
 def _run(
-    job: Job, folder: Path, shards: int, about: dict[str, Any], progress: Progress
+    job: Job, folder: Path, shards: int, about: dict[str, Any], progress: Report
 ) -> tuple[ScoreSummary, CorpusCounts]:
     """Scores what is left after `shards` whole ones."""
     config, summary, counts = job.config, ScoreSummary(), CorpusCounts()
+    shard_tokens = config.score.shard_tokens
     spent = read_cost(folder) if shards else {}
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     index_path = folder / "duplicates.sqlite"
     with closing(read_corpus(config.corpus, counts, index_path=index_path)) as documents:
         if shards:
@@ -137,27 +179,29 @@ def _run(
             _skip(documents, summary, counts, folder)
         waiting: list[Encoded] = []
         pending: list[ScoredDocument] = []
-        waiting_tokens = pending_tokens = 0
+        waiting_tokens, written = 0, time.monotonic()
         open_splits = _open_splits(config, summary)
         while open_splits and (document := next(documents, None)) is not None:
             summary.documents_read += 1
             if document.split not in open_splits:
                 continue
+            before = summary.num_tokens
             encoded = job.encode(document, summary)
             if encoded is None:
                 continue
             waiting.append(encoded)
             waiting_tokens += len(encoded.token_ids)
-            pending_tokens += len(encoded.token_ids)
             open_splits = _open_splits(config, summary)
-            full = pending_tokens >= config.score.shard_tokens
-            if waiting_tokens >= _WAITING_TOKENS or full or not open_splits:
-                pending += job.score(waiting, summary, progress)
-                waiting, waiting_tokens = [], 0
-            if full:
+            # By tokens in all: what is packed together must not hang on when shards are written.
+            full = summary.num_tokens // shard_tokens > before // shard_tokens
+            if waiting_tokens < _WAITING_TOKENS and not full and open_splits:
+                continue
+            pending += job.score(waiting, summary, progress)
+            waiting, waiting_tokens = [], 0
+            if full or time.monotonic() - written > _SHARD_SECONDS:
                 _flush(folder, pending, summary, counts, about)
                 _record_cost(folder, spent, job.meter)
-                pending, pending_tokens = [], 0
+                pending, written = [], time.monotonic()
         pending += job.score(waiting, summary, progress)
         if pending:
             _flush(folder, pending, summary, counts, about)
@@ -185,6 +229,12 @@ def _flush(
     summary.corpus_hash = counts.corpus_hash()
     metadata = about | {"corpus_hash": summary.corpus_hash, "summary": asdict(summary)}
     write_shard(folder, shard, pending, metadata)
+    if not shard:  # from here on its settings bind the folder
+        _write_unfinished(folder, about)
+
+
+def _write_unfinished(folder: Path, about: dict[str, Any]) -> None:
+    write_sealed(folder / SCORED, {"finished": False} | about)
 
 
 def read_cost(folder: Path) -> dict[str, float]:

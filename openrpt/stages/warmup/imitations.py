@@ -82,7 +82,9 @@ class ImitationMaker:
             weight = 0.0
             if not config.prompt.think_budget:
                 opening += layout.close_ids
-            elif self.given.by_document:  # thinks where a thought is given, and answers at once here
+            elif (
+                self.given.by_document
+            ):  # thinks where a thought is given, and answers at once here
                 thought = layout.thought_end_ids + layout.answer_start_ids
                 weight = config.warmup.form_weight
             else:

@@ -36,7 +36,7 @@ from openrpt.rl.optimizer import apply_update, learning_rate, set_learning_rate
 from openrpt.runs.metrics import PhaseTimer, peak_memory_gib
 from openrpt.runs.run import Run, works_in_run
 from openrpt.runs.scores import scores_of
-from openrpt.stages.harness import run_stage
+from openrpt.stages.harness import done_before, run_stage
 from openrpt.stages.stage import Limits, open_trained
 from openrpt.stages.warmup.cost import StepCost
 from openrpt.stages.warmup.given import GivenThoughts, open_given, traces_hash
@@ -162,17 +162,20 @@ def warmup(run: Run, *, progress: Progress = SILENT) -> None:
 
     Raises UserError for bad configuration and damaged checkpoints.
     """
-    if not run.start.is_dir():
-        stage = open_warmup(run)
-        if stage.given.summary:
-            progress.say(stage.given.summary)
-        run_stage(stage, progress)
+    if run.start.is_dir():
+        progress.say(done_before(run, "warmup"))
+        return
+    progress.begin("load the models", 0)
+    stage = open_warmup(run)
+    if stage.given.summary:
+        progress.say(stage.given.summary)
+    run_stage(stage, progress)
 
 
 def check_input(run: Run) -> None:
     """Checks that a warmup could begin. Raises UserError for absent scores or traces."""
-    scores_of(run)
     traces_hash(run.config)
+    scores_of(run)
 
 
 def open_warmup(run: Run) -> Warmup:

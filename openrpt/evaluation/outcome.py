@@ -1,0 +1,50 @@
+"""What a stage has found, in one line, and the command that usually comes next."""
+
+from openrpt.config.sections import StageName
+from openrpt.evaluation.models import latest_model
+from openrpt.evaluation.records import read_evaluation
+from openrpt.runs.metrics import numbers, read_metrics
+from openrpt.runs.run import Run
+
+_SHOWN = {
+    "reward/mean": "reward",
+    "loss/imitation": "imitation loss",
+    "loss/ntp": "NTP loss",
+    "development/reasoning_accuracy": "development accuracy",
+}
+"""Metrics by which a stage is known, with their names in short."""
+_OF_STAGE: dict[StageName, tuple[str, ...]] = {
+    "warmup": ("loss/imitation",),
+    "train": ("reward/mean", "development/reasoning_accuracy"),
+    "finetune": ("reward/mean",),
+    "pretrain": ("loss/ntp",),
+}
+
+
+def outcome(run: Run, stage: StageName) -> str:
+    """Returns how a stage's metrics went from their first value to their last:
+    `reward 0.312 → 0.498`; empty where it took no step."""
+    rows = [numbers(row) for row in read_metrics(run.metrics) if row["stage"] == stage]
+    parts = []
+    for key in _OF_STAGE[stage]:
+        values = [row[key] for row in rows if key in row]
+        if values:
+            parts.append(f"{_SHOWN[key]} {values[0]:.3f} → {values[-1]:.3f}")
+    return ", ".join(parts)
+
+
+def next_command(run: Run) -> str:
+    """Returns the command that usually comes next, as it is typed."""
+    standing, latest = run.standing(), latest_model(run)
+    if "finetune" in standing:
+        return f"openrpt report {run.path}"
+    if latest == "start" and "score" in standing:
+        stage = "pretrain" if run.config.score.tokens_only else "warmup"
+        return f"openrpt {stage} --run {run.path}"
+    if latest == "warmup":
+        return f"openrpt train --run {run.path}"
+    evaluated = read_evaluation(run.evaluation)["evaluations"]
+    asked = [model for model in ("start", latest) if model not in evaluated]
+    if latest in asked:
+        return f"openrpt evaluate {' '.join(asked)} --run {run.path}"
+    return f"openrpt report {run.path}"
