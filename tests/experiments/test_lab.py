@@ -138,7 +138,7 @@ def test_a_difference_within_its_interval_is_said_to_be_none() -> None:
     rows = {row[0]: row[1] for row in differences_sheet(outcome_with(*cells)).rows}
     least = {row[0]: row[4] for row in differences_sheet(outcome_with(*cells)).rows}
     own = {"ntp, standard": "+70.0", "rpt, standard": "+70.0"}
-    assert least == {"traces": "-10.0", "ntp": "+70.0", **own}
+    assert least == {"traces": "−10.0", "ntp": "+70.0", **own}
     assert rows["traces"].endswith("not distinguishable")
     assert rows["ntp"].startswith("+73.3 [") and rows["ntp"].endswith("]")
     one = differences_sheet(outcome_with(*cells[:3]))

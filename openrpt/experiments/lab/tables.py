@@ -150,7 +150,7 @@ def _ahead(outcome: Outcome, arm: str, inside: _Inside, measure: str) -> str:
 
 def _least(outcome: Outcome, arm: str, inside: _Inside, measure: str) -> str:
     differences = [a - b for a, b in _pairs(outcome, arm, inside, measure)]
-    return f"{100 * min(differences):+.1f}" if differences else NOTHING
+    return f"{100 * min(differences):+.1f}".replace("-", "−") if differences else NOTHING
 
 
 def _pairs(outcome: Outcome, arm: str, inside: _Inside, measure: str) -> list[tuple[float, float]]:
