@@ -175,9 +175,11 @@ class Lines:
     def end(self, *, whole: bool = True) -> None:
         """Says that the task has ended, where it had a result; `whole`: nothing stopped it."""
         if self._name and self._first is not None:
-            how, took = "done" if whole else "stopped", rough_duration(monotonic() - self._began)
             much = f"{count(self._last)} {self._unit.partition(',')[0]}".rstrip()
-            self.say(self._line(f"{how}, {much if whole else self._how_much()}, {took}"))
+            said = f"done, {much}" if whole else f"stopped, {self._how_much()}"
+            seconds = monotonic() - self._began
+            took = f", {rough_duration(seconds)}" if seconds >= 1 else ""
+            self.say(self._line(said + took))
         self._name = ""
 
     def _say_how_far(self, now: float) -> None:

@@ -131,6 +131,7 @@ def open_run(
 
     `check_input` reads a stage's input before anything is written: what it raises leaves no new
     folder, and an old one as it was.
+
     Raises UserError if the folder holds something else, if results stand there that were made with
     another value of a key that binds them (the key is named), if it is in use by another process,
     if the disk is nearly full, or if a tracker's package is missing.

@@ -50,11 +50,11 @@ def begin_from(
         )
 
     def check(new: Run) -> None:
-        if stands and _stored(new):
-            check_input(new)
-            return
-        _require_fitting(source, config, stage)
-        check_input(Run(path=source.path, config=config) if origin.scores else new)
+        unscored = origin.scores and not new.scored.is_dir()
+        if unscored or (origin.warmup and not new.start.is_dir()):
+            _require_fitting(source, config, stage)
+            new = Run(path=source.path, config=config)
+        check_input(new)
 
     run = open_run(config, check_input=check)
     _take(run, source, origin)
@@ -66,7 +66,7 @@ def _take(run: Run, source: Run, origin: _Origin) -> None:
     write_sealed(run.path / _FROM, asdict(origin))
     if origin.scores:
         link_folder(source.scored, run.scored)
-    if origin.warmup:
+    if origin.warmup and "train" not in run.standing():
         take_warmup(source, run)
 
 

@@ -60,7 +60,7 @@ def run_stage(stage: Stage, progress: Progress) -> Summary:
     )
     if state.step:
         done = state.seconds if timed else state.step
-        progress.update(done, f"goes on after step {state.step}")
+        progress.update(done, f"after step {state.step}")
     journal = open_journal(
         stage.run.metrics,
         stage=state.stage,

@@ -765,7 +765,7 @@ def test_predict_from_standard_input(trained: Path) -> None:
 
 def test_predict_bad_input(run: Run, trained: Path, tmp_path: Path) -> None:
     model = trained / "checkpoints" / "step-000002"
-    assert "the text is empty" in error_of(run("predict", model, "--text", ""))
+    assert "the text is empty" in error_of_stage(run("predict", model, "--text", ""))
     assert "config.json is missing" in error_of(run("predict", tmp_path, "--text", "a"))
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
     assert "without safetensors weights" in error_of(run("predict", tmp_path, "--text", "a"))

@@ -9,6 +9,7 @@ import pytest
 from openrpt.cli.main import main
 from openrpt.config.loading import to_toml
 from openrpt.files import write_text
+from openrpt.runs import taken_over
 from openrpt.runs.metrics import read_metrics
 from openrpt.runs.rollouts import read_rollouts
 from openrpt.runs.run import existing_run
@@ -191,6 +192,18 @@ def test_each_command_says_which_comes_next(run: Run, toml: Path) -> None:
         assert following.startswith(after) and str(folder) in following
         command = following.split()[1:]
     assert run(*command)[0] == 0 and (folder / "report.html").is_file()
+
+
+def test_a_beginning_that_was_broken_off_goes_on(
+    run: Run, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed = ["train", "--from", trained, "--run", trained.with_name("other")]
+    with monkeypatch.context() as patched:
+        patched.setattr(taken_over, "link_folder", lambda source, target: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            main([str(part) for part in typed])
+    assert run(*typed)[0] == 0
+    assert len(read_metrics(trained.with_name("other") / "metrics.jsonl")) == 3
 
 
 def test_a_run_begins_only_from_what_fits(run: Run, trained: Path) -> None:

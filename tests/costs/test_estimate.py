@@ -190,12 +190,12 @@ def test_a_training_without_an_end_says_so_and_what_is_not_run_is_left_out(
 ) -> None:
     def rows_of(*options: str) -> tuple[str, dict[str, str]]:
         with pytest.raises(SystemExit):
-            main(["estimate", "--run", str(run.path), "--gpu", "t4", *options])
+            main(["estimate", "--run", str(run.path), "--gpu", "h100-sxm", *options])
         out = capsys.readouterr().out
         rows = [line.strip("│ ").split("│") for line in out.splitlines() if line.startswith("│")]
         return out, {row[0].strip(): row[3].strip() for row in rows}
 
-    out, times = rows_of("--train.steps", "1000000000", "--utilisation", "1e-4")
+    out, times = rows_of("--train.steps", "1000000000", "--utilisation", "1e-6")
     assert times["train"] == times["total"] == "no end"
     assert "train has no end: 1,000,000,000 steps of" in out
     assert "--train.time_limit" in out

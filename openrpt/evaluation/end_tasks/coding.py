@@ -88,6 +88,7 @@ def coding(
     tasks = read_tasks(settings.path)
     if settings.run_code:
         require_sandbox()
+    progress.begin("load the model", 0)
     label, path, respondent = open_respondent(run, model, config, _FOLDER, label=label)
     mode = mode_name(settings)
     progress.begin(f"coding, {mode}", len(tasks), "tasks")

@@ -36,6 +36,7 @@ def answer_heldout(
     with open_heldout(config, progress=progress) as heldout:
         model = model or latest_model(run)
         path, label = model_path(run, model), label or model_label(model)
+        progress.begin(f"load {path}", 0)
         engine = open_engine(config.model, path=path)
         task = heldout.task(engine.model)
         asked = [task.questions[work.document.document_id] for work in heldout.works(task)]
