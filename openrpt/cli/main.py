@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
@@ -186,7 +186,7 @@ def command(
 
     def add(function: Callable[..., None]) -> _Command:
         cli.place(name, function.__module__, after=after)
-        return cli.command(name, cls=cls, **settings)(function)
+        return cast(_Command, cli.command(name, cls=cls, **settings)(function))
 
     return add
 
