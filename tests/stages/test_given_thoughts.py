@@ -380,3 +380,18 @@ def test_what_comes_of_it_is_labelled(scored: Run) -> None:
     page = render(run)
     assert f"after a supervised warmup: it saw {seen}" in page
     assert f"target the model itself (supervised: it saw {seen})" in page
+
+
+def test_positions_without_a_thought_are_anywhere(scored: Run) -> None:
+    """The rule says where reinforcement thinks; a warmup's other positions are no part of it."""
+    stage = open_warmup(copied(scored, "ruled", selection__where="before:= "))
+    stage.state.cursor = 0
+    works = stage._take(tail_only=False)
+    placed_at = [stage.given.at(work, 1) for work in works]
+    without = [
+        work.document.text.encode()[: int(work.document.byte_offsets[position.index])]
+        for work, traces in zip(works, placed_at, strict=True)
+        for position, trace in zip(work.positions, traces, strict=True)
+        if trace is None
+    ]
+    assert without and not all(text.endswith(b"= ") for text in without)
