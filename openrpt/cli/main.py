@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
@@ -29,11 +29,13 @@ GARBAGE_THRESHOLD = 50_000
 """New objects between two searches for garbage: torch and transformers make a million that stay,
 and looking through them every 700, which is Python's default, is a fifth of their import."""
 
+_Command = TypeVar("_Command", bound=click.Command)
 MOST_MINUTES = 60_000
 """The longest budget of the demo, in minutes."""
 
 
 FAMILIES = (
+    "traces",
     "training",
     "sweeping",
     "comparing",
@@ -173,14 +175,18 @@ def showing_progress(*, goes_on: bool = False) -> Iterator["Progress"]:
 
 
 def command(
-    name: str, *, after: str = "", cls: type[click.Command] = click.Command, **settings: Any
-) -> Callable[[Callable[..., None]], click.Command]:
+    name: str,
+    *,
+    after: str = "",
+    cls: type[_Command] = click.Command,  # type: ignore[assignment]
+    **settings: Any,
+) -> Callable[[Callable[..., None]], _Command]:
     """Makes a function the command `name`. `after`: the command behind which the help lists it;
     empty = the one above it in its file."""
 
-    def add(function: Callable[..., None]) -> click.Command:
+    def add(function: Callable[..., None]) -> _Command:
         cli.place(name, function.__module__, after=after)
-        return cli.command(name, cls=cls, **settings)(function)
+        return cast(_Command, cli.command(name, cls=cls, **settings)(function))
 
     return add
 

@@ -1,4 +1,4 @@
-"""The commands that make models, from traces and score to the demo."""
+"""The commands that make models, from score to the demo."""
 
 import re
 from collections.abc import Callable
@@ -12,7 +12,6 @@ from openrpt.cli.arguments import LABEL, PATH, RunCommand
 from openrpt.cli.main import MOST_MINUTES, _only_config, command, showing_progress, stage
 from openrpt.cli.options import (
     OVERRIDES,
-    CommaSeparated,
     StageCommand,
     source_config,
     stage_config,
@@ -35,58 +34,7 @@ _FROM = click.option(
 )
 
 
-@stage("traces", "run", "corpus")
-@click.argument("maker", metavar="calculator", type=click.Choice(["calculator"]))
-@click.argument("source", metavar="[CORPUS | CONFIG.toml]", type=PATH, required=False)
-@click.option(
-    "--out", metavar="FILE", type=PATH, required=True, help="The traces: a .jsonl or .parquet file"
-)
-@click.option(
-    "--splits",
-    type=CommaSeparated(["train", "development", "heldout"]),
-    metavar="train,development,heldout",
-    default="train",
-    help="Of documents on these sides of the split [default train]",
-)
-@click.option(
-    "--style",
-    type=click.Choice(["lines", "whole", "bare", "columns"]),
-    default="lines",
-    help="lines: an operation a line, spelled as in the text; whole: the expression once more;"
-    " bare: an operation a line, without spaces; columns: bare, digit by digit [default lines]",
-)
-@click.pass_context
-def traces(
-    ctx: click.Context,
-    maker: str,
-    source: str | None,
-    out: str,
-    splits: list[Any],
-    style: Any,
-    **options: Any,
-) -> None:
-    """Write thoughts to be given: the working of computed numbers.
-
-    \b
-    openrpt traces calculator problems.jsonl --out traces.jsonl
-    openrpt traces calculator --run runs/maths --out traces.parquet
-
-    Needs no model and no annotations. What is trained on these thoughts is supervised.
-    """
-    config = source_config(ctx, source, key="corpus.path")
-    from openrpt.data.skipped import unread_lines
-    from openrpt.stages.traces import calculator_traces
-
-    with showing_progress() as progress:
-        summary = calculator_traces(
-            config, Path(out), splits=splits, style=style, progress=progress
-        )
-    for line in [*summary.lines(), *unread_lines(summary.corpus)]:
-        say(line)
-    say(f"traces: {out}")
-
-
-@stage("score", reads="score")
+@stage("score", reads="score", after="traces")
 @click.argument("source", metavar="[CORPUS | CONFIG.toml]", type=PATH, required=False)
 @_FROM
 @click.pass_context

@@ -89,6 +89,9 @@ class CorpusConfig(Section):
         return self
 
 
+Split = Literal["train", "development", "heldout"]
+
+
 class ScoreConfig(Section):
     """The scorer's pass over the corpus."""
 
@@ -97,13 +100,13 @@ class ScoreConfig(Section):
     model: OptionalPath = Field(
         "", description="Scorer, as model.path; '' = the policy's start model"
     )
-    tokens_only: bool = Field(
-        False,
-        description="Write tokens without scores, and run no scorer: for pretrain.tokens = full"
-        " with pretrain.eval_every = 0",
-    )
-    splits: list[Literal["train", "development", "heldout"]] = Field(
+    splits: list[Split] = Field(
         ["train", "development", "heldout"], description="Which splits are scored"
+    )
+    tokens_only: list[Split] = Field(
+        [],
+        description="Splits of which the tokens are written and no scores: where positions are"
+        " chosen by selection.where alone (strategy random), or only plain text is trained on",
     )
     max_tokens: int = Field(
         0,
@@ -121,6 +124,6 @@ class ScoreConfig(Section):
 
     @model_validator(mode="after")
     def _has_no_idle_scorer(self) -> "ScoreConfig":
-        if self.tokens_only and self.model:
-            raise ValueError("tokens_only runs no scorer: leave model out")
+        if self.model and not {*self.splits} - {*self.tokens_only}:
+            raise ValueError("tokens_only has all splits, so no scorer runs: leave model out")
         return self

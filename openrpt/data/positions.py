@@ -118,10 +118,13 @@ def eligible_positions(
     """Returns the window's positions that pass the selection strategy and its rule, in order: [n].
 
     `pass_rates`: what is measured so far, by position; elsewhere the scorer's probability of the
-    true token stands in. Positions without a score never pass.
+    true token stands in. Positions without a score pass only at random, and only if none of the
+    document has one (`score.tokens_only`).
     """
     index = np.arange(window.first, min(window.end, document.num_tokens))
-    index = index[~np.isnan(document.entropy[index])]
+    known = ~np.isnan(document.entropy)
+    if known.any() or config.strategy != "random":
+        index = index[known[index]]
     match config.strategy:
         case "random":
             passes = np.full(len(index), True)

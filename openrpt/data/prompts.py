@@ -40,6 +40,9 @@ TEMPLATES: dict[str, tuple[str, str]] = {
     "question": ("", "\n\n{instruction}"),
 }
 
+EXAMPLE_END = "\n\n"
+"""What stands between examples where there are no tokens, and so no end of turn."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
@@ -167,8 +170,7 @@ def build_layout(tokenizer: Any, config: PromptConfig, bos_ids: tuple[int, ...] 
     """Returns the ids around a prefix and a thought. Raises UserError where the template asks for a
     chat template that the tokenizer lacks, and for a chat template that does not take a text as it
     is (`chat.render_chat`)."""
-    before, after = TEMPLATES[config.template]
-    after = after.replace("{instruction}", config.instruction)
+    before, after = _template(config)
     wants_chat = config.chat_template == "on" or (
         config.chat_template == "auto" and config.template != "minimal"
     )
@@ -231,6 +233,29 @@ def _example_ids(
         layout.answer_end_ids,
         turn_end,
     )
+
+
+def prompt_text(config: PromptConfig, text: str) -> str:
+    """Returns a prompt as one text, up to the thought, for whoever has no tokenizer: examples,
+    template and text as in `build_layout`, without a chat template; an example ends with an empty
+    line.
+
+    >>> prompt_text(PromptConfig(), "3 * 12 =")
+    '3 * 12 =<think>'
+    """
+    before, after = _template(config)
+    opening = f"{after}\n{config.thought_start}" if after else config.thought_start
+    close = config.thought_end + config.answer_start
+    shown = [
+        f"{before}{one.text}{opening}{one.thought}{close}{one.prediction}{config.answer_end}"
+        for one in config.examples
+    ]
+    return EXAMPLE_END.join([*shown, f"{before}{text}{opening}"])
+
+
+def _template(config: PromptConfig) -> tuple[str, str]:
+    before, after = TEMPLATES[config.template]
+    return before, after.replace("{instruction}", config.instruction)
 
 
 def require_chat_template(tokenizer: Any, config: PromptConfig) -> None:

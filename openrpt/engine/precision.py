@@ -18,6 +18,9 @@ from torch.func import functional_call
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers.pytorch_utils import Conv1D
 
+_CACHED_ELEMENTS = 128 * 576
+"""Elements that a CPU's cache holds in both precisions (0.4 MB)."""
+
 
 def _raise_versions(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
     """Counts a step as a change of the parameters: torch's fused optimizers (2.13) do not."""
@@ -71,14 +74,29 @@ def _matrices(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 class _StandIn(torch.autograd.Function):
-    """A copy that stands for its weight, and hands its gradient on to it."""
+    """A copy that stands for its weight, and hands its gradient on to it: added in place where the
+    weight has one already (see `head` on what that means for several processes)."""
 
     @staticmethod
     def forward(ctx, weight, rounded):  # type: ignore[override]
-        ctx.dtype = weight.dtype
+        ctx.weight = weight
         return rounded.view_as(rounded)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):  # type: ignore[override]
-        return grad.to(ctx.dtype), None
+        if ctx.weight.grad is None:
+            return grad.to(ctx.weight.dtype), None
+        add_rounded(ctx.weight.grad, grad)
+        return None, None
+
+
+def add_rounded(total: Tensor, part: Tensor) -> None:
+    """Adds part to total, both [m, n], which is more precise.
+
+    On a CPU torch turns the whole of it into the other's precision first: some rows at a time it
+    stays in the cache, and takes a half to a third of the time.
+    """
+    rows = max(1, _CACHED_ELEMENTS // total.shape[1]) if total.device.type == "cpu" else len(total)
+    for into, block in zip(total.split(rows), part.split(rows), strict=True):
+        into.add_(block)

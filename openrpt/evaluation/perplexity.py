@@ -199,7 +199,7 @@ class TextPerplexity:
             "text": self.name,
             "max_tokens": self.max_tokens,
             "window": self.config.prompt.window,
-            "dtype": self.config.model.dtype,
+            "dtype": self.config.model.precision,
         }
 
     def title(self, label: str) -> str:

@@ -12,30 +12,32 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from openrpt.errors import UserError
 from openrpt.progress import Progress
 
+Key = TypeVar("Key", bound=Hashable)
+
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class Job(Generic[Key]):
     """A piece of work that other jobs may wait for."""
 
-    key: Hashable
+    key: Key
     title: str
     work: Callable[[Progress], Any]
     """What is done; for other processes it must be importable by name, as a partial of a function
     is."""
-    after: tuple[Hashable, ...] = ()
+    after: tuple[Key, ...] = ()
     """Keys of the jobs that must have ended before it begins; they stand before it."""
 
 
 def run_jobs(
-    jobs: Sequence[Job],
+    jobs: Sequence[Job[Key]],
     *,
     workers: int,
-    ended: Callable[[Hashable, Any], None],
+    ended: Callable[[Key, Any], None],
     progress: Progress,
 ) -> None:
     """Runs all jobs; of those that may begin, the first ones. `ended` gets each one's key and
@@ -52,33 +54,36 @@ def run_jobs(
 
 
 @dataclass(kw_only=True, eq=False)
-class _Worker:
+class _Worker(Generic[Key]):
     """A process, and the job that it is at."""
 
     process: BaseProcess
     connection: Connection
-    job: Job | None = None
+    job: Job[Key] | None = None
     begun: float = 0.0
     task: str = ""
-    total: float = 1.0
-    share: float = 0.0
+    total: float = 0.0
+    completed: float = 0.0
 
-    def begin(self, job: Job) -> None:
-        self.job, self.begun, self.task, self.share = job, time.monotonic(), "", 0.0
+    def begin(self, job: Job[Key]) -> None:
+        self.job, self.begun, self.task = job, time.monotonic(), ""
         self.connection.send(job.work)
 
     @property
     def note(self) -> str:
-        return f"{self.job.title}: {self.task} {self.share:.0%}" if self.job else ""
+        if self.job is None or not self.task:
+            return ""
+        share = f" {self.completed / self.total:.0%}" if self.total else ""
+        return f"{self.job.title}: {self.task}{share}"
 
 
 def _run_in_processes(
-    jobs: Sequence[Job],
+    jobs: Sequence[Job[Key]],
     workers: int,
-    ended: Callable[[Hashable, Any], None],
+    ended: Callable[[Key, Any], None],
     progress: Progress,
 ) -> None:
-    waiting, done = list(jobs), set[Hashable]()
+    waiting, done = list(jobs), set[Key]()
     progress.begin("jobs", len(jobs), f"jobs, {workers} at a time")
     with _started() as crew:
         while len(done) < len(jobs):
@@ -98,27 +103,26 @@ def _run_in_processes(
                 ended(worker.job.key, result[0])
                 done.add(worker.job.key)
                 worker.job = None
-            notes = [worker.note for worker in crew if worker.task and worker.job]
-            progress.update(len(done), " · ".join(notes))
+            progress.update(len(done), " · ".join(filter(None, (one.note for one in crew))))
 
 
-def _start(crew: list[_Worker]) -> _Worker:
+def _start(crew: list[_Worker[Key]]) -> _Worker[Key]:
     context = get_context("spawn")  # a fork would share torch's threads
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs,), daemon=True)
     process.start()
     theirs.close()  # so that its end is seen here
-    worker = _Worker(process=process, connection=ours)
+    worker = _Worker[Key](process=process, connection=ours)
     crew.append(worker)
     return worker
 
 
-def _speaking(crew: Sequence[_Worker]) -> list[_Worker]:
+def _speaking(crew: Sequence[_Worker[Key]]) -> list[_Worker[Key]]:
     heard = wait([worker.connection for worker in crew])
     return [worker for worker in crew if worker.connection in heard]
 
 
-def _hear(worker: _Worker, progress: Progress) -> tuple[Any] | None:
+def _hear(worker: _Worker[Key], progress: Progress) -> tuple[Any] | None:
     """Takes one message; returns the job's result where it is that."""
     try:
         kind, *values = worker.connection.recv()
@@ -130,11 +134,11 @@ def _hear(worker: _Worker, progress: Progress) -> tuple[Any] | None:
         ) from None
     match kind:
         case "begin":
-            (worker.task, worker.total), worker.share = values, 0.0
+            (worker.task, worker.total), worker.completed = values, 0.0
         case "update":
-            worker.share = values[0] / worker.total
+            worker.completed = values[0]
         case "say":
-            progress.say(values[0])
+            progress.say(f"{worker.job.title}: {values[0]}" if worker.job else values[0])
         case "failed":
             raise values[0]
         case "done":
@@ -143,9 +147,9 @@ def _hear(worker: _Worker, progress: Progress) -> tuple[Any] | None:
 
 
 @contextlib.contextmanager
-def _started() -> Iterator[list[_Worker]]:
+def _started() -> Iterator[list[_Worker[Any]]]:
     """Gives the list of processes; at its end they are asked to stop, and waited for."""
-    crew: list[_Worker] = []
+    crew: list[_Worker[Any]] = []
     try:
         yield crew
     finally:
@@ -159,7 +163,7 @@ def _started() -> Iterator[list[_Worker]]:
             raise
 
 
-def _drain(crew: Sequence[_Worker]) -> None:
+def _drain(crew: Sequence[_Worker[Key]]) -> None:
     """Waits until all processes have ended; what they still say is not heard."""
     for worker in crew:
         with contextlib.suppress(EOFError, ConnectionError):
@@ -176,7 +180,7 @@ class _Told:
 
     def begin(self, task: str, total: float, unit: str = "") -> None:
         """Begins a task."""
-        self.connection.send(("begin", task, max(total, 1e-9)))
+        self.connection.send(("begin", task, total))
 
     def update(self, completed: float, note: str = "") -> None:
         """Says how much of it is done."""
@@ -190,9 +194,8 @@ class _Told:
 def _serve(connection: Connection) -> None:
     """Does one job after another, until one fails or this process is ended."""
     told = _Told(connection)
-    with contextlib.suppress(
-        KeyboardInterrupt, BrokenPipeError
-    ):  # the other process has ended, too
+    # A broken pipe: the process that asks is gone.
+    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
         while True:
             try:
                 result = connection.recv()(told)

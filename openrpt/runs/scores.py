@@ -56,7 +56,8 @@ def scores_of(run: Run, *, tokens_only: bool = False) -> ScoredCorpus:
         run.scored, corpus.metadata["settings"], score_settings(run.config, None, None)
     )
     require_same_weights(run.scored, corpus.metadata, {"model.path": run.config.model.path})
-    if run.config.score.tokens_only and not tokens_only:
+    asked = run.config.score
+    if not {*asked.splits} - {*asked.tokens_only} and not tokens_only:
         raise UserError(
             f"{run.scored} holds tokens without scores (score.tokens_only), which only"
             " pretrain.tokens = 'full' with pretrain.eval_every = 0 reads; score in another --run"

@@ -29,7 +29,8 @@ from tests.helpers.tiny_model import periodic_corpus, tiny_config, tiny_model_fo
 
 Run = Callable[..., tuple[int, str, str]]
 SHOWN = {
-    "traces": ["run", "corpus"],
+    "traces calculator": ["run", "corpus"],
+    "traces self": ["run", "model", "prompt", "selection", "memory.generation_rollouts"],
     "score": ["seed", "run", "model", "corpus", "score", "prompt.window", "prompt.min_context"],
     "warmup": [
         *("seed", "run", "model", "prompt", "selection", "warmup", "memory", "optim"),
@@ -62,7 +63,7 @@ SHOWN = {
         *("seed", "run", "model", "questions", "answers", "finetune.question_tokens"),
         *("finetune.think_budget", "finetune.answer_budget", "finetune.eval_questions"),
         *("finetune.eval_samples", "finetune.eval_temperature", "prompt.instruction"),
-        *("prompt.chat_template", "prompt.thought_start", "prompt.thought_end"),
+        *("prompt.chat_template", "prompt.thought_start", "prompt.thought_end", "prompt.examples"),
         *("prompt.answer_start", "memory.generation_rollouts"),
     ],
     "writing": [
@@ -152,7 +153,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("command", SHOWN)
 def test_help_explains_every_key_that_the_command_reads(run: Run, command: str) -> None:
-    code, out, _ = run(command, "--help")
+    code, out, _ = run(*command.split(), "--help")
     text = " ".join(out.split())
     assert code == 0
     for key in KEYS.values():
@@ -208,7 +209,9 @@ def test_options_cover_the_configuration() -> None:
 # ---- the configuration --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", [name for name in SHOWN if name not in ("predict", "traces")])
+@pytest.mark.parametrize(
+    "command", [name for name in SHOWN if not name.startswith(("predict", "traces"))]
+)
 def test_print_config_round_trip(run: Run, tmp_path: Path, command: str) -> None:
     given = ["--run", tmp_path / "r", "--train.learning_rate", "3e-5", "--seed", 7]
     code, out, err = run(command, *given, "--print-config")

@@ -14,7 +14,7 @@ from openrpt.data.tokens import token_table
 from openrpt.data.trace_places import PlacedTrace, TraceCounts, place_traces
 from openrpt.data.traces import GivenTrace, read_traces, write_traces
 from openrpt.errors import UserError
-from openrpt.stages.traces import calculator_traces
+from openrpt.stages.traces.calculator import calculator_traces
 from tests.helpers.tiny import byte_level_tokenizer
 from tests.helpers.tiny_model import tiny_config, tiny_run
 

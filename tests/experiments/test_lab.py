@@ -69,6 +69,9 @@ def test_every_arm_goes_on_from_one_start(tmp_path: Path, monkeypatch: pytest.Mo
     of_rpt = [cell for cell in outcome.cells if cell.arm == "rpt"]
     assert [cell.depth for cell in of_rpt] == sorted(cell.depth for cell in of_rpt)
     assert sum(cell.n for cell in of_rpt) == found["rpt"]["positions"]
+    assert outcome.share("rpt", 0, lambda depth: True, "standard") == pytest.approx(
+        found["rpt"]["summary"]["ntp"]["all"]["value"]
+    )
     assert outcome.share("rpt", 0, lambda depth: True, "carried") == pytest.approx(
         found["rpt"]["summary"]["carried"]["all"]["value"], nan_ok=True
     )
@@ -101,7 +104,7 @@ def test_every_arm_goes_on_from_one_start(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def cell(arm: str, seed: int, depth: int, n: int, accuracy: float) -> Cell:
-    return Cell(arm=arm, seed=seed, depth=depth, n=n, accuracy=accuracy)
+    return Cell(arm=arm, seed=seed, depth=depth, n=n, accuracy=accuracy, standard=0.2)
 
 
 def outcome_with(*cells: Cell) -> Outcome:
@@ -134,7 +137,8 @@ def test_a_difference_within_its_interval_is_said_to_be_none() -> None:
     ]
     rows = {row[0]: row[1] for row in differences_sheet(outcome_with(*cells)).rows}
     least = {row[0]: row[4] for row in differences_sheet(outcome_with(*cells)).rows}
-    assert least == {"traces": "-10.0", "ntp": "+70.0"}
+    own = {"ntp, standard": "+70.0", "rpt, standard": "+70.0"}
+    assert least == {"traces": "−10.0", "ntp": "+70.0", **own}
     assert rows["traces"].endswith("not distinguishable")
     assert rows["ntp"].startswith("+73.3 [") and rows["ntp"].endswith("]")
     one = differences_sheet(outcome_with(*cells[:3]))

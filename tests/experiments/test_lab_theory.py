@@ -46,7 +46,7 @@ def test_rollouts_of_the_shown_depths_are_counted() -> None:
 
 def outcome(*counts: Sampled, ntp: float = 0.22) -> Outcome:
     cells = [
-        Cell(arm="ntp", seed=one.seed, depth=depth, n=10, accuracy=value)
+        Cell(arm="ntp", seed=one.seed, depth=depth, n=10, accuracy=value, standard=0.2)
         for one in counts
         for depth, value in ((2, ntp), (9, 1.0))
     ]

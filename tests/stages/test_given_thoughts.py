@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from openrpt.report.page import render
 from openrpt.runs.metrics import read_metrics
 from openrpt.runs.run import Run
 from openrpt.seeding import keys_of
-from openrpt.stages.traces import calculator_traces
+from openrpt.stages.traces.calculator import calculator_traces
 from openrpt.stages.train import train
 from openrpt.stages.warmup.cost import StepCost
 from openrpt.stages.warmup.imitations import Imitation
@@ -188,7 +189,8 @@ SEEDED = {"prompt__candidates": 2}
 
 @pytest.mark.parametrize("seeded", [SEEDED, {}], ids=["seeded", "unseeded"])
 def test_what_is_imitated_where(scored: Run, seeded: dict[str, Any]) -> None:
-    """A trace's position has its thought and prediction, each other the target that it had."""
+    """A trace's position has its thought and prediction, each other the answer that it had; seeded,
+    without a thought behind the candidates."""
     name = "imitated" + "-seeded" * bool(seeded)
     stage = open_warmup(copied(scored, name, **seeded))
     plain = open_warmup(copied(scored, name + "-plain", **seeded, warmup__traces=""))
@@ -200,12 +202,17 @@ def test_what_is_imitated_where(scored: Run, seeded: dict[str, Any]) -> None:
     found, before = imitations_of(stage, work), imitations_of(plain, work)
     for one, old, trace in zip(found, before, traces, strict=True):
         assert one.is_given == (trace is not None) and not old.is_given
+        close = layout.thought_end_ids + layout.answer_start_ids
+        form = (*layout.answer_end_ids, stop)
+        if trace is None and seeded:
+            answered = old.token_ids[-len(form) - 1 :]
+            assert (one.opening, one.token_ids) == (old.opening, close + answered)
+            continue
         if trace is None:
             assert one == old
             continue
-        assert one.opening == old.opening
-        close = layout.thought_end_ids + layout.answer_start_ids
-        form = (*layout.answer_end_ids, stop)
+        if not seeded:
+            assert one.opening == old.opening
         parts = (trace.thought_ids, close, trace.prediction_ids, form)
         assert one.token_ids == tuple(chain(*parts))
         assert one.targets == tuple(((token,), (1.0,)) for token in one.token_ids)
@@ -213,6 +220,37 @@ def test_what_is_imitated_where(scored: Run, seeded: dict[str, Any]) -> None:
         assert one.weights == tuple(chain(*weights))
         place = work.document.token_ids[trace.index :][: len(trace.prediction_ids)]
         assert tuple(place.tolist()) == trace.prediction_ids
+
+
+def test_half_of_the_seeds_before_given_thoughts_are_wrong(scored: Run) -> None:
+    """So that the box is learned from the thought: see docs/decisions.md."""
+    stage = open_warmup(copied(scored, "wrong-seeds", **SEEDED, warmup__trace_share=1.0))
+    maker, work = stage.maker(StepCost()), first_work(stage)
+    bytes_of, text = stage.engine.model.table.bytes, work.document.text.encode()
+    traces = stage.given.at(work, 1)
+    generated = maker._generate(work, 1, traces)
+    kept = total = 0
+    for outcome, trace in zip(generated, traces, strict=True):
+        if trace is None:
+            continue
+        truth, other = trace.prediction_ids[0], outcome.candidate_ids[0]
+        outcome = replace(outcome, candidate_ids=(truth, other))
+        for step in range(30):
+            seed = maker._seed_of_trace(outcome, work, trace, step)
+            total += 1
+            if seed == outcome.candidate_ids:
+                kept += 1
+                continue
+            start = int(work.document.byte_offsets[trace.index])
+            assert len(set(seed)) == 2 and seed[0] == other
+            assert not any(text[start:].startswith(bytes_of[i]) for i in seed)
+    assert total >= 60 and abs(kept / total - 0.5) < 0.2
+    openings = [one.opening for one in imitations_of(stage, work) if one.is_given]
+    assert openings == [
+        stage.layout.seed(maker._seed_of_trace(outcome, work, trace, 1))
+        for outcome, trace in zip(generated, traces, strict=True)
+        if trace is not None
+    ]
 
 
 def test_a_close_that_is_forced_is_not_trained(scored: Run) -> None:
@@ -342,3 +380,18 @@ def test_what_comes_of_it_is_labelled(scored: Run) -> None:
     page = render(run)
     assert f"after a supervised warmup: it saw {seen}" in page
     assert f"target the model itself (supervised: it saw {seen})" in page
+
+
+def test_positions_without_a_thought_are_anywhere(scored: Run) -> None:
+    """The rule says where reinforcement thinks; a warmup's other positions are no part of it."""
+    stage = open_warmup(copied(scored, "ruled", selection__where="before:= "))
+    stage.state.cursor = 0
+    works = stage._take(tail_only=False)
+    placed_at = [stage.given.at(work, 1) for work in works]
+    without = [
+        work.document.text.encode()[: int(work.document.byte_offsets[position.index])]
+        for work, traces in zip(works, placed_at, strict=True)
+        for position, trace in zip(work.positions, traces, strict=True)
+        if trace is None
+    ]
+    assert without and not all(text.endswith(b"= ") for text in without)

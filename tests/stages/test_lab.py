@@ -82,7 +82,7 @@ def test_tokens_without_scores_train_the_same(
     monkeypatch.setenv("OPENRPT_CACHE", str(tmp_path / "cache"))
     own = {"corpus__path": WORLD, "score__splits": ["train"]}
     weights = []
-    for name, tokens_only in (("scored", False), ("tokens", True)):
+    for name, tokens_only in (("scored", []), ("tokens", ["train"])):
         call("score", tmp_path / name, score__tokens_only=tokens_only, **own)
         call("pretrain", tmp_path / name, score__tokens_only=tokens_only, **own)
         model = Path(model_path(existing_run(tmp_path / name), "pretrained"))
@@ -96,5 +96,6 @@ def test_tokens_without_scores_train_the_same(
         assert not np.isnan(scored.entropy[1:]).any() and np.isnan(bare.entropy).all()
     with pytest.raises(UserError, match=r"eval_every = 0 reads; score in another --run"):
         train(existing_run(tmp_path / "tokens"))
-    with pytest.raises(UserError, match="tokens_only runs no scorer"):
-        load_config(overrides={"score.tokens_only": True, "score.model": "other"})
+    with pytest.raises(UserError, match="so no scorer runs"):
+        bare = {"score.splits": ["train"], "score.tokens_only": ["train"]}
+        load_config(overrides={**bare, "score.model": "other"})

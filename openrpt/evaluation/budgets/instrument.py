@@ -101,7 +101,7 @@ class Budgets:
         return {
             "seed": config.seed,
             "prompt": config.prompt.model_dump(exclude={"think_budget"}),
-            "dtype": config.model.dtype,
+            "dtype": config.model.precision,
             "budgets": list(self.budgets),
             "samples": config.evaluate.samples,
             "temperature": config.evaluate.temperature,

@@ -55,7 +55,7 @@ def open_respondent(
 def model_identity(config: Config, path: str) -> str:
     """Returns the identity of a model, whose answers are kept under it: the model's files,
     tokenizer and all, and the precision."""
-    return f"{path} {model_fingerprint(path)} {config.model.dtype}"
+    return f"{path} {model_fingerprint(path)} {config.model.precision}"
 
 
 class Respondent:

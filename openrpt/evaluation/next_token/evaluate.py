@@ -84,7 +84,7 @@ class NextToken:
         return {
             "seed": config.seed,
             "prompt": config.prompt.model_dump(),
-            "dtype": config.model.dtype,
+            "dtype": config.model.precision,
             "start": start,
             "samples": config.evaluate.samples,
             "temperature": config.evaluate.temperature,

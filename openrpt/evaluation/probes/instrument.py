@@ -40,7 +40,7 @@ class Probes:
             "layers": config.probe.layers,
             "window": config.prompt.window,
             "min_context": config.prompt.min_context,
-            "dtype": config.model.dtype,
+            "dtype": config.model.precision,
             "sample": self.sample.key,
         }
 

@@ -45,7 +45,7 @@ class HeldOut:
             "finetune": config.finetune.model_dump(),
             "answers": config.answers.model_dump(),
             "prompt": config.prompt.model_dump(),
-            "dtype": config.model.dtype,
+            "dtype": config.model.precision,
             "questions": [(q.question_id, q.answer) for q in self.questions],
             "family": self.family,
         }

@@ -55,7 +55,7 @@ class Writing:
             "seed": config.seed,
             "writing": config.writing.model_dump(),
             "window": config.prompt.window,
-            "dtype": config.model.dtype,
+            "dtype": config.model.precision,
             "judge": self.judge,
             "passages": passages_key(self.passages),
         }

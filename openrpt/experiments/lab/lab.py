@@ -147,7 +147,7 @@ class LabSeed:
     def _config(
         self, name: str, corpus: str, model: str, more: dict[str, Any] | None = None
     ) -> Config:
-        world = self.lab.opened
+        world, recipe = self.lab.opened, self.lab.recipe
         values = {
             "seed": self.seed,
             "run": str(self.folder / name),
@@ -163,18 +163,19 @@ class LabSeed:
             "prompt.prediction_budget": 2,
             "selection.strategy": "random",
             "selection.curriculum": world.shown if world.shown < world.depth else 0,
+            "selection.curriculum_share": recipe.opens_at,
             "pretrain.tokens_per_step": 1200,
             "pretrain.sequence_length": 2 * world.width + 40,
             "pretrain.microbatch_tokens": 8192,
             "pretrain.learning_rate": 1e-3,
             "pretrain.eval_every": 0,
             "checkpoints.every": 100_000,
-            "train.steps": self.lab.recipe.rpt_steps,
+            "train.steps": recipe.rpt_steps,
             "train.documents_per_step": 16,
             "train.positions_per_document": 1,
             "train.group_size": 16,
             "memory.microbatch_tokens": 16_384,
-            "train.learning_rate": 5e-4,
+            "train.learning_rate": recipe.rpt_learning_rate,
             "optim.adam_beta2": 0.98,
             "train.ntp_weight": 0.0,
             "train.eval_every": 0,
@@ -185,5 +186,5 @@ class LabSeed:
         return load_config(overrides=values | (more or {}) | self.lab.changes)
 
 
-_TOKENS_ONLY = {"score.splits": ["train"], "score.tokens_only": True}
+_TOKENS_ONLY = {"score.splits": ["train"], "score.tokens_only": ["train"]}
 """The scoring of text that is only pre-trained on: no score is read."""

@@ -12,7 +12,7 @@ from openrpt.experiments.lab.lab import ARMS, Lab
 from openrpt.experiments.lab.sampled import Sampled, sampled_at
 from openrpt.runs.run import Run, existing_run
 
-_MEASURES = ("accuracy", "emptied", "swapped", CARRIED)
+_CONTROLS = ("emptied", "swapped", CARRIED)
 
 
 class Cell(BaseModel):
@@ -26,6 +26,8 @@ class Cell(BaseModel):
     n: int
     accuracy: float
     """The accuracy of reasoning; of an arm that never thinks, standard prediction's."""
+    standard: float
+    """The accuracy of the same weights' standard prediction."""
     emptied: float | None = None
     """The accuracy with its thought emptied; None where the arm has no thought, as the next two."""
     swapped: float | None = None
@@ -66,7 +68,7 @@ class Outcome(BaseModel):
         """Returns the share over all problems of the depths that are `inside`; NaN where it is not
         known.
 
-        `measure`: one of _MEASURES.
+        `measure`: a field of Cell.
         """
         chosen = [
             (value, cell.n)
@@ -122,7 +124,7 @@ def _cells(seed: int, run: Run) -> list[Cell]:
         summary = evaluations[arm]["summary"]
         right = summary.get("reasoning", summary["ntp"])
         for part in (part for part in right if part.startswith(KIND)):
-            known = [name for name in _MEASURES if name in summary and summary[name][part]["n"]]
+            known = [name for name in _CONTROLS if name in summary and summary[name][part]["n"]]
             rest = {name: summary[name][part]["value"] for name in known}
             found.append(
                 Cell(
@@ -131,6 +133,7 @@ def _cells(seed: int, run: Run) -> list[Cell]:
                     depth=int(part.removeprefix(KIND)),
                     n=right[part]["n"],
                     accuracy=right[part]["value"],
+                    standard=summary["ntp"][part]["value"],
                     **rest,
                 )
             )

@@ -1,6 +1,5 @@
 """Runs a laboratory: every arm at every seed, side by side; what is done is passed over."""
 
-from collections.abc import Hashable
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -38,8 +37,8 @@ def run_lab(lab: Lab, *, workers: int = 1, progress: Progress = SILENT) -> Outco
     left = {seed: set(ARMS) for seed in lab.seeds}
     with ExitStack() as held:
 
-        def ended(key: Hashable, result: Any) -> None:
-            seed, name = key  # type: ignore[misc]
+        def ended(key: tuple[int, str], result: Any) -> None:
+            seed, name = key
             run = existing_run(lab.at(seed).rpt_folder)
             if name == _BEFORE:  # what its arms find is recorded here alone
                 held.enter_context(run.at_work())
@@ -63,7 +62,7 @@ def _require_same_world(lab: Lab) -> None:
             )
 
 
-def _jobs(lab: LabSeed) -> list[Job]:
+def _jobs(lab: LabSeed) -> list[Job[tuple[int, str]]]:
     """Returns the jobs of a seed: start and reinforcement, then the arms, the longest first."""
     before = Job(
         key=(lab.seed, _BEFORE),

@@ -50,22 +50,23 @@ def lab_sheets(outcome: Outcome) -> list[Sheet]:
 def lab_sheet(outcome: Outcome) -> Sheet:
     """Returns % right of each arm, and with its thought changed: the mean over seeds ± standard
     error."""
-    parts = _parts(outcome)
+    parts, measures = _parts(outcome), ("standard", "emptied", "swapped", "carried")
     rows = [
         [
             arm,
             *(_mean(outcome, arm, inside) for inside in parts.values()),
-            *(_mean(outcome, arm, parts["all"], m) for m in ("emptied", "swapped", "carried")),
+            *(_mean(outcome, arm, parts["all"], measure) for measure in measures),
         ]
         for arm in outcome.arms
     ]
     return Sheet(
         title=f"lab:{outcome.world}, {_seeds(outcome)}: % right",
-        headings=["arm", *parts, "emptied", "swapped", "carried"],
+        headings=["arm", *parts, *measures],
         rows=rows,
         notes=[
             f"{_problems(outcome)}; chance {100 * outcome.chance:.1f} %",
             "± is the standard error over seeds",
+            "standard: the same weights' standard prediction, without a thought",
             "emptied, swapped: with no thought, with another problem's; carried: how often the"
             " prediction is then the other problem's",
         ],
@@ -73,16 +74,20 @@ def lab_sheet(outcome: Outcome) -> Sheet:
 
 
 def differences_sheet(outcome: Outcome) -> Sheet:
-    """Returns RPT − each other arm in points, paired by seed, and the least that a seed has."""
+    """Returns RPT − each other arm in points, paired by seed, and the least that a seed has; then −
+    standard prediction, continual NTP's and its own."""
     parts = _parts(outcome)
+    others = [(arm, arm, "accuracy") for arm in outcome.arms if arm != _AFTER]
+    others += [
+        (f"{arm}, standard", arm, "standard") for arm in ("ntp", _AFTER) if arm in outcome.arms
+    ]
     rows = [
         [
-            arm,
-            *(_ahead(outcome, arm, inside) for inside in parts.values()),
-            *(_least(outcome, arm, inside) for inside in parts.values()),
+            title,
+            *(_ahead(outcome, arm, inside, measure) for inside in parts.values()),
+            *(_least(outcome, arm, inside, measure) for inside in parts.values()),
         ]
-        for arm in outcome.arms
-        if arm != _AFTER
+        for title, arm, measure in others
     ]
     notes = [
         "95 % by Student's t over seeds; 0 within it: not distinguishable",
@@ -133,8 +138,8 @@ def _mean(outcome: Outcome, arm: str, inside: _Inside, measure: str = "accuracy"
     return share({"value": value, "standard_error": error, "n": n})
 
 
-def _ahead(outcome: Outcome, arm: str, inside: _Inside) -> str:
-    known = _pairs(outcome, arm, inside)
+def _ahead(outcome: Outcome, arm: str, inside: _Inside, measure: str) -> str:
+    known = _pairs(outcome, arm, inside, measure)
     if not known:
         return NOTHING
     found = seed_difference([a for a, _ in known], [b for _, b in known])
@@ -143,14 +148,13 @@ def _ahead(outcome: Outcome, arm: str, inside: _Inside) -> str:
     return f"{text} not distinguishable" if unclear else text
 
 
-def _least(outcome: Outcome, arm: str, inside: _Inside) -> str:
-    differences = [a - b for a, b in _pairs(outcome, arm, inside)]
-    return f"{100 * min(differences):+.1f}" if differences else NOTHING
+def _least(outcome: Outcome, arm: str, inside: _Inside, measure: str) -> str:
+    differences = [a - b for a, b in _pairs(outcome, arm, inside, measure)]
+    return f"{100 * min(differences):+.1f}".replace("-", "−") if differences else NOTHING
 
 
-def _pairs(outcome: Outcome, arm: str, inside: _Inside) -> list[tuple[float, float]]:
+def _pairs(outcome: Outcome, arm: str, inside: _Inside, measure: str) -> list[tuple[float, float]]:
     """Returns RPT's share and the arm's at each seed that has both."""
-    pairs = zip(
-        _over_seeds(outcome, _AFTER, inside), _over_seeds(outcome, arm, inside), strict=True
-    )
+    ours = _over_seeds(outcome, _AFTER, inside)
+    pairs = zip(ours, _over_seeds(outcome, arm, inside, measure), strict=True)
     return [(a, b) for a, b in pairs if not math.isnan(a) and not math.isnan(b)]

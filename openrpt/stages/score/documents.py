@@ -102,9 +102,17 @@ class Job:
         self, documents: Sequence[Encoded], summary: ScoreSummary, progress: Report
     ) -> list[ScoredDocument]:
         """Scores documents that `summary` has counted already, in one go."""
-        if self.config.score.tokens_only:
-            progress(summary.num_tokens, f"{summary.documents} documents")
-            return [_without_scores(one) for one in documents]
+        bare = self.config.score.tokens_only
+        asked = [one for one in documents if one.document.split not in bare]
+        found = iter(self._with_scorer(asked, summary, progress) if asked else [])
+        progress(summary.num_tokens, f"{summary.documents} documents")
+        return [
+            _without_scores(one) if one.document.split in bare else next(found) for one in documents
+        ]
+
+    def _with_scorer(
+        self, documents: Sequence[Encoded], summary: ScoreSummary, progress: Report
+    ) -> list[ScoredDocument]:
         left = sum(len(one.token_ids) for one in documents)
         before, text = summary.num_tokens - left, f"{summary.documents} documents"
         prompt = self.config.prompt

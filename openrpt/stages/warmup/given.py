@@ -37,6 +37,14 @@ class GivenThoughts:
         found = {one.source for traces in self.by_document.values() for one in traces}
         return sorted(found - {""})
 
+    def elsewhere(self, config: Config) -> Config:
+        """Returns the configuration that selects the positions without a trace: anywhere in the
+        text, not only where `selection.where` says that thinking is trained."""
+        if not self.by_document:
+            return config
+        selection = config.selection.model_copy(update={"where": ""})
+        return config.model_copy(update={"selection": selection})
+
     def add(self, work: Work, *, cursor: int, count: int) -> Work:
         """Returns the work with positions that have a trace in place of some of its own.
 

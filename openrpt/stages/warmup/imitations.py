@@ -17,6 +17,11 @@ from openrpt.engine.generation import Generated
 from openrpt.seeding import generator, keys_of
 from openrpt.stages.warmup.given import GivenThoughts
 
+WRONG_SEEDS = 0.5
+"""Share of given thoughts whose seed has no candidate that is right, so that the box is learned
+from the thought and the text: a policy that has only seen the box copy its seed copies a wrong
+candidate, too, such as a space that the text does not have."""
+
 _Target = tuple[tuple[int, ...], tuple[float, ...]]
 """Token ids and their probabilities: one id where the token is certain."""
 
@@ -59,13 +64,14 @@ class ImitationMaker:
         self, work: Work, step: int, traces: Sequence[PlacedTrace | None]
     ) -> list[Imitation]:
         """Makes imitations whose thought is the candidates, and what the policy thinks behind
-        them; the answer is one of them."""
+        them (nothing, where other positions have given thoughts); the answer is one of them."""
         config, layout = self.config, self.layout
         generated = self._generate(work, step, traces)
         imitations = []
         for outcome, position, trace in zip(generated, work.positions, traces, strict=True):
             if trace is not None:
-                imitations.append(self._of_trace(trace, layout.seed(outcome.candidate_ids)))
+                seed = self._seed_of_trace(outcome, work, trace, step)
+                imitations.append(self._of_trace(trace, layout.seed(seed)))
                 continue
             truth = int(work.document.token_ids[position.index])
             target = self._answer_target(outcome, truth)
@@ -73,13 +79,35 @@ class ImitationMaker:
             answer = int(rng.choice(target[0], p=np.array(target[1]) / sum(target[1])))
             opening = layout.seed(outcome.candidate_ids)
             thought: tuple[int, ...] = ()
-            if config.prompt.think_budget:
-                thought = self._free_thought(outcome, len(opening)) + layout.close_ids
-            else:
+            weight = 0.0
+            if not config.prompt.think_budget:
                 opening += layout.close_ids
-            weights = (0.0,) * len(thought)
+            elif (
+                self.given.by_document
+            ):  # thinks where a thought is given, and answers at once here
+                thought = layout.thought_end_ids + layout.answer_start_ids
+                weight = config.warmup.form_weight
+            else:
+                thought = self._free_thought(outcome, len(opening)) + layout.close_ids
+            weights = (weight,) * len(thought)
             imitations.append(self._imitation(opening, thought, weights, answer, target))
         return imitations
+
+    def _seed_of_trace(
+        self, outcome: Generated, work: Work, trace: PlacedTrace, step: int
+    ) -> tuple[int, ...]:
+        """Returns the candidates that seed a given thought; for a share of the thoughts, by the
+        draw, only such as the text does not go on with, where there are as many."""
+        document = work.document
+        rng = generator(self.config.seed, "seed", document.document_id, trace.index, step)
+        if rng.random() >= WRONG_SEEDS:
+            return outcome.candidate_ids
+        bytes_of = self.engine.model.table.bytes
+        continuation = document.text.encode()[int(document.byte_offsets[trace.index]) :]
+        known = dict.fromkeys((*outcome.candidate_ids, *(i for i, _ in outcome.standard_top)))
+        wrong = [i for i in known if not continuation.startswith(bytes_of[i])]
+        count = len(outcome.candidate_ids)
+        return tuple(wrong[:count]) if len(wrong) >= count else outcome.candidate_ids
 
     def _answer_target(self, outcome: Generated, truth: int) -> _Target:
         """Returns what the box should hold: a distribution over the candidates, or the true
@@ -185,11 +213,11 @@ class ImitationMaker:
     def _generate(
         self, work: Work, step: int, traces: Sequence[PlacedTrace | None]
     ) -> list[Generated]:
-        """Generates candidates at each position and, where a thought is free and none is given, one
-        completion."""
+        """Generates candidates at each position and, where a thought is free and none is given
+        anywhere, one completion."""
         sampling = Sampling.of(self.config.prompt, temperature=1.0)
         sampling = replace(sampling, prediction_budget=2)
-        free = sampling.think_budget > 0
+        free = sampling.think_budget > 0 and not self.given.by_document
         request = self._request(work, step, [int(free and trace is None) for trace in traces])
         (generated,) = self.engine.generate_each([request], self.layout, sampling)
         return generated

@@ -138,7 +138,7 @@ class Warmup:
         count = settings.positions_per_document * (2 if tail_only else 1)
         supply = take_work(
             self.corpus,
-            self.config,
+            self.given.elsewhere(self.config),
             cursor=self.state.cursor,
             count=count,
             purpose="warmup",

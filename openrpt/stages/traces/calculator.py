@@ -1,4 +1,4 @@
-"""Making traces: what a calculator can say about the arithmetic in a corpus's own text."""
+"""Traces of a calculator: what can be said about the arithmetic in a corpus's own text."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -13,48 +13,28 @@ from openrpt.data.documents import CorpusCounts, read_corpus
 from openrpt.data.traces import GivenTrace, require_new, write_traces
 from openrpt.errors import UserError
 from openrpt.progress import SILENT, Progress
+from openrpt.stages.traces.summary import TraceSummary
 from openrpt.types import Split
 
 _CALCULATOR = "calculator"
 
 
 @dataclass(kw_only=True, slots=True)
-class TraceSummary:
-    """The numbers of documents read and of traces found."""
+class CalculatorSummary(TraceSummary):
+    """The numbers of documents read and of computed numbers found; a kind is an operation."""
 
-    documents: int = 0
-    """Documents of the splits that were asked for."""
-    bytes: int = 0
-    """Bytes of their texts."""
-    with_traces: int = 0
-    most: int = 0
-    """The most traces of one document."""
-    kinds: dict[str, int] = field(default_factory=dict)
-    """Traces by operation."""
     rounded: int = 0
     """The number of traces whose text says a rounded result."""
-    bytes_predicted: int = 0
     corpus: CorpusCounts = field(default_factory=CorpusCounts)
-
-    @property
-    def traces(self) -> int:
-        """The number of traces, of all kinds."""
-        return sum(self.kinds.values())
 
     def lines(self) -> list[str]:
         """Returns the summary as lines to be printed."""
-        found = f"{self.traces:,} traces in {self.with_traces:,} of {self.documents:,} documents"
+        # `super()` does not work in a class with slots, which dataclass makes anew.
+        found = TraceSummary.lines(self)
         if not self.traces:
-            return [found]
-        a_document = self.traces / self.with_traces
-        share = self.bytes_predicted / self.bytes
-        kinds = sorted(self.kinds.items(), key=lambda item: -item[1])
-        return [
-            f"{found}, {a_document:.1f} in one, at most {self.most}; they predict {share:.1%} of"
-            " the text",
-            "by operation: " + ", ".join(f"{name} {count:,}" for name, count in kinds),
-            f"rounded in the text: {self.rounded:,}",
-        ]
+            return found
+        kinds = ", ".join(f"{name} {count:,}" for name, count in self.kinds.most_common())
+        return [*found, f"by operation: {kinds}", f"rounded in the text: {self.rounded:,}"]
 
 
 def calculator_traces(
@@ -64,7 +44,7 @@ def calculator_traces(
     splits: Sequence[Split] = ("train",),
     style: Style = "lines",
     progress: Progress = SILENT,
-) -> TraceSummary:
+) -> CalculatorSummary:
     """Writes a trace for each computed number of the corpus's documents on these splits.
 
     The thought is the working, the prediction the number as the text has it: so what is trained on
@@ -72,7 +52,7 @@ def calculator_traces(
     and where there is no computed number.
     """
     require_new(path)
-    summary = TraceSummary()
+    summary = CalculatorSummary()
     progress.begin("traces", expected_tokens(config) * BYTES_A_TOKEN, "bytes, at a guess")
     write_traces(path, _calculated(config, splits, style, summary, progress))
     if not summary.traces:
@@ -88,7 +68,7 @@ def _calculated(
     config: Config,
     splits: Sequence[Split],
     style: Style,
-    summary: TraceSummary,
+    summary: CalculatorSummary,
     progress: Progress,
 ) -> Iterator[GivenTrace]:
     read = 0
@@ -101,13 +81,10 @@ def _calculated(
                 continue
             summary.documents += 1
             summary.bytes += size
-            of_document = 0
-            for found in find_computed(document.text):
-                of_document += 1
-                summary.kinds[found.kind] = summary.kinds.get(found.kind, 0) + 1
-                summary.rounded += found.is_rounded
-                summary.bytes_predicted += found.end - found.start
-                yield GivenTrace(
+            computed = list(find_computed(document.text))
+            summary.rounded += sum(found.is_rounded for found in computed)
+            traces = [
+                GivenTrace(
                     key=document.key,
                     document_id=document.document_id,
                     byte_offset=found.start,
@@ -116,5 +93,7 @@ def _calculated(
                     kind=found.kind,
                     source=_CALCULATOR,
                 )
-            summary.with_traces += of_document > 0
-            summary.most = max(summary.most, of_document)
+                for found in computed
+            ]
+            summary.add(traces)
+            yield from traces
