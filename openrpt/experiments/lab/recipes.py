@@ -11,29 +11,22 @@ from dataclasses import dataclass
 class Recipe:
     """The start's text and size, and the length of its training and of reinforcement."""
 
-    shares: str = "worked=0.2&filler=0.3"
+    shares: str = "worked=0.3&filler=0.5"
     """The styles of the start's text, as parameters of the world."""
-    width: int = 32
+    width: int = 64
     """The model's."""
     text_steps: int = 2000
     """Steps of pre-training, of 1,200 tokens."""
     rpt_steps: int = 80
     """Steps of reinforcement, of 16 problems with 16 rollouts each."""
     rpt_learning_rate: float = 5e-4
-    opens_at: float = 0.8
+    opens_at: float = 0.9
     """The share of right rollouts at which the curriculum opens the next depth."""
 
 
 RECIPES = {
-    "permutations": Recipe(
-        shares="worked=0.3&filler=0.5",
-        width=64,
-        text_steps=2500,
-        rpt_learning_rate=1e-3,
-        opens_at=0.9,
-    ),
-    "find": Recipe(shares="worked=0.1&filler=0.1", width=64),
-    "registers": Recipe(shares="worked=0.3&filler=0.5", width=64, opens_at=0.9),
+    "permutations": Recipe(text_steps=2500, rpt_learning_rate=1e-3),
+    "find": Recipe(shares="worked=0.1&filler=0.1"),
 }
 """The worlds whose recipe is not the common one."""
 
