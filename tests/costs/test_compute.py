@@ -224,8 +224,8 @@ def test_a_warmup_of_given_thoughts(tmp_path: Path, candidates: int) -> None:
     (tmp_path / "corpus.jsonl").write_text("".join(rows))
     path = str(tmp_path / "traces.jsonl")
     settings = {"prompt__candidates": candidates, "prompt__think_budget": 24}
-    settings |= {"selection__strategy": "random", "selection__where": "class:computed"}
-    run = tiny_run(tmp_path, **settings, warmup__traces=path)
+    settings |= {"selection__strategy": "random", "warmup__positions_per_document": 4}
+    run = tiny_run(tmp_path, **settings, warmup__traces=path, warmup__trace_share=1.0)
     calculator_traces(run.config, Path(path))
     stage = open_warmup(run)
     stage.state.step = stage.config.warmup.tail_steps

@@ -197,10 +197,10 @@ def test_a_configuration_that_was_edited_between_restarts_is_refused(warm):
     """In config.toml, by hand: what the checkpoint was made with counts."""
     run = run_of(warm, "edited", train__steps=1)
     train(run)
-    for section, key, value in (("train", "group_size", 2), ("prompt", "window", 40)):
+    for section, key, value in (("train", "algorithm", "rloo"), ("prompt", "window", 40)):
         changed = getattr(run.config, section).model_copy(update={key: value})
         edited = run.config.model_copy(update={section: changed})
-        with pytest.raises(UserError, match=rf"made with {section}\.{key} = .*, not {value}") as e:
+        with pytest.raises(UserError, match=rf"made with {section}\.{key} = .*, not '?{value}") as e:
             train(replace(run, config=edited))
         assert f"put the old value back into {run.path}/config.toml" in str(e.value)
 
