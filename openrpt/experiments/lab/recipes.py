@@ -26,7 +26,7 @@ class Recipe:
 
 RECIPES = {
     "permutations": Recipe(text_steps=2500, rpt_learning_rate=1e-3),
-    "find": Recipe(shares="worked=0.1&filler=0.1"),
+    "find": Recipe(shares="worked=0.1&filler=0.1", opens_at=0.8),
 }
 """The worlds whose recipe is not the common one."""
 

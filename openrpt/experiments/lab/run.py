@@ -6,7 +6,6 @@ from typing import Any
 
 from openrpt.config.loading import with_overrides
 from openrpt.config.sections import Config
-from openrpt.errors import UserError
 from openrpt.experiments.control import Control, control_named
 from openrpt.experiments.controls import measured_as, train_control
 from openrpt.experiments.lab.files import write_outcome
@@ -16,7 +15,7 @@ from openrpt.experiments.side_by_side import Job, run_jobs
 from openrpt.extras import require
 from openrpt.progress import SILENT, Progress
 from openrpt.runs.metrics import read_metrics
-from openrpt.runs.run import Run, existing_run, open_run
+from openrpt.runs.run import Run, existing_run, open_run, require_same
 
 _BEFORE = "text and rpt"
 """The job that all arms of a seed wait for."""
@@ -27,12 +26,12 @@ def run_lab(lab: Lab, *, workers: int = 1, progress: Progress = SILENT) -> Outco
     whenever all arms of a seed are done; returns what they say, of all such seeds in the folder.
 
     `workers`: processes at a time; results do not depend on it. Raises UserError for a world that
-    is unknown or not the folder's, and whatever the stages raise.
+    is unknown, for a folder whose seeds were made otherwise, and whatever the stages raise.
     """
     if len(lab.seeds) > 1:  # before hours of work
         require("scipy", extra="scaling", what="openrpt lab --seeds")
     world = lab.opened
-    _require_same_world(lab)
+    _require_same_settings(lab)
     jobs = [job for seed in lab.seeds for job in _jobs(lab.at(seed))]
     left = {seed: set(ARMS) for seed in lab.seeds}
     with ExitStack() as held:
@@ -53,12 +52,15 @@ def run_lab(lab: Lab, *, workers: int = 1, progress: Progress = SILENT) -> Outco
     return outcome_of(lab.world, world, finished_runs(lab))
 
 
-def _require_same_world(lab: Lab) -> None:
-    for seed, run in finished_runs(lab).items():
-        theirs, ours = run.config.corpus.path, lab.at(seed).rpt("start").corpus.path
-        if theirs != ours:
-            raise UserError(
-                f"{lab.folder}: seed {seed} is of {theirs}, not {ours}; choose another --run"
+def _require_same_settings(lab: Lab) -> None:
+    """Checks that the seeds in the folder were made as these would be, since they share a table."""
+    for seed, rpt in finished_runs(lab).items():
+        own = lab.at(seed)
+        pairs = [(existing_run(own.folder / "text"), own.text())]
+        pairs += [(rpt, own.rpt(rpt.config.model.path))]
+        for run, config in pairs:
+            require_same(
+                run.config, config, f"{run.path}: the seed was made", stages=run.standing()
             )
 
 
