@@ -56,7 +56,8 @@ SHOWN = {
     ],
     "evaluate": ["seed", "run", "model", "prompt", "evaluate", "cost"],
     "probe": [
-        *("seed", "run", "model.threads", "model.device", "model.dtype", "model.compute_dtype", "model.generator"),
+        *("seed", "run", "model.threads", "model.device", "model.dtype"),
+        *("model.compute_dtype", "model.generator"),
         *("probe", "prompt.window", "prompt.min_context", "evaluate.split"),
     ],
     "questions": [
@@ -67,12 +68,14 @@ SHOWN = {
         *("prompt.answer_start", "memory.generation_rollouts"),
     ],
     "writing": [
-        *("seed", "run", "model.threads", "model.device", "model.dtype", "model.compute_dtype", "model.generator"),
+        *("seed", "run", "model.threads", "model.device", "model.dtype"),
+        *("model.compute_dtype", "model.generator"),
         *("writing", "prompt.window", "evaluate.split"),
         *("corpus.template", "corpus.separator", "corpus.block_characters", "corpus.limit"),
     ],
     "budgets": [
-        *("seed", "run", "model.threads", "model.device", "model.dtype", "model.compute_dtype", "model.generator"),
+        *("seed", "run", "model.threads", "model.device", "model.dtype"),
+        *("model.compute_dtype", "model.generator"),
         *("prompt", "evaluate.split", "evaluate.positions", "evaluate.positions_per_document"),
         *("evaluate.min_entropy", "evaluate.samples", "evaluate.temperature"),
     ],

@@ -200,7 +200,8 @@ def test_a_configuration_that_was_edited_between_restarts_is_refused(warm):
     for section, key, value in (("train", "algorithm", "rloo"), ("prompt", "window", 40)):
         changed = getattr(run.config, section).model_copy(update={key: value})
         edited = run.config.model_copy(update={section: changed})
-        with pytest.raises(UserError, match=rf"made with {section}\.{key} = .*, not '?{value}") as e:
+        was = rf"made with {section}\.{key} = .*, not '?{value}"
+        with pytest.raises(UserError, match=was) as e:
             train(replace(run, config=edited))
         assert f"put the old value back into {run.path}/config.toml" in str(e.value)
 
