@@ -74,7 +74,7 @@ def render(run: Run, others: Sequence[Run] = (), notes: Sequence[str] = ()) -> s
     patterns = read(lambda: read_patterns(run.path / "patterns.json", run.path), None)
     evaluations, differences = evaluation["evaluations"], evaluation["differences"]
     inspected = inspect(run.path, run.scored, list(evaluations), missing)
-    rows = curves.with_predicted(metrics, inspected.stored)
+    rows = curves.with_stored(metrics, inspected.stored)
     warnings = curves.find_warnings(metrics)
     names = _names([run, *others])
     overlaid = [
