@@ -97,11 +97,33 @@ def cost_cells(cost: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def extreme_bounds(estimate: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Returns the exact 95 % interval of a share where all of it, or none, was right in every
+    document, so that they do not differ; else None.
+
+    With D documents (observations, where documents are not told) it reaches 1 − 0.025^(1/D) from
+    the end: Clopper and Pearson's interval of 0 of D. As by the standard error, a document counts
+    once: those of its positions are not independent.
+    """
+    size, value = estimate.get("documents", estimate["n"]), estimate["value"]
+    if size < 2 or estimate["standard_error"] or value not in (0, 1):
+        return None
+    reach = 1 - 0.025 ** (1 / size)
+    return (1 - reach, 1.0) if value else (0.0, reach)
+
+
 def share(estimate: Mapping[str, Any]) -> str:
-    """`52.9 ± 1.6`, in percent, where the heading says so; a dash where nothing was measured, no
-    error from a single document."""
+    """`52.9 ± 1.6`, in percent, where the heading says so; `0.0 [0.0, 3.8]` where no error can be
+    read off the documents; a dash where nothing was measured, no error from a single document.
+
+    >>> share({"value": 0.0, "standard_error": 0.0, "n": 384, "documents": 96})
+    '0.0 [0.0, 3.8]'
+    """
     if not estimate["n"]:
         return NOTHING
+    if bounds := extreme_bounds(estimate):
+        low, high = bounds
+        return f"{100 * estimate['value']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
     error = 100 * estimate["standard_error"]
     spread = "" if math.isnan(error) else f" ± {error:.1f}"
     return f"{100 * estimate['value']:.1f}{spread}"

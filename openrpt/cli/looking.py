@@ -97,11 +97,30 @@ def status(runs: tuple[str, ...], as_json: bool) -> None:
             failed.append(str(error))
             continue
         if as_json:
-            say(json.dumps(found.as_dict()))
+            say(json.dumps(found.as_dict() | {"verdict": _verdict(Path(run))}))
         else:
             print_status(found, console)
+            for sentence in _verdict(Path(run)):
+                console.print(f"  {sentence}", soft_wrap=True, markup=False)
     if failed:
         raise UserError("; ".join(failed))
+
+
+def _verdict(path: Path) -> list[str]:
+    """Returns what came of a run, as its report begins; empty before a model was evaluated and
+    while every metric is healthy."""
+    from openrpt.evaluation.records import read_evaluation
+    from openrpt.report.verdict import run_verdict
+    from openrpt.runs.metrics import readable_metrics
+    from openrpt.runs.reading import look_at
+
+    run, _ = look_at(path)
+    try:
+        evaluations = read_evaluation(run.evaluation)["evaluations"]
+    except UserError as error:
+        return [f"note: {error}"]
+    found = run_verdict(evaluations, readable_metrics(run.metrics)[0], run.config.prompt)
+    return [*(found.said if evaluations else []), *found.caveats]
 
 
 @stage(

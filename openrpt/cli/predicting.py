@@ -48,6 +48,8 @@ def evaluate(
     from openrpt.evaluation.next_token.shown import print_evaluations
     from openrpt.evaluation.next_token.stage import evaluate_templates
     from openrpt.evaluation.outcome import next_command
+    from openrpt.evaluation.records import read_evaluation
+    from openrpt.report.verdict import model_sentences
     from openrpt.runs.run import existing_run, open_run
 
     path, place = Path(config.run), Path(scores) if scores else None
@@ -65,6 +67,10 @@ def evaluate(
                 run, model, config, label=label, scores=place, progress=progress
             )
     print_evaluations(run, found, config.evaluate, models=len(asked), console=PlainConsole())
+    entries = read_evaluation(run.evaluation)["evaluations"]
+    for name, _ in found:
+        for sentence in model_sentences(name, entries[name], config.prompt):
+            say(sentence)
     for name, _ in found:
         say(f"recorded as '{name}' in {run.evaluation}")
     say(f"next: {next_command(run)}")

@@ -192,7 +192,9 @@ function runRows(chart, run, r, runs, axis, settings) {
                     line, key: `l${r * series.length + s}` };
       if (chart.stacked) Object.assign(row, span(places, i), { place: s });
       const error = columns[`${metric}_error`]?.[i];
-      if (error) Object.assign(row, { low: Math.max(0, value - error), high: Math.min(1, value + error) });
+      // A reward may be any number, an accuracy may not.
+      const [least, most] = metric.startsWith("reward/") ? [-Infinity, Infinity] : [0, 1];
+      if (error) Object.assign(row, { low: Math.max(least, value - error), high: Math.min(most, value + error) });
       rows.push(row);
     });
   });

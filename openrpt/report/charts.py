@@ -6,11 +6,12 @@ The page brings colours (light and dark), widths, and the data: rows of `x`, `va
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from openrpt.report import specs
 from openrpt.report.plans import PLANS, Plan
+from openrpt.sheets import extreme_bounds
 
 _Row = Mapping[str, Any]
 _COSTS = {"flops": "flops/update", "hours": "time/step", "energy": "energy/joules"}
@@ -28,6 +29,10 @@ class Chart:
     """The Vega-Lite specification; its data sets `rows` and `warnings` are empty."""
     description: str
     """The first and last values in words: for those who can't see or hover."""
+    curves: frozenset[tuple[tuple[int, float], ...]] = frozenset()
+    """Each series' (step, value)."""
+    also: tuple[str, ...] = ()
+    """Titles of charts that would show the same curves."""
 
     @property
     def title(self) -> str:
@@ -46,9 +51,10 @@ def charts(
     rows: Sequence[_Row], runs: Sequence[str] = ("run",), *, price: float = 0.0
 ) -> list[Chart]:
     """Returns the charts of those plans for which the metrics have at least one value; rows as in
-    metrics.jsonl, of the first of `runs`; the others are drawn over it. `price`: of an hour; 0 =
-    unknown."""
-    found = []
+    metrics.jsonl, of the first of `runs`; the others are drawn over it. Of a run alone, curves that
+    are the same are drawn once. `price`: of an hour; 0 = unknown."""
+    alone = len(runs) == 1
+    found: list[Chart] = []
     for number, plan in enumerate(PLANS):
         for stage in plan.stages:
             own = [row for row in rows if row["stage"] == stage]
@@ -56,16 +62,38 @@ def charts(
             if not values:
                 continue
             narrow = plan.narrowed({value["metric"] for value in values})
-            found.append(
-                Chart(
-                    id=f"chart-{number}-{stage}",
-                    plan=narrow,
-                    stage=stage,
-                    spec=(_stacked if plan.stacked else _lines)(values, narrow, runs),
-                    description=_describe(values, narrow),
-                )
+            drawn = Chart(
+                id=f"chart-{number}-{stage}",
+                plan=narrow,
+                stage=stage,
+                spec=(_stacked if plan.stacked else _lines)(values, narrow, runs),
+                description=_describe(values, narrow),
+                curves=_curves_of(values),
             )
+            same = next((one for one in found if _same(one, drawn)), None) if alone else None
+            if same is None:
+                found.append(drawn)
+            else:
+                place = found.index(same)
+                found[place] = replace(same, also=(*same.also, drawn.title))
     return found
+
+
+def _curves_of(values: Sequence[_Row]) -> frozenset[tuple[tuple[int, float], ...]]:
+    """Returns each series' steps and values, whatever it is called."""
+    metrics = dict.fromkeys(value["metric"] for value in values)
+    return frozenset(
+        tuple((v["step"], v["value"]) for v in values if v["metric"] == metric)
+        for metric in metrics
+    )
+
+
+def _same(drawn: Chart, other: Chart) -> bool:
+    """Returns whether a chart of what is learned shows what another has shown already: the reward
+    is the share exactly right where nothing else is rewarded, and every position is easy where
+    only such are trained on."""
+    learning = drawn.plan.section == other.plan.section == "learning"
+    return learning and drawn.stage == other.stage and other.curves <= drawn.curves
 
 
 def _has_axis(rows: Sequence[_Row], plan: Plan, price: float) -> bool:
@@ -162,24 +190,30 @@ def _stacked(values: list[dict[str, Any]], plan: Plan, runs: Sequence[str]) -> s
     )
 
 
+def _bar(cell: Mapping[str, Any]) -> tuple[float, float]:
+    """Returns where an error bar begins and ends."""
+    error = cell["standard_error"] if cell["documents"] > 1 else 0.0
+    return extreme_bounds(cell) or (cell["value"] - error, cell["value"] + error)
+
+
 def accuracy_chart(evaluations: Mapping[str, Any], slices: Mapping[str, str]) -> dict[str, Any]:
     """Returns the chart of held-out accuracy by band of difficulty (disjoint), a line a model and
-    mode, with an error bar of one standard error by document. `slices`: band → its name on the
-    axis."""
+    mode, with an error bar of one standard error by document (of 95 % where that is 0). `slices`:
+    band → its name on the axis."""
     values = [
         {
             "band": title,
             "model": f"{label}, {'NTP' if mode == 'ntp' else mode}",
             "value": cell["value"],
-            "low": cell["value"] - error,
-            "high": cell["value"] + error,
+            "low": low,
+            "high": high,
             "n": cell["n"],
         }
         for label, evaluation in evaluations.items()
         for mode in ("ntp", "reasoning")
         for name, title in slices.items()
         if (cell := evaluation["summary"].get(mode, {}).get(name)) and cell["n"]
-        for error in [cell["standard_error"] if cell["documents"] > 1 else 0.0]
+        for low, high in [_bar(cell)]
     ]
     if not values:
         return {}

@@ -5,10 +5,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from openrpt.data.positions import DIFFICULTIES
+from openrpt.evaluation.statistics import ratio_by_document
 from openrpt.report.chunks import finite
 from openrpt.report.plans import NTP, REASONING, RL_STAGES
 from openrpt.report.stored import Stored
@@ -50,7 +52,7 @@ def with_speed(rows: Sequence[_Row]) -> list[dict[str, Any]]:
 def with_errors(rows: Sequence[_Row]) -> list[dict[str, Any]]:
     """Adds standard errors of the development accuracies, overall and by difficulty: binomial, as
     if positions were independent (those of one document are not, so the truth is somewhat
-    wider)."""
+    wider); half the width of Wilson's interval, which is not 0 at 0 and 1."""
     found = []
     for row in rows:
         more = {}
@@ -59,7 +61,8 @@ def with_errors(rows: Sequence[_Row]) -> list[dict[str, Any]]:
             for mode in (REASONING, NTP):
                 key = f"{mode}{slice}"
                 if count and key in row:
-                    more[f"{key}_error"] = math.sqrt(row[key] * (1 - row[key]) / count)
+                    variance = row[key] * (1 - row[key]) / count + 1 / (2 * count) ** 2
+                    more[f"{key}_error"] = math.sqrt(variance) / (1 + 1 / count)
         found.append({**row, **more})
     return found
 
@@ -109,11 +112,35 @@ def predicted_kinds(stored: Stored) -> dict[int, dict[str, float]]:
     return found
 
 
-def with_predicted(rows: Sequence[_Row], stored: Stored | None) -> list[dict[str, Any]]:
-    """Adds what stored rollouts predicted to the rows of their steps."""
-    kinds = predicted_kinds(stored) if stored else {}
+def reward_errors(stored: Stored) -> dict[int, float]:
+    """Returns, by step, the standard error of the mean reward by document: a step's documents are
+    others than the last one's, and the reward moves with them. None for a single document."""
+    sums = (
+        stored.trained.select(["step", "document_id", "reward"])
+        .group_by(["step", "document_id"])
+        .aggregate([("reward", "sum"), ("reward", "count")])
+    )
+    steps, totals = sums["step"].to_numpy(), sums["reward_sum"].to_numpy()
+    counts = sums["reward_count"].to_numpy().astype(float)
+    documents = np.arange(len(steps))  # a row each
+    errors = {
+        int(step): ratio_by_document(totals[own], counts[own], documents[own]).standard_error
+        for step in np.unique(steps)
+        for own in [steps == step]
+    }
+    return {step: error for step, error in errors.items() if math.isfinite(error)}
+
+
+def with_stored(rows: Sequence[_Row], stored: Stored | None) -> list[dict[str, Any]]:
+    """Adds to the rows of their steps what stored rollouts predicted, and the error of their mean
+    reward."""
+    if stored is None or not stored.trained.num_rows:
+        return [{**row} for row in rows]
+    found = predicted_kinds(stored)
+    for step, error in reward_errors(stored).items():
+        found[step]["reward/mean_error"] = error
     return [
-        {**row, **(kinds.get(row["step"], {}) if row["stage"] in RL_STAGES else {})} for row in rows
+        {**row, **(found.get(row["step"], {}) if row["stage"] in RL_STAGES else {})} for row in rows
     ]
 
 

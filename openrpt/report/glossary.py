@@ -4,6 +4,7 @@ come from it.
 `metrics_markdown()` is the text of the docs; a test compares the two.
 """
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,10 @@ class Meaning:
     healthy: str
     reading: str
     """The way to read it, in one line."""
+    least: float = -math.inf
+    """The least value that is healthy in any run."""
+    most: float = math.inf
+    """The greatest such value."""
 
 
 _GLOSSARY = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))

@@ -28,6 +28,7 @@ from openrpt.report.documents import Inspected, inspect
 from openrpt.report.essentials import essentials
 from openrpt.report.patterns import read_patterns
 from openrpt.report.plans import SECTIONS
+from openrpt.report.verdict import run_verdict
 from openrpt.runs import spent as costs
 from openrpt.runs.metrics import readable_metrics
 from openrpt.runs.reading import setting_changes
@@ -73,7 +74,7 @@ def render(run: Run, others: Sequence[Run] = (), notes: Sequence[str] = ()) -> s
     patterns = read(lambda: read_patterns(run.path / "patterns.json", run.path), None)
     evaluations, differences = evaluation["evaluations"], evaluation["differences"]
     inspected = inspect(run.path, run.scored, list(evaluations), missing)
-    rows = curves.with_predicted(metrics, inspected.stored)
+    rows = curves.with_stored(metrics, inspected.stored)
     warnings = curves.find_warnings(metrics)
     names = _names([run, *others])
     overlaid = [
@@ -111,6 +112,7 @@ def render(run: Run, others: Sequence[Run] = (), notes: Sequence[str] = ()) -> s
             costs=spent,
             total=spent_in_all,
             figures=headline.figures(evaluations, differences, spent_in_all),
+            verdict=run_verdict(evaluations, metrics, run.config.prompt),
             changed=headline.what_changed(evaluations, differences),
             thinking=read(lambda: _thinking(run, evaluations), ""),
             difficulties=DIFFICULTIES,

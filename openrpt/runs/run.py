@@ -1,7 +1,5 @@
 """A run is a folder: its resolved config, its environment, its metrics, and what the stages add."""
 
-import os
-import platform
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -9,7 +7,7 @@ from dataclasses import dataclass
 from functools import wraps
 from itertools import count
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from openrpt.config.as_typed import as_option
 from openrpt.config.binding import bindings, first_change
@@ -27,6 +25,7 @@ from openrpt.files import (
     write_text,
     writing,
 )
+from openrpt.runs.environment import environment
 from openrpt.runs.lock import LOCK, sole_process
 from openrpt.runs.trackers import require_installed
 
@@ -174,7 +173,7 @@ def open_run(
         if first:
             _clear(run)
         write_text(stored, to_toml(config))
-        write_sealed(path / "environment.json", _environment())
+        write_sealed(path / "environment.json", environment())
     return run
 
 
@@ -251,21 +250,3 @@ def next_name(run: Path) -> Path:
     """Returns the first free folder beside a run: `runs/maths-2`."""
     names = (run.with_name(f"{run.name}-{number}") for number in count(2))
     return next(path for path in names if not path.exists())
-
-
-def _environment() -> dict[str, Any]:
-    import torch
-    import transformers
-
-    import openrpt
-
-    return {
-        "openrpt": openrpt.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "threads": torch.get_num_threads(),
-        "cpus": os.cpu_count(),
-        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }

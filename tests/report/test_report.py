@@ -29,7 +29,13 @@ from openrpt.parquet import read_table, write_table
 from openrpt.report import documents, specs, stored
 from openrpt.report.charts import charts, series_values
 from openrpt.report.chunks import pack, unpack
-from openrpt.report.curves import columns, find_warnings, predicted_kinds, with_errors
+from openrpt.report.curves import (
+    columns,
+    find_warnings,
+    predicted_kinds,
+    reward_errors,
+    with_errors,
+)
 from openrpt.report.glossary import EVALUATION, METRICS, metrics_markdown
 from openrpt.report.headline import what_changed
 from openrpt.report.page import render, write_report
@@ -52,6 +58,7 @@ from tests.helpers.report_run import (
     SIZE,
     TEXTS,
     WITH_HOSTILE,
+    WITH_SCRIPTS,
     evaluation_result,
     fill,
     made_up_run,
@@ -422,7 +429,10 @@ def test_warnings_come_from_the_metrics(whole: Run, page: Page) -> None:
 
 def test_bands_are_binomial_errors() -> None:
     row = {"development/reasoning_accuracy": 0.5, "development/positions": 100.0}
-    assert with_errors([row])[0]["development/reasoning_accuracy_error"] == pytest.approx(0.05)
+    half = with_errors([row])[0]["development/reasoning_accuracy_error"]
+    assert half == pytest.approx(0.05, rel=0.01)
+    sure = with_errors([row | {"development/reasoning_accuracy": 0.0}])[0]
+    assert 0 < sure["development/reasoning_accuracy_error"] < 0.01
     assert with_errors([{"development/reasoning_accuracy": 0.5}])[0].keys() == {
         "development/reasoning_accuracy"
     }
@@ -702,3 +712,50 @@ def test_report_of_a_real_run(trained: Run) -> None:
             assert group["advantage"] == [None]
     development = read_rollouts(trained.path, 2, development=True).num_rows
     assert evaluated == read_evaluated(trained.path, "trained").num_rows + 2 * development > 0
+
+
+def test_the_same_curve_is_drawn_once() -> None:
+    rows = [
+        {"stage": "train", "step": step, "reward/mean": step / 9, "reward/exact": step / 9}
+        | {"pass_rate/easy": step / 9, "loss/policy": step / 9}
+        for step in (1, 2, 3)
+    ]
+    alone, beside = charts(rows), charts(rows, ["one", "other"])
+    assert [chart.title for chart in alone] == ["Reward", "Policy loss"]
+    assert alone[0].also == ("Exactly right in training", "Pass rate by difficulty")
+    assert len(beside) == 4  # another run's may differ
+    rows[1]["pass_rate/medium"] = 0.1
+    assert [chart.title for chart in charts(rows)][1] == "Pass rate by difficulty"
+
+
+def test_the_reward_has_a_band_by_document(whole: Run) -> None:
+    found = read_stored(whole.path, [], [])
+    assert found is not None
+    errors = reward_errors(found)
+    assert errors.keys() == {*range(1, 7)}
+    rewards = {
+        name: np.mean([row["reward"] for row in rollout_rows(6, name)])
+        for name in (FIRST, WITH_HOSTILE, WITH_SCRIPTS)
+    }
+    sizes = len(rollout_rows(6))
+    off = np.array([*rewards.values()]) - np.mean([*rewards.values()])
+    assert errors[6] == pytest.approx(math.sqrt((off**2).sum() * sizes**2 * 3 / 2) / (3 * sizes))
+    page = Page(render(whole))
+    column = page.data["data-curves"]["runs"][0]["stages"]["train"]["reward/mean_error"]
+    assert column == pytest.approx([*errors.values()])
+
+
+def test_all_wrong_has_an_interval(whole: Run) -> None:
+    """The start model is never right: 0 of 24 documents leave up to 14.2 % open."""
+    assert pytest.approx(0.025, rel=0.01) == (1 - 0.1425) ** 24
+    page = Page(render(whole))
+    assert "0.0 [0.0, 14.2]" in page.text and "0.0 ± 0.0" not in page.text
+    values = page.data["data-curves"]["accuracy"]["data"]["values"]
+    assert all(v["high"] > 0 for v in values if v["model"] == "start, reasoning")
+
+
+def test_what_made_the_run_stands_on_top(whole: Run) -> None:
+    made = json.loads((whole.path / "environment.json").read_text())
+    top = Page(render(whole)).text.split("Summary")[0]
+    for name in ("date", "command", "host", "commit"):
+        assert made[name] in top
