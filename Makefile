@@ -14,12 +14,13 @@ OLD_PYTHON := import sys; \
 	sys.exit("OpenRPT needs Python 3.11 or newer and this is " + sys.version.split()[0] + \
 	": try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)
 
-.PHONY: help setup demo test lint torture clean
+.PHONY: help setup demo test lint docs torture clean
 
 help:
 	@echo "make demo    score, warm up, train, evaluate and report on the demo's model and corpus (15 minutes)"
 	@echo "make test    run the tests"
 	@echo "make lint    ruff, mypy, and who may import whom"
+	@echo "make docs    build the documentation as a site, in build/site"
 	@echo "make torture kill stages, fill disks, flip bits: does a restart end at the same result? (5 minutes)"
 	@echo "make setup   create .venv and install OpenRPT in it (the commands above do it when needed)"
 	@echo "make clean   remove .venv and the caches; runs and the download cache stay"
@@ -36,6 +37,10 @@ lint: $(STAMP)
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 	$(BIN)/python -c "from importlinter.cli import lint_imports_command as lint; lint()" --no-cache
+
+docs: $(STAMP)
+	$(BIN)/python -c "import mkdocs, material" 2>/dev/null || $(BIN)/python -m pip install -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 torture: $(STAMP)
 	$(BIN)/python scripts/torture.py --seconds 300

@@ -33,7 +33,7 @@ def main() -> None:
     given = arguments()
     job = {
         "run": str(given.run),
-        "recipe": str(FOLDER.parent / "configs/demo.toml"),
+        "recipe": str(FOLDER.parent / "openrpt/recipes/demo.toml"),
         "corpus": given.corpus,
         "positions": given.positions,
         "group_size": given.group_size,
@@ -120,7 +120,7 @@ def job_facts(job: dict[str, Any], peer: dict[str, Any]) -> dict[str, Any]:
     return {key: job[key] for key in kept} | {
         "model": "smollm2",
         "dtype": "float32",
-        "recipe": "configs/demo.toml",
+        "recipe": "recipe:demo",
         "corpus": corpus if corpus == "champ" else Path(corpus).name,
         "mean_new_tokens": peer["new_tokens"],
         "mean_prompt_tokens": peer["mean_prompt_tokens"],

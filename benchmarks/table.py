@@ -1,7 +1,7 @@
-"""Prints the tables of README.md and docs/performance.md from the result files, or puts them there.
+"""Prints the tables of docs/performance.md from the result files, or puts them there.
 
 python benchmarks/table.py [FOLDER]
-python benchmarks/table.py --write      # between the <!-- benchmarks --> markers of both
+python benchmarks/table.py --write      # between its <!-- benchmarks --> markers
 """
 
 import argparse
@@ -20,12 +20,11 @@ START, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("folder", nargs="?", type=Path, default=RESULTS)
-    parser.add_argument("--write", action="store_true", help="into README.md and performance.md")
+    parser.add_argument("--write", action="store_true", help="into docs/performance.md")
     given = parser.parse_args()
     paths = sorted(given.folder.glob("*.json"))
     found = {path.stem: json.loads(path.read_text()) for path in paths}
     if given.write:
-        put(FOLDER.parent / "README.md", measures(found))
         put(FOLDER.parent / "docs/performance.md", everything(found))
     else:
         print(everything(found))

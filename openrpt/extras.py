@@ -1,20 +1,65 @@
 """Optional packages: what is missing is named, with the extra of openrpt that brings it."""
 
 import importlib.util
+from dataclasses import dataclass
 
 from openrpt.errors import UserError
 
 
-def require(package: str, *, extra: str, what: str, otherwise: str = "") -> None:
-    """Checks that a package is installed. `what` needs it; `otherwise`: what can be done without
-    it. Raises UserError that names the extra where it is missing.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Extra:
+    """An extra of openrpt: the module by which it is known to be installed, and what needs it."""
 
-    >>> require("no_such", extra="lora", what="model.lora_rank")
-    Traceback (most recent call last):
-    ...
-    openrpt.errors.UserError: model.lora_rank needs no_such; install it: pip install "openrpt[lora]"
+    module: str
+    what_for: str
+
+    @property
+    def installed(self) -> bool:
+        """Whether its module can be imported."""
+        return importlib.util.find_spec(self.module) is not None
+
+
+EXTRAS = {
+    "lora": Extra(module="peft", what_for="model.lora_rank"),
+    "datasets": Extra(module="datasets", what_for="corpora and questions by datasets:NAME"),
+    "finetune": Extra(module="math_verify", what_for="answers.check = 'math'"),
+    "lm-eval": Extra(module="lm_eval", what_for="openrpt zeroshot, suite"),
+    "reasoning-gym": Extra(module="reasoning_gym", what_for="questions by reasoning-gym:TASK"),
+    "tensorboard": Extra(module="tensorboard", what_for="track.to"),
+    "wandb": Extra(module="wandb", what_for="track.to"),
+    "trackio": Extra(module="trackio", what_for="track.to"),
+    "mlflow": Extra(module="mlflow", what_for="track.to"),
+    "notebook": Extra(module="nbclient", what_for="the notebooks in docs/"),
+    "scaling": Extra(module="scipy", what_for="openrpt scaling, lab --seeds"),
+    "scikit-learn": Extra(module="sklearn", what_for="openrpt probe, writing"),
+    "energy": Extra(module="pynvml", what_for="the energy of NVIDIA GPUs"),
+    "browser": Extra(module="playwright", what_for="tests of the report"),
+    "docs": Extra(module="material", what_for="make docs"),
+    "dev": Extra(module="pytest", what_for="make test, make lint"),
+}
+"""All extras of pyproject.toml, in its order."""
+
+
+def installing(extra: str) -> str:
+    """Returns how an extra is installed, from an index and in a checkout.
+
+    >>> installing("lora")
+    'pip install "openrpt[lora]" (in a checkout: pip install -e ".[lora]")'
     """
+    return f'pip install "openrpt[{extra}]" (in a checkout: pip install -e ".[{extra}]")'
+
+
+def missing(package: str, *, extra: str, what: str, otherwise: str = "") -> UserError:
+    """Returns the error on a package that is not installed. `what` needs it; `otherwise`: what can
+    be done without it.
+
+    >>> missing("peft", extra="lora", what="model.lora_rank").args[0].partition(":")[0]
+    'model.lora_rank needs peft; install it'
+    """
+    return UserError(f"{what} needs {package}; install it: {installing(extra)}{otherwise}")
+
+
+def require(package: str, *, extra: str, what: str, otherwise: str = "") -> None:
+    """Checks that a package is installed. Raises the UserError of `missing` where it is not."""
     if importlib.util.find_spec(package) is None:
-        raise UserError(
-            f'{what} needs {package}; install it: pip install "openrpt[{extra}]"{otherwise}'
-        )
+        raise missing(package, extra=extra, what=what, otherwise=otherwise)

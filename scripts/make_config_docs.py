@@ -17,8 +17,8 @@ A configuration is a TOML file with a section for each concern. Every key has a 
 names only what it changes, and every key is an option of the commands that read it:
 
 ```
-openrpt train configs/demo.toml --train.learning_rate 2e-5
-openrpt train configs/demo.toml --print-config
+openrpt train recipe:demo --train.learning_rate 2e-5
+openrpt train recipe:demo --print-config
 ```
 
 Booleans are switched by `--memory.gradient_checkpointing` and `--no-memory.gradient_checkpointing`,

@@ -3,7 +3,6 @@
 Reads and measures only: nothing is downloaded, written or set.
 """
 
-import importlib.util
 import math
 import os
 import platform
@@ -20,6 +19,7 @@ from rich.console import Console
 from openrpt.console import PlainConsole
 from openrpt.costs.limits import matrix_product_rate
 from openrpt.data.assets import asset_status, cache_dir
+from openrpt.extras import EXTRAS, installing
 from openrpt.sheets import Sheet, print_sheet
 
 _GB = 1e9
@@ -29,13 +29,6 @@ _DEMO_DISK_GB = 2.0
 """The demo's model, packed and as float32 safetensors, its corpus, and room for the downloads."""
 _BFLOAT16_GAIN = 1.3
 """The factor by which bfloat16 must be faster than float32 to be worth its rounding."""
-_EXTRAS = {
-    "lora": "peft",
-    "datasets": "datasets",
-    "lm-eval": "lm_eval",
-    "scaling": "scipy",
-    "energy": "pynvml",
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -234,9 +227,9 @@ def _assets() -> list[Finding]:
 def _extras() -> list[Finding]:
     return [
         Finding(
-            name=f"extra: {extra}",
-            value="installed" if importlib.util.find_spec(module) else "not installed",
-            advice="" if importlib.util.find_spec(module) else f"pip install 'openrpt[{extra}]'",
+            name=f"extra: {name}",
+            value="installed" if extra.installed else "not installed",
+            advice="" if extra.installed else f"for {extra.what_for}: {installing(name)}",
         )
-        for extra, module in _EXTRAS.items()
+        for name, extra in EXTRAS.items()
     ]

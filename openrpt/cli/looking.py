@@ -161,8 +161,8 @@ def estimate(
     """Say what a run will take: time, memory, energy, money.
 
     \b
-    openrpt estimate configs/demo.toml --train.steps 200 --cost.price_per_hour 0.40
-    openrpt estimate configs/demo.toml --gpu h100-sxm --model.dtype bfloat16
+    openrpt estimate recipe:demo --train.steps 200 --cost.price_per_hour 0.40
+    openrpt estimate recipe:demo --gpu h100-sxm --model.dtype bfloat16
 
     Without --gpu this machine is measured for about ten seconds. Nothing is written.
     """

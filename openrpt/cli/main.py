@@ -210,7 +210,7 @@ def _only_config(positional: str | None, option: str | None) -> str | None:
     if (Path(other) / "config.toml").is_file():
         raise UserError(f"{other}: a run folder, no configuration; say --run {other}")
     missing = "" if Path(other).exists() else "no such file; "
-    raise UserError(f"{other}: {missing}a configuration's name ends with .toml")
+    raise UserError(f"{other}: {missing}a configuration's name ends with .toml, or is recipe:NAME")
 
 
 def _other_corpus(ctx: click.Context, text: str | None) -> "CorpusConfig | None":

@@ -18,6 +18,7 @@ from click.core import ParameterSource
 from openrpt.cli.arguments import PATH, PathName
 from openrpt.config.as_typed import ESCAPED, escape, unescape
 from openrpt.config.paths import require_path, require_path_or_none, require_reachable
+from openrpt.config.recipes import is_config
 from openrpt.errors import UserError, nearest
 from openrpt.terminal import say_lines
 
@@ -263,7 +264,12 @@ class StageCommand(click.Command):
     ) -> None:
         super().__init__(*args, **kwargs)
         self.params.append(
-            click.Option(["--config", "config_file"], metavar="FILE", type=PATH, help="A TOML file")
+            click.Option(
+                ["--config", "config_file"],
+                metavar="FILE",
+                type=PATH,
+                help="A TOML file or a recipe",
+            )
         )
         self.params.append(
             click.Option(
@@ -330,11 +336,12 @@ def stage_config(
     Such a command runs a model: the process gets the configuration's threads here.
     """
     from openrpt.config.loading import load_config, to_toml, with_file, with_overrides
+    from openrpt.config.recipes import config_path
     from openrpt.config.toml_files import read_toml
     from openrpt.runs.run import stored_config
 
     overrides = {**(more or {}), **ctx.meta.get(OVERRIDES, {})}
-    values = {} if file is None else read_toml(Path(file))
+    values = {} if file is None else read_toml(config_path(file))
     config = base
     if config is None:
         if "run" not in values:
@@ -363,9 +370,9 @@ def _reachable(run: str) -> str:
 
 
 def config_file(positional: str | None, option: str | None) -> tuple[str | None, str | None]:
-    """Returns (what the positional argument names, the TOML file): a positional .toml is the
-    latter."""
-    if positional is None or not positional.endswith(".toml"):
+    """Returns (what the positional argument names, the configuration): a positional .toml or recipe
+    is the latter."""
+    if positional is None or not is_config(positional):
         return positional, option
     if option is not None:
         raise UserError(f"two configuration files, {positional} and {option}: give one")
@@ -392,12 +399,13 @@ def models_and_config(
     ctx: click.Context, sources: tuple[str, ...]
 ) -> "tuple[tuple[str, ...], Config]":
     """Returns (the models of `[MODEL]... [CONFIG.toml]`, `stage_config`): what stands among them
-    and ends with .toml is the configuration, and a run folder gives `--run` where it isn't given.
+    and is a .toml or a recipe is the configuration, and a run folder gives `--run` where it isn't
+    given.
     """
-    models = tuple(source for source in sources if not source.endswith(".toml"))
+    models = tuple(source for source in sources if not is_config(source))
     file = ctx.params["config_file"]
     for source in sources:
-        if source.endswith(".toml"):
+        if is_config(source):
             _, file = config_file(source, file)
     runs = [model for model in models if (Path(model) / "config.toml").is_file()]
     if "run" in ctx.meta.get(OVERRIDES, {}) or len(runs) != 1:

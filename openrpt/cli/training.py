@@ -86,7 +86,7 @@ def train(ctx: click.Context, config_toml: str | None, origin: str | None, **opt
     """Train by reinforcement; the same command goes on after a stop.
 
     \b
-    openrpt train configs/demo.toml --train.learning_rate 2e-5
+    openrpt train recipe:demo --train.learning_rate 2e-5
     openrpt train --from runs/maths --run runs/rloo --train.algorithm rloo
     """
     file = _only_config(config_toml, options["config_file"])
@@ -121,7 +121,7 @@ def finetune(
     """Train on questions with known answers: before and after.
 
     \b
-    openrpt finetune configs/finetune.toml --model.path runs/maths/checkpoints/best
+    openrpt finetune recipe:finetune --model.path runs/maths/checkpoints/best
     openrpt finetune --run runs/questions-rpt --beside runs/questions-start
 
     MODEL is a folder, a .gguf file or a Hub id. A run of its own (--run) holds everything; the same

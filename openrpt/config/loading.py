@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from openrpt.config.recipes import config_path
 from openrpt.config.rewards import RewardConfig
 from openrpt.config.section import Section
 from openrpt.config.sections import Config
@@ -15,15 +16,16 @@ _LONGEST_SHOWN = 200
 """Characters of a wrong value that its error shows."""
 
 
-def load_config(path: Path | None = None, overrides: dict[str, Any] | None = None) -> Config:
-    """Reads TOML, applies overrides (`{"train.learning_rate": 2e-5}`), validates.
+def load_config(path: str | Path | None = None, overrides: dict[str, Any] | None = None) -> Config:
+    """Reads TOML (a file, or a recipe of the package, "recipe:demo"), applies overrides
+    (`{"train.learning_rate": 2e-5}`), validates.
 
-    Raises UserError for a missing or malformed file, an unknown key (the nearest is named) and
-    a value out of range.
+    Raises UserError for a missing or malformed file, an unknown recipe, an unknown key (the nearest
+    is named) and a value out of range.
     """
     values: dict[str, Any] = {}
     if path is not None:
-        values = read_toml(path)
+        values = read_toml(config_path(str(path)))
     for dotted, value in (overrides or {}).items():
         *sections, key = dotted.split(".")
         target = values

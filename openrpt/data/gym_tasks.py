@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from openrpt.errors import UserError, nearest
+from openrpt.extras import missing
 
 IS_GENERATED = "reasoning-gym:"
 _GYM_TASK = re.compile(r"([^@\s]+)(?:@(\d+)(?:-(\d+))?)?")
@@ -72,10 +73,8 @@ def gym_scorer(task: str) -> Callable[[str, Mapping[str, Any]], float]:
     try:
         from reasoning_gym.factory import DATASETS, get_score_answer_fn
     except ImportError:
-        raise UserError(
-            f"questions.path = '{IS_GENERATED}{task}' needs reasoning-gym; install it with:"
-            ' pip install "openrpt[reasoning-gym]"'
-        ) from None
+        what = f"questions.path = '{IS_GENERATED}{task}'"
+        raise missing("reasoning-gym", extra="reasoning-gym", what=what) from None
     task = task.partition("@")[0]
     if task not in DATASETS:
         hint = nearest(task, DATASETS)

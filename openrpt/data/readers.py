@@ -18,6 +18,7 @@ from openrpt.data.text_files import BOM, cut_at_separator, cut_blocks, open_text
 from openrpt.data.worked_problems import is_worked_problems, worked_problems
 from openrpt.data.worlds.reading import IS_WORLD, read_world
 from openrpt.errors import UserError
+from openrpt.extras import missing
 
 # Builders of the `datasets` library that have no data of their own.
 _FILE_BUILDERS = ("arrow", "csv", "json", "parquet", "text")
@@ -206,9 +207,7 @@ def _read_datasets(path: str, columns: list[str] | None) -> Iterator[Record]:
     try:
         import datasets
     except ImportError:
-        raise UserError(
-            f'{path}: the datasets library is missing; pip install "openrpt[datasets]"'
-        ) from None
+        raise missing("the datasets library", extra="datasets", what=path) from None
 
     _, name, config_name, split = [*path.split(":", 3), "", ""][:4]
     if not name:

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from openrpt.errors import UserError, foreign
+from openrpt.errors import foreign
+from openrpt.extras import missing
 
 
 def add_lora(model: Any, *, rank: int, alpha: int) -> Any:
@@ -14,9 +15,7 @@ def add_lora(model: Any, *, rank: int, alpha: int) -> Any:
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError:
-        raise UserError(
-            'model.lora_rank needs peft; install it with: pip install "openrpt[lora]"'
-        ) from None
+        raise missing("peft", extra="lora", what="model.lora_rank") from None
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,

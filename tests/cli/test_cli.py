@@ -316,7 +316,7 @@ def test_without_a_file_the_runs_own_configuration_holds(run: Run, tmp_path: Pat
         (["train", "--train.steps", "x"], "'x' is not a valid integer"),
         (["train", "--train.steps"], "requires an argument"),
         (["train", "--train.algorithm", "ppo"], "grpo"),
-        (["train", "configs/none.toml"], "configs/none.toml: no such configuration file"),
+        (["train", "none.toml"], "none.toml: no such configuration file"),
         (["train", "corpus.txt"], "corpus.txt: no such file; a configuration's name ends"),
         (["train", "a.toml", "--config", "b.toml"], "two configuration files"),
         (["train", "a.toml", "b"], "unexpected extra argument"),

@@ -1,4 +1,4 @@
-"""`configs/demo.toml` is the demo's recipe, word for word, and what it shows as defaults are."""
+"""`recipe:demo` is the demo's recipe, word for word, and what it shows as defaults are."""
 
 import re
 import tomllib
@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from openrpt.config.loading import flatten, load_config
+from openrpt.config.recipes import config_path
 from openrpt.config.sections import Config
 from openrpt.errors import UserError
 from openrpt.experiments.demo import CLOCK, Clock, config_in, demo_config
 from openrpt.runs.run import Run, open_run
 
-PATH = Path(__file__).parents[2] / "configs" / "demo.toml"
+PATH = config_path("recipe:demo")
 
 
 def test_the_file_is_the_demos_recipe() -> None:

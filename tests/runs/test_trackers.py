@@ -126,7 +126,7 @@ def test_a_missing_package_is_named_before_anything_is_done(
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     config = load_config(overrides={"run": str(tmp_path / "run"), "track.to": ["wandb"]})
-    said = r"track.to = 'wandb' needs wandb; install it: pip install \"openrpt\[wandb\]\", or leave"
+    said = r"track.to = 'wandb' needs wandb; install it: pip install \"openrpt\[wandb\]\" \(in a"
     with pytest.raises(UserError, match=said):
         open_run(config)
     assert not (tmp_path / "run").exists()

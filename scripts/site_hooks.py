@@ -1,0 +1,39 @@
+"""What the site adds to docs/: the first page, and links that leave the folder.
+
+mkdocs calls these functions by their names (mkdocs.yml, `hooks`).
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+_ROOT = Path(__file__).parent.parent
+_LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)#\s]*)(#[^)\s]*)?\)")
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Adds the first page: README.md, with links as they are from docs/."""
+    readme = (_ROOT / "README.md").read_text(encoding="utf-8").replace("](docs/", "](")
+    files.append(File.generated(config, "index.md", content=readme))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
+    """Leaves only the text of a link to a file of the repository that is no page of the site.
+
+    Whether such a file is there is what tests/test_links.py sees to. Links to nothing, and all
+    within docs/, stay, and mkdocs says what is wrong with them.
+    """
+    folder = _ROOT if page.file.src_uri == "index.md" else _ROOT / "docs" / page.file.src_uri / ".."
+
+    def text_or_link(found: re.Match[str]) -> str:
+        text, name = found[1], found[2]
+        if not name or ":" in name:
+            return found[0]
+        target = (folder / name).resolve()
+        inside = target.is_relative_to(_ROOT / "docs") and target.is_file()
+        return text if target.exists() and not inside else found[0]
+
+    return _LINK.sub(text_or_link, markdown)
