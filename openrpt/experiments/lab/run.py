@@ -4,8 +4,10 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-from openrpt.config.loading import with_overrides
+from openrpt.config.binding import first_change
+from openrpt.config.loading import flatten, with_overrides
 from openrpt.config.sections import Config
+from openrpt.errors import UserError
 from openrpt.experiments.control import Control, control_named
 from openrpt.experiments.controls import measured_as, train_control
 from openrpt.experiments.lab.files import write_outcome
@@ -15,7 +17,7 @@ from openrpt.experiments.side_by_side import Job, run_jobs
 from openrpt.extras import require
 from openrpt.progress import SILENT, Progress
 from openrpt.runs.metrics import read_metrics
-from openrpt.runs.run import Run, existing_run, open_run, require_same
+from openrpt.runs.run import Run, existing_run, open_run
 
 _BEFORE = "text and rpt"
 """The job that all arms of a seed wait for."""
@@ -59,9 +61,15 @@ def _require_same_settings(lab: Lab) -> None:
         pairs = [(existing_run(own.folder / "text"), own.text())]
         pairs += [(rpt, own.rpt(rpt.config.model.path))]
         for run, config in pairs:
-            require_same(
-                run.config, config, f"{run.path}: the seed was made", stages=run.standing()
-            )
+            key = first_change(run.config, config, run.standing())
+            if key is not None:
+                was, now = (
+                    flatten(one.model_dump(mode="json"))[key] for one in (run.config, config)
+                )
+                raise UserError(
+                    f"{run.path}: the seed was made with {key} = {was!r}, not {now!r}; choose"
+                    " another --run"
+                )
 
 
 def _jobs(lab: LabSeed) -> list[Job[tuple[int, str]]]:
