@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -18,8 +19,10 @@ from openrpt.amounts import duration, flops
 
 NOTHING = "–"
 """The cell of what was not measured or is not known."""
-_UNBROKEN = 24
-"""Characters up to which the names of the rows are not folded."""
+_UNBROKEN = 28
+"""Characters up to which a cell is not folded: the longest interval has fewer."""
+_BORDER = 3
+"""Characters between two columns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,28 +46,82 @@ class Sheet:
 
 
 def print_sheet(sheet: Sheet, console: Console, *, pasted: bool = False) -> None:
-    """The sheet as wide as the terminal, its cells folded where they must be. `pasted`: in
-    markdown's own lines, so that what was printed can be pasted."""
-    table = Table(
-        title=Text(sheet.title) if sheet.title else None,
-        title_justify="left",
-        box=box.MARKDOWN if pasted else box.HEAVY_HEAD,
-    )
-    for i, heading in enumerate(sheet.headings):
-        if i < sheet.labels:
-            names = max((len(row[i]) for row in sheet.rows), default=0)
-            unbroken = i < sheet.whole or (i == 0 and names <= _UNBROKEN)
-            table.add_column(Text(heading), overflow="fold", no_wrap=unbroken)
-        else:
-            unbroken = i < sheet.whole
-            table.add_column(Text(heading), overflow="fold", justify="right", no_wrap=unbroken)
-    for i, row in enumerate(sheet.rows):
-        # Text, not str: the brackets of "openrpt[lora]" are no markup.
-        cells = [Text(cell, sheet.styles.get(cell, "")) for cell in row]
-        table.add_row(*cells, end_section=i in sheet.ends)
-    console.print(table)
+    """The sheet in the terminal's width: as several tables with the same rows where it is wider. No
+    number is ever broken; words are folded. `pasted`: in markdown's own lines, so that what was
+    printed can be pasted."""
+    for place, part in enumerate(parts_of(sheet, console.width)):
+        title = sheet.title if place == 0 else ""
+        table = Table(
+            title=Text(title) if title else None,
+            title_justify="left",
+            box=box.MARKDOWN if pasted else box.HEAVY_HEAD,
+        )
+        for i in part:
+            table.add_column(
+                Text("\n".join(_heading_lines(sheet, i, console.width))),
+                overflow="fold",
+                no_wrap=_unbroken(sheet, i, console.width),
+                justify="left" if i < sheet.labels else "right",
+                min_width=_least_width(sheet, i, console.width),
+            )
+        for number, row in enumerate(sheet.rows):
+            # Text, not str: the brackets of "openrpt[lora]" are no markup.
+            cells = [Text(row[i], sheet.styles.get(row[i], "")) for i in part]
+            table.add_row(*cells, end_section=number in sheet.ends)
+        console.print(table)
     for note in sheet.notes:
         console.print(Text(note, "dim"), soft_wrap=True)
+
+
+def parts_of(sheet: Sheet, width: int) -> list[list[int]]:
+    """Returns the columns of each table that a sheet is printed as: the labels, and as many others
+    as fit beside them; one at least."""
+    labels = [*range(sheet.labels)]
+    left = width - 1 - sum(_least_width(sheet, i, width) + _BORDER for i in labels)
+    parts, room = [[*labels]], left
+    for i in range(sheet.labels, len(sheet.headings)):
+        needed = _least_width(sheet, i, width) + _BORDER
+        if needed > room and len(parts[-1]) > len(labels):
+            parts.append([*labels])
+            room = left
+        parts[-1].append(i)
+        room -= needed
+    return parts
+
+
+def _unbroken(sheet: Sheet, i: int, width: int) -> bool:
+    """Returns whether a column's cells stand in one line: numbers always, the names of the rows
+    where they leave room for numbers."""
+    if i < sheet.whole:
+        return True
+    room = _UNBROKEN if i >= sheet.labels else min(_UNBROKEN, width // 3) if i == 0 else 12
+    return _longest(sheet, i) <= room
+
+
+def _least_width(sheet: Sheet, i: int, width: int) -> int:
+    """Returns the characters that a column needs: all of what isn't broken, room for words of
+    what is."""
+    longest = _longest(sheet, i)
+    cells = longest if _unbroken(sheet, i, width) else min(longest, width // 5)
+    return max(cells, *map(len, _heading_lines(sheet, i, width)), 1)
+
+
+def _longest(sheet: Sheet, i: int) -> int:
+    lines = (line for row in sheet.rows for line in row[i].split("\n"))
+    return max(map(cell_len, lines), default=0)
+
+
+def _heading_lines(sheet: Sheet, i: int, width: int) -> list[str]:
+    """Returns a heading as wide as its column's cells, broken between words."""
+    words = sheet.headings[i].split(" ")
+    room = max(min(_longest(sheet, i), width // 5), *map(len, words))
+    lines = [words[0]]
+    for word in words[1:]:
+        if len(lines[-1]) + 1 + len(word) <= room:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
 
 
 def markdown(sheet: Sheet) -> str:

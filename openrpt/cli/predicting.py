@@ -85,10 +85,8 @@ def evaluate(
     default="differences",
     help="What is printed: paired differences, or as the paper has it [default differences]",
 )
-@click.option(
-    "--out", type=PATH, default="comparison", help="Folder of the files [default comparison]"
-)
-def compare(sources: tuple[str, ...], against: str, layout: str, out: str) -> None:
+@click.option("--out", type=PATH, metavar="DIR", help="Also writes the comparison into this folder")
+def compare(sources: tuple[str, ...], against: str, layout: str, out: str | None) -> None:
     """Put the evaluated models of runs into one table.
 
     \b
@@ -96,9 +94,9 @@ def compare(sources: tuple[str, ...], against: str, layout: str, out: str) -> No
 
     openrpt compare runs/maths --layout table-1
 
-    RUN_OR_MODEL is a run folder, or a model in one that `openrpt evaluate` has evaluated. Writes
-    comparison.json, .csv, .md (every layout) and .svg; an earlier comparison of the same is
-    replaced.
+    RUN_OR_MODEL is a run folder, or a model in one that `openrpt evaluate` has evaluated. --out
+    writes comparison.json, .csv, .md (every layout) and .svg into a folder; an earlier comparison
+    of the same is replaced.
     """
     from openrpt.console import PlainConsole
     from openrpt.evaluation.next_token.compare import compare as compare_models
@@ -106,7 +104,7 @@ def compare(sources: tuple[str, ...], against: str, layout: str, out: str) -> No
     from openrpt.evaluation.next_token.tables import print_comparison, write_comparison
 
     comparison = compare_models(find_evaluated(sources), against)
-    files = write_comparison(comparison, Path(out), sources)
+    files = write_comparison(comparison, Path(out), sources) if out else []
     print_comparison(comparison, PlainConsole(), layout)
     for path in files:
         say(path)

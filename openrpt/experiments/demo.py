@@ -188,38 +188,40 @@ def _with_time(run: Run, clock: Clock) -> Run:
 
 def print_outcome(run: Run) -> None:
     """Prints the table, the paired differences, and where everything lies."""
-    from rich.table import Table
-
     from openrpt.console import PlainConsole
     from openrpt.evaluation.records import read_evaluation
-    from openrpt.sheets import COST_HEADINGS, cost_cells
+    from openrpt.sheets import COST_HEADINGS, Sheet, cost_cells, print_sheet
 
     document = read_evaluation(run.evaluation)
     console = PlainConsole()
     evaluations = document["evaluations"]
-    table = Table(title="Next-token accuracy on held-out text, % ± standard error by document")
-    table.add_column("")
-    for name in _DIFFICULTY_COLUMNS:
-        n = evaluations["start"]["summary"]["ntp"][name]["n"]
-        table.add_column(f"{name} (n = {n})", justify="right")
-    for heading in COST_HEADINGS:
-        table.add_column(heading, justify="right")
+    sizes = evaluations["start"]["summary"]["ntp"]
+    rows = []
     for title, (label, mode) in _ROWS.items():
         summary = evaluations[label]["summary"][mode]
-        cost = cost_cells(evaluations[label]["cost"])
         cells = [percent(summary[name]).removesuffix(" %") for name in _DIFFICULTY_COLUMNS]
-        table.add_row(title, *cells, *cost)
-    console.print(table)
-    table = Table(title="Paired differences, points [95 % interval]")
-    table.add_column("")
-    for name in _DIFFICULTY_COLUMNS:
-        table.add_column(name, justify="right")
+        rows.append([title, *cells, *cost_cells(evaluations[label]["cost"])])
+    accuracy = Sheet(
+        title="Next-token accuracy on held-out text, % ± standard error by document",
+        headings=[
+            "",
+            *(f"{name} (n = {sizes[name]['n']})" for name in _DIFFICULTY_COLUMNS),
+            *COST_HEADINGS,
+        ],
+        rows=rows,
+    )
+    print_sheet(accuracy, console)
     paired = {tuple(found["b"].values()): found for found in document["differences"]}
+    rows = []
     for title, other in zip(_PAIRS, COMPARED, strict=True):
-        found = paired[other]
-        cells = [_points(found["difference"][name]) for name in _DIFFICULTY_COLUMNS]
-        table.add_row(title, *cells)
-    console.print(table)
+        difference = paired[other]["difference"]
+        rows.append([title, *(_points(difference[name]) for name in _DIFFICULTY_COLUMNS)])
+    differences = Sheet(
+        title="Paired differences, points [95 % interval]",
+        headings=["", *_DIFFICULTY_COLUMNS],
+        rows=rows,
+    )
+    print_sheet(differences, console)
     console.print(
         "What warmup gains is form. RPT is said to help only where it beats NTP of the start "
         "model and of the trained model itself.",

@@ -16,7 +16,16 @@ from openrpt.evaluation.next_token.figure import mean_values, specification
 from openrpt.evaluation.next_token.results import EvaluationResult
 from openrpt.evaluation.next_token.tables import differences_sheet, figure_4, table_1, table_8
 from openrpt.evaluation.statistics import mean_by_document, mean_of_slices
-from openrpt.sheets import Sheet, interval, markdown, percent, points, print_sheet, share_with_n
+from openrpt.sheets import (
+    Sheet,
+    interval,
+    markdown,
+    parts_of,
+    percent,
+    points,
+    print_sheet,
+    share_with_n,
+)
 
 ENTROPY = [0.7, 0.7, 1.2, 1.2, 1.7, 1.7, 1.7, 1.7]
 COST = {"flops": 2e12, "seconds": 90.0, "joules": 5850.0, "money": None, "steps_without_flops": 0}
@@ -179,3 +188,19 @@ def test_the_error_of_a_mean_of_slices_is_that_of_resampled_documents() -> None:
     assert one.value == pytest.approx(whole.value) and one.n == whole.n == 1000
     assert one.standard_error == pytest.approx(whole.standard_error)
     assert np.isnan(mean_of_slices(values, [np.full(1000, False)], documents).value)
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+@pytest.mark.parametrize("pasted", [False, True])
+def test_no_number_is_cut_at_any_width(width: int, pasted: bool) -> None:
+    """What does not fit beside the labels is a table of its own, with the same labels."""
+    models = [evaluated("start", [0.0] * 8), evaluated("a-trained-model-of-a-long-name", RIGHT)]
+    comparison = compare(models)
+    for sheet in (table_1(comparison), figure_4(comparison), differences_sheet(comparison)):
+        lines = printed(sheet, width, pasted=pasted)
+        tables = [line for line in lines if "│" in line or "|" in line]
+        assert all(len(line) <= width for line in tables)
+        cells = {cell.strip() for line in tables for cell in re.split("[│|]", line)}
+        values = {cell for row in sheet.rows for cell in row[sheet.labels :] if cell}
+        assert values <= cells
+    assert len(parts_of(table_1(comparison), 200)) == 1 < len(parts_of(table_1(comparison), 60))

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from openrpt.config.evaluation import EvaluateConfig
@@ -92,26 +91,37 @@ def print_evaluation(
     columns = [mode for mode in modes if mode in summary] or ["ntp"]
     if samples > 1 and "reasoning" in columns:
         columns += ["any_right", "majority"]
-    table = Table(title=title, title_justify="left", caption_justify="left")
-    table.add_column("entropy of the scorer")
-    for name in ("positions", "documents", *(_MODES[column] for column in columns)):
-        table.add_column(name, justify="right")
+    rows = []
     for part, heading in _SLICES.items():
         estimates = [summary[column][part] for column in columns]
         counts = [f"{estimates[0]['n']:,}", f"{estimates[0]['documents']:,}"]
-        table.add_row(heading, *counts, *map(percent, estimates), end_section=part == "hard")
-    if "reasoning" in columns:
-        whole = {name: values["all"] for name, values in summary.items()}
-        table.caption = (
-            f"reasoning: a prediction {percent(whole['closed'])}, the same as ntp"
-            f" {percent(whole['agrees'])}, right and one token long"
-            f" {percent(whole['single_token'])}"
-        )
-        if whole["predicted_tokens"]["n"]:
-            length = whole["predicted_tokens"]["value"]
-            table.caption += f"; a right one has {length:.2f} tokens in the mean"
-    console.print(table)
-    console.print(Text("± is the standard error by document", style="dim"))
+        rows.append([heading, *counts, *map(percent, estimates)])
+    notes = [_form(summary)] if "reasoning" in columns else []
+    sheet = Sheet(
+        title=title,
+        headings=[
+            "entropy of the scorer",
+            "positions",
+            "documents",
+            *(_MODES[column] for column in columns),
+        ],
+        rows=rows,
+        ends={[*_SLICES].index("hard")},
+        notes=[*notes, "± is the standard error by document, [ ] an exact 95 % interval"],
+    )
+    print_sheet(sheet, console)
+
+
+def _form(summary: Mapping[str, Any]) -> str:
+    """Returns how often reasoning predicts at all, as standard prediction does, and how much."""
+    whole = {name: values["all"] for name, values in summary.items()}
+    said = (
+        f"reasoning: a prediction {percent(whole['closed'])}, the same as ntp"
+        f" {percent(whole['agrees'])}, right and one token long {percent(whole['single_token'])}"
+    )
+    if whole["predicted_tokens"]["n"]:
+        said += f"; a right one has {whole['predicted_tokens']['value']:.2f} tokens in the mean"
+    return said
 
 
 def _print_details(

@@ -48,6 +48,7 @@ from openrpt.runs.scores import (
 )
 from openrpt.stages.harness import done_before
 from openrpt.stages.score.documents import Encoded, Job, Report
+from openrpt.stages.score.said import score_lines
 from openrpt.types import Document
 
 _WAITING_TOKENS = 4 * PACK_TOKENS
@@ -80,7 +81,8 @@ def _check_corpus(corpus: CorpusConfig) -> None:
 
 
 def score_run(run: Run, progress: Progress) -> ScoreSummary:
-    """Scores a run's corpus into its folder, as `score_corpus`, and says what was skipped."""
+    """Scores a run's corpus into its folder, as `score_corpus`, and says what was scored and what
+    was skipped."""
     if _finished(run.scored, complete_shards(run.scored)):
         progress.say(done_before(run, "score"))
     progress.begin("load the scorer", 0)
@@ -94,7 +96,8 @@ def score_run(run: Run, progress: Progress) -> ScoreSummary:
         progress.update(tokens, note)
 
     summary = score_corpus(run.config, run.scored, progress=update)
-    for line in skipped_lines(load_scored(run.scored).metadata):
+    corpus = load_scored(run.scored)
+    for line in (*skipped_lines(corpus.metadata), *score_lines(corpus, run.config)):
         progress.say(line)
     return summary
 
