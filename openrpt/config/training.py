@@ -174,8 +174,8 @@ class PretrainConfig(Section):
     )
     match_by: Literal["documents", "flops", "time"] = Field(
         "documents",
-        description="What of that run is taken: documents (its windows, in its order and steps;"
-        " the selected positions are its own), flops or time (its total, warmup included)",
+        description="What is equal to that run: documents (the same windows in the same order and"
+        " steps, and the same selected positions), flops or time (its total, warmup included)",
     )
     tokens: Literal["full", "selected"] = Field(
         "full", description="Trained tokens: full (all), selected (where selection.strategy passes)"
