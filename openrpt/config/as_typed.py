@@ -32,8 +32,8 @@ def unescape(text: str) -> str:
 def as_option(key: str, value: Any) -> str:
     """Returns the option that gives a key a value, as a shell reads it.
 
-    >>> as_option("train.group_size", 8), as_option("score.tokens_only", False)
-    ('--train.group_size 8', '--no-score.tokens_only')
+    >>> as_option("train.group_size", 8), as_option("model.trust_remote_code", False)
+    ('--train.group_size 8', '--no-model.trust_remote_code')
     >>> as_option("reward.terms", {"prefix": 1.0, "dense": 0.5})
     '--reward.terms prefix=1,dense=0.5'
     """

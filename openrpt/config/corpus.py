@@ -122,8 +122,13 @@ class ScoreConfig(Section):
         " restart loses no more",
     )
 
+    @property
+    def has_scores(self) -> bool:
+        """Whether any split is scored, not only its tokens written."""
+        return not {*self.splits} <= {*self.tokens_only}
+
     @model_validator(mode="after")
     def _has_no_idle_scorer(self) -> "ScoreConfig":
-        if self.model and not {*self.splits} - {*self.tokens_only}:
+        if self.model and not self.has_scores:
             raise ValueError("tokens_only has all splits, so no scorer runs: leave model out")
         return self

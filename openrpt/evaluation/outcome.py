@@ -39,7 +39,7 @@ def next_command(run: Run) -> str:
     if "finetune" in standing:
         return f"openrpt report {run.path}"
     if latest == "start" and "score" in standing:
-        stage = "pretrain" if run.config.score.tokens_only else "warmup"
+        stage = "warmup" if run.config.score.has_scores else "pretrain"
         return f"openrpt {stage} --run {run.path}"
     if latest == "warmup":
         return f"openrpt train --run {run.path}"

@@ -56,8 +56,7 @@ def scores_of(run: Run, *, tokens_only: bool = False) -> ScoredCorpus:
         run.scored, corpus.metadata["settings"], score_settings(run.config, None, None)
     )
     require_same_weights(run.scored, corpus.metadata, {"model.path": run.config.model.path})
-    asked = run.config.score
-    if not {*asked.splits} - {*asked.tokens_only} and not tokens_only:
+    if not run.config.score.has_scores and not tokens_only:
         raise UserError(
             f"{run.scored} holds tokens without scores (score.tokens_only), which only"
             " pretrain.tokens = 'full' with pretrain.eval_every = 0 reads; score in another --run"
