@@ -108,8 +108,13 @@ class Charts {
                       logLevel: 1, // errors alone: the empty hover layer warns of its extent
                       tooltip: { theme: document.documentElement.classList.contains("dark") ? "dark" : "light" } };
     const embed = await chartLibrary();
-    await embed(`#${id}`, spec, options);
-    document.getElementById(id).dataset.drawn = "true";
+    const plot = document.getElementById(id);
+    const name = plot.getAttribute("aria-label");
+    await embed(plot, spec, options);
+    // The library takes the name away, and the role.
+    plot.setAttribute("role", "img");
+    plot.setAttribute("aria-label", name);
+    plot.dataset.drawn = "true";
   }
 }
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from openrpt.report import specs
+from openrpt.report.glossary import METRICS
 from openrpt.report.plans import PLANS, Plan
 from openrpt.sheets import extreme_bounds
 
@@ -176,7 +177,21 @@ def _lines(values: list[dict[str, Any]], plan: Plan, runs: Sequence[str]) -> spe
         axis=axis,
         tooltip=tooltip,
         zero=len({value["value"] for value in values}) == 1,  # steady
+        limits=_limits_left(values),
     )
+
+
+def _limits_left(values: Sequence[_Row]) -> list[float]:
+    """Returns those limits of the healthy ranges that a series has gone beyond: of the others, far
+    ones would make the curve flat."""
+    left = []
+    for value in values:
+        meaning = METRICS.get(value["metric"])
+        if meaning and value["value"] < meaning.least:
+            left.append(meaning.least)
+        elif meaning and value["value"] > meaning.most:
+            left.append(meaning.most)
+    return sorted({*left})
 
 
 def _stacked(values: list[dict[str, Any]], plan: Plan, runs: Sequence[str]) -> specs.Spec:

@@ -90,8 +90,9 @@ class Inspector {
     if (changed.has("view") || changed.has("other")) this.fillViews();
     for (const name of ["color", "only", "kind", "band", "find"])
       if (this.part(name).value !== state[name]) this.part(name).value = state[name];
-    const colors = ["color", "view", "other", "only", "kind", "band", "find"];
-    if (colors.some((name) => changed.has(name))) this.paint();
+    const filters = ["only", "kind", "band", "find"];
+    if (["color", "view", "other", ...filters].some((name) => changed.has(name))) this.paint();
+    if (filters.some((name) => changed.has(name))) this.reveal();
     this.select(changed.has("token") || changed.has("document"));
   }
 
@@ -122,7 +123,7 @@ class Inspector {
     const sides = state.other && quantity !== QUANTITIES.change ? [view, state.other] : [view];
     this.match(view);
     this.part("pane-other").hidden = sides.length < 2;
-    this.part("frame").classList.toggle("comparing", state.other !== "");
+    this.part("frame").classList.toggle("comparing", sides.length > 1);
     const titles = new Map(viewsOf(doc).map(({ id, title }) => [id, title]));
     sides.forEach((side, n) => {
       this.part(n ? "title-other" : "title").textContent = titles.get(side) ?? "the scorer";
@@ -145,32 +146,42 @@ class Inspector {
     return (this.filtered && !this.matching[i] ? "" : color) + sampled + hit;
   }
 
-  // Which tokens pass the filters, find included.
   match(view) {
-    const doc = this.doc;
-    const found = state.find ? this.findText(state.find) : null;
     this.filtered = Boolean(state.only || state.kind || state.band || state.find);
-    this.matching = doc.tokens.map((token, i) =>
-      (!found || found[i])
-      && (!state.kind || token.kind === state.kind)
-      && (!state.band || bandOf(doc, i) === Number(state.band))
-      && (!state.only || this.passes(view, i)));
+    this.matching = this.matchingIn(this.doc, view, state.other || earliestView(this.doc));
     this.matches = this.matching.flatMap((matches, i) => (matches ? [i] : []));
   }
 
-  passes(view, i) {
-    const now = outcome(this.doc, view, i);
-    if (state.only === "sampled") return this.doc.groupsAt.has(i) || now !== null;
+  // Which tokens of a document pass the filters, find included.
+  matchingIn(doc, view, other) {
+    const found = state.find ? this.findText(doc, state.find) : null;
+    return doc.tokens.map((token, i) =>
+      (!found || found[i])
+      && (!state.kind || token.kind === state.kind)
+      && (!state.band || bandOf(doc, i) === Number(state.band))
+      && (!state.only || this.passes(doc, view, other, i)));
+  }
+
+  // The first match comes into sight, unless what is selected is one, or was asked for by a link.
+  reveal() {
+    const at = placeOf(this.doc, state.token);
+    if (!this.filtered || !this.matches.length || this.matching[at]) return;
+    for (const text of this.texts) text.reveal(this.matches[0]);
+  }
+
+  passes(doc, view, other, i) {
+    const now = outcome(doc, view, i);
+    if (state.only === "sampled") return doc.groupsAt.has(i) || now !== null;
     if (now === null || now.rate === null) return false;
     if (state.only === "right") return isRight(now);
     if (state.only === "wrong") return !isRight(now);
-    const then = outcome(this.doc, state.other || earliestView(this.doc), i);
+    const then = outcome(doc, other, i);
     if (then === null || then.rate === null) return false;
     return isRight(now) === (state.only === "became-right") && isRight(then) !== isRight(now);
   }
 
-  findText(wanted) {
-    const tokens = this.doc.tokens;
+  findText(doc, wanted) {
+    const tokens = doc.tokens;
     const text = tokens.map((token) => token.text).join("").toLowerCase();
     const found = new Array(tokens.length).fill(false);
     const needle = wanted.toLowerCase();
@@ -216,16 +227,19 @@ class Inspector {
   }
 
   async searchAll() {
-    const wanted = state.find.toLowerCase();
+    const { only, kind, band, find } = state;
+    const wanted = only || kind || band || find;
     const found = new Set();
     for (let number = 0; wanted && number < this.index.documents.length; number++) {
       const doc = await loadDocument(number, this.index.documents[number]);
-      if (doc.tokens.map((token) => token.text).join("").toLowerCase().includes(wanted)) found.add(number);
+      // Another document is opened at its latest view, and compared with its earliest.
+      if (this.matchingIn(doc, latestView(doc), earliestView(doc)).includes(true)) found.add(number);
       if (number % 50 === 49) this.part("found").textContent = `${number + 1} documents searched …`;
     }
     this.fillDocuments(wanted ? found : null);
+    const what = [find && `“${find}”`, (only || kind || band) && "what the filters leave"].filter(Boolean).join(" among ");
     this.part("found").textContent = wanted
-      ? `“${state.find}” is in ${found.size} of ${this.index.documents.length} documents` : "all documents";
+      ? `${what} is in ${found.size} of ${this.index.documents.length} documents` : "all documents";
     if (wanted && found.size && !found.has(this.doc.number)) this.go([...found][0]);
   }
 

@@ -30,8 +30,10 @@ async function loadDocument(number, entry) {
   return data;
 }
 
+const CONTINUED = ""; // the part of a token that goes on with the last one's character
+
 // Tokens with what is shown of each. A character that several tokens share is shown with the
-// first, the others show their bytes.
+// first; all of them are `shared`, and say their bytes on hovering.
 function splitTokens(text, lengths) {
   const bytes = bytesOf(text);
   const tokens = [];
@@ -46,9 +48,10 @@ function splitTokens(text, lengths) {
     while (i < tokens.length && tokens[i].end <= character.at) i++;
     tokens[i].parts.push(character.text ?? hex(bytes[character.at]));
     covered = character.at + character.size;
-    for (let next = i + 1; next < tokens.length && tokens[next].start < covered; next++)
-      for (let at = tokens[next].start; at < Math.min(covered, tokens[next].end); at++)
-        tokens[next].parts.push(hex(bytes[at]));
+    for (let next = i + 1; next < tokens.length && tokens[next].start < covered; next++) {
+      tokens[next].parts.push(CONTINUED);
+      tokens[i].shared = tokens[next].shared = true;
+    }
   }
   for (const token of tokens) {
     token.bytes = text.slice(token.start, token.end);

@@ -13,7 +13,11 @@ class RunningText {
     container.addEventListener("keydown", (event) => this.onkey(event));
     container.addEventListener("pointerover", (event) => {
       const found = event.target.closest("[data-i]");
-      if (found && this.say) found.title = this.say(Number(found.dataset.i));
+      if (!found || !this.say) return;
+      const i = Number(found.dataset.i);
+      const token = this.doc.tokens[i];
+      const own = token.shared ? `; part of a character, bytes ${[...bytesOf(token.bytes)].map(hex).join("")}` : "";
+      found.title = this.say(i) + own;
     });
   }
 
@@ -40,6 +44,11 @@ class RunningText {
     let text = "";
     const flush = () => { if (text) span.append(text); text = ""; };
     token.parts.forEach((part, place) => {
+      if (part === CONTINUED) {
+        flush();
+        span.append(element("i", { class: "ws" }, "·"));
+        return;
+      }
       const hidden = part === "\n" || part === "\t" || part === "\r" || part[0] === "⟨" || HIDDEN.test(part);
       // A single space between words is a space; any other would not be seen.
       const odd = part === " " && (spaces || place > 0 || token.parts.length === 1);
@@ -69,7 +78,12 @@ class RunningText {
     if (!span) return;
     span.setAttribute("aria-selected", "true");
     this.container.setAttribute("aria-activedescendant", span.id);
-    if (!scroll) return;
+    if (scroll) this.reveal(i);
+  }
+
+  // Scrolls the text to a token, a third down from its top.
+  reveal(i) {
+    const span = this.spans[i];
     const box = this.container.getBoundingClientRect();
     const own = span.getBoundingClientRect();
     if (own.top < box.top + 8 || own.bottom > box.bottom - 8)

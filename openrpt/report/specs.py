@@ -24,10 +24,11 @@ def lines(
     axis: str,
     tooltip: str,
     zero: bool,
+    limits: Sequence[float] = (),
 ) -> Spec:
     """Returns a specification of lines in layers: band, raw values, line, dots, warnings, what is
     hovered. The page leaves out those that have nothing to show. `names`: of the series; `axis`,
-    `tooltip`: formats in d3's words."""
+    `tooltip`: formats in d3's words; `limits`: of the healthy range, where it was left."""
     # The same colour and dash for a series in every run; of several runs, a colour each.
     color_of, colors = ("series", names) if len(runs) == 1 else ("run", runs)
     # Where colours tell the runs, the legend of dashes has none of its own.
@@ -54,6 +55,7 @@ def lines(
         },
         {"name": "line", "mark": {"type": "line", "strokeWidth": 2}, "encoding": series},
         {"name": "dots", "mark": point, "encoding": series | {"size": {"value": 18}}},
+        *([_limits(limits)] if limits else []),
         _WARNINGS,
         {
             "name": "hovered",
@@ -79,6 +81,19 @@ def lines(
         {"name": "hover", "select": hover, "views": ["rule"]},
     ]
     return _finished({"data": {"name": "rows"}, "layer": layers, "params": params})
+
+
+def _limits(values: Sequence[float]) -> Spec:
+    """Returns a dashed line across the chart at each limit of the healthy range."""
+    return {
+        "name": "limits",
+        "data": {"values": [{"limit": value} for value in values]},
+        "mark": {"type": "rule", "strokeDash": [2, 3], "color": _GRAY},
+        "encoding": {
+            "y": _quantity("limit"),
+            "tooltip": [_quantity("limit", title="limit of the healthy range")],
+        },
+    }
 
 
 _WARNINGS: Spec = {

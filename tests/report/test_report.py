@@ -759,3 +759,18 @@ def test_what_made_the_run_stands_on_top(whole: Run) -> None:
     top = Page(render(whole)).text.split("Summary")[0]
     for name in ("date", "command", "host", "commit"):
         assert made[name] in top
+
+
+def test_a_limit_is_drawn_where_it_was_left() -> None:
+    def limits(flat: float) -> list[dict[str, float]]:
+        rows = [
+            {"stage": "train", "step": step, "group/flat_fraction": flat, "policy/entropy": 0.5}
+            for step in (1, 2)
+        ]
+        found = {chart.title: chart.spec["layer"] for chart in charts(rows)}
+        assert "limits" not in [layer["name"] for layer in found["Entropy of the policy"]]
+        drawn = [layer for layer in found["Flat groups"] if layer["name"] == "limits"]
+        return drawn[0]["data"]["values"] if drawn else []
+
+    assert limits(0.95) == [{"limit": 0.9}]
+    assert limits(0.85) == []

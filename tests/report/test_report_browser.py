@@ -339,6 +339,63 @@ def test_find_in_all_documents(tab: Tab) -> None:
     assert "Three scripts" in tab.text
 
 
+def test_find_in_all_documents_under_a_filter(tab: Tab) -> None:
+    """The filters hold in every document: only what passes them is counted, and shown."""
+    tab.choose(kind="number")
+    tab.part("find").fill("3")
+    tab.part("search").click()
+    tab.page.wait_for_function(
+        "document.querySelector('[data-part=found]').textContent.includes('in 1 of 5')"
+    )
+    tab.show(FIRST)
+    assert tab.hits
+    tab.choose(kind="punctuation")
+    tab.part("search").click()
+    tab.page.wait_for_function(
+        "document.querySelector('[data-part=found]').textContent.includes('in 0 of 5')"
+    )
+
+
+def test_a_filter_scrolls_to_its_first_match(tab: Tab, address: str) -> None:
+    tab.open(address, f"#document={WITH_HOSTILE}&token=0")
+    tab.part("text").evaluate("text => { text.style.height = '4rem'; text.scrollTop = 0; }")
+    tab.part("find").fill("and more")
+    tab.page.wait_for_function("document.querySelector('[data-part=text]').scrollTop > 0")
+    first = tab.page.locator("#inspector .hit").first.bounding_box()
+    box = tab.part("text").bounding_box()
+    assert box["y"] <= first["y"] < box["y"] + box["height"]
+
+
+def test_the_change_of_two_models_has_one_pane_as_wide_as_any(tab: Tab, address: str) -> None:
+    tab.open(address, f"#document={HELDOUT}&view=model:trained")
+    wide = tab.part("text").bounding_box()["width"]
+    tab.choose(other="model:start", color="change")
+    assert tab.part("pane-other").is_hidden()
+    assert tab.part("text").bounding_box()["width"] == pytest.approx(wide, abs=2)
+
+
+def test_rollouts_are_not_cut(tab: Tab, address: str) -> None:
+    tab.open(address, f"#document={FIRST}&token={POSITIONS[0]}")
+    panel = tab.page.locator(".panel")
+    assert panel.evaluate("panel => panel.scrollHeight <= panel.clientHeight + 1")
+
+
+def test_the_keyboard_skips_to_the_report(tab: Tab) -> None:
+    tab.page.keyboard.press("Tab")
+    assert tab.page.evaluate("document.activeElement.textContent") == "Skip to the report"
+    tab.page.keyboard.press("Enter")
+    assert tab.page.evaluate("document.activeElement.id") == "content"
+
+
+def test_drawn_charts_keep_their_names(tab: Tab) -> None:
+    draw_all(tab.page)
+    names = tab.page.eval_on_selector_all(
+        ".plot", "plots => plots.map(plot => [plot.getAttribute('role'), plot.ariaLabel])"
+    )
+    assert all(role == "img" and name for role, name in names)
+    assert any(name.startswith("Reward. Step 1 to 6: ") for _, name in names)
+
+
 def test_a_link_shows_another_the_same(tab: Tab, browser: Any, address: str) -> None:
     tab.show(FIRST)
     tab.choose(color="rate", only="sampled")
@@ -375,7 +432,10 @@ def test_bytes_are_made_visible(tab: Tab, address: str) -> None:
     assert "\u202e" not in tab.text and "\x07" not in tab.text
     tokens = tokens_of(TEXTS[WITH_SCRIPTS][1])
     halves = [tab.page.locator(f"#t{tokens.index(half)}") for half in (FACE[:2], FACE[2:])]
-    assert [half.inner_text() for half in halves] == ["😀", "⟨98⟩⟨80⟩"]
+    assert [half.inner_text() for half in halves] == ["😀", "·"]
+    for half, bytes_ in zip(halves, ("⟨F0⟩⟨9F⟩", "⟨98⟩⟨80⟩"), strict=True):
+        half.hover()
+        assert str(half.get_attribute("title")).endswith(f"part of a character, bytes {bytes_}")
     assert tab.part("text").locator("[dir=auto]").count() > 0
     tab.part("spaces").check()
     assert "Three␣scripts" in tab.text
