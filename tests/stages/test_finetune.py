@@ -281,7 +281,7 @@ def test_runs_in_one_table(folder, tmp_path):
 
 
 def test_the_shipped_configuration():
-    config = load_config(Path(__file__).parents[2] / "configs" / "finetune.toml")
+    config = load_config("recipe:finetune")
     assert finetune_config(config).train.ntp_weight == 0
 
 
