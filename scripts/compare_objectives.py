@@ -63,7 +63,8 @@ def main() -> None:
     print("|---|---:|---:|---:|---:|")
     for row in rows:
         ahead = [a - b for a, b in zip(row["beyond"], rows[0]["beyond"], strict=True)]
-        cells = [_mean(row["within"]), _mean(row["beyond"]), _mean(ahead) if any(ahead) else "–"]
+        cells = [_mean(row["within"]), _mean(row["beyond"])]
+        cells.append(_mean(ahead, "+") if any(ahead) else "–")
         print(f"| {row['name']} | {' | '.join(cells)} | {fmean(row['flops']) / 1e9:.0f} |")
 
 
@@ -93,9 +94,9 @@ def _accuracies(run: Run, label: str, shown: int) -> tuple[float, float]:
     return sides[0], sides[1]
 
 
-def _mean(values: list[float]) -> str:
+def _mean(values: list[float], sign: str = "") -> str:
     error = f" ± {stdev(values) / math.sqrt(len(values)):.1f}" if len(values) > 1 else ""
-    return f"{fmean(values):.1f}{error}"
+    return f"{fmean(values):{sign}.1f}{error}".replace("-", "−")
 
 
 if __name__ == "__main__":
