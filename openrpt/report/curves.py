@@ -136,9 +136,9 @@ def with_stored(rows: Sequence[_Row], stored: Stored | None) -> list[dict[str, A
     reward."""
     if stored is None or not stored.trained.num_rows:
         return [{**row} for row in rows]
-    found = predicted_kinds(stored)
+    found, reward = predicted_kinds(stored), "reward/mean"
     for step, error in reward_errors(stored).items():
-        found[step]["reward/mean_error"] = error
+        found[step][f"{reward}_error"] = error
     return [
         {**row, **(found.get(row["step"], {}) if row["stage"] in RL_STAGES else {})} for row in rows
     ]

@@ -579,7 +579,7 @@ def test_evaluate_several_models_side_by_side(
     code, out, err = run("evaluate", "start", "trained", same, "--run", trained, *few)
     assert code == 0, err
     table = out[out.index("Table 1") :]
-    assert all(name in table for name in ("start", "trained", "larger", "training FLOPs"))
+    assert all(name in table for name in ("start", "trained", "larger", "training", "FLOPs"))
     line = error_of_stage(run("evaluate", "start", "trained", "--run", trained, "--label", "x"))
     assert "--label names one model" in line
     line = error_of_stage(run("evaluate", "traned", "--run", trained))

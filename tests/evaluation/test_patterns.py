@@ -200,7 +200,7 @@ def test_printed_patterns(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "a", steps=2, prompt__think_budget=8)
     rows = [rollout(d, step=3, thought=b" the | a", reward=0.0) for d in ("d0", "d1")]
     write_rollouts(run, 3, rows)
-    console = Console(width=100, record=True, file=io.StringIO())
+    console = Console(width=200, record=True, file=io.StringIO())
     print_patterns([run_bins(load_run(run).run, bins=3)], console)
     text = console.export_text()
     (reward,) = [line for line in text.splitlines() if line.startswith("│ reward")]
@@ -209,7 +209,7 @@ def test_printed_patterns(tmp_path: Path) -> None:
 
     for step in (1, 2):
         write_rollouts(run, step, rows)
-    console = Console(width=100, record=True, file=io.StringIO())
+    console = Console(width=200, record=True, file=io.StringIO())
     print_patterns([run_bins(load_run(run).run, bins=3)], console)
     text = console.export_text()
     assert "copied_from_prefix" not in text and "keywords" not in text  # no thought, no row
