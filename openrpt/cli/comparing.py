@@ -19,6 +19,18 @@ if TYPE_CHECKING:
     from openrpt.progress import Progress
 
 
+_COMPARED = (
+    "seed",
+    "run",
+    "model.threads",
+    "model.device",
+    "model.dtype",
+    "model.compute_dtype",
+    "model.generator",
+)
+"""The keys that every measurement of given models reads: the models' paths are its arguments."""
+
+
 class _TokenCounts(click.ParamType):
     """Numbers of tokens: `0,8,16`."""
 
@@ -35,13 +47,7 @@ class _TokenCounts(click.ParamType):
 
 @stage(
     "writing",
-    "seed",
-    "run",
-    "model.threads",
-    "model.device",
-    "model.dtype",
-    "model.compute_dtype",
-    "model.generator",
+    *_COMPARED,
     "writing",
     "prompt.window",
     "evaluate.split",
@@ -82,13 +88,7 @@ def writing(ctx: click.Context, sources: tuple[str, ...], text: str | None, **op
 
 @stage(
     "budgets",
-    "seed",
-    "run",
-    "model.threads",
-    "model.device",
-    "model.dtype",
-    "model.compute_dtype",
-    "model.generator",
+    *_COMPARED,
     "prompt",
     "evaluate.split",
     "evaluate.positions",
@@ -134,13 +134,7 @@ def budgets(ctx: click.Context, sources: tuple[str, ...], think: list[int], **op
 
 @stage(
     "probe",
-    "seed",
-    "run",
-    "model.threads",
-    "model.device",
-    "model.dtype",
-    "model.compute_dtype",
-    "model.generator",
+    *_COMPARED,
     "probe",
     "prompt.window",
     "prompt.min_context",
