@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from openrpt.experiments.lab.outcome import Cell, Outcome
+from openrpt.experiments.lab.outcome import Cell, Outcome, mean_over_seeds
 from openrpt.experiments.lab.sampled import Sampled, counted
 from openrpt.experiments.lab.theory import (
     after_round,
@@ -68,3 +68,10 @@ def test_predictions_stand_beside_what_was_measured() -> None:
     sheet = theory_sheet(outcome(one, Sampled(**{**unread.model_dump(), "seed": 1})))
     assert [row[-1] for row in sheet.rows] == ["holds", *["does not hold"] * 2, "holds"]
     assert "above in 2 of 2 seeds, and then so in 1" in sheet.notes[1]
+
+
+def test_a_mean_over_seeds_has_an_error_over_seeds() -> None:
+    """Seeds are no trials: of four seeds that are all right there is no binomial interval."""
+    assert mean_over_seeds([1.0] * 4) == "100.0 ± 0.0"
+    assert mean_over_seeds([0.5, 0.7]) == "60.0 ± 10.0"
+    assert (mean_over_seeds([0.2]), mean_over_seeds([])) == ("20.0", "–")

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from openrpt.experiments.lab.outcome import Outcome
+from openrpt.experiments.lab.outcome import Outcome, mean_over_seeds
 from openrpt.experiments.lab.theory import theory_sheet
-from openrpt.sheets import NOTHING, Sheet, points, share
+from openrpt.sheets import NOTHING, Sheet, points
 
 _Inside = Callable[[int], bool]
 _AFTER = "rpt"
@@ -133,11 +133,7 @@ def _over_seeds(
 
 def _mean(outcome: Outcome, arm: str, inside: _Inside, measure: str = "accuracy") -> str:
     found = np.array(_over_seeds(outcome, arm, inside, measure))
-    found = found[~np.isnan(found)]
-    n = len(found)
-    error = float(found.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
-    value = float(found.mean()) if n else math.nan
-    return share({"value": value, "standard_error": error, "n": n})
+    return mean_over_seeds(found[~np.isnan(found)])
 
 
 def _ahead(outcome: Outcome, arm: str, inside: _Inside, measure: str) -> str:

@@ -6,14 +6,12 @@ shares. Rewarding right answers multiplies the odds of worked thoughts by m, sin
 right once in m times. For m = 2 this is the theory of Tsilivis et al. (arXiv 2510.11495).
 """
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from openrpt.experiments.lab.outcome import Outcome
-from openrpt.sheets import Sheet, share
+from openrpt.experiments.lab.outcome import Outcome, mean_over_seeds
+from openrpt.sheets import Sheet
 
 _NEAR = 0.05
 """Most that prediction and measurement may lie apart, as shares, where the prediction holds."""
@@ -98,8 +96,8 @@ def theory_sheet(outcome: Outcome) -> Sheet:
     rows = [
         [
             one.what,
-            _mean(one.predicted),
-            _mean(one.measured),
+            mean_over_seeds(one.predicted),
+            mean_over_seeds(one.measured),
             "holds" if one.holds else "does not hold",
         ]
         for one in predictions(outcome)
@@ -118,9 +116,3 @@ def theory_sheet(outcome: Outcome) -> Sheet:
             f" and then so in {commoner}",
         ],
     )
-
-
-def _mean(values: Sequence[float]) -> str:
-    n = len(values)
-    error = float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else math.nan
-    return share({"value": float(np.mean(values)), "standard_error": error, "n": n})
