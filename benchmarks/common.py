@@ -24,6 +24,7 @@ from openrpt.errors import UserError
 from openrpt.files import json_text, write_text
 
 FOLDER = Path(__file__).parent
+sys.path.append(str(FOLDER.parent / "scripts"))  # for `environments`, where peers run
 RESULTS = FOLDER / "results"
 GIB = 2**30
 BUSY = 0.5

@@ -25,7 +25,7 @@ from common import (
     spread,
     write_result,
 )
-from peers import PEERS, peer_python
+from environments import ENVIRONMENTS, environment_python
 from train_step import spread_indices
 
 from openrpt.errors import UserError
@@ -68,7 +68,7 @@ class Peer:
             "settings": last["settings"],
             "search": self.search,
             "versions": last["versions"],
-            "pins": PEERS[self.name].lines() if self.name in PEERS else [],
+            "pins": ENVIRONMENTS[self.name].lines() if self.name in ENVIRONMENTS else [],
         }
 
 
@@ -104,7 +104,7 @@ def vllm(case: Case, given: argparse.Namespace) -> Peer:
     peer = Peer(
         name="vllm",
         script="peer_vllm.py",
-        python=str(peer_python("vllm")),
+        python=str(environment_python("vllm")),
         job=case.job(prompts=case.prompts),
         isolated=True,
     )

@@ -1,6 +1,6 @@
 """TRL's side: whole `GRPOTrainer` steps on a case, timed. Run by the peer's own Python.
 
-    peers/trl/bin/python peer_trl.py JOB.json FOUND.json
+    environments/trl/bin/python peer_trl.py JOB.json FOUND.json
 
 The trainer is TRL's own but for two things. Prompts come as ids (`_tokenize_prompts` hands them
 over instead of encoding text), so that both sides have the same tokens. And where the job says

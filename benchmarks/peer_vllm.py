@@ -1,6 +1,6 @@
 """vLLM's side of generation alone, prefix caching on. Run by the peer's own Python.
 
-    peers/vllm/bin/python peer_vllm.py JOB.json FOUND.json
+    environments/vllm/bin/python peer_vllm.py JOB.json FOUND.json
 
 All prompts are handed over at once, as ids, with `n` completions of each; before the counted run
 the cache is emptied. Nothing here imports openrpt.

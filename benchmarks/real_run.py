@@ -24,7 +24,7 @@ from common import (
     spread,
     write_result,
 )
-from peers import PEERS, peer_python
+from environments import ENVIRONMENTS, environment_python
 
 from openrpt.errors import UserError
 
@@ -69,7 +69,7 @@ def main() -> None:
             "rollouts": theirs[0]["steps"][0]["rollouts"],
             "settings": theirs[0]["settings"],
             "versions": theirs[0]["versions"],
-            "pins": PEERS["trl"].lines(),
+            "pins": ENVIRONMENTS["trl"].lines(),
             "steps": [step for child in theirs for step in child["steps"]],
         },
     }
@@ -87,7 +87,7 @@ def peer_step(
     chosen = nearest[: given.peer_prompts]
     new_tokens = round(statistics.mean(prompt["new_tokens"] for prompt in prompts))
     found = run_child(
-        peer_python("trl"),
+        environment_python("trl"),
         "peer_trl.py",
         {
             "model_folder": str(given.run / "warmup"),

@@ -27,7 +27,7 @@ from common import (
     spread,
     write_result,
 )
-from peers import PEERS, peer_python
+from environments import ENVIRONMENTS, environment_python
 
 from openrpt.errors import UserError
 
@@ -44,7 +44,7 @@ def main() -> None:
     started = environment()
     peer = Peer(
         case=case,
-        python=peer_python("trl"),
+        python=environment_python("trl"),
         prompts=[case.prompts[i] for i in chosen],
         group_size=given.peer_group_size or case.group_size,
     )
@@ -262,7 +262,7 @@ def peer_summary(
         "microbatch_search": peer.search,
         "settings": found[0]["settings"],
         "versions": found[0]["versions"],
-        "pins": PEERS["trl"].lines(),
+        "pins": ENVIRONMENTS["trl"].lines(),
         "steps": [step for child in counted for step in child["steps"]],
     }
 

@@ -2,10 +2,10 @@
 
     python scripts/reference_losses.py     # writes tests/fixtures/reference_losses.json
 
-Each library runs in an environment of its own (benchmarks/peers.py builds it, once). TRL's values
-are those of a real `GRPOTrainer`, of which nothing is replaced but what a model would have said:
-the completions and their log-probabilities are the given ones. verl's are those of its `core_algos`
-and `rollout_corr_helper`. tests/rl/test_reference_losses.py compares ours with them.
+Each library runs in an environment of its own (scripts/environments.py builds it, once). TRL's
+values are those of a real `GRPOTrainer`, of which nothing is replaced but what a model would have
+said: the completions and their log-probabilities are the given ones. verl's are those of its
+`core_algos` and `rollout_corr_helper`. tests/rl/test_reference_losses.py compares ours with them.
 
     PEER_PYTHON scripts/reference_losses.py trl INPUTS.json FOUND.json     # what it runs itself
 """
@@ -276,8 +276,7 @@ PEERS = {"trl": trl_values, "verl": verl_values}
 
 
 def main() -> None:
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    from peers import peer_python
+    from environments import environment_python
 
     given = make_inputs(SEED)
     found: dict[str, Any] = {"made_by": "scripts/reference_losses.py", "inputs": given}
@@ -286,7 +285,7 @@ def main() -> None:
         inputs.write_text(json.dumps(given))
         for name in PEERS:
             output = Path(folder) / f"{name}.json"
-            subprocess.run([peer_python(name), __file__, name, inputs, output], check=True)
+            subprocess.run([environment_python(name), __file__, name, inputs, output], check=True)
             found[name] = json.loads(output.read_text())
     TARGET.parent.mkdir(exist_ok=True)
     TARGET.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

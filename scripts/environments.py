@@ -1,19 +1,26 @@
-"""The environments of the peers: each its own, with pinned versions, outside the repository.
+"""The environments of other frameworks: each its own, with pinned versions, outside the repository.
 
-python benchmarks/peers.py              # builds them all, once
-python benchmarks/peers.py trl vllm     # these
+Their pins exclude each other. Benchmarks run their peers in them, and `--check` the tests of what
+joins OpenRPT to them (`tests/integrations/test_NAME*.py`), against the real package.
+
+python scripts/environments.py                 # builds them all, once
+python scripts/environments.py trl vllm        # these
+python scripts/environments.py --check vllm    # builds it and runs its tests
 """
 
+import argparse
+import os
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import exit_cleanly, say
-
 from openrpt.data.assets import cache_dir
 from openrpt.errors import UserError
+from openrpt.terminal import say, say_error
+
+_ROOT = Path(__file__).parent.parent
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,7 +33,7 @@ class Pins:
         return [*self.install, *(f"without {name}" for name in self.uninstall)]
 
 
-PEERS = {
+ENVIRONMENTS = {
     "trl": Pins(
         install=(
             "trl==1.16.0",
@@ -57,16 +64,16 @@ PEERS = {
 }
 
 
-def peer_python(name: str) -> Path:
-    """The interpreter of the peer's environment, built if need be (1.5 and 3.4 GB, minutes).
+def environment_python(name: str) -> Path:
+    """The interpreter of an environment, built if need be (1.5 and 3.4 GB, minutes).
 
-    It lies in `peers/NAME` of the cache folder (`$OPENRPT_CACHE`, else `~/.cache/openrpt`). pip's
-    own settings apply. Raises UserError where pip fails.
+    It lies in `environments/NAME` of the cache folder (`$OPENRPT_CACHE`, else `~/.cache/openrpt`).
+    pip's own settings apply. Raises UserError where pip fails.
     """
-    folder = cache_dir() / "peers" / name
+    folder = cache_dir() / "environments" / name
     python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     stamp = folder / "installed.txt"
-    pins = PEERS[name]
+    pins = ENVIRONMENTS[name]
     installed = "\n".join(pins.lines()) + "\n"
     if stamp.is_file() and stamp.read_text() == installed:
         return python
@@ -92,12 +99,36 @@ def peer_python(name: str) -> Path:
     return python
 
 
+def check(name: str) -> None:
+    """Runs the tests of what joins OpenRPT to a framework, in its environment.
+
+    Raises SystemExit where one fails.
+    """
+    tests = sorted(map(str, (_ROOT / "tests" / "integrations").glob(f"test_{name}*.py")))
+    if not tests:
+        raise UserError(f"no tests/integrations/test_{name}*.py: nothing checks {name}")
+    command = [str(environment_python(name)), "-m", "pytest", "-q", "-rs", *tests]
+    done = subprocess.run(command, cwd=_ROOT, env=os.environ | {"PYTHONPATH": str(_ROOT)})
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
 def main() -> None:
-    for name in sys.argv[1:] or PEERS:
-        if name not in PEERS:
-            raise UserError(f"no peer '{name}'; there are {', '.join(PEERS)}")
-        say(f"{name}: {peer_python(name)}")
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ENVIRONMENTS)}")
+    parser.add_argument("--check", action="store_true", help="run its tests, too")
+    given = parser.parse_args()
+    for name in given.names or ENVIRONMENTS:
+        if name not in ENVIRONMENTS:
+            raise UserError(f"no environment '{name}'; there are {', '.join(ENVIRONMENTS)}")
+        say(f"{name}: {environment_python(name)}")
+        if given.check:
+            check(name)
 
 
 if __name__ == "__main__":
-    exit_cleanly(main)
+    try:
+        main()
+    except UserError as error:
+        say_error(str(error))
+        sys.exit(2)
