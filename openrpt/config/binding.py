@@ -9,7 +9,7 @@ binds them, too.
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import cache
 from typing import Any
 
@@ -94,6 +94,19 @@ def recorded_changes(
         for key in sorted(now)
         if bindings()[key].recorded and key in old and old[key] != now[key]
     }
+
+
+def differing_settings(configs: Sequence[Config]) -> dict[str, list[Any]]:
+    """Returns {key: its value in each configuration}, of the keys in which they differ; the run
+    folder aside.
+
+    >>> configs = [Config(), Config(seed=3)]
+    >>> differing_settings(configs)
+    {'seed': [0, 3]}
+    """
+    each = [flatten(config.model_dump(mode="json")) for config in configs]
+    values = {key: [own[key] for own in each] for key in each[0] if key != "run"}
+    return {key: found for key, found in values.items() if any(one != found[0] for one in found)}
 
 
 def label_settings(config: Config) -> dict[str, Any]:

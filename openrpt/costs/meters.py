@@ -176,6 +176,7 @@ class StepMeter:
 
     def __init__(self, policy: Model, config: Config) -> None:
         self.policy = policy
+        self.began = time.perf_counter(), time.process_time()
         self.energy = EnergyMeter(policy.device, watts=config.cost.watts)
 
     @cached_property
@@ -187,10 +188,14 @@ class StepMeter:
     def begin(self) -> None:
         """Begins to measure a step."""
         self.energy.begin()
+        self.began = time.perf_counter(), time.process_time()
 
     def metrics(self, cost: Mapping[str, float], seconds: Mapping[str, float]) -> dict[str, float]:
-        """Returns the step's energy and its shares of the limit; `cost` has `flops/PHASE`,
-        `seconds` the wall time by phase."""
+        """Returns the step's energy, its shares of the limit and the processor cores that it kept
+        busy; `cost` has `flops/PHASE`, `seconds` the wall time by phase."""
+        wall, processor = self.began
+        busy = (time.process_time() - processor) / (time.perf_counter() - wall)
         phases = [name for name in cost if name.startswith("flops/")]
         flops = {name.removeprefix("flops/"): cost[name] for name in phases}
-        return self.energy.metrics() | shares_of_limit(self.rate, flops, seconds)
+        shares = shares_of_limit(self.rate, flops, seconds)
+        return self.energy.metrics() | shares | {"machine/cores_busy": busy}

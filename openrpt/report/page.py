@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 import openrpt
 from openrpt import amounts
+from openrpt.config.binding import differing_settings
 from openrpt.config.loading import to_toml
 from openrpt.data.positions import DIFFICULTIES
 from openrpt.engine.checkpoint_record import read_record
@@ -129,6 +130,7 @@ def render(run: Run, others: Sequence[Run] = (), notes: Sequence[str] = ()) -> s
             any_curve=bool(drawn),
             patterns=patterns,
             overlaid=names[1:],
+            settings=differing_settings([one.config for one in (run, *others)]),
             **price,
             inspected=inspected,
             no_rollouts=inspected.stored is None,

@@ -164,13 +164,20 @@ PLANS = (
         series={
             "tokens/generate": "run in generation",
             "tokens/update": "run in update",
-            "tokens/not_computed": "not computed",
+            "tokens/saved_by_sharing": "saved by sharing",
+            "tokens/saved_by_merging": "saved by merging",
+            "tokens/saved_by_skipping": "saved by skipping",
         },
         section="machine",
         stacked=True,
     ),
     Plan(title="Energy a step", series={"energy/joules": "energy"}, section="machine"),
-    Plan(title="Peak memory", series={"memory/peak_gib": "peak"}, section="machine"),
+    Plan(
+        title="Memory",
+        series={"memory/resident_gib": "after the step", "memory/peak_gib": "peak so far"},
+        section="machine",
+    ),
+    Plan(title="Processor", series={"machine/cores_busy": "cores busy"}, section="machine"),
     *(
         Plan(title=title, series=series, section="warmup", stages=("warmup",))
         for title, series in {

@@ -106,16 +106,37 @@ def _with_every_rollout(group: Group, found: GroupBranch) -> Branch:
     return replace(found.branch, completions=ids)
 
 
+def _alone(group: Group, prefix_length: int, layout: Layout) -> list[int]:
+    """Returns the tokens that each rollout of a group runs if its sequence is computed alone."""
+    begin = prefix_length + len(layout.tail_ids) - 1  # a sequence's last token is read by nothing
+    return [begin + len(rollout.completion.token_ids) for rollout in group.rollouts]
+
+
 def _count_flat(graded_works: Sequence[Graded], layout: Layout) -> int:
     """Returns the number of tokens if every rollout's sequence were computed alone, flat groups
     included."""
-    total = 0
-    for graded in graded_works:
-        lengths = graded.work.prefix_lengths(layout)
-        for group, length in zip(graded.groups, lengths, strict=True):
-            for rollout in group.rollouts:
-                total += length + len(layout.tail_ids) + len(rollout.completion.token_ids) - 1
-    return total
+    return sum(
+        sum(_alone(group, length, layout))
+        for graded in graded_works
+        for group, length in zip(graded.groups, graded.work.prefix_lengths(layout), strict=True)
+    )
+
+
+def _count_left_out(batch: Sequence[Weighted], config: Config, layout: Layout) -> tuple[int, int]:
+    """Returns what an update leaves out of a batch whose sequences are computed alone, in tokens:
+    those of rollouts that equal another of their group, and those of groups that are not run."""
+    merged = skipped = 0
+    for whole in batch:
+        graded = thoughts_alone(whole, layout, config)
+        found = branches_of(graded, layout, run_flat=reads_flat_groups(config.train))
+        lengths = whole.work.prefix_lengths(layout)
+        for group, one, length in zip(whole.groups, found, lengths, strict=True):
+            alone = _alone(group, length, layout)
+            if one.members:
+                merged += sum(alone) - sum(alone[rollouts[0]] for rollouts in one.members)
+            else:
+                skipped += sum(alone)
+    return merged, skipped
 
 
 def step_cost(
@@ -138,12 +159,15 @@ def step_cost(
     reference = count_update(policy, known, config, layout, text=False)
     run = made.shared.tokens + updates * update.shared.tokens
     flat = _count_flat(generated, layout) + updates * _count_flat(batch, layout)
+    merged, skipped = (updates * tokens for tokens in _count_left_out(batch, config, layout))
     alone = made.alone.forward(shape) + reference.alone.forward(shape)
     update_flops = updates * update.shared.train(shape) + reference.shared.forward(shape)
     return {
         "tokens/generate": float(made.shared.tokens),
         "tokens/update": float(updates * update.shared.tokens),
-        "tokens/not_computed": float(flat - run),
+        "tokens/saved_by_sharing": float(flat - run - merged - skipped),
+        "tokens/saved_by_merging": float(merged),
+        "tokens/saved_by_skipping": float(skipped),
         "flops/generate": made.shared.forward(shape),
         "flops/update": update_flops,
         "sharing/flops_alone": alone + updates * update.alone.train(shape),

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from openrpt.errors import UserError
 from openrpt.json_lines import Lines, Row, append_row, read_lines, write_rows
 
@@ -38,13 +40,17 @@ class PhaseTimer:
 def peak_memory_gib() -> float:
     """Returns the greatest resident memory of this process so far, in GiB."""
     if sys.platform == "win32":
-        import psutil
-
         return psutil.Process().memory_info().peak_wset / 2**30
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kB; bytes on macOS
     return peak / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+def memory_metrics() -> dict[str, float]:
+    """Returns this process's resident memory, now and at its greatest so far, in GiB."""
+    resident = psutil.Process().memory_info().rss / 2**30
+    return {"memory/resident_gib": resident, "memory/peak_gib": peak_memory_gib()}
 
 
 def append_metrics(path: Path, values: dict[str, Any]) -> None:

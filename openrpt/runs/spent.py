@@ -8,6 +8,9 @@ from typing import Any
 from openrpt.files import read_json
 from openrpt.runs.metrics import numbers
 
+_SAVERS = ("sharing", "merging", "skipping")
+"""What saves tokens: a prefix that is run once, equal rollouts, flat groups."""
+
 
 @dataclass(kw_only=True, slots=True)
 class Cost:
@@ -19,7 +22,8 @@ class Cost:
     seconds: dict[str, float] = field(default_factory=dict)
     """Seconds by phase."""
     tokens_run: float = 0.0
-    tokens_not_computed: float = 0.0
+    tokens_saved: dict[str, float] = field(default_factory=dict)
+    """Tokens that separate sequences would have run, by what saved them (`_SAVERS`)."""
     flops: float = 0.0
     """FLOPs of all phases."""
     joules: float = 0.0
@@ -33,9 +37,14 @@ class Cost:
         return sum(self.seconds.values())
 
     @property
+    def total_saved(self) -> float:
+        """Tokens that separate sequences would have run."""
+        return sum(self.tokens_saved.values())
+
+    @property
     def times_fewer(self) -> float:
         """How many times more tokens separate sequences would have run."""
-        return 1 + self.tokens_not_computed / self.tokens_run
+        return 1 + self.total_saved / self.tokens_run
 
 
 def costs(rows: Sequence[Mapping[str, Any]]) -> list[Cost]:
@@ -49,7 +58,9 @@ def costs(rows: Sequence[Mapping[str, Any]]) -> list[Cost]:
                 phase = key.removeprefix("time/")
                 cost.seconds[phase] = cost.seconds.get(phase, 0.0) + value
         cost.tokens_run += row.get("tokens/generate", 0.0) + row.get("tokens/update", 0.0)
-        cost.tokens_not_computed += row.get("tokens/not_computed", 0.0)
+        for saver in _SAVERS:
+            saved = row.get(f"tokens/saved_by_{saver}", 0.0)
+            cost.tokens_saved[saver] = cost.tokens_saved.get(saver, 0.0) + saved
         cost.flops += row.get("flops/generate", 0.0) + row.get("flops/update", 0.0)
         cost.joules += row.get("energy/joules", 0.0)
         cost.measured &= bool(row.get("energy/measured", True))

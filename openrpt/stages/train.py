@@ -34,7 +34,7 @@ from openrpt.rl.thinking import thought_metrics
 from openrpt.rl.update import update_policy
 from openrpt.rl.workers import ALONE, Workers
 from openrpt.runs.checkpoints import BASELINE, latest_checkpoint, read_tensors, require_own
-from openrpt.runs.metrics import PhaseTimer, peak_memory_gib
+from openrpt.runs.metrics import PhaseTimer, memory_metrics
 from openrpt.runs.rollouts import rollout_rows, write_rollouts
 from openrpt.runs.run import Run, works_in_run
 from openrpt.runs.scores import scores_of
@@ -118,7 +118,7 @@ class Trainer:
             | {"time/step": sum(timer.seconds.values())}
             | cost
             | self.meter.metrics(cost, timer.seconds)
-            | {"memory/peak_gib": peak_memory_gib()}
+            | memory_metrics()
         )
 
     def evaluate(self) -> dict[str, float]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from openrpt.config.model import ModelConfig
 from openrpt.costs.flops import (
@@ -90,6 +91,34 @@ def test_update(trainer: Trainer, ntp_weight: float, repeat: bool) -> None:
         measured += 4 * last * prefix
     cost = step_cost(trainer.engine.model, [graded], [graded], config, trainer.layout)
     assert cost["flops/update"] == pytest.approx(measured, rel=0.02)
+
+
+def test_what_saved_tokens(trainer: Trainer) -> None:
+    """Of two groups, one has equal rollouts and one is flat: those that the update leaves out are
+    counted by hand, and all that is saved adds up to what is not run."""
+    whole = live(generate(trainer), repeat=True)
+    first, second = whole.groups[:2]
+    flat = replace(second, rollouts=tuple(replace(r, reward=1.0) for r in second.rollouts))
+    work = replace(whole.work, positions=whole.work.positions[:2])
+    graded = replace(
+        whole,
+        work=work,
+        groups=(first, flat),
+        advantages=torch.stack([whole.advantages[0], torch.zeros_like(whole.advantages[1])]),
+    )
+    settings = trainer.config.train.model_copy(update={"ntp_weight": 0.0})
+    config = trainer.config.model_copy(update={"train": settings})
+    cost = step_cost(trainer.engine.model, [graded], [graded], config, trainer.layout)
+    before = [n + len(trainer.layout.tail_ids) - 1 for n in work.prefix_lengths(trainer.layout)]
+    ids = [[r.completion.token_ids for r in group.rollouts] for group in graded.groups]
+    alone = [[n + len(one) for one in group] for n, group in zip(before, ids, strict=True)]
+    distinct = sum(before[0] + len(one) for one in set(ids[0]))
+    assert distinct < sum(alone[0])
+    assert cost["tokens/saved_by_merging"] == sum(alone[0]) - distinct
+    assert cost["tokens/saved_by_skipping"] == sum(alone[1])
+    saved = sum(value for key, value in cost.items() if key.startswith("tokens/saved_by_"))
+    run = cost["tokens/generate"] + cost["tokens/update"]
+    assert saved + run == 2 * sum(map(sum, alone))  # generation and update
 
 
 def test_update_without_sharing(tmp_path: Path) -> None:

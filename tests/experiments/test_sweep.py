@@ -53,6 +53,8 @@ def test_a_sweep_as_a_command(tmp_path: Path) -> None:
     command += ["--warmup.learning_rate", "1e-3"]
     done = CliRunner().invoke(cli, command, catch_exceptions=False)
     assert "sweep/comparison.json" in done.output and "report.html" in done.output
+    differing = done.output.partition("Settings that differ")[2]
+    assert "train.group_size" in differing and "corpus.path" not in differing
     runs = [existing_run(folder / "sweep" / f"group_size={size}") for size in (2, 3)]
     assert [run.config.train.group_size for run in runs] == [2, 3]
     for run in runs:

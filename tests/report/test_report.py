@@ -316,7 +316,10 @@ def test_what_does_not_fit_is_left_out_and_said(run: Run, monkeypatch: pytest.Mo
 
 def test_several_runs_are_overlaid(whole: Run, tmp_path: Path) -> None:
     other = fill(made_up_run(tmp_path / "demo"), steps=3)
-    page = Page(render(whole, [other]))
+    assert "Settings that differ" not in Page(render(whole, [other])).text
+    config = other.config.model_copy(update={"seed": 7})
+    page = Page(render(whole, [replace(other, config=config)]))
+    assert "settingdemodemo (2)" in page.text and "seed07" in page.text  # cells side by side
     runs = page.data["data-curves"]["runs"]
     assert [run["name"] for run in runs] == ["demo", "demo (2)"]
     assert [len(run["stages"]["train"]["step"]) for run in runs] == [6, 3]

@@ -88,6 +88,11 @@ class Evaluated:
     """The entry of evaluation.json."""
 
     @property
+    def run_name(self) -> str:
+        """The name of its run, which its own begins with where there are several runs."""
+        return self.name.removesuffix(self.label).removesuffix("/") or self.run.name
+
+    @property
     def modes(self) -> list[str]:
         """The accuracies that it has; those of samples only where there were several."""
         shown = [name for name in self.result.measures if name in ACCURACIES]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
+from openrpt.config.binding import differing_settings
 from openrpt.data.positions import DIFFICULTIES
 from openrpt.errors import UserError
 from openrpt.evaluation.next_token.compare import (
@@ -20,6 +21,7 @@ from openrpt.evaluation.next_token.results import (
 )
 from openrpt.evaluation.reports import write_report
 from openrpt.files import read_json
+from openrpt.runs.run import existing_run
 from openrpt.sheets import (
     COST_HEADINGS,
     Sheet,
@@ -187,6 +189,18 @@ def figure_4(comparison: Comparison) -> Sheet:
     )
 
 
+def _settings_sheet(comparison: Comparison) -> Sheet:
+    """Returns a row a setting in which the runs differ, a column a run; no row where they are alike
+    or there is one run."""
+    runs = {model.run_name: model.run for model in comparison.models}
+    found = differing_settings([existing_run(path).config for path in runs.values()])
+    return Sheet(
+        title="Settings that differ",
+        headings=["setting", *runs],
+        rows=[[key, *map(str, values)] for key, values in found.items()],
+    )
+
+
 _LAYOUTS: dict[str, Callable[[Comparison], Sheet]] = {
     "differences": differences_sheet,
     "table-1": table_1,
@@ -196,8 +210,11 @@ _LAYOUTS: dict[str, Callable[[Comparison], Sheet]] = {
 
 
 def print_comparison(comparison: Comparison, console: Console, layout: str = "differences") -> None:
-    """Prints one of _LAYOUTS, and what must be known to read it."""
+    """Prints one of _LAYOUTS, the settings in which runs differ, and what must be known to read
+    it."""
     print_sheet(_LAYOUTS[layout](comparison), console)
+    if (settings := _settings_sheet(comparison)).rows:
+        print_sheet(settings, console)
     for note in comparison.notes:
         console.print(Text(f"note: {note}"), soft_wrap=True)
     for name, sentence in comparison.verdicts.items():
@@ -205,8 +222,9 @@ def print_comparison(comparison: Comparison, console: Console, layout: str = "di
 
 
 def _comparison_markdown(comparison: Comparison) -> str:
-    """Returns every layout that has something to show, notes and verdicts."""
-    sheets = [make(comparison) for make in _LAYOUTS.values()]
+    """Returns every layout that has something to show, the settings in which runs differ, notes and
+    verdicts."""
+    sheets = [*(make(comparison) for make in _LAYOUTS.values()), _settings_sheet(comparison)]
     notes = [f"- {note}" for note in comparison.notes]
     notes += [f"- {name}: {sentence}" for name, sentence in comparison.verdicts.items()]
     parts = [markdown(sheet) for sheet in sheets if sheet.rows]

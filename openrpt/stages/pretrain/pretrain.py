@@ -26,7 +26,7 @@ from openrpt.evaluation.perplexity import measure_perplexity, sampled_texts
 from openrpt.progress import SILENT, Progress
 from openrpt.rl.nonfinite import Places, attempted
 from openrpt.rl.optimizer import apply_update, learning_rate, set_learning_rate
-from openrpt.runs.metrics import PhaseTimer, peak_memory_gib
+from openrpt.runs.metrics import PhaseTimer, memory_metrics
 from openrpt.runs.run import Run, works_in_run
 from openrpt.stages.harness import Summary, run_stage
 from openrpt.stages.pretrain.batches import (
@@ -100,7 +100,7 @@ class Pretrainer:
             | timer.metrics()
             | {"time/step": timer.seconds["update"]}
             | self.meter.metrics(cost, timer.seconds)
-            | {"memory/peak_gib": peak_memory_gib()}
+            | memory_metrics()
         )
 
     def evaluate(self) -> dict[str, float]:

@@ -33,7 +33,7 @@ from openrpt.engine.engine import Engine, open_engine
 from openrpt.progress import SILENT, Progress
 from openrpt.rl.nonfinite import Places, attempted
 from openrpt.rl.optimizer import apply_update, learning_rate, set_learning_rate
-from openrpt.runs.metrics import PhaseTimer, peak_memory_gib
+from openrpt.runs.metrics import PhaseTimer, memory_metrics
 from openrpt.runs.run import Run, works_in_run
 from openrpt.runs.scores import scores_of
 from openrpt.stages.harness import done_before, run_stage
@@ -96,7 +96,7 @@ class Warmup:
             | flops
             | self.meter.metrics(flops, timer.seconds)
             | updated
-            | {"memory/peak_gib": peak_memory_gib()}
+            | memory_metrics()
         )
 
     def evaluate(self) -> dict[str, float]:
