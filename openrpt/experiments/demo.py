@@ -46,8 +46,8 @@ def demo_config(minutes: float = _MINUTES, run: Path | None = None) -> Config:
             "run": str(run or Path("runs") / f"demo-{name}"),
             "score.max_tokens": min(int(12_000 * max(scale, 0.1)), 1_000_000),
             "evaluate.positions": max(32, min(int(640 * scale), 4096)),
-            "train.eval_positions": max(16, min(int(96 * scale), 512)),
-            "train.eval_every": 20,
+            "train.eval_positions": max(16, min(int(48 * scale), 512)),
+            "train.eval_every": 1,  # few positions and every step: a curve, whatever the machine
             "train.steps": 1_000_000,
             "warmup.steps": max(2, min(int(24 * scale), 48)),
             "warmup.time_limit": 0.25 * minutes,

@@ -139,6 +139,7 @@ def _encode(
                 "source": text.source if text else "",
                 "split": text.split if text else _split_of(groups),
                 "tokens": len(tokens) if tokens else 0,
+                "models": len({group["model"] for group in groups if "model" in group}),
                 "sampled": len({group["position"] for group in groups}),
                 "steps": steps,
                 "opening": as_text(text.text[:_OPENING]) if text else groups[0]["prefix"],

@@ -96,11 +96,14 @@ class Inspector {
     this.select(changed.has("token") || changed.has("document"));
   }
 
-  // One that was trained on, if there is one, else one with rollouts.
+  // One with rollouts of the most models, which never trained on it; where no model was evaluated,
+  // one that was trained on.
   firstDocument() {
-    const find = (wanted) => this.index.documents.findIndex(wanted);
-    const trained = find((entry) => entry.sampled > 0 && entry.split === "train");
-    return trained >= 0 ? trained : Math.max(0, find((entry) => entry.sampled > 0));
+    const documents = this.index.documents;
+    const most = Math.max(0, ...documents.map((entry) => entry.models));
+    const wanted = [(entry) => most > 0 && entry.models === most,
+      (entry) => entry.sampled > 0 && entry.split === "train", (entry) => entry.sampled > 0];
+    return Math.max(0, wanted.map((fits) => documents.findIndex(fits)).find((at) => at >= 0) ?? 0);
   }
 
   fillViews() {
@@ -212,11 +215,15 @@ class Inspector {
     if (next !== undefined) setState({ view: next, group: "" });
   }
 
-  // To begin with: a position whose rollouts disagree, or any that was sampled.
+  // To begin with: a position whose rollouts, of one model or of several, disagree, or any that was
+  // sampled.
   firstToken() {
-    const disagree = (group) => group.matched.some((n) => n > 0) && group.matched.some((n) => !n);
     const places = [...this.doc.groupsAt].sort(([a], [b]) => a - b);
-    const [place] = places.find(([, groups]) => groups.some(disagree)) ?? places[0] ?? [-1];
+    const disagree = ([, groups]) => {
+      const matched = groups.flatMap((group) => group.matched);
+      return matched.some((n) => n > 0) && matched.some((n) => !n);
+    };
+    const [place] = places.find(disagree) ?? places[0] ?? [-1];
     return place < 0 ? -1 : tokenOf(this.doc, place);
   }
 

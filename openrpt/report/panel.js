@@ -85,8 +85,12 @@ function groupPart(doc, i, groups) {
     const shown = groups.find((group) => group.view === state.group)
       ?? outcome(doc, state.view || latestView(doc), i)?.group ?? groups.at(-1);
     const compared = state.other ? outcome(doc, state.other, i)?.group : undefined;
-    const views = compared && compared !== shown ? [shown, compared] : [shown];
-    bar?.mark(shown);
+    const models = doc.models.map((label) => groups.find((group) => group.model === label)).filter(Boolean);
+    // Nothing was chosen, and models alone were here: all of them, as far as they fit.
+    const chosen = state.group || state.other || state.view;
+    const together = !chosen && shown.model && models.length <= MOST_TOGETHER && groups.length <= FEW_GROUPS;
+    const views = together ? models : compared && compared !== shown ? [shown, compared] : [shown];
+    bar?.mark(together ? null : shown);
     body.replaceChildren(element("div", { class: views.length > 1 ? "two" : "" }, ...views.map(groupView)),
       shown.completion ? shadingLegend() : "");
   };
@@ -94,6 +98,7 @@ function groupPart(doc, i, groups) {
   return { nodes: bar ? [bar.node, body] : [body], draw };
 }
 
+const MOST_TOGETHER = 4;
 const FEW_GROUPS = 8; // up to so many have a button each
 
 // { node, mark(group) }: the models and steps with rollouts here, to choose from.

@@ -544,6 +544,14 @@ def test_colours_of_curves_stand_out(tab: Tab) -> None:
         assert ratios["lines"] >= 3 and ratios["texts"] >= 4.5, (theme, ratios)
 
 
+def test_it_opens_on_held_out_text_with_all_models(tab: Tab) -> None:
+    assert "heldout" in tab.page.inner_text("#inspector [data-part=about]")
+    views = [f"Model: {name}" for name in ("start", "warmup", "trained")]
+    assert [name for name in views if name in tab.panel()] == views
+    tab.page.get_by_role("button", name="trained · ").click()
+    assert [name for name in views if name in tab.panel()] == ["Model: trained"]
+
+
 def test_phone(browser: Any, address: str) -> None:
     tab = Tab(browser, PHONE, "dark").open(address, f"#document={FIRST}&token={POSITIONS[0]}")
     draw_all(tab.page)
@@ -574,7 +582,7 @@ def test_reports_of_unfinished_runs(browser: Any, tmp_path: Path) -> None:
     tab.page.goto(write_report(empty).as_uri())
     assert "No metrics yet" in tab.page.inner_text("#curves")
     assert "No text to show" in tab.page.inner_text("#inspector")
-    tab.open(write_report(damaged).as_uri())
+    tab.open(write_report(damaged).as_uri(), f"#document={FIRST}")
     assert "step-000002.parquet: not readable" in tab.page.inner_text("#summary")
     tab.page.locator("#inspector .running .sampled").first.click()
     assert "Step 1 ✓ 2 of 5 right" in tab.panel()
