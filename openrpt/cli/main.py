@@ -38,6 +38,7 @@ FAMILIES = (
     "traces",
     "training",
     "sweeping",
+    "exporting",
     "comparing",
     "predicting",
     "asking",
