@@ -118,7 +118,9 @@ def check(name: str) -> None:
     tests = sorted(map(str, (_ROOT / "tests" / "integrations").glob(f"test_{name}*.py")))
     if not tests:
         raise UserError(f"no tests/integrations/test_{name}*.py: nothing checks {name}")
-    command = [str(environment_python(name)), "-m", "pytest", "-q", "-rs", *tests]
+    python = str(environment_python(name))
+    # What other packages warn of is theirs.
+    command = [python, "-m", "pytest", "-q", "-rs", "-W", "default", *tests]
     done = subprocess.run(command, cwd=_ROOT, env=os.environ | {"PYTHONPATH": str(_ROOT)})
     if done.returncode:
         sys.exit(done.returncode)
