@@ -4,13 +4,10 @@ Run by `python scripts/environments.py --check verl`, in verl's environment.
 """
 
 import asyncio
-import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -28,63 +25,15 @@ from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils import tensordict_utils
 from verl.utils.config import omega_conf_to_dataclass, validate_config
-from verl.utils.dataset.rl_dataset import RLHFDataset, collate_fn
+from verl.utils.dataset.rl_dataset import collate_fn
 
-from openrpt.data.scored import ScoredCorpus, load_scored
-from openrpt.data.tokens import literal_bytes, token_table
-from openrpt.data.work import document_bytes
-from openrpt.integrations.verl.completing import Form
 from openrpt.integrations.verl.reward import score
 from openrpt.rl.advantages import group_advantages
-from openrpt.rl.completions import extract_prediction
-from openrpt.rl.rewards.matching import prefix_match
-from openrpt.runs.run import Run
-from tests.helpers.verl_export import exported, rows, some_completion
-from tests.helpers.verl_server import RoteServer
+from tests.helpers.numbers import record
+from tests.helpers.verl_export import rows, some_completion
+from tests.helpers.verl_made import GROUP, Made
 
-GROUP = 4
 _CASES = 10_000
-
-
-class Made:
-    """An exported run, opened as verl opens it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.run: Run
-        self.run, self.folder = exported(folder, train__group_size=GROUP)
-        self.corpus: ScoredCorpus = load_scored(self.run.scored)
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder / "model")
-        self.table = token_table(self.tokenizer)
-        loops = OmegaConf.load(self.folder / "agent_loop.yaml")
-        self.form = Form.read(loops[0].form)
-
-    def config(self, name: str = "rpt", *overrides: str) -> DictConfig:
-        """A file of the folder on top of verl's own defaults, as `train.sh` has it."""
-        with initialize_config_dir(config_dir=str(self.folder), version_base=None):
-            search = "hydra.searchpath=[pkg://verl.trainer.config]"
-            return compose(config_name=name, overrides=[search, *overrides])
-
-    def dataset(self, name: str = "train") -> RLHFDataset:
-        path = str(self.folder / f"{name}.parquet")
-        return RLHFDataset(path, self.tokenizer, self.config().data)
-
-    def truth(self, info: dict[str, Any]) -> list[bytes]:
-        """The bytes of the true tokens from a row's position on, of the scored corpus."""
-        document = self.corpus.document(info["document_id"])
-        return document_bytes(self.tokenizer, document)[info["position"] :]
-
-    def true_ids(self, info: dict[str, Any]) -> list[int]:
-        document = self.corpus.document(info["document_id"])
-        return document.token_ids[info["position"] :].tolist()
-
-    def reward(self, ids: list[int], info: dict[str, Any]) -> float:
-        text = literal_bytes(self.table, ids, self.form.layout.literal)
-        return prefix_match(extract_prediction(text), self.truth(info))
-
-    def server(self) -> RoteServer:
-        infos = [row["extra_info"] for row in rows(self.folder)]
-        truths = {tuple(info["prompt_ids"]): self.true_ids(info) for info in infos}
-        return RoteServer(self.form, truths, self.table.bytes.index(b"}"), len(self.table.bytes))
 
 
 @pytest.fixture(scope="module")
@@ -92,16 +41,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return Made(tmp_path_factory.mktemp("verl"))
 
 
-@pytest.fixture(scope="module")
-def record() -> Iterator[dict[str, Any]]:
-    """Numbers for docs/results/verl.json, which scripts/check_verl.py asks for."""
-    numbers: dict[str, Any] = {}
-    yield numbers
-    if path := os.environ.get("OPENRPT_VERL_NUMBERS"):
-        Path(path).write_text(json.dumps(numbers), encoding="utf-8")
-
-
-def test_verls_dataset_reads_the_rows(made: Made, record: dict[str, Any]) -> None:
+def test_verls_dataset_reads_the_rows(made: Made) -> None:
     """As they were written, through its batches to what is sent to the workers."""
     for name in ("train", "development"):
         dataset, written = made.dataset(name), rows(made.folder, name)
@@ -112,7 +52,7 @@ def test_verls_dataset_reads_the_rows(made: Made, record: dict[str, Any]) -> Non
             row["extra_info"] for row in written
         ]
         assert batch["data_source"].tolist() == [row["data_source"] for row in written]
-        record[f"{name}_rows"] = len(written)
+        record(**{f"{name}_rows": len(written)})
 
 
 @pytest.mark.parametrize("name", ["rpt", "dynamic", "dapo"])
@@ -188,7 +128,7 @@ def test_the_second_launch_goes_on_where_the_first_stopped(made: Made) -> None:
     assert len(read) == 17 and [*read, *rest] == list(range(len(dataset)))
 
 
-def test_the_reward_on_ten_thousand_cases(made: Made, record: dict[str, Any]) -> None:
+def test_the_reward_on_ten_thousand_cases(made: Made) -> None:
     """Through a row that verl's dataset has read, against the document itself."""
     dataset, rng = made.dataset(), np.random.default_rng(1)
     brace = made.table.bytes.index(b"}")
@@ -206,7 +146,7 @@ def test_the_reward_on_ten_thousand_cases(made: Made, record: dict[str, Any]) ->
         expected = made.reward(ids, info)
         different += score(ended, info, made.form, made.table).reward != expected
         right += expected == 1.0
-    record |= {"reward_cases": _CASES, "reward_right": int(right), "reward_different": different}
+    record(reward_cases=_CASES, reward_right=right, reward_different=different)
     assert different == 0 and _CASES / 4 < right < _CASES * 3 / 4
 
 
@@ -221,7 +161,7 @@ def _batch(made: Made, count: int) -> DataProto:
     return DataProto.from_single_dict(collate_fn(found))
 
 
-def test_the_agent_loop_in_verls_worker(made: Made, record: dict[str, Any]) -> None:
+def test_the_agent_loop_in_verls_worker(made: Made) -> None:
     """verl's worker makes the loop from agent_loop.yaml and pads what it gives; every reward is
     that of the document, every forced token is masked."""
     config = made.config()
@@ -250,7 +190,7 @@ def test_the_agent_loop_in_verls_worker(made: Made, record: dict[str, Any]) -> N
         rewards.append(float(reward.sum()))
         assert bool(zeros) == bool(out.non_tensor_batch["forced"][n])
     assert 0 < forced < len(out) and 0 < sum(rewards) < len(out)
-    record |= {"loop_rollouts": len(out), "loop_right": sum(rewards), "loop_forced": forced}
+    record(loop_rollouts=len(out), loop_right=int(sum(rewards)), loop_forced=forced)
     # What verl makes of them is what training here does.
     index = np.repeat(np.arange(24), GROUP).astype(object)
     theirs, _ = compute_grpo_outcome_advantage(batch["rm_scores"], batch["response_mask"], index)
