@@ -5,6 +5,7 @@ Run by `python scripts/environments.py --check verl`, in verl's environment.
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,8 @@ from verl.utils import tensordict_utils
 from verl.utils.config import omega_conf_to_dataclass, validate_config
 from verl.utils.dataset.rl_dataset import collate_fn
 
+from openrpt.errors import UserError
+from openrpt.integrations.verl.__main__ import check as check_folder
 from openrpt.integrations.verl.reward import score
 from openrpt.rl.advantages import group_advantages
 from tests.helpers.numbers import record
@@ -222,3 +225,31 @@ def test_another_tokenizer_is_refused(made: Made, tmp_path: Path) -> None:
     worker = _worker(made, "rpt", f"actor_rollout_ref.model.path={tmp_path}")
     with pytest.raises(Exception, match="is not the one that the prompts were exported with"):
         asyncio.run(worker.generate_sequences(_batch(made, 1)))
+
+
+def test_a_folder_is_checked_before_a_launch(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_folder(made.folder)
+    copy = Path(shutil.copytree(made.folder, tmp_path / "copy"))
+    own = (made.folder / "rpt.yaml").read_text()
+    (copy / "rpt.yaml").write_text(own.replace(f"{made.folder.parent}/model", "/nowhere"))
+    with pytest.raises(UserError, match=r"the model /nowhere is not on this machine"):
+        check_folder(copy)
+    (copy / "rpt.yaml").write_text(own)
+    loop = (copy / "agent_loop.yaml").read_text()
+    (copy / "agent_loop.yaml").write_text(loop.replace(made.form.tokenizer, "0" * 16))
+    with pytest.raises(UserError, match="is not the one that the prompts were exported with"):
+        check_folder(copy)
+    (copy / "train.parquet").unlink()
+    done = subprocess.run(
+        [sys.executable, "-m", "openrpt.integrations.verl", str(copy)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("openrpt: ") and "train.parquet is missing" in done.stderr
+    assert done.stderr.count("\n") == 1
+    monkeypatch.setattr("openrpt.integrations.verl.__main__.version", lambda name: "0.8.0")
+    with pytest.raises(UserError, match=r"verl 0\.8\.0 is installed"):
+        check_folder(made.folder)

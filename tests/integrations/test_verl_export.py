@@ -384,7 +384,8 @@ def test_the_scripts_call_verl_with_the_folder(tmp_path: Path) -> None:
     environment["RAY_ADDRESS"] = "10.0.0.1:6379"
     command = ["bash", str(tmp_path / "train.sh"), "trainer.test_freq=7"]
     subprocess.run(command, check=True, env=environment)
-    first, second = log.read_text().splitlines()
+    checked, first, second = log.read_text().splitlines()
+    assert checked == f"-m openrpt.integrations.verl {tmp_path}"
     assert "--config-name rpt" in first and "trainer.total_training_steps=499" in first
     assert "--config-name dynamic" in second and "trainer.total_training_steps=1000" in second
     for line in (first, second):
@@ -396,7 +397,7 @@ def test_the_scripts_call_verl_with_the_folder(tmp_path: Path) -> None:
     (tmp_path / "checkpoints" / "latest_checkpointed_iteration.txt").write_text("499")
     log.unlink()
     subprocess.run(command, check=True, env=environment)
-    (only,) = log.read_text().splitlines()
+    _, only = log.read_text().splitlines()
     assert "--config-name dynamic" in only
     subprocess.run(["bash", "-n", str(tmp_path / "cluster.sh")], check=True)
 
