@@ -51,14 +51,25 @@ ENVIRONMENTS = {
         # Their builds are for a torch with CUDA; importing vllm would fail with them.
         uninstall=("torchvision", "torchaudio", "torchcodec"),
     ),
-    # Its formulas alone, for scripts/reference_losses.py: it can't train without a GPU.
+    # For what needs no GPU of it: formulas, dataset, agent loops, configuration, model merger.
     "verl": Pins(
         install=(
             "verl==0.9.1",
             "transformers==5.10.1",
             "torch==2.13.0",
             "tensordict==0.10.0",
-            "ray==2.60.0",
+            "ray[default]==2.60.0",
+            # Its trainer and agent loops import these.
+            "TransferQueue==0.1.11",
+            "msgspec",
+            "cachetools",
+            "fastapi",
+            "uvicorn",
+            # The tests, and what of ours they run.
+            "pytest==9.2.0",
+            "hypothesis",
+            "tomli-w",
+            "gguf",
         )
     ),
 }
@@ -107,7 +118,9 @@ def check(name: str) -> None:
     tests = sorted(map(str, (_ROOT / "tests" / "integrations").glob(f"test_{name}*.py")))
     if not tests:
         raise UserError(f"no tests/integrations/test_{name}*.py: nothing checks {name}")
-    command = [str(environment_python(name)), "-m", "pytest", "-q", "-rs", *tests]
+    python = str(environment_python(name))
+    # What other packages warn of is theirs.
+    command = [python, "-m", "pytest", "-q", "-rs", "-W", "default", *tests]
     done = subprocess.run(command, cwd=_ROOT, env=os.environ | {"PYTHONPATH": str(_ROOT)})
     if done.returncode:
         sys.exit(done.returncode)

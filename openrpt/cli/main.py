@@ -40,6 +40,7 @@ FAMILIES = (
     "sweeping",
     "comparing",
     "predicting",
+    "exporting",
     "asking",
     "analysing",
     "looking",

@@ -223,7 +223,7 @@ def outline(config: Config, device: str | torch.device = "meta") -> Model:
 
     Raises UserError where the model's configuration or tokenizer can't be loaded.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
     folder = resolve_model(config.model.path)
     remote = {"trust_remote_code": config.model.trust_remote_code}
@@ -236,6 +236,8 @@ def outline(config: Config, device: str | torch.device = "meta") -> Model:
             model = AutoModelForCausalLM.from_config(
                 settings, dtype=_DTYPES[config.model.dtype], **remote
             )
+        with contextlib.suppress(OSError):  # a model may have none; its stop tokens stand there
+            model.generation_config = GenerationConfig.from_pretrained(folder)
     policy = Model(
         model=model,
         tokenizer=tokenizer,
