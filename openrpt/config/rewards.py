@@ -101,8 +101,10 @@ class RewardConfig(Section):
         0.5, ge=0, le=1, description="random: probability of a reward of 1, else 0"
     )
     flip_probability: float = Field(
-        0.1, ge=0, le=1, description="flipped: probability that a prefix match counts as none, and"
-        " none as one"
+        0.1,
+        ge=0,
+        le=1,
+        description="flipped: probability that a prefix match counts as none, and none as one",
     )
 
     @field_validator("terms")

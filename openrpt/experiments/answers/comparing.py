@@ -33,9 +33,7 @@ class Comparison:
         return points({"value": found.value, "low": found.low, "high": found.high})
 
 
-def compare(
-    outcome: Outcome, measure: str, pairs: Sequence[tuple[str, str]]
-) -> list[Comparison]:
+def compare(outcome: Outcome, measure: str, pairs: Sequence[tuple[str, str]]) -> list[Comparison]:
     """Compares the arms of each pair; a pair of which one has no such measure is left out."""
     pairs = [pair for pair in pairs if all(outcome.has(arm, measure) for arm in pair)]
     found = [seed_difference(*(outcome.values(arm, measure) for arm in pair)) for pair in pairs]

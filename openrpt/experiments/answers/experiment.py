@@ -67,6 +67,8 @@ class Size:
     """The model sizes of an experiment on size."""
     shares: tuple[float, ...] = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2)
     """The budgets of an experiment on compute, as shares of the usual one."""
+    most_arms: int = 1000
+    """The most arms beside the start: the first ones."""
     starts: Mapping[str, str] = field(default_factory=dict)
     """Real text: models to begin with beside the recipe's own, by kind."""
     changes: Mapping[str, Any] = field(default_factory=dict)
@@ -79,7 +81,7 @@ _SMALL = {
     "train.group_size": 4,
     "pretrain.steps": 2,
     "pretrain.tokens_per_step": 200,
-    "evaluate.positions": 6,
+    "evaluate.positions": 4,
 }
 SIZES = {
     size.name: size
@@ -87,10 +89,10 @@ SIZES = {
         Size(
             name="smoke",
             seeds=1,
-            world="scan?depth=4&shown=2",
+            world="scan?depth=2&shown=1",
             documents=300,
             widths=(16,),
-            shares=(0.5, 1, 1.5),
+            most_arms=4,
             changes=_SMALL,
         ),
         Size(name="cpu", seeds=5),
@@ -141,7 +143,7 @@ def arms_of(experiment: Experiment, size: Size) -> list[Arm]:
     what = "the recipe's model and warmup" if size.recipe else "from scratch on the world's text"
     stage: ArmStage = "warmup" if size.recipe else "pretrain"
     start = Arm(name=START, what=what, stage=stage, origin="")
-    return [start, *experiment.arms(size)]
+    return [start, *experiment.arms(size)[: size.most_arms]]
 
 
 def size_named(name: str) -> Size:

@@ -62,7 +62,7 @@ def _arms(size: Size) -> Sequence[Arm]:
 
 def _answer(outcome: Outcome) -> str:
     names = [arm.name for arm in outcome.arms]
-    there = [name for name in _PAIRS if name in names]
+    there = [name for name in _PAIRS if f"{name}-repaired" in names]
     if len(outcome.seeds) < 2:
         return ONE_SEED
     pairs = [(name, "rpt") for name in there] + [(f"{name}-repaired", name) for name in there]

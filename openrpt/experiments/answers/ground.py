@@ -171,9 +171,7 @@ class TextGround:
             more["pretrain.flops"] = origin.flops
         if arm.stage in ("train", "finetune"):
             more["train.steps"] = origin.steps or _steps(base.train.steps, arm.share)
-        return with_overrides(
-            base, more | dict(arm.text) | dict(arm.changes) | dict(arm.asked)
-        )
+        return with_overrides(base, more | dict(arm.text) | dict(arm.changes) | dict(arm.asked))
 
     def _config(self, more: Mapping[str, Any]) -> Config:
         overrides = {"seed": self.seed, **self.size.changes, **more}

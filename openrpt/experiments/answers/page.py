@@ -90,7 +90,9 @@ def _warnings_sheets(outcome: Outcome) -> list[Sheet]:
     """Returns the failure signatures that training said, if any."""
     rows = []
     for arm in outcome.arms:
-        said = [warning.partition(" ")[0] for one in outcome.of(arm.name) for warning in one.warnings]
+        said = [
+            warning.partition(" ")[0] for one in outcome.of(arm.name) for warning in one.warnings
+        ]
         if said:
             told = ", ".join(f"{name} in {n}" for name, n in Counter(said).items())
             rows.append([arm.name, told])

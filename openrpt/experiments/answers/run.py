@@ -150,9 +150,7 @@ def _problems(ground: Ground) -> Path:
     return Path(ground.problems("").run)
 
 
-def _do(
-    ground: Ground, arm: Arm, before: Sequence[Arm], seed: int, progress: Progress
-) -> _Done:
+def _do(ground: Ground, arm: Arm, before: Sequence[Arm], seed: int, progress: Progress) -> _Done:
     """Makes an arm and measures it, where that is not done."""
     from openrpt.engine.cpu import use_cpu
 

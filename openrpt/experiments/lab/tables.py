@@ -1,7 +1,7 @@
 """A laboratory as tables: accuracy of each arm, and how far RPT is ahead of it over seeds."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
