@@ -79,7 +79,7 @@ _SMALL = {
     "train.steps": 2,
     "train.documents_per_step": 2,
     "train.group_size": 4,
-    "pretrain.steps": 2,
+    "pretrain.steps": 20,
     "pretrain.tokens_per_step": 200,
     "evaluate.positions": 4,
 }
@@ -89,8 +89,8 @@ SIZES = {
         Size(
             name="smoke",
             seeds=1,
-            world="scan?depth=2&shown=1",
-            documents=300,
+            world="scan?depth=3&shown=1",
+            documents=1000,
             widths=(16,),
             most_arms=4,
             changes=_SMALL,

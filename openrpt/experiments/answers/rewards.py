@@ -7,7 +7,11 @@ from openrpt.experiments.answers.comparing import in_words, with_baseline
 from openrpt.experiments.answers.experiment import Arm, Experiment, Size
 from openrpt.experiments.answers.outcome import Outcome
 
-_EXACT: dict[str, Any] = {"train.answer_gradient": "exact", "train.algorithm": "dr_grpo"}
+_EXACT: dict[str, Any] = {
+    "train.answer_gradient": "exact",
+    "train.algorithm": "dr_grpo",
+    "train.dynamic_sampling_from": "never",
+}
 _TERMS = {
     "first_token": "the first token alone",
     "span": "the whole number or word",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from openrpt.config.binding import first_change
-from openrpt.config.loading import with_overrides
+from openrpt.config.loading import flatten, with_overrides
 from openrpt.errors import UserError
 from openrpt.experiments.answers.experiment import START, Arm, Experiment, Size, arms_of
 from openrpt.experiments.answers.files import read_measured, write_measured, write_outcome
@@ -155,13 +155,29 @@ def _do(ground: Ground, arm: Arm, before: Sequence[Arm], seed: int, progress: Pr
     from openrpt.engine.cpu import use_cpu
 
     known = read_measured(ground.folder, arm.name)
+    by_name = {one.name: one for one in before}
     if known is not None:
+        _require_same(ground, arm, _origin(ground, arm, by_name))
         return _Done(measured=known)
     use_cpu(ground.problems("").model.threads)
-    run = _make(ground, arm, {one.name: one for one in before}, progress)
+    run = _make(ground, arm, by_name, progress)
     if arm.stage == "finetune":
         return _Done(measured=_asked(run, arm, seed))
     return _measure(ground, run, arm, seed, progress)
+
+
+def _require_same(ground: Ground, arm: Arm, origin: Origin) -> None:
+    """Checks that an arm that is done was made as it would be now, since all seeds share a
+    table."""
+    run, config = existing_run(ground.folder / arm.name), ground.config(arm, origin)
+    key = first_change(run.config, config, run.standing())
+    if key is None and run.config.train.steps != config.train.steps:
+        key = "train.steps"
+    if key is not None:
+        was, now = (flatten(one.model_dump(mode="json"))[key] for one in (run.config, config))
+        raise UserError(
+            f"{run.path}: the arm was made with {key} = {was!r}, not {now!r}; choose another --run"
+        )
 
 
 def _make(ground: Ground, arm: Arm, before: dict[str, Arm], progress: Progress) -> Run:
