@@ -38,6 +38,7 @@ FAMILIES = (
     "traces",
     "training",
     "sweeping",
+    "experimenting",
     "comparing",
     "predicting",
     "exporting",

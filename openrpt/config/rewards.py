@@ -19,6 +19,7 @@ REWARDS = (
     "log_expected",
     "segment",
     "random",
+    "flipped",
 )
 """The names that `reward.terms` knows, beside import paths (`package.module:function`)."""
 
@@ -98,6 +99,12 @@ class RewardConfig(Section):
     )
     random_probability: float = Field(
         0.5, ge=0, le=1, description="random: probability of a reward of 1, else 0"
+    )
+    flip_probability: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="flipped: probability that a prefix match counts as none, and none as one",
     )
 
     @field_validator("terms")

@@ -88,20 +88,12 @@ def estimate(
     stages = [stage for stage in stages if stage.flops]
     warnings: list[str] = []
     if chosen is None:
-        device = pick_device(config.model.device)
-        require_memory(plan.model_bytes(copies=0, trained=True), device)
-        progress.begin("measuring this machine", 1.0)
-        speeds = measure_speeds(config, layout, device)
-        machine, watts = _this_machine(device), config.cost.watts or DEFAULT_WATTS[device.type]
-        rate = (
-            f"measured now: generation {speeds.generate:.3g}, update {speeds.update:.3g}, scoring"
-            f" {speeds.score:.3g} FLOP/s"
-        )
+        require_memory(plan.model_bytes(copies=0, trained=True), pick_device(config.model.device))
+    machine, speeds, rate = rates_of(config, gpu=gpu, utilisation=utilisation, progress=progress)
+    if chosen is None:
+        watts = config.cost.watts or DEFAULT_WATTS[pick_device(config.model.device).type]
     else:
-        peak = chosen.rate(config.model.product_dtype)
-        speeds = Speeds(**dict.fromkeys(("score", "generate", "update"), peak * utilisation))
-        machine, watts = f"{gpu} ({chosen.source})", config.cost.watts or chosen.watts
-        rate = f"{utilisation:.0%} of {peak:.3g} FLOP/s in every phase: assumed (--utilisation)"
+        watts = config.cost.watts or chosen.watts
         for stage in stages:
             needed = stage.memory_bytes / 1e9
             if needed > chosen.memory:
@@ -119,6 +111,27 @@ def estimate(
         currency=config.cost.currency,
         warnings=warnings,
     )
+
+
+def rates_of(
+    config: Config, *, gpu: str, utilisation: float, progress: Progress
+) -> tuple[str, Speeds, str]:
+    """Returns a machine's name, its speeds with a configuration's model, and where they are from:
+    this machine, measured, or a named GPU's peak times `utilisation`."""
+    if gpu:
+        chosen = gpu_named(gpu)
+        peak = chosen.rate(config.model.product_dtype)
+        speeds = Speeds(**dict.fromkeys(("score", "generate", "update"), peak * utilisation))
+        assumed = f"{utilisation:.0%} of {peak:.3g} FLOP/s in every phase: assumed (--utilisation)"
+        return f"{gpu} ({chosen.source})", speeds, assumed
+    device = pick_device(config.model.device)
+    progress.begin("measuring this machine", 1.0)
+    speeds = measure_speeds(config, outline(config).layout(config.prompt), device)
+    measured = (
+        f"measured now: generation {speeds.generate:.3g}, update {speeds.update:.3g}, scoring"
+        f" {speeds.score:.3g} FLOP/s"
+    )
+    return _this_machine(device), speeds, measured
 
 
 def _price_stage(

@@ -204,6 +204,18 @@ class WorkPlan:
             stage.add("generate", times * tokens, times * flops)
         return stage
 
+    def pretrain(self) -> PlannedStage:
+        """Returns plain next-token training by its steps, in pieces of the usual length."""
+        settings, mean_length = self.config.pretrain, mean(self.corpus.lengths)
+        length = min(settings.sequence_length, math.ceil(mean_length))
+        head = len(self.policy.bos_ids)
+        piece = count_scoring(length, head=head, window=length, min_context=1)
+        pieces = settings.steps * math.ceil(settings.tokens_per_step / length)
+        memory = self.memory(copies=0, rollouts=0, trained=True)
+        stage = PlannedStage(stage="pretrain", memory_bytes=memory)
+        stage.add("update", pieces * float(piece.tokens), pieces * piece.train(self.shape))
+        return stage
+
     def evaluate(self) -> PlannedStage:
         """Returns the evaluation of one model."""
         settings = self.config.evaluate

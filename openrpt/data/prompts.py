@@ -255,6 +255,8 @@ def prompt_text(config: PromptConfig, text: str) -> str:
 
 def _template(config: PromptConfig) -> tuple[str, str]:
     before, after = TEMPLATES[config.template]
+    if config.template == "question" and not config.instruction:
+        return before, ""  # no empty lines for an instruction that is not there
     return before, after.replace("{instruction}", config.instruction)
 
 

@@ -45,6 +45,14 @@ def layout_of(name: str, **values) -> tuple[Layout, object]:
     return build_layout(tokenizer, PromptConfig(**values)), tokenizer
 
 
+def test_a_question_without_an_instruction_has_nothing_behind_it():
+    tokenizer = byte_level_tokenizer(chat_template=None)
+    asked = build_layout(tokenizer, PromptConfig(template="question", instruction=""))
+    assert text_of(tokenizer, asked.tail_ids) == "<think>"
+    instructed = build_layout(tokenizer, PromptConfig(template="question", instruction="Say it."))
+    assert text_of(tokenizer, instructed.tail_ids) == "\n\nSay it.\n<think>"
+
+
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_minimal_has_no_instruction(name):
     layout, tokenizer = layout_of(name)

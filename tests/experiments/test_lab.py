@@ -14,7 +14,8 @@ from openrpt.experiments.lab.files import FIGURE, OUTCOME, TABLES, read_outcome
 from openrpt.experiments.lab.lab import ARMS, TEXT_ARMS, Lab
 from openrpt.experiments.lab.outcome import Cell, Outcome
 from openrpt.experiments.lab.run import run_lab
-from openrpt.experiments.lab.tables import differences_sheet, lab_sheet, seed_difference
+from openrpt.experiments.lab.tables import differences_sheet, lab_sheet
+from openrpt.experiments.over_seeds import seed_difference
 from openrpt.runs.metrics import read_metrics
 from openrpt.runs.rollouts import read_rollouts
 from openrpt.runs.run import existing_run

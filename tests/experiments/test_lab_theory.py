@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from openrpt.experiments.lab.outcome import Cell, Outcome, mean_over_seeds
+from openrpt.experiments.lab.outcome import Cell, Outcome
 from openrpt.experiments.lab.sampled import Sampled, counted
 from openrpt.experiments.lab.theory import (
     after_round,
@@ -13,6 +13,7 @@ from openrpt.experiments.lab.theory import (
     theory_sheet,
     threshold,
 )
+from openrpt.experiments.over_seeds import mean_over_seeds
 
 
 @pytest.mark.parametrize("m", [2, 5, 60])

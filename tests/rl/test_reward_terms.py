@@ -232,6 +232,27 @@ def test_random_is_keyed_and_blind(policy, written_groups) -> None:
         assert set(TERMS["random"]([many], replace(context, config=config))[0]) == {value}
 
 
+def test_flipped_is_the_match_but_where_the_coin_fell(written_groups) -> None:
+    groups, context = written_groups
+    many = [replace(group, rollouts=group.rollouts * 100) for group in groups]
+    exact = [[rollout.exact for rollout in group.rollouts] for group in many]
+
+    def turned(probability: float) -> list[list[bool]]:
+        config = config_of(reward__flip_probability=probability)
+        found = TERMS["flipped"](many, replace(context, config=config))
+        return [
+            [value != right for value, right in zip(values, own, strict=True)]
+            for values, own in zip(found, exact, strict=True)
+        ]
+
+    assert not any(map(any, turned(0.0))) and all(map(all, turned(1.0)))
+    for own in turned(0.2):
+        assert 0.15 < sum(own) / len(own) < 0.25
+    config = config_of(reward__random_probability=0.2)
+    coins = TERMS["random"](many, replace(context, config=config))
+    assert turned(0.2) == coins  # so whether a match is turned does not depend on it
+
+
 # ---- the sum ------------------------------------------------------------------------------------
 
 

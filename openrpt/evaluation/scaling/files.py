@@ -60,18 +60,20 @@ def _run_points(run: Run) -> list[Point]:
 
 
 def _model_size(run: Run) -> float | None:
-    """Returns the parameters of the run's latest checkpoint, from its files' headers; None without
-    one."""
+    """Returns the parameters of the run's latest checkpoint; None without one."""
+    folder = latest_checkpoint(run.checkpoints)
+    return None if folder is None else float(parameters_in(folder))
+
+
+def parameters_in(folder: Path) -> int:
+    """Returns the number of a model's weights, from its files' headers."""
     from safetensors import safe_open
 
-    folder = latest_checkpoint(run.checkpoints)
-    if folder is None:
-        return None
     total = 0
     for path in sorted(folder.glob("model*.safetensors")):
         with safe_open(path, framework="numpy") as file:
             total += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
-    return float(total)
+    return total
 
 
 def output_folder(sources: Sequence[str], output: str | None) -> Path:

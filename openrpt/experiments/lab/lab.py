@@ -95,27 +95,27 @@ class LabSeed:
     def text(self) -> Config:
         """Returns the configuration of the start: pre-training from scratch."""
         recipe = self.lab.recipe
-        corpus = self._corpus(recipe.shares, seed=self.seed)
+        corpus = self.corpus(recipe.shares, seed=self.seed)
         changes = {"pretrain.steps": recipe.text_steps}
-        return self._pretraining("text", corpus, self._model(_LAYERS), changes)
+        return self._pretraining("text", corpus, self.model(), changes)
 
     def rpt(self, start: str) -> Config:
         """Returns the configuration of reinforcement on plain lines, and the problems on which
         every arm is measured."""
-        return self._config("rpt", self._corpus(_PLAIN, seed=self.seed + 1, share=10), start)
+        return self._config("rpt", self.corpus(_PLAIN, seed=self.seed + 1, share=10), start)
 
     def text_arm(self, name: str, start: str, rpt: Run) -> Config:
         """Returns the configuration of one of TEXT_ARMS."""
         shares = TEXT_ARMS[name] or self.lab.recipe.shares
-        corpus = self._corpus(shares, seed=self.seed + 2, share=10)
+        corpus = self.corpus(shares, seed=self.seed + 2, share=10)
         changes = {"pretrain.match": str(rpt.path), "pretrain.match_by": "flops"}
         return self._config(name, corpus, start, {**_TOKENS_ONLY, **changes})
 
     def deeper(self, flops: float) -> Config:
         """Returns the configuration of a model of more layers from scratch, on plain lines
         alone."""
-        corpus = self._corpus(_PLAIN, seed=self.seed)
-        return self._pretraining("deeper", corpus, self._model(_DEEPER), {"pretrain.flops": flops})
+        corpus = self.corpus(_PLAIN, seed=self.seed)
+        return self._pretraining("deeper", corpus, self.model(_DEEPER), {"pretrain.flops": flops})
 
     def filler(self) -> Control:
         """Returns the configuration of the reinforcement behind a useless thought as long as a
@@ -132,10 +132,14 @@ class LabSeed:
             evaluate={"evaluate.controls": []},  # there is no thought to change
         )
 
-    def _model(self, layers: int) -> str:
-        return f"new:llama?layers={layers}&width={self.lab.recipe.width}&seed={self.seed}"
+    def model(self, layers: int = _LAYERS, width: int = 0) -> str:
+        """Returns a model with random weights, as `model.path`; `width` 0: the recipe's."""
+        width = width or self.lab.recipe.width
+        return f"new:llama?layers={layers}&width={width}&seed={self.seed}"
 
-    def _corpus(self, shares: str, *, seed: int, share: int = 1) -> str:
+    def corpus(self, shares: str, *, seed: int, share: int = 1) -> str:
+        """Returns the world's text in these shares, as `corpus.path`; `share`: of the documents
+        only one in so many."""
         return self.lab.corpus(shares, f"documents={self.lab.documents // share}", f"seed={seed}")
 
     def _pretraining(

@@ -1,8 +1,7 @@
 """The results of a laboratory: accuracy by arm, depth and seed."""
 
-import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -12,7 +11,6 @@ from openrpt.evaluation.next_token.results import CARRIED, KIND
 from openrpt.experiments.lab.lab import ARMS, Lab
 from openrpt.experiments.lab.sampled import Sampled, sampled_at
 from openrpt.runs.run import Run, existing_run
-from openrpt.sheets import NOTHING
 
 _CONTROLS = ("emptied", "swapped", CARRIED)
 
@@ -82,21 +80,6 @@ class Outcome(BaseModel):
             return float("nan")
         values, sizes = zip(*chosen, strict=True)
         return float(np.average(values, weights=sizes))
-
-
-def mean_over_seeds(values: Sequence[float] | np.ndarray) -> str:
-    """Returns the mean in % ± its standard error over seeds; of one seed no error, of none a dash.
-
-    >>> mean_over_seeds([0.5, 0.7]), mean_over_seeds([1.0, 1.0]), mean_over_seeds([0.2])
-    ('60.0 ± 10.0', '100.0 ± 0.0', '20.0')
-    """
-    # Seeds are no trials, so a mean of 1 has no binomial interval: not `sheets.share`.
-    n = len(values)
-    if not n:
-        return NOTHING
-    error = float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else math.nan
-    spread = "" if math.isnan(error) else f" ± {100 * error:.1f}"
-    return f"{100 * float(np.mean(values)):.1f}{spread}"
 
 
 def finished_runs(lab: Lab) -> dict[int, Run]:

@@ -1,45 +1,17 @@
 """A laboratory as tables: accuracy of each arm, and how far RPT is ahead of it over seeds."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 
-from openrpt.experiments.lab.outcome import Outcome, mean_over_seeds
+from openrpt.experiments.lab.outcome import Outcome
 from openrpt.experiments.lab.theory import theory_sheet
+from openrpt.experiments.over_seeds import mean_over_seeds, seed_difference
 from openrpt.sheets import NOTHING, Sheet, points
 
 _Inside = Callable[[int], bool]
 _AFTER = "rpt"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SeedDifference:
-    """A paired difference over seeds; the interval holds 95 % by Student's t (NaN: one seed)."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def distinguishable(self) -> bool:
-        """The interval leaves 0 out."""
-        return self.low > 0 or self.high < 0
-
-
-def seed_difference(a: Sequence[float], b: Sequence[float]) -> SeedDifference:
-    """Compares a with b, both [seeds] in the same order: the mean of a − b, ± t · s / √n with
-    n − 1 degrees of freedom; of one seed no interval."""
-    differences = np.subtract(a, b)
-    value = float(differences.mean())
-    if len(differences) < 2:
-        return SeedDifference(value=value, low=math.nan, high=math.nan)
-    from scipy import stats
-
-    error = float(differences.std(ddof=1)) / math.sqrt(len(differences))
-    wide = float(stats.t.ppf(0.975, len(differences) - 1)) * error
-    return SeedDifference(value=value, low=value - wide, high=value + wide)
 
 
 def lab_sheets(outcome: Outcome) -> list[Sheet]:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from openrpt.experiments.lab.outcome import Outcome, mean_over_seeds
+from openrpt.experiments.lab.outcome import Outcome
+from openrpt.experiments.over_seeds import mean_over_seeds
 from openrpt.sheets import Sheet
 
 _NEAR = 0.05

@@ -173,14 +173,30 @@ def log_expected(groups: Sequence[Group], context: RewardContext) -> list[list[f
 def random(groups: Sequence[Group], context: RewardContext) -> list[list[float]]:
     """Returns the control's reward: a coin keyed by (seed, step, document, position, rollout),
     blind to the text."""
-    seed, probability = context.config.seed, context.config.reward.random_probability
+    probability = context.config.reward.random_probability
+    return [
+        [float(_coin(group, number, context, probability)) for number in range(len(group.rollouts))]
+        for group in groups
+    ]
 
-    def coin(group: Group, number: int) -> float:
-        position = group.prompt.position
-        key = (seed, "reward", context.step, position.document_id, position.index, number)
-        return float(generator(*key).random() < probability)
 
-    return [[coin(group, number) for number in range(len(group.rollouts))] for group in groups]
+def flipped(groups: Sequence[Group], context: RewardContext) -> list[list[float]]:
+    """Returns the prefix match as a verifier has it that errs at random: turned round with the
+    probability `reward.flip_probability`, by the coin of `random`."""
+    probability = context.config.reward.flip_probability
+    return [
+        [
+            float(rollout.exact != _coin(group, number, context, probability))
+            for number, rollout in enumerate(group.rollouts)
+        ]
+        for group in groups
+    ]
+
+
+def _coin(group: Group, number: int, context: RewardContext, probability: float) -> bool:
+    position = group.prompt.position
+    key = (context.config.seed, "reward", context.step, position.document_id, position.index)
+    return bool(generator(*key, number).random() < probability)
 
 
 TERMS: dict[str, RewardTerm] = {
@@ -194,6 +210,7 @@ TERMS: dict[str, RewardTerm] = {
     "expected": expected,
     "log_expected": log_expected,
     "random": random,
+    "flipped": flipped,
 }
 """The terms by name; `segment` and users' own are made of what the config names: `make_terms`."""
 

@@ -1,0 +1,1 @@
+"""The paper's experiments and open questions as code: `openrpt experiment NAME`."""

@@ -1,0 +1,39 @@
+"""The files of an experiment: what each arm measured, its results, its page and its figure."""
+
+from pathlib import Path
+
+from openrpt.experiments.answers.experiment import Experiment
+from openrpt.experiments.answers.figure import figure_svg
+from openrpt.experiments.answers.outcome import Measured, Outcome
+from openrpt.experiments.answers.page import page_text
+from openrpt.files import checked_as, read_json, write_sealed, write_text
+
+_FORMAT = 1
+RESULTS, PAGE, FIGURE = "results.json", "page.md", "figure.svg"
+
+
+def write_measured(folder: Path, measured: Measured) -> None:
+    """Says that an arm of the seed in this folder is done."""
+    write_sealed(folder / f"{measured.arm}.json", measured.model_dump())
+
+
+def read_measured(folder: Path, arm: str) -> Measured | None:
+    """Returns what an arm measured; None before it is done. Raises UserError where the file is
+    damaged."""
+    path, advice = folder / f"{arm}.json", "delete it, and the arm is measured again"
+    if not path.is_file():
+        return None
+    return checked_as(Measured, read_json(path, advice=advice), path, advice=advice)
+
+
+def write_outcome(folder: Path, experiment: Experiment, outcome: Outcome) -> None:
+    """Writes the results, then page and figure; each atomic."""
+    write_sealed(folder / RESULTS, {"format": _FORMAT, **outcome.model_dump()})
+    write_text(folder / PAGE, page_text(experiment, outcome))
+    write_text(folder / FIGURE, figure_svg(experiment, outcome))
+
+
+def read_outcome(folder: Path) -> Outcome:
+    """Reads `results.json`. Raises UserError where it is damaged."""
+    path, advice = folder / RESULTS, "run the same openrpt experiment again"
+    return checked_as(Outcome, read_json(path, advice=advice), path, advice=advice)

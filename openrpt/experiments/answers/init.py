@@ -1,0 +1,100 @@
+"""What does the start decide?"""
+
+from collections.abc import Sequence
+
+from openrpt.experiments.answers.comparing import compare, in_words, mean_percent
+from openrpt.experiments.answers.experiment import START, Arm, Experiment, Size
+from openrpt.experiments.answers.outcome import Outcome
+
+_WORKED = (0.1, 1, 5, 15)
+"""Worked documents in the start's text, in percent."""
+_TRACES = (100, 500, 2000)
+_TRACE_SHARE = 0.04
+"""The share of the start's steps that given thoughts are learned for."""
+
+
+def _begun(name: str, what: str, world: str) -> list[Arm]:
+    return [
+        Arm(name=name, what=what, stage="pretrain", origin="", world=world),
+        Arm(name=f"rpt-{name}", what="reinforcement", origin=name),
+    ]
+
+
+def _arms(size: Size) -> Sequence[Arm]:
+    reasoning = Arm(name="rpt", what="reinforcement")
+    if size.recipe:
+        return [reasoning, *_on_text(size)]
+    found = [
+        reasoning,
+        *_begun("base", "plain text, no thought of any kind", "worked=0&filler=0"),
+        *_begun("chat", "useless thoughts in half of the text", "worked=0&filler=0.5"),
+    ]
+    for percent in _WORKED:
+        what = f"the same, and worked ones in {percent:g} % of it"
+        found += _begun(f"worked-{percent:g}", what, f"worked={percent / 100:g}&filler=0.5")
+    for count in _TRACES:
+        traces = Arm(
+            name=f"traces-{count}",
+            what=f"given thoughts: {count:,} worked lines, again and again",
+            stage="pretrain",
+            origin="chat",
+            share=_TRACE_SHARE,
+            world="worked=1&filler=0",
+            changes={"corpus.limit": count},
+        )
+        found += [traces, Arm(name=f"rpt-{traces.name}", what="reinforcement", origin=traces.name)]
+    return found
+
+
+def _on_text(size: Size) -> list[Arm]:
+    found = []
+    for kind, model in size.starts.items():
+        begun = Arm(
+            name=kind,
+            what=f"{model} after the same warmup",
+            stage="warmup",
+            origin="",
+            text={"model.path": model},
+        )
+        found += [begun, Arm(name=f"rpt-{kind}", what="reinforcement", origin=kind)]
+    return found
+
+
+def _answer(outcome: Outcome) -> str:
+    names = [arm.name for arm in outcome.arms]
+    pairs = [(name, name.removeprefix("rpt-")) for name in names if name.startswith("rpt-")]
+    pairs = [("rpt", START), *(pair for pair in pairs if pair[1] in names)]
+    found = compare(outcome, "accuracy", pairs)
+    if any(one.said for one in found):
+        parts = [
+            f"{one.other} {one.text} to {mean_percent(outcome, one.arm, 'accuracy')}"
+            for one in found
+            if one.said and one.found.value > 0
+        ]
+        won = ", ".join(parts) or "none"
+        rest = ", ".join(one.other for one in found if not (one.said and one.found.value > 0))
+        return (
+            f"Reinforcement gained over its start (points, 95 % over seeds, Holm's correction):"
+            f" {won}. No gain is shown for: {rest or 'none'}."
+        )
+    return in_words(found)
+
+
+INIT = Experiment(
+    name="init",
+    question="What does the start decide: which texts and how many given thoughts make a model that"
+    " reinforcement can teach?",
+    setting="A base start has seen no thought, a chat start the form of one and no use for it, a"
+    " reasoning start (`start`) worked thoughts beside useless ones. Then worked documents in 0.1"
+    " to 15 % of the text, and a chat start that learns from given thoughts before reinforcement."
+    " Every start is trained for as many tokens, every reinforcement for as many steps.",
+    arms=_arms,
+    baseline="rpt",
+    measures=("accuracy", "within", "beyond", "standard", "reward"),
+    answer=_answer,
+    limits=[
+        "A share counts documents, not steps: 1 % of this text is some 600 worked lines, and more"
+        " text at the same share shows more of them.",
+        "Given thoughts are right ones. Wrong ones were not tried.",
+    ],
+)

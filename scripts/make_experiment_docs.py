@@ -1,0 +1,135 @@
+"""Puts the experiments' results into the documentation: a page each, and the front page's table.
+
+openrpt experiment rewards --budget cpu
+python scripts/make_experiment_docs.py runs/experiment-rewards-cpu
+python scripts/make_experiment_docs.py --estimate
+
+Of each folder, results, page and figure go to `docs/results/experiment-NAME.*`; the page is
+written anew from the results. `--estimate` writes what each experiment will take into
+`docs/results/experiments.json`, which the table of `docs/results/README.md` shows for those that
+have not been run. Without folders the pages are written anew from the results in `docs/results`.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+from openrpt import amounts
+from openrpt.errors import UserError
+from openrpt.experiments.answers.catalog import EXPERIMENTS
+from openrpt.experiments.answers.estimating import estimate_experiment
+from openrpt.experiments.answers.experiment import SIZES, Experiment
+from openrpt.experiments.answers.figure import figure_svg
+from openrpt.experiments.answers.files import RESULTS, read_outcome
+from openrpt.experiments.answers.outcome import Outcome
+from openrpt.experiments.answers.page import page_text, seeds_in_words
+from openrpt.files import checked_as, read_json, write_sealed, write_text
+from openrpt.sheets import NOTHING, Sheet, markdown
+
+_ROOT = Path(__file__).parent.parent
+_DOCS = _ROOT / "docs" / "results"
+_ESTIMATES = "experiments.json"
+_GPU = "h200"
+
+
+def main() -> None:
+    """Rewrites the pages of what was run, and the front page's table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folders", nargs="*", type=Path, help="folders of openrpt experiment")
+    parser.add_argument("--estimate", action="store_true", help="estimate all of them anew")
+    arguments = parser.parse_args()
+    for folder in arguments.folders:
+        name = read_outcome(folder).experiment
+        shutil.copy(folder / RESULTS, _DOCS / f"experiment-{name}.json")
+    if arguments.estimate:
+        write_sealed(_DOCS / _ESTIMATES, {name: _estimates(one) for name, one in _named()})
+    found = {name: _outcome(name) for name, _ in _named()}
+    for name, outcome in found.items():
+        if outcome is not None:
+            _write(EXPERIMENTS[name], outcome)
+    put(_DOCS / "README.md", "<!-- experiments -->", front_table(found, _known_estimates()))
+    put(_ROOT / "mkdocs.yml", "# experiments", _nav(found), indent="          ")
+
+
+def _named() -> list[tuple[str, Experiment]]:
+    return list(EXPERIMENTS.items())
+
+
+def _outcome(name: str) -> Outcome | None:
+    """Returns the results that stand in the documentation; None where it was not run."""
+    path = _DOCS / f"experiment-{name}.json"
+    if not path.is_file():
+        return None
+    return checked_as(Outcome, read_json(path, advice="run it again"), path, advice="run it again")
+
+
+def _write(experiment: Experiment, outcome: Outcome) -> None:
+    name = f"experiment-{experiment.name}"
+    write_text(_DOCS / f"{name}.svg", figure_svg(experiment, outcome))
+    write_text(_DOCS / f"{name}.md", page_text(experiment, outcome, figure=f"{name}.svg"))
+
+
+def _estimates(experiment: Experiment) -> dict[str, str]:
+    """Returns the estimated time by budget; on real text of one GPU, empty where the recipe's
+    model can't be had here."""
+    found = {}
+    for size in ("cpu", "gpu", "paper"):
+        gpu = _GPU if SIZES[size].recipe else ""
+        try:
+            estimate = estimate_experiment(experiment, SIZES[size], gpu=gpu)
+        except UserError:  # the paper's models are on the Hub alone
+            found[size] = ""
+            continue
+        found[size] = amounts.rough_duration(estimate.seconds)
+    return found
+
+
+def _known_estimates() -> dict[str, dict[str, str]]:
+    path = _DOCS / _ESTIMATES
+    return read_json(path, advice="run this script with --estimate") if path.is_file() else {}
+
+
+def front_table(found: dict[str, Outcome | None], estimates: dict[str, dict[str, str]]) -> str:
+    """Returns a row an experiment: its answer, or the command that gives one and its cost."""
+    rows = []
+    for name, outcome in found.items():
+        experiment, known = EXPERIMENTS[name], estimates.get(name, {})
+        cells = [known.get(size) or NOTHING for size in ("cpu", "gpu", "paper")]
+        if outcome is None:
+            label, answer = name, f"not run yet: `openrpt experiment {name} --budget cpu`"
+        else:
+            label = f"[{name}](experiment-{name}.md)"
+            answer = f"{experiment.answer(outcome)} ({seeds_in_words(outcome)}, {outcome.budget})"
+        rows.append([label, experiment.question, answer, *cells])
+    headings = ["experiment", "question", "answer", "cpu", "gpu", "paper"]
+    notes = [
+        "cpu, gpu, paper: what `openrpt experiment NAME --budget … --estimate` said, an upper"
+        f" estimate; cpu on two busy cores, one process, gpu and paper on one {_GPU} at a quarter"
+        " of its peak; –: not known, since the recipe's model could not be reached"
+    ]
+    return markdown(Sheet(title="", headings=headings, rows=rows, labels=3, notes=notes))
+
+
+def _nav(found: dict[str, Outcome | None]) -> str:
+    lines = [
+        f"- Experiment, {name}: results/experiment-{name}.md"
+        for name, outcome in found.items()
+        if outcome is not None
+    ]
+    return "\n".join(f"          {line}" for line in lines)
+
+
+def put(page: Path, mark: str, text: str, *, indent: str = "") -> None:
+    """Puts a text between a mark and its end: `<!-- x -->` … `<!-- /x -->`, `# x` … `# /x`."""
+    last = mark.replace("<!-- ", "<!-- /").replace("# ", "# /")
+    before, begin, rest = page.read_text(encoding="utf-8").partition(f"{mark}\n")
+    _, end, after = rest.partition(f"{indent}{last}")
+    gap = "" if indent else "\n"
+    body = f"{gap}{text.strip(chr(10))}\n{gap}" if text.strip() else ""
+    write_text(page, f"{before}{begin}{body}{end}{after}")
+
+
+if __name__ == "__main__":
+    main()

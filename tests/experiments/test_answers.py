@@ -1,0 +1,209 @@
+"""The experiments: every arm at every size, all eight run at their smallest, and what is said."""
+
+import math
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from openrpt.cli.main import cli
+from openrpt.errors import UserError
+from openrpt.evaluation.records import read_evaluation
+from openrpt.experiments.answers.catalog import EXPERIMENTS, experiment_named
+from openrpt.experiments.answers.comparing import ONE_SEED, compare, in_words, with_baseline
+from openrpt.experiments.answers.experiment import SIZES, START, Size, arms_of
+from openrpt.experiments.answers.figure import figure_values
+from openrpt.experiments.answers.files import FIGURE, PAGE, RESULTS, read_outcome
+from openrpt.experiments.answers.ground import LabGround, Origin, ground_of
+from openrpt.experiments.answers.outcome import ArmRow, Measured, Outcome, measured_values
+from openrpt.experiments.answers.page import page_text
+from openrpt.experiments.answers.run import run_experiment
+from openrpt.experiments.over_seeds import holm, seed_difference
+from openrpt.runs.metrics import read_metrics
+from openrpt.runs.run import existing_run
+
+ORIGIN = Origin(start="runs/start", model="runs/origin")
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_arm_has_a_configuration_and_stands_behind_what_it_needs(
+    name: str, size: Size
+) -> None:
+    ground, seen = ground_of(size, Path("runs/x"), 1), {""}
+    for arm in arms_of(EXPERIMENTS[name], size):
+        assert {arm.origin, *arm.match} <= seen and arm.name not in seen
+        seen.add(arm.name)
+        config = ground.config(arm, ORIGIN if arm.origin else Origin())
+        assert config.run == f"runs/x/seed-1/{arm.name}" and config.seed == 1
+    assert EXPERIMENTS[name].baseline in seen
+
+
+def test_sizes_differ_in_how_much_alone() -> None:
+    for name, experiment in EXPERIMENTS.items():
+        smoke, cpu = (arms_of(experiment, SIZES[size]) for size in ("smoke", "cpu"))
+        if name != "scaling":  # its model sizes are a size
+            assert smoke == cpu[: len(smoke)]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_each_runs_at_its_smallest_and_goes_on(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENRPT_CACHE", str(tmp_path / "cache"))
+    folder, size = tmp_path / name, SIZES["smoke"]
+    done = CliRunner().invoke(
+        cli,
+        ["experiment", name, "--budget", "smoke", "--run", str(folder), "--workers", "1"],
+        catch_exceptions=False,
+    )
+    assert done.exit_code == 0, done.output
+    outcome = read_outcome(folder)
+    arms = arms_of(EXPERIMENTS[name], size)
+    assert {one.arm for one in outcome.measured} == {arm.name for arm in arms if arm.measured}
+    assert outcome.seeds == [0] and all(one.flops > 0 for one in outcome.measured)
+    page = (folder / PAGE).read_text(encoding="utf-8")
+    assert EXPERIMENTS[name].question in page and (folder / FIGURE).stat().st_size > 0
+    assert all(f"| {arm.name} |" in page for arm in arms) and ONE_SEED in page
+
+    seed = folder / "seed-0"
+    recorded = read_evaluation(existing_run(seed / "problems").evaluation)["evaluations"]
+    asked = {arm.name for arm in arms if arm.measured and arm.stage != "finetune"}
+    assert set(recorded) == asked
+    for arm in arms:
+        if arm.match and arm.stage == "pretrain":  # no more than its last step beyond the budget
+            budget = sum(one.flops for one in outcome.measured if one.arm in arm.match)
+            steps = [row["flops/update"] for row in read_metrics(seed / arm.name / "metrics.jsonl")]
+            assert budget <= sum(steps) < budget + max(steps)
+
+    before = (folder / RESULTS).read_bytes(), (seed / "problems/evaluation.json").read_bytes()
+    last = arms[-1].name
+    (seed / f"{last}.json").unlink()  # stopped before that was written
+    again = run_experiment(EXPERIMENTS[name], size, folder)
+    assert again.measured == outcome.measured
+    assert (seed / "problems/evaluation.json").read_bytes() == before[1]
+
+
+def test_an_experiment_of_other_settings_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENRPT_CACHE", str(tmp_path / "cache"))
+    from dataclasses import replace
+
+    size = replace(SIZES["smoke"], most_arms=0)
+    experiment = EXPERIMENTS["rewards"]
+    run_experiment(experiment, size, tmp_path / "run")
+    other = replace(size, changes={**size.changes, "pretrain.tokens_per_step": 300}, most_arms=1)
+    with pytest.raises(UserError, match=r"pretrain\.tokens_per_step"):
+        run_experiment(experiment, other, tmp_path / "run")
+
+
+def test_questions_stand_on_the_side_of_their_lines(tmp_path: Path) -> None:
+    ground = ground_of(SIZES["smoke"], tmp_path, 0)
+    assert isinstance(ground, LabGround)
+    rows = ground.question_rows()
+    world = ground.lab.lab.opened
+    assert rows and len({row["question"] for row in rows}) == len(rows)
+    for row in rows:
+        problem = world.solved(row["question"].removesuffix("="))
+        assert problem.answer == row["answer"]
+        assert len(row["question"].strip("_=")) - 1 > world.shown
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["rewrds"], "rewards"),
+        (["rewards", "--budget", "huge"], "smoke, cpu, gpu, paper"),
+        (["rewards", "--gpu", "h200"], "say --estimate"),
+        (["rewards", "--estimate", "--utilisation", "0.5"], "name one with --gpu"),
+        (["rewards", "--estimate", "--budget", "gpu", "--gpu", "h9000"], "h9000"),
+    ],
+)
+def test_what_is_asked_wrongly_is_said_in_one_line(command: list[str], said: str) -> None:
+    with pytest.raises(UserError) as error:
+        CliRunner().invoke(cli, ["experiment", *command], catch_exceptions=False)
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def measured(arm: str, seed: int, accuracy: float, **more: float) -> Measured:
+    return Measured(
+        arm=arm,
+        seed=seed,
+        values={"accuracy": accuracy} | more,
+        parameters=1000,
+        steps=2,
+        flops=1e9,
+        seconds=1.0,
+        joules=1.0,
+        warnings=["entropy_collapse at step 4: low"] if arm == "b" else [],
+    )
+
+
+def outcome_of(values: dict[str, list[float]], *, planned: int = 3) -> Outcome:
+    return Outcome(
+        experiment="rewards",
+        budget="cpu",
+        planned=planned,
+        setting={"text": "a world"},
+        environment={"date": "today", "openrpt": "0", "commit": "", "torch": "2", "cpus": 2},
+        arms=[ArmRow(name=name, what="", origin="", series="") for name in values],
+        measured=[
+            measured(name, seed, value)
+            for name, own in values.items()
+            for seed, value in enumerate(own)
+        ],
+    )
+
+
+def test_holm_is_statsmodels_and_a_p_value_is_scipys() -> None:
+    from scipy import stats
+
+    a, b = [0.9, 0.8, 0.95, 0.7], [0.5, 0.6, 0.4, 0.65]
+    assert seed_difference(a, b).p == pytest.approx(float(stats.ttest_rel(a, b).pvalue))
+    p = [0.02, 0.001, 0.03, 0.5]
+    # By hand: 4 · 0.001, 3 · 0.02, then 2 · 0.03 and 0.5, none below the one before.
+    assert holm(p) == pytest.approx([0.06, 0.004, 0.06, 0.5])
+    assert holm([]) == [] and seed_difference([1, 1], [1, 1]).p == 1.0
+
+
+def test_a_difference_is_said_only_after_the_correction() -> None:
+    values = {"prefix": [0.50, 0.52, 0.51], "a": [0.90, 0.91, 0.92], "b": [0.56, 0.52, 0.58]}
+    values |= {"c": [0.2, 0.21, 0.2]}
+    found = with_baseline(outcome_of(values), "accuracy", "prefix")
+    assert [one.arm for one in found] == ["a", "b", "c"]
+    assert [one.said for one in found] == [True, False, True]
+    text = in_words(found)
+    assert text.startswith("Ahead of prefix: a +40.0 [") and "; behind prefix: c −30.7 [" in text
+    assert "not told apart from prefix: b (points" in text
+    one_seed = outcome_of({name: own[:1] for name, own in values.items()})
+    alone = with_baseline(one_seed, "accuracy", "prefix")
+    assert in_words(alone) == ONE_SEED and all(math.isnan(one.p) for one in alone)
+    assert compare(outcome_of(values), "beyond", [("a", "b")]) == []
+
+
+def test_the_page_says_how_many_seeds_are_done() -> None:
+    values = {"prefix": [0.5, 0.6], "b": [0.7, 0.9]}
+    page = page_text(EXPERIMENTS["rewards"], outcome_of(values, planned=5))
+    assert "2 of 5 seeds: mean ± standard error" in page
+    assert "The budget has 5 seeds; 2 are done." in page
+    assert "| b | entropy_collapse in 2 |" in page
+    assert "| prefix | 55.0 ± 5.0 |" in page
+    (first, second) = figure_values(outcome_of(values), "accuracy")
+    assert (first["value"], second["low"], second["high"]) == pytest.approx((55.0, 70.0, 90.0))
+
+
+def test_both_sides_of_what_was_shown_weigh_their_problems() -> None:
+    def part(value: float, n: int) -> dict[str, float]:
+        return {"value": value, "n": n}
+
+    right = {"all": part(0.5, 8), "kind: 1": part(1.0, 1), "kind: 2": part(0.0, 3)}
+    right |= {"kind: 3": part(0.5, 4)}
+    summary = {"reasoning": right, "ntp": {"all": part(0.25, 8)}}
+    assert measured_values(summary, 2) == pytest.approx(
+        {"accuracy": 0.5, "standard": 0.25, "within": 0.25, "beyond": 0.5}
+    )
+    assert set(measured_values(summary, None)) == {"accuracy", "standard"}
+    with pytest.raises(UserError, match="nearest: 'failure'"):
+        experiment_named("failures")
+    assert START in {arm.name for arm in arms_of(EXPERIMENTS["cost"], SIZES["cpu"])}
