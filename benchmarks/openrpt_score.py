@@ -32,7 +32,7 @@ from openrpt.stages.score.score import read_cost, score_corpus
 def main(job: dict[str, Any]) -> dict[str, Any]:
     config = config_of(job)
     use_cpu(config.model.threads)
-    policy = open_engine(config.model)
+    policy = open_engine(config)
     prompt = config.prompt
     warm = list(range(1000, 1000 + prompt.window))  # sets up threads and buffers
     score_ids(policy, warm, window=prompt.window, min_context=prompt.min_context)

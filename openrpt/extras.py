@@ -23,6 +23,7 @@ EXTRAS = {
     "lora": Extra(module="peft", what_for="model.lora_rank"),
     "datasets": Extra(module="datasets", what_for="corpora and questions by datasets:NAME"),
     "finetune": Extra(module="math_verify", what_for="answers.check = 'math'"),
+    "vllm": Extra(module="vllm", what_for="engine.sampler = 'vllm'"),
     "lm-eval": Extra(module="lm_eval", what_for="openrpt zeroshot, suite"),
     "reasoning-gym": Extra(module="reasoning_gym", what_for="questions by reasoning-gym:TASK"),
     "tensorboard": Extra(module="tensorboard", what_for="track.to"),

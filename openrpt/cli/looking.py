@@ -127,6 +127,7 @@ def _verdict(path: Path) -> list[str]:
     "estimate",
     "run",
     "model",
+    "engine.trainer",
     "corpus",
     "score",
     "prompt",
@@ -185,7 +186,7 @@ def estimate(
         print_estimate(found, PlainConsole())
 
 
-@stage("predict", "seed", "run", "model", "prompt", after="scaling")
+@stage("predict", "seed", "run", "model", "engine.trainer", "prompt", after="scaling")
 @click.argument("model", metavar="MODEL", type=PATH)
 @click.option(
     "--text", type=TEXT, required=True, help="The text to go on from; - reads it from stdin"
@@ -247,8 +248,8 @@ def predict(
         progress.begin(f"load {model}", 0)
         start = None
         if config.prompt.candidates and config.prompt.candidate_source == "start":
-            start = open_engine(config.model)
-        engine = open_engine(config.model, path=model, start=start)
+            start = open_engine(config)
+        engine = open_engine(config, path=model, start=start)
         cut = cut_at_end(engine.model.tokenizer, text, continuation)
         group = run_predict(
             engine,

@@ -114,6 +114,7 @@ def compare(sources: tuple[str, ...], against: str, layout: str, out: str | None
     "perplexity",
     "run",
     "model",
+    "engine.trainer",
     "prompt.window",
     "evaluate.split",
     "score.max_tokens",

@@ -27,7 +27,10 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 _OUT = click.option(
     "--out", metavar="FILE", type=PATH, required=True, help="The traces: a .jsonl or .parquet file"
 )
-_SAMPLED = ("run", "model", "prompt", "selection", "memory.generation_rollouts")
+_SAMPLED = (
+    *("run", "model", "engine.trainer", "prompt", "selection"),
+    "memory.generation_rollouts",
+)
 """What thoughts that a model makes depend on."""
 
 

@@ -12,6 +12,8 @@ from openrpt.config.sections import Config
 from openrpt.config.toml_files import read_toml, toml_text
 from openrpt.errors import UserError, nearest
 
+_MOVED = {"model.generator": "engine.trainer"}
+"""Keys of older versions, and what they are called now: a file that has one is told so."""
 _LONGEST_SHOWN = 200
 """Characters of a wrong value that its error shows."""
 
@@ -63,6 +65,8 @@ def _explain(error: ValidationError) -> str:
 
 def _nearest_key(dotted: str) -> str:
     """Returns the hint: a key of that name in other sections, else the nearest of all keys."""
+    if dotted in _MOVED:
+        return f"; it is called '{_MOVED[dotted]}' now: change that in the file"
     section, _, name = dotted.rpartition(".")
     known = config_keys()
     elsewhere = [key for key in known if key.rpartition(".")[2] == name]

@@ -29,11 +29,6 @@ class ModelConfig(Section):
     threads: Annotated[int, NOTHING] = Field(
         0, ge=0, description="CPU threads; 0 = all the cores this process may use"
     )
-    generator: Annotated[
-        Literal["tree", "flat"], binds("warmup", "train", "finetune", "pretrain", "evaluation")
-    ] = Field(
-        "tree", description="tree shares a document's prefix; flat computes every prompt alone"
-    )
     lora_rank: Annotated[int, binds("warmup", "train", "finetune", "pretrain")] = Field(
         0, ge=0, le=4096, description="Rank of LoRA adapters; 0 = full fine-tuning"
     )

@@ -97,11 +97,11 @@ class TrainConfig(Section):
         description="overlong penalty: the last share of the longest possible completion,"
         " over which it grows",
     )
-    importance_correction: ImportanceCorrection = Field(
-        "off",
+    importance_correction: Literal["auto", ImportanceCorrection] = Field(
+        "auto",
         description="For a sampler other than the trainer: weigh tokens by trainer / sampler"
         " probability, cut (truncate) or dropped outside a band (token_mask, sequence_mask); costs"
-        " a forward pass",
+        " a forward pass. auto: truncate where engine.sampler is not the trainer's, else off",
     )
     importance_min: float = Field(
         0.5, ge=0, description="Masks: tokens or rollouts of a lower weight are dropped"
@@ -179,7 +179,7 @@ class TrainConfig(Section):
             "updates_per_batch": self.updates_per_batch > 1,
             "kl_weight": self.kl_weight > 0,
             "entropy_weight": self.entropy_weight > 0,
-            "importance_correction": self.importance_correction != "off",
+            "importance_correction": self.importance_correction not in ("auto", "off"),
             "denominator": self.denominator != "all",
             "overlong": algorithm.overlong != "keep",
             "dynamic_sampling_from": algorithm.dynamic_sampling_from is not None,

@@ -10,7 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from openrpt.config.algorithms import ImportanceCorrection
 from openrpt.config.corpus import CorpusConfig, ScoreConfig
+from openrpt.config.engine import EngineConfig
 from openrpt.config.evaluation import (
     CodingConfig,
     EvaluateConfig,
@@ -39,6 +41,7 @@ class Config(Section):
         "runs/default", description="Run folder: everything is written there"
     )
     model: ModelConfig = ModelConfig()
+    engine: EngineConfig = EngineConfig()
     memory: MemoryConfig = MemoryConfig()
     corpus: CorpusConfig = CorpusConfig()
     score: ScoreConfig = ScoreConfig()
@@ -67,6 +70,27 @@ class Config(Section):
         if self.selection.where == "offsets" and not self.corpus.offsets:
             raise ValueError("selection.where = 'offsets' needs corpus.offsets, the field of them")
         return self
+
+    @model_validator(mode="after")
+    def _sampler_fits(self) -> "Config":
+        if self.engine.sampler == "same":
+            return self
+        if self.train.answer_gradient == "exact":
+            raise ValueError(
+                "train.answer_gradient = 'exact' reads the policy's own probabilities, with no"
+                " correction for another sampler: it needs engine.sampler = 'same'"
+            )
+        if self.model.dtype == "float64":
+            raise ValueError("vLLM has no float64: model.dtype needs engine.sampler = 'same'")
+        return self
+
+    @property
+    def importance_correction(self) -> ImportanceCorrection:
+        """The correction for what the rollouts were drawn with, `train.importance_correction`."""
+        asked = self.train.importance_correction
+        if asked != "auto":
+            return asked
+        return "off" if self.engine.sampler == "same" else "truncate"
 
 
 StageName = Literal["score", "warmup", "train", "finetune", "pretrain", "evaluation"]

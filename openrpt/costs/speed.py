@@ -48,7 +48,7 @@ def spread_positions(count: int, first: int, last: int) -> list[int]:
 
 def measure_speeds(config: Config, layout: Layout, device: torch.device) -> Speeds:
     """Runs a little of each phase as the config asks for it."""
-    engine = bind(config.model.generator, outline(config, device))
+    engine = bind(config.engine.trainer, outline(config, device))
     measure = _Measurement(config=config, layout=layout, engine=engine)
     rate = model_rate(engine.model)
     window = config.prompt.window

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 import openrpt
+from openrpt.config.engine import Trainer
 from openrpt.data.assets import cache_dir
 from openrpt.data.tokens import encode_document
 from openrpt.engine.branches import Branch
@@ -44,7 +45,7 @@ difference."""
 _LENGTH_DEPENDENT_ROPE = {"dynamic", "longrope"}
 _WINDOW = 4
 """Sliding windows in the tree's case, which is shorter than a model's own."""
-_WAY_OUT = "run with --model.generator flat"
+_WAY_OUT = "run with --engine.trainer flat"
 _SAMPLE = (
     "Let x_1 = 2 and y = 3.14. Then the sum of both, which is what we were looking for, is 5.14:\n"
     "\tfor item in unknowns[0:12]:  # internationalization, reconsidered, notwithstanding\n"
@@ -52,32 +53,32 @@ _SAMPLE = (
 ) * 2
 
 
-def check_model(policy: Model, files: ModelFiles, *, generator: str) -> None:
+def check_model(policy: Model, files: ModelFiles, *, trainer: Trainer) -> None:
     """Checks that a stage may trust a loaded model. Raises UserError that names the model, what
     does not hold, and the way out.
 
     What has passed once is remembered in the cache folder until a file of the model or a version
     changes.
     """
-    mark = _mark(policy, files, generator)
+    mark = _mark(policy, files, trainer)
     if not os.path.isfile(mark):
         require_finite(policy.causal_lm.state_dict().items(), what=f"model '{policy.name}'")
         require_tokenizer(policy)
         require_flat_support(policy)
-        if generator == "tree":
+        if trainer == "tree":
             require_tree_support(policy)
         if files.bytes >= REMEMBERED_BYTES:
             _remember(mark, policy.name)
 
 
-def _mark(policy: Model, files: ModelFiles, generator: str) -> Path:
+def _mark(policy: Model, files: ModelFiles, trainer: Trainer) -> Path:
     """Returns the file that the cache has once this model, as it is on the disk, has passed."""
     facts = [
         openrpt.__version__,
         version("torch"),
         version("transformers"),
         version("tokenizers"),
-        generator,
+        trainer,
         str(policy.causal_lm.dtype),
         str(policy.product_dtype),
         policy.device.type,

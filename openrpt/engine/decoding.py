@@ -8,11 +8,10 @@ from torch import Tensor
 
 from openrpt.config.prompt import PromptConfig
 from openrpt.data.prompts import Budget, Layout
-from openrpt.data.tokens import literal_bytes
 from openrpt.engine.course import Course, Rules
+from openrpt.engine.decoded import Decoded, Said, Step, collect
 from openrpt.engine.model import Model
 from openrpt.engine.sampling import Sampled, sample, uniforms
-from openrpt.types import Completion
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,31 +70,6 @@ class Sequences(Protocol):
         """Goes on with these rows only; a row that is named twice is split in two."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Decoded:
-    """A rollout's new tokens, after the opening."""
-
-    token_ids: list[int]
-    logprobs: list[float]
-    """Log-probability of each token at the sampling temperature, nats; 0 where forced."""
-    loss_mask: list[bool]
-    """True for tokens that were drawn."""
-    stopped: bool
-    """Whether it ended by itself, not by its budget."""
-    near_boundary: int
-    """Number of draws whose uniform lay near a boundary."""
-
-    def completion(self, opening: tuple[int, ...]) -> Completion:
-        """Returns the whole completion: the forced tokens that it began with, and these."""
-        forced = len(opening)
-        return Completion(
-            token_ids=opening + tuple(self.token_ids),
-            sampler_logprobs=(0.0,) * forced + tuple(self.logprobs),
-            loss_mask=(False,) * forced + tuple(self.loss_mask),
-            finish_reason="stop" if self.stopped else "length",
-        )
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Decoder:
     """Draws completions: their course is `Course`'s, their tokens are the policy's.
@@ -124,15 +98,15 @@ class Decoder:
             device=keys.device,
         )
         course = Course.begin(rules, keys=keys, row_of=row_of)
-        said: list[bytes] = [b""] * len(keys)  # read for `until` only
-        steps: list[_Step] = []
+        said = Said.of(self.policy.table, self.layout, self.sampling.until, rollouts=len(keys))
+        steps: list[Step] = []
         while True:
             sampled = self._sample(sequences.hidden, course)
             ids = course.next_ids(sampled.ids)  # [B]
-            reached = self._reached(said, course, ids) if self.sampling.until else None
+            reached = said.reached(course, ids)
             after = course.after(ids, reached=reached)
             steps.append(
-                _Step(
+                Step(
                     rows=course.alive,
                     ids=ids,
                     logprobs=sampled.logprobs,
@@ -143,30 +117,16 @@ class Decoder:
             )
             course = after.going_on()  # B falls
             if len(course.alive) == 0:
-                return _collect(steps, len(keys))
+                return collect(steps, len(keys))
             parents, new_ids, row_of = split_rows(course.row_of, course.last)  # U grows
             sequences.keep(parents)
             course = replace(course, row_of=row_of)
             new = new_ids[:, None]  # [U, 1]
             if course.at_close:  # where all are in step, the close is run at once
                 new = torch.cat([new, rules.close.expand(len(new), -1)], dim=1)  # [U, 1 + C]
-                steps += [_Step.forced(course.alive, token) for token in rules.close]
+                steps += [Step.forced(course.alive, token) for token in rules.close]
                 course = course.past_close()
             sequences.advance(new)
-
-    def _reached(self, said: list[bytes], course: Course, ids: Tensor) -> Tensor:
-        """Returns [B] True where the new token ends, or holds, what a completion stops behind."""
-        reached = torch.zeros_like(ids, dtype=torch.bool)
-        for row in course.predicting.nonzero()[:, 0].tolist():
-            rollout = int(course.alive[row])
-            before = len(said[rollout])
-            new = literal_bytes(self.policy.table, [int(ids[row])], self.layout.literal)
-            said[rollout] += new
-            reached[row] = any(
-                said[rollout].find(stop, max(before - len(stop) + 1, 0)) >= 0
-                for stop in self.sampling.until
-            )
-        return reached
 
     def _sample(self, hidden: Tensor, course: Course) -> Sampled:
         """Draws for each rollout from its row of hidden [U, d]; 0 where the next token is
@@ -206,52 +166,3 @@ def split_rows(row_of: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     pairs = pairs[order]
     same = (row_of[:, None] == pairs[:, 0]) & (ids[:, None] == pairs[:, 1])  # [B, U]
     return pairs[:, 0], pairs[:, 1], same.int().argmax(1)
-
-
-@dataclass(kw_only=True, eq=False)
-class _Step:
-    """The next token of every rollout that was still decoded."""
-
-    rows: Tensor  # [B] which rollouts
-    ids: Tensor  # [B]
-    logprobs: Tensor  # [B] 0 where forced
-    free: Tensor  # [B] bool
-    near: Tensor  # [B] bool: the uniform lay near a boundary
-    stopped: Tensor  # [B] bool
-
-    @classmethod
-    def forced(cls, rows: Tensor, token: Tensor) -> "_Step":
-        """Returns the step in which each has the same forced token."""
-        ids = token.expand(len(rows))
-        no = torch.zeros_like(ids, dtype=torch.bool)
-        zero = torch.zeros_like(ids, dtype=torch.float64)
-        return cls(rows=rows, ids=ids, logprobs=zero, free=no, near=no, stopped=no)
-
-
-def _collect(steps: list[_Step], rows: int) -> list[Decoded]:
-    """Returns the tokens of all steps, rollout by rollout."""
-    ids: list[list[int]] = [[] for _ in range(rows)]
-    logprobs: list[list[float]] = [[] for _ in range(rows)]
-    mask: list[list[bool]] = [[] for _ in range(rows)]
-    near = [0] * rows
-    stopped = [False] * rows
-    for step in steps:
-        columns = (step.rows, step.ids, step.logprobs, step.free, step.near, step.stopped)
-        for row, token, logprob, free, close, stop in zip(
-            *(column.tolist() for column in columns), strict=True
-        ):
-            ids[row].append(token)
-            logprobs[row].append(logprob)
-            mask[row].append(free)
-            near[row] += close
-            stopped[row] = stop
-    return [
-        Decoded(
-            token_ids=ids[row],
-            logprobs=logprobs[row],
-            loss_mask=mask[row],
-            stopped=stopped[row],
-            near_boundary=near[row],
-        )
-        for row in range(rows)
-    ]

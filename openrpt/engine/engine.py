@@ -6,11 +6,12 @@ An engine is bound to its model. `tree` shares what the sequences of a document 
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
-from typing import Literal, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
-from openrpt.config.model import ModelConfig
+from openrpt.config.engine import Trainer
+from openrpt.config.sections import Config
 from openrpt.data.prompts import Layout
 from openrpt.data.request import Request
 from openrpt.data.work import Work
@@ -105,7 +106,7 @@ class Engine(Sampler, Protocol):
 
 
 def open_engine(
-    config: ModelConfig,
+    config: Config,
     *,
     path: str | None = None,
     trained: bool = False,
@@ -114,17 +115,17 @@ def open_engine(
 ) -> Engine:
     """Loads a model and its tokenizer, checks that they can be run, and binds an engine to them.
 
-    `path` takes the place of config.path. `trained`: with gradients, and with LoRA adapters where
+    `path` takes the place of model.path. `trained`: with gradients, and with LoRA adapters where
     the configuration asks for them; otherwise the model is only read. `recompute`: the backward
     pass runs each layer again (`memory.gradient_checkpointing`). `start`: whose candidates seed the
     thought, where not the model's own. Raises UserError as `load_model`.
     """
-    return bind(
-        config.generator, load_model(config, path=path, trained=trained, recompute=recompute), start
-    )
+    kind = config.engine.trainer
+    model = load_model(config.model, path=path, trained=trained, recompute=recompute, trainer=kind)
+    return bind(kind, model, start)
 
 
-def bind(kind: Literal["tree", "flat"], model: Model, start: Engine | None = None) -> Engine:
+def bind(kind: Trainer, model: Model, start: Engine | None = None) -> Engine:
     """Returns the engine of this kind for a model that is loaded already; see `open_engine`."""
     if kind == "flat":
         return FlatEngine(model=model, start=start)

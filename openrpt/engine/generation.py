@@ -16,7 +16,8 @@ from torch import Tensor
 from openrpt.data.prompts import Layout
 from openrpt.data.request import Request
 from openrpt.data.spans import may_be_span
-from openrpt.engine.decoding import Decoded, Decoder, Sampling, Sequences
+from openrpt.engine.decoded import Decoded
+from openrpt.engine.decoding import Decoder, Sampling, Sequences
 from openrpt.engine.head import Standard, standard_prediction
 from openrpt.engine.model import Model
 from openrpt.types import Completion
@@ -60,6 +61,17 @@ def standard_tops(standard: Standard) -> list[tuple[tuple[int, float], ...]]:
     return [tuple(zip(own, logps, strict=True)) for own, logps in pairs]
 
 
+def openings_of(
+    request: Request, candidates: Sequence[Sequence[int]], layout: Layout, sampling: Sampling
+) -> list[tuple[int, ...]]:
+    """Returns the forced tokens with which the completions at each position begin: the request's
+    own, else the candidates' seed; behind them the close, where nothing is thought."""
+    close = layout.close_ids if sampling.think_budget == 0 else ()
+    if request.openings is not None:
+        return [opening + close for opening in request.openings]
+    return [layout.seed(ids) + close for ids in candidates]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Beginnings:
     """A document's positions before anything is drawn."""
@@ -83,14 +95,12 @@ class Beginnings:
     ) -> "Beginnings":
         """Returns the positions of a request, with the forced tokens that their completions begin
         with."""
-        close = layout.close_ids if sampling.think_budget == 0 else ()
-        if request.openings is not None:
-            openings = [opening + close for opening in request.openings]
-        else:
-            candidates = seeds.candidate_ids[:, : sampling.candidates].tolist()
-            openings = [layout.seed(ids) + close for ids in candidates]
+        candidates = seeds.candidate_ids[:, : sampling.candidates].tolist()
         return cls(
-            standard=standard, seeds=seeds, openings=openings, candidates=sampling.candidates
+            standard=standard,
+            seeds=seeds,
+            openings=openings_of(request, candidates, layout, sampling),
+            candidates=sampling.candidates,
         )
 
     def outcomes(

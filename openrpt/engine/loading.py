@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from openrpt.config.engine import Trainer
 from openrpt.config.model import ModelConfig
 from openrpt.config.sections import Config
 from openrpt.data.tokens import token_table
@@ -37,17 +38,23 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torc
 
 
 def load_model(
-    config: ModelConfig, *, path: str | None = None, trained: bool = False, recompute: bool = False
+    config: ModelConfig,
+    *,
+    path: str | None = None,
+    trained: bool = False,
+    recompute: bool = False,
+    trainer: Trainer = "tree",
 ) -> Model:
     """Loads a model and its tokenizer, and checks them; `path` takes the place of config.path.
 
     `trained`: with gradients, and with LoRA adapters where the configuration asks for them.
     `recompute`: the backward pass runs each layer again (`memory.gradient_checkpointing`).
-    Raises UserError for a missing model, a folder without safetensors weights, a tokenizer or
-    an architecture that is refused.
+    `trainer`: the engine that is to run it, which the checks are for. Raises UserError for a
+    missing model, a folder without safetensors weights, a tokenizer or an architecture that is
+    refused.
     """
     model, files = _load(config, path or config.path, pick_device(config.device))
-    check_model(model, files, generator=config.generator)
+    check_model(model, files, trainer=trainer)
     if recompute:
         _recompute_activations(model.model)
     if not trained:

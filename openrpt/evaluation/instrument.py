@@ -138,7 +138,7 @@ def measure_models(
 
         def open_model(path: str = model.path) -> Engine:
             progress.begin(f"load {path}", 0)
-            return open_engine(instrument.config.model, path=path)
+            return open_engine(instrument.config, path=path)
 
         result = take_or_measure(
             instrument,

@@ -250,7 +250,7 @@ def model_perplexity(
             expected=config.score.max_tokens,
         )
     progress.begin(f"load {path}", 0)
-    engine = open_engine(config.model, path=path)
+    engine = open_engine(config, path=path)
     measured = measure(instrument, engine, title=instrument.title(label), progress=progress)
     for line in unread_lines(counts):
         progress.say(line)

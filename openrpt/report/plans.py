@@ -135,7 +135,12 @@ PLANS = (
     ),
     Plan(
         title="Time by phase",
-        series={"time/generate": "generate", "time/update": "update", "time/store": "store"},
+        series={
+            "time/generate": "generate",
+            "time/update": "update",
+            "time/store": "store",
+            "time/hand_over": "hand over",
+        },
         section="machine",
         stacked=True,
     ),

@@ -1,7 +1,7 @@
 """The rollouts of a step: generated, graded, and chosen for the update.
 
-A collector knows no run folder and no optimizer: given a policy's engine and a trainer's state it
-says what a step trains on, so it can run elsewhere than the update does.
+A collector knows no run folder and no optimizer: given a sampler of the policy and a trainer's
+state it says what a step trains on, so it can run elsewhere than the update does.
 """
 
 from collections import Counter
@@ -16,7 +16,7 @@ from openrpt.data.request import Request
 from openrpt.data.work import Work
 from openrpt.engine.checkpoint_record import TrainerState
 from openrpt.engine.decoding import Sampling
-from openrpt.engine.engine import Engine
+from openrpt.engine.engine import Sampler
 from openrpt.rl.batch import Graded, Weighted, weighted_batch
 from openrpt.rl.completions import has_content
 from openrpt.rl.task import Task
@@ -26,10 +26,11 @@ from openrpt.seeding import keys_of
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Collector:
-    """Makes a step's rollouts with an engine, for a task."""
+    """Makes a step's rollouts with a sampler, for a task."""
 
     config: Config
-    engine: Engine
+    sampler: Sampler
+    """What draws them: the policy's engine, or another that holds its weights."""
     task: Task
     layout: Layout
     workers: Workers = ALONE
@@ -89,7 +90,7 @@ class Collector:
             generation_rollouts=config.memory.generation_rollouts,
         )
         requests = [self._request(work, step) for work in works]
-        each = self.engine.generate_each(requests, layout, sampling)
+        each = self.sampler.generate_each(requests, layout, sampling)
         for work, generated in zip(works, each, strict=True):
             yield Graded(
                 work=work,

@@ -39,8 +39,9 @@ from openrpt.rl.tensors import RolloutTensors
 from openrpt.rl.workers import ALONE, Workers
 
 
-def loss_config_for(train: TrainConfig) -> LossConfig:
+def loss_config_for(config: Config) -> LossConfig:
     """Returns the loss of the config's algorithm, with its weights."""
+    train = config.train
     algorithm = train.recipe()
     return LossConfig(
         ratio_level=algorithm.ratio_level,
@@ -50,7 +51,7 @@ def loss_config_for(train: TrainConfig) -> LossConfig:
         aggregation=algorithm.aggregation,
         kl_weight=train.kl_weight,
         entropy_weight=train.entropy_weight,
-        importance_correction=train.importance_correction,
+        importance_correction=config.importance_correction,
         importance_min=train.importance_min,
         importance_max=train.importance_max,
     )
@@ -161,7 +162,7 @@ def update_policy(
     `apply_update` does: the updates before that one stand.
     """
     policy, max_norm = engine.model, config.optim.max_grad_norm
-    totals, loss_config = step_totals(batch, config, layout), loss_config_for(config.train)
+    totals, loss_config = step_totals(batch, config, layout), loss_config_for(config)
     ntp_tokens = max(sum(_num_ntp_tokens(weighted.work, layout) for weighted in batch), 1)
     documents = list(_documents(workers.share(batch), engine, config, layout, reference))
     metrics: dict[str, float] = {}
@@ -222,7 +223,7 @@ def _documents(
         tensors = None
         if any(group.members for group in branches):
             known = reference if train.kl_weight else None
-            corrects = train.importance_correction != "off"
+            corrects = config.importance_correction != "off"
             tensors = RolloutTensors.of(
                 weighted,
                 branches,

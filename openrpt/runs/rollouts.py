@@ -28,6 +28,7 @@ _TERMS = pa.list_(pa.struct([("name", pa.string()), ("value", pa.float32())]))
 SCHEMA = pa.schema(
     [
         ("step", pa.int64()),
+        ("policy_version", pa.int64()),
         ("document_id", pa.string()),
         ("position", pa.int64()),
         ("rollout", pa.int64()),
@@ -60,9 +61,12 @@ def rollout_rows(
     advantages: Sequence[Sequence[float]],
     continuations: Sequence[Sequence[bytes]],
     table: TokenTable,
+    *,
+    policy_version: int | None = None,
 ) -> list[dict]:
     """Returns rows of the rollout file; continuations are the true tokens after each position.
-    `step`: None for a model that is evaluated."""
+    `step`, and `policy_version`, the steps behind the weights that drew them: None for a model that
+    is evaluated."""
     rows = []
     for group, group_advantages, continuation in zip(
         groups, advantages, continuations, strict=True
@@ -70,6 +74,7 @@ def rollout_rows(
         position = group.prompt.position
         shared = {
             "step": step,
+            "policy_version": policy_version,
             "document_id": position.document_id,
             "position": position.index,
             "entropy": position.entropy,

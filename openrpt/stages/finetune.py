@@ -109,7 +109,7 @@ def _require_own_run(run: Run) -> None:
 
 def _evaluate_before(trainer: Trainer, task: QuestionTask, progress: Progress) -> dict[str, Any]:
     """Measures the start model; where training is already under way it is loaded again."""
-    engine = open_engine(trainer.config.model) if trainer.state.step else trainer.engine
+    engine = open_engine(trainer.config) if trainer.state.step else trainer.engine
     return _evaluate(engine, task, "before", trainer.run, progress) | {"step": 0}
 
 

@@ -137,7 +137,7 @@ def open_trained(
     # LoRA adapters sit on the weights that training began from; the merged ones are for others.
     weights = begin if last is None or config.model.lora_rank else last
     engine = open_engine(
-        config.model,
+        config,
         path=None if weights is None else str(weights),
         trained=True,
         recompute=config.memory.gradient_checkpointing,

@@ -120,7 +120,7 @@ def text_task(run: Run, engine: Engine, layout: Layout) -> TextTask:
     corpus = scores_of(run)
     if "information_gain" in config.reward.terms:
         baseline = MovingAverage.of(engine.model, config.reward.baseline_decay)
-        baseline_engine = bind(config.model.generator, baseline.policy)
+        baseline_engine = bind(config.engine.trainer, baseline.policy)
     return TextTask(
         folder=run.path,
         corpus=corpus,

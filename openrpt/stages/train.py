@@ -22,6 +22,7 @@ from openrpt.data.prompts import Layout
 from openrpt.engine.average import MovingAverage
 from openrpt.engine.checkpoint_record import TrainerState, read_record
 from openrpt.engine.engine import Engine, open_engine
+from openrpt.engine.samplers import open_sampler
 from openrpt.progress import SILENT, Progress
 from openrpt.rl.batch import Graded, Weighted
 from openrpt.rl.collect import Collector, batch_metrics
@@ -32,6 +33,7 @@ from openrpt.rl.rewards.terms import make_terms, reward_metrics
 from openrpt.rl.task import Task
 from openrpt.rl.thinking import thought_metrics
 from openrpt.rl.update import update_policy
+from openrpt.rl.weight_sync import WeightSync
 from openrpt.rl.workers import ALONE, Workers
 from openrpt.runs.checkpoints import BASELINE, latest_checkpoint, read_tensors, require_own
 from openrpt.runs.metrics import PhaseTimer, memory_metrics
@@ -54,6 +56,8 @@ class Trainer:
     config: Config
     engine: Engine
     """The policy's."""
+    weights: WeightSync | None
+    """What draws the rollouts with a copy of the weights; None where the policy's engine does."""
     layout: Layout
     task: Task
     optimizer: torch.optim.Optimizer
@@ -84,7 +88,7 @@ class Trainer:
         """The collector of the next step's groups."""
         return Collector(
             config=self.config,
-            engine=self.engine,
+            sampler=self.engine if self.weights is None else self.weights.sampler,
             task=self.task,
             layout=self.layout,
             workers=self.workers,
@@ -95,13 +99,17 @@ class Trainer:
         state, timer = self.state, PhaseTimer()
         state.step += 1
         self.meter.begin()
+        version = state.step - 1
+        if self.weights is not None:
+            with timer("hand_over"):
+                version = self.weights.policy_version(state.step)
         with timer("generate"):
             batch, generated = self.collector.collect(state)
         groups = [group for graded in generated for group in graded.groups]
         followed = self.task.follow(state, groups)
         if store:
             with timer("store"):  # where it fails, the weights are still the last step's
-                self._store(batch, generated)
+                self._store(batch, generated, version)
         rate = learning_rate(self.config.train, state.step)
         set_learning_rate(self.optimizer, rate)
         with timer("update"):
@@ -109,6 +117,7 @@ class Trainer:
         cost = step_cost(self.engine.model, generated, batch, self.config, self.layout)
         return (
             batch_metrics(batch, generated)
+            | ({} if self.weights is None else {"sampler/staleness": state.step - 1.0 - version})
             | thought_metrics(generated, self.layout, self.engine.model.table, self.config.prompt)
             | reward_metrics(groups, self.config.reward)
             | followed
@@ -151,7 +160,9 @@ class Trainer:
             self.baseline.update(self.engine.model)
         return metrics
 
-    def _store(self, batch: Sequence[Weighted], generated: Sequence[Graded]) -> None:
+    def _store(
+        self, batch: Sequence[Weighted], generated: Sequence[Graded], policy_version: int
+    ) -> None:
         """Keeps the rollouts that are trained on, and where all were generated."""
         rows: list[dict[str, Any]] = []
         for graded in batch:
@@ -161,6 +172,7 @@ class Trainer:
                 graded.advantages.tolist(),
                 self.task.truth(graded.work),
                 self.engine.model.table,
+                policy_version=policy_version,
             )
         write_rollouts(self.run.path, self.state.step, rows)
         record_works(
@@ -212,7 +224,7 @@ def open_trainer(run: Run, new: TrainerState, *, make_task: _MakeTask) -> Traine
     begin = run.start if run.start.is_dir() else None
     start = None
     if config.prompt.candidates and config.prompt.candidate_source == "start":
-        start = open_engine(config.model)
+        start = open_engine(config)
     opened = open_trained(
         run,
         new,
@@ -223,7 +235,7 @@ def open_trainer(run: Run, new: TrainerState, *, make_task: _MakeTask) -> Traine
     policy = opened.engine.model
     reference = None
     if config.train.kl_weight:
-        reference = open_engine(config.model, path=None if begin is None else str(begin))
+        reference = open_engine(config, path=None if begin is None else str(begin))
     layout = policy.layout(config.prompt)
     task = make_task(run, opened.engine, layout)
     if opened.checkpoint is not None and task.baseline is not None:
@@ -232,6 +244,7 @@ def open_trainer(run: Run, new: TrainerState, *, make_task: _MakeTask) -> Traine
         run=run,
         config=config,
         engine=opened.engine,
+        weights=_weight_sync(opened.engine, config, layout),
         layout=layout,
         task=task,
         optimizer=opened.optimizer,
@@ -239,3 +252,11 @@ def open_trainer(run: Run, new: TrainerState, *, make_task: _MakeTask) -> Traine
         meter=StepMeter(policy, config),
         state=opened.state,
     )
+
+
+def _weight_sync(engine: Engine, config: Config, layout: Layout) -> WeightSync | None:
+    """Opens the sampler that the configuration asks for, where it is not the policy's engine."""
+    sampler = open_sampler(engine, config, layout)
+    if sampler is engine:
+        return None
+    return WeightSync(sampler=sampler, policy=engine, max_staleness=config.engine.max_staleness)

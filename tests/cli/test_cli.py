@@ -30,38 +30,44 @@ from tests.helpers.tiny_model import periodic_corpus, tiny_config, tiny_model_fo
 Run = Callable[..., tuple[int, str, str]]
 SHOWN = {
     "traces calculator": ["run", "corpus"],
-    "traces self": ["run", "model", "prompt", "selection", "memory.generation_rollouts"],
+    "traces self": [
+        *("run", "model", "engine.trainer", "prompt", "selection", "memory.generation_rollouts"),
+    ],
     "score": ["seed", "run", "model", "corpus", "score", "prompt.window", "prompt.min_context"],
     "warmup": [
-        *("seed", "run", "model", "prompt", "selection", "warmup", "memory", "optim"),
+        *("seed", "run", "model", "engine.trainer", "prompt", "selection", "warmup", "memory"),
+        "optim",
         *("checkpoints", "track"),
     ],
     "train": [
-        *("seed", "run", "model", "prompt", "selection", "reward", "train", "evaluate", "track"),
+        *("seed", "run", "model", "engine", "prompt", "selection", "reward", "train"),
+        *("evaluate", "track"),
         *("memory", "optim", "checkpoints", "cost"),
     ],
     "finetune": [
-        *("seed", "run", "model", "questions", "answers", "finetune", "train", "track"),
+        *("seed", "run", "model", "engine", "questions", "answers", "finetune", "train", "track"),
         *("memory", "optim", "checkpoints", "prompt.instruction", "prompt.chat_template"),
         "prompt.examples",
         *("prompt.thought_start", "prompt.thought_end", "prompt.answer_start"),
     ],
     "pretrain": [
-        *("seed", "run", "model", "selection", "pretrain", "track", "optim", "checkpoints"),
+        *("seed", "run", "model", "engine.trainer", "selection", "pretrain", "track", "optim"),
+        "checkpoints",
         "memory.gradient_checkpointing",
     ],
     "perplexity": [
-        *("run", "model", "prompt.window", "evaluate.split", "score.max_tokens"),
+        *("run", "model", "engine.trainer", "prompt.window", "evaluate.split", "score.max_tokens"),
         *("corpus.template", "corpus.separator", "corpus.block_characters", "corpus.limit"),
     ],
-    "evaluate": ["seed", "run", "model", "prompt", "evaluate", "cost"],
+    "evaluate": ["seed", "run", "model", "engine.trainer", "prompt", "evaluate", "cost"],
     "probe": [
         *("seed", "run", "model.threads", "model.device", "model.dtype"),
-        *("model.compute_dtype", "model.generator"),
+        *("model.compute_dtype", "engine.trainer"),
         *("probe", "prompt.window", "prompt.min_context", "evaluate.split"),
     ],
     "questions": [
-        *("seed", "run", "model", "questions", "answers", "finetune.question_tokens"),
+        *("seed", "run", "model", "engine.trainer", "questions", "answers"),
+        "finetune.question_tokens",
         *("finetune.think_budget", "finetune.answer_budget", "finetune.eval_questions"),
         *("finetune.eval_samples", "finetune.eval_temperature", "prompt.instruction"),
         *("prompt.chat_template", "prompt.thought_start", "prompt.thought_end", "prompt.examples"),
@@ -69,17 +75,17 @@ SHOWN = {
     ],
     "writing": [
         *("seed", "run", "model.threads", "model.device", "model.dtype"),
-        *("model.compute_dtype", "model.generator"),
+        *("model.compute_dtype", "engine.trainer"),
         *("writing", "prompt.window", "evaluate.split"),
         *("corpus.template", "corpus.separator", "corpus.block_characters", "corpus.limit"),
     ],
     "budgets": [
         *("seed", "run", "model.threads", "model.device", "model.dtype"),
-        *("model.compute_dtype", "model.generator"),
+        *("model.compute_dtype", "engine.trainer"),
         *("prompt", "evaluate.split", "evaluate.positions", "evaluate.positions_per_document"),
         *("evaluate.min_entropy", "evaluate.samples", "evaluate.temperature"),
     ],
-    "predict": ["seed", "run", "model", "prompt"],
+    "predict": ["seed", "run", "model", "engine.trainer", "prompt"],
 }
 KEYS = {key.name: key for key in config_keys()}
 EXAMPLE = Path(__file__).parent.parent / "fixtures" / "example.jsonl"

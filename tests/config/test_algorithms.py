@@ -10,6 +10,7 @@ import torch
 from openrpt.config.algorithms import ALGORITHMS, Algorithm, AlgorithmName
 from openrpt.config.loading import load_config
 from openrpt.config.reinforcement import TrainConfig
+from openrpt.config.sections import Config
 from openrpt.errors import UserError
 from openrpt.rl.batch import step_advantages
 from openrpt.rl.update import loss_config_for
@@ -33,7 +34,7 @@ def test_every_name_has_a_recipe() -> None:
     for name in get_args(AlgorithmName):
         config = TrainConfig(algorithm=name)
         assert config.recipe() == ALGORITHMS[name]
-        loss = loss_config_for(config)
+        loss = loss_config_for(Config(train=config))
         assert loss.clip_high == ALGORITHMS[name].clip_high
 
 
@@ -46,10 +47,13 @@ def test_what_the_papers_say() -> None:
         overlong="penalty",
         dynamic_sampling_from=0,
     )
-    gspo = loss_config_for(TrainConfig(algorithm="gspo"))
+    gspo = loss_config_for(Config(train=TrainConfig(algorithm="gspo")))
     assert (gspo.ratio_level, gspo.aggregation) == ("sequence", "sequence_mean")
     assert (gspo.clip_low, gspo.clip_high) == (3e-4, 4e-4)
-    assert loss_config_for(TrainConfig(algorithm="dr_grpo")).aggregation == "constant_length"
+    assert (
+        loss_config_for(Config(train=TrainConfig(algorithm="dr_grpo"))).aggregation
+        == "constant_length"
+    )
 
 
 def test_single_pieces_are_overridden() -> None:

@@ -26,7 +26,7 @@ from openrpt.config.toml_files import read_toml
 from openrpt.errors import UserError
 from openrpt.files import write_text
 from openrpt.runs.advice import advised_keys, how_to
-from openrpt.runs.run import Run, existing_run, open_run
+from openrpt.runs.run import Run, existing_run, open_run, stored_config
 from openrpt.runs.signatures import SIGNATURES
 from tests.helpers.tiny_model import tiny_config
 
@@ -219,6 +219,17 @@ def test_a_key_that_stands_elsewhere_is_found_there(tmp_path: Path, old: str, ne
     with pytest.raises(UserError) as error:
         load_config(tmp_path / "old.toml")
     assert str(error.value) == f"{tmp_path}/old.toml: unknown key '{old}'; nearest: {new}"
+
+
+def test_a_run_with_a_key_of_an_older_version_is_refused(tmp_path: Path) -> None:
+    run = open_run(tiny_config(tmp_path), min_free_bytes=0)
+    stored = run.path / "config.toml"
+    text = stored.read_text(encoding="utf-8").replace("[model]\n", '[model]\ngenerator = "flat"\n')
+    write_text(stored, text)
+    with pytest.raises(UserError) as error:
+        stored_config(run.path)
+    line = f"{stored}: unknown key 'model.generator'; it is called 'engine.trainer' now: change"
+    assert str(error.value).startswith(f"{line} that in the file")
 
 
 def test_a_run_of_another_version_is_refused_by_its_name(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from openrpt.costs.flops import (
 )
 from openrpt.costs.meters import CountingEngine
 from openrpt.engine.branches import Branch
-from openrpt.engine.engine import open_engine
+from openrpt.engine.engine import bind
 from openrpt.engine.loading import load_model
 from openrpt.engine.scorer import score_ids
 from openrpt.engine.tree.gradients import accumulate_gradients
@@ -122,7 +122,7 @@ def test_what_saved_tokens(trainer: Trainer) -> None:
 
 
 def test_update_without_sharing(tmp_path: Path) -> None:
-    trainer = trainer_of(tmp_path, model__generator="flat")
+    trainer = trainer_of(tmp_path, engine__trainer="flat")
     graded = live(generate(trainer))
     metrics: dict[str, float] = {}
 
@@ -224,9 +224,8 @@ EXPERTS = {
 @pytest.mark.parametrize("family", EXPERTS)
 def test_a_token_meets_the_experts_that_are_chosen_for_it(tmp_path: Path, family: str) -> None:
     folder = tiny_model_folder(tmp_path / "m", family=family, **WIDE, **EXPERTS[family])
-    engine = open_engine(
-        ModelConfig(path=str(folder), device="cpu", threads=1, generator="flat"), trained=True
-    )
+    settings = ModelConfig(path=str(folder), device="cpu", threads=1)
+    engine = bind("flat", load_model(settings, trained=True, trainer="flat"))
     engine.model.model.set_experts_implementation("eager")  # torch counts no grouped products
     ids = [(7 * i) % 97 + 5 for i in range(60)]
     measured = counted(lambda: score_ids(engine, ids, window=60, min_context=4))

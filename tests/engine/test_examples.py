@@ -85,7 +85,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_rollouts_are_those_of_the_plain_model_behind_the_examples(folder: Path, kind: Any):
     config = load_config(overrides={"model.path": str(folder / "model"), "model.dtype": "float64"})
     config = config.model_copy(update={"prompt": PromptConfig(examples=EXAMPLES, **FREE)})
-    engine = bind(kind, open_engine(config.model).model)
+    engine = bind(kind, open_engine(config).model)
     group = predict(engine, cut_at_end(engine.model.tokenizer, TEXT), config, samples=3)
     own = tf.AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float64).eval()
     tokenizer = tf.AutoTokenizer.from_pretrained(folder / "model")
@@ -190,7 +190,7 @@ def test_examples_that_do_not_fit(folder: Path):
         | {"model.path": str(folder / "model")}
     )
     with pytest.raises(UserError, match=rf"head {tokens} \+ prompt\.window 200"):
-        open_engine(config.model).model.layout(config.prompt)
+        open_engine(config).model.layout(config.prompt)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from openrpt.config.model import ModelConfig
 from openrpt.data.request import Request
 from openrpt.engine.branches import Branch, CompletionIndex
 from openrpt.engine.decoding import Sampling
-from openrpt.engine.engine import bind, open_engine
+from openrpt.engine.engine import bind
 from openrpt.engine.head import selected_logprobs
 from openrpt.engine.loading import load_model
 from openrpt.engine.model import Model
@@ -249,7 +249,7 @@ def test_adapters_are_trained(family: str, tmp_path: Path) -> None:
     found = []
     for compute_dtype in ("same", "bfloat16"):
         config = ModelConfig(path=str(path), threads=1, lora_rank=4, compute_dtype=compute_dtype)
-        policy = open_engine(config, trained=True).model
+        policy = load_model(config, trained=True)
         with torch.no_grad():
             for parameter in policy.parameters():
                 parameter.normal_(0.0, 0.1, generator=torch.Generator().manual_seed(0))

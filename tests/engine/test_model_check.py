@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from openrpt.config.engine import Trainer
 from openrpt.config.model import ModelConfig
 from openrpt.engine import check as model_check
 from openrpt.engine.check import require_finite
@@ -46,8 +47,9 @@ def checks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return checked
 
 
-def load(folder: Path, **model: object) -> Model:
-    return load_model(ModelConfig(threads=1, device="cpu", **model), path=str(folder), trained=True)
+def load(folder: Path, trainer: Trainer = "tree", **model: object) -> Model:
+    config = ModelConfig(threads=1, device="cpu", **model)
+    return load_model(config, path=str(folder), trained=True, trainer=trainer)
 
 
 def test_a_model_is_checked_once(monkeypatch, tmp_path, cache, checks):
@@ -56,7 +58,7 @@ def test_a_model_is_checked_once(monkeypatch, tmp_path, cache, checks):
     for _ in range(2):
         load(folder)
     assert len(checks) == 1
-    load(folder, generator="flat")
+    load(folder, trainer="flat")
     load(folder, dtype="bfloat16")
     assert len(checks) == 3
     tensors = load_file(folder / "model.safetensors")
@@ -124,5 +126,5 @@ def test_a_window_that_the_tree_does_not_see_is_refused_however_long(tmp_path):
     folder = tiny_model_folder(tmp_path / "m", family="phimoe", **options)
     with pytest.raises(UserError, match=r"'phimoe' gives other results in the tree"):
         load(folder)
-    assert load(folder, generator="flat").causal_lm.config.sliding_window == 100
+    assert load(folder, trainer="flat").causal_lm.config.sliding_window == 100
     load(tiny_model_folder(tmp_path / "mistral", family="mistral", sliding_window=100))

@@ -26,7 +26,7 @@ from tests.helpers.tiny import byte_level_tokenizer
 from tests.helpers.tiny_model import tiny_model_folder
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-GENERATORS = ("tree", "flat")
+TRAINERS = ("tree", "flat")
 IDS = [(7 * i + 3) % 390 for i in range(30)]
 
 Change = Callable[[Path], Any]
@@ -37,9 +37,9 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_model_folder(tmp_path_factory.mktemp("good") / "m")
 
 
-def load(folder: Path, generator: str = "tree", *, recompute: bool = False, **model: Any) -> Model:
-    model = {"threads": 1, "device": "cpu", "generator": generator} | model
-    return load_model(ModelConfig(**model), path=str(folder), trained=True, recompute=recompute)
+def load(folder: Path, trainer: str = "tree", *, recompute: bool = False, **model: Any) -> Model:
+    config = ModelConfig(**{"threads": 1, "device": "cpu"} | model)
+    return load_model(config, path=str(folder), trained=True, recompute=recompute, trainer=trainer)
 
 
 def changed(good: Path, folder: Path, change: Change) -> Path:
@@ -195,14 +195,14 @@ REFUSED: dict[str, tuple[Change, str]] = {
 
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 @pytest.mark.parametrize(
-    ("case", "generator"),
+    ("case", "trainer"),
     [*((case, "tree") for case in REFUSED), ("NaN", "flat"), ("overflow", "flat")],
 )
-def test_a_folder_that_is_not_what_it_says_is_one_line(good, tmp_path, case, generator):
+def test_a_folder_that_is_not_what_it_says_is_one_line(good, tmp_path, case, trainer):
     change, message = REFUSED[case]
     folder = changed(good, tmp_path / "bad", change)
     with pytest.raises(UserError, match=message) as caught:
-        load(folder, generator)
+        load(folder, trainer)
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -236,11 +236,11 @@ TAKEN: dict[str, Change] = {
 }
 
 
-@pytest.mark.parametrize("generator", GENERATORS)
+@pytest.mark.parametrize("trainer", TRAINERS)
 @pytest.mark.parametrize("case", TAKEN)
-def test_what_differs_without_harm_is_taken(good, tmp_path, case, generator):
+def test_what_differs_without_harm_is_taken(good, tmp_path, case, trainer):
     expected = load(good).causal_lm(torch.tensor([IDS])).logits
-    policy = load(changed(good, tmp_path / "m", TAKEN[case]), generator)
+    policy = load(changed(good, tmp_path / "m", TAKEN[case]), trainer)
     assert torch.equal(policy.causal_lm(torch.tensor([IDS])).logits, expected)
     assert policy.masked_ids().sum() == 2  # <|im_start|>, <|im_end|>
 
@@ -285,14 +285,14 @@ FAMILIES = {
 }
 
 
-@pytest.mark.parametrize("generator", GENERATORS)
+@pytest.mark.parametrize("trainer", TRAINERS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_scale_or_cap_of_the_logits_is_the_models_own(tmp_path, family, generator):
+def test_a_scale_or_cap_of_the_logits_is_the_models_own(tmp_path, family, trainer):
     options = FAMILIES[family] | {"initializer_range": 0.3}
     folder = tiny_model_folder(tmp_path / "m", family=family, **options)
-    policy = load(folder, generator)
+    policy = load(folder, trainer)
     model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
-    hidden = run_prefix(policy, IDS).hidden[0] if generator == "tree" else flat_hidden(policy, IDS)
+    hidden = run_prefix(policy, IDS).hidden[0] if trainer == "tree" else flat_hidden(policy, IDS)
     own = model(torch.tensor([IDS])).logits[0].log_softmax(-1)
     assert (policy.head.logits(hidden).log_softmax(-1) - own).abs().max() < 1e-4
 
@@ -316,12 +316,12 @@ LATENT = {
 
 def test_what_only_the_tree_cannot_share_names_the_way_out(tmp_path):
     folder = tiny_model_folder(tmp_path / "m", family="deepseek_v3", **LATENT)
-    with pytest.raises(UserError, match=r"'deepseek_v3' can't be run in the tree.*generator flat"):
+    with pytest.raises(UserError, match=r"'deepseek_v3' can't be run in the tree.*trainer flat"):
         load(folder)
     load(folder, "flat")
 
 
-@pytest.mark.parametrize("generator", GENERATORS)
+@pytest.mark.parametrize("trainer", TRAINERS)
 @pytest.mark.parametrize(
     ("family", "options", "message"),
     [
@@ -329,11 +329,11 @@ def test_what_only_the_tree_cannot_share_names_the_way_out(tmp_path):
         ("bert", {"tie_word_embeddings": True}, "reads later tokens, too"),
     ],
 )
-def test_a_head_that_is_not_known_is_refused(tmp_path, family, options, message, generator):
+def test_a_head_that_is_not_known_is_refused(tmp_path, family, options, message, trainer):
     options = options | {"initializer_range": 0.3}
     folder = tiny_model_folder(tmp_path / "m", family=family, **options)
     with pytest.raises(UserError, match=f"type '{family}'.*{message}"):
-        load(folder, generator)
+        load(folder, trainer)
 
 
 OPT = {"ffn_dim": 128, "word_embed_proj_dim": 64, "dropout": 0.5, "attention_dropout": 0.5}

@@ -29,8 +29,8 @@ def _weights(name: str) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_each_family_passes_the_loading_gate(family: str) -> None:
     name = f"new:{family}?layers=2&width=16&heads=2&context=64"
-    for generator in ("tree", "flat"):
-        policy = load_model(ModelConfig(path=name, threads=1, generator=generator), trained=True)
+    for trainer in ("tree", "flat"):
+        policy = load_model(ModelConfig(path=name, threads=1), trained=True, trainer=trainer)
         assert policy.causal_lm.config.model_type == family
         assert policy.max_length == 64
         assert policy.bos_ids == ()

@@ -43,7 +43,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def engine(run: Run) -> Engine:
-    return open_engine(run.config.model, path=str(run.start))
+    return open_engine(run.config, path=str(run.start))
 
 
 def with_settings(config: Config, section: str, **settings: Any) -> Config:
@@ -89,7 +89,7 @@ def test_a_thought_is_the_beginning_of_a_longer_one(run: Run, engine: Engine) ->
 
 
 def test_what_is_spent_is_counted(run: Run) -> None:
-    found = thought(run, open_engine(run.config.model))
+    found = thought(run, open_engine(run.config))
     assert found.estimate("forced/5").value == 1  # the start model does not close a thought
     flops = [found.flops[name] for name in ("ntp", "0", "2", "5")]
     assert flops == sorted(flops) and 0 < flops[0] < flops[1]
@@ -136,7 +136,7 @@ def test_a_model_with_another_tokenizer_is_asked_in_its_own_tokens(
     run: Run, tmp_path: Path
 ) -> None:
     folder = tiny_model_folder(tmp_path / "other", tokenizer=sentencepiece_tokenizer())
-    other = open_engine(run.config.model, path=str(folder))
+    other = open_engine(run.config, path=str(folder))
     found = thought(run, other)
     assert 0 < len(found.columns["ntp"]) <= 24 and set(found.flops) == {"ntp", "0", "2", "5"}
 

@@ -30,7 +30,7 @@ TEXTS = ["The sum of two even numbers is even.", "Let x = 2 and y = 3. StraÃŸe ð
 def engine_of(folder: Path, **options: Any) -> Engine:
     tiny_model_folder(folder, **options)
     overrides = {"model.path": str(folder), "model.device": "cpu", "model.threads": 1}
-    return open_engine(load_config(overrides=overrides).model)
+    return open_engine(load_config(overrides=overrides))
 
 
 @pytest.mark.parametrize("tokenizer", [None, sentencepiece_tokenizer("prepend")])

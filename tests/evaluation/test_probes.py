@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from transformers import AutoModelForCausalLM
 
 from openrpt.cli.main import cli, main
+from openrpt.config.loading import with_overrides
 from openrpt.config.sections import Config
 from openrpt.data.scored import ScoredCorpus, load_scored
 from openrpt.engine.engine import Engine, open_engine
@@ -92,7 +93,7 @@ def test_states_are_those_of_transformers(run: Run) -> None:
     plain = AutoModelForCausalLM.from_pretrained(run.config.model.path)
     expected = plain(torch.tensor([ids]), output_hidden_states=True).hidden_states
     for kind in ("tree", "flat"):
-        config = run.config.model.model_copy(update={"generator": kind})
+        config = with_overrides(run.config, {"engine.trainer": kind})
         with torch.no_grad():
             found = open_engine(config).states([ids], layers=(0, 1, -1))
         assert len(found) == len(expected) == 3
@@ -102,7 +103,7 @@ def test_states_are_those_of_transformers(run: Run) -> None:
 
 def test_the_token_read_last_stands_in_the_embeddings(run: Run, corpus: ScoredCorpus) -> None:
     """Layer 0 is a function of the token alone, so its class is linear in it where types recur."""
-    engine = open_engine(run.config.model)
+    engine = open_engine(run.config)
     result = probed(engine, corpus, run.config)
     assert result.layers == [0, 1, 2] and result.targets == ["token", "next", "answer"]
     token, majority = result.estimate("token/0"), result.estimate("token/majority")
@@ -259,14 +260,14 @@ def test_side_by_side_as_a_command(run: Run, tmp_path: Path) -> None:
 def test_other_tokenizers_meet_at_bytes(run: Run, corpus: ScoredCorpus, tmp_path: Path) -> None:
     tokenizer = sentencepiece_tokenizer()
     folder = tiny_model_folder(tmp_path / "foreign", tokenizer=tokenizer)
-    foreign = open_engine(run.config.model, path=str(folder))
+    foreign = open_engine(run.config, path=str(folder))
     whole = probe_sample(corpus, run.config)
     sample = probe_sample(corpus, run.config, [tokenizer])
     assert 0 < len(sample.documents) < len(whole.documents)
     assert "compared by bytes" in sample.notes[0]
     both = [
         probed(engine, corpus, run.config, sample=sample)
-        for engine in (foreign, open_engine(run.config.model))
+        for engine in (foreign, open_engine(run.config))
     ]
     assert (both[0].columns["byte_offset"] == both[1].columns["byte_offset"]).all()
     assert both[0].estimate("token/0").value > both[0].estimate("token/majority").value
@@ -317,7 +318,7 @@ def test_named_models(run: Run) -> None:
 
 
 def test_results_are_read_back(run: Run, corpus: ScoredCorpus, tmp_path: Path) -> None:
-    engine = open_engine(run.config.model)
+    engine = open_engine(run.config)
     config = with_probe(run, targets=["next"], layers=2)
     result = probed(engine, corpus, config)
     result.save(tmp_path / "found.parquet")

@@ -13,6 +13,7 @@ import torch
 from click.testing import CliRunner
 
 from openrpt.cli.main import cli, main
+from openrpt.config.loading import with_overrides
 from openrpt.config.sections import Config
 from openrpt.engine.engine import Engine, bind, open_engine
 from openrpt.engine.loading import load_model
@@ -275,8 +276,7 @@ def test_completions_are_kept_as_they_are_made(run: Run, tmp_path: Path) -> None
     loaded = WritingResult.load(tmp_path / "made.parquet")
     assert str(loaded.summary()) == str(again.summary())  # NaN is not NaN
     # The flat engine and other company draw the same.
-    settings = run.config.model.model_copy(update={"generator": "flat"})
-    flat = open_engine(settings)
+    flat = open_engine(with_overrides(run.config, {"engine.trainer": "flat"}))
     few = written(flat, given[3:], run.config)
     assert few.columns["generated"].tolist() == whole.columns["generated"].tolist()[3:]
 

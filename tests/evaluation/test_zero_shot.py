@@ -142,8 +142,8 @@ def test_it_rates_as_lm_evals_own_model_class(tmp_path, family):
 @pytest.mark.parametrize("generator", ["tree", "flat"])
 def test_it_says_what_transformers_generates(folder, generator):
     lively = str(folder / "lively")
-    config = config_of(folder, model__path=lively, model__generator=generator)
-    lm = OpenRPTLM(Respondent(open_engine(config.model), config))
+    config = config_of(folder, model__path=lively, engine__trainer=generator)
+    lm = OpenRPTLM(Respondent(open_engine(config), config))
     model = AutoModelForCausalLM.from_pretrained(lively)
     tokenizer = AutoTokenizer.from_pretrained(lively)
     lengths = []
@@ -172,7 +172,7 @@ def test_it_says_what_transformers_generates(folder, generator):
 
 def test_a_thought_is_closed_and_taken_off(folder):
     config = config_of(folder)
-    respondent = Respondent(open_engine(config.model), config)
+    respondent = Respondent(open_engine(config), config)
     prompt = "<|im_start|>user\n1 + 1?<|im_end|>\n<|im_start|>assistant\n"
     ids = respondent.encode(prompt)
     asked = Asked(max_tokens=5, think_budget=6, answer_start="\n\\boxed{", samples=3)
@@ -378,7 +378,7 @@ def test_a_task_file_of_ones_own(folder, tmp_path):
 def respondent_of(folder: Path, tokenizer: Any) -> Respondent:
     tiny_model_folder(folder, tokenizer=tokenizer)
     config = load_config(overrides={"model.path": str(folder), "model.device": "cpu"})
-    return Respondent(open_engine(config.model), config)
+    return Respondent(open_engine(config), config)
 
 
 @pytest.mark.parametrize("form", ["$A E", "B $A E", "B B $A E E", "B $A", "$A"])

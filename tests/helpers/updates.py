@@ -133,7 +133,7 @@ def by_hand(policy: Model, batch, config: Config, layout: Layout, reference: Mod
     total = torch.zeros((), dtype=torch.float64)
     totals = step_totals(batch, config, layout)
     train = config.train
-    loss_config = loss_config_for(train)
+    loss_config = loss_config_for(config)
     ntp_tokens = sum(24 - 2 - (not layout.head_ids) for _ in batch)
     for graded in batch:
         ids = graded.work.document.token_ids.tolist()
@@ -153,7 +153,7 @@ def by_hand(policy: Model, batch, config: Config, layout: Layout, reference: Mod
                 logp = logits.log_softmax(-1)
                 at = (torch.arange(len(logp)), own[0, len(prompt) :])
                 sampler = torch.tensor(completion.sampler_logprobs, dtype=torch.float64)
-                corrected = train.importance_correction != "off"
+                corrected = config.importance_correction != "off"
                 old = logp[at].detach() if corrected else sampler
                 given = LossInputs(
                     trainer_logprobs=logp[at][None],

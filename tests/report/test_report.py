@@ -647,7 +647,9 @@ def test_glossary_has_every_metric_that_the_code_writes() -> None:
     for mode in ("reasoning", "ntp"):
         written |= {f"development/{mode}_accuracy/{name}" for name in DIFFICULTIES}
     written |= {f"efficiency/{phase}" for phase in ("generate", "update")}
-    written |= {f"efficiency/lost_{phase}" for phase in ("generate", "update", "store")}
+    written |= {
+        f"efficiency/lost_{phase}" for phase in ("generate", "hand_over", "update", "store")
+    }
     assert written == METRICS.keys()
     assert EVALUATION.keys() == set(MEASURES)
 

@@ -162,7 +162,7 @@ def test_what_is_trained_on_does_not_depend_on_the_workers(tmp_path: Path, algor
         engine, layout = bind("tree", policy), layout_of(policy, run.config)
         task = text_task(run, engine, layout)
         collector = Collector(
-            config=run.config, engine=engine, task=task, layout=layout, workers=workers
+            config=run.config, sampler=engine, task=task, layout=layout, workers=workers
         )
         state = TrainerState(stage="train", step=1)
         steps = []

@@ -252,7 +252,7 @@ def test_a_checkpoint_is_asked_as_it_was_trained(folder):
     assert "questions: " in Path(checkpoint, "README.md").read_text(encoding="utf-8")
     config = checkpoint_config(checkpoint)
     assert config is not None and config.prompt.template == "question"
-    engine = open_engine(config.model, path=checkpoint)
+    engine = open_engine(config, path=checkpoint)
     policy = engine.model
     group = predict(engine, cut_at_end(policy.tokenizer, "3 + 4"), config, temperature=0.0)
     stored = rollouts_of(run)["step-000001.parquet"][0]

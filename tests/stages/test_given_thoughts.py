@@ -81,7 +81,7 @@ def rows_of(run: Run, stage: str = "warmup") -> list[dict[str, Any]]:
 
 
 def placed(run: Run, split: str) -> dict[str, list[PlacedTrace]]:
-    tokenizer = open_engine(run.config.model).model.tokenizer
+    tokenizer = open_engine(run.config).model.tokenizer
     traces = read_traces(run.path.parent / f"{split}.jsonl")
     corpus = load_scored(run.scored)
     return place_traces(traces, corpus, tokenizer, run.config.prompt, TraceCounts())
@@ -99,7 +99,7 @@ def imitations_of(stage: Warmup, work: Work) -> list[Imitation]:
 
 def heldout_thoughts(run: Run, path: Path) -> float:
     """Share of sampled rollouts whose thought is, to the token, the calculator's."""
-    engine = open_engine(run.config.model, path=str(path))
+    engine = open_engine(run.config, path=str(path))
     layout, prompt = engine.model.layout(run.config.prompt), run.config.prompt
     corpus, right, count = load_scored(run.scored), 0, 0
     for document_id, traces in placed(run, "heldout").items():
@@ -344,7 +344,7 @@ def test_flat_and_tree_learn_alike(tmp_path: Path, seeded: dict[str, Any]) -> No
     calculator_traces(base.config, tmp_path / "train.jsonl")
     found = []
     for kind in ("tree", "flat"):
-        run = copied(base, kind, **settings, model__generator=kind)
+        run = copied(base, kind, **settings, engine__trainer=kind)
         warmup(run)
         assert all(row["loss/trace"] > 0 for row in rows_of(run))
         found.append(load_file(run.start / "model.safetensors"))

@@ -29,7 +29,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 @pytest.fixture(scope="module")
 def engine(config: Config) -> Engine:
-    return open_engine(config.model)
+    return open_engine(config)
 
 
 # ---- cutting a text -----------------------------------------------------------------------------
@@ -107,8 +107,8 @@ def test_standard_prediction_sees_no_instructions(engine: Engine, config: Config
 
 def test_flat_gives_the_same(engine: Engine, config: Config) -> None:
     cut = cut_at_end(engine.model.tokenizer, "qzxjkv", "w")
-    flat_config = with_overrides(config, {"model.generator": "flat"})
-    flat_engine = open_engine(flat_config.model)
+    flat_config = with_overrides(config, {"engine.trainer": "flat"})
+    flat_engine = open_engine(flat_config)
     flat = predict(flat_engine, cut, flat_config, temperature=0.0, samples=1)
     tree = predict(engine, cut, config, temperature=0.0, samples=1)
     assert flat.rollouts[0].completion.token_ids == tree.rollouts[0].completion.token_ids

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from openrpt.config.loading import with_overrides
 from openrpt.data.scored import load_scored
 from openrpt.engine.checkpoint_record import read_record
 from openrpt.engine.engine import bind, open_engine
@@ -133,7 +134,7 @@ def test_packs_hold_every_sequence_once_and_in_order() -> None:
 
 
 def test_the_place_of_a_state_that_is_not_finite_is_named(scored: Run) -> None:
-    engine, corpus = open_engine(scored.config.model, trained=True), load_scored(scored.scored)
+    engine, corpus = open_engine(scored.config, trained=True), load_scored(scored.scored)
     tokens = {name: corpus.document(name).token_ids[4:9].tolist() for name in corpus.ids("train")}
     first = next(iter(tokens))
     second = next(name for name, own in tokens.items() if own[2] not in tokens[first])
@@ -156,9 +157,14 @@ def exact(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def gradients(
-    run: Run, pieces: list[Piece], tokens: int, *, recompute: bool = False, **model: Any
+    run: Run,
+    pieces: list[Piece],
+    tokens: int,
+    *,
+    recompute: bool = False,
+    trainer: str = "tree",
 ) -> list[torch.Tensor]:
-    config = run.config.model.model_copy(update=model)
+    config = with_overrides(run.config, {"engine.trainer": trainer})
     engine, corpus = open_engine(config, trained=True, recompute=recompute), load_scored(run.scored)
     loss = accumulate_gradients(engine, corpus, pieces, microbatch_tokens=tokens, places=Places([]))
     return [torch.tensor(loss), *(p.grad for p in engine.model.parameters() if p.grad is not None)]
@@ -173,7 +179,7 @@ def test_gradients_do_not_depend_on_how_they_are_computed(exact: Run) -> None:
     found = gradients(exact, pieces, 1000)
     others = [
         gradients(exact, pieces, 30),
-        gradients(exact, pieces, 1000, generator="flat"),
+        gradients(exact, pieces, 1000, trainer="flat"),
         gradients(exact, pieces, 60, recompute=True),
     ]
     for other in others:

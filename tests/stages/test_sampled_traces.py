@@ -16,12 +16,13 @@ from openrpt.data.traces import GivenTrace, read_traces
 from openrpt.data.work import Work, document_bytes
 from openrpt.engine.decoding import Sampling
 from openrpt.errors import UserError
+from openrpt.http_json import KEY
 from openrpt.rl.grading import grade_groups
 from openrpt.runs.run import Run
 from openrpt.runs.scores import scores_of
 from openrpt.seeding import keys_of
 from openrpt.stages.traces.sampled import Draw, SampledSummary, _balanced, _works, sampled_traces
-from openrpt.stages.traces.server import KEY, ServerThinker
+from openrpt.stages.traces.server import ServerThinker
 from openrpt.stages.traces.thinkers import ModelThinker, Said
 from openrpt.stages.warmup.warmup import open_warmup, warmup
 from tests.helpers.completions_server import completions_server

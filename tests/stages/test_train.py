@@ -57,7 +57,7 @@ def test_standard_prediction_is_that_of_the_plain_text(template, tmp_path):
     assert trainer.layout.has_instructions == (template == "v0")
     trainer.state.step = 1
     _, generated = trainer.collector.collect(trainer.state)
-    model = load_model(run.config.model.model_copy(update={"generator": "flat"}), trained=True)
+    model = load_model(run.config.model, trained=True, trainer="flat")
     masked = model.masked_ids()
     for graded in generated:
         ids = graded.work.document.token_ids.tolist()
@@ -341,7 +341,7 @@ def test_flat_and_tree_train_alike(tmp_path):
             base,
             kind,
             model__dtype="float64",
-            model__generator=kind,
+            engine__trainer=kind,
             prompt__think_budget=1,
             reward__terms={"random": 1.0},
             train__steps=2,

@@ -247,7 +247,7 @@ def test_flat_and_tree_warm_up_alike(tmp_path, settings):
     base = tiny_run(tmp_path, **settings)
     found = []
     for kind in ("tree", "flat"):
-        run = copied_run(base, kind, **settings, model__generator=kind)
+        run = copied_run(base, kind, **settings, engine__trainer=kind)
         warmup(run)
         found.append(load_file(run.start / "model.safetensors"))
     for name, values in found[0].items():

@@ -123,7 +123,7 @@ def _tree_attention(
         )
     if s_aux is not None:
         raise UserError(
-            "attention sinks can't be shared in the document tree; run with --model.generator flat"
+            "attention sinks can't be shared in the document tree; run with --engine.trainer flat"
         )
     if tree_pass.lengths:
         runs = [(length, len(list(equal))) for length, equal in groupby(tree_pass.lengths)]

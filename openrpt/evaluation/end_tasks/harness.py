@@ -60,19 +60,20 @@ class OpenRPTLM(TemplateLM):
         path: str = "",
         think_budget: int | None = None,
         answer_start: str = "",
+        trainer: str = "tree",
         batch_size: Any = None,  # lm-eval gives these two to every model
         max_batch_size: Any = None,
         **model: Any,
     ) -> None:
-        """Opens the policy by `path` and keys of [model] (device=cpu, dtype=bfloat16), as on the
-        command line; or with a respondent that is there already."""
+        """Opens the policy by `path` and keys of [model] (device=cpu, dtype=bfloat16), and
+        engine.trainer, as on the command line; or with a respondent that is there already."""
         super().__init__()
         if respondent is None:
             keys = {"path": path} if path else {}
             given = {f"model.{key}": value for key, value in (keys | model).items()}
-            config = load_config(overrides=given)
+            config = load_config(overrides=given | {"engine.trainer": trainer})
             use_cpu(config.model.threads)  # lm-eval's command knows nothing of it
-            respondent = Respondent(open_engine(config.model), config)
+            respondent = Respondent(open_engine(config), config)
         self.respondent = respondent
         self.think_budget, self.answer_start = think_budget, answer_start
         self.tokenizer = respondent.policy.tokenizer

@@ -44,7 +44,7 @@ def open_respondent(
     model = model or latest_model(run)
     path = model_path(run, model)
     label = label or model_label(model)
-    engine = open_engine(config.model, path=path)
+    engine = open_engine(config, path=path)
     require_chat_template(engine.model.tokenizer, config.prompt)
     book = AnswerBook(
         run.path / folder / label / "answers.jsonl", owner=model_identity(config, path)

@@ -98,8 +98,8 @@ def _open(config: Config, path: str) -> Engine:
     start = None
     reasoning = "reasoning" in config.evaluate.modes
     if reasoning and config.prompt.candidates and config.prompt.candidate_source == "start":
-        start = open_engine(config.model)
-    engine = open_engine(config.model, path=path, start=start)
+        start = open_engine(config)
+    engine = open_engine(config, path=path, start=start)
     if start is not None:
         tokenizers = [one.model.tokenizer for one in (engine, start)]
         if len({tokenizer_fingerprint(tokenizer) for tokenizer in tokenizers}) > 1:

@@ -37,7 +37,7 @@ def answer_heldout(
         model = model or latest_model(run)
         path, label = model_path(run, model), label or model_label(model)
         progress.begin(f"load {path}", 0)
-        engine = open_engine(config.model, path=path)
+        engine = open_engine(config, path=path)
         task = heldout.task(engine.model)
         asked = [task.questions[work.document.document_id] for work in heldout.works(task)]
         found: dict[str, Any] = {}

@@ -63,7 +63,7 @@ class Writing:
     @cached_property
     def features(self) -> Engine:
         """The judge, opened when the first model has written."""
-        return open_engine(self.config.model, path=self.judge)
+        return open_engine(self.config, path=self.judge)
 
     def title(self, label: str) -> str:
         """Returns the name of the progress of a model's measurement."""

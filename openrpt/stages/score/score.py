@@ -132,10 +132,10 @@ def score_corpus(
         if policy is None and (finished := _finished(folder, shards)):
             return finished
     _check_corpus(config.corpus)  # before a model is loaded
-    policy = policy or open_engine(config.model)
+    policy = policy or open_engine(config)
     if scorer is None:
         other = config.score.model
-        scorer = open_engine(config.model, path=other) if other else policy
+        scorer = open_engine(config, path=other) if other else policy
     meter = WorkMeter(scorer, config)
     job = Job(config=config, policy=policy.model, scorer=scorer.model, meter=meter)
     if before is not None:

@@ -5,11 +5,6 @@ It is given text, not tokens: the examples, the template and the text before the
 a chat template. Its thoughts are not seeded with candidates, and end by themselves or are lost.
 """
 
-import json
-import os
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,11 +16,10 @@ from openrpt.config.sections import Config
 from openrpt.data.prompts import EXAMPLE_END, prompt_text
 from openrpt.data.work import Work
 from openrpt.errors import UserError
+from openrpt.http_json import ask
 from openrpt.seeding import key_of
 from openrpt.stages.traces.thinkers import Said
 
-KEY = "OPENAI_API_KEY"
-"""The environment's variable with the server's key, if it wants one."""
 _FORM_TOKENS = 16
 """Tokens on top of the budgets, for the thought's end and the box in whatever tokenizer."""
 _AT_ONCE = 8
@@ -33,8 +27,6 @@ _AT_ONCE = 8
 _TRIES = 4
 _SECONDS = 600.0
 """The most time that the server may be silent in one request."""
-_LONGEST_REPLY = 1 << 24
-"""Largest reply that is read, in bytes."""
 
 
 def is_server(name: str) -> bool:
@@ -139,30 +131,6 @@ def _one(completion: str, prompt: PromptConfig) -> str:
 
 
 def _ask(url: str, body: dict[str, Any] | None = None) -> Any:
-    """Returns the JSON that the server answers; a busy or silent one is asked again.
-
-    Raises UserError.
-    """
-    headers = {"Content-Type": "application/json"}
-    if os.environ.get(KEY):
-        headers["Authorization"] = f"Bearer {os.environ[KEY]}"
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data=data, headers=headers)
-    problem = ""
-    for attempt in range(_TRIES):
-        if attempt:
-            time.sleep(2 ** (attempt - 1))
-        try:
-            with urllib.request.urlopen(request, timeout=_SECONDS) as reply:
-                return json.loads(reply.read(_LONGEST_REPLY))
-        except urllib.error.HTTPError as error:
-            said = " ".join(error.read(2000).decode(errors="replace").split())[:300]
-            problem = f"{error.code} {error.reason}: {said}"
-            if error.code != 429 and error.code < 500:
-                break
-        except OSError as error:  # URLError, a time that is over, a connection that broke
-            problem = str(getattr(error, "reason", error))
-        except ValueError:
-            problem = "no JSON in the reply"
-            break
-    raise UserError(f"{url}: {problem}; the same command goes on from here")
+    """Returns the JSON that the server answers: `openrpt.http_json.ask`."""
+    again = "the same command goes on from here"
+    return ask(url, body, tries=_TRIES, seconds=_SECONDS, advice=again)

@@ -58,9 +58,7 @@ class ModelThinker:
         return cls(
             name=name,
             mark=f"{model_fingerprint(path)} {temperature:g}",
-            engine=open_engine(
-                config.model, path=path, start=open_engine(config.model) if start else None
-            ),
+            engine=open_engine(config, path=path, start=open_engine(config) if start else None),
             config=config,
             temperature=temperature,
             tokenizer=corpus.metadata["tokenizer"],

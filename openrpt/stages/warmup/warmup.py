@@ -185,7 +185,7 @@ def open_warmup(run: Run) -> Warmup:
     checkpoints.
     """
     config = run.config
-    start = open_engine(config.model)
+    start = open_engine(config)
     opened = open_trained(
         run,
         TrainerState(stage="warmup", traces=traces_hash(config)),

@@ -1,0 +1,85 @@
+"""Completions whose tokens something else has drawn, by the same rules as the decoder's own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from openrpt.engine.course import Course, Rules
+from openrpt.engine.decoded import Decoded, Said, Step, collect
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drawn:
+    """A rollout's tokens as they were drawn, one after another, those that are forced left out."""
+
+    token_ids: list[int]
+    logprobs: list[float]
+    """Log-probability of each at the sampling temperature, nats."""
+
+    def __add__(self, other: "Drawn") -> "Drawn":
+        """Returns these tokens and, behind them, the other's."""
+        return Drawn(
+            token_ids=self.token_ids + other.token_ids, logprobs=self.logprobs + other.logprobs
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rest:
+    """What comes behind the drawn tokens of a thought."""
+
+    forced: list[int]
+    """The close, where the thought did not end by itself; else nothing."""
+    budget: int
+    """Most tokens that may still be drawn; 0 where the completion has ended."""
+
+
+def rest_of(thought: Sequence[int], rules: Rules) -> Rest:
+    """Returns what comes behind a thought, its tokens drawn until a stop token or until its budget
+    was spent; its own end may be among them, and what was drawn behind that is its prediction's."""
+    end = rules.end.tolist()
+    ended = next(
+        (n for n in range(len(end), len(thought) + 1) if list(thought[n - len(end) : n]) == end),
+        None,
+    )
+    if thought and thought[-1] in rules.stops.tolist():
+        return Rest(forced=[], budget=0)
+    if ended is None:
+        return Rest(forced=rules.close.tolist(), budget=rules.prediction_budget)
+    behind = len(thought) - ended
+    return Rest(forced=[], budget=max(rules.prediction_budget + rules.box_tokens - behind, 0))
+
+
+def replay(drawn: Sequence[Drawn], rules: Rules, said: Said) -> list[Decoded]:
+    """Returns the rollouts that these tokens make: the close is put where it is forced, and what
+    was drawn behind a rollout's end is left out.
+
+    Raises ValueError where a rollout's tokens end before it does.
+    """
+    none = torch.zeros(len(drawn), dtype=torch.long)
+    course = Course.begin(rules, keys=none, row_of=none)
+    steps: list[Step] = []
+    taken = [0] * len(drawn)
+    while len(course.alive):
+        ids, logprobs = [], []
+        for rollout, free in zip(course.alive.tolist(), course.free.tolist(), strict=True):
+            own, place = drawn[rollout], taken[rollout]
+            if free and place == len(own.token_ids):
+                raise ValueError(f"rollout {rollout} has no more than {place} drawn tokens")
+            ids.append(own.token_ids[place] if free else 0)
+            logprobs.append(own.logprobs[place] if free else 0.0)
+            taken[rollout] += free
+        new = course.next_ids(torch.tensor(ids))  # [B]
+        after = course.after(new, reached=said.reached(course, new))
+        steps.append(
+            Step(
+                rows=course.alive,
+                ids=new,
+                logprobs=torch.tensor(logprobs, dtype=torch.float64),
+                free=course.free,
+                near=torch.zeros_like(course.free),
+                stopped=after.stopped,
+            )
+        )
+        course = after.going_on()
+    return collect(steps, len(drawn))

@@ -1,0 +1,35 @@
+"""The sampler that a configuration asks for."""
+
+from openrpt.config.sections import Config
+from openrpt.data.prompts import Budget, Layout
+from openrpt.engine.engine import Engine, Sampler
+
+
+def open_sampler(engine: Engine, config: Config, layout: Layout) -> Sampler:
+    """Returns what draws training's rollouts (`engine.sampler`): the policy's own engine, or vLLM,
+    which has none of its weights until they are loaded.
+
+    Raises UserError where vLLM is missing or can't run the model, and where a server does not
+    answer or has another model or tokenizer.
+    """
+    settings = config.engine
+    if settings.sampler == "same":
+        return engine
+    from openrpt.engine.vllm.local import open_local
+    from openrpt.engine.vllm.sampler import VLLMSampler
+    from openrpt.engine.vllm.server import open_server
+
+    budget = Budget.of(config.prompt)
+    length = len(layout.head_ids) + config.prompt.window + budget.behind(layout)
+    model, dtype = engine.model, config.model.product_dtype
+    if settings.server:
+        server = open_server(model, settings, length=length, dtype=dtype)
+        return VLLMSampler(engine=engine, backend=server)
+    local = open_local(
+        model,
+        dtype=dtype,
+        length=length,
+        rollouts=config.memory.generation_rollouts,
+        cache_gib=settings.cache_gib,
+    )
+    return VLLMSampler(engine=engine, backend=local)

@@ -1,0 +1,144 @@
+"""A server with vLLM's HTTP protocol, as far as the sampler speaks it, over a model of
+transformers."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+
+@dataclass(kw_only=True)
+class FakeVLLM:
+    """The server's address, what it was asked, and how it behaves."""
+
+    model: Any
+    tokenizer: Any
+    address: str = ""
+    weight_version: str = "default"
+    logprobs_mode: str = "processed_logprobs"
+    max_model_len: int = 128
+    dev_mode: bool = True
+    busy: int = 0
+    """Requests that are answered with 503 before any other."""
+    cut: bool = False
+    """Whether a completion ends a token early, at no stop."""
+    holds: bool = False
+    """Whether its prefix cache can't be emptied."""
+    asked: list[tuple[str, Any]] = field(default_factory=list)
+    """(path, body) of each request."""
+    lock: Any = field(default_factory=threading.Lock)
+
+    def draw(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Completes as vLLM does: its seed alone decides, the stop token is drawn, too."""
+        ids, logprobs = list(body["prompt"]), []
+        generator = torch.Generator().manual_seed(body["seed"])
+        while len(logprobs) < body["max_tokens"] - self.cut:
+            with torch.no_grad():
+                logits = self.model(torch.tensor([ids])).logits[0, -1]
+            logp = (logits / (body["temperature"] or 1.0)).log_softmax(-1)
+            token = logp.argmax() if body["temperature"] == 0 else None
+            if token is None:
+                token = torch.multinomial(logp.exp(), 1, generator=generator)[0]
+            ids.append(int(token))
+            logprobs.append(float(logp[token]))
+            if ids[-1] in body["stop_token_ids"]:
+                break
+        drawn = ids[len(body["prompt"]) :]
+        return {"token_ids": drawn, "logprobs": {"token_logprobs": logprobs}, "text": ""}
+
+    def get(self, path: str) -> Any:
+        """What it answers to a GET; None: nothing is there."""
+        if path == "/v1/models":
+            return {"data": [{"id": "served", "max_model_len": self.max_model_len}]}
+        if not self.dev_mode:
+            return None
+        if path == "/weight_info":
+            return {"weight_version": self.weight_version}
+        if path == "/server_info?config_format=json":
+            return {"vllm_config": {"model_config": {"logprobs_mode": self.logprobs_mode}}}
+        return None
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        """What it answers to a POST; None: nothing is there."""
+        if path == "/v1/completions":
+            return {"choices": [self.draw(body)]}
+        if path == "/tokenize":
+            special = body["add_special_tokens"]
+            ids = self.tokenizer.encode(body["prompt"], add_special_tokens=special)
+            return {"tokens": ids}
+        if path == "/reset_prefix_cache":
+            return {"success": not self.holds}
+        if path == "/update_weight_version":
+            self.weight_version = body["new_version"]
+            return {"success": True}
+        if path == "/collective_rpc" and body["method"] == "reload_weights":
+            (file,) = Path(body["kwargs"]["weights_path"]).glob("*.safetensors")
+            missing, unknown = self.model.load_state_dict(load_file(file), strict=False)
+            assert not unknown and not set(missing) - {"lm_head.weight"}
+            return {"results": [None]}
+        return None
+
+
+@contextmanager
+def fake_vllm(folder: Path, **behaviour: Any) -> Iterator[FakeVLLM]:
+    """Serves a model's folder while the block runs; `behaviour`: fields of `FakeVLLM`."""
+    about = FakeVLLM(
+        model=AutoModelForCausalLM.from_pretrained(folder),
+        tokenizer=AutoTokenizer.from_pretrained(folder),
+        **behaviour,
+    )
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None: ...
+
+        def reply(self, found: Any) -> None:
+            data = json.dumps({"error": "no such place"} if found is None else found).encode()
+            self.send_response(404 if found is None else 200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def is_busy(self) -> bool:
+            with about.lock:
+                busy, about.busy = about.busy > 0, max(about.busy - 1, 0)
+            if busy:
+                self.send_error(503, "loading")
+            return busy
+
+        def do_GET(self) -> None:
+            about.asked.append((self.path, None))
+            if not self.is_busy():
+                self.reply(about.get(self.path))
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            about.asked.append((self.path, body))
+            if self.is_busy():
+                return
+            try:
+                with about.lock:
+                    found = about.post(self.path, body)
+            except (ValueError, RuntimeError) as error:  # no weights there, or others
+                self.send_error(500, type(error).__name__)
+                return
+            self.reply(found)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    about.address = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield about
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
