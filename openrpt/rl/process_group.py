@@ -93,7 +93,7 @@ class ProcessGroup:
 
     def fail(self, error: BaseException) -> None:
         """Lets the others know that this process ends, and why: at once, by closed connections."""
-        self.roll.fail(str(error) or type(error).__name__)
+        self.roll.end(f"{self.roll.name(self.rank)}: {str(error) or type(error).__name__}")
         self.leave()
 
     def leave(self) -> None:
@@ -128,15 +128,18 @@ class ProcessGroup:
         try:
             while not work.is_completed():
                 if self.roll.cause or self.roll.cut_off or self.roll.silent():
-                    raise LostProcess(self._reason(place, "another process is gone"))
+                    raise self._lost(self._reason(place, "another process is gone"))
                 if time.monotonic() - began > timeout:
-                    raise LostProcess(self._late(place, timeout))
+                    raise self._lost(self._late(place, timeout))
                 time.sleep(pause)
                 pause = min(2 * pause, longest)
             work.wait()
         except RuntimeError as error:
             said = " ".join(str(error).split())[:200]
-            raise LostProcess(self._reason(place, said)) from None
+            raise self._lost(self._reason(place, said)) from None
+
+    def _lost(self, cause: str) -> LostProcess:
+        return LostProcess(self.roll.end(cause))
 
     def _reason(self, place: str, otherwise: str) -> str:
         """Says why a collective failed, once that is known; it takes a killed process some seconds

@@ -44,9 +44,11 @@ class RollCall:
         """Whether the store no longer answers: the process or launcher that held it is gone."""
         self._store, self._own = store, store.clone()  # type: ignore[attr-defined]
         self._heard: dict[int, _Heard] = {}
+        self._said = False
+        """Whether a process has said why the group ends."""
         self._closing = threading.Event()
         self._beats = 0
-        self._store.set(self._host_key(rank), socket.gethostname())
+        self._store.set(_host_key(rank), socket.gethostname())
         self._beat(self._store)
         self._thread = threading.Thread(target=self._run, name="roll call", daemon=True)
         self._thread.start()
@@ -77,26 +79,41 @@ class RollCall:
         where = f" on {host}" if host not in ("", socket.gethostname()) else ""
         return f"rank {rank} of {self.count}{where}"
 
-    def fail(self, line: str) -> None:
-        """Lets the others know why this process ends, unless one has said why before."""
+    def end(self, cause: str) -> str:
+        """Lets the others know why the group ends; returns the cause that was known first."""
         try:
-            said = self._store.compare_set(_CAUSE, "", f"{self.name(self.rank)}: {line}")
-            self.cause = said.decode()
-        except RuntimeError:
+            self.cause = self._store.compare_set(_CAUSE, "", cause).decode()
+        except RuntimeError:  # the store is gone
             self.cut_off = True
+            self.cause = self.cause or cause
+        return self.cause
 
     def speaks(self) -> bool:
         """Returns whether it is for this process to say why the run ends: for the first one, and
         for another where that is gone or takes too long. One process says it."""
-        deadline = time.monotonic() + _SAYING_SECONDS
+        until = time.monotonic() + _SAYING_SECONDS
+        while self.rank and time.monotonic() < until and 0 not in self.silent():
+            if self._said or self.cut_off:
+                break
+            time.sleep(_BEAT_SECONDS / 10)
+        if self._said:
+            return False
         try:
-            while self.rank and time.monotonic() < deadline:
-                if self.cut_off or 0 in self.silent() or self._store.check([_SAID]):
-                    break
-                time.sleep(_BEAT_SECONDS / 10)
-            return self._store.compare_set(_SAID, "", str(self.rank)) == str(self.rank).encode()
-        except RuntimeError:  # the store is gone, and with it those who could have said it
-            return True
+            if self._store.compare_set(_SAID, "", str(self.rank)) != str(self.rank).encode():
+                return False
+            self._await_heard(time.monotonic() + SILENT_SECONDS)
+        except RuntimeError:  # the store is gone, and with it the first process, or the launcher
+            self.cut_off = True
+        return True
+
+    def _await_heard(self, until: float) -> None:
+        """Waits for the others to hear that it is said: the store may end with this process."""
+        others = [rank for rank in range(self.count) if rank != self.rank]
+        while time.monotonic() < until:
+            waits = [rank for rank in others if rank not in self.silent()]
+            if self._store.check([_heard_key(rank) for rank in waits]):
+                return
+            time.sleep(_BEAT_SECONDS / 10)
 
     def close(self) -> None:
         """Ends the thread."""
@@ -113,26 +130,35 @@ class RollCall:
 
     def _beat(self, store: Store) -> None:
         self._beats += 1
-        store.set(self._beat_key(self.rank), f"{self._beats} {self.meeting} {self.place}")
+        store.set(_beat_key(self.rank), f"{self._beats} {self.meeting} {self.place}")
 
     def _listen(self) -> None:
         others = [rank for rank in range(self.count) if rank != self.rank]
-        beats = self._own.multi_get([self._beat_key(rank) for rank in others])
+        beats = self._own.multi_get([_beat_key(rank) for rank in others])
         for rank, beat in zip(others, beats, strict=True):
             known = self._heard.get(rank)
             if known is None or known.beat != beat:
                 self._heard[rank] = _Heard(beat=beat, at=time.monotonic())
         if not self.cause and self._own.check([_CAUSE]):
             self.cause = self._own.get(_CAUSE).decode()
+        if not self._said and self._own.check([_SAID]):
+            self._own.set(_heard_key(self.rank), "")
+            self._said = True
 
     def _host(self, rank: int) -> str:
         try:
-            return self._store.get(self._host_key(rank)).decode()
+            return self._store.get(_host_key(rank)).decode()
         except RuntimeError:
             return ""
 
-    def _host_key(self, rank: int) -> str:
-        return f"host/{rank}"
 
-    def _beat_key(self, rank: int) -> str:
-        return f"beat/{rank}"
+def _host_key(rank: int) -> str:
+    return f"host/{rank}"
+
+
+def _beat_key(rank: int) -> str:
+    return f"beat/{rank}"
+
+
+def _heard_key(rank: int) -> str:
+    return f"heard/{rank}"

@@ -78,17 +78,19 @@ class Pretrainer:
             rate = learning_rate(config.pretrain, state.step, share=share)
             set_learning_rate(self.optimizer, rate)
             self.optimizer.zero_grad(set_to_none=True)
-            places = Places(piece.document_id for piece in pieces)
+            own = Places(piece.document_id for piece in pieces)
             part = accumulate_gradients(
                 self.engine,
                 self.corpus,
                 self.workers.share(pieces),
                 total=sum(len(piece.targets) for piece in pieces),
                 microbatch_tokens=config.pretrain.microbatch_tokens,
-                places=places,
+                places=own,
             )
             self.workers.sum_gradients(policy.parameters())
-            loss = sum(self.workers.gather(part))
+            each = self.workers.gather((part, own))
+            loss = sum(nats for nats, _ in each)
+            places = Places.of_all([found for _, found in each])
             updated = attempted(lambda: self._update(places), config.optim, step=state.step)
         count = count_step(pieces, len(policy.bos_ids))
         cost = {"flops/update": step_flops(self.shape, count)}

@@ -91,7 +91,8 @@ class Warmup:
         with timer("update"):
             self.workers.sum_gradients(self.engine.model.parameters())
             loss.sum_over(self.workers)
-            updated = attempted(lambda: self._update(loss.places), config.optim, step=state.step)
+            places = Places.of_all(self.workers.gather(loss.places))
+            updated = attempted(lambda: self._update(places), config.optim, step=state.step)
         whole = StepCost()
         for part in self.workers.gather(cost):
             whole.add(part)
