@@ -22,6 +22,7 @@ from openrpt.config.evaluation import (
     ZeroshotConfig,
 )
 from openrpt.config.model import MemoryConfig, ModelConfig
+from openrpt.config.parallel import ParallelConfig
 from openrpt.config.prompt import PromptConfig, SelectionConfig
 from openrpt.config.questions import AnswersConfig, FinetuneConfig, QuestionsConfig
 from openrpt.config.reinforcement import TrainConfig
@@ -43,6 +44,7 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     engine: EngineConfig = EngineConfig()
     memory: MemoryConfig = MemoryConfig()
+    parallel: ParallelConfig = ParallelConfig()
     corpus: CorpusConfig = CorpusConfig()
     score: ScoreConfig = ScoreConfig()
     prompt: PromptConfig = PromptConfig()

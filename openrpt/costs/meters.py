@@ -174,8 +174,9 @@ class WorkMeter:
 class StepMeter:
     """A meter of one training step after another."""
 
-    def __init__(self, policy: Model, config: Config) -> None:
-        self.policy = policy
+    def __init__(self, policy: Model, config: Config, *, processes: int = 1) -> None:
+        """Takes the policy that is trained; `processes`: those that share each step."""
+        self.policy, self.processes = policy, processes
         self.began = time.perf_counter(), time.process_time()
         self.energy = EnergyMeter(policy.device, watts=config.cost.watts)
 
@@ -197,5 +198,5 @@ class StepMeter:
         busy = (time.process_time() - processor) / (time.perf_counter() - wall)
         phases = [name for name in cost if name.startswith("flops/")]
         flops = {name.removeprefix("flops/"): cost[name] for name in phases}
-        shares = shares_of_limit(self.rate, flops, seconds)
+        shares = shares_of_limit(self.processes * self.rate, flops, seconds)
         return self.energy.metrics() | shares | {"machine/cores_busy": busy}
