@@ -3,6 +3,9 @@
 docs/trl.md has the twenty lines that train with it. TRL's step stays TRL's own: what is handed over
 are prompts as token ids, completions as token ids with a mask of what was drawn, and rewards of
 those ids' exact bytes. Nothing on the way is decoded to text and encoded again.
+
+The engine is imported where it is asked for: a process that takes `unforced_rollout` alone, as the
+benchmarks' peer does, has none of it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,29 +15,25 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from openrpt.config.sections import Config
 from openrpt.data.prompts import Budget, Layout
 from openrpt.data.request import Request
 from openrpt.data.tokens import literal_bytes
 from openrpt.data.work import document_bytes, take_work
-from openrpt.engine.decoding import Sampling
-from openrpt.engine.engine import Engine, bind, open_engine
-from openrpt.engine.loading import load_model, load_tokenizer
-from openrpt.engine.model import Model
 from openrpt.errors import UserError
 from openrpt.extras import require
 from openrpt.rl.completions import extract_prediction
 from openrpt.rl.grading import CONTINUATION_TOKENS
 from openrpt.rl.rewards.matching import prefix_match
 from openrpt.runs.run import Run, existing_run
-from openrpt.runs.scores import scores_of
 from openrpt.seeding import key_of
 
 if TYPE_CHECKING:
     from datasets import IterableDataset
     from trl import GRPOTrainer
+
+    from openrpt.engine.engine import Engine
+    from openrpt.engine.model import Model
 
 _PLAIN = {"top_p": (1.0,), "top_k": (0, None), "min_p": (0.0, None), "repetition_penalty": (1.0,)}
 """The settings of `GRPOConfig` that change what is drawn, with the values that change nothing."""
@@ -47,6 +46,10 @@ def open_task(run: str | Path) -> "TrlTask":
     The model is loaded on the CPU; TRL's trainer moves it. Raises UserError where no run or no
     scores are, as `load_model`, and for settings that TRL can't be given.
     """
+    from openrpt.engine.engine import open_engine
+    from openrpt.engine.loading import load_model
+    from openrpt.runs.scores import scores_of
+
     found = existing_run(Path(run))
     config = found.config
     _require_prefix_match(config)
@@ -78,9 +81,9 @@ class TrlTask:
     """The next-token task as `GRPOTrainer` takes it."""
 
     run: Run
-    policy: Model
+    policy: "Model"
     layout: Layout
-    start: Engine | None
+    start: "Engine | None"
     """The engine whose candidates seed the thought, where not the policy's own."""
 
     @property
@@ -148,6 +151,11 @@ class TrlTask:
         the precision in which TRL trains. Raises UserError for a trainer of another model and for
         settings that would draw otherwise.
         """
+        import torch
+
+        from openrpt.engine.decoding import Sampling
+        from openrpt.engine.engine import bind
+
         self._require_own(trainer)
         step = (trainer.args.seed, trainer.state.global_step, trainer.accelerator.process_index)
         requests = list(_requests(prompts, len(self.layout.tail_ids), step))
@@ -219,6 +227,9 @@ class _Rows:
 
     def each(self) -> Iterator[dict[str, Any]]:
         """Yields a row a position, without end."""
+        from openrpt.engine.loading import load_tokenizer
+        from openrpt.runs.scores import scores_of
+
         config, layout = self.run.config, self.layout
         corpus = scores_of(self.run)
         tokenizer = load_tokenizer(config.model, config.model.path)
@@ -265,7 +276,7 @@ def _requests(
 
 
 @contextmanager
-def _only_read(policy: Model) -> Iterator[None]:
+def _only_read(policy: "Model") -> Iterator[None]:
     """Puts the trainer's model into the state in which an engine reads it (no dropout, no
     recomputation), and back."""
     training, attention = policy.model.training, policy.attention

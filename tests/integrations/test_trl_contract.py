@@ -1,6 +1,8 @@
 """What TRL's trainer is handed, without TRL: positions, rollouts and rewards, against our own."""
 
 import random
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -23,6 +25,7 @@ from openrpt.types import Completion
 from tests.helpers.tiny_model import copied_run, tiny_run
 
 GROUP = 3
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -175,3 +178,12 @@ def test_settings_that_trl_cannot_follow_are_refused(
 def test_what_is_no_scored_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a run folder"):
         open_task(tmp_path)
+
+
+def test_a_process_that_only_hands_over_ids_has_no_engine_in_it() -> None:
+    """What the benchmarks' peer imports leaves TRL's process as it is."""
+    code = (
+        "import sys; from openrpt.integrations.trl import unforced_rollout;"
+        "sys.exit(any(m.startswith('openrpt.engine') or m == 'torch' for m in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
