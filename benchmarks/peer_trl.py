@@ -125,7 +125,7 @@ def main(job: dict[str, Any], folder: str) -> dict[str, Any]:
         model=job["model_folder"],
         reward_funcs=random_reward,
         args=settings,
-        train_dataset=Dataset.from_dict({"prompt": ids}),
+        train_dataset=Dataset.from_dict({"prompt": [{"ids": prompt} for prompt in ids]}),
         rollout_func=unforced_rollout,
         processing_class=AutoTokenizer.from_pretrained(job["model_folder"]),
         callbacks=[stopwatch],

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +88,17 @@ class TrlTask:
     """The engine whose candidates seed the thought, where not the policy's own."""
 
     @property
+    def parts(self) -> dict[str, Any]:
+        """All that `GRPOTrainer` takes of the task, by the names of its parameters."""
+        return {
+            "model": self.model,
+            "processing_class": self.tokenizer,
+            "train_dataset": self.dataset,
+            "reward_funcs": self.prefix_match,
+            "rollout_func": self.rollout,
+        }
+
+    @property
     def model(self) -> Any:
         """The policy, for `GRPOTrainer(model=…)`."""
         return self.policy.model
@@ -107,18 +119,20 @@ class TrlTask:
         """The positions in the order in which `openrpt train` takes them, without end: a stream, so
         `GRPOConfig` needs `max_steps`, and `shuffle_dataset=False` to keep the order.
 
-        Columns: `prompt` (ids), `continuation` (the bytes of the true tokens that follow),
-        `document_id`, `position`.
+        Columns: `prompt` (`ids`, `document_id`, `position`), `continuation` (the bytes of the true
+        tokens that follow).
         """
         require("datasets", extra="trl", what="openrpt.integrations.trl")
         from datasets import Features, IterableDataset, List, Value
 
         features = Features(
             {
-                "prompt": List(Value("int64")),
+                "prompt": {
+                    "ids": List(Value("int64")),
+                    "document_id": Value("string"),
+                    "position": Value("int64"),
+                },
                 "continuation": List(Value("binary")),
-                "document_id": Value("string"),
-                "position": Value("int64"),
             }
         )
         rows = _Rows(run=self.run, layout=self.layout)
@@ -141,15 +155,15 @@ class TrlTask:
         text = literal_bytes(self.policy.table, ids, self.layout.literal)
         return extract_prediction(text, thought_end=self.layout.thought_end)
 
-    def rollout(self, prompts: list[list[int]], trainer: "GRPOTrainer") -> dict[str, Any]:
+    def rollout(self, prompts: list[dict[str, Any]], trainer: "GRPOTrainer") -> dict[str, Any]:
         """Makes one completion for each prompt of a process's slice, in which TRL repeats a prompt
         `num_generations` times, for `GRPOTrainer(rollout_func=…)`.
 
         The run's engine draws, so the seed and the close of the thought are forced, and positions
         of a document share its prefix. Forced tokens are 0 in `env_mask`: TRL trains on the others.
-        Draws are keyed by the seed, the step, the process and the place in the slice, and made in
-        the precision in which TRL trains. Raises UserError for a trainer of another model and for
-        settings that would draw otherwise.
+        Draws are keyed as in `openrpt train` (the run's seed, step, document, position, rollout)
+        and made in the precision in which TRL trains. Raises UserError for a trainer of another
+        model and for settings that would draw otherwise.
         """
         import torch
 
@@ -157,8 +171,9 @@ class TrlTask:
         from openrpt.engine.engine import bind
 
         self._require_own(trainer)
-        step = (trainer.args.seed, trainer.state.global_step, trainer.accelerator.process_index)
-        requests = list(_requests(prompts, len(self.layout.tail_ids), step))
+        first = trainer.accelerator.process_index * len(prompts)  # a group may be split over them
+        step = (self.run.config.seed, trainer.state.global_step + 1)
+        requests = list(_requests(prompts, len(self.layout.tail_ids), step, first=first))
         config = self.run.config
         sampling = Sampling.of(
             config.prompt,
@@ -172,7 +187,7 @@ class TrlTask:
             outcomes = list(engine.generate_each(requests, self.layout, sampling))
         completions = [c for found in outcomes for one in found for c in one.completions]
         return {
-            "prompt_ids": prompts,
+            "prompt_ids": [one["ids"] for one in prompts],
             "completion_ids": [list(one.token_ids) for one in completions],
             "logprobs": [list(one.sampler_logprobs) for one in completions],
             "env_mask": [list(map(int, one.loss_mask)) for one in completions],
@@ -205,16 +220,17 @@ class TrlTask:
                 )
 
 
-def unforced_rollout(prompts: list[list[int]], trainer: "GRPOTrainer") -> dict[str, Any]:
-    """Lets TRL itself generate (by transformers or vLLM) from prompts that are ids, for
+def unforced_rollout(prompts: list[dict[str, Any]], trainer: "GRPOTrainer") -> dict[str, Any]:
+    """Lets TRL itself generate (by transformers or vLLM) from the ids of the prompts, for
     `GRPOTrainer(rollout_func=…)`.
 
     Nothing of TRL's generation is replaced, so nothing is forced: the policy must end its thoughts
     by itself, and a run with `prompt.candidates = 0` and a think budget is what fits.
     """
+    ids = [one["ids"] for one in prompts]
     count = trainer.num_generations if trainer.model.training else trainer.num_generations_eval
-    completion_ids, logprobs = trainer._generate_single_turn(prompts, None, {}, count)
-    return {"prompt_ids": prompts, "completion_ids": completion_ids, "logprobs": logprobs}
+    completion_ids, logprobs = trainer._generate_single_turn(ids, None, {}, count)
+    return {"prompt_ids": ids, "completion_ids": completion_ids, "logprobs": logprobs}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,37 +258,40 @@ class _Rows:
             for position, length in zip(work.positions, lengths, strict=True):
                 index = position.index
                 yield {
-                    "prompt": [*ids[:length], *layout.tail_ids],
+                    "prompt": {
+                        "ids": [*ids[:length], *layout.tail_ids],
+                        "document_id": position.document_id,
+                        "position": index,
+                    },
                     "continuation": pieces[index : index + CONTINUATION_TOKENS],
-                    "document_id": position.document_id,
-                    "position": index,
                 }
 
 
 def _requests(
-    prompts: Sequence[Sequence[int]], tail: int, step: tuple[int, ...]
+    prompts: Sequence[dict[str, Any]], tail: int, step: tuple[int, int], *, first: int
 ) -> Iterator[Request]:
     """Yields requests that hold the prompts in their order: equal neighbours are a group, and
     groups whose prefix goes on from the one before are positions of one document.
 
-    `tail`: tokens behind the prefix; `step`: what names the draws of all of them.
+    `tail`: tokens behind the prefix; `step`: seed and step; `first`: number of a group's first
+    rollout.
     """
     lengths: list[int] = []
     keys: list[tuple[int, ...]] = []
-    prefix: tuple[int, ...] = ()
-    place = 0
-    for ids, group in groupby(map(tuple, prompts)):
+    prefix: list[int] = []
+    for (document_id, index), group in groupby(prompts, itemgetter("document_id", "position")):
+        rollouts = list(group)
+        ids = rollouts[0]["ids"]
         own = ids[: len(ids) - tail]
         if lengths and own[: len(prefix)] != prefix:
-            yield Request(prefix_ids=prefix, prefix_lengths=tuple(lengths), keys=tuple(keys))
+            yield Request(prefix_ids=tuple(prefix), prefix_lengths=tuple(lengths), keys=tuple(keys))
             lengths, keys = [], []
         prefix = own
         lengths.append(len(own))
-        count = len(list(group))
-        keys.append(tuple(key_of(*step, place + number) for number in range(count)))
-        place += count
+        numbers = range(first, first + len(rollouts))
+        keys.append(tuple(key_of(*step, document_id, index, number) for number in numbers))
     if lengths:
-        yield Request(prefix_ids=prefix, prefix_lengths=tuple(lengths), keys=tuple(keys))
+        yield Request(prefix_ids=tuple(prefix), prefix_lengths=tuple(lengths), keys=tuple(keys))
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """TRL's own `GRPOTrainer` on OpenRPT's task: run `python scripts/environments.py --check trl`."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ pytest.importorskip("trl")
 import torch
 from trl import GRPOConfig, GRPOTrainer
 
-from openrpt.config.loading import to_toml
+from openrpt.config.loading import to_toml, with_overrides
 from openrpt.data.work import document_bytes
 from openrpt.integrations.trl import TrlTask, open_task, unforced_rollout
 from openrpt.rl.grading import grade
 from openrpt.runs.run import Run
 from openrpt.runs.scores import scores_of
+from openrpt.stages.train import open_train
 from openrpt.stages.warmup.warmup import warmup
 from openrpt.types import Completion
 from tests.helpers.tiny_model import copied_run, tiny_run
@@ -53,17 +55,7 @@ def settings(folder: Path, **values: Any) -> GRPOConfig:
 
 
 def trainer_of(task: TrlTask, args: GRPOConfig, **values: Any) -> GRPOTrainer:
-    return GRPOTrainer(
-        args=args,
-        processing_class=task.tokenizer,
-        train_dataset=task.dataset,
-        **{
-            "model": task.model,
-            "reward_funcs": task.prefix_match,
-            "rollout_func": task.rollout,
-        }
-        | values,
-    )
+    return GRPOTrainer(args=args, **task.parts | values)
 
 
 def test_twenty_lines_train(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,12 +84,13 @@ def test_twenty_lines_train(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
     corpus = scores_of(run)
     for rewards, columns in seen:
-        ids = columns["completion_ids"], columns["document_id"], columns["position"]
-        for reward, said, document_id, index in zip(rewards, *ids, strict=True):
+        pairs = zip(rewards, columns["completion_ids"], columns["prompts"], strict=True)
+        for reward, said, asked in pairs:
             whole = Completion(
                 token_ids=tuple(said), sampler_logprobs=(), loss_mask=(), finish_reason="stop"
             )
-            pieces = document_bytes(task.tokenizer, corpus.document(document_id))[index:]
+            document = corpus.document(asked["document_id"])
+            pieces = document_bytes(task.tokenizer, document)[asked["position"] :]
             assert reward == grade(whole, pieces, task.layout, task.policy.table).reward
     logged = [row["rewards/prefix_match/mean"] for row in trainer.state.log_history[:-1]]
     assert logged == [pytest.approx(sum(r) / len(r)) for r, _ in seen] and len(logged) == 20
@@ -132,9 +125,7 @@ def test_a_prompt_comes_as_often_as_it_is_drawn_and_forced_tokens_are_not_traine
     assert prompts[0] == prompts[1] == prompts[2] != prompts[3] == prompts[4] == prompts[5]
     (inputs,) = losses
     trained = inputs["completion_mask"] * inputs["tool_mask"]
-    expected = [  # TRL shuffles the rows
-        (prompts[row], made["completion_ids"][row], made["env_mask"][row]) for row in range(6)
-    ]
+    columns = (made["prompt_ids"], made["completion_ids"], made["env_mask"])
     found = [
         (
             inputs["prompt_ids"][row][inputs["prompt_mask"][row].bool()].tolist(),
@@ -143,11 +134,11 @@ def test_a_prompt_comes_as_often_as_it_is_drawn_and_forced_tokens_are_not_traine
         )
         for row in range(6)
     ]
-    assert sorted(found) == sorted(expected)
+    assert sorted(found) == sorted(zip(*columns, strict=True))  # TRL shuffles the rows
     assert int(inputs["num_items_in_batch"]) == sum(map(sum, made["env_mask"]))
     # What TRL finds for the drawn tokens is what they were drawn with.
     fresh = open_task(run.path)
-    prompt, ids = prompts[0], made["completion_ids"][0]
+    prompt, ids = prompts[0]["ids"], made["completion_ids"][0]
     with torch.no_grad():
         logits = fresh.model(torch.tensor([[*prompt, *ids]])).logits[0, len(prompt) - 1 : -1]
     logprobs = logits.log_softmax(-1)[torch.arange(len(ids)), ids]
@@ -172,6 +163,44 @@ def test_trl_generates_itself_from_the_same_ids(run: Run, tmp_path: Path) -> Non
     row = next(iter(task.dataset))
     assert asked[0][:3] == [row["prompt"]] * 3
     assert trainer.state.log_history[0]["completions/max_length"] <= 7
+
+
+def test_trls_step_is_ours(run: Run, tmp_path: Path) -> None:
+    """The same seed draws the same completions, and on those TRL's dr_grpo and AdamW make the step
+    that `openrpt train` makes."""
+    steps, alike = 3, {"train.algorithm": "dr_grpo", "train.kl_weight": 0.0}
+    alike |= {"train.ntp_weight": 0.0, "train.entropy_weight": 0.0, "train.learning_rate": 1e-3}
+    alike |= {"train.group_size": 8, "train.schedule_steps": 0}
+    config = with_overrides(run.config, alike)
+    stage = open_train(replace(run, config=config))
+    own = [stage.step() for _ in range(steps)]
+    assert own[0]["group/flat_fraction"] < 1  # AdamW counts a step without gradient in TRL alone
+    task = open_task(run.path)
+    train = config.train
+    args = settings(
+        tmp_path,
+        max_steps=steps,
+        per_device_train_batch_size=train.documents_per_step * 4 * train.group_size,
+        num_generations=train.group_size,
+        max_completion_length=task.max_completion_length,
+        loss_type="dr_grpo",
+        scale_rewards="none",
+        learning_rate=train.learning_rate,
+        lr_scheduler_type="constant",
+        weight_decay=config.optim.weight_decay,
+        adam_beta2=config.optim.adam_beta2,
+        max_grad_norm=config.optim.max_grad_norm,
+        logging_steps=1,
+    )
+    trainer = trainer_of(task, args)
+    trainer.train()
+    theirs = trainer.state.log_history[:steps]
+    for mine, other in zip(own, theirs, strict=True):
+        assert mine["reward/mean"] == pytest.approx(other["reward"])
+        assert mine["optim/grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-3)
+    weights = dict(task.model.named_parameters())
+    for name, parameter in stage.engine.model.model.named_parameters():
+        assert torch.allclose(parameter, weights[name], atol=1e-5)
 
 
 def test_a_stopped_training_goes_on_to_the_same_weights(run: Run, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> TrlTask:
 def trainer_of(task: TrlTask, **values: Any) -> Any:
     """What `rollout` asks of a trainer."""
     facts: dict[str, Any] = {
-        "args": SimpleNamespace(seed=0, bf16=False),
+        "args": SimpleNamespace(bf16=False),
         "state": SimpleNamespace(global_step=3),
         "accelerator": SimpleNamespace(process_index=0, unwrap_model=lambda model: model),
         "model": task.model,
@@ -72,10 +72,13 @@ def test_the_dataset_has_the_positions_of_train_in_their_order(task: TrlTask) ->
         pieces = document_bytes(task.tokenizer, work.document)
         for position in work.positions:
             row, index = next(rows), position.index
-            assert (row["document_id"], row["position"]) == (position.document_id, index)
             prefix = work.document.token_ids[work.window.start : index].tolist()
             layout = task.layout
-            assert row["prompt"] == [*layout.head_ids, *prefix, *layout.tail_ids]
+            assert row["prompt"] == {
+                "ids": [*layout.head_ids, *prefix, *layout.tail_ids],
+                "document_id": position.document_id,
+                "position": index,
+            }
             assert row["continuation"] == pieces[index : index + CONTINUATION_TOKENS]
             joined = b"".join(row["continuation"])
             assert text[work.document.byte_offsets[index] :].startswith(joined)
@@ -89,19 +92,20 @@ def test_a_rollout_is_the_engines_one_for_each_prompt(task: TrlTask, generator: 
         update={"model": config.model.model_copy(update={"generator": generator})}
     )
     task = replace(task, run=replace(task.run, config=settings))
-    ids = [row["prompt"] for row in rows_of(task, 6)]
-    prompts = [prompt for prompt in ids for _ in range(GROUP)]
+    asked = [row["prompt"] for row in rows_of(task, 6)]
+    prompts = [prompt for prompt in asked for _ in range(GROUP)]
     trainer = trainer_of(task)
     task.model.train()
     task.policy.attention = "eager"
     made = task.rollout(prompts, trainer)
     assert task.model.training and task.policy.attention == "eager"
-    assert made["prompt_ids"] == prompts
+    assert made["prompt_ids"] == [prompt["ids"] for prompt in prompts]
     sampling = Sampling.of(config.prompt, temperature=1.0)
     tail, forced = len(task.layout.tail_ids), 0
     task.model.eval()
     for place, prompt in enumerate(prompts):
-        request = Request.at_end(prompt[:-tail], [key_of(0, 3, 0, place)])
+        name = (0, 4, prompt["document_id"], prompt["position"], place % GROUP)
+        request = Request.at_end(prompt["ids"][:-tail], [key_of(*name)])
         ((found,),) = bind("flat", task.policy).generate_each([request], task.layout, sampling)
         (expected,) = found.completions
         assert made["completion_ids"][place] == list(expected.token_ids)
@@ -154,7 +158,9 @@ def test_a_trainer_that_would_draw_otherwise_is_refused(
     task: TrlTask, values: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(UserError) as error:
-        task.rollout([[1, 2, 3]], trainer_of(task, **values))
+        task.rollout(
+            [{"ids": [1, 2, 3], "document_id": "d", "position": 3}], trainer_of(task, **values)
+        )
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
