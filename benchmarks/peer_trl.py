@@ -2,10 +2,11 @@
 
     environments/trl/bin/python peer_trl.py JOB.json FOUND.json
 
-The trainer is TRL's own but for two things. Prompts come as ids (`_tokenize_prompts` hands them
-over instead of encoding text), so that both sides have the same tokens. And where the job says
-`"generate": false`, completions are made up, to time only what a micro-batch's size can change.
-Nothing here imports openrpt.
+The trainer is TRL's own but for two things. Prompts come as ids, so that both sides have the same
+tokens: by `rollout_func`, with the function by which OpenRPT hands ids to TRL
+(`openrpt.integrations.trl.unforced_rollout`: TRL generates). And where the job says `"generate":
+false`, completions are made up, to time only what a micro-batch's size can change. Nothing of
+OpenRPT's engine is imported.
 """
 
 import importlib.metadata
@@ -24,20 +25,19 @@ from datasets import Dataset
 from transformers import AutoTokenizer, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
+sys.path.append(str(Path(__file__).parents[1]))  # last: all else is the peer's own
+from openrpt.integrations.trl import unforced_rollout
+
 WARM_UP_TOKENS = 8
 """The first step, which is not counted, runs on prompts cut to this many tokens."""
 VERSIONS = ("trl", "transformers", "torch", "accelerate", "datasets", "peft", "tokenizers")
 
 
-class IdsTrainer(GRPOTrainer):
-    """Takes prompts by their number in `ids`; notes how long generation took."""
+class TimedTrainer(GRPOTrainer):
+    """Notes how long generation took."""
 
-    ids: list[list[int]]
     generate: bool
     generation_seconds: float = 0.0
-
-    def _tokenize_prompts(self, prompts: list) -> tuple[list[list[int]], None, dict]:
-        return [self.ids[int(prompt)] for prompt in prompts], None, {}
 
     def _generate_single_turn(self, prompt_ids: list, *args: Any, **kwargs: Any):
         start = time.perf_counter()
@@ -61,7 +61,7 @@ class Stopwatch(TrainerCallback):
         self.seconds: list[float] = []
         self.phases: list[dict[str, float]] = []
         self.peaks: list[float] = []
-        self.trainer: IdsTrainer | None = None
+        self.trainer: TimedTrainer | None = None
 
     def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
         self.start = time.perf_counter()
@@ -121,15 +121,16 @@ def main(job: dict[str, Any], folder: str) -> dict[str, Any]:
     )
     ids = [prompt[-WARM_UP_TOKENS:] for prompt in prompts] + prompts * job["steps"]
     stopwatch = Stopwatch()
-    trainer = IdsTrainer(
+    trainer = TimedTrainer(
         model=job["model_folder"],
         reward_funcs=random_reward,
         args=settings,
-        train_dataset=Dataset.from_dict({"prompt": [str(number) for number in range(len(ids))]}),
+        train_dataset=Dataset.from_dict({"prompt": [{"ids": prompt} for prompt in ids]}),
+        rollout_func=unforced_rollout,
         processing_class=AutoTokenizer.from_pretrained(job["model_folder"]),
         callbacks=[stopwatch],
     )
-    trainer.ids, trainer.generate, stopwatch.trainer = ids, job["generate"], trainer
+    trainer.generate, stopwatch.trainer = job["generate"], trainer
     require_same_work(trainer)
     trainer.train()
     return {
@@ -153,7 +154,7 @@ def main(job: dict[str, Any], folder: str) -> dict[str, Any]:
     }
 
 
-def require_same_work(trainer: IdsTrainer) -> None:
+def require_same_work(trainer: TimedTrainer) -> None:
     """Float32, full fine-tuning, no recomputation."""
     dtypes = {parameter.dtype for parameter in trainer.model.parameters()}
     trained = all(parameter.requires_grad for parameter in trainer.model.parameters())

@@ -30,6 +30,7 @@ EXTRAS = {
     "wandb": Extra(module="wandb", what_for="track.to"),
     "trackio": Extra(module="trackio", what_for="track.to"),
     "mlflow": Extra(module="mlflow", what_for="track.to"),
+    "trl": Extra(module="trl", what_for="openrpt.integrations.trl"),
     "notebook": Extra(module="nbclient", what_for="the notebooks in docs/"),
     "scaling": Extra(module="scipy", what_for="openrpt scaling, lab --seeds"),
     "scikit-learn": Extra(module="sklearn", what_for="openrpt probe, writing"),

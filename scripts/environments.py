@@ -43,6 +43,15 @@ ENVIRONMENTS = {
             "datasets==5.2.0",
             "accelerate==1.15.0",
             "tokenizers==0.23.3",
+            # What OpenRPT needs that TRL does not bring, and its tests.
+            "pydantic==2.14.4",
+            "altair==6.2.2",
+            "vl-convert-python==1.9.0.post1",
+            "gguf==0.19.0",
+            "rich==15.0.0",
+            "tomli-w==1.2.0",
+            "pytest==9.1.1",
+            "hypothesis==6.160.0",
         )
     ),
     # It asks for torch's CPU build: pip must know where that is.
