@@ -3,6 +3,7 @@
 A shard's files say all that it was made from, so one that was finished before is known by them.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -15,6 +16,7 @@ from openrpt.data.scored import (
     SCORED,
     ScoreSummary,
     complete_shards,
+    document_ids,
     read_metadata,
     read_scored_json,
     remove_shards,
@@ -26,6 +28,7 @@ from openrpt.engine.model import Model
 from openrpt.files import read_json, write_sealed
 from openrpt.runs.metrics import numbers
 from openrpt.runs.scores import require_same_settings, require_same_weights, score_settings
+from openrpt.stages.score.documents import Shard
 
 COST = "cost.json"
 """The file with what scoring has taken, all starts together; the other files hold nothing of the
@@ -120,15 +123,25 @@ class ScoreFolder:
         write_sealed(self.path / SCORED, {"finished": False} | about)
 
     def write_finished(
-        self, about: dict[str, Any], summary: ScoreSummary, counts: CorpusCounts
+        self, about: dict[str, Any], summary: ScoreSummary, corpus: dict[str, Any]
     ) -> None:
-        """Writes what became of the corpus."""
+        """Writes what became of the corpus, whose counts these are."""
         remove_shards(self.path, summary.shards)  # an earlier start's, where shards were smaller
-        names = [one.name for one in fields(counts) if not one.name.startswith("_")]
-        corpus = {name: getattr(counts, name) for name in names}
         write_sealed(
             self.path / SCORED,
             {"finished": True} | shard_metadata(about, summary) | {"corpus": corpus},
+        )
+
+    def stands(self, about: dict[str, Any], shard: Shard) -> bool:
+        """Returns whether both files of a shard are here, and say that they are of the same
+        documents, scored with the same."""
+        paths = shard_paths(self.path, shard.summary.shards - 1)
+        if not all(path.is_file() for path in paths):
+            return False
+        expected = json.loads(json.dumps(shard_metadata(about, shard.summary)))
+        names = [one.document.document_id for pack in shard.packs for one in pack.documents]
+        return all(read_metadata(path) == expected for path in paths) and names == document_ids(
+            paths[1]
         )
 
     def write_cost(self, before: dict[str, float], more: dict[str, Any]) -> None:
@@ -141,6 +154,12 @@ def read_cost(folder: Path) -> dict[str, float]:
     price. Empty where it was not recorded."""
     path = folder / COST
     return numbers(read_json(path, advice="delete it")) if path.is_file() else {}
+
+
+def public_counts(counts: CorpusCounts) -> dict[str, Any]:
+    """Returns the counts of a corpus by their names."""
+    names = [one.name for one in fields(counts) if not one.name.startswith("_")]
+    return {name: getattr(counts, name) for name in names}
 
 
 def added(before: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:

@@ -27,11 +27,12 @@ from openrpt.progress import Progress
 from openrpt.runs.run import Run
 from openrpt.stages.harness import done_before
 from openrpt.stages.score.documents import Encoder, end_shard, packs, skip_read
-from openrpt.stages.score.folder import ScoreFolder, read_cost
+from openrpt.stages.score.folder import ScoreFolder, public_counts, read_cost
 from openrpt.stages.score.said import score_lines
 from openrpt.stages.score.scores import Report, Scoring
 
-Score = Callable[..., ScoreSummary]
+Score = Callable[[Config, Path, Report], ScoreSummary]
+"""What scores a corpus into a folder."""
 _SHARD_SECONDS = 60.0
 """Seconds after which a shard is written, full or not: what a restart can lose."""
 
@@ -56,9 +57,13 @@ def require_readable(corpus: CorpusConfig) -> None:
             next(documents)
 
 
-def score_run(run: Run, progress: Progress, *, score: Score | None = None) -> ScoreSummary:
-    """Scores a run's corpus into its folder, as `score_corpus`, or whatever `score` does in its
-    place, and says what was scored and what was skipped."""
+def _in_this_process(config: Config, path: Path, progress: Report) -> ScoreSummary:
+    return score_corpus(config, path, progress=progress)
+
+
+def score_run(run: Run, progress: Progress, *, score: Score = _in_this_process) -> ScoreSummary:
+    """Scores a run's corpus into its folder, by `score`, and says what was scored and what was
+    skipped."""
     if ScoreFolder.of(run.config, run.scored).finished():
         progress.say(done_before(run, "score"))
     progress.begin("load the scorer", 0)
@@ -71,7 +76,7 @@ def score_run(run: Run, progress: Progress, *, score: Score | None = None) -> Sc
             begun = True
         progress.update(tokens, note)
 
-    summary = (score or score_corpus)(run.config, run.scored, progress=update)
+    summary = score(run.config, run.scored, update)
     corpus = load_scored(run.scored)
     for line in (*skipped_lines(corpus.metadata), *score_lines(corpus, run.config)):
         progress.say(line)
@@ -156,5 +161,5 @@ def _run(encoder: Encoder, scoring: Scoring, folder: ScoreFolder, progress: Repo
         if pending:
             flush()
     summary.corpus_hash = counts.corpus_hash()
-    folder.write_finished(about, summary, counts)
+    folder.write_finished(about, summary, public_counts(counts))
     return summary
