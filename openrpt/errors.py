@@ -20,6 +20,11 @@ class UserError(Exception):
     """
 
 
+class SaidElsewhere(UserError):
+    """An error that another process of the run says: this one ends with the same exit code, and
+    says nothing."""
+
+
 def nearest(name: str, known: Iterable[str], *, otherwise: str = "", cutoff: float = 0.65) -> str:
     """Returns the end of a message on an unknown name: the known one most like it, else
     `otherwise`. Initials stand for a name: `lr` for `learning_rate`.

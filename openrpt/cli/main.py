@@ -16,6 +16,7 @@ from openrpt import __version__
 from openrpt.cli.options import OVERRIDES, StageCommand, config_file
 from openrpt.errors import UserError, nearest
 from openrpt.files import REMEDIES, reason_of
+from openrpt.launch import launch
 from openrpt.stopping import Interrupted, ending_as_interrupts, exit_code
 from openrpt.terminal import open_streams, say_error, say_lines
 
@@ -32,6 +33,8 @@ and looking through them every 700, which is Python's default, is a fifth of the
 _Command = TypeVar("_Command", bound=click.Command)
 MOST_MINUTES = 60_000
 """The longest budget of the demo, in minutes."""
+_SHARED = ("warmup", "train", "finetune", "pretrain")
+"""The commands whose steps several processes share (torchrun, accelerate launch)."""
 
 
 FAMILIES = (
@@ -48,7 +51,8 @@ FAMILIES = (
 
 
 class Stopped(click.ClickException):
-    """Stopped at the user's wish; what was done is saved."""
+    """Stopped at the user's wish, or by what one of several processes has met; what was done is
+    saved."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
@@ -119,8 +123,14 @@ def cli(ctx: click.Context) -> None:
     The stages share a run folder (--run). A stage without a CONFIG.toml goes on with the
     configuration that is stored there.
     """
-    if ctx.invoked_subcommand is None:
+    name, processes = ctx.invoked_subcommand, launch().count
+    if name is None:
         say_lines(ctx.get_help())
+    elif processes > 1 and name not in _SHARED:
+        raise UserError(
+            f"openrpt {name} runs in one process, and {processes} were launched: start it without"
+            f" torchrun; several share {', '.join(_SHARED)}"
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -136,10 +146,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with ending_as_interrupts():
             cli.main(args=arguments, prog_name="openrpt", standalone_mode=False)
         sys.stdout.flush()
+    except Stopped as error:
+        _fail(error.format_message(), error.code)
     except UserError as error:
-        _fail(str(error), 2)
+        _fail_once(str(error))
     except click.ClickException as error:
-        _fail(error.format_message(), error.code if isinstance(error, Stopped) else 2)
+        _fail_once(error.format_message())
     except (click.Abort, KeyboardInterrupt) as stop:
         _fail("interrupted", exit_code(stop.__cause__ or stop))
     except BrokenPipeError:  # whoever read our output (head, less) has enough
@@ -151,6 +163,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         where = error.filename or "a file"
         _fail(f"{where}: cannot be read or written {reason_of(error)}", 2)
     sys.exit(0)
+
+
+def _fail_once(message: str) -> None:
+    """Ends with what all processes of a machine that were launched together meet: one says it."""
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        sys.exit(2)
+    _fail(message, 2)
 
 
 def _fail(message: str, exit_code: int) -> None:

@@ -16,6 +16,7 @@ from openrpt.cli.options import (
     source_config,
     stage_config,
 )
+from openrpt.cli.processes import shared
 from openrpt.cli.scaling import cluster_of, scalable
 from openrpt.errors import UserError
 from openrpt.terminal import say
@@ -65,7 +66,7 @@ def score(ctx: click.Context, source: str | None, origin: str | None, **options:
     _say_next(run)
 
 
-@stage("warmup", "memory", "checkpoints", "track", reads="warmup")
+@stage("warmup", "memory", "parallel", "checkpoints", "track", reads="warmup")
 @click.argument("config_toml", metavar="[CONFIG.toml]", type=PATH, required=False)
 @_FROM
 @click.pass_context
@@ -81,13 +82,12 @@ def warmup(ctx: click.Context, config_toml: str | None, origin: str | None, **op
     from openrpt.stages.warmup.warmup import check_input
     from openrpt.stages.warmup.warmup import warmup as run_warmup
 
-    run = _opened(config, "warmup", check_input, origin)
-    with showing_progress(goes_on=True) as progress:
-        run_warmup(run, progress=progress)
-    _say_outcome(run, "warmup", f"warmed up: {run.start}")
+    with shared(config, lambda: _opened(config, "warmup", check_input, origin)) as at:
+        run_warmup(at.run, workers=at.workers, progress=at.progress)
+    _say_outcome(at.run, "warmup", f"warmed up: {at.run.start}")
 
 
-@stage("train", "memory", "checkpoints", "evaluate", "track", "cost", reads="train")
+@stage("train", "memory", "parallel", "checkpoints", "evaluate", "track", "cost", reads="train")
 @click.argument("config_toml", metavar="[CONFIG.toml]", type=PATH, required=False)
 @_FROM
 @click.pass_context
@@ -103,13 +103,12 @@ def train(ctx: click.Context, config_toml: str | None, origin: str | None, **opt
     from openrpt.stages.train import check_input
     from openrpt.stages.train import train as run_train
 
-    run = _opened(config, "train", check_input, origin)
-    with showing_progress(goes_on=True) as progress:
-        summary = run_train(run, progress=progress)
-    _say_outcome(run, "train", _trained(summary))
+    with shared(config, lambda: _opened(config, "train", check_input, origin)) as at:
+        summary = run_train(at.run, workers=at.workers, progress=at.progress)
+    _say_outcome(at.run, "train", _trained(summary))
 
 
-@stage("finetune", "memory", "checkpoints", "track", reads="finetune")
+@stage("finetune", "memory", "parallel", "checkpoints", "track", reads="finetune")
 @click.argument("source", metavar="[MODEL | CONFIG.toml]", type=PATH, required=False)
 @click.option(
     "--beside",
@@ -147,16 +146,16 @@ def finetune(
     from openrpt.stages.finetune import check_input
     from openrpt.stages.finetune import finetune as run_finetune
 
-    run = _opened(config, "finetune", check_input, origin)
-    with showing_progress(goes_on=True) as progress:
-        run_finetune(run, progress=progress)
-    print_finetuned([run.path, *others], PlainConsole())
-    _say_next(run)
+    with shared(config, lambda: _opened(config, "finetune", check_input, origin)) as at:
+        run_finetune(at.run, workers=at.workers, progress=at.progress)
+    print_finetuned([at.run.path, *others], PlainConsole())
+    _say_next(at.run)
 
 
 @stage(
     "pretrain",
     "memory.gradient_checkpointing",
+    "parallel",
     "checkpoints",
     "train.eval_positions",
     "track",
@@ -182,10 +181,9 @@ def pretrain(
     from openrpt.stages.pretrain.pretrain import check_input
     from openrpt.stages.pretrain.pretrain import pretrain as run_pretrain
 
-    run = _opened(config, "pretrain", check_input, origin)
-    with showing_progress(goes_on=True) as progress:
-        summary = run_pretrain(run, progress=progress)
-    _say_outcome(run, "pretrain", _trained(summary))
+    with shared(config, lambda: _opened(config, "pretrain", check_input, origin)) as at:
+        summary = run_pretrain(at.run, workers=at.workers, progress=at.progress)
+    _say_outcome(at.run, "pretrain", _trained(summary))
 
 
 def _origin_config(ctx: click.Context, origin: str | None) -> "Config | None":

@@ -20,6 +20,7 @@ from openrpt.config.evaluation import (
     ZeroshotConfig,
 )
 from openrpt.config.model import MemoryConfig, ModelConfig
+from openrpt.config.parallel import ParallelConfig
 from openrpt.config.prompt import PromptConfig, SelectionConfig
 from openrpt.config.questions import AnswersConfig, FinetuneConfig, QuestionsConfig
 from openrpt.config.reinforcement import TrainConfig
@@ -40,6 +41,7 @@ class Config(Section):
     )
     model: ModelConfig = ModelConfig()
     memory: MemoryConfig = MemoryConfig()
+    parallel: ParallelConfig = ParallelConfig()
     corpus: CorpusConfig = CorpusConfig()
     score: ScoreConfig = ScoreConfig()
     prompt: PromptConfig = PromptConfig()

@@ -174,8 +174,9 @@ class WorkMeter:
 class StepMeter:
     """A meter of one training step after another."""
 
-    def __init__(self, policy: Model, config: Config) -> None:
-        self.policy = policy
+    def __init__(self, policy: Model, config: Config, *, processes: int = 1) -> None:
+        """Takes the policy that is trained; `processes`: those that share each step."""
+        self.policy, self.processes = policy, processes
         self.energy = EnergyMeter(policy.device, watts=config.cost.watts)
 
     @cached_property
@@ -193,4 +194,5 @@ class StepMeter:
         `seconds` the wall time by phase."""
         phases = [name for name in cost if name.startswith("flops/")]
         flops = {name.removeprefix("flops/"): cost[name] for name in phases}
-        return self.energy.metrics() | shares_of_limit(self.rate, flops, seconds)
+        rate = self.processes * self.rate
+        return self.energy.metrics() | shares_of_limit(rate, flops, seconds)

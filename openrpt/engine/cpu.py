@@ -7,6 +7,7 @@ import sys
 import torch
 
 from openrpt.errors import UserError
+from openrpt.launch import launch
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
 
@@ -18,7 +19,8 @@ def use_cpu(threads: int) -> None:
 
 
 def set_threads(threads: int) -> int:
-    """Pins torch to `threads` (0 = every core this process may use): oversubscription is slow.
+    """Pins torch to `threads`: oversubscription is slow. 0 = every core that this process may use,
+    or its part of them, where several were launched on the machine.
 
     Raises UserError for more than the machine has cores: far more of them crash the process.
     """
@@ -28,7 +30,7 @@ def set_threads(threads: int) -> int:
             f"model.threads = {threads}, but this machine has {cores} cores; give at most that, or"
             " 0 for all the cores that this process may use"
         )
-    torch.set_num_threads(threads or usable_cpus())
+    torch.set_num_threads(threads or max(1, usable_cpus() // launch().local_count))
     return torch.get_num_threads()
 
 

@@ -25,6 +25,15 @@ class Places:
         self._documents = list(dict.fromkeys(documents))
         self._found: dict[str, dict[int, None]] = {}
 
+    @classmethod
+    def of_all(cls, parts: "Sequence[Places]") -> "Places":
+        """Returns the places of several processes, each with documents of one step, as one."""
+        whole = cls(document for part in parts for document in part._documents)
+        for part in parts:
+            for document_id, positions in part._found.items():
+                whole.note(document_id, positions)
+        return whole
+
     def note(self, document_id: str, positions: Iterable[int]) -> None:
         """Notes that a loss at these positions of the document (tokens) is not finite."""
         self._found.setdefault(document_id, {}).update(dict.fromkeys(positions))

@@ -184,14 +184,17 @@ def update_policy(
         if config.train.has_separate_states:
             # The rollouts' gradient is set aside, and the text's computed by itself.
             assert isinstance(optimizer, PairedAdamW)
-            rollouts_norm = clip(policy, optimizer, max_norm, losses.places, stage="train")
+            places = Places.of_all(workers.gather(losses.places))
+            rollouts_norm = clip(policy, optimizer, max_norm, places, stage="train")
             optimizer.set_aside()
             for document in documents:
                 text = losses.of_text(document)
                 engine.accumulate_gradients(document.prefix_ids, [], prefix_loss=text)
             workers.sum_gradients(policy.parameters())
-        norm = apply_update(policy, optimizer, max_norm, losses.places, stage="train")
-        found = Tally.of_all(workers.gather(losses.tally)).metrics()
+        each = workers.gather((losses.tally, losses.places))
+        places = Places.of_all([places for _, places in each])
+        norm = apply_update(policy, optimizer, max_norm, places, stage="train")
+        found = Tally.of_all(tally for tally, _ in each).metrics()
         metrics = found | {"optim/grad_norm": math.hypot(rollouts_norm, norm)}
     return metrics
 

@@ -8,14 +8,14 @@ out again for the update (`update_policy`), gradients are summed before they are
 process makes the same step. Nothing but the order in which gradients are added depends on the
 number of processes.
 
-An implementation has to see to this:
-- All processes begin with the same configuration, weights and trainer's state, and sum gradients
-  to the same bits (an all-reduce does), so that they never part.
-- `gather` and `sum_gradients` are met by all processes in the same order. A process that fails (a
-  reward that raises, an interrupt) must end the others, which wait for it; a gradient that is not
-  finite is met by all of them, since its norm is taken after the sum.
-- Files of the run folder are written by one process; the development evaluation may be run by it
-  alone if the others wait.
+An implementation (`rl.process_group.ProcessGroup`) has to see to this:
+- All processes begin with the same configuration, weights and trainer's state
+  (`stages.alike.require_alike` compares them), and sum gradients to the same bits (an all-reduce
+  does), so that they never part.
+- `gather`, `first` and `sum_gradients` are met by all processes in the same order. A process that
+  fails (a reward that raises, an interrupt) must end the others, which wait for it; a gradient that
+  is not finite is met by all of them, since its norm is taken after the sum.
+- Files of the run folder are written by the process of rank 0, which evaluates, too (`first`).
 
 It can't be torch's DistributedDataParallel: its hooks wait for one backward pass that reaches
 every parameter once. Here a step is many backward passes, one a micro-batch; the head's gradient
@@ -24,7 +24,7 @@ comes behind the last of them (`engine.tree.gradients.embeddings_as_leaves`). Ho
 gradients early and others never. So gradients are summed once, when all are there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 import torch
@@ -39,6 +39,10 @@ class Workers(Protocol):
     """
 
     @property
+    def rank(self) -> int:
+        """The number of this process, from 0 on; 0 writes the files and speaks for all."""
+
+    @property
     def count(self) -> int:
         """The number of processes, n."""
 
@@ -47,6 +51,10 @@ class Workers(Protocol):
 
     def gather(self, value: T) -> list[T]:
         """Returns the values that all n processes have given, in the order of the processes."""
+
+    def first(self, do: Callable[[], T]) -> T:
+        """Lets the process of rank 0 do something, however long it takes, and returns what it
+        returned to all of them."""
 
     def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Makes each parameter's `.grad` the sum over the processes, the same in each of them.
@@ -59,6 +67,7 @@ class Workers(Protocol):
 class Alone:
     """One process, which does everything: nothing is shared, gathered or summed."""
 
+    rank = 0
     count = 1
 
     def share(self, items: Sequence[T]) -> list[T]:
@@ -68,6 +77,10 @@ class Alone:
     def gather(self, value: T) -> list[T]:
         """Returns the one process's value."""
         return [value]
+
+    def first(self, do: Callable[[], T]) -> T:
+        """Does it."""
+        return do()
 
     def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Leaves the gradients as they are: there is nothing to add."""

@@ -67,6 +67,8 @@ class Journal:
     changed: dict[str, dict[str, Any]]
     """Settings that hold from the next step on, as `recorded_changes` gives them."""
     progress: Progress
+    writes: bool = True
+    """Whether rows are written, or only kept here: another process writes the same."""
 
     def record(
         self, step: int, metrics: dict[str, Any], *, seconds: float, evaluated: bool = True
@@ -77,6 +79,8 @@ class Journal:
         own: list[Finding] = metrics.pop("warnings", [])
         row = {"stage": self.stage, "step": step, "seconds": seconds} | metrics
         self.rows.append(row)
+        if not self.writes:
+            return
         found = own + new_findings(self.rows)
         if found:
             row["warnings"] = [finding.as_dict() for finding in found]
@@ -97,6 +101,8 @@ class Journal:
         row = self.rows[-1]
         del row[_UNEVALUATED]
         row |= metrics
+        if not self.writes:
+            return
         others = [other for other in read_metrics(self.path) if not _same_step(other, row)]
         write_rows(self.path, [*others, row])
 
@@ -128,12 +134,14 @@ def open_journal(
     seconds: float,
     changed: dict[str, dict[str, Any]],
     progress: Progress,
+    writes: bool = True,
 ) -> Iterator[Journal]:
     """Opens the journal of a stage; at the end `stage.json` says how it ended.
 
     `path`: metrics.jsonl of a run folder, whose configuration names the trackers. `step`: the last
-    one that is done; `steps`, `seconds`: at most so many in all (infinite = no limit). Raises
-    UserError where a tracker's package is missing.
+    one that is done; `steps`, `seconds`: at most so many in all (infinite = no limit). Not
+    `writes`: nothing is written or told, since another process does that. Raises UserError where a
+    tracker's package is missing.
     """
     run = existing_run(path.parent)
     rows = [row for row in read_metrics(path) if row["stage"] == stage]
@@ -145,7 +153,7 @@ def open_journal(
     )
     state: StageState = "stopped"
     with ExitStack() as stack:
-        trackers = open_trackers(run, stage=stage, step=step)
+        trackers = open_trackers(run, stage=stage, step=step) if writes else []
         for tracker in trackers:
             stack.callback(tracker.close)
         journal = Journal(
@@ -157,7 +165,11 @@ def open_journal(
             rollouts_every=run.config.track.rollouts_every,
             changed=changed,
             progress=progress,
+            writes=writes,
         )
+        if not writes:
+            yield journal
+            return
         record.write(run.path)
         try:
             yield journal

@@ -82,14 +82,14 @@ class Run:
         return (checkpoints / "best").is_dir() or bool(numbered(checkpoints))
 
     @contextmanager
-    def at_work(self) -> Iterator[None]:
+    def at_work(self, *, writes: bool = True) -> Iterator[None]:
         """Keeps other processes from writing in the folder meanwhile, after clearing what a killed
         one left half done. Where no run is (a model is asked without one) nothing is written or
-        locked.
+        locked; nor where this process only reads, beside one that `writes`.
 
         Raises UserError that names the other process.
         """
-        if not (self.path / "config.toml").is_file():
+        if not writes or not (self.path / "config.toml").is_file():
             yield
             return
         with sole_process(self.path) as first:

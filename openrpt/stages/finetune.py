@@ -33,61 +33,85 @@ from openrpt.evaluation.questions.task import QuestionTask, question_task
 from openrpt.files import write_sealed
 from openrpt.progress import SILENT, Progress
 from openrpt.rl.rewards.fitting import require_fitting
+from openrpt.rl.workers import ALONE, Workers
 from openrpt.runs.metrics import read_metrics
-from openrpt.runs.run import Run, works_in_run
-from openrpt.stages.harness import run_stage
+from openrpt.runs.run import Run
+from openrpt.stages.harness import Summary, run_stage
 from openrpt.stages.train import Trainer, open_trainer
 
 
-@works_in_run
-def finetune(run: Run, *, progress: Progress = SILENT) -> dict[str, Any]:
+def finetune(run: Run, *, workers: Workers = ALONE, progress: Progress = SILENT) -> dict[str, Any]:
     """Evaluates, trains, evaluates again; returns what stands in the run's `finetune.json`.
 
-    Resumes from the last checkpoint of the run folder; an evaluation that was done is not done
-    again. Raises UserError for bad questions and configuration, and for a folder that holds a
-    pre-training run.
+    `workers`: the processes that share each training step, all of which call this; the first
+    evaluates. Resumes from the last checkpoint of the run folder; an evaluation that was done is
+    not done again. Raises UserError for bad questions and configuration, and for a folder that
+    holds a pre-training run.
     """
-    _require_own_run(run)
-    config = finetune_config(run.config)
-    require_fitting(config)
-    counts = QuestionCounts()
-    questions = read_questions(config.questions, counts, seed=config.seed)
-    with open_check(config, progress=progress) as check:
+    with run.at_work(writes=workers.rank == 0):
+        _require_own_run(run)
+        config = finetune_config(run.config)
+        require_fitting(config)
+        counts = QuestionCounts()
+        questions = read_questions(config.questions, counts, seed=config.seed)
+        with open_check(config, progress=progress) as check:
 
-        def make_task(run: Run, engine: Engine, layout: Layout) -> QuestionTask:
-            return question_task(questions, run.config, engine.model, layout, check)
+            def make_task(run: Run, engine: Engine, layout: Layout) -> QuestionTask:
+                return question_task(questions, run.config, engine.model, layout, check)
 
-        progress.begin("load the model", 0)
-        trainer = open_trainer(
-            replace(run, config=config),
-            TrainerState(stage="finetune", warmed_up=False),
-            make_task=make_task,
-        )
-        task = trainer.task
-        assert isinstance(task, QuestionTask)
-        facts = asdict(counts) | asdict(task.counts)
-        progress.say(_describe_questions(config.questions.path, facts))
-        record = read_record(run.path) or {
-            "format": FORMAT,
-            "model": config.model.path,
-            "questions": {"path": config.questions.path} | facts,
-            "settings": config.finetune.model_dump() | {"check": check_kind(config)},
-        }
-        if "before" not in record:
-            record["before"] = _evaluate_before(trainer, task, progress)
-            _write_record(run, record)
-        summary = run_stage(trainer, progress)
-        if record.get("after", {}).get("step") != summary.steps:
-            record["after"] = _evaluate(trainer.engine, task, "after", run, progress)
-            record["after"]["step"] = summary.steps
-            after, before = (
-                AnswerResult.load(outcome_path(run.path, when), advice="fine-tune again")
-                for when in ("after", "before")
+            progress.begin("load the model", 0)
+            trainer = open_trainer(
+                replace(run, config=config),
+                TrainerState(stage="finetune", warmed_up=False),
+                make_task=make_task,
+                workers=workers,
             )
-            differences = question_differences(after, before)
-            record["difference"] = {name: d.as_dict() for name, d in differences.items()}
-            record["training"] = _training_cost(run, summary.steps, summary.seconds)
-            _write_record(run, record)
+            task = trainer.task
+            assert isinstance(task, QuestionTask)
+            facts = asdict(counts) | asdict(task.counts)
+            progress.say(_describe_questions(config.questions.path, facts))
+            record = workers.first(lambda: _begun(run, trainer, task, facts, progress))
+            summary = run_stage(trainer, progress)
+            return workers.first(lambda: _ended(run, trainer, task, record, summary, progress))
+
+
+def _begun(
+    run: Run, trainer: Trainer, task: QuestionTask, facts: dict[str, int], progress: Progress
+) -> dict[str, Any]:
+    """Returns the record with the model as it was before, measured now where that wasn't done."""
+    config = trainer.config
+    record: dict[str, Any] = read_record(run.path) or {
+        "format": FORMAT,
+        "model": config.model.path,
+        "questions": {"path": config.questions.path} | facts,
+        "settings": config.finetune.model_dump() | {"check": check_kind(config)},
+    }
+    if "before" not in record:
+        record["before"] = _evaluate_before(trainer, task, progress)
+        _write_record(run, record)
+    return record
+
+
+def _ended(
+    run: Run,
+    trainer: Trainer,
+    task: QuestionTask,
+    record: dict[str, Any],
+    summary: Summary,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Returns the record with the model as it is now, measured where that wasn't done."""
+    if record.get("after", {}).get("step") != summary.steps:
+        record["after"] = _evaluate(trainer.engine, task, "after", run, progress)
+        record["after"]["step"] = summary.steps
+        after, before = (
+            AnswerResult.load(outcome_path(run.path, when), advice="fine-tune again")
+            for when in ("after", "before")
+        )
+        differences = question_differences(after, before)
+        record["difference"] = {name: d.as_dict() for name, d in differences.items()}
+        record["training"] = _training_cost(run, summary.steps, summary.seconds)
+        _write_record(run, record)
     return record
 
 

@@ -25,9 +25,10 @@ from openrpt.runs.metrics import truncate_metrics
 from openrpt.runs.rollouts import forget_rollouts
 from openrpt.runs.run import Run, next_name
 from openrpt.runs.works import forget_works
+from openrpt.stages.alike import require_alike
 from openrpt.stages.saver import Saver
 from openrpt.stages.stage import Stage
-from openrpt.stopping import Interrupted, stop_on_signals
+from openrpt.stopping import Interrupted, StopFlag, stop_on_signals
 
 _BEST = "development/reasoning_accuracy"
 """The metric whose greatest value so far marks the policy in `best`, beside the checkpoints."""
@@ -51,8 +52,12 @@ def run_stage(stage: Stage, progress: Progress) -> Summary:
     the longest so far, those before a restart included, would end in time. Ends with a checkpoint,
     and with the model where the stage leaves it. Raises Interrupted after Ctrl-C, SIGTERM or
     SIGHUP, UserError where a step fails or too many are left out; what is whole is saved then.
+
+    Of several processes (`stage.workers`) all take the same steps, and the first writes.
     """
-    _forget_later_steps(stage)
+    workers = stage.workers
+    require_alike(stage)
+    workers.first(lambda: _forget_later_steps(stage))
     state, limits = stage.state, stage.limits
     timed = limits.seconds < math.inf
     progress.begin(
@@ -69,6 +74,7 @@ def run_stage(stage: Stage, progress: Progress) -> Summary:
         seconds=limits.seconds,
         changed=_changes(stage),
         progress=progress,
+        writes=workers.rank == 0,
     )
     saver = Saver(stage=stage, step=state.step)
     with stop_on_signals(progress.say) as stop, journal as records:
@@ -81,11 +87,7 @@ def run_stage(stage: Stage, progress: Progress) -> Summary:
                 records.amend(_evaluate(stage, progress))
             if limits.count_evaluations:
                 state.seconds += time.perf_counter() - started
-        while (
-            state.step < limits.steps
-            and state.seconds + longest < limits.seconds
-            and not stop.requested
-        ):
+        while _goes_on(stage, saver, longest, stop):
             began = state.seconds
             metrics = _one_step(stage, saver, records, progress)
             longest = max(longest, state.seconds - began)
@@ -93,12 +95,23 @@ def run_stage(stage: Stage, progress: Progress) -> Summary:
             said = "left out" if metrics.get(SKIPPED) else stage.describe(metrics)
             progress.update(state.seconds if timed else state.step, f"step {state.step} · {said}")
         saver.now()
-        if stop.requested:
+        if signum := max(workers.gather(stop.signum)):
             raise Interrupted(
                 f"stopped in {state.stage} after step {state.step}; the same command goes on",
-                exit_code=stop.exit_code,
+                exit_code=128 + signum,
             )
     return Summary(steps=state.step, seconds=state.seconds, checkpoint=_leave(stage, saver))
+
+
+def _goes_on(stage: Stage, saver: Saver, longest: float, stop: StopFlag) -> bool:
+    """Returns whether another step is taken. All processes decide alike: by the first one's clock,
+    and by a signal that has come to any of them. `longest`: seconds of the longest step so far."""
+    state, limits = stage.state, stage.limits
+    with saver.after():
+        each = stage.workers.gather((state.seconds, longest, stop.requested))
+    state.seconds, longest, _ = each[0]
+    in_time = state.seconds + longest < limits.seconds
+    return state.step < limits.steps and in_time and not any(asked for *_, asked in each)
 
 
 def _nothing_left(stage: Stage) -> str:
@@ -126,7 +139,7 @@ def _one_step(stage: Stage, saver: Saver, records: Journal, progress: Progress) 
     """Takes a step, evaluates where that is due, and records both; returns the metrics."""
     state, started = stage.state, time.perf_counter()
     with saver.whole():
-        metrics = stage.step(store=True)
+        metrics = stage.step(store=stage.workers.rank == 0)
     if metrics.get(SKIPPED):
         metrics = finite_only(metrics)
     stepped = time.perf_counter()
@@ -159,12 +172,13 @@ def _evaluate(stage: Stage, progress: Progress) -> dict[str, float]:
         return {}
     done = state.seconds if stage.limits.seconds < math.inf else state.step - 1
     progress.update(done, f"evaluating after step {state.step}")
-    metrics = stage.evaluate()
+    metrics = stage.workers.first(stage.evaluate)
     accuracy = metrics.get(_BEST, -1.0)
     if accuracy > state.best_accuracy:
         best = replace(state, best_step=state.step, best_accuracy=accuracy)
-        folder = stage.run.checkpoints_of(state.stage) / "best"
-        save_checkpoint(folder, stage.engine.model, best, stage.config)
+        if stage.workers.rank == 0:
+            folder = stage.run.checkpoints_of(state.stage) / "best"
+            save_checkpoint(folder, stage.engine.model, best, stage.config)
         state.best_step, state.best_accuracy = best.best_step, best.best_accuracy
     return metrics
 
@@ -193,8 +207,9 @@ def _leave(stage: Stage, saver: Saver) -> Path:
     if not facts.leaves:
         return step_folder(saver.checkpoints, stage.state.step)
     folder = run.path / facts.leaves
-    save_checkpoint(folder, stage.engine.model, stage.state, stage.config)
-    remove_folder(saver.checkpoints)
+    if saver.writes:
+        save_checkpoint(folder, stage.engine.model, stage.state, stage.config)
+        remove_folder(saver.checkpoints)
     return folder
 
 

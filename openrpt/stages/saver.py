@@ -29,6 +29,11 @@ class Saver:
         return self.stage.state
 
     @property
+    def writes(self) -> bool:
+        """Whether this process writes the files, of those that share the stage."""
+        return self.stage.workers.rank == 0
+
+    @property
     def checkpoints(self) -> Path:
         """The folder of the stage's checkpoints."""
         return self.stage.run.checkpoints_of(self.state.stage)
@@ -42,7 +47,7 @@ class Saver:
 
     def now(self) -> None:
         """Saves the step that is done, unless it is saved, and removes old checkpoints."""
-        if self.step != self.state.step:
+        if self.step != self.state.step and self.writes:
             self._save()
         self.at, self.step = time.monotonic(), self.state.step
 
@@ -62,7 +67,8 @@ class Saver:
     @contextmanager
     def whole(self) -> Iterator[None]:
         """Encloses a step. Where it fails, the state becomes what it was before, and is saved;
-        unless the weights had changed already, which belong to no whole step then."""
+        unless the weights had changed already, which belong to no whole step then. Of several
+        processes each meets the failure of one, and the first saves."""
         state, before = self.state, replace(self.state)
         updates: list[int] = []
         hook = self.stage.optimizer.register_step_pre_hook(lambda *_: updates.append(state.step))
@@ -70,7 +76,9 @@ class Saver:
             yield
         except Exception as error:  # whatever it is: it goes on once what is whole is saved
             vars(state).update(vars(before))
-            kept = self._lost() if updates else self._kept()
+            kept = ""
+            if self.writes:
+                kept = self._lost() if updates else self._kept()
             raise _told(error, f"{state.stage}, step {state.step + 1}", kept) from None
         finally:
             hook.remove()
@@ -82,7 +90,7 @@ class Saver:
             yield
         except Exception as error:  # as above
             where = f"{self.state.stage}, after step {self.state.step}"
-            raise _told(error, where, self._kept()) from None
+            raise _told(error, where, self._kept() if self.writes else "") from None
 
     def _kept(self) -> str:
         """Saves, and says what is saved."""

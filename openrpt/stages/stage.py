@@ -24,6 +24,7 @@ from openrpt.engine.engine import Engine, open_engine
 from openrpt.engine.fingerprint import model_fingerprint
 from openrpt.errors import UserError
 from openrpt.rl.optimizer import make_optimizer
+from openrpt.rl.workers import Workers
 from openrpt.runs.checkpoints import latest_checkpoint, require_own, restore
 from openrpt.runs.run import Run
 
@@ -67,6 +68,10 @@ class Stage(Protocol):
     def state(self) -> TrainerState:
         """The state that steps change, weights and optimizer aside; its `stage` is the stage's
         name."""
+
+    @property
+    def workers(self) -> Workers:
+        """The processes that share the steps; of them the first writes files and evaluates."""
 
     @property
     def limits(self) -> Limits:

@@ -36,7 +36,7 @@ from openrpt.rl.workers import ALONE, Workers
 from openrpt.runs.checkpoints import BASELINE, latest_checkpoint, read_tensors, require_own
 from openrpt.runs.metrics import PhaseTimer, peak_memory_gib
 from openrpt.runs.rollouts import rollout_rows, write_rollouts
-from openrpt.runs.run import Run, works_in_run
+from openrpt.runs.run import Run
 from openrpt.runs.scores import scores_of
 from openrpt.runs.works import record_works
 from openrpt.stages.harness import Summary, run_stage
@@ -172,16 +172,17 @@ class Trainer:
         )
 
 
-@works_in_run
-def train(run: Run, *, progress: Progress = SILENT) -> Summary:
+def train(run: Run, *, workers: Workers = ALONE, progress: Progress = SILENT) -> Summary:
     """Trains from the warmed-up policy (or the start model where there was no warmup).
 
-    Resumes from the last checkpoint of the run folder. Raises UserError for bad configuration
-    and damaged checkpoints.
+    `workers`: the processes that share each step, all of which call this. Resumes from the last
+    checkpoint of the run folder, by however many processes it was written. Raises UserError for bad
+    configuration and damaged checkpoints.
     """
     make_terms(run.config)  # what is wrong with a reward is said before anything is loaded
-    progress.begin("load the models", 0)
-    return run_stage(open_train(run), progress)
+    with run.at_work(writes=workers.rank == 0):
+        progress.begin("load the models", 0)
+        return run_stage(open_train(run, workers=workers), progress)
 
 
 def check_input(run: Run) -> None:
@@ -190,7 +191,7 @@ def check_input(run: Run) -> None:
     read_curriculum(scores_of(run), run.config.selection)
 
 
-def open_train(run: Run) -> Trainer:
+def open_train(run: Run, *, workers: Workers = ALONE) -> Trainer:
     """Opens the stage: the policy of the last checkpoint, of the warmup, or the start model.
 
     Only reads, as do its steps: `open_train(run).step()` is one step of training. Raises UserError
@@ -202,10 +203,12 @@ def open_train(run: Run) -> Trainer:
         new.trace_sources = record.state.trace_sources
         if record.config["run"] == run.config.run:  # else it was taken over, or its folder copied
             require_own(record, run.start, run.config, stage="warmup")
-    return open_trainer(run, new, make_task=text_task)
+    return open_trainer(run, new, make_task=text_task, workers=workers)
 
 
-def open_trainer(run: Run, new: TrainerState, *, make_task: _MakeTask) -> Trainer:
+def open_trainer(
+    run: Run, new: TrainerState, *, make_task: _MakeTask, workers: Workers = ALONE
+) -> Trainer:
     """Opens a trainer for a task: with the policy, its optimizer and the frozen models that the
     configuration asks for. `new`: the state of a stage that begins, which it names."""
     config = run.config
@@ -236,6 +239,7 @@ def open_trainer(run: Run, new: TrainerState, *, make_task: _MakeTask) -> Traine
         task=task,
         optimizer=opened.optimizer,
         reference=reference,
-        meter=StepMeter(policy, config),
+        meter=StepMeter(policy, config, processes=workers.count),
         state=opened.state,
+        workers=workers,
     )

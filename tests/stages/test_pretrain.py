@@ -143,7 +143,8 @@ def test_the_place_of_a_state_that_is_not_finite_is_named(scored: Run) -> None:
     with torch.no_grad():
         embedding[bad] = float("nan")
     places = Places(ids)
-    accumulate_gradients(engine, corpus, pieces, microbatch_tokens=1000, places=places)
+    total = sum(len(piece.targets) for piece in pieces)
+    accumulate_gradients(engine, corpus, pieces, total=total, microbatch_tokens=1000, places=places)
     assert places.describe(math.nan) == f"a loss is not finite at document {second}, position 4"
 
 
@@ -160,7 +161,10 @@ def gradients(
 ) -> list[torch.Tensor]:
     config = run.config.model.model_copy(update=model)
     engine, corpus = open_engine(config, trained=True, recompute=recompute), load_scored(run.scored)
-    loss = accumulate_gradients(engine, corpus, pieces, microbatch_tokens=tokens, places=Places([]))
+    total = sum(len(piece.targets) for piece in pieces)
+    loss = accumulate_gradients(
+        engine, corpus, pieces, total=total, microbatch_tokens=tokens, places=Places([])
+    )
     return [torch.tensor(loss), *(p.grad for p in engine.model.parameters() if p.grad is not None)]
 
 

@@ -124,16 +124,17 @@ def accumulate_gradients(
     corpus: ScoredCorpus,
     pieces: Sequence[Piece],
     *,
+    total: int,
     microbatch_tokens: int,
     places: Places,
 ) -> float:
-    """Adds the gradient of the mean of −log p over all targets of the pieces; returns the mean.
+    """Adds the gradient of −log p, summed over all targets of the pieces and divided by `total`;
+    returns that in nats.
 
-    In nats. Every pass is divided by the whole step's targets, so the packing changes nothing.
-    `places`: gets those where a loss is not finite.
+    `total`: the whole step's targets, so that neither the packing nor the number of processes
+    changes anything. `places`: gets those where a loss is not finite.
     """
     policy, head_ids = engine.model, engine.model.bos_ids
-    total = sum(len(piece.targets) for piece in pieces)
     lengths = [len(head_ids) + piece.run_tokens for piece in pieces]
     nats = 0.0
     for indexes in packs(lengths, microbatch_tokens):

@@ -26,8 +26,9 @@ from openrpt.evaluation.perplexity import measure_perplexity, sampled_texts
 from openrpt.progress import SILENT, Progress
 from openrpt.rl.nonfinite import Places, attempted
 from openrpt.rl.optimizer import apply_update, learning_rate, set_learning_rate
+from openrpt.rl.workers import ALONE, Workers
 from openrpt.runs.metrics import PhaseTimer, peak_memory_gib
-from openrpt.runs.run import Run, works_in_run
+from openrpt.runs.run import Run
 from openrpt.stages.harness import Summary, run_stage
 from openrpt.stages.pretrain.batches import (
     Piece,
@@ -57,6 +58,7 @@ class Pretrainer:
     """The batches: (cursor after it, the pieces of a step), from the state's step on."""
     limits: Limits
     state: TrainerState
+    workers: Workers = ALONE
     baseline: ClassVar[None] = None
 
     @property
@@ -76,14 +78,19 @@ class Pretrainer:
             rate = learning_rate(config.pretrain, state.step, share=share)
             set_learning_rate(self.optimizer, rate)
             self.optimizer.zero_grad(set_to_none=True)
-            places = Places(piece.document_id for piece in pieces)
-            loss = accumulate_gradients(
+            own = Places(piece.document_id for piece in pieces)
+            part = accumulate_gradients(
                 self.engine,
                 self.corpus,
-                pieces,
+                self.workers.share(pieces),
+                total=sum(len(piece.targets) for piece in pieces),
                 microbatch_tokens=config.pretrain.microbatch_tokens,
-                places=places,
+                places=own,
             )
+            self.workers.sum_gradients(policy.parameters())
+            each = self.workers.gather((part, own))
+            loss = sum(nats for nats, _ in each)
+            places = Places.of_all([found for _, found in each])
             updated = attempted(lambda: self._update(places), config.optim, step=state.step)
         count = count_step(pieces, len(policy.bos_ids))
         cost = {"flops/update": step_flops(self.shape, count)}
@@ -146,19 +153,21 @@ class Pretrainer:
         return {"optim/grad_norm": norm}
 
 
-@works_in_run
-def pretrain(run: Run, *, progress: Progress = SILENT) -> Summary:
+def pretrain(run: Run, *, workers: Workers = ALONE, progress: Progress = SILENT) -> Summary:
     """Trains the start model on plain text; its checkpoints lie apart from those of `train`.
 
-    Resumes from the last one. Raises UserError for bad configuration, for a run that can't be
-    matched, and for damaged checkpoints.
+    `workers`: the processes that share each step, all of which call this. Resumes from the last
+    checkpoint. Raises UserError for bad configuration, for a run that can't be matched, and for
+    damaged checkpoints.
     """
-    progress.begin("load the model", 0)
-    stage = open_pretrain(run)
-    other = matched_run(run.config)
-    if other is not None and run.config.pretrain.match_by == "flops" and uncounted_warmup(other):
-        progress.say(f"{other.path}: its warmup counted no FLOPs; those of train are matched")
-    return run_stage(stage, progress)
+    with run.at_work(writes=workers.rank == 0):
+        progress.begin("load the model", 0)
+        stage = open_pretrain(run, workers=workers)
+        other = matched_run(run.config)
+        by_flops = run.config.pretrain.match_by == "flops"
+        if other is not None and by_flops and uncounted_warmup(other):
+            progress.say(f"{other.path}: its warmup counted no FLOPs; those of train are matched")
+        return run_stage(stage, progress)
 
 
 def check_input(run: Run) -> None:
@@ -168,7 +177,7 @@ def check_input(run: Run) -> None:
     load_corpus(run, matched_run(run.config))
 
 
-def open_pretrain(run: Run) -> Pretrainer:
+def open_pretrain(run: Run, *, workers: Workers = ALONE) -> Pretrainer:
     """Opens the stage: the policy of the last checkpoint, or the start model, and what is to be
     read from where that stopped. Only reads.
 
@@ -195,8 +204,9 @@ def open_pretrain(run: Run) -> Pretrainer:
         corpus=corpus,
         optimizer=opened.optimizer,
         shape=shape,
-        meter=StepMeter(policy, config),
+        meter=StepMeter(policy, config, processes=workers.count),
         batches=supply,
         limits=limits_of(config, other, corpus, shape, head_length),
         state=state,
+        workers=workers,
     )

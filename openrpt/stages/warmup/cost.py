@@ -20,6 +20,12 @@ class StepCost:
     teacher: Count = field(default_factory=Count)
     """The frozen model's forward passes."""
 
+    def add(self, other: "StepCost") -> None:
+        """Adds the passes over other documents of the step."""
+        self.made.add(other.made)
+        self.trained.add(other.trained)
+        self.teacher.add(other.teacher)
+
     def count(self, loss: WarmupLoss, work: Work, imitations: Sequence[Imitation] | None) -> None:
         """Adds what `WarmupLoss.accumulate` runs of a document, in the policy and the teacher."""
         prefix = len(work.prefix_ids(loss.layout, whole=True))

@@ -17,6 +17,7 @@ from openrpt.engine.engine import Engine
 from openrpt.engine.model import Model
 from openrpt.engine.text_loss import TextTerms, distillation_kl, target_cross_entropy, text_loss
 from openrpt.rl.nonfinite import Places
+from openrpt.rl.workers import Workers
 from openrpt.stages.warmup.imitations import Imitation, imitation_branches
 
 
@@ -134,6 +135,16 @@ class WarmupLoss:
             if not self.places.note_text(document_id, own, start=start):
                 self.places.note(document_id, [start])
         return loss
+
+    def sum_over(self, workers: Workers) -> None:
+        """Adds up what the processes have counted, each over its own documents."""
+        each = workers.gather((dict(self.metrics), Counter(self.positions)))
+        self.metrics.clear()
+        self.positions.clear()
+        for metrics, positions in each:
+            for name, value in metrics.items():
+                self._count(name, value)
+            self.positions.update(positions)
 
     def terms(self) -> dict[str, float]:
         """Gives the step's terms, each as the mean over its own positions or tokens."""

@@ -33,8 +33,9 @@ from openrpt.engine.engine import Engine, open_engine
 from openrpt.progress import SILENT, Progress
 from openrpt.rl.nonfinite import Places, attempted
 from openrpt.rl.optimizer import apply_update, learning_rate, set_learning_rate
+from openrpt.rl.workers import ALONE, Workers
 from openrpt.runs.metrics import PhaseTimer, peak_memory_gib
-from openrpt.runs.run import Run, works_in_run
+from openrpt.runs.run import Run
 from openrpt.runs.scores import scores_of
 from openrpt.stages.harness import done_before, run_stage
 from openrpt.stages.stage import Limits, open_trained
@@ -60,6 +61,7 @@ class Warmup:
     optimizer: torch.optim.Optimizer
     meter: StepMeter
     state: TrainerState
+    workers: Workers = ALONE
     eval_every: ClassVar[int] = 0
     baseline: ClassVar[None] = None
 
@@ -80,15 +82,21 @@ class Warmup:
         loss, maker = self.loss(works), self.maker(cost)
         set_learning_rate(self.optimizer, learning_rate(config.warmup, state.step))
         self.optimizer.zero_grad(set_to_none=True)
-        for work in works:
+        for work in self.workers.share(works):
             with timer("generate"):
                 imitations = None if tail_only else maker.imitations(work, state.step)
             with timer("update"):
                 loss.accumulate(work, imitations)
             cost.count(loss, work, imitations)
         with timer("update"):
-            updated = attempted(lambda: self._update(loss.places), config.optim, step=state.step)
-        flops = cost.flops(loss)
+            self.workers.sum_gradients(self.engine.model.parameters())
+            loss.sum_over(self.workers)
+            places = Places.of_all(self.workers.gather(loss.places))
+            updated = attempted(lambda: self._update(places), config.optim, step=state.step)
+        whole = StepCost()
+        for part in self.workers.gather(cost):
+            whole.add(part)
+        flops = whole.flops(loss)
         return (
             {"loss/imitation": 0.0}  # where a step has none
             | loss.terms()
@@ -156,20 +164,21 @@ class Warmup:
         return {"optim/grad_norm": norm}
 
 
-@works_in_run
-def warmup(run: Run, *, progress: Progress = SILENT) -> None:
-    """Runs the cold start and leaves the policy in `run.start`; resumes where it was.
+def warmup(run: Run, *, workers: Workers = ALONE, progress: Progress = SILENT) -> None:
+    """Runs the cold start and leaves the policy in `run.start`; resumes where it was. `workers`:
+    the processes that share each step, all of which call this.
 
     Raises UserError for bad configuration and damaged checkpoints.
     """
-    if run.start.is_dir():
-        progress.say(done_before(run, "warmup"))
-        return
-    progress.begin("load the models", 0)
-    stage = open_warmup(run)
-    if stage.given.summary:
-        progress.say(stage.given.summary)
-    run_stage(stage, progress)
+    with run.at_work(writes=workers.rank == 0):
+        if run.start.is_dir():
+            progress.say(done_before(run, "warmup"))
+            return
+        progress.begin("load the models", 0)
+        stage = open_warmup(run, workers=workers)
+        if stage.given.summary:
+            progress.say(stage.given.summary)
+        run_stage(stage, progress)
 
 
 def check_input(run: Run) -> None:
@@ -178,7 +187,7 @@ def check_input(run: Run) -> None:
     scores_of(run)
 
 
-def open_warmup(run: Run) -> Warmup:
+def open_warmup(run: Run, *, workers: Workers = ALONE) -> Warmup:
     """Opens the stage: the policy of the last checkpoint, or the start model. Only reads.
 
     Raises UserError for bad configuration, scores or traces that do not fit, and damaged
@@ -204,6 +213,7 @@ def open_warmup(run: Run) -> Warmup:
         corpus=corpus,
         given=given,
         optimizer=opened.optimizer,
-        meter=StepMeter(policy, config),
+        meter=StepMeter(policy, config, processes=workers.count),
         state=opened.state,
+        workers=workers,
     )

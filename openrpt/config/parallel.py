@@ -1,0 +1,17 @@
+"""`[parallel]`: several processes that share the steps of a stage."""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from openrpt.config.section import NOTHING, Binds, Section
+
+
+class ParallelConfig(Section):
+    """How the processes of torchrun or accelerate launch work together."""
+
+    BINDS: ClassVar[Binds] = NOTHING
+
+    timeout: float = Field(
+        30.0, gt=0, description="Minutes that a process waits for the slowest one, then it gives up"
+    )

@@ -1,0 +1,273 @@
+"""The processes of torch.distributed as workers: gloo on CPUs; on GPUs NCCL sums the gradients.
+
+What is no gradient goes over gloo, from CPU to CPU, and every sum of gradients begins with such a
+meeting. So a process that is gone is noticed by its closed connection, also where NCCL would wait.
+"""
+
+import pickle
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from openrpt.errors import SaidElsewhere, UserError
+from openrpt.launch import Launch, launch
+from openrpt.rl.roll_call import SILENT_SECONDS, RollCall
+from openrpt.rl.workers import ALONE, T, Workers
+
+_BUCKET_ELEMENTS = 1 << 25
+"""Most elements of gradients that are summed at once (134 MB in float32)."""
+_JOIN_SECONDS = 300.0
+"""Seconds that the processes have to find one another."""
+_PAUSES = 1e-4, 0.02
+"""Seconds between two looks at a collective that is under way: the first, and at most."""
+_NEVER = timedelta(days=30)
+"""The limit that torch has: ours ends a collective, and says which process it waits for."""
+
+
+class LostProcess(UserError):
+    """Another process of the group has failed, is gone or doesn't come."""
+
+
+class ProcessGroup:
+    """Processes that torch.distributed has brought together: see `Workers`."""
+
+    def __init__(
+        self,
+        roll: RollCall,
+        *,
+        objects: dist.ProcessGroup,
+        gradients: dist.ProcessGroup,
+        timeout: float,
+    ) -> None:
+        """Takes the group over gloo that objects are gathered by, and the one that sums gradients.
+
+        `timeout`: seconds that a collective waits for the slowest process; `first` waits as long as
+        it lives.
+        """
+        self.roll, self.timeout = roll, timeout
+        self._objects, self._gradients = objects, gradients
+
+    @property
+    def rank(self) -> int:
+        """The number of this process."""
+        return self.roll.rank
+
+    @property
+    def count(self) -> int:
+        """The number of processes."""
+        return self.roll.count
+
+    def share(self, items: Sequence[T]) -> list[T]:
+        """Returns the items rank, rank + count, …"""
+        return list(items)[self.rank :: self.count]
+
+    def gather(self, value: T) -> list[T]:
+        """Returns the values of all processes. Raises LostProcess."""
+        return self._gather(value, "gather", self.timeout)
+
+    def first(self, do: Callable[[], T]) -> T:
+        """Does it on rank 0, and returns what came of it on all. Raises LostProcess."""
+        value = do() if self.rank == 0 else None
+        found: list[T] = self._gather(value, "what rank 0 does alone", float("inf"))  # type: ignore[arg-type]
+        return found[0]
+
+    @torch.no_grad()
+    def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        """Sums `.grad` over the processes, in float32 or wider. Raises LostProcess."""
+        missing = self.gather([parameter.grad is None for parameter in parameters])
+        absent = [all(by_rank) for by_rank in zip(*missing, strict=True)]
+        own = [p for p, is_absent in zip(parameters, absent, strict=True) if not is_absent]
+        for bucket in _buckets(own):
+            flat = torch.cat([_wide(p).flatten() for p in bucket])
+            work = dist.all_reduce(flat, group=self._gradients, async_op=True)
+            self._finish(work, "sum of gradients", self.timeout)
+            for p, part in zip(bucket, flat.split([p.numel() for p in bucket]), strict=True):
+                if p.grad is None:
+                    p.grad = torch.empty_like(p)
+                p.grad.copy_(part.view_as(p))
+
+    def fail(self, error: BaseException) -> None:
+        """Lets the others know that this process ends, and why: at once, by closed connections."""
+        self.roll.end(f"{self.roll.name(self.rank)}: {str(error) or type(error).__name__}")
+        self.leave()
+
+    def leave(self) -> None:
+        """Closes the connections to the other processes."""
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+    def _gather(self, value: T, place: str, timeout: float) -> list[T]:
+        own = torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8)
+        size = torch.tensor([len(own)])
+        sizes = [torch.zeros_like(size) for _ in range(self.count)]
+        self._finish(
+            dist.all_gather(sizes, size, group=self._objects, async_op=True), place, timeout
+        )
+        longest = max(int(one) for one in sizes)
+        padded = own.new_zeros(longest)
+        padded[: len(own)] = own
+        each = [own.new_empty(longest) for _ in range(self.count)]
+        self._finish(
+            dist.all_gather(each, padded, group=self._objects, async_op=True), place, timeout
+        )
+        return [
+            pickle.loads(one[: int(length)].numpy().tobytes())
+            for one, length in zip(each, sizes, strict=True)
+        ]
+
+    def _finish(self, work: dist.Work, place: str, timeout: float) -> None:
+        """Waits for a collective. Raises LostProcess where it fails, where another process has
+        failed or fallen silent, and after `timeout` seconds."""
+        self.roll.come_to(place)
+        began, (pause, longest) = time.monotonic(), _PAUSES
+        try:
+            while not work.is_completed():
+                if self.roll.cause or self.roll.cut_off or self.roll.silent():
+                    raise self._lost(self._reason(place, "another process is gone"))
+                if time.monotonic() - began > timeout:
+                    raise self._lost(self._late(place, timeout))
+                time.sleep(pause)
+                pause = min(2 * pause, longest)
+            work.wait()
+        except RuntimeError as error:
+            said = " ".join(str(error).split())[:200]
+            raise self._lost(self._reason(place, said)) from None
+
+    def _lost(self, cause: str) -> LostProcess:
+        return LostProcess(self.roll.end(cause))
+
+    def _reason(self, place: str, otherwise: str) -> str:
+        """Says why a collective failed, once that is known; it takes a killed process some seconds
+        to be missed."""
+        roll, deadline = self.roll, time.monotonic() + SILENT_SECONDS + 2
+        while time.monotonic() < deadline:
+            if roll.cause:
+                return roll.cause
+            if gone := roll.silent():
+                return (
+                    f"{' and '.join(map(roll.name, gone))} ended without a word while the others"
+                    f" waited for it ('{place}'): killed, out of memory, or its machine is gone;"
+                    " the same command goes on from the last checkpoint"
+                )
+            if roll.cut_off:
+                return (
+                    f"the launcher, or rank 0 of {self.count}, ended without a word ('{place}');"
+                    " the same command goes on from the last checkpoint"
+                )
+            time.sleep(0.1)
+        return f"'{place}' of {self.count} processes failed: {otherwise}"
+
+    def _late(self, place: str, timeout: float) -> str:
+        behind = self.roll.behind() or {self.rank: place}
+        which = " and ".join(f"{self.roll.name(rank)} (at '{at}')" for rank, at in behind.items())
+        return (
+            f"{which} did not come to '{place}' within {timeout / 60:g} min; where it only is slow,"
+            f" give --parallel.timeout {2 * timeout / 60:g}"
+        )
+
+
+def _buckets(parameters: Sequence[torch.nn.Parameter]) -> Iterator[list[torch.nn.Parameter]]:
+    """Yields parameters in their order, as many as are summed at once, of one precision."""
+    bucket: list[torch.nn.Parameter] = []
+    for parameter in parameters:
+        elements = sum(one.numel() for one in bucket) + parameter.numel()
+        if bucket and (elements > _BUCKET_ELEMENTS or bucket[0].dtype != parameter.dtype):
+            yield bucket
+            bucket = []
+        bucket.append(parameter)
+    if bucket:
+        yield bucket
+
+
+def _wide(parameter: torch.nn.Parameter) -> Tensor:
+    """Returns the gradient in float32 or wider; 0 where there is none."""
+    grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+    return grad.to(torch.promote_types(grad.dtype, torch.float32))
+
+
+@contextmanager
+def launched_workers(device: str, *, minutes: float) -> Iterator[Workers]:
+    """Gives the workers that a launcher has started, of which this process is one; a process that
+    was started alone is ALONE. A process group that stands already (Ray Train's) is used.
+
+    `device`: as `model.device`; of several GPUs each process gets its own. `minutes`: the limit of
+    a collective. An error that leaves this block ends the other processes, with its message; where
+    another process says it, it becomes a SaidElsewhere. Raises UserError where the processes do not
+    find one another, and for a device that they can't share.
+    """
+    place = _place()
+    if place.count == 1:
+        yield ALONE
+        return
+    on_gpu = _take_gpu(device, place)
+    stands = dist.is_initialized()
+    group = _joined(place, on_gpu=on_gpu, timeout=minutes * 60)
+    try:
+        yield group
+    except Exception as error:
+        group.fail(error)
+        if isinstance(error, UserError) and not group.roll.speaks():
+            raise SaidElsewhere(str(error)) from None
+        raise
+    except BaseException as stop:  # an interrupt
+        group.fail(stop)
+        raise
+    finally:
+        group.roll.close()
+        if not stands:
+            group.leave()
+
+
+def _place() -> Launch:
+    if dist.is_initialized():
+        rank, count = dist.get_rank(), dist.get_world_size()
+        return Launch(rank=rank, count=count, local_rank=launch().local_rank)
+    return launch()
+
+
+def _joined(place: Launch, *, on_gpu: bool, timeout: float) -> ProcessGroup:
+    """Joins the other processes. Raises UserError."""
+    try:
+        if not dist.is_initialized():
+            limit = timedelta(seconds=_JOIN_SECONDS)
+            store, rank, count = next(dist.rendezvous("env://", timeout=limit))
+            dist.init_process_group(
+                "nccl" if on_gpu else "gloo",
+                store=dist.PrefixStore("openrpt", store),
+                rank=rank,
+                world_size=count,
+            )
+        store = dist.distributed_c10d._get_default_store()
+        roll = RollCall(dist.PrefixStore("roll", store), rank=place.rank, count=place.count)
+        objects = dist.new_group(backend="gloo", timeout=_NEVER)
+        gradients = dist.new_group(backend="nccl") if on_gpu else objects
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"rank {place.rank} of {place.count} does not find the others: {reason}; see that all"
+            " are started with the same MASTER_ADDR, and that MASTER_PORT is free there"
+        ) from None
+    return ProcessGroup(roll, objects=objects, gradients=gradients, timeout=timeout)
+
+
+def _take_gpu(device: str, place: Launch) -> bool:
+    """Gives this process its own GPU, where the processes run on such; returns whether they do."""
+    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        return False
+    if device not in ("auto", "cuda"):
+        raise UserError(
+            f"model.device = '{device}' is for one process, and {place.count} were started; give"
+            " auto, cuda (one GPU a process) or cpu"
+        )
+    if not place.local_rank < torch.cuda.device_count():
+        raise UserError(
+            f"rank {place.rank} of {place.count} is process {place.local_rank + 1} of its machine,"
+            f" which has {torch.cuda.device_count()} GPUs; start one process a GPU"
+        )
+    torch.cuda.set_device(place.local_rank)
+    return True

@@ -1,0 +1,124 @@
+"""Real processes over gloo: sums, what is gathered, and how the loss of one ends the others."""
+
+import os
+import pickle
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from openrpt.errors import SaidElsewhere, UserError
+from openrpt.launch import Launch, launch
+from openrpt.rl import process_group, roll_call
+from openrpt.rl.process_group import LostProcess, launched_workers
+from openrpt.rl.workers import ALONE, Workers
+from tests.helpers.processes import in_processes
+
+
+def test_one_process_is_alone() -> None:
+    with launched_workers("cpu", minutes=1) as workers:
+        assert workers is ALONE
+        assert workers.first(lambda: 3) == 3
+
+
+def test_an_environment_that_is_no_launchers_is_refused() -> None:
+    assert launch({}) == Launch()
+    with pytest.raises(UserError, match=r"WORLD_SIZE is set .* and RANK is '', no number"):
+        launch({"WORLD_SIZE": "2"})
+    with pytest.raises(UserError, match="RANK = 2 in the environment, but WORLD_SIZE = 2"):
+        launch({"WORLD_SIZE": "2", "RANK": "2"})
+
+
+def parameters(rank: int) -> list[torch.nn.Parameter]:
+    """Gradients of several precisions: one that only rank 1 has, one that nobody has."""
+    shapes = [(3, 2), (5,), (4,), (2, 2), (1,)]
+    dtypes = [torch.float64, torch.float64, torch.float32, torch.bfloat16, torch.float32]
+    made = [
+        torch.nn.Parameter(torch.zeros(shape, dtype=dtype))
+        for shape, dtype in zip(shapes, dtypes, strict=True)
+    ]
+    for number, parameter in enumerate(made[:4]):
+        if number != 1 or rank == 1:
+            parameter.grad = torch.full_like(parameter, 10.0**rank)
+    return made
+
+
+def test_values_and_gradients_are_the_same_in_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_group, "_BUCKET_ELEMENTS", 8)  # several sums
+
+    def work(rank: int) -> None:
+        with launched_workers("cpu", minutes=1) as workers:
+            own = parameters(rank)
+            workers.sum_gradients(own)
+            found = {
+                "share": workers.share("abcde"),
+                "gather": workers.gather("x" * (rank + 1)),
+                "first": workers.first(lambda: f"from {rank}"),
+                "gradients": [None if p.grad is None else p.grad.tolist() for p in own],
+            }
+            (tmp_path / str(rank)).write_bytes(pickle.dumps(found))
+
+    assert [one.code for one in in_processes(3, work)] == [0, 0, 0]
+    each = [pickle.loads((tmp_path / str(rank)).read_bytes()) for rank in range(3)]
+    assert [found.pop("share") for found in each] == [["a", "d"], ["b", "e"], ["c"]]
+    assert each[0] == each[1] == each[2]
+    assert each[0]["gather"] == ["x", "xx", "xxx"]
+    assert each[0]["first"] == "from 0"
+    sums = [[[111.0] * 2] * 3, [10.0] * 5, [111.0] * 4, [[111.0] * 2] * 2, None]
+    assert each[0]["gradients"] == sums
+
+
+def lose(workers: Workers, how: str) -> None:
+    """What happens to rank 1 before the others' next meeting."""
+    if how == "fails":
+        raise UserError("corpus.jsonl:7: no such field")
+    if how == "bug":
+        raise ZeroDivisionError("division by zero")
+    if how == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(8)  # "late": alive, and not there
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("fails", "rank 1 of 3: corpus.jsonl:7: no such field"),
+        ("bug", "rank 1 of 3: division by zero"),
+        ("killed", "rank 1 of 3 ended without a word while the others waited for it ('gather')"),
+        ("late", "rank 1 of 3 (at 'gather') did not come to 'gather' within 0.05 min"),
+    ],
+)
+def test_the_loss_of_one_ends_the_others_with_its_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, message: str
+) -> None:
+    """Within seconds; and the first alone says it."""
+    monkeypatch.setattr(roll_call, "SILENT_SECONDS", 3.0)
+    monkeypatch.setattr(process_group, "SILENT_SECONDS", 3.0)
+
+    def work(rank: int) -> None:
+        said = ""
+        try:
+            with launched_workers("cpu", minutes=0.05 if how == "late" else 5) as workers:
+                workers.gather(0)
+                if rank == 1:
+                    lose(workers, how)
+                workers.gather(1)
+        except (UserError, ZeroDivisionError) as error:
+            said = f"{type(error).__name__}: {error}"
+        (tmp_path / str(rank)).write_text(said)
+
+    began = time.monotonic()
+    ended = in_processes(3, work)
+    assert time.monotonic() - began < 60
+    assert [one.code for one in ended] == [0, -signal.SIGKILL if how == "killed" else 0, 0], ended
+    said = {int(path.name): path.read_text() for path in tmp_path.iterdir()}
+    assert said[0].startswith(f"{LostProcess.__name__}: {message}"), said
+    assert said[2].startswith(f"{SaidElsewhere.__name__}: {message}"), said
+    if how == "fails":
+        assert said[1].startswith(SaidElsewhere.__name__), said
+    if how == "bug":  # its traceback is its own
+        assert said[1].startswith("ZeroDivisionError"), said
