@@ -26,7 +26,8 @@ from openrpt.engine.cpu import use_cpu
 from openrpt.engine.engine import open_engine
 from openrpt.engine.scorer import score_ids
 from openrpt.runs.metrics import peak_memory_gib
-from openrpt.stages.score.score import read_cost, score_corpus
+from openrpt.stages.score.folder import read_cost
+from openrpt.stages.score.score import score_corpus
 
 
 def main(job: dict[str, Any]) -> dict[str, Any]:

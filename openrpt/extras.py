@@ -34,6 +34,7 @@ EXTRAS = {
     "notebook": Extra(module="nbclient", what_for="the notebooks in docs/"),
     "scaling": Extra(module="scipy", what_for="openrpt scaling, lab --seeds"),
     "scikit-learn": Extra(module="sklearn", what_for="openrpt probe, writing"),
+    "ray": Extra(module="ray", what_for="--scale ray"),
     "energy": Extra(module="pynvml", what_for="the energy of NVIDIA GPUs"),
     "browser": Extra(module="playwright", what_for="tests of the report"),
     "docs": Extra(module="material", what_for="make docs"),

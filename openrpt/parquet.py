@@ -22,12 +22,13 @@ MARK = b"openrpt-sha256:"
 _ZEROS = b"0" * 64
 
 
-def write_table(path: Path, table: "pa.Table", **options: Any) -> None:
-    """Writes a table with its hash; `options` are pyarrow's. Raises UserError where it can't."""
+def write_table(path: Path, table: "pa.Table", *, shared: bool = False, **options: Any) -> None:
+    """Writes a table with its hash; `options` are pyarrow's. `shared`: other processes may be
+    writing it, too. Raises UserError where it can't."""
     import pyarrow.parquet as pq
 
     metadata = (table.schema.metadata or {}) | {_HASH: MARK + _ZEROS}
-    with replacing(path) as partial:
+    with replacing(path, shared=shared) as partial:
         pq.write_table(table.replace_schema_metadata(metadata), partial, **options)
         with partial.open("r+b") as file:
             data = file.read()

@@ -17,6 +17,7 @@ from openrpt.cli.options import (
     stage_config,
 )
 from openrpt.cli.processes import shared
+from openrpt.cli.scaling import cluster_of, scalable
 from openrpt.errors import UserError
 from openrpt.terminal import say
 
@@ -38,19 +39,27 @@ _FROM = click.option(
 @stage("score", reads="score", after="traces")
 @click.argument("source", metavar="[CORPUS | CONFIG.toml]", type=PATH, required=False)
 @_FROM
+@scalable
 @click.pass_context
 def score(ctx: click.Context, source: str | None, origin: str | None, **options: Any) -> None:
     """Rate every token of a corpus: how hard is it to predict?
 
     \b
     openrpt score problems.jsonl --corpus.template '{problem}\\n\\n{solution}' --run runs/maths
+    openrpt score datasets:NAME --run runs/large --scale ray --scale.address HOST:6379
     """
+    cluster = cluster_of(options)
     config = source_config(ctx, source, key="corpus.path", base=_origin_config(ctx, origin))
     from openrpt.stages.score.score import check_input, score_run
 
     run = _opened(config, "score", check_input, origin)
     with run.at_work(), showing_progress(goes_on=True) as progress:
-        summary = score_run(run, progress)
+        if cluster is None:
+            summary = score_run(run, progress)
+        else:
+            from openrpt.integrations.ray.score import scoring_on
+
+            summary = score_run(run, progress, score=scoring_on(cluster))
     splits = ", ".join(f"{name} {count:,}" for name, count in summary.tokens.items())
     say(f"{summary.num_tokens:,} tokens of {summary.documents:,} documents ({splits})")
     say(f"scores: {run.scored}")

@@ -118,16 +118,18 @@ def remove_shards(folder: Path, first: int) -> None:
 def write_shard(
     folder: Path, shard: int, documents: Sequence[ScoredDocument], metadata: dict[str, Any]
 ) -> None:
-    """Writes a pair; `metadata` goes into both files, as JSON. Raises UserError if it can't."""
+    """Writes a pair; `metadata` goes into both files, as JSON. Other processes may be writing the
+    same. Raises UserError if it can't."""
     encoded = {f"openrpt.{name}": json.dumps(value) for name, value in metadata.items()}
     positions_path, documents_path = shard_paths(folder, shard)
     rows = [
         {name: getattr(one, name) for name in (*_TEXT_COLUMNS, "num_tokens", "offsets")}
         for one in documents
     ]
-    write_table(positions_path, _position_table(documents).replace_schema_metadata(encoded))
+    positions = _position_table(documents).replace_schema_metadata(encoded)
+    write_table(positions_path, positions, shared=True)
     table = pa.Table.from_pylist(rows, schema=_DOCUMENT_SCHEMA)
-    write_table(documents_path, table.replace_schema_metadata(encoded))
+    write_table(documents_path, table.replace_schema_metadata(encoded), shared=True)
 
 
 def _position_table(documents: Sequence[ScoredDocument]) -> pa.Table:
@@ -178,6 +180,12 @@ def read_metadata(path: Path) -> dict[str, Any]:
         if not metadata:
             raise ValueError("it says nothing of its scorer")
     return metadata
+
+
+def document_ids(path: Path) -> list[str]:
+    """Returns the documents of a shard's file, in order. Raises UserError for a broken one."""
+    with _reading(path):
+        return list(read_table(path, columns=["document_id"])["document_id"].to_pylist())
 
 
 def read_scored_json(folder: Path) -> dict[str, Any] | None:

@@ -33,7 +33,7 @@ from openrpt.evaluation.records import read_evaluation, record
 from openrpt.rl.batch import Graded
 from openrpt.rl.cost import count_generation, count_update, step_cost
 from openrpt.rl.update import update_policy
-from openrpt.stages.score.score import read_cost
+from openrpt.stages.score.folder import read_cost
 from openrpt.stages.traces.calculator import calculator_traces
 from openrpt.stages.train import Trainer
 from openrpt.stages.warmup.warmup import open_warmup

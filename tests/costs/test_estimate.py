@@ -18,7 +18,7 @@ from openrpt.engine.loading import load_model, outline
 from openrpt.errors import UserError
 from openrpt.runs.metrics import read_metrics
 from openrpt.runs.run import Run
-from openrpt.stages.score.score import read_cost
+from openrpt.stages.score.folder import read_cost
 from openrpt.stages.train import train
 from tests.helpers.tiny_model import tiny_config, tiny_run
 

@@ -29,8 +29,9 @@ from openrpt.errors import UserError
 from openrpt.rl.rewards.matching import prefix_match
 from openrpt.runs.run import Run
 from openrpt.runs.scores import scores_of
-from openrpt.stages.score.documents import grade
-from openrpt.stages.score.score import COST, score_corpus
+from openrpt.stages.score.folder import COST
+from openrpt.stages.score.score import score_corpus
+from openrpt.stages.score.scores import grade
 from tests.helpers import families
 from tests.helpers.families import tiny_policy
 from tests.helpers.tiny import TEXT, byte_level_tokenizer, sentencepiece_tokenizer

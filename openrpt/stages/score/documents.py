@@ -1,32 +1,28 @@
-"""Scores of documents, in the policy's tokens.
+"""The documents pass of scoring: which documents are scored, in whose tokens, and which together.
 
-A scorer with another tokenizer rates its own tokens; what they say is laid over the policy's, byte
-by byte.
+It runs in the corpus's order and needs tokenizers alone. What is scored together, and where a shard
+ends, follows from the documents: so whoever scores the packs, and in which order, the scores are
+the same.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
-
-import numpy as np
+from itertools import islice
+from pathlib import Path
+from typing import Any
 
 from openrpt.config.sections import Config
-from openrpt.costs.meters import WorkMeter
-from openrpt.data.documents import keep_first
-from openrpt.data.places import token_starts
-from openrpt.data.positions import ScoredDocument
-from openrpt.data.prompts import delimiter_ids
+from openrpt.data.documents import CorpusCounts, keep_first, possible_splits
 from openrpt.data.scored import ScoreSummary
 from openrpt.data.tokens import encode_document, tokenizer_fingerprint
-from openrpt.engine.model import Model
-from openrpt.engine.scorer import Scores, align, aligned_scores, score_documents
+from openrpt.engine.scorer import PACK_TOKENS, align
 from openrpt.errors import UserError
-from openrpt.rl.rewards.matching import prefix_match
 from openrpt.types import Document
 
-Report = Callable[[int, str], None]
-"""A report of progress: tokens scored so far (those of earlier starts included), and a few words
-on it."""
+_WAITING_TOKENS = 4 * PACK_TOKENS
+"""The number of tokens of documents that wait to be packed: of few, the last pass is half empty."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -38,33 +34,49 @@ class Encoded:
     token_bytes: list[bytes]
     scorer_ids: list[int]
     scorer_bytes: list[bytes]
+    source: list[tuple[int, int]] | None
+    """For each token the scorer's [a, b) of the same bytes, as `align` gives it; None where both
+    have the same tokens."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Pack:
+    """Documents that are scored in one go."""
+
+    documents: Sequence[Encoded]
+    tokens: int
+    """Tokens up to the last of these, of the whole corpus."""
+    number: int
+    """Documents up to the last of these, of the whole corpus."""
+    ends_shard: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Shard:
+    """The packs of a shard, and the state of scoring behind it."""
+
+    packs: Sequence[Pack]
+    summary: ScoreSummary
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Job:
-    """A scoring job: the scorer, the policy whose tokens are scored, and the settings."""
+class Encoder:
+    """The tokenizers of a scoring: the policy's, whose tokens are scored, and the scorer's."""
 
     config: Config
-    policy: Model
-    scorer: Model
-    meter: WorkMeter
+    tokenizer: Any
+    scorer_tokenizer: Any
 
     @cached_property
-    def tokenizer(self) -> str:
+    def fingerprint(self) -> str:
         """The fingerprint of the policy's tokenizer."""
-        return tokenizer_fingerprint(self.policy.tokenizer)
+        return tokenizer_fingerprint(self.tokenizer)
 
     @cached_property
-    def same_tokenizer(self) -> bool:
-        """Whether scorer and policy have the same tokenizer."""
-        if self.policy is self.scorer:
+    def _same(self) -> bool:
+        if self.tokenizer is self.scorer_tokenizer:
             return True
-        return self.tokenizer == tokenizer_fingerprint(self.scorer.tokenizer)
-
-    @cached_property
-    def id_of(self) -> dict[bytes, int]:
-        """The policy's token with these bytes."""
-        return {piece: i for i, piece in reversed([*enumerate(self.policy.table.bytes)]) if piece}
+        return self.fingerprint == tokenizer_fingerprint(self.scorer_tokenizer)
 
     @property
     def min_tokens(self) -> int:
@@ -74,10 +86,10 @@ class Job:
     def encode(self, document: Document, summary: ScoreSummary) -> Encoded | None:
         """Returns a document's tokens, counted; None (and counted) where it can't be used."""
         try:
-            ids, pieces = encode_document(self.policy.tokenizer, document.text)
+            ids, pieces = encode_document(self.tokenizer, document.text)
             scorer_ids, scorer_pieces = ids, pieces
-            if not self.same_tokenizer:
-                scorer_ids, scorer_pieces = encode_document(self.scorer.tokenizer, document.text)
+            if not self._same:
+                scorer_ids, scorer_pieces = encode_document(self.scorer_tokenizer, document.text)
         except UserError as error:
             if self.config.corpus.strict:
                 raise UserError(f"{document.source}: {error}") from None
@@ -88,6 +100,10 @@ class Job:
             summary.skipped_short += 1
             keep_first(summary.first, "skipped_short", document.source)
             return None
+        source = None
+        if not self._same and document.split not in self.config.score.tokens_only:
+            source = align(pieces, scorer_pieces)
+            summary.positions_dropped += sum(a == b for a, b in source)
         summary.documents += 1
         summary.tokens[document.split] = summary.tokens.get(document.split, 0) + len(ids)
         return Encoded(
@@ -96,86 +112,100 @@ class Job:
             token_bytes=pieces,
             scorer_ids=scorer_ids,
             scorer_bytes=scorer_pieces,
+            source=source,
         )
 
-    def score(
-        self, documents: Sequence[Encoded], summary: ScoreSummary, progress: Report
-    ) -> list[ScoredDocument]:
-        """Scores documents that `summary` has counted already, in one go."""
-        bare = self.config.score.tokens_only
-        asked = [one for one in documents if one.document.split not in bare]
-        found = iter(self._with_scorer(asked, summary, progress) if asked else [])
-        progress(summary.num_tokens, f"{summary.documents} documents")
-        return [
-            _without_scores(one) if one.document.split in bare else next(found) for one in documents
-        ]
 
-    def _with_scorer(
-        self, documents: Sequence[Encoded], summary: ScoreSummary, progress: Report
-    ) -> list[ScoredDocument]:
-        left = sum(len(one.token_ids) for one in documents)
-        before, text = summary.num_tokens - left, f"{summary.documents} documents"
-        prompt = self.config.prompt
-        found = score_documents(
-            self.meter.engine,
-            [one.scorer_ids for one in documents],
-            window=prompt.window,
-            min_context=prompt.min_context,
-            delimiter_ids=delimiter_ids(self.scorer.tokenizer, prompt),
-            scored=lambda share: progress(before + round(share * left), text),
+def packs(encoder: Encoder, documents: Iterator[Document], summary: ScoreSummary) -> Iterator[Pack]:
+    """Yields what is scored of a corpus, and leaves it once no split takes more.
+
+    `summary` counts along: at each pack it stands behind that one's last document, and at the end
+    behind all that was read.
+    """
+    config = encoder.config
+    shard_tokens = config.score.shard_tokens
+    waiting: list[Encoded] = []
+    waiting_tokens = 0
+    open_splits = _open_splits(config, summary)
+    while open_splits and (document := next(documents, None)) is not None:
+        summary.documents_read += 1
+        if document.split not in open_splits:
+            continue
+        before = summary.num_tokens
+        encoded = encoder.encode(document, summary)
+        if encoded is None:
+            continue
+        waiting.append(encoded)
+        waiting_tokens += len(encoded.token_ids)
+        open_splits = _open_splits(config, summary)
+        # By tokens in all: what is packed together must not hang on when shards are written.
+        full = summary.num_tokens // shard_tokens > before // shard_tokens
+        if waiting_tokens < _WAITING_TOKENS and not full and open_splits:
+            continue
+        yield _pack(waiting, summary, ends_shard=full)
+        waiting, waiting_tokens = [], 0
+    if waiting:
+        yield _pack(waiting, summary, ends_shard=False)
+    if not summary.documents:
+        raise UserError(
+            f"{config.corpus.path}: no document can be scored: of {summary.documents_read} read,"
+            f" {summary.skipped_short} are shorter than {encoder.min_tokens} tokens and"
+            f" {summary.skipped_unencodable} cannot be encoded; the rest is in splits that are"
+            " not scored (corpus.min_tokens, prompt.min_context, score.splits)"
         )
-        return [
-            self._scored(one, scores, summary) for one, scores in zip(documents, found, strict=True)
-        ]
-
-    def _scored(self, encoded: Encoded, scores: Scores, summary: ScoreSummary) -> ScoredDocument:
-        prompt = self.config.prompt
-        self.meter.add_scoring(
-            len(encoded.scorer_ids), window=prompt.window, min_context=prompt.min_context
-        )
-        argmax_bytes = [self.scorer.table.bytes[i] if i >= 0 else b"" for i in scores.argmax]
-        if not self.same_tokenizer:
-            source = align(encoded.token_bytes, encoded.scorer_bytes)
-            argmax_bytes = [argmax_bytes[a] if a < b else b"" for a, b in source]
-            scores = aligned_scores(scores, source)
-            scores.argmax = np.array([self.id_of.get(piece, -1) for piece in argmax_bytes])
-            summary.positions_dropped += sum(a == b for a, b in source)
-        return _with_scores(encoded, scores, grade(argmax_bytes, encoded.token_bytes))
 
 
-def _without_scores(encoded: Encoded) -> ScoredDocument:
-    count = len(encoded.token_ids)
-    return _with_scores(encoded, Scores.empty(count), np.full(count, False))
+def shards(
+    encoder: Encoder, documents: Iterator[Document], counts: CorpusCounts, summary: ScoreSummary
+) -> Iterator[Shard]:
+    """Yields the packs of a corpus by shard; `summary` counts along, and `counts` is that of the
+    documents."""
+    gathered: list[Pack] = []
+    for pack in packs(encoder, documents, summary):
+        gathered.append(pack)
+        if pack.ends_shard:
+            end_shard(summary, counts)
+            yield Shard(packs=gathered, summary=deepcopy(summary))
+            gathered = []
+    if gathered:
+        end_shard(summary, counts)
+        yield Shard(packs=gathered, summary=deepcopy(summary))
+    summary.corpus_hash = counts.corpus_hash()
 
 
-def _with_scores(encoded: Encoded, scores: Scores, ntp_correct: np.ndarray) -> ScoredDocument:
-    document = encoded.document
-    return ScoredDocument(
-        document_id=document.document_id,
-        key=document.key,
-        split=document.split,
-        source=document.source,
-        text=document.text,
-        kind=document.kind,
-        offsets=document.offsets,
-        token_ids=np.array(encoded.token_ids, dtype=np.int64),
-        byte_offsets=token_starts(encoded.token_bytes),
-        negative_log_likelihood=scores.negative_log_likelihood,
-        entropy=scores.entropy,
-        entropy_top16=scores.entropy_top16,
-        ntp_token_id=scores.argmax,
-        ntp_correct=ntp_correct,
+def end_shard(summary: ScoreSummary, counts: CorpusCounts) -> None:
+    """Counts a shard that ends behind what was read so far."""
+    summary.shards += 1
+    summary.corpus_hash = counts.corpus_hash()
+
+
+def _pack(documents: list[Encoded], summary: ScoreSummary, *, ends_shard: bool) -> Pack:
+    return Pack(
+        documents=documents,
+        tokens=summary.num_tokens,
+        number=summary.documents,
+        ends_shard=ends_shard,
     )
 
 
-def grade(predictions: Sequence[bytes], pieces: Sequence[bytes]) -> np.ndarray:
-    """Returns [T] whether each prediction earns the reward, against the document's tokens from
-    there."""
-    # No token but a document's first is empty, so a prediction of n bytes reads n tokens at most.
-    return np.array(
-        [
-            bool(prefix_match(prediction, pieces[t : t + len(prediction) + 1]))
-            for t, prediction in enumerate(predictions)
-        ],
-        dtype=bool,
-    )
+def skip_read(
+    documents: Iterator[Document], summary: ScoreSummary, counts: CorpusCounts, folder: Path
+) -> None:
+    """Reads again what is scored already; it must be what it was. Raises UserError."""
+    for _ in islice(documents, summary.documents_read):
+        pass
+    if counts.corpus_hash() != summary.corpus_hash:
+        raise UserError(
+            f"{folder}: the corpus has changed since scoring began; use another --run or delete"
+            " this folder"
+        )
+
+
+def _open_splits(config: Config, summary: ScoreSummary) -> set[str]:
+    """Returns the splits that may still get documents; once there are none, the corpus is left."""
+    possible, limit = possible_splits(config.corpus), config.score.max_tokens
+    return {
+        split
+        for split in config.score.splits
+        if split in possible and (not limit or summary.tokens.get(split, 0) < limit)
+    }

@@ -1,0 +1,73 @@
+"""The options that say where a command runs: here, or on a Ray cluster."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from openrpt.cli.arguments import TEXT, Number
+from openrpt.errors import UserError
+
+if TYPE_CHECKING:
+    from openrpt.integrations.ray.cluster import Cluster
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def scalable(function: _Function) -> _Function:
+    """Gives a command the options of where it runs; `cluster_of` reads them."""
+    options = [
+        click.option(
+            "--scale", type=click.Choice(["ray"]), help="Run on a Ray cluster (docs/ray.md)"
+        ),
+        click.option(
+            "--scale.address",
+            "scale_address",
+            metavar="HOST:PORT",
+            type=TEXT,
+            help="The cluster's head, or 'auto' for this machine's cluster [default: one is started"
+            " on this machine]",
+        ),
+        click.option(
+            "--scale.workers",
+            "scale_workers",
+            type=click.IntRange(1, 100_000),
+            help="Workers [default as many as there is room for]",
+        ),
+        click.option(
+            "--scale.cpus",
+            "scale_cpus",
+            type=click.IntRange(1, 10_000),
+            help="CPUs of a worker [default 1]",
+        ),
+        click.option(
+            "--scale.gpus",
+            "scale_gpus",
+            type=Number(0, 64),
+            help="GPUs of a worker; a part of one, too [default 0]",
+        ),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def cluster_of(options: dict[str, Any]) -> "Cluster | None":
+    """Returns the cluster that a command is to run on; None for this process.
+
+    Raises UserError for what is said about a cluster where none is asked for, and where Ray is not
+    installed.
+    """
+    names = ("address", "workers", "cpus", "gpus")
+    given = {name: options[f"scale_{name}"] for name in names}
+    given = {name: value for name, value in given.items() if value is not None}
+    if options["scale"] is None:
+        if given:
+            raise UserError(f"--scale.{next(iter(given))} is about a Ray cluster; add --scale ray")
+        return None
+    from openrpt.extras import require
+
+    require("ray", extra="ray", what="--scale ray")
+    from openrpt.integrations.ray.cluster import Cluster
+
+    return Cluster(**given)

@@ -1,0 +1,1 @@
+"""Where a stage outgrows one machine: the same on a Ray cluster (docs/ray.md)."""
