@@ -48,6 +48,18 @@ def read_table(path: Path, *, columns: Sequence[str] | None = None) -> "pa.Table
     return table.replace_schema_metadata(kept or None)
 
 
+def read_columns(path: Path, columns: Sequence[str]) -> "pa.Table":
+    """Reads some columns of a table and no other bytes of the file: of what is read, the pages'
+    checksums are verified where it has any (`write_page_checksum`), not the file's hash.
+
+    Columns that are not there are left out. Raises one of `unreadable()`.
+    """
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        return file.read(columns=list(columns)).replace_schema_metadata(None)
+
+
 def unreadable() -> tuple[type[Exception], ...]:
     """Returns the exceptions that reading a table and its metadata may raise."""
     import pyarrow as pa

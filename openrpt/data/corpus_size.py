@@ -1,13 +1,12 @@
 """How much text a corpus has: as it was scored, or guessed from its files and first documents."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from statistics import mean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from openrpt.config.sections import Config
 from openrpt.data.corpus_files import list_files
@@ -15,6 +14,7 @@ from openrpt.data.documents import CorpusCounts, read_corpus
 from openrpt.data.scored import load_scored, read_scored_json
 from openrpt.data.splits import split_shares
 from openrpt.errors import foreign
+from openrpt.types import Split
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -80,10 +80,10 @@ def corpus_size(config: Config, tokenizer: "PreTrainedTokenizerBase") -> CorpusS
     folder = Path(config.run) / "scored"
     scored = read_scored_json(folder)
     if scored is not None and scored["finished"]:
-        entries = load_scored(folder).entries.values()
+        corpus = load_scored(folder)
         return CorpusSize(
-            lengths=[entry.num_tokens for entry in entries],
-            documents_of=Counter(entry.split for entry in entries),
+            lengths=corpus.entries.num_tokens.tolist(),
+            documents_of={split: float(len(corpus.numbers(split))) for split in get_args(Split)},
             known=True,
         )
     lengths = _first_lengths(config, tokenizer)

@@ -20,9 +20,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from openrpt.data.positions import ScoredDocument
+from openrpt.data.scored_index import SCHEMA, ScoredIndex
 from openrpt.errors import UserError
 from openrpt.files import read_json
-from openrpt.parquet import read_table, unreadable, write_table
+from openrpt.parquet import read_columns, read_table, unreadable, write_table
 from openrpt.types import Split
 
 SCORED = "scored.json"
@@ -65,6 +66,19 @@ _SCORE_COLUMNS = (
     "ntp_token_id",
     "ntp_correct",
 )
+_PACKED: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
+_POSITION_ENCODING: dict[str, Any] = {
+    "use_dictionary": ["document_id"],
+    "column_encoding": {
+        "position": "DELTA_BINARY_PACKED",
+        "byte_offset": "DELTA_BINARY_PACKED",
+        "negative_log_likelihood": "BYTE_STREAM_SPLIT",
+        "entropy": "BYTE_STREAM_SPLIT",
+        "entropy_top16": "BYTE_STREAM_SPLIT",
+    },
+}
+"""Half of the bytes that parquet's defaults take: with them a float that hardly repeats is stored
+twice, as its dictionary's entry and as its number there."""
 
 
 @dataclass(kw_only=True)
@@ -127,9 +141,10 @@ def write_shard(
         for one in documents
     ]
     positions = _position_table(documents).replace_schema_metadata(encoded)
-    write_table(positions_path, positions, shared=True)
+    options = {"shared": True, **_PACKED}
+    write_table(positions_path, positions, **options, **_POSITION_ENCODING)
     table = pa.Table.from_pylist(rows, schema=_DOCUMENT_SCHEMA)
-    write_table(documents_path, table.replace_schema_metadata(encoded), shared=True)
+    write_table(documents_path, table.replace_schema_metadata(encoded), **options)
 
 
 def _position_table(documents: Sequence[ScoredDocument]) -> pa.Table:
@@ -197,77 +212,72 @@ def read_scored_json(folder: Path) -> dict[str, Any] | None:
     return read_json(path, advice="delete it and score again")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Entry:
-    """The place of a document's scores: rows [start, start + num_tokens) of a shard's positions."""
-
-    document_id: str
-    split: Split
-    num_tokens: int
-    shard: int
-    row: int
-    start: int
-
-
 class ScoredCorpus:
     """The scores of a folder: an index of its documents, each loaded when it is asked for."""
 
-    def __init__(self, folder: Path, metadata: dict[str, Any], entries: Sequence[_Entry]) -> None:
+    def __init__(self, folder: Path, metadata: dict[str, Any], entries: ScoredIndex) -> None:
         self.folder = folder
         self.metadata = metadata
         """scorer, tokenizer, corpus_hash, settings, summary."""
-        self.entries = {entry.document_id: entry for entry in entries}
-        tokens = sum(entry.num_tokens for entry in entries)
-        shards = 1 + max((entry.shard for entry in entries), default=0)
-        held = _TOKENS_HELD * shards // max(tokens, 1)
+        self.entries = entries
+        tokens = int(entries.num_tokens.sum())
+        held = _TOKENS_HELD * entries.shards // max(tokens, 1)
         self._shard = lru_cache(maxsize=max(_SHARDS_HELD, held))(self._read_shard)
 
     def ids(self, split: Split) -> list[str]:
         """Returns the split's documents, in the corpus's order."""
-        return [entry.document_id for entry in self.entries.values() if entry.split == split]
+        return self.entries.ids(self.numbers(split))
+
+    def numbers(self, split: Split) -> NDArray[np.int64]:
+        """Returns the numbers of the split's documents, in the corpus's order."""
+        return self.entries.numbers(split)
 
     def document(self, document_id: str) -> ScoredDocument:
         """Returns a document with its scores. Raises UserError if there is none of that id or its
         shard is broken."""
-        entry = self.entries.get(document_id)
-        if entry is None:
-            raise UserError(f"{self.folder}: no document '{document_id}' among the scores")
+        try:
+            number = self.entries.number(document_id)
+        except KeyError:
+            missing = f"no document '{document_id}' among the scores"
+            raise UserError(f"{self.folder}: {missing}") from None
+        return self.numbered(number)
+
+    def numbered(self, number: int) -> ScoredDocument:
+        """Returns the document of this number with its scores. Raises UserError if its shard is
+        broken."""
+        entry = self.entries.entry(number)
         shard = self._shard(entry.shard)
         rows = slice(entry.start, entry.start + entry.num_tokens)
+        arrays = {name: _copied(column[rows]) for name, column in shard.positions.items()}
         return ScoredDocument(
             **{name: shard.documents[name][entry.row].as_py() for name in _TEXT_COLUMNS},
             offsets=tuple(shard.documents["offsets"][entry.row].as_py()),
-            token_ids=shard.positions["token_id"][rows],
-            byte_offsets=shard.positions["byte_offset"][rows],
-            **{name: shard.positions[name][rows] for name in _SCORE_COLUMNS},
+            token_ids=arrays["token_id"],
+            byte_offsets=arrays["byte_offset"],
+            **{name: arrays[name] for name in _SCORE_COLUMNS},
         )
 
     def keys(self) -> dict[str, list[str]]:
         """Returns the documents that have each key, in the corpus's order; reads no scores."""
         found: dict[str, list[str]] = {}
-        for shard in sorted({entry.shard for entry in self.entries.values()}):
+        for shard in range(self.entries.shards):
             path = shard_paths(self.folder, shard)[1]
             with _reading(path):
-                table = read_table(path, columns=["document_id", "key"])
+                table = read_columns(path, ["document_id", "key"])
             for row in table.to_pylist():
                 found.setdefault(row["key"], []).append(row["document_id"])
         return found
 
     def kinds(self, split: Split) -> dict[str, str]:
         """Returns the kind of each document of a split, in the corpus's order; reads no scores."""
-        found: dict[str, str] = {}
-        for shard in sorted({entry.shard for entry in self.entries.values()}):
-            documents = self._read_documents(shard)
-            names = documents["document_id"].to_pylist()
-            found |= dict(zip(names, documents["kind"].to_pylist(), strict=True))
-        return {document_id: found[document_id] for document_id in self.ids(split)}
+        numbers = self.numbers(split)
+        return dict(zip(self.entries.ids(numbers), map(self.entries.kind, numbers), strict=True))
 
     def _read_documents(self, shard: int) -> pa.Table:
         path = shard_paths(self.folder, shard)[1]
         with _reading(path):
             documents = read_table(path)
-        if "kind" not in documents.column_names:  # scored before there were kinds
-            documents = documents.append_column("kind", pa.array([""] * len(documents)))
+        documents = _with_kinds(documents)
         if "offsets" not in documents.column_names:  # scored before documents had any
             nothing = pa.array([[]] * len(documents), pa.list_(pa.int64()))
             documents = documents.append_column("offsets", nothing)
@@ -292,6 +302,21 @@ class _Shard:
     documents: pa.Table
 
 
+def _with_kinds(documents: pa.Table) -> pa.Table:
+    """Returns a table of documents with their kinds: none, where they were scored before there were
+    any."""
+    if "kind" in documents.column_names:
+        return documents
+    return documents.append_column("kind", pa.array([""] * len(documents), pa.string()))
+
+
+def _copied(values: NDArray[Any]) -> NDArray[Any]:
+    """A copy, to be read only: a part of a shard's array would keep the whole shard in memory."""
+    found = values.copy()
+    found.setflags(write=False)
+    return found
+
+
 def _filled(name: str, column: pa.ChunkedArray) -> Any:
     """A column, to be read only, with what stands for a missing score."""
     values = column.combine_chunks()
@@ -312,23 +337,19 @@ def load_scored(folder: Path) -> ScoredCorpus:
         raise UserError(f"{folder}: no scores here; run 'openrpt score' first")
     if not state.get("finished"):
         raise UserError(f"{folder}: scoring has not finished; run 'openrpt score' again to go on")
-    entries: list[_Entry] = []
-    for shard in range(state["summary"]["shards"]):
-        entries += _read_entries(folder, shard)
-    return ScoredCorpus(folder, state, entries)
+    shards = range(state["summary"]["shards"])
+    return ScoredCorpus(folder, state, ScoredIndex([_read_index(folder, one) for one in shards]))
 
 
-def _read_entries(folder: Path, shard: int) -> list[_Entry]:
+def _read_index(folder: Path, shard: int) -> pa.Table:
+    """Returns what a shard's documents say for the index."""
     positions_path, documents_path = shard_paths(folder, shard)
     with _reading(documents_path):
-        columns = ["document_id", "split", "num_tokens"]
-        rows = read_table(documents_path, columns=columns).to_pylist()
-    entries, start = [], 0
-    for row, values in enumerate(rows):
-        entries.append(_Entry(**values, shard=shard, row=row, start=start))
-        start += values["num_tokens"]
+        documents = _with_kinds(read_columns(documents_path, SCHEMA.names))
+        documents = documents.select(SCHEMA.names).cast(SCHEMA)
+        tokens = sum(documents["num_tokens"].to_pylist())
     with _reading(positions_path):
         found = pq.read_metadata(positions_path).num_rows
-        if found != start:
-            raise ValueError(f"{found} rows where its documents have {start} tokens")
-    return entries
+        if found != tokens:
+            raise ValueError(f"{found} rows where its documents have {tokens} tokens")
+    return documents

@@ -60,7 +60,7 @@ def open_task(run: str | Path) -> "TrlTask":
     model = load_model(on_cpu, path=path, trained=True)
     start = None
     if config.prompt.candidates and config.prompt.candidate_source == "start":
-        start = open_engine(config.model)
+        start = open_engine(config)
     return TrlTask(run=found, policy=model, layout=model.layout(config.prompt), start=start)
 
 
@@ -183,7 +183,7 @@ class TrlTask:
         mixed = trainer.args.bf16 and self.policy.causal_lm.dtype == torch.float32
         policy = replace(self.policy, compute_dtype=torch.bfloat16 if mixed else None)
         with _only_read(policy):
-            engine = bind(config.model.generator, policy, self.start)
+            engine = bind(config.engine.trainer, policy, self.start)
             outcomes = list(engine.generate_each(requests, self.layout, sampling))
         completions = [c for found in outcomes for one in found for c in one.completions]
         return {

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from openrpt.config.loading import to_toml
+from openrpt.config.loading import to_toml, with_overrides
 from openrpt.data.request import Request
 from openrpt.data.work import document_bytes, take_work
 from openrpt.engine.decoding import Sampling
@@ -84,13 +84,11 @@ def test_the_dataset_has_the_positions_of_train_in_their_order(task: TrlTask) ->
             assert text[work.document.byte_offsets[index] :].startswith(joined)
 
 
-@pytest.mark.parametrize("generator", ["tree", "flat"])
-def test_a_rollout_is_the_engines_one_for_each_prompt(task: TrlTask, generator: str) -> None:
+@pytest.mark.parametrize("kind", ["tree", "flat"])
+def test_a_rollout_is_the_engines_one_for_each_prompt(task: TrlTask, kind: str) -> None:
     """Each position asked alone, with the same keys, says the same; forced tokens are masked."""
     config = task.run.config
-    settings = config.model_copy(
-        update={"model": config.model.model_copy(update={"generator": generator})}
-    )
+    settings = with_overrides(config, {"engine.trainer": kind})
     task = replace(task, run=replace(task.run, config=settings))
     asked = [row["prompt"] for row in rows_of(task, 6)]
     prompts = [prompt for prompt in asked for _ in range(GROUP)]

@@ -203,7 +203,7 @@ def test_a_completion_takes_the_course_that_the_engine_gives_it(
     itself (by one token or several), stops, or is closed."""
     run = text_run(tmp_path, thinks=thinks)
     config = run.config
-    engine = open_engine(config.model)
+    engine = open_engine(config)
     model = engine.model
     layout = model.layout(config.prompt)
     form = Form.of(

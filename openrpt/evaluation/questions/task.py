@@ -15,7 +15,7 @@ from openrpt.data.prompts import Layout
 from openrpt.data.questions import Question
 from openrpt.data.request import Request
 from openrpt.data.tokens import encode_document, literal_bytes
-from openrpt.data.work import Work, document_at
+from openrpt.data.work import Work, place_at
 from openrpt.engine.checkpoint_record import TrainerState
 from openrpt.engine.decoding import Sampling
 from openrpt.engine.engine import Engine
@@ -64,7 +64,7 @@ class QuestionTask:
         works, cursor = self.works["train"], state.cursor
         ids = list(works)
         while True:
-            work = works[document_at(ids, cursor, self.config.seed)]
+            work = works[ids[place_at(len(ids), cursor, self.config.seed)]]
             cursor += 1
             yield cursor, work
 

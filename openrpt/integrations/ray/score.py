@@ -121,7 +121,7 @@ def _opened(
     config: Config, folder: ScoreFolder, about: dict[str, Any]
 ) -> Callable[[Any], _Scored | _Ended]:
     """Loads the scorer; returns what an actor does with each of these."""
-    scorer = open_engine(config.model, path=config.score.model or config.model.path)
+    scorer = open_engine(config, path=config.score.model or config.model.path)
     table = token_table(load_tokenizer(config.model, config.model.path))
 
     def score(one: Shard | _Scored | _Ended) -> _Scored | _Ended:

@@ -25,41 +25,47 @@ _LEAST = 5
 
 
 class _Surprise:
-    """The mean surprise of every token of the vocabulary, document by document."""
+    """The mean surprise of every token of the vocabulary, document by document.
+
+    Legend: V tokens of the vocabulary, up to the last that was met.
+    """
 
     def __init__(self) -> None:
-        self.sums: dict[int, float] = {}
-        self.counts: dict[int, int] = {}
+        self.sums = np.zeros(0)  # [V] nats
+        self.counts = np.zeros(0, np.int64)  # [V]
         self.places: dict[int, bytes] = {}
         """The bytes of each token, as it first occurs."""
 
     def add(self, document: ScoredDocument) -> None:
         """Adds a document's tokens, those without a score left out."""
-        data = document.text.encode()
         known = np.flatnonzero(~np.isnan(document.negative_log_likelihood))
+        if not len(known):
+            return
         ids, first, index = np.unique(
             document.token_ids[known], return_index=True, return_inverse=True
         )
-        sums = np.bincount(index, weights=document.negative_log_likelihood[known])
-        ends = [*document.byte_offsets.tolist(), len(data)]
-        for token, place, total, times in zip(
-            ids.tolist(), known[first].tolist(), sums.tolist(), np.bincount(index), strict=True
-        ):
-            self.sums[token] = self.sums.get(token, 0.0) + total
-            self.counts[token] = self.counts.get(token, 0) + int(times)
-            self.places.setdefault(token, data[ends[place] : ends[place + 1]])
+        if (more := int(ids[-1]) + 1 - len(self.sums)) > 0:
+            self.sums = np.pad(self.sums, (0, more))
+            self.counts = np.pad(self.counts, (0, more))
+        new = self.counts[ids] == 0
+        if new.any():
+            data = document.text.encode()
+            ends = np.append(document.byte_offsets, len(data))
+            for token, place in zip(ids[new].tolist(), known[first][new].tolist(), strict=True):
+                self.places[token] = data[ends[place] : ends[place + 1]]
+        self.sums[ids] += np.bincount(index, weights=document.negative_log_likelihood[known])
+        self.counts[ids] += np.bincount(index)
 
     def hardest(self) -> list[str]:
         """Returns the tokens of the greatest mean surprise among those that occur often enough,
         with it."""
-        means = {
-            token: self.sums[token] / times
-            for token, times in self.counts.items()
-            if times >= _LEAST
-        }
+        often = np.flatnonzero(self.counts >= _LEAST)
+        found = (self.sums[often] / self.counts[often]).tolist()
+        means = dict(zip(often.tolist(), found, strict=True))
         order = sorted(means, key=lambda token: (-means[token], token))[:_HARDEST]
+        times = self.counts.tolist()
         return [
-            f"'{visible(self.places[token])}' {means[token]:.1f} (n {count(self.counts[token])})"
+            f"'{visible(self.places[token])}' {means[token]:.1f} (n {count(times[token])})"
             for token in order
         ]
 
@@ -69,10 +75,11 @@ def score_lines(corpus: ScoredCorpus, config: Config) -> Iterator[str]:
     Holds a document at a time."""
     surprise = _Surprise()
     for split in config.score.splits:
-        if names := corpus.ids(split):
-            yield f"{split}: {_described(map(corpus.document, names), surprise)}"
+        numbers = corpus.numbers(split).tolist()
+        if numbers:
+            yield f"{split}: {_described(map(corpus.numbered, numbers), surprise)}"
     split = config.evaluate.split
-    if corpus.ids(split) and split not in config.score.tokens_only:
+    if len(corpus.numbers(split)) and split not in config.score.tokens_only:
         yield f"{split}, for openrpt evaluate: {_evaluable(corpus, config)}"
     if hardest := surprise.hardest():
         yield f"hardest tokens, by mean surprise in nats: {', '.join(hardest)}"
