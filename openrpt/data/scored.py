@@ -249,12 +249,13 @@ class ScoredCorpus:
         shard = self._shard(entry.shard)
         rows = slice(entry.start, entry.start + entry.num_tokens)
         arrays = {name: _copied(column[rows]) for name, column in shard.positions.items()}
+        values: dict[str, Any] = {name: arrays[name] for name in _SCORE_COLUMNS}
+        values |= {name: shard.documents[name][entry.row].as_py() for name in _TEXT_COLUMNS}
         return ScoredDocument(
-            **{name: shard.documents[name][entry.row].as_py() for name in _TEXT_COLUMNS},
+            **values,
             offsets=tuple(shard.documents["offsets"][entry.row].as_py()),
             token_ids=arrays["token_id"],
             byte_offsets=arrays["byte_offset"],
-            **{name: arrays[name] for name in _SCORE_COLUMNS},
         )
 
     def keys(self) -> dict[str, list[str]]:

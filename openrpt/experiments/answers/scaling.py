@@ -17,7 +17,7 @@ _DEFAULT_WIDTH = 64
 
 def _ways(width: int, origin: str, size: Size) -> list[Arm]:
     found, at = [], f"-{width}" if width else ""
-    asked = {"evaluate.controls": []}
+    asked: dict[str, list[str]] = {"evaluate.controls": []}
     for share in size.shares:
         name = f"rpt{at}-{share:g}"
         found += [
