@@ -2,6 +2,7 @@
 differ?"""
 
 from collections.abc import Sequence
+from typing import Any
 
 from openrpt.evaluation.scaling.scaling import Analysis, Point, analyse
 from openrpt.evaluation.scaling.table import scaling_sheets
@@ -17,7 +18,7 @@ _DEFAULT_WIDTH = 64
 
 def _ways(width: int, origin: str, size: Size) -> list[Arm]:
     found, at = [], f"-{width}" if width else ""
-    asked = {"evaluate.controls": []}
+    asked: dict[str, Any] = {"evaluate.controls": []}
     for share in size.shares:
         name = f"rpt{at}-{share:g}"
         found += [
