@@ -52,6 +52,7 @@ GENERAL = Experiment(
     measures=("accuracy", "within", "beyond", "reward", "flat", "entropy"),
     answer=_answer,
     limits=[
+        "The start has never boxed a cell, so at first a reward is 0 there, not chance.",
         "Cells are pure noise; general text is not: knowledge decides there what thought does not.",
         "No curriculum in any arm, since a depth is never mastered where its cells are noise.",
     ],
