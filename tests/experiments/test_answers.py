@@ -1,6 +1,7 @@
 """The experiments: every arm at every size, all eight run at their smallest, and what is said."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from openrpt.evaluation.records import read_evaluation
 from openrpt.experiments.answers.catalog import EXPERIMENTS, experiment_named
 from openrpt.experiments.answers.comparing import ONE_SEED, compare, in_words, with_baseline
 from openrpt.experiments.answers.estimating import estimate_experiment, estimate_sheet
-from openrpt.experiments.answers.experiment import SIZES, START, Size, arms_of
+from openrpt.experiments.answers.experiment import SIZES, START, Arm, Size, arms_of
 from openrpt.experiments.answers.figure import figure_values
 from openrpt.experiments.answers.files import FIGURE, PAGE, RESULTS, read_outcome
 from openrpt.experiments.answers.ground import LabGround, Origin, ground_of
@@ -227,6 +228,61 @@ def test_a_difference_is_said_only_after_the_correction() -> None:
     alone = with_baseline(one_seed, "accuracy", "prefix")
     assert in_words(alone) == ONE_SEED and all(math.isnan(one.p) for one in alone)
     assert compare(outcome_of(values), "beyond", [("a", "b")]) == []
+
+
+def answered(name: str, accuracy: Callable[[Arm, int], float]) -> str:
+    """The answer of an experiment whose arms have these accuracies, at five seeds."""
+    arms = arms_of(EXPERIMENTS[name], SIZES["cpu"])
+    outcome = outcome_of({}, planned=5).model_copy(
+        update={
+            "arms": [ArmRow(name=a.name, what="", origin="", series=a.series) for a in arms],
+            "measured": [
+                measured(arm.name, seed, accuracy(arm, seed)).model_copy(
+                    update={"flops": 1e9 * (float(arm.name.rsplit("-")[-1]) if arm.series else 1)}
+                )
+                for arm in arms
+                if arm.measured
+                for seed in range(5)
+            ],
+        }
+    )
+    return EXPERIMENTS[name].answer(outcome)
+
+
+def test_scaling_says_where_reinforcement_is_ahead() -> None:
+    def accuracy(arm: Arm, seed: int) -> float:
+        noise = 0.001 * ((7 * seed + len(arm.name)) % 5)
+        if arm.series == "RPT-64" and arm.share >= 0.25:
+            return 0.8 + noise
+        return (0.1 if arm.series == "RPT-32" else 0.3) + noise
+
+    text = answered("scaling", accuracy)
+    assert "(RPT-64): ahead at 4 of 6 budgets, from 2.5e+08 FLOPs on, behind at 0" in text
+    assert "(RPT-32): ahead at 0 of 6 budgets, behind at 6" in text
+    assert "(RPT-96): ahead at 0 of 6 budgets, behind at 0" in text
+
+
+def test_starts_and_failures_are_said_by_pairs() -> None:
+    def started(arm: Arm, seed: int) -> float:
+        gains = {"rpt": 0.6, "rpt-worked-5": 0.5, "rpt-base": -0.1}
+        return 0.2 + gains.get(arm.name, 0.0) + 0.01 * ((seed + len(arm.name)) % 3)
+
+    text = answered("init", started)
+    gained, _, rest = text.partition("No gain is shown from: ")
+    assert "start +" in gained and "worked-5 +" in gained and "base" not in gained
+    assert (
+        rest == "base, chat, worked-0.1, worked-1, worked-15, traces-100, traces-500, traces-2000."
+    )
+
+    def broken(arm: Arm, seed: int) -> float:
+        lost = {"collapse": 0.6, "collapse-repaired": 0.1, "no-support": 0.5}
+        lost["no-support-repaired"] = 0.5
+        return 0.9 - lost.get(arm.name, 0.0) + 0.01 * ((seed + len(arm.name)) % 3)
+
+    text = answered("failure", broken)
+    assert text.startswith("Collapse cost accuracy (−") and "its repair gave some back (+" in text
+    assert "no-support cost accuracy" in text and text.count("gave nothing back") == 2
+    assert "shortening cost nothing shown" in text
 
 
 def test_the_page_says_how_many_seeds_are_done() -> None:

@@ -38,17 +38,18 @@ def _over_flops(values: list[dict[str, Any]], measure: str) -> alt.LayerChart:
         axis=alt.Axis(format="~e", tickCount=6),
         title="training FLOPs, beside the start's",
     )
-    legend = alt.Legend(title=None, symbolType="stroke", symbolStrokeWidth=3, symbolOpacity=1)
-    color = alt.Color("size:N", legend=legend, sort=None, scale=alt.Scale(range=_COLORS))
-    # Of the same field the two have one legend.
-    ways = "size:N" if all(value["size"] == value["way"] for value in values) else "way:N"
-    dash = alt.StrokeDash(ways, legend=legend, sort=None)
+    stroke = {"title": None, "symbolType": "stroke", "symbolStrokeWidth": 3, "symbolOpacity": 1}
+    black = alt.Legend(**stroke, symbolStrokeColor="#000000")
+    sized = any(value["size"] != value["way"] for value in values)
+    color = alt.Color(
+        "size:N", sort=None, scale=alt.Scale(range=_COLORS), legend=alt.Legend(**stroke)
+    )
+    dash = alt.StrokeDash("way:N", sort=None, legend=black if sized else None)
     y = alt.Y("value:Q", title=MEASURES[measure])
     rules = base.mark_rule(opacity=0.4).encode(x=x, y="low:Q", y2="high:Q", color=color)
-    lines = base.mark_line(point=True).encode(
-        x=x, y=y, color=color, strokeDash=dash, detail="series:N"
-    )
-    return alt.layer(rules, lines).properties(width=480, height=300)
+    lines = base.mark_line().encode(x=x, y=y, color=color, strokeDash=dash, detail="series:N")
+    dots = base.mark_point(filled=True, opacity=1).encode(x=x, y=y, color=color)
+    return alt.layer(rules, lines, dots).properties(width=480, height=300)
 
 
 def _rows(values: list[dict[str, Any]], measure: str) -> alt.LayerChart:
