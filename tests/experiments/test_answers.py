@@ -1,17 +1,21 @@
 """The experiments: every arm at every size, all eight run at their smallest, and what is said."""
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from openrpt.cli.main import cli
+from openrpt.config.loading import to_toml
 from openrpt.errors import UserError
 from openrpt.evaluation.records import read_evaluation
 from openrpt.experiments.answers.catalog import EXPERIMENTS, experiment_named
 from openrpt.experiments.answers.comparing import ONE_SEED, compare, in_words, with_baseline
-from openrpt.experiments.answers.experiment import SIZES, START, Size, arms_of
+from openrpt.experiments.answers.estimating import estimate_experiment, estimate_sheet
+from openrpt.experiments.answers.experiment import SIZES, START, Arm, Size, arms_of
 from openrpt.experiments.answers.figure import figure_values
 from openrpt.experiments.answers.files import FIGURE, PAGE, RESULTS, read_outcome
 from openrpt.experiments.answers.ground import LabGround, Origin, ground_of
@@ -19,8 +23,10 @@ from openrpt.experiments.answers.outcome import ArmRow, Measured, Outcome, measu
 from openrpt.experiments.answers.page import page_text
 from openrpt.experiments.answers.run import run_experiment
 from openrpt.experiments.over_seeds import holm, seed_difference
+from openrpt.files import write_text
 from openrpt.runs.metrics import read_metrics
 from openrpt.runs.run import existing_run
+from tests.helpers.tiny_model import tiny_config
 
 ORIGIN = Origin(start="runs/start", model="runs/origin")
 
@@ -76,6 +82,9 @@ def test_each_runs_at_its_smallest_and_goes_on(
             steps = [row["flops/update"] for row in read_metrics(seed / arm.name / "metrics.jsonl")]
             assert budget <= sum(steps) < budget + max(steps)
 
+    if name == "rewards":  # all go on from the start, whose scores are made once
+        scored = [seed / arm / "scored/scored.json" for arm in ("problems", arms[1].name)]
+        assert scored[0].samefile(scored[1])
     before = (folder / RESULTS).read_bytes(), (seed / "problems/evaluation.json").read_bytes()
     last = arms[-1].name
     (seed / f"{last}.json").unlink()  # stopped before that was written
@@ -88,14 +97,53 @@ def test_an_experiment_of_other_settings_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENRPT_CACHE", str(tmp_path / "cache"))
-    from dataclasses import replace
-
     size = replace(SIZES["smoke"], most_arms=0)
     experiment = EXPERIMENTS["rewards"]
     run_experiment(experiment, size, tmp_path / "run")
     other = replace(size, changes={**size.changes, "pretrain.tokens_per_step": 300}, most_arms=1)
     with pytest.raises(UserError, match=r"pretrain\.tokens_per_step"):
         run_experiment(experiment, other, tmp_path / "run")
+
+
+def test_the_same_arms_run_on_real_text(tmp_path: Path) -> None:
+    config = tiny_config(
+        tmp_path,
+        corpus__heldout_fraction=0.3,
+        warmup__steps=1,
+        train__steps=1,
+        evaluate__min_entropy=0.0,
+        evaluate__positions=10,
+        selection__min_entropy=0.0,
+        prompt__think_budget=2,
+        pretrain__sequence_length=64,
+        pretrain__tokens_per_step=64,
+        pretrain__eval_every=0,
+    )
+    write_text(tmp_path / "tiny.toml", to_toml(config))
+    size = Size(name="gpu", seeds=1, recipe=str(tmp_path / "tiny.toml"), most_arms=4)
+    outcome = run_experiment(EXPERIMENTS["downstream"], replace(size, most_arms=1), tmp_path / "a")
+    assert [one.arm for one in outcome.measured] == [START, "rpt"]
+    outcome = run_experiment(EXPERIMENTS["cost"], replace(size, shares=(1,)), tmp_path / "b")
+    spent = {one.arm: one for one in outcome.measured}
+    assert list(spent) == [START, "rpt-1", "ntp-1"] and spent["rpt-1"].steps == 1
+    assert spent["ntp-1"].flops >= spent["rpt-1"].flops > 0
+
+
+def test_an_estimate_counts_what_the_steps_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENRPT_CACHE", str(tmp_path / "cache"))
+    size = replace(SIZES["smoke"], most_arms=1, seeds=3)
+    experiment = EXPERIMENTS["rewards"]
+    found = estimate_experiment(experiment, size, gpu="h200")
+    outcome = run_experiment(experiment, size, tmp_path / "run", seeds=[0])
+    spent = {one.arm: one.flops for one in outcome.measured}
+    planned = {one.arm: one.flops for one in found.arms}
+    assert 0.8 < planned[START] / spent[START] < 1.5  # with its evaluation
+    assert planned["prefix"] > spent["prefix"]  # all of a thought's budget, no two alike
+    assert found.flops == pytest.approx(3 * sum(planned.values()))
+    rows = estimate_sheet(experiment, found).rows
+    assert [row[0] for row in rows] == [START, "prefix", "3 seeds"]
 
 
 def test_questions_stand_on_the_side_of_their_lines(tmp_path: Path) -> None:
@@ -180,6 +228,61 @@ def test_a_difference_is_said_only_after_the_correction() -> None:
     alone = with_baseline(one_seed, "accuracy", "prefix")
     assert in_words(alone) == ONE_SEED and all(math.isnan(one.p) for one in alone)
     assert compare(outcome_of(values), "beyond", [("a", "b")]) == []
+
+
+def answered(name: str, accuracy: Callable[[Arm, int], float]) -> str:
+    """The answer of an experiment whose arms have these accuracies, at five seeds."""
+    arms = arms_of(EXPERIMENTS[name], SIZES["cpu"])
+    outcome = outcome_of({}, planned=5).model_copy(
+        update={
+            "arms": [ArmRow(name=a.name, what="", origin="", series=a.series) for a in arms],
+            "measured": [
+                measured(arm.name, seed, accuracy(arm, seed)).model_copy(
+                    update={"flops": 1e9 * (float(arm.name.rsplit("-")[-1]) if arm.series else 1)}
+                )
+                for arm in arms
+                if arm.measured
+                for seed in range(5)
+            ],
+        }
+    )
+    return EXPERIMENTS[name].answer(outcome)
+
+
+def test_scaling_says_where_reinforcement_is_ahead() -> None:
+    def accuracy(arm: Arm, seed: int) -> float:
+        noise = 0.001 * ((7 * seed + len(arm.name)) % 5)
+        if arm.series == "RPT-64" and arm.share >= 0.25:
+            return 0.8 + noise
+        return (0.1 if arm.series == "RPT-32" else 0.3) + noise
+
+    text = answered("scaling", accuracy)
+    assert "(RPT-64): ahead at 4 of 6 budgets, from 2.5e+08 FLOPs on, behind at 0" in text
+    assert "(RPT-32): ahead at 0 of 6 budgets, behind at 6" in text
+    assert "(RPT-96): ahead at 0 of 6 budgets, behind at 0" in text
+
+
+def test_starts_and_failures_are_said_by_pairs() -> None:
+    def started(arm: Arm, seed: int) -> float:
+        gains = {"rpt": 0.6, "rpt-worked-5": 0.5, "rpt-base": -0.1}
+        return 0.2 + gains.get(arm.name, 0.0) + 0.01 * ((seed + len(arm.name)) % 3)
+
+    text = answered("init", started)
+    gained, _, rest = text.partition("No gain is shown from: ")
+    assert "start +" in gained and "worked-5 +" in gained and "base" not in gained
+    assert (
+        rest == "base, chat, worked-0.1, worked-1, worked-15, traces-100, traces-500, traces-2000."
+    )
+
+    def broken(arm: Arm, seed: int) -> float:
+        lost = {"collapse": 0.6, "collapse-repaired": 0.1, "no-support": 0.5}
+        lost["no-support-repaired"] = 0.5
+        return 0.9 - lost.get(arm.name, 0.0) + 0.01 * ((seed + len(arm.name)) % 3)
+
+    text = answered("failure", broken)
+    assert text.startswith("Collapse cost accuracy (−") and "its repair gave some back (+" in text
+    assert "no-support cost accuracy" in text and text.count("gave nothing back") == 2
+    assert "shortening cost nothing shown" in text
 
 
 def test_the_page_says_how_many_seeds_are_done() -> None:

@@ -98,7 +98,7 @@ def _measured_as(ground: Ground, arm: Arm) -> Config:
     if not isinstance(ground, LabGround):
         return config
     together = {"train.positions_per_document": config.train.documents_per_step}
-    window = {"prompt.window": config.prompt.min_context, "prompt.min_context": 1}
+    window = {"prompt.window": max(8, config.prompt.min_context), "prompt.min_context": 1}
     return with_overrides(config, together | window)
 
 

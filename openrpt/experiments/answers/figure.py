@@ -24,57 +24,66 @@ def specification(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
     lowest seed to the highest, a faint point a seed."""
     measure = experiment.measures[0]
     values = figure_values(outcome, measure)
-    axis = alt.Axis(title=MEASURES[measure])
-    base = alt.Chart(alt.Data(values=values))
-    seeds = alt.Chart(alt.Data(values=_seed_values(outcome, measure)))
-    if experiment.over_flops:
-        x = alt.X("flops:Q", scale=alt.Scale(type="log", nice=False), title="training FLOPs")
-        color = alt.Color("series:N", title=None, sort=None, scale=alt.Scale(range=_COLORS))
-        y = alt.Y("value:Q", axis=axis)
-        layers = [
-            base.mark_rule(opacity=0.4).encode(x=x, y="low:Q", y2="high:Q", color=color),
-            base.mark_line(point=True).encode(x=x, y=y, color=color),
-        ]
-        chart = alt.layer(*layers).properties(width=480, height=300)
-    else:
-        order = [value["arm"] for value in values]
-        row = alt.Y("arm:N", sort=order, title=None)
-        layers = [
-            seeds.mark_point(filled=True, opacity=0.3, size=20, color=_COLORS[-1]).encode(
-                x="value:Q", y=row
-            ),
-            base.mark_rule(color=_COLORS[0]).encode(x="low:Q", x2="high:Q", y=row),
-            base.mark_point(filled=True, opacity=1, size=60, color=_COLORS[0]).encode(
-                x=alt.X("value:Q", axis=axis), y=row
-            ),
-        ]
-        chart = alt.layer(*layers).properties(width=420, height=alt.Step(18))
+    chart = _over_flops(values, measure) if experiment.over_flops else _rows(values, measure)
     return chart.properties(title=experiment.name).to_dict()
+
+
+def _over_flops(values: list[dict[str, Any]], measure: str) -> alt.LayerChart:
+    """Returns a line a series: coloured by what stands behind its hyphen, the model's size, dashed
+    by what stands before it."""
+    base = alt.Chart(alt.Data(values=[value for value in values if value["series"]]))
+    x = alt.X(
+        "flops:Q",
+        scale=alt.Scale(type="log", nice=False, padding=8),
+        axis=alt.Axis(format="~e", tickCount=6),
+        title="training FLOPs, beside the start's",
+    )
+    stroke = {"title": None, "symbolType": "stroke", "symbolStrokeWidth": 3, "symbolOpacity": 1}
+    black = alt.Legend(**stroke, symbolStrokeColor="#000000")
+    sized = any(value["size"] != value["way"] for value in values)
+    color = alt.Color(
+        "size:N", sort=None, scale=alt.Scale(range=_COLORS), legend=alt.Legend(**stroke)
+    )
+    dash = alt.StrokeDash("way:N", sort=None, legend=black if sized else None)
+    y = alt.Y("value:Q", title=MEASURES[measure])
+    rules = base.mark_rule(opacity=0.4).encode(x=x, y="low:Q", y2="high:Q", color=color)
+    lines = base.mark_line().encode(x=x, y=y, color=color, strokeDash=dash, detail="series:N")
+    dots = base.mark_point(filled=True, opacity=1).encode(x=x, y=y, color=color)
+    return alt.layer(rules, lines, dots).properties(width=480, height=300)
+
+
+def _rows(values: list[dict[str, Any]], measure: str) -> alt.LayerChart:
+    base = alt.Chart(alt.Data(values=values))
+    single = [{"arm": one["arm"], "value": value} for one in values for value in one["seeds"]]
+    seeds = alt.Chart(alt.Data(values=single))
+    row = alt.Y("arm:N", sort=[value["arm"] for value in values], title=None)
+    x = alt.X("value:Q", title=MEASURES[measure])
+    return alt.layer(
+        seeds.mark_point(filled=True, opacity=0.3, size=20, color=_COLORS[6]).encode(x=x, y=row),
+        base.mark_rule(color=_COLORS[0]).encode(x="low:Q", x2="high:Q", y=row),
+        base.mark_point(filled=True, opacity=1, size=60, color=_COLORS[0]).encode(x=x, y=row),
+    ).properties(width=420, height=alt.Step(18))
 
 
 def figure_values(outcome: Outcome, measure: str) -> list[dict[str, Any]]:
     """Returns a value for each arm that has the measure, in percent: the mean over seeds, the
-    lowest and the highest of them, and the mean of its FLOPs."""
+    lowest and the highest of them, each one, and the mean of its FLOPs."""
     found = []
     for arm in outcome.arms:
         values = [100 * v for v in outcome.values(arm.name, measure) if not math.isnan(v)]
+        way, _, size = arm.series.partition("-")
         if values:
             found.append(
                 {
                     "arm": arm.name,
-                    "series": arm.series or arm.name,
+                    "series": arm.series,
+                    "way": way,
+                    "size": size or way,
                     "value": float(np.mean(values)),
                     "low": min(values),
                     "high": max(values),
+                    "seeds": values,
                     "flops": outcome.mean(arm.name, "flops"),
                 }
             )
     return found
-
-
-def _seed_values(outcome: Outcome, measure: str) -> list[dict[str, Any]]:
-    return [
-        {"arm": one.arm, "value": 100 * one.values[measure]}
-        for one in outcome.measured
-        if measure in one.values
-    ]

@@ -52,7 +52,10 @@ GENERAL = Experiment(
     measures=("accuracy", "within", "beyond", "reward", "flat", "entropy"),
     answer=_answer,
     limits=[
+        "The start has never boxed a cell, so at first a reward is 0 there, not chance.",
         "Cells are pure noise; general text is not: knowledge decides there what thought does not.",
+        "A pass rate is a position's own. Here each is seen once, so the band goes by the scorer's"
+        " probability of the truth.",
         "No curriculum in any arm, since a depth is never mastered where its cells are noise.",
     ],
 )

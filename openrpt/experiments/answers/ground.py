@@ -89,7 +89,7 @@ class LabGround:
         """Returns the configuration of reinforcement on plain lines, with the problems that every
         arm is measured on."""
         base = self.lab.rpt(start or self.lab.model())
-        return with_overrides(base, {"run": str(self.folder / _PROBLEMS)})
+        return with_overrides(base, {"run": str(self.folder / _PROBLEMS), "score.model": start})
 
     def config(self, arm: Arm, origin: Origin) -> Config:
         """Returns the configuration of an arm: its stage on the world's text."""
@@ -159,12 +159,13 @@ class TextGround:
 
     def problems(self, start: str) -> Config:
         """Returns the recipe's configuration, whose scorer reads the corpus."""
-        return self._config({"run": str(self.folder / _PROBLEMS)})
+        base = self._config({"run": str(self.folder / _PROBLEMS)})
+        return with_overrides(base, {"score.model": base.score.model or base.model.path})
 
     def config(self, arm: Arm, origin: Origin) -> Config:
         """Returns the configuration of an arm: the recipe's, with the arm's changes."""
         base = self._config({"run": str(self.folder / arm.name)})
-        more: dict[str, Any] = {"score.model": base.score.model or base.model.path}
+        more: dict[str, Any] = {"score.model": self.problems(origin.start).score.model}
         if origin.model:
             more["model.path"] = origin.model
         if arm.stage == "pretrain" and origin.flops:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from openrpt.experiments.answers.comparing import compare, in_words, mean_percent
+from openrpt.experiments.answers.comparing import ONE_SEED, compare, mean_percent
 from openrpt.experiments.answers.experiment import START, Arm, Experiment, Size
 from openrpt.experiments.answers.outcome import Outcome
 
@@ -61,23 +61,20 @@ def _on_text(size: Size) -> list[Arm]:
 
 
 def _answer(outcome: Outcome) -> str:
+    if len(outcome.seeds) < 2:
+        return ONE_SEED
     names = [arm.name for arm in outcome.arms]
     pairs = [(name, name.removeprefix("rpt-")) for name in names if name.startswith("rpt-")]
     pairs = [("rpt", START), *(pair for pair in pairs if pair[1] in names)]
     found = compare(outcome, "accuracy", pairs)
-    if any(one.said for one in found):
-        parts = [
-            f"{one.other} {one.text} to {mean_percent(outcome, one.arm, 'accuracy')}"
-            for one in found
-            if one.said and one.found.value > 0
-        ]
-        won = ", ".join(parts) or "none"
-        rest = ", ".join(one.other for one in found if not (one.said and one.found.value > 0))
-        return (
-            f"Reinforcement gained over its start (points, 95 % over seeds, Holm's correction):"
-            f" {won}. No gain is shown for: {rest or 'none'}."
-        )
-    return in_words(found)
+    won = [one for one in found if one.said and one.found.value > 0]
+    gains = [f"{o.other} {o.text} to {mean_percent(outcome, o.arm, 'accuracy')}" for o in won]
+    rest = [one.other for one in found if one not in won]
+    return (
+        "What reinforcement gained over its start (points, 95 % over seeds, Holm's correction):"
+        f" {', '.join(gains) or 'nothing that is shown'}. No gain is shown from:"
+        f" {', '.join(rest) or 'none'}."
+    )
 
 
 INIT = Experiment(

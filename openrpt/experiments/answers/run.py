@@ -219,14 +219,20 @@ def _trained(ground: Ground, arm: Arm, origin: Origin, progress: Progress) -> Ru
             _write_questions(ground)
         finetune(run, progress=progress)
         return run
-    problems = existing_run(_problems(ground)) if arm.name != START else None
-    if problems and first_change(problems.config, run.config, ["score"]) is None:
-        link_folder(problems.scored, run.scored)
-    else:
+    if arm.name == START or not _takes_scores(existing_run(_problems(ground)), run):
         _score(run, progress)
     stages: dict[str, Any] = {"pretrain": pretrain, "warmup": warmup, "train": train}
     stages[arm.stage](run, progress=progress)
     return run
+
+
+def _takes_scores(problems: Run, run: Run) -> bool:
+    """Links the scores of the problems where an arm's would be the same: those that go on from the
+    start, since scores belong to a model."""
+    if first_change(problems.config, run.config, ["score"]) is not None:
+        return False
+    link_folder(problems.scored, run.scored)
+    return True
 
 
 def _write_questions(ground: LabGround) -> None:
