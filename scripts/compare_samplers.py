@@ -44,7 +44,7 @@ SETTINGS: dict[str, Any] = {
     "corpus.min_tokens": 20,
     "prompt.window": 32,
     "prompt.min_context": 4,
-    "prompt.think_budget": 4,
+    "prompt.think_budget": 1,
     "prompt.prediction_budget": 4,
     "warmup.steps": 50,
     "warmup.learning_rate": 3e-3,

@@ -164,6 +164,6 @@ def test_a_folder_that_is_not_shared(
     """Last: such a server is to be started anew."""
     sampler, shared = served
     monkeypatch.setattr("openrpt.engine.vllm.server.write_weights", lambda *_: None)
-    with pytest.raises(UserError, match="can't take the weights in .*: does it see") as error:
+    with pytest.raises(UserError, match=r"can't take the weights in .*: does it see") as error:
         sampler.load(checkpoint_weights(engine.model))
     assert "\n" not in str(error.value) and not list(shared.glob("weights-*"))

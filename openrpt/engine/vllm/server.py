@@ -150,7 +150,7 @@ class Server:
         except UserError as error:
             raise UserError(
                 f"the server can't take the weights in {path}: does it see that folder under the"
-                f" same path, and is its model the policy's? ({error})"
+                f" same path, and is its model the policy's? Start it anew in any case ({error})"
             ) from None
         finally:
             shutil.rmtree(path, ignore_errors=True)
