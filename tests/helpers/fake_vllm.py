@@ -25,6 +25,8 @@ class FakeVLLM:
     weight_version: str = "default"
     logprobs_mode: str = "processed_logprobs"
     max_model_len: int = 128
+    root: str = ""
+    """The folder that it says it serves."""
     dev_mode: bool = True
     busy: int = 0
     """Requests that are answered with 503 before any other."""
@@ -57,7 +59,9 @@ class FakeVLLM:
     def get(self, path: str) -> Any:
         """What it answers to a GET; None: nothing is there."""
         if path == "/v1/models":
-            return {"data": [{"id": "served", "max_model_len": self.max_model_len}]}
+            return {
+                "data": [{"id": "served", "root": self.root, "max_model_len": self.max_model_len}]
+            }
         if not self.dev_mode:
             return None
         if path == "/weight_info":
@@ -82,7 +86,8 @@ class FakeVLLM:
         if path == "/collective_rpc" and body["method"] == "reload_weights":
             (file,) = Path(body["kwargs"]["weights_path"]).glob("*.safetensors")
             missing, unknown = self.model.load_state_dict(load_file(file), strict=False)
-            assert not unknown and not set(missing) - {"lm_head.weight"}
+            if unknown or set(missing) - {"lm_head.weight"}:
+                raise ValueError(f"missing {missing}, unknown {unknown}")
             return {"results": [None]}
         return None
 

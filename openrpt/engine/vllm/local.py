@@ -5,10 +5,12 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from openrpt.engine.exported import write_config
 from openrpt.engine.model import Model, Weights
 from openrpt.engine.replay import Drawn
 from openrpt.engine.vllm.sampler import Asked
@@ -51,9 +53,7 @@ def open_local(
         import vllm
 
         with tempfile.TemporaryDirectory() as folder:
-            config = model.causal_lm.config
-            config.architectures = [type(model.causal_lm).__name__]
-            config.save_pretrained(folder)
+            write_config(model, Path(folder))
             llm = vllm.LLM(
                 model=folder,
                 load_format="dummy",

@@ -1,8 +1,9 @@
 """A vLLM behind an address (`vllm serve`), for sampling on other machines than the trainer's.
 
-Weights travel through a folder that both see. vLLM's own transfer of weights (its RL endpoints)
-sends them from GPU to GPU by NCCL and has nothing for other machines; what is used of it is the
-version that the server has its weights under.
+Trainer and server share a folder. The model that the server is to serve is written there, and the
+weights travel through it. vLLM's own transfer of weights (its RL endpoints) sends them from GPU to
+GPU by NCCL and has nothing for other machines; what is used of those is the version under which the
+server has its weights.
 """
 
 import shutil
@@ -16,28 +17,29 @@ from typing import Any
 import torch
 
 from openrpt.config.engine import EngineConfig
+from openrpt.engine.exported import checkpoint_weights, write_config, write_weights
 from openrpt.engine.model import Model, Weights
 from openrpt.engine.replay import Drawn
 from openrpt.engine.vllm.sampler import Asked
 from openrpt.errors import UserError
-from openrpt.files import writing
+from openrpt.files import replacing_folder, writing
 from openrpt.http_json import ask
 
 _AT_ONCE = 256
 """Most requests under way at the same time: vLLM batches them."""
 _SAMPLE = "Let x_1 = 2;\n\tthen the sum, which we looked for, is 5.14 — naïve, isn't it?"
 """A text that two tokenizers hardly encode alike."""
-_FLAGS = "VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --logprobs-mode processed_logprobs"
-"""How the server is to be started."""
-_AGAIN = "is `vllm serve` running there? the same command goes on from the last checkpoint"
+_ELSEWHERE = "give another --engine.shared_folder"
+_GOES_ON = "the same command goes on from the last checkpoint"
 
 
 def open_server(model: Model, settings: EngineConfig, *, length: int, dtype: str) -> "Server":
-    """Asks a server whether it can sample for a policy.
+    """Asks a server whether it can sample for a policy, whose model is written into the shared
+    folder where it is not there yet.
 
     `length`: most tokens of a prompt and its completion; `dtype`: of the weights that are handed
-    over. Raises UserError where the server does not answer, is not started as `_FLAGS` says, or
-    has another model or tokenizer.
+    over. Raises UserError where the server does not answer, is not started as it says then, or
+    serves something else.
     """
     address = settings.server.rstrip("/").removesuffix("/v1")
     if not address.startswith(("http://", "https://")):
@@ -47,46 +49,58 @@ def open_server(model: Model, settings: EngineConfig, *, length: int, dtype: str
             "engine.server needs engine.shared_folder: a folder that the server sees under the same"
             " path, through which it gets the weights"
         )
+    folder = Path(settings.shared_folder).absolute()
+    precision: torch.dtype = getattr(torch, dtype)
+    served = folder / "model"
+    if not served.is_dir():
+        _write_model(model, served, precision)
     server = Server(
         address=address,
-        folder=Path(settings.shared_folder),
-        dtype=getattr(torch, dtype),
+        folder=folder,
+        dtype=precision,
         tries=settings.retries + 1,
         seconds=settings.timeout,
+        start=f"VLLM_SERVER_DEV_MODE=1 vllm serve {served} --dtype {dtype} --max-model-len {length}"
+        " --logprobs-mode processed_logprobs --generation-config vllm",
     )
-    served = server.read("/v1/models")["data"][0]
-    server.served = str(served["id"])
-    if (most := served.get("max_model_len")) is not None and most < length:
-        raise UserError(
-            f"{address}: the server takes {most} tokens, but a prompt and its completion can have"
-            f" {length}: start it with --max-model-len {length}"
-        )
-    _require_same(server, model)
+    _require_same(server, model, served, length)
     return server
 
 
-def _require_same(server: "Server", model: Model) -> None:
-    """Checks that a server has the policy's architecture and tokenizer, and gives log-probabilities
-    at the temperature. Raises UserError."""
+def _write_model(model: Model, folder: Path, dtype: torch.dtype) -> None:
+    with replacing_folder(folder, advice=_ELSEWHERE) as partial:
+        write_config(model, partial)
+        write_weights(checkpoint_weights(model), partial, dtype)
+        model.tokenizer.save_pretrained(partial)
+
+
+def _require_same(server: "Server", model: Model, folder: Path, length: int) -> None:
+    """Checks that a server serves this folder, with the policy's tokenizer, takes weights, and
+    gives log-probabilities at the temperature. Raises UserError."""
+
+    def wrong(what: str) -> UserError:
+        return UserError(f"{server.address}: {what}; start it anew: {server.start}")
+
+    about = server.read("/v1/models")["data"][0]
+    server.served = str(about["id"])
+    if about["root"] != str(folder):
+        raise wrong(f"the server has another model, {about['root']}")
+    if about["max_model_len"] < length:
+        raise wrong(f"it takes {about['max_model_len']} tokens, and a rollout can have {length}")
     try:
         facts = server.read("/server_info?config_format=json")["vllm_config"]["model_config"]
     except UserError as error:
         if " 404 " not in str(error):
             raise
-        raise UserError(
-            f"{server.address}: the server takes no weights; start it with {_FLAGS}"
-        ) from None
+        raise wrong("the server takes no weights") from None
     if facts["logprobs_mode"] != "processed_logprobs":
-        raise UserError(
-            f"{server.address}: the server gives {facts['logprobs_mode']}, not those at the"
-            f" temperature; start it with {_FLAGS}"
-        )
+        raise wrong(f"it gives {facts['logprobs_mode']}, not those at the temperature")
     body = {"model": server.served, "prompt": _SAMPLE, "add_special_tokens": False}
     theirs = server.post("/tokenize", body)["tokens"]
     if theirs != model.tokenizer.encode(_SAMPLE, add_special_tokens=False):
         raise UserError(
-            f"{server.address}: '{server.served}' has another tokenizer than the policy"
-            f" '{model.name}'; serve the policy's own folder"
+            f"{server.address}: the model in {folder} has another tokenizer than the policy"
+            f" '{model.name}': {_ELSEWHERE}, and serve what is written there"
         )
 
 
@@ -101,6 +115,8 @@ class Server:
     """Precision in which weights are handed over."""
     tries: int
     seconds: float
+    start: str
+    """The command by which it is started."""
     served: str = ""
     """The model's name on the server."""
     weights: str = ""
@@ -116,35 +132,32 @@ class Server:
         if found != self.weights:
             raise UserError(
                 f"{self.address}: the server has the weights '{found}', not this run's"
-                f" '{self.weights}': it was started anew, or another run uses it; the same command"
-                " goes on from the last checkpoint, with a server of its own"
+                f" '{self.weights}': it was started anew, or another run uses it; {_GOES_ON}, with"
+                " a server of its own"
             )
         return drawn
 
     def load(self, weights: Weights) -> None:
         """Writes the weights into the folder, and lets the server read them: `Backend.load`."""
-        from huggingface_hub import save_torch_state_dict
-
         name = f"weights-{uuid.uuid4().hex[:12]}"
-        path = (self.folder / name).absolute()
-        with writing(self.folder, "give another --engine.shared_folder"):
+        path = self.folder / name
+        with writing(self.folder, _ELSEWHERE):
             path.mkdir(parents=True)
-            tensors = {key: one.to("cpu", self.dtype) for key, one in weights.items()}
-            save_torch_state_dict(tensors, path)
+            write_weights(weights, path, self.dtype)
         try:
             kwargs = {"weights_path": str(path)}
             self.post("/collective_rpc", {"method": "reload_weights", "kwargs": kwargs}, tries=1)
         except UserError as error:
             raise UserError(
-                f"{error}: the server can't read the weights in {path}: does it see that folder"
-                " under the same path, and is its model the policy's?"
+                f"the server can't take the weights in {path}: does it see that folder under the"
+                f" same path, and is its model the policy's? Start it anew in any case ({error})"
             ) from None
         finally:
             shutil.rmtree(path, ignore_errors=True)
         if not self.post("/reset_prefix_cache", {})["success"]:
             raise UserError(
-                f"{self.address}: the server still draws for someone else, so it keeps"
-                " what it cached with older weights; give this run a server of its own"
+                f"{self.address}: the server still draws for someone else, so it keeps what it"
+                " cached with older weights; give this run a server of its own"
             )
         self.post("/update_weight_version", {"new_version": name})
         self.weights = name
@@ -154,17 +167,13 @@ class Server:
 
     def read(self, path: str) -> Any:
         """Returns what the server says there. Raises UserError."""
-        return ask(self.address + path, tries=self.tries, seconds=self.seconds, advice=_AGAIN)
+        url, advice = self.address + path, f"{_GOES_ON}; the server's own: {self.start}"
+        return ask(url, tries=self.tries, seconds=self.seconds, advice=advice)
 
     def post(self, path: str, body: dict[str, Any], *, tries: int | None = None) -> Any:
         """Returns what the server answers to a body. Raises UserError."""
-        return ask(
-            self.address + path,
-            body,
-            tries=tries or self.tries,
-            seconds=self.seconds,
-            advice=_AGAIN,
-        )
+        url, advice = self.address + path, f"{_GOES_ON}; the server's own: {self.start}"
+        return ask(url, body, tries=tries or self.tries, seconds=self.seconds, advice=advice)
 
     def _one(self, asked: Asked, temperature: float) -> Drawn:
         body = {
@@ -178,7 +187,10 @@ class Server:
             "logprobs": 0,  # the drawn token's alone
             "return_token_ids": True,
             # Whatever the model's own generation_config asks for:
-            **{"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0},
+            "top_p": 1.0,
+            "top_k": 0,
+            "min_p": 0.0,
+            "repetition_penalty": 1.0,
         }
         reply = self.post("/v1/completions", body)
         try:
@@ -193,7 +205,6 @@ class Server:
         if not whole or len(logprobs) != len(ids):
             raise UserError(
                 f"{self.address}: the server ended a completion after {len(ids)} of {asked.tokens}"
-                " tokens, at none of the policy's stop tokens; start it with"
-                " --generation-config vllm"
+                f" tokens, at none of the policy's stop tokens; start it anew: {self.start}"
             )
         return Drawn(token_ids=ids, logprobs=logprobs)

