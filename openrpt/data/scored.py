@@ -240,7 +240,9 @@ class ScoredCorpus:
         entry = self.entries.entry(number)
         shard = self._shard(entry.shard)
         rows = slice(entry.start, entry.start + entry.num_tokens)
-        arrays = {name: _copied(column[rows]) for name, column in shard.positions.items()}
+        arrays: dict[str, Any] = {
+            name: _copied(column[rows]) for name, column in shard.positions.items()
+        }
         return ScoredDocument(
             **{name: shard.documents[name][entry.row].as_py() for name in _TEXT_COLUMNS},
             offsets=tuple(shard.documents["offsets"][entry.row].as_py()),
