@@ -22,6 +22,9 @@ REWARDS = (
 )
 """The names that `reward.terms` knows, beside import paths (`package.module:function`)."""
 
+EXACT_TERMS = ("expected", "log_expected")
+"""Those that are the probability of a right answer itself, or a function of it."""
+
 
 _JUDGES = ("exact", "fuzzy")
 """The names that `reward.segment_judge` knows, beside import paths."""
@@ -99,6 +102,11 @@ class RewardConfig(Section):
     random_probability: float = Field(
         0.5, ge=0, le=1, description="random: probability of a reward of 1, else 0"
     )
+
+    @property
+    def exact_terms(self) -> list[str]:
+        """The terms that read how probable right answers are."""
+        return [name for name in EXACT_TERMS if name in self.terms]
 
     @field_validator("terms")
     @classmethod
