@@ -42,10 +42,12 @@ def rough_duration(seconds: float) -> str:
 def energy(joules: float) -> str:
     """An amount of energy.
 
-    >>> energy(5_400), energy(7.2e6)
-    ('1.5 Wh', '2 kWh')
+    >>> energy(5_400), energy(7.2e6), energy(4.5e10)
+    ('1.5 Wh', '2 kWh', '12.5 MWh')
     """
     hours = joules / 3600
+    if hours >= 1e6:
+        return f"{hours / 1e6:.3g} MWh"
     return f"{hours / 1000:.3g} kWh" if hours >= 1000 else f"{hours:.3g} Wh"
 
 

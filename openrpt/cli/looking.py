@@ -145,6 +145,12 @@ def _verdict(path: Path) -> list[str]:
     help="A GPU by name, e.g. h100-sxm, in place of this machine",
 )
 @click.option(
+    "--gpus",
+    type=click.IntRange(1, 100_000),
+    default=1,
+    help="So many of them, which share out each step's documents [default 1]",
+)
+@click.option(
     "--utilisation",
     type=Number(0, 1, min_open=True),
     help="Share of the GPU's peak rate that is reached [default 0.25]",
@@ -155,6 +161,7 @@ def estimate(
     ctx: click.Context,
     config_toml: str | None,
     gpu: str,
+    gpus: int,
     utilisation: float | None,
     as_json: bool,
     **options: Any,
@@ -164,11 +171,14 @@ def estimate(
     \b
     openrpt estimate recipe:demo --train.steps 200 --cost.price_per_hour 0.40
     openrpt estimate recipe:demo --gpu h100-sxm --model.dtype bfloat16
+    openrpt estimate recipe:paper-7b --gpu h100-sxm --gpus 8
 
     Without --gpu this machine is measured for about ten seconds. Nothing is written.
     """
     if utilisation is not None and not gpu:
         raise UserError("--utilisation is of a GPU's peak: name one with --gpu")
+    if gpus > 1 and not gpu:
+        raise UserError("--gpus says how many of a named GPU there are: name it with --gpu")
     config = stage_config(ctx, _only_config(config_toml, options["config_file"]))
     import json
 
@@ -178,7 +188,11 @@ def estimate(
 
     with showing_progress() as progress:
         found = make_estimate(
-            config, gpu=gpu, utilisation=utilisation or UTILISATION, progress=progress
+            config,
+            gpu=gpu,
+            gpus=gpus,
+            utilisation=utilisation or UTILISATION,
+            progress=progress,
         )
     if as_json:
         say_lines(json.dumps(found.as_dict(), indent=1))

@@ -105,6 +105,7 @@ def finetune_config(config: Config) -> Config:
     }
     train = {
         "documents_per_step": settings.questions_per_step,
+        "prompts_per_step": 0,
         "positions_per_document": 1,
         "ntp_weight": 0.0,
     }

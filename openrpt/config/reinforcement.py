@@ -39,6 +39,13 @@ class TrainConfig(Section):
     positions_per_document: int = Field(
         16, ge=1, le=MOST_TOKENS, description="Positions of a document in a step"
     )
+    prompts_per_step: int = Field(
+        0,
+        ge=0,
+        le=MOST,
+        description="Prompts (positions) in a step, in place of documents_per_step: as many"
+        " documents as they take; 0 = documents_per_step says it",
+    )
     group_size: Annotated[int, _ADVISED] = Field(
         8, ge=1, le=MOST_SAMPLES, description="Rollouts of a position"
     )
@@ -154,6 +161,13 @@ class TrainConfig(Section):
     )
 
     @property
+    def documents(self) -> int:
+        """The number of documents in a step."""
+        if self.prompts_per_step:
+            return self.prompts_per_step // self.positions_per_document
+        return self.documents_per_step
+
+    @property
     def has_separate_states(self) -> bool:
         """Whether AdamW keeps moments of its own for the plain loss, where there is one."""
         return self.adam_states == "separate" and self.ntp_weight > 0
@@ -196,6 +210,12 @@ class TrainConfig(Section):
         masks = self.importance_correction in ("token_mask", "sequence_mask")
         if masks and self.importance_min >= self.importance_max:
             raise ValueError("importance_min must be below importance_max")
+        if self.prompts_per_step % self.positions_per_document:
+            raise ValueError(
+                f"prompts_per_step = {self.prompts_per_step} is no multiple of"
+                f" positions_per_document = {self.positions_per_document}: a document has as many"
+                " prompts in a step"
+            )
         algorithm = self.recipe()
         if self.answer_gradient == "exact":
             self._require_exact(algorithm)

@@ -23,6 +23,9 @@ REWARDS = (
 )
 """The names that `reward.terms` knows, beside import paths (`package.module:function`)."""
 
+EXACT_TERMS = ("expected", "log_expected")
+"""Those that are the probability of a right answer itself, or a function of it."""
+
 
 _JUDGES = ("exact", "fuzzy")
 """The names that `reward.segment_judge` knows, beside import paths."""
@@ -106,6 +109,11 @@ class RewardConfig(Section):
         le=1,
         description="flipped: probability that a prefix match counts as none, and none as one",
     )
+
+    @property
+    def exact_terms(self) -> list[str]:
+        """The terms that read how probable right answers are."""
+        return [name for name in EXACT_TERMS if name in self.terms]
 
     @field_validator("terms")
     @classmethod

@@ -70,51 +70,108 @@ def estimate(
     config: Config,
     *,
     gpu: str = "",
+    gpus: int = 1,
     utilisation: float = UTILISATION,
     progress: Progress = SILENT,
 ) -> RunEstimate:
-    """Estimates a run on this machine (measured for about ten seconds), or on a named GPU (its peak
-    rate times `utilisation`).
+    """Estimates a run on this machine (measured for about ten seconds), or on named GPUs (their
+    peak rate times `utilisation`), which share out the documents of each step.
 
     Raises UserError for a GPU that is not in the table, a model that can't be outlined, a prompt
     that does not fit it, and a measurement for which this machine has too little memory.
     """
-    chosen = gpu_named(gpu) if gpu else None
+    if gpu:
+        gpu_named(gpu)  # a wrong name is said before anything is loaded
     policy = outline(config)
     layout = policy.layout(config.prompt)
-    corpus = corpus_size(config, policy.tokenizer)
-    plan = WorkPlan(config=config, policy=policy, layout=layout, corpus=corpus)
+    scorer = None
+    if config.score.model:
+        path = {"path": config.score.model, "lora_rank": 0}
+        scorer = outline(config.model_copy(update={"model": config.model.model_copy(update=path)}))
+    plan = WorkPlan(
+        config=config,
+        policy=policy,
+        layout=layout,
+        corpus=corpus_size(config, policy.tokenizer),
+        scorer=scorer,
+    )
+    if gpu:
+        return estimate_on(plan, gpu, gpus=gpus, utilisation=utilisation)
+    device = pick_device(config.model.device)
+    require_memory(plan.model_bytes(copies=0, trained=True), device)
+    machine, speeds, rate = rates_of(config, gpu="", utilisation=utilisation, progress=progress)
+    watts = config.cost.watts or DEFAULT_WATTS[device.type]
+    return _priced(plan, machine, speeds, watts, notes=[rate])
+
+
+def estimate_on(
+    plan: WorkPlan, gpu: str, *, gpus: int = 1, utilisation: float = UTILISATION
+) -> RunEstimate:
+    """Estimates a plan on GPUs that are in the table. Raises UserError for one that is not."""
+    chosen = gpu_named(gpu)
+    machine, speeds, rate = rates_of(plan.config, gpu=gpu, utilisation=utilisation)
+    notes = [rate]
+    if gpus > 1:
+        notes.append(
+            "each GPU holds the whole model and has documents of its own; evaluations run on one;"
+            " adding gradients up between GPUs takes no time"
+        )
+    watts = gpus * (plan.config.cost.watts or chosen.watts)
+    several = machine if gpus == 1 else f"{gpus} × {machine}"
+    found = _priced(plan, several, speeds, watts, notes=notes, gpus=gpus)
+    for stage in found.stages:
+        found.warnings.extend(_too_little(stage, gpu, chosen.memory, gpus))
+    return found
+
+
+def _priced(
+    plan: WorkPlan,
+    machine: str,
+    speeds: Speeds,
+    watts: float,
+    *,
+    notes: list[str],
+    gpus: int = 1,
+) -> RunEstimate:
+    """Returns the plan's stages with their time, energy and money."""
+    config = plan.config
     stages = [plan.score(), plan.warmup(), plan.train(), plan.evaluate()]
     stages = [stage for stage in stages if stage.flops]
-    warnings: list[str] = []
-    if chosen is None:
-        require_memory(plan.model_bytes(copies=0, trained=True), pick_device(config.model.device))
-    machine, speeds, rate = rates_of(config, gpu=gpu, utilisation=utilisation, progress=progress)
-    if chosen is None:
-        watts = config.cost.watts or DEFAULT_WATTS[pick_device(config.model.device).type]
-    else:
-        watts = config.cost.watts or chosen.watts
-        for stage in stages:
-            needed = stage.memory_bytes / 1e9
-            if needed > chosen.memory:
-                warnings.append(
-                    f"{stage.stage} needs about {needed:.0f} GB, {gpu} has {chosen.memory:g}"
-                )
     limits = {"warmup": config.warmup.time_limit * 60, "train": config.train.time_limit * 60}
-    notes = [*plan.assumptions(), rate, f"power {watts:.0f} W throughout: an estimate"]
+    notes = [*plan.assumptions(), *notes, f"power {watts:.0f} W throughout: an estimate"]
     for stage in stages:
-        _price_stage(stage, speeds, limits.get(stage.stage, 0.0), watts, config, notes)
+        _price_stage(stage, speeds, gpus, limits.get(stage.stage, 0.0), watts, config, notes)
     return RunEstimate(
         machine=machine,
         stages=stages,
         assumptions=notes,
         currency=config.cost.currency,
-        warnings=warnings,
+        warnings=[],
     )
 
 
+def _too_little(stage: PlannedStage, gpu: str, memory: float, gpus: int) -> list[str]:
+    """Returns what is to be said of a stage on GPUs of so many GB: that the model does not fit, or
+    that some of them have nothing to do."""
+    said = []
+    needed = stage.memory_bytes / 1e9
+    if needed > memory:
+        line = f"{stage.stage} needs about {needed:.0f} GB, {gpu} has {memory:g}"
+        if gpus > 1:
+            parted = (stage.memory_bytes - stage.state_bytes * (1 - 1 / gpus)) / 1e9
+            line += f"; with the model in {gpus} parts about {parted:.0f} GB each"
+        said.append(line)
+    if 0 < stage.documents < gpus:
+        said.append(
+            f"{stage.stage} has {stage.documents} documents a step for {gpus} GPUs, so that"
+            f" {gpus - stage.documents} have nothing to do: take more documents, with fewer"
+            " positions each"
+        )
+    return said
+
+
 def rates_of(
-    config: Config, *, gpu: str, utilisation: float, progress: Progress
+    config: Config, *, gpu: str, utilisation: float, progress: Progress = SILENT
 ) -> tuple[str, Speeds, str]:
     """Returns a machine's name, its speeds with a configuration's model, and where they are from:
     this machine, measured, or a named GPU's peak times `utilisation`."""
@@ -137,21 +194,25 @@ def rates_of(
 def _price_stage(
     stage: PlannedStage,
     speeds: Speeds,
+    gpus: int,
     limit: float,
     watts: float,
     config: Config,
     notes: list[str],
 ) -> None:
     """Sets time, energy and money of a stage, which ends after `limit` seconds (0 = never)."""
-    rates = asdict(speeds)
-    stage.seconds = sum(flops / rates[phase] for phase, flops in stage.flops_by_phase.items())
+    rates = asdict(speeds) | {"evaluate": speeds.generate}
+    stage.seconds = sum(
+        stage.share_of_slowest(phase, gpus) * flops / rates[phase]
+        for phase, flops in stage.flops_by_phase.items()
+    )
     if 0 < limit < stage.seconds:
         notes.append(f"{stage.stage} ends by its time limit, {limit / 60:g} minutes")
         stage.cut(limit / stage.seconds)
     elif not limit and stage.seconds > _LONGEST_SECONDS:
         stage.endless = True
         steps = getattr(config, stage.stage).steps
-        each = amounts.duration(stage.seconds / steps)
+        each = amounts.rough_duration(stage.seconds / steps)
         notes.append(
             f"{stage.stage} has no end: {steps:,} steps of {each} each; give --{stage.stage}.steps"
             f" or --{stage.stage}.time_limit"
@@ -198,7 +259,7 @@ def _estimate_sheet(found: RunEstimate) -> Sheet:
             row["stage"],
             amounts.count(row["tokens"]),
             amounts.flops(row["flops"]),
-            amounts.duration(row["seconds"]) if row["seconds"] >= 1 else "under 1 s",
+            amounts.rough_duration(row["seconds"]) if row["seconds"] >= 1 else "under 1 s",
             f"{row['memory_bytes'] / 1e9:.1f} GB",
             amounts.energy(row["joules"]),
         ]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from openrpt.config.prompt import PromptConfig
 from openrpt.data.positions import windows
+from openrpt.data.prompts import Layout
 from openrpt.engine.branches import Branch
 from openrpt.engine.model import Model
 from openrpt.types import Completion
@@ -240,3 +241,9 @@ def prefix_passes(prompt: PromptConfig) -> int:
     """Returns 2 where the frozen start model runs over the prefix as well, for its candidates; else
     1."""
     return 2 if prompt.candidates and prompt.candidate_source == "start" else 1
+
+
+def plain_passes(prompt: PromptConfig, layout: Layout) -> int:
+    """Returns 1 where standard prediction, on the text alone, takes a pass of its own: instructions
+    stand before the prefix. A question is no text that goes on."""
+    return int(layout.has_instructions and prompt.template != "question")

@@ -181,6 +181,7 @@ _GPUS = {
     "h100-pcie": _gpu(756, 51, 80, 350, "NVIDIA H100 data sheet, PCIe, halved: no sparsity"),
     "h100-sxm": _gpu(989, 67, 80, 700, "NVIDIA H100 data sheet, SXM, halved: no sparsity"),
     "h200": _gpu(989, 67, 141, 700, "NVIDIA H200 data sheet, SXM, halved: no sparsity"),
+    "b200": _gpu(2250, 75, 180, 1000, "NVIDIA HGX B200 data sheet, an eighth, no sparsity"),
     "l4": _gpu(121, 30.3, 24, 72, "NVIDIA L4 data sheet, halved: no sparsity"),
     "l40s": _gpu(362, 91.6, 48, 350, "NVIDIA L40S data sheet"),
     "rtx-3090": _gpu(71, 35.6, 24, 350, "NVIDIA Ampere GA102 white paper"),

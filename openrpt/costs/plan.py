@@ -16,6 +16,7 @@ from openrpt.costs.flops import (
     count_tree,
     matrices_of,
     model_shape,
+    plain_passes,
     prefix_passes,
 )
 from openrpt.costs.speed import spread_positions
@@ -38,6 +39,10 @@ class PlannedStage:
     flops_by_phase: dict[str, float] = field(default_factory=dict)
     """FLOPs of each phase."""
     memory_bytes: float = 0.0
+    state_bytes: float = 0.0
+    """The part of it that is weights, gradients and moments."""
+    documents: int = 0
+    """Documents of a step, which processes share out; 0 = it has no steps."""
     seconds: float = 0.0
     endless: bool = False
     """Whether its steps are more than anybody waits for, and no time limit ends it."""
@@ -54,6 +59,18 @@ class PlannedStage:
         self.tokens += tokens
         self.flops_by_phase[phase] = self.flops_by_phase.get(phase, 0.0) + flops
 
+    def share_of_slowest(self, phase: str, processes: int) -> float:
+        """Returns the share of a phase's work that the process with most of it has.
+
+        A step's documents are shared out whole; what scores a corpus takes any part of it; an
+        evaluation runs in one process.
+        """
+        if phase == "evaluate":
+            return 1.0
+        if not self.documents:
+            return 1 / processes
+        return math.ceil(self.documents / processes) / self.documents
+
     def cut(self, share: float) -> None:
         """Cuts the stage to the share of it that is run."""
         self.tokens *= share
@@ -69,6 +86,8 @@ class WorkPlan:
     policy: Model
     layout: Layout
     corpus: CorpusSize
+    scorer: Model | None = None
+    """The scorer, where it is another model than the policy."""
 
     @property
     def shape(self) -> Shape:
@@ -99,21 +118,24 @@ class WorkPlan:
     def score(self) -> PlannedStage:
         """Returns the scoring of the whole corpus."""
         prompt, lengths = self.config.prompt, self.corpus.lengths
+        scorer = self.scorer or self.policy
         count = Count()
         for length in lengths:
             count.add(
                 count_scoring(
                     length,
-                    head=len(self.policy.bos_ids),
+                    head=len(scorer.bos_ids),
                     window=prompt.window,
                     min_context=prompt.min_context,
                 )
             )
         share = self.corpus.tokens / sum(lengths)
-        stage = PlannedStage(
-            stage="score", memory_bytes=self.memory(copies=0, rollouts=0, trained=False)
-        )
-        stage.add("score", share * count.tokens, share * count.forward(self.shape))
+        memory = self.memory(copies=0, rollouts=0, trained=False)
+        if self.scorer is not None:
+            memory += _bytes(self.scorer.model.parameters())
+        stage = PlannedStage(stage="score", memory_bytes=memory)
+        flops = count.forward(model_shape(scorer))
+        stage.add("score", share * count.tokens, share * flops)
         return stage
 
     def branches(self, positions: int, rollouts: int) -> list[Branch]:
@@ -135,6 +157,33 @@ class WorkPlan:
             for index in indices
         ]
 
+    def answers(self, thoughts: list[Branch]) -> Count:
+        """Counts thoughts with the right answers behind them (`reward.expected_tokens`), without
+        the prefix; `thoughts`: branches whose completions are the thoughts as drawn."""
+        layout, prompt = self.layout, self.config.prompt
+        close = len(layout.close_ids) if prompt.think_budget else 0
+        end = len(layout.answer_end_ids)
+        most = min(self.config.reward.expected_tokens, prompt.prediction_budget - end)
+        lengths = [k + end + int(k + end < prompt.prediction_budget) for k in range(1, most + 1)]
+        count = Count()
+        for branch in thoughts:
+            # A thought that is only its seed is the same in all rollouts of a group.
+            for drawn in branch.completions or ((),):
+                behind = (0,) * (len(branch.tail_ids) + len(drawn) + close)
+                answered = replace(
+                    branch, tail_ids=behind, completions=tuple((0,) * n for n in lengths)
+                )
+                count.add(count_tree(0, [answered], sum(lengths)))
+        return count
+
+    def thoughts(self, branches: list[Branch]) -> list[Branch]:
+        """Returns the branches with completions that end where the thought does."""
+        think = self.config.prompt.think_budget
+        return [
+            replace(branch, completions=((0,) * think,) * (len(branch.completions) if think else 0))
+            for branch in branches
+        ]
+
     def drawn(self, branches: list[Branch]) -> int:
         """Returns the tokens that are drawn on these branches at most."""
         rollouts = sum(len(branch.completions) for branch in branches)
@@ -144,8 +193,19 @@ class WorkPlan:
         """Counts the generation of these branches."""
         prefix = branches[-1].prefix_length
         count = count_tree(prefix, branches, len(branches) + self.drawn(branches))
-        if prefix_passes(self.config.prompt) > 1:
+        for _ in range(prefix_passes(self.config.prompt) - 1):
             count.run(prefix, 0, len(branches))
+        return count
+
+    def graded(self, branches: list[Branch]) -> Count:
+        """Counts the generation of these branches with all that grades them: standard prediction on
+        the text alone, and the right answers that rewards read."""
+        count, prefix = self.generation(branches), branches[-1].prefix_length
+        for _ in range(plain_passes(self.config.prompt, self.layout)):
+            count.run(prefix, 0, len(branches))
+        for _ in self.config.reward.exact_terms:
+            count.run(prefix, 0)
+            count.add(self.answers(self.thoughts(branches)))
         return count
 
     def update(self, branches: list[Branch], *, text: bool, drawn: int) -> Count:
@@ -168,8 +228,12 @@ class WorkPlan:
         window = replace(trained[-1], tail_ids=(), completions=())
         teacher = self.update([window], text=True, drawn=0)
         documents = settings.steps * settings.documents_per_step
-        memory = self.memory(copies=1, rollouts=0, trained=True)
-        stage = PlannedStage(stage="warmup", memory_bytes=memory)
+        stage = PlannedStage(
+            stage="warmup",
+            documents=settings.documents_per_step,
+            memory_bytes=self.memory(copies=1, rollouts=0, trained=True),
+            state_bytes=self.state_bytes(copies=1, trained=True),
+        )
         flops = update.train(self.shape) + teacher.forward(self.shape)
         stage.add(
             "generate", documents * generation.tokens, documents * generation.forward(self.shape)
@@ -181,19 +245,28 @@ class WorkPlan:
         """Returns the training, with the evaluations on the development split."""
         train = self.config.train
         branches = self.branches(train.positions_per_document, train.group_size)
-        generation = self.generation(branches)
+        generation = self.graded(branches)
         drawn = self.drawn(branches)
-        update = self.update(branches, text=train.ntp_weight > 0, drawn=drawn)
+        if train.answer_gradient == "exact":
+            thoughts = self.thoughts(branches)
+            read = sum(len(ids) for branch in thoughts for ids in branch.completions)
+            update = self.update(thoughts, text=train.ntp_weight > 0, drawn=read)
+            update.add(self.answers(thoughts))
+        else:
+            update = self.update(branches, text=train.ntp_weight > 0, drawn=drawn)
         flops = train.updates_per_batch * update.train(self.shape)
         if train.kl_weight:
             flops += self.update(branches, text=False, drawn=drawn).forward(self.shape)
-        documents = train.steps * train.documents_per_step
+        documents = train.steps * train.documents
         seeded_by_start = prefix_passes(self.config.prompt) - 1
         rollouts = min(self.config.memory.generation_rollouts, len(branches) * train.group_size)
-        memory = self.memory(
-            copies=int(train.kl_weight > 0) + seeded_by_start, rollouts=rollouts, trained=True
+        copies = int(train.kl_weight > 0) + seeded_by_start
+        stage = PlannedStage(
+            stage="train",
+            documents=train.documents,
+            memory_bytes=self.memory(copies=copies, rollouts=rollouts, trained=True),
+            state_bytes=self.state_bytes(copies=copies, trained=True),
         )
-        stage = PlannedStage(stage="train", memory_bytes=memory)
         stage.add(
             "generate", documents * generation.tokens, documents * generation.forward(self.shape)
         )
@@ -201,7 +274,7 @@ class WorkPlan:
         if train.eval_every:
             times = train.steps // train.eval_every
             tokens, flops = self.evaluation(train.eval_positions, "development")
-            stage.add("generate", times * tokens, times * flops)
+            stage.add("evaluate", times * tokens, times * flops)
         return stage
 
     def pretrain(self) -> PlannedStage:
@@ -223,7 +296,7 @@ class WorkPlan:
         rollouts = max(settings.samples, 1) * 16
         memory = self.memory(copies=0, rollouts=rollouts, trained=False)
         stage = PlannedStage(stage="evaluate", memory_bytes=memory)
-        stage.add("generate", tokens, flops)
+        stage.add("evaluate", tokens, flops)
         return stage
 
     def evaluation(self, positions: int, split: str) -> tuple[float, float]:
@@ -238,16 +311,22 @@ class WorkPlan:
             math.ceil(positions / windows), max(settings.samples, 1) if reasoning else 0
         )
         count = self.generation(branches)
+        for _ in range(plain_passes(self.config.prompt, self.layout)):
+            count.run(branches[-1].prefix_length, 0, len(branches))
         return windows * float(count.tokens), windows * count.forward(self.shape)
 
     def model_bytes(self, *, copies: int, trained: bool) -> float:
+        """Returns the bytes of the model in a process, the libraries' own included."""
+        return self.state_bytes(copies=copies, trained=trained) + _LIBRARIES
+
+    def state_bytes(self, *, copies: int, trained: bool) -> float:
         """Returns the bytes of the weights (and frozen copies of them), rounded ones included;
         where trained, of gradients and AdamW's two moments, too."""
         weights = _bytes(self.policy.model.parameters())
         if self.config.model.is_mixed:
             weights *= 1 + self.policy.product_dtype.itemsize / self.policy.causal_lm.dtype.itemsize
         own = _bytes(self.policy.parameters()) if trained else 0.0
-        return (1 + copies) * weights + 3 * own + _LIBRARIES
+        return (1 + copies) * weights + 3 * own
 
     def memory(self, *, copies: int, rollouts: int, trained: bool) -> float:
         """Returns the peak in bytes, about: what the model takes, and the greater of generation's

@@ -9,7 +9,7 @@ def essentials(config: Config, sources: Sequence[str] = ()) -> list[tuple[str, s
     """Returns the settings that one asks for first: (name, value). `sources`: who made the
     thoughts that the warmup was given."""
     train, prompt, warmup = config.train, config.prompt, config.warmup
-    per_step = train.documents_per_step * train.positions_per_document
+    per_step = train.documents * train.positions_per_document
     if prompt.candidates:
         thought = f"seeded with {prompt.candidates} candidates of the {prompt.candidate_source}"
         thought += " model" if prompt.candidate_source == "start" else " itself"
@@ -29,7 +29,7 @@ def essentials(config: Config, sources: Sequence[str] = ()) -> list[tuple[str, s
         ("Warmup", cold),
         (
             "Reinforcement",
-            f"{train.algorithm}, {train.documents_per_step} documents ×"
+            f"{train.algorithm}, {train.documents} documents ×"
             f" {train.positions_per_document} positions × {train.group_size} rollouts ="
             f" {per_step * train.group_size:,} rollouts a step; learning rate"
             f" {train.learning_rate:g}, NTP loss × {train.ntp_weight:g}",

@@ -47,7 +47,7 @@ class Collector:
         first = train.recipe().dynamic_sampling_from
         dynamic = first is not None and first <= state.step
         rounds = train.dynamic_sampling_rounds if dynamic else 1
-        wanted = train.documents_per_step * train.positions_per_document
+        wanted = train.documents * train.positions_per_document
         generated: list[Graded] = []
         live = 0
         for graded in self._rounds(state, rounds):
@@ -68,7 +68,7 @@ class Collector:
         """
         supply, count = self.task.take(state), self.workers.count
         for _ in range(rounds):
-            taken = list(islice(supply, self.config.train.documents_per_step))
+            taken = list(islice(supply, self.config.train.documents))
             own = self.workers.share([work for _, work in taken])
             each = self.rollouts_each(own, state.step)
             for start in range(0, len(taken), count):

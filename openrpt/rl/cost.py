@@ -10,6 +10,7 @@ from openrpt.costs.flops import (
     count_tree,
     generation_ledger,
     model_shape,
+    plain_passes,
     prefix_passes,
 )
 from openrpt.data.prompts import Layout
@@ -25,7 +26,6 @@ from openrpt.rl.batch import (
     reads_flat_groups,
     thoughts_alone,
 )
-from openrpt.rl.rewards.fitting import EXACT_TERMS
 from openrpt.types import Group
 
 
@@ -56,7 +56,7 @@ def count_expected(
 ) -> Ledger:
     """Counts what the rewards `expected` and `log_expected` read, once each."""
     ledger = Ledger()
-    for _ in set(config.reward.terms) & set(EXACT_TERMS):
+    for _ in config.reward.exact_terms:
         for graded in generated:
             answered = answered_thoughts(graded.groups, graded.work, policy, layout, config)
             if answered:
@@ -149,9 +149,7 @@ def step_cost(
     """Returns the cost metrics of one step: tokens and FLOPs by phase, and what sharing saved."""
     shape, train = model_shape(policy), config.train
     updates = train.updates_per_batch
-    passes = prefix_passes(config.prompt)
-    if layout.has_instructions and config.prompt.template != "question":
-        passes += 1  # standard prediction on the text alone; questions are no text that goes on
+    passes = prefix_passes(config.prompt) + plain_passes(config.prompt, layout)
     made = count_generation(generated, layout, passes)
     made.add(count_expected(policy, generated, config, layout))
     update = count_update(policy, batch, config, layout, text=train.ntp_weight > 0)

@@ -6,8 +6,9 @@ import pytest
 from click.testing import CliRunner
 
 from openrpt.cli.main import cli
-from openrpt.config.loading import flatten, load_config
+from openrpt.config.loading import finetune_config, flatten, load_config
 from openrpt.config.recipes import config_path, is_config, recipe_names
+from openrpt.config.reinforcement import TrainConfig
 from openrpt.errors import UserError
 
 PAPER = {
@@ -32,9 +33,15 @@ PAPER = {
     "warmup.steps": 0,
 }
 """arXiv 2506.08007, Section 3.3 and Table 5; the prompt's shape from Appendix D."""
-SCALED = {"paper-1.5b", "paper-135m"}
+SCALED = {"paper-1.5b", "paper-7b", "paper-135m"}
 CHANGED = {
     "paper-1.5b": {"train.steps", "train.dynamic_sampling_from", "prompt.window"},
+    "paper-7b": {
+        "train.steps",
+        "train.dynamic_sampling_from",
+        "train.learning_rate",
+        "prompt.window",
+    },
     "paper-135m": {
         "train.steps",
         "train.dynamic_sampling_from",
@@ -59,7 +66,7 @@ def test_each_recipe_is_a_configuration_with_a_run_of_its_own(name: str) -> None
 def test_the_papers_recipe_is_the_papers() -> None:
     found = values("paper")
     assert {key: found[key] for key in PAPER} == PAPER
-    assert found["train.documents_per_step"] * found["train.positions_per_document"] == 256
+    assert found["train.prompts_per_step"] == 256
     assert found["prompt.think_budget"] + found["prompt.prediction_budget"] == 8192
     assert found["score.model"] not in ("", found["model.path"]), "a scorer of its own"
     assert round(found["corpus.heldout_fraction"] * 4428) in range(195, 206)
@@ -70,6 +77,18 @@ def test_what_a_scaled_recipe_changes_of_the_paper_is_known(name: str) -> None:
     found = values(name)
     assert {key for key in PAPER if found[key] != PAPER[key]} == CHANGED[name]
     assert 2 * found["train.dynamic_sampling_from"] == found["train.steps"]
+
+
+def test_prompts_of_a_step_say_its_documents() -> None:
+    def train(**given: int) -> TrainConfig:
+        return TrainConfig.model_validate(given)
+
+    assert train(documents_per_step=3, positions_per_document=5).documents == 3
+    given = train(prompts_per_step=256, positions_per_document=4, documents_per_step=3)
+    assert given.documents == 64, "in place of documents_per_step"
+    with pytest.raises(UserError, match=r"prompts_per_step = 256 is no multiple of .* = 3: a doc"):
+        load_config("recipe:paper", {"train.positions_per_document": 3})
+    assert finetune_config(load_config("recipe:paper")).train.documents == 16
 
 
 def test_an_unknown_recipe_lists_those_that_there_are() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 import torch
 
 from openrpt.cli.main import main
-from openrpt.costs.estimate import RunEstimate, estimate, require_memory
+from openrpt.config.sections import Config
+from openrpt.costs.estimate import RunEstimate, _too_little, estimate, require_memory
 from openrpt.costs.plan import PlannedStage, WorkPlan
 from openrpt.costs.speed import spread_positions
 from openrpt.data.corpus_size import corpus_size, split_tokens
@@ -20,7 +22,7 @@ from openrpt.runs.metrics import read_metrics
 from openrpt.runs.run import Run
 from openrpt.stages.score.folder import read_cost
 from openrpt.stages.train import train
-from tests.helpers.tiny_model import tiny_config, tiny_run
+from tests.helpers.tiny_model import tiny_config, tiny_model_folder, tiny_run
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +140,86 @@ def test_on_this_machine(tmp_path: Path, run: Run, capsys: pytest.CaptureFixture
     printed = json.loads(capsys.readouterr().out)
     assert not stopped.value.code and len(printed["stages"]) == 4
     assert not (tmp_path / "new").exists()
+
+
+def on_gpus(config: Config, gpus: int, **values: Any) -> RunEstimate:
+    model = config.model.model_copy(update={"dtype": "bfloat16"})
+    train = config.train.model_copy(update=values)
+    return estimate(
+        config.model_copy(update={"model": model, "train": train}), gpu="h100-sxm", gpus=gpus
+    )
+
+
+def test_gpus_share_out_whole_documents(run: Run) -> None:
+    """Of 5 documents a step the busiest of 2 has 3; evaluations run on one."""
+    one, two = (on_gpus(run.config, n, documents_per_step=5, eval_every=1) for n in (1, 2))
+    alone, shared = ({s.stage: s for s in found.stages} for found in (one, two))
+    assert shared["score"].seconds == pytest.approx(alone["score"].seconds / 2)
+    assert shared["evaluate"].seconds == alone["evaluate"].seconds
+    phases = alone["train"].flops_by_phase
+    assert phases == shared["train"].flops_by_phase and phases["evaluate"] > 0
+    rate = sum(phases.values()) / alone["train"].seconds
+    expected = (3 / 5 * (phases["generate"] + phases["update"]) + phases["evaluate"]) / rate
+    assert shared["train"].seconds == pytest.approx(expected)
+    assert shared["train"].joules == pytest.approx(2 * 700 * shared["train"].seconds)
+    assert two.machine.startswith("2 × h100-sxm") and one.warnings == two.warnings == []
+    line = on_gpus(run.config, 8, documents_per_step=5).warnings[-1]
+    assert "train has 5 documents a step for 8 GPUs, so that 3 have nothing to do" in line
+
+
+def test_a_model_that_no_gpu_holds_is_told_what_parting_it_would_leave(run: Run) -> None:
+    stage = PlannedStage(stage="train", documents=64, memory_bytes=300e9, state_bytes=256e9)
+    assert _too_little(stage, "h200", 141.0, 1) == ["train needs about 300 GB, h200 has 141"]
+    (line,) = _too_little(stage, "h200", 141.0, 64)
+    assert line.endswith("; with the model in 64 parts about 48 GB each")
+
+
+def test_a_scorer_of_its_own_is_counted_with_its_own_shapes(run: Run, tmp_path: Path) -> None:
+    small = tiny_model_folder(tmp_path / "small", num_hidden_layers=1)
+    own = tiny_config(run.path.parent, run=str(tmp_path / "new"))
+    other = own.model_copy(update={"score": own.score.model_copy(update={"model": str(small)})})
+    found = [{s.stage: s for s in estimate(c, gpu="h100-sxm").stages} for c in (own, other)]
+    assert found[1]["score"].flops < 0.8 * found[0]["score"].flops
+    assert found[1]["score"].memory_bytes > found[0]["score"].memory_bytes
+    assert found[1]["train"].flops == found[0]["train"].flops
+
+
+def test_instructions_cost_a_pass_for_standard_prediction(run: Run) -> None:
+    plan = plan_of(run)
+    assert plan.layout.plain_head_ids == plan.layout.head_ids
+    asked = replace(plan, layout=replace(plan.layout, head_ids=(1, 2, 3)))
+    branches = asked.branches(2, 2)
+    more = asked.graded(branches).tokens - asked.generation(branches).tokens
+    assert more == branches[-1].prefix_length
+    assert plan.graded(branches).tokens == plan.generation(branches).tokens
+
+
+@pytest.mark.parametrize("think", [0, 6])
+@pytest.mark.parametrize("gradient", ["sampled", "exact"])
+def test_right_answers_take_no_more_than_was_estimated(
+    tmp_path: Path, think: int, gradient: str
+) -> None:
+    if think == 0 and gradient == "sampled":
+        pytest.skip("refused: every thought of a position is the same")
+    run = tiny_run(
+        tmp_path,
+        train__steps=2,
+        prompt__think_budget=think,
+        prompt__prediction_budget=6,
+        train__algorithm="dr_grpo",
+        train__answer_gradient=gradient,
+        train__ntp_weight=0.0,
+        reward__terms={"expected": 1.0},
+        reward__expected_tokens=3,
+    )
+    plan = plan_of(run)
+    planned = plan.train()
+    train(run)
+    rows = read_metrics(run.metrics)
+    for phase in ("generate", "update"):
+        took = sum(row[f"flops/{phase}"] for row in rows)
+        assert 0.2 * planned.flops_by_phase[phase] < took, phase
+        assert took < 1.05 * planned.flops_by_phase[phase], phase
 
 
 def test_errors(run: Run, tmp_path: Path) -> None:

@@ -1,12 +1,11 @@
 """Checks that rewards, advantages and budgets can stand together, before anything is loaded."""
 
+from openrpt.config.rewards import EXACT_TERMS
 from openrpt.config.sections import Config
 from openrpt.errors import UserError
 
 _OF_THE_THOUGHT = ("information_gain", "expected", "log_expected")
 """Terms that read the thought and not the prediction that was sampled after it."""
-EXACT_TERMS = ("expected", "log_expected")
-"""Terms whose gradient through the answer is known."""
 
 
 def require_fitting(config: Config) -> None:
