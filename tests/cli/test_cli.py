@@ -36,24 +36,22 @@ SHOWN = {
     "score": ["seed", "run", "model", "corpus", "score", "prompt.window", "prompt.min_context"],
     "warmup": [
         *("seed", "run", "model", "engine.trainer", "prompt", "selection", "warmup", "memory"),
-        "optim",
-        *("checkpoints", "track"),
+        *("optim", "checkpoints", "track", "parallel"),
     ],
     "train": [
         *("seed", "run", "model", "engine", "prompt", "selection", "reward", "train"),
         *("evaluate", "track"),
-        *("memory", "optim", "checkpoints", "cost"),
+        *("memory", "optim", "checkpoints", "cost", "parallel"),
     ],
     "finetune": [
         *("seed", "run", "model", "engine", "questions", "answers", "finetune", "train", "track"),
         *("memory", "optim", "checkpoints", "prompt.instruction", "prompt.chat_template"),
-        "prompt.examples",
+        *("prompt.examples", "parallel"),
         *("prompt.thought_start", "prompt.thought_end", "prompt.answer_start"),
     ],
     "pretrain": [
         *("seed", "run", "model", "engine.trainer", "selection", "pretrain", "track", "optim"),
-        "checkpoints",
-        "memory.gradient_checkpointing",
+        *("checkpoints", "memory.gradient_checkpointing", "parallel"),
     ],
     "perplexity": [
         *("run", "model", "engine.trainer", "prompt.window", "evaluate.split", "score.max_tokens"),
