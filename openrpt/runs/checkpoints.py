@@ -83,6 +83,8 @@ __all__ = [
 
 BASELINE = "baseline.safetensors"
 """The moving average of the policy, where a reward keeps one."""
+STATE = "state.safetensors"
+"""The optimizer, and LoRA's weights."""
 
 
 def save_checkpoint(
@@ -104,7 +106,7 @@ def save_checkpoint(
         with _disk_errors(), quiet_transformers():
             _save_model(policy, partial)
             if optimizer is not None:
-                save_file(_trained_state(policy, optimizer), partial / "state.safetensors")
+                save_file(_trained_state(policy, optimizer), partial / STATE)
             if baseline is not None:
                 save_file({n: t.contiguous() for n, t in baseline.items()}, partial / BASELINE)
             policy.tokenizer.save_pretrained(partial)
@@ -153,7 +155,7 @@ def restore(folder: Path, policy: Model, optimizer: torch.optim.Optimizer) -> Tr
     Raises UserError for a damaged checkpoint.
     """
     record = open_checkpoint(folder)
-    tensors = read_tensors(folder / "state.safetensors")
+    tensors = read_tensors(folder / STATE)
     by_parameter: dict[str, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():
         kind, name = key.split("/", 1)
