@@ -54,6 +54,25 @@ ENVIRONMENTS = {
             "hypothesis==6.160.0",
         )
     ),
+    "verifiers": Pins(
+        install=(
+            "verifiers==0.4.0",
+            "prime-pydantic-config==0.4.3",
+            "renderers==0.1.12",
+            "openai==2.54.0",
+            # What OpenRPT needs that verifiers does not bring, and its tests.
+            "torch==2.13.0",
+            "transformers==5.23.0",
+            "pyarrow==26.0.1",
+            "altair==6.2.2",
+            "vl-convert-python==1.9.0.post1",
+            "gguf==0.19.0",
+            "psutil==7.2.2",
+            "hatchling==1.33.0",
+            "pytest==9.1.1",
+            "hypothesis==6.160.0",
+        )
+    ),
     # It asks for torch's CPU build: pip must know where that is.
     "vllm": Pins(
         install=(

@@ -48,6 +48,7 @@ FAMILIES = (
     "asking",
     "analysing",
     "looking",
+    "hub",
 )
 """The modules of this package that have the commands; they import what is heavy when one runs."""
 

@@ -31,11 +31,11 @@ def model_card(state: TrainerState, config: Config) -> str:
         "---",
         data.to_yaml(),
         "---",
-        f"# {config.model.path} after {name}, step {state.step}",
+        f"# {_shown(config.model.path)} after {name}, step {state.step}",
         "",
         method,
         "",
-        f"- start model: {config.model.path}",
+        f"- start model: {_shown(config.model.path)}",
         *(f"- {fact}" for fact in _facts(state, config)),
     ]
     return str(ModelCard("\n".join(lines) + "\n"))
@@ -43,8 +43,16 @@ def model_card(state: TrainerState, config: Config) -> str:
 
 def _hub_id(name: str) -> str | None:
     """Returns a model's name on the Hub; None for a folder, a file and the demo's model."""
-    local = name.startswith((".", "/", "~")) or Path(name).exists()
-    return None if local or "/" not in name else name
+    return None if _is_local(name) or "/" not in name else name
+
+
+def _is_local(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or Path(name).exists()
+
+
+def _shown(name: str) -> str:
+    """Returns a model's or a corpus's name as others may read it: of a local path its last part."""
+    return Path(name).name if _is_local(name) else name
 
 
 def _facts(state: TrainerState, config: Config) -> list[str]:
@@ -52,12 +60,12 @@ def _facts(state: TrainerState, config: Config) -> list[str]:
     if state.stage == "pretrain":
         return _pretraining(config)
     if state.stage == "finetune":
-        return [f"questions: {config.questions.path}", *_reinforcement(config)]
+        return [f"questions: {_shown(config.questions.path)}", *_reinforcement(config)]
     seen = config.warmup.supervision(state.trace_sources)
     warmed_up = f"{config.warmup.target} target"
     warmed_up += f" (supervised: it saw {seen})" if seen else " (form only)"
     facts = [
-        f"corpus: {config.corpus.path}",
+        f"corpus: {_shown(config.corpus.path)}",
         f"warmup: {warmed_up if state.warmed_up else 'none'}",
     ]
     return facts + (_reinforcement(config) if state.stage == "train" else [])
@@ -83,9 +91,9 @@ def _pretraining(config: Config) -> list[str]:
         tokens = f"the tokens selected by {config.selection.strategy}"
     purpose = "no run is matched"
     if settings.match:
-        purpose = f"a control for the RPT run {settings.match} by equal {settings.match_by}"
+        purpose = f"a control for the RPT run {_shown(settings.match)} by equal {settings.match_by}"
     return [
-        f"corpus: {config.corpus.path}",
+        f"corpus: {_shown(config.corpus.path)}",
         f"trained on: {tokens}",
         f"budget: {purpose}",
         f"learning rate {settings.learning_rate:g}, {settings.schedule} schedule",

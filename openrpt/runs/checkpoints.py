@@ -86,8 +86,9 @@ __all__ = [
 ]
 
 _STATE = "state.safetensors"
-_STATES = "state*.safetensors"
-"""The optimizer's state: of one process, or the part that each of several keeps."""
+STATES = "state*.safetensors"
+"""The optimizer's state (and LoRA's weights): of one process, or the part that each of several
+keeps."""
 BASELINE = "baseline.safetensors"
 """The moving average of the policy, where a reward keeps one."""
 
@@ -185,7 +186,7 @@ def restore(folder: Path, policy: Model, optimizer: torch.optim.Optimizer) -> Tr
         return optimizer.owns(trained[name])
 
     by_parameter: dict[str, dict[str, torch.Tensor]] = {}
-    for path in sorted(folder.glob(_STATES)) or [folder / _STATE]:
+    for path in sorted(folder.glob(STATES)) or [folder / _STATE]:
         for key, value in read_tensors(path, is_read).items():
             kind, name = key.split("/", 1)
             by_parameter.setdefault(name, {})[kind] = value

@@ -92,7 +92,7 @@ IN_ORDER = [
     *("evaluate", "sweep", "control", "lab", "compare", "budgets", "perplexity", "writing"),
     *("zeroshot", "coding", "suite", "probe"),
     *("rollouts", "status", "patterns", "estimate", "scaling", "predict", "report", "watch"),
-    *("demo", "doctor"),
+    *("push", "demo", "doctor"),
 ]
 """All commands, in the order in which data flows."""
 
