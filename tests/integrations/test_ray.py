@@ -22,7 +22,7 @@ pytest.importorskip("ray")
 
 import ray
 
-from openrpt.integrations.ray import score as on_ray
+from openrpt.integrations.ray import scoring as on_ray
 
 pytestmark = [
     pytest.mark.slow,

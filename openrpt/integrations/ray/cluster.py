@@ -21,7 +21,7 @@ _STORE_BYTES = 512 << 20
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_BACKEND_LOG_LEVEL": "error",
-    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",  # 60 by default: a busy machine takes longer
 }
 """What Ray reads when it is imported or started: it reports nothing to anyone, and says less."""
 _CONNECT_SECONDS = 5.0
