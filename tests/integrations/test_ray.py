@@ -1,28 +1,30 @@
 """On a real Ray cluster of two nodes, a CPU each: what is made there is what one process makes."""
 
+import json
 import os
 import random
 import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-import psutil
 import pytest
 
 from openrpt.config.sections import Config
 from openrpt.data.scored import shard_paths
 from openrpt.errors import UserError
+from openrpt.integrations.ray import scoring as on_ray
+from openrpt.integrations.ray import training
 from openrpt.integrations.ray.cluster import Cluster, connected
+from openrpt.runs.run import Run
 from openrpt.stages.score.folder import COST, ScoreFolder, read_cost
 from openrpt.stages.score.score import score_corpus
-from tests.helpers.tiny_model import LETTERS, tiny_config
+from openrpt.stages.train import train
+from tests.helpers.ray_nodes import ray_nodes, workers_named
+from tests.helpers.tiny_model import LETTERS, copied_run, tiny_config, tiny_run
 
 pytest.importorskip("ray")
-
-import ray
-
-from openrpt.integrations.ray import scoring as on_ray
 
 pytestmark = [
     pytest.mark.slow,
@@ -33,17 +35,10 @@ TWO = Cluster(workers=2)
 
 
 @pytest.fixture(scope="module")
-def nodes() -> Iterator[None]:
+def nodes() -> Iterator[str]:
     """Two nodes on this machine, to which this process is connected."""
-    from ray.cluster_utils import Cluster as Nodes
-
-    small = {"num_cpus": 1, "object_store_memory": 100 << 20}
-    nodes = Nodes(initialize_head=True, head_node_args=small | {"include_dashboard": False})
-    nodes.add_node(**small)
-    ray.init(nodes.address, logging_level="ERROR", log_to_driver=False)
-    yield
-    ray.shutdown()
-    nodes.shutdown()
+    with ray_nodes() as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +60,6 @@ def files_of(folder: Path) -> dict[str, bytes]:
     """All but what scoring took."""
     paths = sorted(folder.iterdir())
     return {path.name: path.read_bytes() for path in paths if path.name != COST}
-
-
-def workers_named(part: str) -> list[psutil.Process]:
-    """The processes of our own nodes whose title has this in it."""
-    found = psutil.Process().children(recursive=True)
-    return [process for process in found if part in " ".join(process.cmdline())]
 
 
 def test_scores_are_those_of_one_process_though_actors_are_killed(nodes, config, tmp_path):
@@ -133,3 +122,50 @@ def test_more_workers_than_there_is_room_for_are_refused(nodes, tmp_path):
         many(Cluster(cpus=2)).__enter__()
     with many(Cluster()) as workers:
         assert workers == 2
+
+
+class Killing:
+    """A progress that kills a worker after a step."""
+
+    def __init__(self, after: int) -> None:
+        self.after, self.killed, self.said = after, 0, [""]
+
+    def begin(self, task: str, total: float, unit: str = "") -> None:
+        pass
+
+    def update(self, completed: float, note: str = "") -> None:
+        if completed >= self.after and not self.killed:
+            workers = workers_named("RayTrainWorker")
+            assert len(workers) == 2
+            self.killed = workers[-1].pid
+            workers[-1].kill()
+
+    def say(self, line: str) -> None:
+        self.said.append(line)
+
+
+def rows_of(run: Run) -> list[dict[str, Any]]:
+    """What a run's steps measured, without what hangs on the clock and on the machine."""
+    free = ("time/", "memory/", "energy/", "seconds", "speed/", "limit/", "host")
+    rows = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    return [{k: v for k, v in row.items() if not k.startswith(free)} for row in rows]
+
+
+def test_a_killed_worker_changes_nothing_of_a_training(nodes, tmp_path):
+    settings: dict[str, Any] = {
+        "train__steps": 4,
+        "checkpoints__every": 2,
+        "model__dtype": "float64",  # the order in which gradients are added is no matter
+        "reward__terms": {"random": 1.0},  # an untrained model is never right
+    }
+    alone = tiny_run(tmp_path, **settings)
+    shared = copied_run(alone, "shared", **settings)
+    assert train(alone).steps == 4
+    progress = Killing(after=3)
+    assert training.train_on(TWO, shared, progress).steps == 4
+    assert progress.killed and "a worker was lost" in " ".join(progress.said)
+    assert not (shared.path / ".ray").exists()
+    expected, found = rows_of(alone), rows_of(shared)
+    assert [row["step"] for row in found] == [1, 2, 3, 4]
+    for one, other in zip(expected, found, strict=True):
+        assert one == pytest.approx(other, rel=1e-9, abs=1e-12)

@@ -25,7 +25,7 @@ _ENVIRONMENT = {
 }
 """What Ray reads when it is imported or started: it reports nothing to anyone, and says less."""
 _CONNECT_SECONDS = 5.0
-_LOOK_SECONDS = 120.0
+_LOOK_SECONDS = 600.0
 """Seconds that a node has to say whether it sees the shared folder; its first process imports."""
 
 
