@@ -111,7 +111,7 @@ class RollCall:
         others = [rank for rank in range(self.count) if rank != self.rank]
         while time.monotonic() < until:
             waits = [rank for rank in others if rank not in self.silent()]
-            if self._store.check([_heard_key(rank) for rank in waits]):
+            if not waits or self._store.check([_heard_key(rank) for rank in waits]):
                 return
             time.sleep(_BEAT_SECONDS / 10)
 

@@ -75,10 +75,10 @@ class Saver:
         try:
             yield
         except Exception as error:  # whatever it is: it goes on once what is whole is saved
+            if not self.writes:
+                raise
             vars(state).update(vars(before))
-            kept = ""
-            if self.writes:
-                kept = self._lost() if updates else self._kept()
+            kept = self._lost() if updates else self._kept()
             raise _told(error, f"{state.stage}, step {state.step + 1}", kept) from None
         finally:
             hook.remove()
@@ -89,8 +89,10 @@ class Saver:
         try:
             yield
         except Exception as error:  # as above
+            if not self.writes:
+                raise
             where = f"{self.state.stage}, after step {self.state.step}"
-            raise _told(error, where, self._kept() if self.writes else "") from None
+            raise _told(error, where, self._kept()) from None
 
     def _kept(self) -> str:
         """Saves, and says what is saved."""

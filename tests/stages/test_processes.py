@@ -1,0 +1,234 @@
+"""Stages that several processes share end where one process does, and end together."""
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from openrpt.cli.main import main
+from openrpt.config.loading import to_toml
+from openrpt.runs.journal import read_stage
+from openrpt.runs.metrics import read_metrics
+from openrpt.runs.run import Run
+from tests.helpers.processes import Ended, commands, in_processes
+from tests.helpers.run_files import OF_THE_MACHINE, rollouts_of
+from tests.helpers.tiny_model import copied_run, tiny_model_folder, tiny_run
+
+SETTINGS: dict[str, Any] = {
+    "model__dtype": "float64",
+    "corpus__development_fraction": 0.2,
+    "warmup__steps": 2,
+    "warmup__documents_per_step": 3,
+    "train__steps": 3,
+    "train__documents_per_step": 3,
+    "train__positions_per_document": 3,
+    "train__learning_rate": 1e-3,
+    "train__kl_weight": 0.05,
+    "train__ntp_weight": 0.5,
+    "train__eval_every": 2,
+    "train__eval_positions": 8,
+    "train__algorithm": "dapo",
+    "train__dynamic_sampling_from": 1,
+    "train__dynamic_sampling_rounds": 3,
+    "reward__terms": {"random": 1.0},
+    "reward__random_probability": 0.1,
+    "pretrain__steps": 2,
+    "pretrain__tokens_per_step": 150,
+    "pretrain__sequence_length": 64,
+    "pretrain__eval_every": 0,
+    "checkpoints__every": 1,
+    "checkpoints__kept": 5,
+}
+PLAIN = SETTINGS | {
+    "train__documents_per_step": 2,
+    "train__algorithm": "grpo",
+    "train__kl_weight": 0.0,
+    "train__eval_every": 0,
+}
+OWN = """
+import os, signal
+
+def in_step_2():
+    first = os.path.isdir(os.path.join(os.environ.get("RUN", ""), "checkpoints", "step-000001"))
+    return first and os.environ.get("RANK") == "1"
+
+def fails(prediction):
+    if in_step_2():
+        raise ValueError("not this one")
+    return len(prediction or b"") % 2
+
+def killed(prediction):
+    if in_step_2():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return len(prediction or b"") % 2
+
+def asked(prediction):
+    if in_step_2():
+        os.kill(os.getpid(), signal.SIGTERM)
+    return len(prediction or b"") % 2
+"""
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A scored run of a model that is float64 throughout."""
+    folder = tmp_path_factory.mktemp("processes")
+    tiny_model_folder(folder / "model", family="gpt2", dtype=torch.float64)
+    return tiny_run(folder, **SETTINGS)
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module of rewards in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_rewards.py").write_text(OWN)
+
+
+def run_of(scored: Run, name: str, settings: dict[str, Any], *terms: str) -> Run:
+    """The scored run under another name, with its settings in its own configuration."""
+    own = {"reward__terms": {f"own_rewards:{term}": 1.0 for term in terms}} if terms else {}
+    run = copied_run(scored, name, **settings | own)
+    (run.path / "config.toml").write_text(to_toml(run.config))
+    return run
+
+
+def command(name: str, run: Run, **overrides: Any) -> list[str]:
+    options = [f"--{key.replace('__', '.')}={value}" for key, value in overrides.items()]
+    return [name, "--run", str(run.path), *options]
+
+
+def alone(*arguments: str) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(list(arguments))
+    assert stop.value.code == 0
+
+
+def together(count: int, *arguments: str) -> list[Ended]:
+    ended = commands(count, *arguments)
+    assert [one.code for one in ended] == [0] * count, ended
+    assert all(not one.out and not one.err for one in ended[1:]), ended
+    return ended
+
+
+def rows(run: Run, stage: str) -> list[dict[str, Any]]:
+    """The metrics that must not depend on the machine's mood."""
+    return [
+        {name: value for name, value in row.items() if not name.startswith(OF_THE_MACHINE)}
+        for row in read_metrics(run.metrics)
+        if row["stage"] == stage
+    ]
+
+
+def assert_alike(a: Run, b: Run, stage: str, *, steps: int) -> None:
+    """Metrics within the rounding of sums in another order; whatever is drawn, to the bit."""
+    assert [row["step"] for row in rows(a, stage)] == list(range(1, steps + 1))
+    for found, expected in zip(rows(a, stage), rows(b, stage), strict=True):
+        assert found.pop("stage") == expected.pop("stage")
+        drawn = {k: v for k, v in expected.items() if k.startswith(("reward/", "group/"))}
+        assert {name: found[name] for name in drawn} == drawn
+        assert found == pytest.approx(expected, rel=1e-10, abs=1e-12)
+
+
+def assert_same_weights(a: Path, b: Path) -> None:
+    for name in ("model.safetensors", "state.safetensors"):
+        if (b / name).is_file():
+            found, expected = load_file(a / name), load_file(b / name)
+            torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.slow
+def test_two_then_one_then_four_processes_end_where_one_does(scored: Run) -> None:
+    """Checkpoints know no number of processes; dynamic sampling goes on while all documents of a
+    process are flat."""
+    run, expected = run_of(scored, "shared", SETTINGS), run_of(scored, "one", SETTINGS)
+    alone(*command("train", expected))
+    said = together(2, *command("train", run, train__steps=1))[0]
+    assert "1 steps in" in said.out and "train: done, 1 steps" in said.err
+    alone(*command("train", run, train__steps=2))
+    together(4, *command("train", run, train__steps=3))
+    assert_alike(run, expected, "train", steps=3)
+    assert any(row["group/generated"] > 3 * 3 for row in rows(run, "train"))
+    assert rollouts_of(run).keys() == rollouts_of(expected).keys()
+    for name, rollouts in rollouts_of(run).items():
+        for found, row in zip(rollouts, rollouts_of(expected)[name], strict=True):
+            assert found["token_ids"] == row["token_ids"]
+            assert found["reward"] == row["reward"]
+    for step in range(1, 4):
+        folders = (one.checkpoints / f"step-{step:06d}" for one in (run, expected))
+        assert_same_weights(*folders)
+    stage = read_stage(run.path)
+    assert stage is not None and stage.state == "done"
+
+
+def test_plain_text_and_warmup_are_shared_too(scored: Run) -> None:
+    run, expected = run_of(scored, "plain-2", SETTINGS), run_of(scored, "plain", SETTINGS)
+    for name in ("pretrain", "warmup"):
+        alone(*command(name, expected))
+        together(2, *command(name, run))
+        assert_alike(run, expected, name, steps=2)
+    assert_same_weights(run.start, expected.start)
+    pretrained = (one.checkpoints_of("pretrain") / "step-000002" for one in (run, expected))
+    assert_same_weights(*pretrained)
+
+
+@pytest.mark.usefixtures("own")
+def test_a_reward_that_fails_on_one_ends_all_with_one_line(scored: Run) -> None:
+    run = run_of(scored, "fails", PLAIN, "fails")
+    ended = commands(2, *command("train", run), RUN=str(run.path))
+    assert [one.code for one in ended] == [2, 2]
+    lines = ended[0].err.splitlines()
+    assert lines[-1].startswith("openrpt: train, step 2: rank 1 of 2: 'own_rewards:fails' raised")
+    assert "ValueError (not this one)" in lines[-1]
+    assert lines[-1].endswith("; all up to step 1 is saved")
+    assert not ended[1].err and not ended[1].out
+    assert [row["step"] for row in rows(run, "train")] == [1]
+
+
+@pytest.mark.usefixtures("own")
+def test_a_killed_process_loses_no_step(scored: Run) -> None:
+    """The one that is left saves; the same command, by one process, ends where it would have."""
+    run, expected = (run_of(scored, name, PLAIN, "killed") for name in ("killed", "whole"))
+    ended = commands(2, *command("train", run), RUN=str(run.path))
+    assert [one.code for one in ended] == [2, -signal.SIGKILL]
+    assert "train, step 2: rank 1 of 2 ended without a word" in ended[0].err.splitlines()[-1]
+    for one in (run, expected):
+        alone(*command("train", one))
+    assert_alike(run, expected, "train", steps=3)
+
+
+@pytest.mark.usefixtures("own")
+def test_a_signal_to_one_stops_all_after_the_same_step(scored: Run) -> None:
+    run = run_of(scored, "asked", PLAIN, "asked")
+    ended = commands(2, *command("train", run), RUN=str(run.path))
+    assert [one.code for one in ended] == [128 + signal.SIGTERM] * 2, ended
+    assert ended[0].err.splitlines()[-1].startswith("openrpt: stopped in train after step 2;")
+    assert not ended[1].err
+    assert [row["step"] for row in rows(run, "train")] == [1, 2]
+
+
+def test_what_differs_is_named_before_the_first_step(scored: Run) -> None:
+    run = run_of(scored, "differ", SETTINGS)
+
+    def work(rank: int) -> None:
+        main(command("train", run, train__learning_rate=(1e-3, 2e-3)[rank]))
+
+    ended = in_processes(2, work)
+    assert [one.code for one in ended] == [2, 2]
+    (line,) = [line for line in ended[0].err.splitlines() if line.startswith("openrpt: ")]
+    assert "train.learning_rate: 0.001 on rank 0 (" in line and "but 0.002 on rank 1 (" in line
+    assert not ended[1].err
+    assert not rows(run, "train")
+
+
+def test_what_is_for_one_process_says_so_once(scored: Run) -> None:
+    ended = commands(2, "score", "--run", str(scored.path))
+    assert [one.code for one in ended] == [2, 2]
+    assert ended[0].err.startswith(
+        "openrpt: openrpt score runs in one process, and 2 were launched"
+    )
+    assert not ended[1].err
+    assert json.loads((scored.scored / "scored.json").read_text())["finished"]
