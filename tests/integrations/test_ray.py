@@ -1,6 +1,5 @@
 """On a real Ray cluster of two nodes, a CPU each: what is made there is what one process makes."""
 
-import json
 import os
 import random
 import shutil
@@ -9,20 +8,30 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from openrpt.config.sections import Config
 from openrpt.data.scored import shard_paths
 from openrpt.errors import UserError
+from openrpt.evaluation.next_token.stage import evaluate_templates, open_evaluated
 from openrpt.integrations.ray import scoring as on_ray
 from openrpt.integrations.ray import training
 from openrpt.integrations.ray.cluster import Cluster, connected
-from openrpt.runs.run import Run
+from openrpt.integrations.ray.sampler import opening_on
 from openrpt.stages.score.folder import COST, ScoreFolder, read_cost
 from openrpt.stages.score.score import score_corpus
 from openrpt.stages.train import train
 from tests.helpers.ray_nodes import ray_nodes, workers_named
-from tests.helpers.tiny_model import LETTERS, copied_run, tiny_config, tiny_run
+from tests.helpers.run_files import rows_of
+from tests.helpers.tiny_model import (
+    LETTERS,
+    copied_run,
+    tiny_config,
+    tiny_model_folder,
+    tiny_run,
+)
 
 pytest.importorskip("ray")
 
@@ -124,48 +133,74 @@ def test_more_workers_than_there_is_room_for_are_refused(nodes, tmp_path):
         assert workers == 2
 
 
-class Killing:
-    """A progress that kills a worker after a step."""
+OWN = """
+import os, signal
 
-    def __init__(self, after: int) -> None:
-        self.after, self.killed, self.said = after, 0, [""]
+def killed(prediction):
+    whole = os.path.isdir("shared/checkpoints/step-000002")
+    if os.environ.get("RANK") == "1" and whole and not os.path.exists("killed"):
+        open("killed", "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return len(prediction or b"") % 2
+"""
+"""A reward that kills its process once, within step 3."""
+
+
+class Heard:
+    """A progress that keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
 
     def begin(self, task: str, total: float, unit: str = "") -> None:
-        pass
+        self.lines.append(task)
 
     def update(self, completed: float, note: str = "") -> None:
-        if completed >= self.after and not self.killed:
-            workers = workers_named("RayTrainWorker")
-            assert len(workers) == 2
-            self.killed = workers[-1].pid
-            workers[-1].kill()
+        self.lines.append(note)
 
     def say(self, line: str) -> None:
-        self.said.append(line)
+        self.lines.append(line)
 
 
-def rows_of(run: Run) -> list[dict[str, Any]]:
-    """What a run's steps measured, without what hangs on the clock and on the machine."""
-    free = ("time/", "memory/", "energy/", "seconds", "speed/", "limit/", "host")
-    rows = [json.loads(line) for line in run.metrics.read_text().splitlines()]
-    return [{k: v for k, v in row.items() if not k.startswith(free)} for row in rows]
-
-
-def test_a_killed_worker_changes_nothing_of_a_training(nodes, tmp_path):
+def test_a_worker_killed_within_a_step_changes_nothing(nodes, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("own_rewards.py").write_text(OWN)
+    tiny_model_folder(tmp_path / "model", family="gpt2", dtype=torch.float64)
     settings: dict[str, Any] = {
         "train__steps": 4,
         "checkpoints__every": 2,
-        "model__dtype": "float64",  # the order in which gradients are added is no matter
-        "reward__terms": {"random": 1.0},  # an untrained model is never right
+        "model__dtype": "float64",
+        "reward__terms": {"random": 1.0, "own_rewards:killed": 1.0},
     }
     alone = tiny_run(tmp_path, **settings)
     shared = copied_run(alone, "shared", **settings)
     assert train(alone).steps == 4
-    progress = Killing(after=3)
-    assert training.train_on(TWO, shared, progress).steps == 4
-    assert progress.killed and "a worker was lost" in " ".join(progress.said)
-    assert not (shared.path / ".ray").exists()
-    expected, found = rows_of(alone), rows_of(shared)
-    assert [row["step"] for row in found] == [1, 2, 3, 4]
-    for one, other in zip(expected, found, strict=True):
-        assert one == pytest.approx(other, rel=1e-9, abs=1e-12)
+    heard = Heard()
+    assert training.train_on(TWO, shared, heard).steps == 4
+    assert Path("killed").exists() and not (shared.path / ".ray").exists()
+    assert "a worker was lost: all go on from the last checkpoint" in heard.lines
+    assert [row["step"] for row in rows_of(shared)] == [1, 2, 3, 4]
+    for found, expected in zip(rows_of(shared), rows_of(alone), strict=True):
+        assert found.pop("stage") == expected.pop("stage")
+        rewards = {k: v for k, v in expected.items() if k.startswith(("reward/", "group/"))}
+        assert {name: found[name] for name in rewards} == rewards
+        assert found == pytest.approx(expected, rel=1e-10, abs=1e-12)
+
+
+def test_completions_of_an_evaluation_are_those_of_one_process(nodes, tmp_path):
+    run = tiny_run(
+        tmp_path,
+        evaluate__split="train",
+        evaluate__samples=8,
+        evaluate__positions=96,
+        evaluate__positions_per_document=8,
+        prompt__think_budget=6,
+    )
+    shared = copied_run(run, "shared")
+    open_model = opening_on(TWO, shared.path, open_evaluated)
+    ((_, expected),) = evaluate_templates(run, "start", run.config)
+    ((_, found),) = evaluate_templates(shared, "start", run.config, open_model=open_model)
+    assert found.columns.keys() == expected.columns.keys()
+    for name, values in expected.columns.items():
+        assert np.array_equal(found.columns[name], values, equal_nan=values.dtype.kind == "f")
+    assert found.rollouts == expected.rollouts

@@ -6,26 +6,30 @@ from openrpt.integrations import ray
 ray.train(load_config("run.toml"), workers=4, address="auto")
 """
 
-from openrpt.config.sections import Config
-from openrpt.data.scored import ScoreSummary
+from typing import TYPE_CHECKING
+
 from openrpt.integrations.ray.cluster import Cluster
 from openrpt.progress import SILENT, Progress
-from openrpt.runs.run import open_run
-from openrpt.stages.harness import Summary
+
+if TYPE_CHECKING:
+    from openrpt.config.sections import Config
+    from openrpt.data.scored import ScoreSummary
+    from openrpt.stages.harness import Summary
 
 
 def score(
-    config: Config,
+    config: "Config",
     *,
     address: str = "",
     workers: int = 0,
     cpus: int = 1,
     gpus: float = 0.0,
     progress: Progress = SILENT,
-) -> ScoreSummary:
+) -> "ScoreSummary":
     """Scores a corpus into the run folder, as `openrpt score --scale ray` (`Cluster` says what the
     other arguments are). Raises UserError."""
     from openrpt.integrations.ray.scoring import scoring_on
+    from openrpt.runs.run import open_run
     from openrpt.stages.score.score import check_input, score_run
 
     cluster = Cluster(address=address, workers=workers, cpus=cpus, gpus=gpus)
@@ -35,17 +39,18 @@ def score(
 
 
 def train(
-    config: Config,
+    config: "Config",
     *,
     address: str = "",
     workers: int = 0,
     cpus: int = 1,
     gpus: float = 0.0,
     progress: Progress = SILENT,
-) -> Summary:
+) -> "Summary":
     """Trains in the run folder, as `openrpt train --scale ray` (`Cluster` says what the other
     arguments are). Raises UserError, and Interrupted at Ctrl-C."""
     from openrpt.integrations.ray.training import train_on
+    from openrpt.runs.run import open_run
     from openrpt.stages.train import check_input
 
     cluster = Cluster(address=address, workers=workers, cpus=cpus, gpus=gpus)

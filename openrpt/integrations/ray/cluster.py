@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import openrpt
-from openrpt.engine.cpu import usable_cpus
 from openrpt.errors import UserError
 from openrpt.extras import require
 from openrpt.files import write_text, writing
@@ -104,6 +103,8 @@ def connected(cluster: Cluster, shared: Path) -> Iterator[int]:
 
 def _connect(cluster: Cluster) -> None:
     import ray
+
+    from openrpt.engine.cpu import usable_cpus  # with torch, which a node that only looks is spared
 
     quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if not cluster.address:

@@ -19,6 +19,7 @@ from openrpt.engine.cpu import use_cpu
 from openrpt.errors import SaidElsewhere, UserError
 from openrpt.files import remove_folder
 from openrpt.integrations.ray.cluster import Cluster, connected
+from openrpt.integrations.ray.desk import Desk, Told
 from openrpt.progress import SILENT, Progress
 from openrpt.rl.process_group import LostProcess, launched_workers
 from openrpt.runs.run import Run
@@ -33,53 +34,6 @@ _OWN = ".ray"
 _LISTEN_SECONDS = 0.5
 _ROOM_SECONDS = 60.0
 """Seconds that a lost node has to come back, before a run that needs it ends."""
-
-
-class _Desk:
-    """Where the workers leave word for the process that waits for them: an actor beside it."""
-
-    def __init__(self) -> None:
-        self.messages: list[tuple[str, tuple[Any, ...]]] = []
-        self.starts = 0
-        self.failed = False
-
-    def start(self) -> tuple[int, bool]:
-        """Returns how often workers were started, this time included, and whether all has ended."""
-        self.starts += 1
-        return self.starts, self.failed
-
-    def tell(self, what: str, *values: Any) -> None:
-        """Takes a message: the name of a method of Progress or of an outcome, and its values."""
-        self.messages.append((what, values))
-
-    def fail(self, message: str) -> None:
-        """Takes what the user is to mend, for which no new start helps."""
-        self.failed = True
-        self.messages.append(("failed", (message,)))
-
-    def take(self) -> list[tuple[str, tuple[Any, ...]]]:
-        """Returns the messages, each once."""
-        taken, self.messages = self.messages, []
-        return taken
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Told:
-    """A `Progress` that is shown where the command was typed."""
-
-    desk: Any
-
-    def begin(self, task: str, total: float, unit: str = "") -> None:
-        """Passes it on."""
-        self.desk.tell.remote("begin", task, total, unit)
-
-    def update(self, completed: float, note: str = "") -> None:
-        """Passes it on."""
-        self.desk.tell.remote("update", completed, note)
-
-    def say(self, line: str) -> None:
-        """Passes it on."""
-        self.desk.tell.remote("say", line)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -107,7 +61,7 @@ def train_on(cluster: Cluster, run: Run, progress: Progress = SILENT) -> Summary
         from ray.train import TrainingFailedError
 
         here = ray.get_runtime_context().get_node_id()
-        beside: Any = ray.remote(num_cpus=0, label_selector={"ray.io/node-id": here})(_Desk)
+        beside: Any = ray.remote(num_cpus=0, label_selector={"ray.io/node-id": here})(Desk)
         desk = beside.remote()
         trainer = _trainer(cluster, workers, run, desk)
         progress.begin(f"start {workers} workers", 0)
@@ -168,7 +122,7 @@ def _work(settings: dict[str, Any]) -> None:
     try:
         use_cpu(settings["threads"])
         with launched_workers(config.model.device, minutes=config.parallel.timeout) as workers:
-            progress = _Told(desk=desk) if rank == 0 else SILENT
+            progress = Told(desk=desk) if rank == 0 else SILENT
             run = Run(path=Path(settings["path"]), config=config)
             summary = train(run, workers=workers, progress=progress)
     except (LostProcess, SaidElsewhere):
