@@ -8,6 +8,7 @@ import click
 from openrpt.cli.arguments import LABEL, PATH, RunCommand
 from openrpt.cli.main import _other_corpus, command, showing_progress, stage
 from openrpt.cli.options import model_and_config, models_and_config
+from openrpt.cli.scaling import cluster_of, opening, scalable
 from openrpt.errors import UserError
 from openrpt.terminal import say
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 @click.option(
     "--label", type=LABEL, default="", help="Its name in evaluation.json [default made from MODEL]"
 )
+@scalable
 @click.pass_context
 def evaluate(
     ctx: click.Context, sources: tuple[str, ...], scores: str | None, label: str, **options: Any
@@ -40,13 +42,14 @@ def evaluate(
     models stand side by side at the end, as in the paper's Table 1; several templates as in its
     Table 8.
     """
+    cluster = cluster_of(options)
     models, config = models_and_config(ctx, sources)
     if label and len(models) > 1:
         raise UserError("--label names one model; give one, or leave it out")
     from openrpt.console import PlainConsole
     from openrpt.evaluation.models import check_models, latest_model
     from openrpt.evaluation.next_token.shown import print_evaluations
-    from openrpt.evaluation.next_token.stage import evaluate_templates
+    from openrpt.evaluation.next_token.stage import evaluate_templates, open_evaluated
     from openrpt.evaluation.outcome import next_command
     from openrpt.evaluation.records import read_evaluation
     from openrpt.report.verdict import model_sentences
@@ -59,12 +62,19 @@ def evaluate(
     else:
         run = open_run(config, check_input=lambda new: check_models(new, models, scores=place))
     asked = models or (latest_model(run),)
+    open_model = opening(cluster, run.path, open_evaluated)
     found: list[tuple[str, EvaluationResult]] = []
     with showing_progress() as progress:
         for model in asked:
             progress.begin(f"load {model}", 0)
             found += evaluate_templates(
-                run, model, config, label=label, scores=place, progress=progress
+                run,
+                model,
+                config,
+                label=label,
+                scores=place,
+                open_model=open_model,
+                progress=progress,
             )
     print_evaluations(run, found, config.evaluate, models=len(asked), console=PlainConsole())
     entries = read_evaluation(run.evaluation)["evaluations"]

@@ -1,6 +1,7 @@
 """The options that say where a command runs: here, or on a Ray cluster."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -9,6 +10,7 @@ from openrpt.cli.arguments import TEXT, Number
 from openrpt.errors import UserError
 
 if TYPE_CHECKING:
+    from openrpt.evaluation.next_token.stage import OpenModel
     from openrpt.integrations.ray.cluster import Cluster
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -71,3 +73,13 @@ def cluster_of(options: dict[str, Any]) -> "Cluster | None":
     from openrpt.integrations.ray.cluster import Cluster
 
     return Cluster(**given)
+
+
+def opening(cluster: "Cluster | None", shared: Path, open_model: "OpenModel") -> "OpenModel":
+    """Returns what opens models: as `open_model` does, and where there is a cluster, so that it
+    makes their completions."""
+    if cluster is None:
+        return open_model
+    from openrpt.integrations.ray.sampler import opening_on
+
+    return opening_on(cluster, shared, open_model)

@@ -14,6 +14,8 @@ from openrpt.cli.options import (
     source_config,
     stage_config,
 )
+from openrpt.cli.scaling import cluster_of, opening, scalable
+from openrpt.errors import UserError
 from openrpt.terminal import say, say_lines
 
 if TYPE_CHECKING:
@@ -139,6 +141,7 @@ def _sampled(command: _Command) -> _Command:
 @traces.command("self", cls=StageCommand, shows=_SAMPLED, reads=None)
 @click.argument("run_folder", metavar="[RUN]", type=PATH, required=False)
 @_sampled
+@scalable
 @click.pass_context
 def by_itself(
     ctx: click.Context, run_folder: str | None, out: str, temperature: float, **options: Any
@@ -154,15 +157,21 @@ def by_itself(
     documents, behind the run's prompt; what leads to the text's own next tokens is kept. The same
     command goes on after a stop.
     """
+    cluster = cluster_of(options)
     config, corpus = _scored(ctx, run_folder, options["config_file"], out)
     from openrpt.evaluation.models import latest_model, model_path
     from openrpt.runs.run import existing_run
-    from openrpt.stages.traces.thinkers import ModelThinker
+    from openrpt.stages.traces.thinkers import ModelThinker, open_thinking
 
     run = existing_run(Path(config.run))
     name = latest_model(run)
     thinker = ModelThinker.open(
-        f"self ({name})", model_path(run, name), config, corpus, temperature
+        f"self ({name})",
+        model_path(run, name),
+        config,
+        corpus,
+        temperature,
+        open_model=opening(cluster, run.path, open_thinking),
     )
     _write(thinker, config, corpus, Path(out), _draw(options))
 
@@ -177,6 +186,7 @@ def by_itself(
     help="A server's model [default the only one that it has]",
 )
 @_sampled
+@scalable
 @click.pass_context
 def by_model(
     ctx: click.Context, name: str, served: str, out: str, temperature: float, **options: Any
@@ -192,18 +202,28 @@ def by_model(
     that it wants is taken from OPENAI_API_KEY. Positions and reward are those of the run. The same
     command goes on after a stop.
     """
+    cluster = cluster_of(options)
     config, corpus = _scored(ctx, None, options["config_file"], out)
     from openrpt.evaluation.models import model_label, model_path
     from openrpt.runs.run import existing_run
     from openrpt.stages.traces.server import ServerThinker, is_server
-    from openrpt.stages.traces.thinkers import ModelThinker
+    from openrpt.stages.traces.thinkers import ModelThinker, open_thinking
 
     thinker: Thinker
+    if is_server(name) and cluster is not None:
+        raise UserError("--scale ray spreads a model that runs here; a server has its own machines")
     if is_server(name):
         thinker = ServerThinker.open(name, served, config, temperature)
     else:
         path = model_path(existing_run(Path(config.run)), name)
-        thinker = ModelThinker.open(model_label(name), path, config, corpus, temperature)
+        thinker = ModelThinker.open(
+            model_label(name),
+            path,
+            config,
+            corpus,
+            temperature,
+            open_model=opening(cluster, Path(config.run), open_thinking),
+        )
     _write(thinker, config, corpus, Path(out), _draw(options))
 
 

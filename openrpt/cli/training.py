@@ -57,7 +57,7 @@ def score(ctx: click.Context, source: str | None, origin: str | None, **options:
         if cluster is None:
             summary = score_run(run, progress)
         else:
-            from openrpt.integrations.ray.score import scoring_on
+            from openrpt.integrations.ray.scoring import scoring_on
 
             summary = score_run(run, progress, score=scoring_on(cluster))
     splits = ", ".join(f"{name} {count:,}" for name, count in summary.tokens.items())
@@ -90,6 +90,7 @@ def warmup(ctx: click.Context, config_toml: str | None, origin: str | None, **op
 @stage("train", "memory", "parallel", "checkpoints", "evaluate", "track", "cost", reads="train")
 @click.argument("config_toml", metavar="[CONFIG.toml]", type=PATH, required=False)
 @_FROM
+@scalable
 @click.pass_context
 def train(ctx: click.Context, config_toml: str | None, origin: str | None, **options: Any) -> None:
     """Train by reinforcement; the same command goes on after a stop.
@@ -97,12 +98,22 @@ def train(ctx: click.Context, config_toml: str | None, origin: str | None, **opt
     \b
     openrpt train recipe:demo --train.learning_rate 2e-5
     openrpt train --from runs/maths --run runs/rloo --train.algorithm rloo
+    openrpt train --run runs/maths --scale ray --scale.address auto --scale.workers 4
     """
+    cluster = cluster_of(options)
     file = _only_config(config_toml, options["config_file"])
     config = stage_config(ctx, file, base=_origin_config(ctx, origin))
     from openrpt.stages.train import check_input
     from openrpt.stages.train import train as run_train
 
+    if cluster is not None:
+        from openrpt.integrations.ray.training import train_on
+
+        run = _opened(config, "train", check_input, origin)
+        with showing_progress(goes_on=True) as progress:
+            summary = train_on(cluster, run, progress)
+        _say_outcome(run, "train", _trained(summary))
+        return
     with shared(config, lambda: _opened(config, "train", check_input, origin)) as at:
         summary = run_train(at.run, workers=at.workers, progress=at.progress)
     _say_outcome(at.run, "train", _trained(summary))

@@ -24,44 +24,25 @@ from openrpt.costs.flops import (
 from openrpt.costs.limits import model_rate, shares_of_limit
 from openrpt.data.prompts import Layout
 from openrpt.data.request import Request
-from openrpt.engine.branches import Branch, CompletionLoss, Passage, PrefixLoss, TailLoss
+from openrpt.engine.around import Around
+from openrpt.engine.branches import Branch
 from openrpt.engine.decoding import Sampling
 from openrpt.engine.engine import Engine
 from openrpt.engine.generation import STANDARD_TOP, Generated
 from openrpt.engine.head import Standard
-from openrpt.engine.model import Model, Weights
+from openrpt.engine.model import Model
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class CountingEngine:
+class CountingEngine(Around):
     """An engine around another: what it generates, predicts and rates is added up in `ledger`.
 
     States and gradients are not counted here: whoever asks for them knows which of them are read.
     """
 
-    engine: Engine
     ledger: Ledger
     passes: int = 1
     """Passes over a prefix, where a thought is seeded: `prefix_passes`."""
-
-    @property
-    def model(self) -> Model:
-        """The engine's model."""
-        return self.engine.model
-
-    @property
-    def exact_draws(self) -> bool:
-        """Whether the engine's tokens are drawn by their keys."""
-        return self.engine.exact_draws
-
-    @property
-    def version(self) -> int:
-        """How often weights were loaded."""
-        return self.engine.version
-
-    def load(self, weights: Weights) -> None:
-        """Copies weights over the model's: `Sampler.load`."""
-        self.engine.load(weights)
 
     def generate_each(
         self, requests: Sequence[Request], layout: Layout, sampling: Sampling
@@ -78,12 +59,6 @@ class CountingEngine:
             self.ledger.add(spans_ledger(request.prefix_lengths, behind))
             yield found
 
-    def states(
-        self, sequences: Sequence[Sequence[int]], layers: Sequence[int] = (-1,)
-    ) -> list[Tensor]:
-        """Returns the engine's states, uncounted: `Engine.states`."""
-        return self.engine.states(sequences, layers)
-
     def standard(
         self,
         prefix_ids: Sequence[int],
@@ -96,11 +71,6 @@ class CountingEngine:
         self.ledger.add(generation_ledger(len(prefix_ids), [(n, ()) for n in lengths], 0))
         return self.engine.standard(prefix_ids, lengths, k=k, delimiter_ids=delimiter_ids)
 
-    def accumulate_each(
-        self, passages: Sequence[Passage], *, microbatch_tokens: int = 1024
-    ) -> None:
-        self.engine.accumulate_each(passages, microbatch_tokens=microbatch_tokens)
-
     def branch_states(
         self, prefix_ids: Sequence[int], branches: Sequence[Branch]
     ) -> list[list[Tensor]]:
@@ -109,26 +79,6 @@ class CountingEngine:
         self.ledger.shared.add(count_tree(len(prefix_ids), branches, logits))
         self.ledger.alone.add(count_alone(branches, logits))
         return self.engine.branch_states(prefix_ids, branches)
-
-    def accumulate_gradients(
-        self,
-        prefix_ids: Sequence[int],
-        branches: Sequence[Branch],
-        *,
-        prefix_loss: PrefixLoss | None = None,
-        tail_loss: TailLoss | None = None,
-        completion_loss: CompletionLoss | None = None,
-        microbatch_tokens: int = 1024,
-    ) -> None:
-        """Adds the losses' gradient, uncounted: `Engine.accumulate_gradients`."""
-        self.engine.accumulate_gradients(
-            prefix_ids,
-            branches,
-            prefix_loss=prefix_loss,
-            tail_loss=tail_loss,
-            completion_loss=completion_loss,
-            microbatch_tokens=microbatch_tokens,
-        )
 
 
 class WorkMeter:

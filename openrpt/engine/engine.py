@@ -4,7 +4,7 @@ An engine is bound to its model. `tree` shares what the sequences of a document 
 `flat` computes each one alone; both give the same.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -103,6 +103,10 @@ class Engine(Sampler, Protocol):
     ) -> None:
         """Adds the gradient of all passages' losses, as `accumulate_gradients` of one after
         another; short ones may run side by side."""
+
+
+OpenModel = Callable[[Config, str], Engine]
+"""A function that opens the model of a path, under a configuration."""
 
 
 def open_engine(

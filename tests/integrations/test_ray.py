@@ -6,23 +6,34 @@ import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-import psutil
+import numpy as np
 import pytest
+import torch
 
 from openrpt.config.sections import Config
 from openrpt.data.scored import shard_paths
 from openrpt.errors import UserError
+from openrpt.evaluation.next_token.stage import evaluate_templates, open_evaluated
+from openrpt.integrations.ray import scoring as on_ray
+from openrpt.integrations.ray import training
 from openrpt.integrations.ray.cluster import Cluster, connected
+from openrpt.integrations.ray.sampler import opening_on
 from openrpt.stages.score.folder import COST, ScoreFolder, read_cost
 from openrpt.stages.score.score import score_corpus
-from tests.helpers.tiny_model import LETTERS, tiny_config
+from openrpt.stages.train import train
+from tests.helpers.ray_nodes import ray_nodes, workers_named
+from tests.helpers.run_files import rows_of
+from tests.helpers.tiny_model import (
+    LETTERS,
+    copied_run,
+    tiny_config,
+    tiny_model_folder,
+    tiny_run,
+)
 
 pytest.importorskip("ray")
-
-import ray
-
-from openrpt.integrations.ray import score as on_ray
 
 pytestmark = [
     pytest.mark.slow,
@@ -33,17 +44,10 @@ TWO = Cluster(workers=2)
 
 
 @pytest.fixture(scope="module")
-def nodes() -> Iterator[None]:
+def nodes() -> Iterator[str]:
     """Two nodes on this machine, to which this process is connected."""
-    from ray.cluster_utils import Cluster as Nodes
-
-    small = {"num_cpus": 1, "object_store_memory": 100 << 20}
-    nodes = Nodes(initialize_head=True, head_node_args=small | {"include_dashboard": False})
-    nodes.add_node(**small)
-    ray.init(nodes.address, logging_level="ERROR", log_to_driver=False)
-    yield
-    ray.shutdown()
-    nodes.shutdown()
+    with ray_nodes() as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +69,6 @@ def files_of(folder: Path) -> dict[str, bytes]:
     """All but what scoring took."""
     paths = sorted(folder.iterdir())
     return {path.name: path.read_bytes() for path in paths if path.name != COST}
-
-
-def workers_named(part: str) -> list[psutil.Process]:
-    """The processes of our own nodes whose title has this in it."""
-    found = psutil.Process().children(recursive=True)
-    return [process for process in found if part in " ".join(process.cmdline())]
 
 
 def test_scores_are_those_of_one_process_though_actors_are_killed(nodes, config, tmp_path):
@@ -133,3 +131,76 @@ def test_more_workers_than_there_is_room_for_are_refused(nodes, tmp_path):
         many(Cluster(cpus=2)).__enter__()
     with many(Cluster()) as workers:
         assert workers == 2
+
+
+OWN = """
+import os, signal
+
+def killed(prediction):
+    whole = os.path.isdir("shared/checkpoints/step-000002")
+    if os.environ.get("RANK") == "1" and whole and not os.path.exists("killed"):
+        open("killed", "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return len(prediction or b"") % 2
+"""
+"""A reward that kills its process once, within step 3."""
+
+
+class Heard:
+    """A progress that keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def begin(self, task: str, total: float, unit: str = "") -> None:
+        self.lines.append(task)
+
+    def update(self, completed: float, note: str = "") -> None:
+        self.lines.append(note)
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def test_a_worker_killed_within_a_step_changes_nothing(nodes, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("own_rewards.py").write_text(OWN)
+    tiny_model_folder(tmp_path / "model", family="gpt2", dtype=torch.float64)
+    settings: dict[str, Any] = {
+        "train__steps": 4,
+        "checkpoints__every": 2,
+        "model__dtype": "float64",
+        "reward__terms": {"random": 1.0, "own_rewards:killed": 1.0},
+    }
+    alone = tiny_run(tmp_path, **settings)
+    shared = copied_run(alone, "shared", **settings)
+    assert train(alone).steps == 4
+    heard = Heard()
+    assert training.train_on(TWO, shared, heard).steps == 4
+    assert Path("killed").exists() and not (shared.path / ".ray").exists()
+    assert "a worker was lost: all go on from the last checkpoint" in heard.lines
+    assert [row["step"] for row in rows_of(shared)] == [1, 2, 3, 4]
+    for found, expected in zip(rows_of(shared), rows_of(alone), strict=True):
+        assert found.pop("stage") == expected.pop("stage")
+        rewards = {k: v for k, v in expected.items() if k.startswith(("reward/", "group/"))}
+        assert {name: found[name] for name in rewards} == rewards
+        assert found == pytest.approx(expected, rel=1e-10, abs=1e-12)
+
+
+def test_completions_of_an_evaluation_are_those_of_one_process(nodes, tmp_path):
+    run = tiny_run(
+        tmp_path,
+        evaluate__split="train",
+        evaluate__samples=8,
+        evaluate__positions=96,
+        evaluate__positions_per_document=8,
+        prompt__think_budget=6,
+    )
+    shared = copied_run(run, "shared")
+    open_model = opening_on(TWO, shared.path, open_evaluated)
+    ((_, expected),) = evaluate_templates(run, "start", run.config)
+    ((_, found),) = evaluate_templates(shared, "start", run.config, open_model=open_model)
+    assert found.columns.keys() == expected.columns.keys()
+    for name, values in expected.columns.items():
+        assert np.array_equal(found.columns[name], values, equal_nan=values.dtype.kind == "f")
+    assert found.rollouts == expected.rollouts

@@ -90,7 +90,7 @@ def test_lm_eval_loads_it_and_finds_our_log_probabilities(
         request_type="loglikelihood", doc={}, arguments=asked, idx=0, metadata=("", 0, 1)
     )
     ((found, _),) = theirs.loglikelihood([request], disable_tqdm=True)
-    engine = open_engine(run.config.model, path=str(run.start))
+    engine = open_engine(run.config, path=str(run.start))
     ids, _ = encode_document(engine.model.tokenizer, "".join(asked))
     first = len(encode_document(engine.model.tokenizer, asked[0])[0])
     with torch.no_grad():

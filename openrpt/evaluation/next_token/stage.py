@@ -9,7 +9,7 @@ from openrpt.config.prompt import Template
 from openrpt.config.sections import Config
 from openrpt.data.scored import load_scored
 from openrpt.data.tokens import tokenizer_fingerprint
-from openrpt.engine.engine import Engine, open_engine
+from openrpt.engine.engine import Engine, OpenModel, open_engine
 from openrpt.errors import UserError
 from openrpt.evaluation.instrument import mark_of, measure, stored
 from openrpt.evaluation.models import (
@@ -27,6 +27,24 @@ from openrpt.progress import SILENT, Progress
 from openrpt.runs.rollouts import evaluated_path
 from openrpt.runs.run import Run, works_in_run
 from openrpt.runs.scores import scores_of
+
+
+def open_evaluated(config: Config, path: str) -> Engine:
+    """Opens the model to evaluate, with the start model where that one's candidates are asked
+    for."""
+    start = None
+    reasoning = "reasoning" in config.evaluate.modes
+    if reasoning and config.prompt.candidates and config.prompt.candidate_source == "start":
+        start = open_engine(config)
+    engine = open_engine(config, path=path, start=start)
+    if start is not None:
+        tokenizers = [one.model.tokenizer for one in (engine, start)]
+        if len({tokenizer_fingerprint(tokenizer) for tokenizer in tokenizers}) > 1:
+            raise UserError(
+                f"prompt.candidate_source = 'start': model '{path}' has another tokenizer than the"
+                " start model; give --prompt.candidate_source policy"
+            )
+    return engine
 
 
 def evaluate_model(
@@ -57,6 +75,7 @@ def evaluate_templates(
     *,
     label: str = "",
     scores: Path | None = None,
+    open_model: OpenModel = open_evaluated,
     progress: Progress = SILENT,
 ) -> list[tuple[str, EvaluationResult]]:
     """Evaluates as `evaluate_model` does, once for each of `evaluate.templates`, and behind each at
@@ -64,7 +83,7 @@ def evaluate_templates(
 
     What the run holds already under a label, of the same weights, settings and positions, is taken
     from there. Of several templates, each one's name is added to a given label; the extra rule is
-    added to any.
+    added to any. `open_model` opens the model.
     """
     corpus = load_scored(scores) if scores else scores_of(run)
     path = model_path(run, model)
@@ -73,7 +92,7 @@ def evaluate_templates(
 
     def engine() -> Engine:
         if not opened:
-            opened.append(_open(config, path))
+            opened.append(open_model(config, path))
         return opened[0]
 
     found = []
@@ -90,24 +109,6 @@ def evaluate_templates(
         for name, instrument in instruments.items():
             found.append((name, _recorded(run, name, path, instrument, engine, progress)))
     return found
-
-
-def _open(config: Config, path: str) -> Engine:
-    """Opens the model to evaluate, with the start model where that one's candidates are asked
-    for."""
-    start = None
-    reasoning = "reasoning" in config.evaluate.modes
-    if reasoning and config.prompt.candidates and config.prompt.candidate_source == "start":
-        start = open_engine(config)
-    engine = open_engine(config, path=path, start=start)
-    if start is not None:
-        tokenizers = [one.model.tokenizer for one in (engine, start)]
-        if len({tokenizer_fingerprint(tokenizer) for tokenizer in tokenizers}) > 1:
-            raise UserError(
-                f"prompt.candidate_source = 'start': model '{path}' has another tokenizer than the"
-                " start model; give --prompt.candidate_source policy"
-            )
-    return engine
 
 
 def _recorded(
@@ -164,7 +165,9 @@ def measure_model(
     if _stored(run, label, path, instrument, mark, progress) is not None:
         return None
     title = instrument.title(label)
-    result = measure(instrument, _open(config, path), title=title, mark=mark, progress=progress)
+    result = measure(
+        instrument, open_evaluated(config, path), title=title, mark=mark, progress=progress
+    )
     return Evaluated(label=label, model=path, config=config, result=result)
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import openrpt
-from openrpt.engine.cpu import usable_cpus
 from openrpt.errors import UserError
 from openrpt.extras import require
 from openrpt.files import write_text, writing
@@ -21,11 +20,11 @@ _STORE_BYTES = 512 << 20
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_BACKEND_LOG_LEVEL": "error",
-    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",  # 60 by default: a busy machine takes longer
 }
 """What Ray reads when it is imported or started: it reports nothing to anyone, and says less."""
 _CONNECT_SECONDS = 5.0
-_LOOK_SECONDS = 120.0
+_LOOK_SECONDS = 600.0
 """Seconds that a node has to say whether it sees the shared folder; its first process imports."""
 
 
@@ -104,6 +103,8 @@ def connected(cluster: Cluster, shared: Path) -> Iterator[int]:
 
 def _connect(cluster: Cluster) -> None:
     import ray
+
+    from openrpt.engine.cpu import usable_cpus  # with torch, which a node that only looks is spared
 
     quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if not cluster.address:

@@ -10,7 +10,7 @@ from openrpt.data.scored import ScoredCorpus
 from openrpt.data.tokens import literal_bytes, tokenizer_fingerprint
 from openrpt.data.work import Work, retokenized
 from openrpt.engine.decoding import Sampling
-from openrpt.engine.engine import Engine, open_engine
+from openrpt.engine.engine import Engine, OpenModel, open_engine
 from openrpt.engine.fingerprint import model_fingerprint
 from openrpt.errors import UserError
 from openrpt.seeding import keys_of
@@ -36,6 +36,14 @@ class Thinker(Protocol):
         position that it can't be asked at."""
 
 
+def open_thinking(config: Config, path: str) -> Engine:
+    """Opens a model, with the start model where that one's candidates seed the thought."""
+    prompt, start = config.prompt, None
+    if prompt.candidates and prompt.candidate_source == "start":
+        start = open_engine(config)
+    return open_engine(config, path=path, start=start)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ModelThinker:
     """A model of this machine, by an engine: its rollouts, as in training."""
@@ -50,15 +58,20 @@ class ModelThinker:
 
     @classmethod
     def open(
-        cls, name: str, path: str, config: Config, corpus: ScoredCorpus, temperature: float
+        cls,
+        name: str,
+        path: str,
+        config: Config,
+        corpus: ScoredCorpus,
+        temperature: float,
+        *,
+        open_model: OpenModel = open_thinking,
     ) -> "ModelThinker":
-        """Loads a model. Raises UserError as `open_engine`."""
-        prompt = config.prompt
-        start = prompt.candidates > 0 and prompt.candidate_source == "start"
+        """Loads a model, by `open_model`. Raises UserError as `open_engine`."""
         return cls(
             name=name,
             mark=f"{model_fingerprint(path)} {temperature:g}",
-            engine=open_engine(config, path=path, start=open_engine(config) if start else None),
+            engine=open_model(config, path),
             config=config,
             temperature=temperature,
             tokenizer=corpus.metadata["tokenizer"],
