@@ -85,7 +85,7 @@ KEYS = {key.name: key for key in config_keys()}
 EXAMPLE = Path(__file__).parent.parent / "fixtures" / "example.jsonl"
 IN_ORDER = [
     *("traces", "score", "warmup", "train", "finetune", "questions", "pretrain", "evaluate"),
-    *("sweep", "control", "lab", "compare", "budgets", "perplexity", "writing"),
+    *("sweep", "control", "lab", "experiment", "compare", "budgets", "perplexity", "writing"),
     *("zeroshot", "coding", "suite", "probe"),
     *("rollouts", "status", "patterns", "estimate", "scaling", "predict", "report", "watch"),
     *("demo", "doctor"),
