@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import click
-from rich.text import Text
 
 from openrpt.cli.arguments import PATH, Number
 from openrpt.cli.main import command, showing_progress
 from openrpt.errors import UserError
+from openrpt.terminal import say
 
 
 @command("experiment", after="lab")
@@ -63,6 +63,7 @@ def experiment(
     from openrpt.experiments.answers.catalog import EXPERIMENTS, experiment_named
     from openrpt.experiments.answers.estimating import estimate_experiment, estimate_sheet
     from openrpt.experiments.answers.experiment import size_named
+    from openrpt.experiments.answers.files import PAGE
     from openrpt.experiments.answers.page import result_sheets
     from openrpt.experiments.answers.run import run_experiment
     from openrpt.sheets import Sheet, print_sheet
@@ -94,5 +95,5 @@ def experiment(
         return
     for sheet in result_sheets(chosen, outcome):
         print_sheet(sheet, console)
-    console.print(Text(chosen.answer(outcome)), soft_wrap=True)
-    console.print(Text(f"{folder / 'page.md'}"), soft_wrap=True)
+    say(chosen.answer(outcome))
+    say(folder / PAGE)

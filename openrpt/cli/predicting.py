@@ -86,7 +86,7 @@ def evaluate(
     say(f"next: {next_command(run)}")
 
 
-@command("compare", after="lab", cls=RunCommand)
+@command("compare", after="experiment", cls=RunCommand)
 @click.argument("sources", metavar="RUN_OR_MODEL...", type=PATH, nargs=-1, required=True)
 @click.option("--against", default="", help="What differences are to [default: the first line]")
 @click.option(

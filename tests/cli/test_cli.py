@@ -89,7 +89,8 @@ KEYS = {key.name: key for key in config_keys()}
 EXAMPLE = Path(__file__).parent.parent / "fixtures" / "example.jsonl"
 IN_ORDER = [
     *("traces", "score", "warmup", "train", "finetune", "questions", "pretrain", "export"),
-    *("evaluate", "sweep", "control", "lab", "compare", "budgets", "perplexity", "writing"),
+    *("evaluate", "sweep", "control", "lab", "experiment", "compare", "budgets", "perplexity"),
+    "writing",
     *("zeroshot", "coding", "suite", "probe"),
     *("rollouts", "status", "patterns", "estimate", "scaling", "predict", "report", "watch"),
     *("push", "demo", "doctor"),

@@ -1,6 +1,7 @@
 """The experiments: every arm at every size, all eight run at their smallest, and what is said."""
 
 import math
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from openrpt.experiments.answers.comparing import ONE_SEED, compare, in_words, w
 from openrpt.experiments.answers.estimating import estimate_experiment, estimate_sheet
 from openrpt.experiments.answers.experiment import SIZES, START, Arm, Size, arms_of
 from openrpt.experiments.answers.figure import figure_values
-from openrpt.experiments.answers.files import FIGURE, PAGE, RESULTS, read_outcome
+from openrpt.experiments.answers.files import FIGURE, PAGE, RESULTS, claim_folder, read_outcome
 from openrpt.experiments.answers.ground import LabGround, Origin, ground_of
 from openrpt.experiments.answers.outcome import ArmRow, Measured, Outcome, measured_values
 from openrpt.experiments.answers.page import page_text
@@ -144,6 +145,29 @@ def test_an_estimate_counts_what_the_steps_counted(
     assert found.flops == pytest.approx(3 * sum(planned.values()))
     rows = estimate_sheet(experiment, found).rows
     assert [row[0] for row in rows] == [START, "prefix", "3 seeds"]
+
+
+def test_a_folder_is_of_one_experiment(tmp_path: Path) -> None:
+    rewards, init = EXPERIMENTS["rewards"], EXPERIMENTS["init"]
+    for _ in range(2):
+        claim_folder(tmp_path / "a", rewards, SIZES["cpu"])
+    with pytest.raises(UserError, match="holds the experiment rewards at budget cpu"):
+        claim_folder(tmp_path / "a", init, SIZES["cpu"])
+    with pytest.raises(UserError, match="budget cpu; choose another --run"):
+        claim_folder(tmp_path / "a", rewards, SIZES["smoke"])
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/thesis.tex").touch()
+    for folder in (tmp_path / "b", tmp_path / "b/thesis.tex"):
+        with pytest.raises(UserError, match="choose another --run"):
+            claim_folder(folder, rewards, SIZES["cpu"])
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+def test_an_arm_can_be_sent_to_another_process(size: Size) -> None:
+    ground = ground_of(size, Path("runs/x"), 1)
+    for experiment in EXPERIMENTS.values():
+        for arm in arms_of(experiment, size):
+            assert pickle.loads(pickle.dumps((ground, arm))) == (ground, arm)
 
 
 def test_questions_stand_on_the_side_of_their_lines(tmp_path: Path) -> None:

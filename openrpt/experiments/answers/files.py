@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from openrpt.experiments.answers.experiment import Experiment
+from openrpt.errors import UserError
+from openrpt.experiments.answers.experiment import Experiment, Size
 from openrpt.experiments.answers.figure import figure_svg
 from openrpt.experiments.answers.outcome import Measured, Outcome
 from openrpt.experiments.answers.page import page_text
@@ -10,6 +11,28 @@ from openrpt.files import checked_as, read_json, write_sealed, write_text
 
 _FORMAT = 1
 RESULTS, PAGE, FIGURE = "results.json", "page.md", "figure.svg"
+_WHOSE = "experiment.json"
+
+
+def claim_folder(folder: Path, experiment: Experiment, size: Size) -> None:
+    """Makes a folder that of an experiment at a size. Raises UserError where it is another's, or
+    holds something else."""
+    path, own = folder / _WHOSE, {"experiment": experiment.name, "budget": size.name}
+    if path.is_file():
+        known = read_json(path, advice="delete it")
+        if known != own:
+            raise UserError(
+                f"{folder}: holds the experiment {known.get('experiment')} at budget"
+                f" {known.get('budget')}; choose another --run"
+            )
+        return
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: a file of that name stands there; choose another --run")
+    if folder.is_dir() and any(folder.iterdir()) and not any(folder.glob("seed-*")):
+        raise UserError(
+            f"{folder}: the folder is not empty and no experiment; choose another --run"
+        )
+    write_sealed(path, own)
 
 
 def write_measured(folder: Path, measured: Measured) -> None:

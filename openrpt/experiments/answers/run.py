@@ -16,7 +16,12 @@ from openrpt.config.binding import first_change
 from openrpt.config.loading import flatten, with_overrides
 from openrpt.errors import UserError
 from openrpt.experiments.answers.experiment import START, Arm, Experiment, Size, arms_of
-from openrpt.experiments.answers.files import read_measured, write_measured, write_outcome
+from openrpt.experiments.answers.files import (
+    claim_folder,
+    read_measured,
+    write_measured,
+    write_outcome,
+)
 from openrpt.experiments.answers.ground import QUESTIONS, Ground, LabGround, Origin, ground_of
 from openrpt.experiments.answers.outcome import (
     ArmRow,
@@ -60,12 +65,13 @@ def run_experiment(
     """Runs, or goes on with, an experiment, and writes its results, page and figure whenever all
     arms of a seed are done; returns what they say, of all such seeds in the folder.
 
-    `seeds`: empty = those of the size. Raises UserError for a folder whose runs were made
-    otherwise, and whatever the stages raise.
+    `seeds`: empty = those of the size. Raises UserError for another experiment's folder, for
+    runs that were made otherwise, and whatever the stages raise.
     """
     seeds = seeds or range(size.seeds)
     if size.seeds > 1:  # before hours of work
         require("scipy", extra="scaling", what="openrpt experiment")
+    claim_folder(folder, experiment, size)
     arms = arms_of(experiment, size)
     left = {seed: {arm.name for arm in arms} for seed in seeds}
     jobs = [job for seed in seeds for job in _jobs(ground_of(size, folder, seed), arms, seed)]
