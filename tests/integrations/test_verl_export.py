@@ -102,8 +102,10 @@ def test_an_export_is_the_same_each_time_and_overwrites_nothing(
         )
     with pytest.raises(UserError, match="is there already"):
         export_verl(run.config, folder)
-    summary = export_verl(run.config, tmp_path / "few", positions=5)
-    assert summary.train_rows == 8 == len(rows(tmp_path / "few"))  # the second document is whole
+    summary = export_verl(run.config, tmp_path / "few", positions=9)
+    assert summary.train_rows == 12 == len(rows(tmp_path / "few"))  # the third document is whole
+    with pytest.raises(UserError, match="--positions 7 are fewer than a step's 8"):
+        export_verl(run.config, tmp_path / "fewer", positions=7)
 
 
 def test_a_stop_leaves_no_folder(
