@@ -102,8 +102,10 @@ def test_an_export_is_the_same_each_time_and_overwrites_nothing(
         )
     with pytest.raises(UserError, match="is there already"):
         export_verl(run.config, folder)
-    summary = export_verl(run.config, tmp_path / "few", positions=5)
-    assert summary.train_rows == 8 == len(rows(tmp_path / "few"))  # the second document is whole
+    summary = export_verl(run.config, tmp_path / "few", positions=9)
+    assert summary.train_rows == 12 == len(rows(tmp_path / "few"))  # the third document is whole
+    with pytest.raises(UserError, match="--positions 7 are fewer than a step's 8"):
+        export_verl(run.config, tmp_path / "fewer", positions=7)
 
 
 def test_a_stop_leaves_no_folder(
@@ -399,7 +401,31 @@ def test_the_scripts_call_verl_with_the_folder(tmp_path: Path) -> None:
     subprocess.run(command, check=True, env=environment)
     _, only = log.read_text().splitlines()
     assert "--config-name dynamic" in only
-    subprocess.run(["bash", "-n", str(tmp_path / "cluster.sh")], check=True)
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize("rank", [0, 1])
+def test_each_node_of_a_cluster_does_its_part(tmp_path: Path, rank: int) -> None:
+    """With a ray and a python that write down what they are called with; the head ends at once."""
+    _rendered(load_config("recipe:paper"), tmp_path)
+    log = tmp_path / "log"
+    for name in ("ray", "python"):
+        fake = tmp_path / "bin" / name
+        fake.parent.mkdir(exist_ok=True)
+        fake.write_text(f'#!/bin/sh\necho "{name} $*" >> "$LOG"\n[ "$1" != health-check ]\n')
+        fake.chmod(0o755)
+    environment = {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "LOG": str(log)}
+    environment |= {"HEAD": "10.0.0.1", "NODES": "4", "RANK": str(rank), "GPUS": "2"}
+    subprocess.run(["bash", str(tmp_path / "cluster.sh")], check=True, env=environment)
+    calls = log.read_text().splitlines()
+    assert calls[-1] == "ray stop"
+    if rank:
+        assert calls[0] == "ray start --address 10.0.0.1:6379 --num-gpus 2" and len(calls) == 3
+        return
+    assert calls[0] == "ray start --head --port 6379 --num-gpus 2"
+    assert calls[1] == "python - 4"  # waits for all nodes
+    assert sum("verl.trainer.main_ppo" in call for call in calls) == 2
+    assert "+ray_kwargs.ray_init.address=10.0.0.1:6379" in calls[-2]
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,13 @@ def export_verl(
     policy = outline(config)
     layout = policy.layout(config.prompt)
     train = config.train
-    wanted = positions or train.steps * train.documents_per_step * train.positions_per_document
+    of_step = train.documents_per_step * train.positions_per_document
+    wanted = positions or train.steps * of_step
+    if wanted < of_step:
+        raise UserError(
+            f"--positions {wanted} are fewer than a step's {of_step} (train.documents_per_step ×"
+            f" train.positions_per_document): ask for at least {of_step}"
+        )
     model = _model(run)
     with replacing_folder(out) as folder:
         rows = _Rows(config, policy, layout)
