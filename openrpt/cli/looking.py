@@ -133,6 +133,8 @@ def _verdict(path: Path) -> list[str]:
     "warmup",
     "train",
     "evaluate",
+    "questions",
+    "finetune",
     "cost",
     after="patterns",
 )
