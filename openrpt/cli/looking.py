@@ -134,6 +134,8 @@ def _verdict(path: Path) -> list[str]:
     "warmup",
     "train",
     "evaluate",
+    "questions",
+    "finetune",
     "cost",
     after="patterns",
 )

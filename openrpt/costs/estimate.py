@@ -14,12 +14,14 @@ from rich.console import Console
 from rich.text import Text
 
 from openrpt import amounts
+from openrpt.config.loading import finetune_config
+from openrpt.config.questions import FinetuneConfig, QuestionsConfig
 from openrpt.config.sections import Config
 from openrpt.costs.energy import DEFAULT_WATTS, money
 from openrpt.costs.limits import gpu_named
 from openrpt.costs.plan import PlannedStage, WorkPlan
 from openrpt.costs.speed import Speeds, measure_speeds
-from openrpt.data.corpus_size import corpus_size
+from openrpt.data.corpus_size import CorpusSize, corpus_size
 from openrpt.engine.loading import outline, pick_device
 from openrpt.errors import UserError
 from openrpt.progress import SILENT, Progress
@@ -77,22 +79,26 @@ def estimate(
     """Estimates a run on this machine (measured for about ten seconds), or on named GPUs (their
     peak rate times `utilisation`), which share out the documents of each step.
 
+    A configuration that says anything of [finetune] or [questions] is one of `finetune`.
+
     Raises UserError for a GPU that is not in the table, a model that can't be outlined, a prompt
     that does not fit it, and a measurement for which this machine has too little memory.
     """
     if gpu:
         gpu_named(gpu)  # a wrong name is said before anything is loaded
+    asks = config.questions != QuestionsConfig() or config.finetune != FinetuneConfig()
+    config = finetune_config(config) if asks else config
     policy = outline(config)
     layout = policy.layout(config.prompt)
     scorer = None
-    if config.score.model:
+    if config.score.model and not asks:
         path = {"path": config.score.model, "lora_rank": 0}
         scorer = outline(config.model_copy(update={"model": config.model.model_copy(update=path)}))
     plan = WorkPlan(
         config=config,
         policy=policy,
         layout=layout,
-        corpus=corpus_size(config, policy.tokenizer),
+        corpus=_questions(config) if asks else corpus_size(config, policy.tokenizer),
         scorer=scorer,
     )
     if gpu:
@@ -102,6 +108,12 @@ def estimate(
     machine, speeds, rate = rates_of(config, gpu="", utilisation=utilisation, progress=progress)
     watts = config.cost.watts or DEFAULT_WATTS[device.type]
     return _priced(plan, machine, speeds, watts, notes=[rate])
+
+
+def _questions(config: Config) -> CorpusSize:
+    """Returns the questions that are asked at evaluations, each as long as one may be."""
+    asked = {"development": config.train.eval_positions, "heldout": config.finetune.eval_questions}
+    return CorpusSize(lengths=[config.prompt.window], documents_of=asked, known=False)
 
 
 def estimate_on(
@@ -135,9 +147,13 @@ def _priced(
 ) -> RunEstimate:
     """Returns the plan's stages with their time, energy and money."""
     config = plan.config
-    stages = [plan.score(), plan.warmup(), plan.train(), plan.evaluate()]
+    if config.prompt.template == "question":
+        stages = [plan.finetune()]
+    else:
+        stages = [plan.score(), plan.warmup(), plan.train(), plan.evaluate()]
     stages = [stage for stage in stages if stage.flops]
-    limits = {"warmup": config.warmup.time_limit * 60, "train": config.train.time_limit * 60}
+    train = config.train.time_limit * 60
+    limits = {"warmup": config.warmup.time_limit * 60, "train": train, "finetune": train}
     notes = [*plan.assumptions(), *notes, f"power {watts:.0f} W throughout: an estimate"]
     for stage in stages:
         _price_stage(stage, speeds, gpus, limits.get(stage.stage, 0.0), watts, config, notes)
@@ -211,11 +227,12 @@ def _price_stage(
         stage.cut(limit / stage.seconds)
     elif not limit and stage.seconds > _LONGEST_SECONDS:
         stage.endless = True
-        steps = getattr(config, stage.stage).steps
+        section = "train" if stage.stage == "finetune" else stage.stage
+        steps = getattr(config, section).steps
         each = amounts.rough_duration(stage.seconds / steps)
         notes.append(
-            f"{stage.stage} has no end: {steps:,} steps of {each} each; give --{stage.stage}.steps"
-            f" or --{stage.stage}.time_limit"
+            f"{stage.stage} has no end: {steps:,} steps of {each} each; give --{section}.steps"
+            f" or --{section}.time_limit"
         )
     stage.joules = stage.seconds * watts
     if config.cost.price_per_hour:

@@ -105,13 +105,16 @@ class WorkPlan:
         """Returns what the plan assumes, a line each."""
         train = self.config.train
         source = "as scored" if self.corpus.known else "guessed from the size of the corpus"
+        text = f"{self.corpus.tokens:,.0f} tokens of text, {source}; windows of {self.window}"
+        if self.config.prompt.template == "question":
+            text = f"[finetune] or [questions] is given: questions of {self.window} tokens each"
         found = [
-            f"{self.corpus.tokens:,.0f} tokens of text, {source}; windows of {self.window}",
+            text,
             "every thought and prediction uses its whole budget, and no group is flat",
         ]
         if train.recipe().dynamic_sampling_from is not None:
             found.append("dynamic sampling adds no round")
-        if self.config.warmup.traces:
+        if self.config.warmup.traces and self.config.prompt.template != "question":
             found.append("every document has enough given thoughts for warmup.trace_share")
         return found
 
@@ -287,6 +290,16 @@ class WorkPlan:
         memory = self.memory(copies=0, rollouts=0, trained=True)
         stage = PlannedStage(stage="pretrain", memory_bytes=memory)
         stage.add("update", pieces * float(piece.tokens), pieces * piece.train(self.shape))
+        return stage
+
+    def finetune(self) -> PlannedStage:
+        """Returns the reinforcement on questions, with the held-out ones asked before and after;
+        the plan's configuration is `finetune_config`'s."""
+        settings = self.config.finetune
+        stage = replace(self.train(), stage="finetune")
+        asked = self.generation(self.branches(1, max(settings.eval_samples, 1)))
+        times = 2 * settings.eval_questions
+        stage.add("evaluate", times * asked.tokens, times * asked.forward(self.shape))
         return stage
 
     def evaluate(self) -> PlannedStage:

@@ -184,6 +184,25 @@ def test_a_scorer_of_its_own_is_counted_with_its_own_shapes(run: Run, tmp_path: 
     assert found[1]["train"].flops == found[0]["train"].flops
 
 
+def test_a_configuration_of_questions_is_one_of_finetune(run: Run) -> None:
+    own = {"think_budget": 4, "answer_budget": 4, "question_tokens": 24, "questions_per_step": 3}
+    config = run.config.model_copy(
+        update={"finetune": run.config.finetune.model_copy(update=own | {"eval_questions": 5})}
+    )
+    (stage,), (steps,) = (
+        estimate(
+            config.model_copy(
+                update={"train": config.train.model_copy(update={"eval_every": every})}
+            ),
+            gpu="h100-sxm",
+        ).stages
+        for every in (1, 0)
+    )
+    assert stage.stage == "finetune" and stage.documents == 3
+    assert stage.flops_by_phase["evaluate"] > steps.flops_by_phase["evaluate"] > 0
+    assert steps.flops_by_phase["update"] == stage.flops_by_phase["update"]
+
+
 def test_instructions_cost_a_pass_for_standard_prediction(run: Run) -> None:
     plan = plan_of(run)
     assert plan.layout.plain_head_ids == plan.layout.head_ids
