@@ -1,5 +1,6 @@
 """openrpt-env in verifiers: run `python scripts/environments.py --check verifiers`."""
 
+import asyncio
 import base64
 import json
 import os
@@ -16,6 +17,9 @@ import pytest
 pytest.importorskip("verifiers")
 
 import verifiers.v1 as vf
+from verifiers.v1.configs.client import EvalClientConfig
+from verifiers.v1.serve.client import EnvClient
+from verifiers.v1.serve.server import EnvServer
 from verifiers.v1.utils.loaders import resolve_env_config
 
 from openrpt.data.work import take_work
@@ -141,6 +145,46 @@ def test_vf_eval_rewards_what_our_reward_does(run: Run, tmp_path: Path) -> None:
     assert sent == sorted(
         json.dumps({k: one[k] for k in kept if one.get(k)}, sort_keys=True) for one in received
     )
+
+
+def test_the_env_server_of_prime_rl_runs_our_tasks(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As its orchestrator does: tasks are taken there, sent as data, and built anew in the server;
+    the cursor of a checkpoint is reached by dropping tasks."""
+    monkeypatch.setenv("MY_KEY", "none")
+    config = resolve_env_config(
+        {
+            "taskset": {"id": "openrpt-env", "run": str(run.path)},
+            "agent": {"runtime": {"type": "subprocess"}},
+        }
+    )
+    tasks = iter(vf.load_taskset(config.taskset))
+    for _ in range(1000):
+        next(tasks)
+    task = next(tasks)
+    continuation = [base64.b64decode(piece) for piece in task.data.continuation]
+
+    async def answered(address: str) -> list[float]:
+        server = EnvServer(config, address="tcp://127.0.0.1:0")
+        running = asyncio.create_task(server.run())
+        client = EnvClient(address=server.address)
+        found = []
+        for _ in range(4):
+            episode = await client.run(
+                task_data=task.data.model_dump(mode="json"),
+                client=EvalClientConfig(base_url=address, api_key_var="MY_KEY"),
+                model="tiny",
+                sampling=vf.SamplingConfig(),
+            )
+            assert episode.ok, episode.errors
+            found += [trace.reward for trace in episode.traces]
+        await client.close()
+        running.cancel()
+        return found
+
+    with chat_server(lambda _, turn: answers(continuation, turn)) as address:
+        assert asyncio.run(answered(address)) == [1.0, 0.0, 0.0, 1.0]
 
 
 def test_an_answer_may_do_without_a_thought(run: Run) -> None:
