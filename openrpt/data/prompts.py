@@ -253,6 +253,17 @@ def prompt_text(config: PromptConfig, text: str) -> str:
     return EXAMPLE_END.join([*shown, f"{before}{text}{opening}"])
 
 
+def message_text(config: PromptConfig, text: str) -> str:
+    """Returns a prompt as the message of a chat, for whoever has no tokenizer: the template around
+    the text, without examples and without the thought's opening.
+
+    >>> message_text(PromptConfig(template="chat"), "3 * 12 =").partition(".")[0]
+    'Think, then give the next token of this text in \\\\boxed{}'
+    """
+    before, after = _template(config)
+    return f"{before}{text}{after}"
+
+
 def _template(config: PromptConfig) -> tuple[str, str]:
     before, after = TEMPLATES[config.template]
     if config.template == "question" and not config.instruction:

@@ -38,7 +38,12 @@ def _over_flops(values: list[dict[str, Any]], measure: str) -> alt.LayerChart | 
         axis=alt.Axis(format="~e", tickCount=6),
         title="training FLOPs, beside the start's",
     )
-    stroke: dict[str, Any] = {"title": None, "symbolType": "stroke", "symbolStrokeWidth": 3, "symbolOpacity": 1}
+    stroke: dict[str, Any] = {
+        "title": None,
+        "symbolType": "stroke",
+        "symbolStrokeWidth": 3,
+        "symbolOpacity": 1,
+    }
     black = alt.Legend(**stroke, symbolStrokeColor="#000000")
     sized = any(value["size"] != value["way"] for value in values)
     color = alt.Color(

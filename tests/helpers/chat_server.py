@@ -1,0 +1,65 @@
+"""An OpenAI-compatible server of chats on this machine, which says what it is told to say."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Answer = Callable[[str, int], dict[str, str]]
+"""A prompt, and how often it came before → the parts of the assistant's message."""
+
+
+@contextmanager
+def chat_server(answer: Answer) -> Iterator[str]:
+    """Serves while the block runs; yields the address."""
+    seen: dict[str, int] = {}
+    lock = threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None: ...
+
+        def reply(self, status: int, body: dict[str, Any]) -> None:
+            data = json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def do_GET(self) -> None:
+            self.reply(200, {"object": "list", "data": [{"id": "tiny", "object": "model"}]})
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if not self.path.endswith("/chat/completions") or body["model"] != "tiny":
+                self.reply(404, {"error": {"message": f"no model {body['model']}"}})
+                return
+            prompt = body["messages"][-1]["content"]
+            with lock:
+                before = seen.get(prompt, 0)
+                seen[prompt] = before + 1
+            message = {"role": "assistant", **answer(prompt, before)}
+            usage = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
+            choice = {"index": 0, "message": message, "finish_reason": "stop"}
+            self.reply(
+                200,
+                {
+                    "id": "chat-1",
+                    "object": "chat.completion",
+                    "created": 0,
+                    "model": "tiny",
+                    "choices": [choice],
+                    "usage": usage,
+                },
+            )
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}/v1"
+        finally:
+            server.shutdown()
+            thread.join()
