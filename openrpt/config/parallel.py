@@ -1,6 +1,6 @@
 """`[parallel]`: several processes that share the steps of a stage."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,6 +12,11 @@ class ParallelConfig(Section):
 
     BINDS: ClassVar[Binds] = NOTHING
 
+    shard: Literal["none", "optimizer"] = Field(
+        "none",
+        description="What is divided among the processes: nothing, or the optimizer's state, 8 of"
+        " the 16 bytes that a float32 weight takes",
+    )
     timeout: float = Field(
         30.0, gt=0, description="Minutes that a process waits for the slowest one, then it gives up"
     )

@@ -1,6 +1,7 @@
 """AdamW as the trainers use it: its groups, its learning rate, one clipped step."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -10,6 +11,7 @@ from openrpt.config.training import OptimConfig
 from openrpt.engine.check import require_finite
 from openrpt.engine.model import Model
 from openrpt.rl.nonfinite import NotFinite, Places
+from openrpt.rl.workers import ALONE, Workers
 
 
 class Schedule(Protocol):
@@ -90,11 +92,64 @@ class PairedAdamW(torch.optim.Optimizer):
         return mean / (1 - first**steps) / root
 
 
+class SharedAdamW(torch.optim.Optimizer):
+    """AdamW whose state is divided among the processes (arXiv 1910.02054, Pos): each makes the step
+    of the parameters that it owns, and gets the others' from their owners."""
+
+    def __init__(
+        self,
+        groups: list[dict[str, Any]],
+        *,
+        betas: tuple[float, float],
+        workers: Workers,
+        lr: float = 1e-3,
+    ) -> None:
+        super().__init__(groups, {"lr": lr})
+        self.workers = workers
+        self.owned = _divided([p for group in groups for p in group["params"]], workers.count)
+        """The parameters of each process."""
+        parts = [g | {"params": [p for p in g["params"] if self.owns(p)]} for g in groups]
+        self._own = torch.optim.AdamW(parts, betas=betas, fused=True)
+        self.state = self._own.state
+
+    def owns(self, parameter: Tensor) -> bool:
+        """Returns whether this process keeps the parameter's state."""
+        return any(parameter is own for own in self.owned[self.workers.rank])
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Moves each parameter by one step, from its gradient, which all processes have."""
+        for group, part in zip(self.param_groups, self._own.param_groups, strict=True):
+            part["lr"] = group["lr"]
+        self._own.step()
+        self.workers.spread(self.owned)
+
+
+def _divided(
+    parameters: Sequence[torch.nn.Parameter], count: int
+) -> list[list[torch.nn.Parameter]]:
+    """Returns `count` lists of parameters, of about as many elements: the largest first, to the
+    shortest list."""
+    owned: list[list[torch.nn.Parameter]] = [[] for _ in range(count)]
+    sizes = [0] * count
+    for parameter in sorted(parameters, key=lambda p: -p.numel()):
+        least = sizes.index(min(sizes))
+        owned[least].append(parameter)
+        sizes[least] += parameter.numel()
+    return owned
+
+
 def make_optimizer(
-    policy: Model, settings: OptimConfig, *, weight_decay: float, paired: bool = False
+    policy: Model,
+    settings: OptimConfig,
+    *,
+    weight_decay: float,
+    paired: bool = False,
+    shared_by: Workers = ALONE,
 ) -> torch.optim.Optimizer:
     """Makes the AdamW of all stages (arXiv 1711.05101), or a pair: matrices decay, vectors (norms,
-    biases) do not. Each step sets its own learning rate."""
+    biases) do not. Each step sets its own learning rate. `shared_by`: the processes among which its
+    state is divided."""
     parameters = policy.parameters()
     groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
@@ -103,6 +158,8 @@ def make_optimizer(
     betas = (settings.adam_beta1, settings.adam_beta2)
     if paired:
         return PairedAdamW(groups, betas=betas)
+    if shared_by.count > 1:
+        return SharedAdamW(groups, betas=betas, workers=shared_by)
     return torch.optim.AdamW(groups, betas=betas, fused=True)
 
 

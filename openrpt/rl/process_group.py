@@ -91,6 +91,18 @@ class ProcessGroup:
                     p.grad = torch.empty_like(p)
                 p.grad.copy_(part.view_as(p))
 
+    @torch.no_grad()
+    def spread(self, owned: Sequence[Sequence[torch.nn.Parameter]]) -> None:
+        """Copies each process' own parameters to the others. Raises LostProcess."""
+        self.gather(None)  # whoever is gone is noticed here
+        for owner, parameters in enumerate(owned):
+            for bucket in _buckets(parameters):
+                flat = torch.cat([p.detach().flatten() for p in bucket])
+                work = dist.broadcast(flat, group=self._gradients, group_src=owner, async_op=True)
+                self._finish(work, "spread of weights", self.timeout)
+                for p, part in zip(bucket, flat.split([p.numel() for p in bucket]), strict=True):
+                    p.copy_(part.view_as(p))
+
     def fail(self, error: BaseException) -> None:
         """Lets the others know that this process ends, and why: at once, by closed connections."""
         self.roll.end(f"{self.roll.name(self.rank)}: {str(error) or type(error).__name__}")

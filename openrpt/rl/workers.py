@@ -56,6 +56,10 @@ class Workers(Protocol):
         """Lets the process of rank 0 do something, however long it takes, and returns what it
         returned to all of them."""
 
+    def spread(self, owned: Sequence[Sequence[torch.nn.Parameter]]) -> None:
+        """Gives each parameter the values that it has in the process that owns it; `owned`: the
+        parameters of each process."""
+
     def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Makes each parameter's `.grad` the sum over the processes, the same in each of them.
 
@@ -81,6 +85,10 @@ class Alone:
     def first(self, do: Callable[[], T]) -> T:
         """Does it."""
         return do()
+
+    def spread(self, owned: Sequence[Sequence[torch.nn.Parameter]]) -> None:
+        """Leaves the parameters as they are: all are its own."""
+        return None
 
     def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Leaves the gradients as they are: there is nothing to add."""

@@ -91,7 +91,10 @@ def run_stage(stage: Stage, progress: Progress) -> Summary:
             began = state.seconds
             metrics = _one_step(stage, saver, records, progress)
             longest = max(longest, state.seconds - began)
-            saver.if_due()
+            with saver.after():
+                is_due = workers.gather(saver.is_due)[0]
+            if is_due:
+                saver.now()
             said = "left out" if metrics.get(SKIPPED) else stage.describe(metrics)
             progress.update(state.seconds if timed else state.step, f"step {state.step} · {said}")
         saver.now()

@@ -9,7 +9,9 @@ from pathlib import Path
 from openrpt.config.sections import STAGES
 from openrpt.engine.checkpoint_record import TrainerState
 from openrpt.errors import UserError
-from openrpt.runs.checkpoints import prune, save_checkpoint, step_folder
+from openrpt.rl.optimizer import SharedAdamW
+from openrpt.rl.workers import ALONE
+from openrpt.runs.checkpoints import prune, save_checkpoint, save_part, step_folder
 from openrpt.stages.stage import Stage
 
 
@@ -34,21 +36,30 @@ class Saver:
         return self.stage.workers.rank == 0
 
     @property
+    def is_divided(self) -> bool:
+        """Whether each process keeps a part of the optimizer's state."""
+        return isinstance(self.stage.optimizer, SharedAdamW)
+
+    @property
     def checkpoints(self) -> Path:
         """The folder of the stage's checkpoints."""
         return self.stage.run.checkpoints_of(self.state.stage)
 
-    def if_due(self) -> None:
-        """Saves every so many steps, where checkpoints are what the stage makes, and minutes."""
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to save: every so many steps, where checkpoints are what the stage
+        makes, and minutes."""
         settings, facts = self.stage.config.checkpoints, STAGES[self.state.stage]
         late = time.monotonic() - self.at > settings.minutes * 60
-        if late or (not facts.leaves and self.state.step % settings.every == 0):
-            self.now()
+        return late or (not facts.leaves and self.state.step % settings.every == 0)
 
     def now(self) -> None:
         """Saves the step that is done, unless it is saved, and removes old checkpoints."""
-        if self.step != self.state.step and self.writes:
-            self._save()
+        if self.step != self.state.step:
+            if self.writes:
+                self._save()
+            elif self.is_divided:
+                save_part(self.stage.engine.model, self.stage.optimizer, self.stage.workers)
         self.at, self.step = time.monotonic(), self.state.step
 
     def _save(self) -> None:
@@ -60,6 +71,7 @@ class Saver:
             stage.config,
             optimizer=stage.optimizer,
             baseline=None if baseline is None else baseline.weights,
+            workers=stage.workers if self.is_divided else ALONE,
         )
         kept = 1 if STAGES[self.state.stage].leaves else stage.config.checkpoints.kept
         prune(self.checkpoints, kept)
@@ -78,7 +90,7 @@ class Saver:
             if not self.writes:
                 raise
             vars(state).update(vars(before))
-            kept = self._lost() if updates else self._kept()
+            kept = self._lost("the weights had changed already") if updates else self._kept()
             raise _told(error, f"{state.stage}, step {state.step + 1}", kept) from None
         finally:
             hook.remove()
@@ -96,16 +108,17 @@ class Saver:
 
     def _kept(self) -> str:
         """Saves, and says what is saved."""
+        if self.is_divided and self.step != self.state.step:
+            return self._lost("other processes have parts of the optimizer")
         try:
             self.now()
         except UserError as error:
             return f"the steps after step {self.step} could not be saved: {error}"
         return f"all up to step {self.step} is saved" if self.step else ""
 
-    def _lost(self) -> str:
-        """Returns what is lost, in words, where the weights in memory belong to no whole step."""
+    def _lost(self, text: str) -> str:
+        """Returns what is lost, in words, where what is in memory can't be saved; `text`: why."""
         steps = self.state.step - self.step
-        text = "the weights had changed already"
         if steps:
             counted = "1 step" if steps == 1 else f"{steps} steps"
             text += f", so what {counted} before it did is lost, too"

@@ -24,7 +24,7 @@ from openrpt.engine.engine import Engine, open_engine
 from openrpt.engine.fingerprint import model_fingerprint
 from openrpt.errors import UserError
 from openrpt.rl.optimizer import make_optimizer
-from openrpt.rl.workers import Workers
+from openrpt.rl.workers import ALONE, Workers
 from openrpt.runs.checkpoints import latest_checkpoint, require_own, restore
 from openrpt.runs.run import Run
 
@@ -120,13 +120,15 @@ def open_trained(
     candidates_from: Engine | None = None,
     weight_decay: float | None = None,
     paired: bool = False,
+    workers: Workers = ALONE,
 ) -> Opened:
     """Opens policy, optimizer and state from a stage's last checkpoint; `new` is the state of a
     stage that has none, and names it.
 
     It begins from the model in `begin`, else from the start model. `candidates_from`: whose
     candidates seed the thought, where not the policy's own. `weight_decay` takes the place of
-    `optim.weight_decay`; `paired`: the optimizer is a PairedAdamW. Only reads. Raises UserError for
+    `optim.weight_decay`; `paired`: the optimizer is a PairedAdamW; `workers`: those among which
+    `parallel.shard` divides it. Only reads. Raises UserError for
     a checkpoint that is damaged, another stage's, or made with another value of a binding key.
     """
     config, name = run.config, new.stage
@@ -149,7 +151,19 @@ def open_trained(
         start=candidates_from,
     )
     decay = config.optim.weight_decay if weight_decay is None else weight_decay
-    optimizer = make_optimizer(engine.model, config.optim, weight_decay=decay, paired=paired)
+    is_shared = config.parallel.shard == "optimizer"
+    if is_shared and paired:
+        raise UserError(
+            "parallel.shard = 'optimizer' divides one AdamW, and train.adam_states = 'separate' has"
+            " two; set one of them only"
+        )
+    optimizer = make_optimizer(
+        engine.model,
+        config.optim,
+        weight_decay=decay,
+        paired=paired,
+        shared_by=workers if is_shared else ALONE,
+    )
     if last is not None:
         state = restore(last, engine.model, optimizer)
     else:

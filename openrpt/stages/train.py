@@ -222,6 +222,7 @@ def open_trainer(
         begin=begin,
         candidates_from=start,
         paired=config.train.has_separate_states,
+        workers=workers,
     )
     policy = opened.engine.model
     reference = None

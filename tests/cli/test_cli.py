@@ -34,21 +34,21 @@ SHOWN = {
     "score": ["seed", "run", "model", "corpus", "score", "prompt.window", "prompt.min_context"],
     "warmup": [
         *("seed", "run", "model", "prompt", "selection", "warmup", "memory", "optim"),
-        *("checkpoints", "track"),
+        *("checkpoints", "track", "parallel"),
     ],
     "train": [
         *("seed", "run", "model", "prompt", "selection", "reward", "train", "evaluate", "track"),
-        *("memory", "optim", "checkpoints", "cost"),
+        *("memory", "optim", "checkpoints", "cost", "parallel"),
     ],
     "finetune": [
         *("seed", "run", "model", "questions", "answers", "finetune", "train", "track"),
         *("memory", "optim", "checkpoints", "prompt.instruction", "prompt.chat_template"),
-        "prompt.examples",
+        *("prompt.examples", "parallel"),
         *("prompt.thought_start", "prompt.thought_end", "prompt.answer_start"),
     ],
     "pretrain": [
         *("seed", "run", "model", "selection", "pretrain", "track", "optim", "checkpoints"),
-        "memory.gradient_checkpointing",
+        *("memory.gradient_checkpointing", "parallel"),
     ],
     "perplexity": [
         *("run", "model", "prompt.window", "evaluate.split", "score.max_tokens"),

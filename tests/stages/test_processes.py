@@ -101,6 +101,10 @@ def command(name: str, run: Run, **overrides: Any) -> list[str]:
     return [name, "--run", str(run.path), *options]
 
 
+def folder_of(run: Run, step: int) -> Path:
+    return run.checkpoints / f"step-{step:06d}"
+
+
 def alone(*arguments: str) -> None:
     with pytest.raises(SystemExit) as stop:
         main(list(arguments))
@@ -134,32 +138,38 @@ def assert_alike(a: Run, b: Run, stage: str, *, steps: int) -> None:
 
 
 def assert_same_weights(a: Path, b: Path) -> None:
-    for name in ("model.safetensors", "state.safetensors"):
-        if (b / name).is_file():
-            found, expected = load_file(a / name), load_file(b / name)
-            torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-12)
+    """The model's and the optimizer's, whose state may lie in parts."""
+    for pattern in ("model.safetensors", "state*.safetensors"):
+        found, expected = (
+            {name: tensor for path in one.glob(pattern) for name, tensor in load_file(path).items()}
+            for one in (a, b)
+        )
+        torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-12)
 
 
 @pytest.mark.slow
 def test_two_then_one_then_four_processes_end_where_one_does(scored: Run) -> None:
-    """Checkpoints know no number of processes; dynamic sampling goes on while all documents of a
-    process are flat."""
-    run, expected = run_of(scored, "shared", SETTINGS), run_of(scored, "one", SETTINGS)
+    """Checkpoints know no number of processes, nor how the optimizer is divided among them; dynamic
+    sampling goes on while all documents of a process are flat."""
+    settings = SETTINGS | {"train__steps": 4}
+    run, expected = run_of(scored, "shared", settings), run_of(scored, "one", settings)
     alone(*command("train", expected))
     said = together(2, *command("train", run, train__steps=1))[0]
     assert "1 steps in" in said.out and "train: done, 1 steps" in said.err
     alone(*command("train", run, train__steps=2))
-    together(4, *command("train", run, train__steps=3))
-    assert_alike(run, expected, "train", steps=3)
+    together(4, *command("train", run, train__steps=3, parallel__shard="optimizer"))
+    together(2, *command("train", run, train__steps=4, parallel__shard="optimizer"))
+    assert_alike(run, expected, "train", steps=4)
+    parts = {step: len(list(folder_of(run, step).glob("state*"))) for step in range(1, 5)}
+    assert parts == {1: 1, 2: 1, 3: 4, 4: 2}
     assert any(row["group/generated"] > 3 * 3 for row in rows(run, "train"))
     assert rollouts_of(run).keys() == rollouts_of(expected).keys()
     for name, rollouts in rollouts_of(run).items():
         for found, row in zip(rollouts, rollouts_of(expected)[name], strict=True):
             assert found["token_ids"] == row["token_ids"]
             assert found["reward"] == row["reward"]
-    for step in range(1, 4):
-        folders = (one.checkpoints / f"step-{step:06d}" for one in (run, expected))
-        assert_same_weights(*folders)
+    for step in range(1, 5):
+        assert_same_weights(folder_of(run, step), folder_of(expected, step))
     stage = read_stage(run.path)
     assert stage is not None and stage.state == "done"
 

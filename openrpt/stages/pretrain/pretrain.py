@@ -186,7 +186,7 @@ def open_pretrain(run: Run, *, workers: Workers = ALONE) -> Pretrainer:
     config = run.config
     other = matched_run(config)
     corpus = load_corpus(run, other)
-    opened = open_trained(run, TrainerState(stage="pretrain"))
+    opened = open_trained(run, TrainerState(stage="pretrain"), workers=workers)
     policy, state = opened.engine.model, opened.state
     require_fit(policy, corpus, config, other)
     shape = model_shape(policy)

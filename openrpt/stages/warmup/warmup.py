@@ -200,6 +200,7 @@ def open_warmup(run: Run, *, workers: Workers = ALONE) -> Warmup:
         TrainerState(stage="warmup", traces=traces_hash(config)),
         candidates_from=start if config.prompt.candidate_source == "start" else None,
         weight_decay=0.0,  # few steps, held to the start model by a KL
+        workers=workers,
     )
     policy, corpus = opened.engine.model, scores_of(run)
     given = open_given(run, opened.state, corpus, policy.tokenizer)
