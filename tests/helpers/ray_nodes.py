@@ -6,17 +6,13 @@ from contextlib import contextmanager
 
 import psutil
 
-QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_BACKEND_LOG_LEVEL": "error",
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
-}
+from openrpt.integrations.ray.cluster import ENVIRONMENT
 
 
 @contextmanager
 def ray_nodes(count: int = 2) -> Iterator[str]:
     """Starts nodes of a CPU each, connects this process to them, and gives the head's address."""
-    for name, value in QUIET.items():
+    for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import ray
     from ray.cluster_utils import Cluster

@@ -71,7 +71,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in paths if path.name != COST}
 
 
-def test_scores_are_those_of_one_process_though_actors_are_killed(nodes, config, tmp_path):
+def test_scores_are_those_of_one_process_though_an_actor_is_killed(nodes, config, tmp_path):
     summary = score_corpus(config, tmp_path / "alone")
     assert summary.shards >= 10 and summary.skipped_short == 1
     killed: list[int] = []
@@ -81,9 +81,10 @@ def test_scores_are_those_of_one_process_though_actors_are_killed(nodes, config,
         seen.append(tokens)
         if not killed:
             assert len(list((tmp_path / "shared").glob("documents-*"))) < summary.shards
-            for process in workers_named("MapWorker"):
-                process.kill()
-                killed.append(process.pid)
+            actors = workers_named("MapWorker")
+            assert len(actors) == 2
+            actors[-1].kill()
+            killed.append(actors[-1].pid)
 
     found = on_ray.score_corpus(TWO, config, tmp_path / "shared", progress)
     assert killed and found == summary
@@ -203,4 +204,6 @@ def test_completions_of_an_evaluation_are_those_of_one_process(nodes, tmp_path):
     assert found.columns.keys() == expected.columns.keys()
     for name, values in expected.columns.items():
         assert np.array_equal(found.columns[name], values, equal_nan=values.dtype.kind == "f")
-    assert found.rollouts == expected.rollouts
+    assert found.rollouts is not None and expected.rollouts is not None
+    # By their text: pyarrow holds that NaN is not NaN.
+    assert repr(found.rollouts.to_pylist()) == repr(expected.rollouts.to_pylist())

@@ -17,9 +17,9 @@ from openrpt.files import write_text, writing
 
 _STORE_BYTES = 512 << 20
 """Memory of the object store of a cluster that is started here: what passes through it is small."""
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_BACKEND_LOG_LEVEL": "error",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",  # 60 by default: a busy machine takes longer
 }
 """What Ray reads when it is imported or started: it reports nothing to anyone, and says less."""
@@ -78,7 +78,7 @@ def connected(cluster: Cluster, shared: Path) -> Iterator[int]:
     where a node does not see the folder `shared`.
     """
     require("ray", extra="ray", what="--scale ray")
-    for name, value in _ENVIRONMENT.items():
+    for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import ray
 

@@ -4,6 +4,7 @@ Items come from one function that runs beside this process and waits for the act
 so that there are never more of them than the actors will take next.
 """
 
+import logging
 import os
 import pickle
 import queue
@@ -132,6 +133,7 @@ def _context() -> Any:
     """Returns Ray Data's settings: an item a block, in order, and nothing printed."""
     from ray.data import DataContext
 
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = DataContext.get_current().copy()
     context.target_max_block_size = 1  # bytes: blocks are closed behind each row
     context.execution_options.preserve_order = True
