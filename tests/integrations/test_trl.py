@@ -258,6 +258,22 @@ def test_two_processes_share_the_prompts_and_the_weights(run: Run, tmp_path: Pat
     assert first[:6] + second[:6] + first[6:] + second[6:] == places
 
 
+def test_adapters_are_trained_alone(run: Run, tmp_path: Path) -> None:
+    adapted = copied_run(run, "lora", model__lora_rank=2)
+    (adapted.path / "config.toml").write_text(to_toml(adapted.config))
+    task = open_task(adapted.path)
+    before = {name: value.clone() for name, value in task.model.state_dict().items()}
+
+    def odd(completion_ids: Any, **columns: Any) -> list[float]:
+        return [float(sum(ids) % 2) for ids in completion_ids]
+
+    args = settings(tmp_path, max_steps=2, learning_rate=1e-2)
+    trainer_of(task, args, reward_funcs=odd).train()
+    after = task.model.state_dict()
+    changed = {name for name, value in before.items() if not torch.equal(after[name], value)}
+    assert changed and all("lora_" in name for name in changed)
+
+
 def test_a_stopped_training_goes_on_to_the_same_weights(run: Run, tmp_path: Path) -> None:
     """Draws are keyed by the step, and the dataset is read up to where it stopped."""
 
