@@ -87,7 +87,7 @@ def _card(folder: Path, made: str, run: Run | None, prompt: PromptConfig) -> str
         return card
     evaluations = read_evaluation(run.evaluation)["evaluations"]
     parts = {
-        _RESULTS: _results(folder, evaluations, prompt),
+        _RESULTS: _results(folder, run, evaluations, prompt),
         _COST: _cost(training_cost(run, str(folder))),
     }
     for heading, lines in parts.items():
@@ -96,11 +96,13 @@ def _card(folder: Path, made: str, run: Run | None, prompt: PromptConfig) -> str
     return card
 
 
-def _results(folder: Path, evaluations: Mapping[str, Any], prompt: PromptConfig) -> list[str]:
+def _results(
+    folder: Path, run: Run, evaluations: Mapping[str, Any], prompt: PromptConfig
+) -> list[str]:
     """Returns what the evaluations of this very model say."""
     lines = []
     for entry in evaluations.values():
-        if Path(entry["model"]).resolve() != folder.resolve():
+        if not _is_same(Path(entry["model"]), folder, run):
             continue
         positions = count(entry.get("positions", 0))
         where = f", where {entry['where']}" if entry.get("where") else ""
@@ -109,6 +111,14 @@ def _results(folder: Path, evaluations: Mapping[str, Any], prompt: PromptConfig)
         lines += [f"- {sentence}" for sentence in model_sentences("It", entry, prompt)]
         lines.append("")
     return lines[:-1]
+
+
+def _is_same(evaluated: Path, folder: Path, run: Run) -> bool:
+    """Whether that model is the one in `folder` of the run, which may have been moved since."""
+    if evaluated.exists():
+        return evaluated.resolve() == folder.resolve()
+    inside = folder.resolve().relative_to(run.path.resolve()).parts
+    return evaluated.parts[-len(inside) :] == inside
 
 
 def _cost(spent: Mapping[str, float | None] | None) -> list[str]:

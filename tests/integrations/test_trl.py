@@ -1,7 +1,12 @@
 """TRL's own `GRPOTrainer` on OpenRPT's task: run `python scripts/environments.py --check trl`."""
 
+import json
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +206,72 @@ def test_trls_step_is_ours(run: Run, tmp_path: Path) -> None:
     weights = dict(task.model.named_parameters())
     for name, parameter in stage.engine.model.model.named_parameters():
         assert torch.allclose(parameter, weights[name], atol=1e-5)
+
+
+PROCESS = """
+import json, sys
+from pathlib import Path
+from trl import GRPOConfig, GRPOTrainer
+from openrpt.integrations.trl import open_task
+
+task, asked = open_task(sys.argv[1]), []
+
+def rollout(prompts, trainer):
+    made = task.rollout(prompts, trainer)
+    asked.extend((p["document_id"], p["position"]) for p in prompts)
+    return made
+
+def odd(completion_ids, **columns):
+    return [float(sum(ids) % 2) for ids in completion_ids]
+
+settings = GRPOConfig(
+    output_dir=sys.argv[2], max_steps=2, per_device_train_batch_size=6, num_generations=4,
+    learning_rate=1e-3, shuffle_dataset=False, use_cpu=True, bf16=False, report_to="none",
+    save_strategy="no", disable_tqdm=True,
+)
+parts = task.parts | {"reward_funcs": odd, "rollout_func": rollout}
+trainer = GRPOTrainer(args=settings, **parts)
+trainer.train()
+weights = float(sum(p.detach().double().abs().sum() for p in task.model.parameters()))
+rank = trainer.accelerator.process_index
+Path(sys.argv[2], f"{rank}.json").write_text(json.dumps({"weights": weights, "asked": asked}))
+"""
+
+
+def test_two_processes_share_the_prompts_and_the_weights(run: Run, tmp_path: Path) -> None:
+    """DDP over gloo; of three prompts with four rollouts each, the second is drawn in both."""
+    script = tmp_path / "train.py"
+    script.write_text(PROCESS)
+    torchrun = str(Path(sys.executable).parent / "torchrun")
+    command = [torchrun, "--nproc-per-node", "2", str(script), str(run.path), str(tmp_path)]
+    variables = os.environ | {"PYTHONPATH": str(PAGE.parents[1])}
+    done = subprocess.run(command, env=variables, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    own = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
+    assert own[0]["weights"] == own[1]["weights"]
+    task = open_task(run.path)
+    start = float(sum(p.detach().double().abs().sum() for p in task.model.parameters()))
+    assert own[0]["weights"] != start
+    prompts = [row["prompt"] for row in islice(task.dataset, 6)]
+    places = [[p["document_id"], p["position"]] for p in prompts for _ in range(4)]
+    first, second = own[0]["asked"], own[1]["asked"]
+    assert first[:6] + second[:6] + first[6:] + second[6:] == places
+
+
+def test_adapters_are_trained_alone(run: Run, tmp_path: Path) -> None:
+    adapted = copied_run(run, "lora", model__lora_rank=2)
+    (adapted.path / "config.toml").write_text(to_toml(adapted.config))
+    task = open_task(adapted.path)
+    before = {name: value.clone() for name, value in task.model.state_dict().items()}
+
+    def odd(completion_ids: Any, **columns: Any) -> list[float]:
+        return [float(sum(ids) % 2) for ids in completion_ids]
+
+    args = settings(tmp_path, max_steps=2, learning_rate=1e-2)
+    trainer_of(task, args, reward_funcs=odd).train()
+    after = task.model.state_dict()
+    changed = {name for name, value in before.items() if not torch.equal(after[name], value)}
+    assert changed and all("lora_" in name for name in changed)
 
 
 def test_a_stopped_training_goes_on_to_the_same_weights(run: Run, tmp_path: Path) -> None:

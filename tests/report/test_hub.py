@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -108,6 +109,16 @@ def test_the_card_has_data_recipe_results_and_cost(run: Run) -> None:
     (entry,) = json.loads(run.evaluation.read_text())["evaluations"].values()
     assert f"At {entry['positions']} positions of the heldout split" in card.text
     assert "FLOPs" in card.text and "- training: " in card.text
+
+
+def test_a_run_that_was_moved_keeps_its_results(run: Run, tmp_path: Path) -> None:
+    shutil.copytree(run.path, tmp_path / "moved")
+    run.path.rename(run.path.with_name("gone"))
+    try:
+        card = publication(tmp_path / "moved").card
+    finally:
+        run.path.with_name("gone").rename(run.path)
+    assert "## Results" in card and "heldout split" in card
 
 
 def test_a_card_that_people_have_changed_stays(run: Run) -> None:
