@@ -80,6 +80,8 @@ def lose(workers: Workers, how: str) -> None:
         raise ZeroDivisionError("division by zero")
     if how == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
+    if how == "frozen":
+        os.kill(os.getpid(), signal.SIGSTOP)
     time.sleep(8)  # "late": alive, and not there
 
 
@@ -89,6 +91,7 @@ def lose(workers: Workers, how: str) -> None:
         ("fails", "rank 1 of 3: corpus.jsonl:7: no such field"),
         ("bug", "rank 1 of 3: division by zero"),
         ("killed", "rank 1 of 3 ended without a word while the others waited for it ('gather')"),
+        ("frozen", "rank 1 of 3 ended without a word while the others waited for it ('gather')"),
         ("late", "rank 1 of 3 (at 'gather') did not come to 'gather' within 0.05 min"),
     ],
 )
@@ -103,18 +106,21 @@ def test_the_loss_of_one_ends_the_others_with_its_cause(
         said = ""
         try:
             with launched_workers("cpu", minutes=0.05 if how == "late" else 5) as workers:
-                workers.gather(0)
+                pids = workers.gather(os.getpid())
                 if rank == 1:
                     lose(workers, how)
                 workers.gather(1)
         except (UserError, ZeroDivisionError) as error:
             said = f"{type(error).__name__}: {error}"
+            if rank == 0 and how == "frozen":
+                os.kill(pids[1], signal.SIGKILL)
         (tmp_path / str(rank)).write_text(said)
 
     began = time.monotonic()
     ended = in_processes(3, work)
     assert time.monotonic() - began < 60
-    assert [one.code for one in ended] == [0, -signal.SIGKILL if how == "killed" else 0, 0], ended
+    code = -signal.SIGKILL if how in ("killed", "frozen") else 0
+    assert [one.code for one in ended] == [0, code, 0], ended
     said = {int(path.name): path.read_text() for path in tmp_path.iterdir()}
     assert said[0].startswith(f"{LostProcess.__name__}: {message}"), said
     assert said[2].startswith(f"{SaidElsewhere.__name__}: {message}"), said
