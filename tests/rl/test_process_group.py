@@ -3,6 +3,7 @@
 import os
 import pickle
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -128,3 +129,46 @@ def test_the_loss_of_one_ends_the_others_with_its_cause(
         assert said[1].startswith(SaidElsewhere.__name__), said
     if how == "bug":  # its traceback is its own
         assert said[1].startswith("ZeroDivisionError"), said
+
+
+def test_the_loss_of_the_first_ends_the_others(tmp_path: Path) -> None:
+    """With it goes the store, where no launcher holds that: each of the others says so."""
+
+    def work(rank: int) -> None:
+        with launched_workers("cpu", minutes=5) as workers:
+            workers.gather(0)
+            if rank == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            try:
+                workers.gather(1)
+            except LostProcess as error:
+                (tmp_path / str(rank)).write_text(str(error))
+
+    ended = in_processes(3, work)
+    assert [one.code for one in ended] == [-signal.SIGKILL, 0, 0], ended
+    for rank in (1, 2):
+        assert "rank 0 of 3" in (tmp_path / str(rank)).read_text()
+
+
+def test_a_port_in_use_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        own = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+        for name, value in (own | {"MASTER_PORT": str(taken.getsockname()[1])}).items():
+            monkeypatch.setenv(name, value)
+        with (
+            pytest.raises(UserError, match=r"rank 0 of 2 does not find the others: .*MASTER_PORT"),
+            launched_workers("cpu", minutes=1),
+        ):
+            pass
+
+
+def test_a_device_for_one_process_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with (
+        pytest.raises(UserError, match=r"model\.device = 'cuda:1' is for one process, and 2 were"),
+        launched_workers("cuda:1", minutes=1),
+    ):
+        pass
