@@ -102,6 +102,7 @@ def test_the_loss_of_one_ends_the_others_with_its_cause(
     """Within seconds; and the first alone says it."""
     monkeypatch.setattr(roll_call, "SILENT_SECONDS", 3.0)
     monkeypatch.setattr(process_group, "SILENT_SECONDS", 3.0)
+    monkeypatch.setattr(process_group, "FROZEN_SECONDS", 4.0)
 
     def work(rank: int) -> None:
         said = ""
