@@ -56,7 +56,15 @@ class Made:
         text = literal_bytes(self.table, ids, self.form.layout.literal)
         return prefix_match(extract_prediction(text), self.truth(info))
 
-    def server(self) -> RoteServer:
+    def server(self, *, hopeless: slice = slice(0)) -> RoteServer:
+        """A server that is often right, but never at the rows of `hopeless`."""
         infos = [row["extra_info"] for row in rows(self.folder)]
-        truths = {tuple(info["prompt_ids"]): self.true_ids(info) for info in infos}
-        return RoteServer(self.form, truths, self.table.bytes.index(b"}"), len(self.table.bytes))
+        prompts = [tuple(info["prompt_ids"]) for info in infos]
+        truths = map(self.true_ids, infos)
+        return RoteServer(
+            self.form,
+            dict(zip(prompts, truths, strict=True)),
+            hopeless=prompts[hopeless],
+            end_box=self.table.bytes.index(b"}"),
+            words=len(self.table.bytes),
+        )

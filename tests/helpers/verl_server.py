@@ -1,7 +1,7 @@
 """A stand-in for verl's `LLMServerClient`: a policy by rote, that is often right."""
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,11 +21,18 @@ class RoteServer:
     """
 
     def __init__(
-        self, form: Form, truths: Mapping[tuple[int, ...], Sequence[int]], end_box: int, words: int
+        self,
+        form: Form,
+        truths: Mapping[tuple[int, ...], Sequence[int]],
+        *,
+        hopeless: Collection[tuple[int, ...]],
+        end_box: int,
+        words: int,
     ) -> None:
-        """`truths`: the true ids behind each prompt; `end_box`: the token that closes a box;
-        `words`: ids below it are said in thoughts, stops and delimiters aside."""
-        self._form, self._truths = form, dict(truths)
+        """`truths`: the true ids behind each prompt; `hopeless`: prompts that it never knows;
+        `end_box`: the token that closes a box; `words`: ids below it are said in thoughts, stops
+        and delimiters aside."""
+        self._form, self._truths, self._hopeless = form, dict(truths), set(hopeless)
         self._end_box = end_box
         barred = {*form.stop_ids, *form.thought_end_ids, *form.literal}
         self._words = [i for i in range(words) if i not in barred]
@@ -72,4 +79,6 @@ class RoteServer:
         forced = tuple(before[-len(form.close_ids) :]) == form.close_ids
         truth = list(self._truths[prompt])
         said = truth[: rng.integers(1, 4)] if rng.random() < 0.6 else truth[1:3]
+        if prompt in self._hopeless:
+            said = []
         return [*(() if forced else form.answer_start_ids), *said, self._end_box, *form.stop_ids]

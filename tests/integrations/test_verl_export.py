@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -297,6 +298,15 @@ def test_the_penalty_of_a_completion_that_does_not_stop(made: tuple[Run, Path]) 
     assert score(completion, info, form, table).reward == 0.0
     penalised = score(completion, info, form, table, overlong_buffer=0.2)
     assert penalised.reward == pytest.approx(-1.0) and penalised.metrics["acc"] == 0.0
+
+
+def test_what_verl_loads_of_ours_is_light() -> None:
+    """verl's transformers is not ours, and its workers load the agent loop by the hundred."""
+    code = (
+        "import sys, openrpt.integrations.verl.reward;"
+        "sys.exit(bool({'torch', 'transformers', 'rich', 'click', 'jinja2'} & sys.modules.keys()))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_another_tokenizer_is_refused() -> None:

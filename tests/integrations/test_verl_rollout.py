@@ -51,7 +51,9 @@ class _Trainer:
             f"data.train_batch_size={_BATCH}",
         )
         transfer_queue.init(self.config.transfer_queue)
-        self.manager = AgentLoopManagerTQ.create(config=self.config, llm_client=made.server())
+        # Every third group is flat, whatever is drawn; others may be by chance.
+        server = made.server(hopeless=slice(None, None, 3))
+        self.manager = AgentLoopManagerTQ.create(config=self.config, llm_client=server)
         self._dataset, self.taken = made.dataset(), 0
 
     def add(self, count: int) -> None:
@@ -106,5 +108,5 @@ def test_a_step_is_filled_with_groups_that_are_not_flat(made: Made) -> None:
     assert len(groups) == _BATCH
     assert all(len(group) == GROUP and len(set(group)) == 2 for group in groups.values())
     evicted = metrics.get("training/filter_groups/evicted_samples", 0)
-    assert evicted > 0 and trainer.taken >= _BATCH + evicted
+    assert evicted >= 2 and trainer.taken >= _BATCH + evicted
     record(queue_groups=len(groups), queue_flat_groups=int(evicted), queue_taken=trainer.taken)
