@@ -63,7 +63,7 @@ _KINDS = 5
 _SPLITS = (("heldout", 0.05), ("development", 0.06), ("train", 1.0))
 """Each split with the share of documents up to its end."""
 _EPOCHS_ON = 3
-_READ = 2_000
+_READ = 500
 """Documents that are read from a file of texts."""
 
 

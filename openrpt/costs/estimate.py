@@ -18,8 +18,10 @@ from openrpt.config.loading import finetune_config
 from openrpt.config.questions import FinetuneConfig, QuestionsConfig
 from openrpt.config.sections import Config
 from openrpt.costs.energy import DEFAULT_WATTS, money
+from openrpt.costs.held import LIBRARIES, state_bytes
 from openrpt.costs.limits import gpu_named
-from openrpt.costs.plan import PlannedStage, WorkPlan
+from openrpt.costs.plan import WorkPlan
+from openrpt.costs.planned import PlannedStage
 from openrpt.costs.speed import Speeds, measure_speeds
 from openrpt.data.corpus_size import CorpusSize, corpus_size
 from openrpt.engine.loading import outline, pick_device
@@ -104,7 +106,7 @@ def estimate(
     if gpu:
         return estimate_on(plan, gpu, gpus=gpus, utilisation=utilisation)
     device = pick_device(config.model.device)
-    require_memory(plan.model_bytes(copies=0, trained=True), device)
+    require_memory(state_bytes(policy, copies=0, trained=True) + LIBRARIES, device)
     machine, speeds, rate = rates_of(config, gpu="", utilisation=utilisation, progress=progress)
     watts = config.cost.watts or DEFAULT_WATTS[device.type]
     return _priced(plan, machine, speeds, watts, notes=[rate])

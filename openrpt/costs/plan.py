@@ -2,11 +2,8 @@
 `openrpt estimate`, in branches of the greatest lengths that the configuration allows."""
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from statistics import mean
-
-from torch import Tensor
 
 from openrpt.config.sections import Config
 from openrpt.costs.flops import (
@@ -14,68 +11,17 @@ from openrpt.costs.flops import (
     Shape,
     count_scoring,
     count_tree,
-    matrices_of,
     model_shape,
     plain_passes,
     prefix_passes,
 )
+from openrpt.costs.held import LIBRARIES, passed_bytes, state_bytes, weight_bytes
+from openrpt.costs.planned import PlannedStage
 from openrpt.costs.speed import spread_positions
 from openrpt.data.corpus_size import CorpusSize
 from openrpt.data.prompts import Budget, Layout
 from openrpt.engine.branches import Branch
-from openrpt.engine.head import CHUNK_ELEMENTS
 from openrpt.engine.model import Model
-
-_LIBRARIES = 0.6e9
-"""Bytes that Python, torch and transformers take by themselves."""
-
-
-@dataclass(kw_only=True)
-class PlannedStage:
-    """A stage's row of an estimate."""
-
-    stage: str
-    tokens: float = 0.0
-    flops_by_phase: dict[str, float] = field(default_factory=dict)
-    """FLOPs of each phase."""
-    memory_bytes: float = 0.0
-    state_bytes: float = 0.0
-    """The part of it that is weights, gradients and moments."""
-    documents: int = 0
-    """Documents of a step, which processes share out; 0 = it has no steps."""
-    seconds: float = 0.0
-    endless: bool = False
-    """Whether its steps are more than anybody waits for, and no time limit ends it."""
-    joules: float = 0.0
-    money: float | None = None
-
-    @property
-    def flops(self) -> float:
-        """FLOPs of all phases."""
-        return sum(self.flops_by_phase.values())
-
-    def add(self, phase: str, tokens: float, flops: float) -> None:
-        """Adds the work of a phase."""
-        self.tokens += tokens
-        self.flops_by_phase[phase] = self.flops_by_phase.get(phase, 0.0) + flops
-
-    def share_of_slowest(self, phase: str, processes: int) -> float:
-        """Returns the share of a phase's work that the process with most of it has.
-
-        A step's documents are shared out whole; what scores a corpus takes any part of it; an
-        evaluation runs in one process.
-        """
-        if phase == "evaluate":
-            return 1.0
-        if not self.documents:
-            return 1 / processes
-        return math.ceil(self.documents / processes) / self.documents
-
-    def cut(self, share: float) -> None:
-        """Cuts the stage to the share of it that is run."""
-        self.tokens *= share
-        self.seconds *= share
-        self.flops_by_phase = {phase: share * n for phase, n in self.flops_by_phase.items()}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -105,6 +51,8 @@ class WorkPlan:
         """Returns what the plan assumes, a line each."""
         train = self.config.train
         source = "as scored" if self.corpus.known else "guessed from the size of the corpus"
+        if not self.corpus.known and ":" in (path := self.config.corpus.path):
+            source = f"a guess, since the size of {path} can't be seen from here"
         text = f"{self.corpus.tokens:,.0f} tokens of text, {source}; windows of {self.window}"
         if self.config.prompt.template == "question":
             text = f"[finetune] or [questions] is given: questions of {self.window} tokens each"
@@ -135,7 +83,7 @@ class WorkPlan:
         share = self.corpus.tokens / sum(lengths)
         memory = self.memory(copies=0, rollouts=0, trained=False)
         if self.scorer is not None:
-            memory += _bytes(self.scorer.model.parameters())
+            memory += weight_bytes(self.scorer.model)
         stage = PlannedStage(stage="score", memory_bytes=memory)
         flops = count.forward(model_shape(scorer))
         stage.add("score", share * count.tokens, share * flops)
@@ -328,47 +276,14 @@ class WorkPlan:
             count.run(branches[-1].prefix_length, 0, len(branches))
         return windows * float(count.tokens), windows * count.forward(self.shape)
 
-    def model_bytes(self, *, copies: int, trained: bool) -> float:
-        """Returns the bytes of the model in a process, the libraries' own included."""
-        return self.state_bytes(copies=copies, trained=trained) + _LIBRARIES
-
     def state_bytes(self, *, copies: int, trained: bool) -> float:
-        """Returns the bytes of the weights (and frozen copies of them), rounded ones included;
-        where trained, of gradients and AdamW's two moments, too."""
-        weights = _bytes(self.policy.model.parameters())
-        if self.config.model.is_mixed:
-            weights *= 1 + self.policy.product_dtype.itemsize / self.policy.causal_lm.dtype.itemsize
-        own = _bytes(self.policy.parameters()) if trained else 0.0
-        return (1 + copies) * weights + 3 * own
+        """Returns the bytes of weights, gradients and moments: `held.state_bytes`."""
+        return state_bytes(self.policy, copies=copies, trained=trained)
 
     def memory(self, *, copies: int, rollouts: int, trained: bool) -> float:
-        """Returns the peak in bytes, about: what the model takes, and the greater of generation's
-        keys and values and the update's activations (the inputs and outputs of every matrix, and
-        three copies of the attention's weights), with logits a chunk at a time."""
-        config, shape = self.config, self.shape
-        settings = self.policy.causal_lm.config
-        element = self.policy.causal_lm.dtype.itemsize
-        branches = self.branches(config.train.positions_per_document, 1)
-        prefix, tail = branches[-1].prefix_length, len(branches[0].tail_ids)
-        own = len(branches[0].completions[0])
-        heads = settings.num_attention_heads
-        kv_heads = settings.to_dict().get("num_key_value_heads") or heads
-        kv_width = 2 * kv_heads * (shape.attention_width // heads) * shape.layers
-        cached = self.policy.product_dtype.itemsize
-        keys = cached * kv_width * (prefix + rollouts * (tail + own))
-        logits = 3.0 * CHUNK_ELEMENTS * max(element, 4)
-        passed = keys
-        if trained:
-            per_token = float(sum(sum(matrix.shape) for matrix in matrices_of(self.policy)))
-            if config.memory.gradient_checkpointing:
-                hidden = self.policy.head.weight.shape[1]
-                per_token = 2 * per_token / shape.layers + shape.layers * hidden
-            inside = len(branches) * tail + config.memory.microbatch_tokens
-            scores = 3.0 * heads * (prefix + tail + own)
-            scores *= 1 if config.memory.gradient_checkpointing else shape.layers
-            passed = max(keys, element * (per_token * (prefix + inside) + scores * inside))
-        return self.model_bytes(copies=copies, trained=trained) + passed + logits
-
-
-def _bytes(parameters: Iterable[Tensor]) -> float:
-    return float(sum(p.numel() * p.element_size() for p in parameters))
+        """Returns the peak in bytes, about."""
+        branches = self.branches(self.config.train.positions_per_document, 1)
+        passed = passed_bytes(
+            self.policy, self.config.memory, branches, rollouts=rollouts, trained=trained
+        )
+        return self.state_bytes(copies=copies, trained=trained) + LIBRARIES + passed

@@ -12,7 +12,8 @@ import torch
 from openrpt.cli.main import main
 from openrpt.config.sections import Config
 from openrpt.costs.estimate import RunEstimate, _too_little, estimate, require_memory
-from openrpt.costs.plan import PlannedStage, WorkPlan
+from openrpt.costs.plan import WorkPlan
+from openrpt.costs.planned import PlannedStage
 from openrpt.costs.speed import spread_positions
 from openrpt.data.corpus_size import corpus_size, split_tokens
 from openrpt.data.prompts import build_layout
@@ -284,6 +285,9 @@ def test_a_corpus_that_cannot_be_seen_is_scored_in_single_windows(tmp_path: Path
     plan = WorkPlan(config=config, policy=policy, layout=layout, corpus=corpus)
     assert not corpus.known
     assert plan.score().tokens <= 1.05 * corpus.tokens
+    assert (
+        "since the size of datasets:someone/texts can't be seen from here" in plan.assumptions()[0]
+    )
 
 
 def test_a_training_without_an_end_says_so_and_what_is_not_run_is_left_out(
