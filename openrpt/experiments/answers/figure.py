@@ -28,7 +28,7 @@ def specification(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
     return chart.properties(title=experiment.name).to_dict()
 
 
-def _over_flops(values: list[dict[str, Any]], measure: str) -> alt.LayerChart:
+def _over_flops(values: list[dict[str, Any]], measure: str) -> Any:
     """Returns a line a series: coloured by what stands behind its hyphen, the model's size, dashed
     by what stands before it."""
     base = alt.Chart(alt.Data(values=[value for value in values if value["series"]]))
@@ -38,7 +38,12 @@ def _over_flops(values: list[dict[str, Any]], measure: str) -> alt.LayerChart:
         axis=alt.Axis(format="~e", tickCount=6),
         title="training FLOPs, beside the start's",
     )
-    stroke = {"title": None, "symbolType": "stroke", "symbolStrokeWidth": 3, "symbolOpacity": 1}
+    stroke: dict[str, Any] = {
+        "title": None,
+        "symbolType": "stroke",
+        "symbolStrokeWidth": 3,
+        "symbolOpacity": 1,
+    }
     black = alt.Legend(**stroke, symbolStrokeColor="#000000")
     sized = any(value["size"] != value["way"] for value in values)
     color = alt.Color(
@@ -52,7 +57,7 @@ def _over_flops(values: list[dict[str, Any]], measure: str) -> alt.LayerChart:
     return alt.layer(rules, lines, dots).properties(width=480, height=300)
 
 
-def _rows(values: list[dict[str, Any]], measure: str) -> alt.LayerChart:
+def _rows(values: list[dict[str, Any]], measure: str) -> Any:
     base = alt.Chart(alt.Data(values=values))
     single = [{"arm": one["arm"], "value": value} for one in values for value in one["seeds"]]
     seeds = alt.Chart(alt.Data(values=single))
