@@ -21,7 +21,7 @@ def _arms(size: Size) -> Sequence[Arm]:
     ]
     if not size.recipe:
         found.append(_arm("no-curriculum", "all depths from the first step", curriculum=0))
-    found += [_thinking(tokens) for tokens in ((0, 512, 2048) if size.recipe else (0, 8, 16))]
+    found += [_thinking(tokens) for tokens in size.thoughts]
     found += [
         Arm(
             name=f"candidates-{count}",

@@ -1,7 +1,6 @@
 """What an experiment will take, arm by arm, before it is run: the counts of `openrpt estimate`."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from openrpt import amounts
@@ -12,6 +11,7 @@ from openrpt.costs.plan import PlannedStage, WorkPlan
 from openrpt.costs.speed import Speeds
 from openrpt.data.corpus_size import CorpusSize, corpus_size
 from openrpt.engine.loading import outline
+from openrpt.engine.model import Model
 from openrpt.experiments.answers.experiment import START, Arm, Experiment, Size, arms_of
 from openrpt.experiments.answers.ground import Ground, LabGround, Origin, ground_of
 from openrpt.progress import SILENT, Progress
@@ -64,9 +64,9 @@ def estimate_experiment(
     machine, speeds, rate = rates_of(
         _measured_as(ground, arms[0]), gpu=gpu, utilisation=utilisation, progress=progress
     )
-    found = []
+    found, plans = [], _Plans(ground=ground)
     for arm in arms:
-        plan = _plan(ground, arm)
+        plan = plans.plan(arm)
         trained = _training(plan, arm, sum(spent[name] for name in arm.match))
         spent[arm.name] = trained.flops
         stages = [trained, plan.evaluate()] if arm.measured else [trained]
@@ -102,18 +102,32 @@ def _measured_as(ground: Ground, arm: Arm) -> Config:
     return with_overrides(config, together | window)
 
 
-def _plan(ground: Ground, arm: Arm) -> WorkPlan:
-    config = _config(ground, arm)
-    policy = outline(config)
-    if isinstance(ground, LabGround):
-        world = ground.lab.lab.opened
-        lengths: Sequence[int] = [world.answer_index + 1]
-        config = with_overrides(config, {"prompt.min_context": 1})  # a position is its line's end
-        corpus = CorpusSize(lengths=lengths, documents_of={"heldout": 1000}, known=True)
-    else:
-        corpus = corpus_size(config, policy.tokenizer)
-    layout = policy.layout(config.prompt)
-    return WorkPlan(config=config, policy=policy, layout=layout, corpus=corpus)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Plans:
+    """The plans of arms; a model is outlined, and a corpus looked at, once."""
+
+    ground: Ground
+    models: dict[str, Model] = field(default_factory=dict)
+    corpora: dict[str, CorpusSize] = field(default_factory=dict)
+
+    def plan(self, arm: Arm) -> WorkPlan:
+        """Returns an arm's plan."""
+        config = _config(self.ground, arm)
+        path, text = config.model.path, config.corpus.path
+        if path not in self.models:
+            self.models[path] = outline(config)
+        policy = self.models[path]
+        if isinstance(self.ground, LabGround):
+            lengths = [self.ground.lab.lab.opened.answer_index + 1]
+            corpus = CorpusSize(lengths=lengths, documents_of={"heldout": 1000}, known=True)
+            # A position is its line's end.
+            config = with_overrides(config, {"prompt.min_context": 1})
+        else:
+            if text not in self.corpora:
+                self.corpora[text] = corpus_size(config, policy.tokenizer)
+            corpus = self.corpora[text]
+        layout = policy.layout(config.prompt)
+        return WorkPlan(config=config, policy=policy, layout=layout, corpus=corpus)
 
 
 def _training(plan: WorkPlan, arm: Arm, matched: float) -> PlannedStage:

@@ -67,6 +67,8 @@ class Size:
     """The model sizes of an experiment on size."""
     shares: tuple[float, ...] = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2)
     """The budgets of an experiment on compute, as shares of the usual one."""
+    thoughts: tuple[int, ...] = (0, 8, 16)
+    """The think budgets of an experiment on them, in tokens."""
     most_arms: int = 1000
     """The most arms beside the start: the first ones."""
     starts: Mapping[str, str] = field(default_factory=dict)
@@ -100,12 +102,14 @@ SIZES = {
             name="gpu",
             seeds=2,
             recipe="recipe:paper-135m",
+            thoughts=(0, 12, 48),
             starts={"base": "HuggingFaceTB/SmolLM2-135M"},
         ),
         Size(
             name="paper",
             seeds=2,
             recipe="recipe:paper",
+            thoughts=(0, 512, 2048),
             starts={"base": "Qwen/Qwen2.5-14B", "chat": "Qwen/Qwen2.5-14B-Instruct"},
         ),
     )

@@ -28,7 +28,7 @@ def specification(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
     return chart.properties(title=experiment.name).to_dict()
 
 
-def _over_flops(values: list[dict[str, Any]], measure: str) -> alt.LayerChart | alt.FacetChart:
+def _over_flops(values: list[dict[str, Any]], measure: str) -> Any:
     """Returns a line a series: coloured by what stands behind its hyphen, the model's size, dashed
     by what stands before it."""
     base = alt.Chart(alt.Data(values=[value for value in values if value["series"]]))
@@ -57,7 +57,7 @@ def _over_flops(values: list[dict[str, Any]], measure: str) -> alt.LayerChart | 
     return alt.layer(rules, lines, dots).properties(width=480, height=300)
 
 
-def _rows(values: list[dict[str, Any]], measure: str) -> alt.LayerChart | alt.FacetChart:
+def _rows(values: list[dict[str, Any]], measure: str) -> Any:
     base = alt.Chart(alt.Data(values=values))
     single = [{"arm": one["arm"], "value": value} for one in values for value in one["seeds"]]
     seeds = alt.Chart(alt.Data(values=single))

@@ -140,7 +140,7 @@ def _cost(outcome: Outcome) -> str:
         "```",
         f"{seeds_in_words(outcome)} took {amounts.duration(seconds)} of training steps,"
         f" {amounts.flops(flops)} FLOPs and about {amounts.energy(joules)};"
-        " scoring and evaluation are not in it.",
+        " scoring and evaluation are not in it, and the machine may have had other work.",
         f"Written {made['date']} by OpenRPT {made['openrpt']}"
         + (f", commit {made['commit']}" if made["commit"] else "")
         + f"; torch {made['torch']}, {made['cpus']} CPUs.",
