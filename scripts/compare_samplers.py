@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from openrpt.config.loading import load_config
+from openrpt.config.sections import STAGES
 from openrpt.engine.cpu import use_cpu
 from openrpt.files import write_text
 from openrpt.runs.metrics import read_metrics
@@ -89,11 +90,13 @@ def warmed(folder: Path, seed: int) -> Run:
 
 
 def curve(warm: Run, sampler: str) -> list[dict[str, Any]]:
-    """Returns the metrics of a training from the warmup with a sampler, in a process of its own."""
+    """Returns the metrics of a training from the warmup with a sampler, in a process of its own;
+    of one that is done, what it left."""
     path = warm.path.parent / sampler
     begin = [] if path.is_dir() else ["--from", str(warm.path)]
     command = [sys.executable, "-m", "openrpt", "train", *begin, "--run", str(path)]
-    subprocess.run([*command, "--engine.sampler", sampler], check=True)
+    if not (path / STAGES["train"].checkpoints / f"step-{SETTINGS['train.steps']:06d}").is_dir():
+        subprocess.run([*command, "--engine.sampler", sampler], check=True)
     return [row for row in read_metrics(path / "metrics.jsonl") if row["stage"] == "train"]
 
 
