@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from openrpt.config.loading import load_config
+from openrpt.config.sections import STAGES
 from openrpt.engine.cpu import use_cpu
 from openrpt.files import write_text
 from openrpt.runs.metrics import read_metrics
@@ -29,14 +30,13 @@ from openrpt.runs.run import Run, open_run
 from openrpt.stages.score.score import score_corpus
 from openrpt.stages.warmup.warmup import warmup
 from openrpt.terminal import say
+from tests.helpers.tiny_model import periodic_corpus, tiny_model_folder
 
 RESULT = Path(__file__).parent.parent / "docs" / "results" / "vllm.json"
 SAMPLERS = ("same", "vllm")
 BLOCK = 20
 """Steps over which a reward is averaged."""
-LETTERS = "qzxjkvwbfgpm"
 SETTINGS: dict[str, Any] = {
-    "model.path": "new:llama?layers=2&width=64&heads=2&mlp=2&context=128",
     "model.threads": 1,
     "model.device": "cpu",
     "corpus.heldout_fraction": 0.0,
@@ -70,14 +70,18 @@ READ = (
 
 def warmed(folder: Path, seed: int) -> Run:
     """Returns a seed's run after its warmup."""
-    texts = folder / "letters.jsonl"
-    if not texts.is_file():
-        rows = [
-            {"text": "".join(LETTERS[(start + i) % len(LETTERS)] for i in range(60))}
-            for start in range(12)
-        ]
-        write_text(texts, "".join(json.dumps(row) + "\n" for row in rows))
-    given = {"seed": seed, "run": str(folder / f"seed-{seed}" / "warm"), "corpus.path": str(texts)}
+    path = folder / f"seed-{seed}"
+    path.mkdir(parents=True, exist_ok=True)
+    model, texts = path / "model", path / "letters.jsonl"
+    if not model.is_dir():  # heads as wide as vLLM's CPU kernels want them
+        shape = {"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 32}
+        tiny_model_folder(model, seed=seed, **shape)
+    given = {
+        "seed": seed,
+        "run": str(path / "warm"),
+        "model.path": str(model),
+        "corpus.path": str(periodic_corpus(texts)),
+    }
     run = open_run(load_config(overrides=SETTINGS | given))
     if not run.start.is_dir():
         score_corpus(run.config, run.scored)
@@ -86,11 +90,13 @@ def warmed(folder: Path, seed: int) -> Run:
 
 
 def curve(warm: Run, sampler: str) -> list[dict[str, Any]]:
-    """Returns the metrics of a training from the warmup with a sampler, in a process of its own."""
+    """Returns the metrics of a training from the warmup with a sampler, in a process of its own;
+    of one that is done, what it left."""
     path = warm.path.parent / sampler
     begin = [] if path.is_dir() else ["--from", str(warm.path)]
     command = [sys.executable, "-m", "openrpt", "train", *begin, "--run", str(path)]
-    subprocess.run([*command, "--engine.sampler", sampler], check=True)
+    if not (path / STAGES["train"].checkpoints / f"step-{SETTINGS['train.steps']:06d}").is_dir():
+        subprocess.run([*command, "--engine.sampler", sampler], check=True)
     return [row for row in read_metrics(path / "metrics.jsonl") if row["stage"] == "train"]
 
 

@@ -1,8 +1,11 @@
 """The sampler that a configuration asks for."""
 
+import torch.distributed as dist
+
 from openrpt.config.sections import Config
 from openrpt.data.prompts import Budget, Layout
 from openrpt.engine.engine import Engine, Sampler
+from openrpt.errors import UserError
 
 
 def open_sampler(engine: Engine, config: Config, layout: Layout) -> Sampler:
@@ -10,11 +13,17 @@ def open_sampler(engine: Engine, config: Config, layout: Layout) -> Sampler:
     which has none of its weights until they are loaded.
 
     Raises UserError where vLLM is missing or can't run the model, and where a server does not
-    answer or has another model or tokenizer.
+    answer or has another model or tokenizer, and where several processes train.
     """
     settings = config.engine
     if settings.sampler == "same":
         return engine
+    processes = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    if processes > 1:
+        raise UserError(
+            f"engine.sampler = 'vllm' draws for one trainer's process, and there are {processes};"
+            " train with --engine.sampler same"
+        )
     from openrpt.engine.vllm.local import open_local
     from openrpt.engine.vllm.sampler import VLLMSampler
     from openrpt.engine.vllm.server import open_server

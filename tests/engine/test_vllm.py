@@ -19,6 +19,7 @@ from openrpt.engine.engine import Engine, bind
 from openrpt.engine.exported import checkpoint_weights
 from openrpt.engine.loading import load_model
 from openrpt.engine.replay import Drawn, replay
+from openrpt.engine.samplers import open_sampler
 from openrpt.engine.vllm.sampler import Asked, VLLMSampler
 from openrpt.engine.vllm.server import open_server
 from openrpt.errors import UserError
@@ -26,7 +27,10 @@ from openrpt.rl.weight_sync import WeightSync
 from tests.helpers.fake_vllm import FakeVLLM, fake_vllm
 from tests.helpers.tiny import byte_level_tokenizer
 from tests.helpers.tiny_model import tiny_model_folder
+from tests.helpers.updates import config_of
 from tests.helpers.vllm_cases import CASES, Case, assert_same, drawn_ids, require_covered
+
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft
 
 Opened = tuple[Engine, FakeVLLM]
 
@@ -179,6 +183,33 @@ def test_a_busy_server_is_asked_again(
     with pytest.raises(UserError, match=r"503 loading: .*; the same command goes on") as error:
         case.generate(sampler, engine)
     assert "\n" not in str(error.value)
+
+
+def test_adapters_are_handed_over_merged(folder: Path) -> None:
+    pytest.importorskip("peft")
+    settings = ModelConfig(path=str(folder), threads=1, device="cpu", lora_rank=2)
+    model, plain = load_model(settings, trained=True), load_model(ModelConfig(path=str(folder)))
+    with torch.no_grad():
+        for name, parameter in model.trained().items():
+            parameter.normal_(0.0, 0.1, generator=torch.Generator().manual_seed(len(name)))
+    weights = checkpoint_weights(model)
+    assert weights.keys() == checkpoint_weights(plain).keys()
+    plain.model.load_state_dict(dict(weights))
+    ids = torch.tensor([[5, 9, 80]])
+    with torch.no_grad():
+        merged, found = model.model(ids).logits, plain.model(ids).logits
+    assert torch.allclose(merged, found, atol=1e-4)
+
+
+def test_several_processes_are_refused(
+    opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, layout = opened[0], Case().layout
+    config = config_of(engine__sampler="vllm")
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 4)
+    with pytest.raises(UserError, match="one trainer's process, and there are 4; train with"):
+        open_sampler(engine, config, layout)
 
 
 WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
