@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from openrpt.integrations.ray.cluster import Cluster
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+_NAMES = {
+    "address": "address",
+    "workers": "workers",
+    "worker_cpus": "cpus",
+    "worker_gpus": "gpus",
+}
+"""Option → field of `Cluster`."""
 
 
 def scalable(function: _Function) -> _Function:
@@ -23,28 +30,24 @@ def scalable(function: _Function) -> _Function:
             "--scale", type=click.Choice(["ray"]), help="Run on a Ray cluster (docs/ray.md)"
         ),
         click.option(
-            "--scale.address",
-            "scale_address",
+            "--address",
             metavar="HOST:PORT",
             type=TEXT,
             help="The cluster's head, or 'auto' for this machine's cluster [default: one is started"
             " on this machine]",
         ),
         click.option(
-            "--scale.workers",
-            "scale_workers",
+            "--workers",
             type=click.IntRange(1, 100_000),
             help="Workers [default as many as there is room for]",
         ),
         click.option(
-            "--scale.cpus",
-            "scale_cpus",
+            "--worker-cpus",
             type=click.IntRange(1, 10_000),
             help="CPUs of a worker [default 1]",
         ),
         click.option(
-            "--scale.gpus",
-            "scale_gpus",
+            "--worker-gpus",
             type=Number(0, 64),
             help="GPUs of a worker; a part of one, too [default 0]",
         ),
@@ -60,19 +63,18 @@ def cluster_of(options: dict[str, Any]) -> "Cluster | None":
     Raises UserError for what is said about a cluster where none is asked for, and where Ray is not
     installed.
     """
-    names = ("address", "workers", "cpus", "gpus")
-    given = {name: options[f"scale_{name}"] for name in names}
-    given = {name: value for name, value in given.items() if value is not None}
+    given = {name: options[name] for name in _NAMES if options[name] is not None}
     if options["scale"] is None:
         if given:
-            raise UserError(f"--scale.{next(iter(given))} is about a Ray cluster; add --scale ray")
+            option = next(iter(given)).replace("_", "-")
+            raise UserError(f"--{option} is about a Ray cluster; add --scale ray")
         return None
     from openrpt.extras import require
 
     require("ray", extra="ray", what="--scale ray")
     from openrpt.integrations.ray.cluster import Cluster
 
-    return Cluster(**given)
+    return Cluster(**{_NAMES[name]: value for name, value in given.items()})
 
 
 def opening(cluster: "Cluster | None", shared: Path, open_model: "OpenModel") -> "OpenModel":

@@ -46,7 +46,7 @@ def score(ctx: click.Context, source: str | None, origin: str | None, **options:
 
     \b
     openrpt score problems.jsonl --corpus.template '{problem}\\n\\n{solution}' --run runs/maths
-    openrpt score datasets:NAME --run runs/large --scale ray --scale.address HOST:6379
+    openrpt score datasets:NAME --run runs/large --scale ray --address HOST:6379
     """
     cluster = cluster_of(options)
     config = source_config(ctx, source, key="corpus.path", base=_origin_config(ctx, origin))
@@ -98,7 +98,7 @@ def train(ctx: click.Context, config_toml: str | None, origin: str | None, **opt
     \b
     openrpt train recipe:demo --train.learning_rate 2e-5
     openrpt train --from runs/maths --run runs/rloo --train.algorithm rloo
-    openrpt train --run runs/maths --scale ray --scale.address auto --scale.workers 4
+    openrpt train --run runs/maths --scale ray --address auto --workers 4
     """
     cluster = cluster_of(options)
     file = _only_config(config_toml, options["config_file"])

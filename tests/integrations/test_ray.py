@@ -126,7 +126,7 @@ def test_a_folder_that_a_node_does_not_see_is_refused(nodes, tmp_path):
 
 def test_more_workers_than_there_is_room_for_are_refused(nodes, tmp_path):
     many = partial(connected, shared=tmp_path)
-    with pytest.raises(UserError, match=r"--scale\.workers 3: .* room for 2 .*\(2 nodes with 1"):
+    with pytest.raises(UserError, match=r"--workers 3: .* room for 2 .*\(2 nodes with 1"):
         many(Cluster(workers=3)).__enter__()
     with pytest.raises(UserError, match=r"room for 0 workers of 2 CPUs"):
         many(Cluster(cpus=2)).__enter__()

@@ -22,8 +22,8 @@ def refused(*arguments: str) -> str:
 @pytest.mark.parametrize("command", ["score", "train", "evaluate", "traces self", "traces model m"])
 def test_options_of_a_cluster_want_one(command, tmp_path):
     out = ["--out", str(tmp_path / "t.jsonl")] if command.startswith("traces") else []
-    said = refused(*command.split(), *out, "--scale.workers", "2")
-    assert said == "--scale.workers is about a Ray cluster; add --scale ray"
+    said = refused(*command.split(), *out, "--workers", "2")
+    assert said == "--workers is about a Ray cluster; add --scale ray"
 
 
 def test_without_ray_the_extra_is_named(monkeypatch):
@@ -47,13 +47,11 @@ def test_a_server_is_not_spread(tmp_path, monkeypatch):
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1", "nowhere.invalid:6379"])
 def test_no_cluster_at_the_address(address: str, tmp_path: Path):
     pytest.importorskip("ray")
-    with pytest.raises(
-        UserError, match=rf"--scale\.address {address}: no Ray cluster there \(.+\)"
-    ):
+    with pytest.raises(UserError, match=rf"--address {address}: no Ray cluster there \(.+\)"):
         connected(Cluster(address=address), tmp_path).__enter__()
 
 
 def test_more_workers_than_this_machine_has_cpus(tmp_path: Path):
     pytest.importorskip("ray")
-    with pytest.raises(UserError, match=r"--scale\.workers 9999 of 1 CPUs: this machine has \d+"):
+    with pytest.raises(UserError, match=r"--workers 9999 of 1 CPUs: this machine has \d+"):
         connected(Cluster(workers=9999), tmp_path).__enter__()

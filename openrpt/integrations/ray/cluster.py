@@ -90,8 +90,8 @@ def connected(cluster: Cluster, shared: Path) -> Iterator[int]:
         workers = cluster.workers or room
         if not 0 < workers <= room:
             raise UserError(
-                f"--scale.workers {max(workers, 1)}: the Ray cluster has room for {room} workers of"
-                f" {cluster.worker} ({_described()}); give fewer workers or --scale.cpus, or add"
+                f"--workers {max(workers, 1)}: the Ray cluster has room for {room} workers of"
+                f" {cluster.worker} ({_described()}); give fewer workers or --worker-cpus, or add"
                 " nodes"
             )
         _require_shared(shared)
@@ -112,8 +112,8 @@ def _connect(cluster: Cluster) -> None:
         wanted = max(cluster.workers, 1) * cluster.cpus
         if wanted > cpus:
             raise UserError(
-                f"--scale.workers {max(cluster.workers, 1)} of {cluster.worker}: this machine has"
-                f" {cpus} CPUs to give; give fewer, or --scale.address of a Ray cluster"
+                f"--workers {max(cluster.workers, 1)} of {cluster.worker}: this machine has"
+                f" {cpus} CPUs to give; give fewer, or --address of a Ray cluster"
             )
         ray.init(
             "local",
@@ -138,7 +138,7 @@ def _connect(cluster: Cluster) -> None:
 def _unreachable(address: str, error: Exception) -> UserError:
     reason = " ".join(str(error).split())[:200]
     return UserError(
-        f"--scale.address {address}: no Ray cluster there ({reason}); start one by 'ray start"
+        f"--address {address}: no Ray cluster there ({reason}); start one by 'ray start"
         " --head', or leave the address out for one on this machine"
     )
 

@@ -125,7 +125,7 @@ class Pool:
             raise UserError(
                 f"a node of the Ray cluster was lost: there is room for {room} workers of"
                 f" {self.cluster.worker}, not for {self.workers}; the same command with"
-                f" --scale.workers {max(room, 1)} goes on"
+                f" --workers {max(room, 1)} goes on"
             )
 
 
@@ -151,7 +151,7 @@ def _died(error: Exception) -> str:
     reason = " ".join(str(error).split())[:300]
     return (
         f"Ray's workers died {_DEATHS + 1} times at the same piece of work, or their node is gone"
-        f" ({reason}); see to their memory (--scale.workers, --score.shard_tokens), the same"
+        f" ({reason}); see to their memory (--workers, --score.shard_tokens), the same"
         " command goes on"
     )
 

@@ -167,7 +167,7 @@ def _heard(
                 outcome.lost = (
                     f"a node of the Ray cluster was lost: there is room for {room} workers of"
                     f" {cluster.worker}, not for {workers}; the same command with"
-                    f" --scale.workers {max(room, 1)} goes on from the last checkpoint"
+                    f" --workers {max(room, 1)} goes on from the last checkpoint"
                 )
                 _thread.interrupt_main()
 
@@ -217,5 +217,5 @@ def _reason(error: Exception) -> Exception:
     said = " ".join(str(known[0]).split())[:300]
     return UserError(
         f"workers were lost {FAILURES + 1} times, the last time: {said}; see to their memory"
-        " (--memory, --scale.workers), the same command goes on from the last checkpoint"
+        " (--memory.microbatch_tokens, --workers), the same command goes on from the last checkpoint"
     )
