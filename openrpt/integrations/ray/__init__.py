@@ -48,7 +48,7 @@ def train(
     progress: Progress = SILENT,
 ) -> "Summary":
     """Trains in the run folder, as `openrpt train --scale ray` (`Cluster` says what the other
-    arguments are). Raises UserError, and Interrupted at Ctrl-C."""
+    arguments are). Raises UserError."""
     from openrpt.integrations.ray.training import train_on
     from openrpt.runs.run import open_run
     from openrpt.stages.train import check_input

@@ -5,13 +5,10 @@ where one is lost. Steps and checkpoints are our own: the workers go on from the
 the run folder, which all nodes share, and what was recorded after it is forgotten.
 """
 
-import _thread
 import os
-import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +22,6 @@ from openrpt.rl.process_group import LostProcess, launched_workers
 from openrpt.runs.run import Run
 from openrpt.stages.harness import Summary
 from openrpt.stages.train import train
-from openrpt.stopping import Interrupted
 
 FAILURES = 5
 """How often the workers are started again."""
@@ -43,22 +39,19 @@ class _Outcome:
     summary: Summary | None = None
     failed: str = ""
     """What the user is to mend; empty where nothing."""
-    lost: str = ""
-    """Why there is no going on in this cluster."""
-    heard: threading.Event = field(default_factory=threading.Event)
-    """Set once all is heard."""
+    error: Exception | None = None
+    """What Ray Train has raised."""
 
 
 def train_on(cluster: Cluster, run: Run, progress: Progress = SILENT) -> Summary:
     """Trains as `openrpt.stages.train.train`, whose results it has, on a cluster.
 
     Workers that are lost are started again, FAILURES times. Raises UserError as the stage, for what
-    the cluster lacks, and where workers are lost again and again; Interrupted at Ctrl-C. What the
-    last checkpoint holds is kept in any case.
+    the cluster lacks, and where workers are lost again and again. What the last checkpoint holds is
+    kept in any case.
     """
     with connected(cluster, run.path) as workers:
         import ray
-        from ray.train import TrainingFailedError
 
         here = ray.get_runtime_context().get_node_id()
         beside: Any = ray.remote(num_cpus=0, label_selector={"ray.io/node-id": here})(Desk)
@@ -66,18 +59,18 @@ def train_on(cluster: Cluster, run: Run, progress: Progress = SILENT) -> Summary
         trainer = _trainer(cluster, workers, run, desk)
         progress.begin(f"start {workers} workers", 0)
         outcome = _Outcome()
+        # Not in this thread: there Ray Train takes Ctrl-C, and waits for what may never come.
+        fit = threading.Thread(target=_fit, args=(trainer, outcome), daemon=True)
+        fit.start()
         try:
-            with _heard(outcome, desk, progress, cluster, workers), _own_handler():
-                trainer.fit()
-        except TrainingFailedError as error:
-            if not outcome.failed:
-                raise _reason(error) from error
+            _listen(fit, outcome, desk, progress, cluster, workers)
         finally:
             remove_folder(run.path / _OWN)
-    if said := outcome.failed or outcome.lost:
-        raise UserError(said)
-    if outcome.summary is None:
-        raise Interrupted("stopped; the same command goes on from the last checkpoint")
+    if outcome.failed:
+        raise UserError(outcome.failed)
+    if outcome.error is not None:
+        raise _reason(outcome.error) from outcome.error
+    assert outcome.summary is not None
     return outcome.summary
 
 
@@ -111,11 +104,8 @@ def _work(settings: dict[str, Any]) -> None:
     """The whole of a training, in one of Ray Train's workers."""
     import ray.train
 
-    desk, config, rank = (
-        settings["desk"],
-        settings["config"],
-        ray.train.get_context().get_world_rank(),
-    )
+    desk, config = settings["desk"], settings["config"]
+    rank = ray.train.get_context().get_world_rank()
     if _has_ended(desk, rank):
         return
     os.chdir(settings["where"])
@@ -144,40 +134,45 @@ def _has_ended(desk: Any, rank: int) -> bool:
     return bool(failed)
 
 
-@contextmanager
-def _heard(
-    outcome: _Outcome, desk: Any, progress: Progress, cluster: Cluster, workers: int
-) -> Iterator[None]:
-    """Listens to the workers meanwhile, and looks whether there is room for them."""
-    ended = threading.Event()
+def _fit(trainer: Any, outcome: _Outcome) -> None:
+    from ray.exceptions import RayError
+    from ray.train import TrainingFailedError
 
-    def listen() -> None:
-        import ray
-
-        without = 0.0
-        while True:
-            last = ended.wait(_LISTEN_SECONDS)
-            for what, values in ray.get(desk.take.remote()):
-                _hear(outcome, progress, what, values)
-            if last:
-                return
-            room = cluster.room()
-            without = without + _LISTEN_SECONDS if room < workers else 0.0
-            if without > _ROOM_SECONDS and not outcome.lost:
-                outcome.lost = (
-                    f"a node of the Ray cluster was lost: there is room for {room} workers of"
-                    f" {cluster.worker}, not for {workers}; the same command with"
-                    f" --workers {max(room, 1)} goes on from the last checkpoint"
-                )
-                _thread.interrupt_main()
-
-    listener = threading.Thread(target=listen, name="listen to the workers", daemon=True)
-    listener.start()
     try:
-        yield
-    finally:
-        ended.set()
-        listener.join()
+        trainer.fit()
+    except (TrainingFailedError, RayError) as error:
+        outcome.error = error
+
+
+def _listen(
+    fit: threading.Thread,
+    outcome: _Outcome,
+    desk: Any,
+    progress: Progress,
+    cluster: Cluster,
+    workers: int,
+) -> None:
+    """Hears the workers until the training has ended. Raises UserError where there has been no room
+    for them for _ROOM_SECONDS."""
+    import ray
+
+    seen = time.monotonic()
+    while True:
+        ended = not fit.is_alive()
+        for what, values in ray.get(desk.take.remote()):
+            _hear(outcome, progress, what, values)
+        if ended:
+            return
+        room, now = cluster.room(), time.monotonic()
+        if room >= workers:
+            seen = now
+        elif now - seen > _ROOM_SECONDS:
+            raise UserError(
+                f"a node of the Ray cluster was lost: there is room for {room} workers of"
+                f" {cluster.worker}, not for {workers}; the same command with --workers"
+                f" {max(room, 1)} goes on from the last checkpoint"
+            )
+        fit.join(_LISTEN_SECONDS)
 
 
 def _hear(outcome: _Outcome, progress: Progress, what: str, values: tuple[Any, ...]) -> None:
@@ -193,29 +188,20 @@ def _hear(outcome: _Outcome, progress: Progress, what: str, values: tuple[Any, .
         progress.say(*values)
 
 
-@contextmanager
-def _own_handler() -> Iterator[None]:
-    """Gives Ctrl-C back what it did before: Ray Train lets it end the training, for ever."""
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, before)
-
-
 def _reason(error: Exception) -> Exception:
     """Returns what the user is told where the workers were started again as often as they may; an
     error of ours as it is."""
     from ray.exceptions import RayError
     from ray.train import WorkerGroupError
 
-    failures = error.worker_failures if isinstance(error, WorkerGroupError) else {}
-    known = [one for one in failures.values() if isinstance(one, RayError | UserError)]
-    if not known or len(known) < len(failures):
+    failures = [error]
+    if isinstance(error, WorkerGroupError):
+        failures = list(error.worker_failures.values())
+    if not all(isinstance(one, RayError | UserError) for one in failures):
         return error
-    said = " ".join(str(known[0]).split())[:300]
+    said = " ".join(str(failures[0]).split())[:300]
     return UserError(
         f"workers were lost {FAILURES + 1} times, the last time: {said}; see to their memory"
-        " (--memory.microbatch_tokens, --workers), the same command goes on from the last checkpoint"
+        " (--memory.microbatch_tokens, --workers); the same command goes on from the last"
+        " checkpoint"
     )
