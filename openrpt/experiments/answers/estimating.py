@@ -97,7 +97,7 @@ def _measured_as(ground: Ground, arm: Arm) -> Config:
     config = _config(ground, arm)
     if not isinstance(ground, LabGround):
         return config
-    together = {"train.positions_per_document": config.train.documents_per_step}
+    together = {"train.positions_per_document": config.train.documents}
     window = {"prompt.window": max(8, config.prompt.min_context), "prompt.min_context": 1}
     return with_overrides(config, together | window)
 

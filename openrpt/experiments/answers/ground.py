@@ -129,7 +129,7 @@ class LabGround:
             "questions.development_fraction": 0.0,
             "answers.check": "exact",
             "prompt.instruction": "",
-            "finetune.questions_per_step": base.train.documents_per_step,
+            "finetune.questions_per_step": base.train.documents,
             "finetune.question_tokens": 2 * world.width + 40,
             "finetune.think_budget": base.prompt.think_budget,
             "finetune.answer_budget": base.prompt.prediction_budget,

@@ -126,7 +126,7 @@ def _setting(ground: Ground) -> dict[str, str]:
         text = f"lab:{ground.size.world}, the start's text {recipe.shares}, width {recipe.width}"
     return {
         "text": text,
-        "reinforcement": f"{train.steps} steps of {train.documents_per_step} documents,"
+        "reinforcement": f"{train.steps} steps of {train.documents} documents,"
         f" {train.positions_per_document} position(s) each, {train.group_size} rollouts;"
         f" {train.algorithm}, learning rate {train.learning_rate:g}",
         "measured at": f"{config.evaluate.positions} held-out positions a seed",

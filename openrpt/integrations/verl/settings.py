@@ -152,7 +152,7 @@ def template_values(
         "dapo": asdict(Loss.of(ALGORITHMS["dapo"], train)),
         "phases": asdict(Phases.of(train)),
         "model": model,
-        "prompts": train.documents_per_step * train.positions_per_document,
+        "prompts": train.documents * train.positions_per_document,
         "longest_prompt": longest_prompt,
         "longest_response": longest_response,
         "trained_tokens": Budget.of(config.prompt).trained(layout),
