@@ -1,7 +1,7 @@
 """What was run of docs/verl.md: `python scripts/check_verl.py` writes docs/results/verl.json.
 
 Runs the tests of the export in verl's environment (`scripts/environments.py`), against verl itself,
-and keeps which passed, what they counted, and the versions. Half an hour at most on two cores.
+and keeps which passed, what they counted, and the versions. Five minutes on two cores.
 """
 
 import json
