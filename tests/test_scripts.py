@@ -46,6 +46,7 @@ def test_the_api_page_is_that_of_the_docstrings() -> None:
     assert text == made["render"]().rstrip() + "\n", "python scripts/make_api_docs.py"
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft
 def test_the_page_on_scale_has_the_estimates_of_now() -> None:
     made = runpy.run_path(str(ROOT / "scripts" / "make_scale_docs.py"))
     text = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
