@@ -46,6 +46,27 @@ def test_the_api_page_is_that_of_the_docstrings() -> None:
     assert text == made["render"]().rstrip() + "\n", "python scripts/make_api_docs.py"
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft
+def test_the_page_on_scale_has_the_estimates_of_now() -> None:
+    made = runpy.run_path(str(ROOT / "scripts" / "make_scale_docs.py"))
+    text = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
+    assert made["updated"](text) == text, "python scripts/make_scale_docs.py"
+
+
+def test_a_simulated_corpus_is_walked_alike_after_a_restart(tmp_path: Path) -> None:
+    simulated = runpy.run_path(str(ROOT / "scripts" / "simulate_scale.py"))
+    folder = tmp_path / "scores"
+    found = {
+        name: simulated["part"](name, folder, 150_000, 4)
+        for name in ("write", "train:pass_rate", "resume:pass_rate")
+    }
+    assert found["write"]["shards"] == 2 and found["write"]["positions"] >= 150_000
+    assert found["write"]["bytes_per_token"]["all"] < 20
+    rest, resumed = found["train:pass_rate"]["rest"], found["resume:pass_rate"]
+    assert rest["places"] == resumed["places"] and rest["steps"] == resumed["steps"] == 2
+    assert rest["positions"] > 400
+
+
 def test_the_benchmarks_tables_are_those_of_the_results() -> None:
     made = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / "table.py")],
