@@ -102,12 +102,21 @@ def curve(warm: Run, sampler: str) -> list[dict[str, Any]]:
 
 def blocks(rows: list[dict[str, Any]], key: str) -> list[float | None]:
     """Returns the means of a metric over blocks of steps; None where it was not measured."""
-    values = [float(row.get(key, math.nan)) for row in rows]
-    parts = [values[start : start + BLOCK] for start in range(0, len(values), BLOCK)]
-    means = [
-        fmean([value for value in part if not math.isnan(value)] or [math.nan]) for part in parts
+    parts = [rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)]
+    known = [[row[key] for row in part if key in row] for part in parts]
+    return [float(f"{fmean(part):.4g}") if part else None for part in known]
+
+
+def compared(same: list[list[float]], vllm: list[list[float]]) -> list[dict[str, float]]:
+    """Returns, for each seed, the difference of mean rewards over the last block, vLLM's less the
+    tree's, with its standard error over the steps (each has other positions)."""
+    return [
+        {
+            "difference": round(fmean(b) - fmean(a), 4),
+            "standard_error": round(math.sqrt((stdev(a) ** 2 + stdev(b) ** 2) / len(a)), 4),
+        }
+        for a, b in zip(same, vllm, strict=True)
     ]
-    return [None if math.isnan(mean) else round(mean, 6) for mean in means]  # type: ignore[misc]
 
 
 def package_version(*names: str) -> str:
@@ -127,16 +136,14 @@ def main() -> None:
     given = parser.parse_args()
     use_cpu(1)
     curves: dict[str, dict[str, Any]] = {sampler: {} for sampler in SAMPLERS}
-    last: dict[str, list[float]] = {sampler: [] for sampler in SAMPLERS}
+    last: dict[str, list[list[float]]] = {sampler: [] for sampler in SAMPLERS}
     for seed in range(given.seeds):
         warm = warmed(given.folder, seed)
         for sampler in SAMPLERS:
             rows = curve(warm, sampler)
             curves[sampler][str(seed)] = {key: blocks(rows, key) for key in READ}
-            reward = curves[sampler][str(seed)]["reward/mean"]
-            last[sampler].append(reward[-1])
-            say(f"seed {seed}, {sampler}: reward {reward}")
-    differences = [b - a for a, b in zip(last["same"], last["vllm"], strict=True)]
+            last[sampler].append([row["reward/mean"] for row in rows[-BLOCK:]])
+            say(f"seed {seed}, {sampler}: reward {curves[sampler][str(seed)]['reward/mean']}")
     result = {
         "what": f"mean reward over blocks of {BLOCK} steps, seed by seed, by engine.sampler",
         "settings": SETTINGS,
@@ -146,15 +153,7 @@ def main() -> None:
             f"torch {torch.__version__}",
         ],
         "curves": curves,
-        "last_block": {
-            "same": last["same"],
-            "vllm": last["vllm"],
-            "difference": {
-                "mean": fmean(differences),
-                "standard_error": stdev(differences) / math.sqrt(len(differences)),
-                "n": len(differences),
-            },
-        },
+        "last_block": compared(last["same"], last["vllm"]),
     }
     write_text(RESULT, json.dumps(result, indent=1) + "\n")
     say(f"{RESULT}: {result['last_block']}")

@@ -40,7 +40,9 @@ class Sampler(Protocol):
     def load(self, weights: Weights) -> None:
         """Copies weights over the model's, in place; the version rises by one.
 
-        Raises ValueError for a parameter that the model does not have, or of another shape.
+        Their names are those of the model's parameters; for a sampler that holds a copy of the
+        model, those of a checkpoint (`engine.exported.checkpoint_weights`). Raises ValueError for a
+        parameter that the model does not have, or of another shape; such a sampler UserError.
         """
 
     def generate_each(
