@@ -114,6 +114,15 @@ def test_what_the_points_cannot_tell_is_said() -> None:
         analyse_series(points_of([0.2, 0.3, 0.3], [1e15, 2e15, 2e15]))
 
 
+@pytest.mark.parametrize("accuracy", [0.0, 0.3, 1.0])
+def test_an_accuracy_that_never_moves_is_fitted(accuracy: float) -> None:
+    points = [Point(compute=10.0**k, accuracy=accuracy) for k in range(5, 12)]
+    found = analyse_series(points, resamples=3)
+    for _, middle, low, high in found.curve:
+        assert (middle, low, high) == pytest.approx((accuracy,) * 3, abs=1e-4)
+    assert found.predicted_last == pytest.approx(accuracy, abs=1e-4)
+
+
 def test_sizes_are_fitted_jointly() -> None:
     sizes, points = (1e8, 4e8, 1e9, 4e9), []
     for size in sizes:

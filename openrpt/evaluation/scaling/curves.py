@@ -60,7 +60,8 @@ def power_starts(x: Array, y: Array) -> list[Array]:
 def _sigmoid_starts(x: Array, y: Array) -> list[Array]:
     """Returns starts of a sigmoid: given its ceiling, a sigmoid is a line in the log-odds."""
     found = []
-    for ceiling in (1.02 * y.max(), 1.3 * y.max(), 1.0):
+    greatest = max(float(y.max()), 1e-3)  # where nothing was ever right, there is no ceiling yet
+    for ceiling in (1.02 * greatest, 1.3 * greatest, 1.0):
         share = np.clip(y / ceiling, 1e-3, 1 - 1e-3)
         slope, at_zero = _line(x, np.log(share / (1 - share)))
         rate = max(slope, 1e-2)

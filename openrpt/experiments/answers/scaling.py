@@ -13,7 +13,7 @@ from openrpt.experiments.answers.outcome import Outcome
 from openrpt.sheets import Sheet
 
 _FEWEST = 4
-"""Budgets that a law of three parameters needs, and one more."""
+"""Different budgets that a law of three parameters needs, and one more."""
 _DEFAULT_WIDTH = 64
 
 
@@ -79,7 +79,7 @@ def _laws(outcome: Outcome, *, resamples: int) -> Analysis:
             model_size=outcome.mean(arm, "parameters"),
         )
         for series, arms in _series(outcome).items()
-        if len(arms) >= _FEWEST
+        if len({outcome.mean(arm, "flops") for arm in arms}) >= _FEWEST
         for arm in arms
     ]
     return analyse(points, resamples=resamples)
