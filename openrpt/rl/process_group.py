@@ -16,7 +16,7 @@ from torch import Tensor
 
 from openrpt.errors import SaidElsewhere, UserError
 from openrpt.launch import Launch, launch
-from openrpt.rl.roll_call import SILENT_SECONDS, RollCall
+from openrpt.rl.roll_call import FROZEN_SECONDS, SILENT_SECONDS, RollCall
 from openrpt.rl.workers import ALONE, T, Workers
 
 _BUCKET_ELEMENTS = 1 << 25
@@ -139,7 +139,8 @@ class ProcessGroup:
         began, (pause, longest) = time.monotonic(), _PAUSES
         try:
             while not work.is_completed():
-                if self.roll.cause or self.roll.cut_off or self.roll.silent():
+                roll = self.roll
+                if roll.cause or roll.cut_off or roll.silent(FROZEN_SECONDS):
                     raise self._lost(self._reason(place, "another process is gone"))
                 if time.monotonic() - began > timeout:
                     raise self._lost(self._late(place, timeout))
@@ -160,7 +161,7 @@ class ProcessGroup:
         while time.monotonic() < deadline:
             if roll.cause:
                 return roll.cause
-            if gone := roll.silent():
+            if gone := roll.silent(SILENT_SECONDS):
                 return (
                     f"{' and '.join(map(roll.name, gone))} ended without a word while the others"
                     f" waited for it ('{place}'): killed, out of memory, or its machine is gone;"

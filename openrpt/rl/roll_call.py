@@ -14,8 +14,11 @@ from torch.distributed import Store
 
 _BEAT_SECONDS = 1.0
 SILENT_SECONDS = 6.0
-"""Seconds without a beat after which a process counts as gone. A frozen machine is noticed by this;
-a process that ends is noticed at once, by its closed connections."""
+"""Seconds without a beat after which a process is the one that is gone, once it is known that one
+is: by a closed connection, at once."""
+FROZEN_SECONDS = 45.0
+"""Seconds without a beat after which a process counts as gone though nothing else says so, as that
+of a frozen machine. Long: on a busy one a thread can wait."""
 _SAYING_SECONDS = 20.0
 """Seconds that the first process gets to say why the run ends, what it saves first included."""
 _CAUSE, _SAID = "cause", "said"
@@ -58,10 +61,10 @@ class RollCall:
         self.meeting += 1
         self.place = place
 
-    def silent(self) -> list[int]:
-        """Returns the processes that have had no beat for SILENT_SECONDS."""
+    def silent(self, seconds: float) -> list[int]:
+        """Returns the processes that have had no beat for so long."""
         now = time.monotonic()
-        return [rank for rank, one in self._heard.items() if now - one.at > SILENT_SECONDS]
+        return [rank for rank, one in self._heard.items() if now - one.at > seconds]
 
     def behind(self) -> dict[int, str]:
         """Returns the processes that have come to fewer collectives than this one, with the place
@@ -92,7 +95,7 @@ class RollCall:
         """Returns whether it is for this process to say why the run ends: for the first one, and
         for another where that is gone or takes too long. One process says it."""
         until = time.monotonic() + _SAYING_SECONDS
-        while self.rank and time.monotonic() < until and 0 not in self.silent():
+        while self.rank and time.monotonic() < until and 0 not in self.silent(SILENT_SECONDS):
             if self._said or self.cut_off:
                 break
             time.sleep(_BEAT_SECONDS / 10)
@@ -110,7 +113,7 @@ class RollCall:
         """Waits for the others to hear that it is said: the store may end with this process."""
         others = [rank for rank in range(self.count) if rank != self.rank]
         while time.monotonic() < until:
-            waits = [rank for rank in others if rank not in self.silent()]
+            waits = [rank for rank in others if rank not in self.silent(SILENT_SECONDS)]
             if not waits or self._store.check([_heard_key(rank) for rank in waits]):
                 return
             time.sleep(_BEAT_SECONDS / 10)

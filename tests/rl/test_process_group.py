@@ -3,6 +3,7 @@
 import os
 import pickle
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -80,6 +81,8 @@ def lose(workers: Workers, how: str) -> None:
         raise ZeroDivisionError("division by zero")
     if how == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
+    if how == "frozen":
+        os.kill(os.getpid(), signal.SIGSTOP)
     time.sleep(8)  # "late": alive, and not there
 
 
@@ -89,6 +92,7 @@ def lose(workers: Workers, how: str) -> None:
         ("fails", "rank 1 of 3: corpus.jsonl:7: no such field"),
         ("bug", "rank 1 of 3: division by zero"),
         ("killed", "rank 1 of 3 ended without a word while the others waited for it ('gather')"),
+        ("frozen", "rank 1 of 3 ended without a word while the others waited for it ('gather')"),
         ("late", "rank 1 of 3 (at 'gather') did not come to 'gather' within 0.05 min"),
     ],
 )
@@ -98,23 +102,27 @@ def test_the_loss_of_one_ends_the_others_with_its_cause(
     """Within seconds; and the first alone says it."""
     monkeypatch.setattr(roll_call, "SILENT_SECONDS", 3.0)
     monkeypatch.setattr(process_group, "SILENT_SECONDS", 3.0)
+    monkeypatch.setattr(process_group, "FROZEN_SECONDS", 4.0)
 
     def work(rank: int) -> None:
         said = ""
         try:
             with launched_workers("cpu", minutes=0.05 if how == "late" else 5) as workers:
-                workers.gather(0)
+                pids = workers.gather(os.getpid())
                 if rank == 1:
                     lose(workers, how)
                 workers.gather(1)
         except (UserError, ZeroDivisionError) as error:
             said = f"{type(error).__name__}: {error}"
+            if rank == 0 and how == "frozen":
+                os.kill(pids[1], signal.SIGKILL)
         (tmp_path / str(rank)).write_text(said)
 
     began = time.monotonic()
     ended = in_processes(3, work)
     assert time.monotonic() - began < 60
-    assert [one.code for one in ended] == [0, -signal.SIGKILL if how == "killed" else 0, 0], ended
+    code = -signal.SIGKILL if how in ("killed", "frozen") else 0
+    assert [one.code for one in ended] == [0, code, 0], ended
     said = {int(path.name): path.read_text() for path in tmp_path.iterdir()}
     assert said[0].startswith(f"{LostProcess.__name__}: {message}"), said
     assert said[2].startswith(f"{SaidElsewhere.__name__}: {message}"), said
@@ -122,3 +130,46 @@ def test_the_loss_of_one_ends_the_others_with_its_cause(
         assert said[1].startswith(SaidElsewhere.__name__), said
     if how == "bug":  # its traceback is its own
         assert said[1].startswith("ZeroDivisionError"), said
+
+
+def test_the_loss_of_the_first_ends_the_others(tmp_path: Path) -> None:
+    """With it goes the store, where no launcher holds that: each of the others says so."""
+
+    def work(rank: int) -> None:
+        with launched_workers("cpu", minutes=5) as workers:
+            workers.gather(0)
+            if rank == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            try:
+                workers.gather(1)
+            except LostProcess as error:
+                (tmp_path / str(rank)).write_text(str(error))
+
+    ended = in_processes(3, work)
+    assert [one.code for one in ended] == [-signal.SIGKILL, 0, 0], ended
+    for rank in (1, 2):
+        assert "rank 0 of 3" in (tmp_path / str(rank)).read_text()
+
+
+def test_a_port_in_use_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        own = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+        for name, value in (own | {"MASTER_PORT": str(taken.getsockname()[1])}).items():
+            monkeypatch.setenv(name, value)
+        with (
+            pytest.raises(UserError, match=r"rank 0 of 2 does not find the others: .*MASTER_PORT"),
+            launched_workers("cpu", minutes=1),
+        ):
+            pass
+
+
+def test_a_device_for_one_process_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with (
+        pytest.raises(UserError, match=r"model\.device = 'cuda:1' is for one process, and 2 were"),
+        launched_workers("cuda:1", minutes=1),
+    ):
+        pass
