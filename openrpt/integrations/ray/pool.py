@@ -9,6 +9,7 @@ import os
 import pickle
 import queue
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -50,13 +51,25 @@ class Pool:
         to give the same again. Raises the first UserError that one of them raises, and UserError
         where actors die again and again, or a lost node leaves no room for them.
         """
+        for row in self._watched(self._rows(items, opened)):
+            found = pickle.loads(row["item"])
+            if isinstance(found, _Failed):
+                raise UserError(found.message)
+            yield found
+
+    def _rows(
+        self, items: Callable[[], Iterator[Any]], opened: Callable[[], Callable[[Any], Any]]
+    ) -> Iterable[dict[str, Any]]:
+        """Returns the data set whose rows are the results, pickled; it runs when it is read."""
         import ray
         from ray.data import ActorPoolStrategy, DataContext
 
         here = ray.get_runtime_context().get_node_id()
         threads = self.threads or self.cluster.cpus
-        with DataContext.current(_context()):
-            rows = (
+        with DataContext.current(_context()), warnings.catch_warnings():
+            # The only way to say how often an actor is started again; Ray 2.64 removes it.
+            warnings.filterwarnings("ignore", message=".*ray_remote_args_fn")
+            return (
                 ray.data.from_items([{"item": b""}])
                 .map_batches(
                     _Source(items, os.getcwd()),
@@ -75,17 +88,12 @@ class Pool:
                 )
                 .iter_rows()
             )
-            for row in self._watched(rows):
-                found = pickle.loads(row["item"])
-                if isinstance(found, _Failed):
-                    raise UserError(found.message)
-                yield found
 
     def _watched(self, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """Yields the rows; raises UserError where the cluster can't give any more."""
         import ray
 
-        found: queue.Queue[Any] = queue.Queue(maxsize=2)
+        found: queue.Queue[Any] = queue.Queue()
         ended = threading.Event()
 
         def read() -> None:
