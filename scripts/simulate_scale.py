@@ -225,7 +225,7 @@ def _steps(folder: Path, config: Config, state: TrainerState, upto: int) -> dict
     opened = time.perf_counter() - start
     task: Any = Synthetic(corpus, config)
     layout = build_layout(byte_tokenizer(), config.prompt, ())
-    collector = Collector(config=config, engine=task, task=task, layout=layout)
+    collector = Collector(config=config, sampler=task, task=task, layout=layout)
     digest, spent, positions = hashlib.sha256(), [], 0
     while state.step < upto:
         state.step += 1

@@ -219,7 +219,7 @@ def _price_stage(
     notes: list[str],
 ) -> None:
     """Sets time, energy and money of a stage, which ends after `limit` seconds (0 = never)."""
-    rates = asdict(speeds) | {"evaluate": speeds.generate}
+    rates = speeds.by_phase
     stage.seconds = sum(
         stage.share_of_slowest(phase, gpus) * flops / rates[phase]
         for phase, flops in stage.flops_by_phase.items()

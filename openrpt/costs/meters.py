@@ -149,4 +149,4 @@ class StepMeter:
         phases = [name for name in cost if name.startswith("flops/")]
         flops = {name.removeprefix("flops/"): cost[name] for name in phases}
         shares = shares_of_limit(self.processes * self.rate, flops, seconds)
-        return self.energy.metrics() | shares | {"machine/cores_busy": busy}
+        return self.energy.metrics() | shares | {"efficiency/cores_busy": busy}

@@ -3,7 +3,7 @@ weights and random text, so nothing is downloaded but the model's configuration 
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 
 import torch
@@ -36,6 +36,11 @@ class Speeds:
     score: float
     generate: float
     update: float
+
+    @property
+    def by_phase(self) -> dict[str, float]:
+        """The speeds by the phases of a plan; an evaluation generates."""
+        return asdict(self) | {"evaluate": self.generate}
 
 
 def spread_positions(count: int, first: int, last: int) -> list[int]:

@@ -182,7 +182,7 @@ PLANS = (
         series={"memory/resident_gib": "after the step", "memory/peak_gib": "peak so far"},
         section="machine",
     ),
-    Plan(title="Processor", series={"machine/cores_busy": "cores busy"}, section="machine"),
+    Plan(title="Processor", series={"efficiency/cores_busy": "cores busy"}, section="machine"),
     *(
         Plan(title=title, series=series, section="warmup", stages=("warmup",))
         for title, series in {

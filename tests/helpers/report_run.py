@@ -154,7 +154,7 @@ def train_row(step: int) -> dict[str, Any]:
         "flops/update": 4.1e12,
         "memory/resident_gib": 4.2 + wave,
         "memory/peak_gib": 5.1,
-        "machine/cores_busy": 1.9 + wave,
+        "efficiency/cores_busy": 1.9 + wave,
     }
     if step % 5:
         values = {key: v for key, v in values.items() if not key.startswith("development/")}

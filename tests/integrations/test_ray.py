@@ -165,13 +165,13 @@ class Heard:
 
 def test_a_worker_killed_within_a_step_changes_nothing(nodes, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("own_rewards.py").write_text(OWN)
+    Path("rewards_of_workers.py").write_text(OWN)
     tiny_model_folder(tmp_path / "model", family="gpt2", dtype=torch.float64)
     settings: dict[str, Any] = {
         "train__steps": 4,
         "checkpoints__every": 2,
         "model__dtype": "float64",
-        "reward__terms": {"random": 1.0, "own_rewards:killed": 1.0},
+        "reward__terms": {"random": 1.0, "rewards_of_workers:killed": 1.0},
     }
     alone = tiny_run(tmp_path, **settings)
     shared = copied_run(alone, "shared", **settings)

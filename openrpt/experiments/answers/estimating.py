@@ -143,8 +143,7 @@ def _training(plan: WorkPlan, arm: Arm, matched: float) -> PlannedStage:
 
 
 def _seconds(stage: PlannedStage, speeds: Speeds) -> float:
-    rates = {"generate": speeds.generate, "update": speeds.update, "score": speeds.score}
-    return sum(flops / rates[phase] for phase, flops in stage.flops_by_phase.items())
+    return sum(flops / speeds.by_phase[phase] for phase, flops in stage.flops_by_phase.items())
 
 
 def estimate_sheet(experiment: Experiment, found: ExperimentEstimate) -> Sheet:
