@@ -85,14 +85,12 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A module of rewards in the working directory."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "rewards_of_processes.py").write_text(OWN)
+    (tmp_path / "group_rewards.py").write_text(OWN)
 
 
 def run_of(scored: Run, name: str, settings: dict[str, Any], *terms: str) -> Run:
     """The scored run under another name, with its settings in its own configuration."""
-    own = (
-        {"reward__terms": {f"rewards_of_processes:{term}": 1.0 for term in terms}} if terms else {}
-    )
+    own = {"reward__terms": {f"group_rewards:{term}": 1.0 for term in terms}} if terms else {}
     run = copied_run(scored, name, **settings | own)
     (run.path / "config.toml").write_text(to_toml(run.config))
     return run
@@ -193,9 +191,7 @@ def test_a_reward_that_fails_on_one_ends_all_with_one_line(scored: Run) -> None:
     ended = commands(2, *command("train", run), RUN=str(run.path))
     assert [one.code for one in ended] == [2, 2]
     lines = ended[0].err.splitlines()
-    assert lines[-1].startswith(
-        "openrpt: train, step 2: rank 1 of 2: 'rewards_of_processes:fails' raised"
-    )
+    assert lines[-1].startswith("openrpt: train, step 2: rank 1 of 2: 'group_rewards:fails' raised")
     assert "ValueError (not this one)" in lines[-1]
     assert lines[-1].endswith("; all up to step 1 is saved")
     assert not ended[1].err and not ended[1].out
