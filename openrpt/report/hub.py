@@ -50,9 +50,11 @@ class Publication:
 def publication(source: Path) -> Publication:
     """Returns what the Hub would be given of a run (its latest model) or of a checkpoint's folder.
 
-    Raises UserError for a run that has trained nothing, for a folder that is no checkpoint, and for
+    Raises UserError for a run that has trained nothing, for what is no checkpoint's folder, and for
     one whose files are not as they were written.
     """
+    if not source.is_dir():
+        raise UserError(f"{source}: no such folder; give a run or a checkpoint's folder")
     folder = source
     if (source / "config.toml").is_file():
         run = existing_run(source)
@@ -108,7 +110,7 @@ def _results(
         where = f", where {entry['where']}" if entry.get("where") else ""
         lines.append(f"At {positions} positions of the {entry['split']} split{where}:")
         lines.append("")
-        lines += [f"- {sentence}" for sentence in model_sentences("It", entry, prompt)]
+        lines += [f"- {sentence}" for sentence in model_sentences("The model", entry, prompt)]
         lines.append("")
     return lines[:-1]
 

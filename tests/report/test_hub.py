@@ -178,6 +178,8 @@ def test_only_what_was_trained_here_is_pushed(run: Run, tmp_path: Path) -> None:
         publication(untrained.path)
     with pytest.raises(UserError, match="not a checkpoint"):
         publication(tmp_path / "model")
+    with pytest.raises(UserError, match="no such folder"):
+        publication(tmp_path / "absent")
 
 
 def test_the_command_shows_what_it_would_send(
