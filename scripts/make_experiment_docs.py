@@ -11,7 +11,6 @@ have not been run. Without folders the pages are written anew from the results i
 """
 
 import argparse
-import shutil
 from pathlib import Path
 
 from openrpt import amounts
@@ -20,7 +19,7 @@ from openrpt.experiments.answers.catalog import EXPERIMENTS
 from openrpt.experiments.answers.estimating import estimate_experiment
 from openrpt.experiments.answers.experiment import SIZES, Experiment
 from openrpt.experiments.answers.figure import figure_svg
-from openrpt.experiments.answers.files import RESULTS, read_outcome
+from openrpt.experiments.answers.files import read_outcome, write_results
 from openrpt.experiments.answers.outcome import Outcome
 from openrpt.experiments.answers.page import page_text, seeds_in_words
 from openrpt.files import checked_as, read_json, write_sealed, write_text
@@ -30,6 +29,8 @@ _ROOT = Path(__file__).parent.parent
 _DOCS = _ROOT / "docs" / "results"
 _ESTIMATES = "experiments.json"
 _GPU = "h200"
+_PRIVATE = {"command", "host"}
+"""What is left out of an environment: names and paths of a machine."""
 
 
 def main() -> None:
@@ -41,8 +42,10 @@ def main() -> None:
     parser.add_argument("--estimate", action="store_true", help="estimate all of them anew")
     arguments = parser.parse_args()
     for folder in arguments.folders:
-        name = read_outcome(folder).experiment
-        shutil.copy(folder / RESULTS, _DOCS / f"experiment-{name}.json")
+        outcome = read_outcome(folder)
+        known = {k: v for k, v in outcome.environment.items() if k not in _PRIVATE}
+        path = _DOCS / f"experiment-{outcome.experiment}.json"
+        write_results(path, outcome.model_copy(update={"environment": known}))
     if arguments.estimate:
         write_sealed(_DOCS / _ESTIMATES, {name: _estimates(one) for name, one in _named()})
     found = {name: _outcome(name) for name, _ in _named()}

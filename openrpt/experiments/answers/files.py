@@ -49,9 +49,14 @@ def read_measured(folder: Path, arm: str) -> Measured | None:
     return checked_as(Measured, read_json(path, advice=advice), path, advice=advice)
 
 
+def write_results(path: Path, outcome: Outcome) -> None:
+    """Writes the results alone."""
+    write_sealed(path, {"format": _FORMAT, **outcome.model_dump()})
+
+
 def write_outcome(folder: Path, experiment: Experiment, outcome: Outcome) -> None:
     """Writes the results, then page and figure; each atomic."""
-    write_sealed(folder / RESULTS, {"format": _FORMAT, **outcome.model_dump()})
+    write_results(folder / RESULTS, outcome)
     write_text(folder / PAGE, page_text(experiment, outcome))
     write_text(folder / FIGURE, figure_svg(experiment, outcome))
 
