@@ -197,7 +197,7 @@ def rates_of(
         chosen = gpu_named(gpu)
         peak = chosen.rate(config.model.product_dtype)
         speeds = Speeds(**dict.fromkeys(("score", "generate", "update"), peak * utilisation))
-        assumed = f"{utilisation:.0%} of {peak:.3g} FLOP/s in every phase: assumed (--utilisation)"
+        assumed = f"{utilisation:.0%} of {peak:.3g} FLOP/s in every phase (--utilisation)"
         return f"{gpu} ({chosen.source})", speeds, assumed
     device = pick_device(config.model.device)
     progress.begin("measuring this machine", 1.0)
