@@ -1,11 +1,10 @@
 """An OpenAI-compatible server of chats on this machine, which says what it is told to say."""
 
-import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+
+from tests.helpers.json_server import JsonHandler, json_server
 
 Answer = Callable[[str, int], dict[str, str]]
 """A prompt, and how often it came before → the parts of the assistant's message."""
@@ -17,22 +16,12 @@ def chat_server(answer: Answer) -> Iterator[str]:
     seen: dict[str, int] = {}
     lock = threading.Lock()
 
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None: ...
-
-        def reply(self, status: int, body: dict[str, Any]) -> None:
-            data = json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
+    class Handler(JsonHandler):
         def do_GET(self) -> None:
             self.reply(200, {"object": "list", "data": [{"id": "tiny", "object": "model"}]})
 
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            body = self.body()
             if not self.path.endswith("/chat/completions") or body["model"] != "tiny":
                 self.reply(404, {"error": {"message": f"no model {body['model']}"}})
                 return
@@ -55,11 +44,5 @@ def chat_server(answer: Answer) -> Iterator[str]:
                 },
             )
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}/v1"
-        finally:
-            server.shutdown()
-            thread.join()
+    with json_server(Handler) as address:
+        yield f"{address}/v1"

@@ -1,13 +1,13 @@
 """An OpenAI-compatible server on this machine that completes sums, some of them wrongly."""
 
-import json
 import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.helpers.json_server import JsonHandler, json_server
 
 SUM = re.compile(r"(\d)\+(\d) =( ?)<think>\Z")
 
@@ -47,24 +47,14 @@ def completions_server(**behaviour: Any) -> Iterator[Completions]:
     """Serves while the block runs; `behaviour`: fields of `Completions`."""
     about = Completions(**behaviour)
 
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None: ...
-
-        def reply(self, status: int, body: dict[str, Any]) -> None:
-            data = json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
+    class Handler(JsonHandler):
         def do_GET(self) -> None:
             about.keys.append(self.headers.get("Authorization"))
             assert self.path == "/v1/models"
             self.reply(200, {"object": "list", "data": [{"id": name} for name in about.models]})
 
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            body = self.body()
             if self.path != "/v1/completions" or body["model"] not in about.models:
                 self.reply(404, {"error": {"message": f"no model {body['model']}"}})
                 return
@@ -87,12 +77,6 @@ def completions_server(**behaviour: Any) -> Iterator[Completions]:
             ]
             self.reply(200, {"object": "text_completion", "choices": choices})
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        about.address = f"http://127.0.0.1:{server.server_address[1]}/v1"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield about
-        finally:
-            server.shutdown()
-            thread.join()
+    with json_server(Handler) as address:
+        about.address = f"{address}/v1"
+        yield about

@@ -1,18 +1,18 @@
 """A server with vLLM's HTTP protocol, as far as the sampler speaks it, over a model of
 transformers."""
 
-import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.helpers.json_server import JsonHandler, json_server
 
 
 @dataclass(kw_only=True)
@@ -101,15 +101,12 @@ def fake_vllm(folder: Path, **behaviour: Any) -> Iterator[FakeVLLM]:
         **behaviour,
     )
 
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None: ...
-
-        def reply(self, found: Any) -> None:
-            data = json.dumps({"error": "no such place"} if found is None else found).encode()
-            self.send_response(404 if found is None else 200)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+    class Handler(JsonHandler):
+        def answer(self, found: Any) -> None:
+            if found is None:
+                self.reply(404, {"error": "no such place"})
+            else:
+                self.reply(200, found)
 
         def is_busy(self) -> bool:
             with about.lock:
@@ -121,10 +118,10 @@ def fake_vllm(folder: Path, **behaviour: Any) -> Iterator[FakeVLLM]:
         def do_GET(self) -> None:
             about.asked.append((self.path, None))
             if not self.is_busy():
-                self.reply(about.get(self.path))
+                self.answer(about.get(self.path))
 
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            body = self.body()
             about.asked.append((self.path, body))
             if self.is_busy():
                 return
@@ -134,16 +131,7 @@ def fake_vllm(folder: Path, **behaviour: Any) -> Iterator[FakeVLLM]:
             except (ValueError, RuntimeError) as error:  # no weights there, or others
                 self.send_error(500, type(error).__name__)
                 return
-            self.reply(found)
+            self.answer(found)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    about.address = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with json_server(Handler) as about.address:
         yield about
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -2,13 +2,13 @@
 
 import base64
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
+
+from tests.helpers.json_server import JsonHandler, json_server
 
 TOKEN = "hf_of_the_tests"
 
@@ -43,20 +43,7 @@ def hub_server(**behaviour: Any) -> Iterator[Hub]:
     """Serves while the block runs; `behaviour`: fields of `Hub`."""
     hub = Hub(**behaviour)
 
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None: ...
-
-        def reply(self, status: int, body: Any = None, **headers: str) -> None:
-            data = json.dumps({} if body is None else body).encode()
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name.replace("_", "-"), value)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(data)
-
+    class Handler(JsonHandler):
         def content(self) -> bytes:
             if self.headers.get("Transfer-Encoding") != "chunked":
                 return self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -135,12 +122,5 @@ def hub_server(**behaviour: Any) -> Iterator[Hub]:
             url = f"{hub.address}/{name}/commit/{sha}"
             self.reply(200, {"success": True, "commitOid": sha, "commitUrl": url})
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        hub.address = f"http://127.0.0.1:{server.server_address[1]}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield hub
-        finally:
-            server.shutdown()
-            thread.join()
+    with json_server(Handler) as hub.address:
+        yield hub

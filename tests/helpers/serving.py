@@ -1,20 +1,14 @@
 """The server behind `openrpt watch`, in a thread."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from openrpt.report.watch import Server, make_server
+from tests.helpers.json_server import in_thread
 
 
 @contextmanager
 def serving(*paths: Path) -> Iterator[Server]:
-    with make_server(paths, 0) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with make_server(paths, 0) as server, in_thread(server):
+        yield server
