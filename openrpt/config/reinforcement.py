@@ -168,6 +168,11 @@ class TrainConfig(Section):
         return self.documents_per_step
 
     @property
+    def prompts(self) -> int:
+        """The number of prompts (positions) in a step."""
+        return self.documents * self.positions_per_document
+
+    @property
     def has_separate_states(self) -> bool:
         """Whether AdamW keeps moments of its own for the plain loss, where there is one."""
         return self.adam_states == "separate" and self.ntp_weight > 0

@@ -9,7 +9,7 @@ def essentials(config: Config, sources: Sequence[str] = ()) -> list[tuple[str, s
     """Returns the settings that one asks for first: (name, value). `sources`: who made the
     thoughts that the warmup was given."""
     train, prompt, warmup = config.train, config.prompt, config.warmup
-    per_step = train.documents * train.positions_per_document
+    per_step = train.prompts
     if prompt.candidates:
         thought = f"seeded with {prompt.candidates} candidates of the {prompt.candidate_source}"
         thought += " model" if prompt.candidate_source == "start" else " itself"

@@ -47,7 +47,7 @@ class Collector:
         first = train.recipe().dynamic_sampling_from
         dynamic = first is not None and first <= state.step
         rounds = train.dynamic_sampling_rounds if dynamic else 1
-        wanted = train.documents * train.positions_per_document
+        wanted = train.prompts
         generated: list[Graded] = []
         live = 0
         for graded in self._rounds(state, rounds):

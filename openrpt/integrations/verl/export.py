@@ -71,7 +71,7 @@ def export_verl(
     policy = outline(config)
     layout = policy.layout(config.prompt)
     train = config.train
-    of_step = train.documents * train.positions_per_document
+    of_step = train.prompts
     wanted = positions or train.steps * of_step
     if wanted < of_step:
         raise UserError(

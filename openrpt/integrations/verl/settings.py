@@ -152,7 +152,7 @@ def template_values(
         "dapo": asdict(Loss.of(ALGORITHMS["dapo"], train)),
         "phases": asdict(Phases.of(train)),
         "model": model,
-        "prompts": train.documents * train.positions_per_document,
+        "prompts": train.prompts,
         "longest_prompt": longest_prompt,
         "longest_response": longest_response,
         "trained_tokens": Budget.of(config.prompt).trained(layout),
