@@ -85,11 +85,15 @@ def test_scores_are_those_of_one_process_though_an_actor_is_killed(nodes, config
             assert len(actors) == 2
             actors[-1].kill()
             killed.append(actors[-1].pid)
+            half = f"positions-00003.parquet.{actors[-1].pid}.partial"
+            (tmp_path / "shared" / half).write_bytes(b"PAR1")  # where it was killed as it wrote
 
     found = on_ray.score_corpus(TWO, config, tmp_path / "shared", progress)
     assert killed and found == summary
     assert seen == sorted(seen) and seen[-1] == summary.num_tokens
-    assert files_of(tmp_path / "shared") == files_of(tmp_path / "alone")
+    made, expected = files_of(tmp_path / "shared"), files_of(tmp_path / "alone")
+    assert list(made) == list(expected)
+    assert [name for name in made if made[name] != expected[name]] == []
     alone, shared = (read_cost(tmp_path / name) for name in ("alone", "shared"))
     # What a killed actor had done and not told is not counted, and nothing twice.
     assert 0 < shared["tokens"] <= alone["tokens"]

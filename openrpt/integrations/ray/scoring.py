@@ -19,6 +19,7 @@ from openrpt.data.scored import ScoreSummary, write_shard
 from openrpt.data.tokens import token_table
 from openrpt.engine.engine import open_engine
 from openrpt.engine.loading import load_tokenizer
+from openrpt.files import clear_leftovers
 from openrpt.integrations.ray.cluster import Cluster, connected
 from openrpt.integrations.ray.pool import Pool
 from openrpt.stages.score.documents import Encoder, Shard, shards, skip_read
@@ -92,6 +93,7 @@ def score_corpus(
                 folder.write_cost({}, spent)
             progress(tokens, f"{documents} documents")
     assert ended is not None
+    clear_leftovers(folder.path)  # of actors that were killed as they wrote
     folder.write_finished(about, ended.summary, ended.corpus)
     return ended.summary
 
