@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from openrpt.cli.options import Key, config_keys, sections
 from openrpt.config.as_typed import ESCAPED
 from openrpt.config.binding import bindings
+from openrpt.config.keys import Key, described_keys, sections
 
 TARGET = Path(__file__).parent.parent / "docs" / "configuration.md"
 HEAD = """\
@@ -52,7 +52,7 @@ that begins another run with it from what holds (`--from RUN`).
 
 
 def render() -> str:
-    keys = list(config_keys())
+    keys = list(described_keys())
     escaped = ", ".join(f"`{key.name}`" for key in keys if key.name in ESCAPED)
     lines = [HEAD.replace("{escaped}", escaped), "## Top level", "", *table(keys, "")]
     for name, section in sections().items():

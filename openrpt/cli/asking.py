@@ -7,7 +7,7 @@ import click
 
 from openrpt.cli.arguments import LABEL, PATH
 from openrpt.cli.main import showing_progress, stage
-from openrpt.cli.options import model_and_config
+from openrpt.cli.stage_config import model_and_config
 from openrpt.terminal import say
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from openrpt.cli.arguments import PATH
-from openrpt.cli.main import _other_corpus, showing_progress, stage
-from openrpt.cli.options import models_and_config
+from openrpt.cli.main import showing_progress, stage
+from openrpt.cli.stage_config import models_and_config, other_corpus
 from openrpt.terminal import say
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def writing(ctx: click.Context, sources: tuple[str, ...], text: str | None, **op
     command goes on after a stop. Writes TEXT.json and .csv into RUN/writing.
     """
     sources, config = models_and_config(ctx, sources)
-    corpus = _other_corpus(ctx, text)
+    corpus = other_corpus(ctx, text)
     from openrpt.evaluation.models import named_models
     from openrpt.evaluation.writing.instrument import writing_of
     from openrpt.runs.run import existing_run

@@ -6,7 +6,8 @@ import click
 
 from openrpt.cli.arguments import COUNT, PATH
 from openrpt.cli.main import command, showing_progress
-from openrpt.cli.options import StageCommand, stage_config
+from openrpt.cli.options import StageCommand
+from openrpt.cli.stage_config import stage_config
 from openrpt.terminal import say, say_lines
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import click
 
 from openrpt.cli.arguments import COUNT, LABEL, PATH, STEP, TEXT, Number, RunCommand
-from openrpt.cli.main import _only_config, command, showing_progress, stage
-from openrpt.cli.options import OVERRIDES, stage_config
+from openrpt.cli.main import command, showing_progress, stage
+from openrpt.cli.options import OVERRIDES
+from openrpt.cli.stage_config import only_config, stage_config
 from openrpt.errors import UserError
 from openrpt.terminal import say, say_lines
 
@@ -181,7 +182,7 @@ def estimate(
         raise UserError("--utilisation is of a GPU's peak: name one with --gpu")
     if gpus > 1 and not gpu:
         raise UserError("--gpus says how many of a named GPU there are: name it with --gpu")
-    config = stage_config(ctx, _only_config(config_toml, options["config_file"]))
+    config = stage_config(ctx, only_config(config_toml, options["config_file"]))
     import json
 
     from openrpt.console import PlainConsole

@@ -7,13 +7,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
 from openrpt import __version__
-from openrpt.cli.options import OVERRIDES, StageCommand, config_file
+from openrpt.cli.options import StageCommand
 from openrpt.errors import UserError, nearest
 from openrpt.files import REMEDIES, reason_of
 from openrpt.launch import launch
@@ -21,7 +20,6 @@ from openrpt.stopping import Interrupted, ending_as_interrupts, exit_code
 from openrpt.terminal import open_streams, say_error, say_lines
 
 if TYPE_CHECKING:
-    from openrpt.config.corpus import CorpusConfig
     from openrpt.config.sections import StageName
     from openrpt.progress import Progress
 
@@ -223,26 +221,3 @@ def stage(
     """Makes a function the command `name`, which reads the configuration. In its help: the sections
     and keys that the results of the stage `reads` depend on, and those of `shows`."""
     return command(name, after=after, cls=cls, shows=shows, reads=reads)
-
-
-def _only_config(positional: str | None, option: str | None) -> str | None:
-    other, file = config_file(positional, option)
-    if other is None:
-        return file
-    if (Path(other) / "config.toml").is_file():
-        raise UserError(f"{other}: a run folder, no configuration; say --run {other}")
-    missing = "" if Path(other).exists() else "no such file; "
-    raise UserError(f"{other}: {missing}a configuration's name ends with .toml, or is recipe:NAME")
-
-
-def _other_corpus(ctx: click.Context, text: str | None) -> "CorpusConfig | None":
-    """Returns the corpus of `--text`, read by the defaults and by what the command line says, not
-    by the run's own template. Raises UserError for keys of a text that isn't given."""
-    given = {k: v for k, v in ctx.meta.get(OVERRIDES, {}).items() if k.startswith("corpus.")}
-    if text is None:
-        if given:
-            raise UserError(f"--{next(iter(given))}: about another text; give one by --text PATH")
-        return None
-    from openrpt.config.loading import load_config
-
-    return load_config(overrides={**given, "corpus.path": text}).corpus

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from openrpt.cli.arguments import LABEL, PATH, RunCommand
-from openrpt.cli.main import _other_corpus, command, showing_progress, stage
-from openrpt.cli.options import model_and_config, models_and_config
+from openrpt.cli.main import command, showing_progress, stage
 from openrpt.cli.scaling import cluster_of, opening, scalable
+from openrpt.cli.stage_config import model_and_config, models_and_config, other_corpus
 from openrpt.errors import UserError
 from openrpt.terminal import say
 
@@ -155,7 +155,7 @@ def perplexity(
     with --text it needs no run, and is recorded only in one.
     """
     model, config = model_and_config(ctx, source)
-    corpus = _other_corpus(ctx, text)
+    corpus = other_corpus(ctx, text)
     from openrpt.evaluation.perplexity import model_perplexity
     from openrpt.runs.run import Run, existing_run
 

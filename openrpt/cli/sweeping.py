@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from openrpt.cli.arguments import PATH
-from openrpt.cli.main import _only_config, showing_progress, stage
-from openrpt.cli.options import OVERRIDES, ConfigOption, StageCommand, stage_config
+from openrpt.cli.main import showing_progress, stage
+from openrpt.cli.options import OVERRIDES, ConfigOption, StageCommand
+from openrpt.cli.stage_config import only_config, stage_config
 from openrpt.terminal import say
 
 _SWEPT = "openrpt.swept"
@@ -86,7 +87,7 @@ def sweep(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
     """
     from openrpt.experiments.sweep import run_sweep, variants_of
 
-    config = stage_config(ctx, _only_config(config_toml, options["config_file"]))
+    config = stage_config(ctx, only_config(config_toml, options["config_file"]))
     variants = variants_of(config, ctx.meta.get(_SWEPT, {}))
     from openrpt.console import PlainConsole
     from openrpt.evaluation.next_token.compare import compare, find_evaluated

@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from openrpt.cli.arguments import PATH, TEXT, Number
+from openrpt.cli.key_types import CommaSeparated
 from openrpt.cli.main import command, showing_progress
-from openrpt.cli.options import (
-    CommaSeparated,
-    StageCommand,
-    source_config,
-    stage_config,
-)
+from openrpt.cli.options import StageCommand
 from openrpt.cli.scaling import cluster_of, opening, scalable
+from openrpt.cli.stage_config import source_config, stage_config
 from openrpt.errors import UserError
 from openrpt.terminal import say, say_lines
 

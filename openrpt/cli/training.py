@@ -9,15 +9,11 @@ import click
 
 from openrpt.amounts import duration
 from openrpt.cli.arguments import LABEL, PATH, RunCommand
-from openrpt.cli.main import MOST_MINUTES, _only_config, command, showing_progress, stage
-from openrpt.cli.options import (
-    OVERRIDES,
-    StageCommand,
-    source_config,
-    stage_config,
-)
+from openrpt.cli.main import MOST_MINUTES, command, showing_progress, stage
+from openrpt.cli.options import OVERRIDES, StageCommand
 from openrpt.cli.processes import shared
 from openrpt.cli.scaling import cluster_of, scalable
+from openrpt.cli.stage_config import only_config, source_config, stage_config
 from openrpt.errors import UserError
 from openrpt.terminal import say
 
@@ -77,7 +73,7 @@ def warmup(ctx: click.Context, config_toml: str | None, origin: str | None, **op
     openrpt warmup --run runs/maths --warmup.steps 40
     openrpt warmup --from runs/maths --run runs/longer --warmup.steps 80
     """
-    file = _only_config(config_toml, options["config_file"])
+    file = only_config(config_toml, options["config_file"])
     config = stage_config(ctx, file, base=_origin_config(ctx, origin))
     from openrpt.stages.warmup.warmup import check_input
     from openrpt.stages.warmup.warmup import warmup as run_warmup
@@ -101,7 +97,7 @@ def train(ctx: click.Context, config_toml: str | None, origin: str | None, **opt
     openrpt train --run runs/maths --scale ray --address auto --workers 4
     """
     cluster = cluster_of(options)
-    file = _only_config(config_toml, options["config_file"])
+    file = only_config(config_toml, options["config_file"])
     config = stage_config(ctx, file, base=_origin_config(ctx, origin))
     from openrpt.stages.train import check_input
     from openrpt.stages.train import train as run_train
@@ -187,7 +183,7 @@ def pretrain(
     A control is configured as the run that it matches, and reads its scores; without --run it
     is put there. The same command goes on after a stop.
     """
-    file = _only_config(config_toml, options["config_file"])
+    file = only_config(config_toml, options["config_file"])
     config = stage_config(ctx, file, base=_origin_config(ctx, origin) or _matched_config(ctx))
     from openrpt.stages.pretrain.pretrain import check_input
     from openrpt.stages.pretrain.pretrain import pretrain as run_pretrain

@@ -16,9 +16,9 @@ from click.testing import CliRunner
 
 from openrpt.cli import main as cli_module
 from openrpt.cli.main import cli, main
-from openrpt.cli.options import Key, config_keys
 from openrpt.cli.training import parse_budget
 from openrpt.config.as_typed import escape, unescape
+from openrpt.config.keys import Key, described_keys
 from openrpt.config.loading import config_keys as known_keys
 from openrpt.config.loading import load_config, to_toml
 from openrpt.errors import UserError
@@ -85,7 +85,7 @@ SHOWN = {
     ],
     "predict": ["seed", "run", "model", "engine.trainer", "prompt"],
 }
-KEYS = {key.name: key for key in config_keys()}
+KEYS = {key.name: key for key in described_keys()}
 EXAMPLE = Path(__file__).parent.parent / "fixtures" / "example.jsonl"
 IN_ORDER = [
     *("traces", "score", "warmup", "train", "finetune", "questions", "pretrain", "export"),

@@ -5,8 +5,6 @@ from typing import Any
 
 import pytest
 
-from openrpt.cli.options import Key
-from openrpt.cli.options import config_keys as config_options
 from openrpt.config.binding import (
     bindings,
     first_change,
@@ -14,6 +12,7 @@ from openrpt.config.binding import (
     recorded_changes,
     settings_of,
 )
+from openrpt.config.keys import Key, described_keys
 from openrpt.config.loading import (
     config_keys,
     load_config,
@@ -133,7 +132,7 @@ def test_advice_of_a_warning_can_be_followed_in_the_folder_that_got_it(tmp_path:
 
 
 def key_of(name: str) -> Key:
-    return next(key for key in config_options() if key.name == name)
+    return next(key for key in described_keys() if key.name == name)
 
 
 WARMUP = {"warmup.text_kl_weight": 0.5, "prompt.candidates": 2}

@@ -1,0 +1,60 @@
+"""Types of the values that keys take on the command line: lists, tables, a number or a word."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+
+class CommaSeparated(click.ParamType):
+    """A list: `train,heldout`. Without choices, of anything that has no comma."""
+
+    name = "list"
+
+    def __init__(self, choices: Sequence[str]) -> None:
+        self.choices = choices
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> list[str]:
+        """Returns the items; fails for one that is no choice."""
+        items = [item.strip() for item in value.split(",") if item.strip()]
+        for item in items:
+            if self.choices and item not in self.choices:
+                self.fail(f"'{item}' is none of {', '.join(self.choices)}", param, ctx)
+        return items
+
+
+class Weights(click.ParamType):
+    """A table of numbers: `prefix=1,dense=0.2`."""
+
+    name = "weights"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> dict[str, float]:
+        """Returns the weights of `name=number,…`."""
+        weights: dict[str, float] = {}
+        for item in value.split(","):
+            name, _, number = (part.strip() for part in item.rpartition("="))
+            try:
+                weights[name] = float(number)
+            except ValueError:
+                self.fail(f"'{number}' in '{item}' is no number", param, ctx)
+            if not name:
+                self.fail(f"'{item}' has no name; it has the form NAME=WEIGHT", param, ctx)
+        return weights
+
+
+class NumberOrWord(click.ParamType):
+    """A number, or a word in its place: `0.2`, `auto`."""
+
+    name = "number or word"
+
+    def __init__(self, number: Any, words: Sequence[str]) -> None:
+        self.number, self.words = number, words
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Returns the number, or one of the words as it is."""
+        if value in self.words:
+            return value
+        try:
+            return self.number(value)
+        except ValueError:
+            self.fail(f"'{value}' is neither a number nor {' or '.join(self.words)}", param, ctx)

@@ -1,0 +1,134 @@
+"""The configuration that a command runs with: what the command line says, then a file, then the run
+folder, then the defaults."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from openrpt.cli.options import OVERRIDES
+from openrpt.config.paths import require_reachable
+from openrpt.config.recipes import is_config
+from openrpt.errors import UserError
+from openrpt.terminal import say_lines
+
+if TYPE_CHECKING:
+    from openrpt.config.corpus import CorpusConfig
+    from openrpt.config.sections import Config
+
+
+def stage_config(
+    ctx: click.Context,
+    file: str | None,
+    *,
+    base: "Config | None" = None,
+    more: dict[str, Any] | None = None,
+) -> "Config":
+    """Returns what a command runs with: what the command line says, then the file, then `base`, or
+    the run folder's own configuration where there is one, then the defaults.
+
+    So a run's later stages need nothing but `--run`. Prints it and exits under `--print-config`.
+    Such a command runs a model: the process gets the configuration's threads here.
+    """
+    from openrpt.config.loading import load_config, to_toml, with_file, with_overrides
+    from openrpt.config.recipes import config_path
+    from openrpt.config.toml_files import read_toml
+    from openrpt.runs.run import stored_config
+
+    overrides = {**(more or {}), **ctx.meta.get(OVERRIDES, {})}
+    values = {} if file is None else read_toml(config_path(file))
+    config = base
+    if config is None:
+        if "run" not in values:
+            overrides.setdefault("run", load_config().run)
+        run = Path(_reachable(overrides.get("run", str(values.get("run")))))
+        config = stored_config(run) if (run / "config.toml").is_file() else load_config()
+    if file is not None:
+        config = with_file(config, values, source=file)
+    config = with_overrides(config, overrides)
+    _reachable(config.run)
+    if ctx.params["print_config"]:
+        say_lines(to_toml(config).removesuffix("\n"))
+        ctx.exit()
+    from openrpt.engine.cpu import use_cpu
+
+    use_cpu(config.model.threads)
+    return config
+
+
+def _reachable(run: str) -> str:
+    """Returns the path of a run folder. Raises UserError where the system refuses it."""
+    try:
+        return require_reachable(run)
+    except ValueError as error:
+        raise UserError(f"run = '{run}': {error}; choose another --run") from None
+
+
+def config_file(positional: str | None, option: str | None) -> tuple[str | None, str | None]:
+    """Returns (what the positional argument names, the configuration): a positional .toml or recipe
+    is the latter."""
+    if positional is None or not is_config(positional):
+        return positional, option
+    if option is not None:
+        raise UserError(f"two configuration files, {positional} and {option}: give one")
+    return None, positional
+
+
+def source_config(
+    ctx: click.Context, source: str | None, *, key: str, base: "Config | None" = None
+) -> "Config":
+    """Returns `stage_config` for `[CORPUS | CONFIG.toml]` or `[MODEL | CONFIG.toml]`, where the
+    corpus or the model is the value of `key`."""
+    value, file = config_file(source, ctx.params["config_file"])
+    return stage_config(ctx, file, base=base, more={key: value} if value else None)
+
+
+def model_and_config(ctx: click.Context, source: str | None) -> "tuple[str | None, Config]":
+    """Returns (the model of `[MODEL | CONFIG.toml]`, `stage_config`), as `models_and_config`; None
+    for the run's latest."""
+    models, config = models_and_config(ctx, (source,) if source else ())
+    return models[0] if models else None, config
+
+
+def models_and_config(
+    ctx: click.Context, sources: tuple[str, ...]
+) -> "tuple[tuple[str, ...], Config]":
+    """Returns (the models of `[MODEL]... [CONFIG.toml]`, `stage_config`): what stands among them
+    and is a .toml or a recipe is the configuration, and a run folder gives `--run` where it isn't
+    given.
+    """
+    models = tuple(source for source in sources if not is_config(source))
+    file = ctx.params["config_file"]
+    for source in sources:
+        if is_config(source):
+            _, file = config_file(source, file)
+    runs = [model for model in models if (Path(model) / "config.toml").is_file()]
+    if "run" in ctx.meta.get(OVERRIDES, {}) or len(runs) != 1:
+        return models, stage_config(ctx, file)
+    models = tuple(model for model in models if model != runs[0])
+    return models, stage_config(ctx, file, more={"run": runs[0]})
+
+
+def only_config(positional: str | None, option: str | None) -> str | None:
+    """Returns the configuration of `[CONFIG.toml]`, given as an argument or by --config. Raises
+    UserError for an argument that is none."""
+    other, file = config_file(positional, option)
+    if other is None:
+        return file
+    if (Path(other) / "config.toml").is_file():
+        raise UserError(f"{other}: a run folder, no configuration; say --run {other}")
+    missing = "" if Path(other).exists() else "no such file; "
+    raise UserError(f"{other}: {missing}a configuration's name ends with .toml, or is recipe:NAME")
+
+
+def other_corpus(ctx: click.Context, text: str | None) -> "CorpusConfig | None":
+    """Returns the corpus of `--text`, read by the defaults and by what the command line says, not
+    by the run's own template. Raises UserError for keys of a text that isn't given."""
+    given = {k: v for k, v in ctx.meta.get(OVERRIDES, {}).items() if k.startswith("corpus.")}
+    if text is None:
+        if given:
+            raise UserError(f"--{next(iter(given))}: about another text; give one by --text PATH")
+        return None
+    from openrpt.config.loading import load_config
+
+    return load_config(overrides={**given, "corpus.path": text}).corpus
