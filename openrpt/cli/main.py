@@ -29,8 +29,6 @@ GARBAGE_THRESHOLD = 50_000
 and looking through them every 700, which is Python's default, is a fifth of their import."""
 
 _Command = TypeVar("_Command", bound=click.Command)
-MOST_MINUTES = 60_000
-"""The longest budget of the demo, in minutes."""
 _SHARED = ("warmup", "train", "finetune", "pretrain")
 """The commands whose steps several processes share (torchrun, accelerate launch)."""
 

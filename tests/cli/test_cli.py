@@ -15,8 +15,8 @@ import pytest
 from click.testing import CliRunner
 
 from openrpt.cli import main as cli_module
+from openrpt.cli.experimenting import parse_budget
 from openrpt.cli.main import cli, main
-from openrpt.cli.training import parse_budget
 from openrpt.config.as_typed import escape, unescape
 from openrpt.config.keys import Key, described_keys
 from openrpt.config.loading import config_keys as known_keys
