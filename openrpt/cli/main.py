@@ -43,6 +43,8 @@ FAMILIES = (
     "exporting",
     "asking",
     "analysing",
+    "planning",
+    "thinking",
     "looking",
     "hub",
 )
