@@ -26,7 +26,7 @@ from openrpt.config.loading import with_overrides
 from openrpt.config.sections import Config
 from openrpt.engine.model import Model
 from openrpt.rl.batch import Graded, weighted_batch
-from openrpt.rl.rewards.terms import make_terms
+from openrpt.rl.rewards.configured import make_terms
 from openrpt.rl.update import update_policy
 from openrpt.runs.run import existing_run
 from openrpt.stages.text_task import TextTask

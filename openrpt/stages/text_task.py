@@ -19,7 +19,9 @@ from openrpt.engine.engine import Engine, bind, with_plain_standard
 from openrpt.engine.generation import Generated
 from openrpt.evaluation.next_token.evaluate import evaluate_policy
 from openrpt.rl.grading import grade_groups
-from openrpt.rl.rewards.terms import RewardContext, RewardTerm, make_terms, reward_groups
+from openrpt.rl.rewards.configured import make_terms
+from openrpt.rl.rewards.reward import reward_groups
+from openrpt.rl.rewards.term import RewardContext, RewardTerm
 from openrpt.runs.rollouts import rollout_path, with_step, write_rollout_table
 from openrpt.runs.run import Run
 from openrpt.runs.scores import scores_of

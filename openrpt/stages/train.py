@@ -29,7 +29,8 @@ from openrpt.rl.collect import Collector, batch_metrics
 from openrpt.rl.cost import step_cost
 from openrpt.rl.nonfinite import attempted
 from openrpt.rl.optimizer import learning_rate, set_learning_rate
-from openrpt.rl.rewards.terms import make_terms, reward_metrics
+from openrpt.rl.rewards.configured import make_terms
+from openrpt.rl.rewards.reward import reward_metrics
 from openrpt.rl.task import Task
 from openrpt.rl.thinking import thought_metrics
 from openrpt.rl.update import update_policy

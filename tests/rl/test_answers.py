@@ -18,7 +18,7 @@ from openrpt.errors import UserError
 from openrpt.rl.answers import expected_rewards, right_answers
 from openrpt.rl.batch import Graded, Weighted, weighted_batch
 from openrpt.rl.grading import grade
-from openrpt.rl.rewards.terms import make_terms
+from openrpt.rl.rewards.configured import make_terms
 from openrpt.rl.thoughts import read_thought
 from openrpt.types import Completion, Group, Prompt
 from tests.helpers.byte_policy import policy_of

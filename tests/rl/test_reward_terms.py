@@ -29,8 +29,11 @@ from openrpt.errors import UserError
 from openrpt.rl.batch import Graded
 from openrpt.rl.collect import batch_metrics, remember_pass_rates
 from openrpt.rl.grading import grade, grade_groups
+from openrpt.rl.rewards.configured import make_terms
 from openrpt.rl.rewards.information_gain import thought_ids, thought_logprobs
-from openrpt.rl.rewards.terms import TERMS, RewardContext, make_terms, reward_groups, reward_metrics
+from openrpt.rl.rewards.reward import reward_groups, reward_metrics
+from openrpt.rl.rewards.term import RewardContext
+from openrpt.rl.rewards.terms import TERMS
 from openrpt.runs.rollouts import read_rollouts, rollout_rows, write_rollouts
 from openrpt.runs.run import Run
 from openrpt.seeding import keys_of

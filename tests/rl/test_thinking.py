@@ -10,7 +10,9 @@ from openrpt.engine.engine import bind
 from openrpt.engine.model import Model
 from openrpt.rl.batch import Graded
 from openrpt.rl.grading import grade
-from openrpt.rl.rewards.terms import RewardContext, make_terms, reward_groups
+from openrpt.rl.rewards.configured import make_terms
+from openrpt.rl.rewards.reward import reward_groups
+from openrpt.rl.rewards.term import RewardContext
 from openrpt.rl.thinking import thought_metrics
 from openrpt.types import Completion, Group, Prompt
 from tests.helpers.enumeration import language_config, language_work, tiny_speaker
