@@ -20,7 +20,7 @@ from common import environment, exit_cleanly, say, spread, write_result
 
 from openrpt.config.sections import Config
 from openrpt.data.positions import ScoredDocument
-from openrpt.data.scored import write_shard
+from openrpt.data.scored_shards import write_shard
 from openrpt.errors import UserError
 from openrpt.report.glossary import METRICS, WARMUP_ONLY
 from openrpt.report.page import write_report

@@ -35,16 +35,9 @@ from openrpt.data.curriculum import read_curriculum
 from openrpt.data.documents import CorpusCounts, read_corpus
 from openrpt.data.positions import ScoredDocument
 from openrpt.data.prompts import build_layout
-from openrpt.data.scored import (
-    SCORED,
-    ScoredCorpus,
-    ScoreSummary,
-    complete_shards,
-    load_scored,
-    remove_shards,
-    shard_paths,
-    write_shard,
-)
+from openrpt.data.score_summary import SCORED, ScoreSummary
+from openrpt.data.scored import ScoredCorpus, load_scored
+from openrpt.data.scored_shards import complete_shards, remove_shards, shard_paths, write_shard
 from openrpt.data.work import Work, evaluation_work, take_work
 from openrpt.engine.checkpoint_record import TrainerState, read_record, write_record
 from openrpt.engine.new_models import byte_tokenizer

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, get_args
 from openrpt.config.sections import Config
 from openrpt.data.corpus_files import list_files
 from openrpt.data.documents import CorpusCounts, read_corpus
-from openrpt.data.scored import load_scored, read_scored_json
+from openrpt.data.score_summary import read_scored_json
+from openrpt.data.scored import load_scored
 from openrpt.data.splits import split_shares
 from openrpt.errors import foreign
 from openrpt.types import Split

@@ -6,7 +6,7 @@ from typing import Any
 
 from openrpt.data.corpus_files import listed
 from openrpt.data.documents import FIRST, CorpusCounts
-from openrpt.data.scored import ScoreSummary
+from openrpt.data.score_summary import ScoreSummary
 
 _DOCUMENTS = {
     "skipped_not_text": "skipped, not text",

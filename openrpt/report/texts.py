@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from openrpt.data.scored import complete_shards, shard_paths
+from openrpt.data.scored_shards import complete_shards, shard_paths
 from openrpt.errors import UserError
 from openrpt.parquet import read_table, unreadable
 from openrpt.report.chunks import as_text

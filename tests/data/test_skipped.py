@@ -10,7 +10,7 @@ import pytest
 from openrpt.cli.main import main
 from openrpt.config.sections import Config
 from openrpt.data.documents import CorpusCounts
-from openrpt.data.scored import ScoreSummary, read_scored_json
+from openrpt.data.score_summary import ScoreSummary, read_scored_json
 from openrpt.data.skipped import skipped_lines
 from openrpt.experiments.demo import _score
 from openrpt.runs.run import open_run

@@ -19,7 +19,8 @@ from tokenizers import processors
 from openrpt.config.loading import validate_config
 from openrpt.config.sections import Config
 from openrpt.data.positions import windows
-from openrpt.data.scored import SCORED, load_scored
+from openrpt.data.score_summary import SCORED
+from openrpt.data.scored import load_scored
 from openrpt.data.tokens import encode_document, token_bytes
 from openrpt.engine.engine import Engine, bind
 from openrpt.engine.model import Model

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from openrpt.config.sections import Config
 from openrpt.data.positions import ScoredDocument
-from openrpt.data.scored import write_shard
+from openrpt.data.scored_shards import write_shard
 from openrpt.evaluation.next_token.results import EvaluationResult, PositionResult
 from openrpt.evaluation.records import record
 from openrpt.report.glossary import METRICS, WARMUP_KEYS, WARMUP_ONLY

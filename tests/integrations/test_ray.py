@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from openrpt.config.sections import Config
-from openrpt.data.scored import shard_paths
+from openrpt.data.scored_shards import shard_paths
 from openrpt.errors import UserError
 from openrpt.evaluation.next_token.stage import evaluate_templates, open_evaluated
 from openrpt.integrations.ray import scoring as on_ray

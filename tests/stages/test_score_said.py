@@ -7,7 +7,9 @@ import pytest
 
 from openrpt.config.loading import load_config
 from openrpt.data.positions import ScoredDocument
-from openrpt.data.scored import SCORED, ScoredCorpus, load_scored, write_shard
+from openrpt.data.score_summary import SCORED
+from openrpt.data.scored import ScoredCorpus, load_scored
+from openrpt.data.scored_shards import write_shard
 from openrpt.evaluation.statistics import Estimate
 from openrpt.files import write_sealed
 from openrpt.stages.score import said

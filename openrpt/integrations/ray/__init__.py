@@ -13,7 +13,7 @@ from openrpt.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from openrpt.config.sections import Config
-    from openrpt.data.scored import ScoreSummary
+    from openrpt.data.score_summary import ScoreSummary
     from openrpt.stages.harness import Summary
 
 

@@ -15,7 +15,8 @@ from openrpt.config.sections import Config
 from openrpt.costs.meters import WorkMeter
 from openrpt.data.documents import CorpusCounts, read_corpus
 from openrpt.data.positions import check_window
-from openrpt.data.scored import ScoreSummary, write_shard
+from openrpt.data.score_summary import ScoreSummary
+from openrpt.data.scored_shards import write_shard
 from openrpt.data.tokens import token_table
 from openrpt.engine.engine import open_engine
 from openrpt.engine.loading import load_tokenizer

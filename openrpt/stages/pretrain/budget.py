@@ -5,7 +5,8 @@ from pathlib import Path
 
 from openrpt.config.sections import Config
 from openrpt.costs.flops import Shape
-from openrpt.data.scored import SCORED, ScoredCorpus
+from openrpt.data.score_summary import SCORED
+from openrpt.data.scored import ScoredCorpus
 from openrpt.data.tokens import tokenizer_fingerprint
 from openrpt.engine.model import Model
 from openrpt.errors import UserError

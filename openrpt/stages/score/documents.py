@@ -15,7 +15,7 @@ from typing import Any
 
 from openrpt.config.sections import Config
 from openrpt.data.documents import CorpusCounts, keep_first, possible_splits
-from openrpt.data.scored import ScoreSummary
+from openrpt.data.score_summary import ScoreSummary
 from openrpt.data.tokens import encode_document, tokenizer_fingerprint
 from openrpt.engine.scorer import PACK_TOKENS, align
 from openrpt.errors import UserError

@@ -12,13 +12,11 @@ from typing import Any
 from openrpt.config.sections import Config
 from openrpt.data.documents import CorpusCounts
 from openrpt.data.positions import ScoredDocument
-from openrpt.data.scored import (
-    SCORED,
-    ScoreSummary,
+from openrpt.data.score_summary import SCORED, ScoreSummary, read_scored_json
+from openrpt.data.scored_shards import (
     complete_shards,
     document_ids,
     read_metadata,
-    read_scored_json,
     remove_shards,
     shard_paths,
     write_shard,

@@ -17,7 +17,9 @@ from openrpt.costs.meters import WorkMeter
 from openrpt.data.corpus_size import expected_tokens
 from openrpt.data.documents import CorpusCounts, read_corpus
 from openrpt.data.positions import ScoredDocument, check_window
-from openrpt.data.scored import ScoreSummary, load_scored, remove_shards
+from openrpt.data.score_summary import ScoreSummary
+from openrpt.data.scored import load_scored
+from openrpt.data.scored_shards import remove_shards
 from openrpt.data.skipped import skipped_lines
 from openrpt.data.tokens import token_table
 from openrpt.engine.engine import Engine, open_engine
