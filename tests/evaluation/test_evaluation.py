@@ -33,16 +33,10 @@ from openrpt.evaluation.next_token.compare import (
 from openrpt.evaluation.next_token.evaluate import evaluate_policy
 from openrpt.evaluation.next_token.results import EvaluationResult, paired_differences
 from openrpt.evaluation.next_token.stage import evaluate_model
+from openrpt.evaluation.next_token.subject import Subject
 from openrpt.evaluation.next_token.tables import write_comparison
-from openrpt.evaluation.next_token.thoughts import (
-    Subject,
-    carried,
-    changed_thoughts,
-    commonest,
-    swapped,
-    thought_of,
-    voting_draws,
-)
+from openrpt.evaluation.next_token.thoughts import carried, changed_thoughts, swapped, thought_of
+from openrpt.evaluation.next_token.voting import commonest, voting_draws
 from openrpt.evaluation.records import result_path
 from openrpt.evaluation.statistics import Difference
 from openrpt.rl.completions import extract_prediction

@@ -25,7 +25,7 @@ from openrpt.evaluation.budgets.table import budgets_report
 from openrpt.evaluation.columns import Columns
 from openrpt.evaluation.instrument import Bench, Measured
 from openrpt.evaluation.next_token.passes import in_tokens_of
-from openrpt.evaluation.next_token.thoughts import Subject
+from openrpt.evaluation.next_token.subject import Subject
 from openrpt.evaluation.reports import Report
 from openrpt.evaluation.statistics import (
     Difference,

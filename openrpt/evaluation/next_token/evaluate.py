@@ -22,7 +22,7 @@ from openrpt.errors import UserError
 from openrpt.evaluation.instrument import Bench, measure
 from openrpt.evaluation.next_token.passes import Evaluation, in_tokens_of
 from openrpt.evaluation.next_token.results import MEASURES, THOUGHT_CONTROLS, EvaluationResult
-from openrpt.evaluation.next_token.thoughts import Subject
+from openrpt.evaluation.next_token.subject import Subject
 from openrpt.progress import SILENT, Progress
 from openrpt.types import Split
 

@@ -17,20 +17,19 @@ from openrpt.engine.generation import Generated
 from openrpt.engine.model import Model
 from openrpt.errors import UserError
 from openrpt.evaluation.next_token.graded import Text, position_result
+from openrpt.evaluation.next_token.likelihood import likelihoods
 from openrpt.evaluation.next_token.results import CARRIED, THOUGHT_CONTROLS, PositionResult
+from openrpt.evaluation.next_token.subject import Subject
 from openrpt.evaluation.next_token.thoughts import (
-    Subject,
     Thoughts,
     accuracies,
     carried,
     changed_thoughts,
-    likelihoods,
     rollouts_after,
     swapped,
     thought_of,
-    vote,
-    voting_draws,
 )
+from openrpt.evaluation.next_token.voting import vote, voting_draws
 from openrpt.progress import Progress
 from openrpt.rl.grading import grade_groups
 from openrpt.runs.rollouts import evaluated_table
