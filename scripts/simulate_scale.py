@@ -33,12 +33,14 @@ from openrpt.config.loading import load_config
 from openrpt.config.sections import Config
 from openrpt.data.curriculum import read_curriculum
 from openrpt.data.documents import CorpusCounts, read_corpus
+from openrpt.data.evaluation_work import evaluation_work
 from openrpt.data.positions import ScoredDocument
 from openrpt.data.prompts import build_layout
 from openrpt.data.score_summary import SCORED, ScoreSummary
 from openrpt.data.scored import ScoredCorpus, load_scored
 from openrpt.data.scored_shards import complete_shards, remove_shards, shard_paths, write_shard
-from openrpt.data.work import Work, evaluation_work, take_work
+from openrpt.data.training_work import take_work
+from openrpt.data.work import Work
 from openrpt.engine.checkpoint_record import TrainerState, read_record, write_record
 from openrpt.engine.new_models import byte_tokenizer
 from openrpt.files import write_sealed, write_text

@@ -20,7 +20,8 @@ from openrpt.config.sections import Config
 from openrpt.data.prompts import Budget, Layout
 from openrpt.data.request import Request
 from openrpt.data.tokens import literal_bytes
-from openrpt.data.work import document_bytes, take_work
+from openrpt.data.training_work import take_work
+from openrpt.data.work import document_bytes
 from openrpt.errors import UserError
 from openrpt.extras import require
 from openrpt.rl.completions import extract_prediction

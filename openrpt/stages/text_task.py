@@ -12,7 +12,8 @@ from openrpt.config.sections import Config
 from openrpt.data.curriculum import Curriculum, read_curriculum
 from openrpt.data.prompts import Layout
 from openrpt.data.scored import ScoredCorpus
-from openrpt.data.work import Work, document_bytes, take_work
+from openrpt.data.training_work import take_work
+from openrpt.data.work import Work, document_bytes
 from openrpt.engine.average import MovingAverage
 from openrpt.engine.checkpoint_record import TrainerState
 from openrpt.engine.engine import Engine, bind, with_plain_standard

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from openrpt.costs.flops import count_scoring, model_shape
-from openrpt.data.work import evaluation_work
+from openrpt.data.evaluation_work import evaluation_work
 from openrpt.engine.generation import SPAN_TOKENS
 from openrpt.engine.scorer import score_ids
 from openrpt.evaluation.next_token.evaluate import evaluate_policy

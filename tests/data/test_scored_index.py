@@ -10,12 +10,13 @@ import pyarrow as pa
 import pytest
 
 from openrpt.config.sections import Config
+from openrpt.data.evaluation_work import evaluation_work
 from openrpt.data.positions import ScoredDocument
 from openrpt.data.score_summary import SCORED
 from openrpt.data.scored import ScoredCorpus, load_scored
 from openrpt.data.scored_index import SCHEMA, ScoredIndex
 from openrpt.data.scored_shards import read_metadata, shard_paths, write_shard
-from openrpt.data.work import evaluation_work, place_at, take_work
+from openrpt.data.training_work import place_at, take_work
 from openrpt.errors import UserError
 from openrpt.files import write_sealed
 from openrpt.seeding import generator

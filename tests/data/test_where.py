@@ -15,7 +15,7 @@ from openrpt.data.positions import ScoredDocument, Window, eligible_positions
 from openrpt.data.scored import load_scored
 from openrpt.data.token_classes import computed_tokens
 from openrpt.data.tokens import encode_document
-from openrpt.data.work import take_work
+from openrpt.data.training_work import take_work
 from openrpt.errors import UserError
 from openrpt.parquet import read_table, write_table
 from openrpt.runs.run import Run

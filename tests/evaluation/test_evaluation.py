@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from openrpt.costs.flops import Shape, model_shape
+from openrpt.data.evaluation_work import evaluation_work
 from openrpt.data.kinds import ordered_kinds
 from openrpt.data.prompts import build_layout
 from openrpt.data.scored import load_scored
 from openrpt.data.tokens import literal_bytes, token_bytes
-from openrpt.data.work import evaluation_work, retokenized
+from openrpt.data.work import retokenized
 from openrpt.engine.checkpoint_record import TrainerState
 from openrpt.engine.engine import bind
 from openrpt.engine.loading import load_model

@@ -8,10 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from openrpt.config.loading import with_overrides
+from openrpt.data.evaluation_work import evaluation_work
 from openrpt.data.scored import load_scored
 from openrpt.data.spans import same_span
 from openrpt.data.token_classes import computed_tokens
-from openrpt.data.work import document_bytes, evaluation_work
+from openrpt.data.work import document_bytes
 from openrpt.engine.engine import bind
 from openrpt.engine.loading import load_model
 from openrpt.engine.model import Model

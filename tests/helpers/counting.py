@@ -8,14 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import (
-    FlopCounterMode,
-    sdpa_backward_flop_count,
-    sdpa_flop_count,
-)
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from openrpt.data.scored import ScoredCorpus
-from openrpt.data.work import take_work
+from openrpt.data.training_work import take_work
 from openrpt.engine.model import Model
 from openrpt.rl.batch import Graded, Weighted
 from openrpt.stages.text_task import TextTask

@@ -25,13 +25,7 @@ from openrpt.stages.score.score import score_corpus
 from openrpt.stages.train import train
 from tests.helpers.ray_nodes import ray_nodes, workers_named
 from tests.helpers.run_files import rows_of
-from tests.helpers.tiny_model import (
-    LETTERS,
-    copied_run,
-    tiny_config,
-    tiny_model_folder,
-    tiny_run,
-)
+from tests.helpers.tiny_model import LETTERS, copied_run, tiny_config, tiny_model_folder, tiny_run
 
 pytest.importorskip("ray")
 

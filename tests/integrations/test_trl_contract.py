@@ -13,7 +13,8 @@ import pytest
 
 from openrpt.config.loading import to_toml, with_overrides
 from openrpt.data.request import Request
-from openrpt.data.work import document_bytes, take_work
+from openrpt.data.training_work import take_work
+from openrpt.data.work import document_bytes
 from openrpt.engine.decoding import Sampling
 from openrpt.engine.engine import bind
 from openrpt.errors import UserError

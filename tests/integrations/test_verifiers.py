@@ -22,7 +22,7 @@ from verifiers.v1.serve.client import EnvClient
 from verifiers.v1.serve.server import EnvServer
 from verifiers.v1.utils.loaders import resolve_env_config
 
-from openrpt.data.work import take_work
+from openrpt.data.training_work import take_work
 from openrpt.errors import UserError
 from openrpt.rl.completions import extract_prediction
 from openrpt.rl.rewards.matching import prefix_match

@@ -17,10 +17,12 @@ from click.testing import CliRunner
 from openrpt.cli.main import cli
 from openrpt.config.loading import load_config
 from openrpt.config.sections import Config
+from openrpt.data.evaluation_work import evaluation_work
 from openrpt.data.prompts import build_layout
 from openrpt.data.scored import load_scored
 from openrpt.data.tokens import literal_bytes, tokenizer_fingerprint
-from openrpt.data.work import document_bytes, evaluation_work, take_work
+from openrpt.data.training_work import take_work
+from openrpt.data.work import document_bytes
 from openrpt.engine.decoding import Sampling
 from openrpt.engine.engine import open_engine
 from openrpt.engine.loading import outline

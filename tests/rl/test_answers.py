@@ -22,12 +22,7 @@ from openrpt.rl.rewards.configured import make_terms
 from openrpt.rl.thoughts import read_thought
 from openrpt.types import Completion, Group, Prompt
 from tests.helpers.byte_policy import policy_of
-from tests.helpers.enumeration import (
-    every_completion,
-    language_config,
-    language_work,
-    tiny_speaker,
-)
+from tests.helpers.enumeration import every_completion, language_config, language_work, tiny_speaker
 from tests.helpers.exact import exact_batch, exact_config
 from tests.helpers.updates import assert_equal, gradients
 

@@ -9,7 +9,7 @@ import pytest
 from openrpt.config.loading import with_overrides
 from openrpt.data.curriculum import Curriculum, read_curriculum
 from openrpt.data.scored import load_scored
-from openrpt.data.work import take_work
+from openrpt.data.training_work import take_work
 from openrpt.engine.checkpoint_record import read_record
 from openrpt.errors import UserError
 from openrpt.runs.run import Run

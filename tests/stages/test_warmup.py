@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from openrpt.data.work import Work, take_work
+from openrpt.data.training_work import take_work
+from openrpt.data.work import Work
 from openrpt.runs.metrics import read_metrics
 from openrpt.runs.run import Run
 from openrpt.runs.status import read_status

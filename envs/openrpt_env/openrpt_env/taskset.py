@@ -19,7 +19,8 @@ from openrpt.config.prompt import PromptConfig
 from openrpt.config.sections import Config
 from openrpt.data.prompts import message_text
 from openrpt.data.scored import ScoredCorpus, load_scored
-from openrpt.data.work import Work, take_work
+from openrpt.data.training_work import take_work
+from openrpt.data.work import Work
 from openrpt.errors import UserError
 from openrpt.rl.completions import extract_prediction
 from openrpt.rl.grading import CONTINUATION_TOKENS

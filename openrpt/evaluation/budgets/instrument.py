@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from openrpt.config.sections import Config
+from openrpt.data.evaluation_work import evaluation_work
 from openrpt.data.prompts import Layout
 from openrpt.data.scored import ScoredCorpus
 from openrpt.data.tokens import tokenizer_fingerprint
-from openrpt.data.work import Work, document_bytes, evaluation_work, works_key
+from openrpt.data.work import Work, document_bytes, works_key
 from openrpt.engine.engine import Engine
 from openrpt.engine.generation import Generated
 from openrpt.errors import UserError
@@ -27,12 +28,7 @@ from openrpt.evaluation.instrument import Bench, Measured
 from openrpt.evaluation.next_token.passes import in_tokens_of
 from openrpt.evaluation.next_token.subject import Subject
 from openrpt.evaluation.reports import Report
-from openrpt.evaluation.statistics import (
-    Difference,
-    Estimate,
-    mean_by_document,
-    paired_difference,
-)
+from openrpt.evaluation.statistics import Difference, Estimate, mean_by_document, paired_difference
 from openrpt.json_lines import Row
 from openrpt.rl.grading import CONTINUATION_TOKENS, grade
 from openrpt.rl.rewards.matching import prefix_match

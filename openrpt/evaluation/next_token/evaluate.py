@@ -13,9 +13,10 @@ from typing import Any
 import pyarrow as pa
 
 from openrpt.config.sections import Config
+from openrpt.data.evaluation_work import evaluation_work
 from openrpt.data.scored import ScoredCorpus
 from openrpt.data.tokens import tokenizer_fingerprint
-from openrpt.data.work import Work, evaluation_work, works_key
+from openrpt.data.work import Work, works_key
 from openrpt.engine.engine import Engine
 from openrpt.engine.fingerprint import model_fingerprint
 from openrpt.errors import UserError

@@ -14,10 +14,11 @@ import numpy as np
 
 from openrpt.config.evaluation import ProbeConfig
 from openrpt.config.sections import Config
+from openrpt.data.evaluation_work import evaluation_work
 from openrpt.data.scored import ScoredCorpus
 from openrpt.data.token_classes import CONTEXT, token_class
 from openrpt.data.tokens import encode_document
-from openrpt.data.work import Work, evaluation_work
+from openrpt.data.work import Work
 from openrpt.errors import UserError
 from openrpt.seeding import generator
 

@@ -15,7 +15,8 @@ from openrpt.data.prompts import Layout
 from openrpt.data.questions import Question
 from openrpt.data.request import Request
 from openrpt.data.tokens import encode_document, literal_bytes
-from openrpt.data.work import Work, place_at
+from openrpt.data.training_work import place_at
+from openrpt.data.work import Work
 from openrpt.engine.checkpoint_record import TrainerState
 from openrpt.engine.decoding import Sampling
 from openrpt.engine.engine import Engine

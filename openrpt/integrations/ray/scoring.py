@@ -24,13 +24,7 @@ from openrpt.files import clear_leftovers
 from openrpt.integrations.ray.cluster import Cluster, connected
 from openrpt.integrations.ray.pool import Pool
 from openrpt.stages.score.documents import Encoder, Shard, shards, skip_read
-from openrpt.stages.score.folder import (
-    ScoreFolder,
-    added,
-    public_counts,
-    read_cost,
-    shard_metadata,
-)
+from openrpt.stages.score.folder import ScoreFolder, added, public_counts, read_cost, shard_metadata
 from openrpt.stages.score.score import Score, require_readable
 from openrpt.stages.score.scores import Report, Scoring
 

@@ -13,10 +13,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from openrpt.config.loading import to_toml
 from openrpt.config.sections import Config
+from openrpt.data.evaluation_work import evaluation_work
 from openrpt.data.prompts import Layout
 from openrpt.data.scored import ScoredCorpus
 from openrpt.data.tokens import tokenizer_fingerprint
-from openrpt.data.work import Work, evaluation_work, take_work
+from openrpt.data.training_work import take_work
+from openrpt.data.work import Work
 from openrpt.engine.loading import outline, resolve_model
 from openrpt.engine.model import Model
 from openrpt.errors import UserError

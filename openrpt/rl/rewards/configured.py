@@ -6,12 +6,7 @@ from functools import partial
 from openrpt.config.rewards import RewardConfig
 from openrpt.config.sections import Config
 from openrpt.rl.rewards.fitting import require_fitting
-from openrpt.rl.rewards.matching import (
-    exact_judge,
-    fuzzy_judge,
-    next_segment,
-    segment_reward,
-)
+from openrpt.rl.rewards.matching import exact_judge, fuzzy_judge, next_segment, segment_reward
 from openrpt.rl.rewards.term import RewardContext, RewardTerm, place_of
 from openrpt.rl.rewards.terms import TERMS
 from openrpt.rl.rewards.user import UserFunction, load_function

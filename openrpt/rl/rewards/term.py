@@ -12,9 +12,7 @@ from openrpt.data.tokens import literal_bytes
 from openrpt.data.work import Work
 from openrpt.engine.engine import Engine
 from openrpt.rl.grading import CONTINUATION_TOKENS
-from openrpt.rl.rewards.matching import (
-    prediction_tokens,
-)
+from openrpt.rl.rewards.matching import prediction_tokens
 from openrpt.types import Group, Rollout
 
 

@@ -6,11 +6,7 @@ from collections.abc import Sequence
 from openrpt.data.spans import same_span
 from openrpt.rl.answers import expected_rewards
 from openrpt.rl.rewards.information_gain import plain_logprobs, thought_logprobs, true_tokens
-from openrpt.rl.rewards.matching import (
-    dense_reward,
-    first_token_match,
-    length_weighted_match,
-)
+from openrpt.rl.rewards.matching import dense_reward, first_token_match, length_weighted_match
 from openrpt.rl.rewards.term import RewardContext, RewardTerm, each_rollout
 from openrpt.seeding import generator
 from openrpt.types import Group, Rollout

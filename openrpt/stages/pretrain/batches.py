@@ -1,6 +1,7 @@
 """The input of plain next-token training: pieces of documents, and which of their tokens train.
 
-Pure functions of the seed and a cursor, as in `openrpt.data.work`: nothing depends on a restart.
+Pure functions of the seed and a cursor, as in `openrpt.data.training_work`: nothing depends on a
+restart.
 """
 
 import math

@@ -7,9 +7,9 @@ import numpy as np
 
 from openrpt.amounts import count
 from openrpt.config.sections import Config
+from openrpt.data.evaluation_work import evaluation_work
 from openrpt.data.positions import DIFFICULTIES, ScoredDocument
 from openrpt.data.scored import ScoredCorpus
-from openrpt.data.work import evaluation_work
 from openrpt.errors import UserError
 from openrpt.evaluation.statistics import Estimate, mean_by_document, ratio_by_document
 from openrpt.runs.show import visible

@@ -20,7 +20,8 @@ from openrpt.config.sections import Config
 from openrpt.data.scored import ScoredCorpus
 from openrpt.data.token_classes import COMPUTED, CONTEXT, computed_tokens, token_class
 from openrpt.data.traces import GivenTrace, require_new, write_traces
-from openrpt.data.work import Work, take_work, work_at, works_key
+from openrpt.data.training_work import take_work
+from openrpt.data.work import Work, work_at, works_key
 from openrpt.errors import UserError
 from openrpt.evaluation.kept import Kept
 from openrpt.json_lines import Row

@@ -27,7 +27,8 @@ from openrpt.costs.flops import prefix_passes
 from openrpt.costs.meters import CountingEngine, StepMeter
 from openrpt.data.prompts import Layout
 from openrpt.data.scored import ScoredCorpus
-from openrpt.data.work import Work, take_work
+from openrpt.data.training_work import take_work
+from openrpt.data.work import Work
 from openrpt.engine.checkpoint_record import TrainerState
 from openrpt.engine.engine import Engine, open_engine
 from openrpt.progress import SILENT, Progress
