@@ -16,6 +16,12 @@ CONTINUATION_TOKENS = 256
 """A prediction is compared with at most this many tokens: far more than a budget can say."""
 
 
+def continuation_at(token_bytes: Sequence[bytes], index: int) -> Sequence[bytes]:
+    """Returns the true tokens from a position of a document on, as far as a prediction is compared
+    with them. `token_bytes`: the whole document's."""
+    return token_bytes[index : index + CONTINUATION_TOKENS]
+
+
 def grade(
     completion: Completion,
     continuation: Sequence[bytes],
@@ -52,7 +58,7 @@ def grade_groups(
     """
     groups = []
     for outcome, position in zip(generated, positions, strict=True):
-        continuation = token_bytes[position.index : position.index + CONTINUATION_TOKENS]
+        continuation = continuation_at(token_bytes, position.index)
         prefix = tuple(int(i) for i in token_ids[position.window_start : position.index])
         groups.append(
             Group(

@@ -30,7 +30,7 @@ from openrpt.evaluation.next_token.subject import Subject
 from openrpt.evaluation.reports import Report
 from openrpt.evaluation.statistics import Difference, Estimate, mean_by_document, paired_difference
 from openrpt.json_lines import Row
-from openrpt.rl.grading import CONTINUATION_TOKENS, grade
+from openrpt.rl.grading import continuation_at, grade
 from openrpt.rl.rewards.matching import prefix_match
 from openrpt.rl.thoughts import read_thought
 from openrpt.runs.run import Run
@@ -201,7 +201,7 @@ def _standard(engine: Engine, works: Sequence[Work], layout: Layout) -> list[flo
         found = engine.standard(prefix_ids, lengths, delimiter_ids=layout.delimiter_ids)
         tokens = document_bytes(engine.model.tokenizer, work.document)
         for position, token in zip(work.positions, found.argmax.tolist(), strict=True):
-            continuation = tokens[position.index : position.index + CONTINUATION_TOKENS]
+            continuation = continuation_at(tokens, position.index)
             right.append(prefix_match(engine.model.table.bytes[token], continuation))
     return right
 
@@ -214,7 +214,7 @@ def _means(
     layout, budget = subject.layout, subject.config.prompt.think_budget
     tokens = document_bytes(subject.policy.tokenizer, work.document)
     for position, outcome in zip(work.positions, generated, strict=True):
-        continuation = tokens[position.index : position.index + CONTINUATION_TOKENS]
+        continuation = continuation_at(tokens, position.index)
         made = outcome.completions
         rollouts = [grade(one, continuation, layout, subject.policy.table) for one in made]
         thoughts = [read_thought(one, layout, think_budget=budget) for one in made]

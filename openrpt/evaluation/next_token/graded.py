@@ -15,7 +15,7 @@ from openrpt.data.spans import same_span
 from openrpt.data.token_classes import CONTEXT, computed_tokens, token_class
 from openrpt.data.tokens import TokenTable, literal_bytes
 from openrpt.evaluation.next_token.results import PositionResult
-from openrpt.rl.grading import CONTINUATION_TOKENS
+from openrpt.rl.grading import continuation_at
 from openrpt.rl.rewards.matching import (
     first_token_match,
     matched_tokens,
@@ -57,7 +57,7 @@ def position_result(
     known)."""
     position, rollouts = group.prompt.position, group.rollouts
     index, tokens = position.index, text.tokens
-    continuation = tokens[index : index + CONTINUATION_TOKENS]
+    continuation = continuation_at(tokens, index)
     behind = b"".join(continuation)
     lengths = [matched_tokens(r.prediction, continuation) for r in rollouts]
     majority, confidence = _majority(rollouts)

@@ -10,7 +10,7 @@ from openrpt.data.prompts import Layout
 from openrpt.data.work import Work, document_bytes
 from openrpt.errors import UserError
 from openrpt.evaluation.next_token.subject import Subject, Thought
-from openrpt.rl.grading import CONTINUATION_TOKENS, grade
+from openrpt.rl.grading import continuation_at, grade
 from openrpt.types import Completion, Rollout
 
 Thoughts = list[tuple[Thought, ...]]
@@ -73,8 +73,7 @@ def rollouts_after(
     tokens = document_bytes(subject.policy.tokenizer, work.document)
     graded: list[Rollout] = []
     for row, outcome in zip(rows, subject.predict_after(work, rows, given), strict=True):
-        index = work.positions[row].index
-        continuation = tokens[index : index + CONTINUATION_TOKENS]
+        continuation = continuation_at(tokens, work.positions[row].index)
         (completion,) = outcome.completions
         graded.append(grade(completion, continuation, subject.layout, subject.policy.table))
     each = iter(graded)

@@ -15,8 +15,8 @@ import pyarrow as pa
 from openrpt.config.prompt import PromptConfig
 from openrpt.data.positions import bands
 from openrpt.data.prompts import Layout, prompt_text
-from openrpt.data.work import Work, document_bytes
-from openrpt.rl.grading import CONTINUATION_TOKENS
+from openrpt.data.work import Work
+from openrpt.integrations.rows import position_rows
 
 SCHEMA = pa.schema(
     [
@@ -53,22 +53,19 @@ def rows_of(
     `data_source` names the band of the scorer's entropy, so that verl's validation has a mean for
     each.
     """
-    pieces = document_bytes(tokenizer, work.document)
-    for number, position in enumerate(work.positions, start=first):
-        ids = work.document.token_ids[position.window_start : position.index].tolist()
-        text = b"".join(pieces[position.window_start : position.index]).decode(errors="replace")
-        continuation = pieces[position.index : position.index + CONTINUATION_TOKENS]
+    for number, row in enumerate(position_rows(work, layout, tokenizer), start=first):
+        position, text = row.position, row.prefix.decode(errors="replace")
         shown = prompt_text(prompt, text).removesuffix(prompt.thought_start)
-        truth = continuation[0].decode(errors="replace")
+        truth = row.continuation[0].decode(errors="replace")
         yield {
             "data_source": f"openrpt/{_band(position.entropy)}",
             "prompt": [{"role": "user", "content": shown}],
             "reward_model": {"style": "rule", "ground_truth": truth},
             "extra_info": {
                 "index": number,
-                "prompt_ids": [*layout.head_ids, *ids, *layout.tail_ids],
-                "continuation": b"".join(continuation),
-                "boundaries": list(accumulate(map(len, continuation))),
+                "prompt_ids": row.prompt_ids,
+                "continuation": b"".join(row.continuation),
+                "boundaries": list(accumulate(map(len, row.continuation))),
                 "document_id": position.document_id,
                 "position": position.index,
                 "window_start": position.window_start,

@@ -11,7 +11,7 @@ from openrpt.data.prompts import Layout
 from openrpt.data.tokens import literal_bytes
 from openrpt.data.work import Work
 from openrpt.engine.engine import Engine
-from openrpt.rl.grading import CONTINUATION_TOKENS
+from openrpt.rl.grading import continuation_at
 from openrpt.rl.rewards.matching import prediction_tokens
 from openrpt.types import Group, Rollout
 
@@ -34,8 +34,7 @@ class RewardContext:
     def continuation(self, group: Group) -> Sequence[bytes]:
         """Returns the true tokens from the group's position on, as far as a prediction is
         compared."""
-        index = group.prompt.position.index
-        return self.token_bytes[index : index + CONTINUATION_TOKENS]
+        return continuation_at(self.token_bytes, group.prompt.position.index)
 
     def prediction_tokens(self, rollout: Rollout) -> list[tuple[int, bytes]]:
         """Returns the tokens of a rollout's prediction, as `matching.prediction_tokens` gives

@@ -1,34 +1,20 @@
-"""TRL's `GRPOTrainer` on the positions of a run: its model, dataset, reward and rollouts.
+"""The next-token task as `GRPOTrainer` takes it: model, dataset, reward, rollouts."""
 
-docs/trl.md has the twenty lines that train with it. TRL's step stays TRL's own: what is handed over
-are prompts as token ids, completions as token ids with a mask of what was drawn, and rewards of
-those ids' exact bytes. Nothing on the way is decoded to text and encoded again.
-
-The engine is imported where it is asked for: a process that takes `unforced_rollout` alone, as the
-benchmarks' peer does, has none of it.
-"""
-
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openrpt.config.sections import Config
 from openrpt.data.prompts import Budget, Layout
-from openrpt.data.request import Request
 from openrpt.data.tokens import literal_bytes
-from openrpt.data.training_work import take_work
-from openrpt.data.work import document_bytes
 from openrpt.errors import UserError
 from openrpt.extras import require
+from openrpt.integrations.trl.rollouts import only_read, requests_of
+from openrpt.integrations.trl.rows import DatasetRows
 from openrpt.rl.completions import extract_prediction
-from openrpt.rl.grading import CONTINUATION_TOKENS
 from openrpt.rl.rewards.matching import prefix_match
 from openrpt.runs.run import Run, existing_run
-from openrpt.seeding import key_of
 
 if TYPE_CHECKING:
     from datasets import IterableDataset
@@ -136,7 +122,7 @@ class TrlTask:
                 "continuation": List(Value("binary")),
             }
         )
-        rows = _Rows(run=self.run, layout=self.layout)
+        rows = DatasetRows(run=self.run, layout=self.layout)
         return IterableDataset.from_generator(rows.each, features=features)
 
     def prefix_match(
@@ -174,7 +160,7 @@ class TrlTask:
         self._require_own(trainer)
         first = trainer.accelerator.process_index * len(prompts)  # a group may be split over them
         step = (self.run.config.seed, trainer.state.global_step + 1)
-        requests = list(_requests(prompts, len(self.layout.tail_ids), step, first=first))
+        requests = list(requests_of(prompts, len(self.layout.tail_ids), step, first=first))
         config = self.run.config
         sampling = Sampling.of(
             config.prompt,
@@ -183,7 +169,7 @@ class TrlTask:
         )
         mixed = trainer.args.bf16 and self.policy.causal_lm.dtype == torch.float32
         policy = replace(self.policy, compute_dtype=torch.bfloat16 if mixed else None)
-        with _only_read(policy):
+        with only_read(policy):
             engine = bind(config.engine.trainer, policy, self.start)
             outcomes = list(engine.generate_each(requests, self.layout, sampling))
         completions = [c for found in outcomes for one in found for c in one.completions]
@@ -219,90 +205,3 @@ class TrlTask:
                     f"GRPOConfig({name}={value}): rollouts are drawn from the plain softmax, at"
                     " `temperature` alone; leave it at its default"
                 )
-
-
-def unforced_rollout(prompts: list[dict[str, Any]], trainer: "GRPOTrainer") -> dict[str, Any]:
-    """Lets TRL itself generate (by transformers or vLLM) from the ids of the prompts, for
-    `GRPOTrainer(rollout_func=…)`.
-
-    Nothing of TRL's generation is replaced, so nothing is forced: the policy must end its thoughts
-    by itself, and a run with `prompt.candidates = 0` and a think budget is what fits.
-    """
-    ids = [one["ids"] for one in prompts]
-    count = trainer.num_generations if trainer.model.training else trainer.num_generations_eval
-    completion_ids, logprobs = trainer._generate_single_turn(ids, None, {}, count)
-    return {"prompt_ids": ids, "completion_ids": completion_ids, "logprobs": logprobs}
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Rows:
-    """The rows of the dataset. What they need is opened where they are read: `datasets` pickles
-    what yields them, for a fingerprint."""
-
-    run: Run
-    layout: Layout
-
-    def each(self) -> Iterator[dict[str, Any]]:
-        """Yields a row a position, without end."""
-        from openrpt.engine.loading import load_tokenizer
-        from openrpt.runs.scores import scores_of
-
-        config, layout = self.run.config, self.layout
-        corpus = scores_of(self.run)
-        tokenizer = load_tokenizer(config.model, config.model.path)
-        count = config.train.positions_per_document
-        taken = take_work(corpus, config, cursor=0, count=count, purpose="positions")
-        for _, work in taken:
-            pieces = document_bytes(tokenizer, work.document)
-            ids = work.prefix_ids(layout, whole=False)
-            lengths = work.prefix_lengths(layout)
-            for position, length in zip(work.positions, lengths, strict=True):
-                index = position.index
-                yield {
-                    "prompt": {
-                        "ids": [*ids[:length], *layout.tail_ids],
-                        "document_id": position.document_id,
-                        "position": index,
-                    },
-                    "continuation": pieces[index : index + CONTINUATION_TOKENS],
-                }
-
-
-def _requests(
-    prompts: Sequence[dict[str, Any]], tail: int, step: tuple[int, int], *, first: int
-) -> Iterator[Request]:
-    """Yields requests that hold the prompts in their order: equal neighbours are a group, and
-    groups whose prefix goes on from the one before are positions of one document.
-
-    `tail`: tokens behind the prefix; `step`: seed and step; `first`: number of a group's first
-    rollout.
-    """
-    lengths: list[int] = []
-    keys: list[tuple[int, ...]] = []
-    prefix: list[int] = []
-    for (document_id, index), group in groupby(prompts, itemgetter("document_id", "position")):
-        rollouts = list(group)
-        ids = rollouts[0]["ids"]
-        own = ids[: len(ids) - tail]
-        if lengths and own[: len(prefix)] != prefix:
-            yield Request(prefix_ids=tuple(prefix), prefix_lengths=tuple(lengths), keys=tuple(keys))
-            lengths, keys = [], []
-        prefix = own
-        lengths.append(len(own))
-        numbers = range(first, first + len(rollouts))
-        keys.append(tuple(key_of(*step, document_id, index, number) for number in numbers))
-    if lengths:
-        yield Request(prefix_ids=tuple(prefix), prefix_lengths=tuple(lengths), keys=tuple(keys))
-
-
-@contextmanager
-def _only_read(policy: "Model") -> Iterator[None]:
-    """Puts the trainer's model into the state in which an engine reads it (no dropout, no
-    recomputation), and back."""
-    training, attention = policy.model.training, policy.attention
-    policy.model.eval()
-    try:
-        yield
-    finally:
-        policy.attention = attention
-        policy.model.train(training)
