@@ -53,7 +53,10 @@ def test_the_page_on_scale_has_the_estimates_of_now() -> None:
     assert made["updated"](text) == text, "python scripts/make_scale_docs.py"
 
 
-def test_a_simulated_corpus_is_walked_alike_after_a_restart(tmp_path: Path) -> None:
+def test_a_simulated_corpus_is_walked_alike_after_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "scripts")  # as python scripts/simulate_scale.py does
     simulated = runpy.run_path(str(ROOT / "scripts" / "simulate_scale.py"))
     folder = tmp_path / "scores"
     found = {
