@@ -31,8 +31,9 @@ from synthetic_task import Synthetic
 from openrpt.config.corpus import CorpusConfig
 from openrpt.config.loading import load_config
 from openrpt.config.sections import Config
+from openrpt.data.corpus_counts import CorpusCounts
 from openrpt.data.curriculum import read_curriculum
-from openrpt.data.documents import CorpusCounts, read_corpus
+from openrpt.data.documents import read_corpus
 from openrpt.data.evaluation_work import evaluation_work
 from openrpt.data.prompts import build_layout
 from openrpt.data.scored import load_scored

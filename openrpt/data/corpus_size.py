@@ -9,8 +9,9 @@ from statistics import mean
 from typing import TYPE_CHECKING, get_args
 
 from openrpt.config.sections import Config
+from openrpt.data.corpus_counts import CorpusCounts
 from openrpt.data.corpus_files import list_files
-from openrpt.data.documents import CorpusCounts, read_corpus
+from openrpt.data.documents import read_corpus
 from openrpt.data.score_summary import read_scored_json
 from openrpt.data.scored import load_scored
 from openrpt.data.splits import split_shares

@@ -4,96 +4,25 @@ Memory does not grow with the corpus: files are read piece by piece, and what ha
 kept in an index on disk (`openrpt.data.duplicates`).
 """
 
-import re
-import string
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Generator, Iterator
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from openrpt.config.corpus import CorpusConfig
+from openrpt.data.corpus_counts import CorpusCounts, keep_first
 from openrpt.data.duplicates import DuplicateIndex, open_index
 from openrpt.data.field_values import text_of, type_of
+from openrpt.data.kinds import kind_of
 from openrpt.data.readers import Record, Unusable, check_fields, invalid_utf8, read_records
 from openrpt.data.splits import split_named, split_of_key, split_shares
+from openrpt.data.template import Template
 from openrpt.data.worked_problems import TEMPLATE as WORKED_TEMPLATE
 from openrpt.data.worked_problems import is_worked_problems
 from openrpt.data.worlds import reading as worlds
 from openrpt.errors import UserError
 from openrpt.types import Document, Split
-
-_SKIPS_NAMED = 20
-"""Most skipped documents that `CorpusCounts.skipped` names."""
-FIRST = 3
-"""Most documents that `CorpusCounts.first` names of each kind."""
-
-_KIND_CHARACTERS = 80
-
-_LEVEL = re.compile(r" ?(?:->|/|>|::) ?")
-
-
-@dataclass(kw_only=True)
-class CorpusCounts:
-    """The counts of what `read_corpus` has met so far, in documents (for a .txt in invalid UTF-8:
-    files)."""
-
-    documents: int = 0
-    train: int = 0
-    development: int = 0
-    heldout: int = 0
-    skipped_invalid_utf8: int = 0
-    skipped_empty: int = 0
-    skipped_not_text: int = 0
-    exact_duplicates: int = 0
-    near_duplicates_moved: int = 0
-    """Documents on another side than their key's hash said, because of an earlier document."""
-    near_duplicates_dropped: int = 0
-    """Documents that overlapped with documents of two sides."""
-    shared_words: str = ""
-    """Words that the first document that was moved or dropped shares with an earlier one."""
-    files_left_out: int = 0
-    """Files of a folder that were left out, because a corpus has no files of their kind."""
-    endings_left_out: list[str] = field(default_factory=list)
-    """Endings of those files, each once."""
-    skipped: list[str] = field(default_factory=list)
-    """Name and reason of the first 20 that were skipped."""
-    first: dict[str, list[str]] = field(default_factory=dict)
-    """Names of the first 3 documents of each kind, by the names of these counts."""
-    _hash: Any = field(default_factory=sha256, repr=False, compare=False)
-
-    def corpus_hash(self) -> str:
-        """Returns the hex SHA-256 over the documents so far, in order: their ids and splits."""
-        return self._hash.hexdigest()
-
-    def add(self, document: Document) -> None:
-        """Counts a document that is used."""
-        self.documents += 1
-        self.train += document.split == "train"
-        self.development += document.split == "development"
-        self.heldout += document.split == "heldout"
-        self._hash.update(f"{document.document_id} {document.split}\n".encode())
-
-    def skip(self, unusable: Unusable) -> None:
-        """Counts what is skipped, and keeps its name and reason, if it is among the first."""
-        if unusable.reason == "left_out":
-            self.files_left_out += 1
-            if unusable.message not in self.endings_left_out:
-                self.endings_left_out.append(unusable.message)
-            return
-        self.skipped_invalid_utf8 += unusable.reason == "invalid_utf8"
-        self.skipped_empty += unusable.reason == "empty"
-        self.skipped_not_text += unusable.reason == "not_text"
-        keep_first(self.first, f"skipped_{unusable.reason}", unusable.source)
-        if len(self.skipped) < _SKIPS_NAMED:
-            self.skipped.append(str(unusable))
-
-
-def keep_first(first: dict[str, list[str]], count: str, name: str) -> None:
-    """Adds the name of a document, unless there are 3 already."""
-    names = first.setdefault(count, [])
-    if len(names) < FIRST:
-        names.append(name)
 
 
 def read_corpus(
@@ -169,55 +98,6 @@ def _with_defaults(config: CorpusConfig) -> CorpusConfig:
     return config.model_copy(update=fields)
 
 
-def read_fields(
-    path: str, names: Sequence[str] | None = None
-) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yields (source, fields) of every record of a file, folder or dataset, as they stand.
-
-    `path` as `corpus.path`; without `names` all fields. Files of other kinds in a folder are passed
-    over. Raises UserError for what cannot be read, an unusable record and a missing field.
-    """
-    columns = None if names is None else list(names)
-    for record in read_records(CorpusConfig(path=path), columns):
-        if isinstance(record, Unusable):
-            if record.reason == "left_out":
-                continue
-            raise UserError(str(record))
-        check_fields(record.source, names or (), record.fields)
-        yield record.source, record.fields
-
-
-class Template:
-    """`{field}` and literal text (`{{` is a brace); nothing else of Python's format strings.
-
-    >>> Template("Q: {problem} {{}}").render({"problem": "1 + 1?"})
-    'Q: 1 + 1? {}'
-    """
-
-    def __init__(self, template: str) -> None:
-        where = f"corpus.template = {template!r}"
-        try:
-            pieces = list(string.Formatter().parse(template))
-        except ValueError as error:
-            raise UserError(f"{where}: {error}; a literal brace is {{{{ or }}}}") from None
-        self.pieces: list[tuple[str, str | None]] = []
-        for literal, name, format_spec, conversion in pieces:
-            if name is not None and (
-                not name or name.isdigit() or set(name) & set(".[") or format_spec or conversion
-            ):
-                raise UserError(f"{where}: only plain fields such as {{problem}} can be used")
-            self.pieces.append((literal, name))
-        self.fields = tuple(dict.fromkeys(name for _, name in self.pieces if name is not None))
-        if not self.fields:
-            raise UserError(f"{where}: it names no field, such as {{text}}")
-
-    def render(self, values: Mapping[str, str]) -> str:
-        """Returns the text for these values of the fields."""
-        return "".join(
-            literal + (values[name] if name is not None else "") for literal, name in self.pieces
-        )
-
-
 def _to_document(
     record: Record | Unusable,
     template: Template,
@@ -282,22 +162,6 @@ def _offsets(value: Any, name: str, size: int, source: str) -> tuple[int, ...]:
                 f" document's {size} bytes"
             )
     return tuple(found)
-
-
-def kind_of(value: Any, levels: int) -> str:
-    """Returns a field as the name of a kind, at most _KIND_CHARACTERS long; empty for null and NaN.
-
-    >>> kind_of(["Mathematics -> Algebra -> Polynomials", "Mathematics -> Geometry"], levels=2)
-    'Mathematics -> Algebra'
-    """
-    if isinstance(value, list | tuple):
-        value = value[0] if value else None
-    text = text_of(value) if isinstance(value, float) else value
-    kind = "" if text is None else " ".join(str(text).split())
-    if levels:
-        ends = [match.start() for match in _LEVEL.finditer(kind)]
-        kind = kind[: ends[levels - 1]] if len(ends) >= levels else kind
-    return kind[:_KIND_CHARACTERS]
 
 
 def _place(

@@ -9,10 +9,10 @@ from typing import Any
 
 from openrpt.config.corpus import CorpusConfig
 from openrpt.config.questions import QuestionsConfig
-from openrpt.data.documents import read_fields
 from openrpt.data.duplicates import open_index
 from openrpt.data.field_values import WrittenFloat, text_of, type_of
 from openrpt.data.gym_tasks import IS_GENERATED, gym_datasets, require_verdicts
+from openrpt.data.readers import read_fields
 from openrpt.data.splits import split_of_key
 from openrpt.errors import UserError
 from openrpt.types import Split

@@ -4,7 +4,7 @@ import codecs
 import json
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -230,3 +230,21 @@ def _read_datasets(path: str, columns: list[str] | None) -> Iterator[Record]:
             rows = rows.select_columns(columns)  # images and the like are never decoded
         for number, row in enumerate(rows, start=1):
             yield Record(source=f"{path}:{number}", fields=row)
+
+
+def read_fields(
+    path: str, names: Sequence[str] | None = None
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yields (source, fields) of every record of a file, folder or dataset, as they stand.
+
+    `path` as `corpus.path`; without `names` all fields. Files of other kinds in a folder are passed
+    over. Raises UserError for what cannot be read, an unusable record and a missing field.
+    """
+    columns = None if names is None else list(names)
+    for record in read_records(CorpusConfig(path=path), columns):
+        if isinstance(record, Unusable):
+            if record.reason == "left_out":
+                continue
+            raise UserError(str(record))
+        check_fields(record.source, names or (), record.fields)
+        yield record.source, record.fields

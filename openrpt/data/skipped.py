@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from openrpt.data.corpus_counts import FIRST, CorpusCounts
 from openrpt.data.corpus_files import listed
-from openrpt.data.documents import FIRST, CorpusCounts
 from openrpt.data.score_summary import ScoreSummary
 
 _DOCUMENTS = {

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from openrpt.data.corpus_files import ending_of
-from openrpt.data.documents import read_fields
 from openrpt.data.field_values import type_of
+from openrpt.data.readers import read_fields
 from openrpt.errors import UserError
 from openrpt.files import replacing
 from openrpt.parquet import write_table

@@ -17,7 +17,8 @@ import numpy as np
 from openrpt.config.corpus import CorpusConfig
 from openrpt.config.sections import Config
 from openrpt.costs.meters import WorkMeter
-from openrpt.data.documents import CorpusCounts, read_corpus
+from openrpt.data.corpus_counts import CorpusCounts
+from openrpt.data.documents import read_corpus
 from openrpt.data.scored import ScoredCorpus, load_scored
 from openrpt.data.skipped import unread_lines
 from openrpt.data.tokens import encode_document

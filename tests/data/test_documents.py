@@ -20,9 +20,11 @@ from pyarrow import parquet
 
 from openrpt.config.corpus import CorpusConfig
 from openrpt.data import assets
-from openrpt.data.documents import CorpusCounts, Template, read_corpus
+from openrpt.data.corpus_counts import CorpusCounts
+from openrpt.data.documents import read_corpus
 from openrpt.data.duplicates import gram_hashes, open_index
 from openrpt.data.splits import split_of_key
+from openrpt.data.template import Template
 from openrpt.data.text_files import cut_at_separator, cut_blocks
 from openrpt.errors import UserError
 from openrpt.types import Document

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from openrpt.config.corpus import CorpusConfig
-from openrpt.data.documents import CorpusCounts, read_corpus
+from openrpt.data.corpus_counts import CorpusCounts
+from openrpt.data.documents import read_corpus
 from openrpt.data.duplicates import GRAM_WORDS, gram_hashes, open_index, words_of
 from openrpt.data.splits import split_shares
 from openrpt.types import Document

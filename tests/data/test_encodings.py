@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from openrpt.config.corpus import CorpusConfig
-from openrpt.data.documents import CorpusCounts, read_corpus
+from openrpt.data.corpus_counts import CorpusCounts
+from openrpt.data.documents import read_corpus
 from openrpt.data.encodings import foreign_encoding
 from openrpt.errors import UserError
 

@@ -15,9 +15,11 @@ from pyarrow import parquet
 
 from openrpt.config.corpus import CorpusConfig, ScoreConfig
 from openrpt.config.sections import Config
+from openrpt.data.corpus_counts import CorpusCounts
 from openrpt.data.corpus_size import expected_tokens
-from openrpt.data.documents import CorpusCounts, read_corpus, read_fields
+from openrpt.data.documents import read_corpus
 from openrpt.data.field_values import text_of
+from openrpt.data.readers import read_fields
 from openrpt.errors import UserError
 
 

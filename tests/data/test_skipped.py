@@ -9,7 +9,7 @@ import pytest
 
 from openrpt.cli.main import main
 from openrpt.config.sections import Config
-from openrpt.data.documents import CorpusCounts
+from openrpt.data.corpus_counts import CorpusCounts
 from openrpt.data.score_summary import ScoreSummary, read_scored_json
 from openrpt.data.skipped import skipped_lines
 from openrpt.experiments.demo import _score

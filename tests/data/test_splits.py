@@ -8,7 +8,8 @@ import pytest
 
 from openrpt.config.corpus import CorpusConfig
 from openrpt.config.loading import validate_config
-from openrpt.data.documents import CorpusCounts, possible_splits, read_corpus
+from openrpt.data.corpus_counts import CorpusCounts
+from openrpt.data.documents import possible_splits, read_corpus
 from openrpt.errors import UserError
 from openrpt.types import Document
 

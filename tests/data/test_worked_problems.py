@@ -11,7 +11,8 @@ import pytest
 from openrpt.config.corpus import CorpusConfig
 from openrpt.data import worked_problems as worked
 from openrpt.data.calculator.find import find_computed
-from openrpt.data.documents import CorpusCounts, read_corpus
+from openrpt.data.corpus_counts import CorpusCounts
+from openrpt.data.documents import read_corpus
 from openrpt.data.worked_problems import HELD_OUT, SEEN, WORKED_TASK, worked_problems
 from openrpt.errors import UserError
 from openrpt.types import Document

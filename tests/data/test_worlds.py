@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from openrpt.config.sections import CorpusConfig, PromptConfig
-from openrpt.data.documents import CorpusCounts, read_corpus
+from openrpt.data.corpus_counts import CorpusCounts
+from openrpt.data.documents import read_corpus
 from openrpt.data.readers import read_records
 from openrpt.data.worlds.catalog import WORLDS
 from openrpt.data.worlds.reading import open_world

@@ -18,8 +18,9 @@ import numpy as np
 from openrpt.config.evaluation import CodingConfig
 from openrpt.config.sections import Config
 from openrpt.data.chat import render_chat
-from openrpt.data.documents import kind_of, read_fields
 from openrpt.data.field_values import text_of
+from openrpt.data.kinds import kind_of
+from openrpt.data.readers import read_fields
 from openrpt.errors import UserError
 from openrpt.evaluation.end_tasks.asked import Asked
 from openrpt.evaluation.end_tasks.programs import opening_of, program_of

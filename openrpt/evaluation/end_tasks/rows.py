@@ -12,8 +12,9 @@ from hashlib import sha256
 from string import ascii_uppercase as LETTERS
 from typing import Any, Literal
 
-from openrpt.data.documents import kind_of, read_fields
+from openrpt.data.kinds import kind_of
 from openrpt.data.questions import field_text
+from openrpt.data.readers import read_fields
 from openrpt.errors import UserError
 from openrpt.evaluation.questions.checks import extract_answer
 from openrpt.seeding import generator

@@ -10,7 +10,8 @@ import numpy as np
 
 from openrpt.config.corpus import CorpusConfig
 from openrpt.config.sections import Config
-from openrpt.data.documents import CorpusCounts, read_corpus
+from openrpt.data.corpus_counts import CorpusCounts
+from openrpt.data.documents import read_corpus
 from openrpt.data.scored import load_scored
 from openrpt.data.skipped import unread_lines
 from openrpt.engine.engine import Engine, open_engine
@@ -22,13 +23,7 @@ from openrpt.evaluation.reports import Report
 from openrpt.evaluation.writing.mauve import quantise
 from openrpt.evaluation.writing.passages import Passage, passages, passages_key
 from openrpt.evaluation.writing.table import writing_report
-from openrpt.evaluation.writing.writing import (
-    WritingResult,
-    bits_of,
-    completions,
-    feature,
-    halves,
-)
+from openrpt.evaluation.writing.writing import WritingResult, bits_of, completions, feature, halves
 from openrpt.extras import require
 from openrpt.progress import SILENT, Progress
 from openrpt.runs.run import Run

@@ -13,7 +13,8 @@ from typing import Any
 
 from openrpt.config.sections import Config
 from openrpt.costs.meters import WorkMeter
-from openrpt.data.documents import CorpusCounts, read_corpus
+from openrpt.data.corpus_counts import CorpusCounts
+from openrpt.data.documents import read_corpus
 from openrpt.data.positions import check_window
 from openrpt.data.score_summary import ScoreSummary
 from openrpt.data.scored_shards import write_shard

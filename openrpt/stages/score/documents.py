@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from openrpt.config.sections import Config
-from openrpt.data.documents import CorpusCounts, keep_first, possible_splits
+from openrpt.data.corpus_counts import CorpusCounts, keep_first
+from openrpt.data.documents import possible_splits
 from openrpt.data.score_summary import ScoreSummary
 from openrpt.data.tokens import encode_document, tokenizer_fingerprint
 from openrpt.engine.scorer import PACK_TOKENS, align

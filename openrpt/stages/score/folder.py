@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from openrpt.config.sections import Config
-from openrpt.data.documents import CorpusCounts
+from openrpt.data.corpus_counts import CorpusCounts
 from openrpt.data.positions import ScoredDocument
 from openrpt.data.score_summary import SCORED, ScoreSummary, read_scored_json
 from openrpt.data.scored_shards import (

@@ -14,8 +14,9 @@ from pathlib import Path
 from openrpt.config.corpus import CorpusConfig
 from openrpt.config.sections import Config
 from openrpt.costs.meters import WorkMeter
+from openrpt.data.corpus_counts import CorpusCounts
 from openrpt.data.corpus_size import expected_tokens
-from openrpt.data.documents import CorpusCounts, read_corpus
+from openrpt.data.documents import read_corpus
 from openrpt.data.positions import ScoredDocument, check_window
 from openrpt.data.score_summary import ScoreSummary
 from openrpt.data.scored import load_scored

@@ -8,8 +8,9 @@ from pathlib import Path
 from openrpt.config.sections import Config
 from openrpt.data.calculator.find import find_computed
 from openrpt.data.calculator.working import Style, working
+from openrpt.data.corpus_counts import CorpusCounts
 from openrpt.data.corpus_size import BYTES_A_TOKEN, expected_tokens
-from openrpt.data.documents import CorpusCounts, read_corpus
+from openrpt.data.documents import read_corpus
 from openrpt.data.traces import GivenTrace, require_new, write_traces
 from openrpt.errors import UserError
 from openrpt.progress import SILENT, Progress
