@@ -3,9 +3,6 @@
 Instructions stand in the head, so that all positions of a document share it; only a short tail
 follows the prefix. The ids are cut from the document's own, never re-tokenized.
 
-The templates `v0` and `v6` keep the shapes of the paper's prompts of those names (Appendix D,
-Table 10) in our own words.
-
 Examples of thoughts (`prompt.examples`) stand before all else, in the head: each is a whole prompt
 of its own text with the completion of a policy that ends by itself.
 """
@@ -18,30 +15,9 @@ from typing import Any
 from openrpt.config.examples import Example
 from openrpt.config.prompt import PromptConfig
 from openrpt.data.chat import around_text
+from openrpt.data.prompt_texts import template_of
 from openrpt.data.tokens import encode_document, token_table
 from openrpt.errors import UserError
-
-# name: (before the prefix, after it)
-TEMPLATES: dict[str, tuple[str, str]] = {
-    "minimal": ("", ""),
-    "v0": (
-        "Finish the text below by one token. Reason step by step about what the most probable"
-        " next token is, and give it inside \\boxed{}. It may begin with a space; do not wrap it"
-        " in \\text{}.\n\n### Context\n",
-        "",
-    ),
-    "v6": (
-        "The text between the fences breaks off. List several tokens that could come next, weigh"
-        " them, and choose the most probable one. Give it inside \\boxed{}. It may begin with a"
-        " space; do not wrap it in \\text{}.\n\n```\n",
-        "\n```\n\nNow predict the token that comes next.",
-    ),
-    "chat": ("Think, then give the next token of this text in \\boxed{}.\n\n", ""),
-    "question": ("", "\n\n{instruction}"),
-}
-
-EXAMPLE_END = "\n\n"
-"""What stands between examples where there are no tokens, and so no end of turn."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -170,7 +146,7 @@ def build_layout(tokenizer: Any, config: PromptConfig, bos_ids: tuple[int, ...] 
     """Returns the ids around a prefix and a thought. Raises UserError where the template asks for a
     chat template that the tokenizer lacks, and for a chat template that does not take a text as it
     is (`chat.render_chat`)."""
-    before, after = _template(config)
+    before, after = template_of(config)
     wants_chat = config.chat_template == "on" or (
         config.chat_template == "auto" and config.template != "minimal"
     )
@@ -233,42 +209,6 @@ def _example_ids(
         layout.answer_end_ids,
         turn_end,
     )
-
-
-def prompt_text(config: PromptConfig, text: str) -> str:
-    """Returns a prompt as one text, up to the thought, for whoever has no tokenizer: examples,
-    template and text as in `build_layout`, without a chat template; an example ends with an empty
-    line.
-
-    >>> prompt_text(PromptConfig(), "3 * 12 =")
-    '3 * 12 =<think>'
-    """
-    before, after = _template(config)
-    opening = f"{after}\n{config.thought_start}" if after else config.thought_start
-    close = config.thought_end + config.answer_start
-    shown = [
-        f"{before}{one.text}{opening}{one.thought}{close}{one.prediction}{config.answer_end}"
-        for one in config.examples
-    ]
-    return EXAMPLE_END.join([*shown, f"{before}{text}{opening}"])
-
-
-def message_text(config: PromptConfig, text: str) -> str:
-    """Returns a prompt as the message of a chat, for whoever has no tokenizer: the template around
-    the text, without examples and without the thought's opening.
-
-    >>> message_text(PromptConfig(template="chat"), "3 * 12 =").partition(".")[0]
-    'Think, then give the next token of this text in \\\\boxed{}'
-    """
-    before, after = _template(config)
-    return f"{before}{text}{after}"
-
-
-def _template(config: PromptConfig) -> tuple[str, str]:
-    before, after = TEMPLATES[config.template]
-    if config.template == "question" and not config.instruction:
-        return before, ""  # no empty lines for an instruction that is not there
-    return before, after.replace("{instruction}", config.instruction)
 
 
 def require_chat_template(tokenizer: Any, config: PromptConfig) -> None:

@@ -5,7 +5,8 @@ import torch
 
 from openrpt.config.prompt import PromptConfig
 from openrpt.data.chat import render_chat
-from openrpt.data.prompts import TEMPLATES, Budget, Layout, build_layout
+from openrpt.data.prompt_texts import TEMPLATES
+from openrpt.data.prompts import Budget, Layout, build_layout
 from openrpt.data.request import Request
 from openrpt.data.tokens import encode_document, literal_bytes, token_table
 from openrpt.engine.decoding import Sampling

@@ -17,7 +17,7 @@ import verifiers.v1 as vf
 
 from openrpt.config.prompt import PromptConfig
 from openrpt.config.sections import Config
-from openrpt.data.prompts import message_text
+from openrpt.data.prompt_texts import message_text
 from openrpt.data.scored import ScoredCorpus, load_scored
 from openrpt.data.training_work import take_work
 from openrpt.data.work import Work

@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from openrpt.config.prompt import PromptConfig
 from openrpt.data.positions import bands
-from openrpt.data.prompts import Layout, prompt_text
+from openrpt.data.prompt_texts import prompt_text
+from openrpt.data.prompts import Layout
 from openrpt.data.work import Work
 from openrpt.integrations.rows import position_rows
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from openrpt.config.prompt import PromptConfig
 from openrpt.config.sections import Config
-from openrpt.data.prompts import EXAMPLE_END, prompt_text
+from openrpt.data.prompt_texts import EXAMPLE_END, prompt_text
 from openrpt.data.work import Work
 from openrpt.errors import UserError
 from openrpt.http_json import ask
