@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-_RESAMPLES = 4000
+from openrpt.evaluation.resamples import RESAMPLES, drawn_documents, means_of_draws
+
 _BINS = 10
 
 
@@ -131,7 +132,7 @@ def paired_difference(
     """Returns mean(a) − mean(b) on the same positions, with a bootstrap over documents.
 
     Positions where either is not a number are left out. With m* the resampled means,
-    p = 2 · min(#(m* ≤ 0) + 1, #(m* ≥ 0) + 1) / (_RESAMPLES + 1), at most 1 (Davison and Hinkley
+    p = 2 · min(#(m* ≤ 0) + 1, #(m* ≥ 0) + 1) / (RESAMPLES + 1), at most 1 (Davison and Hinkley
     1997, section 4.4, for the added 1).
     """
     both = ~(np.isnan(a.astype(float)) | np.isnan(b.astype(float)))
@@ -140,10 +141,10 @@ def paired_difference(
     low = high = p = error = float("nan")
     if estimate.documents > 1:  # else nothing to resample: no interval, nothing distinguishable
         _, index = np.unique(documents, return_inverse=True)
-        means = _means_of_draws(difference, index, _draws(estimate.documents, seed))
+        means = means_of_draws(difference, index, drawn_documents(estimate.documents, seed))
         low, high = map(float, np.quantile(means, [0.025, 0.975]))
         rarer = min(int((means <= 0).sum()), int((means >= 0).sum()))
-        p = min(1.0, 2 * (rarer + 1) / (_RESAMPLES + 1))
+        p = min(1.0, 2 * (rarer + 1) / (RESAMPLES + 1))
         error = estimate.standard_error
     return Difference(
         value=estimate.value,
@@ -186,114 +187,3 @@ def _sums(values: np.ndarray, documents: np.ndarray) -> np.ndarray:
     """Returns the sums by document."""
     _, index = np.unique(documents, return_inverse=True)
     return np.bincount(index, weights=values)
-
-
-def _draws(documents: int, seed: int) -> np.ndarray:
-    """Returns [_RESAMPLES, D] the documents of each bootstrap resample."""
-    return np.random.default_rng(seed).integers(documents, size=(_RESAMPLES, documents))
-
-
-def _means_of_draws(values: np.ndarray, index: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """Returns, of values [n], the document of each as a number below D [n], and draws [_RESAMPLES,
-    D], the mean of each resample [_RESAMPLES]; not a number where none of these documents was
-    drawn."""
-    count = draws.shape[1]
-    sums = np.bincount(index, weights=values, minlength=count)[draws].sum(1)
-    sizes = np.bincount(index, minlength=count)[draws].sum(1)
-    return np.divide(sums, sizes, out=np.full(len(draws), np.nan), where=sizes > 0)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Interval:
-    """A mean, or a difference of two on different positions; `low` and `high` hold 95 % of
-    resamples of documents (not a number where there are too few to resample)."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-    documents: int
-
-    def as_dict(self) -> dict[str, float | int]:
-        """Returns the interval as JSON holds it."""
-        return asdict(self)
-
-
-def mean_interval(values: np.ndarray, documents: np.ndarray, *, seed: int = 0) -> Interval:
-    """Returns the mean of values [n], with the document of each [n]; not a number where there are
-    none."""
-    names, index = np.unique(documents, return_inverse=True)
-    low = high = float("nan")
-    if len(names) > 1:
-        means = _means_of_draws(values, index, _draws(len(names), seed))
-        low, high = np.quantile(means, [0.025, 0.975]).tolist()
-    value = float(values.mean()) if len(values) else float("nan")
-    return Interval(value=value, low=low, high=high, n=len(values), documents=len(names))
-
-
-def difference_of_means(
-    a: np.ndarray,
-    a_documents: np.ndarray,
-    b: np.ndarray,
-    b_documents: np.ndarray,
-    *,
-    seed: int = 0,
-) -> Interval:
-    """Returns mean(a) − mean(b) on different positions; a document that both have is drawn for
-    both. `n` and `documents` count a and b together."""
-    names, index = np.unique(np.concatenate([a_documents, b_documents]), return_inverse=True)
-    count, cut = len(names), len(a)
-    low = high = float("nan")
-    if min(len(np.unique(a_documents)), len(np.unique(b_documents))) > 1:
-        draws = _draws(count, seed)
-        of_a, of_b = _means_of_draws(a, index[:cut], draws), _means_of_draws(b, index[cut:], draws)
-        differences = of_a - of_b
-        low, high = np.nanquantile(differences, [0.025, 0.975]).tolist()
-    value = float(a.mean() - b.mean()) if len(a) and len(b) else float("nan")
-    return Interval(value=value, low=low, high=high, n=len(a) + len(b), documents=count)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Resampled:
-    """A statistic of documents that need be no mean, and what it is on resamples of them: so that
-    two of them on the same resamples can be compared in pairs."""
-
-    value: float
-    draws: np.ndarray
-    """The values [_RESAMPLES] on bootstrap resamples; [D] with one document left out, where
-    `jackknife`; empty where there are none, and so no interval."""
-    documents: int
-    jackknife: bool = False
-
-    def minus(self, other: "Resampled") -> "Resampled":
-        """Returns the difference on the same resamples of the same documents."""
-        return Resampled(
-            value=self.value - other.value,
-            draws=self.draws - other.draws,
-            documents=self.documents,
-            jackknife=self.jackknife,
-        )
-
-    def interval(self) -> Interval:
-        """Returns the 95 % interval: the basic bootstrap interval, which takes out the resamples'
-        own bias (Davison and Hinkley 1997, section 2.4); by the jackknife, 1.96 standard
-        errors."""
-        low = high = float("nan")
-        if self.documents < 2 or not len(self.draws):
-            pass
-        elif self.jackknife:
-            spread = np.square(self.draws - self.draws.mean()).sum()
-            error = float(np.sqrt((self.documents - 1) / self.documents * spread))
-            low, high = self.value - 1.96 * error, self.value + 1.96 * error
-        else:
-            lower, upper = np.nanquantile(self.draws, [0.025, 0.975]).tolist()
-            low, high = 2 * self.value - upper, 2 * self.value - lower
-        return Interval(
-            value=self.value, low=low, high=high, n=self.documents, documents=self.documents
-        )
-
-
-def document_weights(documents: int, *, seed: int = 0) -> np.ndarray:
-    """Returns [_RESAMPLES, D] how often each document is drawn in each bootstrap resample."""
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(documents, np.full(documents, 1 / documents), size=_RESAMPLES)

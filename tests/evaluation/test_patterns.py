@@ -12,6 +12,7 @@ from rich.console import Console
 from scipy.stats import bootstrap
 
 from openrpt.errors import UserError
+from openrpt.evaluation.intervals import difference_of_means, mean_interval
 from openrpt.evaluation.patterns.bins import run_bins
 from openrpt.evaluation.patterns.measures import (
     KEYWORDS,
@@ -27,7 +28,6 @@ from openrpt.evaluation.patterns.measures import (
     words_of,
 )
 from openrpt.evaluation.patterns.table import print_patterns, write_patterns
-from openrpt.evaluation.statistics import difference_of_means, mean_interval
 from openrpt.loaded import load_run
 from openrpt.rl.completions import has_content
 from openrpt.runs.rollouts import write_rollouts

@@ -19,17 +19,14 @@ from openrpt.engine.engine import Engine, bind, open_engine
 from openrpt.engine.loading import load_model
 from openrpt.errors import UserError
 from openrpt.evaluation.instrument import measure as measured
+from openrpt.evaluation.intervals import Resampled, mean_interval
 from openrpt.evaluation.kept import Kept
 from openrpt.evaluation.patterns.measures import distinct, words_of
-from openrpt.evaluation.statistics import Resampled, document_weights, mean_interval
+from openrpt.evaluation.resamples import document_weights
 from openrpt.evaluation.writing.instrument import Writing
 from openrpt.evaluation.writing.mauve import divergence_area, mauve_like, quantise
 from openrpt.evaluation.writing.passages import Passage, passages
-from openrpt.evaluation.writing.writing import (
-    MEASURES,
-    WritingResult,
-    pooled_distinct,
-)
+from openrpt.evaluation.writing.writing import MEASURES, WritingResult, pooled_distinct
 from openrpt.runs.run import Run, open_run
 from openrpt.stages.score.score import score_corpus
 from tests.helpers.tiny import sentencepiece_tokenizer

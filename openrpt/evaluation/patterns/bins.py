@@ -15,6 +15,7 @@ import numpy as np
 
 from openrpt.config.sections import Config
 from openrpt.errors import UserError
+from openrpt.evaluation.intervals import Interval, difference_of_means, mean_interval
 from openrpt.evaluation.patterns.measures import (
     KEYWORDS,
     Keywords,
@@ -27,7 +28,6 @@ from openrpt.evaluation.patterns.measures import (
     words_of,
 )
 from openrpt.evaluation.records import read_evaluation
-from openrpt.evaluation.statistics import Interval, difference_of_means, mean_interval
 from openrpt.progress import SILENT, Progress
 from openrpt.runs.metrics import readable_metrics
 from openrpt.runs.rollouts import (

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from openrpt.evaluation.intervals import Interval
 from openrpt.evaluation.patterns.bins import (
     DECIMALS,
     MEASURES,
@@ -17,7 +18,6 @@ from openrpt.evaluation.patterns.bins import (
     difference,
 )
 from openrpt.evaluation.patterns.measures import KEYWORDS, Keywords
-from openrpt.evaluation.statistics import Interval
 from openrpt.files import csv_text, write_sealed, write_text
 from openrpt.sheets import COST_HEADINGS, NOTHING, Sheet, cost_cells, interval, print_sheet
 

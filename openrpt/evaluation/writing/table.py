@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from openrpt.evaluation.instrument import Measured, models_of
+from openrpt.evaluation.intervals import Interval
 from openrpt.evaluation.reports import Report
-from openrpt.evaluation.statistics import Interval
 from openrpt.evaluation.writing.writing import DECIMALS, MEASURES, OF_REAL, WritingResult
 from openrpt.sheets import Sheet, cost_cells
 
