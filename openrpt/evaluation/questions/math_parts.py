@@ -5,7 +5,9 @@ list, set, tuple or interval; unions.
 import re
 from collections import Counter
 
-from openrpt.evaluation.questions.math_spelling import DRESSING, THOUSANDS, is_word
+from openrpt.evaluation.questions.math_numbers import THOUSANDS
+from openrpt.evaluation.questions.math_spelling import DRESSING
+from openrpt.evaluation.questions.math_words import is_word
 
 # ---- units --------------------------------------------------------------------------------------
 _SHORT_UNITS = (

@@ -11,6 +11,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
+from openrpt.evaluation.questions.math_numbers import THOUSANDS, endless, exact
 from openrpt.evaluation.questions.math_parts import (
     as_union,
     split_list,
@@ -18,17 +19,8 @@ from openrpt.evaluation.questions.math_parts import (
     without_quotient_unit,
     without_unit,
 )
-from openrpt.evaluation.questions.math_spelling import (
-    DOTS,
-    THOUSANDS,
-    endless,
-    exact,
-    is_balanced,
-    is_words,
-    labelled,
-    letters_only,
-    spelled,
-)
+from openrpt.evaluation.questions.math_spelling import DOTS, is_balanced, spelled
+from openrpt.evaluation.questions.math_words import is_words, labelled, letters_only
 from openrpt.worker import serve
 
 MEMORY = 4 << 30
