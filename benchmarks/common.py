@@ -21,7 +21,8 @@ from typing import Any
 import psutil
 
 from openrpt.errors import UserError
-from openrpt.files import json_text, write_text
+from openrpt.files import write_text
+from openrpt.json_files import json_text
 
 FOLDER = Path(__file__).parent
 sys.path.append(str(FOLDER.parent / "scripts"))  # for `environments`, where peers run

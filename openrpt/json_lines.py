@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from openrpt.errors import UserError
-from openrpt.files import SEAL, append_line, is_sealed, reason_of, sealed, write_text
+from openrpt.files import append_line, reason_of, write_text
+from openrpt.json_files import SEAL, is_sealed, sealed
 
 Row = dict[str, Any]
 """One line's JSON object."""

@@ -1,7 +1,7 @@
 """Tables as sheets of text, shown on the terminal or as markdown, and how their cells are written.
 
 Whatever an instrument, a stage or a command has to show in rows is a `Sheet`. CSV and JSON hold
-the bare numbers instead (`openrpt.files.csv_text`, `json_text`).
+the bare numbers instead (`openrpt.files.csv_text`, `openrpt.json_files.json_text`).
 """
 
 import math

@@ -14,7 +14,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from openrpt.errors import UserError
-from openrpt.files import json_text, write_text
+from openrpt.files import write_text
+from openrpt.json_files import json_text
 from openrpt.terminal import say, say_error
 from scripts.environments import environment_python
 

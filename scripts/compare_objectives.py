@@ -20,7 +20,7 @@ from openrpt.evaluation.next_token.results import KIND
 from openrpt.evaluation.records import read_evaluation
 from openrpt.experiments.control import Control
 from openrpt.experiments.controls import run_control
-from openrpt.files import write_sealed
+from openrpt.json_files import write_sealed
 from openrpt.runs.metrics import read_metrics
 from openrpt.runs.run import Run, existing_run
 

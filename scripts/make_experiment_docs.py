@@ -22,7 +22,8 @@ from openrpt.experiments.answers.figure import figure_svg
 from openrpt.experiments.answers.files import read_outcome, write_results
 from openrpt.experiments.answers.outcome import Outcome
 from openrpt.experiments.answers.page import page_text, seeds_in_words
-from openrpt.files import checked_as, read_json, write_sealed, write_text
+from openrpt.files import write_text
+from openrpt.json_files import checked_as, read_json, write_sealed
 from openrpt.sheets import NOTHING, Sheet, markdown
 
 _ROOT = Path(__file__).parent.parent

@@ -19,8 +19,9 @@ from trl import GRPOConfig, GRPOTrainer
 
 from openrpt.config.loading import with_overrides
 from openrpt.errors import UserError
-from openrpt.files import json_text, write_text
+from openrpt.files import write_text
 from openrpt.integrations.trl import TrlTask, open_task
+from openrpt.json_files import json_text
 from openrpt.rl.grading import grade
 from openrpt.runs.run import Run, existing_run
 from openrpt.stages.train import open_train

@@ -21,7 +21,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 
-from openrpt.files import json_text, write_text
+from openrpt.files import write_text
+from openrpt.json_files import json_text
 from openrpt.runs.metrics import read_metrics
 
 COUNTS = (1, 2, 4)

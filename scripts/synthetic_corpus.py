@@ -14,7 +14,7 @@ from openrpt.config.sections import Config
 from openrpt.data.positions import ScoredDocument
 from openrpt.data.score_summary import SCORED, ScoreSummary
 from openrpt.data.scored_shards import complete_shards, remove_shards, shard_paths, write_shard
-from openrpt.files import write_sealed
+from openrpt.json_files import write_sealed
 
 _VOCABULARY = 50_000
 _MEAN_TOKENS = 500.0

@@ -9,15 +9,8 @@ import pytest
 
 from openrpt.cli.main import main
 from openrpt.errors import UserError
-from openrpt.files import (
-    clear_leftovers,
-    read_json,
-    remove_folder,
-    replacing,
-    replacing_folder,
-    write_sealed,
-    write_text,
-)
+from openrpt.files import clear_leftovers, remove_folder, replacing, replacing_folder, write_text
+from openrpt.json_files import read_json, write_sealed
 
 
 def fill(path, text, **options):

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from openrpt.files import read_json
+from openrpt.json_files import read_json
 
 SCORED = "scored.json"
 

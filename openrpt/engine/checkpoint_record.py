@@ -16,7 +16,8 @@ import openrpt
 from openrpt.config.sections import Config, StageName
 from openrpt.engine.fingerprint import READ_BY_MODELS, file_hash
 from openrpt.errors import UserError
-from openrpt.files import is_sealed, json_text, numbered, sealed
+from openrpt.files import numbered
+from openrpt.json_files import is_sealed, json_text, sealed
 
 _FORMAT = 2
 """1 had no hashes: of its files the sizes are compared."""

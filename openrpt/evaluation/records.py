@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from openrpt.errors import UserError
 from openrpt.evaluation.next_token.results import EvaluationResult, paired_differences
-from openrpt.files import checked_as, read_json, write_sealed
+from openrpt.json_files import checked_as, read_json, write_sealed
 from openrpt.runs.rollouts import evaluated_path, write_rollout_table
 from openrpt.runs.run import Run
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
-from openrpt.files import csv_text, json_text, write_text
+from openrpt.files import csv_text, write_text
+from openrpt.json_files import json_text
 from openrpt.sheets import Sheet, markdown, print_sheet
 
 _FORMAT = 1

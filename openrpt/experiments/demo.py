@@ -15,7 +15,7 @@ from pydantic import Field
 from openrpt.config.loading import load_config
 from openrpt.config.sections import Config
 from openrpt.evaluation.records import COMPARED
-from openrpt.files import read_as, write_sealed
+from openrpt.json_files import read_as, write_sealed
 from openrpt.progress import Named, Progress
 from openrpt.runs.run import Run, existing_run, open_run, works_in_run
 from openrpt.sheets import percent, points

@@ -20,7 +20,8 @@ from openrpt.data.positions import DIFFICULTIES
 from openrpt.engine.checkpoint_record import read_record
 from openrpt.errors import UserError
 from openrpt.evaluation.records import read_evaluation
-from openrpt.files import read_json, write_text
+from openrpt.files import write_text
+from openrpt.json_files import read_json
 from openrpt.report import curves, headline, summary
 from openrpt.report.assets import HEAD_SCRIPT, asset, content_policy, scripts, vega
 from openrpt.report.charts import Chart, accuracy_chart, charts

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from openrpt.errors import UserError
 from openrpt.evaluation.patterns.table import pattern_cell
-from openrpt.files import read_json
+from openrpt.json_files import read_json
 from openrpt.sheets import NOTHING
 
 _FORMAT = 1

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from openrpt.config.sections import StageName
-from openrpt.files import read_as, write_sealed
+from openrpt.json_files import read_as, write_sealed
 from openrpt.json_lines import write_rows
 from openrpt.progress import Progress
 from openrpt.runs.advice import how_to

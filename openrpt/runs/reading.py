@@ -8,7 +8,7 @@ from openrpt.config.section import Section
 from openrpt.config.sections import Config
 from openrpt.config.toml_files import read_toml
 from openrpt.errors import UserError
-from openrpt.files import read_json
+from openrpt.json_files import read_json
 from openrpt.runs.metrics import readable_metrics
 from openrpt.runs.run import Run
 

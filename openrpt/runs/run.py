@@ -15,16 +15,8 @@ from openrpt.config.loading import flatten, to_toml, validate_config
 from openrpt.config.sections import STAGES, Config, StageName
 from openrpt.config.toml_files import read_toml
 from openrpt.errors import UserError
-from openrpt.files import (
-    clear_leftovers,
-    is_leftover,
-    numbered,
-    read_json,
-    remove_folder,
-    write_sealed,
-    write_text,
-    writing,
-)
+from openrpt.files import clear_leftovers, is_leftover, numbered, remove_folder, write_text, writing
+from openrpt.json_files import read_json, write_sealed
 from openrpt.runs.environment import environment
 from openrpt.runs.lock import LOCK, sole_process
 from openrpt.runs.trackers import require_installed

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from openrpt.files import read_json
+from openrpt.json_files import read_json
 from openrpt.runs.metrics import numbers
 
 _SAVERS = ("sharing", "merging", "skipping")

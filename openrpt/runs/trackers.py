@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from openrpt.config.sections import STAGES
 from openrpt.extras import require
-from openrpt.files import read_as, write_sealed
+from openrpt.json_files import read_as, write_sealed
 from openrpt.runs.metrics import numbers
 
 if TYPE_CHECKING:

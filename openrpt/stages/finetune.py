@@ -30,7 +30,7 @@ from openrpt.evaluation.questions.results import (
     read_record,
 )
 from openrpt.evaluation.questions.task import QuestionTask, question_task
-from openrpt.files import write_sealed
+from openrpt.json_files import write_sealed
 from openrpt.progress import SILENT, Progress
 from openrpt.rl.rewards.fitting import require_fitting
 from openrpt.rl.workers import ALONE, Workers

@@ -18,7 +18,7 @@ from openrpt.data.scored_index import SCHEMA, ScoredIndex
 from openrpt.data.scored_shards import read_metadata, shard_paths, write_shard
 from openrpt.data.training_work import place_at, take_work
 from openrpt.errors import UserError
-from openrpt.files import write_sealed
+from openrpt.json_files import write_sealed
 from openrpt.seeding import generator
 from openrpt.types import Split
 

@@ -21,7 +21,7 @@ from openrpt.engine.fingerprint import model_fingerprint
 from openrpt.engine.loading import load_model
 from openrpt.engine.model import Model
 from openrpt.errors import UserError
-from openrpt.files import sealed
+from openrpt.json_files import sealed
 from openrpt.runs.card import model_card
 from openrpt.runs.checkpoints import (
     latest_checkpoint,

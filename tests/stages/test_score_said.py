@@ -11,7 +11,7 @@ from openrpt.data.score_summary import SCORED
 from openrpt.data.scored import ScoredCorpus, load_scored
 from openrpt.data.scored_shards import write_shard
 from openrpt.evaluation.statistics import Estimate
-from openrpt.files import write_sealed
+from openrpt.json_files import write_sealed
 from openrpt.stages.score import said
 from openrpt.types import Split
 

@@ -20,7 +20,7 @@ from openrpt.evaluation.next_token.results import (
     EvaluationResult,
 )
 from openrpt.evaluation.reports import write_report
-from openrpt.files import read_json
+from openrpt.json_files import read_json
 from openrpt.runs.run import existing_run
 from openrpt.sheets import (
     COST_HEADINGS,

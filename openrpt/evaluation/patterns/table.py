@@ -18,7 +18,8 @@ from openrpt.evaluation.patterns.bins import (
     difference,
 )
 from openrpt.evaluation.patterns.measures import KEYWORDS, Keywords
-from openrpt.files import csv_text, write_sealed, write_text
+from openrpt.files import csv_text, write_text
+from openrpt.json_files import write_sealed
 from openrpt.sheets import COST_HEADINGS, NOTHING, Sheet, cost_cells, interval, print_sheet
 
 _FORMAT = 1

@@ -15,7 +15,7 @@ import numpy as np
 from openrpt.errors import UserError
 from openrpt.evaluation.columns import Columns
 from openrpt.evaluation.statistics import Difference, mean_by_document, paired_difference
-from openrpt.files import read_json
+from openrpt.json_files import read_json
 
 if TYPE_CHECKING:
     from rich.console import Console

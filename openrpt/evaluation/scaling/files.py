@@ -12,7 +12,8 @@ from openrpt.errors import UserError
 from openrpt.evaluation.scaling.figure import figure
 from openrpt.evaluation.scaling.scaling import Analysis, Point
 from openrpt.evaluation.scaling.table import fit_rows, scaling_sheets
-from openrpt.files import csv_text, json_text, write_text
+from openrpt.files import csv_text, write_text
+from openrpt.json_files import json_text
 from openrpt.runs.checkpoints import latest_checkpoint
 from openrpt.runs.metrics import read_metrics
 from openrpt.runs.run import Run, existing_run

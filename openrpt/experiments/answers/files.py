@@ -7,7 +7,8 @@ from openrpt.experiments.answers.experiment import Experiment, Size
 from openrpt.experiments.answers.figure import figure_svg
 from openrpt.experiments.answers.outcome import Measured, Outcome
 from openrpt.experiments.answers.page import page_text
-from openrpt.files import checked_as, read_json, write_sealed, write_text
+from openrpt.files import write_text
+from openrpt.json_files import checked_as, read_json, write_sealed
 
 _FORMAT = 1
 RESULTS, PAGE, FIGURE = "results.json", "page.md", "figure.svg"

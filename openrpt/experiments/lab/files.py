@@ -6,7 +6,8 @@ from typing import Any
 from openrpt.experiments.lab.figure import lab_svg
 from openrpt.experiments.lab.outcome import Outcome
 from openrpt.experiments.lab.tables import lab_sheets
-from openrpt.files import checked_as, read_json, write_sealed, write_text
+from openrpt.files import write_text
+from openrpt.json_files import checked_as, read_json, write_sealed
 from openrpt.sheets import markdown
 
 _FORMAT = 1

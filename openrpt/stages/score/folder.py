@@ -23,7 +23,7 @@ from openrpt.data.scored_shards import (
 )
 from openrpt.engine.fingerprint import model_fingerprint
 from openrpt.engine.model import Model
-from openrpt.files import read_json, write_sealed
+from openrpt.json_files import read_json, write_sealed
 from openrpt.runs.metrics import numbers
 from openrpt.runs.scores import require_same_settings, require_same_weights, score_settings
 from openrpt.stages.score.documents import Shard
