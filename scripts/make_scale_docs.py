@@ -17,10 +17,11 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 from openrpt import amounts
 from openrpt.config.loading import load_config
 from openrpt.config.sections import Config
-from openrpt.costs.estimate import UTILISATION, RunEstimate, estimate_on
+from openrpt.costs.estimate import UTILISATION, estimate_on
 from openrpt.costs.limits import gpu_named
 from openrpt.costs.plan import WorkPlan
 from openrpt.costs.planned import PlannedStage
+from openrpt.costs.run_estimate import RunEstimate
 from openrpt.data.corpus_size import CorpusSize
 from openrpt.engine.lora import add_lora
 from openrpt.engine.model import Model

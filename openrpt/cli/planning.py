@@ -73,8 +73,9 @@ def estimate(
     import json
 
     from openrpt.console import PlainConsole
-    from openrpt.costs.estimate import UTILISATION, print_estimate
+    from openrpt.costs.estimate import UTILISATION
     from openrpt.costs.estimate import estimate as make_estimate
+    from openrpt.costs.run_estimate import print_estimate
 
     with showing_progress() as progress:
         found = make_estimate(

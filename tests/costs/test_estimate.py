@@ -11,9 +11,10 @@ import torch
 
 from openrpt.cli.main import main
 from openrpt.config.sections import Config
-from openrpt.costs.estimate import RunEstimate, _too_little, estimate, require_memory
+from openrpt.costs.estimate import _too_little, estimate, require_memory
 from openrpt.costs.plan import WorkPlan
 from openrpt.costs.planned import PlannedStage
+from openrpt.costs.run_estimate import RunEstimate
 from openrpt.costs.speed import spread_positions
 from openrpt.data.corpus_size import corpus_size, split_tokens
 from openrpt.data.prompts import build_layout
