@@ -168,7 +168,7 @@ def test_an_epochs_order_is_made_once_and_a_cursor_is_reached_at_once(
         made.append(parts)
         return generator(*parts)
 
-    monkeypatch.setattr("openrpt.data.work.generator", counted)
+    monkeypatch.setattr("openrpt.data.training_work.generator", counted)
     count, seed = 1009, 12_345_678
     places = [place_at(count, 5 * count + n, seed) for n in range(count)]
     assert places == generator(seed, "epoch", 5).permutation(count).tolist()
