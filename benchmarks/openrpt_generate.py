@@ -32,7 +32,7 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
     config = config_of(job)
     use_cpu(config.model.threads)
     loaded = load_model(config.model)
-    policy = EndlessModel(model=loaded.model, tokenizer=loaded.tokenizer, name=loaded.name)
+    policy = EndlessModel(network=loaded.network, tokenizer=loaded.tokenizer, name=loaded.name)
     layout = endless_layout(policy, config)
     work = work_of(job, config.train.positions_per_document)
     steps = []

@@ -57,7 +57,7 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
     config = config_of(job)
     use_cpu(config.model.threads)
     loaded = load_model(config.model, trained=True)
-    policy = EndlessModel(model=loaded.model, tokenizer=loaded.tokenizer, name=loaded.name)
+    policy = EndlessModel(network=loaded.network, tokenizer=loaded.tokenizer, name=loaded.name)
     layout = endless_layout(policy, config)
     if list(layout.tail_ids) != job["tail_ids"] or layout.head_ids:
         raise RuntimeError("the layout's head and tail are not those of the case")

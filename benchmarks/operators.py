@@ -41,7 +41,7 @@ def measure(case: Case) -> dict[str, Any]:
     config = own.config_of(case.job())
     use_cpu(config.model.threads)
     loaded = load_model(config.model, trained=True)
-    policy = own.EndlessModel(model=loaded.model, tokenizer=loaded.tokenizer, name=loaded.name)
+    policy = own.EndlessModel(network=loaded.network, tokenizer=loaded.tokenizer, name=loaded.name)
     layout = own.endless_layout(policy, config)
     optimizer = make_optimizer(policy, config.optim, weight_decay=config.optim.weight_decay)
     set_learning_rate(optimizer, config.train.learning_rate)

@@ -85,7 +85,7 @@ def make_ways(
     config = own.config_of(job)
     use_cpu(config.model.threads)
     loaded = load_model(config.model)
-    policy = own.EndlessModel(model=loaded.model, tokenizer=loaded.tokenizer, name=loaded.name)
+    policy = own.EndlessModel(network=loaded.network, tokenizer=loaded.tokenizer, name=loaded.name)
     layout = own.endless_layout(policy, config)
     sampling = Sampling.plain(given.new_tokens, temperature=1.0)
     text, _ = encode_document(policy.tokenizer, read_text(given.corpus))
@@ -99,7 +99,7 @@ def make_ways(
     def transformers_generate() -> None:
         policy.attention = "sdpa"
         rows = [[*ids, *layout.tail_ids] for ids in prompts]
-        peer_generate.run(policy.model, rows, len(rows), new_tokens=given.new_tokens)
+        peer_generate.run(policy.network, rows, len(rows), new_tokens=given.new_tokens)
         policy.attention = NAME
 
     few = requests[:: max(1, given.questions // 8)]  # linear in them

@@ -81,10 +81,10 @@ def outline(size: str, lora_rank: int, lora_alpha: int) -> Model:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         found = Model(
-            model=model, tokenizer=byte_tokenizer(), name=size, compute_dtype=torch.bfloat16
+            network=model, tokenizer=byte_tokenizer(), name=size, compute_dtype=torch.bfloat16
         )
         if lora_rank:
-            found.model = add_lora(model, rank=lora_rank, alpha=lora_alpha)
+            found.network = add_lora(model, rank=lora_rank, alpha=lora_alpha)
     return found
 
 

@@ -23,7 +23,7 @@ def weight_bytes(model: nn.Module) -> float:
 def state_bytes(policy: Model, *, copies: int, trained: bool) -> float:
     """Returns the bytes of the weights (and frozen copies of them), rounded ones included; where
     trained, of gradients and AdamW's two moments, too."""
-    weights = weight_bytes(policy.model)
+    weights = weight_bytes(policy.network)
     if policy.product_dtype != policy.causal_lm.dtype:
         weights *= 1 + policy.product_dtype.itemsize / policy.causal_lm.dtype.itemsize
     own = float(sum(p.numel() * p.element_size() for p in policy.parameters())) if trained else 0.0

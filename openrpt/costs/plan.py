@@ -83,7 +83,7 @@ class WorkPlan:
         share = self.corpus.tokens / sum(lengths)
         memory = self.memory(copies=0, rollouts=0, trained=False)
         if self.scorer is not None:
-            memory += weight_bytes(self.scorer.model)
+            memory += weight_bytes(self.scorer.network)
         stage = PlannedStage(stage="score", memory_bytes=memory)
         flops = count.forward(model_shape(scorer))
         stage.add("score", share * count.tokens, share * flops)

@@ -120,7 +120,7 @@ class _Measurement:
             microbatch_tokens=config.memory.microbatch_tokens,
         )
         spent.append(self._now())
-        policy.model.zero_grad(set_to_none=True)
+        policy.network.zero_grad(set_to_none=True)
         score_ids(engine, ids, window=len(ids), min_context=1)
         spent.append(self._now())
         generate, update, score = (after - before for before, after in pairwise(spent))

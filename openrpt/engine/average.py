@@ -35,10 +35,10 @@ class MovingAverage:
     @classmethod
     def of(cls, policy: Model, decay: float) -> "MovingAverage":
         """Returns the average that begins as the policy itself."""
-        shared = {id(p): p for p in policy.model.parameters() if not p.requires_grad}
-        model = copy.deepcopy(policy.model, shared)
-        own = freeze(replace(policy, model=model))
-        copies = dict(model.named_parameters())
+        shared = {id(p): p for p in policy.network.parameters() if not p.requires_grad}
+        network = copy.deepcopy(policy.network, shared)
+        own = freeze(replace(policy, network=network))
+        copies = dict(network.named_parameters())
         weights = {name: _wide(copies[name].detach()) for name in policy.trained()}
         return cls(policy=own, weights=weights, decay=decay)
 
@@ -58,7 +58,7 @@ class MovingAverage:
         self._round()
 
     def _round(self) -> None:
-        own = dict(self.policy.model.named_parameters())
+        own = dict(self.policy.network.named_parameters())
         for name, average in self.weights.items():
             own[name].copy_(average)
 

@@ -20,7 +20,7 @@ def checkpoint_weights(model: Model) -> Weights:
     is merged."""
     from transformers.core_model_loading import revert_weight_conversion
 
-    whole = model.model
+    whole = model.network
     if model.is_lora:  # merging in place and back would change the weights by rounding
         whole = copy.deepcopy(whole).merge_and_unload()
     tensors = {name: tensor.detach() for name, tensor in whole.state_dict().items()}

@@ -56,12 +56,12 @@ def load_model(
     model, files = _load(config, path or config.path, pick_device(config.device))
     check_model(model, files, trainer=trainer)
     if recompute:
-        _recompute_activations(model.model)
+        _recompute_activations(model.network)
     if not trained:
         return freeze(model)
     if config.lora_rank:
-        model.model = add_lora(model.model, rank=config.lora_rank, alpha=config.lora_alpha)
-    model.model.eval()  # the sampler and the trainer must compute the same: no dropout, ever
+        model.network = add_lora(model.network, rank=config.lora_rank, alpha=config.lora_alpha)
+    model.network.eval()  # the sampler and the trainer must compute the same: no dropout, ever
     return model
 
 
@@ -179,7 +179,7 @@ def _load(config: ModelConfig, name: str, device: torch.device) -> tuple[Model, 
         require_whole(model, found, name)
         model.to(device)
         policy = Model(
-            model=model,
+            network=model,
             tokenizer=tokenizer,
             name=name,
             compute_dtype=_DTYPES[config.compute_dtype] if config.is_mixed else None,
@@ -220,8 +220,8 @@ def quiet_transformers() -> Iterator[None]:
 
 def freeze(policy: Model) -> Model:
     """Makes a model one that is only read, and returns it: no gradients, no dropout."""
-    policy.model.requires_grad_(False)
-    policy.model.eval()
+    policy.network.requires_grad_(False)
+    policy.network.eval()
     return policy
 
 
@@ -246,15 +246,15 @@ def outline(config: Config, device: str | torch.device = "meta") -> Model:
         with contextlib.suppress(OSError):  # a model may have none; its stop tokens stand there
             model.generation_config = GenerationConfig.from_pretrained(folder)
     policy = Model(
-        model=model,
+        network=model,
         tokenizer=tokenizer,
         name=config.model.path,
         compute_dtype=_DTYPES[config.model.compute_dtype] if config.model.is_mixed else None,
     )
     if config.model.lora_rank:
         with torch.device(device):
-            policy.model = add_lora(
+            policy.network = add_lora(
                 model, rank=config.model.lora_rank, alpha=config.model.lora_alpha
             )
-    policy.model.eval()
+    policy.network.eval()
     return policy

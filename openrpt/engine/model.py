@@ -19,7 +19,7 @@ from openrpt.engine.head import Head
 from openrpt.engine.precision import RoundedWeights
 
 Weights = Mapping[str, Tensor]
-"""Values of parameters, by their names as `Model.model` has them."""
+"""Values of parameters, by their names as `Model.network` has them."""
 _SOFTCAP_KEYS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 """Keys of a model's config that give its logits' soft cap."""
 _SCALE_KEYS = {"logit_scale": 1, "lm_head_multiplier": 1, "logits_scaling": -1}
@@ -31,7 +31,9 @@ class Model:
     """A model's weights and its tokenizer, with what the stages ask of them. What runs it is an
     engine."""
 
-    model: Any  # PreTrainedModel or PeftModel
+    network: Any
+    """The torch module with the weights: transformers' PreTrainedModel, or peft's PeftModel around
+    it."""
     tokenizer: Any
     name: str
     compute_dtype: torch.dtype | None = None
@@ -40,12 +42,12 @@ class Model:
     @property
     def causal_lm(self) -> Any:
         """The transformers model itself, inside its LoRA wrapper where there is one."""
-        return self.model.get_base_model() if self.is_lora else self.model
+        return self.network.get_base_model() if self.is_lora else self.network
 
     @property
     def is_lora(self) -> bool:
         """Whether the model is in peft's wrapper."""
-        return type(self.model).__name__.startswith("Peft")
+        return type(self.network).__name__.startswith("Peft")
 
     @property
     def backbone(self) -> nn.Module:
@@ -179,7 +181,7 @@ class Model:
 
         Raises ValueError, and changes nothing, for a parameter of another name or shape.
         """
-        own = dict(self.model.named_parameters())
+        own = dict(self.network.named_parameters())
         for name, values in weights.items():
             if name not in own:
                 raise ValueError(f"model '{self.name}' has no parameter {name}")
@@ -195,4 +197,4 @@ class Model:
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Returns the parameters that are trained, by name."""
-        return {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        return {n: p for n, p in self.network.named_parameters() if p.requires_grad}

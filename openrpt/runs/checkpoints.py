@@ -152,11 +152,11 @@ def _disk_errors() -> Iterator[None]:
 
 def _save_model(policy: Model, folder: Path) -> None:
     if policy.is_lora:
-        policy.model.save_pretrained(folder / "adapter")
+        policy.network.save_pretrained(folder / "adapter")
         # Merging in place and back would change the weights by rounding.
-        copy.deepcopy(policy.model).merge_and_unload().save_pretrained(folder)
+        copy.deepcopy(policy.network).merge_and_unload().save_pretrained(folder)
     else:
-        policy.model.save_pretrained(folder)
+        policy.network.save_pretrained(folder)
 
 
 def _trained_state(policy: Model, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

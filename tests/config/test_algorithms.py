@@ -213,10 +213,10 @@ def test_a_sampler_that_differs(algorithm: str, mode: str, options: dict[str, An
     batch = another_sampler(batch_of(policy, config))
     found, metrics = gradients(policy, "tree", batch, config, reference)
     for one in (policy, reference):
-        one.model.set_attn_implementation("sdpa")
-    policy.model.zero_grad()
+        one.network.set_attn_implementation("sdpa")
+    policy.network.zero_grad()
     by_hand(policy, batch, config, layout_of(policy, config), reference).backward()
-    expected = {n: p.grad for n, p in policy.model.named_parameters() if p.grad is not None}
+    expected = {n: p.grad for n, p in policy.network.named_parameters() if p.grad is not None}
     assert_equal(found, expected)
     if mode == "off":  # the sampler's stand for the old ones: the ratio takes the difference up
         assert metrics["policy/mismatch"] == 0 and abs(metrics["policy/ratio"] - 1) > 0.01

@@ -226,7 +226,7 @@ def test_a_token_meets_the_experts_that_are_chosen_for_it(tmp_path: Path, family
     folder = tiny_model_folder(tmp_path / "m", family=family, **WIDE, **EXPERTS[family])
     settings = ModelConfig(path=str(folder), device="cpu", threads=1)
     engine = bind("flat", load_model(settings, trained=True, trainer="flat"))
-    engine.model.model.set_experts_implementation("eager")  # torch counts no grouped products
+    engine.model.network.set_experts_implementation("eager")  # torch counts no grouped products
     ids = [(7 * i) % 97 + 5 for i in range(60)]
     measured = counted(lambda: score_ids(engine, ids, window=60, min_context=4))
     count = count_scoring(60, head=0, window=60, min_context=4)

@@ -85,15 +85,17 @@ def test_loaded_weights_are_run_in_place(kind: Kind) -> None:
     first engine's model is known."""
     engine, other = engine_of(kind), engine_of(kind)
     with torch.no_grad():
-        for parameter in other.model.model.parameters():
+        for parameter in other.model.network.parameters():
             parameter.add_(0.3 * torch.sin(torch.arange(parameter.numel())).view_as(parameter))
     draws = range(8)
     before = [said(engine, n) for n in draws]
     assert before != [said(other, n) for n in draws] and engine.version == 0
-    own = dict(engine.model.model.named_parameters())
-    engine.load(dict(other.model.model.named_parameters()))
+    own = dict(engine.model.network.named_parameters())
+    engine.load(dict(other.model.network.named_parameters()))
     assert engine.version == 1 and engine.exact_draws
-    assert dict(engine.model.model.named_parameters()) == own  # the same tensors, for an optimizer
+    assert (
+        dict(engine.model.network.named_parameters()) == own
+    )  # the same tensors, for an optimizer
     assert [said(engine, n) for n in draws] == [said(other, n) for n in draws]
     branches = [Branch(prefix_length=5, tail_ids=(8,), completions=((3, 4, 2),))]
     mine, theirs = (one.branch_states(IDS, branches)[0][0] for one in (engine, other))
@@ -103,7 +105,7 @@ def test_loaded_weights_are_run_in_place(kind: Kind) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_weights_that_do_not_fit_change_nothing(kind: Kind) -> None:
     engine = engine_of(kind)
-    before = {n: p.detach().clone() for n, p in engine.model.model.named_parameters()}
+    before = {n: p.detach().clone() for n, p in engine.model.network.named_parameters()}
     name = next(iter(before))
     zeros = torch.zeros_like(before[name])
     with pytest.raises(ValueError, match="no parameter nowhere"):
@@ -111,7 +113,7 @@ def test_weights_that_do_not_fit_change_nothing(kind: Kind) -> None:
     with pytest.raises(ValueError, match="has the shape"):
         engine.load({name: zeros[1:]})
     assert engine.version == 0
-    for key, parameter in engine.model.model.named_parameters():
+    for key, parameter in engine.model.network.named_parameters():
         assert torch.equal(parameter, before[key])
     engine.load({name: zeros})  # the rest stays
-    assert engine.version == 1 and not dict(engine.model.model.named_parameters())[name].any()
+    assert engine.version == 1 and not dict(engine.model.network.named_parameters())[name].any()

@@ -72,10 +72,10 @@ def alone(engine: Sampler, request, layout: Layout, sampling: Sampling) -> list[
 @torch.no_grad()
 def greedy(policy: Model, ids: list[int], count: int) -> list[int]:
     """transformers' own generate: what it adds to `ids`, a stop token included."""
-    policy.model.set_attn_implementation("sdpa")
+    policy.network.set_attn_implementation("sdpa")
     tokens = torch.tensor([ids])
     stops = sorted(policy.stop_ids)
-    out = policy.model.generate(
+    out = policy.network.generate(
         tokens,
         attention_mask=torch.ones_like(tokens),
         max_new_tokens=count,
@@ -83,7 +83,7 @@ def greedy(policy: Model, ids: list[int], count: int) -> list[int]:
         eos_token_id=stops,
         pad_token_id=0,
     )
-    policy.model.set_attn_implementation(NAME)
+    policy.network.set_attn_implementation(NAME)
     return out[0, len(ids) :].tolist()
 
 
@@ -148,7 +148,7 @@ def test_greedy_equals_generate(family, think):
     assert all(c.finish_reason == "length" for c in plain)
     # Stop at a token that one of them writes in its prediction, and at one inside a thought.
     for at in (-3, -5 - len(LAYOUT.close_ids) - 1) if think else (-3,):
-        policy.model.generation_config.eos_token_id = plain[1].token_ids[at]
+        policy.network.generation_config.eos_token_id = plain[1].token_ids[at]
         stopped = assert_greedy(policy, sampling, LAYOUT)
         assert stopped[1].finish_reason == "stop"
         assert len(stopped[1].token_ids) < len(plain[1].token_ids)
@@ -305,10 +305,10 @@ def test_candidates_come_from_the_prefix_alone_and_never_are_special():
     special = sorted(policy.table.special_ids)
     outcomes = run(policy, sampling_of(candidates=5, predict=1))
     without = run(policy, sampling_of(predict=1))
-    policy.model.set_attn_implementation("sdpa")
+    policy.network.set_attn_implementation("sdpa")
     for length, outcome in zip(LENGTHS, outcomes, strict=True):
         with torch.no_grad():
-            logits = policy.model(torch.tensor([PREFIX[:length]])).logits[0, -1]
+            logits = policy.network(torch.tensor([PREFIX[:length]])).logits[0, -1]
         logp = logits.log_softmax(-1)
         logits[special] = -torch.inf
         logits[len(policy.tokenizer) :] = -torch.inf

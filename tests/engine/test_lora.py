@@ -34,15 +34,15 @@ def test_adapters_reach_all_matrices_and_merge(tmp_path, family):
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter.normal_(0.0, 0.1, generator=torch.Generator().manual_seed(0))
-    logits = policy.model(IDS).logits
+    logits = policy.network(IDS).logits
     logits.square().sum().backward()
     assert all(parameter.grad.any() for parameter in policy.parameters())
 
-    before = dict(load_model(config.model).model.named_parameters())
+    before = dict(load_model(config.model).network.named_parameters())
     path = save_checkpoint(tmp_path / "step", policy, TrainerState(stage="train"), config)
     merged = load_model(config.model, path=str(path))
-    torch.testing.assert_close(merged.model(IDS).logits, logits, rtol=1e-4, atol=1e-5)
-    same = [n for n, p in merged.model.named_parameters() if p.ndim > 1 and p.equal(before[n])]
+    torch.testing.assert_close(merged.network(IDS).logits, logits, rtol=1e-4, atol=1e-5)
+    same = [n for n, p in merged.network.named_parameters() if p.ndim > 1 and p.equal(before[n])]
     gates = [name for name in same if "router" in name]  # of some families no linear module
     assert set(same) == {"model.embed_tokens.weight", *gates}
 

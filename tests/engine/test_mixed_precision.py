@@ -91,7 +91,7 @@ def losses(policy: Model) -> dict[str, Callable[..., Tensor]]:
 
 
 def gradients(kind: Kind, policy: Model, microbatch_tokens: int = 8) -> Tensor:
-    policy.model.zero_grad()
+    policy.network.zero_grad()
     engine = engine_of(kind, policy)
     engine.accumulate_gradients(
         PREFIX, BRANCHES, microbatch_tokens=microbatch_tokens, **losses(policy)

@@ -212,7 +212,7 @@ def test_the_tokenizer_alone_is_refused_alike(good, tmp_path, case):
     folder = changed(good, tmp_path / "bad", REFUSED[case][0])
     with pytest.raises(UserError):
         tokens = load_tokenizer(ModelConfig(), str(folder))
-        assert Model(model=None, tokenizer=tokens, name="bad").table
+        assert Model(network=None, tokenizer=tokens, name="bad").table
 
 
 @pytest.mark.parametrize("case", ["hidden size", "100,000 layers", "nested", "list", "newer"])

@@ -108,9 +108,9 @@ def corpus(tmp_path: Path) -> Path:
 @torch.no_grad()
 def naive(policy: Model, ids: list[int]) -> dict[str, Any]:
     """What transformers' own logits say of the last of these ids."""
-    policy.model.set_attn_implementation("eager")  # the one that applies gemma2's soft cap
-    logits = policy.model(torch.tensor([ids[:-1]]), use_cache=False).logits[0, -1].double()
-    policy.model.set_attn_implementation(NAME)
+    policy.network.set_attn_implementation("eager")  # the one that applies gemma2's soft cap
+    logits = policy.network(torch.tensor([ids[:-1]]), use_cache=False).logits[0, -1].double()
+    policy.network.set_attn_implementation(NAME)
     p = logits.softmax(-1)
     top = p.topk(16).values
     top = top / top.sum()

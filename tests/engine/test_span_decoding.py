@@ -34,9 +34,9 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Model:
 def generated_by_transformers(policy: Model, ids: list[int], delimiters: frozenset[int]) -> list:
     """The tokens of greedy generation, special tokens suppressed."""
     suppressed = policy.masked_ids(delimiters).nonzero()[:, 0].tolist()
-    policy.model.set_attn_implementation("sdpa")
+    policy.network.set_attn_implementation("sdpa")
     try:
-        found = policy.model.generate(
+        found = policy.network.generate(
             torch.tensor([ids]),
             max_new_tokens=SPAN_TOKENS,
             do_sample=False,
@@ -45,7 +45,7 @@ def generated_by_transformers(policy: Model, ids: list[int], delimiters: frozens
             pad_token_id=0,
         )
     finally:
-        policy.model.set_attn_implementation(NAME)
+        policy.network.set_attn_implementation(NAME)
     return found[0, len(ids) :].tolist()
 
 

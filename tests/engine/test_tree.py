@@ -30,15 +30,15 @@ def plain_logits(policy, ids):
     """transformers' own forward: SDPA, which keeps float64; eager where only that has a soft cap
     (its softmax goes through float32, unless told not to)."""
     capped = policy.name == "gemma2"
-    policy.model.set_attn_implementation("eager" if capped else "sdpa")
+    policy.network.set_attn_implementation("eager" if capped else "sdpa")
     softmax = torch.nn.functional.softmax
     if capped:
         torch.nn.functional.softmax = lambda x, dim=-1, dtype=None: softmax(x, dim=dim)
     try:
-        return policy.model(torch.tensor([ids]), use_cache=False).logits[0]
+        return policy.network(torch.tensor([ids]), use_cache=False).logits[0]
     finally:
         torch.nn.functional.softmax = softmax
-        policy.model.set_attn_implementation(NAME)
+        policy.network.set_attn_implementation(NAME)
 
 
 def flat_logits(policy, branch, completion):
@@ -51,7 +51,7 @@ def flat_logits(policy, branch, completion):
 
 def flat_loss(policy, branches):
     """A weighted sum of completion log-probabilities, tail entropies and prefix losses."""
-    total = torch.zeros((), dtype=policy.model.dtype)
+    total = torch.zeros((), dtype=policy.network.dtype)
     for b, branch in enumerate(branches):
         for c, completion in enumerate(branch.completions):
             logp = flat_logits(policy, branch, completion).log_softmax(-1)
@@ -79,7 +79,7 @@ def tree_gradients(policy, branches, microbatch_tokens):
         logp, _ = selected_logprobs(states[:-1], policy.head, torch.tensor(PREFIX[1:]))
         return -0.5 * logp.sum()
 
-    policy.model.zero_grad()
+    policy.network.zero_grad()
     accumulate_gradients(
         policy,
         PREFIX,
@@ -89,7 +89,7 @@ def tree_gradients(policy, branches, microbatch_tokens):
         completion_loss=completion_loss,
         microbatch_tokens=microbatch_tokens,
     )
-    return {n: p.grad.clone() for n, p in policy.model.named_parameters() if p.grad is not None}
+    return {n: p.grad.clone() for n, p in policy.network.named_parameters() if p.grad is not None}
 
 
 @pytest.mark.parametrize("branches", [BRANCHES, WITHOUT_TAILS], ids=["tails", "no tails"])
@@ -110,7 +110,7 @@ def test_logprobs_equal_flat_sequences(family, dtype, branches):
 def flat_gradients(family, dtype):
     policy = tiny_policy(family, dtype)
     flat_loss(policy, BRANCHES).backward()
-    return {n: p.grad for n, p in policy.model.named_parameters()}
+    return {n: p.grad for n, p in policy.network.named_parameters()}
 
 
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["stored", "recomputed"])
@@ -120,8 +120,8 @@ def test_gradients_equal_flat_sequences(family, dtype, checkpointing):
     expected = flat_gradients(family, dtype)
     policy = tiny_policy(family, dtype)
     if checkpointing:
-        policy.model.activation_checkpointing_enable({"use_reentrant": False})
-        policy.model.train()
+        policy.network.activation_checkpointing_enable({"use_reentrant": False})
+        policy.network.train()
     for microbatch in (1, 8, 100):
         found = tree_gradients(policy, BRANCHES, microbatch)
         for name, gradient in expected.items():
@@ -134,7 +134,7 @@ def test_gradients_equal_flat_sequences(family, dtype, checkpointing):
 def test_gradients_without_tails(family):
     policy = tiny_policy(family)
     flat_loss(policy, WITHOUT_TAILS).backward()
-    expected = {n: p.grad.clone() for n, p in policy.model.named_parameters()}
+    expected = {n: p.grad.clone() for n, p in policy.network.named_parameters()}
     found = tree_gradients(policy, WITHOUT_TAILS, 7)
     for name, gradient in expected.items():
         scale = gradient.abs().max().clamp_min(1e-3)

@@ -158,7 +158,7 @@ def test_weights_are_handed_over_when_they_are_too_old(opened: Opened, tmp_path:
     engine, server = opened
     sync = WeightSync(sampler=sampler_of(opened, tmp_path), policy=engine, max_staleness=1)
     with torch.no_grad():
-        for parameter in engine.model.model.parameters():
+        for parameter in engine.model.network.parameters():
             parameter.mul_(1.1)
     before = server.weight_version
     assert [sync.policy_version(step) for step in (4, 5, 6, 7, 8)] == [3, 3, 5, 5, 7]
@@ -194,10 +194,10 @@ def test_adapters_are_handed_over_merged(folder: Path) -> None:
             parameter.normal_(0.0, 0.1, generator=torch.Generator().manual_seed(len(name)))
     weights = checkpoint_weights(model)
     assert weights.keys() == checkpoint_weights(plain).keys()
-    plain.model.load_state_dict(dict(weights))
+    plain.network.load_state_dict(dict(weights))
     ids = torch.tensor([[5, 9, 80]])
     with torch.no_grad():
-        merged, found = model.model(ids).logits, plain.model(ids).logits
+        merged, found = model.network(ids).logits, plain.network(ids).logits
     assert torch.allclose(merged, found, atol=1e-4)
 
 

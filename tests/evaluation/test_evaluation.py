@@ -79,7 +79,7 @@ def policy(warm: Run) -> Model:
 
 def evaluated(warm: Run, policy: Model, flat: bool = False, **overrides) -> EvaluationResult:
     config = with_settings(warm, **(EVERYTHING | overrides))
-    policy.model.set_attn_implementation("sdpa" if flat else NAME)
+    policy.network.set_attn_implementation("sdpa" if flat else NAME)
     try:
         return evaluate_policy(
             bind("flat" if flat else "tree", policy),
@@ -89,7 +89,7 @@ def evaluated(warm: Run, policy: Model, flat: bool = False, **overrides) -> Eval
             likelihood=config.evaluate.likelihood,
         )
     finally:
-        policy.model.set_attn_implementation(NAME)
+        policy.network.set_attn_implementation(NAME)
 
 
 def with_settings(run: Run, **overrides):
@@ -101,9 +101,9 @@ def with_settings(run: Run, **overrides):
 @torch.no_grad()
 def last_logprobs(policy: Model, ids: list[int]) -> torch.Tensor:
     """[V] after ids, by one plain forward pass of transformers."""
-    policy.model.set_attn_implementation("sdpa")
-    logits = policy.model(torch.tensor([ids])).logits[0, -1]
-    policy.model.set_attn_implementation(NAME)
+    policy.network.set_attn_implementation("sdpa")
+    logits = policy.network(torch.tensor([ids])).logits[0, -1]
+    policy.network.set_attn_implementation(NAME)
     return logits.double().log_softmax(-1)
 
 

@@ -240,10 +240,10 @@ def test_completions_are_the_models_own(run: Run) -> None:
     given = passages(texts_of(run), config, policy.tokenizer)
     engine = bind("tree", policy)
     found = written(engine, given, config)
-    policy.model.set_attn_implementation("sdpa")
+    policy.network.set_attn_implementation("sdpa")
     for passage, text in zip(given, found.columns["generated"], strict=True):
         ids = torch.tensor([[*policy.bos_ids, *policy.tokenizer.encode(passage.prefix)]])
-        out = policy.model.generate(
+        out = policy.network.generate(
             ids,
             attention_mask=torch.ones_like(ids),
             max_new_tokens=config.writing.completion_tokens,
@@ -251,7 +251,7 @@ def test_completions_are_the_models_own(run: Run) -> None:
             pad_token_id=0,
         )
         assert text == policy.tokenizer.decode(out[0, ids.shape[1] :])
-    policy.model.set_attn_implementation(NAME)
+    policy.network.set_attn_implementation(NAME)
 
 
 def test_completions_are_kept_as_they_are_made(run: Run, tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ def policy_of(family: str = "llama", *, stop: int | None = None, dtype=torch.flo
     tokenizer = byte_level_tokenizer()
     policy = tiny_policy(family, dtype)
     torch.manual_seed(1)
-    policy.model.resize_token_embeddings(len(tokenizer) + 3, mean_resizing=False)
+    policy.network.resize_token_embeddings(len(tokenizer) + 3, mean_resizing=False)
     policy.tokenizer = tokenizer
-    policy.model.generation_config.eos_token_id = stop
-    policy.model.generation_config.pad_token_id = 0
+    policy.network.generation_config.eos_token_id = stop
+    policy.network.generation_config.pad_token_id = 0
     return policy

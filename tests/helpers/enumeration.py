@@ -54,7 +54,7 @@ def tiny_speaker(*, joined: bool = False, seed: int = 0) -> Model:
     )
     model = tf.GPT2LMHeadModel(config).double().eval()
     model.generation_config.eos_token_id = tokenizer.eos_token_id
-    return Model(model=model, tokenizer=tokenizer, name="tiny")
+    return Model(network=model, tokenizer=tokenizer, name="tiny")
 
 
 def language_config(**values) -> Config:
@@ -113,7 +113,7 @@ def every_completion(
         ids = [[*prompt, *said] for said, *_ in going]
         width = max(map(len, ids))
         padded = torch.tensor([row + [0] * (width - len(row)) for row in ids])
-        logits = policy.model(padded).logits / config.train.temperature
+        logits = policy.network(padded).logits / config.train.temperature
         logprobs = logits.log_softmax(-1)
         after = []
         for row, (said, before, free, thinking, left) in enumerate(going):

@@ -74,7 +74,7 @@ def tiny_policy(family: str = "llama", dtype: torch.dtype = torch.float64, seed:
             _keep_float64(module, offset=family.startswith("gemma"))
         if type(module).__name__.endswith("RotaryEmbedding"):
             _look_up(module)
-    return Model(model=model.eval(), tokenizer=None, name=family)
+    return Model(network=model.eval(), tokenizer=None, name=family)
 
 
 def _keep_float64(norm: torch.nn.Module, *, offset: bool) -> None:

@@ -18,7 +18,7 @@ def trained(folder: Path, **overrides) -> tuple[Config, Model, torch.optim.Optim
     policy = load_model(config.model, trained=True)
     optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-2, fused=True)
     for _ in range(2):
-        policy.model(IDS, labels=IDS).loss.backward()
+        policy.network(IDS, labels=IDS).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
     return config, policy, optimizer

@@ -107,8 +107,8 @@ def gradients(policy: Model, kind: str, batch, config: Config, reference=None):
         layout_of(policy, config),
         reference=reference,
     )
-    policy.model.set_attn_implementation(NAME)
-    found = {n: p.grad.clone() for n, p in policy.model.named_parameters() if p.grad is not None}
+    policy.network.set_attn_implementation(NAME)
+    found = {n: p.grad.clone() for n, p in policy.network.named_parameters() if p.grad is not None}
     return found, metrics
 
 
@@ -123,7 +123,7 @@ def assert_equal(found: dict, expected: dict, tolerance: float = 1e-8) -> None:
 def reference_of(family: str) -> Model:
     reference = freeze(policy_of(family))
     with torch.no_grad():
-        for parameter in reference.model.parameters():
+        for parameter in reference.network.parameters():
             parameter.mul_(0.9)
     return reference
 
@@ -138,7 +138,7 @@ def by_hand(policy: Model, batch, config: Config, layout: Layout, reference: Mod
     for graded in batch:
         ids = graded.work.document.token_ids.tolist()
         text = [*layout.head_ids, *ids[2:24]]
-        logp = policy.model(torch.tensor([text])).logits[0].log_softmax(-1)
+        logp = policy.network(torch.tensor([text])).logits[0].log_softmax(-1)
         for t in range(max(len(layout.head_ids), 1), len(text)):
             total = total - train.ntp_weight * logp[t - 1, text[t]] / ntp_tokens
         for p, group in enumerate(graded.groups):
@@ -147,9 +147,9 @@ def by_hand(policy: Model, batch, config: Config, layout: Layout, reference: Mod
                 completion = rollout.completion
                 own = torch.tensor([prompt + list(completion.token_ids)])
                 steps = slice(len(prompt) - 1, -1)
-                logits = policy.model(own).logits[0, steps] / train.temperature
+                logits = policy.network(own).logits[0, steps] / train.temperature
                 with torch.no_grad():
-                    other = reference.model(own).logits[0, steps] / train.temperature
+                    other = reference.network(own).logits[0, steps] / train.temperature
                 logp = logits.log_softmax(-1)
                 at = (torch.arange(len(logp)), own[0, len(prompt) :])
                 sampler = torch.tensor(completion.sampler_logprobs, dtype=torch.float64)

@@ -145,7 +145,7 @@ def test_a_prompt_comes_as_often_as_it_is_drawn_and_forced_tokens_are_not_traine
     fresh = open_task(run.path)
     prompt, ids = prompts[0]["ids"], made["completion_ids"][0]
     with torch.no_grad():
-        logits = fresh.model(torch.tensor([[*prompt, *ids]])).logits[0, len(prompt) - 1 : -1]
+        logits = fresh.network(torch.tensor([[*prompt, *ids]])).logits[0, len(prompt) - 1 : -1]
     logprobs = logits.log_softmax(-1)[torch.arange(len(ids)), ids]
     drawn = torch.tensor(made["env_mask"][0]).bool()
     told = torch.tensor(made["logprobs"][0])
@@ -204,7 +204,7 @@ def test_trls_step_is_ours(run: Run, tmp_path: Path) -> None:
         assert mine["reward/mean"] == pytest.approx(other["reward"])
         assert mine["optim/grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-3)
     weights = dict(task.model.named_parameters())
-    for name, parameter in stage.engine.model.model.named_parameters():
+    for name, parameter in stage.engine.model.network.named_parameters():
         assert torch.allclose(parameter, weights[name], atol=1e-5)
 
 

@@ -121,7 +121,7 @@ def test_greedy_completions_are_the_trees(name: str, engine: Engine, sampler: VL
 def test_weights_are_replaced_in_place(engine: Engine, sampler: VLLMSampler) -> None:
     """All of them: embeddings, the shared head, norms; and what was cached is forgotten."""
     case = Case()
-    before, parameters = case.generate(sampler, engine), list(engine.model.model.parameters())
+    before, parameters = case.generate(sampler, engine), list(engine.model.network.parameters())
     old = [parameter.detach().clone() for parameter in parameters]
     try:
         with torch.no_grad():
@@ -151,7 +151,7 @@ def test_draws_follow_the_key_and_the_temperature(engine: Engine, sampler: VLLMS
     one = first[0].completions[0]
     prompt = [*case.request.prefix_ids[: case.request.prefix_lengths[0]], *case.layout.tail_ids]
     with torch.no_grad():
-        logits = engine.model.model(torch.tensor([[*prompt, *one.token_ids]])).logits[0]
+        logits = engine.model.network(torch.tensor([[*prompt, *one.token_ids]])).logits[0]
     logp = (logits / 0.6).log_softmax(-1)
     for place, (token, free) in enumerate(zip(one.token_ids, one.loss_mask, strict=True)):
         expected = float(logp[len(prompt) + place - 1, token]) if free else 0.0

@@ -83,9 +83,9 @@ class World:
         return weighted_batch([graded], self.config, self.layout)
 
     def gradient_of(self, objective: Tensor) -> dict[str, Tensor]:
-        self.policy.model.zero_grad()
+        self.policy.network.zero_grad()
         objective.backward(retain_graph=True)
-        return {n: p.grad.clone() for n, p in self.policy.model.named_parameters()}
+        return {n: p.grad.clone() for n, p in self.policy.network.named_parameters()}
 
 
 def test_the_expected_reward_is_the_enumerated_one_where_spellings_are_unique() -> None:
@@ -147,11 +147,11 @@ def test_maxrl_without_a_thought_follows_the_logarithm() -> None:
     ids = [*work.prefix_ids(layout, whole=False), *layout.tail_ids, *layout.close_ids]
     policy.attention = "eager"
     said = [*ids, 0, *layout.answer_end_ids]
-    logits = policy.model(torch.tensor([said])).logits[0] / config.train.temperature
+    logits = policy.network(torch.tensor([said])).logits[0] / config.train.temperature
     logprobs = logits.log_softmax(-1)
     log_value = sum(logprobs[len(ids) - 1 + t, token] for t, token in enumerate(said[len(ids) :]))
     log_value.backward()
-    expected = {n: p.grad.clone() for n, p in policy.model.named_parameters()}
+    expected = {n: p.grad.clone() for n, p in policy.network.named_parameters()}
     completion = Completion(
         token_ids=(*layout.close_ids, 1, 1),
         sampler_logprobs=(0.0,) * 4,
@@ -191,13 +191,13 @@ def test_the_gradient_equals_plain_autograd() -> None:
     layout = build_layout(policy.tokenizer, config.prompt)
     batch = exact_batch(policy, config)
     found, metrics = gradients(policy, "tree", batch, config)
-    policy.model.zero_grad()
-    policy.model.set_attn_implementation("sdpa")
+    policy.network.zero_grad()
+    policy.network.set_attn_implementation("sdpa")
     thoughts, answers = torch.zeros(()).double(), torch.zeros(()).double()
     close, stop = list(layout.close_ids), policy.tokenizer.eos_token_id
 
     def logprobs_behind(prompt: list[int], ids: list[int]) -> Tensor:
-        logits = policy.model(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1]
+        logits = policy.network(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1]
         logp = (logits / config.train.temperature).log_softmax(-1)
         return logp[torch.arange(len(ids)), torch.tensor(ids)]
 
@@ -219,7 +219,7 @@ def test_the_gradient_equals_plain_autograd() -> None:
                     answers = answers - logprobs.sum().exp()
     length = 18 * Budget.of(config.prompt).trained(layout)
     ((thoughts + answers) / length).backward()
-    expected = {n: p.grad for n, p in policy.model.named_parameters()}
+    expected = {n: p.grad for n, p in policy.network.named_parameters()}
     assert_equal(found, expected)
     assert metrics["loss/answer"] == pytest.approx(float(answers.detach()) / length, rel=1e-9)
 

@@ -61,7 +61,7 @@ def test_each_gradient_goes_to_its_own_moments() -> None:
     metrics = update_policy(bind("tree", policy), optimizer, batch, config, layout)
     for key in ("loss/policy", "loss/ntp"):
         assert abs(metrics[key] - known[key]) < 1e-10
-    names = {parameter: name for name, parameter in policy.model.named_parameters()}
+    names = {parameter: name for name, parameter in policy.network.named_parameters()}
     kept = {names[p]: optimizer.state[p] for p in names}
     assert_equal({n: 10 * state["exp_avg"] for n, state in kept.items()}, alone)
     both = {n: 10 * (state["exp_avg"] + state["text_exp_avg"]) for n, state in kept.items()}

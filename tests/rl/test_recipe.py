@@ -73,7 +73,7 @@ def test_bytes_prompt_and_candidates_agree(recipe: ModuleType, policy: Model) ->
     table, form = recipe.byte_table(policy.tokenizer), recipe.make_form(policy.tokenizer, ARGS)
     assert table == token_bytes(policy.tokenizer, range(len(table)))
     window = policy.tokenizer(TEXT[0])["input_ids"][:24]
-    found = recipe.hard_positions(policy.model, window, 4, 0.0, 3, form.special)
+    found = recipe.hard_positions(policy.network, window, 4, 0.0, 3, form.special)
     layout = build_layout(policy.tokenizer, PromptConfig())
     with torch.no_grad():
         hidden = run_prefix(policy, window).hidden[0]
@@ -84,7 +84,7 @@ def test_bytes_prompt_and_candidates_agree(recipe: ModuleType, policy: Model) ->
         assert recipe.make_prompt(window[:t], candidates, form) == list(expected)
     assert form.close == list(layout.close_ids)
     assert form.special == sorted(policy.table.special_ids)
-    without = recipe.hard_positions(policy.model, window, 4, 0.0, 3, [*form.special, found[9][0]])
+    without = recipe.hard_positions(policy.network, window, 4, 0.0, 3, [*form.special, found[9][0]])
     assert without[9][:2] == found[9][1:], "what is masked is no candidate"
 
 
@@ -92,15 +92,15 @@ def test_gradients_are_those_of_the_tree(recipe: ModuleType, policy: Model) -> N
     """Two positions' groups, flat in the recipe and shared in the tree, in float64."""
     form = recipe.make_form(policy.tokenizer, ARGS)
     window = policy.tokenizer(TEXT[0])["input_ids"][:24]
-    found = recipe.hard_positions(policy.model, window, 8, 0.0, 3, form.special)
+    found = recipe.hard_positions(policy.network, window, 8, 0.0, 3, form.special)
     given = torch.tensor([[1.0, 0.0, 0.0, 1.0], [0.0, 0.0, 1.0, 0.0]], dtype=torch.float64)
     advantages = group_advantages(given)
     torch.manual_seed(0)
     branches, masks = [], []
     for row, t in enumerate((9, 16)):
         prompt = recipe.make_prompt(window[:t], found[t], form)
-        ids, sampled = recipe.roll_out(policy.model, prompt, 4, form)
-        logprobs = recipe.completion_logprobs(policy.model, prompt, ids)
+        ids, sampled = recipe.roll_out(policy.network, prompt, 4, form)
+        logprobs = recipe.completion_logprobs(policy.network, prompt, ids)
         own = recipe.group_advantages(given[row])
         torch.testing.assert_close(own, advantages[row])
         (recipe.policy_loss(logprobs, own, sampled) / given.numel()).backward()
@@ -108,7 +108,7 @@ def test_gradients_are_those_of_the_tree(recipe: ModuleType, policy: Model) -> N
         branches.append(Branch(prefix_length=t, tail_ids=tuple(prompt[t:]), completions=rows))
         masks.append(sampled)
     expected = [p.grad.clone() for p in policy.parameters()]
-    policy.model.zero_grad()
+    policy.network.zero_grad()
 
     def loss(rows: list[CompletionIndex], hidden: torch.Tensor) -> torch.Tensor:
         ids = torch.tensor([branches[b].completions[c] for b, c in rows])

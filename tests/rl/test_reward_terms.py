@@ -423,9 +423,9 @@ def sampled(policy: Model, config: Config, work: Work) -> tuple[list[Group], Rew
 @torch.no_grad()
 def plain_forward(policy: Model, ids: list[int], target: list[int]) -> float:
     """Σ log p(target | ids) by transformers alone."""
-    policy.model.set_attn_implementation("eager")
-    logits = policy.model(torch.tensor([ids + target])).logits[0, len(ids) - 1 : -1]
-    policy.model.set_attn_implementation(NAME)
+    policy.network.set_attn_implementation("eager")
+    logits = policy.network(torch.tensor([ids + target])).logits[0, len(ids) - 1 : -1]
+    policy.network.set_attn_implementation(NAME)
     chosen = logits.log_softmax(-1)[torch.arange(len(target)), torch.tensor(target)]
     return float(chosen.sum())
 
@@ -447,7 +447,7 @@ def test_information_gain_equals_plain_forward_passes(policy, template: str, cou
     baseline = MovingAverage.of(policy, 0.5)
     other = policy_of("gpt2")
     with torch.no_grad():
-        for parameter in other.model.parameters():
+        for parameter in other.network.parameters():
             parameter.mul_(1.1)
     baseline.update(other)
     context = replace(context, baseline=bind("tree", baseline.policy))
@@ -476,7 +476,7 @@ def test_flat_and_tree_gain_alike(policy) -> None:
         engines = {"engine": bind(kind, policy), "baseline": bind(kind, average)}
         found[kind] = TERMS["information_gain"](groups, replace(context, **engines))
     tree, flat = found["tree"], found["flat"]
-    policy.model.set_attn_implementation(NAME)
+    policy.network.set_attn_implementation(NAME)
     for one, another in zip(tree, flat, strict=True):
         assert one == pytest.approx(another, abs=1e-6)
 
@@ -520,15 +520,15 @@ def test_the_thoughts_tokens_leave_its_close_and_a_stop_token_out(policy, writte
 def test_the_average_starts_at_the_policy_and_follows_it() -> None:
     policy, target = policy_of("gpt2"), 2.0
     average, reference = MovingAverage.of(policy, 0.75), averaged_by_torch(policy, 0.75)
-    before = {name: p.detach().clone() for name, p in policy.model.named_parameters()}
+    before = {name: p.detach().clone() for name, p in policy.network.named_parameters()}
     with torch.no_grad():
-        for parameter in policy.model.parameters():
+        for parameter in policy.network.parameters():
             parameter.fill_(target)
     for _ in range(2):
         average.update(policy)
-        reference.update_parameters(policy.model)
+        reference.update_parameters(policy.network)
     of_torch = dict(reference.module.named_parameters())
-    for name, own in average.policy.model.named_parameters():
+    for name, own in average.policy.network.named_parameters():
         expected = 0.75**2 * before[name] + (1 - 0.75**2) * target
         assert (own - expected).abs().max() < 1e-12, name
         assert torch.equal(own, of_torch[name]), name
@@ -536,28 +536,28 @@ def test_the_average_starts_at_the_policy_and_follows_it() -> None:
 
 
 def averaged_by_torch(policy: Model, decay: float) -> AveragedModel:
-    reference = AveragedModel(policy.model, multi_avg_fn=get_ema_multi_avg_fn(decay))
-    reference.update_parameters(policy.model)  # its first update is the start
+    reference = AveragedModel(policy.network, multi_avg_fn=get_ema_multi_avg_fn(decay))
+    reference.update_parameters(policy.network)  # its first update is the start
     return reference
 
 
 def test_small_changes_add_up_in_bfloat16() -> None:
     policy = policy_of("gpt2", dtype=torch.bfloat16)
     with torch.no_grad():
-        for parameter in policy.model.parameters():
+        for parameter in policy.network.parameters():
             parameter.fill_(1.0)
     average, reference = MovingAverage.of(policy, 0.999), averaged_by_torch(policy, 0.999)
     with torch.no_grad():
-        for parameter in policy.model.parameters():
+        for parameter in policy.network.parameters():
             parameter.fill_(2.0)
     for _ in range(1000):  # each moves it by less than bfloat16 resolves
         average.update(policy)
-    reference.update_parameters(policy.model)
+    reference.update_parameters(policy.network)
     assert all((p == 1).all() for p in reference.module.parameters())  # torch's never moves
     weights = next(iter(average.weights.values()))
     assert weights.dtype == torch.float32
     assert float(weights.flatten()[0]) == pytest.approx(2 - 0.999**1000, abs=1e-4)
-    own = next(iter(average.policy.model.parameters()))
+    own = next(iter(average.policy.network.parameters()))
     assert own.dtype == torch.bfloat16 and float(own.flatten()[0]) == pytest.approx(1.63, abs=0.01)
 
 

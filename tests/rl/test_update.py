@@ -49,11 +49,11 @@ def test_the_whole_gradient_equals_plain_autograd(algorithm, template, think):
     batch = batch_of(policy, config)
     found, metrics = gradients(policy, "tree", batch, config, reference)
     for one in (policy, reference):
-        one.model.set_attn_implementation("sdpa")
-    policy.model.zero_grad()
+        one.network.set_attn_implementation("sdpa")
+    policy.network.zero_grad()
     loss = by_hand(policy, batch, config, layout, reference)
     loss.backward()
-    expected = {n: p.grad for n, p in policy.model.named_parameters()}
+    expected = {n: p.grad for n, p in policy.network.named_parameters()}
     assert_equal(found, expected)
     total = metrics["loss/policy"] + config.train.ntp_weight * metrics["loss/ntp"]
     assert total == pytest.approx(loss.item(), rel=1e-9)
@@ -171,7 +171,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing():
     policy = policy_of()
     batch = batch_of(policy, config)
     batch = [replace(w, advantages=w.advantages * float("nan")) for w in batch]
-    before = {n: p.detach().clone() for n, p in policy.model.named_parameters()}
+    before = {n: p.detach().clone() for n, p in policy.network.named_parameters()}
     optimizer = torch.optim.AdamW(policy.parameters(), lr=0.1)
     layout = layout_of(policy, config)
     said = (
@@ -179,7 +179,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing():
     )
     with pytest.raises(NotFinite, match=f"^{said}: the update was not made; .*skip"):
         update_policy(bind("tree", policy), optimizer, batch, config, layout)
-    assert all((p == before[n]).all() for n, p in policy.model.named_parameters())
+    assert all((p == before[n]).all() for n, p in policy.network.named_parameters())
 
 
 def test_the_position_of_a_loss_that_is_not_finite_is_named():

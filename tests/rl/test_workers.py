@@ -111,7 +111,9 @@ def test_the_gradient_of_a_shared_batch_is_the_whole_one(algorithm: str) -> None
             layout_of(policy, config),
             workers=workers,
         )
-        return {n: p.grad for n, p in policy.model.named_parameters() if p.grad is not None}, found
+        return {
+            n: p.grad for n, p in policy.network.named_parameters() if p.grad is not None
+        }, found
 
     for count in (2, 3):
         for found, own_metrics in in_threads(count, update):

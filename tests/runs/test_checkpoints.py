@@ -64,7 +64,7 @@ def test_transformers_loads_it_as_it_is(folder):
     model = AutoModelForCausalLM.from_pretrained(path)
     assert model.config._attn_implementation == "sdpa"
     assert "openrpt" not in (path / "config.json").read_text()
-    assert (logits(model) - logits(policy.model)).abs().max() < 1e-5
+    assert (logits(model) - logits(policy.network)).abs().max() < 1e-5
     text = "abc qzx"
     tokenizer = AutoTokenizer.from_pretrained(path)
     assert tokenizer(text)["input_ids"] == policy.tokenizer(text)["input_ids"]
@@ -100,7 +100,7 @@ def test_merged_lora_equals_the_adapter(folder):
     start = AutoModelForCausalLM.from_pretrained(folder / "model")
     merged = AutoModelForCausalLM.from_pretrained(path)
     assert (logits(merged) - logits(start)).abs().max() > 1e-2
-    assert (logits(merged) - logits(policy.model)).abs().max() < 1e-5
+    assert (logits(merged) - logits(policy.network)).abs().max() < 1e-5
     from peft import PeftModel
 
     adapted = PeftModel.from_pretrained(start, path / "adapter")
@@ -335,7 +335,7 @@ def test_a_start_model_of_the_hub_is_named_to_the_hub():
 def test_weights_are_in_the_files_once(folder):
     """Tied heads are not stored twice, and the optimizer's state is named by parameter."""
     path, policy, _ = saved(folder, "names")
-    names = {name for name, _ in policy.model.named_parameters()}
+    names = {name for name, _ in policy.network.named_parameters()}
     stored = load_file(path / "model.safetensors")
     assert stored.keys() == names
     state = {key.split("/", 1)[1] for key in load_file(path / "state.safetensors")}

@@ -95,7 +95,7 @@ def test_packed_documents_are_as_separate_ones(
 ) -> None:
     """Loss and gradient against transformers' own forward pass, a document at a time."""
     policy = tiny_policy(family)
-    plain = tiny_policy(family).model
+    plain = tiny_policy(family).network
     plain.set_attn_implementation("eager")
     softmax = torch.nn.functional.softmax  # eager attention's goes through float32, unless kept
     monkeypatch.setattr(
@@ -117,7 +117,7 @@ def test_packed_documents_are_as_separate_ones(
         )
     (expected / total).backward()
     assert abs(float(loss.detach()) - float(expected.detach()) / total) < 1e-10
-    pairs = zip(policy.model.named_parameters(), plain.parameters(), strict=True)
+    pairs = zip(policy.network.named_parameters(), plain.parameters(), strict=True)
     for (name, ours), theirs in pairs:
         assert (ours.grad is None) == (theirs.grad is None), name
         if ours.grad is not None and theirs.grad is not None:

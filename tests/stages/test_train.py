@@ -65,7 +65,7 @@ def test_standard_prediction_is_that_of_the_plain_text(template, tmp_path):
             position = group.prompt.position
             plain = [*trainer.layout.plain_head_ids, *ids[position.window_start : position.index]]
             with torch.no_grad():
-                logits = model.model(torch.tensor([plain])).logits[0, -1]
+                logits = model.network(torch.tensor([plain])).logits[0, -1]
             assert group.ntp_token_id == int(logits.masked_fill(masked, -torch.inf).argmax())
 
 

@@ -44,10 +44,10 @@ def requests_of(
 def only_read(policy: "Model") -> Iterator[None]:
     """Puts the trainer's model into the state in which an engine reads it (no dropout, no
     recomputation), and back."""
-    training, attention = policy.model.training, policy.attention
-    policy.model.eval()
+    training, attention = policy.network.training, policy.attention
+    policy.network.eval()
     try:
         yield
     finally:
         policy.attention = attention
-        policy.model.train(training)
+        policy.network.train(training)

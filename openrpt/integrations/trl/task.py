@@ -88,7 +88,7 @@ class TrlTask:
     @property
     def model(self) -> Any:
         """The policy, for `GRPOTrainer(model=…)`."""
-        return self.policy.model
+        return self.policy.network
 
     @property
     def tokenizer(self) -> Any:

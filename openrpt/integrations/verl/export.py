@@ -99,7 +99,7 @@ def export_verl(
             config,
             layout,
             model=model,
-            parameters=sum(one.numel() for one in policy.model.parameters()),
+            parameters=sum(one.numel() for one in policy.network.parameters()),
             longest_prompt=rows.longest,
             has_development=rows.written > train_rows,
         )
