@@ -82,6 +82,16 @@ def first_change(old: Config, new: Config, stages: Collection[StageName]) -> str
     return None
 
 
+def spelled_change(key: str, old: Config, new: Config) -> str:
+    """Returns a key's change in words.
+
+    >>> spelled_change("train.algorithm", Config(), Config(train={"algorithm": "rloo"}))
+    "train.algorithm = 'grpo', not 'rloo'"
+    """
+    was, now = (flatten(one.model_dump(mode="json"))[key] for one in (old, new))
+    return f"{key} = {was!r}, not {now!r}"
+
+
 def recorded_changes(
     before: dict[str, Any], config: Config, stage: StageName
 ) -> dict[str, dict[str, Any]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from openrpt.config.as_typed import as_option
-from openrpt.config.binding import bindings, first_change
+from openrpt.config.binding import bindings, first_change, spelled_change
 from openrpt.config.loading import flatten, to_toml, validate_config
 from openrpt.config.sections import STAGES, Config, StageName
 from openrpt.config.toml_files import read_toml
@@ -223,11 +223,11 @@ def require_same(
     """
     key = first_change(stored, config, stages)
     if key is not None:
-        old, now = (flatten(one.model_dump(mode="json"))[key] for one in (stored, config))
+        now = flatten(config.model_dump(mode="json"))[key]
         begin = f"openrpt {first_reader(key)} --from {run} --run {new or next_name(run)}"
         raise UserError(
-            f"{whose} with {key} = {old!r}, not {now!r}; {helps}, or begin another run with it:"
-            f" {begin} {as_option(key, now)}"
+            f"{whose} with {spelled_change(key, stored, config)}; {helps}, or begin another run"
+            f" with it: {begin} {as_option(key, now)}"
         )
 
 

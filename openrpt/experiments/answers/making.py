@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from openrpt.config.binding import first_change
-from openrpt.config.loading import flatten
-from openrpt.errors import UserError
+from openrpt.experiments.alike import require_made_as
 from openrpt.experiments.answers.experiment import START, Arm
 from openrpt.experiments.answers.ground import QUESTIONS, Ground, LabGround, Origin
 from openrpt.files import replacing
@@ -28,15 +27,8 @@ def problems_of(ground: Ground) -> Path:
 def require_same(ground: Ground, arm: Arm, origin: Origin) -> None:
     """Checks that an arm that is done was made as it would be now, since all seeds share a
     table."""
-    run, config = existing_run(ground.folder / arm.name), ground.config(arm, origin)
-    key = first_change(run.config, config, run.standing())
-    if key is None and run.config.train.steps != config.train.steps:
-        key = "train.steps"
-    if key is not None:
-        was, now = (flatten(one.model_dump(mode="json"))[key] for one in (run.config, config))
-        raise UserError(
-            f"{run.path}: the arm was made with {key} = {was!r}, not {now!r}; choose another --run"
-        )
+    run = existing_run(ground.folder / arm.name)
+    require_made_as(run, ground.config(arm, origin), "arm", also=["train.steps"])
 
 
 def make_arm(ground: Ground, arm: Arm, before: dict[str, Arm], progress: Progress) -> Run:

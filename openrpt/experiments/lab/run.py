@@ -4,10 +4,9 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-from openrpt.config.binding import first_change
-from openrpt.config.loading import flatten, with_overrides
+from openrpt.config.loading import with_overrides
 from openrpt.config.sections import Config
-from openrpt.errors import UserError
+from openrpt.experiments.alike import require_made_as
 from openrpt.experiments.control import Control, control_named
 from openrpt.experiments.controls import measured_as, train_control
 from openrpt.experiments.lab.files import write_outcome
@@ -61,15 +60,7 @@ def _require_same_settings(lab: Lab) -> None:
         pairs = [(existing_run(own.folder / "text"), own.text())]
         pairs += [(rpt, own.rpt(rpt.config.model.path))]
         for run, config in pairs:
-            key = first_change(run.config, config, run.standing())
-            if key is not None:
-                was, now = (
-                    flatten(one.model_dump(mode="json"))[key] for one in (run.config, config)
-                )
-                raise UserError(
-                    f"{run.path}: the seed was made with {key} = {was!r}, not {now!r}; choose"
-                    " another --run"
-                )
+            require_made_as(run, config, "seed")
 
 
 def _jobs(lab: LabSeed) -> list[Job[tuple[int, str]]]:
