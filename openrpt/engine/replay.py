@@ -24,32 +24,6 @@ class Drawn:
         )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Rest:
-    """What comes behind the drawn tokens of a thought."""
-
-    forced: list[int]
-    """The close, where the thought did not end by itself; else nothing."""
-    budget: int
-    """Most tokens that may still be drawn; 0 where the completion has ended."""
-
-
-def rest_of(thought: Sequence[int], rules: Rules) -> Rest:
-    """Returns what comes behind a thought, its tokens drawn until a stop token or until its budget
-    was spent; its own end may be among them, and what was drawn behind that is its prediction's."""
-    end = rules.end.tolist()
-    ended = next(
-        (n for n in range(len(end), len(thought) + 1) if list(thought[n - len(end) : n]) == end),
-        None,
-    )
-    if thought and thought[-1] in rules.stops.tolist():
-        return Rest(forced=[], budget=0)
-    if ended is None:
-        return Rest(forced=rules.close.tolist(), budget=rules.prediction_budget)
-    behind = len(thought) - ended
-    return Rest(forced=[], budget=max(rules.prediction_budget + rules.box_tokens - behind, 0))
-
-
 def replay(drawn: Sequence[Drawn], rules: Rules, said: Said) -> list[Decoded]:
     """Returns the rollouts that these tokens make: the close is put where it is forced, and what
     was drawn behind a rollout's end is left out.

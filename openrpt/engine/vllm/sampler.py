@@ -19,7 +19,8 @@ from openrpt.engine.decoding import Sampling
 from openrpt.engine.engine import Engine
 from openrpt.engine.generation import Generated, openings_of
 from openrpt.engine.model import Weights
-from openrpt.engine.replay import Drawn, Rest, replay, rest_of
+from openrpt.engine.replay import Drawn, replay
+from openrpt.engine.rest import Rest, rest_of
 
 _CALLS = (0, 0x9E3779B97F4A7C15)
 """What is added to a rollout's key for its first and its second call: with the same seed the
@@ -147,9 +148,19 @@ class VLLMSampler:
                 for prompt, key in zip(prompts, keys, strict=True)
             ]
             thoughts = self.backend.complete(asked, temperature=temperature)
-            rests = [rest_of(thought.token_ids, rules) for thought in thoughts]
+            rests = [
+                rest_of(
+                    thought.token_ids,
+                    end=rules.end.tolist(),
+                    stops=stops,
+                    close=rules.close.tolist(),
+                    prediction_budget=rules.prediction_budget,
+                    box_tokens=rules.box_tokens,
+                )
+                for thought in thoughts
+            ]
         else:
-            rests = [Rest(forced=[], budget=rules.prediction_budget)] * len(prompts)
+            rests = [Rest(forced=(), budget=rules.prediction_budget)] * len(prompts)
         open_ones = [n for n, rest in enumerate(rests) if rest.budget]
         asked = [
             Asked(

@@ -1,6 +1,6 @@
 """The course of a completion at a server that is asked for tokens: thought, close, prediction.
 
-The rules are those of `openrpt.engine.course`, for one rollout and without torch. A server can't
+What comes behind a thought, `openrpt.engine.rest` says; nothing here needs torch. A server can't
 force tokens midway, so it is asked twice: for the thought, and behind its end (the policy's own or
 the forced one) for the prediction. What a prefix cache holds of the first makes the second cheap.
 """
@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from openrpt.config.prompt import PromptConfig
 from openrpt.data.prompts import Budget, Layout
+from openrpt.engine.rest import Rest, end_of, rest_of
 from openrpt.types import Completion
 
 
@@ -112,22 +113,26 @@ class Form:
 
     async def complete(self, ask: Ask, prompt_ids: Sequence[int]) -> Completion:
         """Returns a completion behind a prompt."""
-        said = _Said()
-        left = self.prediction_budget
+        said, rest = _Said(), Rest(forced=self.close_ids, budget=self.prediction_budget)
         if self.think_budget:
             drawn = await ask(prompt_ids, most=self.think_budget, stop_ids=self._thought_stops)
-            end = _end_of(self.thought_end_ids, drawn.token_ids)
+            end = end_of(drawn.token_ids, self.thought_end_ids)
             said.take(drawn, end or self.think_budget)
-            if end:
-                left += len(self.answer_start_ids)
-            elif said.stopped(self.stop_ids) or len(said.token_ids) < self.think_budget:
+            if end is None and len(said.token_ids) < self.think_budget:  # the server's own limit
                 return said.completion(self.stop_ids)
-            else:
-                said.force(self.close_ids)
-        else:
-            said.force(self.close_ids)
-        before = [*prompt_ids, *said.token_ids]
-        said.take(await ask(before, most=left, stop_ids=self.stop_ids), left)
+            rest = rest_of(
+                said.token_ids,
+                end=self.thought_end_ids,
+                stops=self.stop_ids,
+                close=self.close_ids,
+                prediction_budget=self.prediction_budget,
+                box_tokens=len(self.answer_start_ids),
+            )
+        said.force(rest.forced)
+        if rest.budget:
+            before = [*prompt_ids, *said.token_ids]
+            most = rest.budget
+            said.take(await ask(before, most=most, stop_ids=self.stop_ids), most)
         return said.completion(self.stop_ids)
 
 
@@ -163,12 +168,3 @@ class _Said:
             loss_mask=tuple(self._mask),
             finish_reason="stop" if self.stopped(stop_ids) else "length",
         )
-
-
-def _end_of(end: Sequence[int], token_ids: Sequence[int]) -> int:
-    """Returns where the first `end` in the tokens ends; 0 where there is none."""
-    size, wanted = len(end), list(end)
-    for start in range(len(token_ids) - size + 1):
-        if list(token_ids[start : start + size]) == wanted:
-            return start + size
-    return 0
