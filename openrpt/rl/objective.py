@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from openrpt.config.reinforcement import TrainConfig
 from openrpt.data.work import Work
 from openrpt.engine.branches import CompletionIndex
 from openrpt.engine.head import selected_logprobs
@@ -20,20 +21,31 @@ from openrpt.rl.tensors import RolloutTensors
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class UpdateTerms:
+    """What the losses of one update share. All are divided by the whole step's totals."""
+
+    policy: Model
+    train: TrainConfig
+    config: LossConfig
+    totals: StepTotals
+    head_length: int
+    """Tokens of the prompt's head."""
+    ntp_tokens: int
+    """Tokens of the whole step that the plain next-token loss reads, at least 1."""
+    tally: Tally
+    places: Places
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class RolloutLoss:
     """The policy loss of a document's micro-batches; adds to the tally as it is called.
 
     Legend: R distinct completions of a micro-batch, N rollouts of them, T tokens, d hidden size.
     """
 
-    policy: Model
+    shared: UpdateTerms
     work: Work
     tensors: RolloutTensors
-    totals: StepTotals
-    config: LossConfig
-    temperature: float
-    tally: Tally
-    places: Places
 
     def __call__(self, rows: list[CompletionIndex], hidden: Tensor) -> Tensor:
         """Returns a micro-batch's share of the step's loss.
@@ -60,16 +72,17 @@ class RolloutLoss:
             advantages=alike(part.advantages),
             loss_mask=part.loss_mask,
         )
-        outputs = policy_loss(inputs, self.config, self.totals)
+        outputs = policy_loss(inputs, self.shared.config, self.shared.totals)
         if not math.isfinite(outputs.loss.detach()):
             self._note_places(inputs, part.branch_of)
         with torch.no_grad():
             mask = part.loss_mask
             tokens = float(mask.sum())
             difference = (logprobs - sampler)[mask].abs()
-            self.tally.add("tokens/trained_run", tokens)
-            self.tally.add("loss/policy", float(outputs.loss.detach()))
-            self.tally.add_means(
+            tally = self.shared.tally
+            tally.add("tokens/trained_run", tokens)
+            tally.add("loss/policy", float(outputs.loss.detach()))
+            tally.add_means(
                 outputs.metrics
                 | {
                     "policy/entropy": Mean(total=float(entropies[mask].sum()), count=tokens),
@@ -82,8 +95,9 @@ class RolloutLoss:
         """Returns log-probabilities and entropies, each [N, T]; a logit is computed once a
         completion."""
         read = part.read  # [R, T]
+        head, temperature = self.shared.policy.head, self.shared.train.temperature
         found = selected_logprobs(
-            hidden[read], self.policy.head, part.ids[read], temperature=self.temperature
+            hidden[read], head, part.ids[read], temperature=temperature
         )  # each [tokens read]
         logprobs, entropies = (
             torch.zeros_like(read, dtype=values.dtype).masked_scatter(read, values)[part.row_of]
@@ -103,7 +117,7 @@ class RolloutLoss:
             finite = finite & (values.isfinite() | ~inputs.loss_mask).all(1)  # [N]
         bad = branch_of[~finite].tolist() or branch_of.tolist()
         positions = [self.work.positions[b].index for b in bad]
-        self.places.note(self.work.document.document_id, positions)
+        self.shared.places.note(self.work.document.document_id, positions)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -115,30 +129,27 @@ class AnswerLoss:
     own.
     """
 
-    policy: Model
+    shared: UpdateTerms
     work: Work
     answered: Sequence[Answered]
     weights: Sequence[float]
     """The weight of each answered thought: its rollouts' together."""
-    totals: StepTotals
-    temperature: float
-    tally: Tally
-    places: Places
 
     def __call__(self, rows: list[CompletionIndex], hidden: Tensor) -> Tensor:
         """Returns a micro-batch's share of the step's loss; rows (answered thought, right answer)
         and hidden [R, T, d]."""
+        shared = self.shared
         logprobs = answer_logprobs(
-            self.policy, self.answered, rows, hidden, temperature=self.temperature
+            shared.policy, self.answered, rows, hidden, temperature=shared.train.temperature
         )  # [R]
         weights = logprobs.new_tensor([self.weights[a] for a, _ in rows])  # [R]
-        divisor = max(self.totals.rollouts * self.totals.length, 1)
+        divisor = max(shared.totals.rollouts * shared.totals.length, 1)
         loss = -(weights * logprobs.exp()).sum() / divisor
         if not math.isfinite(loss.detach()):
             groups = [self.answered[a].group for a, _ in rows]
             positions = [self.work.positions[g].index for g in dict.fromkeys(groups)]
-            self.places.note(self.work.document.document_id, positions)
-        self.tally.add("loss/answer", float(loss.detach()))
+            shared.places.note(self.work.document.document_id, positions)
+        shared.tally.add("loss/answer", float(loss.detach()))
         return loss
 
 
@@ -171,27 +182,24 @@ class DocumentLoss:
 class WindowLoss:
     """The plain next-token loss over a window's real tokens, in the same pass."""
 
-    policy: Model
+    shared: UpdateTerms
     work: Work
     prefix_ids: tuple[int, ...]
-    head_length: int
-    """Tokens of the prefix that stand before the window."""
-    weight: float
-    step_tokens: int
-    """Tokens of plain text in the whole step."""
-    tally: Tally
-    places: Places
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """Returns weight · Σ −log p / the step's tokens; hidden [L, d], the prefix's states."""
-        first = max(self.head_length, 1)
+        shared = self.shared
+        first = max(shared.head_length, 1)
         targets = torch.tensor(self.prefix_ids[first:], device=hidden.device)  # [L − first]
-        terms = TextTerms(targets=targets, ntp_scale=self.weight / self.step_tokens)
-        loss, ntp, _ = text_loss(hidden[first - 1 : -1], self.policy.head, terms)  # [L − first, d]
+        scale = shared.train.ntp_weight / shared.ntp_tokens
+        terms = TextTerms(targets=targets, ntp_scale=scale)
+        loss, ntp, _ = text_loss(
+            hidden[first - 1 : -1], shared.policy.head, terms
+        )  # [L − first, d]
         if not math.isfinite(ntp):
             window, document_id = self.work.window, self.work.document.document_id
-            own = hidden[self.head_length :]  # [L − head, d]
-            if not self.places.note_text(document_id, own, start=window.start):
-                self.places.note(document_id, [window.start])
-        self.tally.add("loss/ntp", ntp / self.step_tokens)
+            own = hidden[shared.head_length :]  # [L − head, d]
+            if not shared.places.note_text(document_id, own, start=window.start):
+                shared.places.note(document_id, [window.start])
+        shared.tally.add("loss/ntp", ntp / shared.ntp_tokens)
         return loss

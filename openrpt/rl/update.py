@@ -12,14 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from openrpt.config.reinforcement import TrainConfig
 from openrpt.config.sections import Config
 from openrpt.data.prompts import Layout
 from openrpt.data.work import Work
 from openrpt.engine.branches import Passage
 from openrpt.engine.engine import Engine
 from openrpt.engine.head import selected_logprobs
-from openrpt.engine.model import Model
 from openrpt.rl.answers import Answered
 from openrpt.rl.batch import (
     GroupBranch,
@@ -30,9 +28,9 @@ from openrpt.rl.batch import (
     step_totals,
     thoughts_alone,
 )
-from openrpt.rl.losses import LossConfig, StepTotals
+from openrpt.rl.losses import LossConfig
 from openrpt.rl.nonfinite import Places
-from openrpt.rl.objective import AnswerLoss, DocumentLoss, RolloutLoss, WindowLoss
+from openrpt.rl.objective import AnswerLoss, DocumentLoss, RolloutLoss, UpdateTerms, WindowLoss
 from openrpt.rl.optimizer import PairedAdamW, apply_update, clip
 from openrpt.rl.tally import Tally
 from openrpt.rl.tensors import RolloutTensors
@@ -72,19 +70,8 @@ class _Document:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Losses:
-    """The losses of one update, all divided by the whole step's totals."""
-
-    policy: Model
-    train: TrainConfig
-    config: LossConfig
-    totals: StepTotals
-    head_length: int
-    """Tokens of the prompt's head."""
-    ntp_tokens: int
-    """Tokens of the whole step that the plain next-token loss reads, at least 1."""
-    tally: Tally
-    places: Places
+class _Losses(UpdateTerms):
+    """The losses of one update."""
 
     def passage(self, document: _Document) -> Passage | None:
         """Returns a document with all that is run in one pass; None where that is nothing."""
@@ -104,41 +91,19 @@ class _Losses:
 
     def of_text(self, document: _Document) -> WindowLoss:
         """Returns the plain next-token loss of a document's window."""
-        return WindowLoss(
-            policy=self.policy,
-            work=document.work,
-            prefix_ids=document.prefix_ids,
-            head_length=self.head_length,
-            weight=self.train.ntp_weight,
-            step_tokens=self.ntp_tokens,
-            tally=self.tally,
-            places=self.places,
-        )
+        return WindowLoss(shared=self, work=document.work, prefix_ids=document.prefix_ids)
 
     def _of_completions(self, document: _Document) -> DocumentLoss | None:
         """Returns the loss of a document's completions; None where none of them is run."""
         rollouts = answers = None
         if document.tensors is not None:
-            rollouts = RolloutLoss(
-                policy=self.policy,
-                work=document.work,
-                tensors=document.tensors,
-                totals=self.totals,
-                config=self.config,
-                temperature=self.train.temperature,
-                tally=self.tally,
-                places=self.places,
-            )
+            rollouts = RolloutLoss(shared=self, work=document.work, tensors=document.tensors)
         if document.answered:
             answers = AnswerLoss(
-                policy=self.policy,
+                shared=self,
                 work=document.work,
                 answered=document.answered,
                 weights=document.answer_weights,
-                totals=self.totals,
-                temperature=self.train.temperature,
-                tally=self.tally,
-                places=self.places,
             )
         if rollouts is None and answers is None:
             return None
