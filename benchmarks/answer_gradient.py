@@ -48,7 +48,7 @@ MEASURED = {"reward.terms": {"prefix": 1.0, "expected": 0.0}}
 
 @dataclass(kw_only=True)
 class Moments:
-    """Of a gradient over the repeats."""
+    """The mean and spread of a gradient over the repeats."""
 
     total: Tensor | None = None
     squares: float = 0.0
@@ -134,7 +134,7 @@ def mean_of(graded: Sequence[Graded], term: str) -> float:
 
 
 def gradient(trainer: Trainer, graded: Sequence[Graded], term: str, config: Config) -> Tensor:
-    """Of one update that these rollouts make, rewarded by one of their terms."""
+    """Returns the gradient of one update by these rollouts, rewarded by one of their terms."""
     rewarded = [
         replace(
             one,

@@ -63,8 +63,13 @@ SETTINGS: dict[str, Any] = {
     "engine.cache_gib": 0.25,
 }
 READ = (
-    *("reward/mean", "completion/closed_fraction", "policy/sampler_difference"),
-    *("policy/mismatch", "time/generate", "time/hand_over", "time/update"),
+    "reward/mean",
+    "completion/closed_fraction",
+    "policy/sampler_difference",
+    "policy/mismatch",
+    "time/generate",
+    "time/hand_over",
+    "time/update",
 )
 
 

@@ -75,7 +75,7 @@ BAD_ROWS = [
 
 @pytest.mark.parametrize("change", BAD_ROWS, ids=lambda change: json.dumps(change)[:40])
 def test_a_row_of_another_shape_is_damaged(tmp_path: Path, change: dict[str, object]) -> None:
-    """Of an older version, without a hash, or made by hand."""
+    """A file of an older version, without a hash, or made by hand."""
     path = tmp_path / "metrics.jsonl"
     lines = [json.dumps(row) for row in (ROWS[0], ROWS[1] | change, ROWS[2])]
     path.write_text("\n".join(lines) + "\n")

@@ -27,7 +27,11 @@ _OUT = click.option(
     "--out", metavar="FILE", type=PATH, required=True, help="The traces: a .jsonl or .parquet file"
 )
 _SAMPLED = (
-    *("run", "model", "engine.trainer", "prompt", "selection"),
+    "run",
+    "model",
+    "engine.trainer",
+    "prompt",
+    "selection",
     "memory.generation_rollouts",
 )
 """What thoughts that a model makes depend on."""

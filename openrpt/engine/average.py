@@ -21,8 +21,6 @@ class MovingAverage:
     before the first.
 
     With LoRA the adapters are averaged; weights that are not trained are shared with the policy.
-
-    Of LoRA the adapters are averaged; weights that are not trained are shared with the policy.
     """
 
     policy: Model

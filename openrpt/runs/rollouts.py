@@ -220,7 +220,8 @@ def _step_ranges(steps: Sequence[int]) -> str:
     parts = [f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs]
     if len(parts) > _MOST_RANGES:
         parts = [*parts[: _MOST_RANGES - 1], "…", parts[-1]]
-    return f"step{'s' * (len(steps) > 1)} {', '.join(parts)}"
+    word = "steps" if len(steps) > 1 else "step"
+    return f"{word} {', '.join(parts)}"
 
 
 def _read_rollout_table(path: Path) -> pa.Table:

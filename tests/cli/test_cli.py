@@ -29,72 +29,67 @@ from tests.helpers.tiny_model import periodic_corpus, tiny_config, tiny_model_fo
 
 Run = Callable[..., tuple[int, str, str]]
 SHOWN = {
-    "traces calculator": ["run", "corpus"],
-    "traces self": [
-        *("run", "model", "engine.trainer", "prompt", "selection", "memory.generation_rollouts"),
-    ],
-    "score": ["seed", "run", "model", "corpus", "score", "prompt.window", "prompt.min_context"],
-    "warmup": [
-        *("seed", "run", "model", "engine.trainer", "prompt", "selection", "warmup", "memory"),
-        *("optim", "checkpoints", "track", "parallel"),
-    ],
-    "train": [
-        *("seed", "run", "model", "engine", "prompt", "selection", "reward", "train"),
-        *("evaluate", "track"),
-        *("memory", "optim", "checkpoints", "cost", "parallel"),
-    ],
-    "finetune": [
-        *("seed", "run", "model", "engine", "questions", "answers", "finetune", "train", "track"),
-        *("memory", "optim", "checkpoints", "prompt.instruction", "prompt.chat_template"),
-        *("prompt.examples", "parallel"),
-        *("prompt.thought_start", "prompt.thought_end", "prompt.answer_start"),
-    ],
-    "pretrain": [
-        *("seed", "run", "model", "engine.trainer", "selection", "pretrain", "track", "optim"),
-        *("checkpoints", "memory.gradient_checkpointing", "parallel"),
-    ],
-    "perplexity": [
-        *("run", "model", "engine.trainer", "prompt.window", "evaluate.split", "score.max_tokens"),
-        *("corpus.template", "corpus.separator", "corpus.block_characters", "corpus.limit"),
-    ],
-    "evaluate": ["seed", "run", "model", "engine.trainer", "prompt", "evaluate", "cost"],
-    "probe": [
-        *("seed", "run", "model.threads", "model.device", "model.dtype"),
-        *("model.compute_dtype", "engine.trainer"),
-        *("probe", "prompt.window", "prompt.min_context", "evaluate.split"),
-    ],
-    "questions": [
-        *("seed", "run", "model", "engine.trainer", "questions", "answers"),
-        "finetune.question_tokens",
-        *("finetune.think_budget", "finetune.answer_budget", "finetune.eval_questions"),
-        *("finetune.eval_samples", "finetune.eval_temperature", "prompt.instruction"),
-        *("prompt.chat_template", "prompt.thought_start", "prompt.thought_end", "prompt.examples"),
-        *("prompt.answer_start", "memory.generation_rollouts"),
-    ],
-    "writing": [
-        *("seed", "run", "model.threads", "model.device", "model.dtype"),
-        *("model.compute_dtype", "engine.trainer"),
-        *("writing", "prompt.window", "evaluate.split"),
-        *("corpus.template", "corpus.separator", "corpus.block_characters", "corpus.limit"),
-    ],
-    "budgets": [
-        *("seed", "run", "model.threads", "model.device", "model.dtype"),
-        *("model.compute_dtype", "engine.trainer"),
-        *("prompt", "evaluate.split", "evaluate.positions", "evaluate.positions_per_document"),
-        *("evaluate.min_entropy", "evaluate.samples", "evaluate.temperature"),
-    ],
-    "predict": ["seed", "run", "model", "engine.trainer", "prompt"],
+    command: keys.split()
+    for command, keys in {
+        "traces calculator": "run corpus",
+        "traces self": "run model engine.trainer prompt selection memory.generation_rollouts",
+        "score": "seed run model corpus score prompt.window prompt.min_context",
+        "warmup": (
+            "seed run model engine.trainer prompt selection warmup memory optim checkpoints "
+            "track parallel"
+        ),
+        "train": (
+            "seed run model engine prompt selection reward train evaluate track memory optim "
+            "checkpoints cost parallel"
+        ),
+        "finetune": (
+            "seed run model engine questions answers finetune train track memory optim "
+            "checkpoints prompt.instruction prompt.chat_template prompt.examples parallel "
+            "prompt.thought_start prompt.thought_end prompt.answer_start"
+        ),
+        "pretrain": (
+            "seed run model engine.trainer selection pretrain track optim checkpoints "
+            "memory.gradient_checkpointing parallel"
+        ),
+        "perplexity": (
+            "run model engine.trainer prompt.window evaluate.split score.max_tokens "
+            "corpus.template corpus.separator corpus.block_characters corpus.limit"
+        ),
+        "evaluate": "seed run model engine.trainer prompt evaluate cost",
+        "probe": (
+            "seed run model.threads model.device model.dtype model.compute_dtype "
+            "engine.trainer probe prompt.window prompt.min_context evaluate.split"
+        ),
+        "questions": (
+            "seed run model engine.trainer questions answers finetune.question_tokens "
+            "finetune.think_budget finetune.answer_budget finetune.eval_questions "
+            "finetune.eval_samples finetune.eval_temperature prompt.instruction "
+            "prompt.chat_template prompt.thought_start prompt.thought_end prompt.examples "
+            "prompt.answer_start memory.generation_rollouts"
+        ),
+        "writing": (
+            "seed run model.threads model.device model.dtype model.compute_dtype "
+            "engine.trainer writing prompt.window evaluate.split corpus.template "
+            "corpus.separator corpus.block_characters corpus.limit"
+        ),
+        "budgets": (
+            "seed run model.threads model.device model.dtype model.compute_dtype "
+            "engine.trainer prompt evaluate.split evaluate.positions "
+            "evaluate.positions_per_document evaluate.min_entropy evaluate.samples "
+            "evaluate.temperature"
+        ),
+        "predict": "seed run model engine.trainer prompt",
+    }.items()
 }
 KEYS = {key.name: key for key in described_keys()}
 EXAMPLE = Path(__file__).parent.parent / "fixtures" / "example.jsonl"
-IN_ORDER = [
-    *("traces", "score", "warmup", "train", "finetune", "questions", "pretrain", "export"),
-    *("evaluate", "sweep", "control", "lab", "experiment", "compare", "budgets", "perplexity"),
-    "writing",
-    *("zeroshot", "coding", "suite", "probe"),
-    *("rollouts", "status", "patterns", "estimate", "scaling", "predict", "report", "watch"),
-    *("push", "demo", "doctor"),
-]
+_ORDER = (
+    "traces score warmup train finetune questions pretrain export evaluate "
+    "sweep control lab experiment compare budgets perplexity writing "
+    "zeroshot coding suite probe rollouts status patterns estimate scaling "
+    "predict report watch push demo doctor"
+)
+IN_ORDER = _ORDER.split()
 """All commands, in the order in which data flows."""
 
 
@@ -376,14 +371,39 @@ PATHS = {
     "loop": "Too many levels of symbolic links",
 }
 TAKES_A_PATH = [
-    *(["train", "--run"], ["train", "--config"], ["train"], ["score"], ["score", "--model.path"]),
-    *(["score", "--corpus.path"], ["score", "--score.model"], ["pretrain", "--pretrain.match"]),
-    *(["finetune", "--questions.path"], ["finetune", "--beside"], ["coding", "--coding.path"]),
-    *(["writing", "--text"], ["writing", "--writing.features"], ["evaluate"], ["compare"]),
-    *(["evaluate", "--scores"], ["questions", "--out"], ["compare", "x", "--out"], ["control"]),
-    *(["rollouts"], ["status"], ["status", "x"], ["report"], ["report", "x"], ["watch"]),
-    *(["patterns"], ["patterns", "x", "--keywords"], ["patterns", "x", "--out"], ["scaling"]),
-    *(["scaling", "x", "--out"], ["demo", "--run"], ["predict", "--text", "a"], ["probe"]),
+    ["train", "--run"],
+    ["train", "--config"],
+    ["train"],
+    ["score"],
+    ["score", "--model.path"],
+    ["score", "--corpus.path"],
+    ["score", "--score.model"],
+    ["pretrain", "--pretrain.match"],
+    ["finetune", "--questions.path"],
+    ["finetune", "--beside"],
+    ["coding", "--coding.path"],
+    ["writing", "--text"],
+    ["writing", "--writing.features"],
+    ["evaluate"],
+    ["compare"],
+    ["evaluate", "--scores"],
+    ["questions", "--out"],
+    ["compare", "x", "--out"],
+    ["control"],
+    ["rollouts"],
+    ["status"],
+    ["status", "x"],
+    ["report"],
+    ["report", "x"],
+    ["watch"],
+    ["patterns"],
+    ["patterns", "x", "--keywords"],
+    ["patterns", "x", "--out"],
+    ["scaling"],
+    ["scaling", "x", "--out"],
+    ["demo", "--run"],
+    ["predict", "--text", "a"],
+    ["probe"],
 ]
 MAY_BE_EMPTY = ("--score.model", "--pretrain.match", "--writing.features")
 

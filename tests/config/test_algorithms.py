@@ -128,7 +128,7 @@ def group_of(*rollouts: tuple[float, int, bool]) -> Group:
 
 
 def test_overlong_completions() -> None:
-    """Of at most 10 tokens, with a buffer of 2: the third is one over, the fourth did not stop."""
+    """At most 10 tokens, with a buffer of 2: the third is one over, the fourth did not stop."""
     group = group_of((1.0, 3, True), (0.0, 8, True), (1.0, 9, True), (0.0, 4, False))
 
     def advantages(**values: Any) -> list[float]:

@@ -94,7 +94,7 @@ def test_update(trainer: Trainer, ntp_weight: float, repeat: bool) -> None:
 
 
 def test_what_saved_tokens(trainer: Trainer) -> None:
-    """Of two groups, one has equal rollouts and one is flat: those that the update leaves out are
+    """One of two groups has equal rollouts and one is flat: those that the update leaves out are
     counted by hand, and all that is saved adds up to what is not run."""
     whole = live(generate(trainer), repeat=True)
     first, second = whole.groups[:2]

@@ -30,7 +30,7 @@ UPDATE_RATIO = 1.02
 EXACT_RATIO = 1.2
 """The same where right answers of several lengths are padded to the longest."""
 UPDATE_KERNELS = 10_000
-"""Of the same update, the optimizer's included."""
+"""Most kernels of the same update, the optimizer's included."""
 DECODE_KERNELS = 1_000
 """A token, whatever the number of rollouts: two layers, the head, and the choice of tokens."""
 SCORING_KERNELS = 1_000

@@ -153,7 +153,7 @@ def on_gpus(config: Config, gpus: int, **values: Any) -> RunEstimate:
 
 
 def test_gpus_share_out_whole_documents(run: Run) -> None:
-    """Of 5 documents a step the busiest of 2 has 3; evaluations run on one."""
+    """The busiest of 2 has 3 of 5 documents a step; evaluations run on one."""
     one, two = (on_gpus(run.config, n, documents_per_step=5, eval_every=1) for n in (1, 2))
     alone, shared = ({s.stage: s for s in found.stages} for found in (one, two))
     assert shared["score"].seconds == pytest.approx(alone["score"].seconds / 2)

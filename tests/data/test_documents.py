@@ -470,7 +470,7 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
 
 
 def test_a_documents_kind_is_a_field_of_the_users(tmp_path: Path) -> None:
-    """Of a list the first, of a path its first levels; it decides nothing else."""
+    """The kind is the first of a list and the first levels of a path; it decides nothing else."""
     rows = [
         {"text": "one two three", "domain": ["Maths -> Algebra -> Sets", "Maths -> Logic"]},
         {"text": "four five six", "domain": "Maths/Geometry"},

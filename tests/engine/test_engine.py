@@ -47,7 +47,7 @@ def said(engine: Engine, seed: int = 0) -> tuple[int, ...]:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_states_are_those_of_transformers(family: str, kind: Kind) -> None:
-    """Of several sequences of other lengths, each alone; and of every layer."""
+    """The states of several sequences of other lengths are those of each alone, at every layer."""
     engine, model = engine_of(kind, family), policy_of(family).causal_lm
     model.set_attn_implementation("eager")
     sequences = [IDS, IDS[3:8], [40]]

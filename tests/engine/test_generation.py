@@ -171,7 +171,7 @@ def test_a_policy_that_closes_its_thought_itself(family):
 
 @pytest.mark.parametrize("think", [0, 4])
 def test_given_openings_take_the_candidates_place(think):
-    """Of several lengths, also empty, and several at one position; against `generate`."""
+    """Openings of several lengths, also empty, and several at one position; against `generate`."""
     policy, sampling = policy_of(), sampling_of(think=think, candidates=3)
     lengths, openings = (11, 11, 3, 24), ((5, 6, 7), (), (8,), (9, 10))
     request = replace(request_of(lengths=lengths), openings=openings)

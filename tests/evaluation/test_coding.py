@@ -46,7 +46,7 @@ WHY_NOT = refusal()
 walled = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT or "it can")
 LIMITS = Limits(seconds=60, memory_mib=256)  # however busy the machine
 SHORT = Limits(seconds=1, memory_mib=256)
-"""Of programs that do not end by themselves."""
+"""Limits of programs that do not end by themselves."""
 
 
 @walled

@@ -94,7 +94,7 @@ def test_measures_of_a_result() -> None:
 
 
 def test_resampled_intervals() -> None:
-    """Of a mean: as the bootstrap and the jackknife that are known."""
+    """The interval of a mean is as the bootstrap and the jackknife that are known."""
     values = np.random.default_rng(0).normal(3, 2, size=60)
     draws = (document_weights(60) @ values) / 60
     mean = Resampled(value=float(values.mean()), draws=draws, documents=60).interval()

@@ -19,7 +19,7 @@ from openrpt.experiments.over_seeds import mean_over_seeds
 @pytest.mark.parametrize("m", [2, 5, 60])
 @pytest.mark.parametrize("worked", [1, 3, 7])
 def test_the_formulas_are_those_of_counting(m: int, worked: int) -> None:
-    """Of 10 m thoughts, all equally likely, `worked` m are worked; each m-th other is right."""
+    """10 m thoughts are equally likely; `worked` m are worked, and each m-th other is right."""
     total = 10 * m
     right_worked, right_others = worked * m, (total - worked * m) // m
     p = worked * m / total

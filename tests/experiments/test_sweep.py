@@ -30,8 +30,10 @@ def test_each_combination_is_a_run_of_its_own_name() -> None:
     config = load_config(overrides={"run": "runs/a"})
     found = variants_of(config, {"train.learning_rate": [1e-5, 2e-5], "seed": [0, 1]})
     assert [one.name for one in found] == [
-        *("learning_rate=1e-05,seed=0", "learning_rate=1e-05,seed=1"),
-        *("learning_rate=2e-05,seed=0", "learning_rate=2e-05,seed=1"),
+        "learning_rate=1e-05,seed=0",
+        "learning_rate=1e-05,seed=1",
+        "learning_rate=2e-05,seed=0",
+        "learning_rate=2e-05,seed=1",
     ]
     assert found[3].config.run == "runs/a/sweep/learning_rate=2e-05,seed=1"
     assert (found[3].config.train.learning_rate, found[3].config.seed) == (2e-5, 1)

@@ -32,7 +32,7 @@ TEXTS: dict[str, tuple[Split, str]] = {
 }
 FIRST, WITH_HOSTILE, WITH_SCRIPTS, HELDOUT, DEVELOPMENT = TEXTS
 POSITIONS = (5, 9, 14)
-"""Of each training document, at every step that is stored."""
+"""Positions of each training document, at every step that is stored."""
 SIZE = 5
 """Rollouts a group: right by one token, by two, wrong twice, and one without a prediction."""
 

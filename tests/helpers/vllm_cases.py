@@ -12,9 +12,16 @@ from openrpt.seeding import keys_of
 from openrpt.types import Completion
 
 CASES = [
-    *("plain", "no thought", "no candidates", "own openings", "an end of one token"),
-    *("an end of two tokens", "a long way behind its end", "a stop in the thought"),
-    *("a stop in the prediction", "a text that ends it"),
+    "plain",
+    "no thought",
+    "no candidates",
+    "own openings",
+    "an end of one token",
+    "an end of two tokens",
+    "a long way behind its end",
+    "a stop in the thought",
+    "a stop in the prediction",
+    "a text that ends it",
 ]
 _IDS = (7, 40, 9, 77, 301, 12, 55, 201, 33, 18, 64, 90)
 _THINK, _PREDICTION, _CLOSE = 8, 5, (93, 94, 95, 96)

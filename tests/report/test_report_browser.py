@@ -34,7 +34,7 @@ PATIENCE = 120_000
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Of a finished run's report, over which another run's curves are drawn."""
+    """The address of a finished run's report, over which another run's curves are drawn."""
     folder = tmp_path_factory.mktemp("browser")
     other = fill(made_up_run(folder / "other"), steps=4)
     return write_report(fill(made_up_run(folder / "demo")), [other]).as_uri()
@@ -131,7 +131,7 @@ def test_every_chart_is_drawn(tab: Tab) -> None:
 
 
 def canvas_of(tab: Tab, title: str) -> Any:
-    """Of a chart, scrolled into view."""
+    """The canvas of a chart, scrolled into view."""
     figure = tab.page.locator(f'figure:has(h4:text-is("{title}"))')
     figure.scroll_into_view_if_needed()
     figure.locator(".plot[data-drawn]").wait_for()

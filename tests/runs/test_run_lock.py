@@ -121,7 +121,7 @@ def test_a_kill_before_the_first_configuration_is_whole_leaves_a_run(tmp_path: P
 
 
 def test_leftovers_are_cleared_at_the_next_start(tmp_path: Path) -> None:
-    """Of a kill while checkpoints were deleted, while `best` was replaced, and after warmup."""
+    """The kill was while checkpoints were deleted, while `best` was replaced, and after warmup."""
     run = open_run(tiny_config(tmp_path), min_free_bytes=0)
     for name in ("step-000002.partial", "best.replaced", "step-000004"):
         (run.checkpoints / name).mkdir(parents=True)

@@ -191,7 +191,7 @@ SEEDED = {"prompt__candidates": 2}
 def test_what_is_imitated_where(scored: Run, seeded: dict[str, Any]) -> None:
     """A trace's position has its thought and prediction, each other the answer that it had; seeded,
     without a thought behind the candidates."""
-    name = "imitated" + "-seeded" * bool(seeded)
+    name = "imitated-seeded" if seeded else "imitated"
     stage = open_warmup(copied(scored, name, **seeded))
     plain = open_warmup(copied(scored, name + "-plain", **seeded, warmup__traces=""))
     work, layout = first_work(stage), stage.layout

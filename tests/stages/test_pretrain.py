@@ -175,8 +175,8 @@ def gradients(
 
 
 def test_gradients_do_not_depend_on_how_they_are_computed(exact: Run) -> None:
-    """Of a whole step: packed as one, in parts, flat, and with checkpointing; and against
-    transformers' own loss on the pieces."""
+    """The gradients of a whole step: packed as one, in parts, flat, and with checkpointing; and
+    against transformers' own loss on the pieces."""
     corpus = load_scored(exact.scored)
     _, pieces = next(batches(corpus, exact.config, cursor=0, head_length=0))
     assert len(pieces) > 2

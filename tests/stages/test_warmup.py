@@ -46,7 +46,7 @@ def rows_of(run: Run, stage: str = "warmup") -> list[dict[str, Any]]:
 
 
 def closed_fraction(run: Run, name: str, **overrides: Any) -> float:
-    """Of the rollouts of one training step on the run as it stands."""
+    """The share of closed thoughts in one training step on the run as it stands."""
     probe = copied_run(run, name, train__steps=1, **overrides)
     train(probe)
     (row,) = rows_of(probe, "train")

@@ -38,7 +38,12 @@ def budgets_report(measured: "Sequence[Measured[BudgetsResult]]") -> Report:
             Sheet(
                 title=f"Accuracy over thought: {positions} positions of {first.split}, {sampled}",
                 headings=[
-                    *("model", "budget", "tokens", "forced, %", "accuracy, %", "− standard"),
+                    "model",
+                    "budget",
+                    "tokens",
+                    "forced, %",
+                    "accuracy, %",
+                    "− standard",
                     "FLOPs",
                 ],
                 rows=[_cells(row) for row in rows],

@@ -71,5 +71,6 @@ def math_checker() -> MathChecker:
 
 def every_sample(
     resps: Sequence[Sequence[str]], docs: Sequence[Row]
-) -> list[list[str]]:  # lm-eval's own filters keep the first sample only
+) -> list[list[str]]:
+    """Keeps all samples of each answer, where lm-eval's own filters keep the first alone."""
     return [list(samples) for samples in resps]

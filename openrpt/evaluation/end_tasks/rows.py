@@ -217,19 +217,23 @@ def question_text(row: Row) -> str:
 
 
 def question_and_letter(row: Row) -> str:
+    """Returns a row's question with its options, to be answered by a letter after a thought."""
     asked = "Think step by step, then give the letter of the right option inside \\boxed{}."
     return f"{question_text(row)}\n{asked}"
 
 
 def question_and_steps(row: Row) -> str:
+    """Returns a row's question, to be answered step by step."""
     return row["question"] + "\n\nReason step by step, then give the final answer inside \\boxed{}."
 
 
 def question_and_answer(row: Row) -> str:
+    """Returns a row's question, to be answered at once."""
     return row["question"] + "\n\nGive the final answer inside \\boxed{}."
 
 
 def letters(row: Row) -> list[str]:
+    """Returns the letters of a row's options."""
     return list(LETTERS[: len(row["options"])])
 
 

@@ -93,7 +93,8 @@ def _problems(outcome: Outcome) -> str:
     own = [cell for cell in outcome.cells if cell.arm == _AFTER]
     counts = [sum(cell.n for cell in own if cell.seed == seed) for seed in outcome.seeds]
     if len(set(counts)) == 1:
-        return f"{counts[0]} held-out problems" + " a seed" * (len(counts) > 1)
+        each = " a seed" if len(counts) > 1 else ""
+        return f"{counts[0]} held-out problems{each}"
     return f"{' + '.join(map(str, counts))} held-out problems"
 
 

@@ -8,6 +8,7 @@ from openrpt.terminal import open_streams, say_error
 
 
 def main() -> None:
+    """Runs lm-eval's command; exits with 2 for what is the user's to mend."""
     open_streams()
     try:
         from lm_eval.__main__ import cli_evaluate

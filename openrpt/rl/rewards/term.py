@@ -54,6 +54,7 @@ class RewardTerm(Protocol):
 def each_rollout(
     groups: Sequence[Group], value: Callable[[Group, Rollout], float]
 ) -> list[list[float]]:
+    """Returns the value of each rollout: [groups][rollouts]."""
     return [[value(group, rollout) for rollout in group.rollouts] for group in groups]
 
 
