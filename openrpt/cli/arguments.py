@@ -28,7 +28,7 @@ class PathName(click.ParamType):
             self.fail(f"'{value}': {error}", param, ctx)
 
 
-class Text(click.ParamType):
+class _Text(click.ParamType):
     """A text that is UTF-8."""
 
     name = "text"
@@ -42,7 +42,7 @@ class Text(click.ParamType):
         return str(value)
 
 
-class Label(click.ParamType):
+class _Label(click.ParamType):
     """A name that becomes a file's or a folder's; empty for one that is made up."""
 
     name = "label"
@@ -94,7 +94,7 @@ class RunCommand(click.Command):
 
 
 PATH = PathName()
-LABEL = Label()
-TEXT = Text()
+LABEL = _Label()
+TEXT = _Text()
 STEP = click.IntRange(0, 10**9)
 COUNT = click.IntRange(1, 10**9)

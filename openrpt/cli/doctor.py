@@ -60,10 +60,10 @@ def diagnose() -> list[Finding]:
 
 def print_report(findings: Sequence[Finding], console: Console | None = None) -> None:
     """Prints the findings as a table, what to do about each beside it."""
-    print_sheet(findings_sheet(findings), console or PlainConsole())
+    print_sheet(_findings_sheet(findings), console or PlainConsole())
 
 
-def findings_sheet(findings: Sequence[Finding]) -> Sheet:
+def _findings_sheet(findings: Sequence[Finding]) -> Sheet:
     """Returns a row a finding; `no` stands before what is wrong."""
     return Sheet(
         title="",

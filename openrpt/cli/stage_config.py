@@ -64,7 +64,7 @@ def _reachable(run: str) -> str:
         raise UserError(f"run = '{run}': {error}; choose another --run") from None
 
 
-def config_file(positional: str | None, option: str | None) -> tuple[str | None, str | None]:
+def _config_file(positional: str | None, option: str | None) -> tuple[str | None, str | None]:
     """Returns (what the positional argument names, the configuration): a positional .toml or recipe
     is the latter."""
     if positional is None or not is_config(positional):
@@ -79,7 +79,7 @@ def source_config(
 ) -> "Config":
     """Returns `stage_config` for `[CORPUS | CONFIG.toml]` or `[MODEL | CONFIG.toml]`, where the
     corpus or the model is the value of `key`."""
-    value, file = config_file(source, ctx.params["config_file"])
+    value, file = _config_file(source, ctx.params["config_file"])
     return stage_config(ctx, file, base=base, more={key: value} if value else None)
 
 
@@ -101,7 +101,7 @@ def models_and_config(
     file = ctx.params["config_file"]
     for source in sources:
         if is_config(source):
-            _, file = config_file(source, file)
+            _, file = _config_file(source, file)
     runs = [model for model in models if (Path(model) / "config.toml").is_file()]
     if "run" in ctx.meta.get(OVERRIDES, {}) or len(runs) != 1:
         return models, stage_config(ctx, file)
@@ -112,7 +112,7 @@ def models_and_config(
 def only_config(positional: str | None, option: str | None) -> str | None:
     """Returns the configuration of `[CONFIG.toml]`, given as an argument or by --config. Raises
     UserError for an argument that is none."""
-    other, file = config_file(positional, option)
+    other, file = _config_file(positional, option)
     if other is None:
         return file
     if (Path(other) / "config.toml").is_file():

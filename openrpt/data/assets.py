@@ -71,7 +71,7 @@ DEMO_CORPUS = Asset(
 )
 _GYM = "reasoning-gym==0.1.25"
 _GSM_SYMBOLIC = "reasoning_gym/arithmetic/gsm_symbolic"
-WORKED_PROBLEMS = tuple(
+_WORKED_PROBLEMS = tuple(
     Asset(
         name=f"reasoning-gym's gsm_symbolic, {member.rpartition('/')[2]} (Apache-2.0)",
         file_name=f"gsm_symbolic-0.1.25/{member.rpartition('/')[2]}",
@@ -161,13 +161,13 @@ def asset_status() -> list[AssetStatus]:
             present=asset.path.is_file(),
             ok=is_intact(asset.path, asset.size, asset.sha256),
         )
-        for asset in (DEMO_MODEL, DEMO_CORPUS, *WORKED_PROBLEMS)
+        for asset in (DEMO_MODEL, DEMO_CORPUS, *_WORKED_PROBLEMS)
     ]
 
 
 def worked_problem_files() -> list[Path]:
-    """Returns the files of WORKED_PROBLEMS, downloaded if need be (7 MB). Raises UserError."""
-    return fetch_all(WORKED_PROBLEMS)
+    """Returns the files of the worked problems, downloaded if need be (7 MB). Raises UserError."""
+    return fetch_all(_WORKED_PROBLEMS)
 
 
 def fetch(asset: Asset) -> Path:

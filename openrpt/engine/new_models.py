@@ -31,7 +31,7 @@ _FORMAT = 1
 """The version of the files, raised whenever the same parameters would give another model."""
 
 
-class NewModel(Parameters):
+class _NewModel(Parameters):
     """The parameters of a model from scratch."""
 
     layers: int = Field(2, ge=1, le=1000)
@@ -46,7 +46,7 @@ class NewModel(Parameters):
     """The seed of the random weights."""
 
     @model_validator(mode="after")
-    def _heads_are_even(self) -> "NewModel":
+    def _heads_are_even(self) -> "_NewModel":
         if self.width % (2 * self.heads):
             raise ValueError(
                 f"width = {self.width} must be a multiple of 2 · heads = {2 * self.heads}: rotary"
@@ -65,7 +65,7 @@ def new_model(name: str) -> Path:
     if family not in FAMILIES:
         hint = nearest(family, FAMILIES, otherwise=f"there are: {', '.join(FAMILIES)}")
         raise UserError(f"{name}: no family '{family}' to begin with{hint}")
-    settings = read_parameters(NewModel, values, where=name)
+    settings = read_parameters(_NewModel, values, where=name)
     spec = json.dumps([_FORMAT, family, settings.model_dump()], sort_keys=True)
     digest = hashlib.sha256(spec.encode()).hexdigest()
     target = cache_dir() / "models" / f"new-{family}-{digest[:12]}"
@@ -75,7 +75,7 @@ def new_model(name: str) -> Path:
     return target
 
 
-def _write(family: str, settings: NewModel, folder: Path) -> None:
+def _write(family: str, settings: _NewModel, folder: Path) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     tokenizer = byte_tokenizer()

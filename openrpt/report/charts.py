@@ -123,14 +123,14 @@ def _describe(values: Sequence[_Row], plan: Plan) -> str:
         if own:
             first, last = own[0]["value"], own[-1]["value"]
             label = f"{name} " if len(plan.series) > 1 else ""
-            change = f" → {number(last, plan)}" if len(own) > 1 else ""
-            parts.append(f"{label}{number(first, plan)}{change}")
+            change = f" → {_number(last, plan)}" if len(own) > 1 else ""
+            parts.append(f"{label}{_number(first, plan)}{change}")
     steps = [value["step"] for value in values]
     when = f"Step {min(steps)} to {max(steps)}" if min(steps) < max(steps) else f"Step {steps[0]}"
     return f"{when}: " + "; ".join(parts)
 
 
-def number(value: float, plan: Plan) -> str:
+def _number(value: float, plan: Plan) -> str:
     """Returns a value as a chart's description writes it: a fraction in percent."""
     if plan.meaning.unit == "fraction":
         return f"{value:.1%}"
@@ -139,7 +139,7 @@ def number(value: float, plan: Plan) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def line_names(plan: Plan, runs: Sequence[str]) -> list[str]:
+def _line_names(plan: Plan, runs: Sequence[str]) -> list[str]:
     """Returns each line's name: by its series, by its run, or by both; the page names them so,
     too."""
     if len(runs) == 1:
@@ -172,7 +172,7 @@ def _lines(values: list[dict[str, Any]], plan: Plan, runs: Sequence[str]) -> spe
     return specs.lines(
         names=[*plan.series.values()],
         runs=runs,
-        line_names=line_names(plan, runs),
+        line_names=_line_names(plan, runs),
         unit=_axis_title(plan),
         axis=axis,
         tooltip=tooltip,

@@ -58,8 +58,8 @@ def _meaning_of(metric: str) -> Meaning:
     return METRICS.get(metric) or DERIVED[metric]
 
 
-TERMS = {key for key in METRICS if key.startswith("reward/")}
-TERMS -= {"reward/mean", "reward/exact", "reward/prefix", "reward/errors"}
+_TERMS = {key for key in METRICS if key.startswith("reward/")}
+_TERMS -= {"reward/mean", "reward/exact", "reward/prefix", "reward/errors"}
 REASONING, NTP = "development/reasoning_accuracy", "development/ntp_accuracy"
 
 
@@ -94,7 +94,7 @@ PLANS = (
     ),
     Plan(
         title="Terms of the reward",
-        series={key: _last(key).replace("_", " ") for key in METRICS if key in TERMS},
+        series={key: _last(key).replace("_", " ") for key in METRICS if key in _TERMS},
         section="learning",
     ),
     Plan(

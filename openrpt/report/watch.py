@@ -112,7 +112,7 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, port: int, watched: Sequence[Watched]) -> None:
         self.watched = watched
-        super().__init__((HOST, port), Handler)
+        super().__init__((HOST, port), _Handler)
 
     @property
     def url(self) -> str:
@@ -120,7 +120,7 @@ class Server(ThreadingHTTPServer):
         return f"http://{HOST}:{self.server_port}/"
 
 
-class Handler(BaseHTTPRequestHandler):
+class _Handler(BaseHTTPRequestHandler):
     """The answers to the browser's requests."""
 
     server: Server

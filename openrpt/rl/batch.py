@@ -63,7 +63,7 @@ def weighted_batch(kept: Sequence[Graded], config: Config, layout: Layout) -> li
     advantages = step_advantages(groups, config.train, longest=longest).split(sizes)
     if config.train.answer_gradient == "sampled":
         return [graded.weighted(part) for graded, part in zip(kept, advantages, strict=True)]
-    answers = answer_weights(groups, config).split(sizes)
+    answers = _answer_weights(groups, config).split(sizes)
     return [
         graded.weighted(part, of_answers)
         for graded, part, of_answers in zip(kept, advantages, answers, strict=True)
@@ -90,7 +90,7 @@ def step_advantages(groups: Sequence[Group], config: TrainConfig, *, longest: in
     return torch.where(advantages > 0, config.positive_weight * advantages, advantages)
 
 
-def answer_weights(groups: Sequence[Group], config: Config) -> Tensor:
+def _answer_weights(groups: Sequence[Group], config: Config) -> Tensor:
     """Returns what each rollout's reward gains by V, the probability of a right answer after its
     thought: [groups, group_size], float64.
 

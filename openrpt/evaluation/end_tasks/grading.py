@@ -69,8 +69,6 @@ def math_checker() -> MathChecker:
     return checker
 
 
-def every_sample(
-    resps: Sequence[Sequence[str]], docs: Sequence[Row]
-) -> list[list[str]]:
+def every_sample(resps: Sequence[Sequence[str]], docs: Sequence[Row]) -> list[list[str]]:
     """Keeps all samples of each answer, where lm-eval's own filters keep the first alone."""
     return [list(samples) for samples in resps]

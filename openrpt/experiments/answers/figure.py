@@ -16,10 +16,10 @@ _COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#f0b400", "#56b4e9", "#0
 
 def figure_svg(experiment: Experiment, outcome: Outcome) -> str:
     """Returns an SVG, drawn without a browser or a network."""
-    return vl_convert.vegalite_to_svg(specification(experiment, outcome))
+    return vl_convert.vegalite_to_svg(_specification(experiment, outcome))
 
 
-def specification(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
+def _specification(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
     """Returns the Vega-Lite specification: a point an arm (the mean over seeds), a rule from the
     lowest seed to the highest, a faint point a seed."""
     measure = experiment.measures[0]

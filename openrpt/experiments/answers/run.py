@@ -64,13 +64,13 @@ def run_experiment(
             write_measured(ground.folder, done.measured)
             left[seed].discard(name)
             if not left[seed]:
-                write_outcome(folder, experiment, outcome_in(experiment, size, folder))
+                write_outcome(folder, experiment, _outcome_in(experiment, size, folder))
 
         run_jobs(jobs, workers=workers, ended=ended, progress=progress)
-    return outcome_in(experiment, size, folder)
+    return _outcome_in(experiment, size, folder)
 
 
-def outcome_in(experiment: Experiment, size: Size, folder: Path) -> Outcome:
+def _outcome_in(experiment: Experiment, size: Size, folder: Path) -> Outcome:
     """Returns the results of all whole seeds in a folder."""
     arms = arms_of(experiment, size)
     measured: list[Measured] = []

@@ -24,7 +24,7 @@ class Recipe:
     """The share of right rollouts at which the curriculum opens the next depth."""
 
 
-RECIPES = {
+_RECIPES = {
     "permutations": Recipe(text_steps=2500, rpt_learning_rate=1e-3),
     "find": Recipe(shares="worked=0.1&filler=0.1", opens_at=0.8),
 }
@@ -33,4 +33,4 @@ RECIPES = {
 
 def recipe_of(world: str) -> Recipe:
     """Returns the recipe of a world by its name."""
-    return RECIPES.get(world, Recipe())
+    return _RECIPES.get(world, Recipe())

@@ -55,14 +55,14 @@ class Cluster:
 
     def room(self) -> int:
         """Returns how many workers the nodes that are alive hold, whatever else runs there."""
-        return sum(self._fit(node["Resources"]) for node in alive())
+        return sum(self._fit(node["Resources"]) for node in _alive())
 
     def _fit(self, resources: dict[str, float]) -> int:
         shares = [resources.get(name, 0) / each for name, each in self.resources.items()]
         return math.floor(min(shares) + 1e-9)
 
 
-def alive() -> list[dict[str, Any]]:
+def _alive() -> list[dict[str, Any]]:
     """Returns the nodes that are alive, as Ray describes them."""
     import ray
 
@@ -144,7 +144,7 @@ def _unreachable(address: str, error: Exception) -> UserError:
 
 
 def _described() -> str:
-    nodes = alive()
+    nodes = _alive()
     each = [f"{node['Resources'].get('CPU', 0):g}" for node in nodes]
     return f"{len(nodes)} nodes with {' + '.join(each)} CPUs"
 
@@ -165,7 +165,7 @@ def _require_shared(folder: Path) -> None:
             node["NodeManagerAddress"]: look.options(
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             ).remote(str(seen.absolute()), token)
-            for node in alive()
+            for node in _alive()
         }
         for address, said in asked.items():
             _require(address, folder, said)

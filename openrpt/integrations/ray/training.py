@@ -23,7 +23,7 @@ from openrpt.runs.run import Run
 from openrpt.stages.harness import Summary
 from openrpt.stages.train import train
 
-FAILURES = 5
+_FAILURES = 5
 """How often the workers are started again."""
 _OWN = ".ray"
 """Ray Train's own folder in a run, gone when it ends."""
@@ -46,7 +46,7 @@ class _Outcome:
 def train_on(cluster: Cluster, run: Run, progress: Progress = SILENT) -> Summary:
     """Trains as `openrpt.stages.train.train`, whose results it has, on a cluster.
 
-    Workers that are lost are started again, FAILURES times. Raises UserError as the stage, for what
+    Workers that are lost are started again, a few times. Raises UserError as the stage, for what
     the cluster lacks, and where workers are lost again and again. What the last checkpoint holds is
     kept in any case.
     """
@@ -95,7 +95,7 @@ def _trainer(cluster: Cluster, workers: int, run: Run, desk: Any) -> Any:
         run_config=RunConfig(
             name=_OWN,
             storage_path=str(run.path.absolute()),
-            failure_config=FailureConfig(max_failures=FAILURES),
+            failure_config=FailureConfig(max_failures=_FAILURES),
         ),
     )
 
@@ -201,7 +201,7 @@ def _reason(error: Exception) -> Exception:
         return error
     said = " ".join(str(failures[0]).split())[:300]
     return UserError(
-        f"workers were lost {FAILURES + 1} times, the last time: {said}; see to their memory"
+        f"workers were lost {_FAILURES + 1} times, the last time: {said}; see to their memory"
         " (--memory.microbatch_tokens, --workers); the same command goes on from the last"
         " checkpoint"
     )

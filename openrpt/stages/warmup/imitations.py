@@ -17,7 +17,7 @@ from openrpt.engine.generation import Generated
 from openrpt.seeding import generator, keys_of
 from openrpt.stages.warmup.given import GivenThoughts
 
-WRONG_SEEDS = 0.5
+_WRONG_SEEDS = 0.5
 """Share of given thoughts whose seed has no candidate that is right, so that the box is learned
 from the thought and the text: a policy that has only seen the box copy its seed copies a wrong
 candidate, too, such as a space that the text does not have."""
@@ -100,7 +100,7 @@ class ImitationMaker:
         draw, only such as the text does not go on with, where there are as many."""
         document = work.document
         rng = generator(self.config.seed, "seed", document.document_id, trace.index, step)
-        if rng.random() >= WRONG_SEEDS:
+        if rng.random() >= _WRONG_SEEDS:
             return outcome.candidate_ids
         bytes_of = self.engine.model.table.bytes
         continuation = document.text.encode()[int(document.byte_offsets[trace.index]) :]
