@@ -29,8 +29,6 @@ GARBAGE_THRESHOLD = 50_000
 and looking through them every 700, which is Python's default, is a fifth of their import."""
 
 _Command = TypeVar("_Command", bound=click.Command)
-_SHARED = ("warmup", "train", "finetune", "pretrain")
-"""The commands whose steps several processes share (torchrun, accelerate launch)."""
 
 
 FAMILIES = (
@@ -127,11 +125,19 @@ def cli(ctx: click.Context) -> None:
     name, processes = ctx.invoked_subcommand, launch().count
     if name is None:
         say_lines(ctx.get_help())
-    elif processes > 1 and name not in _SHARED:
+    elif processes > 1 and name not in (shared := _shared()):
         raise UserError(
             f"openrpt {name} runs in one process, and {processes} were launched: start it without"
-            f" torchrun; several share {', '.join(_SHARED)}"
+            f" torchrun; several share {', '.join(shared)}"
         )
+
+
+def _shared() -> list[str]:
+    """Returns the commands whose steps several processes share (torchrun, accelerate launch): the
+    stages that train."""
+    from openrpt.config.sections import STAGES
+
+    return [name for name, facts in STAGES.items() if facts.checkpoints]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -119,20 +119,35 @@ class StageFacts:
     """The word for the model that it makes (`openrpt evaluate MODEL`)."""
     rollouts: bool = False
     """Whether it stores the rollouts and the works of each step."""
+    shown: tuple[str, ...] = ()
+    """The metrics whose way from first to last says what it found."""
 
 
 STAGES: dict[StageName, StageFacts] = {
     "score": StageFacts(mark="scored/scored.json"),
     "warmup": StageFacts(
-        made_from=("score",), checkpoints="warmup-checkpoints", leaves="warmup", model="warmup"
+        made_from=("score",),
+        checkpoints="warmup-checkpoints",
+        leaves="warmup",
+        model="warmup",
+        shown=("loss/imitation",),
     ),
     "train": StageFacts(
-        made_from=("score", "warmup"), checkpoints="checkpoints", model="trained", rollouts=True
+        made_from=("score", "warmup"),
+        checkpoints="checkpoints",
+        model="trained",
+        rollouts=True,
+        shown=("reward/mean", "development/reasoning_accuracy"),
     ),
     # Its model is `trained`, too: a run is one of train or one of finetune.
-    "finetune": StageFacts(checkpoints="checkpoints", mark="finetune.json", rollouts=True),
+    "finetune": StageFacts(
+        checkpoints="checkpoints", mark="finetune.json", rollouts=True, shown=("reward/mean",)
+    ),
     "pretrain": StageFacts(
-        made_from=("score",), checkpoints="pretrain-checkpoints", model="pretrained"
+        made_from=("score",),
+        checkpoints="pretrain-checkpoints",
+        model="pretrained",
+        shown=("loss/ntp",),
     ),
     "evaluation": StageFacts(mark="evaluation.json"),
 }

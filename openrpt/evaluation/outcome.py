@@ -1,6 +1,6 @@
 """What a stage has found, in one line, and the command that usually comes next."""
 
-from openrpt.config.sections import StageName
+from openrpt.config.sections import STAGES, StageName
 from openrpt.evaluation.models import latest_model
 from openrpt.evaluation.records import read_evaluation
 from openrpt.runs.metrics import numbers, read_metrics
@@ -12,13 +12,7 @@ _SHOWN = {
     "loss/ntp": "NTP loss",
     "development/reasoning_accuracy": "development accuracy",
 }
-"""Metrics by which a stage is known, with their names in short."""
-_OF_STAGE: dict[StageName, tuple[str, ...]] = {
-    "warmup": ("loss/imitation",),
-    "train": ("reward/mean", "development/reasoning_accuracy"),
-    "finetune": ("reward/mean",),
-    "pretrain": ("loss/ntp",),
-}
+"""Metrics in short, where their own names are long."""
 
 
 def outcome(run: Run, stage: StageName) -> str:
@@ -26,10 +20,10 @@ def outcome(run: Run, stage: StageName) -> str:
     `reward 0.312 → 0.498`; empty where it took no step."""
     rows = [numbers(row) for row in read_metrics(run.metrics) if row["stage"] == stage]
     parts = []
-    for key in _OF_STAGE[stage]:
+    for key in STAGES[stage].shown:
         values = [row[key] for row in rows if key in row]
         if values:
-            parts.append(f"{_SHOWN[key]} {values[0]:.3f} → {values[-1]:.3f}")
+            parts.append(f"{_SHOWN.get(key, key)} {values[0]:.3f} → {values[-1]:.3f}")
     return ", ".join(parts)
 
 
