@@ -98,3 +98,9 @@ LABEL = _Label()
 TEXT = _Text()
 STEP = click.IntRange(0, 10**9)
 COUNT = click.IntRange(1, 10**9)
+
+OF_PEAK = click.option(
+    "--utilisation",
+    type=Number(0, 1, min_open=True),
+    help="Share of the GPU's peak rate that is reached [default 0.25]",
+)

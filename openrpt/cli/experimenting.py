@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from openrpt.cli.arguments import LABEL, PATH, Number, RunCommand
+from openrpt.cli.arguments import LABEL, OF_PEAK, PATH, RunCommand
 from openrpt.cli.main import command, showing_progress, stage
 from openrpt.cli.options import StageCommand
 from openrpt.cli.stage_config import stage_config
@@ -33,11 +33,7 @@ _MOST_MINUTES = 60_000
 )
 @click.option("--estimate", is_flag=True, help="Only say what it will take, and run nothing")
 @click.option("--gpu", default="", metavar="NAME", help="Estimate for a GPU by name, e.g. h200")
-@click.option(
-    "--utilisation",
-    type=Number(0, 1, min_open=True),
-    help="Share of the GPU's peak rate that is reached [default 0.25]",
-)
+@OF_PEAK
 def experiment(
     name: str | None,
     budget: str,

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from openrpt.cli.arguments import PATH, Number
+from openrpt.cli.arguments import OF_PEAK, PATH
 from openrpt.cli.main import command, showing_progress, stage
 from openrpt.cli.stage_config import only_config, stage_config
 from openrpt.errors import UserError
@@ -40,11 +40,7 @@ from openrpt.terminal import say_lines
     default=1,
     help="So many of them, which share out each step's documents [default 1]",
 )
-@click.option(
-    "--utilisation",
-    type=Number(0, 1, min_open=True),
-    help="Share of the GPU's peak rate that is reached [default 0.25]",
-)
+@OF_PEAK
 @click.option("--json", "as_json", is_flag=True, help="JSON in place of the table")
 @click.pass_context
 def estimate(
