@@ -167,14 +167,14 @@ def document_ids(path: Path) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Shard:
+class ShardTables:
     """A pair of files in memory."""
 
     positions: dict[str, Any]  # a column, as an array: [tokens of the shard]
     documents: pa.Table
 
 
-def read_shard(folder: Path, shard: int) -> Shard:
+def read_shard(folder: Path, shard: int) -> ShardTables:
     """Reads a pair. Raises UserError if it is broken."""
     positions_path, documents_path = shard_paths(folder, shard)
     with _reading(positions_path):
@@ -185,7 +185,7 @@ def read_shard(folder: Path, shard: int) -> Shard:
     if "offsets" not in documents.column_names:  # scored before documents had any
         nothing = pa.array([[]] * len(documents), pa.list_(pa.int64()))
         documents = documents.append_column("offsets", nothing)
-    return Shard(
+    return ShardTables(
         positions={name: _filled(name, positions[name]) for name in columns}, documents=documents
     )
 

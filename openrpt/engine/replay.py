@@ -1,27 +1,12 @@
 """Completions whose tokens something else has drawn, by the same rules as the decoder's own."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 
 from openrpt.engine.course import Course, Rules
 from openrpt.engine.decoded import Decoded, Said, Step, collect
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Drawn:
-    """A rollout's tokens as they were drawn, one after another, those that are forced left out."""
-
-    token_ids: list[int]
-    logprobs: list[float]
-    """Log-probability of each at the sampling temperature, nats."""
-
-    def __add__(self, other: "Drawn") -> "Drawn":
-        """Returns these tokens and, behind them, the other's."""
-        return Drawn(
-            token_ids=self.token_ids + other.token_ids, logprobs=self.logprobs + other.logprobs
-        )
+from openrpt.engine.drawn import Drawn
 
 
 def replay(drawn: Sequence[Drawn], rules: Rules, said: Said) -> list[Decoded]:

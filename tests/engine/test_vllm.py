@@ -15,10 +15,11 @@ from openrpt.config.model import ModelConfig
 from openrpt.data.tokens import token_table
 from openrpt.engine.course import Course, Rules
 from openrpt.engine.decoded import Said
+from openrpt.engine.drawn import Drawn
 from openrpt.engine.engine import Engine, bind
 from openrpt.engine.exported import checkpoint_weights
 from openrpt.engine.loading import load_model
-from openrpt.engine.replay import Drawn, replay
+from openrpt.engine.replay import replay
 from openrpt.engine.samplers import open_sampler
 from openrpt.engine.vllm.sampler import Asked, VLLMSampler
 from openrpt.engine.vllm.server import open_server

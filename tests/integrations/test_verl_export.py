@@ -24,11 +24,12 @@ from openrpt.data.tokens import literal_bytes, tokenizer_fingerprint
 from openrpt.data.training_work import take_work
 from openrpt.data.work import document_bytes
 from openrpt.engine.decoding import Sampling
+from openrpt.engine.drawn import Drawn
 from openrpt.engine.engine import open_engine
 from openrpt.engine.loading import outline
 from openrpt.errors import UserError
 from openrpt.integrations.verl import export as exporting
-from openrpt.integrations.verl.completing import Drawn, Form
+from openrpt.integrations.verl.completing import Form
 from openrpt.integrations.verl.export import export_verl
 from openrpt.integrations.verl.reward import checked_table, compute_score, score
 from openrpt.integrations.verl.settings import require_exportable, template_values

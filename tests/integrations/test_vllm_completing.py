@@ -16,7 +16,8 @@ pytest.importorskip("vllm", reason="needs vLLM's environment")
 
 import vllm
 
-from openrpt.integrations.verl.completing import Drawn, Form
+from openrpt.engine.drawn import Drawn
+from openrpt.integrations.verl.completing import Form
 from tests.helpers.tiny import think_tokenizer
 from tests.helpers.tiny_model import tiny_model_folder
 

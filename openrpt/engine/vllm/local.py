@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
+from openrpt.engine.drawn import Drawn
 from openrpt.engine.exported import write_config
 from openrpt.engine.model import Model, Weights
-from openrpt.engine.replay import Drawn
 from openrpt.engine.vllm.sampler import Asked
 from openrpt.errors import UserError, foreign
 from openrpt.extras import require

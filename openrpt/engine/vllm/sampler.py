@@ -16,11 +16,11 @@ from openrpt.data.request import Request
 from openrpt.engine.course import Rules
 from openrpt.engine.decoded import Said
 from openrpt.engine.decoding import Sampling
+from openrpt.engine.drawn import Drawn, Rest, rest_of
 from openrpt.engine.engine import Engine
 from openrpt.engine.generation import Generated, openings_of
 from openrpt.engine.model import Weights
-from openrpt.engine.replay import Drawn, replay
-from openrpt.engine.rest import Rest, rest_of
+from openrpt.engine.replay import replay
 
 _CALLS = (0, 0x9E3779B97F4A7C15)
 """What is added to a rollout's key for its first and its second call: with the same seed the

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 from openrpt.config.engine import EngineConfig
+from openrpt.engine.drawn import Drawn
 from openrpt.engine.exported import checkpoint_weights, write_config, write_weights
 from openrpt.engine.model import Model, Weights
-from openrpt.engine.replay import Drawn
 from openrpt.engine.vllm.sampler import Asked
 from openrpt.errors import UserError
 from openrpt.files import replacing_folder, writing

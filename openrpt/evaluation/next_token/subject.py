@@ -14,7 +14,7 @@ from openrpt.engine.model import Model
 from openrpt.seeding import keys_of
 from openrpt.types import Position
 
-Thought = tuple[int, ...]
+ThoughtIds = tuple[int, ...]
 """Token ids of a thought, without what closes it."""
 _CHUNK_TOKENS = 8192
 """The number of forced tokens run at once, which changes memory, never results."""
@@ -93,7 +93,7 @@ class Subject:
         return [[c.token_ids[0] for c in outcome.completions] for outcome in generated]
 
     def predict_after(
-        self, work: Work, rows: Sequence[int], thoughts: Sequence[Thought]
+        self, work: Work, rows: Sequence[int], thoughts: Sequence[ThoughtIds]
     ) -> list[Generated]:
         """Generates one rollout a row, its thought given: at position rows[i] after thoughts[i].
 

@@ -9,15 +9,15 @@ import numpy as np
 from openrpt.data.prompts import Layout
 from openrpt.data.work import Work, document_bytes
 from openrpt.errors import UserError
-from openrpt.evaluation.next_token.subject import Subject, Thought
+from openrpt.evaluation.next_token.subject import Subject, ThoughtIds
 from openrpt.rl.grading import continuation_at, grade
 from openrpt.types import Completion, Rollout
 
-Thoughts = list[tuple[Thought, ...]]
+Thoughts = list[tuple[ThoughtIds, ...]]
 """The thoughts of positions: [P][rollouts]."""
 
 
-def thought_of(completion: Completion, layout: Layout) -> Thought:
+def thought_of(completion: Completion, layout: Layout) -> ThoughtIds:
     """Returns the ids before the last end of a thought; without one, all but the token that
     stopped it.
 
@@ -65,7 +65,7 @@ def rollouts_after(
 ) -> dict[str, list[list[Rollout]]]:
     """Returns, by control, the rollouts [P][samples] at each of the work's positions, graded."""
     rows: list[int] = []
-    given: list[Thought] = []
+    given: list[ThoughtIds] = []
     for kind in thoughts.values():
         for row, own in enumerate(kind):
             rows += [row] * len(own)

@@ -24,7 +24,7 @@ def problems_of(ground: Ground) -> Path:
     return Path(ground.problems("").run)
 
 
-def require_same(ground: Ground, arm: Arm, origin: Origin) -> None:
+def require_made(ground: Ground, arm: Arm, origin: Origin) -> None:
     """Checks that an arm that is done was made as it would be now, since all seeds share a
     table."""
     run = existing_run(ground.folder / arm.name)

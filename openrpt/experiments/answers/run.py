@@ -19,7 +19,7 @@ from openrpt.experiments.answers.files import (
     write_outcome,
 )
 from openrpt.experiments.answers.ground import Ground, LabGround, ground_of
-from openrpt.experiments.answers.making import make_arm, origin_of, problems_of, require_same
+from openrpt.experiments.answers.making import make_arm, origin_of, problems_of, require_made
 from openrpt.experiments.answers.measuring import Done, asked, measure_arm
 from openrpt.experiments.answers.outcome import ArmRow, Measured, Outcome
 from openrpt.experiments.side_by_side import Job, run_jobs
@@ -135,7 +135,7 @@ def _do(ground: Ground, arm: Arm, before: Sequence[Arm], seed: int, progress: Pr
     known = read_measured(ground.folder, arm.name)
     by_name = {one.name: one for one in before}
     if known is not None:
-        require_same(ground, arm, origin_of(ground, arm, by_name))
+        require_made(ground, arm, origin_of(ground, arm, by_name))
         return Done(measured=known)
     use_cpu(ground.problems("").model.threads)
     run = make_arm(ground, arm, by_name, progress)

@@ -1,6 +1,6 @@
 """The course of a completion at a server that is asked for tokens: thought, close, prediction.
 
-What comes behind a thought, `openrpt.engine.rest` says; nothing here needs torch. A server can't
+What comes behind a thought, `openrpt.engine.drawn` says; nothing here needs torch. A server can't
 force tokens midway, so it is asked twice: for the thought, and behind its end (the policy's own or
 the forced one) for the prediction. What a prefix cache holds of the first makes the second cheap.
 """
@@ -11,17 +11,8 @@ from typing import Any, Protocol
 
 from openrpt.config.prompt import PromptConfig
 from openrpt.data.prompts import Budget, Layout
-from openrpt.engine.rest import Rest, end_of, rest_of
+from openrpt.engine.drawn import Drawn, Rest, end_of, rest_of
 from openrpt.types import Completion
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Drawn:
-    """Tokens that a server drew, in order; a stop that ended them is the last."""
-
-    token_ids: Sequence[int]
-    logprobs: Sequence[float]
-    """Log-probability of each under the distribution it was drawn from."""
 
 
 class Ask(Protocol):

@@ -12,8 +12,9 @@ from uuid import uuid4
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopOutput
 from verl.utils.profiler import simple_timer
 
+from openrpt.engine.drawn import Drawn
 from openrpt.errors import UserError
-from openrpt.integrations.verl.completing import Drawn, Form
+from openrpt.integrations.verl.completing import Form
 from openrpt.integrations.verl.reward import checked_table, score
 
 

@@ -1,10 +1,28 @@
-"""What comes behind a thought that something else has drawn. No torch: verl's loop asks it, too.
+"""Tokens that something else has drawn, and what comes behind a thought of them. No torch: verl's
+loop asks it, too.
 
 The rules are those of `openrpt.engine.course`, for one rollout.
 """
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drawn:
+    """A rollout's tokens as they were drawn, one after another, those that are forced left out; a
+    stop that ended them is the last."""
+
+    token_ids: Sequence[int]
+    logprobs: Sequence[float]
+    """Log-probability of each under the distribution it was drawn from, nats."""
+
+    def __add__(self, other: "Drawn") -> "Drawn":
+        """Returns these tokens and, behind them, the other's."""
+        return Drawn(
+            token_ids=[*self.token_ids, *other.token_ids],
+            logprobs=[*self.logprobs, *other.logprobs],
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
