@@ -1,6 +1,8 @@
 """Stages that several processes share end where one process does, and end together."""
 
 import json
+import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -9,12 +11,16 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
+from torch.distributed.checkpoint import HuggingFaceStorageWriter
+from transformers import AutoModelForCausalLM
 
 from openrpt.cli.main import main
 from openrpt.config.loading import to_toml
+from openrpt.errors import UserError
 from openrpt.runs.journal import read_stage
 from openrpt.runs.metrics import read_metrics
 from openrpt.runs.run import Run
+from openrpt.stages.train import open_train
 from tests.helpers.processes import Ended, commands, in_processes
 from tests.helpers.run_files import OF_THE_MACHINE, rollouts_of
 from tests.helpers.tiny_model import copied_run, tiny_model_folder, tiny_run
@@ -226,6 +232,58 @@ def test_a_killed_process_loses_no_step(scored: Run) -> None:
     for one in (run, expected):
         alone(*command("train", one))
     assert_alike(run, expected, "train", steps=3)
+
+
+def test_a_kill_during_a_save_leaves_the_checkpoint_before(scored: Run) -> None:
+    """Of weights that are divided, while each process writes its part; the same command, by one
+    process, ends where one would have, with a folder that transformers opens."""
+    settings = PLAIN | {"train__steps": 2}
+    run, expected = (run_of(scored, name, settings) for name in ("half saved", "unbroken"))
+
+    def work(rank: int) -> None:
+        write, saves = HuggingFaceStorageWriter.write_data, []
+
+        def killed(*arguments: Any) -> Any:
+            saves.append(rank)
+            if (rank, len(saves)) == (1, 2):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return write(*arguments)
+
+        HuggingFaceStorageWriter.write_data = killed  # type: ignore[method-assign]
+        main(command("train", run, parallel__shard="weights"))
+
+    ended = in_processes(2, work)
+    assert [one.code for one in ended] == [2, -signal.SIGKILL], ended
+    last = ended[0].err.splitlines()[-1]
+    assert "rank 1 of 2 ended without a word" in last and "'checkpoint'" in last
+    assert [path.name for path in run.checkpoints.iterdir()] == ["step-000001"]
+    for one in (run, expected):
+        alone(*command("train", one))
+    assert_alike(run, expected, "train", steps=2)
+    ids = torch.arange(3, 40)[None]
+    found, known = (  # step 1 is written from divided weights, and from whole ones
+        AutoModelForCausalLM.from_pretrained(folder_of(one, 1), dtype="float64")(ids).logits
+        for one in (run, expected)
+    )
+    torch.testing.assert_close(found, known, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("what", "settings"),
+    [
+        ("model.lora_rank", {"model__lora_rank": 4}),
+        ("engine.trainer = 'flat'", {"engine__trainer": "flat"}),
+        ("reward.terms 'information_gain'", {"reward__terms": {"information_gain": 1.0}}),
+        ("train.adam_states = 'separate'", {"train__adam_states": "separate"}),
+    ],
+)
+def test_what_divided_weights_do_not_go_with_is_refused(
+    scored: Run, what: str, settings: dict[str, Any]
+) -> None:
+    name = f"refused {next(iter(settings))}"
+    run = run_of(scored, name, PLAIN | settings | {"parallel__shard": "weights"})
+    with pytest.raises(UserError, match=rf"parallel\.shard = 'weights' .*{re.escape(what)}"):
+        open_train(run)
 
 
 @pytest.mark.usefixtures("own")
