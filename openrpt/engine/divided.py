@@ -221,7 +221,7 @@ class _Outer:
     def __init__(self, places: Sequence[tuple[nn.Module, str]], mesh: DeviceMesh) -> None:
         """Divides what stands at these places: one parameter, which they share."""
         module, name = places[0]
-        self.places, self.whole = places, getattr(module, name)
+        self.places, self.mesh, self.whole = places, mesh, getattr(module, name)
         shard = distribute_tensor(self.whole.detach(), mesh, [Shard(0)])
         self.shard = nn.Parameter(shard, requires_grad=self.whole.requires_grad)
         self.release()
@@ -243,7 +243,7 @@ class _Outer:
         grad = torch.zeros_like(whole) if whole.grad is None else whole.grad
         wide = grad.to(torch.promote_types(grad.dtype, torch.float32))
         whole.grad = None
-        parts = DTensor.from_local(wide, shard.device_mesh, [Partial()], run_check=False)
+        parts = DTensor.from_local(wide, self.mesh, [Partial()], run_check=False)
         shard.grad = parts.redistribute(placements=[Shard(0)]).to(shard.dtype)
 
     def _put(self, parameter: nn.Parameter) -> None:

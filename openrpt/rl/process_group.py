@@ -123,9 +123,13 @@ class ProcessGroup:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            if "timed out" in str(error).lower():
-                raise self._lost(self._late(place, self.timeout)) from None
             known = self._known_reason(place)
+            if known is None and "timed out" in str(error).lower():
+                minutes = self.timeout / 60
+                known = (
+                    f"'{place}' of {self.count} processes was not done within {minutes:g} min;"
+                    f" where it only is slow, give --parallel.timeout {2 * minutes:g}"
+                )
             if known is None:  # it is this process that fails
                 raise
             raise self._lost(known) from None

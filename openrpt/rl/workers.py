@@ -1,12 +1,12 @@
 """The seam for data parallelism: processes that each run a part of every step.
 
 Each process holds the whole model, or its part of the weights (`engine.divided`). A step's
-documents are shared out to be generated at and graded (`Collector`); what came of them is gathered, so that from there on every process knows the whole
-step: its pass rates, its live groups, its advantages (those of `reinforce_plus_plus` are divided
-by a deviation over the whole step) and the totals that losses are divided by. Its batch is shared
-out again for the update (`update_policy`), gradients are summed before they are clipped, and every
-process makes the same step. Nothing but the order in which gradients are added depends on the
-number of processes.
+documents are shared out to be generated at and graded (`Collector`); what came of them is gathered,
+so that from there on every process knows the whole step: its pass rates, its live groups, its
+advantages (those of `reinforce_plus_plus` are divided by a deviation over the whole step) and the
+totals that losses are divided by. Its batch is shared out again for the update (`update_policy`),
+gradients are summed before they are clipped, and every process makes the same step. Nothing but the
+order in which gradients are added depends on the number of processes.
 
 An implementation (`rl.process_group.ProcessGroup`) has to see to this:
 - All processes begin with the same configuration, weights and trainer's state

@@ -53,6 +53,7 @@ def read_state(policy: Model, optimizer: torch.optim.Optimizer, folder: Path) ->
     """Puts back what `write_state` has written, as much of it as this process keeps. Raises
     UserError for what can't be read."""
     import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
     source = folder / _PARTS if (folder / _PARTS).is_dir() else folder
     reader = dcp.HuggingFaceStorageReader(str(source))
@@ -61,7 +62,9 @@ def read_state(policy: Model, optimizer: torch.optim.Optimizer, folder: Path) ->
         wanted = {}
         for key, stored in reader.read_metadata().state_dict_metadata.items():
             kind, _, name = key.partition("/")
-            if name not in trained or not (kind == _WEIGHT or _keeps(optimizer, trained[name])):
+            if name not in trained or not isinstance(stored, TensorStorageMetadata):
+                continue
+            if kind != _WEIGHT and not _keeps(optimizer, trained[name]):
                 continue
             dtype = stored.properties.dtype
             # Adam's step counter is one number, and stays on the host, as torch keeps it.

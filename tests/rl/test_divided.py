@@ -4,6 +4,7 @@ whatever the number of passes of each process."""
 import os
 import pickle
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -164,8 +165,15 @@ def test_layers_are_freed_between_passes(tmp_path: Path) -> None:
     assert [one.code for one in ended] == [0, 0], ended
 
 
-def test_a_process_that_is_killed_in_a_pass_ends_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("killed", "rank 1 of 3 ended without a word while the others waited for it ('pass for"),
+        ("late", "'pass forward' of 3 processes was not done within 0.05 min"),
+    ],
+)
+def test_the_loss_of_one_in_a_pass_ends_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, message: str
 ) -> None:
     """They wait for it in an exchange of torch's own."""
     for module in (roll_call, process_group):
@@ -173,18 +181,22 @@ def test_a_process_that_is_killed_in_a_pass_ends_the_others(
     _, config, batch = case_of("head shared")
 
     def work(rank: int) -> None:
-        with launched_workers("cpu", minutes=5) as workers:
+        def lose(*_: Any) -> None:
+            if how == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(10)
+
+        with launched_workers("cpu", minutes=0.05 if how == "late" else 5) as workers:
             policy = policy_of()
             if rank == 1:
-                layer = policy.layers[1]
-                layer.register_forward_hook(lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+                policy.layers[1].register_forward_hook(lose)
             try:
                 updated(policy, workers, batch, config)
             except LostProcess as error:
                 (tmp_path / str(rank)).write_text(str(error))
 
     ended = in_processes(3, work)
-    assert [one.code for one in ended] == [0, -signal.SIGKILL, 0], ended
+    code = -signal.SIGKILL if how == "killed" else 0
+    assert [one.code for one in ended] == [0, code, 0], ended
     for rank in (0, 2):
-        said = (tmp_path / str(rank)).read_text()
-        assert "rank 1 of 3 ended without a word while the others waited for it ('pass for" in said
+        assert message in (tmp_path / str(rank)).read_text()
