@@ -18,9 +18,9 @@ from openrpt.errors import foreign
 from openrpt.rl.optimizer import SharedAdamW
 from openrpt.rl.workers import Workers
 
-_FILE, _PARTS = "state.safetensors", "state"
-STATES = (_FILE, f"{_PARTS}/*.safetensors")
-"""Patterns of the files that hold the optimizer's state (and LoRA's weights)."""
+STATE = "state.safetensors"
+"""The one file of one process, which LoRA's weights stand in, too."""
+_PARTS = "state"
 _WEIGHT, _STEP = "weight", "step"
 
 
@@ -39,7 +39,7 @@ def write_state(
         if policy.is_lora:
             tensors[f"{_WEIGHT}/{name}"] = parameter.detach().clone().contiguous()
     if workers.count == 1:
-        save_file(tensors, folder / _FILE)
+        save_file(tensors, folder / STATE)
         return
     import torch.distributed.checkpoint as dcp
 

@@ -33,10 +33,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "biases, places": ("gpt2", PLAIN),
     "windows, clipped": ("gemma3", PLAIN | {"optim__max_grad_norm": 0.1}),
     "one token each": ("llama", PLAIN),
+    "text alone": ("llama", PLAIN | {"train__entropy_weight": 0}),
     "no text, one flat": ("llama", PLAIN | {"train__ntp_weight": 0.0, "train__entropy_weight": 0}),
     "nothing": ("llama", PLAIN | {"train__ntp_weight": 0.0, "train__entropy_weight": 0}),
 }
-FLAT = {"no text, one flat": (1,), "nothing": (0, 1)}
+FLAT = {"text alone": (0, 1), "no text, one flat": (1,), "nothing": (0, 1)}
 """The documents of a case whose advantages are all 0."""
 
 
@@ -67,17 +68,22 @@ def cut(group: Group) -> Group:
     return replace(group, rollouts=tuple(map(shorter, group.rollouts)))
 
 
-def updated(policy: Model, workers: Workers, batch: list[Weighted], config: Any) -> Any:
-    """Whole gradients by name, metrics, and the elements that the process keeps."""
+def updated(
+    policy: Model, workers: Workers, batch: list[Weighted], config: Any, draws: int = 0
+) -> Any:
+    """Whole gradients by name, metrics, the elements that the process keeps, and what is drawn so
+    often before the update."""
     engine = bind("tree", policy)
     divide(policy, workers)
+    with policy.whole():
+        before = [drawn(policy) for _ in range(draws)]
     optimizer = torch.optim.SGD(policy.parameters(), lr=0.0)
     metrics = update_policy(
         engine, optimizer, batch, config, layout_of(policy, config), workers=workers
     )
     grads = {n: p.grad for n, p in policy.trained().items() if p.grad is not None}
     whole = {n: g.full_tensor() if isinstance(g, DTensor) else g for n, g in grads.items()}
-    return whole, metrics, sum(part.numel() for part in policy.own_values().values())
+    return whole, metrics, sum(part.numel() for part in policy.own_values().values()), before
 
 
 def mixed_policy() -> Model:
@@ -102,8 +108,8 @@ def test_divided_weights_give_the_same_update(tmp_path: Path) -> None:
         name: gradients(policy_of(family), "tree", batch, config)
         for name, (family, config, batch) in cases.items()
     }
-    _, config, batch = cases["head shared"]
-    mixed = gradients(mixed_policy(), "tree", batch, config)
+    _, *shared = cases["head shared"]
+    mixed = gradients(mixed_policy(), "tree", shared[1], shared[0])
 
     def work(rank: int) -> None:
         with launched_workers("cpu", minutes=1) as workers:
@@ -111,11 +117,10 @@ def test_divided_weights_give_the_same_update(tmp_path: Path) -> None:
                 name: updated(policy_of(family), workers, batch, config)
                 for name, (family, config, batch) in cases.items()
             }
-            found["mixed"] = updated(mixed_policy(), workers, batch, config)
-            policy = policy_of()
-            divide(policy, workers)
-            with policy.whole():  # each as often as it likes
-                found["drawn"] = [drawn(policy) for _ in range(rank + 1)]
+            found["mixed"] = updated(mixed_policy(), workers, shared[1], shared[0])
+            # Before a step each generates as often as it likes, and only then.
+            family, config, batch = cases["text alone"]
+            found["text alone"] = updated(policy_of(family), workers, batch, config, draws=rank)
             (tmp_path / str(rank)).write_bytes(pickle.dumps(found))
 
     ended = in_processes(3, work)
@@ -128,7 +133,7 @@ def test_divided_weights_give_the_same_update(tmp_path: Path) -> None:
             assert found[name][0].keys() == whole.keys()
             assert found[name][1] == pytest.approx(metrics, rel=1e-12, abs=1e-14), name
         assert_equal(found["mixed"][0], mixed[0], tolerance=1e-5)
-        for own_ids, own_logprobs in found["drawn"]:
+        for own_ids, own_logprobs in found["text alone"][3]:
             assert own_ids == ids
             assert own_logprobs == pytest.approx(logprobs, rel=1e-12)
     for name, (family, *_) in cases.items():
