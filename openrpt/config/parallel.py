@@ -12,10 +12,11 @@ class ParallelConfig(Section):
 
     BINDS: ClassVar[Binds] = NOTHING
 
-    shard: Literal["none", "optimizer"] = Field(
+    shard: Literal["none", "optimizer", "weights"] = Field(
         "none",
-        description="What is divided among the processes: nothing, or the optimizer's state, 8 of"
-        " the 16 bytes that a float32 weight takes",
+        description="What is divided among the processes: nothing; the optimizer's state, 8 of the"
+        " 16 bytes that a float32 weight takes; or all 16, gathered layer by layer in the update"
+        " and whole to generate",
     )
     timeout: float = Field(
         30.0, gt=0, description="Minutes that a process waits for the slowest one, then it gives up"

@@ -56,7 +56,7 @@ def load_model(
     model, files = _load(config, path or config.path, pick_device(config.device))
     check_model(model, files, trainer=trainer)
     if recompute:
-        _recompute_activations(model.network)
+        _recompute_activations(model)
     if not trained:
         return freeze(model)
     if config.lora_rank:
@@ -65,21 +65,13 @@ def load_model(
     return model
 
 
-def _recompute_activations(model: Any) -> None:
+def _recompute_activations(model: Model) -> None:
     """Lets each layer keep its inputs only, and run again in the backward pass.
 
     transformers' own switch works in train mode alone, in which many families have dropout of
     their own; here the model stays in eval mode. Raises UserError for a model without such layers.
     """
-    from transformers.modeling_layers import GradientCheckpointingLayer
-
-    layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
-    if not layers:
-        raise UserError(
-            f"model type '{model.config.model_type}' has no layers that can be recomputed; run"
-            " without --memory.gradient_checkpointing"
-        )
-    for layer in layers:
+    for layer in model.layers:
         layer.forward = partial(_recomputed, layer.forward)
 
 

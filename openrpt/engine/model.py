@@ -4,10 +4,12 @@
 baseline are roles that a model has.
 """
 
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,10 @@ from openrpt.data.prompts import Budget, Layout, build_layout
 from openrpt.data.tokens import TokenTable, token_table
 from openrpt.engine.head import Head
 from openrpt.engine.precision import RoundedWeights
+from openrpt.errors import UserError
+
+if TYPE_CHECKING:
+    from openrpt.engine.divided import Divided
 
 Weights = Mapping[str, Tensor]
 """Values of parameters, by their names as `Model.network` has them."""
@@ -38,6 +44,8 @@ class Model:
     name: str
     compute_dtype: torch.dtype | None = None
     """Precision of the matrix products where it is not the weights' own: mixed precision."""
+    divided: "Divided | None" = None
+    """How the weights are divided among processes; None = this process has them whole."""
 
     @property
     def causal_lm(self) -> Any:
@@ -53,6 +61,20 @@ class Model:
     def backbone(self) -> nn.Module:
         """The model without its head."""
         return self.causal_lm.base_model
+
+    @property
+    def layers(self) -> list[Any]:
+        """The transformer layers, in their order. Raises UserError for a model that has none that
+        can be told."""
+        from transformers.modeling_layers import GradientCheckpointingLayer
+
+        found = [m for m in self.network.modules() if isinstance(m, GradientCheckpointingLayer)]
+        if not found:
+            raise UserError(
+                f"model type '{self.causal_lm.config.model_type}' has no layers that can be told;"
+                " run without --memory.gradient_checkpointing and --parallel.shard weights"
+            )
+        return found
 
     @property
     def head(self) -> Head:
@@ -146,8 +168,25 @@ class Model:
         hidden[-1] = self._scaled(output.last_hidden_state)
         return [hidden[layer] for layer in layers]
 
+    def backward(
+        self, roots: Sequence[Tensor], gradients: Sequence[Tensor | None] | None = None
+    ) -> None:
+        """Goes back through one pass of the backbone, which the roots come from; `gradients`: the
+        roots', None for a loss."""
+        if self.divided is None:
+            torch.autograd.backward(roots, gradients)
+        else:
+            self.divided.backward(roots, gradients or [None] * len(roots))
+
+    def whole(self) -> AbstractContextManager[None]:
+        """Encloses passes without a gradient, as many as each process likes: divided weights are
+        gathered for them, at which all processes meet."""
+        return nullcontext() if self.divided is None else self.divided.whole()
+
     def _run(self, inputs: dict[str, Any]) -> Any:
         inputs = inputs | {"use_cache": False}
+        if self.divided is not None:
+            return self.divided.forward(inputs)
         if self.compute_dtype is None:
             return self.backbone(**inputs)
         with self.autocast():
@@ -162,6 +201,10 @@ class Model:
     def _rounded(self) -> RoundedWeights:
         assert self.compute_dtype is not None
         return RoundedWeights(dtype=self.compute_dtype)
+
+    def forget_rounded(self) -> None:
+        """Frees the copies of the weights in the precision of the products."""
+        vars(self).pop("_rounded", None)
 
     def _scaled(self, hidden: Tensor) -> Tensor:
         return hidden if self.logit_scale == 1.0 else hidden * self.logit_scale
@@ -194,6 +237,24 @@ class Model:
     def parameters(self) -> list[nn.Parameter]:
         """Returns the parameters that are trained."""
         return list(self.trained().values())
+
+    @property
+    def weights_hash(self) -> str:
+        """A hash of the trained weights: of each parameter the sum of its bytes, which every device
+        finds at its own speed. Of divided ones, as they were when they were divided."""
+        if self.divided is not None:
+            return self.divided.hash_before
+        sums = [
+            int(p.detach().contiguous().view(torch.uint8).sum(dtype=torch.int64))
+            for p in self.parameters()
+        ]
+        return hashlib.sha256(repr(sums).encode()).hexdigest()
+
+    def own_values(self) -> dict[str, Tensor]:
+        """Returns what this process has of the trained parameters, by name: all where they are not
+        divided."""
+        trained = {name: p.detach() for name, p in self.trained().items()}
+        return trained if self.divided is None else self.divided.own_parts(trained)
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Returns the parameters that are trained, by name."""

@@ -23,7 +23,8 @@ from openrpt.evaluation.models import latest_model, model_path, training_cost
 from openrpt.evaluation.records import read_evaluation
 from openrpt.report.verdict import model_sentences
 from openrpt.runs.card import model_card
-from openrpt.runs.checkpoints import BASELINE, STATES
+from openrpt.runs.checkpoints import BASELINE
+from openrpt.runs.optimizer_state import STATE
 from openrpt.runs.run import Run, existing_run, owning_run
 
 _RESULTS = "## Results"
@@ -76,7 +77,7 @@ def publication(source: Path) -> Publication:
 
 def _is_model(name: str) -> bool:
     path = Path(name)
-    own = any(path.match(pattern) for pattern in (STATES, BASELINE, RECORD))
+    own = name in (STATE, BASELINE, RECORD)
     return "/" not in name and not own and path.suffix in READ_BY_MODELS
 
 

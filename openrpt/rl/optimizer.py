@@ -167,7 +167,10 @@ def clip(
     policy: Model, optimizer: torch.optim.Optimizer, max_norm: float, places: Places, *, stage: str
 ) -> float:
     """Clips the gradient; returns its norm before. Raises NotFinite where that is not finite."""
-    norm = float(torch.nn.utils.clip_grad_norm_(policy.parameters(), max_norm))
+    if policy.divided is not None:
+        norm = policy.divided.clip(max_norm)
+    else:
+        norm = float(torch.nn.utils.clip_grad_norm_(policy.parameters(), max_norm))
     if not math.isfinite(norm):
         optimizer.zero_grad(set_to_none=True)
         raise NotFinite(norm, places, f"--{stage}.learning_rate")
@@ -186,5 +189,5 @@ def apply_update(
     optimizer.step()
     rate = optimizer.param_groups[0]["lr"]
     what = f"{stage}.learning_rate is too high ({rate:g} here): the policy"
-    require_finite(policy.trained().items(), what=what)
+    require_finite(policy.own_values().items(), what=what)
     return norm

@@ -9,10 +9,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cached_property
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
 
 from openrpt.errors import SaidElsewhere, UserError
 from openrpt.launch import Launch, launch
@@ -103,6 +105,35 @@ class ProcessGroup:
                 for p, part in zip(bucket, flat.split([p.numel() for p in bucket]), strict=True):
                     p.copy_(part.view_as(p))
 
+    @cached_property
+    def mesh(self) -> DeviceMesh:
+        """The processes, with a group of their own: made when all first ask for it."""
+        backend = dist.get_backend(self._gradients)
+        group = dist.new_group(backend=backend, timeout=timedelta(seconds=self.timeout))
+        device = "cuda" if backend == "nccl" else "cpu"
+        return DeviceMesh.from_group(group, device)
+
+    @contextmanager
+    def within(self, place: str) -> Iterator[None]:
+        """Encloses exchanges that torch makes by itself. Raises LostProcess where one fails since
+        another process has failed, is gone or doesn't come."""
+        self.roll.come_to(place)
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            known = self._known_reason(place)
+            if known is None and "timed out" in str(error).lower():
+                minutes = self.timeout / 60
+                known = (
+                    f"'{place}' of {self.count} processes was not done within {minutes:g} min;"
+                    f" where it only is slow, give --parallel.timeout {2 * minutes:g}"
+                )
+            if known is None:  # it is this process that fails
+                raise
+            raise self._lost(known) from None
+
     def fail(self, error: BaseException) -> None:
         """Lets the others know that this process ends, and why: at once, by closed connections."""
         self.roll.end(f"{self.roll.name(self.rank)}: {str(error) or type(error).__name__}")
@@ -155,8 +186,13 @@ class ProcessGroup:
         return LostProcess(self.roll.end(cause))
 
     def _reason(self, place: str, otherwise: str) -> str:
-        """Says why a collective failed, once that is known; it takes a killed process some seconds
-        to be missed."""
+        """Says why a collective failed, as far as that is known."""
+        failed = f"'{place}' of {self.count} processes failed: {otherwise}"
+        return self._known_reason(place) or failed
+
+    def _known_reason(self, place: str) -> str | None:
+        """Says why another process is gone, once that is known; it takes a killed one some seconds
+        to be missed. None where all are there."""
         roll, deadline = self.roll, time.monotonic() + SILENT_SECONDS + 2
         while time.monotonic() < deadline:
             if roll.cause:
@@ -173,7 +209,7 @@ class ProcessGroup:
                     " the same command goes on from the last checkpoint"
                 )
             time.sleep(0.1)
-        return f"'{place}' of {self.count} processes failed: {otherwise}"
+        return None
 
     def _late(self, place: str, timeout: float) -> str:
         behind = self.roll.behind() or {self.rank: place}

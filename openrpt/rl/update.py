@@ -7,6 +7,7 @@ unless `train.denominator` is "live".
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -34,7 +35,7 @@ from openrpt.rl.objective import AnswerLoss, DocumentLoss, RolloutLoss, UpdateTe
 from openrpt.rl.optimizer import PairedAdamW, apply_update, clip
 from openrpt.rl.tally import Tally
 from openrpt.rl.tensors import RolloutTensors
-from openrpt.rl.workers import ALONE, Workers
+from openrpt.rl.workers import ALONE, Workers, summed
 
 
 def loss_config_for(config: Config) -> LossConfig:
@@ -129,7 +130,8 @@ def update_policy(
     policy, max_norm = engine.model, config.optim.max_grad_norm
     totals, loss_config = step_totals(batch, config, layout), loss_config_for(config)
     ntp_tokens = max(sum(_num_ntp_tokens(weighted.work, layout) for weighted in batch), 1)
-    documents = list(_documents(workers.share(batch), engine, config, layout, reference))
+    with policy.whole() if config.importance_correction != "off" else nullcontext():
+        documents = list(_documents(workers.share(batch), engine, config, layout, reference))
     metrics: dict[str, float] = {}
     for _ in range(config.train.updates_per_batch):
         losses = _Losses(
@@ -144,8 +146,8 @@ def update_policy(
         )
         optimizer.zero_grad(set_to_none=True)
         passages = [one for one in map(losses.passage, documents) if one is not None]
-        engine.accumulate_each(passages, microbatch_tokens=config.memory.microbatch_tokens)
-        workers.sum_gradients(policy.parameters())
+        with summed(policy, workers):
+            engine.accumulate_each(passages, microbatch_tokens=config.memory.microbatch_tokens)
         rollouts_norm = 0.0
         if config.train.has_separate_states:
             # The rollouts' gradient is set aside, and the text's computed by itself.
@@ -153,10 +155,10 @@ def update_policy(
             places = Places.of_all(workers.gather(losses.places))
             rollouts_norm = clip(policy, optimizer, max_norm, places, stage="train")
             optimizer.set_aside()
-            for document in documents:
-                text = losses.of_text(document)
-                engine.accumulate_gradients(document.prefix_ids, [], prefix_loss=text)
-            workers.sum_gradients(policy.parameters())
+            with summed(policy, workers):
+                for document in documents:
+                    text = losses.of_text(document)
+                    engine.accumulate_gradients(document.prefix_ids, [], prefix_loss=text)
         each = workers.gather((losses.tally, losses.places))
         places = Places.of_all([places for _, places in each])
         norm = apply_update(policy, optimizer, max_norm, places, stage="train")

@@ -1,12 +1,12 @@
 """The seam for data parallelism: processes that each run a part of every step.
 
-Each process holds the whole model. A step's documents are shared out to be generated at and graded
-(`Collector`); what came of them is gathered, so that from there on every process knows the whole
-step: its pass rates, its live groups, its advantages (those of `reinforce_plus_plus` are divided
-by a deviation over the whole step) and the totals that losses are divided by. Its batch is shared
-out again for the update (`update_policy`), gradients are summed before they are clipped, and every
-process makes the same step. Nothing but the order in which gradients are added depends on the
-number of processes.
+Each process holds the whole model, or its part of the weights (`engine.divided`). A step's
+documents are shared out to be generated at and graded (`Collector`); what came of them is gathered,
+so that from there on every process knows the whole step: its pass rates, its live groups, its
+advantages (those of `reinforce_plus_plus` are divided by a deviation over the whole step) and the
+totals that losses are divided by. Its batch is shared out again for the update (`update_policy`),
+gradients are summed before they are clipped, and every process makes the same step. Nothing but the
+order in which gradients are added depends on the number of processes.
 
 An implementation (`rl.process_group.ProcessGroup`) has to see to this:
 - All processes begin with the same configuration, weights and trainer's state
@@ -24,10 +24,16 @@ comes behind the last of them (`engine.tree.gradients.embeddings_as_leaves`). Ho
 gradients early and others never. So gradients are summed once, when all are there.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import torch
+
+from openrpt.engine.model import Model
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 T = TypeVar("T")
 
@@ -55,6 +61,13 @@ class Workers(Protocol):
     def first(self, do: Callable[[], T]) -> T:
         """Lets the process of rank 0 do something, however long it takes, and returns what it
         returned to all of them."""
+
+    @property
+    def mesh(self) -> "DeviceMesh":
+        """The processes, as torch divides weights among them (`engine.divided`)."""
+
+    def within(self, place: str) -> AbstractContextManager[None]:
+        """Encloses exchanges that torch makes by itself, which fail where a process is gone."""
 
     def spread(self, owned: Sequence[Sequence[torch.nn.Parameter]]) -> None:
         """Gives each parameter the values that it has in the process that owns it; `owned`: the
@@ -86,6 +99,15 @@ class Alone:
         """Does it."""
         return do()
 
+    @property
+    def mesh(self) -> "DeviceMesh":
+        """No mesh: one process has nothing to divide."""
+        raise AssertionError("one process divides no weights")
+
+    def within(self, place: str) -> AbstractContextManager[None]:
+        """Encloses nothing: no process is waited for."""
+        return nullcontext()
+
     def spread(self, owned: Sequence[Sequence[torch.nn.Parameter]]) -> None:
         """Leaves the parameters as they are: all are its own."""
         return None
@@ -96,3 +118,15 @@ class Alone:
 
 
 ALONE = Alone()
+
+
+@contextmanager
+def summed(policy: Model, workers: Workers) -> Iterator[None]:
+    """Encloses the passes of a gradient, which the processes have summed at the end: each of them
+    all of it, or its own part where the weights are divided."""
+    if policy.divided is not None:
+        with policy.divided.turns():
+            yield
+    else:
+        yield
+        workers.sum_gradients(policy.parameters())

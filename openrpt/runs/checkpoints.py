@@ -1,20 +1,20 @@
 """Checkpoints: plain Hugging Face folders that also hold what a resumed run needs.
 
 `transformers` loads the folder as it is (safetensors only; LoRA is merged, its adapter lies
-beside it). `state.safetensors` has the optimizer (and `state-0001.safetensors` … the parts of other
-processes, where they divide it), `checkpoint.json` the rest, with a hash of every
-file (`engine/checkpoint_record.py`). Written to a temporary folder and renamed: a folder
+beside it). `state.safetensors` has the optimizer (the folder `state` its parts, where processes
+divide it: `optimizer_state.py`), `checkpoint.json` the rest, with a hash of every file
+(`engine/checkpoint_record.py`). Written to a temporary folder and renamed: a folder
 under its name is whole.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from openrpt.config.loading import validate_config
 from openrpt.config.sections import Config, StageName
@@ -33,9 +33,9 @@ from openrpt.engine.loading import quiet_transformers
 from openrpt.engine.model import Model
 from openrpt.errors import UserError
 from openrpt.files import numbered, remove_folder, replacing_folder, writing
-from openrpt.rl.optimizer import SharedAdamW
 from openrpt.rl.workers import ALONE, Workers
 from openrpt.runs.card import model_card
+from openrpt.runs.optimizer_state import read_state, write_state
 from openrpt.runs.run import require_same
 
 
@@ -81,14 +81,9 @@ __all__ = [
     "require_own",
     "restore",
     "save_checkpoint",
-    "save_part",
     "step_folder",
 ]
 
-_STATE = "state.safetensors"
-STATES = "state*.safetensors"
-"""The optimizer's state (and LoRA's weights): of one process, or the part that each of several
-keeps."""
 BASELINE = "baseline.safetensors"
 """The moving average of the policy, where a reward keeps one."""
 
@@ -106,35 +101,30 @@ def save_checkpoint(
     """Saves a policy with what a resumed run needs; returns its folder. Raises UserError where the
     disk refuses it; what stood in its place before stays untouched.
 
-    `workers`: those among which the optimizer's state is divided. The first calls this, and the
-    others `save_part` meanwhile.
+    `workers`: those among which the weights or the optimizer's state are divided. All of them call
+    this; the first writes, and the others their parts of the optimizer's state.
 
     SmolLM2's 1.5 GB with optimizer take 11 s to write, 1 s to sync and 2.6 s to hash (0.6 GB/s).
     """
+    if workers.rank:
+        with writing(folder), _disk_errors():
+            if policy.divided is not None:
+                policy.divided.whole_weights()
+            if optimizer is not None:
+                write_state(policy, optimizer, folder, workers)
+        return folder
     advice = "start the same command again: it goes on from the last checkpoint"
     with replacing_folder(folder, advice=advice) as partial:
         with _disk_errors(), quiet_transformers():
             _save_model(policy, partial)
             if optimizer is not None:
-                save_file(_trained_state(policy, optimizer), partial / _STATE)
-                workers.gather(partial)
+                write_state(policy, optimizer, partial, workers)
             if baseline is not None:
                 save_file({n: t.contiguous() for n, t in baseline.items()}, partial / BASELINE)
             policy.tokenizer.save_pretrained(partial)
-        workers.gather(None)  # all parts are there
         (partial / CARD).write_text(model_card(state, config), encoding="utf-8")
         write_record(partial, state, config)
     return folder
-
-
-def save_part(policy: Model, optimizer: torch.optim.Optimizer, workers: Workers) -> None:
-    """Saves this process' part of the optimizer's state into the checkpoint that the first one
-    writes. Raises UserError where the disk refuses it."""
-    folder = workers.gather(Path())[0]
-    path = folder / f"state-{workers.rank:04d}.safetensors"
-    with writing(path), _disk_errors():
-        save_file(_trained_state(policy, optimizer), path)
-    workers.gather(None)
 
 
 @contextmanager
@@ -151,24 +141,14 @@ def _disk_errors() -> Iterator[None]:
 
 
 def _save_model(policy: Model, folder: Path) -> None:
-    if policy.is_lora:
+    if policy.divided is not None:
+        policy.network.save_pretrained(folder, state_dict=policy.divided.whole_weights())
+    elif policy.is_lora:
         policy.network.save_pretrained(folder / "adapter")
         # Merging in place and back would change the weights by rounding.
         copy.deepcopy(policy.network).merge_and_unload().save_pretrained(folder)
     else:
         policy.network.save_pretrained(folder)
-
-
-def _trained_state(policy: Model, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """Returns Adam's moments by parameter, and LoRA's weights (the merged ones can't be
-    unmerged)."""
-    tensors = {}
-    for name, parameter in policy.trained().items():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"{key}/{name}"] = value.detach().clone().contiguous()
-        if policy.is_lora:
-            tensors[f"weight/{name}"] = parameter.detach().clone().contiguous()
-    return tensors
 
 
 def restore(folder: Path, policy: Model, optimizer: torch.optim.Optimizer) -> TrainerState:
@@ -177,40 +157,13 @@ def restore(folder: Path, policy: Model, optimizer: torch.optim.Optimizer) -> Tr
     Raises UserError for a damaged checkpoint.
     """
     record = open_checkpoint(folder)
-    trained = policy.trained()
-
-    def is_read(key: str) -> bool:
-        kind, name = key.split("/", 1)
-        if kind == "weight" or name not in trained or not isinstance(optimizer, SharedAdamW):
-            return True
-        return optimizer.owns(trained[name])
-
-    by_parameter: dict[str, dict[str, torch.Tensor]] = {}
-    for path in sorted(folder.glob(STATES)) or [folder / _STATE]:
-        for key, value in read_tensors(path, is_read).items():
-            kind, name = key.split("/", 1)
-            by_parameter.setdefault(name, {})[kind] = value
-    for name, parameter in trained.items():
-        values = by_parameter.get(name, {})
-        if "weight" in values:
-            with torch.no_grad():
-                parameter.copy_(values.pop("weight"))
-        if values:
-            # Adam's step counter stays on the host, as torch keeps it.
-            optimizer.state[parameter] = {
-                key: value if key == "step" else value.to(parameter.device)
-                for key, value in values.items()
-            }
+    read_state(policy, optimizer, folder)
     return record.state
 
 
-def read_tensors(
-    path: Path, is_read: Callable[[str], bool] = lambda name: True
-) -> dict[str, torch.Tensor]:
-    """Returns the tensors of a file that `is_read`, by name. Raises UserError for one that is
-    damaged or absent."""
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Returns a file's tensors by name. Raises UserError for one that is damaged or absent."""
     try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys() if is_read(name)}  # noqa: SIM118
+        return load_file(path)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: damaged ({error}); {remedy(path.parent)}") from None

@@ -14,7 +14,6 @@ from openrpt.config.loading import flatten
 from openrpt.config.sections import STAGES
 from openrpt.engine.checkpoint_record import RECORD, TrainerState
 from openrpt.engine.fingerprint import file_hash
-from openrpt.engine.model import Model
 from openrpt.errors import UserError
 from openrpt.stages.stage import Stage
 
@@ -53,7 +52,7 @@ def _facts(stage: Stage) -> dict[str, str]:
         "the scores": _hash(run.path / STAGES["score"].mark),
         "the warmed-up policy": _hash(run.start / RECORD),
         "the checkpoint": _state(stage.state),
-        "the weights": _weights(stage.engine.model),
+        "the weights": stage.engine.model.weights_hash[:_DIGITS],
     }
 
 
@@ -74,13 +73,3 @@ def _hash(path: Path) -> str:
 def _state(state: TrainerState) -> str:
     rates = hashlib.sha256(repr(state).encode()).hexdigest()[:_DIGITS]
     return f"step {state.step} (state {rates})"
-
-
-def _weights(model: Model) -> str:
-    """Returns a hash of the trained weights: of each parameter the sum of its bytes, which every
-    device finds at its own speed."""
-    sums = [
-        int(p.detach().contiguous().view(torch.uint8).sum(dtype=torch.int64))
-        for p in model.parameters()
-    ]
-    return hashlib.sha256(repr(sums).encode()).hexdigest()[:_DIGITS]

@@ -70,9 +70,12 @@ def finetune(run: Run, *, workers: Workers = ALONE, progress: Progress = SILENT)
             assert isinstance(task, QuestionTask)
             facts = asdict(counts) | asdict(task.counts)
             progress.say(_describe_questions(config.questions.path, facts))
-            record = workers.first(lambda: _begun(run, trainer, task, facts, progress))
+            policy = trainer.engine.model
+            with policy.whole():
+                record = workers.first(lambda: _begun(run, trainer, task, facts, progress))
             summary = run_stage(trainer, progress)
-            return workers.first(lambda: _ended(run, trainer, task, record, summary, progress))
+            with policy.whole():
+                return workers.first(lambda: _ended(run, trainer, task, record, summary, progress))
 
 
 def _begun(

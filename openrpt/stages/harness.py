@@ -19,14 +19,14 @@ from openrpt.engine.checkpoint_record import read_record
 from openrpt.files import remove_folder
 from openrpt.progress import Progress
 from openrpt.rl.nonfinite import SKIPPED, finite_only, require_few_skipped
-from openrpt.runs.checkpoints import latest_checkpoint, save_checkpoint, step_folder
+from openrpt.runs.checkpoints import latest_checkpoint, step_folder
 from openrpt.runs.journal import Journal, open_journal
 from openrpt.runs.metrics import truncate_metrics
 from openrpt.runs.rollouts import forget_rollouts
 from openrpt.runs.run import Run, next_name
 from openrpt.runs.works import forget_works
 from openrpt.stages.alike import require_alike
-from openrpt.stages.saver import Saver
+from openrpt.stages.saver import Saver, save_policy
 from openrpt.stages.stage import Stage
 from openrpt.stopping import Interrupted, StopFlag, stop_on_signals
 
@@ -175,13 +175,12 @@ def _evaluate(stage: Stage, progress: Progress) -> dict[str, float]:
         return {}
     done = state.seconds if stage.limits.seconds < math.inf else state.step - 1
     progress.update(done, f"evaluating after step {state.step}")
-    metrics = stage.workers.first(stage.evaluate)
+    with stage.engine.model.whole():
+        metrics = stage.workers.first(stage.evaluate)
     accuracy = metrics.get(_BEST, -1.0)
     if accuracy > state.best_accuracy:
         best = replace(state, best_step=state.step, best_accuracy=accuracy)
-        if stage.workers.rank == 0:
-            folder = stage.run.checkpoints_of(state.stage) / "best"
-            save_checkpoint(folder, stage.engine.model, best, stage.config)
+        save_policy(stage, stage.run.checkpoints_of(state.stage) / "best", best)
         state.best_step, state.best_accuracy = best.best_step, best.best_accuracy
     return metrics
 
@@ -210,8 +209,8 @@ def _leave(stage: Stage, saver: Saver) -> Path:
     if not facts.leaves:
         return step_folder(saver.checkpoints, stage.state.step)
     folder = run.path / facts.leaves
+    save_policy(stage, folder, stage.state)
     if saver.writes:
-        save_checkpoint(folder, stage.engine.model, stage.state, stage.config)
         remove_folder(saver.checkpoints)
     return folder
 

@@ -11,7 +11,7 @@ from openrpt.engine.checkpoint_record import TrainerState
 from openrpt.errors import UserError
 from openrpt.rl.optimizer import SharedAdamW
 from openrpt.rl.workers import ALONE
-from openrpt.runs.checkpoints import prune, save_checkpoint, save_part, step_folder
+from openrpt.runs.checkpoints import prune, save_checkpoint, step_folder
 from openrpt.stages.stage import Stage
 
 
@@ -37,8 +37,9 @@ class Saver:
 
     @property
     def is_divided(self) -> bool:
-        """Whether each process keeps a part of the optimizer's state."""
-        return isinstance(self.stage.optimizer, SharedAdamW)
+        """Whether each process keeps a part of the optimizer's state, or of the weights."""
+        weights = self.stage.engine.model.divided is not None
+        return weights or isinstance(self.stage.optimizer, SharedAdamW)
 
     @property
     def checkpoints(self) -> Path:
@@ -55,11 +56,8 @@ class Saver:
 
     def now(self) -> None:
         """Saves the step that is done, unless it is saved, and removes old checkpoints."""
-        if self.step != self.state.step:
-            if self.writes:
-                self._save()
-            elif self.is_divided:
-                save_part(self.stage.engine.model, self.stage.optimizer, self.stage.workers)
+        if self.step != self.state.step and (self.writes or self.is_divided):
+            self._save()
         self.at, self.step = time.monotonic(), self.state.step
 
     def _save(self) -> None:
@@ -74,7 +72,8 @@ class Saver:
             workers=stage.workers if self.is_divided else ALONE,
         )
         kept = 1 if STAGES[self.state.stage].leaves else stage.config.checkpoints.kept
-        prune(self.checkpoints, kept)
+        if self.writes:
+            prune(self.checkpoints, kept)
 
     @contextmanager
     def whole(self) -> Iterator[None]:
@@ -109,7 +108,7 @@ class Saver:
     def _kept(self) -> str:
         """Saves, and says what is saved."""
         if self.is_divided and self.step != self.state.step:
-            return self._lost("other processes have parts of the optimizer")
+            return self._lost("other processes have parts of what is trained")
         try:
             self.now()
         except UserError as error:
@@ -127,6 +126,16 @@ class Saver:
                 f"{text}: the same command goes on from {step_folder(self.checkpoints, self.step)}"
             )
         return f"{text}: the same command begins anew"
+
+
+def save_policy(stage: Stage, folder: Path, state: TrainerState) -> None:
+    """Saves a stage's policy alone; all processes call this, and the first writes. Raises UserError
+    where the disk refuses it."""
+    policy, workers = stage.engine.model, stage.workers
+    if policy.divided is not None:
+        save_checkpoint(folder, policy, state, stage.config, workers=workers)
+    elif workers.rank == 0:
+        save_checkpoint(folder, policy, state, stage.config)
 
 
 def _told(error: Exception, where: str, kept: str) -> Exception:

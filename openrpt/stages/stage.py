@@ -132,6 +132,7 @@ def open_trained(
     a checkpoint that is damaged, another stage's, or made with another value of a binding key.
     """
     config, name = run.config, new.stage
+    _require_divisible(config, paired=paired)
     last = latest_checkpoint(run.checkpoints_of(name))
     if last is not None:
         record = read_record(last)
@@ -151,21 +152,44 @@ def open_trained(
         start=candidates_from,
     )
     decay = config.optim.weight_decay if weight_decay is None else weight_decay
-    is_shared = config.parallel.shard == "optimizer"
-    if is_shared and paired:
-        raise UserError(
-            "parallel.shard = 'optimizer' divides one AdamW, and train.adam_states = 'separate' has"
-            " two; set one of them only"
-        )
+    if config.parallel.shard == "weights" and workers.count > 1:
+        from openrpt.engine.divided import divide
+
+        divide(engine.model, workers)
     optimizer = make_optimizer(
         engine.model,
         config.optim,
         weight_decay=decay,
         paired=paired,
-        shared_by=workers if is_shared else ALONE,
+        shared_by=workers if config.parallel.shard == "optimizer" else ALONE,
     )
     if last is not None:
         state = restore(last, engine.model, optimizer)
     else:
         state = replace(new, start_model=model_fingerprint(config.model.path))
     return Opened(engine=engine, optimizer=optimizer, state=state, checkpoint=last)
+
+
+def _require_divisible(config: Config, *, paired: bool) -> None:
+    """Raises UserError for what can't be where `parallel.shard` divides something."""
+    shard = config.parallel.shard
+    if shard != "none" and paired:
+        raise UserError(
+            f"parallel.shard = '{shard}' divides one AdamW, and train.adam_states = 'separate' has"
+            " two; set one of them only"
+        )
+    if shard != "weights":
+        return
+    refused = {
+        "model.lora_rank": config.model.lora_rank > 0,
+        "engine.trainer = 'flat'": config.engine.trainer == "flat",
+        "engine.sampler = 'vllm'": config.engine.sampler != "same",
+        "reward.terms 'information_gain', whose moving average is a whole model": (
+            "information_gain" in config.reward.terms
+        ),
+    }
+    for what, is_asked in refused.items():
+        if is_asked:
+            raise UserError(
+                f"parallel.shard = 'weights' doesn't go with {what}; set one of them only"
+            )

@@ -1,19 +1,26 @@
 """Stages that several processes share end where one process does, and end together."""
 
 import json
+import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
+from torch.distributed.checkpoint import HuggingFaceStorageWriter
+from transformers import AutoModelForCausalLM
 
 from openrpt.cli.main import main
 from openrpt.config.loading import to_toml
+from openrpt.errors import UserError
 from openrpt.runs.journal import read_stage
 from openrpt.runs.metrics import read_metrics
 from openrpt.runs.run import Run
+from openrpt.stages.train import open_train
 from tests.helpers.processes import Ended, commands, in_processes
 from tests.helpers.run_files import OF_THE_MACHINE, rollouts_of
 from tests.helpers.tiny_model import copied_run, tiny_model_folder, tiny_run
@@ -137,31 +144,47 @@ def assert_alike(a: Run, b: Run, stage: str, *, steps: int) -> None:
         assert found == pytest.approx(expected, rel=1e-10, abs=1e-12)
 
 
+def state_files(folder: Path) -> list[Path]:
+    return [*folder.glob("state.safetensors"), *folder.glob("state/*.safetensors")]
+
+
+def state_of(folder: Path) -> dict[str, torch.Tensor]:
+    """The optimizer's state, put together by the first rows that the parts' headers name."""
+    parts: dict[str, dict[int, torch.Tensor]] = {}
+    for path in state_files(folder):
+        with safe_open(path, "pt") as file:
+            places = json.loads((file.metadata() or {}).get("DCP_SHARDING_INFO", "{}"))
+            for name in file.keys():  # noqa: SIM118
+                first = places[name]["saved_offsets"] if name in places else []
+                parts.setdefault(name, {})[first[0] if first else 0] = file.get_tensor(name)
+    return {
+        name: torch.cat([rows[first] for first in sorted(rows)]) if rows[0].ndim else rows[0]
+        for name, rows in parts.items()
+    }
+
+
 def assert_same_weights(a: Path, b: Path) -> None:
     """The model's and the optimizer's, whose state may lie in parts."""
-    for pattern in ("model.safetensors", "state*.safetensors"):
-        found, expected = (
-            {name: tensor for path in one.glob(pattern) for name, tensor in load_file(path).items()}
-            for one in (a, b)
-        )
-        torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-12)
+    found, expected = (load_file(one / "model.safetensors") for one in (a, b))
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-12)
+    torch.testing.assert_close(state_of(a), state_of(b), rtol=1e-8, atol=1e-12)
 
 
 @pytest.mark.slow
 def test_two_then_one_then_four_processes_end_where_one_does(scored: Run) -> None:
-    """Checkpoints know no number of processes, nor how the optimizer is divided among them; dynamic
-    sampling goes on while all documents of a process are flat."""
+    """Checkpoints know no number of processes, nor how weights and optimizer are divided among
+    them; dynamic sampling goes on while all documents of a process are flat."""
     settings = SETTINGS | {"train__steps": 4}
     run, expected = run_of(scored, "shared", settings), run_of(scored, "one", settings)
     alone(*command("train", expected))
-    said = together(2, *command("train", run, train__steps=1))[0]
+    said = together(2, *command("train", run, train__steps=1, parallel__shard="weights"))[0]
     assert "1 steps in" in said.out and "train: done, 1 steps" in said.err
     alone(*command("train", run, train__steps=2))
-    together(4, *command("train", run, train__steps=3, parallel__shard="optimizer"))
+    together(4, *command("train", run, train__steps=3, parallel__shard="weights"))
     together(2, *command("train", run, train__steps=4, parallel__shard="optimizer"))
     assert_alike(run, expected, "train", steps=4)
-    parts = {step: len(list(folder_of(run, step).glob("state*"))) for step in range(1, 5)}
-    assert parts == {1: 1, 2: 1, 3: 4, 4: 2}
+    parts = {step: len(state_files(folder_of(run, step))) for step in range(1, 5)}
+    assert parts == {1: 2, 2: 1, 3: 4, 4: 2}
     assert any(row["group/generated"] > 3 * 3 for row in rows(run, "train"))
     assert rollouts_of(run).keys() == rollouts_of(expected).keys()
     for name, rollouts in rollouts_of(run).items():
@@ -175,10 +198,12 @@ def test_two_then_one_then_four_processes_end_where_one_does(scored: Run) -> Non
 
 
 def test_plain_text_and_warmup_are_shared_too(scored: Run) -> None:
-    run, expected = run_of(scored, "plain-2", SETTINGS), run_of(scored, "plain", SETTINGS)
+    """With weights divided, and layers run again on the way back; one process has neither."""
+    run = run_of(scored, "plain-2", SETTINGS | {"memory__gradient_checkpointing": True})
+    expected = run_of(scored, "plain", SETTINGS)
     for name in ("pretrain", "warmup"):
         alone(*command(name, expected))
-        together(2, *command(name, run))
+        together(2, *command(name, run, parallel__shard="weights"))
         assert_alike(run, expected, name, steps=2)
     assert_same_weights(run.start, expected.start)
     pretrained = (one.checkpoints_of("pretrain") / "step-000002" for one in (run, expected))
@@ -208,6 +233,58 @@ def test_a_killed_process_loses_no_step(scored: Run) -> None:
     for one in (run, expected):
         alone(*command("train", one))
     assert_alike(run, expected, "train", steps=3)
+
+
+def test_a_kill_during_a_save_leaves_the_checkpoint_before(scored: Run) -> None:
+    """Of weights that are divided, while each process writes its part; the same command, by one
+    process, ends where one would have, with a folder that transformers opens."""
+    settings = PLAIN | {"train__steps": 2}
+    run, expected = (run_of(scored, name, settings) for name in ("half saved", "unbroken"))
+
+    def work(rank: int) -> None:
+        write, saves = HuggingFaceStorageWriter.write_data, []
+
+        def killed(*arguments: Any) -> Any:
+            saves.append(rank)
+            if (rank, len(saves)) == (1, 2):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return write(*arguments)
+
+        HuggingFaceStorageWriter.write_data = killed  # type: ignore[method-assign]
+        main(command("train", run, parallel__shard="weights"))
+
+    ended = in_processes(2, work)
+    assert [one.code for one in ended] == [2, -signal.SIGKILL], ended
+    last = ended[0].err.splitlines()[-1]
+    assert "rank 1 of 2 ended without a word" in last and "'checkpoint'" in last
+    assert [path.name for path in run.checkpoints.iterdir()] == ["step-000001"]
+    for one in (run, expected):
+        alone(*command("train", one))
+    assert_alike(run, expected, "train", steps=2)
+    ids = torch.arange(3, 40)[None]
+    found, known = (  # step 1 is written from divided weights, and from whole ones
+        AutoModelForCausalLM.from_pretrained(folder_of(one, 1), dtype="float64")(ids).logits
+        for one in (run, expected)
+    )
+    torch.testing.assert_close(found, known, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("what", "settings"),
+    [
+        ("model.lora_rank", {"model__lora_rank": 4}),
+        ("engine.trainer = 'flat'", {"engine__trainer": "flat"}),
+        ("reward.terms 'information_gain'", {"reward__terms": {"information_gain": 1.0}}),
+        ("train.adam_states = 'separate'", {"train__adam_states": "separate"}),
+    ],
+)
+def test_what_divided_weights_do_not_go_with_is_refused(
+    scored: Run, what: str, settings: dict[str, Any]
+) -> None:
+    name = f"refused {next(iter(settings))}"
+    run = run_of(scored, name, PLAIN | settings | {"parallel__shard": "weights"})
+    with pytest.raises(UserError, match=rf"parallel\.shard = 'weights' .*{re.escape(what)}"):
+        open_train(run)
 
 
 @pytest.mark.usefixtures("own")

@@ -7,7 +7,7 @@ a model that carries it still answers `model(...)` and `generate` as ever.
 Legend: B rows, n new tokens, L shared keys, M own keys, H heads, K key-value heads, D head size.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 
 import torch
@@ -24,26 +24,32 @@ NAME = "openrpt_tree"
 """Name of the tree's attention in transformers."""
 
 
-@dataclass(kw_only=True, eq=False)
 class TreePass:
     """A forward pass over the tree: what its tokens may attend to, and where their own keys are
     left.
 
     Level 0 has neither shared nor own keys: plain causal attention, or that of several packed
     documents. A branch sees the first `shared_lengths[b]` keys of the prefix, its own earlier keys,
-    and its new tokens causally.
+    and its new tokens causally. No dataclass: the hooks of divided weights make each dataclass that
+    a layer is called with anew, with other tensors, and what is left in one would be lost.
     """
 
-    query_positions: Tensor  # [B, n] absolute
-    shared: "list[tuple[Tensor, Tensor]] | None" = None  # a layer: keys, values [1, K, L, D]
-    shared_lengths: Tensor | None = None  # [B]
-    own: "OwnKeys | None" = None
-    lengths: tuple[int, ...] = ()
-    """Tokens of each of the documents that are packed in one row: each attends to itself alone.
-    Nothing is collected then."""
-    collected: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    """New keys and values [B, K, n, D] by layer, as the model made them."""
-    _masks: dict[int | None, tuple[KeyMask | None, KeyMask]] = field(default_factory=dict)
+    def __init__(
+        self,
+        *,
+        query_positions: Tensor,  # [B, n] absolute
+        shared: list[tuple[Tensor, Tensor]] | None = None,  # a layer: keys, values [1, K, L, D]
+        shared_lengths: Tensor | None = None,  # [B]
+        own: "OwnKeys | None" = None,
+        lengths: tuple[int, ...] = (),
+    ) -> None:
+        """`lengths`: tokens of each of the documents that are packed in one row: each attends to
+        itself alone. Nothing is collected then."""
+        self.query_positions, self.lengths = query_positions, lengths
+        self.shared, self.shared_lengths, self.own = shared, shared_lengths, own
+        self.collected: dict[int, tuple[Tensor, Tensor]] = {}
+        """New keys and values [B, K, n, D] by layer, as the model made them."""
+        self._masks: dict[int | None, tuple[KeyMask | None, KeyMask]] = {}
 
     def masks(
         self, window: int | None, groups: int, dtype: torch.dtype

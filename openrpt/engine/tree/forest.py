@@ -18,7 +18,7 @@ from openrpt.engine.model import Model
 from openrpt.engine.packing import packs
 from openrpt.engine.tree.attention import OwnKeys, TreePass
 from openrpt.engine.tree.gradients import embeddings_as_leaves, micro_batches
-from openrpt.engine.tree.levels import PADDING_POSITION, Level, run_level
+from openrpt.engine.tree.levels import PADDING_POSITION, Level, are_run, run_level
 
 
 def is_short(passage: Passage) -> bool:
@@ -67,10 +67,12 @@ def accumulate_together(policy: Model, passages: Sequence[Passage], microbatch_t
         for rows in micro_batches(branches, microbatch_tokens):
             hidden = _run_completions(policy, prefix_leaf, tails_leaf, branches, rows)
             losses = list(_losses(passages, rows, hidden))
-            if losses:
+            if losses and are_run(branches, rows):
+                policy.backward([torch.stack(losses).sum()])
+            elif losses:  # no further than to the leaves
                 torch.stack(losses).sum().backward()
-        tails.backward(tails_leaf)
-        prefixes.backward(prefix_leaf, prefix_losses)
+        tails.backward(policy, tails_leaf)
+        prefixes.backward(policy, prefix_leaf, prefix_losses)
 
 
 def _losses(
@@ -115,9 +117,9 @@ def _run_completions(
     index = torch.tensor([p for p, _ in rows], device=device)  # [R] into P
     tail_lengths = torch.tensor([len(branch.tail_ids) for branch in branches], device=device)  # [P]
     first = tails.hidden[index, tail_lengths[index] - 1][:, None]  # [R, 1, d]
-    ids = pad([branches[p].completions[c][:-1] for p, c in rows], device)  # [R, T − 1]
-    if ids.shape[1] == 0:
+    if not are_run(branches, rows):
         return first
+    ids = pad([branches[p].completions[c][:-1] for p, c in rows], device)  # [R, T − 1]
     lengths = torch.tensor([branch.prefix_length for branch in branches], device=device)  # [P]
     starts = (lengths + tail_lengths)[index]  # [R]
     positions = starts[:, None] + torch.arange(ids.shape[1], device=device)  # [R, T − 1]

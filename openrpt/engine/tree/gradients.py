@@ -4,10 +4,12 @@ What an outer level gives to an inner one is a leaf: micro-batches of rollouts a
 into the leaves, then tails run backward, then the prefix, once. Peak memory is the window plus one
 micro-batch.
 
-For one process: the gradient of the input embedding comes last and by a backward pass of its own
+The gradient of the input embedding comes last and by a backward pass of its own
 (`embeddings_as_leaves`), and leaves stand between the levels, so hooks that count on one backward
-pass through every parameter, as those of DistributedDataParallel and FSDP, do not see a step as a
-whole. Sum the `.grad` of the processes after `accumulate_gradients` in their place.
+pass through every parameter, as those of DistributedDataParallel, do not see a step as a whole. Sum
+the `.grad` of the processes after `accumulate_gradients` in their place. Where the weights
+themselves are divided (`engine.divided`), layers are gathered pass by pass, which
+`Model.backward` sees to.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,6 +21,7 @@ from torch import Tensor
 from openrpt.engine.branches import Branch, CompletionLoss, PrefixLoss, TailLoss
 from openrpt.engine.model import Model
 from openrpt.engine.tree.levels import (
+    are_run,
     last_hidden,
     micro_batches,
     portions,
@@ -95,12 +98,16 @@ def accumulate_gradients(
             if completion_loss is not None:
                 for rows in micro_batches(part, microbatch_tokens):
                     hidden = run_completions(policy, prefix_leaf, tails_leaf, part, rows)
-                    completion_loss([(first + b, c) for b, c in rows], hidden).backward()
+                    loss = completion_loss([(first + b, c) for b, c in rows], hidden)
+                    if are_run(part, rows):
+                        policy.backward([loss])
+                    else:  # no further than to the leaves
+                        loss.backward()
             tail_losses = []
             if tail_loss is not None:
                 tail_losses = [tail_loss(last_hidden(prefix_leaf, tails, part))]
             if tails is not None and tails_leaf is not None:
-                tails.backward(tails_leaf, tail_losses)
+                tails.backward(policy, tails_leaf, tail_losses)
             elif tail_losses:
                 tail_losses[0].backward()
-        prefix.backward(prefix_leaf, prefix_losses)
+        prefix.backward(policy, prefix_leaf, prefix_losses)

@@ -58,17 +58,23 @@ class Level:
         layers = list(zip(own[::2], own[1::2], strict=True))
         return Level(hidden=hidden, layers=layers, leaves=leaves)
 
-    def backward(self, leaf: "Level", extra: Sequence[Tensor] = ()) -> None:
-        """Sends what the leaf has collected, and the extra losses, through this level."""
+    def backward(self, policy: Model, leaf: "Level", extra: Sequence[Tensor] = ()) -> None:
+        """Sends what the leaf has collected, and the extra losses, through this level.
+
+        Divided weights are gathered from the last layer down, so there the way back begins at the
+        last states, whether or not anything has read them.
+        """
         roots: list[tuple[Tensor, Tensor | None]] = [
             (root, at.grad.to(root.dtype))
             for root, at in zip(self.tensors, leaf.leaves, strict=True)
             if at.grad is not None
         ]
+        if policy.divided is not None and leaf.leaves[0].grad is None:
+            roots.append((self.hidden, torch.zeros_like(self.hidden)))
         roots += [(loss, None) for loss in extra if loss.requires_grad]
         if roots:
             gradients = [gradient for _, gradient in roots]
-            torch.autograd.backward([root for root, _ in roots], gradients)
+            policy.backward([root for root, _ in roots], gradients)
 
 
 def run_level(policy: Model, ids: Tensor, position_ids: Tensor, tree_pass: TreePass) -> Level:
@@ -156,9 +162,9 @@ def run_completions(
     index = torch.tensor([b for b, _ in rows], device=device)  # [R]
     first = last[index][:, None]  # [R, 1, d]
     inputs = [branches[b].completions[c][:-1] for b, c in rows]
-    ids = pad(inputs, device)  # [R, T - 1]
-    if ids.shape[1] == 0:
+    if not are_run(branches, rows):
         return first
+    ids = pad(inputs, device)  # [R, T - 1]
     chosen = [branches[b] for b, _ in rows]
     lengths = _prefix_lengths(chosen, device)  # [R]
     starts = lengths + torch.tensor([len(b.tail_ids) for b in chosen], device=device)
@@ -172,6 +178,11 @@ def run_completions(
     )
     level = run_level(policy, ids, position_ids, tree_pass)
     return torch.cat([first, level.hidden], dim=1)  # [R, T, d]
+
+
+def are_run(branches: Sequence[Branch], rows: Sequence[CompletionIndex]) -> bool:
+    """Returns whether any of these completions is run: one token is predicted without."""
+    return any(len(branches[b].completions[c]) > 1 for b, c in rows)
 
 
 def last_hidden(prefix: Level, tails: Level | None, branches: Sequence[Branch]) -> Tensor:

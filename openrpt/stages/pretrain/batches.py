@@ -156,7 +156,7 @@ def accumulate_gradients(
         loss, ntp, _ = text_loss(hidden[at], policy.head, terms)
         if not math.isfinite(ntp):
             _note_places([pieces[index] for index in indexes], hidden, len(head_ids), places)
-        loss.backward()
+        policy.backward([loss])
         nats += ntp
     return nats / total
 

@@ -26,7 +26,7 @@ from openrpt.evaluation.perplexity import measure_perplexity, sampled_texts
 from openrpt.progress import SILENT, Progress
 from openrpt.rl.nonfinite import Places, attempted
 from openrpt.rl.optimizer import apply_update, learning_rate, set_learning_rate
-from openrpt.rl.workers import ALONE, Workers
+from openrpt.rl.workers import ALONE, Workers, summed
 from openrpt.runs.metrics import PhaseTimer, memory_metrics
 from openrpt.runs.run import Run
 from openrpt.stages.harness import Summary, run_stage
@@ -79,15 +79,15 @@ class Pretrainer:
             set_learning_rate(self.optimizer, rate)
             self.optimizer.zero_grad(set_to_none=True)
             own = Places(piece.document_id for piece in pieces)
-            part = accumulate_gradients(
-                self.engine,
-                self.corpus,
-                self.workers.share(pieces),
-                total=sum(len(piece.targets) for piece in pieces),
-                microbatch_tokens=config.pretrain.microbatch_tokens,
-                places=own,
-            )
-            self.workers.sum_gradients(policy.parameters())
+            with summed(policy, self.workers):
+                part = accumulate_gradients(
+                    self.engine,
+                    self.corpus,
+                    self.workers.share(pieces),
+                    total=sum(len(piece.targets) for piece in pieces),
+                    microbatch_tokens=config.pretrain.microbatch_tokens,
+                    places=own,
+                )
             each = self.workers.gather((part, own))
             loss = sum(nats for nats, _ in each)
             places = Places.of_all([found for _, found in each])

@@ -17,6 +17,7 @@ A KL on the plain text keeps the model's language; the tree's prefix gives it fo
 `target = truth` the answers are the text's own: that is supervised, and is labelled so.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -34,7 +35,7 @@ from openrpt.engine.engine import Engine, open_engine
 from openrpt.progress import SILENT, Progress
 from openrpt.rl.nonfinite import Places, attempted
 from openrpt.rl.optimizer import apply_update, learning_rate, set_learning_rate
-from openrpt.rl.workers import ALONE, Workers
+from openrpt.rl.workers import ALONE, Workers, summed
 from openrpt.runs.metrics import PhaseTimer, memory_metrics
 from openrpt.runs.run import Run
 from openrpt.runs.scores import scores_of
@@ -83,14 +84,14 @@ class Warmup:
         loss, maker = self.loss(works), self.maker(cost)
         set_learning_rate(self.optimizer, learning_rate(config.warmup, state.step))
         self.optimizer.zero_grad(set_to_none=True)
-        for work in self.workers.share(works):
-            with timer("generate"):
-                imitations = None if tail_only else maker.imitations(work, state.step)
-            with timer("update"):
-                loss.accumulate(work, imitations)
-            cost.count(loss, work, imitations)
+        policy, own = self.engine.model, self.workers.share(works)
+        with timer("generate"), nullcontext() if tail_only else policy.whole():
+            made = [None if tail_only else maker.imitations(work, state.step) for work in own]
         with timer("update"):
-            self.workers.sum_gradients(self.engine.model.parameters())
+            with summed(policy, self.workers):
+                for work, imitations in zip(own, made, strict=True):
+                    loss.accumulate(work, imitations)
+                    cost.count(loss, work, imitations)
             loss.sum_over(self.workers)
             places = Places.of_all(self.workers.gather(loss.places))
             updated = attempted(lambda: self._update(places), config.optim, step=state.step)
