@@ -258,6 +258,22 @@ class ScoredCorpus:
             byte_offsets=arrays["byte_offset"],
         )
 
+    def columns(self, shard: int, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Returns columns of a shard's positions, its documents one after another; with what stands
+        for a missing score. Raises UserError if it is broken."""
+        path = shard_paths(self.folder, shard)[0]
+        with _reading(path):
+            positions = read_table(path, columns=[*names])
+        return {name: _filled(name, positions[name]) for name in names}
+
+    def token_bytes(self, place: int) -> bytes:
+        """Returns the bytes of the token at a place, counted over all documents."""
+        number, index = self.entries.at(place)
+        document = self.numbered(number)
+        data = document.text.encode()
+        start, end = [*document.byte_offsets.tolist(), len(data)][index : index + 2]
+        return data[start:end]
+
     def keys(self) -> dict[str, list[str]]:
         """Returns the documents that have each key, in the corpus's order; reads no scores."""
         found: dict[str, list[str]] = {}
@@ -285,14 +301,8 @@ class ScoredCorpus:
         return documents
 
     def _read_shard(self, shard: int) -> "_Shard":
-        path = shard_paths(self.folder, shard)[0]
-        with _reading(path):
-            columns = ["token_id", "byte_offset", *_SCORE_COLUMNS]
-            positions = read_table(path, columns=columns)
-        return _Shard(
-            positions={name: _filled(name, positions[name]) for name in columns},
-            documents=self._read_documents(shard),
-        )
+        columns = ["token_id", "byte_offset", *_SCORE_COLUMNS]
+        return _Shard(positions=self.columns(shard, columns), documents=self._read_documents(shard))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
