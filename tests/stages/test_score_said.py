@@ -110,7 +110,7 @@ def test_what_takes_long_says_so(corpus: ScoredCorpus, monkeypatch: pytest.Monke
     config = load_config(overrides={"prompt.min_context": 1})
     bar = Heard()
     [*said.score_lines(corpus, config, progress=bar)]
-    assert bar.heard == ["end"]
+    assert not bar.heard
     monkeypatch.setattr(said, "_LONG", 100)
     [*said.score_lines(corpus, config, progress=bar)]
-    assert bar.heard[1:] == ["look through the scores of 140", "140", "end"]
+    assert bar.heard == ["look through the scores of 140", "140", "end"]

@@ -91,8 +91,8 @@ class _Seen:
         seen = cls(above={least: [] for least in DIFFICULTIES.values()})
         entries, places = corpus.entries, 0
         total = int(entries.num_tokens.sum())
-        if total >= _LONG:
-            progress.begin("look through the scores", total, "tokens")
+        bar = progress if total >= _LONG else SILENT
+        bar.begin("look through the scores", total, "tokens")
         for shard in range(entries.shards):
             found = corpus.columns(shard, _READ)
             sizes = entries.num_tokens[entries.of_shard(shard)]
@@ -104,8 +104,8 @@ class _Seen:
             seen.known.append(_by_document(scored, starts))
             seen.surprise.add(found["token_id"], found["negative_log_likelihood"], places)
             places += len(scored)
-            progress.update(places)
-        progress.end()
+            bar.update(places)
+        bar.end()
         return seen
 
 

@@ -78,6 +78,7 @@ def score_run(run: Run, progress: Progress, *, score: Score = _in_this_process) 
         progress.update(tokens, note)
 
     summary = score(run.config, run.scored, update)
+    progress.end()
     corpus = load_scored(run.scored)
     lines = score_lines(corpus, run.config, progress=progress)
     for line in (*skipped_lines(corpus.metadata), *lines):
