@@ -15,6 +15,7 @@ from openrpt.cli.options import (
     StageCommand,
     source_config,
     stage_config,
+    take_cpu,
 )
 from openrpt.cli.processes import shared
 from openrpt.cli.scaling import cluster_of, scalable
@@ -307,10 +308,9 @@ def demo(budget: str, run: str | None) -> None:
     openrpt demo --budget 1h
     """
     minutes = parse_budget(budget)
-    from openrpt.engine.cpu import use_cpu
     from openrpt.experiments.demo import config_in, print_outcome, run_demo
 
-    use_cpu(config_in(Path(run) if run else None, minutes).model.threads)
+    take_cpu(config_in(Path(run) if run else None, minutes).model.threads)
     with showing_progress(goes_on=True) as progress:
         done = run_demo(minutes, Path(run) if run else None, progress)
     print_outcome(done)

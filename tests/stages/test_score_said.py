@@ -80,6 +80,12 @@ def test_a_corpus_without_scores_has_its_size_alone(corpus: ScoredCorpus) -> Non
     assert not [line for line in lines if "for openrpt evaluate" in line]
 
 
+def test_a_split_without_documents_is_said(corpus: ScoredCorpus) -> None:
+    config = load_config(overrides={"evaluate.split": "development"})
+    lines = [line for line in said.score_lines(corpus, config) if line.startswith("development")]
+    assert len(lines) == 1 and "no document" in lines[0] and "corpus.separator" in lines[0]
+
+
 def test_how_many_documents_a_difference_takes() -> None:
     """A quarter of the difference takes sixteen times the documents; drawn, it is found in four of
     five tries."""

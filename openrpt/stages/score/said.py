@@ -128,7 +128,13 @@ def score_lines(
         if len(numbers):
             yield f"{split}: {_described(corpus, numbers, seen)}"
     split = config.evaluate.split
-    if len(corpus.numbers(split)) and split not in config.score.tokens_only:
+    if not len(corpus.numbers(split)):
+        yield (
+            f"{split}: no document, so openrpt evaluate has nothing to measure on: score more or"
+            " shorter documents (corpus.separator, corpus.block_characters, score.max_tokens), or"
+            " give held-out ones (corpus.heldout_path)"
+        )
+    elif split not in config.score.tokens_only:
         yield f"{split}, for openrpt evaluate: {_evaluable(corpus, config)}"
     if hardest := seen.surprise.hardest():
         said = (
