@@ -31,6 +31,9 @@ class Progress(Protocol):
     def say(self, line: str) -> None:
         """Prints one line that stays."""
 
+    def end(self) -> None:
+        """Ends the task, before something else is said or begun."""
+
 
 class Silent:
     """A `Progress` that says nothing."""
@@ -42,6 +45,9 @@ class Silent:
         """Does nothing."""
 
     def say(self, line: str) -> None:
+        """Does nothing."""
+
+    def end(self) -> None:
         """Does nothing."""
 
 
@@ -66,6 +72,10 @@ class Named:
     def say(self, line: str) -> None:
         """Passes on a line."""
         self.inner.say(line)
+
+    def end(self) -> None:
+        """Passes on that the task has ended."""
+        self.inner.end()
 
 
 def _passed(completed: float) -> float:

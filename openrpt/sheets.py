@@ -5,6 +5,7 @@ the bare numbers instead (`openrpt.files.csv_text`, `openrpt.json_files.json_tex
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,21 +57,53 @@ def print_sheet(sheet: Sheet, console: Console, *, pasted: bool = False) -> None
             title_justify="left",
             box=box.MARKDOWN if pasted else box.HEAVY_HEAD,
         )
+        widths = _widths(sheet, part, console.width)
         for i in part:
             table.add_column(
                 Text("\n".join(_heading_lines(sheet, i, console.width))),
                 overflow="fold",
                 no_wrap=_unbroken(sheet, i, console.width),
                 justify="left" if i < sheet.labels else "right",
-                min_width=_least_width(sheet, i, console.width),
+                min_width=widths[i],
             )
         for number, row in enumerate(sheet.rows):
             # Text, not str: the brackets of "openrpt[lora]" are no markup.
-            cells = [Text(row[i], sheet.styles.get(row[i], "")) for i in part]
+            cells = [Text(_folded(row[i], widths[i]), sheet.styles.get(row[i], "")) for i in part]
             table.add_row(*cells, end_section=number in sheet.ends)
         console.print(table)
     for note in sheet.notes:
         console.print(Text(note, "dim"), soft_wrap=True)
+
+
+def _widths(sheet: Sheet, part: Sequence[int], width: int) -> dict[int, int]:
+    """Returns the characters of each column of a table: what it needs, and of what is left over as
+    much as its longest line takes, from the first column on."""
+    widths = {i: _least_width(sheet, i, width) for i in part}
+    left = width - 1 - sum(widths.values()) - _BORDER * len(part)
+    for i in part:
+        more = max(0, min(_longest(sheet, i) - widths[i], left))
+        widths[i] += more
+        left -= more
+    return widths
+
+
+def _folded(cell: str, width: int) -> str:
+    """Returns a cell in lines of at most `width` characters, which end behind a sign that joins
+    names where there is one.
+
+    >>> _folded("general-text/trained-template=v0", 20)
+    'general-text/\\ntrained-template=v0'
+    """
+    return "\n".join(line for text in cell.split("\n") for line in _lines(text, width))
+
+
+def _lines(text: str, width: int) -> list[str]:
+    lines = [""]
+    for piece in re.split(r"(?<=[-/,_= ])", text):
+        if lines[-1] and cell_len(lines[-1]) + cell_len(piece.rstrip()) > width:
+            lines.append("")
+        lines[-1] += piece
+    return [line.rstrip() for line in lines]
 
 
 def parts_of(sheet: Sheet, width: int) -> list[list[int]]:
@@ -113,7 +146,7 @@ def _longest(sheet: Sheet, i: int) -> int:
 
 def _heading_lines(sheet: Sheet, i: int, width: int) -> list[str]:
     """Returns a heading as wide as its column's cells, broken between words."""
-    words = sheet.headings[i].split(" ")
+    words = re.split(r" (?![^\[(]*[\])])", sheet.headings[i])  # `[95 %]` stays one
     room = max(min(_longest(sheet, i), width // 5), *map(len, words))
     lines = [words[0]]
     for word in words[1:]:

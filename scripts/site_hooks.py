@@ -1,27 +1,41 @@
-"""What the site adds to docs/: the first page, and links that leave the folder.
+"""What the site adds to docs/: the first page, pages of the notebooks, and links that leave the
+folder.
 
 mkdocs calls these functions by their names (mkdocs.yml, `hooks`).
 """
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
 
 _ROOT = Path(__file__).parent.parent
+sys.path.append(str(_ROOT))
+
+from scripts.notebook_page import notebook_page  # noqa: E402
+
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)#\s]*)(#[^)\s]*)?\)")
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Adds the first page: README.md, with links as they are from docs/."""
+    """Adds the first page, README.md with links as they are from docs/, and a page a notebook."""
     readme = (_ROOT / "README.md").read_text(encoding="utf-8").replace("](docs/", "](")
     files.append(File.generated(config, "index.md", content=readme))
+    for notebook in [file for file in files if file.src_uri.endswith(".ipynb")]:
+        content = notebook_page(notebook.content_string)
+        files.append(File.generated(config, _page_of(notebook.src_uri), content=content))
     return files
 
 
+def _page_of(notebook: str) -> str:
+    return notebook.removesuffix(".ipynb") + ".md"
+
+
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Leaves only the text of a link to a file of the repository that is no page of the site.
+    """Leaves only the text of a link to a file of the repository that is no page of the site; a
+    link to a notebook leads to its page.
 
     Whether such a file is there is what tests/test_links.py sees to. Links to nothing, and all
     within docs/, stay, and mkdocs says what is wrong with them.
@@ -34,6 +48,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
             return found[0]
         target = (folder / name).resolve()
         inside = target.is_relative_to(_ROOT / "docs") and target.is_file()
+        if inside and name.endswith(".ipynb"):
+            return f"[{text}]({_page_of(name)})"
         return text if target.exists() and not inside else found[0]
 
     return _LINK.sub(text_or_link, markdown)

@@ -11,3 +11,11 @@ def test_the_python_of_the_first_page_prints_what_it_says(capsys) -> None:
     said = program.rstrip().rpartition(")  # ")[2]
     exec(compile(program, "README.md", "exec"), {})
     assert capsys.readouterr().out.strip() == said
+
+
+def test_command_and_result_come_early() -> None:
+    """A screen to the first command, one more to the first result; a screen has 30 lines."""
+    lines = README.read_text(encoding="utf-8").splitlines()
+    command = next(n for n, line in enumerate(lines) if line.startswith("make demo"))
+    result = next(n for n, line in enumerate(lines) if " ± " in line)
+    assert command < 30 and result < 60

@@ -1,5 +1,6 @@
 """The scripts that put measured numbers into the documentation."""
 
+import json
 import runpy
 import subprocess
 import sys
@@ -81,3 +82,18 @@ def test_the_benchmarks_tables_are_those_of_the_results() -> None:
     text = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
     table = text.split("<!-- benchmarks -->")[1].split("<!-- /benchmarks -->")[0].strip()
     assert table == made.strip(), "python benchmarks/table.py --write"
+
+
+def test_a_notebook_is_a_page_of_the_site() -> None:
+    """Its sentences, its code, and each result that it holds: numbers, charts."""
+    page = runpy.run_path(str(ROOT / "scripts" / "notebook_page.py"))["notebook_page"]
+    for notebook in sorted((ROOT / "docs").glob("*/*.ipynb")):
+        text = notebook.read_text(encoding="utf-8")
+        cells = json.loads(text)["cells"]
+        made = page(text)
+        assert made.startswith("# ")
+        assert made.count("```python\n") == sum(cell["cell_type"] == "code" for cell in cells)
+        outputs = [output for cell in cells for output in cell.get("outputs", [])]
+        charts = sum("image/png" in output.get("data", {}) for output in outputs)
+        assert made.count("(data:image/png;base64,") == charts
+        assert all("".join(cell["source"]) in made for cell in cells)

@@ -9,7 +9,7 @@ import click
 from openrpt.cli.arguments import LABEL, OF_PEAK, PATH, RunCommand
 from openrpt.cli.main import command, showing_progress, stage
 from openrpt.cli.options import StageCommand
-from openrpt.cli.stage_config import stage_config
+from openrpt.cli.stage_config import stage_config, take_cpu
 from openrpt.errors import UserError
 from openrpt.terminal import say
 
@@ -145,17 +145,23 @@ def control(
 @command("demo", after="watch")
 @click.option("--budget", default="15m", help="Time that it may take: 90s, 15m, 1.5h [default 15m]")
 @click.option("--run", metavar="DIR", type=PATH, help="Run folder")
-def demo(budget: str, run: str | None) -> None:
+@click.option(
+    "--model.threads",
+    "threads",
+    type=click.IntRange(min=0),
+    default=0,
+    help="CPU threads; 0 = all the cores this process may use [default 0]",
+)
+def demo(budget: str, run: str | None, threads: int) -> None:
     """Run the whole pipeline on a small model and real text.
 
     \b
     openrpt demo --budget 1h
     """
     minutes = parse_budget(budget)
-    from openrpt.engine.cpu import use_cpu
     from openrpt.experiments.demo import config_in, print_outcome, run_demo
 
-    use_cpu(config_in(Path(run) if run else None, minutes).model.threads)
+    take_cpu(threads or config_in(Path(run) if run else None, minutes).model.threads)
     with showing_progress(goes_on=True) as progress:
         done = run_demo(minutes, Path(run) if run else None, progress)
     print_outcome(done)

@@ -10,7 +10,7 @@ from openrpt.cli.options import OVERRIDES
 from openrpt.config.paths import require_reachable
 from openrpt.config.recipes import is_config
 from openrpt.errors import UserError
-from openrpt.terminal import say_lines
+from openrpt.terminal import say, say_lines
 
 if TYPE_CHECKING:
     from openrpt.config.corpus import CorpusConfig
@@ -50,10 +50,17 @@ def stage_config(
     if ctx.params["print_config"]:
         say_lines(to_toml(config).removesuffix("\n"))
         ctx.exit()
-    from openrpt.engine.cpu import use_cpu
-
-    use_cpu(config.model.threads)
+    take_cpu(config.model.threads)
     return config
+
+
+def take_cpu(threads: int) -> None:
+    """Gives the process its threads, and says so where the cores are busy. Raises UserError."""
+    from openrpt.engine.cpu import busy_cores, use_cpu
+
+    use_cpu(threads)
+    if advice := busy_cores(threads):
+        say(advice, err=True)
 
 
 def _reachable(run: str) -> str:

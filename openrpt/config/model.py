@@ -27,7 +27,10 @@ class ModelConfig(Section):
         " weights (mixed precision)",
     )
     threads: Annotated[int, NOTHING] = Field(
-        0, ge=0, description="CPU threads; 0 = all the cores this process may use"
+        0,
+        ge=0,
+        description="CPU threads; 0 = all the cores this process may use (on cores that are busy,"
+        " and for a tiny model, 1 is faster)",
     )
     lora_rank: Annotated[int, binds("warmup", "train", "finetune", "pretrain")] = Field(
         0, ge=0, le=4096, description="Rank of LoRA adapters; 0 = full fine-tuning"

@@ -218,4 +218,5 @@ def require_memory(needed: float, device: torch.device) -> None:
 def _this_machine(device: torch.device) -> str:
     if device.type == "cuda":
         return f"this machine, {torch.cuda.get_device_name(device)}"
-    return f"this machine, {device.type}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"this machine, {device.type}, {threads} thread{'' if threads == 1 else 's'}"

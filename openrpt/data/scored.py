@@ -1,5 +1,6 @@
 """A scored corpus: an index of its documents over the shards on disk. No torch."""
 
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from openrpt.data.scored_shards import (
     TEXT_COLUMNS,
     read_index,
     read_keys,
+    read_positions,
     read_shard,
 )
 from openrpt.errors import UserError
@@ -72,6 +74,19 @@ class ScoredCorpus:
             token_ids=arrays["token_id"],
             byte_offsets=arrays["byte_offset"],
         )
+
+    def columns(self, shard: int, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Returns columns of a shard's positions, its documents one after another; with what stands
+        for a missing score. Raises UserError if it is broken."""
+        return read_positions(self.folder, shard, names)
+
+    def token_bytes(self, place: int) -> bytes:
+        """Returns the bytes of the token at a place, counted over all documents."""
+        number, index = self.entries.at(place)
+        document = self.numbered(number)
+        data = document.text.encode()
+        start, end = [*document.byte_offsets.tolist(), len(data)][index : index + 2]
+        return data[start:end]
 
     def keys(self) -> dict[str, list[str]]:
         """Returns the documents that have each key, in the corpus's order; reads no scores."""

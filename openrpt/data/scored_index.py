@@ -71,6 +71,15 @@ class ScoredIndex(Mapping[str, Entry]):
         """Tokens of each document: [D]."""
         return np.diff(self._tokens_before)
 
+    def of_shard(self, shard: int) -> range:
+        """Returns the numbers of a shard's documents."""
+        return range(*self._first[shard : shard + 2].tolist())
+
+    def at(self, place: int) -> tuple[int, int]:
+        """Returns (the document, the token in it) of a token, counted over all documents."""
+        number = int(np.searchsorted(self._tokens_before, place, side="right")) - 1
+        return number, place - int(self._tokens_before[number])
+
     def numbers(self, split: Split) -> NDArray[np.int64]:
         """Returns the numbers of a split's documents, ascending."""
         if split not in self._splits:

@@ -19,6 +19,8 @@ _DOCUMENTS = {
     "skipped_unencodable": "skipped, not encodable",
 }
 """The words for each count of CorpusCounts and of ScoreSummary."""
+_MANY = 0.1
+"""Share of documents that are dropped as near-duplicates from which on it is said what to do."""
 
 
 def skipped_lines(state: Mapping[str, Any]) -> list[str]:
@@ -28,7 +30,8 @@ def skipped_lines(state: Mapping[str, Any]) -> list[str]:
     corpus that was scored to its end.
     """
     counts = CorpusCounts(**state["corpus"])
-    return [*_lines(counts, ScoreSummary(**state["summary"])), *_one_sided(counts)]
+    lines = _lines(counts, ScoreSummary(**state["summary"]))
+    return [*lines, *_one_sided(counts), *_mostly_dropped(counts)]
 
 
 def unread_lines(counts: CorpusCounts) -> list[str]:
@@ -59,6 +62,19 @@ def _one_sided(counts: CorpusCounts) -> Iterator[str]:
             f"warning: {amount} of {_number(counts.documents, 'document')} on the train side, as"
             f" they share words with one another, such as '{counts.shared_words}'; take such words"
             " out of the corpus and score it under another --run"
+        )
+
+
+def _mostly_dropped(counts: CorpusCounts) -> Iterator[str]:
+    dropped = counts.near_duplicates_dropped
+    whole = counts.documents + dropped
+    if dropped > _MANY * whole:
+        yield (
+            f"warning: {dropped:,} of {_number(whole, 'document')} are not used, as they share"
+            f" words with documents of two sides of the split, such as '{counts.shared_words}';"
+            " take words that all have out of the corpus (headers, templates), join lines that"
+            " belong together into one document (corpus.separator), or give texts that differ as"
+            " held-out ones (corpus.heldout_path); then score under another --run"
         )
 
 

@@ -11,6 +11,9 @@ from openrpt.launch import launch
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
 
+_BUSY = 0.75
+"""Processes at work by cores, in the mean over a minute, from which on the cores are busy."""
+
 
 def use_cpu(threads: int) -> None:
     """Sets what a command that runs a model begins with. Raises UserError as `set_threads`."""
@@ -32,6 +35,25 @@ def set_threads(threads: int) -> int:
         )
     torch.set_num_threads(threads or max(1, usable_cpus() // launch().local_count))
     return torch.get_num_threads()
+
+
+def busy_cores(threads: int) -> str:
+    """Returns what to do where the cores are busy and `threads` (model.threads) leaves their number
+    to us; empty where there is nothing to do.
+
+    Threads wait for the slowest of them at every product: on cores that others use, so many can be
+    ten times slower than one. They are not made fewer unasked, since sums of floats depend on their
+    number, and a run goes on to the same bits.
+    """
+    if threads or sys.platform == "win32":
+        return ""
+    load, cores = os.getloadavg()[0], usable_cpus()
+    if cores < 2 or load < _BUSY * cores:
+        return ""
+    return (
+        f"the {cores} cores are busy (load {load:.1f}), and this takes a thread on each: with"
+        " --model.threads 1 it may be faster, a small model most of all"
+    )
 
 
 def usable_cpus() -> int:

@@ -17,6 +17,7 @@ from openrpt.engine.gguf_rope import DIVISORS, Rope, read_rope, require_same_rop
 from openrpt.engine.gguf_rope import KEYS as ROPE_KEYS
 from openrpt.errors import UserError, foreign
 from openrpt.files import replacing_folder
+from openrpt.terminal import say
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -89,6 +90,7 @@ def convert_gguf(path: Path) -> Path:
     digest = hashlib.sha256(mark.encode()).hexdigest()
     target = cache_dir() / "models" / f"{path.stem}-{digest[:12]}"
     if not (target / "config.json").is_file():
+        say(f"rebuild {path.name} as safetensors, once, in {target} …", err=True)
         _convert(read_gguf(path), target)
     return target
 

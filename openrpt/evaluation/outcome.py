@@ -1,7 +1,7 @@
 """What a stage has found, in one line, and the command that usually comes next."""
 
 from openrpt.config.sections import STAGES, StageName
-from openrpt.evaluation.models import latest_model
+from openrpt.evaluation.models import latest_model, model_path
 from openrpt.evaluation.records import read_evaluation
 from openrpt.runs.metrics import numbers, read_metrics
 from openrpt.runs.run import Run
@@ -37,8 +37,9 @@ def next_command(run: Run) -> str:
         return f"openrpt {stage} --run {run.path}"
     if latest == "warmup":
         return f"openrpt train --run {run.path}"
-    evaluated = read_evaluation(run.evaluation)["evaluations"]
-    asked = [model for model in ("start", latest) if model not in evaluated]
+    entries = read_evaluation(run.evaluation)["evaluations"].values()
+    evaluated = {entry["model"] for entry in entries}  # under whatever label
+    asked = [model for model in ("start", latest) if model_path(run, model) not in evaluated]
     if latest in asked:
         return f"openrpt evaluate {' '.join(asked)} --run {run.path}"
     return f"openrpt report {run.path}"

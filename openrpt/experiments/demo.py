@@ -145,6 +145,7 @@ def _run_stages(run: Run, minutes: float, progress: Progress) -> None:
             seconds = time.monotonic() - started
             clock.stages[name] = max(seconds, clock.stages.get(name, 0.0))
             clock.save()
+            bar.end()
             progress.say(f"{bar.name} {name}: {seconds:.0f} s")
         write_report(run)
     finally:

@@ -190,6 +190,9 @@ class _Told:
         """Says a line."""
         self.connection.send(("say", line))
 
+    def end(self) -> None:
+        """Says nothing: the process that listens sees how all of them are."""
+
 
 def _serve(connection: Connection) -> None:
     """Does one job after another, until one fails or this process is ended."""

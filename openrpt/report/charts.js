@@ -4,6 +4,7 @@
 // Okabe-Ito: told apart with every kind of colour vision; in each theme those that stand out.
 const LIGHT = ["#0072B2", "#D55E00", "#00805E", "#A5517F", "#6B6100", "#5B4B9A"];
 const DARK = ["#56B4E9", "#E69F00", "#2FC49A", "#DD9CBF", "#F0E442", "#B5A7F0"];
+const LETTER = 7, SYMBOL = 30;  // pixels of a legend's letter, and of its symbol with the space around it
 const FEW = 40; // up to so many steps each point is marked: a line through two is hard to see
 
 // What steps can be measured by: metrics whose sum so far it is, times a factor, and the axis's unit.
@@ -110,12 +111,23 @@ class Charts {
     const embed = await chartLibrary();
     const plot = document.getElementById(id);
     const name = plot.getAttribute("aria-label");
+    fitLegends(spec, plot.clientWidth);
     await embed(plot, spec, options);
     // The library takes the name away, and the role.
     plot.setAttribute("role", "img");
     plot.setAttribute("aria-label", name);
     plot.dataset.drawn = "true";
   }
+}
+
+// Two columns of names that are wider than the chart become one.
+function fitLegends(spec, width) {
+  for (const part of [spec, ...(spec.layer ?? [])])
+    for (const { legend, scale } of Object.values(part.encoding ?? {}))
+      if (legend?.columns > 1) {
+        const longest = Math.max(...scale.domain.map((name) => name.length));
+        if (legend.columns * (LETTER * longest + SYMBOL) > width) legend.columns = 1;
+      }
 }
 
 // The specification with its data, without layers that have nothing to show.

@@ -8,7 +8,7 @@ from typing import Any
 from openrpt.amounts import count, duration, energy, flops
 from openrpt.report.summary import BEYOND, START, TRAINED, WARMUP, side_name, verdict
 from openrpt.runs.spent import Cost
-from openrpt.sheets import percent, points
+from openrpt.sheets import percent, points, share
 
 _SHORT = {
     (WARMUP, "reasoning"): "warmup",
@@ -58,8 +58,10 @@ def figures(
     for label, name in ((TRAINED, "Reasoning after RPT"), (WARMUP, "Reasoning after warmup")):
         cell = evaluations.get(label, {"summary": {}})["summary"].get("reasoning", {}).get("easy")
         if cell and cell["n"]:
-            detail = f"{count(cell['n'])} positions, easy and harder"
-            found.append(Figure(name=name, value=percent(cell), detail=detail))
+            value, bracket, bounds = share(cell).partition(" [")
+            parts = [f"{bracket}{bounds}".strip()] if bounds else []
+            parts.append(f"{count(cell['n'])} positions, easy and harder")
+            found.append(Figure(name=name, value=f"{value} %", detail=", ".join(parts)))
             break
     for entry in differences:
         cell = entry["difference"].get("easy")

@@ -52,16 +52,17 @@ def model_sentences(name: str, entry: Mapping[str, Any], prompt: PromptConfig) -
     summary = entry["summary"]
     if not summary.get("reasoning", {}).get("all", {}).get("n"):
         return [f"{name} was evaluated without reasoning: nothing can be said of its thoughts."]
-    found = [_copying(name, summary, prompt)]
-    found += _against_standard(entry)
+    found = [_copying(name, summary, prompt), *_against_standard(entry)]
     closed = summary["closed"]["all"]
-    if closed["value"] < _FORM:
-        lost = round((1 - closed["value"]) * closed["n"])
-        found.append(
-            f"At {count(lost)} of {count(closed['n'])} positions it made no prediction: accuracy is"
-            " lost to form, which a longer warmup teaches."
-        )
-    return found
+    if closed["value"] >= _FORM:
+        return found
+    lost = round((1 - closed["value"]) * closed["n"])
+    form = (
+        f"{name} made no prediction at {count(lost)} of {count(closed['n'])} positions: accuracy is"
+        " lost to form, which a longer warmup teaches."
+    )
+    # Where most have none, it says nothing that they are not standard prediction's.
+    return [form, *found[1:]] if closed["value"] < 0.5 else [*found, form]
 
 
 def _copying(name: str, summary: Mapping[str, Any], prompt: PromptConfig) -> str:

@@ -20,7 +20,7 @@ def environment() -> dict[str, Any]:
 
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([_program(), *sys.argv[1:]]),
         "host": platform.node(),
         "commit": _commit(Path(openrpt.__file__).parents[1]),
         "openrpt": openrpt.__version__,
@@ -32,6 +32,12 @@ def environment() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
+
+
+def _program() -> str:
+    """Returns the program's name: openrpt's own where it runs as `python -m openrpt`."""
+    name = Path(sys.argv[0]).name
+    return "openrpt" if name == "__main__.py" else name
 
 
 def _commit(checkout: Path) -> str:

@@ -659,7 +659,7 @@ def test_evaluate_templates_and_compare(
     assert "holds the comparison of" in line
     line = error_of_stage(run("compare", trained, "--against", "traned", "--out", tmp_path / "d"))
     assert "no such model here; nearest: 'trained" in line
-    assert "neither a run folder" in error_of(run("compare", tmp_path / "nothing"))
+    assert "nothing: no such folder" in error_of(run("compare", tmp_path / "nothing"))
     emptied = ["--evaluate.controls", "emptied"]
     line = error_of_stage(run("evaluate", "--run", trained, *emptied, "--evaluate.modes", "ntp"))
     assert "has no 'reasoning'" in line

@@ -1,5 +1,7 @@
 """What a new user meets: a typo leaves nothing behind, and the corrected command works."""
 
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ import pytest
 
 from openrpt.cli.main import main
 from openrpt.config.loading import to_toml
+from openrpt.engine import cpu
 from openrpt.files import write_text
 from openrpt.runs import taken_over
 from openrpt.runs.metrics import read_metrics
@@ -288,3 +291,17 @@ def test_a_model_that_is_nowhere_is_said_at_once(
     assert "model 'nobody/nothing': no such folder or file here, nor a model of the Hub's" in error
     assert len(asked) == 1 and "nobody/nothing" in asked[0]
     assert not (toml.parent / "run").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no load average")
+@pytest.mark.parametrize(
+    ("threads", "load", "said"), [(0, 3.9, True), (0, 0.4, False), (1, 3.9, False)]
+)
+def test_threads_on_busy_cores_are_said(
+    monkeypatch: pytest.MonkeyPatch, threads: int, load: float, said: bool
+) -> None:
+    monkeypatch.setattr(cpu, "usable_cpus", lambda: 4)
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, load, load))
+    advice = cpu.busy_cores(threads)
+    assert bool(advice) == said
+    assert not said or ("4 cores are busy (load 3.9)" in advice and "--model.threads 1" in advice)

@@ -265,13 +265,14 @@ def test_a_guessed_corpus_has_the_lengths_of_its_first_documents(tmp_path: Path)
     policy = outline(config)
     found = corpus_size(config, policy.tokenizer)
     assert not found.known and len(found.lengths) == 51
-    size = corpus.stat().st_size / 4  # bytes a token
+    bytes_a_token = sum(len(text.encode()) for text in texts) / sum(found.lengths)
+    size = corpus.stat().st_size / bytes_a_token
     shares = {"train": 0.7, "development": 0.1, "heldout": 0.2}
     tokens = {split: n * sum(found.lengths) / 51 for split, n in found.documents_of.items()}
     assert tokens == pytest.approx({split: share * size for split, share in shares.items()})
-    limited = tiny_config(tmp_path, corpus__path=str(corpus), **sizes | {"score__max_tokens": 5000})
-    tokens = split_tokens(limited)
-    assert tokens == pytest.approx({"train": 5000, "heldout": 5000, "development": size / 10})
+    limited = tiny_config(tmp_path, corpus__path=str(corpus), **sizes | {"score__max_tokens": 8000})
+    tokens = split_tokens(limited, bytes_a_token)
+    assert tokens == pytest.approx({"train": 8000, "heldout": 8000, "development": size / 10})
     layout = build_layout(policy.tokenizer, config.prompt, policy.bos_ids)
     plan = WorkPlan(config=config, policy=policy, layout=layout, corpus=found)
     assert 1.8 * found.tokens < plan.score().tokens < 2.1 * found.tokens

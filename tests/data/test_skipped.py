@@ -14,6 +14,7 @@ from openrpt.data.score_summary import ScoreSummary, read_scored_json
 from openrpt.data.skipped import skipped_lines
 from openrpt.experiments.demo import _score
 from openrpt.runs.run import open_run
+from openrpt.stages.score.folder import public_counts
 from tests.helpers.tiny_model import tiny_config, tiny_model_folder
 
 SMALL = ["--prompt.window", "48", "--prompt.min_context", "8", "--model.threads", "1"]
@@ -139,3 +140,15 @@ def test_scores_of_an_older_version_say_what_they_have() -> None:
         "skipped, too short: 1 document",
     ]
     assert CorpusCounts().first == ScoreSummary().first == {}
+
+
+@pytest.mark.parametrize(("dropped", "warned"), [(5, False), (20, True)])
+def test_many_near_duplicates_come_with_what_to_do(dropped: int, warned: bool) -> None:
+    counts = CorpusCounts(documents=80, train=60, near_duplicates_dropped=dropped)
+    counts.shared_words = "the wind came from the west"
+    state = {"corpus": public_counts(counts), "summary": vars(ScoreSummary())}
+    said = [line for line in skipped_lines(state) if line.startswith("warning")]
+    assert bool(said) == warned
+    if warned:
+        assert said[0].startswith("warning: 20 of 100 documents are not used")
+        assert "corpus.heldout_path" in said[0] and counts.shared_words in said[0]

@@ -1,5 +1,6 @@
 """Questions to several models, without training."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from openrpt.cli.main import cli, main
+from openrpt.config.loading import load_config
+from openrpt.evaluation.instrument import Measured
+from openrpt.evaluation.models import NamedModel
 from openrpt.evaluation.questions.results import AnswerResult
-from openrpt.evaluation.questions.table import difference_on, inside, parts_of
+from openrpt.evaluation.questions.table import (
+    difference_on,
+    inside,
+    parts_of,
+    question_report,
+)
+from openrpt.sheets import print_sheet
 from tests.helpers.tiny_model import tiny_model_folder
 
 SETTINGS = {
@@ -74,6 +85,32 @@ def test_side_by_side_as_a_command(folder: Path) -> None:
     again = CliRunner().invoke(cli, arguments, env={"COLUMNS": "160"}, catch_exceptions=False)
     assert "one: has answered before" in again.output
     assert not (folder / "none").exists()
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_table_has_a_row_a_part_and_model(width: int) -> None:
+    """Every value with its interval, whole at any width; names are broken behind their signs."""
+    rows = [(str(n), f"chain_sum@{1 + n % 2}", float(n % 3 == 0)) for n in range(40)]
+    measured = [
+        Measured(model=NamedModel(label=label, path=label, cost=None), result=result)
+        for label, result in (
+            ("start", result_of(rows)),
+            ("trained-temperature=0.7-template=v0-of-a-long-name", result_of(rows)),
+        )
+    ]
+    sheets = question_report(measured, load_config(overrides={"finetune.eval_samples": 2})).sheets
+    assert [sheet.title for sheet in sheets] == [
+        "right answers, mean@2, in %",
+        "right answers, pass@2, in %",
+        "",
+    ]
+    console = Console(width=width, record=True, file=io.StringIO())
+    print_sheet(sheets[0], console)
+    lines = [line for line in console.export_text().splitlines() if "│" in line]
+    assert all(len(line) <= width for line in lines)
+    text = "\n".join(lines)
+    assert text.count("35.0 ± 7.6") == 4 and text.count("+0.0 [+0.0, +0.0]") == 4
+    assert "chain_sum@1 (n = 20)" in text and ("temperature=0.7-" in text or width == 120)
 
 
 def test_what_it_refuses(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -161,6 +161,17 @@ def test_a_printed_sheet_keeps_brackets_and_does_not_tear_words() -> None:
     assert markdown(sheet).startswith("| name | [what] | % |\n| --- | --- | ---: |")
 
 
+def test_names_are_broken_behind_their_signs_and_brackets_stay_whole() -> None:
+    name = "general-text/trained-template=v0,positions=60"
+    rows = [[name, "reasoning", "52.9 ± 1.6 %", "+1.2 [−0.3, +2.7]"]]
+    headings = ["model", "mode", "all", "difference [95 %]"]
+    lines = printed(Sheet(title="", headings=headings, rows=rows, labels=2), 80)
+    shown = [line.split("│")[1].strip() for line in lines if "│" in line]
+    assert "".join(shown) == name and len(shown) > 1
+    assert all(part[-1] in "-/=," for part in shown[:-1])
+    assert "[95 %]" in "\n".join(lines)
+
+
 def test_kinds_are_slices_the_commonest_first() -> None:
     parts = evaluated("trained", RIGHT).result.slices()
     kinds = {name: int(mask.sum()) for name, mask in parts.items() if name.startswith("kind: ")}

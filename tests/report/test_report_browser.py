@@ -563,6 +563,28 @@ def test_phone(browser: Any, address: str) -> None:
     tab.context.close()
 
 
+def test_a_table_that_is_cut_says_so_and_a_legend_fits(browser: Any, address: str) -> None:
+    """What a phone cuts off of a table lies under a shadow; no name of a legend is cut off."""
+    tab = Tab(browser, PHONE, "light").open(address)
+    wide = tab.page.eval_on_selector_all(
+        ".scroll",
+        "all => all.filter(one => one.scrollWidth > one.clientWidth)"
+        ".map(one => getComputedStyle(one).backgroundAttachment)",
+    )
+    assert wide and all("local" in one and "scroll" in one for one in wide)
+    fitted = """([names, width]) => {
+        const legend = { columns: 2 };
+        const color = { legend, scale: { domain: names } };
+        fitLegends({ layer: [{ encoding: { color } }] }, width);
+        return legend.columns;
+    }"""
+    long = ["start-positions=60, reasoning", "trained, NTP"]
+    assert tab.page.evaluate(fitted, [long, 360]) == 1
+    assert tab.page.evaluate(fitted, [long, 570]) == 2
+    assert tab.page.evaluate(fitted, [["a", "b"], 360]) == 2
+    tab.context.close()
+
+
 def test_theme_button(tab: Tab) -> None:
     ground = "getComputedStyle(document.body).backgroundColor"
     before = tab.page.evaluate(ground)

@@ -82,7 +82,10 @@ def test_few_documents_are_no_proof() -> None:
 def test_lost_form_is_said() -> None:
     right = share(640, 300)
     said = model_sentences("It", entry(right, right, share(640, 500), closed=0.5), SEEDED)
-    assert said[-1].startswith("At 320 of 640 positions it made no prediction")
+    assert said[-1].startswith("It made no prediction at 320 of 640 positions")
+    none = model_sentences("It", entry(right, right, share(640, 0), closed=0.0), SEEDED)
+    assert none[0].startswith("It made no prediction at 640 of 640 positions")
+    assert not any("differs" in sentence for sentence in none)
 
 
 def test_what_was_not_evaluated() -> None:

@@ -12,6 +12,7 @@ from openrpt.data.scored import ScoredCorpus, load_scored
 from openrpt.data.scored_shards import write_shard
 from openrpt.evaluation.statistics import Estimate
 from openrpt.json_files import write_sealed
+from openrpt.progress import Silent
 from openrpt.stages.score import said
 from openrpt.types import Split
 
@@ -36,6 +37,22 @@ def document(name: str, split: Split, right: int) -> ScoredDocument:
         ntp_token_id=np.zeros(20, dtype=int),
         ntp_correct=np.arange(20) < right,
     )
+
+
+class Heard(Silent):
+    """What a progress was told."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def begin(self, task: str, total: float, unit: str = "") -> None:
+        self.heard.append(f"{task} of {total}")
+
+    def update(self, completed: float, note: str = "") -> None:
+        self.heard.append(str(completed))
+
+    def end(self) -> None:
+        self.heard.append("end")
 
 
 @pytest.fixture
@@ -65,6 +82,12 @@ def test_a_corpus_without_scores_has_its_size_alone(corpus: ScoredCorpus) -> Non
     assert not [line for line in lines if "for openrpt evaluate" in line]
 
 
+def test_a_split_without_documents_is_said(corpus: ScoredCorpus) -> None:
+    config = load_config(overrides={"evaluate.split": "development"})
+    lines = [line for line in said.score_lines(corpus, config) if line.startswith("development")]
+    assert len(lines) == 1 and "no document" in lines[0] and "corpus.separator" in lines[0]
+
+
 def test_how_many_documents_a_difference_takes() -> None:
     """A quarter of the difference takes sixteen times the documents; drawn, it is found in four of
     five tries."""
@@ -77,3 +100,25 @@ def test_how_many_documents_a_difference_takes() -> None:
     tries = rng.normal(least, spread, size=(4000, 50))
     told = tries.mean(1) / (tries.std(1, ddof=1) / np.sqrt(50)) > 1.96
     assert told.mean() == pytest.approx(0.8, abs=0.03)
+
+
+def test_shards_are_counted_as_one_corpus(corpus: ScoredCorpus, tmp_path: Path) -> None:
+    """The same lines come of the same documents in several files, and of those without a score."""
+    config = load_config(overrides={"prompt.min_context": 1})
+    documents = [corpus.numbered(n) for n in range(len(corpus.entries))]
+    folder = tmp_path / "several"
+    folder.mkdir()
+    for shard, part in enumerate((documents[:1], documents[1:5], documents[5:])):
+        write_shard(folder, shard, part, {})
+    write_sealed(folder / SCORED, {"finished": True, "summary": {"shards": 3}})
+    assert [*said.score_lines(load_scored(folder), config)] == [*said.score_lines(corpus, config)]
+
+
+def test_what_takes_long_says_so(corpus: ScoredCorpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config(overrides={"prompt.min_context": 1})
+    bar = Heard()
+    [*said.score_lines(corpus, config, progress=bar)]
+    assert not bar.heard
+    monkeypatch.setattr(said, "_LONG", 100)
+    [*said.score_lines(corpus, config, progress=bar)]
+    assert bar.heard == ["look through the scores of 140", "140", "end"]

@@ -114,6 +114,8 @@ def zero_shot(
         for task in tasks:
             if task.own and _OWN_TASKS[task.name] == "short":
                 math_checker()  # missing before the first answer, not behind the last
+        if config.prompt.examples:
+            progress.say("prompt.examples are not shown: end tasks have examples of their own")
         progress.begin("load the model", 0)
         label, path, respondent = open_respondent(run, model, config, _FOLDER, label=label)
         found: dict[str, dict[str, Any]] = {}

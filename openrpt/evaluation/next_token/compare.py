@@ -159,6 +159,8 @@ def find_evaluated(sources: Sequence[str]) -> list[Evaluated]:
 
 
 def _of_source(path: Path) -> list[tuple[Run, str, dict[str, Any]]]:
+    if not path.exists():
+        raise UserError(f"{path}: no such folder")
     run = owning_run(path)
     if run is None:
         raise UserError(

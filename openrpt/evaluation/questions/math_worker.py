@@ -30,7 +30,10 @@ DIGITS = 6
 PRECISION = 400
 """Decimal digits to which expressions are compared: differences below 1e-400 are lost."""
 
-_NAMED = re.compile(r"^[A-Za-z]\s*=\s*(?=[^=]+$)")
+_NAME = r"(?:[A-Za-z]|\\(?!pi|infty)[a-z]+)(?:_\{?\w+\}?)?(?:\([A-Za-z](?:,[A-Za-z])*\))?"
+_NAMED = re.compile(rf"^{_NAME}\s*=\s*(?=[^=]+$)")
+_NAMED_LAST = re.compile(rf"(?!{_NAME}\s*=)([^=<>]*[^=<>\s])\s*=\s*({_NAME})")
+"""An equation whose right side is a name and whose left side is none, `5 = x`."""
 _BASE = re.compile(r"(\d[\dA-F]*)_\{?\(?(\d+)\)?\}?")
 _PLAIN = re.compile(
     r"[+-]?(?:\d{1,400}(?:/[1-9]\d{0,400}|\.\d{0,400})?|\.\d{1,400})(?:(?<!/)[eE][+-]?\d{1,3})?",
@@ -45,7 +48,7 @@ def agrees(answer: str, truth: str) -> bool:
     """Returns whether two answers mean the same number, expression, set, relation or words."""
     if any(r"\cup" in spelled(text) for text in (answer, truth)):
         answer, truth = as_union(answer), as_union(truth)
-    answer, truth = spelled(answer), spelled(truth)
+    answer, truth = _name_first(spelled(answer)), _name_first(spelled(truth))
     if "=" not in truth:  # `x = 100_2` says what x is
         answer = _NAMED.sub("", answer)
     if re.fullmatch("[A-Z]", truth) and labelled(answer) == truth:
@@ -69,6 +72,12 @@ def agrees(answer: str, truth: str) -> bool:
         elif not _has_letters(value):
             true_value = without_quotient_unit(true_value)
     return _same(value, true_value)
+
+
+def _name_first(text: str) -> str:
+    """Returns `x = 5` of `5 = x`; all else as it is."""
+    match = _NAMED_LAST.fullmatch(text)
+    return f"{match[2]} = {match[1]}" if match else text
 
 
 def _has_letters(text: str) -> bool:

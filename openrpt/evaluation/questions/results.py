@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from openrpt.amounts import duration, flops
 from openrpt.errors import UserError
 from openrpt.evaluation.columns import Columns
 from openrpt.evaluation.statistics import Difference, mean_by_document, paired_difference
@@ -102,11 +103,9 @@ def print_finetuned(runs: Sequence[Path], console: "Console") -> None:
 
     Raises UserError where a run is not finished, or was measured in another way than the first.
     """
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    from openrpt.sheets import percent, points
+    from openrpt.sheets import Sheet, points, print_sheet, share
 
     records = [finished_record(run) for run in runs]
     first = records[0]
@@ -116,25 +115,27 @@ def print_finetuned(runs: Sequence[Path], console: "Console") -> None:
                 f"{run}: measured otherwise than {runs[0]} ({record['settings']}, not"
                 f" {first['settings']}): fine-tune both with the same [questions] and [finetune]"
             )
-    title = "right answers before and after fine-tuning, in %"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE)
-    table.add_column("start model", overflow="fold", min_width=11)
-    for name in ("measure", "before", "after", "change", "training"):
-        table.add_column(name, justify="left" if name == "measure" else "right", no_wrap=True)
+    rows = []
     for record in records:
-        paid: str | None = _training_cost_lines(record)
         for column, measure in measures(record["settings"]["eval_samples"]).items():
             before, after = (record[when]["summary"][column]["all"] for when in ("before", "after"))
-            table.add_row(
-                record["model"],
-                f"{measure}\nn = {after['n']:,}",
-                percent(before).removesuffix(" %"),
-                percent(after).removesuffix(" %"),
-                points(record["difference"][column]).replace(" ", "\n", 1),
-                paid,
+            rows.append(
+                [
+                    record["model"],
+                    f"{measure} (n = {after['n']:,})",
+                    share(before),
+                    share(after),
+                    points(record["difference"][column]),
+                    *_training_cells(record),
+                ]
             )
-            paid = None
-    console.print(table)
+    sheet = Sheet(
+        title="right answers before and after fine-tuning, in %",
+        headings=["start model", "measure", "before", "after", "change [95 %]", *_TRAINING],
+        rows=rows,
+        labels=2,
+    )
+    print_sheet(sheet, console)
     for run in runs[1:]:
         for when in ("before", "after"):
             found = question_differences(
@@ -147,18 +148,25 @@ def print_finetuned(runs: Sequence[Path], console: "Console") -> None:
                 soft_wrap=True,
             )
     spent = sum(record[when]["cost"]["flops"] for record in records for when in ("before", "after"))
-    console.print(f"measuring before and after took {spent:.1e} FLOPs more", highlight=False)
-    note = "± is the standard error by question; [ ] holds 95 % of resamples of questions, paired"
-    console.print(Text(note, style="dim"))
-
-
-def _training_cost_lines(record: dict[str, Any]) -> str:
-    """Returns steps, minutes and FLOPs of a run's `finetune.json`, a line each."""
-    training = record["training"]
-    return (
-        f"{training['steps']} steps\n{training['seconds'] / 60:.1f} min\n"
-        f"{training['flops']:.1e} FLOPs"
+    console.print(f"measuring before and after took {flops(spent)} FLOPs more", highlight=False)
+    note = (
+        "± is the standard error by question, [ ] an exact 95 % interval; [ ] behind a change holds"
+        " 95 % of resamples of questions, paired"
     )
+    console.print(Text(note, style="dim"), soft_wrap=True)
+
+
+_TRAINING = ["steps", "training time", "training FLOPs"]
+
+
+def _training_cells(record: dict[str, Any]) -> list[str]:
+    """Returns steps, time and FLOPs of a run's `finetune.json`."""
+    training = record["training"]
+    return [
+        f"{training['steps']:,}",
+        duration(training["seconds"]),
+        flops(training["flops"]),
+    ]
 
 
 def measures(samples: int) -> dict[str, str]:

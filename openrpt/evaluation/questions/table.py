@@ -12,13 +12,13 @@ from openrpt.evaluation.questions.checks import check_kind
 from openrpt.evaluation.questions.results import AnswerResult, measures
 from openrpt.evaluation.reports import Report
 from openrpt.evaluation.statistics import Difference, Estimate, mean_by_document, paired_difference
-from openrpt.sheets import Sheet, cost_cells, percent, points
+from openrpt.sheets import Sheet, cost_cells, percent, points, share
 
 _ALL = "all"
 
 
 def question_report(measured: Sequence[Measured[AnswerResult]], config: Config) -> Report:
-    """Returns a sheet with a row a part (and measure, with samples), a column a model."""
+    """Returns a sheet a measure, with a row a part and model, and one of what answering took."""
     return Report(
         name="questions",
         about={
@@ -28,7 +28,7 @@ def question_report(measured: Sequence[Measured[AnswerResult]], config: Config) 
         },
         models=models_of(measured),
         rows=_question_rows(measured, config.finetune.eval_samples),
-        sheets=[_sheet(measured, config.finetune.eval_samples)],
+        sheets=_sheets(measured, config.finetune.eval_samples),
     )
 
 
@@ -91,37 +91,47 @@ def _question_rows(
     return rows
 
 
-def _sheet(measured: Sequence[Measured[AnswerResult]], samples: int) -> Sheet:
+def _sheets(measured: Sequence[Measured[AnswerResult]], samples: int) -> list[Sheet]:
+    named = measures(samples).items()
+    return [*(_right(measured, measure, name) for measure, name in named), _costs(measured)]
+
+
+def _right(measured: Sequence[Measured[AnswerResult]], measure: str, name: str) -> Sheet:
+    """Returns a row a part and model: right answers, and the difference to the first model."""
     first = measured[0]
-    headings = ["questions", "measure", "n"]
-    for one in measured:
-        headings.append(one.model.label)
-        if one is not first:
-            headings.append(f"− {first.model.label} [95 %]")
-    rows = []
+    rows, ends = [], set()
     for part in parts_of(first.result):
-        for measure, name in measures(samples).items():
-            cells = [part, name, f"{_accuracy(first.result, measure, part).n:,}"]
-            for one in measured:
-                found = _accuracy(one.result, measure, part).as_dict()
-                cells.append(percent(found).removesuffix(" %"))
-                if one is not first:
-                    difference = difference_on(one.result, first.result, measure, part)
-                    cells.append(points(difference.as_dict()))
-            rows.append(cells)
-    last = [["gave an answer", "", ""], ["cost", "", ""]]
-    for one in measured:
-        closed = percent(_accuracy(one.result, "closed", _ALL).as_dict())
-        cost = " FLOPs\n".join(cost_cells(one.result.cost))
-        for row, cell in zip(last, (closed, cost), strict=True):
-            row.append(cell)
-            if one is not first:
-                row.append("")
+        n = _accuracy(first.result, measure, part).n
+        title = f"{part} (n = {n:,})"
+        for one in measured:
+            right = share(_accuracy(one.result, measure, part).as_dict())
+            difference = difference_on(one.result, first.result, measure, part)
+            compared = "" if one is first else points(difference.as_dict())
+            rows.append([title if one is first else "", one.model.label, right, compared])
+        ends.add(len(rows) - 1)
+    headings = ["questions", "model", "right"]
+    if len(measured) > 1:
+        headings.append(f"− {first.model.label} [95 %]")
     return Sheet(
-        title="right answers, in % ± standard error by question",
+        title=f"right answers, {name}, in %",
         headings=headings,
-        rows=[*rows, *last],
+        rows=[row[: len(headings)] for row in rows],
         labels=2,
-        whole=3,
-        notes=["[ ] holds 95 % of resamples of questions, paired"],
+        ends=ends,
+        notes=[
+            "± is the standard error by question, [ ] an exact 95 % interval; [ ] behind a"
+            " difference holds 95 % of resamples of questions, paired"
+        ],
     )
+
+
+def _costs(measured: Sequence[Measured[AnswerResult]]) -> Sheet:
+    rows = [
+        [
+            one.model.label,
+            percent(_accuracy(one.result, "closed", _ALL).as_dict()),
+            *cost_cells(one.result.cost),
+        ]
+        for one in measured
+    ]
+    return Sheet(title="", headings=["model", "gave an answer", "FLOPs", "time"], rows=rows)

@@ -50,3 +50,7 @@ class Told:
     def say(self, line: str) -> None:
         """Passes it on."""
         self.desk.tell.remote("say", line)
+
+    def end(self) -> None:
+        """Passes it on."""
+        self.desk.tell.remote("end")

@@ -184,6 +184,8 @@ def _hear(outcome: _Outcome, progress: Progress, what: str, values: tuple[Any, .
         progress.begin(*values)
     elif what == "update":
         progress.update(*values)
+    elif what == "end":
+        progress.end()
     else:
         progress.say(*values)
 

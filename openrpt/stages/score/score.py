@@ -24,7 +24,7 @@ from openrpt.data.scored_shards import remove_shards
 from openrpt.data.skipped import skipped_lines
 from openrpt.data.tokens import token_table
 from openrpt.engine.engine import Engine, open_engine
-from openrpt.engine.loading import resolve_model
+from openrpt.engine.loading import load_tokenizer, resolve_model
 from openrpt.files import writing
 from openrpt.progress import Progress
 from openrpt.runs.run import Run
@@ -75,13 +75,16 @@ def score_run(run: Run, progress: Progress, *, score: Score = _in_this_process) 
     def update(tokens: int, note: str) -> None:
         nonlocal begun
         if not begun:
-            progress.begin("score", expected_tokens(run.config), "tokens, at a guess")
+            tokenizer = load_tokenizer(run.config.model, run.config.model.path)
+            progress.begin("score", expected_tokens(run.config, tokenizer), "tokens, at a guess")
             begun = True
         progress.update(tokens, note)
 
     summary = score(run.config, run.scored, update)
+    progress.end()
     corpus = load_scored(run.scored)
-    for line in (*skipped_lines(corpus.metadata), *score_lines(corpus, run.config)):
+    lines = score_lines(corpus, run.config, progress=progress)
+    for line in (*skipped_lines(corpus.metadata), *lines):
         progress.say(line)
     return summary
 

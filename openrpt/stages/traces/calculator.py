@@ -9,7 +9,7 @@ from openrpt.config.sections import Config
 from openrpt.data.calculator.find import find_computed
 from openrpt.data.calculator.working import Style, working
 from openrpt.data.corpus_counts import CorpusCounts
-from openrpt.data.corpus_size import BYTES_A_TOKEN, expected_tokens
+from openrpt.data.corpus_size import expected_bytes
 from openrpt.data.documents import read_corpus
 from openrpt.data.traces import GivenTrace, require_new, write_traces
 from openrpt.errors import UserError
@@ -54,7 +54,7 @@ def calculator_traces(
     """
     require_new(path)
     summary = CalculatorSummary()
-    progress.begin("traces", expected_tokens(config) * BYTES_A_TOKEN, "bytes, at a guess")
+    progress.begin("traces", expected_bytes(config), "bytes, at a guess")
     write_traces(path, _calculated(config, splits, style, summary, progress))
     if not summary.traces:
         path.unlink()
