@@ -1,11 +1,11 @@
 """Compares learning in mixed precision with learning in float32, in the laboratory.
 
-    python scripts/compare_precision.py runs/precision --seeds 3
+    openrpt lab scan --seeds 3
+    python scripts/compare_precision.py runs/lab-scan
 
-Each seed trains a model from scratch on a world's text, in float32, and reinforces its thoughts
-twice from there: with products in float32 and in bfloat16. All else is the same, and what is there
-is not run again.
-Writes `precision.json` in the folder and prints it as a table; docs/performance.md has it.
+The thoughts of each seed's start are reinforced twice, in `SEED/precision`: with products in
+float32 and in bfloat16. All else is the same, and what is there is not run again. Writes
+`precision.json` in the folder and prints it as a table; docs/performance.md has it.
 """
 
 import argparse
@@ -22,9 +22,9 @@ from openrpt.evaluation.next_token.stage import evaluate_model
 from openrpt.evaluation.records import read_evaluation
 from openrpt.experiments.lab.lab import Lab, LabSeed
 from openrpt.files import write_sealed
+from openrpt.runs.checkpoints import latest_checkpoint
 from openrpt.runs.metrics import read_metrics
 from openrpt.runs.run import Run, existing_run, open_run
-from openrpt.stages.pretrain.pretrain import pretrain
 from openrpt.stages.score.score import score_corpus
 from openrpt.stages.train import train
 
@@ -39,28 +39,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("folder", type=Path, help="the folder of all runs")
-    parser.add_argument("--world", default="scan", help="the laboratory's world")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("folder", type=Path, help="a laboratory's folder, its starts trained")
+    parser.add_argument("--world", default="scan", help="its world")
     given = parser.parse_args()
     use_cpu(1)
     lab = Lab(folder=given.folder, world=given.world, changes={"model.threads": 1})
     found: dict[str, list[dict[str, float]]] = {name: [] for name in PRECISIONS}
-    for seed in range(given.seeds):
-        start = str(pretrain(_scored(open_run(lab.at(seed).text()))).checkpoint)
+    starts = sorted(given.folder.glob("seed-*/text/pretrain-checkpoints"))
+    for start in starts:
+        seed = int(start.parts[-3].removeprefix("seed-"))
         for name in PRECISIONS:
             found[name].append(_measured(lab.at(seed), start, name, lab.opened.shown))
             print(f"seed {seed}, {name}: {found[name][-1]}", flush=True)
-    result = {"world": given.world, "seeds": given.seeds, "precisions": found}
+    result = {"world": given.world, "seeds": len(starts), "precisions": found}
     write_sealed(given.folder / "precision.json", result)
     _print_table(found)
 
 
-def _measured(lab: LabSeed, start: str, precision: str, shown: int) -> dict[str, float]:
+def _measured(lab: LabSeed, start: Path, precision: str, shown: int) -> dict[str, float]:
     """Reinforces and evaluates what is missing, and returns what became of it."""
-    folder = str(lab.folder / f"rpt-{precision}")
+    model = latest_checkpoint(start)
+    folder = str(lab.folder / "precision" / precision)
     changes = {"run": folder, "model.compute_dtype": PRECISIONS[precision]}
-    run = _scored(open_run(with_overrides(lab.rpt(start), changes)))
+    run = _scored(open_run(with_overrides(lab.rpt(str(model)), changes)))
     train(run)
     evaluate_model(run, "trained", run.config, label="rpt")
     within, beyond = _accuracies(run, shown)

@@ -42,6 +42,12 @@ class _CausalAttention(torch.autograd.Function):
     def backward(ctx: Any, grad):  # type: ignore[no-untyped-def, override]
         *tensors, normaliser = ctx.saved_tensors
         found = flash_gradients(
-            ctx.kernel, grad, tuple(tensors), normaliser, bias=None, causal=True, scaling=ctx.scaling
+            ctx.kernel,
+            grad,
+            tuple(tensors),
+            normaliser,
+            bias=None,
+            causal=True,
+            scaling=ctx.scaling,
         )
         return *found, None, None
