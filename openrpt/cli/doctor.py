@@ -17,8 +17,9 @@ import torch
 from rich.console import Console
 
 from openrpt.console import PlainConsole
-from openrpt.costs.limits import matrix_product_rate
+from openrpt.costs.product_speed import ProductSpeed
 from openrpt.data.assets import asset_status, cache_dir
+from openrpt.engine.cpu import processor_name
 from openrpt.extras import EXTRAS, installing
 from openrpt.sheets import Sheet, print_sheet
 
@@ -27,8 +28,6 @@ _DEMO_MEMORY_GB = 6.0
 """The demo's peak, the operating system not counted."""
 _DEMO_DISK_GB = 2.0
 """The demo's model, packed and as float32 safetensors, its corpus, and room for the downloads."""
-_BFLOAT16_GAIN = 1.3
-"""The factor by which bfloat16 must be faster than float32 to be worth its rounding."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,7 +45,7 @@ def diagnose() -> list[Finding]:
     return [
         Finding(name="python", value=platform.python_version()),
         Finding(name="system", value=f"{platform.system()} {platform.release()}"),
-        Finding(name="processor", value=f"{_processor_name()}, {_core_counts()}"),
+        Finding(name="processor", value=f"{processor_name()}, {_core_counts()}"),
         _memory(),
         Finding(name="torch", value=_torch_build()),
         check_threads(torch.get_num_threads(), usable_cores()),
@@ -111,36 +110,12 @@ def check_threads(threads: int, cores: int) -> Finding:
     )
 
 
-def measure_gflops(dtype: torch.dtype, seconds: float = 0.3) -> float:
-    """Measures the rate of [512, 576] × [576, 1536] products on the CPU, in GFLOP/s (10⁹
-    operations a second).
-
-    The shape is that of a feed-forward layer of the demo's model.
-    """
-    return matrix_product_rate([(512, 576, 1536)], dtype, seconds=seconds) / 1e9
-
-
-def recommended_compute_dtype(float32_gflops: float, bfloat16_gflops: float) -> str:
-    """Returns `model.compute_dtype` for the CPU: that of the weights unless bfloat16 is at least
-    1.3 times faster."""
-    return "bfloat16" if bfloat16_gflops >= _BFLOAT16_GAIN * float32_gflops else "same"
-
-
 def _bfloat16_units() -> str:
     """Returns which of its instructions for bfloat16 products this processor has, as torch sees
     them."""
     if torch.cpu._is_amx_tile_supported():
         return "AMX"
     return "AVX512-BF16" if torch.cpu._is_avx512_bf16_supported() else "no instructions for it"
-
-
-def _processor_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _core_counts() -> str:
@@ -183,12 +158,12 @@ def _device() -> Finding:
 
 
 def _speed() -> Finding:
-    rates = measure_gflops(torch.float32), measure_gflops(torch.bfloat16)
+    found = ProductSpeed.measured(torch.device("cpu"))
     return Finding(
         name="CPU speed",
-        value=f"{rates[0]:.0f} GFLOP/s in float32, {rates[1]:.0f} in bfloat16"
+        value=f"{found.float32:.0f} GFLOP/s in float32, {found.bfloat16:.0f} in bfloat16"
         f" ({_bfloat16_units()})",
-        advice=f"model.compute_dtype on the CPU: {recommended_compute_dtype(*rates)}",
+        advice=f"model.compute_dtype on the CPU: {found.compute_dtype}",
     )
 
 

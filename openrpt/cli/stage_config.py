@@ -51,7 +51,36 @@ def stage_config(
         say_lines(to_toml(config).removesuffix("\n"))
         ctx.exit()
     take_cpu(config.model.threads)
-    return config
+    return config if config.model.compute_dtype != "auto" else _with_faster_products(config)
+
+
+def _with_faster_products(config: "Config") -> "Config":
+    """Returns the configuration with the precision of products that a run has begun with, else the
+    one that is faster here, which is said.
+
+    Raises UserError where several processes begin a run together: each would measure its own.
+    """
+    from openrpt.config.loading import with_overrides
+    from openrpt.costs.product_speed import product_speed
+    from openrpt.engine.loading import pick_device
+    from openrpt.launch import launch
+    from openrpt.runs.run import stored_config
+
+    run = Path(config.run)
+    if (run / "config.toml").is_file():
+        chosen = stored_config(run).model.compute_dtype
+        return with_overrides(config, {"model.compute_dtype": chosen})
+    if config.model.dtype != "float32":  # there is nothing to mix
+        return with_overrides(config, {"model.compute_dtype": "same"})
+    if launch().count > 1:
+        raise UserError(
+            "model.compute_dtype = 'auto' is measured by one process, and a run of several must"
+            " agree; give same or bfloat16 (openrpt doctor measures both)"
+        )
+    speed = product_speed(pick_device(config.model.device))
+    named = {"same": "float32", "bfloat16": "bfloat16"}[speed.compute_dtype]
+    say(f"products in {named}: here bfloat16 is {speed.gain:.2g} times as fast as float32")
+    return with_overrides(config, {"model.compute_dtype": speed.compute_dtype})
 
 
 def take_cpu(threads: int) -> None:

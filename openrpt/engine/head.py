@@ -10,6 +10,7 @@ backward passes are done, or leave `in_place` off.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -143,8 +144,8 @@ def top_k(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
 class _SelectedLogprobs(torch.autograd.Function):
     """The log-probability of chosen ids, and the entropy.
 
-    Log-probabilities of the whole vocabulary are kept for the backward pass where they are few,
-    else computed again a chunk at a time.
+    Log-probabilities of the whole vocabulary are kept for the first backward pass where they are
+    few, else computed again a chunk at a time.
 
     Legend: N places, d hidden size, V vocabulary, n rows of a chunk.
     """
@@ -157,9 +158,8 @@ class _SelectedLogprobs(torch.autograd.Function):
         parts = zip(hidden.split(head.chunk_rows), ids.split(head.chunk_rows), strict=True)
         for part, part_ids in parts:
             logits = head.logits(part)  # [n, V]
-            for block in in_cache(
-                logits, vocabulary=logits.shape[1]
-            ):  # some rows of it; becomes log p in place
+            # Some rows of it after the other become log p, in place.
+            for block in in_cache(logits, vocabulary=logits.shape[1]):
                 log_p, p, normaliser = log_softmax_(_scale(block, temperature))
                 entropies.append(p.mul_(log_p).sum(-1).neg())
                 normalisers.append(normaliser)
@@ -167,14 +167,16 @@ class _SelectedLogprobs(torch.autograd.Function):
             if keeps:
                 kept.append(logits)
         entropy = torch.cat(entropies)  # [N]
-        ctx.save_for_backward(hidden, weight, bias, ids, torch.cat(normalisers), entropy, *kept)
+        ctx.save_for_backward(hidden, weight, bias, ids, torch.cat(normalisers), entropy)
         ctx.temperature, ctx.softcap, ctx.rounded = temperature, head.softcap, head.rounded
+        ctx.keeps, ctx.kept = keeps, kept
         return torch.cat(logprobs), entropy
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_logprobs, grad_entropy):  # type: ignore[override]
-        hidden, weight, bias, ids, normalisers, entropy, *kept = ctx.saved_tensors
+        hidden, weight, bias, ids, normalisers, entropy = ctx.saved_tensors
+        kept, ctx.kept = ctx.kept, []  # they become the gradient; another pass computes them again
         head = Head(weight=weight, bias=bias, softcap=ctx.softcap, rounded=ctx.rounded)
         gradient = HeadGradient(hidden, head, ctx.needs_input_grad[1], in_place=True)
         reads_entropy = bool(grad_entropy.any())
@@ -186,33 +188,47 @@ class _SelectedLogprobs(torch.autograd.Function):
             else:
                 logits = head.logits(hidden[rows])
                 slope = softcap_slope(logits, ctx.softcap)  # [n, V]
-                log_p = _scale(logits, ctx.temperature).sub_(normalisers[rows])
-            grad = torch.empty_like(log_p)  # [n, V] of the scaled logits
-            # [n, 1] each, split as in_cache splits the rows
-            columns = [t[rows, None] for t in (entropy, grad_logprobs, grad_entropy)]
-            vocabulary = log_p.shape[1]
-            parts = (in_cache(t, vocabulary=vocabulary) for t in (grad, log_p, *columns))
-            blocks = zip(*parts, strict=True)
-            for out, block, h, of_logprob, of_entropy in blocks:
-                _logit_gradient(out, block, h, of_logprob, of_entropy if reads_entropy else None)
-            grad.scatter_add_(1, ids[rows, None], columns[1].to(grad.dtype))
-            grad = _scale(grad, ctx.temperature)  # [n, V] of the capped logits
-            gradient.add(rows, grad if slope is None else grad.mul_(slope))
+                log_p = _scale(logits, ctx.temperature)
+                if ctx.keeps:  # to the same bits as they were
+                    for block in in_cache(log_p, vocabulary=log_p.shape[1]):
+                        log_softmax_(block)
+                else:
+                    log_p.sub_(normalisers[rows])
+            # log p becomes the logits' gradient block by block, rounded while the cache holds it.
+            split = partial(in_cache, vocabulary=log_p.shape[1])
+            blocks = split(log_p)
+            grad, rounded = log_p, blocks
+            if head.matrix.dtype != log_p.dtype:
+                grad = torch.empty_like(log_p, dtype=head.matrix.dtype)
+                rounded = split(grad)
+            slopes = [None] * len(blocks) if slope is None else split(slope)
+            # [n, 1] each
+            columns = [t[rows, None] for t in (entropy, grad_logprobs, grad_entropy, ids)]
+            parts = zip(rounded, blocks, slopes, *map(split, columns), strict=True)
+            for out, block, of_cap, h, of_logprob, of_entropy, chosen in parts:
+                _logit_gradient_(block, h, of_logprob, of_entropy if reads_entropy else None)
+                block.scatter_add_(1, chosen, of_logprob.to(block.dtype))
+                _scale(block, ctx.temperature)  # of the capped logits
+                if of_cap is not None:
+                    block.mul_(of_cap)
+                if grad is not log_p:
+                    out.copy_(block)
+            gradient.add(rows, grad)
         return gradient.hidden, gradient.weight, gradient.bias, None, None, None
 
 
-def _logit_gradient(
-    out: Tensor, log_p: Tensor, entropy: Tensor, of_logprob: Tensor, of_entropy: Tensor | None
+def _logit_gradient_(
+    log_p: Tensor, entropy: Tensor, of_logprob: Tensor, of_entropy: Tensor | None
 ) -> None:
-    """Writes the logits' gradient [n, V] to `out`, all but `of_logprob` at the chosen id itself.
+    """Turns log p [n, V] into the logits' gradient, all but `of_logprob` at the chosen id itself.
 
     d log p_i / d z = 1_i − p; d H / d z = −p (log p + H); the others are [n, 1].
     """
     if of_entropy is None:
-        torch.exp(log_p, out=out).mul_(-of_logprob)
+        log_p.exp_().mul_(-of_logprob)
         return
-    torch.add(log_p, entropy, out=out).mul_(of_entropy).add_(of_logprob)
-    out.mul_(log_p.exp()).neg_()
+    p = log_p.exp()
+    log_p.add_(entropy).mul_(of_entropy).add_(of_logprob).mul_(p).neg_()
 
 
 def log_softmax_(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:

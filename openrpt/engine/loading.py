@@ -174,7 +174,7 @@ def _load(config: ModelConfig, name: str, device: torch.device) -> tuple[Model, 
             network=model,
             tokenizer=tokenizer,
             name=name,
-            compute_dtype=_DTYPES[config.compute_dtype] if config.is_mixed else None,
+            compute_dtype=_compute_dtype(config),
         )
         capped = getattr(model.config, "attn_logit_softcapping", None)  # sdpa leaves the cap out
         if model._supports_sdpa and not capped:
@@ -182,6 +182,17 @@ def _load(config: ModelConfig, name: str, device: torch.device) -> tuple[Model, 
         # A model without one of these is refused here.
         policy.table, policy.head, policy.max_length  # noqa: B018
     return policy, files
+
+
+def _compute_dtype(config: ModelConfig) -> torch.dtype | None:
+    """Returns the precision of products, None for that of the weights. Raises UserError where it is
+    still to be chosen, which a command does before a run begins."""
+    if config.compute_dtype == "auto":
+        raise UserError(
+            "model.compute_dtype = 'auto' is measured by the command line; give 'same' or"
+            " 'bfloat16' here (openrpt doctor names the faster one)"
+        )
+    return _DTYPES[config.compute_dtype] if config.is_mixed else None
 
 
 def load_tokenizer(config: ModelConfig, path: str) -> Any:
@@ -241,7 +252,7 @@ def outline(config: Config, device: str | torch.device = "meta") -> Model:
         network=model,
         tokenizer=tokenizer,
         name=config.model.path,
-        compute_dtype=_DTYPES[config.model.compute_dtype] if config.model.is_mixed else None,
+        compute_dtype=_compute_dtype(config.model),
     )
     if config.model.lora_rank:
         with torch.device(device):

@@ -12,11 +12,11 @@ from itertools import groupby
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_utils import AttentionInterface
 
+from openrpt.engine.tree.causal import causal_attention
 from openrpt.engine.tree.kernel import KeyMask, branch_attention
 from openrpt.errors import UserError
 
@@ -160,9 +160,7 @@ def _tree_attention(
     tree_pass.collected.setdefault(layer, (key, value))
     plain = tree_pass.shared is None and tree_pass.own is None and softcap is None
     if plain and (sliding_window is None or sliding_window >= key.shape[2]):
-        output = F.scaled_dot_product_attention(
-            query, key, value, is_causal=True, scale=scaling, enable_gqa=True
-        )
+        output = causal_attention(query, key, value, scaling=scaling)
         return output.transpose(1, 2), None
     output = _attend(query, key, value, layer, tree_pass, scaling, sliding_window, softcap)
     return output.transpose(1, 2), None

@@ -1,0 +1,77 @@
+"""How much faster a device multiplies in bfloat16 than in float32: what `model.compute_dtype =
+"auto"` is decided by, measured once a machine and kept in the cache folder.
+"""
+
+import contextlib
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from openrpt.costs.limits import matrix_product_rate
+from openrpt.data.assets import cache_dir
+from openrpt.engine.cpu import processor_name
+from openrpt.errors import UserError
+from openrpt.files import json_text, read_as, replacing
+
+_SHAPES = [(256, 576, 1536), (256, 1536, 576)]
+"""A feed-forward layer of the default model, and rows as in decoding and in training."""
+_GPU_SHAPES = [(4096, 2048, 2048)]
+_SECONDS = 0.05
+"""Seconds that a measurement in one precision takes, about."""
+_GAIN = 2.0
+"""The factor by which products must be faster in bfloat16: what is between them is no faster, and
+turning numbers into the other precision takes time, so less than twice is hardly a gain."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProductSpeed:
+    """The rates of matrix products, in GFLOP/s (10⁹ operations a second)."""
+
+    float32: float
+    bfloat16: float
+
+    @classmethod
+    def measured(cls, device: torch.device) -> "ProductSpeed":
+        """Measures both, in this process and with its threads: some 100 ms."""
+        shapes = _GPU_SHAPES if device.type == "cuda" else _SHAPES
+
+        def rate(dtype: torch.dtype) -> float:
+            return matrix_product_rate(shapes, dtype, device=device, seconds=_SECONDS) / 1e9
+
+        return cls(float32=rate(torch.float32), bfloat16=rate(torch.bfloat16))
+
+    @property
+    def gain(self) -> float:
+        """The factor by which products are faster in bfloat16."""
+        return self.bfloat16 / self.float32
+
+    @property
+    def compute_dtype(self) -> Literal["same", "bfloat16"]:
+        """The value of `model.compute_dtype`: that of the weights unless bfloat16 is at least twice
+        as fast."""
+        return "bfloat16" if self.gain >= _GAIN else "same"
+
+
+def product_speed(device: torch.device) -> ProductSpeed:
+    """Returns the rates of a device as they were measured first with this torch and as many
+    threads."""
+    kept = _kept(device)
+    with contextlib.suppress(UserError, OSError):  # none, or one that is damaged
+        return read_as(ProductSpeed, kept, advice="delete it")
+    found = ProductSpeed.measured(device)
+    # One that can't be kept is measured again by the next start.
+    with contextlib.suppress(UserError, OSError), replacing(kept, shared=True) as partial:
+        partial.write_text(json_text(asdict(found)), encoding="utf-8")
+    return found
+
+
+def _kept(device: torch.device) -> Path:
+    """Returns the file that holds a device's rates."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
+    capability = torch.backends.cpu.get_cpu_capability()
+    facts = [name, device.type, capability, torch.__version__, str(torch.get_num_threads())]
+    digest = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
+    return cache_dir() / "speed" / f"{digest}.json"

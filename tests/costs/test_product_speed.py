@@ -1,0 +1,74 @@
+"""Which precision products are made in: measured once, kept, and stated by the run that has it."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from openrpt.cli.main import main
+from openrpt.costs.product_speed import ProductSpeed, product_speed
+from openrpt.runs.run import stored_config
+from tests.helpers.tiny_model import periodic_corpus, tiny_model_folder
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("OPENRPT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def keep(cache: Path, *, bfloat16: float) -> None:
+    """Puts rates in the place of the ones that were measured."""
+    (file,) = (cache / "speed").iterdir()
+    file.write_text(json.dumps({"float32": 100.0, "bfloat16": bfloat16}))
+
+
+@pytest.mark.parametrize(
+    ("bfloat16", "dtype"), [(0.3, "same"), (199.0, "same"), (200.0, "bfloat16")]
+)
+def test_bfloat16_must_be_clearly_faster(bfloat16: float, dtype: str) -> None:
+    assert ProductSpeed(float32=100.0, bfloat16=bfloat16).compute_dtype == dtype
+
+
+def test_it_is_measured_once_and_again_where_that_is_damaged(cache: Path) -> None:
+    first = product_speed(CPU)
+    assert 0 < first.float32 < 1e6 and 0 < first.bfloat16 < 1e6
+    assert product_speed(CPU) == first  # to the last digit: it was read
+    keep(cache, bfloat16=1e9)
+    assert product_speed(CPU).bfloat16 == 1e9
+    for path in (cache / "speed").iterdir():
+        path.write_text('{"float32": 1')
+    assert product_speed(CPU).bfloat16 < 1e6
+
+
+def test_a_run_keeps_what_it_began_with(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tiny_model_folder(tmp_path / "model")
+    corpus = periodic_corpus(tmp_path / "corpus.jsonl")
+
+    def score(run: str) -> str:
+        folder = str(tmp_path / run)
+        arguments = ["score", str(corpus), "--run", folder, "--model.path", str(model)]
+        arguments += ["--model.threads", "1", "--model.compute_dtype", "auto"]
+        arguments += ["--prompt.window", "32", "--prompt.min_context", "4"]
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        said = capsys.readouterr()
+        assert not stopped.value.code, said.err
+        return said.out.splitlines()[0]
+
+    score("first")
+    keep(cache, bfloat16=450.0)
+    assert score("second") == (
+        "products in bfloat16: here bfloat16 is 4.5 times as fast as float32"
+    )
+    assert stored_config(tmp_path / "second").model.compute_dtype == "bfloat16"
+    keep(cache, bfloat16=150.0)
+    assert not score("second").startswith("products")  # on another machine, as it were
+    assert stored_config(tmp_path / "second").model.compute_dtype == "bfloat16"
+    assert score("third").startswith("products in float32: here bfloat16 is 1.5 times")
+    assert stored_config(tmp_path / "third").model.compute_dtype == "same"
