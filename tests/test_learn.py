@@ -11,7 +11,6 @@ ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "docs" / "learn").glob("*.ipynb"))
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # the kernel's messaging, not ours
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_shows_what_it_says(

@@ -99,7 +99,6 @@ def test_other_commands_are_left_as_by_ctrl_c() -> None:
     assert isinstance(stop.value, KeyboardInterrupt) and stop.value.signum == signal.SIGTERM
 
 
-@pytest.mark.slow
 def test_a_training_process_that_is_terminated(scored: Run) -> None:
     run = copied_run(scored, "process", train__steps=100_000)
     (run.path / "config.toml").write_text(to_toml(run.config), encoding="utf-8")

@@ -147,7 +147,6 @@ def assert_same_weights(a: Path, b: Path) -> None:
         torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-12)
 
 
-@pytest.mark.slow
 def test_two_then_one_then_four_processes_end_where_one_does(scored: Run) -> None:
     """Checkpoints know no number of processes, nor how the optimizer is divided among them; dynamic
     sampling goes on while all documents of a process are flat."""

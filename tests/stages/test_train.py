@@ -69,7 +69,6 @@ def test_standard_prediction_is_that_of_the_plain_text(template, tmp_path):
             assert group.ntp_token_id == int(logits.masked_fill(masked, -torch.inf).argmax())
 
 
-@pytest.mark.slow
 def test_reward_rises_from_chance_to_above_0_9(warm):
     """By reinforcement alone: without the next-token loss."""
     run = run_of(
@@ -127,7 +126,6 @@ train(Run(path=Path(sys.argv[2]), config=config), progress=Killer())
 """
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 def test_a_killed_run_resumes_to_the_same_bits(warm):
     """With pass-rate selection, dynamic sampling, KL, several updates and evaluations."""
