@@ -25,7 +25,8 @@ def write_sealed(path: Path, values: Mapping[str, Any]) -> None:
 
 def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the values as JSON gives them back, and their hash."""
-    kept = json.loads(json_text({key: value for key, value in values.items() if key != SEAL}))
+    own = {key: value for key, value in values.items() if key != SEAL}
+    kept = json.loads(json.dumps(_finite(own), allow_nan=False))
     return kept | {SEAL: _digest(kept)}
 
 

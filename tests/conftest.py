@@ -14,7 +14,6 @@ os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start, too
 
 import pytest
-import torch
 from hypothesis import HealthCheck, settings
 
 # Half of the collection of the tests would go into looking for garbage among what stays.
@@ -30,12 +29,41 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync")
 
 
+LONGEST = (
+    "integrations/test_ray.py",
+    "experiments/test_answers.py",
+    "test_learn.py",
+    "report/test_report_browser.py",
+    "stages/test_train.py",
+    "experiments/test_lab.py",
+    "evaluation/test_evaluation.py",
+    "stages/test_given_thoughts.py",
+    "stages/test_pretrain.py",
+    "stages/test_failing_steps.py",
+    "stages/test_processes.py",
+    "stages/test_warmup.py",
+    "stages/test_finetune.py",
+    "report/test_hub.py",
+    "rl/test_process_group.py",
+    "rl/test_answers.py",
+    "evaluation/test_gradings.py",
+    "evaluation/test_budgets.py",
+    "stages/test_sampled_traces.py",
+    "report/test_watch_browser.py",
+    "stages/test_trajectory.py",
+    "experiments/test_control.py",
+    "stages/test_vllm_training.py",
+    "runs/test_stopping.py",
+)
+"""The files that take long, the longest first, among them those of few tests."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the files with slow tests first, then those with many: a worker takes a file at a time
+    """Puts the longest files first, then those with many tests: a worker takes a file at a time
     (`--dist loadfile`), and a long one that begins last runs alone."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    tests = Counter(item.path for item in items)
-    items.sort(key=lambda item: (item.path not in slow, -tests[item.path]))
+    folder, tests = Path(__file__).parent, Counter(item.path for item in items)
+    place = {folder / name: n - len(LONGEST) for n, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (place.get(item.path, 0), -tests[item.path]))
 
 
 def pytest_collection_finish() -> None:
@@ -45,6 +73,8 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
+    import torch  # not above: the process that hands out the tests needs none
+
     # Tiny models: a second thread only costs. A command that ran before may have set more.
     torch.set_num_threads(1)
 

@@ -8,10 +8,11 @@ import pytest
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).parent.parent
+PATIENCE = 600
+"""Seconds that the kernel may take to start: other programs may have the processor."""
 NOTEBOOKS = sorted((ROOT / "docs" / "learn").glob("*.ipynb"))
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # the kernel's messaging, not ours
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_shows_what_it_says(
@@ -23,7 +24,9 @@ def test_notebook_shows_what_it_says(
     stored = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert any("image/png" in output.get("data", {}) for output in stored)  # readable as it is
     assert "assert " in "".join(cell.source for cell in notebook.cells)
-    NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+    NotebookClient(
+        notebook, timeout=None, startup_timeout=PATIENCE, kernel_name="python3"
+    ).execute()
 
 
 def test_all_three_are_there() -> None:

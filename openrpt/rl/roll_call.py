@@ -5,6 +5,7 @@ the others'. A process that fails writes why before it ends; one that is killed 
 whoever waits in vain learns which process it waits for, and why.
 """
 
+import contextlib
 import socket
 import threading
 import time
@@ -119,9 +120,11 @@ class RollCall:
             time.sleep(_BEAT_SECONDS / 10)
 
     def close(self) -> None:
-        """Ends the thread."""
+        """Ends the thread; nobody has to wait until this process hears something."""
         self._closing.set()
         self._thread.join()
+        with contextlib.suppress(RuntimeError):  # the store is gone
+            self._store.set(_heard_key(self.rank), "")
 
     def _run(self) -> None:
         try:

@@ -92,6 +92,12 @@ def evaluated(warm: Run, policy: Model, flat: bool = False, **overrides) -> Eval
         policy.network.set_attn_implementation(NAME)
 
 
+@pytest.fixture(scope="module")
+def everything(warm: Run, policy: Model) -> EvaluationResult:
+    """With all controls, through the tree."""
+    return evaluated(warm, policy)
+
+
 def with_settings(run: Run, **overrides):
     from openrpt.config.loading import with_overrides
 
@@ -150,8 +156,8 @@ def test_likelihoods_are_those_of_a_plain_forward_pass(warm, policy, template):
     assert bits == pytest.approx(gain.sum() / np.log(2) / result.columns["token_bytes"].sum())
 
 
-def test_tree_and_flat_evaluate_alike(warm, policy):
-    tree, flat = evaluated(warm, policy), evaluated(warm, policy, flat=True)
+def test_tree_and_flat_evaluate_alike(warm, policy, everything):
+    tree, flat = everything, evaluated(warm, policy, flat=True)
     assert tree.columns.keys() == flat.columns.keys()
     for name, values in tree.columns.items():
         if values.dtype.kind == "f":
@@ -183,9 +189,9 @@ def test_the_real_thought_given_back_predicts_the_same(warm, policy):
         assert [o.completions[0].token_ids for o in again] == [c.token_ids for c in completions]
 
 
-def test_emptied_is_the_prompt_without_a_thought(warm, policy):
+def test_emptied_is_the_prompt_without_a_thought(warm, policy, everything):
     """The control's accuracy is that of a prompt whose candidates are 0."""
-    result = evaluated(warm, policy)
+    result = everything
     layout = build_layout(policy.tokenizer, warm.config.prompt, policy.bos_ids)
     config = with_settings(warm, prompt__candidates=0)
     subject = Subject(engine=bind("tree", policy), config=config, layout=layout)

@@ -50,7 +50,6 @@ def rows_of(run: Path, stage: str) -> list[dict]:
     return [row for row in read_metrics(run / "metrics.jsonl") if row["stage"] == stage]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["random-reward", "no-thought"])
 def test_the_same_documents_positions_and_steps(controlled, name):
     own = controlled.path / "controls" / name

@@ -40,7 +40,6 @@ def update_flops(folder: Path) -> list[float]:
     return [row["flops/update"] for row in read_metrics(existing_run(folder).metrics)]
 
 
-@pytest.mark.slow
 def test_every_arm_goes_on_from_one_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENRPT_CACHE", str(tmp_path / "cache"))
     world = "scan?depth=4&shown=2"

@@ -11,6 +11,7 @@ import pytest
 
 from openrpt.errors import UserError
 from openrpt.experiments.side_by_side import Job, run_jobs
+from openrpt.files import write_text
 from openrpt.progress import SILENT, Progress
 
 
@@ -28,7 +29,7 @@ def write_late(folder: Path, name: str, progress: Progress) -> None:
 
 
 def wait_long(folder: Path, progress: Progress) -> None:
-    (folder / "pid").write_text(str(os.getpid()))
+    write_text(folder / "pid", str(os.getpid()))  # in one step: the other job waits for it
     time.sleep(600)
 
 

@@ -32,7 +32,7 @@ class _Meeting:
     given: dict[int, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.barrier = Barrier(self.count, timeout=60)
+        self.barrier = Barrier(self.count, timeout=300)
 
     def exchange(self, rank: int, value: Any) -> list[Any]:
         self.given[rank] = value

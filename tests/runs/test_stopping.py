@@ -2,15 +2,14 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
+from openrpt.cli.main import main
 from openrpt.config.loading import to_toml
 from openrpt.evaluation.questions.checks import MathChecker
+from openrpt.files import write_text
 from openrpt.progress import SILENT
 from openrpt.runs.checkpoints import latest_checkpoint
 from openrpt.runs.journal import read_stage
@@ -18,6 +17,7 @@ from openrpt.runs.metrics import read_metrics
 from openrpt.runs.run import Run
 from openrpt.stages.train import train
 from openrpt.stopping import Interrupted, Terminated, ending_as_interrupts, stop_on_signals
+from tests.helpers.processes import in_processes
 from tests.helpers.tiny_model import copied_run, tiny_run
 
 pytestmark = [
@@ -99,24 +99,23 @@ def test_other_commands_are_left_as_by_ctrl_c() -> None:
     assert isinstance(stop.value, KeyboardInterrupt) and stop.value.signum == signal.SIGTERM
 
 
-@pytest.mark.slow
 def test_a_training_process_that_is_terminated(scored: Run) -> None:
     run = copied_run(scored, "process", train__steps=100_000)
     (run.path / "config.toml").write_text(to_toml(run.config), encoding="utf-8")
-    started = subprocess.Popen(
-        [sys.executable, "-m", "openrpt", "train", "--run", str(run.path)],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
-    )
-    while len(read_metrics(run.metrics)) < 2:
-        assert started.poll() is None  # however long two steps take
-        time.sleep(0.05)
-    started.terminate()
-    _, err = started.communicate()
+    pid = run.path / "pid"
+
+    def work(rank: int) -> None:
+        if rank == 0:
+            write_text(pid, str(os.getpid()))
+            main(["train", "--run", str(run.path)])
+        while len(read_metrics(run.metrics)) < 2:  # however long two steps take
+            time.sleep(0.05)
+        os.kill(int(pid.read_text()), signal.SIGTERM)
+
+    trained, _ = in_processes(2, work, WORLD_SIZE="1")
     last = read_metrics(run.metrics)[-1]["step"]
     line = f"openrpt: stopped in train after step {last}; the same command goes on"
-    assert started.returncode == 143 and err.rstrip().endswith(line)
+    assert trained.code == 143 and trained.err.rstrip().endswith(line)
     assert latest_checkpoint(run.checkpoints) == run.checkpoints / f"step-{last:06d}"
 
 

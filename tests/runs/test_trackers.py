@@ -49,7 +49,6 @@ def scalars(folder: Path, name: str) -> list[tuple[int, float]]:
     return [(event.step, event.value) for event in events(folder).Scalars(name)]
 
 
-@pytest.mark.slow
 def test_a_run_in_tensorboard(tmp_path: Path) -> None:
     """Warmup and train through their own functions; train stops, and goes on in the same run."""
     settings: dict[str, Any] = {"track__to": ["tensorboard"], "track__rollouts_every": 2}

@@ -127,7 +127,6 @@ def reward(run: Run, name: str) -> float:
     return row["reward/mean"]
 
 
-@pytest.mark.slow
 def test_thoughts_are_learned(scored: Run) -> None:
     run = copied(scored, "learned", warmup__steps=150)
     before = reward(run, "learned-before"), heldout_thoughts(run, Path(run.config.model.path))

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 from openrpt.cli.main import main
 from openrpt.config.loading import to_toml
 from openrpt.errors import UserError
+from openrpt.rl import process_group, roll_call
 from openrpt.runs.journal import read_stage
 from openrpt.runs.metrics import read_metrics
 from openrpt.runs.run import Run
@@ -170,7 +171,6 @@ def assert_same_weights(a: Path, b: Path) -> None:
     torch.testing.assert_close(state_of(a), state_of(b), rtol=1e-8, atol=1e-12)
 
 
-@pytest.mark.slow
 def test_two_then_one_then_four_processes_end_where_one_does(scored: Run) -> None:
     """Checkpoints know no number of processes, nor how weights and optimizer are divided among
     them; dynamic sampling goes on while all documents of a process are flat."""
@@ -224,8 +224,11 @@ def test_a_reward_that_fails_on_one_ends_all_with_one_line(scored: Run) -> None:
 
 
 @pytest.mark.usefixtures("own")
-def test_a_killed_process_loses_no_step(scored: Run) -> None:
+def test_a_killed_process_loses_no_step(scored: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The one that is left saves; the same command, by one process, ends where it would have."""
+    monkeypatch.setattr(roll_call, "_BEAT_SECONDS", 0.2)
+    monkeypatch.setattr(roll_call, "SILENT_SECONDS", 3.0)
+    monkeypatch.setattr(process_group, "SILENT_SECONDS", 3.0)
     run, expected = (run_of(scored, name, PLAIN, "killed") for name in ("killed", "whole"))
     ended = commands(2, *command("train", run), RUN=str(run.path))
     assert [one.code for one in ended] == [2, -signal.SIGKILL]

@@ -3,10 +3,8 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,10 +14,12 @@ from safetensors.torch import load_file
 from openrpt.config.loading import validate_config
 from openrpt.engine.loading import load_model
 from openrpt.errors import UserError
+from openrpt.progress import SILENT
 from openrpt.runs.rollouts import read_rollouts, rollout_path
 from openrpt.runs.run import Run
 from openrpt.stages.train import open_train, train
 from openrpt.stages.warmup.warmup import warmup
+from tests.helpers.processes import in_processes
 from tests.helpers.run_files import rollouts_of, rows_of, weights_of
 from tests.helpers.tiny_model import copied_run, tiny_model_folder, tiny_run
 
@@ -69,7 +69,6 @@ def test_standard_prediction_is_that_of_the_plain_text(template, tmp_path):
             assert group.ntp_token_id == int(logits.masked_fill(masked, -torch.inf).argmax())
 
 
-@pytest.mark.slow
 def test_reward_rises_from_chance_to_above_0_9(warm):
     """By reinforcement alone: without the next-token loss."""
     run = run_of(
@@ -107,45 +106,22 @@ EVERYTHING: dict[str, Any] = {
     "prompt__think_budget": 2,
 }
 
-KILLED = """
-import json, os, signal, sys
-sys.path.insert(0, sys.argv[1])
-from pathlib import Path
-from openrpt.config.loading import validate_config
-from openrpt.runs.run import Run
-from openrpt.stages.train import train
 
-class Killer:
-    def begin(self, task, total, unit=""): pass
-    def say(self, line): pass
-    def update(self, completed, note=""):
+class Killer(type(SILENT)):  # type: ignore[misc]
+    """Kills its own process once step 5 is done."""
+
+    def update(self, completed: float, note: str = "") -> None:
         if completed >= 5:
             os.kill(os.getpid(), signal.SIGKILL)
 
-config = validate_config(json.loads(sys.argv[3]), source="test")
-train(Run(path=Path(sys.argv[2]), config=config), progress=Killer())
-"""
 
-
-@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 def test_a_killed_run_resumes_to_the_same_bits(warm):
     """With pass-rate selection, dynamic sampling, KL, several updates and evaluations."""
     whole, killed = run_of(warm, "whole", **EVERYTHING), run_of(warm, "killed", **EVERYTHING)
     train(whole)
-    arguments = [
-        str(Path(__file__).parents[2]),
-        str(killed.path),
-        killed.config.model_dump_json(),
-    ]
-    result = subprocess.run(
-        [sys.executable, "-c", KILLED, *arguments],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-    assert result.returncode == -signal.SIGKILL, result.stderr[-2000:]
+    (ended,) = in_processes(1, lambda rank: train(killed, progress=Killer()))
+    assert ended.code == -signal.SIGKILL, ended
     assert [row["step"] for row in rows_of(killed)] == [1, 2, 3, 4, 5]
     assert sorted(path.name for path in killed.checkpoints.glob("step-*")) == [
         "step-000002",

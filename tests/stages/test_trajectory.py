@@ -8,7 +8,6 @@ import pytest
 from tests.helpers.trajectory import FIXTURE, trajectory
 
 
-@pytest.mark.slow
 def test_a_recorded_run_comes_out_again(tmp_path: Path) -> None:
     recorded = json.loads(FIXTURE.read_text(encoding="utf-8"))
     found = trajectory(tmp_path)

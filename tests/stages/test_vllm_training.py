@@ -15,7 +15,6 @@ from tests.helpers.fake_vllm import fake_vllm
 from tests.helpers.tiny_model import copied_run, tiny_run
 
 
-@pytest.mark.slow
 def test_training_records_which_weights_drew(tmp_path: Path) -> None:
     small = {
         "train__steps": 3,
