@@ -23,7 +23,7 @@ class ByInput:
     """Copies of a module's weights that lie input by input: of those that are multiplied by MKL."""
 
     module: nn.Module
-    _copies: dict[nn.Parameter, tuple[int, Tensor]] = field(default_factory=dict)
+    _copies: dict[Tensor, tuple[int, Tensor]] = field(default_factory=dict)
     """With the version of the weight that was copied: torch counts its changes in place."""
 
     @contextmanager
@@ -40,7 +40,7 @@ class ByInput:
             for weight, data in lying.items():
                 weight.data = data
 
-    def _copy(self, weight: nn.Parameter) -> Tensor:
+    def _copy(self, weight: Tensor) -> Tensor:
         version, copy = self._copies.get(weight, (-1, weight))
         if version != weight._version:
             version, copy = weight._version, weight.detach().t().contiguous().t()
@@ -48,7 +48,7 @@ class ByInput:
         return copy
 
 
-def _weights(module: nn.Module) -> list[nn.Parameter]:
+def _weights(module: nn.Module) -> list[Tensor]:
     """Returns the weights of the linear layers on a CPU in MKL's precisions, each once."""
     found = dict.fromkeys(m.weight for m in module.modules() if isinstance(m, nn.Linear))
     precisions = (torch.float32, torch.float64)
