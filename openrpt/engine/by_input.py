@@ -1,10 +1,9 @@
 """Linear layers' weights as decoding reads them: input by input.
 
 A layer's weight is [out, in], and few rows at a time meet all of it. MKL turns it round in every
-product, which costs the same for one row as for hundreds: a model of 106 million such weights takes
-273 ms for 128 rows where they lie the other way, and 396 as they come (64 rows: 178 and 289; 256
-rows: 502 and 577). Backward passes want them as they come, so the copies live no longer than a
-call that decodes. From 16 rows on both give the same bits, fewer are summed in another order.
+product, which costs as much for one row as for hundreds. Backward passes want it as it comes, so
+copies live no longer than a call that decodes. From 16 rows on both give the same bits, fewer are
+summed in another order.
 """
 
 from collections.abc import Iterator

@@ -88,15 +88,14 @@ class TreeSequences:
         """Appends ids [U, n] to every row: `Sequences.advance`."""
         new = torch.arange(ids.shape[1], device=ids.device)
         position_ids = self.next_positions[:, None] + new  # [U, n]
-        documents = self._documents()
-        tree_pass = TreePass(query_positions=position_ids, own=self.own, documents=documents)
-        if len(documents) == 1:  # all rows, in their order
-            tree_pass = TreePass(
-                query_positions=position_ids,
-                shared=documents[0].layers,
-                shared_lengths=documents[0].lengths,
-                own=self.own,
-            )
+        alone = len(self.prefixes) == 1
+        tree_pass = TreePass(
+            query_positions=position_ids,
+            shared=first_keys(self.prefixes[0], self.prefix_lengths) if alone else None,
+            shared_lengths=self.prefix_lengths,
+            own=self.own,
+            documents=() if alone else self._documents(),
+        )
         self.hidden = run_level(self.policy, ids, position_ids, tree_pass).hidden[:, -1]  # [U, d]
         self.own.positions = torch.cat([self.own.positions, position_ids], dim=1)
         self.own.length = self.own.positions.shape[1]
@@ -115,9 +114,11 @@ class TreeSequences:
         self.next_positions = self.next_positions[index]
 
     def _documents(self) -> list[DocumentKeys]:
-        """Returns the prefixes that rows share, as far as these see them."""
-        found = []
-        for document in self.document_of.unique().tolist() if self.prefixes else ():
+        """Returns the prefixes that rows still share, as far as these see them."""
+        found: list[DocumentKeys] = []
+        if not self.prefixes:
+            return found
+        for document in self.document_of.unique().tolist():
             rows = (self.document_of == document).nonzero()[:, 0]
             lengths = self.prefix_lengths[rows]
             layers = first_keys(self.prefixes[document], lengths)
