@@ -154,15 +154,18 @@ class Decoder:
 def split_rows(row_of: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the rows that go on when the rollouts draw `ids`.
 
-    row_of, ids [B] → the new rows' parents [U] and ids [U], and each rollout's new row [B]. Each
-    parent's first child comes in the parents' order and the other children after all of those:
-    where every row goes on, the rows that were there stay where they are.
+    row_of, ids [B] → the new rows' parents [U] and ids [U], and each rollout's new row [B]. A row
+    that goes on stays where it is, but for those beyond the U: these, and a parent's other
+    children, take the places of rows that have ended. So few rows move.
     """
     pairs = torch.stack([row_of, ids], dim=1).unique(dim=0)  # [U, 2], by row, then by id
-    parents = pairs[:, 0]
-    first = torch.ones_like(parents, dtype=torch.bool)
-    first[1:] = parents[1:] != parents[:-1]
-    order = torch.cat([first.nonzero()[:, 0], (~first).nonzero()[:, 0]])
-    pairs = pairs[order]
+    parents, count = pairs[:, 0], len(pairs)
+    stays = parents < count
+    stays[1:] &= parents[1:] != parents[:-1]
+    free = torch.ones_like(stays)
+    free[parents[stays]] = False
+    places = torch.where(stays, parents, 0)  # [U]
+    places[~stays] = free.nonzero()[:, 0]
+    pairs = pairs[places.argsort()]
     same = (row_of[:, None] == pairs[:, 0]) & (ids[:, None] == pairs[:, 1])  # [B, U]
     return pairs[:, 0], pairs[:, 1], same.int().argmax(1)

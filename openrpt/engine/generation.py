@@ -1,8 +1,9 @@
 """Completions for many positions of one document, or of many documents: the sampler.
 
-The tree decodes all rollouts of a document over one shared prefix. Documents with few rollouts,
-such as questions that are answered once, are decoded side by side, because a pass over one row
-reads all weights for one token; so are short documents, of which little would be shared.
+The tree decodes all rollouts of a document over one shared prefix, several documents side by side.
+Where a document has few rollouts, such as a question that is answered once, or little would be
+shared, each row has all of its keys for itself. A pass over few rows reads all weights for few
+tokens: the more rows, the better.
 `flat.py` has the other engine, which computes every sequence alone; both share
 what is here, and `decoding.py`.
 """
@@ -29,10 +30,13 @@ SPAN_TOKENS = 16
 SIDE_BY_SIDE_ROWS = 32
 """Most rollouts of several documents that are decoded together; each row holds its document's keys
 for itself."""
-_ALONE_ROWS = 8
-"""Rollouts above which a document is decoded alone, over its shared prefix."""
+_FEW_ROWS = 8
+"""Rollouts of a document above which they share its prefix."""
 _SIDE_BY_SIDE_TOKENS = 16384
 """Most tokens whose keys these rows hold together (0.75 GB for 30 layers of 3 heads of 64)."""
+_SHARING_TOKENS = 32768
+"""The same of several documents that are decoded over their prefixes: these, and each rollout's
+own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,25 +135,44 @@ def side_by_side(
 ) -> Iterator[list[Request]]:
     """Yields the requests in their order, as many at a time as may be decoded together: at least
     one."""
-    new_tokens = len(layout.tail_ids) + sampling.budget.new(layout)
+    new_tokens = _new_tokens(layout, sampling)
     batch: list[Request] = []
-    rows = longest = 0
     for request in requests:
-        more = sum(len(keys) for keys in request.keys)
-        length = len(request.prefix_ids) + new_tokens
-        together, width = rows + more, max(longest, length)
-        if all(one.is_short(new_tokens) for one in (*batch, request)):
-            fits = together <= sampling.generation_rollouts
-        else:
-            few = max(rows // max(len(batch), 1), more) <= _ALONE_ROWS
-            fits = few and together <= SIDE_BY_SIDE_ROWS
-        if batch and not (fits and together * width <= _SIDE_BY_SIDE_TOKENS):
+        together = [*batch, request]
+        alike = len({shares_prefix(one, layout, sampling) for one in together}) == 1
+        if batch and not (alike and _fit(together, new_tokens, layout, sampling)):
             yield batch
-            batch, together, width = [], more, length
-        batch.append(request)
-        rows, longest = together, width
+            together = [request]
+        batch = together
     if batch:
         yield batch
+
+
+def shares_prefix(request: Request, layout: Layout, sampling: Sampling) -> bool:
+    """Whether the rollouts are decoded over their document's one prefix where others' are decoded
+    with them: they are many, and what they share is longer than what each has for itself."""
+    short = request.is_short(_new_tokens(layout, sampling))
+    return not short and _rollouts(request) > _FEW_ROWS
+
+
+def _fit(batch: Sequence[Request], new_tokens: int, layout: Layout, sampling: Sampling) -> bool:
+    """Whether these requests, all of which share their prefixes or none, have room together."""
+    rows, lengths = sum(map(_rollouts, batch)), [len(one.prefix_ids) for one in batch]
+    if shares_prefix(batch[0], layout, sampling):
+        tokens, most = sum(lengths) + rows * new_tokens, sampling.generation_rollouts
+        return rows <= most and tokens <= _SHARING_TOKENS
+    short = all(one.is_short(new_tokens) for one in batch)
+    most = sampling.generation_rollouts if short else SIDE_BY_SIDE_ROWS
+    return rows <= most and rows * (max(lengths) + new_tokens) <= _SIDE_BY_SIDE_TOKENS
+
+
+def _rollouts(request: Request) -> int:
+    return sum(len(keys) for keys in request.keys)
+
+
+def _new_tokens(layout: Layout, sampling: Sampling) -> int:
+    """Returns the most tokens of a rollout behind the prefix."""
+    return len(layout.tail_ids) + sampling.budget.new(layout)
 
 
 StartRows = Callable[[Tensor, int, int], Sequences]

@@ -8,7 +8,13 @@ import sys
 import pytest
 import torch
 
-from openrpt.engine.tree.kernel import KeyMask, branch_attention, flash_kernel
+from openrpt.engine.tree.kernel import (
+    KeyMask,
+    SharedKeys,
+    branch_attention,
+    documents_attention,
+    flash_kernel,
+)
 
 
 def plain(query, key, value, shared_key, shared_value, own_mask, shared_mask, scaling, softcap):
@@ -65,6 +71,43 @@ def compare_with_plain(shares: bool, softcap: float | None) -> None:
     of_plain = torch.autograd.grad((expected * weight).sum(), tensors)
     for one, other in zip(of_found, of_plain, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("new", [1, 5])
+@pytest.mark.parametrize("softcap", [None, 3.0])
+def test_rows_of_several_documents_attend_to_their_own(softcap, new: int) -> None:
+    """Documents of other lengths, whose rows stand among each other's; one has a single row."""
+    torch.manual_seed(0)
+    heads, kv_heads, own, size = 6, 2, 5, 8
+    document_of, lengths = torch.tensor([1, 0, 2, 1, 0, 1, 1]), [7, 31, 3]
+    rows = len(document_of)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, dtype=torch.float64)
+
+    query, key, value = (draw(rows, n, m, size) for n, m in ((heads, new), *[(kv_heads, own)] * 2))
+    own_mask = torch.rand(rows, new, own) < 0.6
+    own_mask[:, :, 0] = True
+    groups = heads // kv_heads
+    documents, expected = [], torch.empty_like(query)
+    for number, length in enumerate(lengths):
+        chosen = (document_of == number).nonzero()[:, 0]
+        shared = draw(kv_heads, length, size), draw(kv_heads, length, size)
+        seen = torch.rand(len(chosen), new, length) < 0.6
+        mask = KeyMask.of(seen, groups, torch.float64)
+        documents.append(SharedKeys(rows=chosen, key=shared[0], value=shared[1], mask=mask))
+        mine = (query[chosen], key[chosen], value[chosen])
+        expected[chosen] = plain(*mine, *shared, own_mask[chosen], seen, 0.3, softcap)
+    found = documents_attention(
+        query,
+        key,
+        value,
+        KeyMask.of(own_mask, groups, torch.float64),
+        documents=documents,
+        scaling=0.3,
+        softcap=softcap,
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_this_torch_has_the_kernel() -> None:

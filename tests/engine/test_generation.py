@@ -383,6 +383,9 @@ def test_rows_split_where_rollouts_draw_different_tokens():
     assert parents.tolist() == [0, 1, 2, 0]  # first children in place, the split one behind
     assert new_ids.tolist() == [5, 4, 9, 7]
     assert new_rows.tolist() == [3, 0, 3, 1, 1, 2]
+    parents, new_ids, new_rows = split_rows(torch.tensor([1, 2, 2, 4, 5]), torch.tensor(5 * [4]))
+    assert parents.tolist() == [4, 1, 2, 5]  # there are four places: those beyond take others
+    assert new_rows.tolist() == [1, 2, 2, 0, 3]
     parents, new_ids, new_rows = split_rows(torch.tensor([2, 2]), torch.tensor([1, 1]))
     assert (parents.tolist(), new_ids.tolist(), new_rows.tolist()) == ([2], [1], [0, 0])
 
@@ -501,13 +504,76 @@ def assert_same_outcome(one: Generated, other: Generated) -> None:
         assert b.sampler_logprobs == pytest.approx(a.sampler_logprobs, abs=1e-9)
 
 
-def test_a_document_with_many_rollouts_keeps_its_tree_to_itself():
+def test_documents_with_few_rollouts_and_with_many_run_apart():
     batches = side_by_side(DOCUMENTS, LAYOUT, sampling_of())
     assert [[DOCUMENTS.index(request) for request in batch] for batch in batches] == [
         [0, 1, 2],
         [3],
         [4],
     ]
+
+
+SHARING = requests_of((1, (30, 7, 64), 4), (2, (200,), 9), (3, (3, 24), 8), (4, (19, 41), 6))
+
+
+@pytest.mark.parametrize(
+    ("family", "layout", "think", "candidates"),
+    [
+        ("llama", LAYOUT, 5, 2),
+        ("llama", NO_TAIL, 0, 0),  # nothing hangs off the prefix but what is drawn
+        ("gemma3", LAYOUT, 5, 0),  # layers that see a sliding window
+        ("gpt2", LAYOUT, 0, 2),
+    ],
+)
+def test_documents_that_share_their_prefixes_run_together(family, layout, think, candidates):
+    """Of very different lengths; rollouts end early, and a whole document's before the others'."""
+    policy, passes = policy_of(family), []
+    sampling = sampling_of(1.0, think, 6, candidates=candidates)
+    requests = [*SHARING]
+    if candidates:  # forced beginnings of other lengths, one of them empty
+        requests[2] = replace(requests[2], openings=((), (5, 6, 7, 8, 9, 10, 11)))
+    tree = TreeEngine(model=policy)
+    said = alone(tree, requests[1], layout, sampling)[0].completions[0].token_ids
+    policy.model.generation_config.eos_token_id = said[-3]
+    each = [alone(tree, request, layout, sampling) for request in requests]
+    assert [len(batch) for batch in side_by_side(requests, layout, sampling)] == [4]
+    policy.backbone.register_forward_hook(lambda module, inputs, output: passes.append(1))
+    together = list(tree.generate_each(requests, layout, sampling))
+    longest = max(len(c.token_ids) for one in together for at in one for c in at.completions)
+    assert len(passes) <= 4 + 4 + longest
+    ends = {c.finish_reason for one in together for at in one for c in at.completions}
+    assert ends == {"stop", "length"}
+    for one, other in zip(each, together, strict=True):
+        for at, there in zip(one, other, strict=True):
+            assert_same_outcome(at, there)
+    flat = FlatEngine(model=policy)
+    policy.attention = "sdpa"
+    for at, there in zip(alone(flat, requests[2], layout, sampling), together[2], strict=True):
+        assert_same_outcome(at, there)
+
+
+def test_documents_together_flip_no_draw_but_near_a_boundary():
+    """In float32, whose last bit is another's in another pass."""
+    policy = policy_of(stop=17, dtype=torch.float32)
+    sampling = sampling_of(1.0, 5, 6)
+    tree = TreeEngine(model=policy)
+    together = tree.generate_each(SHARING, LAYOUT, sampling)
+    for request, other in zip(SHARING, together, strict=True):
+        for at, there in zip(alone(tree, request, LAYOUT, sampling), other, strict=True):
+            flips = [
+                a.token_ids != b.token_ids
+                for a, b in zip(at.completions, there.completions, strict=True)
+            ]
+            assert sum(flips) <= at.near_boundary
+
+
+def test_as_many_documents_share_a_pass_as_have_room():
+    many = requests_of(*[(i, (50,), 16) for i in range(6)])
+    wide = replace(sampling_of(), generation_rollouts=40)
+    assert [len(batch) for batch in side_by_side(many, LAYOUT, wide)] == [2, 2, 2]
+    long = sampling_of(think=1000)
+    longer = requests_of(*[(i, (1500,), 16) for i in range(3)])
+    assert [len(b) for b in side_by_side(longer, LAYOUT, long)] == [1, 1, 1]
 
 
 def test_short_documents_with_many_rollouts_run_together():

@@ -7,6 +7,7 @@ a model that carries it still answers `model(...)` and `generate` as ever.
 Legend: B rows, n new tokens, L shared keys, M own keys, H heads, K key-value heads, D head size.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -17,7 +18,7 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_utils import AttentionInterface
 
 from openrpt.engine.tree.causal import causal_attention
-from openrpt.engine.tree.kernel import KeyMask, branch_attention
+from openrpt.engine.tree.kernel import KeyMask, SharedKeys, branch_attention, documents_attention
 from openrpt.errors import UserError
 
 NAME = "openrpt_tree"
@@ -41,36 +42,50 @@ class TreePass:
         shared: list[tuple[Tensor, Tensor]] | None = None,  # a layer: keys, values [1, K, L, D]
         shared_lengths: Tensor | None = None,  # [B]
         own: "OwnKeys | None" = None,
+        documents: "Sequence[DocumentKeys]" = (),
         lengths: tuple[int, ...] = (),
     ) -> None:
-        """`lengths`: tokens of each of the documents that are packed in one row: each attends to
+        """`documents`: several documents' prefixes, each seen by rows of its own, in place of
+        `shared`; in decoding. `lengths`: tokens of each of the documents that are packed in one row: each attends to
         itself alone. Nothing is collected then."""
         self.query_positions, self.lengths = query_positions, lengths
         self.shared, self.shared_lengths, self.own = shared, shared_lengths, own
+        self.documents = documents
         self.collected: dict[int, tuple[Tensor, Tensor]] = {}
         """New keys and values [B, K, n, D] by layer, as the model made them."""
-        self._masks: dict[int | None, tuple[KeyMask | None, KeyMask]] = {}
+        self._masks: dict[int | None, tuple[list[KeyMask], KeyMask]] = {}
 
     def masks(
         self, window: int | None, groups: int, dtype: torch.dtype
-    ) -> tuple[KeyMask | None, KeyMask]:
-        """Returns the masks of the shared keys and of the row's own; `groups` query heads share a
-        key-value head."""
+    ) -> tuple[list[KeyMask], KeyMask]:
+        """Returns the masks of the shared keys, one a document, and of the row's own; `groups`
+        query heads share a key-value head."""
         if window not in self._masks:
             query = self.query_positions[:, :, None]  # [B, n, 1]
             own = self.query_positions
             if self.own is not None:
                 own = torch.cat([self.own.positions, own], dim=1)  # [B, M]
             own_mask = KeyMask.of(_visible(query, own[:, None, :], window), groups, dtype)
-            shared_mask = None
+            seen = [(query[one.rows], one.layers, one.lengths) for one in self.documents]
             if self.shared is not None and self.shared_lengths is not None:
-                length = self.shared[0][0].shape[2]
-                keys = torch.arange(length, device=query.device)[None, None, :]
-                visible = _visible(query, keys, window)  # [B, n, L]
-                visible = visible & (keys < self.shared_lengths[:, None, None])
-                shared_mask = KeyMask.of(visible, groups, dtype)
-            self._masks[window] = shared_mask, own_mask
+                seen = [(query, self.shared, self.shared_lengths)]
+            shared_masks = []
+            for queries, layers, lengths in seen:
+                keys = torch.arange(layers[0][0].shape[2], device=query.device)[None, None, :]
+                visible = _visible(queries, keys, window)  # [B, n, L]
+                visible = visible & (keys < lengths[:, None, None])
+                shared_masks.append(KeyMask.of(visible, groups, dtype))
+            self._masks[window] = shared_masks, own_mask
         return self._masks[window]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DocumentKeys:
+    """A document's prefix and the rows that share it."""
+
+    rows: Tensor  # [b] of the B rows
+    layers: list[tuple[Tensor, Tensor]]  # keys, values [1, K, L, D]
+    lengths: Tensor  # [b] keys that each of them sees
 
 
 @dataclass(kw_only=True, eq=False)
@@ -158,7 +173,8 @@ def _tree_attention(
     layer = int(module.layer_idx)  # type: ignore[arg-type]
     # A recomputation under checkpointing must not replace the tensors that the levels hold on to.
     tree_pass.collected.setdefault(layer, (key, value))
-    plain = tree_pass.shared is None and tree_pass.own is None and softcap is None
+    alone = tree_pass.shared is None and not tree_pass.documents
+    plain = alone and tree_pass.own is None and softcap is None
     if plain and (sliding_window is None or sliding_window >= key.shape[2]):
         output = causal_attention(query, key, value, scaling=scaling)
         return output.transpose(1, 2), None
@@ -184,7 +200,17 @@ def _attend(
     if tree_pass.own is not None:
         key, value = tree_pass.own.extend(layer, key, value)  # [B, K, M, D], the new ones last
     groups = query.shape[1] // key.shape[1]
-    shared_mask, own_mask = tree_pass.masks(window, groups, query.dtype)
+    shared_masks, own_mask = tree_pass.masks(window, groups, query.dtype)
+    if tree_pass.documents:
+        documents = [
+            SharedKeys(
+                rows=one.rows, key=one.layers[layer][0][0], value=one.layers[layer][1][0], mask=mask
+            )
+            for one, mask in zip(tree_pass.documents, shared_masks, strict=True)
+        ]
+        return documents_attention(
+            query, key, value, own_mask, documents=documents, scaling=scaling, softcap=softcap
+        )
     shared = None
     if tree_pass.shared is not None:
         shared_keys, shared_values = tree_pass.shared[layer]
@@ -195,7 +221,7 @@ def _attend(
         value,
         own_mask,
         shared=shared,
-        shared_mask=shared_mask,
+        shared_mask=shared_masks[0] if shared_masks else None,
         scaling=scaling,
         softcap=softcap,
     )

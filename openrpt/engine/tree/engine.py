@@ -1,6 +1,7 @@
 """The engine that runs on the document tree."""
 
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from openrpt.data.prompts import Layout
 from openrpt.data.request import Request
 from openrpt.engine.bound import BoundEngine
 from openrpt.engine.branches import Branch, CompletionLoss, Passage, PrefixLoss, TailLoss
+from openrpt.engine.by_input import WORTHWHILE_PASSES, ByInput
 from openrpt.engine.decoding import Decoder, Sampling, Sequences
 from openrpt.engine.generation import (
     STANDARD_TOP,
@@ -18,6 +20,7 @@ from openrpt.engine.generation import (
     StartRows,
     decode,
     decode_spans,
+    shares_prefix,
     side_by_side,
 )
 from openrpt.engine.head import Standard, standard_prediction
@@ -31,7 +34,7 @@ from openrpt.engine.tree.levels import (
     run_prefix,
     run_tails,
 )
-from openrpt.engine.tree.rows import Tree, TreeSequences, whole_keys
+from openrpt.engine.tree.rows import Tree, TreeSequences, joined_keys, whole_keys
 
 
 @dataclass(kw_only=True, eq=False)
@@ -47,22 +50,28 @@ class TreeEngine(BoundEngine):
         self, requests: Sequence[Request], layout: Layout, sampling: Sampling
     ) -> Iterator[list[Generated]]:
         """Yields the outcomes of one document after another: `Sampler.generate_each`."""
+        weights = ByInput(module=self.model.backbone)
         for batch in side_by_side(requests, layout, sampling):
-            yield from self._generate(batch, layout, sampling)
+            yield from self._generate(batch, layout, sampling, weights)
 
     def _generate(
-        self, requests: Sequence[Request], layout: Layout, sampling: Sampling
+        self, requests: Sequence[Request], layout: Layout, sampling: Sampling, weights: ByInput
     ) -> Iterator[list[Generated]]:
         grown = [self._grow(request, layout, sampling) for request in requests]
+        trees = [tree for tree, _ in grown]
+        shared = len(trees) == 1 or shares_prefix(requests[0], layout, sampling)
         decoder = Decoder(policy=self.model, layout=layout, sampling=sampling)
         keys = [keys for request in requests for keys in request.keys]
-        decoded = iter(decode(decoder, keys, self._rows([tree for tree, _ in grown])))
+        long = sampling.budget.new(layout) >= WORTHWHILE_PASSES
+        with weights.used() if long and self.model.compute_dtype is None else nullcontext():
+            found = decode(decoder, keys, self._rows(trees, shared=shared))
+        decoded = iter(found)
         spans = iter(
             decode_spans(
                 self.model,
                 [token for _, begun in grown for token in begun.standard.argmax.tolist()],
                 [span for request in requests for span in request.spans],
-                self._rows([tree.text for tree, _ in grown]),
+                self._rows([tree.text for tree in trees], shared=shared),
                 delimiter_ids=layout.delimiter_ids,
             )
         )
@@ -71,21 +80,25 @@ class TreeEngine(BoundEngine):
                 [next(decoded) for _ in tree.branches], [next(spans) for _ in tree.branches]
             )
 
-    def _rows(self, trees: Sequence[Tree]) -> StartRows:
+    def _rows(self, trees: Sequence[Tree], *, shared: bool) -> StartRows:
         """Returns what begins rows where the trees end, all trees' positions counted together: over
-        the shared prefix of one, or with all their keys for themselves."""
+        each tree's `shared` prefix, or with all their keys for themselves."""
         hidden = torch.cat([tree.last_hidden() for tree in trees])  # [all P, d]
         lengths = torch.cat([tree.lengths() for tree in trees])  # [all P, 2]
+        numbers = [number for number, tree in enumerate(trees) for _ in tree.branches]
+        tree_of = torch.tensor(numbers, device=hidden.device)  # [all P]
 
         def start_rows(index: Tensor, rollouts: int, capacity: int) -> Sequences:
+            own = joined_keys(trees, index, tree_of[index]) if shared else whole_keys(trees, index)
             return TreeSequences(
                 self.model,
                 hidden=hidden[index],  # [U, d]
-                own=trees[0].own_keys(index) if len(trees) == 1 else whole_keys(trees, index),
+                own=own,
                 lengths=lengths[index],  # [U, 2]
                 rollouts=rollouts,
                 capacity=capacity,
-                prefix=trees[0].prefix if len(trees) == 1 else None,
+                prefixes=[tree.prefix for tree in trees] if shared else [],
+                document_of=tree_of[index],
             )
 
         return start_rows

@@ -15,7 +15,7 @@ Legend: B rows, n new tokens, L shared keys, M own keys, H heads, K key-value he
 g = H / K, D head size. By row: [B, K, g·n, …]; by head: [1, K, B·g·n, …].
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -114,9 +114,7 @@ class _BranchAttention(torch.autograd.Function):
             )
             # [B, K, g·n, D] and [B, K, g·n]
             of_shared, of_shared_normaliser = (_from_head(part, rows) for part in found)
-            of_own, normaliser = normaliser, torch.logaddexp(normaliser, of_shared_normaliser)
-            output = output * _weight(of_own, normaliser, output)
-            output = output.addcmul_(of_shared, _weight(of_shared_normaliser, normaliser, output))
+            output, normaliser = _merged(output, normaliser, of_shared, of_shared_normaliser)
         ctx.save_for_backward(query, key, value, shared_key, shared_value, normaliser, output)
         ctx.masks, ctx.scaling, ctx.softcap = (own_mask, shared_mask), scaling, softcap
         return output.reshape(query.shape)
@@ -159,6 +157,45 @@ class _BranchAttention(torch.autograd.Function):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class SharedKeys:
+    """The keys of one of several documents, and the rows that see them."""
+
+    rows: Tensor  # [b] of the B rows
+    key: Tensor  # [K, L, D]
+    value: Tensor
+    mask: KeyMask  # of these rows
+
+
+def documents_attention(
+    query: Tensor,  # [B, H, n, D]
+    key: Tensor,  # [B, K, M, D] own keys, the new ones among them
+    value: Tensor,
+    own_mask: KeyMask,
+    *,
+    documents: Sequence[SharedKeys],  # each row belongs to one
+    scaling: float,
+    softcap: float | None,
+) -> Tensor:
+    """Attends as `branch_attention`, each row to the shared keys of its own document; without
+    gradient: returns [B, H, n, D]."""
+    rows = _by_row(query, key.shape[1])  # [B, K, g·n, D]
+    output, normaliser = _attend(rows, key, value, own_mask, scaling, softcap)
+    of_shared, of_shared_normaliser = torch.empty_like(output), torch.empty_like(normaliser)
+    for one in documents:
+        part = rows[one.rows]  # [b, K, g·n, D]
+        found = _attend(
+            _by_head(part),  # [1, K, b·g·n, D]
+            one.key[None],
+            one.value[None],
+            one.mask.by_head(),
+            scaling,
+            softcap,
+        )
+        of_shared[one.rows], of_shared_normaliser[one.rows] = (_from_head(x, part) for x in found)
+    return _merged(output, normaliser, of_shared, of_shared_normaliser)[0].reshape(query.shape)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class _Whole:
     """The outcome of the softmax over both sets of keys, by row or by head."""
 
@@ -172,6 +209,16 @@ class _Whole:
             output=_by_head(self.output),
             normaliser=_by_head(self.normaliser),
         )
+
+
+def _merged(
+    of_own: Tensor, own: Tensor, of_shared: Tensor, shared: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Merges the outcomes over both sets of keys [B, K, q, D] by their log-sum-exps [B, K, q];
+    returns the whole softmax's."""
+    normaliser = torch.logaddexp(own, shared)
+    output = of_own * _weight(own, normaliser, of_own)
+    return output.addcmul_(of_shared, _weight(shared, normaliser, output)), normaliser
 
 
 def _weight(part: Tensor, normaliser: Tensor, like: Tensor) -> Tensor:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from openrpt.engine.branches import Branch
 from openrpt.engine.model import Model
-from openrpt.engine.tree.attention import OwnKeys, TreePass
+from openrpt.engine.tree.attention import DocumentKeys, OwnKeys, TreePass
 from openrpt.engine.tree.levels import (
     PADDING_POSITION,
     Level,
@@ -38,9 +39,16 @@ class Tree:
         pairs = [(b.prefix_length, b.prefix_length + len(b.tail_ids)) for b in self.branches]
         return torch.tensor(pairs, device=self.prefix.hidden.device).view(-1, 2)
 
-    def own_keys(self, index: Tensor) -> OwnKeys | None:
-        """Returns the tails' keys at the positions index [U]; None without tails."""
-        return None if self.tails is None else tail_keys(self.tails, self.branches, index)
+    def own_keys(self, index: Tensor) -> OwnKeys:
+        """Returns the tails' keys at the positions index [U]; none of them without tails."""
+        if self.tails is not None:
+            return tail_keys(self.tails, self.branches, index)
+        rows = len(index)
+        layers = [
+            (key.expand(rows, -1, -1, -1)[:, :, :0], value.expand(rows, -1, -1, -1)[:, :, :0])
+            for key, value in self.prefix.layers
+        ]
+        return OwnKeys(layers=layers, positions=index.new_empty(rows, 0))
 
     @property
     def text(self) -> "Tree":
@@ -60,33 +68,33 @@ class TreeSequences:
         policy: Model,
         *,
         hidden: Tensor,  # [U, d]
-        own: OwnKeys | None,  # the tail's keys, and the prefix's where none is shared
+        own: OwnKeys,  # the tail's keys, and the prefix's where none is shared
         lengths: Tensor,  # [U, 2] tokens of the prefix, and with the tail
         rollouts: int,  # rows that there may be in the end
         capacity: int,  # new tokens of a row
-        prefix: Level | None,  # what all rows share, if anything
+        prefixes: Sequence[Level],  # what rows share, if anything
+        document_of: Tensor,  # [U] each row's among these
     ) -> None:
-        self.policy, self.hidden, self.prefix = policy, hidden, prefix
+        self.policy, self.hidden = policy, hidden
+        self.prefixes, self.document_of = prefixes, document_of
         self.prefix_lengths, self.next_positions = lengths[:, 0], lengths[:, 1]
-        layers = own.layers if own is not None else prefix.layers if prefix is not None else []
-        positions = lengths.new_empty(len(hidden), 0) if own is None else own.positions
-        filled = positions.shape[1]
-        self.buffers = _buffers(layers, rollouts, filled + capacity)
-        self.own = OwnKeys(layers=self._rows(len(hidden)), positions=positions, length=filled)
-        if own is not None:
-            for (keys, values), (key, value) in zip(self.own.layers, own.layers, strict=True):
-                keys[:, :, :filled], values[:, :, :filled] = key, value
+        filled = own.positions.shape[1]
+        self.buffers = _buffers(own.layers, rollouts, filled + capacity)
+        self.own = OwnKeys(layers=self._rows(len(hidden)), positions=own.positions, length=filled)
+        for (keys, values), (key, value) in zip(self.own.layers, own.layers, strict=True):
+            keys[:, :, :filled], values[:, :, :filled] = key, value
 
     def advance(self, ids: Tensor) -> None:
         """Appends ids [U, n] to every row: `Sequences.advance`."""
         new = torch.arange(ids.shape[1], device=ids.device)
         position_ids = self.next_positions[:, None] + new  # [U, n]
-        shared = None if self.prefix is None else first_keys(self.prefix, self.prefix_lengths)
+        alone = len(self.prefixes) == 1
         tree_pass = TreePass(
             query_positions=position_ids,
-            shared=shared,
+            shared=first_keys(self.prefixes[0], self.prefix_lengths) if alone else None,
             shared_lengths=self.prefix_lengths,
             own=self.own,
+            documents=() if alone else self._documents(),
         )
         self.hidden = run_level(self.policy, ids, position_ids, tree_pass).hidden[:, -1]  # [U, d]
         self.own.positions = torch.cat([self.own.positions, position_ids], dim=1)
@@ -95,15 +103,27 @@ class TreeSequences:
 
     def keep(self, index: Tensor) -> None:
         """Goes on with rows index [U] only: `Sequences.keep`."""
-        before, filled = len(self.own.positions), self.own.positions.shape[1]
-        rows = torch.arange(before, device=index.device)
-        stay = before if torch.equal(index[:before], rows) else 0
-        for buffer in self.buffers:  # only the rows that are new where they stand are copied
-            buffer[:, stay : len(index), :, :filled] = buffer[:, index[stay:], :, :filled]
+        filled = self.own.positions.shape[1]
+        moved = (index != torch.arange(len(index), device=index.device)).nonzero()[:, 0]
+        for buffer in self.buffers if len(moved) else ():  # only what is new where it stands
+            buffer[:, moved, :, :filled] = buffer[:, index[moved], :, :filled]
         self.own.layers = self._rows(len(index))
         self.own.positions = self.own.positions[index]
         self.prefix_lengths = self.prefix_lengths[index]
+        self.document_of = self.document_of[index]
         self.next_positions = self.next_positions[index]
+
+    def _documents(self) -> list[DocumentKeys]:
+        """Returns the prefixes that rows still share, as far as these see them."""
+        found: list[DocumentKeys] = []
+        if not self.prefixes:
+            return found
+        for document in self.document_of.unique().tolist():
+            rows = (self.document_of == document).nonzero()[:, 0]
+            lengths = self.prefix_lengths[rows]
+            layers = first_keys(self.prefixes[document], lengths)
+            found.append(DocumentKeys(rows=rows, layers=layers, lengths=lengths))
+        return found
 
     def _rows(self, count: int) -> list[tuple[Tensor, Tensor]]:
         return [(buffer[0, :count], buffer[1, :count]) for buffer in self.buffers]
@@ -112,6 +132,34 @@ class TreeSequences:
 def _buffers(layers: Sequence[tuple[Tensor, Tensor]], rows: int, columns: int) -> list[Tensor]:
     """Returns a tensor a layer: room for keys and values, [2, rows, K, columns, D]."""
     return [key.new_empty(2, rows, key.shape[1], columns, key.shape[3]) for key, _ in layers]
+
+
+def joined_keys(trees: Sequence[Tree], index: Tensor, tree_of: Tensor) -> OwnKeys:
+    """Returns the tails' keys at the chosen positions, all trees' counted together: index [U] in
+    order, of the trees tree_of [U]; right-padded."""
+    parts, before = [], 0
+    for number, tree in enumerate(trees):
+        parts.append(tree.own_keys(index[tree_of == number] - before))
+        before += len(tree.branches)
+    width = max(part.positions.shape[1] for part in parts)
+    missing = [width - part.positions.shape[1] for part in parts]
+    positions = [
+        F.pad(part.positions, (0, more), value=PADDING_POSITION)
+        for part, more in zip(parts, missing, strict=True)
+    ]
+    layers = []
+    for layer in range(len(parts[0].layers)):
+        keys, values = (
+            torch.cat(
+                [
+                    F.pad(part.layers[layer][kind], (0, 0, 0, more))
+                    for part, more in zip(parts, missing, strict=True)
+                ]
+            )
+            for kind in range(2)
+        )
+        layers.append((keys, values))
+    return OwnKeys(layers=layers, positions=torch.cat(positions))
 
 
 def whole_keys(trees: Sequence[Tree], index: Tensor) -> OwnKeys:
