@@ -25,9 +25,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, Partial, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from openrpt.engine.divided_matrix import DividedMatrix, places_of
 from openrpt.engine.tree.attention import TreePass
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Divided:
         processes: Processes,
         *,
         layers: Sequence[FSDPModule],
-        outer: "Sequence[_Outer]",
+        outer: Sequence[DividedMatrix],
         hash_before: str,
     ) -> None:
         """`hash_before`: the weights' before they were divided."""
@@ -215,42 +216,6 @@ class Divided:
                     one.sum_gradient()
 
 
-class _Outer:
-    """A matrix that is read outside of the layers: each process keeps some rows of it."""
-
-    def __init__(self, places: Sequence[tuple[nn.Module, str]], mesh: DeviceMesh) -> None:
-        """Divides what stands at these places: one parameter, which they share."""
-        module, name = places[0]
-        self.places, self.mesh, self.whole = places, mesh, getattr(module, name)
-        shard = distribute_tensor(self.whole.detach(), mesh, [Shard(0)])
-        self.shard = nn.Parameter(shard, requires_grad=self.whole.requires_grad)
-        self.release()
-
-    def gather(self) -> None:
-        """Makes it whole."""
-        values = self.shard.detach().full_tensor()  # type: ignore[attr-defined]
-        self.whole = nn.Parameter(values, requires_grad=self.shard.requires_grad)
-        self._put(self.whole)
-
-    def release(self) -> None:
-        """Leaves this process its own rows."""
-        self._put(self.shard)
-        self.whole = None
-
-    def sum_gradient(self) -> None:
-        """Gives each process its own rows of the gradient's sum, taken in float32 or wider."""
-        whole, shard = self.whole, self.shard
-        grad = torch.zeros_like(whole) if whole.grad is None else whole.grad
-        wide = grad.to(torch.promote_types(grad.dtype, torch.float32))
-        whole.grad = None
-        parts = DTensor.from_local(wide, self.mesh, [Partial()], run_check=False)
-        shard.grad = parts.redistribute(placements=[Shard(0)]).to(shard.dtype)
-
-    def _put(self, parameter: nn.Parameter) -> None:
-        for module, name in self.places:
-            setattr(module, name, parameter)
-
-
 def divide(model: "Model", processes: Processes) -> None:
     """Divides a model's weights among processes that all have it whole; what it runs on is the
     document tree. Raises UserError for a model without layers that can be told."""
@@ -272,16 +237,5 @@ def divide(model: "Model", processes: Processes) -> None:
     for before, layer in zip([layers[0], *layers], layers, strict=False):
         layer.set_modules_to_backward_prefetch([before])  # of the first: itself, so nothing
     fully_shard(model.backbone, mesh=mesh, ignored_params=others)
-    outer = [_Outer(places, mesh) for places in _places(model, others)]
+    outer = [DividedMatrix(places, mesh) for places in places_of(model.network, others)]
     model.divided = Divided(model, processes, layers=layers, outer=outer, hash_before=hash_before)
-
-
-def _places(model: "Model", parameters: set[nn.Parameter]) -> list[list[tuple[nn.Module, str]]]:
-    """Returns where each of these parameters' matrices stands: at several places where the head
-    shares its weight with the embeddings."""
-    found: dict[nn.Parameter, list[tuple[nn.Module, str]]] = {}
-    for module in model.network.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if parameter in parameters and parameter.ndim > 1:
-                found.setdefault(parameter, []).append((module, name))
-    return list(found.values())

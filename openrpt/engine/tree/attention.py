@@ -46,8 +46,8 @@ class TreePass:
         lengths: tuple[int, ...] = (),
     ) -> None:
         """`documents`: several documents' prefixes, each seen by rows of its own, in place of
-        `shared`; in decoding. `lengths`: tokens of each of the documents that are packed in one row: each attends to
-        itself alone. Nothing is collected then."""
+        `shared`; in decoding. `lengths`: tokens of each of the documents that are packed in one
+        row: each attends to itself alone. Nothing is collected then."""
         self.query_positions, self.lengths = query_positions, lengths
         self.shared, self.shared_lengths, self.own = shared, shared_lengths, own
         self.documents = documents
