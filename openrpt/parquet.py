@@ -9,10 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from openrpt.files import replacing
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from numpy.typing import NDArray
 
 
 _HASH = b"sha256"
@@ -42,7 +45,8 @@ def read_table(path: Path, *, columns: Sequence[str] | None = None) -> "pa.Table
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pq.read_table(pa.BufferReader(checked_bytes(path)), columns=columns)
+    with pq.ParquetFile(pa.BufferReader(checked_bytes(path))) as file:  # read_table needs pandas
+        table = file.read(columns=None if columns is None else list(columns))
     metadata = table.schema.metadata or {}
     kept = {name: value for name, value in metadata.items() if name != _HASH}
     return table.replace_schema_metadata(kept or None)
@@ -58,6 +62,28 @@ def read_columns(path: Path, columns: Sequence[str]) -> "pa.Table":
 
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         return file.read(columns=list(columns)).replace_schema_metadata(None)
+
+
+def values_of(array: "pa.Array", *, missing: Any = None) -> "NDArray[Any]":
+    """Returns an array of numbers or truth values as NumPy's [n], to be read only, with `missing`
+    where there is none.
+
+    Arrow's own `to_numpy`, like all that makes arrays of Python's objects, imports pandas where
+    that is installed: half a second.
+    """
+    import pyarrow as pa
+
+    is_truth = pa.types.is_boolean(array.type)
+    plain = array.cast(pa.uint8()) if is_truth else array  # truth values lie there bit by bit
+    dtype = np.dtype(plain.type.to_pandas_dtype())
+    if not len(plain):
+        return np.empty(0, bool if is_truth else dtype)
+    found = np.frombuffer(plain.buffers()[1], dtype, len(plain), plain.offset * dtype.itemsize)
+    found = found.view(bool) if is_truth else found
+    if array.null_count:
+        found = np.where(values_of(array.is_valid()), found, np.asarray(missing, found.dtype))
+        found.setflags(write=False)
+    return found
 
 
 def unreadable() -> tuple[type[Exception], ...]:

@@ -3,12 +3,13 @@
 import random
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from openrpt.errors import UserError
-from openrpt.parquet import MARK, read_table, unreadable, write_table
+from openrpt.parquet import MARK, read_table, unreadable, values_of, write_table
 from openrpt.runs.rollouts import read_rollouts, rollout_folder, stored_steps, write_rollouts
 from tests.helpers.fake_run import fake_run, rollout
 
@@ -55,3 +56,27 @@ def test_rollouts_go_by_number_and_damage_is_named(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(UserError, match=r"step-1000000\.parquet: not readable"):
         read_rollouts(run)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        pa.array([1, -2, 3]),
+        pa.array([1, 2, 3, 4], pa.int8())[1:],
+        pa.array([0.5, float("nan")], pa.float32()),
+        pa.array([True, False, True, True])[1:],
+        pa.array([], pa.int64()),
+        pa.array([], pa.bool_()),
+    ],
+)
+def test_values_are_as_arrow_gives_them(array: pa.Array) -> None:
+    found, expected = values_of(array), array.to_numpy(zero_copy_only=False)
+    np.testing.assert_array_equal(found, expected)
+    assert found.dtype == expected.dtype
+
+
+def test_missing_values_are_filled() -> None:
+    found = values_of(pa.array([1.5, None, 2.5, None], pa.float32())[1:], missing=np.nan)
+    np.testing.assert_array_equal(found, np.array([np.nan, 2.5, np.nan], np.float32))
+    assert values_of(pa.array([7, None]), missing=-1).tolist() == [7, -1]
+    assert values_of(pa.array([None, True]), missing=False).tolist() == [False, True]

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from openrpt.parquet import values_of
 from openrpt.types import Split
 
 SCHEMA = pa.schema(
@@ -45,7 +46,7 @@ class ScoredIndex(Mapping[str, Entry]):
         """Makes the index of the documents of each shard, with the columns of `SCHEMA`."""
         self._table = pa.concat_tables(shards).combine_chunks()
         self._first = np.cumsum([0, *map(len, shards)])  # [S + 1] number of a shard's first one
-        tokens = self._table["num_tokens"].to_numpy()
+        tokens = values_of(self._table["num_tokens"].combine_chunks())
         self._tokens_before = np.concatenate([[0], np.cumsum(tokens)])  # [D + 1]
         self._splits, self._split_codes = _coded(self._table["split"])
         self._kinds, self._kind_codes = _coded(self._table["kind"])
@@ -88,7 +89,8 @@ class ScoredIndex(Mapping[str, Entry]):
 
     def ids(self, numbers: NDArray[np.int64]) -> list[str]:
         """Returns the ids of documents by number."""
-        return self._table["document_id"].take(pa.array(numbers)).to_pylist()
+        index = pa.Array.from_buffers(pa.int64(), len(numbers), [None, pa.py_buffer(numbers)])
+        return self._table["document_id"].take(index).to_pylist()
 
     def kind(self, number: int) -> str:
         """Returns a document's kind."""
@@ -136,5 +138,5 @@ def _coded(column: pa.ChunkedArray) -> tuple[list[str], NDArray[np.int64]]:
     if isinstance(encoded, pa.ChunkedArray):  # a column of no rows has no chunk
         encoded = encoded.combine_chunks()
     values = encoded.dictionary.to_pylist()
-    codes = encoded.indices.to_numpy(zero_copy_only=False)
+    codes = values_of(encoded.indices)
     return values, codes.astype(np.min_scalar_type(max(len(values) - 1, 0)))

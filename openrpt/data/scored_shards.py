@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from openrpt.data.positions import ScoredDocument
 from openrpt.data.scored_index import SCHEMA
 from openrpt.errors import UserError
-from openrpt.parquet import read_columns, read_table, unreadable, write_table
+from openrpt.parquet import read_columns, read_table, unreadable, values_of, write_table
 
 _DOCUMENT_SCHEMA = pa.schema(
     [
@@ -214,12 +214,8 @@ def _with_kinds(documents: pa.Table) -> pa.Table:
 
 def _filled(name: str, column: pa.ChunkedArray) -> Any:
     """A column, to be read only, with what stands for a missing score."""
-    values = column.combine_chunks()
-    if name in SCORE_COLUMNS:
-        values = values.fill_null({"ntp_token_id": -1, "ntp_correct": False}.get(name, np.nan))
-    array = values.to_numpy(zero_copy_only=False)
-    array.setflags(write=False)
-    return array
+    missing = {"ntp_token_id": -1, "ntp_correct": False}.get(name, np.nan)
+    return values_of(column.combine_chunks(), missing=missing if name in SCORE_COLUMNS else None)
 
 
 def read_index(folder: Path, shard: int) -> pa.Table:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -152,6 +153,34 @@ def test_help_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "HEAVY []" in done.stdout
     assert "rollouts" in done.stdout
+
+
+NOT_FOR_TRAINING = (
+    *("pandas", "datasets", "peft", "gguf", "sklearn", "altair", "vl_convert", "nbformat"),
+    *("vllm", "ray", "trl", "lm_eval", "math_verify", "wandb", "tensorboard", "mlflow"),
+    *("transformers.trainer", "transformers.pipelines", "transformers.integrations.ggml"),
+    *("openrpt.report", "openrpt.experiments", "openrpt.integrations", "openrpt.evaluation.probes"),
+)
+"""What may be installed, but no run without its key or command needs."""
+
+
+def test_until_its_first_token_training_imports_nothing_that_it_does_not_use(
+    trained: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(trained, tmp_path / "run")
+    code = (
+        "import os, sys\n"
+        "from openrpt.cli.main import main\n"
+        "from openrpt.engine import decoding\n"
+        "def first(*args):\n"
+        f"    print('SURPLUS', sorted(set({NOT_FOR_TRAINING}) & set(sys.modules)), flush=True)\n"
+        "    os._exit(0)\n"
+        "decoding.sample = first\n"
+        f"sys.argv = ['openrpt', 'train', '--run', {str(run)!r}, '--train.steps', '3']\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "SURPLUS []" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("command", SHOWN)
