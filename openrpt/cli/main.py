@@ -24,9 +24,12 @@ if TYPE_CHECKING:
     from openrpt.progress import Progress
 
 
-GARBAGE_THRESHOLD = 50_000
-"""New objects between two searches for garbage: torch and transformers make a million that stay,
-and looking through them every 700, which is Python's default, is a fifth of their import."""
+GARBAGE_THRESHOLD = 2_000_000
+"""New objects between two searches for garbage while a command begins: torch and transformers make
+a million that stay, and looking through them every 700, which is Python's default, is a quarter of
+their import."""
+_WORKING_THRESHOLD = 50_000
+"""The same once a command is at work: what was imported is looked through no more."""
 
 _Command = TypeVar("_Command", bound=click.Command)
 
@@ -147,7 +150,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    gc.set_threshold(GARBAGE_THRESHOLD)
+    if gc.get_threshold()[0] < _WORKING_THRESHOLD:  # else a caller's own, which stays
+        gc.set_threshold(GARBAGE_THRESHOLD)
     open_streams()
     try:
         with ending_as_interrupts():
@@ -184,12 +188,20 @@ def _fail(message: str, exit_code: int) -> None:
     sys.exit(exit_code)
 
 
+def begin_work() -> None:
+    """Tells Python's search for garbage, once, that a command has imported what it needs."""
+    if gc.get_threshold()[0] == GARBAGE_THRESHOLD:
+        gc.freeze()
+        gc.set_threshold(_WORKING_THRESHOLD)
+
+
 @contextmanager
 def showing_progress(*, goes_on: bool = False) -> Iterator["Progress"]:
     """Shows live progress; a stop becomes one line. `goes_on`: the same command takes up what is
     done."""
     from openrpt.progress import live_progress
 
+    begin_work()
     try:
         with live_progress() as progress:
             yield progress

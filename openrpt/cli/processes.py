@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from openrpt.cli.main import Stopped, showing_progress
+from openrpt.cli.main import Stopped, begin_work, showing_progress
 from openrpt.errors import SaidElsewhere, UserError
 from openrpt.launch import launch
 from openrpt.progress import SILENT, Progress
@@ -45,6 +45,7 @@ def shared(config: "Config", opened: "Callable[[], Run]") -> "Iterator[_Shared]"
                 with showing_progress(goes_on=True) as progress:
                     yield _Shared(run=found, workers=workers, progress=progress)
                 return
+            begin_work()
             run = replace(found, path=Path(config.run), config=config)
             yield _Shared(run=run, workers=workers, progress=SILENT)
     except SaidElsewhere:
