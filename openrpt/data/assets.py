@@ -17,6 +17,7 @@ from typing import Any
 
 from openrpt.errors import UserError
 from openrpt.files import replacing
+from openrpt.hashes import file_hash
 from openrpt.terminal import say
 
 _CHUNK_BYTES = 1 << 20
@@ -154,7 +155,7 @@ def champ_rows(champ: dict[str, Any]) -> Iterator[dict[str, str]]:
 
 
 def asset_status() -> list[AssetStatus]:
-    """Returns what is in the cache folder, hashed anew (half a second); downloads nothing."""
+    """Returns what is in the cache folder, hashed (half a second); downloads nothing."""
     return [
         AssetStatus(
             name=asset.name,
@@ -250,8 +251,6 @@ def write_atomically(target: Path, chunks: Iterable[bytes]) -> None:
 
 
 def is_intact(path: Path, size: int, sha256: str) -> bool:
-    """Returns whether the file is present with the right size and SHA-256 (0.3 s for 100 MB)."""
-    if not path.is_file() or path.stat().st_size != size:
-        return False
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+    """Returns whether the file is present with the right size and SHA-256 (0.3 s for 100 MB, once a
+    process)."""
+    return path.is_file() and path.stat().st_size == size and file_hash(path) == sha256

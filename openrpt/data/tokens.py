@@ -194,9 +194,10 @@ BYTE_OF = _byte_alphabet()
 
 
 def _byte_level_bytes(piece: str) -> bytes:
-    if all(character in BYTE_OF for character in piece):
-        return bytes(BYTE_OF[character] for character in piece)
-    return piece.encode()  # not in the alphabet: a token that no text gives, as its decoder has it
+    try:
+        return bytes(map(BYTE_OF.__getitem__, piece))
+    except KeyError:  # not in the alphabet: a token that no text gives, as its decoder has it
+        return piece.encode()
 
 
 def _sentencepiece_bytes(piece: str) -> bytes:

@@ -7,7 +7,6 @@ What does not hold is refused by name.
 """
 
 import contextlib
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -20,23 +19,17 @@ from torch import Tensor
 
 import openrpt
 from openrpt.config.engine import Trainer
-from openrpt.data.assets import cache_dir
 from openrpt.data.tokens import encode_document
 from openrpt.engine.branches import Branch
 from openrpt.engine.files import ModelFiles
-from openrpt.engine.fingerprint import file_stamp
 from openrpt.engine.flat import flat_hidden
 from openrpt.engine.model import Model
+from openrpt.engine.remembered import REMEMBERED_BYTES, place_of, remember
 from openrpt.engine.tree.attention import NAME as TREE_ATTENTION
 from openrpt.engine.tree.levels import branch_states
 from openrpt.errors import UserError, foreign
-from openrpt.files import replacing
+from openrpt.hashes import file_stamp
 
-REMEMBERED_BYTES = 1 << 25
-"""Size of the weights from which on a check is remembered (32 MiB); for smaller ones it takes
-milliseconds."""
-REMEMBERED = 64
-"""Most models whose check is remembered."""
 _TOLERANCE = 1e-2
 """Largest difference of log-probabilities, in nats, between two ways to the same ones."""
 _LOWEST = -1e3
@@ -68,7 +61,7 @@ def check_model(policy: Model, files: ModelFiles, *, trainer: Trainer) -> None:
         if trainer == "tree":
             require_tree_support(policy)
         if files.bytes >= REMEMBERED_BYTES:
-            _remember(mark, policy.name)
+            remember(mark, policy.name)
 
 
 def _mark(policy: Model, files: ModelFiles, trainer: Trainer) -> Path:
@@ -86,18 +79,7 @@ def _mark(policy: Model, files: ModelFiles, trainer: Trainer) -> Path:
     ]
     for path in sorted(path for path in files.folder.iterdir() if path.is_file()):
         facts.append(f"{path.name}:{file_stamp(path)}")
-    return cache_dir() / "checked" / hashlib.sha256("\n".join(facts).encode()).hexdigest()[:32]
-
-
-def _remember(mark: Path, name: str) -> None:
-    """Puts the mark into the cache; one that can't be written costs the next start the check, no
-    more."""
-    with contextlib.suppress(UserError, OSError):
-        with replacing(mark, shared=True) as partial:
-            partial.write_text(f"{name}\n", encoding="utf-8")
-        newest = sorted(mark.parent.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-        for old in newest[REMEMBERED:]:
-            old.unlink(missing_ok=True)
+    return place_of("checked", facts)
 
 
 def require_finite(named_tensors: Iterable[tuple[str, Tensor]], *, what: str) -> None:

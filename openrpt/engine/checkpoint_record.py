@@ -14,9 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 import openrpt
 from openrpt.config.sections import Config, StageName
-from openrpt.engine.fingerprint import READ_BY_MODELS, file_hash
+from openrpt.engine.fingerprint import READ_BY_MODELS
 from openrpt.errors import UserError
 from openrpt.files import numbered
+from openrpt.hashes import file_hash
 from openrpt.json_files import is_sealed, json_text, sealed
 
 _FORMAT = 2

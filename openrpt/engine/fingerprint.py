@@ -1,56 +1,40 @@
-"""Hashes of files, and of all files of a model: they tell another model under the same name."""
+"""Hashes of all files of a model: they tell another model under the same name."""
 
 import hashlib
 import json
-import time
+import re
 from functools import lru_cache
 from pathlib import Path
 
+from openrpt.engine.remembered import REMEMBERED_BYTES, place_of, recall, remember
 from openrpt.errors import UserError
+from openrpt.hashes import file_hash, file_stamp, is_settled
 
 READ_BY_MODELS = {".safetensors", ".json", ".jinja", ".model", ".txt", ".py"}
 """Files of a model folder that weights, settings or tokenizer are read from."""
-
-_SETTLED_SECONDS = 2
-"""Seconds after a file's last change from which on the same times mean the same content: a change
-within the file system's tick leaves them as they are."""
-
-
-def file_hash(path: Path) -> str:
-    """Returns the SHA-256 in hex; read once a process, as long as the file stays as it is."""
-    stat = path.stat()
-    changed = max(stat.st_mtime_ns, stat.st_ctime_ns)
-    if time.time_ns() - changed < _SETTLED_SECONDS * 10**9:
-        return _hash(path)
-    return _settled_hash(path, file_stamp(path))
-
-
-def file_stamp(path: Path) -> str:
-    """Returns size and times, which change whenever the file does: anybody can set the time of its
-    last change of content back, but not that of its last change of any kind."""
-    stat = path.stat()
-    return f"{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}"
-
-
-@lru_cache(maxsize=1024)
-def _settled_hash(path: Path, stamp: str) -> str:
-    """Returns the SHA-256 in hex; `stamp` is part of the cache's key only."""
-    return _hash(path)
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def model_fingerprint(name: str) -> str:
     """Returns 16 hex digits that change whenever a model's files do; `name` as in `model.path`.
 
-    Every byte is read (0.6 GB/s), once a process. A Hub id is known by its commit. Raises UserError
-    where there is no such model.
+    Every byte is read (0.6 GB/s), and of a large file once as long as it stays as it is: the cache
+    folder keeps its hash. A Hub id is known by its commit. Raises UserError where there is no such
+    model.
     """
-    spec = json.dumps([(file.name, file_hash(file)) for file in _files(name)] or _commit(name))
+    spec = json.dumps([(file.name, _hash(file)) for file in _files(name)] or _commit(name))
     return hashlib.sha256(spec.encode()).hexdigest()[:16]
+
+
+def _hash(path: Path) -> str:
+    if path.stat().st_size < REMEMBERED_BYTES or not is_settled(path):
+        return file_hash(path)
+    place = place_of("hashes", [str(path.resolve()), file_stamp(path)])
+    known = recall(place)
+    if re.fullmatch("[0-9a-f]{64}", known):
+        return known
+    found = file_hash(path)
+    remember(place, found)
+    return found
 
 
 def require_same_model(name: str, known: str, whose: str) -> None:

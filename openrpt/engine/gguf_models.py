@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openrpt.data.assets import cache_dir
-from openrpt.engine.fingerprint import file_stamp
 from openrpt.engine.gguf_file import GgufFile, read_gguf
 from openrpt.engine.gguf_rope import DIVISORS, Rope, read_rope, require_same_rope
 from openrpt.engine.gguf_rope import KEYS as ROPE_KEYS
 from openrpt.errors import UserError, foreign
 from openrpt.files import replacing_folder
+from openrpt.hashes import file_stamp
 from openrpt.terminal import say
 
 if TYPE_CHECKING:

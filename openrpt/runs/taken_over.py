@@ -8,9 +8,9 @@ from pathlib import Path
 
 from openrpt.config.sections import STAGES, Config, StageName
 from openrpt.engine.checkpoint_record import RECORD, open_checkpoint
-from openrpt.engine.fingerprint import file_hash
 from openrpt.errors import UserError
 from openrpt.files import replacing_folder
+from openrpt.hashes import file_hash
 from openrpt.json_files import read_as, write_sealed
 from openrpt.runs.metrics import append_metrics, read_metrics
 from openrpt.runs.run import Run, open_run, require_same, works_in_run

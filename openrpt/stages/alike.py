@@ -13,8 +13,8 @@ import openrpt
 from openrpt.config.loading import flatten
 from openrpt.config.sections import STAGES
 from openrpt.engine.checkpoint_record import RECORD, TrainerState
-from openrpt.engine.fingerprint import file_hash
 from openrpt.errors import UserError
+from openrpt.hashes import file_hash
 from openrpt.stages.stage import Stage
 
 _OWN = {"model.device", "model.threads"}

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from openrpt.config.engine import Trainer
 from openrpt.config.model import ModelConfig
 from openrpt.engine import check as model_check
+from openrpt.engine import remembered
 from openrpt.engine.check import require_finite
 from openrpt.engine.loading import load_model
 from openrpt.engine.model import Model
@@ -91,7 +92,7 @@ def test_a_small_model_leaves_nothing_behind(tmp_path, cache, checks):
 
 def test_the_oldest_are_forgotten(monkeypatch, tmp_path, cache):
     monkeypatch.setattr(model_check, "REMEMBERED_BYTES", 0)
-    monkeypatch.setattr(model_check, "REMEMBERED", 2)
+    monkeypatch.setattr(remembered, "REMEMBERED", 2)
     cache.mkdir(parents=True)
     for age, name in enumerate("abc"):
         (cache / name).write_text("an older one")

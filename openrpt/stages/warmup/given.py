@@ -11,9 +11,9 @@ from openrpt.data.trace_places import PlacedTrace, TraceCounts, place_traces
 from openrpt.data.traces import read_traces
 from openrpt.data.work import Work, work_at
 from openrpt.engine.checkpoint_record import TrainerState
-from openrpt.engine.fingerprint import file_hash
 from openrpt.errors import UserError
 from openrpt.files import reason_of
+from openrpt.hashes import file_hash
 from openrpt.runs.run import Run
 from openrpt.seeding import generator
 
