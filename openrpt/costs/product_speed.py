@@ -14,7 +14,8 @@ from openrpt.costs.limits import matrix_product_rate
 from openrpt.data.assets import cache_dir
 from openrpt.engine.cpu import processor_name
 from openrpt.errors import UserError
-from openrpt.files import json_text, read_as, replacing
+from openrpt.files import replacing
+from openrpt.json_files import json_text, read_as
 
 _SHAPES = [(256, 576, 1536), (256, 1536, 576)]
 """A feed-forward layer of the default model, and rows as in decoding and in training."""

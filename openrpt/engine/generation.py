@@ -135,35 +135,40 @@ def side_by_side(
 ) -> Iterator[list[Request]]:
     """Yields the requests in their order, as many at a time as may be decoded together: at least
     one."""
-    new_tokens = _new_tokens(layout, sampling)
     batch: list[Request] = []
     for request in requests:
-        together = [*batch, request]
-        alike = len({shares_prefix(one, layout, sampling) for one in together}) == 1
-        if batch and not (alike and _fit(together, new_tokens, layout, sampling)):
+        if batch and not _fit([*batch, request], layout, sampling):
             yield batch
-            together = [request]
-        batch = together
+            batch = []
+        batch.append(request)
     if batch:
         yield batch
 
 
-def shares_prefix(request: Request, layout: Layout, sampling: Sampling) -> bool:
-    """Whether the rollouts are decoded over their document's one prefix where others' are decoded
-    with them: they are many, and what they share is longer than what each has for itself."""
-    short = request.is_short(_new_tokens(layout, sampling))
-    return not short and _rollouts(request) > _FEW_ROWS
+def share_prefixes(requests: Sequence[Request], layout: Layout, sampling: Sampling) -> bool:
+    """Whether each of the documents that are decoded together is held once for all its rollouts:
+    they are many, and what they share is longer than what each has for itself."""
+    many = sum(map(_rollouts, requests)) > _FEW_ROWS * len(requests)
+    return many and not _are_short(requests, layout, sampling)
 
 
-def _fit(batch: Sequence[Request], new_tokens: int, layout: Layout, sampling: Sampling) -> bool:
-    """Whether these requests, all of which share their prefixes or none, have room together."""
-    rows, lengths = sum(map(_rollouts, batch)), [len(one.prefix_ids) for one in batch]
-    if shares_prefix(batch[0], layout, sampling):
-        tokens, most = sum(lengths) + rows * new_tokens, sampling.generation_rollouts
-        return rows <= most and tokens <= _SHARING_TOKENS
-    short = all(one.is_short(new_tokens) for one in batch)
-    most = sampling.generation_rollouts if short else SIDE_BY_SIDE_ROWS
-    return rows <= most and rows * (max(lengths) + new_tokens) <= _SIDE_BY_SIDE_TOKENS
+def _fit(batch: Sequence[Request], layout: Layout, sampling: Sampling) -> bool:
+    """Whether these requests have room together."""
+    rows, lengths = [_rollouts(one) for one in batch], [len(one.prefix_ids) for one in batch]
+    new_tokens = _new_tokens(layout, sampling)
+    if share_prefixes(batch, layout, sampling):
+        tokens = sum(lengths) + sum(rows) * new_tokens
+        return sum(rows) <= sampling.generation_rollouts and tokens <= _SHARING_TOKENS
+    if sum(rows) * (max(lengths) + new_tokens) > _SIDE_BY_SIDE_TOKENS:
+        return False
+    if _are_short(batch, layout, sampling):
+        return sum(rows) <= sampling.generation_rollouts
+    return sum(rows) <= SIDE_BY_SIDE_ROWS and max(rows) <= _FEW_ROWS
+
+
+def _are_short(requests: Sequence[Request], layout: Layout, sampling: Sampling) -> bool:
+    new_tokens = _new_tokens(layout, sampling)
+    return all(request.is_short(new_tokens) for request in requests)
 
 
 def _rollouts(request: Request) -> int:

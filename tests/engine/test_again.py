@@ -14,7 +14,7 @@ from tests.engine.test_mixed_precision import PREFIX, mixed
 
 def gradient(policy: Model, *, again: bool) -> tuple[torch.Tensor, int]:
     """The gradient of a pass, and how many outputs of norms and activations lived until then."""
-    policy.model.zero_grad()
+    policy.network.zero_grad()
     outputs: list[weakref.ref[torch.Tensor]] = []
 
     def remember(module: Any, inputs: Any, output: torch.Tensor) -> None:

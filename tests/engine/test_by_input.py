@@ -61,7 +61,7 @@ def test_long_completions_are_those_of_flat_sequences(family: str) -> None:
         documents = bind(model=policy).generate_each([request, request], LAYOUT, sampling)
         first = next(documents)
         with torch.no_grad():
-            for weight in policy.model.parameters():
+            for weight in policy.network.parameters():
                 weight.mul_(1.25)
         found.append([*first, *next(documents)])
     ours, theirs = found

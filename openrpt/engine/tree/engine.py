@@ -20,7 +20,7 @@ from openrpt.engine.generation import (
     StartRows,
     decode,
     decode_spans,
-    shares_prefix,
+    share_prefixes,
     side_by_side,
 )
 from openrpt.engine.head import Standard, standard_prediction
@@ -32,9 +32,8 @@ from openrpt.engine.tree.levels import (
     branch_states,
     packed_states,
     run_prefix,
-    run_tails,
 )
-from openrpt.engine.tree.rows import Tree, TreeSequences, joined_keys, whole_keys
+from openrpt.engine.tree.rows import Tree, TreeSequences, joined_keys, whole_keys, with_tails
 
 
 @dataclass(kw_only=True, eq=False)
@@ -57,9 +56,8 @@ class TreeEngine(BoundEngine):
     def _generate(
         self, requests: Sequence[Request], layout: Layout, sampling: Sampling, weights: ByInput
     ) -> Iterator[list[Generated]]:
-        grown = [self._grow(request, layout, sampling) for request in requests]
-        trees = [tree for tree, _ in grown]
-        shared = len(trees) == 1 or shares_prefix(requests[0], layout, sampling)
+        trees, begun = self._grow(requests, layout, sampling)
+        shared = len(trees) == 1 or share_prefixes(requests, layout, sampling)
         decoder = Decoder(policy=self.model, layout=layout, sampling=sampling)
         keys = [keys for request in requests for keys in request.keys]
         long = sampling.budget.new(layout) >= WORTHWHILE_PASSES
@@ -69,13 +67,13 @@ class TreeEngine(BoundEngine):
         spans = iter(
             decode_spans(
                 self.model,
-                [token for _, begun in grown for token in begun.standard.argmax.tolist()],
+                [token for one in begun for token in one.standard.argmax.tolist()],
                 [span for request in requests for span in request.spans],
                 self._rows([tree.text for tree in trees], shared=shared),
                 delimiter_ids=layout.delimiter_ids,
             )
         )
-        for tree, beginnings in grown:
+        for tree, beginnings in zip(trees, begun, strict=True):
             yield beginnings.outcomes(
                 [next(decoded) for _ in tree.branches], [next(spans) for _ in tree.branches]
             )
@@ -104,8 +102,26 @@ class TreeEngine(BoundEngine):
         return start_rows
 
     def _grow(
+        self, requests: Sequence[Request], layout: Layout, sampling: Sampling
+    ) -> tuple[list[Tree], list[Beginnings]]:
+        """Returns the trees of documents that are decoded together, run as far as their completions
+        begin."""
+        begun = [self._begin(request, layout, sampling) for request in requests]
+        trees = [tree for tree, _ in begun]
+        # Where only the candidates are asked for, nothing hangs off the prefix.
+        tailed = [
+            number
+            for number, (request, tree) in enumerate(zip(requests, trees, strict=True))
+            if any(request.keys) and any(branch.tail_ids for branch in tree.branches)
+        ]
+        grown = with_tails(self.model, [trees[number] for number in tailed])
+        for number, tree in zip(tailed, grown, strict=True):
+            trees[number] = tree
+        return trees, [beginnings for _, beginnings in begun]
+
+    def _begin(
         self, request: Request, layout: Layout, sampling: Sampling
-    ) -> tuple[Tree, "Beginnings"]:
+    ) -> tuple[Tree, Beginnings]:
         lengths, delimiters = request.prefix_lengths, layout.delimiter_ids
         k = max(sampling.candidates, STANDARD_TOP)
         prefix = run_prefix(self.model, request.prefix_ids)
@@ -118,10 +134,7 @@ class TreeEngine(BoundEngine):
             Branch(prefix_length=length, tail_ids=layout.tail_ids + opening)
             for length, opening in zip(lengths, beginnings.openings, strict=True)
         ]
-        # Where only the candidates are asked for, nothing hangs off the prefix.
-        has_tails = any(request.keys) and any(branch.tail_ids for branch in branches)
-        tails = run_tails(self.model, prefix, branches) if has_tails else None
-        return Tree(prefix=prefix, tails=tails, branches=branches), beginnings
+        return Tree(prefix=prefix, tails=None, branches=branches), beginnings
 
     def states(
         self, sequences: Sequence[Sequence[int]], layers: Sequence[int] = (-1,)

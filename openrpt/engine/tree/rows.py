@@ -2,14 +2,14 @@
 share.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from openrpt.engine.branches import Branch
+from openrpt.engine.branches import Branch, pad
 from openrpt.engine.model import Model
 from openrpt.engine.tree.attention import DocumentKeys, OwnKeys, TreePass
 from openrpt.engine.tree.levels import (
@@ -18,8 +18,12 @@ from openrpt.engine.tree.levels import (
     first_keys,
     last_hidden,
     run_level,
+    run_tails,
     tail_keys,
 )
+
+_TAIL_TOKENS = 2048
+"""Most tokens of several documents' tails in one pass."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,6 +59,53 @@ class Tree:
         """The same positions in the prefix alone: nothing hangs off it."""
         branches = [replace(branch, tail_ids=()) for branch in self.branches]
         return Tree(prefix=self.prefix, tails=None, branches=branches)
+
+
+def with_tails(policy: Model, trees: Sequence[Tree]) -> list[Tree]:
+    """Returns the trees with their tails run, those of several documents in one pass."""
+    found: list[Tree] = []
+    for group in _tail_groups(trees):
+        if len(group) == 1:
+            tails = run_tails(policy, group[0].prefix, group[0].branches)
+            found.append(replace(group[0], tails=tails))
+            continue
+        counts = [len(tree.branches) for tree in group]
+        ids = pad([branch.tail_ids for tree in group for branch in tree.branches], policy.device)
+        lengths = torch.cat([tree.lengths()[:, 0] for tree in group])  # [P]
+        positions = lengths[:, None] + torch.arange(ids.shape[1], device=policy.device)  # [P, n]
+        of_tree = torch.arange(len(ids), device=policy.device).split(counts)
+        documents = [
+            _document(tree.prefix, rows, lengths) for tree, rows in zip(group, of_tree, strict=True)
+        ]
+        tree_pass = TreePass(query_positions=positions, documents=documents)
+        level = run_level(policy, ids, positions, tree_pass)
+        parts = [tensor.split(counts) for tensor in level.tensors]  # [tensors][trees]
+        for tree, (hidden, *own) in zip(group, zip(*parts, strict=True), strict=True):
+            layers = list(zip(own[::2], own[1::2], strict=True))
+            found.append(replace(tree, tails=Level(hidden=hidden, layers=layers)))
+    return found
+
+
+def _tail_groups(trees: Sequence[Tree]) -> Iterator[list[Tree]]:
+    """Yields the trees in order, as many at a time as have tails within _TAIL_TOKENS when padded:
+    at least one."""
+    group: list[Tree] = []
+    rows = longest = 0
+    for tree in trees:
+        own = max(len(branch.tail_ids) for branch in tree.branches)
+        rows, longest = rows + len(tree.branches), max(longest, own)
+        if group and rows * longest > _TAIL_TOKENS:
+            yield group
+            group, rows, longest = [], len(tree.branches), own
+        group.append(tree)
+    if group:
+        yield group
+
+
+def _document(prefix: Level, rows: Tensor, lengths: Tensor) -> DocumentKeys:
+    """Returns what rows [b] share of a prefix; lengths [B] of all rows."""
+    layers = first_keys(prefix, lengths[rows])
+    return DocumentKeys(rows=rows, layers=layers, lengths=lengths[rows])
 
 
 class TreeSequences:
@@ -120,9 +171,7 @@ class TreeSequences:
             return found
         for document in self.document_of.unique().tolist():
             rows = (self.document_of == document).nonzero()[:, 0]
-            lengths = self.prefix_lengths[rows]
-            layers = first_keys(self.prefixes[document], lengths)
-            found.append(DocumentKeys(rows=rows, layers=layers, lengths=lengths))
+            found.append(_document(self.prefixes[document], rows, self.prefix_lengths))
         return found
 
     def _rows(self, count: int) -> list[tuple[Tensor, Tensor]]:
