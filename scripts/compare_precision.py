@@ -80,7 +80,8 @@ def _scored(run: Run) -> Run:
 
 
 def _last(run: Run, metric: str) -> float:
-    values = [row[metric] for row in read_metrics(run.metrics)]
+    # A step whose groups are all flat runs no completion.
+    values = [row[metric] for row in read_metrics(run.metrics) if metric in row]
     return fmean(values[-max(1, round(_LAST * len(values))) :])
 
 
