@@ -31,13 +31,14 @@ class Ended:
 
 def in_processes(count: int, work: Callable[[int], Any], **environment: str) -> list[Ended]:
     """Calls `work` with the rank of each of `count` processes; how each ended, by rank."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    launched = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    launched |= {"LOCAL_WORLD_SIZE": str(count)} | environment
-    context = multiprocessing.get_context("fork")
-    with tempfile.TemporaryDirectory() as folder:
+    # The port stays bound, so that no other program is given it before rank 0 listens there.
+    with socket.socket() as held, tempfile.TemporaryDirectory() as folder:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        launched = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1"}
+        launched |= {"MASTER_PORT": str(held.getsockname()[1]), "LOCAL_WORLD_SIZE": str(count)}
+        launched |= environment
+        context = multiprocessing.get_context("fork")
         files = [
             [Path(folder) / f"{rank}.{name}" for name in ("out", "err")] for rank in range(count)
         ]

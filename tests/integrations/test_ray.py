@@ -16,21 +16,20 @@ from openrpt.config.sections import Config
 from openrpt.data.scored_shards import shard_paths
 from openrpt.errors import UserError
 from openrpt.evaluation.next_token.stage import evaluate_templates, open_evaluated
+from openrpt.integrations.ray import sampler, training
 from openrpt.integrations.ray import scoring as on_ray
-from openrpt.integrations.ray import training
 from openrpt.integrations.ray.cluster import Cluster, connected
-from openrpt.integrations.ray.sampler import opening_on
+from openrpt.integrations.ray.pool import Pool
 from openrpt.stages.score.folder import COST, ScoreFolder, read_cost
 from openrpt.stages.score.score import score_corpus
 from openrpt.stages.train import train
-from tests.helpers.ray_nodes import ray_nodes, workers_named
+from tests.helpers.ray_nodes import DiesOnce, ray_nodes
 from tests.helpers.run_files import rows_of
 from tests.helpers.tiny_model import LETTERS, copied_run, tiny_config, tiny_model_folder, tiny_run
 
 pytest.importorskip("ray")
 
 pytestmark = [
-    pytest.mark.slow,
     # Ray's own: it copies its settings, the deprecated ones, too, and leaves sockets to be closed.
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
 ]
@@ -65,25 +64,20 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in paths if path.name != COST}
 
 
-def test_scores_are_those_of_one_process_though_an_actor_is_killed(nodes, config, tmp_path):
+def test_scores_are_those_of_one_process_though_an_actor_is_killed(
+    nodes, config, tmp_path, monkeypatch
+):
     summary = score_corpus(config, tmp_path / "alone")
     assert summary.shards >= 10 and summary.skipped_short == 1
-    killed: list[int] = []
+    (tmp_path / "notes").mkdir()
+    actors = DiesOnce(shard=4, notes=tmp_path / "notes")
+    monkeypatch.setattr(on_ray, "_opened", actors)
     seen: list[int] = []
-
-    def progress(tokens: int, text: str) -> None:
-        seen.append(tokens)
-        if not killed:
-            assert len(list((tmp_path / "shared").glob("documents-*"))) < summary.shards
-            actors = workers_named("MapWorker")
-            assert len(actors) == 2
-            actors[-1].kill()
-            killed.append(actors[-1].pid)
-            half = f"positions-00003.parquet.{actors[-1].pid}.partial"
-            (tmp_path / "shared" / half).write_bytes(b"PAR1")  # where it was killed as it wrote
-
-    found = on_ray.score_corpus(TWO, config, tmp_path / "shared", progress)
-    assert killed and found == summary
+    found = on_ray.score_corpus(
+        TWO, config, tmp_path / "shared", lambda tokens, text: seen.append(tokens)
+    )
+    assert len(actors.killed()) == 1 and len(actors.opened() - actors.killed()) in (1, 2)
+    assert found == summary
     assert seen == sorted(seen) and seen[-1] == summary.num_tokens
     made, expected = files_of(tmp_path / "shared"), files_of(tmp_path / "alone")
     assert list(made) == list(expected)
@@ -186,19 +180,28 @@ def test_a_worker_killed_within_a_step_changes_nothing(nodes, tmp_path, monkeypa
         assert found == pytest.approx(expected, rel=1e-10, abs=1e-12)
 
 
-def test_completions_of_an_evaluation_are_those_of_one_process(nodes, tmp_path):
+def test_completions_of_an_evaluation_are_those_of_one_process(nodes, tmp_path, monkeypatch):
     run = tiny_run(
         tmp_path,
         evaluate__split="train",
-        evaluate__samples=8,
-        evaluate__positions=96,
+        evaluate__samples=2,
+        evaluate__positions=32,
         evaluate__positions_per_document=8,
+        memory__generation_rollouts=16,
         prompt__think_budget=6,
     )
     shared = copied_run(run, "shared")
-    open_model = opening_on(TWO, shared.path, open_evaluated)
+    pools: list[int] = []
+
+    def pool(**settings: Any) -> Pool:
+        pools.append(settings["workers"])
+        return Pool(**settings)
+
+    monkeypatch.setattr(sampler, "Pool", pool)
+    open_model = sampler.opening_on(TWO, shared.path, open_evaluated)
     ((_, expected),) = evaluate_templates(run, "start", run.config)
     ((_, found),) = evaluate_templates(shared, "start", run.config, open_model=open_model)
+    assert pools == [2]
     assert found.columns.keys() == expected.columns.keys()
     for name, values in expected.columns.items():
         assert np.array_equal(found.columns[name], values, equal_nan=values.dtype.kind == "f")

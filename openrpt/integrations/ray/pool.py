@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from openrpt.engine.cpu import use_cpu
 from openrpt.errors import UserError
 from openrpt.integrations.ray.cluster import Cluster
 
@@ -196,6 +195,8 @@ class _Actor:
             return item
         try:
             if self.made is None:  # not above: what Ray says of an error there hides its message
+                from openrpt.engine.cpu import use_cpu  # with torch, which the items' source spares
+
                 os.chdir(self.where)
                 use_cpu(self.threads)
                 self.made = self.opened()

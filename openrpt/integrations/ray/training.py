@@ -6,22 +6,22 @@ the run folder, which all nodes share, and what was recorded after it is forgott
 """
 
 import os
+import pickle
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from openrpt.engine.cpu import use_cpu
 from openrpt.errors import SaidElsewhere, UserError
 from openrpt.files import remove_folder
 from openrpt.integrations.ray.cluster import Cluster, connected
 from openrpt.integrations.ray.desk import Desk, Told
 from openrpt.progress import SILENT, Progress
-from openrpt.rl.process_group import LostProcess, launched_workers
-from openrpt.runs.run import Run
-from openrpt.stages.harness import Summary
-from openrpt.stages.train import train
+
+if TYPE_CHECKING:
+    from openrpt.runs.run import Run
+    from openrpt.stages.harness import Summary
 
 _FAILURES = 5
 """How often the workers are started again."""
@@ -36,14 +36,14 @@ _ROOM_SECONDS = 60.0
 class _Outcome:
     """What became of the training, as far as was heard."""
 
-    summary: Summary | None = None
+    summary: "Summary | None" = None
     failed: str = ""
     """What the user is to mend; empty where nothing."""
     error: Exception | None = None
     """What Ray Train has raised."""
 
 
-def train_on(cluster: Cluster, run: Run, progress: Progress = SILENT) -> Summary:
+def train_on(cluster: Cluster, run: "Run", progress: Progress = SILENT) -> "Summary":
     """Trains as `openrpt.stages.train.train`, whose results it has, on a cluster.
 
     Workers that are lost are started again, a few times. Raises UserError as the stage, for what
@@ -74,7 +74,7 @@ def train_on(cluster: Cluster, run: Run, progress: Progress = SILENT) -> Summary
     return outcome.summary
 
 
-def _trainer(cluster: Cluster, workers: int, run: Run, desk: Any) -> Any:
+def _trainer(cluster: Cluster, workers: int, run: "Run", desk: Any) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
@@ -104,6 +104,12 @@ def _work(settings: dict[str, Any]) -> None:
     """The whole of a training, in one of Ray Train's workers."""
     import ray.train
 
+    # Not above: the process that watches over the workers loads this function, and runs no model.
+    from openrpt.engine.cpu import use_cpu
+    from openrpt.rl.process_group import LostProcess, launched_workers
+    from openrpt.runs.run import Run
+    from openrpt.stages.train import train
+
     desk, config = settings["desk"], settings["config"]
     rank = ray.train.get_context().get_world_rank()
     if _has_ended(desk, rank):
@@ -121,7 +127,8 @@ def _work(settings: dict[str, Any]) -> None:
         ray.get(desk.fail.remote(str(error)))
         raise
     if rank == 0:
-        ray.get(desk.tell.remote("done", summary))
+        # Pickled twice: the desk, which has no torch, would import it with the stage's own class.
+        ray.get(desk.tell.remote("done", pickle.dumps(summary)))
 
 
 def _has_ended(desk: Any, rank: int) -> bool:
@@ -177,7 +184,7 @@ def _listen(
 
 def _hear(outcome: _Outcome, progress: Progress, what: str, values: tuple[Any, ...]) -> None:
     if what == "done":
-        (outcome.summary,) = values
+        outcome.summary = pickle.loads(values[0])
     elif what == "failed":
         outcome.failed = outcome.failed or values[0]
     elif what == "begin":
