@@ -10,17 +10,15 @@ from openrpt.costs.flops import (
     Count,
     Shape,
     count_scoring,
-    count_tree,
     model_shape,
     plain_passes,
     prefix_passes,
 )
 from openrpt.costs.held import LIBRARIES, passed_bytes, state_bytes, weight_bytes
 from openrpt.costs.planned import PlannedStage
-from openrpt.costs.speed import spread_positions
+from openrpt.costs.window_work import WindowWork
 from openrpt.data.corpus_size import CorpusSize
 from openrpt.data.prompts import Budget, Layout
-from openrpt.engine.branches import Branch
 from openrpt.engine.model import Model
 
 
@@ -46,6 +44,11 @@ class WorkPlan:
         prompt = self.config.prompt
         typical = math.ceil(mean(min(prompt.window, length) for length in self.corpus.lengths))
         return max(typical, min(2 * prompt.min_context, prompt.window))
+
+    @property
+    def each(self) -> WindowWork:
+        """The work on one window of a typical document."""
+        return WindowWork(config=self.config, layout=self.layout, window=self.window)
 
     def assumptions(self) -> list[str]:
         """Returns what the plan assumes, a line each."""
@@ -89,95 +92,20 @@ class WorkPlan:
         stage.add("score", share * count.tokens, share * flops)
         return stage
 
-    def branches(self, positions: int, rollouts: int) -> list[Branch]:
-        """Returns the branches of one window, in lengths; all ids are 0. Without rollouts, no tail
-        is run."""
-        prompt, layout = self.config.prompt, self.layout
-        head = len(layout.head_ids)
-        budget = Budget.of(prompt)
-        tail, own = len(layout.tail_ids) + budget.opening(layout), budget.drawn
-        if budget.think:
-            own += len(layout.close_ids)
-        indices = spread_positions(positions, min(prompt.min_context, self.window), self.window)
-        return [
-            Branch(
-                prefix_length=head + index,
-                tail_ids=(0,) * tail if rollouts else (),
-                completions=((0,) * own,) * rollouts,
-            )
-            for index in indices
-        ]
-
-    def answers(self, thoughts: list[Branch]) -> Count:
-        """Counts thoughts with the right answers behind them (`reward.expected_tokens`), without
-        the prefix; `thoughts`: branches whose completions are the thoughts as drawn."""
-        layout, prompt = self.layout, self.config.prompt
-        close = len(layout.close_ids) if prompt.think_budget else 0
-        end = len(layout.answer_end_ids)
-        most = min(self.config.reward.expected_tokens, prompt.prediction_budget - end)
-        lengths = [k + end + int(k + end < prompt.prediction_budget) for k in range(1, most + 1)]
-        count = Count()
-        for branch in thoughts:
-            # A thought that is only its seed is the same in all rollouts of a group.
-            for drawn in branch.completions or ((),):
-                behind = (0,) * (len(branch.tail_ids) + len(drawn) + close)
-                answered = replace(
-                    branch, tail_ids=behind, completions=tuple((0,) * n for n in lengths)
-                )
-                count.add(count_tree(0, [answered], sum(lengths)))
-        return count
-
-    def thoughts(self, branches: list[Branch]) -> list[Branch]:
-        """Returns the branches with completions that end where the thought does."""
-        think = self.config.prompt.think_budget
-        return [
-            replace(branch, completions=((0,) * think,) * (len(branch.completions) if think else 0))
-            for branch in branches
-        ]
-
-    def drawn(self, branches: list[Branch]) -> int:
-        """Returns the tokens that are drawn on these branches at most."""
-        rollouts = sum(len(branch.completions) for branch in branches)
-        return rollouts * Budget.of(self.config.prompt).drawn
-
-    def generation(self, branches: list[Branch]) -> Count:
-        """Counts the generation of these branches."""
-        prefix = branches[-1].prefix_length
-        count = count_tree(prefix, branches, len(branches) + self.drawn(branches))
-        for _ in range(prefix_passes(self.config.prompt) - 1):
-            count.run(prefix, 0, len(branches))
-        return count
-
-    def graded(self, branches: list[Branch]) -> Count:
-        """Counts the generation of these branches with all that grades them: standard prediction on
-        the text alone, and the right answers that rewards read."""
-        count, prefix = self.generation(branches), branches[-1].prefix_length
-        for _ in range(plain_passes(self.config.prompt, self.layout)):
-            count.run(prefix, 0, len(branches))
-        for _ in self.config.reward.exact_terms:
-            count.run(prefix, 0)
-            count.add(self.answers(self.thoughts(branches)))
-        return count
-
-    def update(self, branches: list[Branch], *, text: bool, drawn: int) -> Count:
-        """Counts the update on these branches; `text`: with a loss on the plain prefix."""
-        prefix = branches[-1].prefix_length
-        return count_tree(prefix, branches, drawn + (prefix - 1 if text else 0))
-
     def warmup(self) -> PlannedStage:
         """Returns the warmup: one imitation a position; the frozen start model runs over each
         window as the teacher."""
         config, settings = self.config, self.config.warmup
         free = int(config.prompt.think_budget > 0)
-        made = self.branches(settings.positions_per_document, free)
-        generation = self.generation(made)
-        trained = self.branches(settings.positions_per_document, 1)
+        made = self.each.branches(settings.positions_per_document, free)
+        generation = self.each.generation(made)
+        trained = self.each.branches(settings.positions_per_document, 1)
         text = settings.text_kl_weight > 0 or settings.ntp_weight > 0
         given = round(settings.trace_share * len(trained)) if settings.traces else 0
         read = 3 * (len(trained) - given) + given * Budget.of(config.prompt).trained(self.layout)
-        update = self.update(trained, text=text, drawn=read)
+        update = self.each.update(trained, text=text, drawn=read)
         window = replace(trained[-1], tail_ids=(), completions=())
-        teacher = self.update([window], text=True, drawn=0)
+        teacher = self.each.update([window], text=True, drawn=0)
         documents = settings.steps * settings.documents_per_step
         stage = PlannedStage(
             stage="warmup",
@@ -195,19 +123,19 @@ class WorkPlan:
     def train(self) -> PlannedStage:
         """Returns the training, with the evaluations on the development split."""
         train = self.config.train
-        branches = self.branches(train.positions_per_document, train.group_size)
-        generation = self.graded(branches)
-        drawn = self.drawn(branches)
+        branches = self.each.branches(train.positions_per_document, train.group_size)
+        generation = self.each.graded(branches)
+        drawn = self.each.drawn(branches)
         if train.answer_gradient == "exact":
-            thoughts = self.thoughts(branches)
+            thoughts = self.each.thoughts(branches)
             read = sum(len(ids) for branch in thoughts for ids in branch.completions)
-            update = self.update(thoughts, text=train.ntp_weight > 0, drawn=read)
-            update.add(self.answers(thoughts))
+            update = self.each.update(thoughts, text=train.ntp_weight > 0, drawn=read)
+            update.add(self.each.answers(thoughts))
         else:
-            update = self.update(branches, text=train.ntp_weight > 0, drawn=drawn)
+            update = self.each.update(branches, text=train.ntp_weight > 0, drawn=drawn)
         flops = train.updates_per_batch * update.train(self.shape)
         if train.kl_weight:
-            flops += self.update(branches, text=False, drawn=drawn).forward(self.shape)
+            flops += self.each.update(branches, text=False, drawn=drawn).forward(self.shape)
         documents = train.steps * train.documents
         seeded_by_start = prefix_passes(self.config.prompt) - 1
         rollouts = min(self.config.memory.generation_rollouts, len(branches) * train.group_size)
@@ -245,7 +173,7 @@ class WorkPlan:
         the plan's configuration is `finetune_config`'s."""
         settings = self.config.finetune
         stage = replace(self.train(), stage="finetune")
-        asked = self.generation(self.branches(1, max(settings.eval_samples, 1)))
+        asked = self.each.generation(self.each.branches(1, max(settings.eval_samples, 1)))
         times = 2 * settings.eval_questions
         stage.add("evaluate", times * asked.tokens, times * asked.forward(self.shape))
         return stage
@@ -268,10 +196,10 @@ class WorkPlan:
         positions = min(positions, documents * settings.positions_per_document)
         windows = min(documents, positions)
         reasoning = "reasoning" in settings.modes
-        branches = self.branches(
+        branches = self.each.branches(
             math.ceil(positions / windows), max(settings.samples, 1) if reasoning else 0
         )
-        count = self.generation(branches)
+        count = self.each.generation(branches)
         for _ in range(plain_passes(self.config.prompt, self.layout)):
             count.run(branches[-1].prefix_length, 0, len(branches))
         return windows * float(count.tokens), windows * count.forward(self.shape)
@@ -282,7 +210,7 @@ class WorkPlan:
 
     def memory(self, *, copies: int, rollouts: int, trained: bool) -> float:
         """Returns the peak in bytes, about."""
-        branches = self.branches(self.config.train.positions_per_document, 1)
+        branches = self.each.branches(self.config.train.positions_per_document, 1)
         passed = passed_bytes(
             self.policy, self.config.memory, branches, rollouts=rollouts, trained=trained
         )

@@ -174,25 +174,25 @@ class ShardTables:
     documents: pa.Table
 
 
+def read_positions(folder: Path, shard: int, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Returns columns of a shard's positions, its documents one after another; with what stands for
+    a missing score. Raises UserError if its file is broken."""
+    path = shard_paths(folder, shard)[0]
+    with _reading(path):
+        positions = read_table(path, columns=[*names])
+    return {name: _filled(name, positions[name]) for name in names}
+
+
 def read_shard(folder: Path, shard: int) -> ShardTables:
     """Reads a pair. Raises UserError if it is broken."""
-    positions = read_positions(folder, shard, ["token_id", "byte_offset", *SCORE_COLUMNS])
     path = shard_paths(folder, shard)[1]
+    positions = read_positions(folder, shard, ["token_id", "byte_offset", *SCORE_COLUMNS])
     with _reading(path):
         documents = _with_kinds(read_table(path))
     if "offsets" not in documents.column_names:  # scored before documents had any
         nothing = pa.array([[]] * len(documents), pa.list_(pa.int64()))
         documents = documents.append_column("offsets", nothing)
     return ShardTables(positions=positions, documents=documents)
-
-
-def read_positions(folder: Path, shard: int, names: Sequence[str]) -> dict[str, Any]:
-    """Reads columns of a shard's positions, as arrays, with what stands for a missing score. Raises
-    UserError if its file is broken."""
-    path = shard_paths(folder, shard)[0]
-    with _reading(path):
-        table = read_table(path, columns=[*names])
-    return {name: _filled(name, table[name]) for name in names}
 
 
 def read_keys(folder: Path, shard: int) -> list[tuple[str, str]]:

@@ -209,10 +209,10 @@ def test_instructions_cost_a_pass_for_standard_prediction(run: Run) -> None:
     plan = plan_of(run)
     assert plan.layout.plain_head_ids == plan.layout.head_ids
     asked = replace(plan, layout=replace(plan.layout, head_ids=(1, 2, 3)))
-    branches = asked.branches(2, 2)
-    more = asked.graded(branches).tokens - asked.generation(branches).tokens
+    branches = asked.each.branches(2, 2)
+    more = asked.each.graded(branches).tokens - asked.each.generation(branches).tokens
     assert more == branches[-1].prefix_length
-    assert plan.graded(branches).tokens == plan.generation(branches).tokens
+    assert plan.each.graded(branches).tokens == plan.each.generation(branches).tokens
 
 
 @pytest.mark.parametrize("think", [0, 6])
