@@ -16,6 +16,7 @@ sys.path.append(str(_ROOT))
 
 from scripts.notebook_page import notebook_page  # noqa: E402
 
+_CELL = re.compile(r"(?<=<td><code>)[^<]+(?=</code></td>)")
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)#\s]*)(#[^)\s]*)?\)")
 
 
@@ -53,3 +54,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         return text if target.exists() and not inside else found[0]
 
     return _LINK.sub(text_or_link, markdown)
+
+
+def on_page_content(html: str, page: Any, config: Any, files: Files) -> str:
+    """Lets a key in a table be broken behind the signs that join its words."""
+    return _CELL.sub(lambda cell: re.sub(r"(?<=[/_.])(?=\w)", "<wbr>", cell[0]), html)

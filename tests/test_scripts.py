@@ -97,3 +97,18 @@ def test_a_notebook_is_a_page_of_the_site() -> None:
         charts = sum("image/png" in output.get("data", {}) for output in outputs)
         assert made.count("(data:image/png;base64,") == charts
         assert all("".join(cell["source"]) in made for cell in cells)
+
+
+def test_the_result_of_a_recipe_is_what_the_run_measured(tmp_path: Path) -> None:
+    script = runpy.run_path(str(ROOT / "scripts" / "make_recipe_result.py"))
+    run = fill(made_up_run(tmp_path / "run"))
+    (run.path / "environment.json").write_text('{"threads": 1}')
+    result = script["recipe_result"](run, "paper-135m")
+    assert result["stages"]["warmup"]["steps"] == 3 and result["stages"]["train"]["steps"] == 6
+    text = script["section"](result)
+    assert text.startswith(script["START"]) and text.endswith(script["END"])
+    assert text.count("| reasoning, ") == 3 and "standard error by document" in text
+    own = result["accuracy"]["reasoning, trained"]["easy"]
+    assert f"{100 * own['value']:.1f} ± " in text and own["documents"] and own["n"]
+    page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    assert page.count(script["START"]) == page.count(script["END"]) == 1
