@@ -34,7 +34,7 @@ _FEW_ROWS = 8
 """Rollouts of a document above which they share its prefix."""
 _SIDE_BY_SIDE_TOKENS = 16384
 """Most tokens whose keys these rows hold together (0.75 GB for 30 layers of 3 heads of 64)."""
-_SHARING_TOKENS = 32768
+_SHARING_TOKENS = 24_576
 """The same of several documents that are decoded over their prefixes: these, and each rollout's
 own."""
 
