@@ -583,7 +583,7 @@ def test_short_documents_with_many_rollouts_run_together():
     short = requests_of(*[(i, (new_tokens,), 16) for i in range(3)])
     longer = requests_of((7, (new_tokens + 1,), 16), (8, (2, new_tokens), 16))
     batches = side_by_side([*short, *longer], LAYOUT, sampling)
-    assert [len(batch) for batch in batches] == [2, 1, 1, 1]
+    assert [len(batch) for batch in batches] == [2, 2, 1]  # with a longer one prefixes are shared
     policy = policy_of(stop=17)
     tree = TreeEngine(model=policy)
     drawn = replace(sampling, temperature=1.0, think_budget=3)
