@@ -89,4 +89,5 @@ def _activations() -> tuple[type, ...]:
     """Returns the classes of transformers' activation functions."""
     from transformers.activations import ACT2CLS
 
-    return tuple({one[0] if isinstance(one, tuple) else one for one in ACT2CLS.values()})
+    classes: list[Any] = list(ACT2CLS.values())  # or (class, its arguments)
+    return tuple({one[0] if isinstance(one, tuple) else one for one in classes})
