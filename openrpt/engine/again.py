@@ -89,5 +89,5 @@ def _activations() -> tuple[type, ...]:
     """Returns the classes of transformers' activation functions."""
     from transformers.activations import ACT2CLS
 
-    entries: list[Any] = list(ACT2CLS.values())  # classes, or pairs of a class and its arguments
-    return tuple({one[0] if isinstance(one, tuple) else one for one in entries})
+    classes: list[Any] = list(ACT2CLS.values())  # or (class, its arguments)
+    return tuple({one[0] if isinstance(one, tuple) else one for one in classes})
