@@ -119,6 +119,8 @@ def test_the_demo_says_it_too(tmp_path: Path) -> None:
 
         def update(self, completed: float, note: str = "") -> None: ...
 
+        def end(self) -> None: ...
+
         def say(self, line: str) -> None:
             self.lines.append(line)
 
