@@ -51,7 +51,10 @@ def test_a_changed_weight_is_copied_again_and_no_other() -> None:
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3"])
 def test_long_completions_are_those_of_flat_sequences(family: str) -> None:
     """Documents one after the other, whose weights are changed between them."""
-    sampling = sampling_of(1.0, 4, WORTHWHILE_PASSES, candidates=1)
+    one_document = len(LENGTHS) * 9
+    sampling = sampling_of(
+        1.0, 4, WORTHWHILE_PASSES, candidates=1, generation_rollouts=one_document
+    )
     keys = tuple(tuple(key_of(3, n, r) for r in range(9)) for n in LENGTHS)
     request = Request(prefix_ids=PREFIX, prefix_lengths=LENGTHS, keys=keys)
     found = []
