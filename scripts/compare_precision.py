@@ -21,7 +21,7 @@ from openrpt.evaluation.next_token.results import KIND
 from openrpt.evaluation.next_token.stage import evaluate_model
 from openrpt.evaluation.records import read_evaluation
 from openrpt.experiments.lab.lab import Lab, LabSeed
-from openrpt.files import write_sealed
+from openrpt.json_files import write_sealed
 from openrpt.runs.checkpoints import latest_checkpoint
 from openrpt.runs.metrics import read_metrics
 from openrpt.runs.run import Run, existing_run, open_run

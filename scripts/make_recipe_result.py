@@ -14,7 +14,7 @@ from openrpt.config.loading import flatten
 from openrpt.config.recipes import config_path
 from openrpt.config.toml_files import read_toml
 from openrpt.evaluation.records import read_evaluation
-from openrpt.files import json_text
+from openrpt.json_files import json_text
 from openrpt.report.verdict import model_sentences
 from openrpt.runs.metrics import numbers, read_metrics
 from openrpt.runs.run import Run, existing_run

@@ -12,7 +12,6 @@ Legend: L prefix tokens, P positions, R rollouts of a micro-batch, d hidden size
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +20,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from openrpt.engine.again import recomputed_outputs
 from openrpt.engine.branches import Branch, CompletionIndex, pad
 from openrpt.engine.model import Model
 from openrpt.engine.tree.attention import OwnKeys, TreePass
@@ -81,9 +79,7 @@ class Level:
 
 def run_level(policy: Model, ids: Tensor, position_ids: Tensor, tree_pass: TreePass) -> Level:
     """Runs the backbone once over new tokens ids [B, n] at absolute position_ids [B, n]."""
-    inputs = _inputs(ids, position_ids, tree_pass)
-    with recomputed_outputs(policy) if torch.is_grad_enabled() else nullcontext():
-        hidden = policy.states(**inputs)
+    hidden = policy.states(**_inputs(ids, position_ids, tree_pass))
     collected = [tree_pass.collected[layer] for layer in range(len(tree_pass.collected))]
     return Level(hidden=hidden, layers=collected)
 
