@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from openrpt.data.request import Request
-from openrpt.engine.by_input import WORTHWHILE_PASSES, ByInput
+from openrpt.engine.by_input import ByInput
 from openrpt.engine.flat import FlatEngine
+from openrpt.engine.tree import engine
 from openrpt.engine.tree.attention import NAME
 from openrpt.engine.tree.engine import TreeEngine
 from openrpt.seeding import key_of
@@ -49,12 +50,11 @@ def test_a_changed_weight_is_copied_again_and_no_other() -> None:
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3"])
-def test_long_completions_are_those_of_flat_sequences(family: str) -> None:
+def test_long_completions_are_those_of_flat_sequences(family: str, monkeypatch) -> None:
     """Documents one after the other, whose weights are changed between them."""
+    monkeypatch.setattr(engine, "WORTHWHILE_PASSES", 16)
     one_document = len(LENGTHS) * 9
-    sampling = sampling_of(
-        1.0, 4, WORTHWHILE_PASSES, candidates=1, generation_rollouts=one_document
-    )
+    sampling = sampling_of(1.0, 4, 12, candidates=1, generation_rollouts=one_document)
     keys = tuple(tuple(key_of(3, n, r) for r in range(9)) for n in LENGTHS)
     request = Request(prefix_ids=PREFIX, prefix_lengths=LENGTHS, keys=keys)
     found = []
