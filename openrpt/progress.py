@@ -86,7 +86,7 @@ def _passed(completed: float) -> float:
 class Bars:
     """A `Progress` on a terminal: a bar that moves."""
 
-    def __init__(self, console: "PlainConsole") -> None:
+    def __init__(self, console: "PlainConsole", hint: str = "") -> None:
         from rich.progress import (
             BarColumn,
             Progress,
@@ -108,12 +108,16 @@ class Bars:
             TextColumn("{task.fields[note]}", style="dim", markup=False),
             console=console,
         )
+        self._hint = hint
         self._task: TaskID | None = None
         self._name, self._total, self._unit = "", 0.0, ""
 
     def begin(self, task: str, total: float, unit: str = "") -> None:
         """Begins a task, whose bar takes the last one's place."""
         self.end()
+        if self._hint:
+            self.say(self._hint)
+            self._hint = ""
         self._name, self._total, self._unit = task, total, unit
         self._task = self.bars.add_task(task, total=total or None, note="", share="")
 
@@ -151,8 +155,8 @@ class Lines:
     """A `Progress` off a terminal: a line as a task begins, at its first result, then at most every
     half minute, and one at its end. Each begins with the task's name."""
 
-    def __init__(self, console: "PlainConsole") -> None:
-        self.console = console
+    def __init__(self, console: "PlainConsole", hint: str = "") -> None:
+        self.console, self._hint = console, hint
         self._name, self._total, self._unit = "", 0.0, ""
         self._began = self._said = 0.0
         self._first: float | None = None
@@ -161,6 +165,9 @@ class Lines:
     def begin(self, task: str, total: float, unit: str = "") -> None:
         """Says a task's name and size."""
         self.end()
+        if self._hint:
+            self.say(self._hint)
+            self._hint = ""
         self._name, self._total, self._unit = task, total, unit
         self._began, self._first = monotonic(), None
         size = f" ({count(total)} {unit})" if unit and total else ""
@@ -213,18 +220,19 @@ def _more_than_guessed(task: str, total: float, unit: str) -> str:
 
 
 @contextmanager
-def live_progress() -> Iterator[Bars | Lines]:
-    """Gives a `Progress` on stderr: bars on a terminal, lines elsewhere."""
+def live_progress(hint: str = "") -> Iterator[Bars | Lines]:
+    """Gives a `Progress` on stderr: bars on a terminal, lines elsewhere. `hint`: said as the first
+    task begins, so that an error before it stands alone."""
     from openrpt.console import PlainConsole
 
     console = PlainConsole(stderr=True)
     if console.is_terminal:
-        shown = Bars(console)
+        shown = Bars(console, hint)
         with shown.bars:
             yield shown
             shown.end()
         return
-    lines, whole = Lines(console), False
+    lines, whole = Lines(console, hint), False
     try:
         yield lines
         whole = True

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 
 from openrpt import __version__
-from openrpt.cli.options import StageCommand
+from openrpt.cli.options import HINT, StageCommand
 from openrpt.errors import UserError, nearest
 from openrpt.files import REMEDIES, reason_of
 from openrpt.launch import launch
@@ -202,8 +202,9 @@ def showing_progress(*, goes_on: bool = False) -> Iterator["Progress"]:
     from openrpt.progress import live_progress
 
     begin_work()
+    context = click.get_current_context(silent=True)
     try:
-        with live_progress() as progress:
+        with live_progress(hint=context.meta.get(HINT, "") if context else "") as progress:
             yield progress
     except Interrupted as stop:
         raise Stopped(str(stop), stop.exit_code) from None

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from openrpt.config.sections import StageName
 
 OVERRIDES = "openrpt.overrides"
+"""Where the context keeps the keys that the command line gives."""
+HINT = "openrpt.hint"
+"""Where it keeps what is to be said once the work begins."""
 
 
 class ConfigOption(click.Option):

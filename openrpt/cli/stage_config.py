@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from openrpt.cli.options import OVERRIDES
+from openrpt.cli.options import HINT, OVERRIDES
 from openrpt.config.paths import require_reachable
 from openrpt.config.recipes import is_config
 from openrpt.errors import UserError
@@ -84,12 +84,12 @@ def _with_faster_products(config: "Config") -> "Config":
 
 
 def take_cpu(threads: int) -> None:
-    """Gives the process its threads, and says so where the cores are busy. Raises UserError."""
+    """Gives the process its threads; what to do where the cores are busy is said once its work
+    begins. Raises UserError."""
     from openrpt.engine.cpu import busy_cores, use_cpu
 
     use_cpu(threads)
-    if advice := busy_cores(threads):
-        say(advice, err=True)
+    click.get_current_context().meta[HINT] = busy_cores(threads)
 
 
 def _reachable(run: str) -> str:

@@ -30,6 +30,9 @@ SPAN_TOKENS = 16
 SIDE_BY_SIDE_ROWS = 32
 """Most rollouts of several documents that are decoded together; each row holds its document's keys
 for itself."""
+TOGETHER_ROWS = 128
+"""Most rollouts of several documents that are decoded together over their shared prefixes: beyond
+that a row more takes as long as a row apart."""
 _FEW_ROWS = 8
 """Rollouts of a document above which they share its prefix."""
 _SIDE_BY_SIDE_TOKENS = 16384
@@ -158,7 +161,8 @@ def _fit(batch: Sequence[Request], layout: Layout, sampling: Sampling) -> bool:
     new_tokens = _new_tokens(layout, sampling)
     if share_prefixes(batch, layout, sampling):
         tokens = sum(lengths) + sum(rows) * new_tokens
-        return sum(rows) <= sampling.generation_rollouts and tokens <= _SHARING_TOKENS
+        most = min(TOGETHER_ROWS, sampling.generation_rollouts)
+        return sum(rows) <= most and tokens <= _SHARING_TOKENS
     if sum(rows) * (max(lengths) + new_tokens) > _SIDE_BY_SIDE_TOKENS:
         return False
     if _are_short(batch, layout, sampling):

@@ -5,8 +5,9 @@ documents are shared out to be generated at and graded (`Collector`); what came 
 so that from there on every process knows the whole step: its pass rates, its live groups, its
 advantages (those of `reinforce_plus_plus` are divided by a deviation over the whole step) and the
 totals that losses are divided by. Its batch is shared out again for the update (`update_policy`),
-gradients are summed before they are clipped, and every process makes the same step. Nothing but the
-order in which gradients are added depends on the number of processes.
+gradients are summed before they are clipped, and every process makes the same step. Only last
+bits depend on the number of processes: gradients are added in another order, and documents of few
+rollouts share a pass of the sampler with others.
 
 An implementation (`rl.process_group.ProcessGroup`) has to see to this:
 - All processes begin with the same configuration, weights and trainer's state

@@ -1,5 +1,6 @@
 """A step that several workers share is the step of one: what is trained on, gradients, metrics."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -178,4 +179,9 @@ def test_what_is_trained_on_does_not_depend_on_the_workers(tmp_path: Path, algor
     alone = collect(ALONE, policy_of())
     assert any(any(group) for _, _, rows in alone[0][0] for group in rows)
     for found in in_threads(2, collect):
-        assert repr(found) == repr(alone)
+        assert rounded(found) == rounded(alone)
+
+
+def rounded(found: Any) -> str:
+    """As text, floats to 9 digits: documents that share a pass change the last bits."""
+    return re.sub(r"-?\d+\.\d+(e-?\d+)?", lambda match: f"{float(match[0]):.9g}", repr(found))

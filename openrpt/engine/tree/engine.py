@@ -1,7 +1,6 @@
 """The engine that runs on the document tree."""
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +10,6 @@ from openrpt.data.prompts import Layout
 from openrpt.data.request import Request
 from openrpt.engine.bound import BoundEngine
 from openrpt.engine.branches import Branch, CompletionLoss, Passage, PrefixLoss, TailLoss
-from openrpt.engine.by_input import WORTHWHILE_PASSES, ByInput
 from openrpt.engine.decoding import Decoder, Sampling, Sequences
 from openrpt.engine.generation import (
     STANDARD_TOP,
@@ -49,21 +47,17 @@ class TreeEngine(BoundEngine):
         self, requests: Sequence[Request], layout: Layout, sampling: Sampling
     ) -> Iterator[list[Generated]]:
         """Yields the outcomes of one document after another: `Sampler.generate_each`."""
-        weights = ByInput(module=self.model.backbone)
         for batch in side_by_side(requests, layout, sampling):
-            yield from self._generate(batch, layout, sampling, weights)
+            yield from self._generate(batch, layout, sampling)
 
     def _generate(
-        self, requests: Sequence[Request], layout: Layout, sampling: Sampling, weights: ByInput
+        self, requests: Sequence[Request], layout: Layout, sampling: Sampling
     ) -> Iterator[list[Generated]]:
         trees, begun = self._grow(requests, layout, sampling)
         shared = len(trees) == 1 or share_prefixes(requests, layout, sampling)
         decoder = Decoder(policy=self.model, layout=layout, sampling=sampling)
         keys = [keys for request in requests for keys in request.keys]
-        long = sampling.budget.new(layout) >= WORTHWHILE_PASSES
-        with weights.used() if long and self.model.compute_dtype is None else nullcontext():
-            found = decode(decoder, keys, self._rows(trees, shared=shared))
-        decoded = iter(found)
+        decoded = iter(decode(decoder, keys, self._rows(trees, shared=shared)))
         spans = iter(
             decode_spans(
                 self.model,
