@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from openrpt.cli.arguments import PATH, RunCommand
-from openrpt.cli.main import command
+from openrpt.cli.main import begin_work, command
 from openrpt.errors import UserError
 from openrpt.terminal import say
 
@@ -92,4 +92,5 @@ def watch(runs: tuple[str, ...], port: int | None, open_browser: bool) -> None:
     """
     from openrpt.report.watch import serve
 
+    begin_work()
     serve([Path(run) for run in runs], port=port, open_browser=open_browser, say=say)

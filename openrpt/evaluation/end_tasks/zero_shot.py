@@ -25,6 +25,7 @@ from openrpt.evaluation.end_tasks.outcomes import (
 from openrpt.evaluation.end_tasks.rows import Kind
 from openrpt.evaluation.questions.results import AnswerResult
 from openrpt.evaluation.records import add_model_result
+from openrpt.extras import require
 from openrpt.progress import SILENT, Progress
 from openrpt.runs.run import Run, works_in_run
 from openrpt.stopping import Interrupted, exit_code
@@ -67,8 +68,10 @@ class EndTask:
 def end_tasks(names: Sequence[str]) -> list[EndTask]:
     """Returns the tasks that `NAME`, `NAME=PATH` and `lm-eval:NAME` stand for.
 
-    Raises UserError for an unknown name (the nearest is named) and a file that is not there.
+    Raises UserError for an unknown name (the nearest is named), for a file that is not there, and
+    where lm-eval is missing, which runs them.
     """
+    require("lm_eval", extra="lm-eval", what="openrpt zeroshot")
     found = []
     for item in names:
         name, given, file = item.partition("=")
