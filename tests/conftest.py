@@ -58,6 +58,11 @@ LONGEST = (
 """The files that take long, the longest first, among them those of few tests."""
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than there are cores: tests of servers and clusters mostly wait."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the longest files first, then those with many tests: a worker takes a file at a time
     (`--dist loadfile`), and a long one that begins last runs alone."""
