@@ -58,6 +58,7 @@ LONGEST = (
 """The files that take long, the longest first, among them those of few tests."""
 
 
+@pytest.hookimpl(optionalhook=True)  # the environments of other frameworks have no xdist
 def pytest_xdist_auto_num_workers() -> int:
     """One process more than there are cores: tests of servers and clusters mostly wait."""
     return (os.cpu_count() or 1) + 1
