@@ -145,7 +145,7 @@ def test_a_prompt_comes_as_often_as_it_is_drawn_and_forced_tokens_are_not_traine
     fresh = open_task(run.path)
     prompt, ids = prompts[0]["ids"], made["completion_ids"][0]
     with torch.no_grad():
-        logits = fresh.network(torch.tensor([[*prompt, *ids]])).logits[0, len(prompt) - 1 : -1]
+        logits = fresh.model(torch.tensor([[*prompt, *ids]])).logits[0, len(prompt) - 1 : -1]
     logprobs = logits.log_softmax(-1)[torch.arange(len(ids)), ids]
     drawn = torch.tensor(made["env_mask"][0]).bool()
     told = torch.tensor(made["logprobs"][0])
