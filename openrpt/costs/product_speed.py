@@ -3,19 +3,17 @@
 """
 
 import contextlib
-import hashlib
+import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
 
 from openrpt.costs.limits import matrix_product_rate
-from openrpt.data.assets import cache_dir
 from openrpt.engine.cpu import processor_name
+from openrpt.engine.remembered import place_of, remember
 from openrpt.errors import UserError
-from openrpt.files import replacing
-from openrpt.json_files import json_text, read_as
+from openrpt.json_files import read_as
 
 _SHAPES = [(256, 576, 1536), (256, 1536, 576)]
 """A feed-forward layer of the default model, and rows as in decoding and in training."""
@@ -59,20 +57,12 @@ class ProductSpeed:
 def product_speed(device: torch.device) -> ProductSpeed:
     """Returns the rates of a device as they were measured first with this torch and as many
     threads."""
-    kept = _kept(device)
-    with contextlib.suppress(UserError, OSError):  # none, or one that is damaged
-        return read_as(ProductSpeed, kept, advice="delete it")
-    found = ProductSpeed.measured(device)
-    # One that can't be kept is measured again by the next start.
-    with contextlib.suppress(UserError, OSError), replacing(kept, shared=True) as partial:
-        partial.write_text(json_text(asdict(found)), encoding="utf-8")
-    return found
-
-
-def _kept(device: torch.device) -> Path:
-    """Returns the file that holds a device's rates."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
     capability = torch.backends.cpu.get_cpu_capability()
     facts = [name, device.type, capability, torch.__version__, str(torch.get_num_threads())]
-    digest = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
-    return cache_dir() / "speed" / f"{digest}.json"
+    place = place_of("speed", facts)
+    with contextlib.suppress(UserError, OSError):  # none, or one that is damaged
+        return read_as(ProductSpeed, place, advice="delete it")
+    found = ProductSpeed.measured(device)
+    remember(place, json.dumps(asdict(found)))
+    return found

@@ -1,5 +1,5 @@
-"""What the cache folder keeps about large files from one start to the next: a small file a fact,
-whose name stands for all that it depends on."""
+"""What the cache folder keeps from one start to the next, about large files and the machine: a
+small file a fact, whose name stands for all that it depends on."""
 
 import contextlib
 import hashlib
