@@ -18,7 +18,13 @@ from openrpt.engine.model import Model
 from openrpt.engine.packing import packs
 from openrpt.engine.tree.attention import OwnKeys, TreePass
 from openrpt.engine.tree.gradients import embeddings_as_leaves, micro_batches
-from openrpt.engine.tree.levels import PADDING_POSITION, Level, are_run, run_level
+from openrpt.engine.tree.levels import (
+    PADDING_POSITION,
+    Level,
+    are_run,
+    backward_completions,
+    run_level,
+)
 
 
 def is_short(passage: Passage) -> bool:
@@ -67,10 +73,8 @@ def accumulate_together(policy: Model, passages: Sequence[Passage], microbatch_t
         for rows in micro_batches(branches, microbatch_tokens):
             hidden = _run_completions(policy, prefix_leaf, tails_leaf, branches, rows)
             losses = list(_losses(passages, rows, hidden))
-            if losses and are_run(branches, rows):
-                policy.backward([torch.stack(losses).sum()])
-            elif losses:  # no further than to the leaves
-                torch.stack(losses).sum().backward()
+            if losses:
+                backward_completions(policy, torch.stack(losses).sum(), branches, rows)
         tails.backward(policy, tails_leaf)
         prefixes.backward(policy, prefix_leaf, prefix_losses)
 

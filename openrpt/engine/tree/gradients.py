@@ -21,7 +21,7 @@ from torch import Tensor
 from openrpt.engine.branches import Branch, CompletionLoss, PrefixLoss, TailLoss
 from openrpt.engine.model import Model
 from openrpt.engine.tree.levels import (
-    are_run,
+    backward_completions,
     last_hidden,
     micro_batches,
     portions,
@@ -99,10 +99,7 @@ def accumulate_gradients(
                 for rows in micro_batches(part, microbatch_tokens):
                     hidden = run_completions(policy, prefix_leaf, tails_leaf, part, rows)
                     loss = completion_loss([(first + b, c) for b, c in rows], hidden)
-                    if are_run(part, rows):
-                        policy.backward([loss])
-                    else:  # no further than to the leaves
-                        loss.backward()
+                    backward_completions(policy, loss, part, rows)
             tail_losses = []
             if tail_loss is not None:
                 tail_losses = [tail_loss(last_hidden(prefix_leaf, tails, part))]

@@ -38,6 +38,13 @@ class Level:
     """Where the gradients of `tensors` are summed, in float32 or wider: many micro-batches add
     to them. Empty in a level that is no leaf."""
 
+    @classmethod
+    def of(cls, tensors: Sequence[Tensor], leaves: Sequence[Tensor] = ()) -> "Level":
+        """Returns the level whose `tensors` these are."""
+        hidden, *own = tensors
+        layers = list(zip(own[::2], own[1::2], strict=True))
+        return cls(hidden=hidden, layers=layers, leaves=[*leaves])
+
     @property
     def tensors(self) -> list[Tensor]:
         """The states, and each layer's keys and values."""
@@ -52,11 +59,8 @@ class Level:
             return tensor.detach().to(dtype).requires_grad_(tensor.requires_grad)
 
         leaves = [wide(tensor) for tensor in self.tensors]
-        hidden, *own = (
-            leaf.to(tensor.dtype) for leaf, tensor in zip(leaves, self.tensors, strict=True)
-        )
-        layers = list(zip(own[::2], own[1::2], strict=True))
-        return Level(hidden=hidden, layers=layers, leaves=leaves)
+        same = [leaf.to(tensor.dtype) for leaf, tensor in zip(leaves, self.tensors, strict=True)]
+        return Level.of(same, leaves)
 
     def backward(self, policy: Model, leaf: "Level", extra: Sequence[Tensor] = ()) -> None:
         """Sends what the leaf has collected, and the extra losses, through this level.
@@ -178,6 +182,17 @@ def run_completions(
     )
     level = run_level(policy, ids, position_ids, tree_pass)
     return torch.cat([first, level.hidden], dim=1)  # [R, T, d]
+
+
+def backward_completions(
+    policy: Model, loss: Tensor, branches: Sequence[Branch], rows: Sequence[CompletionIndex]
+) -> None:
+    """Goes back from the loss of a micro-batch to the leaves: through the pass that ran its
+    completions, if any of them was run."""
+    if are_run(branches, rows):
+        policy.backward([loss])
+    else:
+        loss.backward()
 
 
 def are_run(branches: Sequence[Branch], rows: Sequence[CompletionIndex]) -> bool:

@@ -80,9 +80,8 @@ def with_tails(policy: Model, trees: Sequence[Tree]) -> list[Tree]:
         tree_pass = TreePass(query_positions=positions, documents=documents)
         level = run_level(policy, ids, positions, tree_pass)
         parts = [tensor.split(counts) for tensor in level.tensors]  # [tensors][trees]
-        for tree, (hidden, *own) in zip(group, zip(*parts, strict=True), strict=True):
-            layers = list(zip(own[::2], own[1::2], strict=True))
-            found.append(replace(tree, tails=Level(hidden=hidden, layers=layers)))
+        for tree, tensors in zip(group, zip(*parts, strict=True), strict=True):
+            found.append(replace(tree, tails=Level.of(tensors)))
     return found
 
 
