@@ -148,12 +148,13 @@ class VLLMSampler:
                 for prompt, key in zip(prompts, keys, strict=True)
             ]
             thoughts = self.backend.complete(asked, temperature=temperature)
+            end, close = rules.end.tolist(), rules.close.tolist()
             rests = [
                 rest_of(
                     thought.token_ids,
-                    end=rules.end.tolist(),
+                    end=end,
                     stops=stops,
-                    close=rules.close.tolist(),
+                    close=close,
                     prediction_budget=rules.prediction_budget,
                     box_tokens=rules.box_tokens,
                 )
