@@ -10,16 +10,15 @@ float32 and in bfloat16. All else is the same, and what is there is not run agai
 
 import argparse
 import math
-from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from openrpt.config.loading import with_overrides
 from openrpt.engine.cpu import use_cpu
-from openrpt.evaluation.next_token.results import KIND
 from openrpt.evaluation.next_token.stage import evaluate_model
 from openrpt.evaluation.records import read_evaluation
+from openrpt.experiments.answers.outcome import measured_values
 from openrpt.experiments.lab.lab import Lab, LabSeed
 from openrpt.json_files import write_sealed
 from openrpt.runs.checkpoints import latest_checkpoint
@@ -64,11 +63,12 @@ def _measured(lab: LabSeed, start: Path, precision: str, shown: int) -> dict[str
     run = _scored(open_run(with_overrides(lab.rpt(str(model)), changes)))
     train(run)
     evaluate_model(run, "trained", run.config, label="rpt")
-    within, beyond = _accuracies(run, shown)
+    summary = read_evaluation(run.evaluation)["evaluations"]["rpt"]["summary"]
+    right = measured_values(summary, shown)
     return {
         "reward": _last(run, "reward/mean"),
-        "% right, depths shown": within,
-        "% right, beyond": beyond,
+        "% right, depths shown": 100 * right["within"],
+        "% right, beyond": 100 * right["beyond"],
         "policy/sampler_difference": _last(run, "policy/sampler_difference"),
     }
 
@@ -83,21 +83,6 @@ def _last(run: Run, metric: str) -> float:
     # A step whose groups are all flat runs no completion.
     values = [row[metric] for row in read_metrics(run.metrics) if metric in row]
     return fmean(values[-max(1, round(_LAST * len(values))) :])
-
-
-def _accuracies(run: Run, shown: int) -> tuple[float, float]:
-    """Returns % right at the depths that worked lines show, and beyond."""
-    parts = read_evaluation(run.evaluation)["evaluations"]["rpt"]["summary"]["reasoning"]
-    kinds = {
-        int(name.removeprefix(KIND)): part for name, part in parts.items() if name.startswith(KIND)
-    }
-
-    def share(belongs: Callable[[int], bool]) -> float:
-        chosen = [part for kind, part in kinds.items() if belongs(kind)]
-        right = sum(part["value"] * part["n"] for part in chosen)
-        return 100 * right / sum(part["n"] for part in chosen)
-
-    return share(lambda kind: kind <= shown), share(lambda kind: kind > shown)
 
 
 def _print_table(found: dict[str, list[dict[str, Any]]]) -> None:
