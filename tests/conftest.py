@@ -16,11 +16,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests sta
 # Bytecode is kept, whatever the environment says: else each of some fifty processes compiles the
 # package again, and three of them every test.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-sys.dont_write_bytecode = False
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+sys.dont_write_bytecode = False
 # Half of the collection of the tests would go into looking for garbage among what stays.
 gc.set_threshold(50_000)
 os.fsync = lambda descriptor: None  # no test cuts the power, and a busy disk takes its time
