@@ -54,7 +54,8 @@ def check_model(policy: Model, files: ModelFiles, *, trainer: Trainer) -> None:
     does not hold, and the way out.
 
     What has passed once is remembered until a file of the model or a version changes: by this
-    process, and that of large files in the cache folder.
+    process, and that of large files in the cache folder. A model for the tree has the tree's
+    attention from here on, whether it was checked now or before.
     """
     mark = _mark(policy, files, trainer)
     if mark not in _PASSED and not os.path.isfile(mark):
@@ -66,6 +67,8 @@ def check_model(policy: Model, files: ModelFiles, *, trainer: Trainer) -> None:
         if files.bytes >= REMEMBERED_BYTES:
             remember(mark, policy.name)
         _PASSED.add(mark)
+    if trainer == "tree":
+        policy.attention = TREE_ATTENTION
 
 
 def _mark(policy: Model, files: ModelFiles, trainer: Trainer) -> Path:
