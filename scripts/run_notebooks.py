@@ -2,8 +2,8 @@
 
 Usage: python scripts/run_notebooks.py [NAME…]
 
-After an edit; needs the extra `notebook`. Times are not stored, and pictures get a palette of 64
-colours: a tenth of the size, and nobody sees it.
+After an edit; needs the extra `notebook`. Neither times nor warnings are stored, and pictures get a
+palette of 64 colours: a tenth of the size, and nobody sees it.
 """
 
 import base64
@@ -24,6 +24,8 @@ def run(path: Path) -> None:
     NotebookClient(notebook, timeout=300, kernel_name="python3", record_timing=False).execute()
     for number, cell in enumerate(notebook.cells):
         cell["id"], cell["metadata"] = f"cell-{number}", {}
+        if "outputs" in cell:
+            cell["outputs"] = [one for one in cell["outputs"] if one.get("name") != "stderr"]
         for output in cell.get("outputs", []):
             if "image/png" in output.get("data", {}):
                 output["data"] = {"image/png": smaller(output["data"]["image/png"])}

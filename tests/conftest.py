@@ -4,6 +4,7 @@ import gc
 import os
 import shutil
 import signal
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +13,14 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start, too
+# Bytecode is kept, whatever the environment says: else each process that a test starts compiles the
+# package again, and each worker every test.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+sys.dont_write_bytecode = False
 # Half of the collection of the tests would go into looking for garbage among what stays.
 gc.set_threshold(50_000)
 os.fsync = lambda descriptor: None  # no test cuts the power, and a busy disk takes its time
@@ -31,11 +36,11 @@ FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--
 
 LONGEST = (
     "integrations/test_ray.py",
-    "experiments/test_answers.py",
-    "test_learn.py",
-    "report/test_report_browser.py",
     "stages/test_train.py",
+    "test_learn.py",
     "experiments/test_lab.py",
+    "experiments/test_answers.py",
+    "report/test_report_browser.py",
     "evaluation/test_evaluation.py",
     "stages/test_given_thoughts.py",
     "stages/test_pretrain.py",

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterable, Iterator
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ _LENGTH_DEPENDENT_ROPE = {"dynamic", "longrope"}
 _WINDOW = 4
 """Sliding windows in the tree's case, which is shorter than a model's own."""
 _WAY_OUT = "run with --engine.trainer flat"
+_PASSED: set[Path] = set()
+"""The marks of the models that have passed in this process."""
 _SAMPLE = (
     "Let x_1 = 2 and y = 3.14. Then the sum of both, which is what we were looking for, is 5.14:\n"
     "\tfor item in unknowns[0:12]:  # internationalization, reconsidered, notwithstanding\n"
@@ -50,11 +53,12 @@ def check_model(policy: Model, files: ModelFiles, *, trainer: Trainer) -> None:
     """Checks that a stage may trust a loaded model. Raises UserError that names the model, what
     does not hold, and the way out.
 
-    What has passed once is remembered in the cache folder until a file of the model or a version
-    changes.
+    What has passed once is remembered until a file of the model or a version changes: by this
+    process, and that of large files in the cache folder. A model for the tree has the tree's
+    attention from here on, whether it was checked now or before.
     """
     mark = _mark(policy, files, trainer)
-    if not os.path.isfile(mark):
+    if mark not in _PASSED and not os.path.isfile(mark):
         require_finite(policy.causal_lm.state_dict().items(), what=f"model '{policy.name}'")
         require_tokenizer(policy)
         require_flat_support(policy)
@@ -62,15 +66,15 @@ def check_model(policy: Model, files: ModelFiles, *, trainer: Trainer) -> None:
             require_tree_support(policy)
         if files.bytes >= REMEMBERED_BYTES:
             remember(mark, policy.name)
+        _PASSED.add(mark)
+    if trainer == "tree":
+        policy.attention = TREE_ATTENTION
 
 
 def _mark(policy: Model, files: ModelFiles, trainer: Trainer) -> Path:
     """Returns the file that the cache has once this model, as it is on the disk, has passed."""
     facts = [
-        openrpt.__version__,
-        version("torch"),
-        version("transformers"),
-        version("tokenizers"),
+        *_versions(),
         trainer,
         str(policy.causal_lm.dtype),
         str(policy.product_dtype),
@@ -80,6 +84,11 @@ def _mark(policy: Model, files: ModelFiles, trainer: Trainer) -> Path:
     for path in sorted(path for path in files.folder.iterdir() if path.is_file()):
         facts.append(f"{path.name}:{file_stamp(path)}")
     return place_of("checked", facts)
+
+
+@cache
+def _versions() -> tuple[str, ...]:
+    return (openrpt.__version__, *map(version, ("torch", "transformers", "tokenizers")))
 
 
 def require_finite(named_tensors: Iterable[tuple[str, Tensor]], *, what: str) -> None:

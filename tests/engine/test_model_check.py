@@ -37,6 +37,11 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "cache" / "checked"
 
 
+def begin_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this process has checked so far is forgotten, as in another one."""
+    monkeypatch.setattr(model_check, "_PASSED", set())
+
+
 @pytest.fixture
 def checks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the models that were checked, each time."""
@@ -57,6 +62,7 @@ def test_a_model_is_checked_once(monkeypatch, tmp_path, cache, checks):
     monkeypatch.setattr(model_check, "REMEMBERED_BYTES", 0)
     folder = tiny_model_folder(tmp_path / "m")
     for _ in range(2):
+        begin_process(monkeypatch)
         load(folder)
     assert len(checks) == 1
     load(folder, trainer="flat")
@@ -82,11 +88,17 @@ def test_a_file_is_checked_anew_though_its_time_was_set_back(monkeypatch, tmp_pa
     assert len(checks) == 2
 
 
-def test_a_small_model_leaves_nothing_behind(tmp_path, cache, checks):
+def test_a_small_model_is_checked_once_a_process_and_leaves_nothing(
+    monkeypatch, tmp_path, cache, checks
+):
     folder = tiny_model_folder(tmp_path / "m")
-    for _ in range(2):
-        load(folder)
+    found = {load(folder).attention for _ in range(2)}
+    assert len(checks) == 1 and len(found) == 1  # the same, checked now or before
+    load(folder, trainer="flat")
     assert len(checks) == 2
+    begin_process(monkeypatch)
+    load(folder)
+    assert len(checks) == 3
     assert not cache.exists()
 
 
@@ -107,6 +119,7 @@ def test_a_cache_that_cannot_be_written_costs_time_only(monkeypatch, tmp_path, c
     cache.parent.write_text("no folder")
     folder = tiny_model_folder(tmp_path / "m")
     for _ in range(2):
+        begin_process(monkeypatch)
         load(folder)
     assert len(checks) == 2
 

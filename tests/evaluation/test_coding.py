@@ -129,7 +129,7 @@ def test_files_in_memory_are_bounded_too():
 def test_nothing_stays_behind(tmp_path, monkeypatch):
     """All processes of a program end with its time, and its folder is gone."""
     seen: dict[int, psutil.Process] = {}
-    limits = Limits(seconds=4, memory_mib=256)  # long enough to be seen
+    limits = Limits(seconds=8, memory_mib=256)  # long enough to be seen, on a busy machine, too
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with ThreadPoolExecutor() as pool:
         running = pool.submit(run_program, "import time; time.sleep(1e6)", limits)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from openrpt.config.loading import with_overrides
+from openrpt.engine import engine
 from openrpt.errors import UserError
 from openrpt.evaluation.records import read_evaluation
 from openrpt.experiments.lab.figure import figure_values, specification
@@ -87,7 +88,11 @@ def test_every_arm_goes_on_from_one_start(tmp_path: Path, monkeypatch: pytest.Mo
         assert weights[0] == weights[1]
 
     before, drawn = run.evaluation.read_bytes(), (lab.folder / FIGURE).stat().st_size
-    assert run_lab(lab) == outcome and drawn > 0
+    (lab.folder / FIGURE).unlink()
+    with monkeypatch.context() as none:
+        none.setattr(engine, "load_model", None)  # no model is loaded for what is done
+        assert run_lab(lab) == outcome and drawn > 0
+    assert (lab.folder / FIGURE).stat().st_size == drawn
     assert run.evaluation.read_bytes() == before  # nothing is done twice
     both_seeds = run_lab(replace(lab, seeds=(0, 1)))
     assert run.evaluation.read_bytes() == before and both_seeds.seeds == [0, 1]
@@ -96,6 +101,8 @@ def test_every_arm_goes_on_from_one_start(tmp_path: Path, monkeypatch: pytest.Mo
     assert run_lab(replace(lab, seeds=(1,))) == both_seeds  # of all seeds in the folder
     with pytest.raises(UserError, match="choose another --run"):
         run_lab(replace(lab, world="scan?depth=5&shown=2", seeds=(2,)))
+    with pytest.raises(UserError, match=r"train\.steps.*choose another --run"):
+        run_lab(replace(lab, changes=SMALL | {"train.steps": 3}))
     tables = (lab.folder / TABLES).read_text(encoding="utf-8")
     assert all(f"| {arm} |" in tables for arm in ARMS) and "odds of p times m" in tables
     (lab.folder / OUTCOME).write_text("{}")

@@ -16,7 +16,7 @@ from typing import Any
 
 from openrpt.cli.main import main
 
-PATIENCE = 300
+PATIENCE = 900
 """Seconds until processes that do not end are killed: the test fails then."""
 
 
@@ -63,6 +63,12 @@ def in_processes(count: int, work: Callable[[int], Any], **environment: str) -> 
 def commands(count: int, *arguments: str, **environment: str) -> list[Ended]:
     """Runs a command of openrpt in `count` processes; how each ended, by rank."""
     return in_processes(count, lambda rank: main(list(arguments)), **environment)
+
+
+def await_files(folder: Path, *names: str) -> None:
+    """Waits for other processes; one that waits in vain is killed in the end, as all are."""
+    while not all((folder / name).exists() for name in names):
+        time.sleep(0.01)
 
 
 def _child(

@@ -4,7 +4,6 @@ whatever the number of passes of each process."""
 import os
 import pickle
 import signal
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,15 @@ from torch.distributed.tensor import DTensor
 from openrpt.engine.divided import divide
 from openrpt.engine.engine import bind
 from openrpt.engine.model import Model
-from openrpt.rl import process_group, roll_call
+from openrpt.files import write_text
+from openrpt.rl import roll_call
 from openrpt.rl.batch import Weighted, opening_length
 from openrpt.rl.process_group import LostProcess, launched_workers
 from openrpt.rl.update import update_policy
 from openrpt.rl.workers import Workers
 from openrpt.types import Group, Rollout
 from tests.helpers.byte_policy import policy_of
-from tests.helpers.processes import in_processes
+from tests.helpers.processes import await_files, in_processes
 from tests.helpers.updates import assert_equal, batch_of, config_of, gradients, layout_of
 
 PLAIN: dict[str, Any] = {"train__kl_weight": 0.0}
@@ -112,7 +112,7 @@ def test_divided_weights_give_the_same_update(tmp_path: Path) -> None:
     mixed = gradients(mixed_policy(), "tree", shared[1], shared[0])
 
     def work(rank: int) -> None:
-        with launched_workers("cpu", minutes=1) as workers:
+        with launched_workers("cpu", minutes=5) as workers:
             found: dict[str, Any] = {
                 name: updated(policy_of(family), workers, batch, config)
                 for name, (family, config, batch) in cases.items()
@@ -149,7 +149,7 @@ def test_layers_are_freed_between_passes(tmp_path: Path) -> None:
     """While a pass's loss is computed, embeddings and head are whole, and no layer."""
 
     def work(rank: int) -> None:
-        with launched_workers("cpu", minutes=1) as workers:
+        with launched_workers("cpu", minutes=5) as workers:
             policy = policy_of()
             engine = bind("tree", policy)
             divide(policy, workers)
@@ -174,31 +174,31 @@ def test_layers_are_freed_between_passes(tmp_path: Path) -> None:
     ("how", "message"),
     [
         ("killed", "rank 1 of 3 ended without a word while the others waited for it ('pass for"),
-        ("late", "'pass forward' of 3 processes was not done within 0.05 min"),
+        ("late", "'pass forward' of 3 processes was not done within 0.2 min"),
     ],
 )
 def test_the_loss_of_one_in_a_pass_ends_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, message: str
 ) -> None:
     """They wait for it in an exchange of torch's own."""
-    for module in (roll_call, process_group):
-        monkeypatch.setattr(module, "SILENT_SECONDS", 3.0)
+    monkeypatch.setattr(roll_call, "_BEAT_SECONDS", 0.2)
     _, config, batch = case_of("head shared")
 
     def work(rank: int) -> None:
         def lose(*_: Any) -> None:
             if how == "killed":
                 os.kill(os.getpid(), signal.SIGKILL)
-            time.sleep(10)
+            await_files(tmp_path, "0", "2")  # "late": not there until the others have given up
 
-        with launched_workers("cpu", minutes=0.05 if how == "late" else 5) as workers:
+        # Each exchange before that of the pass has as long, too.
+        with launched_workers("cpu", minutes=0.2 if how == "late" else 5) as workers:
             policy = policy_of()
             if rank == 1:
                 policy.layers[1].register_forward_hook(lose)
             try:
                 updated(policy, workers, batch, config)
             except LostProcess as error:
-                (tmp_path / str(rank)).write_text(str(error))
+                write_text(tmp_path / str(rank), str(error))
 
     ended = in_processes(3, work)
     code = -signal.SIGKILL if how == "killed" else 0

@@ -4,7 +4,6 @@ import os
 import pickle
 import signal
 import socket
-import time
 from pathlib import Path
 
 import pytest
@@ -17,11 +16,11 @@ from openrpt.rl import process_group, roll_call
 from openrpt.rl.process_group import LostProcess, ProcessGroup, launched_workers
 from openrpt.rl.roll_call import RollCall
 from openrpt.rl.workers import ALONE
-from tests.helpers.processes import in_processes
+from tests.helpers.processes import await_files, in_processes
 
 
 def test_one_process_is_alone() -> None:
-    with launched_workers("cpu", minutes=1) as workers:
+    with launched_workers("cpu", minutes=5) as workers:
         assert workers is ALONE
         assert workers.first(lambda: 3) == 3
 
@@ -54,7 +53,7 @@ def test_values_and_gradients_are_the_same_in_all(
     monkeypatch.setattr(process_group, "_BUCKET_ELEMENTS", 8)  # several sums
 
     def work(rank: int) -> None:
-        with launched_workers("cpu", minutes=1) as workers:
+        with launched_workers("cpu", minutes=5) as workers:
             own = parameters(rank)
             workers.sum_gradients(own)
             found = {
@@ -88,12 +87,6 @@ def lose(how: str, folder: Path) -> None:
     await_files(folder, "0", "2")  # "late": alive, and not there until the others have given up
 
 
-def await_files(folder: Path, *names: str) -> None:
-    """Waits for other processes; one that waits in vain is killed in the end, as all are."""
-    while not all((folder / name).exists() for name in names):
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize(
     ("how", "message"),
     [
@@ -109,9 +102,8 @@ def test_the_loss_of_one_ends_the_others_with_its_cause(
 ) -> None:
     """Long before the limit of a collective; and the first alone says it."""
     monkeypatch.setattr(roll_call, "_BEAT_SECONDS", 0.2)
-    monkeypatch.setattr(roll_call, "SILENT_SECONDS", 3.0)
-    monkeypatch.setattr(process_group, "SILENT_SECONDS", 3.0)
-    monkeypatch.setattr(process_group, "FROZEN_SECONDS", 4.0)
+    if how == "frozen":  # only here: on a busy machine the others' beats may be late, too
+        monkeypatch.setattr(process_group, "FROZEN_SECONDS", 8.0)
 
     def work(rank: int) -> None:
         said = ""
@@ -185,7 +177,7 @@ def test_a_port_in_use_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setenv(name, value)
         with (
             pytest.raises(UserError, match=r"rank 0 of 2 does not find the others: .*MASTER_PORT"),
-            launched_workers("cpu", minutes=1),
+            launched_workers("cpu", minutes=5),
         ):
             pass
 
@@ -195,6 +187,6 @@ def test_a_device_for_one_process_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("WORLD_SIZE", "2")
     with (
         pytest.raises(UserError, match=r"model\.device = 'cuda:1' is for one process, and 2 were"),
-        launched_workers("cuda:1", minutes=1),
+        launched_workers("cuda:1", minutes=5),
     ):
         pass

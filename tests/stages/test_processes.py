@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 from openrpt.cli.main import main
 from openrpt.config.loading import to_toml
 from openrpt.errors import UserError
-from openrpt.rl import process_group, roll_call
+from openrpt.rl import roll_call
 from openrpt.runs.journal import read_stage
 from openrpt.runs.metrics import read_metrics
 from openrpt.runs.run import Run
@@ -227,8 +227,6 @@ def test_a_reward_that_fails_on_one_ends_all_with_one_line(scored: Run) -> None:
 def test_a_killed_process_loses_no_step(scored: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The one that is left saves; the same command, by one process, ends where it would have."""
     monkeypatch.setattr(roll_call, "_BEAT_SECONDS", 0.2)
-    monkeypatch.setattr(roll_call, "SILENT_SECONDS", 3.0)
-    monkeypatch.setattr(process_group, "SILENT_SECONDS", 3.0)
     run, expected = (run_of(scored, name, PLAIN, "killed") for name in ("killed", "whole"))
     ended = commands(2, *command("train", run), RUN=str(run.path))
     assert [one.code for one in ended] == [2, -signal.SIGKILL]

@@ -1,5 +1,6 @@
 """Runs a laboratory: every arm at every seed, side by side; what is done is passed over."""
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -20,20 +21,24 @@ from openrpt.runs.run import Run, existing_run, open_run
 
 _BEFORE = "text and rpt"
 """The job that all arms of a seed wait for."""
+_AMOUNTS = ("pretrain.steps", "train.steps", "evaluate.positions")
+"""The keys beside those that a run's results bind: a finished seed is given no more of these."""
 
 
 def run_lab(lab: Lab, *, workers: int = 1, progress: Progress = SILENT) -> Outcome:
     """Runs, or goes on with, the whole comparison, and writes `lab.json`, `lab.md` and `lab.svg`
     whenever all arms of a seed are done; returns what they say, of all such seeds in the folder.
 
-    `workers`: processes at a time; results do not depend on it. Raises UserError for a world that
-    is unknown, for a folder whose seeds were made otherwise, and whatever the stages raise.
+    A seed whose arms are all recorded is passed over: no model is loaded for it. `workers`:
+    processes at a time; results do not depend on it. Raises UserError for a world that is unknown,
+    for a folder whose seeds were made otherwise, and whatever the stages raise.
     """
     if len(lab.seeds) > 1:  # before hours of work
         require("scipy", extra="scaling", what="openrpt lab --seeds")
     world = lab.opened
-    _require_same_settings(lab)
-    jobs = [job for seed in lab.seeds for job in _jobs(lab.at(seed))]
+    finished = finished_runs(lab)
+    _require_same_settings(lab, finished)
+    jobs = [job for seed in lab.seeds if seed not in finished for job in _jobs(lab.at(seed))]
     left = {seed: set(ARMS) for seed in lab.seeds}
     with ExitStack() as held:
 
@@ -50,17 +55,20 @@ def run_lab(lab: Lab, *, workers: int = 1, progress: Progress = SILENT) -> Outco
                 write_outcome(lab.folder, outcome_of(lab.world, world, finished_runs(lab)))
 
         run_jobs(jobs, workers=workers, ended=ended, progress=progress)
-    return outcome_of(lab.world, world, finished_runs(lab))
+    outcome = outcome_of(lab.world, world, finished_runs(lab))
+    if not jobs:  # the files may have been lost since
+        write_outcome(lab.folder, outcome)
+    return outcome
 
 
-def _require_same_settings(lab: Lab) -> None:
+def _require_same_settings(lab: Lab, finished: Mapping[int, Run]) -> None:
     """Checks that the seeds in the folder were made as these would be, since they share a table."""
-    for seed, rpt in finished_runs(lab).items():
+    for seed, rpt in finished.items():
         own = lab.at(seed)
         pairs = [(existing_run(own.folder / "text"), own.text())]
         pairs += [(rpt, own.rpt(rpt.config.model.path))]
         for run, config in pairs:
-            require_made_as(run, config, "seed")
+            require_made_as(run, config, "seed", also=_AMOUNTS)
 
 
 def _jobs(lab: LabSeed) -> list[Job[tuple[int, str]]]:
