@@ -1,5 +1,6 @@
-"""On a GPU: first that the engine is right there, then a training step against TRL with vLLM in its
-process, and generation alone against vLLM. One table, in less than eight minutes.
+"""On a GPU: first that the engine is right there, and which attention is faster; then a training
+step against TRL with vLLM in its process, and generation alone against vLLM. One table, in less
+than eight minutes.
 
     python benchmarks/gpu.py --peer-python PATH
     python benchmarks/gpu.py --device cpu --smoke     # its own plumbing, without a GPU and peers
@@ -54,11 +55,15 @@ def main() -> None:
             ("peer_vllm.py", peer | {"eager": False, "bind": False}),
         ),
     }
+    try:
+        attention = run_child(sys.executable, "flex_shared.py", job)
+    except ChildFailed as error:  # not compiled, or other numbers: the rest doesn't need it
+        attention = {"flex_shared": str(error)}
     found: dict[str, Any] = {}
     for name, (own, theirs) in comparisons.items():
         found[name] = pairs(name, own, theirs, given, until=began + LIMIT)
     facts = {"device": torch.cuda.get_device_name() if given.device == "cuda" else "cpu"}
-    write_result(given.output, "gpu", started | {"case": case.facts() | facts} | found)
+    write_result(given.output, "gpu", started | {"case": case.facts() | facts} | attention | found)
     for line in table(found):
         print(line)
 
