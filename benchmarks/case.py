@@ -25,6 +25,8 @@ MODEL = "smollm2"
 class Case:
     """The prompt at a position is window_ids[:prefix_length] ⊕ tail_ids."""
 
+    model: str
+    """As `model.path` names it."""
     model_folder: str
     window_ids: list[int]
     prefix_lengths: list[int]
@@ -33,6 +35,7 @@ class Case:
     group_size: int
     new_tokens: int
     threads: int
+    device: str = "cpu"
     seed: int = 0
     learning_rate: float = 1e-6
 
@@ -51,7 +54,8 @@ class Case:
     def facts(self) -> dict[str, Any]:
         """For the result file: no ids, no paths."""
         return {
-            "model": MODEL,
+            "model": self.model,
+            "device": self.device,
             "window": len(self.window_ids),
             "positions": len(self.prefix_lengths),
             "prefix_lengths": self.prefix_lengths,
@@ -78,6 +82,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="tokens; default: just over half the window, as in every window of a document but"
         " its first",
     )
+    parser.add_argument("--model", default=MODEL, help="as model.path names it")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of each side")
 
 
@@ -93,14 +99,14 @@ def make_case(given: argparse.Namespace) -> Case:
         )
     if given.group_size < 2 or given.new_tokens < 2 or given.threads < 1:
         raise UserError("--group-size and --new-tokens must be at least 2, --threads at least 1")
-    folder = resolve_model(MODEL)
+    folder = resolve_model(given.model)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tail_ids = build_layout(tokenizer, load_config().prompt).tail_ids
     longest = given.window + len(tail_ids) + given.new_tokens
     if longest > (room := AutoConfig.from_pretrained(folder).max_position_embeddings):
         raise UserError(
-            f"--window, the tail and --new-tokens make {longest} tokens, and {MODEL} holds {room};"
-            " lower one of them"
+            f"--window, the tail and --new-tokens make {longest} tokens, and {given.model} holds"
+            f" {room}; lower one of them"
         )
     ids, _ = encode_document(tokenizer, read_text(given.corpus))
     if len(ids) < given.window:
@@ -110,6 +116,8 @@ def make_case(given: argparse.Namespace) -> Case:
         )
     steps = given.positions - 1
     return Case(
+        model=given.model,
+        device=given.device,
         model_folder=str(folder),
         window_ids=ids[: given.window],
         prefix_lengths=[

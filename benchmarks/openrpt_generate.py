@@ -25,7 +25,7 @@ from openrpt.costs.meters import CountingEngine
 from openrpt.engine.cpu import use_cpu
 from openrpt.engine.engine import bind
 from openrpt.engine.loading import load_model
-from openrpt.runs.metrics import peak_memory_gib
+from openrpt.runs.metrics import memory_metrics, peak_memory_gib
 
 
 def main(job: dict[str, Any]) -> dict[str, Any]:
@@ -59,6 +59,7 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
     return {
         "steps": steps,
         "peak_memory_gib": peak_memory_gib(),
+        "gpu_peak_gib": memory_metrics(policy.device).get("memory/gpu_peak_gib", 0.0),
         "rates": rates(policy, {"generate": generation_passes(job, config)}),
         "versions": own_versions(),
     }

@@ -34,7 +34,7 @@ from openrpt.rl.cost import step_cost
 from openrpt.rl.grading import grade_groups
 from openrpt.rl.optimizer import make_optimizer, set_learning_rate
 from openrpt.rl.update import update_policy
-from openrpt.runs.metrics import PhaseTimer, peak_memory_gib
+from openrpt.runs.metrics import PhaseTimer, memory_metrics, peak_memory_gib
 from openrpt.seeding import keys_of
 from openrpt.types import Position
 
@@ -77,6 +77,7 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
     return {
         "steps": steps,
         "peak_memory_gib": peak_memory_gib(),
+        "gpu_peak_gib": memory_metrics(policy.device).get("memory/gpu_peak_gib", 0.0),
         "rates": rates(
             policy,
             {"generate": generation_passes(job, config), "update": update_passes(job, config)},
@@ -102,7 +103,8 @@ def rates(policy: Model, passes: dict[str, list[Pass]]) -> dict[str, float]:
     limits = {
         phase: rate_of_passes(policy, made, seconds=LIMIT_SECONDS) for phase, made in passes.items()
     }
-    return limits | {"single_product": matrix_product_rate(single, torch.float32, seconds=1.0)}
+    one = matrix_product_rate(single, torch.float32, device=policy.device, seconds=1.0)
+    return limits | {"single_product": one}
 
 
 def generation_passes(job: dict[str, Any], config: Config) -> list[Pass]:
@@ -142,7 +144,7 @@ def config_of(job: dict[str, Any]) -> Config:
         overrides={
             "seed": job["seed"],
             "model.path": job["model_folder"],
-            "model.device": "cpu",
+            "model.device": job["device"],
             "model.threads": job["threads"],
             "prompt.window": len(job["window_ids"]),
             "prompt.candidates": 0,

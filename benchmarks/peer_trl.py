@@ -2,11 +2,11 @@
 
     environments/trl/bin/python peer_trl.py JOB.json FOUND.json
 
-The trainer is TRL's own but for two things. Prompts come as ids, so that both sides have the same
-tokens: by `rollout_func`, with the function by which OpenRPT hands ids to TRL
-(`openrpt.integrations.trl.unforced_rollout`: TRL generates). And where the job says `"generate":
-false`, completions are made up, to time only what a micro-batch's size can change. Nothing of
-OpenRPT's engine is imported.
+The trainer is TRL's own, on a GPU with vLLM in its process, but for two things. Prompts come as
+ids, so that both sides have the same tokens: by `rollout_func`, with the function by which OpenRPT
+hands ids to TRL (`openrpt.integrations.trl.unforced_rollout`: TRL generates). And where the job
+says `"generate": false`, completions are made up, to time only what a micro-batch's size can
+change. Nothing of OpenRPT's engine is imported.
 """
 
 import importlib.metadata
@@ -92,9 +92,14 @@ def main(job: dict[str, Any], folder: str) -> dict[str, Any]:
     random.seed(job["seed"])
     prompts, group_size = job["prompts"], job["group_size"]
     rollouts = len(prompts) * group_size
+    on_gpu, full = job["device"] == "cuda", job["new_tokens"]
+    # The one calls it so, the other so; vLLM stops at an end-of-text token unless told not to.
+    exact = {"min_tokens": full, "ignore_eos": True} if on_gpu else {"min_new_tokens": full}
     settings = GRPOConfig(
         output_dir=folder,
-        use_cpu=True,
+        use_cpu=not on_gpu,
+        use_vllm=on_gpu,
+        vllm_mode="colocate",
         bf16=False,
         gradient_checkpointing=False,
         report_to="none",
@@ -109,7 +114,7 @@ def main(job: dict[str, Any], folder: str) -> dict[str, Any]:
         num_generations=group_size,
         num_iterations=1,
         max_completion_length=job["new_tokens"],
-        generation_kwargs={"min_new_tokens": job["new_tokens"]},
+        generation_kwargs=exact,
         temperature=1.0,
         beta=0.0,
         learning_rate=job["learning_rate"],

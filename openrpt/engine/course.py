@@ -1,5 +1,8 @@
 """The course of a completion, without a model: free thought, close, prediction, end.
 
+Its tensors lie on the host, whatever device the model is on: who goes on, and with what, is decided
+there, and the device is asked once a token, for what was drawn.
+
 Legend: B rollouts still decoded, C tokens of the forced close, E tokens of the thought's own end,
 S stop tokens.
 """
@@ -36,13 +39,12 @@ class Rules:
         *,
         think_budget: int,
         prediction_budget: int,
-        device: torch.device,
     ) -> "Rules":
-        """Returns the rules under a layout, with their tensors on a device."""
+        """Returns the rules under a layout."""
         return cls(
-            close=torch.tensor(layout.close_ids, dtype=torch.long, device=device),
-            end=torch.tensor(layout.thought_end_ids, dtype=torch.long, device=device),
-            stops=torch.tensor(sorted(stop_ids), dtype=torch.long, device=device),
+            close=torch.tensor(layout.close_ids, dtype=torch.long),
+            end=torch.tensor(layout.thought_end_ids, dtype=torch.long),
+            stops=torch.tensor(sorted(stop_ids), dtype=torch.long),
             think_budget=think_budget,
             prediction_budget=prediction_budget,
             box_tokens=len(layout.answer_start_ids),
@@ -73,7 +75,7 @@ class Course:
     @classmethod
     def begin(cls, rules: Rules, *, keys: Tensor, row_of: Tensor) -> "Course":
         """Returns all rollouts behind their opening; keys, row_of [B]."""
-        alive = torch.arange(len(keys), device=keys.device)
+        alive = torch.arange(len(keys))
         no = torch.zeros_like(alive, dtype=torch.bool)
         return cls(
             rules=rules,
@@ -84,7 +86,7 @@ class Course:
             forced_at=torch.full_like(alive, -1),
             thinking=torch.full_like(no, rules.think_budget > 0),
             left=torch.full_like(alive, rules.prediction_budget),
-            recent=torch.full((len(keys), len(rules.end)), -1, device=keys.device),
+            recent=torch.full((len(keys), len(rules.end)), -1),
             stopped=no,
         )
 

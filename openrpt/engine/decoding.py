@@ -11,6 +11,7 @@ from openrpt.data.prompts import Budget, Layout
 from openrpt.engine.course import Course, Rules
 from openrpt.engine.decoded import Decoded, Said, Step, collect
 from openrpt.engine.model import Model
+from openrpt.engine.placing import put
 from openrpt.engine.sampling import Sampled, sample, uniforms
 
 
@@ -59,7 +60,7 @@ class Sampling:
 
 class Sequences(Protocol):
     """A protocol: rows that are being decoded, no two alike; `hidden` [U, d] predicts each one's
-    next token."""
+    next token. Ids and indices lie on the host."""
 
     hidden: Tensor
 
@@ -76,7 +77,8 @@ class Decoder:
 
     Beside stop tokens and budgets, a completion ends behind what the sampling names in `until`;
     it never ends at a brace. Rollouts of a position that have drawn the same tokens so far are one
-    row of the model, each with its own uniforms: nothing is computed twice.
+    row of the model, each with its own uniforms: nothing is computed twice. The host waits for a
+    GPU once a token, for what was drawn.
 
     Legend: B rollouts still decoded, U distinct rows among them, C tokens of the forced close.
     """
@@ -88,14 +90,14 @@ class Decoder:
     def run(self, sequences: Sequences, row_of: Tensor, keys: Tensor) -> list[Decoded]:
         """Decodes all rollouts to their end: one outcome each, in order.
 
-        row_of [B], each rollout's row of `sequences`; keys [B], of its random draws.
+        row_of [B], each rollout's row of `sequences`; keys [B], of its random draws; both on the
+        host.
         """
         rules = Rules.of(
             self.layout,
             self.policy.stop_ids,
             think_budget=self.sampling.think_budget,
             prediction_budget=self.sampling.prediction_budget,
-            device=keys.device,
         )
         course = Course.begin(rules, keys=keys, row_of=row_of)
         said = Said.of(self.policy.table, self.layout, self.sampling.until, rollouts=len(keys))
@@ -130,24 +132,29 @@ class Decoder:
 
     def _sample(self, hidden: Tensor, course: Course) -> Sampled:
         """Draws for each rollout from its row of hidden [U, d]; 0 where the next token is
-        forced."""
+        forced. The outcome lies on the host."""
         keys, rollouts = course.keys, course.free.nonzero()[:, 0]
         sampled = Sampled(
-            ids=torch.zeros(len(keys), dtype=torch.long, device=keys.device),
-            logprobs=torch.zeros(len(keys), device=keys.device, dtype=torch.float64),
-            near=torch.zeros(len(keys), dtype=torch.bool, device=keys.device),
+            ids=torch.zeros(len(keys), dtype=torch.long),
+            logprobs=torch.zeros(len(keys), dtype=torch.float64),
+            near=torch.zeros(len(keys), dtype=torch.bool),
         )
-        head = self.policy.head
+        head, device = self.policy.head, hidden.device
+        drawn, found = [], []
         rows, inverse = course.row_of[rollouts].unique(return_inverse=True)  # [free rows], [free]
         for start in range(0, len(rows), head.chunk_rows):
             chosen = rows[start : start + head.chunk_rows]
             inside = (inverse >= start) & (inverse < start + head.chunk_rows)
             part, row = rollouts[inside], inverse[inside] - start
-            draws = uniforms(keys[part], course.token)
-            found = sample(head.logits(hidden[chosen]), draws, self.sampling.temperature, row)
-            sampled.ids[part] = found.ids
-            sampled.logprobs[part] = found.logprobs.double()
-            sampled.near[part] = found.near
+            logits = head.logits(hidden[put(chosen, device)])
+            draws = put(uniforms(keys[part], course.token), device)
+            own = sample(logits, draws, self.sampling.temperature, put(row, device))
+            drawn.append(part)
+            found.append(torch.stack([own.ids.double(), own.logprobs.double(), own.near.double()]))
+        if drawn:  # [3, free] in one copy; an id is exact in float64
+            part, (ids, logprobs, near) = torch.cat(drawn), torch.cat(found, dim=1).cpu()
+            sampled.ids[part], sampled.logprobs[part] = ids.long(), logprobs
+            sampled.near[part] = near > 0
         return sampled
 
 

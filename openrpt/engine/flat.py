@@ -25,6 +25,7 @@ from openrpt.engine.generation import (
 )
 from openrpt.engine.head import Standard, standard_prediction
 from openrpt.engine.model import Model
+from openrpt.engine.placing import put
 
 
 def flat_hidden(model: Model, ids: Sequence[int]) -> Tensor:
@@ -165,5 +166,5 @@ class _FlatSequences:
         self._run()
 
     def keep(self, index: Tensor) -> None:
-        self.hidden = self.hidden[index]
+        self.hidden = self.hidden[put(index, self.hidden.device)]
         self.sequences = [self.sequences[i] for i in index.tolist()]

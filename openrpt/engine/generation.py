@@ -185,7 +185,7 @@ def _new_tokens(layout: Layout, sampling: Sampling) -> int:
 
 
 StartRows = Callable[[Tensor, int, int], Sequences]
-"""Positions [U], rollouts, new tokens → the rows that begin at these positions."""
+"""Positions [U] on the host, rollouts, new tokens → the rows that begin at these positions."""
 
 
 def decode(
@@ -194,14 +194,14 @@ def decode(
     """Decodes the rollouts of all positions, `generation_rollouts` at a time; `keys`:
     [positions][rollouts]."""
     rows = [(p, key) for p, of_position in enumerate(keys) for key in of_position]
-    device, together = decoder.policy.device, decoder.sampling.generation_rollouts
+    together = decoder.sampling.generation_rollouts
     capacity = decoder.sampling.budget.new(decoder.layout)
     found: list[list[Decoded]] = [[] for _ in keys]
     for start in range(0, len(rows), together):
         part = rows[start : start + together]
-        positions = torch.tensor([p for p, _ in part], device=device)
+        positions = torch.tensor([p for p, _ in part])
         index, row_of = positions.unique(return_inverse=True)  # [U], [rollouts of this part]
-        drawn = torch.tensor([key for _, key in part], device=device)
+        drawn = torch.tensor([key for _, key in part])
         sequences = start_rows(index, len(part), capacity)
         for (p, _), one in zip(part, decoder.run(sequences, row_of, drawn), strict=True):
             found[p].append(one)
@@ -228,10 +228,10 @@ def decode_spans(
     rows = [p for p, span in enumerate(spans) if may_be_span(texts[p], span)]
     if not rows:
         return [tuple(ids) for ids in found]
-    device, masked = policy.device, policy.masked_ids(delimiter_ids)
-    sequences = start_rows(torch.tensor(rows, device=device), len(rows), SPAN_TOKENS)
+    masked = policy.masked_ids(delimiter_ids)
+    sequences = start_rows(torch.tensor(rows), len(rows), SPAN_TOKENS)
     for _ in range(SPAN_TOKENS - 1):
-        sequences.advance(torch.tensor([found[p][-1:] for p in rows], device=device))
+        sequences.advance(torch.tensor([found[p][-1:] for p in rows]))
         standard = standard_prediction(sequences.hidden, policy.head, masked, k=1)
         for p, token in zip(rows, standard.argmax.tolist(), strict=True):
             found[p].append(token)
@@ -239,6 +239,6 @@ def decode_spans(
         open_rows = [row for row, p in enumerate(rows) if may_be_span(texts[p], spans[p])]
         if not open_rows:
             break
-        sequences.keep(torch.tensor(open_rows, device=device))
+        sequences.keep(torch.tensor(open_rows))
         rows = [rows[row] for row in open_rows]
     return [tuple(ids) for ids in found]

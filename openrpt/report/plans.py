@@ -179,7 +179,11 @@ PLANS = (
     Plan(title="Energy a step", series={"energy/joules": "energy"}, section="machine"),
     Plan(
         title="Memory",
-        series={"memory/resident_gib": "after the step", "memory/peak_gib": "peak so far"},
+        series={
+            "memory/resident_gib": "after the step",
+            "memory/peak_gib": "peak so far",
+            "memory/gpu_peak_gib": "peak so far on the GPU",
+        },
         section="machine",
     ),
     Plan(title="Processor", series={"efficiency/cores_busy": "cores busy"}, section="machine"),

@@ -5,12 +5,15 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from openrpt.errors import UserError
 from openrpt.json_lines import Lines, Row, append_row, read_lines, write_rows
+
+if TYPE_CHECKING:
+    import torch
 
 _LARGEST_STEP = 10**9
 _FINDING = {"name": str, "step": int, "seen": str, "helps": str}
@@ -47,10 +50,16 @@ def peak_memory_gib() -> float:
     return peak / (2**30 if sys.platform == "darwin" else 2**20)
 
 
-def memory_metrics() -> dict[str, float]:
-    """Returns this process's resident memory, now and at its greatest so far, in GiB."""
+def memory_metrics(device: "torch.device") -> dict[str, float]:
+    """Returns this process's resident memory, now and at its greatest so far, and the most that it
+    had on the policy's device so far, where that is a GPU; in GiB."""
     resident = psutil.Process().memory_info().rss / 2**30
-    return {"memory/resident_gib": resident, "memory/peak_gib": peak_memory_gib()}
+    found = {"memory/resident_gib": resident, "memory/peak_gib": peak_memory_gib()}
+    if device.type == "cuda":
+        import torch  # the report reads metrics without it
+
+        found["memory/gpu_peak_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
+    return found
 
 
 def append_metrics(path: Path, values: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from openrpt.engine.model import Model
 from openrpt.errors import foreign
-from openrpt.rl.optimizer import SharedAdamW
+from openrpt.rl.optimizer import PairedAdamW, SharedAdamW
 from openrpt.rl.workers import Workers
 
 STATE = "state.safetensors"
@@ -67,9 +67,8 @@ def read_state(policy: Model, optimizer: torch.optim.Optimizer, folder: Path) ->
             if kind != _WEIGHT and not _keeps(optimizer, trained[name]):
                 continue
             dtype = stored.properties.dtype
-            # Adam's step counter is one number, and stays on the host, as torch keeps it.
             wanted[key] = (
-                torch.empty((), dtype=dtype)
+                torch.empty((), dtype=dtype, device=_counter_device(optimizer, trained[name]))
                 if kind.endswith(_STEP)
                 else torch.empty_like(trained[name].detach(), dtype=dtype)
             )
@@ -85,6 +84,12 @@ def read_state(policy: Model, optimizer: torch.optim.Optimizer, folder: Path) ->
 
 def _keeps(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> bool:
     return not isinstance(optimizer, SharedAdamW) or optimizer.owns(parameter)
+
+
+def _counter_device(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> torch.device:
+    """Returns where Adam's step counter lies: torch's fused kernels read it on the parameter's
+    device, a pair reads it on the host."""
+    return torch.device("cpu") if isinstance(optimizer, PairedAdamW) else parameter.device
 
 
 @contextmanager

@@ -128,7 +128,7 @@ class Trainer:
             | {"time/step": sum(timer.seconds.values())}
             | cost
             | self.meter.metrics(cost, timer.seconds)
-            | memory_metrics()
+            | memory_metrics(self.engine.model.device)
         )
 
     def evaluate(self) -> dict[str, float]:

@@ -92,9 +92,10 @@ def _keep_float64(norm: torch.nn.Module, *, offset: bool) -> None:
 def _look_up(rotary: torch.nn.Module) -> None:
     """transformers computes cosines in float32, where the same angle gives another last bit in
     another lane of a vector instruction; here a position's are the same in every batch."""
-    forward, positions = rotary.forward, torch.arange(COMMON["max_position_embeddings"])[None]
+    forward, count = rotary.forward, COMMON["max_position_embeddings"]
 
     def looked_up(x: torch.Tensor, position_ids: torch.Tensor, *args, **kwargs):
+        positions = torch.arange(count, device=x.device)[None]
         cos, sin = forward(x[:1], positions, *args, **kwargs)
         return cos[0][position_ids], sin[0][position_ids]
 

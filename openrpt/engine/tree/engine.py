@@ -22,6 +22,7 @@ from openrpt.engine.generation import (
     side_by_side,
 )
 from openrpt.engine.head import Standard, standard_prediction
+from openrpt.engine.placing import put
 from openrpt.engine.tree import forest
 from openrpt.engine.tree.attention import NAME
 from openrpt.engine.tree.gradients import accumulate_gradients
@@ -76,15 +77,15 @@ class TreeEngine(BoundEngine):
         """Returns what begins rows where the trees end, all trees' positions counted together: over
         each tree's `shared` prefix, or with all their keys for themselves."""
         hidden = torch.cat([tree.last_hidden() for tree in trees])  # [all P, d]
-        lengths = torch.cat([tree.lengths() for tree in trees])  # [all P, 2]
+        lengths = torch.cat([tree.lengths() for tree in trees])  # [all P, 2] on the host
         numbers = [number for number, tree in enumerate(trees) for _ in tree.branches]
-        tree_of = torch.tensor(numbers, device=hidden.device)  # [all P]
+        tree_of = torch.tensor(numbers)  # [all P] on the host
 
         def start_rows(index: Tensor, rollouts: int, capacity: int) -> Sequences:
             own = joined_keys(trees, index, tree_of[index]) if shared else whole_keys(trees, index)
             return TreeSequences(
                 self.model,
-                hidden=hidden[index],  # [U, d]
+                hidden=hidden[put(index, hidden.device)],  # [U, d]
                 own=own,
                 lengths=lengths[index],  # [U, 2]
                 rollouts=rollouts,

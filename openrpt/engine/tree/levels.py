@@ -143,7 +143,9 @@ def run_tails(policy: Model, prefix: Level, branches: Sequence[Branch]) -> Level
     lengths = _prefix_lengths(branches, policy.device)  # [P]
     position_ids = lengths[:, None] + torch.arange(ids.shape[1], device=policy.device)
     tree_pass = TreePass(
-        query_positions=position_ids, shared=first_keys(prefix, lengths), shared_lengths=lengths
+        query_positions=position_ids,
+        shared=first_keys(prefix, max(branch.prefix_length for branch in branches)),
+        shared_lengths=lengths,
     )
     return run_level(policy, ids, position_ids, tree_pass)
 
@@ -176,7 +178,7 @@ def run_completions(
     own = None if tails is None else tail_keys(tails, branches, index)
     tree_pass = TreePass(
         query_positions=position_ids,
-        shared=first_keys(prefix, lengths),
+        shared=first_keys(prefix, max(branch.prefix_length for branch in chosen)),
         shared_lengths=lengths,
         own=own,
     )
@@ -223,10 +225,9 @@ def tail_keys(tails: Level, branches: Sequence[Branch], index: Tensor) -> OwnKey
     return OwnKeys(layers=layers, positions=positions[index])
 
 
-def first_keys(prefix: Level, lengths: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Returns the prefix's keys as far as any of these rows sees them."""
-    longest = int(lengths.max())
-    return [(key[:, :, :longest], value[:, :, :longest]) for key, value in prefix.layers]
+def first_keys(prefix: Level, length: int) -> list[tuple[Tensor, Tensor]]:
+    """Returns the keys and values of the prefix's first `length` tokens, by layer."""
+    return [(key[:, :, :length], value[:, :, :length]) for key, value in prefix.layers]
 
 
 def _prefix_lengths(branches: Sequence[Branch], device: torch.device) -> Tensor:

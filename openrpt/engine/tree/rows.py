@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from openrpt.engine.branches import Branch, pad
 from openrpt.engine.model import Model
+from openrpt.engine.placing import put
 from openrpt.engine.tree.attention import DocumentKeys, OwnKeys, TreePass
 from openrpt.engine.tree.levels import (
     PADDING_POSITION,
@@ -39,12 +40,13 @@ class Tree:
         return last_hidden(self.prefix, self.tails, self.branches)
 
     def lengths(self) -> Tensor:
-        """Returns [P, 2]: tokens of the prefix, and with the tail."""
+        """Returns [P, 2] on the host: tokens of the prefix, and with the tail."""
         pairs = [(b.prefix_length, b.prefix_length + len(b.tail_ids)) for b in self.branches]
-        return torch.tensor(pairs, device=self.prefix.hidden.device).view(-1, 2)
+        return torch.tensor(pairs).view(-1, 2)
 
     def own_keys(self, index: Tensor) -> OwnKeys:
         """Returns the tails' keys at the positions index [U]; none of them without tails."""
+        index = put(index, self.prefix.hidden.device)
         if self.tails is not None:
             return tail_keys(self.tails, self.branches, index)
         rows = len(index)
@@ -72,8 +74,8 @@ def with_tails(policy: Model, trees: Sequence[Tree]) -> list[Tree]:
         counts = [len(tree.branches) for tree in group]
         ids = pad([branch.tail_ids for tree in group for branch in tree.branches], policy.device)
         lengths = torch.cat([tree.lengths()[:, 0] for tree in group])  # [P]
-        positions = lengths[:, None] + torch.arange(ids.shape[1], device=policy.device)  # [P, n]
-        of_tree = torch.arange(len(ids), device=policy.device).split(counts)
+        positions = put(lengths[:, None] + torch.arange(ids.shape[1]), policy.device)  # [P, n]
+        of_tree = torch.arange(len(ids)).split(counts)
         documents = [
             _document(tree.prefix, rows, lengths) for tree, rows in zip(group, of_tree, strict=True)
         ]
@@ -102,15 +104,17 @@ def _tail_groups(trees: Sequence[Tree]) -> Iterator[list[Tree]]:
 
 
 def _document(prefix: Level, rows: Tensor, lengths: Tensor) -> DocumentKeys:
-    """Returns what rows [b] share of a prefix; lengths [B] of all rows."""
-    layers = first_keys(prefix, lengths[rows])
-    return DocumentKeys(rows=rows, layers=layers, lengths=lengths[rows])
+    """Returns what rows [b] share of a prefix; lengths [B] of all rows. Both lie on the host."""
+    own, device = lengths[rows], prefix.hidden.device
+    layers = first_keys(prefix, int(own.max()))
+    return DocumentKeys(rows=put(rows, device), layers=layers, lengths=put(own, device))
 
 
 class TreeSequences:
     """Rows on the tree: own keys lie in a preallocated buffer, behind those they begin with.
 
-    The buffer has a row for every rollout; those in use are its first.
+    The buffer has a row for every rollout; those in use are its first. Lengths, positions that come
+    next and documents are kept on the host.
     """
 
     def __init__(
@@ -136,29 +140,32 @@ class TreeSequences:
 
     def advance(self, ids: Tensor) -> None:
         """Appends ids [U, n] to every row: `Sequences.advance`."""
-        new = torch.arange(ids.shape[1], device=ids.device)
-        position_ids = self.next_positions[:, None] + new  # [U, n]
-        alone = len(self.prefixes) == 1
+        device, alone = self.hidden.device, len(self.prefixes) == 1
+        new = torch.arange(ids.shape[1])
+        position_ids = put(self.next_positions[:, None] + new, device)  # [U, n]
+        longest = int(self.prefix_lengths.max())
         tree_pass = TreePass(
             query_positions=position_ids,
-            shared=first_keys(self.prefixes[0], self.prefix_lengths) if alone else None,
-            shared_lengths=self.prefix_lengths,
+            shared=first_keys(self.prefixes[0], longest) if alone else None,
+            shared_lengths=put(self.prefix_lengths, device),
             own=self.own,
             documents=() if alone else self._documents(),
         )
-        self.hidden = run_level(self.policy, ids, position_ids, tree_pass).hidden[:, -1]  # [U, d]
+        level = run_level(self.policy, put(ids, device), position_ids, tree_pass)
+        self.hidden = level.hidden[:, -1]  # [U, d]
         self.own.positions = torch.cat([self.own.positions, position_ids], dim=1)
         self.own.length = self.own.positions.shape[1]
         self.next_positions = self.next_positions + ids.shape[1]
 
     def keep(self, index: Tensor) -> None:
         """Goes on with rows index [U] only: `Sequences.keep`."""
-        filled = self.own.positions.shape[1]
-        moved = (index != torch.arange(len(index), device=index.device)).nonzero()[:, 0]
+        filled, device = self.own.positions.shape[1], self.hidden.device
+        moved = (index != torch.arange(len(index))).nonzero()[:, 0]
+        there, source = put(moved, device), put(index[moved], device)
         for buffer in self.buffers if len(moved) else ():  # only what is new where it stands
-            buffer[:, moved, :, :filled] = buffer[:, index[moved], :, :filled]
+            buffer[:, there, :, :filled] = buffer[:, source, :, :filled]
         self.own.layers = self._rows(len(index))
-        self.own.positions = self.own.positions[index]
+        self.own.positions = self.own.positions[put(index, device)]
         self.prefix_lengths = self.prefix_lengths[index]
         self.document_of = self.document_of[index]
         self.next_positions = self.next_positions[index]
@@ -216,7 +223,7 @@ def whole_keys(trees: Sequence[Tree], index: Tensor) -> OwnKeys:
     places = [(tree, place) for tree in trees for place in range(len(tree.branches))]
     chosen = [places[i] for i in index.tolist()]
     lengths = torch.cat([tree.lengths() for tree in trees])[index][:, 1]  # [U]
-    steps = torch.arange(int(lengths.max()), device=index.device)
+    steps = torch.arange(int(lengths.max()))
     positions = torch.where(steps < lengths[:, None], steps, PADDING_POSITION)  # [U, longest]
     layers = []
     for layer in range(len(trees[0].prefix.layers)):
@@ -229,7 +236,7 @@ def whole_keys(trees: Sequence[Tree], index: Tensor) -> OwnKeys:
                 whole[row, :, : tensor.shape[1]] = tensor
             both.append(whole)
         layers.append((both[0], both[1]))
-    return OwnKeys(layers=layers, positions=positions)
+    return OwnKeys(layers=layers, positions=put(positions, trees[0].prefix.hidden.device))
 
 
 def _whole(tree: Tree, place: int, layer: int, kind: int) -> Tensor:

@@ -9,8 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
-import torch
-
 from openrpt.data.prompts import Layout
 from openrpt.data.request import Request
 from openrpt.engine.course import Rules
@@ -104,7 +102,6 @@ class VLLMSampler:
             model.stop_ids,
             think_budget=sampling.think_budget,
             prediction_budget=sampling.prediction_budget,
-            device=torch.device("cpu"),
         )
         drawn = self._draw(prompts, keys, rules, temperature=sampling.temperature)
         said = Said.of(model.table, layout, sampling.until, rollouts=len(drawn))

@@ -107,7 +107,7 @@ class Pretrainer:
             | timer.metrics()
             | {"time/step": timer.seconds["update"]}
             | self.meter.metrics(cost, timer.seconds)
-            | memory_metrics()
+            | memory_metrics(self.engine.model.device)
         )
 
     def evaluate(self) -> dict[str, float]:

@@ -106,7 +106,7 @@ class Warmup:
             | flops
             | self.meter.metrics(flops, timer.seconds)
             | updated
-            | memory_metrics()
+            | memory_metrics(self.engine.model.device)
         )
 
     def evaluate(self) -> dict[str, float]:

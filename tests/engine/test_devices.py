@@ -1,0 +1,73 @@
+"""The tree on a GPU against the tree on the CPU: states, gradients, draws; in float64.
+
+The same comparison runs on a device that only looks like one (`tests/helpers/other_device.py`), so
+that it is itself known to run. `pytest -m gpu` runs it where a GPU is.
+"""
+
+import pytest
+import torch
+
+from openrpt.data.request import Request
+from openrpt.engine.decoding import Sampling
+from openrpt.engine.head import selected_logprobs
+from openrpt.engine.model import Model
+from openrpt.engine.tree.engine import TreeEngine
+from openrpt.seeding import keys_of
+from tests.engine.test_generation import LAYOUT, LENGTHS, PREFIX
+from tests.engine.test_tree import BRANCHES
+from tests.helpers.byte_policy import policy_of
+from tests.helpers.other_device import NAME, on_other_device
+
+FAMILIES = ["llama", "gemma2", "gemma3", "gpt2"]
+"""Plain, with a soft cap, with sliding windows, with learned positions."""
+
+
+def outcomes(policy: Model) -> tuple[list[torch.Tensor], list[torch.Tensor], list[list[int]]]:
+    """States of completions, gradients, and drawn tokens; on the CPU."""
+    engine = TreeEngine(model=policy)
+
+    def loss(rows, hidden):
+        ids = torch.tensor([BRANCHES[b].completions[c][0] for b, c in rows], device=policy.device)
+        logprobs, entropies = selected_logprobs(hidden[:, 0], policy.head, ids)
+        return (logprobs - 0.3 * entropies).sum()
+
+    states = [one.cpu() for each in engine.branch_states(PREFIX, BRANCHES) for one in each]
+    engine.accumulate_gradients(PREFIX, BRANCHES, completion_loss=loss, microbatch_tokens=7)
+    grads = [p.grad.cpu() for p in policy.network.parameters() if p.grad is not None]
+    request = Request(
+        prefix_ids=PREFIX,
+        prefix_lengths=LENGTHS,
+        keys=tuple(keys_of(3, 7, n) for n in LENGTHS),
+    )
+    sampling = Sampling(temperature=1.0, think_budget=4, prediction_budget=3, candidates=0)
+    (found,) = engine.generate_each([request], LAYOUT, sampling)
+    drawn = [list(one.token_ids) for outcome in found for one in outcome.completions]
+    return states, grads, drawn
+
+
+def compare(family: str, device: str) -> None:
+    expected = outcomes(policy_of(family))
+    policy = policy_of(family)
+    policy.network.to(device)
+    found = outcomes(policy)
+    for one, wanted, tolerance in zip(found[:2], expected[:2], (1e-9, 1e-8), strict=True):
+        assert len(one) == len(wanted)
+        for value, other in zip(one, wanted, strict=True):
+            assert (value - other).abs().max() <= tolerance * other.abs().max().clamp_min(1.0)
+    assert found[2] == expected[2]
+
+
+def compare_there() -> None:
+    for family in FAMILIES[:2]:
+        compare(family, NAME)
+
+
+def test_a_device_that_only_looks_like_one_gives_the_cpus_outcomes() -> None:
+    on_other_device(compare_there)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_gpu_gives_the_cpus_outcomes(family: str) -> None:
+    compare(family, "cuda")
