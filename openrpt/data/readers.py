@@ -84,13 +84,21 @@ def read_records(config: CorpusConfig, columns: list[str] | None) -> Iterator[Re
             raise unreadable(file, error) from None
 
 
+class MissingField(UserError):
+    """The error that a record lacks a field that is wanted."""
+
+    def __init__(self, source: str, name: str, present: Collection[str]) -> None:
+        known = ", ".join(present) or "none"
+        super().__init__(f"{source}: field '{name}' is missing; there are: {known}")
+        self.name, self.present = name, list(present)
+
+
 def check_fields(source: str, wanted: Iterable[str], present: Collection[str]) -> None:
-    """Checks that a record has the fields that are wanted. Raises UserError for the first that is
-    missing."""
+    """Checks that a record has the fields that are wanted. Raises MissingField for the first that
+    it lacks."""
     for name in wanted:
         if name not in present:
-            known = ", ".join(present) or "none"
-            raise UserError(f"{source}: field '{name}' is missing; there are: {known}")
+            raise MissingField(source, name, present)
 
 
 def invalid_utf8(source: str) -> Unusable:
