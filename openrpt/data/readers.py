@@ -135,13 +135,17 @@ def _read_jsonl(path: Path, name: str) -> Iterator[Record | Unusable]:
 
 
 def _parse(line: str, source: str) -> dict[str, Any]:
+    joined = "; a byte order mark (BOM) stands in the line: start a new line there"
+    hint = joined if BOM in line else ""
     try:
-        fields = _JSON.decode(line)
+        fields = _JSON.decode(line.rstrip())
     except RecursionError:
         raise UserError(f"{source}: broken JSON: nested too deeply") from None
+    except json.JSONDecodeError as error:  # its own words count lines within this one
+        place = f"character {error.pos + 1}"
+        raise UserError(f"{source}: broken JSON: {error.msg} at {place}{hint}") from None
     except ValueError as error:
-        joined = "; a byte order mark (BOM) stands in the line: start a new line there"
-        raise UserError(f"{source}: broken JSON: {error}{joined if BOM in line else ''}") from None
+        raise UserError(f"{source}: broken JSON: {error}{hint}") from None
     if not isinstance(fields, dict):
         raise UserError(f"{source}: a {type(fields).__name__}, not a JSON object")
     return fields

@@ -413,7 +413,7 @@ def test_invalid_utf8_is_named_and_skipped_or_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"text": "b"', "c.jsonl:2: broken JSON"),
+        ('{"text": "b"', "c.jsonl:2: broken JSON: Expecting ',' delimiter at character 13"),
         ("[" * 100_000, "c.jsonl:2: broken JSON"),
         ('["b"]', "c.jsonl:2: a list, not a JSON object"),
         ("3", "c.jsonl:2: a int, not a JSON object"),
