@@ -167,7 +167,8 @@ def rates_of(
     began = time.monotonic()
     speeds = measure_speeds(config, outline(config).layout(config.prompt), device)
     progress.end()
-    progress.say(f"measured in {amounts.duration(time.monotonic() - began)}")
+    seconds = time.monotonic() - began
+    progress.say(f"measured in {amounts.duration(seconds) if seconds >= 1 else 'under 1 s'}")
     measured = (
         f"measured now: generation {speeds.generate:.3g}, update {speeds.update:.3g}, scoring"
         f" {speeds.score:.3g} FLOP/s"
