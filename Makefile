@@ -39,7 +39,7 @@ lint: $(STAMP)
 	$(BIN)/python -c "from importlinter.cli import lint_imports_command as lint; lint()" --no-cache
 
 docs: $(STAMP)
-	$(BIN)/python -c "import mkdocs, material" 2>/dev/null || $(BIN)/python -m pip install -e '.[docs]'
+	$(BIN)/python -c "import mkdocs, material, latex2mathml" 2>/dev/null || $(BIN)/python -m pip install -e '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 torture: $(STAMP)

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from common import FOLDER, RESULTS
+from marked import put
 
 Result = dict[str, Any]
 PEERS = {"vllm": "vLLM, prefix caching on", "transformers": "transformers `generate`"}
-START, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 
 
 def main() -> None:
@@ -25,14 +25,9 @@ def main() -> None:
     paths = sorted(given.folder.glob("*.json"))
     found = {path.stem: json.loads(path.read_text()) for path in paths}
     if given.write:
-        put(FOLDER.parent / "docs/performance.md", everything(found))
+        put(FOLDER.parent / "docs/performance.md", "benchmarks", f"\n{everything(found)}\n")
     else:
         print(everything(found))
-
-
-def put(page: Path, text: str) -> None:
-    before, rest = page.read_text(encoding="utf-8").split(START)
-    page.write_text(f"{before}{START}\n{text}\n{END}{rest.split(END)[1]}", encoding="utf-8")
 
 
 def measures(found: dict[str, Result]) -> str:

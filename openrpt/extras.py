@@ -37,7 +37,7 @@ EXTRAS = {
     "ray": Extra(module="ray", what_for="--scale ray"),
     "energy": Extra(module="pynvml", what_for="the energy of NVIDIA GPUs"),
     "browser": Extra(module="playwright", what_for="tests of the report"),
-    "docs": Extra(module="material", what_for="make docs"),
+    "docs": Extra(module="latex2mathml", what_for="make docs"),
     "dev": Extra(module="pytest", what_for="make test, make lint"),
 }
 """All extras of pyproject.toml, in its order."""

@@ -19,7 +19,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Lines:
+class JsonLines:
     """The content of a file of JSON lines: its rows, and the lines that can't be taken for rows."""
 
     rows: list[Row]
@@ -41,7 +41,7 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     write_text(path, "".join(_line(row) + "\n" for row in rows))
 
 
-def read_lines(path: Path, *, fits: Callable[[Row], bool] = lambda row: True) -> Lines:
+def read_lines(path: Path, *, fits: Callable[[Row], bool] = lambda row: True) -> JsonLines:
     """Reads a file of JSON lines; an absent one is empty. `fits`: whether a row is one of such a
     file. Raises UserError for a file that may not be read."""
     try:
@@ -61,7 +61,7 @@ def read_lines(path: Path, *, fits: Callable[[Row], bool] = lambda row: True) ->
         else:
             row.pop(SEAL, None)
             rows.append(row)
-    return Lines(rows=rows, damaged=damaged, cut=cut)
+    return JsonLines(rows=rows, damaged=damaged, cut=cut)
 
 
 def whole_rows(path: Path, *, advice: str) -> list[Row]:

@@ -86,7 +86,7 @@ def values_of(array: "pa.Array", *, missing: Any = None) -> "NDArray[Any]":
     return found
 
 
-def unreadable() -> tuple[type[Exception], ...]:
+def reading_errors() -> tuple[type[Exception], ...]:
     """Returns the exceptions that reading a table and its metadata may raise."""
     import pyarrow as pa
 

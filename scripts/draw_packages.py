@@ -6,9 +6,9 @@ An arrow that follows from others is left out: what is drawn is the least that i
 from pathlib import Path
 
 import grimp
+from marked import replaced
 
 TARGET = Path(__file__).parent.parent / "docs" / "architecture.md"
-START, END = "<!-- packages -->", "<!-- /packages -->"
 PACKAGES = (
     "config",
     "data",
@@ -65,12 +65,11 @@ def reduced(edges: dict[str, set[str]]) -> list[tuple[str, str]]:
 
 def render() -> str:
     arrows = "\n".join(f"  {package} --> {below}" for package, below in reduced(imports()))
-    return f"{START}\n```mermaid\ngraph TD\n{arrows}\n```\n{END}"
+    return f"\n```mermaid\ngraph TD\n{arrows}\n```\n"
 
 
 def updated(text: str) -> str:
-    before, _, rest = text.partition(START)
-    return before + render() + rest.partition(END)[2]
+    return replaced(text, "packages", render())
 
 
 if __name__ == "__main__":

@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from marked import put
+
 from openrpt.sheets import Sheet, markdown, points, share
 
 ROOT = Path(__file__).parent.parent
-START, END = "<!-- demo-table -->", "<!-- /demo-table -->"
 LEVELS = ("easy", "medium", "hard")
 ROWS = (
     ("standard NTP, start model", "start", "ntp"),
@@ -28,7 +29,7 @@ DIFFERENCES = (
 
 
 def demo_table(run: Path) -> str:
-    """The markdown between the README's markers, which are part of it."""
+    """The markdown between the README's marks."""
     found = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
     evaluations, differences = found["evaluations"], found["differences"]
     sizes = evaluations["trained"]["summary"]["reasoning"]
@@ -52,7 +53,7 @@ def demo_table(run: Path) -> str:
         f" {sizes['easy']['documents']} held-out CHAMP problems; next-token accuracy in % on"
         " positions above 0.5 / 1.0 / 1.5 nats, ± standard error by document):"
     )
-    return f"{START}\n{opening}\n\n{markdown(sheet)}{END}"
+    return f"\n{opening}\n\n{markdown(sheet)}"
 
 
 def difference(estimate: dict[str, Any]) -> str:
@@ -77,10 +78,7 @@ def cost(run: Path) -> str:
 
 def main() -> None:
     """Puts the table of the run named on the command line into the README."""
-    readme = ROOT / "README.md"
-    before, rest = readme.read_text(encoding="utf-8").split(START)
-    table = demo_table(Path(sys.argv[1]))
-    readme.write_text(before + table + rest.split(END)[1], encoding="utf-8")
+    put(ROOT / "README.md", "demo-table", demo_table(Path(sys.argv[1])))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ have not been run. Without folders the pages are written anew from the results i
 import argparse
 from pathlib import Path
 
+from marked import put
+
 from openrpt import amounts
 from openrpt.errors import UserError
 from openrpt.experiments.answers.catalog import EXPERIMENTS
@@ -53,8 +55,9 @@ def main() -> None:
     for name, outcome in found.items():
         if outcome is not None:
             _write(EXPERIMENTS[name], outcome)
-    put(_DOCS / "README.md", "<!-- experiments -->", front_table(found, _known_estimates()))
-    put(_ROOT / "mkdocs.yml", "# experiments", _nav(found), indent="          ")
+    table = front_table(found, _known_estimates()).strip("\n")
+    put(_DOCS / "README.md", "experiments", f"\n\n{table}\n\n")
+    put(_ROOT / "mkdocs.yml", "experiments", _nav(found))
 
 
 def _named() -> list[tuple[str, Experiment]]:
@@ -122,17 +125,7 @@ def _nav(found: dict[str, Outcome | None]) -> str:
         for name, outcome in found.items()
         if outcome is not None
     ]
-    return "\n".join(f"          {line}" for line in lines)
-
-
-def put(page: Path, mark: str, text: str, *, indent: str = "") -> None:
-    """Puts a text between a mark and its end: `<!-- x -->` … `<!-- /x -->`, `# x` … `# /x`."""
-    last = mark.replace("<!-- ", "<!-- /").replace("# ", "# /")
-    before, begin, rest = page.read_text(encoding="utf-8").partition(f"{mark}\n")
-    _, end, after = rest.partition(f"{indent}{last}")
-    gap = "" if indent else "\n"
-    body = f"{gap}{text.strip(chr(10))}\n{gap}" if text.strip() else ""
-    write_text(page, f"{before}{begin}{body}{end}{after}")
+    return "".join(f"          {line}\n" for line in lines) + "          "
 
 
 if __name__ == "__main__":

@@ -9,10 +9,11 @@ import argparse
 import shutil
 from pathlib import Path
 
+from marked import put
+
 from openrpt.experiments.lab.files import FIGURE, OUTCOME, TABLES, read_outcome
 from openrpt.experiments.lab.outcome import Outcome
 from openrpt.experiments.lab.tables import lab_sheet
-from openrpt.files import write_text
 from openrpt.sheets import Sheet, markdown
 
 _ROOT = Path(__file__).parent.parent
@@ -42,15 +43,10 @@ def main() -> None:
         shutil.copy(folder / FIGURE, _DOCS / "results" / f"lab-{world}.svg")
         figure = f"![Accuracy over depth in {world}, a line an arm](results/lab-{world}.svg)"
         sections.append(f"### {world}\n\n{figure}\n\n{(folder / TABLES).read_text().strip()}\n")
-    _put(_DOCS / "lab.md", "results", "\n".join(sections))
-    _put(_ROOT / "README.md", "lab-table", _short_table(read_outcome(folders[0])))
+    put(_DOCS / "lab.md", "results", "\n\n" + "\n".join(sections) + "\n")
+    table = _short_table(read_outcome(folders[0]))
+    put(_ROOT / "README.md", "lab-table", f"\n\n{table}\n")
     shutil.copy(folders[0] / FIGURE, _DOCS / "images" / "lab.svg")
-
-
-def _put(page: Path, mark: str, text: str) -> None:
-    before, begin, rest = page.read_text().partition(f"<!-- {mark} -->")
-    _, end, after = rest.partition(f"<!-- /{mark} -->")
-    write_text(page, f"{before}{begin}\n\n{text}\n{end}{after}")
 
 
 def _short_table(outcome: Outcome) -> str:

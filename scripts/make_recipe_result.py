@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from marked import put
+
 from openrpt.amounts import count, duration
 from openrpt.config.loading import flatten
 from openrpt.config.recipes import config_path
@@ -21,7 +23,6 @@ from openrpt.runs.run import Run, existing_run
 from openrpt.sheets import Sheet, markdown, points, share
 
 ROOT = Path(__file__).parent.parent
-START, END = "<!-- recipe-result -->", "<!-- /recipe-result -->"
 LEVELS = ("easy", "medium", "hard")
 ROWS = (
     ("standard prediction, start model", "start", "ntp"),
@@ -62,7 +63,7 @@ def _spent(rows: list[dict[str, Any]], stage: str) -> dict[str, float]:
 
 
 def section(result: dict[str, Any]) -> str:
-    """Returns the section in markdown, with its markers."""
+    """Returns the section in markdown."""
     stages = ", ".join(
         f"{found['steps']} steps of {stage} in {duration(found['seconds'])}"
         for stage, found in result["stages"].items()
@@ -85,7 +86,7 @@ def section(result: dict[str, Any]) -> str:
         f" {result['rollouts']} rollouts a step, {result['threads']} thread(s): {stages}. Accuracy"
         f" in % on {size}, ± standard error by document; differences in points [95 %]."
     )
-    return f"{START}\n{opening}\n\n{markdown(sheet)}{END}"
+    return f"\n{opening}\n\n{markdown(sheet)}"
 
 
 def main() -> None:
@@ -94,9 +95,7 @@ def main() -> None:
     result = recipe_result(run, recipe=run.path.name)
     target = ROOT / "docs" / "results" / f"{result['recipe']}.json"
     target.write_text(json_text(result), encoding="utf-8")
-    page = ROOT / "docs" / "recipes.md"
-    before, rest = page.read_text(encoding="utf-8").split(START)
-    page.write_text(before + section(result) + rest.split(END)[1], encoding="utf-8")
+    put(ROOT / "docs" / "recipes.md", "recipe-result", section(result))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from marked import replaced
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 from openrpt import amounts
@@ -268,9 +269,7 @@ def tables() -> dict[str, str]:
 def updated(text: str) -> str:
     """Returns the page with all of it made anew."""
     for marker, made in tables().items():
-        start, end = f"<!-- {marker} -->", f"<!-- /{marker} -->"
-        before, _, rest = text.partition(start)
-        text = f"{before}{start}{made}{end}{rest.partition(end)[2]}"
+        text = replaced(text, marker, made)
     return text
 
 

@@ -1,14 +1,16 @@
-"""What the site adds to docs/: the first page, pages of the notebooks, and links that leave the
-folder.
+"""What the site adds to docs/: the first page, pages of the notebooks, formulas, and links that
+leave the folder.
 
 mkdocs calls these functions by their names (mkdocs.yml, `hooks`).
 """
 
+import html
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
+from latex2mathml.converter import convert
 from mkdocs.structure.files import File, Files
 
 _ROOT = Path(__file__).parent.parent
@@ -17,6 +19,8 @@ sys.path.append(str(_ROOT))
 from scripts.notebook_page import notebook_page  # noqa: E402
 
 _CELL = re.compile(r"(?<=<td><code>)[^<]+(?=</code></td>)")
+_FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
+"""What arithmatex makes of a formula: a span in a line, a div of its own."""
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)#\s]*)(#[^)\s]*)?\)")
 
 
@@ -56,6 +60,13 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     return _LINK.sub(text_or_link, markdown)
 
 
-def on_page_content(html: str, page: Any, config: Any, files: Files) -> str:
-    """Lets a key in a table be broken behind the signs that join its words."""
-    return _CELL.sub(lambda cell: re.sub(r"(?<=[/_.])(?=\w)", "<wbr>", cell[0]), html)
+def on_page_content(content: str, page: Any, config: Any, files: Files) -> str:
+    """Lets a key in a table be broken behind the signs that join its words, and writes formulas as
+    MathML, which browsers draw without a script."""
+    content = _CELL.sub(lambda cell: re.sub(r"(?<=[/_.])(?=\w)", "<wbr>", cell[0]), content)
+    return _FORMULA.sub(_as_mathml, content)
+
+
+def _as_mathml(found: re.Match[str]) -> str:
+    display = {"span": "inline", "div": "block"}[found[1]]
+    return convert(html.unescape(found[2]), display=display)

@@ -7,10 +7,10 @@ import numpy as np
 
 from openrpt.config.sections import Config
 from openrpt.data.scored import ScoredCorpus
-from openrpt.data.training_work import take_work
 from openrpt.data.work import Work
 from openrpt.engine.checkpoint_record import TrainerState
 from openrpt.seeding import generator
+from openrpt.stages.text_task import take_positions
 from openrpt.types import Completion, Group, Prompt, Rollout
 
 
@@ -28,14 +28,7 @@ class Synthetic:
 
     def take(self, state: TrainerState) -> Iterator[tuple[int, Work]]:
         """Takes works as `openrpt.stages.text_task.TextTask` does."""
-        return take_work(
-            self.corpus,
-            self.config,
-            cursor=state.cursor,
-            count=self.config.train.positions_per_document,
-            purpose="positions",
-            pass_rates=state.pass_rates,
-        )
+        return take_positions(self.corpus, self.config, state)
 
     def generate_each(self, requests: Sequence[Any], *_: Any) -> Iterator[list[Any]]:
         """Yields nothing for each request: `grade` makes up what came of it."""

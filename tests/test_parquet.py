@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from openrpt.errors import UserError
-from openrpt.parquet import MARK, read_table, unreadable, values_of, write_table
+from openrpt.parquet import MARK, read_table, reading_errors, values_of, write_table
 from openrpt.runs.rollouts import read_rollouts, rollout_folder, stored_steps, write_rollouts
 from tests.helpers.fake_run import fake_run, rollout
 
@@ -30,7 +30,7 @@ def test_every_flipped_bit_is_noticed(tmp_path: Path, compression: str) -> None:
         path.write_bytes(data)
         try:
             assert read_table(path).equals(table)  # a flip in the word before the hash
-        except unreadable():
+        except reading_errors():
             noticed += 1
     assert noticed >= 295
     path.write_bytes(whole)

@@ -31,7 +31,7 @@ _DEMO_DISK_GB = 2.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Finding:
+class Diagnosis:
     """One line of the report; `advice` is empty where there is nothing to do."""
 
     name: str
@@ -40,14 +40,14 @@ class Finding:
     advice: str = ""
 
 
-def diagnose() -> list[Finding]:
+def diagnose() -> list[Diagnosis]:
     """Finds everything `openrpt doctor` says, in its order. Takes two to ten seconds."""
     return [
-        Finding(name="python", value=platform.python_version()),
-        Finding(name="system", value=f"{platform.system()} {platform.release()}"),
-        Finding(name="processor", value=f"{processor_name()}, {_core_counts()}"),
+        Diagnosis(name="python", value=platform.python_version()),
+        Diagnosis(name="system", value=f"{platform.system()} {platform.release()}"),
+        Diagnosis(name="processor", value=f"{processor_name()}, {_core_counts()}"),
         _memory(),
-        Finding(name="torch", value=_torch_build()),
+        Diagnosis(name="torch", value=_torch_build()),
         check_threads(torch.get_num_threads(), usable_cores()),
         _device(),
         _speed(),
@@ -57,12 +57,12 @@ def diagnose() -> list[Finding]:
     ]
 
 
-def print_report(findings: Sequence[Finding], console: Console | None = None) -> None:
+def print_report(findings: Sequence[Diagnosis], console: Console | None = None) -> None:
     """Prints the findings as a table, what to do about each beside it."""
     print_sheet(_findings_sheet(findings), console or PlainConsole())
 
 
-def _findings_sheet(findings: Sequence[Finding]) -> Sheet:
+def _findings_sheet(findings: Sequence[Diagnosis]) -> Sheet:
     """Returns a row a finding; `no` stands before what is wrong."""
     return Sheet(
         title="",
@@ -97,12 +97,12 @@ def _cpu_quota(path: Path) -> int:
     return (os.cpu_count() or 1) if quota == "max" else max(1, int(quota) // int(period))
 
 
-def check_threads(threads: int, cores: int) -> Finding:
+def check_threads(threads: int, cores: int) -> Diagnosis:
     """Checks the number of threads: more threads than cores are several times slower, not
     faster."""
     if threads <= cores:
-        return Finding(name="threads", value=f"{threads} for {cores} usable cores")
-    return Finding(
+        return Diagnosis(name="threads", value=f"{threads} for {cores} usable cores")
+    return Diagnosis(
         name="threads",
         value=f"{threads} for {cores} usable cores",
         ok=False,
@@ -124,10 +124,10 @@ def _core_counts() -> str:
     return f"{physical} cores, {os.cpu_count()} threads, {capability}"
 
 
-def _memory() -> Finding:
+def _memory() -> Diagnosis:
     memory = psutil.virtual_memory()
     enough = memory.available >= _DEMO_MEMORY_GB * _GB
-    return Finding(
+    return Diagnosis(
         name="memory",
         value=f"{memory.available / _GB:.1f} GB free of {memory.total / _GB:.1f} GB",
         ok=enough,
@@ -142,24 +142,24 @@ def _torch_build() -> str:
     return f"{torch.__version__} ({build})"
 
 
-def _device() -> Finding:
+def _device() -> Diagnosis:
     if torch.cuda.is_available():
-        return Finding(name="device", value=f"cuda ({torch.cuda.get_device_name()})")
+        return Diagnosis(name="device", value=f"cuda ({torch.cuda.get_device_name()})")
     if torch.backends.mps.is_available():
-        return Finding(name="device", value="mps (Apple GPU)")
+        return Diagnosis(name="device", value="mps (Apple GPU)")
     if torch.version.cuda:
-        return Finding(
+        return Diagnosis(
             name="device",
             value="cpu",
             ok=False,
             advice="torch is built for CUDA and sees no GPU: check the driver with nvidia-smi",
         )
-    return Finding(name="device", value="cpu")
+    return Diagnosis(name="device", value="cpu")
 
 
-def _speed() -> Finding:
+def _speed() -> Diagnosis:
     found = ProductSpeed.measured(torch.device("cpu"))
-    return Finding(
+    return Diagnosis(
         name="CPU speed",
         value=f"{found.float32:.0f} GFLOP/s in float32, {found.bfloat16:.0f} in bfloat16"
         f" ({_bfloat16_units()})",
@@ -167,12 +167,12 @@ def _speed() -> Finding:
     )
 
 
-def _disk() -> Finding:
+def _disk() -> Diagnosis:
     folder = cache_dir()
     existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     free = shutil.disk_usage(existing).free
     enough = free >= _DEMO_DISK_GB * _GB
-    return Finding(
+    return Diagnosis(
         name="disk",
         value=f"{free / _GB:.1f} GB free for {folder}",
         ok=enough,
@@ -182,14 +182,14 @@ def _disk() -> Finding:
     )
 
 
-def _assets() -> list[Finding]:
+def _assets() -> list[Diagnosis]:
     advice = {
         (True, True): "",
         (True, False): "damaged: the next `openrpt demo` downloads it again",
         (False, False): "`openrpt demo` downloads it",
     }
     return [
-        Finding(
+        Diagnosis(
             name="demo asset",
             value=f"{status.name}: {status.path if status.present else 'not downloaded yet'}",
             ok=status.ok or not status.present,
@@ -199,9 +199,9 @@ def _assets() -> list[Finding]:
     ]
 
 
-def _extras() -> list[Finding]:
+def _extras() -> list[Diagnosis]:
     return [
-        Finding(
+        Diagnosis(
             name=f"extra: {name}",
             value="installed" if extra.installed else "not installed",
             advice="" if extra.installed else f"for {extra.what_for}: {installing(name)}",

@@ -5,6 +5,8 @@ configuration allows: every budget used up, no group flat. So it is an upper est
 assumes is said with it.
 """
 
+import time
+
 import psutil
 import torch
 
@@ -161,8 +163,12 @@ def rates_of(
         assumed = f"{utilisation:.0%} of {peak:.3g} FLOP/s in every phase (--utilisation)"
         return f"{gpu} ({chosen.source})", speeds, assumed
     device = pick_device(config.model.device)
-    progress.begin("measuring this machine", 1.0)
+    progress.begin("measuring this machine, ten seconds where nothing else runs", 0.0)
+    began = time.monotonic()
     speeds = measure_speeds(config, outline(config).layout(config.prompt), device)
+    progress.end()
+    seconds = time.monotonic() - began
+    progress.say(f"measured in {amounts.duration(seconds) if seconds >= 1 else 'under 1 s'}")
     measured = (
         f"measured now: generation {speeds.generate:.3g}, update {speeds.update:.3g}, scoring"
         f" {speeds.score:.3g} FLOP/s"

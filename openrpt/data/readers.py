@@ -84,13 +84,21 @@ def read_records(config: CorpusConfig, columns: list[str] | None) -> Iterator[Re
             raise unreadable(file, error) from None
 
 
+class MissingField(UserError):
+    """The error that a record lacks a field that is wanted."""
+
+    def __init__(self, source: str, name: str, present: Collection[str]) -> None:
+        known = ", ".join(present) or "none"
+        super().__init__(f"{source}: field '{name}' is missing; there are: {known}")
+        self.name, self.present = name, list(present)
+
+
 def check_fields(source: str, wanted: Iterable[str], present: Collection[str]) -> None:
-    """Checks that a record has the fields that are wanted. Raises UserError for the first that is
-    missing."""
+    """Checks that a record has the fields that are wanted. Raises MissingField for the first that
+    it lacks."""
     for name in wanted:
         if name not in present:
-            known = ", ".join(present) or "none"
-            raise UserError(f"{source}: field '{name}' is missing; there are: {known}")
+            raise MissingField(source, name, present)
 
 
 def invalid_utf8(source: str) -> Unusable:
@@ -127,13 +135,17 @@ def _read_jsonl(path: Path, name: str) -> Iterator[Record | Unusable]:
 
 
 def _parse(line: str, source: str) -> dict[str, Any]:
+    joined = "; a byte order mark (BOM) stands in the line: start a new line there"
+    hint = joined if BOM in line else ""
     try:
-        fields = _JSON.decode(line)
+        fields = _JSON.decode(line.rstrip())
     except RecursionError:
         raise UserError(f"{source}: broken JSON: nested too deeply") from None
+    except json.JSONDecodeError as error:  # its own words count lines within this one
+        place = f"character {error.pos + 1}"
+        raise UserError(f"{source}: broken JSON: {error.msg} at {place}{hint}") from None
     except ValueError as error:
-        joined = "; a byte order mark (BOM) stands in the line: start a new line there"
-        raise UserError(f"{source}: broken JSON: {error}{joined if BOM in line else ''}") from None
+        raise UserError(f"{source}: broken JSON: {error}{hint}") from None
     if not isinstance(fields, dict):
         raise UserError(f"{source}: a {type(fields).__name__}, not a JSON object")
     return fields

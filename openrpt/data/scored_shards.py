@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from openrpt.data.positions import ScoredDocument
 from openrpt.data.scored_index import SCHEMA
 from openrpt.errors import UserError
-from openrpt.parquet import read_columns, read_table, unreadable, values_of, write_table
+from openrpt.parquet import read_columns, read_table, reading_errors, values_of, write_table
 
 _DOCUMENT_SCHEMA = pa.schema(
     [
@@ -138,7 +138,7 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise UserError(f"{path} is missing; delete the folder and score again") from None
-    except unreadable() as error:
+    except reading_errors() as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"{path}: broken or not a file of scores ({reason}); delete it and score again"

@@ -131,7 +131,7 @@ def resolve_model(name: str) -> str:
             open_checkpoint(path)
     elif path.exists():
         raise UserError(f"{name}: neither a model folder nor a .gguf file")
-    elif name.startswith((".", "/", "~")):
+    elif name.startswith((".", "/", "~")) or name.count("/") > 1:  # the Hub's are OWNER/NAME
         raise UserError(f"{name}: no such model folder or file")
     else:
         _require_on_hub(name)

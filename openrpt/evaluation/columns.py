@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from openrpt.errors import UserError
-from openrpt.parquet import read_table, unreadable, write_table
+from openrpt.parquet import read_table, reading_errors, write_table
 
 _ABOUT = b"openrpt"
 """The key of a file's metadata under which all but the columns stands, as JSON."""
@@ -50,7 +50,7 @@ class Columns:
             known = {name: about[name] for name in _stored_fields(cls) if name in about}
             arrays = {n: table[n].to_numpy(zero_copy_only=False) for n in table.column_names}
             return cls(columns=arrays, **known)
-        except unreadable():
+        except reading_errors():
             raise UserError(f"{path}: missing, broken or of another version; {advice}") from None
 
 

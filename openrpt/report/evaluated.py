@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openrpt.parquet import read_table, unreadable
+from openrpt.parquet import read_table, reading_errors
 from openrpt.report.chunks import finite
 
 _COLUMNS = ("position", "byte_offset", "ntp", "reasoning", "information_gain")
@@ -29,7 +29,7 @@ def read_evaluated_positions(
             names = [name for name in _COLUMNS if name in table.column_names]
             columns = {name: table[name].to_numpy() for name in names}
             documents = table["document_id"].to_numpy().astype(str)
-        except unreadable() as error:
+        except reading_errors() as error:
             missing.append(f"{path}: not readable ({str(error).splitlines()[0]})")
             continue
         found[label] = {

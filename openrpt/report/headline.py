@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from openrpt.amounts import count, duration, energy, flops
-from openrpt.report.summary import BEYOND, START, TRAINED, WARMUP, side_name, verdict
+from openrpt.report.summary import BEYOND, START, TRAINED, WARMUP, difference_verdict, side_name
 from openrpt.runs.spent import Cost
 from openrpt.sheets import percent, points, share
 
@@ -33,7 +33,9 @@ def what_changed(evaluations: Mapping[str, Any], differences: Sequence[Mapping[s
         if entry["a"] == {"label": TRAINED, "mode": "reasoning"} and difference["n"]:
             name = side_name(entry["b"])
             name = name.replace("Reasoning", "reasoning").replace("Standard", "standard")
-            compared.append(f"{points(difference)} points against {name}, {verdict(difference)}")
+            compared.append(
+                f"{points(difference)} points against {name}, {difference_verdict(difference)}"
+            )
     if not compared:
         return sentence + "; paired differences have not been computed."
     return f"{sentence}: {'; '.join(compared)} (in brackets: 95 % interval)."
@@ -66,11 +68,12 @@ def figures(
     for entry in differences:
         cell = entry["difference"].get("easy")
         if entry["a"] == {"label": TRAINED, "mode": "reasoning"} and cell and cell["n"]:
-            beyond = verdict(cell) == BEYOND
+            beyond = difference_verdict(cell) == BEYOND
             tone = ("right" if cell["value"] > 0 else "wrong") if beyond else ""
             name = f"against {_SHORT.get(tuple(entry['b'].values()), side_name(entry['b']))}"
             value, _, bounds = points(cell).partition(" ")
-            detail = f"points {bounds}, {verdict(cell)}" if bounds else f"points, {verdict(cell)}"
+            unit = f"points {bounds}" if bounds else "points"
+            detail = f"{unit}, {difference_verdict(cell)}"
             found.append(Figure(name=name, value=value, detail=detail, tone=tone))
     if spent.total_seconds:
         parts = [f"{flops(spent.flops)} FLOPs"] if spent.flops else []

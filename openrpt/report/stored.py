@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from openrpt.files import numbered
-from openrpt.parquet import checked_bytes, unreadable
+from openrpt.parquet import checked_bytes, reading_errors
 from openrpt.report.texts import HUNDREDTHS
 from openrpt.runs.rollouts import evaluated_path, rollout_folder
 
@@ -176,7 +176,7 @@ def _read(source: _Source) -> pa.Table | str:
     """Reads the rollouts of a file, or what is said in its place where it is not readable."""
     try:
         return _read_rollouts(source)
-    except unreadable() as error:
+    except reading_errors() as error:
         return f"{source.path}: not readable ({str(error).splitlines()[0]})"
 
 

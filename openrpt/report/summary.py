@@ -195,10 +195,10 @@ def side_name(column: Mapping[str, str]) -> str:
 def _difference_cell(difference: Mapping[str, Any] | None) -> DifferenceCell | None:
     if not difference or not difference["n"]:
         return None
-    return DifferenceCell(text=points(difference), verdict=verdict(difference))
+    return DifferenceCell(text=points(difference), verdict=difference_verdict(difference))
 
 
-def verdict(difference: Mapping[str, Any]) -> str:
+def difference_verdict(difference: Mapping[str, Any]) -> str:
     """Returns what a paired difference may be taken for."""
     documents = difference["documents"]
     if documents < 2:

@@ -9,7 +9,7 @@ from openrpt.amounts import count
 from openrpt.config.prompt import PromptConfig
 from openrpt.data.token_classes import COMPUTED, TOKEN_CLASSES
 from openrpt.report.glossary import METRICS, Meaning
-from openrpt.report.summary import BEYOND, TRAINED, WARMUP, verdict
+from openrpt.report.summary import BEYOND, TRAINED, WARMUP, difference_verdict
 from openrpt.runs.metrics import numbers
 from openrpt.sheets import percent, points
 
@@ -109,12 +109,12 @@ def _against_standard(entry: Mapping[str, Any]) -> Iterator[str]:
 
 def _in_words(difference: Mapping[str, Any]) -> str:
     if not _beyond(difference):
-        return verdict(difference)
+        return difference_verdict(difference)
     return "better beyond noise" if difference["value"] > 0 else "worse beyond noise"
 
 
 def _beyond(difference: Mapping[str, Any]) -> bool:
-    return bool(difference["n"]) and verdict(difference) == BEYOND
+    return bool(difference["n"]) and difference_verdict(difference) == BEYOND
 
 
 def _class(name: str, difference: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from openrpt.errors import UserError
-from openrpt.json_lines import Lines, Row, append_row, read_lines, write_rows
+from openrpt.json_lines import JsonLines, Row, append_row, read_lines, write_rows
 
 if TYPE_CHECKING:
     import torch
@@ -97,7 +97,7 @@ def readable_metrics(path: Path) -> tuple[list[Row], list[str]]:
     return _known(found), notes
 
 
-def _known(found: Lines) -> list[Row]:
+def _known(found: JsonLines) -> list[Row]:
     """Returns the rows without what is null, which was a number that is not finite."""
     return [{key: value for key, value in row.items() if value is not None} for row in found.rows]
 

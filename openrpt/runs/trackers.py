@@ -141,14 +141,14 @@ class _TensorBoard:
         self.writer.flush()  # type: ignore[no-untyped-call]
 
     def log_rollouts(self, table: _Table, step: int) -> None:
-        self.writer.add_text("rollouts", markdown(table), step)  # type: ignore[no-untyped-call]
+        self.writer.add_text("rollouts", table_markdown(table), step)  # type: ignore[no-untyped-call]
         self.writer.flush()  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
         self.writer.close()  # type: ignore[no-untyped-call]
 
 
-def markdown(table: _Table) -> str:
+def table_markdown(table: _Table) -> str:
     """Returns a Markdown table in which a text of a corpus is only text."""
     if not table:
         return ""

@@ -25,9 +25,9 @@ from openrpt.evaluation.questions.results import (
     FORMAT,
     RECORD,
     AnswerResult,
-    outcome_path,
+    outcomes_path,
     question_differences,
-    read_record,
+    read_finetuned,
 )
 from openrpt.evaluation.questions.task import QuestionTask, question_task
 from openrpt.json_files import write_sealed
@@ -83,7 +83,7 @@ def _begun(
 ) -> dict[str, Any]:
     """Returns the record with the model as it was before, measured now where that wasn't done."""
     config = trainer.config
-    record: dict[str, Any] = read_record(run.path) or {
+    record: dict[str, Any] = read_finetuned(run.path) or {
         "format": FORMAT,
         "model": config.model.path,
         "questions": {"path": config.questions.path} | facts,
@@ -108,7 +108,7 @@ def _ended(
         record["after"] = _evaluate(trainer.engine, task, "after", run, progress)
         record["after"]["step"] = summary.steps
         after, before = (
-            AnswerResult.load(outcome_path(run.path, when), advice="fine-tune again")
+            AnswerResult.load(outcomes_path(run.path, when), advice="fine-tune again")
             for when in ("after", "before")
         )
         differences = question_differences(after, before)
@@ -152,7 +152,7 @@ def _evaluate(
         questions=tuple(task.questions.values()), check=task.check, config=task.config
     )
     result = measure(heldout, engine, title=f"evaluate {when}", progress=progress)
-    result.save(outcome_path(run.path, when))
+    result.save(outcomes_path(run.path, when))
     return {"summary": result.summary(), "cost": result.cost}
 
 

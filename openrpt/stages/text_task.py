@@ -29,6 +29,26 @@ from openrpt.runs.scores import scores_of
 from openrpt.types import Group
 
 
+def take_positions(
+    corpus: ScoredCorpus,
+    config: Config,
+    state: TrainerState,
+    *,
+    kinds: Sequence[str] | None = None,
+) -> Iterator[tuple[int, Work]]:
+    """Yields (cursor, work) from where a training is. `kinds`: those of which documents are taken;
+    None = all."""
+    return take_work(
+        corpus,
+        config,
+        cursor=state.cursor,
+        count=config.train.positions_per_document,
+        purpose="positions",
+        pass_rates=state.pass_rates,
+        kinds=kinds,
+    )
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TextTask:
     """Positions of a corpus, rewarded by what truly follows."""
@@ -49,15 +69,8 @@ class TextTask:
     def take(self, state: TrainerState) -> Iterator[tuple[int, Work]]:
         """Yields (cursor, work): the next documents with their drawn positions."""
         curriculum = self.curriculum
-        return take_work(
-            self.corpus,
-            self.config,
-            cursor=state.cursor,
-            count=self.config.train.positions_per_document,
-            purpose="positions",
-            pass_rates=state.pass_rates,
-            kinds=None if curriculum is None else curriculum.open_kinds(state.kinds_opened),
-        )
+        kinds = None if curriculum is None else curriculum.open_kinds(state.kinds_opened)
+        return take_positions(self.corpus, self.config, state, kinds=kinds)
 
     def follow(self, state: TrainerState, groups: Sequence[Group]) -> dict[str, float]:
         """Opens further kinds of positions as the curriculum says; returns its metrics."""

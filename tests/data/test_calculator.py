@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from openrpt.data.calculator.columns import in_columns
 from openrpt.data.calculator.find import Computed, find_computed
-from openrpt.data.calculator.numbers import agrees, decimal_text, number_value
+from openrpt.data.calculator.numbers import agrees_to_digits, decimal_text, number_value
 from openrpt.data.calculator.parser import Node, Operand, apply, operations
 from openrpt.data.calculator.working import working
 
@@ -149,7 +149,7 @@ def test_rounding() -> None:
     assert only("7.5/2 = 3.8").is_rounded  # half goes up …
     assert only("8.5/10 = 0.8").is_rounded  # … or to even
     assert not only("7.5/2 = 3.75").is_rounded
-    assert agrees(Fraction(2, 3), Fraction(66, 100), 2, approximately=True) is None
+    assert agrees_to_digits(Fraction(2, 3), Fraction(66, 100), 2, approximately=True) is None
 
 
 def test_kinds() -> None:

@@ -164,13 +164,21 @@ def test_template_takes_plain_fields_only(template: str) -> None:
 
 
 def test_field_that_is_missing(tmp_path: Path) -> None:
+    """The message names the key that asks for it, and an example that would do."""
     rows = [{"question": "a", "text": "b"}, {"question": "a", "answer": "b"}]
     path = write_jsonl(tmp_path / "c.jsonl", rows)
-    message = "c.jsonl:2: field 'text' is missing; there are: question, answer"
-    assert error_of(path, template="{question} {text}") == message
+    advice = "corpus.template names it: say what makes a text, as in --corpus.template"
+    message = "c.jsonl:2: field 'text' is missing; there are: question, answer; " + advice
+    found = error_of(path, template="{question} {text}")
+    assert found == message + r" '{question}\n\n{answer}'"
+    assert error_of(path).startswith(message[:40])  # the template is the default
     parquet.write_table(pa.Table.from_pylist(rows[:1]), tmp_path / "c.parquet")
-    message = "c.parquet: field 'problem' is missing; there are: question, text"
-    assert error_of(tmp_path / "c.parquet", template="{question} {problem}") == message
+    message = "c.parquet: field 'problem' is missing; there are: question, text; " + advice
+    found = error_of(tmp_path / "c.parquet", template="{question} {problem}")
+    assert found == message + r" '{question}\n\n{text}'"
+    for key in ("key", "kind", "split", "offsets"):
+        found = error_of(tmp_path / "c.parquet", template="{text}", **{key: "x"})
+        assert found.endswith(f"; corpus.{key} names it: --corpus.{key} FIELD")
 
 
 def test_field_that_is_not_text(tmp_path: Path) -> None:
@@ -405,7 +413,7 @@ def test_invalid_utf8_is_named_and_skipped_or_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"text": "b"', "c.jsonl:2: broken JSON"),
+        ('{"text": "b"', "c.jsonl:2: broken JSON: Expecting ',' delimiter at character 13"),
         ("[" * 100_000, "c.jsonl:2: broken JSON"),
         ('["b"]', "c.jsonl:2: a list, not a JSON object"),
         ("3", "c.jsonl:2: a int, not a JSON object"),

@@ -32,7 +32,7 @@ from openrpt.runs.run import Run
 from openrpt.runs.scores import scores_of
 from openrpt.stages.score.folder import COST
 from openrpt.stages.score.score import score_corpus
-from openrpt.stages.score.scores import grade
+from openrpt.stages.score.scores import grade_predictions
 from tests.helpers import families
 from tests.helpers.families import tiny_policy
 from tests.helpers.tiny import TEXT, byte_level_tokenizer, sentencepiece_tokenizer
@@ -248,8 +248,8 @@ def test_the_parquet_files_say_what_they_are(tmp_path, corpus, policy):
 def test_byte_equal_predictions_of_other_ids_are_right(policy):
     # " the" may come as one token or as two: the bytes decide, as for the reward.
     pieces = [b" the", b" e", b"nd"]
-    assert grade([b" the", b" e", b"n"], pieces).tolist() == [True, True, False]
-    assert grade([b" the e", b" end", b""], pieces).tolist() == [True, True, False]
+    assert grade_predictions([b" the", b" e", b"n"], pieces).tolist() == [True, True, False]
+    assert grade_predictions([b" the e", b" end", b""], pieces).tolist() == [True, True, False]
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

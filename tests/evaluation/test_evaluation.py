@@ -25,7 +25,7 @@ from openrpt.engine.tree.attention import NAME
 from openrpt.errors import UserError
 from openrpt.evaluation.models import training_cost
 from openrpt.evaluation.next_token.compare import (
-    Evaluated,
+    Recorded,
     compare,
     find_evaluated,
     thought_differences,
@@ -500,7 +500,7 @@ def test_a_run_without_a_thought_completes_the_verdict(warm):
     columns = {"reasoning": np.zeros(model.result.num_positions)}
     result = replace(model.result, columns=model.result.columns | columns, thinks=False)
     path = str(folder / "checkpoints" / "step-000001")
-    plain = Evaluated(
+    plain = Recorded(
         name="plain", run=folder, label="trained", result=result, entry={"model": path}
     )
     assert "a run trained without a thought was" in compare([model]).verdicts["warmup"] or (

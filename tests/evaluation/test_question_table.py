@@ -18,7 +18,7 @@ from openrpt.evaluation.questions.results import AnswerResult
 from openrpt.evaluation.questions.table import (
     difference_on,
     inside,
-    parts_of,
+    question_parts,
     question_report,
 )
 from openrpt.sheets import print_sheet
@@ -49,7 +49,7 @@ def test_parts_are_tasks_and_their_levels() -> None:
     a = result_of(
         [("1", "sum@10", 1), ("2", "sum@2", 0), ("3", "legs", 1), ("4", "sum@2", 1), ("5", "", 0)]
     )
-    assert parts_of(a) == ["all", "legs", "sum", "sum@2", "sum@10"]
+    assert question_parts(a) == ["all", "legs", "sum", "sum@2", "sum@10"]
     assert inside(a, "sum").tolist() == [True, True, False, True, False]
     b = result_of([("4", "sum@2", 0), ("1", "sum@10", 1), ("9", "legs", 0)])
     found = difference_on(a, b, "accuracy", "sum")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from openrpt.evaluation.next_token.compare import Evaluated, compare, mean_over_difficulties
+from openrpt.evaluation.next_token.compare import Recorded, compare, mean_over_difficulties
 from openrpt.evaluation.next_token.figure import mean_values, specification
 from openrpt.evaluation.next_token.results import EvaluationResult
 from openrpt.evaluation.next_token.tables import differences_sheet, figure_4, table_1, table_8
@@ -31,7 +31,7 @@ ENTROPY = [0.7, 0.7, 1.2, 1.2, 1.7, 1.7, 1.7, 1.7]
 COST = {"flops": 2e12, "seconds": 90.0, "joules": 5850.0, "money": None, "steps_without_flops": 0}
 
 
-def evaluated(name: str, right: list[float], *, samples: int = 0, **entry: Any) -> Evaluated:
+def evaluated(name: str, right: list[float], *, samples: int = 0, **entry: Any) -> Recorded:
     count = len(right)
     columns = {
         "document_id": np.array([f"d{i % 4}" for i in range(count)]),
@@ -48,7 +48,7 @@ def evaluated(name: str, right: list[float], *, samples: int = 0, **entry: Any) 
     }
     result = EvaluationResult(columns=columns, has_reasoning=True, samples=samples)
     run = Path("runs") / "maths"
-    return Evaluated(
+    return Recorded(
         name=name, run=run, label=name, result=result, entry={"model": "m", "cost": COST} | entry
     )
 

@@ -10,7 +10,7 @@ from openrpt.config.loading import with_overrides
 from openrpt.engine import engine
 from openrpt.errors import UserError
 from openrpt.evaluation.records import read_evaluation
-from openrpt.experiments.lab.figure import figure_values, specification
+from openrpt.experiments.lab.figure import depth_values, specification
 from openrpt.experiments.lab.files import FIGURE, OUTCOME, TABLES, read_outcome
 from openrpt.experiments.lab.lab import ARMS, TEXT_ARMS, Lab
 from openrpt.experiments.lab.outcome import Cell, Outcome
@@ -154,7 +154,7 @@ def test_a_difference_within_its_interval_is_said_to_be_none() -> None:
 
 def test_the_figure_has_a_band_over_seeds_and_both_rules() -> None:
     cells = [cell("rpt", seed, depth, 5, 0.5 + 0.1 * seed) for seed in (0, 1) for depth in (10, 2)]
-    values = figure_values(outcome_with(*cells))
+    values = depth_values(outcome_with(*cells))
     assert [value["depth"] for value in values] == [2, 10]
     assert values[0] == pytest.approx(
         {"arm": "rpt", "depth": 2, "accuracy": 55.0, "low": 50.0, "high": 60.0}

@@ -5,7 +5,7 @@ from fractions import Fraction
 import pytest
 
 from openrpt.experiments.lab.outcome import Cell, Outcome
-from openrpt.experiments.lab.sampled import Sampled, counted
+from openrpt.experiments.lab.sampled import SampledCounts, counted
 from openrpt.experiments.lab.theory import (
     after_round,
     predictions,
@@ -40,12 +40,12 @@ def test_rollouts_of_the_shown_depths_are_counted() -> None:
     states = {"a": "_23", "b": "_40"}
     thoughts = [("a", b"_23", True), ("a", b"___", True), ("b", b"_40", False), ("c", b"_11", True)]
     rows = [{"document_id": d, "thought": t, "exact": e} for d, t, e in thoughts]
-    assert counted(3, rows, states) == Sampled(
+    assert counted(3, rows, states) == SampledCounts(
         seed=3, rollouts=3, worked=2, right=2, worked_right=1
     )
 
 
-def outcome(*counts: Sampled, ntp: float = 0.22) -> Outcome:
+def outcome(*counts: SampledCounts, ntp: float = 0.22) -> Outcome:
     cells = [
         Cell(arm="ntp", seed=one.seed, depth=depth, n=10, accuracy=value, standard=0.2)
         for one in counts
@@ -57,16 +57,16 @@ def outcome(*counts: Sampled, ntp: float = 0.22) -> Outcome:
 
 
 def test_predictions_stand_beside_what_was_measured() -> None:
-    one = Sampled(seed=0, rollouts=1000, worked=400, right=520, worked_right=400)
+    one = SampledCounts(seed=0, rollouts=1000, worked=400, right=520, worked_right=400)
     found = predictions(outcome(one))
     assert [p.predicted for p in found] == [[0.4], [0.52], [pytest.approx(2 / 2.6)], [0.2]]
     measured = [value for p in found for value in p.measured]
     assert measured == pytest.approx([0.4, 0.52, 400 / 520, 0.22])
     assert all(p.holds for p in found)
-    unread = Sampled(seed=0, rollouts=1000, worked=400, right=200, worked_right=80)
+    unread = SampledCounts(seed=0, rollouts=1000, worked=400, right=200, worked_right=80)
     held = [p.holds for p in predictions(outcome(unread, ntp=0.4))]
     assert held == [True, False, False, False]
-    sheet = theory_sheet(outcome(one, Sampled(**{**unread.model_dump(), "seed": 1})))
+    sheet = theory_sheet(outcome(one, SampledCounts(**{**unread.model_dump(), "seed": 1})))
     assert [row[-1] for row in sheet.rows] == ["holds", *["does not hold"] * 2, "holds"]
     assert "above in 2 of 2 seeds, and then so in 1" in sheet.notes[1]
 

@@ -41,7 +41,7 @@ from openrpt.report.headline import what_changed
 from openrpt.report.page import render, write_report
 from openrpt.report.plans import NTP, PLANS, REASONING
 from openrpt.report.stored import read_stored
-from openrpt.report.summary import accuracy_rows, value_rows, verdict
+from openrpt.report.summary import accuracy_rows, difference_verdict, value_rows
 from openrpt.runs.metrics import read_metrics
 from openrpt.runs.reading import NO_METRICS
 from openrpt.runs.rollouts import read_evaluated, read_rollouts, rollout_path, write_rollouts
@@ -508,10 +508,14 @@ def test_what_the_thought_adds_is_shown_by_class(run: Run) -> None:
 
 def test_verdicts() -> None:
     base = {"value": 0.02, "low": 0.01, "high": 0.03, "n": 99, "documents": 40}
-    assert verdict(base | {"distinguishable": True}) == "beyond noise"
-    assert verdict(base | {"low": -0.01, "distinguishable": False}) == "not distinguishable"
-    assert "one document" in verdict(base | {"documents": 1, "distinguishable": True})
-    assert "only 4 documents" in verdict(base | {"documents": 4, "distinguishable": True})
+    assert difference_verdict(base | {"distinguishable": True}) == "beyond noise"
+    assert (
+        difference_verdict(base | {"low": -0.01, "distinguishable": False}) == "not distinguishable"
+    )
+    assert "one document" in difference_verdict(base | {"documents": 1, "distinguishable": True})
+    assert "only 4 documents" in difference_verdict(
+        base | {"documents": 4, "distinguishable": True}
+    )
 
 
 def test_sentence_gives_value_and_interval() -> None:

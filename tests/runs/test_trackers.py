@@ -17,7 +17,13 @@ from openrpt.runs.journal import StageRecord, open_journal, read_stage
 from openrpt.runs.metrics import numbers
 from openrpt.runs.rollouts import write_rollouts
 from openrpt.runs.run import open_run
-from openrpt.runs.trackers import TRACKERS, TrackedStage, markdown, require_installed, rollout_table
+from openrpt.runs.trackers import (
+    TRACKERS,
+    TrackedStage,
+    require_installed,
+    rollout_table,
+    table_markdown,
+)
 from openrpt.stages.train import train
 from openrpt.stages.warmup.warmup import warmup
 from openrpt.stopping import Interrupted
@@ -159,9 +165,9 @@ def test_what_is_logged(tmp_path: Path) -> None:
     write_rollouts(tmp_path, 1, [rollout("d0", p, thought=b"<b>|*x*\n") for p in range(9)])
     table = rollout_table(tmp_path, 1)
     assert len(table) == 8 and table[0]["thought"] == "<b>|*x*⏎"
-    line = markdown(table).splitlines()[2]
+    line = table_markdown(table).splitlines()[2]
     assert r"&lt;b&gt;\|\*x\*⏎" in line
-    assert markdown([]) == ""
+    assert table_markdown([]) == ""
 
 
 TABLE = [{"document": "d", "position": 1, "prediction": " the", "reward": 1.0}]

@@ -29,10 +29,10 @@ from openrpt.errors import UserError
 from openrpt.evaluation.questions.checks import checker_of
 from openrpt.evaluation.questions.results import (
     AnswerResult,
-    outcome_path,
+    outcomes_path,
     print_finetuned,
     question_differences,
-    read_record,
+    read_finetuned,
 )
 from openrpt.evaluation.questions.task import question_task
 from openrpt.progress import Silent
@@ -172,7 +172,7 @@ def test_it_learns_and_measures_before_and_after(folder):
     assert len(stored) == 4 * 8 and stored[0]["continuation"] == [b"\\frac{14}{2}"]
     right = {row["prediction"] for row in stored if row["reward"] == 1}
     assert right == {b"7"}
-    assert read_record(run.path) == record
+    assert read_finetuned(run.path) == record
     # A finished run is left alone.
     files = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
     assert finetune(run) == record
@@ -207,7 +207,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(folder):
     expected = finetune(whole)
     with pytest.raises(Interrupted, match="stopped in finetune after step 3"):
         finetune(parts, progress=CtrlC(3))
-    assert "after" not in read_record(parts.path)
+    assert "after" not in read_finetuned(parts.path)
     with pytest.raises(UserError, match="no finished `openrpt finetune`"):
         print_finetuned([parts.path], Console())
     (parts.path / "checkpoints" / "step-000004.partial").mkdir()
@@ -219,7 +219,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(folder):
         assert one.read_bytes() == other.read_bytes()
     for when in ("before", "after"):
         assert found[when]["summary"] == expected[when]["summary"]
-        outcomes = [AnswerResult.load(outcome_path(r.path, when)).columns for r in (whole, parts)]
+        outcomes = [AnswerResult.load(outcomes_path(r.path, when)).columns for r in (whole, parts)]
         assert all((outcomes[0][name] == outcomes[1][name]).all() for name in outcomes[0])
     # More steps: only `after` is measured again.
     longer = run_of(folder, "parts", **settings | {"train__steps": 5})

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from openrpt.data.calculator.lexer import CURRENCY, ENDS_OPERAND, Token, is_glued_unit, lex
-from openrpt.data.calculator.numbers import NUMBER_RUN, agrees, decimals_of, number_value
+from openrpt.data.calculator.numbers import NUMBER_RUN, agrees_to_digits, decimals_of, number_value
 from openrpt.data.calculator.parser import (
     Measure,
     NoExpression,
@@ -132,9 +132,9 @@ def _computed(text: str, match: re.Match[str]) -> tuple[Operation, bool] | None:
         return None
     about = match["sign"] in _ABOUT
     decimals = decimals_of(match["digits"])
-    is_exact = agrees(tree.value, said, decimals, approximately=about)
+    is_exact = agrees_to_digits(tree.value, said, decimals, approximately=about)
     if is_exact is None and match["percent"]:  # 5/20 = 25 %; else 100 - 75 = 25 %
-        is_exact = agrees(tree.value * 100, said, decimals, approximately=about)
+        is_exact = agrees_to_digits(tree.value * 100, said, decimals, approximately=about)
     return None if is_exact is None else (tree, not is_exact)
 
 

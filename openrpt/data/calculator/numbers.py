@@ -63,7 +63,9 @@ def is_grouped(text: str) -> bool:
     return _SEPARATOR.search(text) is not None
 
 
-def agrees(value: Fraction, said: Fraction, decimals: int, *, approximately: bool) -> bool | None:
+def agrees_to_digits(
+    value: Fraction, said: Fraction, decimals: int, *, approximately: bool
+) -> bool | None:
     """Returns how a text that says `said`, with so many digits behind its point, agrees with
     `value`.
 

@@ -76,7 +76,7 @@ _COSTS = ("flops", "seconds", "joules", "money")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Evaluated:
+class Recorded:
     """One recorded evaluation."""
 
     name: str
@@ -110,7 +110,7 @@ class Evaluated:
 class Line:
     """One row of the table: a model in one mode."""
 
-    model: Evaluated
+    model: Recorded
     mode: str
     differences: dict[str, Difference]
     """The differences by slice: this line − the one compared with."""
@@ -125,7 +125,7 @@ class Line:
 class Comparison:
     """All models in all modes, beside the line that they are compared with."""
 
-    models: list[Evaluated]
+    models: list[Recorded]
     """The models, on the common positions."""
     lines: list[Line]
     against: str
@@ -135,7 +135,7 @@ class Comparison:
     notes: list[str] = field(default_factory=list)
 
 
-def find_evaluated(sources: Sequence[str]) -> list[Evaluated]:
+def find_evaluated(sources: Sequence[str]) -> list[Recorded]:
     """Finds the evaluations of run folders; of a model folder in a run, its own alone.
 
     Raises UserError where there is none.
@@ -147,7 +147,7 @@ def find_evaluated(sources: Sequence[str]) -> list[Evaluated]:
     names = [path.resolve().name for path in runs]
     short = dict(zip(runs, names if len(set(names)) == len(names) else map(str, runs), strict=True))
     return [
-        Evaluated(
+        Recorded(
             name=label if len(runs) == 1 else f"{short[run.path]}/{label}",
             run=run.path,
             label=label,
@@ -183,7 +183,7 @@ def _of_source(path: Path) -> list[tuple[Run, str, dict[str, Any]]]:
     )
 
 
-def compare(models: Sequence[Evaluated], against: str = "") -> Comparison:
+def compare(models: Sequence[Recorded], against: str = "") -> Comparison:
     """Returns accuracies and paired differences on the positions that all models have in common.
 
     `against`: a model's name, or a line's (`start ntp`); '' = the first line. Models with the
@@ -215,7 +215,7 @@ def compare(models: Sequence[Evaluated], against: str = "") -> Comparison:
     )
 
 
-def _find_line(models: Sequence[Evaluated], against: str) -> tuple[Evaluated, str]:
+def _find_line(models: Sequence[Recorded], against: str) -> tuple[Recorded, str]:
     lines = {f"{model.name} {mode}": (model, mode) for model in models for mode in model.modes}
     firsts = {model.name: (model, model.modes[0]) for model in models}
     found = lines | firsts | {"": next(iter(firsts.values()))}
@@ -231,14 +231,14 @@ def _keys(result: EvaluationResult) -> list[tuple[str, int]]:
     return list(zip(columns["document_id"].tolist(), columns["byte_offset"].tolist(), strict=True))
 
 
-def _comparable(basis: Evaluated, model: Evaluated) -> bool:
+def _comparable(basis: Recorded, model: Recorded) -> bool:
     """Returns whether results can be compared: same tokens, same positions; with other tokens,
     whatever meets."""
     other = model.result.tokenizer != basis.result.tokenizer
     return other or set(_keys(model.result)) == set(_keys(basis.result))
 
 
-def _align(models: Sequence[Evaluated], basis: Evaluated) -> list[Evaluated]:
+def _align(models: Sequence[Recorded], basis: Recorded) -> list[Recorded]:
     """Returns the same positions in the same order (the basis's) for all. Raises UserError for
     none."""
     rows = [{key: row for row, key in enumerate(_keys(m.result))} for m in models]
@@ -254,7 +254,7 @@ def _align(models: Sequence[Evaluated], basis: Evaluated) -> list[Evaluated]:
     ]
 
 
-def _notes(models: Sequence[Evaluated], common: Sequence[Evaluated], basis: Evaluated) -> list[str]:
+def _notes(models: Sequence[Recorded], common: Sequence[Recorded], basis: Recorded) -> list[str]:
     """Returns what must be known to read the table. `basis` as it was before it was aligned."""
     notes = []
     names = {model.name for model in common}
@@ -278,7 +278,7 @@ def _notes(models: Sequence[Evaluated], common: Sequence[Evaluated], basis: Eval
     return notes
 
 
-def thought_verdict(models: Sequence[Evaluated], name: str) -> str:
+def thought_verdict(models: Sequence[Recorded], name: str) -> str:
     """Returns what `compare` says of one model's thought, for what that alone takes.
 
     Raises UserError as `compare` does, KeyError for a model whose thought was not changed.
@@ -289,7 +289,7 @@ def thought_verdict(models: Sequence[Evaluated], name: str) -> str:
     return _verdicts(common)[name]
 
 
-def _verdicts(models: Sequence[Evaluated]) -> dict[str, str]:
+def _verdicts(models: Sequence[Recorded]) -> dict[str, str]:
     """Returns the verdict on each model whose thought was changed, against the first run without
     one."""
     without = next((model.result for model in models if _trained_without_thought(model)), None)
@@ -297,7 +297,7 @@ def _verdicts(models: Sequence[Evaluated]) -> dict[str, str]:
     return {m.name: verdict(thought_differences(m.result, without)) for m in changed}
 
 
-def _trained_without_thought(model: Evaluated) -> bool:
+def _trained_without_thought(model: Recorded) -> bool:
     path = Path(model.entry["model"])
     run = owning_run(path)
     if run is None or path.parent != run.checkpoints or not model.result.has_reasoning:

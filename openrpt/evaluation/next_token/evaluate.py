@@ -21,7 +21,7 @@ from openrpt.engine.engine import Engine
 from openrpt.engine.fingerprint import model_fingerprint
 from openrpt.errors import UserError
 from openrpt.evaluation.instrument import Bench, measure
-from openrpt.evaluation.next_token.passes import Evaluation, in_tokens_of
+from openrpt.evaluation.next_token.passes import Passes, in_tokens_of
 from openrpt.evaluation.next_token.results import MEASURES, THOUGHT_CONTROLS, EvaluationResult
 from openrpt.evaluation.next_token.subject import Subject
 from openrpt.progress import SILENT, Progress
@@ -113,7 +113,7 @@ class NextToken:
             works = in_tokens_of(policy, works, bench.progress)
             longest = max(work.positions[-1].index - work.window.start for work in works)
         layout = policy.layout(prompt, window=longest)
-        evaluation = Evaluation(
+        evaluation = Passes(
             subject=Subject(engine=bench.engine, config=self.config, layout=layout),
             works=works,
             progress=bench.progress,

@@ -59,7 +59,7 @@ def in_tokens_of(policy: Model, works: Sequence[Work], progress: Progress) -> li
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Evaluation:
+class Passes:
     """The passes of one evaluation; each goes once through all works."""
 
     subject: Subject

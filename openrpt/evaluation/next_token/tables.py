@@ -12,8 +12,8 @@ from openrpt.data.positions import DIFFICULTIES
 from openrpt.errors import UserError
 from openrpt.evaluation.next_token.compare import (
     Comparison,
-    Evaluated,
     Line,
+    Recorded,
     mean_over_difficulties,
 )
 from openrpt.evaluation.next_token.results import (
@@ -118,7 +118,7 @@ def table_1(comparison: Comparison) -> Sheet:
     )
 
 
-def table_8(models: Sequence[Evaluated]) -> Sheet:
+def table_8(models: Sequence[Recorded]) -> Sheet:
     """Returns the paper's Table 8: by prompt template, one sample (Random@1) and the best of k
     (Pass@k).
 
@@ -288,7 +288,7 @@ def _rows(line: Line) -> list[dict[str, Any]]:
     return rows
 
 
-def _model(model: Evaluated) -> dict[str, Any]:
+def _model(model: Recorded) -> dict[str, Any]:
     """Returns what stands beside the accuracies: every measure, on the common positions."""
     return {
         "model": model.entry["model"],

@@ -70,7 +70,7 @@ percent."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Measured:
+class Observed:
     """One measure's values, each with its document."""
 
     values: np.ndarray
@@ -90,7 +90,7 @@ class Bin:
     last: int
     steps: tuple[int, ...]
     """The steps that were read."""
-    measures: dict[str, Measured]
+    measures: dict[str, Observed]
     flops: float | None = None
     """FLOPs of the training up to its last step, warmup included."""
     seconds: float | None = None
@@ -203,8 +203,8 @@ def _evenly(items: Sequence[int], most: int) -> list[int]:
     return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
 
 
-def _measured(pairs: Sequence[tuple[float, str]]) -> Measured:
-    return Measured(
+def _measured(pairs: Sequence[tuple[float, str]]) -> Observed:
+    return Observed(
         values=np.array([value for value, _ in pairs], dtype=float),
         documents=np.array([document for _, document in pairs], dtype=str),
     )

@@ -59,12 +59,12 @@ class AnswerResult(Columns):
         }
 
 
-def outcome_path(run: Path, when: str) -> Path:
+def outcomes_path(run: Path, when: str) -> Path:
     """Returns the file of a run's outcomes. `when`: "before" or "after"."""
     return run / "evaluation" / f"{when}.parquet"
 
 
-def read_record(run: Path) -> dict[str, Any]:
+def read_finetuned(run: Path) -> dict[str, Any]:
     """Reads a run's `finetune.json`; empty where there is none. Raises UserError for a damaged
     one."""
     path = run / RECORD
@@ -75,7 +75,7 @@ def read_record(run: Path) -> dict[str, Any]:
 
 def finished_record(run: Path) -> dict[str, Any]:
     """Reads a run's record. Raises UserError where it has not been fine-tuned to its end."""
-    record = read_record(run)
+    record = read_finetuned(run)
     if "after" not in record:
         raise UserError(f"{run}: no finished `openrpt finetune` stands there ({RECORD})")
     return record
@@ -139,8 +139,8 @@ def print_finetuned(runs: Sequence[Path], console: "Console") -> None:
     for run in runs[1:]:
         for when in ("before", "after"):
             found = question_differences(
-                AnswerResult.load(outcome_path(runs[0], when), advice="fine-tune again"),
-                AnswerResult.load(outcome_path(run, when), advice="fine-tune again"),
+                AnswerResult.load(outcomes_path(runs[0], when), advice="fine-tune again"),
+                AnswerResult.load(outcomes_path(run, when), advice="fine-tune again"),
             )["accuracy"]
             console.print(
                 f"{when}: {runs[0]} − {run} = {points(found.as_dict())}, {found.n} questions",

@@ -32,7 +32,7 @@ def question_report(measured: Sequence[Measured[AnswerResult]], config: Config) 
     )
 
 
-def parts_of(result: AnswerResult) -> list[str]:
+def question_parts(result: AnswerResult) -> list[str]:
     """Returns the parts: all, each task, and under a task each of its levels, where questions have
     one."""
     tasks = sorted(set(result.columns["task"].astype(str).tolist()) - {""}, key=_by_level)
@@ -71,7 +71,7 @@ def _question_rows(
     """Returns a row a part, measure and model; differences are to the first model."""
     first = measured[0]
     rows = []
-    for part in parts_of(first.result):
+    for part in question_parts(first.result):
         for measure, name in measures(samples).items():
             for one in measured:
                 difference = difference_on(one.result, first.result, measure, part).as_dict()
@@ -100,7 +100,7 @@ def _right(measured: Sequence[Measured[AnswerResult]], measure: str, name: str) 
     """Returns a row a part and model: right answers, and the difference to the first model."""
     first = measured[0]
     rows, ends = [], set()
-    for part in parts_of(first.result):
+    for part in question_parts(first.result):
         n = _accuracy(first.result, measure, part).n
         title = f"{part} (n = {n:,})"
         for one in measured:

@@ -98,5 +98,7 @@ FAILURE = Experiment(
         "One strength of each cause and one of each repair: a weaker rate may not collapse, and a"
         " stronger repair may do more.",
         "A failure can have other causes than the one that was made here.",
+        "The warnings are those of the version that ran. docs/watching.md says what the rules of"
+        " now make of the same runs.",
     ],
 )

@@ -36,7 +36,7 @@ def specification(outcome: Outcome) -> dict[str, Any]:
         scale=alt.Scale(domain=arms, range=[_COLORS[arm] for arm in arms]),
         legend=alt.Legend(symbolType="stroke", symbolStrokeWidth=3, symbolOpacity=1),
     )
-    base = alt.Chart(alt.Data(values=figure_values(outcome))).encode(
+    base = alt.Chart(alt.Data(values=depth_values(outcome))).encode(
         x=alt.X(
             "depth:Q",
             title="depth: steps to the answer",
@@ -69,7 +69,7 @@ def specification(outcome: Outcome) -> dict[str, Any]:
     return layers.properties(width=480, height=300, title=title).to_dict()
 
 
-def figure_values(outcome: Outcome) -> list[dict[str, Any]]:
+def depth_values(outcome: Outcome) -> list[dict[str, Any]]:
     """Returns a value for each arm and depth, in percent: the mean over seeds, and the lowest and
     highest of them."""
     values = []

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from openrpt.data.worlds.world import World
 from openrpt.evaluation.next_token.results import CARRIED, KIND
 from openrpt.experiments.lab.lab import ARMS, Lab
-from openrpt.experiments.lab.sampled import Sampled, sampled_at
+from openrpt.experiments.lab.sampled import SampledCounts, sampled_at
 from openrpt.runs.run import Run, existing_run
 
 _CONTROLS = ("emptied", "swapped", CARRIED)
@@ -48,7 +48,7 @@ class Outcome(BaseModel):
     worked_share: float
     """The share of worked ones among the thoughts in the start's text."""
     cells: list[Cell]
-    sampled: list[Sampled]
+    sampled: list[SampledCounts]
     """What the start samples, a value a seed."""
 
     @property

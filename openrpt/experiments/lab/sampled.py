@@ -14,7 +14,7 @@ from openrpt.runs.rollouts import read_rollouts
 from openrpt.runs.run import Run
 
 
-class Sampled(BaseModel):
+class SampledCounts(BaseModel):
     """Counts of rollouts at one seed, at depths that thoughts were shown for."""
 
     model_config = ConfigDict(frozen=True)
@@ -29,7 +29,7 @@ class Sampled(BaseModel):
     """The ones with both."""
 
 
-def sampled_at(seed: int, run: Run, world: World) -> Sampled:
+def sampled_at(seed: int, run: Run, world: World) -> SampledCounts:
     """Counts the first step of a reinforcement run. Raises UserError where that is not stored."""
     corpus, rows = load_scored(run.scored), read_rollouts(run.path, step=1).to_pylist()
     documents = [corpus.document(name) for name in {row["document_id"] for row in rows}]
@@ -41,7 +41,9 @@ def sampled_at(seed: int, run: Run, world: World) -> Sampled:
     return counted(seed, rows, states)
 
 
-def counted(seed: int, rows: Sequence[Mapping[str, Any]], states: Mapping[str, str]) -> Sampled:
+def counted(
+    seed: int, rows: Sequence[Mapping[str, Any]], states: Mapping[str, str]
+) -> SampledCounts:
     """Counts the rollouts of the documents whose worked thought is in `states`; the rows are those
     of `openrpt.runs.rollouts`."""
     found = [
@@ -49,7 +51,7 @@ def counted(seed: int, rows: Sequence[Mapping[str, Any]], states: Mapping[str, s
         for row in rows
         if row["document_id"] in states
     ]
-    return Sampled(
+    return SampledCounts(
         seed=seed,
         rollouts=len(found),
         worked=sum(worked for worked, _ in found),

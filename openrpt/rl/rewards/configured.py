@@ -7,7 +7,7 @@ from openrpt.config.rewards import RewardConfig
 from openrpt.config.sections import Config
 from openrpt.rl.rewards.fitting import require_fitting
 from openrpt.rl.rewards.matching import exact_judge, fuzzy_judge, next_segment, segment_reward
-from openrpt.rl.rewards.term import RewardContext, RewardTerm, place_of
+from openrpt.rl.rewards.term import RewardContext, RewardTerm, rollout_place
 from openrpt.rl.rewards.terms import TERMS
 from openrpt.rl.rewards.user import UserFunction, load_function
 from openrpt.types import Group
@@ -26,7 +26,7 @@ def _segment_term(judge: UserFunction) -> RewardTerm:
             def judged(*, prediction: str, segment: str) -> float:
                 return judge(
                     {"prediction": prediction, "segment": segment},
-                    where=place_of(group, number),
+                    where=rollout_place(group, number),
                     on_error=context.config.reward.on_error,
                 )
 
@@ -54,7 +54,7 @@ def _user_term(function: UserFunction) -> RewardTerm:
                 "prefix": b"".join(context.token_bytes[position.window_start : position.index]),
             }
             on_error = context.config.reward.on_error
-            return function(values, where=place_of(group, number), on_error=on_error)
+            return function(values, where=rollout_place(group, number), on_error=on_error)
 
         return [[value(group, r) for r in range(len(group.rollouts))] for group in groups]
 

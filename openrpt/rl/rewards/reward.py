@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from openrpt.config.rewards import LARGEST_REWARD, RewardConfig
 from openrpt.errors import UserError
-from openrpt.rl.rewards.term import RewardContext, RewardTerm, place_of
+from openrpt.rl.rewards.term import RewardContext, RewardTerm, rollout_place
 from openrpt.rl.thoughts import read_thought
 from openrpt.types import Group, Rollout
 
@@ -41,8 +41,8 @@ def reward_groups(
             if math.isfinite(found[name]):
                 value += f", with its weight beyond ±{LARGEST_REWARD:g},"
             raise UserError(
-                f"reward '{name}' is {value} for {place_of(groups[g], r)}; mend it, or count such"
-                " rollouts as 0 with --reward.on_error zero"
+                f"reward '{name}' is {value} for {rollout_place(groups[g], r)}; mend it, or count"
+                " such rollouts as 0 with --reward.on_error zero"
             )
         rollout = groups[g].rollouts[r]
         reward = sum((settings.terms[name] * value for name, value in finite.items()), 0.0)

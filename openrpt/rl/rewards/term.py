@@ -58,7 +58,7 @@ def each_rollout(
     return [[value(group, rollout) for rollout in group.rollouts] for group in groups]
 
 
-def place_of(group: Group, number: int) -> str:
+def rollout_place(group: Group, number: int) -> str:
     """Returns where a rollout stands, in words."""
     position = group.prompt.position
     return f"document {position.document_id}, position {position.index}, rollout {number}"

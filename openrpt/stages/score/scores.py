@@ -85,7 +85,7 @@ class Scoring:
             argmax_bytes = [argmax_bytes[a] if a < b else b"" for a, b in encoded.source]
             scores = aligned_scores(scores, encoded.source)
             scores.argmax = np.array([self._id_of.get(piece, -1) for piece in argmax_bytes])
-        return _with_scores(encoded, scores, grade(argmax_bytes, encoded.token_bytes))
+        return _with_scores(encoded, scores, grade_predictions(argmax_bytes, encoded.token_bytes))
 
 
 def _without_scores(encoded: Encoded) -> ScoredDocument:
@@ -113,7 +113,7 @@ def _with_scores(encoded: Encoded, scores: Scores, ntp_correct: np.ndarray) -> S
     )
 
 
-def grade(predictions: Sequence[bytes], pieces: Sequence[bytes]) -> np.ndarray:
+def grade_predictions(predictions: Sequence[bytes], pieces: Sequence[bytes]) -> np.ndarray:
     """Returns [T] whether each prediction earns the reward, against the document's tokens from
     there."""
     # No token but a document's first is empty, so a prediction of n bytes reads n tokens at most.
