@@ -181,7 +181,6 @@ def _require_divisible(config: Config, *, paired: bool) -> None:
     if shard != "weights":
         return
     refused = {
-        "model.lora_rank": config.model.lora_rank > 0,
         "engine.trainer = 'flat'": config.engine.trainer == "flat",
         "engine.sampler = 'vllm'": config.engine.sampler != "same",
         "reward.terms 'information_gain', whose moving average is a whole model": (

@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor
 
 from openrpt.engine.divided import divide
 from openrpt.engine.engine import bind
+from openrpt.engine.lora import add_lora
 from openrpt.engine.model import Model
 from openrpt.rl import process_group, roll_call
 from openrpt.rl.batch import Weighted, opening_length
@@ -39,6 +40,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 FLAT = {"text alone": (0, 1), "no text, one flat": (1,), "nothing": (0, 1)}
 """The documents of a case whose advantages are all 0."""
+
+ADAPTED = ("llama", "gpt2")
+"""Families with adapters: matrices of linear modules, and of Conv1D."""
 
 
 def case_of(name: str) -> tuple[str, Any, list[Weighted]]:
@@ -89,6 +93,16 @@ def updated(
 def mixed_policy() -> Model:
     policy = policy_of(dtype=torch.float32)
     policy.compute_dtype = torch.bfloat16
+    return policy
+
+
+def adapted_policy(family: str = "llama") -> Model:
+    """A policy with adapters of rank 4, none of which is 0."""
+    policy, numbers = policy_of(family), torch.Generator().manual_seed(0)
+    policy.network = add_lora(policy.network, rank=4, alpha=8).eval()
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.normal_(0.0, 0.1, generator=numbers)
     return policy
 
 
@@ -143,6 +157,33 @@ def test_divided_weights_give_the_same_update(tmp_path: Path) -> None:
         kept = [found[name][2] for found in each]
         assert sum(kept) == matrices + 3 * vectors
         assert max(kept) < 1.03 * matrices / 3 + vectors  # the rows of some are no multiple of 3
+
+
+def test_adapters_of_divided_weights_have_the_same_gradient(tmp_path: Path) -> None:
+    """By 3 processes, of which one has no document and one no row of half of the adapters. The
+    frozen weights are divided, too, and have none."""
+    _, config, batch = case_of("head shared")
+    expected = {one: gradients(adapted_policy(one), "tree", batch, config) for one in ADAPTED}
+
+    def work(rank: int) -> None:
+        with launched_workers("cpu", minutes=1) as workers:
+            found = {}
+            for family in ADAPTED:
+                policy = adapted_policy(family)
+                found[family] = updated(policy, workers, batch, config)
+                frozen = [p for p in policy.network.parameters() if not p.requires_grad]
+                assert all(isinstance(p, DTensor) for p in frozen if p.ndim > 1)
+                assert all(p.grad is None for p in frozen)
+            (tmp_path / str(rank)).write_bytes(pickle.dumps(found))
+
+    ended = in_processes(3, work)
+    assert [one.code for one in ended] == [0, 0, 0], ended
+    for rank in range(3):
+        found = pickle.loads((tmp_path / str(rank)).read_bytes())
+        for family, (whole, metrics) in expected.items():
+            assert all("lora" in name for name in whole)
+            assert_equal(found[family][0], whole, tolerance=1e-11)
+            assert found[family][1] == pytest.approx(metrics, rel=1e-12, abs=1e-14)
 
 
 def test_layers_are_freed_between_passes(tmp_path: Path) -> None:
