@@ -5,7 +5,7 @@ import os
 import pickle
 import signal
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ def updated(
     often before the update."""
     engine = bind("tree", policy)
     divide(policy, workers)
-    with policy.whole():
+    with policy.reading():
         before = [drawn(policy) for _ in range(draws)]
     optimizer = torch.optim.SGD(policy.parameters(), lr=0.0)
     metrics = update_policy(
@@ -184,6 +184,65 @@ def test_adapters_of_divided_weights_have_the_same_gradient(tmp_path: Path) -> N
             assert all("lora" in name for name in whole)
             assert_equal(found[family][0], whole, tolerance=1e-11)
             assert found[family][1] == pytest.approx(metrics, rel=1e-12, abs=1e-14)
+
+
+def test_no_process_has_more_than_a_layer_to_generate(tmp_path: Path) -> None:
+    """By 3 processes, of which one generates twice as much as another and one nothing, with
+    meetings on the way: what whole weights draw, and at the peak a process' own part, one layer,
+    the embeddings and the head."""
+    expected = {family: drawn(policy_of(family)) for family in ADAPTED}
+
+    def work(rank: int) -> None:
+        with launched_workers("cpu", minutes=1) as workers:
+            for family, known in expected.items():
+                found, held = read_by_layer(policy_of(family), workers)
+                assert found == [known] * 3
+                assert held.before == held.behind < held.most <= held.before + held.allowed
+            (tmp_path / str(rank)).touch()
+
+    ended = in_processes(3, work)
+    assert [one.code for one in ended] == [0, 0, 0], ended
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def read_by_layer(policy: Model, workers: Workers) -> tuple[list[Any], "Held"]:
+    """What a process draws, and the elements that it holds meanwhile."""
+    bind("tree", policy)
+    sizes = {name: p.numel() for name, p in policy.trained().items() if p.ndim > 1}
+    layers = {id(p) for layer in policy.layers for p in layer.parameters()}
+    inside = {name: sizes[name] for name in sizes if id(policy.trained()[name]) in layers}
+    divide(policy, workers, by_layer=True)
+    held = Held(before=elements(policy))
+    held.allowed = sum(inside.values()) // len(policy.layers)
+    held.allowed += sum(size for name, size in sizes.items() if name not in inside)
+    for layer in policy.layers:
+        layer.register_forward_pre_hook(lambda *_: held.note(policy))
+    with policy.reading():
+        found = [drawn(policy) for _ in range(workers.rank)]
+        assert workers.gather(workers.rank) == [0, 1, 2]
+        found += [drawn(policy) for _ in range(2 - workers.rank)]
+        found.append(workers.first(lambda: drawn(policy)))
+    held.behind = elements(policy)
+    return found, held
+
+
+@dataclass
+class Held:
+    """Elements of a policy's weights that this process has."""
+
+    before: int
+    most: int = 0
+    behind: int = 0
+    allowed: int = 0
+    """Those that it may have beside what it has at rest."""
+
+    def note(self, policy: Model) -> None:
+        self.most = max(self.most, elements(policy))
+
+
+def elements(policy: Model) -> int:
+    own = (p.to_local() if isinstance(p, DTensor) else p for p in policy.network.parameters())
+    return sum(one.numel() for one in own)
 
 
 def test_layers_are_freed_between_passes(tmp_path: Path) -> None:

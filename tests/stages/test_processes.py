@@ -180,7 +180,7 @@ def test_two_then_one_then_four_processes_end_where_one_does(scored: Run) -> Non
     said = together(2, *command("train", run, train__steps=1, parallel__shard="weights"))[0]
     assert "1 steps in" in said.out and "train: done, 1 steps" in said.err
     alone(*command("train", run, train__steps=2))
-    together(4, *command("train", run, train__steps=3, parallel__shard="weights"))
+    together(4, *command("train", run, train__steps=3, parallel__shard="layers"))
     together(2, *command("train", run, train__steps=4, parallel__shard="optimizer"))
     assert_alike(run, expected, "train", steps=4)
     parts = {step: len(state_files(folder_of(run, step))) for step in range(1, 5)}
