@@ -135,6 +135,7 @@ class ProcessGroup:
         """Encloses exchanges that torch makes by itself. Raises LostProcess where one fails since
         another process has failed, is gone or doesn't come."""
         self.roll.come_to(place)
+        self.roll.waits_in_torch = True
         try:
             yield
         except torch.OutOfMemoryError:
@@ -150,6 +151,8 @@ class ProcessGroup:
             if known is None:  # it is this process that fails
                 raise
             raise self._lost(known) from None
+        finally:
+            self.roll.waits_in_torch = False
 
     def fail(self, error: BaseException) -> None:
         """Lets the others know that this process ends, and why: at once, by closed connections."""

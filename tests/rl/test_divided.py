@@ -274,34 +274,43 @@ def test_layers_are_freed_between_passes(tmp_path: Path) -> None:
     ("how", "message"),
     [
         ("killed", "rank 1 of 3 ended without a word while the others waited for it ('pass for"),
+        ("frozen", "rank 1 of 3 ended without a word while the others waited for it ('pass for"),
         ("late", "'pass forward' of 3 processes was not done within 0.05 min"),
     ],
 )
 def test_the_loss_of_one_in_a_pass_ends_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, message: str
 ) -> None:
-    """They wait for it in an exchange of torch's own."""
+    """They wait for it in an exchange of torch's own: of a frozen one until their limit, and one of
+    them says meanwhile which it is."""
     for module in (roll_call, process_group):
         monkeypatch.setattr(module, "SILENT_SECONDS", 3.0)
+    if how == "frozen":
+        monkeypatch.setattr(roll_call, "FROZEN_SECONDS", 3.0)
     _, config, batch = case_of("head shared")
 
     def work(rank: int) -> None:
         def lose(*_: Any) -> None:
-            if how == "killed":
-                os.kill(os.getpid(), signal.SIGKILL)
+            if how != "late":
+                os.kill(os.getpid(), signal.SIGKILL if how == "killed" else signal.SIGSTOP)
             time.sleep(10)
 
-        with launched_workers("cpu", minutes=0.05 if how == "late" else 5) as workers:
-            policy = policy_of()
+        minutes = {"killed": 5, "frozen": 0.1, "late": 0.05}[how]
+        with launched_workers("cpu", minutes=minutes) as workers:
+            policy, pids = policy_of(), workers.gather(os.getpid())
             if rank == 1:
                 policy.layers[1].register_forward_hook(lose)
             try:
                 updated(policy, workers, batch, config)
             except LostProcess as error:
                 (tmp_path / str(rank)).write_text(str(error))
+                if rank == 0 and how == "frozen":
+                    os.kill(pids[1], signal.SIGKILL)
 
     ended = in_processes(3, work)
-    code = -signal.SIGKILL if how == "killed" else 0
+    code = 0 if how == "late" else -signal.SIGKILL
     assert [one.code for one in ended] == [0, code, 0], ended
+    warned = "rank 1 of 3: no sign of life for 3 s ('pass forward')"
+    assert (warned in ended[0].err, ended[2].err) == (how == "frozen", "")
     for rank in (0, 2):
         assert message in (tmp_path / str(rank)).read_text()
