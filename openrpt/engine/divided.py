@@ -23,6 +23,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import torch
+from packaging.version import Version
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
@@ -31,11 +32,14 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from openrpt.engine.divided_matrix import DividedMatrix, places_of
 from openrpt.engine.tree.attention import TreePass
+from openrpt.errors import UserError
 
 if TYPE_CHECKING:
     from openrpt.engine.model import Model
 
 T = TypeVar("T")
+_OLDEST = Version("2.13")
+"""The torch that this was built on; `set_reduce_scatter_unused_params` is not in those of 2025."""
 _Direction = Literal["forward", "backward"]
 _Phase = Literal["at rest", "reading whole", "reading in turns", "turns"]
 
@@ -250,8 +254,14 @@ def divide(model: "Model", processes: Processes, *, by_layer: bool = False) -> N
     document tree. `by_layer`: no process ever has more of its layers than one, nor to generate.
 
     A model in the host's memory moves to the mesh's device, a layer at a time and each process's
-    part of it. Raises UserError for a model without layers that can be told.
+    part of it. Raises UserError for a model without layers that can be told, and for a torch whose
+    FSDP2 can't do it.
     """
+    if Version(torch.__version__) < _OLDEST:
+        raise UserError(
+            f"parallel.shard divides weights with torch {_OLDEST} or later, and {torch.__version__}"
+            " is installed: earlier ones can't sum gradients over processes of which some have none"
+        )
     layers, mesh, hash_before = model.layers, processes.mesh, model.weights_hash
     others = _read_outside(model)
     precision = MixedPrecisionPolicy(
