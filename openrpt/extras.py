@@ -17,7 +17,7 @@ class Extra:
     @property
     def installed(self) -> bool:
         """Whether its module can be imported."""
-        return importlib.util.find_spec(self.module) is not None
+        return _is_installed(self.module)
 
 
 EXTRAS = {
@@ -63,10 +63,17 @@ def missing(package: str, *, extra: str, what: str, otherwise: str = "") -> User
     return UserError(f"{what} needs {package}; install it: {installing(extra)}{otherwise}")
 
 
+def _is_installed(package: str) -> bool:
+    """Returns whether a package can be imported. A folder of its name in the working directory,
+    such as Ray and wandb leave, is none, though Python takes it for one: it has no origin."""
+    spec = importlib.util.find_spec(package)
+    return spec is not None and spec.origin is not None
+
+
 def require(package: str, *, extra: str, what: str, otherwise: str = "") -> None:
     """Checks that a package is installed, and the versions of its extra. Raises the UserError of
     `missing` where it is not, and UserError for a version that openrpt is not made for."""
-    if importlib.util.find_spec(package) is None:
+    if not _is_installed(package):
         raise missing(package, extra=extra, what=what, otherwise=otherwise)
     for name, found, stated in _outside(extra):
         raise UserError(

@@ -27,6 +27,15 @@ def test_what_is_missing_says_what_to_type_in_a_checkout_too() -> None:
     assert said.endswith(", or leave x out")
 
 
+def test_a_folder_is_no_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what leaves one where it ran."""
+    (tmp_path / "left_behind").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert importlib.util.find_spec("left_behind") is not None
+    with pytest.raises(UserError, match="x needs left_behind; install it"):
+        require("left_behind", extra="ray", what="x")
+
+
 def test_a_version_that_an_extra_is_not_made_for_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
