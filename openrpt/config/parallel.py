@@ -12,12 +12,17 @@ class ParallelConfig(Section):
 
     BINDS: ClassVar[Binds] = NOTHING
 
-    shard: Literal["none", "optimizer", "weights"] = Field(
+    shard: Literal["none", "optimizer", "weights", "layers"] = Field(
         "none",
         description="What is divided among the processes: nothing; the optimizer's state, 8 of the"
-        " 16 bytes that a float32 weight takes; or all 16, gathered layer by layer in the update"
-        " and whole to generate",
+        " 16 bytes that a float32 weight takes; or all 16 (weights), gathered layer by layer in the"
+        " update and whole to generate; or so, and layer by layer to generate, too (layers)",
     )
     timeout: float = Field(
         30.0, gt=0, description="Minutes that a process waits for the slowest one, then it gives up"
     )
+
+    @property
+    def divides_weights(self) -> bool:
+        """Whether each process has only a part of the weights at rest."""
+        return self.shard in ("weights", "layers")

@@ -12,8 +12,9 @@ biases) are whole in each process.
 Each process makes as many passes as its documents have, and all must gather alike. So passes are
 taken in turns (`Divided.turns`): before each one the processes say whether they want to go forward
 or back, forward goes first, and who wants neither, or the other, takes part with one token, whose
-gradient is 0. What generates or evaluates makes thousands of passes without a gradient; there the
-weights are gathered once, whole (`Divided.whole`).
+gradient is 0. What generates or evaluates makes thousands of passes without a gradient
+(`Divided.reading`); there the weights are gathered once, whole, or, where they have no room, layer
+by layer in each pass, by the same turns.
 """
 
 import warnings
@@ -22,6 +23,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import torch
+from packaging.version import Version
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
@@ -30,12 +32,16 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from openrpt.engine.divided_matrix import DividedMatrix, places_of
 from openrpt.engine.tree.attention import TreePass
+from openrpt.errors import UserError
 
 if TYPE_CHECKING:
     from openrpt.engine.model import Model
 
 T = TypeVar("T")
+_OLDEST = Version("2.13")
+"""The torch that this was built on; `set_reduce_scatter_unused_params` is not in those of 2025."""
 _Direction = Literal["forward", "backward"]
+_Phase = Literal["at rest", "reading whole", "reading in turns", "turns"]
 
 
 class Processes(Protocol):
@@ -51,6 +57,13 @@ class Processes(Protocol):
 
     def gather(self, value: T) -> list[T]:
         """Returns the values of all processes."""
+
+    def gather_amid_passes(self, value: T) -> list[T]:
+        """Does so without `taking_part` before it."""
+
+    def taking_part(self, take_part: Callable[[], None]) -> AbstractContextManager[None]:
+        """Encloses passes that all processes take part in: inside, each runs `take_part` before it
+        meets the others, which returns once none has a pass left."""
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Makes each parameter's `.grad` the sum over the processes."""
@@ -70,32 +83,45 @@ class Divided:
         layers: Sequence[FSDPModule],
         outer: Sequence[DividedMatrix],
         hash_before: str,
+        by_layer: bool,
     ) -> None:
-        """`hash_before`: the weights' before they were divided."""
+        """`hash_before`: the weights' before they were divided; `by_layer`: layers are gathered one
+        at a time where they are only read, too."""
         self._model, self._processes, self._layers = model, processes, layers
+        self._by_layer = by_layer
         self.hash_before = hash_before
         self._outer = outer
         """The matrices that are read outside of the layers."""
         self._vectors = [p for p in model.parameters() if not isinstance(p, DTensor)]
-        self._phase: Literal["at rest", "whole", "turns"] = "at rest"
+        self._phase: _Phase = "at rest"
         self._spare: list[Tensor] = []
         """The states of tokens that were run to take part, for the way back."""
 
     @contextmanager
-    def whole(self) -> Iterator[None]:
-        """Encloses passes without a gradient, with all weights gathered: each process makes as many
-        as it likes. All come to the beginning together."""
-        with self._gathered("whole"):
-            with self._processes.within("gather of all weights"):
-                self._root.set_reshard_after_forward(False)
-                for layer in self._layers:
-                    layer.unshard()
-            try:
+    def reading(self) -> Iterator[None]:
+        """Encloses passes without a gradient: each process makes as many as it likes. All come to
+        the beginning together."""
+        if self._by_layer:
+            take_part = self._processes.taking_part(self._finish_turns)
+            with self._gathered("reading in turns"), take_part:
                 yield
-            finally:
-                self._root.set_reshard_after_forward(True)
-                for layer in self._layers:
-                    layer.reshard()
+                self._finish_turns()
+        else:
+            with self._gathered("reading whole"), self._layers_gathered():
+                yield
+
+    @contextmanager
+    def _layers_gathered(self) -> Iterator[None]:
+        with self._processes.within("gather of all weights"):
+            self._root.set_reshard_after_forward(False)
+            for layer in self._layers:
+                layer.unshard()
+        try:
+            yield
+        finally:
+            self._root.set_reshard_after_forward(True)
+            for layer in self._layers:
+                layer.reshard()
 
     @contextmanager
     def turns(self) -> Iterator[None]:
@@ -103,17 +129,17 @@ class Divided:
         the gradient's sum over the processes, each its own part of it."""
         with self._gathered("turns"):
             yield
-            self._take_turn(None)
+            self._finish_turns()
             self._spare.clear()
             self._sum_outer()
         self._processes.sum_gradients(self._vectors)
 
     def forward(self, inputs: dict[str, Any]) -> Any:
         """Runs the backbone."""
-        if self._phase == "turns":
-            return self._take_turn("forward", lambda: self._run(inputs))
-        assert self._phase == "whole", "a pass over weights that are divided"
-        return self._run(inputs)
+        assert self._phase != "at rest", "a pass over weights that are divided"
+        if self._phase == "reading whole":
+            return self._run(inputs)
+        return self._take_turn("forward", lambda: self._run(inputs))
 
     def backward(self, roots: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
         """Goes back through one pass, which the roots come from."""
@@ -155,13 +181,14 @@ class Divided:
         return self._model.backbone
 
     def _run(self, inputs: dict[str, Any]) -> Any:
-        with self._model.autocast(), warnings.catch_warnings():
+        grad = torch.is_grad_enabled() and self._phase != "reading in turns"
+        with torch.set_grad_enabled(grad), self._model.autocast(), warnings.catch_warnings():
             # Of the last states, which nothing changes in place.
             warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
             return self._root(**inputs)
 
     @contextmanager
-    def _gathered(self, phase: Literal["whole", "turns"]) -> Iterator[None]:
+    def _gathered(self, phase: _Phase) -> Iterator[None]:
         assert self._phase == "at rest", f"weights are gathered for '{self._phase}' already"
         with self._processes.within("gather of the embeddings"):
             for one in self._outer:
@@ -175,11 +202,15 @@ class Divided:
                 one.release()
             self._model.forget_rounded()
 
+    def _finish_turns(self) -> None:
+        """Takes part in passes until no process has one left."""
+        self._take_turn(None)
+
     def _take_turn(self, own: _Direction | None, run: Callable[[], T] | None = None) -> T | None:
         """Takes part in passes until this process's own is due, and runs that; None: until no
         process has one left."""
         while True:
-            wanted = self._processes.gather(own)
+            wanted = self._processes.gather_amid_passes(own)
             due = next((one for one in ("forward", "backward") if one in wanted), None)
             if due is None:
                 return None
@@ -191,7 +222,9 @@ class Divided:
     def _take_part(self, due: str) -> None:
         """Runs one token, forward or back, so that all processes gather and sum alike."""
         if due == "forward":
-            self._spare.append(self._run(self._one_token()).last_hidden_state)
+            hidden = self._run(self._one_token()).last_hidden_state
+            if self._phase == "turns":
+                self._spare.append(hidden)
             return
         hidden = self._spare.pop()
         torch.autograd.backward([hidden], [torch.zeros_like(hidden)])
@@ -216,12 +249,21 @@ class Divided:
                     one.sum_gradient()
 
 
-def divide(model: "Model", processes: Processes) -> None:
+def divide(model: "Model", processes: Processes, *, by_layer: bool = False) -> None:
     """Divides a model's weights among processes that all have it whole; what it runs on is the
-    document tree. Raises UserError for a model without layers that can be told."""
+    document tree. `by_layer`: no process ever has more of its layers than one, nor to generate.
+
+    A model in the host's memory moves to the mesh's device, a layer at a time and each process's
+    part of it. Raises UserError for a model without layers that can be told, and for a torch whose
+    FSDP2 can't do it.
+    """
+    if Version(torch.__version__) < _OLDEST:
+        raise UserError(
+            f"parallel.shard divides weights with torch {_OLDEST} or later, and {torch.__version__}"
+            " is installed: earlier ones can't sum gradients over processes of which some have none"
+        )
     layers, mesh, hash_before = model.layers, processes.mesh, model.weights_hash
-    in_layers = {p for layer in layers for p in layer.parameters() if p.ndim > 1}
-    others = {p for p in model.network.parameters() if p not in in_layers}
+    others = _read_outside(model)
     precision = MixedPrecisionPolicy(
         param_dtype=model.compute_dtype,
         reduce_dtype=torch.promote_types(model.causal_lm.dtype, torch.float32),
@@ -237,5 +279,20 @@ def divide(model: "Model", processes: Processes) -> None:
     for before, layer in zip([layers[0], *layers], layers, strict=False):
         layer.set_modules_to_backward_prefetch([before])  # of the first: itself, so nothing
     fully_shard(model.backbone, mesh=mesh, ignored_params=others)
+    for vector in (p for p in others if p.ndim <= 1):
+        vector.data = vector.data.to(mesh.device_type)
     outer = [DividedMatrix(places, mesh) for places in places_of(model.network, others)]
-    model.divided = Divided(model, processes, layers=layers, outer=outer, hash_before=hash_before)
+    model.divided = Divided(
+        model,
+        processes,
+        layers=layers,
+        outer=outer,
+        hash_before=hash_before,
+        by_layer=by_layer,
+    )
+
+
+def _read_outside(model: "Model") -> set[nn.Parameter]:
+    """Returns the parameters that no layer gathers: vectors, embeddings and head."""
+    in_layers = {p for layer in model.layers for p in layer.parameters() if p.ndim > 1}
+    return {p for p in model.network.parameters() if p not in in_layers}

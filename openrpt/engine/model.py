@@ -178,10 +178,10 @@ class Model:
         else:
             self.divided.backward(roots, gradients or [None] * len(roots))
 
-    def whole(self) -> AbstractContextManager[None]:
+    def reading(self) -> AbstractContextManager[None]:
         """Encloses passes without a gradient, as many as each process likes: divided weights are
-        gathered for them, at which all processes meet."""
-        return nullcontext() if self.divided is None else self.divided.whole()
+        gathered for them, and all processes come to the beginning together."""
+        return nullcontext() if self.divided is None else self.divided.reading()
 
     def _run(self, inputs: dict[str, Any]) -> Any:
         inputs = inputs | {"use_cache": False}

@@ -53,6 +53,8 @@ class ProcessGroup:
         """
         self.roll, self.timeout = roll, timeout
         self._objects, self._gradients = objects, gradients
+        self._take_part: Callable[[], None] = lambda: None
+        """What comes before a meeting: passes that others have left (`taking_part`)."""
 
     @property
     def rank(self) -> int:
@@ -70,11 +72,26 @@ class ProcessGroup:
 
     def gather(self, value: T) -> list[T]:
         """Returns the values of all processes. Raises LostProcess."""
+        self._take_part()
         return self._gather(value, "gather", self.timeout)
+
+    def gather_amid_passes(self, value: T) -> list[T]:
+        """Returns the values of all processes, which are between passes. Raises LostProcess."""
+        return self._gather(value, "turn", self.timeout)
+
+    @contextmanager
+    def taking_part(self, take_part: Callable[[], None]) -> Iterator[None]:
+        """Encloses passes that all take part in: `Workers.taking_part`."""
+        before, self._take_part = self._take_part, take_part
+        try:
+            yield
+        finally:
+            self._take_part = before
 
     def first(self, do: Callable[[], T]) -> T:
         """Does it on rank 0, and returns what came of it on all. Raises LostProcess."""
         value = do() if self.rank == 0 else None
+        self._take_part()
         found: list[T] = self._gather(value, "what rank 0 does alone", float("inf"))  # type: ignore[arg-type]
         return found[0]
 
@@ -118,6 +135,7 @@ class ProcessGroup:
         """Encloses exchanges that torch makes by itself. Raises LostProcess where one fails since
         another process has failed, is gone or doesn't come."""
         self.roll.come_to(place)
+        self.roll.waits_in_torch = True
         try:
             yield
         except torch.OutOfMemoryError:
@@ -133,6 +151,8 @@ class ProcessGroup:
             if known is None:  # it is this process that fails
                 raise
             raise self._lost(known) from None
+        finally:
+            self.roll.waits_in_torch = False
 
     def fail(self, error: BaseException) -> None:
         """Lets the others know that this process ends, and why: at once, by closed connections."""

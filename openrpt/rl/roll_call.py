@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from torch.distributed import Store
 
+from openrpt.terminal import say
+
 _BEAT_SECONDS = 1.0
 SILENT_SECONDS = 6.0
 """Seconds without a beat after which a process is the one that is gone, once it is known that one
@@ -46,10 +48,13 @@ class RollCall:
         """Why the group ends, as the first process that knew has said it; empty while it runs."""
         self.cut_off = False
         """Whether the store no longer answers: the process or launcher that held it is gone."""
+        self.waits_in_torch = False
+        """Whether this process is in an exchange of torch's own, which nothing here can end."""
         self._store, self._own = store, store.clone()  # type: ignore[attr-defined]
         self._heard: dict[int, _Heard] = {}
         self._said = False
         """Whether a process has said why the group ends."""
+        self._warned = False
         self._closing = threading.Event()
         self._beats = 0
         self._store.set(_host_key(rank), socket.gethostname())
@@ -131,6 +136,7 @@ class RollCall:
             while not self._closing.wait(_BEAT_SECONDS):
                 self._beat(self._own)
                 self._listen()
+                self._warn()
         except RuntimeError:  # the store is gone
             self.cut_off = True
 
@@ -150,6 +156,21 @@ class RollCall:
         if not self._said and self._own.check([_SAID]):
             self._own.set(_heard_key(self.rank), "")
             self._said = True
+
+    def _warn(self) -> None:
+        """Names the processes that are silent while torch waits for them until its own limit; the
+        first of those that are not does so, once."""
+        gone = self.silent(FROZEN_SECONDS)
+        if not gone or not self.waits_in_torch or self._warned:
+            return
+        self._warned = True
+        if self.rank == min(rank for rank in range(self.count) if rank not in gone):
+            who = " and ".join(map(self.name, gone))
+            say(
+                f"{who}: no sign of life for {FROZEN_SECONDS:g} s ('{self.place}'); unless it comes"
+                " back, the run ends after parallel.timeout",
+                err=True,
+            )
 
     def _host(self, rank: int) -> str:
         try:

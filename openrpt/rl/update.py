@@ -130,7 +130,7 @@ def update_policy(
     policy, max_norm = engine.model, config.optim.max_grad_norm
     totals, loss_config = step_totals(batch, config, layout), loss_config_for(config)
     ntp_tokens = max(sum(_num_ntp_tokens(weighted.work, layout) for weighted in batch), 1)
-    with policy.whole() if config.importance_correction != "off" else nullcontext():
+    with policy.reading() if config.importance_correction != "off" else nullcontext():
         documents = list(_documents(workers.share(batch), engine, config, layout, reference))
     metrics: dict[str, float] = {}
     for _ in range(config.train.updates_per_batch):

@@ -59,6 +59,14 @@ class Workers(Protocol):
     def gather(self, value: T) -> list[T]:
         """Returns the values that all n processes have given, in the order of the processes."""
 
+    def gather_amid_passes(self, value: T) -> list[T]:
+        """Does so inside of `taking_part`, for the passes' own sake: nothing is run before."""
+
+    def taking_part(self, take_part: Callable[[], None]) -> AbstractContextManager[None]:
+        """Encloses passes that all processes take part in, of which each has another number: before
+        it meets the others otherwise, a process runs `take_part`, which returns once none has a
+        pass left."""
+
     def first(self, do: Callable[[], T]) -> T:
         """Lets the process of rank 0 do something, however long it takes, and returns what it
         returned to all of them."""
@@ -95,6 +103,14 @@ class Alone:
     def gather(self, value: T) -> list[T]:
         """Returns the one process's value."""
         return [value]
+
+    def gather_amid_passes(self, value: T) -> list[T]:
+        """Returns the one process's value."""
+        return [value]
+
+    def taking_part(self, take_part: Callable[[], None]) -> AbstractContextManager[None]:
+        """Encloses nothing: no other process has a pass."""
+        return nullcontext()
 
     def first(self, do: Callable[[], T]) -> T:
         """Does it."""

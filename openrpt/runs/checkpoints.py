@@ -7,7 +7,6 @@ divide it: `optimizer_state.py`), `checkpoint.json` the rest, with a hash of eve
 under its name is whole.
 """
 
-import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +29,7 @@ from openrpt.engine.checkpoint_record import (
 )
 from openrpt.engine.fingerprint import require_same_model
 from openrpt.engine.loading import quiet_transformers
+from openrpt.engine.lora import merged
 from openrpt.engine.model import Model
 from openrpt.errors import UserError
 from openrpt.files import numbered, remove_folder, replacing_folder, writing
@@ -141,14 +141,12 @@ def _disk_errors() -> Iterator[None]:
 
 
 def _save_model(policy: Model, folder: Path) -> None:
-    if policy.divided is not None:
-        policy.network.save_pretrained(folder, state_dict=policy.divided.whole_weights())
-    elif policy.is_lora:
-        policy.network.save_pretrained(folder / "adapter")
-        # Merging in place and back would change the weights by rounding.
-        copy.deepcopy(policy.network).merge_and_unload().save_pretrained(folder)
+    weights = None if policy.divided is None else policy.divided.whole_weights()
+    if policy.is_lora:
+        policy.network.save_pretrained(folder / "adapter", state_dict=weights)
+        merged(policy.network, weights).save_pretrained(folder)
     else:
-        policy.network.save_pretrained(folder)
+        policy.network.save_pretrained(folder, state_dict=weights)
 
 
 def restore(folder: Path, policy: Model, optimizer: torch.optim.Optimizer) -> TrainerState:

@@ -71,10 +71,10 @@ def finetune(run: Run, *, workers: Workers = ALONE, progress: Progress = SILENT)
             facts = asdict(counts) | asdict(task.counts)
             progress.say(_describe_questions(config.questions.path, facts))
             policy = trainer.engine.model
-            with policy.whole():
+            with policy.reading():
                 record = workers.first(lambda: _begun(run, trainer, task, facts, progress))
             summary = run_stage(trainer, progress)
-            with policy.whole():
+            with policy.reading():
                 return workers.first(lambda: _ended(run, trainer, task, record, summary, progress))
 
 

@@ -175,7 +175,7 @@ def _evaluate(stage: Stage, progress: Progress) -> dict[str, float]:
         return {}
     done = state.seconds if stage.limits.seconds < math.inf else state.step - 1
     progress.update(done, f"evaluating after step {state.step}")
-    with stage.engine.model.whole():
+    with stage.engine.model.reading():
         metrics = stage.workers.first(stage.evaluate)
     accuracy = metrics.get(_BEST, -1.0)
     if accuracy > state.best_accuracy:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import torch
 
+from openrpt.config.loading import with_overrides
 from openrpt.config.sections import Config
 from openrpt.engine.average import MovingAverage
 from openrpt.engine.checkpoint_record import TrainerState, read_record
@@ -144,18 +145,20 @@ def open_trained(
         require_own(record, last, config, stage=name)
     # LoRA adapters sit on the weights that training began from; the merged ones are for others.
     weights = begin if last is None or config.model.lora_rank else last
+    divided = config.parallel.divides_weights and workers.count > 1
     engine = open_engine(
-        config,
+        # In the host's memory there is room for all of it.
+        with_overrides(config, {"model.device": "cpu"}) if divided else config,
         path=None if weights is None else str(weights),
         trained=True,
         recompute=config.memory.gradient_checkpointing,
         start=candidates_from,
     )
     decay = config.optim.weight_decay if weight_decay is None else weight_decay
-    if config.parallel.shard == "weights" and workers.count > 1:
+    if divided:
         from openrpt.engine.divided import divide
 
-        divide(engine.model, workers)
+        divide(engine.model, workers, by_layer=config.parallel.shard == "layers")
     optimizer = make_optimizer(
         engine.model,
         config.optim,
@@ -178,10 +181,9 @@ def _require_divisible(config: Config, *, paired: bool) -> None:
             f"parallel.shard = '{shard}' divides one AdamW, and train.adam_states = 'separate' has"
             " two; set one of them only"
         )
-    if shard != "weights":
+    if not config.parallel.divides_weights:
         return
     refused = {
-        "model.lora_rank": config.model.lora_rank > 0,
         "engine.trainer = 'flat'": config.engine.trainer == "flat",
         "engine.sampler = 'vllm'": config.engine.sampler != "same",
         "reward.terms 'information_gain', whose moving average is a whole model": (
@@ -191,5 +193,5 @@ def _require_divisible(config: Config, *, paired: bool) -> None:
     for what, is_asked in refused.items():
         if is_asked:
             raise UserError(
-                f"parallel.shard = 'weights' doesn't go with {what}; set one of them only"
+                f"parallel.shard = '{shard}' doesn't go with {what}; set one of them only"
             )

@@ -104,7 +104,7 @@ class Trainer:
         if self.weights is not None:
             with timer("hand_over"):
                 version = self.weights.policy_version(state.step)
-        with timer("generate"), self.engine.model.whole():
+        with timer("generate"), self.engine.model.reading():
             batch, generated = self.collector.collect(state)
         groups = [group for graded in generated for group in graded.groups]
         followed = self.task.follow(state, groups)

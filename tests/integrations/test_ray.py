@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
+from openrpt.cli.main import cli
 from openrpt.config.sections import Config
 from openrpt.data.scored_shards import shard_paths
 from openrpt.errors import UserError
@@ -23,6 +25,7 @@ from openrpt.integrations.ray.pool import Pool
 from openrpt.stages.score.folder import COST, ScoreFolder, read_cost
 from openrpt.stages.score.score import score_corpus
 from openrpt.stages.train import train
+from openrpt.stages.warmup.warmup import warmup
 from tests.helpers.ray_nodes import DiesOnce, ray_nodes
 from tests.helpers.run_files import rows_of
 from tests.helpers.tiny_model import LETTERS, copied_run, tiny_config, tiny_model_folder, tiny_run
@@ -180,7 +183,20 @@ def test_a_worker_killed_within_a_step_changes_nothing(nodes, tmp_path, monkeypa
         assert found == pytest.approx(expected, rel=1e-10, abs=1e-12)
 
 
-def test_completions_of_an_evaluation_are_those_of_one_process(nodes, tmp_path, monkeypatch):
+@pytest.fixture
+def pools(monkeypatch) -> list[int]:
+    """The workers of each pool that makes completions."""
+    found: list[int] = []
+
+    def pool(**settings: Any) -> Pool:
+        found.append(settings["workers"])
+        return Pool(**settings)
+
+    monkeypatch.setattr(sampler, "Pool", pool)
+    return found
+
+
+def test_completions_of_an_evaluation_are_those_of_one_process(nodes, tmp_path, pools):
     run = tiny_run(
         tmp_path,
         evaluate__split="train",
@@ -191,13 +207,6 @@ def test_completions_of_an_evaluation_are_those_of_one_process(nodes, tmp_path, 
         prompt__think_budget=6,
     )
     shared = copied_run(run, "shared")
-    pools: list[int] = []
-
-    def pool(**settings: Any) -> Pool:
-        pools.append(settings["workers"])
-        return Pool(**settings)
-
-    monkeypatch.setattr(sampler, "Pool", pool)
     open_model = sampler.opening_on(TWO, shared.path, open_evaluated)
     ((_, expected),) = evaluate_templates(run, "start", run.config)
     ((_, found),) = evaluate_templates(shared, "start", run.config, open_model=open_model)
@@ -208,3 +217,30 @@ def test_completions_of_an_evaluation_are_those_of_one_process(nodes, tmp_path, 
     assert found.rollouts is not None and expected.rollouts is not None
     # By their text: pyarrow holds that NaN is not NaN.
     assert repr(found.rollouts.to_pylist()) == repr(expected.rollouts.to_pylist())
+
+
+def test_traces_of_a_model_are_those_of_one_process(nodes, tmp_path, pools):
+    settings: dict[str, Any] = {
+        "prompt__candidates": 0,
+        "prompt__think_budget": 3,
+        "selection__strategy": "random",
+        "warmup__target": "truth",
+        "warmup__tail_steps": 0,
+        "warmup__steps": 20,
+    }
+    run = tiny_run(tmp_path, **settings)
+    warmup(run)
+    options = ["--prompt.think_budget", "3", "--samples", "4", "--positions", "40"]
+    options += ["--positions-per-document", "4"]
+    # One worker: an evaluation's two take the same way, and each costs seconds to begin.
+    spread = ["--scale", "ray", "--address", nodes, "--workers", "1"]
+    made = {}
+    for name, on in (("alone", []), ("shared", spread)):
+        out = tmp_path / f"{name}.jsonl"
+        found = CliRunner().invoke(
+            cli, ["traces", "self", str(run.path), *options, "--out", str(out), *on]
+        )
+        assert found.exit_code == 0, (found.output, found.exception)
+        made[name] = out.read_bytes()
+    assert pools == [1]
+    assert made["shared"] == made["alone"] and made["alone"].count(b"\n") > 3

@@ -4,7 +4,7 @@ whatever the number of passes of each process."""
 import os
 import pickle
 import signal
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor
 
 from openrpt.engine.divided import divide
 from openrpt.engine.engine import bind
+from openrpt.engine.lora import add_lora
 from openrpt.engine.model import Model
 from openrpt.files import write_text
 from openrpt.rl import roll_call
@@ -39,6 +40,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 FLAT = {"text alone": (0, 1), "no text, one flat": (1,), "nothing": (0, 1)}
 """The documents of a case whose advantages are all 0."""
+
+ADAPTED = ("llama", "gpt2")
+"""Families with adapters: matrices of linear modules, and of Conv1D."""
 
 
 def case_of(name: str) -> tuple[str, Any, list[Weighted]]:
@@ -75,7 +79,7 @@ def updated(
     often before the update."""
     engine = bind("tree", policy)
     divide(policy, workers)
-    with policy.whole():
+    with policy.reading():
         before = [drawn(policy) for _ in range(draws)]
     optimizer = torch.optim.SGD(policy.parameters(), lr=0.0)
     metrics = update_policy(
@@ -89,6 +93,16 @@ def updated(
 def mixed_policy() -> Model:
     policy = policy_of(dtype=torch.float32)
     policy.compute_dtype = torch.bfloat16
+    return policy
+
+
+def adapted_policy(family: str = "llama") -> Model:
+    """A policy with adapters of rank 4, none of which is 0."""
+    policy, numbers = policy_of(family), torch.Generator().manual_seed(0)
+    policy.network = add_lora(policy.network, rank=4, alpha=8).eval()
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.normal_(0.0, 0.1, generator=numbers)
     return policy
 
 
@@ -145,6 +159,92 @@ def test_divided_weights_give_the_same_update(tmp_path: Path) -> None:
         assert max(kept) < 1.03 * matrices / 3 + vectors  # the rows of some are no multiple of 3
 
 
+def test_adapters_of_divided_weights_have_the_same_gradient(tmp_path: Path) -> None:
+    """By 3 processes, of which one has no document and one no row of half of the adapters. The
+    frozen weights are divided, too, and have none."""
+    _, config, batch = case_of("head shared")
+    expected = {one: gradients(adapted_policy(one), "tree", batch, config) for one in ADAPTED}
+
+    def work(rank: int) -> None:
+        with launched_workers("cpu", minutes=1) as workers:
+            found = {}
+            for family in ADAPTED:
+                policy = adapted_policy(family)
+                found[family] = updated(policy, workers, batch, config)
+                frozen = [p for p in policy.network.parameters() if not p.requires_grad]
+                assert all(isinstance(p, DTensor) for p in frozen if p.ndim > 1)
+                assert all(p.grad is None for p in frozen)
+            (tmp_path / str(rank)).write_bytes(pickle.dumps(found))
+
+    ended = in_processes(3, work)
+    assert [one.code for one in ended] == [0, 0, 0], ended
+    for rank in range(3):
+        found = pickle.loads((tmp_path / str(rank)).read_bytes())
+        for family, (whole, metrics) in expected.items():
+            assert all("lora" in name for name in whole)
+            assert_equal(found[family][0], whole, tolerance=1e-11)
+            assert found[family][1] == pytest.approx(metrics, rel=1e-12, abs=1e-14)
+
+
+def test_no_process_has_more_than_a_layer_to_generate(tmp_path: Path) -> None:
+    """By 3 processes, of which one generates twice as much as another and one nothing, with
+    meetings on the way: what whole weights draw, and at the peak a process' own part, one layer,
+    the embeddings and the head."""
+    expected = {family: drawn(policy_of(family)) for family in ADAPTED}
+
+    def work(rank: int) -> None:
+        with launched_workers("cpu", minutes=1) as workers:
+            for family, known in expected.items():
+                found, held = read_by_layer(policy_of(family), workers)
+                assert found == [known] * 3
+                assert held.before == held.behind < held.most <= held.before + held.allowed
+            (tmp_path / str(rank)).touch()
+
+    ended = in_processes(3, work)
+    assert [one.code for one in ended] == [0, 0, 0], ended
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def read_by_layer(policy: Model, workers: Workers) -> tuple[list[Any], "Held"]:
+    """What a process draws, and the elements that it holds meanwhile."""
+    bind("tree", policy)
+    sizes = {name: p.numel() for name, p in policy.trained().items() if p.ndim > 1}
+    layers = {id(p) for layer in policy.layers for p in layer.parameters()}
+    inside = {name: sizes[name] for name in sizes if id(policy.trained()[name]) in layers}
+    divide(policy, workers, by_layer=True)
+    held = Held(before=elements(policy))
+    held.allowed = sum(inside.values()) // len(policy.layers)
+    held.allowed += sum(size for name, size in sizes.items() if name not in inside)
+    for layer in policy.layers:
+        layer.register_forward_pre_hook(lambda *_: held.note(policy))
+    with policy.reading():
+        found = [drawn(policy) for _ in range(workers.rank)]
+        assert workers.gather(workers.rank) == [0, 1, 2]
+        found += [drawn(policy) for _ in range(2 - workers.rank)]
+        found.append(workers.first(lambda: drawn(policy)))
+    held.behind = elements(policy)
+    return found, held
+
+
+@dataclass
+class Held:
+    """Elements of a policy's weights that this process has."""
+
+    before: int
+    most: int = 0
+    behind: int = 0
+    allowed: int = 0
+    """Those that it may have beside what it has at rest."""
+
+    def note(self, policy: Model) -> None:
+        self.most = max(self.most, elements(policy))
+
+
+def elements(policy: Model) -> int:
+    own = (p.to_local() if isinstance(p, DTensor) else p for p in policy.network.parameters())
+    return sum(one.numel() for one in own)
+
+
 def test_layers_are_freed_between_passes(tmp_path: Path) -> None:
     """While a pass's loss is computed, embeddings and head are whole, and no layer."""
 
@@ -174,34 +274,43 @@ def test_layers_are_freed_between_passes(tmp_path: Path) -> None:
     ("how", "message"),
     [
         ("killed", "rank 1 of 3 ended without a word while the others waited for it ('pass for"),
+        ("frozen", "rank 1 of 3 ended without a word while the others waited for it ('pass for"),
         ("late", "'pass forward' of 3 processes was not done within 0.2 min"),
     ],
 )
 def test_the_loss_of_one_in_a_pass_ends_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, message: str
 ) -> None:
-    """They wait for it in an exchange of torch's own."""
+    """They wait for it in an exchange of torch's own: of a frozen one until their limit, and one of
+    them says meanwhile which it is."""
     monkeypatch.setattr(roll_call, "_BEAT_SECONDS", 0.2)
+    if how == "frozen":
+        monkeypatch.setattr(roll_call, "FROZEN_SECONDS", 8.0)
     _, config, batch = case_of("head shared")
 
     def work(rank: int) -> None:
         def lose(*_: Any) -> None:
-            if how == "killed":
-                os.kill(os.getpid(), signal.SIGKILL)
+            if how != "late":
+                os.kill(os.getpid(), signal.SIGKILL if how == "killed" else signal.SIGSTOP)
             await_files(tmp_path, "0", "2")  # "late": not there until the others have given up
 
         # Each exchange before that of the pass has as long, too.
-        with launched_workers("cpu", minutes=0.2 if how == "late" else 5) as workers:
-            policy = policy_of()
+        minutes = {"killed": 5, "frozen": 0.2, "late": 0.2}[how]
+        with launched_workers("cpu", minutes=minutes) as workers:
+            policy, pids = policy_of(), workers.gather(os.getpid())
             if rank == 1:
                 policy.layers[1].register_forward_hook(lose)
             try:
                 updated(policy, workers, batch, config)
             except LostProcess as error:
                 write_text(tmp_path / str(rank), str(error))
+                if rank == 0 and how == "frozen":
+                    os.kill(pids[1], signal.SIGKILL)
 
     ended = in_processes(3, work)
-    code = -signal.SIGKILL if how == "killed" else 0
+    code = 0 if how == "late" else -signal.SIGKILL
     assert [one.code for one in ended] == [0, code, 0], ended
+    warned = "rank 1 of 3: no sign of life for 8 s ('pass forward')"
+    assert (warned in ended[0].err, ended[2].err) == (how == "frozen", "")
     for rank in (0, 2):
         assert message in (tmp_path / str(rank)).read_text()

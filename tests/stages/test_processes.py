@@ -180,7 +180,7 @@ def test_two_then_one_then_four_processes_end_where_one_does(scored: Run) -> Non
     said = together(2, *command("train", run, train__steps=1, parallel__shard="weights"))[0]
     assert "1 steps in" in said.out and "train: done, 1 steps" in said.err
     alone(*command("train", run, train__steps=2))
-    together(4, *command("train", run, train__steps=3, parallel__shard="weights"))
+    together(4, *command("train", run, train__steps=3, parallel__shard="layers"))
     together(2, *command("train", run, train__steps=4, parallel__shard="optimizer"))
     assert_alike(run, expected, "train", steps=4)
     parts = {step: len(state_files(folder_of(run, step))) for step in range(1, 5)}
@@ -195,6 +195,25 @@ def test_two_then_one_then_four_processes_end_where_one_does(scored: Run) -> Non
         assert_same_weights(folder_of(run, step), folder_of(expected, step))
     stage = read_stage(run.path)
     assert stage is not None and stage.state == "done"
+
+
+def test_adapters_go_on_whoever_had_a_part_of_them(scored: Run) -> None:
+    """LoRA: 2 processes with divided weights, then 1, then 3 that divide; the policy is the folder
+    of one process, merged, its adapter beside it."""
+    settings = PLAIN | {"model__lora_rank": 2}
+    run, expected = run_of(scored, "adapters", settings), run_of(scored, "adapters-1", settings)
+    alone(*command("train", expected))
+    together(2, *command("train", run, train__steps=1, parallel__shard="weights"))
+    alone(*command("train", run, train__steps=2))
+    together(3, *command("train", run, train__steps=3, parallel__shard="weights"))
+    assert_alike(run, expected, "train", steps=3)
+    for step, parts in ((1, 2), (2, 1), (3, 3)):
+        folder, known = folder_of(run, step), folder_of(expected, step)
+        assert len(state_files(folder)) == parts
+        assert_same_weights(folder, known)
+        adapter = "adapter/adapter_model.safetensors"
+        found, whole = load_file(folder / adapter), load_file(known / adapter)
+        torch.testing.assert_close(found, whole, rtol=1e-8, atol=1e-12)
 
 
 def test_plain_text_and_warmup_are_shared_too(scored: Run) -> None:
@@ -273,7 +292,6 @@ def test_a_kill_during_a_save_leaves_the_checkpoint_before(scored: Run) -> None:
 @pytest.mark.parametrize(
     ("what", "settings"),
     [
-        ("model.lora_rank", {"model__lora_rank": 4}),
         ("engine.trainer = 'flat'", {"engine__trainer": "flat"}),
         ("reward.terms 'information_gain'", {"reward__terms": {"information_gain": 1.0}}),
         ("train.adam_states = 'separate'", {"train__adam_states": "separate"}),

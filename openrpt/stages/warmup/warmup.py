@@ -85,7 +85,7 @@ class Warmup:
         set_learning_rate(self.optimizer, learning_rate(config.warmup, state.step))
         self.optimizer.zero_grad(set_to_none=True)
         policy, own = self.engine.model, self.workers.share(works)
-        with timer("generate"), nullcontext() if tail_only else policy.whole():
+        with timer("generate"), nullcontext() if tail_only else policy.reading():
             made = [None if tail_only else maker.imitations(work, state.step) for work in own]
         with timer("update"):
             with summed(policy, self.workers):
