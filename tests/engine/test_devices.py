@@ -4,6 +4,9 @@ The same comparison runs on a device that only looks like one (`tests/helpers/ot
 that it is itself known to run. `pytest -m gpu` runs it where a GPU is.
 """
 
+from collections import Counter
+from itertools import chain
+
 import pytest
 import torch
 
@@ -16,7 +19,7 @@ from openrpt.seeding import keys_of
 from tests.engine.test_generation import LAYOUT, LENGTHS, PREFIX
 from tests.engine.test_tree import BRANCHES
 from tests.helpers.byte_policy import policy_of
-from tests.helpers.other_device import NAME, on_other_device
+from tests.helpers.other_device import NAME, counted_waits, on_other_device
 
 FAMILIES = ["llama", "gemma2", "gemma3", "gpt2"]
 """Plain, with a soft cap, with sliding windows, with learned positions."""
@@ -57,13 +60,56 @@ def compare(family: str, device: str) -> None:
     assert found[2] == expected[2]
 
 
-def compare_there() -> None:
+ROLLOUTS = 3
+
+
+def requests_of(documents: int) -> list[Request]:
+    """Documents that are decoded together, each over its own prefix."""
+    return [
+        Request(
+            prefix_ids=PREFIX[d:],
+            prefix_lengths=LENGTHS[:3],
+            keys=tuple(keys_of(ROLLOUTS, 7, d, n) for n in LENGTHS[:3]),
+        )
+        for d in range(documents)
+    ]
+
+
+def drawn(policy, documents: int, tokens: int):
+    sampling = Sampling(temperature=1.0, think_budget=tokens, prediction_budget=3, candidates=0)
+    return [*TreeEngine(model=policy).generate_each(requests_of(documents), LAYOUT, sampling)]
+
+
+def count_waits() -> None:
+    """Asserts how often the host waits for the device in the decode loop."""
+    own, there = policy_of(), policy_of()
+    there.network.to(NAME)
+    for documents in (1, 2):
+        waits: dict[int, Counter[str]] = {}
+        for tokens in (4, 12):
+            with counted_waits() as waits[tokens]:
+                found = drawn(there, documents, tokens)
+            expected = drawn(own, documents, tokens)
+            for one, wanted in zip(chain(*found), chain(*expected), strict=True):
+                ids, wanted_ids = (
+                    [c.token_ids for c in outcome.completions] for outcome in (one, wanted)
+                )
+                assert ids == wanted_ids
+        # Eight tokens more: for each, one copy of what was drawn.
+        assert waits[12] - waits[4] == Counter({"aten._to_copy": 8}), waits
+
+
+def check_there() -> None:
     for family in FAMILIES[:2]:
         compare(family, NAME)
+    count_waits()
 
 
-def test_a_device_that_only_looks_like_one_gives_the_cpus_outcomes() -> None:
-    on_other_device(compare_there)
+def test_a_device_that_only_looks_like_one_gives_the_cpus_outcomes_and_is_asked_once_a_token() -> (
+    None
+):
+    """Both in one process, which takes longer to begin than they do."""
+    on_other_device(check_there)
 
 
 @pytest.mark.gpu
