@@ -92,7 +92,9 @@ def test_prompts_of_a_step_say_its_documents() -> None:
 
 
 def test_an_unknown_recipe_lists_those_that_there_are() -> None:
-    with pytest.raises(UserError, match="recipe:dmo: no such recipe; there are demo, finetune, pa"):
+    with pytest.raises(
+        UserError, match="recipe:dmo: no such recipe; there are demo, finetune, gsm8k, pa"
+    ):
         config_path("recipe:dmo")
 
 

@@ -311,6 +311,7 @@ def test_the_loss_of_one_in_a_pass_ends_the_others(
     code = 0 if how == "late" else -signal.SIGKILL
     assert [one.code for one in ended] == [0, code, 0], ended
     warned = "rank 1 of 3: no sign of life for 8 s ('pass forward')"
-    assert (warned in ended[0].err, ended[2].err) == (how == "frozen", "")
+    # Once one of them has ended, torch may say more on the others.
+    assert [warned in ended[rank].err for rank in (0, 2)] == [how == "frozen", False]
     for rank in (0, 2):
         assert message in (tmp_path / str(rank)).read_text()
