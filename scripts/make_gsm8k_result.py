@@ -1,7 +1,7 @@
 """The table of docs/results/gsm8k.md: `python scripts/make_gsm8k_result.py runs/gsm8k`.
 
-All of it is read from the run folder, after `openrpt evaluate start warmup trained`, with
-`--evaluate.split development` or without.
+All of it is read from the run folder, after `openrpt evaluate warmup trained` and
+`openrpt evaluate start --evaluate.modes ntp`: held-out positions.
 """
 
 import sys
@@ -23,6 +23,7 @@ GRADINGS = (
 )
 """Each with its measures of standard prediction and of reasoning."""
 LEVELS = (("all", "all"), ("easy", "above 0.5 nats"))
+ROLES = ("start", "warmup", "trained")
 
 
 def rows_of(label: str, evaluation: dict[str, Any]) -> list[list[str]]:
@@ -35,8 +36,8 @@ def rows_of(label: str, evaluation: dict[str, Any]) -> list[list[str]]:
             name,
             f"{summary[ntp][level]['n']} ({summary[ntp][level]['documents']})",
             share(summary[ntp][level]),
-            share(summary[reasoning][level]),
-            points(value[reasoning][level]),
+            share(summary[reasoning][level]) if value else "–",
+            points(value[reasoning][level]) if value else "–",
         ]
         for grading, ntp, reasoning in GRADINGS
         for level, name in LEVELS
@@ -46,12 +47,13 @@ def rows_of(label: str, evaluation: dict[str, Any]) -> list[list[str]]:
 def main() -> None:
     """Writes the table of the run that is named on the command line."""
     evaluations = read_evaluation(existing_run(Path(sys.argv[1])).evaluation)["evaluations"]
-    rows = [row for label, found in evaluations.items() for row in rows_of(label, found)]
-    spent = [
-        f"{label} {flops(found['cost']['flops'])}"
+    heldout = {
+        label.partition("-")[0]: found
         for label, found in evaluations.items()
-        if found["cost"]["flops"]
-    ]
+        if found["split"] == "heldout"
+    }
+    rows = [row for name in ROLES for row in rows_of(name, heldout[name])]
+    spent = [f"{name} {flops(heldout[name]['cost']['flops'])}" for name in ROLES[1:]]
     headings = ["model", "right by", "positions", "n (documents)", "its own standard prediction"]
     sheet = Sheet(
         title="",
