@@ -143,10 +143,10 @@ class TreeSequences:
         device, alone = self.hidden.device, len(self.prefixes) == 1
         new = torch.arange(ids.shape[1])
         position_ids = put(self.next_positions[:, None] + new, device)  # [U, n]
-        longest = int(self.prefix_lengths.max())
+        shared = first_keys(self.prefixes[0], int(self.prefix_lengths.max())) if alone else None
         tree_pass = TreePass(
             query_positions=position_ids,
-            shared=first_keys(self.prefixes[0], longest) if alone else None,
+            shared=shared,
             shared_lengths=put(self.prefix_lengths, device),
             own=self.own,
             documents=() if alone else self._documents(),
