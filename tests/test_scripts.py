@@ -93,6 +93,13 @@ def test_the_benchmarks_tables_are_those_of_the_results() -> None:
     assert table == made.strip(), "python benchmarks/table.py --write"
 
 
+def test_the_table_of_frameworks_is_that_of_what_was_recorded() -> None:
+    made = runpy.run_path(str(ROOT / "scripts" / "environments.py"))
+    text = (ROOT / "docs" / "results" / "README.md").read_text(encoding="utf-8")
+    assert made["checked_table"]() in text
+    assert set(made["SHOWN"]) == set(made["ENVIRONMENTS"])
+
+
 def test_a_notebook_is_a_page_of_the_site() -> None:
     """Its sentences, its code, and each result that it holds: numbers, charts."""
     page = runpy.run_path(str(ROOT / "scripts" / "notebook_page.py"))["notebook_page"]

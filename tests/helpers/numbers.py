@@ -1,4 +1,4 @@
-"""Numbers that a test found, for a script that stores them (`scripts/check_verl.py`)."""
+"""Numbers that a test found, for `scripts/environments.py --record`, which stores them."""
 
 import json
 import os
