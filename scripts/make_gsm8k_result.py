@@ -1,7 +1,8 @@
-"""The table of docs/results/gsm8k.md: `python scripts/make_gsm8k_result.py runs/gsm8k`.
+"""The table of docs/results/gsm8k.md, and gsm8k.json beside it:
+`python scripts/make_gsm8k_result.py runs/gsm8k`.
 
-All of it is read from the run folder, after `openrpt evaluate warmup trained` and
-`openrpt evaluate start --evaluate.modes ntp`: held-out positions.
+All of it is read from the run folder, after the commands on that page: what was evaluated on
+held-out positions, under any label (`openrpt evaluate MODEL --label LABEL`), controls included.
 """
 
 import sys
@@ -12,6 +13,7 @@ from marked import put
 
 from openrpt.amounts import flops
 from openrpt.evaluation.records import read_evaluation
+from openrpt.json_files import write_sealed
 from openrpt.runs.run import existing_run
 from openrpt.sheets import Sheet, markdown, points, share
 
@@ -23,7 +25,6 @@ GRADINGS = (
 )
 """Each with its measures of standard prediction and of reasoning."""
 LEVELS = (("all", "all"), ("easy", "above 0.5 nats"))
-ROLES = ("start", "warmup", "trained")
 
 
 def rows_of(label: str, evaluation: dict[str, Any]) -> list[list[str]]:
@@ -32,6 +33,7 @@ def rows_of(label: str, evaluation: dict[str, Any]) -> list[list[str]]:
     return [
         [
             label,
+            flops(evaluation["cost"]["flops"]),
             grading,
             name,
             f"{summary[ntp][level]['n']} ({summary[ntp][level]['documents']})",
@@ -44,27 +46,48 @@ def rows_of(label: str, evaluation: dict[str, Any]) -> list[list[str]]:
     ]
 
 
+def numbers_of(label: str, evaluation: dict[str, Any]) -> dict[str, Any]:
+    """Returns what is kept of an evaluation: its training FLOPs, and each measure at each level."""
+    measures = {name for _, *names in GRADINGS for name in names}
+    return {
+        "model": label,
+        "flops": evaluation["cost"]["flops"],
+        "measures": {
+            name: {level: evaluation["summary"][name][level] for level, _ in LEVELS}
+            for name in sorted(measures & set(evaluation["summary"]))
+        },
+    }
+
+
 def main() -> None:
-    """Writes the table of the run that is named on the command line."""
+    """Writes the table and the numbers of the run that is named on the command line."""
     evaluations = read_evaluation(existing_run(Path(sys.argv[1])).evaluation)["evaluations"]
     heldout = {
-        label.partition("-")[0]: found
+        label.partition("-modes")[0]: found
         for label, found in evaluations.items()
         if found["split"] == "heldout"
     }
-    rows = [row for name in ROLES for row in rows_of(name, heldout[name])]
-    spent = [f"{name} {flops(heldout[name]['cost']['flops'])}" for name in ROLES[1:]]
-    headings = ["model", "right by", "positions", "n (documents)", "its own standard prediction"]
+    ordered = sorted(
+        heldout.items(), key=lambda item: (not item[1]["thought_value"], item[1]["cost"]["flops"])
+    )
+    headings = [
+        "model",
+        "training FLOPs",
+        "right by",
+        "positions",
+        "n (documents)",
+        "its own standard prediction",
+    ]
     sheet = Sheet(
         title="",
         headings=[*headings, "reasoning", "difference, points [95 %]"],
-        labels=3,
-        rows=rows,
-        notes=[
-            "± is the standard error by document; training FLOPs: " + ", ".join(spent),
-        ],
+        labels=4,
+        rows=[row for label, found in ordered for row in rows_of(label, found)],
+        notes=["± is the standard error by document"],
     )
     put(PAGE, "gsm8k", f"\n{markdown(sheet)}")
+    numbers = [numbers_of(label, found) for label, found in ordered]
+    write_sealed(PAGE.with_suffix(".json"), {"format": 1, "models": numbers})
     print(PAGE)
 
 
