@@ -36,7 +36,12 @@ def test_notebook_shows_what_it_says(path: Path, kernel: KernelManager) -> None:
     assert any("image/png" in output.get("data", {}) for output in stored)  # readable as it is
     assert "assert " in "".join(cell.source for cell in notebook.cells)
     notebook.cells.insert(0, nbformat.v4.new_code_cell("%reset -f"))  # of the notebook before
-    NotebookClient(notebook, km=kernel, timeout=None, startup_timeout=PATIENCE).execute()
+    client = NotebookClient(notebook, km=kernel, timeout=None, startup_timeout=PATIENCE)
+    try:
+        client.execute()
+    finally:
+        assert client.kc is not None
+        client.kc.stop_channels()
 
 
 def test_all_three_are_there() -> None:
