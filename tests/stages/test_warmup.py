@@ -93,9 +93,8 @@ def test_the_text_kl_keeps_the_language(scored):
     """Without it the model drifts further from the frozen one on plain text."""
     drift = []
     for weight in (1.0, 1e-6):
-        run = copied_run(
-            scored, f"kl-{weight}", warmup__text_kl_weight=weight, warmup__steps=20, **SEEDED
-        )
+        settings = SEEDED | {"warmup__steps": 20, "warmup__documents_per_step": 1}
+        run = copied_run(scored, f"kl-{weight}", warmup__text_kl_weight=weight, **settings)
         warmup(run)
         drift.append(rows_of(run)[-1]["loss/text_kl"])
     assert drift[0] < 0.5 * drift[1]
