@@ -264,6 +264,7 @@ def test_rollouts_do_not_depend_on_chunks(warm):
 def test_lora_training_resumes(warm):
     settings: dict[str, Any] = {
         "model__lora_rank": 4,
+        "train__positions_per_document": 2,
         "train__learning_rate": 1e-2,
         "train__kl_weight": 0.1,
     }
@@ -289,6 +290,7 @@ def test_mixed_precision_resumes_to_the_same_bits(tmp_path):
         "model__compute_dtype": "bfloat16",
         "prompt__think_budget": 1,
         "reward__terms": {"random": 1.0},
+        "train__positions_per_document": 2,
         "train__kl_weight": 0.1,
         "train__updates_per_batch": 2,
         "train__eval_every": 0,
