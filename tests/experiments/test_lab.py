@@ -1,6 +1,8 @@
 """A laboratory of a few steps: every arm from the same start, on the same problems."""
 
 import math
+import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 from openrpt.config.loading import with_overrides
 from openrpt.engine import engine
 from openrpt.errors import UserError
-from openrpt.evaluation.records import read_evaluation
+from openrpt.evaluation.records import read_evaluation, result_path
 from openrpt.experiments.lab.figure import depth_values, specification
 from openrpt.experiments.lab.files import FIGURE, OUTCOME, TABLES, read_outcome
 from openrpt.experiments.lab.lab import ARMS, TEXT_ARMS, Lab
@@ -17,9 +19,10 @@ from openrpt.experiments.lab.outcome import Cell, Outcome
 from openrpt.experiments.lab.run import run_lab
 from openrpt.experiments.lab.tables import differences_sheet, lab_sheet
 from openrpt.experiments.over_seeds import seed_difference
+from openrpt.json_files import write_sealed
 from openrpt.runs.metrics import read_metrics
 from openrpt.runs.rollouts import read_rollouts
-from openrpt.runs.run import existing_run
+from openrpt.runs.run import Run, existing_run
 from openrpt.runs.scores import scores_of
 from openrpt.stages.pretrain.matched import spent_flops
 
@@ -35,6 +38,20 @@ SMALL = {
 
 def latest_weights(folder: Path) -> bytes:
     return max(folder.glob("*checkpoints/step-*/model.safetensors")).read_bytes()
+
+
+AGAIN = {"random-reward": "rpt/controls/random-reward", "traces": "traces"}
+"""Arms that are made twice, and their folders."""
+
+
+def forget(run: Run, arms: Mapping[str, Path]) -> None:
+    """Takes arms and what was measured of them out of a seed, as if it had been stopped before."""
+    recorded = read_evaluation(run.evaluation)
+    for arm, folder in arms.items():
+        shutil.rmtree(folder)
+        result_path(run, arm).unlink()
+        del recorded["evaluations"][arm]
+    write_sealed(run.evaluation, recorded)
 
 
 def update_flops(folder: Path) -> list[float]:
@@ -81,12 +98,6 @@ def test_every_arm_goes_on_from_one_start(tmp_path: Path, monkeypatch: pytest.Mo
     (counts,) = outcome.sampled  # the curriculum begins with the depths that were shown
     assert counts.rollouts == len(first_step) == 16
     assert counts.right == sum(row["exact"] for row in first_step)
-    beside = replace(lab, folder=tmp_path / "beside")
-    assert run_lab(beside, workers=2) == outcome
-    for name in ("rpt", "rpt/controls/random-reward", "traces"):
-        weights = [latest_weights(where.folder / "seed-0" / name) for where in (lab, beside)]
-        assert weights[0] == weights[1]
-
     before, drawn = run.evaluation.read_bytes(), (lab.folder / FIGURE).stat().st_size
     (lab.folder / FIGURE).unlink()
     with monkeypatch.context() as none:
@@ -94,9 +105,17 @@ def test_every_arm_goes_on_from_one_start(tmp_path: Path, monkeypatch: pytest.Mo
         assert run_lab(lab) == outcome and drawn > 0
     assert (lab.folder / FIGURE).stat().st_size == drawn
     assert run.evaluation.read_bytes() == before  # nothing is done twice
-    both_seeds = run_lab(replace(lab, seeds=(0, 1)))
+    both_seeds = run_lab(replace(lab, seeds=(0, 1)), workers=2)
     assert run.evaluation.read_bytes() == before and both_seeds.seeds == [0, 1]
     assert [cell for cell in both_seeds.cells if cell.seed == 0] == outcome.cells
+    # What two processes made of the second seed, one makes, too: a training, a text and what is
+    # measured of both.
+    second = lab.folder / "seed-1"
+    made = {arm: second / place for arm, place in AGAIN.items()}
+    weights = {arm: latest_weights(folder) for arm, folder in made.items()}
+    forget(existing_run(second / "rpt"), made)
+    assert run_lab(replace(lab, seeds=(0, 1))) == both_seeds
+    assert {arm: latest_weights(folder) for arm, folder in made.items()} == weights
     assert [row[0] for row in lab_sheet(both_seeds).rows] == list(ARMS)
     assert run_lab(replace(lab, seeds=(1,))) == both_seeds  # of all seeds in the folder
     with pytest.raises(UserError, match="choose another --run"):

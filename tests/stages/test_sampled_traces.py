@@ -42,7 +42,8 @@ DRAW = Draw(samples=4, positions=40, positions_per_document=4)
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run whose policy thinks of the letters to come, and is often right."""
-    settings = FREE | {"warmup__target": "truth", "warmup__tail_steps": 0, "warmup__steps": 60}
+    settings = FREE | {"warmup__target": "truth", "warmup__tail_steps": 0, "warmup__steps": 45}
+    settings |= {"warmup__learning_rate": 6e-3, "warmup__documents_per_step": 1}
     run = tiny_run(tmp_path_factory.mktemp("sampled"), **settings)
     warmup(run)
     return run

@@ -74,15 +74,17 @@ def test_reward_rises_from_chance_to_above_0_9(warm):
     run = run_of(
         warm,
         "learns",
-        train__steps=200,
+        train__steps=160,
         train__ntp_weight=0.0,
-        train__group_size=8,
-        train__learning_rate=1.2e-3,
+        train__documents_per_step=1,  # each costs as much as many more rollouts
+        train__positions_per_document=8,
+        train__group_size=16,
+        train__learning_rate=1.5e-3,
         checkpoints__every=1000,
     )
     train(run)
     rewards = [row["reward/mean"] for row in rows_of(run)]
-    means = [sum(rewards[step : step + 20]) / 20 for step in range(0, 200, 20)]
+    means = [sum(rewards[step : step + 20]) / 20 for step in range(0, 160, 20)]
     assert means[0] < 0.35  # a third of what is among three candidates
     assert max(means) > 0.9 and means[-1] > 0.8
     closed = [row["completion/closed_fraction"] for row in rows_of(run)]
@@ -262,6 +264,7 @@ def test_rollouts_do_not_depend_on_chunks(warm):
 def test_lora_training_resumes(warm):
     settings: dict[str, Any] = {
         "model__lora_rank": 4,
+        "train__positions_per_document": 2,
         "train__learning_rate": 1e-2,
         "train__kl_weight": 0.1,
     }
@@ -287,6 +290,7 @@ def test_mixed_precision_resumes_to_the_same_bits(tmp_path):
         "model__compute_dtype": "bfloat16",
         "prompt__think_budget": 1,
         "reward__terms": {"random": 1.0},
+        "train__positions_per_document": 2,
         "train__kl_weight": 0.1,
         "train__updates_per_batch": 2,
         "train__eval_every": 0,
@@ -321,6 +325,8 @@ def test_flat_and_tree_train_alike(tmp_path):
             prompt__think_budget=1,
             reward__terms={"random": 1.0},
             train__steps=2,
+            train__positions_per_document=2,
+            train__group_size=3,
             train__kl_weight=0.1,
             train__eval_every=0,
         )

@@ -31,8 +31,13 @@ UNSEEDED: dict[str, Any] = {
     "warmup__draft_tokens": 3,
     "warmup__tail_steps": 4,
     "warmup__ntp_weight": 0.0,
-    "warmup__steps": 60,
 }
+LEARNS: dict[str, Any] = {
+    "warmup__steps": 45,
+    "warmup__learning_rate": 6e-3,
+    "warmup__documents_per_step": 1,
+}
+"""Enough for the form, and no more."""
 WITHOUT_THOUGHT = UNSEEDED | {"prompt__think_budget": 0}
 
 
@@ -68,7 +73,7 @@ def imitations_of(stage: Warmup, work: Work) -> list[Imitation]:
 )
 @pytest.mark.parametrize("target", ["self", "truth"])
 def test_the_form_is_learned(scored, settings, target, request):
-    settings = settings | {"warmup__target": target}
+    settings = settings | LEARNS | {"warmup__target": target}
     name = request.node.callspec.id
     run = copied_run(scored, name, **settings)
     before = closed_fraction(run, name + "-before", **settings)
@@ -88,9 +93,8 @@ def test_the_text_kl_keeps_the_language(scored):
     """Without it the model drifts further from the frozen one on plain text."""
     drift = []
     for weight in (1.0, 1e-6):
-        run = copied_run(
-            scored, f"kl-{weight}", warmup__text_kl_weight=weight, warmup__steps=20, **SEEDED
-        )
+        settings = SEEDED | {"warmup__steps": 20, "warmup__documents_per_step": 1}
+        run = copied_run(scored, f"kl-{weight}", warmup__text_kl_weight=weight, **settings)
         warmup(run)
         drift.append(rows_of(run)[-1]["loss/text_kl"])
     assert drift[0] < 0.5 * drift[1]

@@ -92,7 +92,7 @@ SIZES = {
             name="smoke",
             seeds=1,
             world="scan?depth=3&shown=1",
-            documents=1000,
+            documents=400,
             widths=(16,),
             most_arms=4,
             changes=_SMALL,
