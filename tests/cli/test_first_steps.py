@@ -197,6 +197,14 @@ def test_each_command_says_which_comes_next(run: Run, toml: Path) -> None:
     assert run(*command)[0] == 0 and (folder / "report.html").is_file()
 
 
+def test_where_no_document_is_held_out_no_evaluation_comes_next(run: Run, toml: Path) -> None:
+    assert run("score", toml, "--corpus.heldout_fraction", 0)[0] == 0
+    folder = toml.parent / "run"
+    code, out, _ = run("train", "--run", folder, "--train.steps", 1)
+    assert code == 0 and out.splitlines()[-1] == f"next: openrpt report {folder}"
+    assert run(*out.splitlines()[-1].split()[2:])[0] == 0
+
+
 def test_a_beginning_that_was_broken_off_goes_on(
     run: Run, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
