@@ -30,7 +30,7 @@ from openrpt.rl.rewards.configured import make_terms
 from openrpt.rl.update import update_policy
 from openrpt.runs.run import existing_run
 from openrpt.stages.text_task import TextTask
-from openrpt.stages.train import Trainer, set_up
+from openrpt.stages.train import Trainer, open_train
 
 COMMON = {
     "train.algorithm": "rloo",
@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--group-size", type=int, nargs="*", default=[4, 16])
     parser.add_argument("--output", type=Path, default=RESULTS / "answer_gradient.json")
     given = parser.parse_args()
-    trainer = set_up(existing_run(given.run))
+    trainer = open_train(existing_run(given.run))
     rows = [measure(trainer, group_size, given.repeats) for group_size in given.group_size]
     prompt = {"think_budget": trainer.config.prompt.think_budget}
     result = {"rows": rows, "repeats": given.repeats, "prompt": prompt}
