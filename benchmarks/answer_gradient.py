@@ -9,7 +9,6 @@ the objective's own gradient. For each: the variance (the mean of |g − mean g|
 and it over |mean g|². And how much of the rate of right answers `expected` counts.
 """
 
-import argparse
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import RESULTS, environment, say, write_result
+from common import RESULTS, environment, parser_of, say, write_result
 from torch import Tensor
 
 from openrpt.config.loading import with_overrides
@@ -77,7 +76,7 @@ class Moments:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = parser_of(__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("--repeats", type=int, default=200)
     parser.add_argument("--group-size", type=int, nargs="*", default=[4, 16])
