@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +15,8 @@ from openrpt.runs import taken_over
 from openrpt.runs.metrics import read_metrics
 from openrpt.runs.rollouts import read_rollouts
 from openrpt.runs.run import existing_run
+from tests.cli.conftest import Run
 from tests.helpers.tiny_model import tiny_config
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs the command in this process: (exit code, stdout, stderr)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stopped:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return int(str(stopped.value.code or 0)), captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture
