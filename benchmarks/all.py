@@ -7,12 +7,11 @@
 One that fails is named, and the next runs. Results lie in `results/`; `table.py` prints them.
 """
 
-import argparse
 import subprocess
 import sys
 from dataclasses import dataclass
 
-from common import FOLDER, exit_cleanly, say
+from common import FOLDER, exit_cleanly, parser_of, say
 
 from openrpt.errors import UserError
 
@@ -104,7 +103,7 @@ BENCHMARKS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = parser_of(__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="of --list; default: all")
     parser.add_argument("--list", action="store_true", help="print them and their minutes")
     given = parser.parse_args()

@@ -9,7 +9,6 @@ the objective's own gradient. For each: the variance (the mean of |g − mean g|
 and it over |mean g|². And how much of the rate of right answers `expected` counts.
 """
 
-import argparse
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import RESULTS, environment, say, write_result
+from common import RESULTS, environment, parser_of, say, write_result
 from torch import Tensor
 
 from openrpt.config.loading import with_overrides
@@ -30,7 +29,7 @@ from openrpt.rl.rewards.configured import make_terms
 from openrpt.rl.update import update_policy
 from openrpt.runs.run import existing_run
 from openrpt.stages.text_task import TextTask
-from openrpt.stages.train import Trainer, set_up
+from openrpt.stages.train import Trainer, open_train
 
 COMMON = {
     "train.algorithm": "rloo",
@@ -77,13 +76,13 @@ class Moments:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = parser_of(__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("--repeats", type=int, default=200)
     parser.add_argument("--group-size", type=int, nargs="*", default=[4, 16])
     parser.add_argument("--output", type=Path, default=RESULTS / "answer_gradient.json")
     given = parser.parse_args()
-    trainer = set_up(existing_run(given.run))
+    trainer = open_train(existing_run(given.run))
     rows = [measure(trainer, group_size, given.repeats) for group_size in given.group_size]
     prompt = {"think_budget": trainer.config.prompt.think_budget}
     result = {"rows": rows, "repeats": given.repeats, "prompt": prompt}

@@ -4,6 +4,7 @@ A result is one JSON file, `results/NAME.json`: what was measured, on what, by w
 commit, and when. No path, host or user name goes into it.
 """
 
+import argparse
 import importlib.metadata
 import json
 import os
@@ -37,6 +38,18 @@ def say(text: str) -> None:
     """A line of progress, with the minutes and seconds since the benchmark began."""
     minutes, seconds = divmod(int(time.monotonic() - _BEGAN), 60)
     print(f"[{minutes:2d}:{seconds:02d}] {text}", flush=True)
+
+
+def parser_of(text: str | None) -> argparse.ArgumentParser:
+    """A parser for a benchmark's options, described by the first line of its docstring."""
+    return argparse.ArgumentParser(description=(text or "").partition("\n")[0])
+
+
+def add_corpus(parser: argparse.ArgumentParser) -> None:
+    """Adds the option of the text that is scored."""
+    parser.add_argument(
+        "--corpus", default="champ", help="as corpus.path takes it; default: the demo's corpus"
+    )
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from case import Case, add_arguments, make_case
 from common import (
     environment,
     exit_cleanly,
+    parser_of,
     per_rollout,
     run_child,
     say,
@@ -136,7 +137,7 @@ MAKERS = {"vllm": vllm, "transformers": transformers}
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = parser_of(__doc__)
     add_arguments(parser)
     parser.add_argument("--peers", default="vllm,transformers", help="of these")
     parser.add_argument("--peer-prompts", type=int, default=4, help="of the prompts, generate's")

@@ -23,6 +23,7 @@ from common import (
     ChildFailed,
     environment,
     exit_cleanly,
+    parser_of,
     per_rollout,
     run_child,
     say,
@@ -125,7 +126,7 @@ def table(found: dict[str, Any]) -> list[str]:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = parser_of(__doc__)
     add_arguments(parser)
     parser.add_argument("--peer-python", type=Path, help="a Python with TRL and vLLM")
     parser.add_argument("--pairs", type=int, default=3, help="most pairs")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from case import Case, add_arguments, make_case
-from common import environment, exit_cleanly, run_child, say, spread, write_result
+from common import environment, exit_cleanly, parser_of, run_child, say, spread, write_result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +139,7 @@ def line(x: Sequence[float], y: Sequence[float]) -> dict[str, float]:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = parser_of(__doc__)
     add_arguments(parser)
     parser.set_defaults(positions=8, group_size=4)
     parser.add_argument("--position-counts", default="4,8,16,32,64", help="a series")

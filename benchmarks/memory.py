@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from case import Case, add_arguments, make_case
-from common import environment, exit_cleanly, run_child, say, write_result
+from common import environment, exit_cleanly, parser_of, run_child, say, write_result
 from train_step import spread_indices
 
 from openrpt.errors import UserError
@@ -50,7 +50,7 @@ def of_size(case: Case, positions: int, group_size: int) -> Case:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = parser_of(__doc__)
     add_arguments(parser)
     parser.add_argument(
         "--sizes", default="1x8,1x64,16x8,16x64", help="positions x rollouts a position, each a run"

@@ -6,13 +6,12 @@ The case of train_step.py, on OpenRPT alone, under torch's profiler; one step be
 up. The times are of the kernels themselves, without what they call.
 """
 
-import argparse
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from case import Case, add_arguments, make_case
-from common import RESULTS, environment, exit_cleanly, say, write_result
+from common import RESULTS, environment, exit_cleanly, parser_of, say, write_result
 
 SHOWN = 12
 """Kernels that are named, the longest first; the others are one row."""
@@ -21,7 +20,7 @@ ATTENTION = "aten::_scaled_dot_product"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = parser_of(__doc__)
     add_arguments(parser)
     parser.add_argument("--output", type=Path, default=RESULTS / "operators.json")
     given = parser.parse_args()

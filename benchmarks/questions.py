@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from case import add_arguments, make_case, read_text
-from common import RESULTS, environment, exit_cleanly, say, spread, write_result
+from common import RESULTS, environment, exit_cleanly, parser_of, say, spread, write_result
 
 SHORTEST, LONGEST = 48, 144
 """Tokens of a prompt; between these, evenly."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = parser_of(__doc__)
     add_arguments(parser)
     parser.add_argument("--questions", type=int, default=32)
     parser.add_argument("--turns", type=int, default=3)

@@ -16,8 +16,10 @@ from typing import Any
 
 from common import (
     FOLDER,
+    add_corpus,
     environment,
     exit_cleanly,
+    parser_of,
     per_rollout,
     run_child,
     say,
@@ -140,10 +142,8 @@ def own_summary(found: list[dict[str, Any]], rates: list[float]) -> dict[str, An
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument(
-        "--corpus", default="champ", help="as corpus.path takes it; default: the demo's corpus"
-    )
+    parser = parser_of(__doc__)
+    add_corpus(parser)
     parser.add_argument("--positions", type=int, default=16, help="positions of a document")
     parser.add_argument("--group-size", type=int, default=8, help="rollouts of a position")
     parser.add_argument("--new-tokens", type=int, default=24, help="most tokens of a completion")

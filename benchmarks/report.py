@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import environment, exit_cleanly, say, spread, write_result
+from common import environment, exit_cleanly, parser_of, say, spread, write_result
 
 from openrpt.config.sections import Config
 from openrpt.data.positions import ScoredDocument
@@ -186,7 +186,7 @@ def opening_times(path: Path, repeats: int) -> dict[str, Any]:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = parser_of(__doc__)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--documents", type=int, default=300)
     parser.add_argument("--documents-per-step", type=int, default=4, help="16 rollouts of each")

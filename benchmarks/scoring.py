@@ -13,8 +13,10 @@ from typing import Any
 
 from case import MODEL
 from common import (
+    add_corpus,
     environment,
     exit_cleanly,
+    parser_of,
     run_child,
     say,
     shares,
@@ -81,10 +83,8 @@ def rate(child: dict[str, Any], own: dict[str, Any]) -> float:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument(
-        "--corpus", default="champ", help="as corpus.path takes it; default: the demo's corpus"
-    )
+    parser = parser_of(__doc__)
+    add_corpus(parser)
     parser.add_argument("--tokens", type=int, default=12_000, help="as many are scored, about")
     parser.add_argument("--window", type=int, default=512, help="in tokens")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of each side")

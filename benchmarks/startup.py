@@ -16,7 +16,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common import FOLDER, environment, exit_cleanly, say, spread, write_result
+from common import (
+    FOLDER,
+    add_corpus,
+    environment,
+    exit_cleanly,
+    parser_of,
+    say,
+    spread,
+    write_result,
+)
 
 from openrpt.cli.main import GARBAGE_THRESHOLD
 from openrpt.errors import UserError
@@ -88,10 +97,8 @@ def first_token(run: Path, processor: list[float]) -> float:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument(
-        "--corpus", default="champ", help="as corpus.path takes it; default: the demo's corpus"
-    )
+    parser = parser_of(__doc__)
+    add_corpus(parser)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--output", type=Path, default=Path("startup.json"))
     return parser.parse_args()

@@ -4,13 +4,12 @@ python benchmarks/table.py [FOLDER]
 python benchmarks/table.py --write      # between its <!-- benchmarks --> markers
 """
 
-import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common import FOLDER, RESULTS
+from common import FOLDER, RESULTS, parser_of
 from marked import put
 
 Result = dict[str, Any]
@@ -18,7 +17,7 @@ PEERS = {"vllm": "vLLM, prefix caching on", "transformers": "transformers `gener
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = parser_of(__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=RESULTS)
     parser.add_argument("--write", action="store_true", help="into docs/performance.md")
     given = parser.parse_args()

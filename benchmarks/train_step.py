@@ -20,6 +20,7 @@ from common import (
     ChildFailed,
     environment,
     exit_cleanly,
+    parser_of,
     per_rollout,
     run_child,
     say,
@@ -80,7 +81,7 @@ def main() -> None:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = parser_of(__doc__)
     add_arguments(parser)
     parser.add_argument("--peer-prompts", type=int, default=4, help="of the prompts, TRL's")
     parser.add_argument(

@@ -77,8 +77,9 @@ def row(key: Key) -> str:
 def binding(key: Key) -> str:
     """What it binds, in words."""
     said = bindings()[key.name]
-    words = ", ".join(said.what) + (" ↻" if said.recorded else "")
-    return words + (f" (where {said.under[0]} = {said.under[1]})" if said.under else "")
+    stage, name, value = said.under or ("", "", "")
+    where = {stage: f"{stage} (where {name} = {value or json.dumps(value)})"}
+    return ", ".join(where.get(one, one) for one in said.what) + (" ↻" if said.recorded else "")
 
 
 def values(key: Key) -> str:

@@ -1,10 +1,14 @@
 """The scripts that put measured numbers into the documentation."""
 
+import ast
+import importlib
 import json
+import pkgutil
 import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -21,6 +25,22 @@ def test_what_is_made_stands_between_marks() -> None:
     for text in ("no mark", "<!-- x -->", "<!-- x --><!-- /x --><!-- x --><!-- /x -->"):
         with pytest.raises(ValueError, match="once each"):
             replaced(text, "x", "new")
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "scripts", "recipes"])
+def test_what_is_imported_from_the_package_is_there(folder: str) -> None:
+    """Most of them run for minutes, so nothing else notices a name that has moved."""
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith("openrpt."):
+                module = importlib.import_module(str(node.module))
+                submodules = {found.name for found in pkgutil.iter_modules(_folder(module))}
+                names = {name.name for name in node.names} - submodules
+                assert [name for name in names if not hasattr(module, name)] == [], path
+
+
+def _folder(module: ModuleType) -> list[str]:
+    return [*module.__path__] if module.__spec__.submodule_search_locations else []
 
 
 @pytest.fixture

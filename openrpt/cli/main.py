@@ -34,7 +34,7 @@ _WORKING_THRESHOLD = 50_000
 _Command = TypeVar("_Command", bound=click.Command)
 
 
-FAMILIES = (
+_FAMILIES = (
     "traces",
     "training",
     "sweeping",
@@ -108,7 +108,7 @@ class Commands(click.Group):
 
 
 def _import_families() -> None:
-    for family in FAMILIES:
+    for family in _FAMILIES:
         import_module(f"openrpt.cli.{family}")
 
 

@@ -35,7 +35,7 @@ def shared(config: "Config", opened: "Callable[[], Run]") -> "Iterator[_Shared]"
     The first opens the run folder and shows progress. The others print nothing, unless the first is
     gone; for them the command ends with this block.
     """
-    from openrpt.rl.process_group import launched_workers
+    from openrpt.rl.launched import launched_workers
 
     rank = launch().rank
     try:

@@ -63,12 +63,15 @@ def settings_of(stage: StageName, config: Config, *, inherited: bool = True) -> 
     what binds only what they were made from."""
     of: tuple[Bound, ...] = (stage, *(STAGES[stage].made_from if inherited else ()))
     values = flatten(config.model_dump(mode="json"))
-    return {
-        key: values[key]
-        for key, said in bindings().items()
-        if set(of) & set(said.what)
-        and (said.under is None or values[said.under[0]] == said.under[1])
-    }
+    return {key: values[key] for key, said in bindings().items() if set(of) & _bound(said, values)}
+
+
+def _bound(said: Binds, values: dict[str, Any]) -> set[Bound]:
+    """Returns what a key binds where the keys have these values."""
+    if said.under is None:
+        return set(said.what)
+    stage, key, value = said.under
+    return set(said.what) - ({stage} if values[key] != value else set())
 
 
 def first_change(old: Config, new: Config, stages: Collection[StageName]) -> str | None:

@@ -1,5 +1,6 @@
 """`[model]` and `[memory]`: the policy, and how it is run."""
 
+from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -12,7 +13,8 @@ class ModelConfig(Section):
 
     BINDS: ClassVar[Binds] = binds("score", "warmup", "train", "finetune", "pretrain", "evaluation")
 
-    path: PathText = Field(
+    # Where another model scores, scores depend on the policy's tokens alone (`runs.scores`).
+    path: Annotated[PathText, replace(BINDS, under=("score", "score.model", ""))] = Field(
         "smollm2",
         description="Policy: 'smollm2' (the default model), a folder, a .gguf file, a Hub id, or"
         " 'new:llama[?layers=2&width=64&heads=4&mlp=3&context=512&seed=0]', from scratch",

@@ -132,6 +132,8 @@ class PromptConfig(Section):
 
 
 _CHOSEN = binds("warmup", "train", "pretrain", recorded=True)
+_CHOSEN_BY_RULE = binds("warmup", "train", "pretrain", under=("warmup", "warmup.traces", ""))
+"""A warmup with given thoughts imitates the model's own wherever there is none."""
 
 
 class SelectionConfig(Section):
@@ -142,7 +144,7 @@ class SelectionConfig(Section):
     strategy: Annotated[Literal["entropy", "random", "pass_rate"], _CHOSEN] = Field(
         "entropy", description="entropy (the paper), random, pass_rate (a band)"
     )
-    where: PositionRule = Field(
+    where: Annotated[PositionRule, _CHOSEN_BY_RULE] = Field(
         "",
         description="Only where this rule says so, too: before:REGEX (the text before ends with"
         " it), class:computed (a result of arithmetic in the text) or another class of tokens,"

@@ -13,7 +13,7 @@ class Parameters(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-Found = TypeVar("Found", bound=Parameters)
+_Found = TypeVar("_Found", bound=Parameters)
 
 
 def split_query(name: str) -> tuple[str, dict[str, str]]:
@@ -36,7 +36,7 @@ def split_query(name: str) -> tuple[str, dict[str, str]]:
     return head, values
 
 
-def read_parameters(kind: type[Found], values: dict[str, str], *, where: str) -> Found:
+def read_parameters(kind: type[_Found], values: dict[str, str], *, where: str) -> _Found:
     """Reads parameters. Raises UserError for an unknown parameter (the nearest is named) and a bad
     value."""
     try:

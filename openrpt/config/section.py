@@ -36,11 +36,13 @@ class Binds:
     recorded: bool = False
     """Whether it may change all the same, since it helps where a step failed or a run goes wrong:
     metrics.jsonl says from which step on another value holds."""
-    under: tuple[str, str] | None = None
-    """(key, value): it binds only where that key has that value."""
+    under: "tuple[Bound, str, str] | None" = None
+    """(stage, key, value): it binds that stage only where the key has that value."""
 
 
-def binds(*what: "Bound", recorded: bool = False, under: tuple[str, str] | None = None) -> Binds:
+def binds(
+    *what: "Bound", recorded: bool = False, under: "tuple[Bound, str, str] | None" = None
+) -> Binds:
     """Returns what a section's keys (`BINDS`), or one field (`Annotated[int, binds("train")]`),
     bind."""
     return Binds(what=what, recorded=recorded, under=under)

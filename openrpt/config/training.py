@@ -160,8 +160,8 @@ class PretrainConfig(Section):
 
     BINDS: ClassVar[Binds] = binds("pretrain")
 
-    steps: Annotated[int, binds("pretrain", under=("pretrain.schedule", "cosine"))] = Field(
-        200, ge=0, le=MOST, description="Optimizer steps, where match is empty"
+    steps: Annotated[int, binds("pretrain", under=("pretrain", "pretrain.schedule", "cosine"))] = (
+        Field(200, ge=0, le=MOST, description="Optimizer steps, where match is empty")
     )
     time_limit: Annotated[float, NOTHING] = Field(
         0.0, ge=0, description="Stop after this many minutes; 0 = none"

@@ -7,7 +7,7 @@ for those of the weights that are trained. Only what is needed counts: no paddin
 nothing that is computed a second time. docs/costs.md has the formula and what it leaves out.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
@@ -162,10 +162,12 @@ def count_scoring(tokens: int, *, head: int, window: int, min_context: int) -> C
     return count
 
 
-def count_completions(completions: Iterable[Completion], before: int) -> Count:
+def count_completions(
+    completions: Sequence[Completion], before: int, *, merged: bool = True
+) -> Count:
     """Counts completions of one position that see `before` tokens, as they are decoded: what
     several have in common from their start is run once, and so are the logits after it; a last
-    token is not run.
+    token is not run. Not `merged`: only what is forced before the first draw is run once.
 
     >>> def drawn(*ids):
     ...     return Completion(
@@ -178,16 +180,18 @@ def count_completions(completions: Iterable[Completion], before: int) -> Count:
     Count(tokens=4, pairs=46.0, logits=5)
     """
     count = Count()
-    nodes: dict[tuple[int, int], int] = {}  # (beginning, next token) → beginning; 0 is the empty
-    read: set[int] = set()
-    for completion in completions:
-        node, last = 0, len(completion.token_ids) - 1
+    # (beginning, next token, whose it is: 0 = all's) → beginning; 0 is the empty
+    nodes: dict[tuple[int, int, int], int] = {}
+    read: set[tuple[int, int]] = set()
+    for number, completion in enumerate(completions, start=1):
+        node, last, whose = 0, len(completion.token_ids) - 1, 0
         for place, token in enumerate(completion.token_ids):
             if completion.loss_mask[place]:
-                read.add(node)
+                whose = 0 if merged else number
+                read.add((node, whose))
             if place < last:
                 known = len(nodes)
-                node = nodes.setdefault((node, token), known + 1)
+                node = nodes.setdefault((node, token, whose), known + 1)
                 if node > known:
                     count.run(1, before + place)
     count.logits = len(read)
@@ -200,22 +204,30 @@ def generation_ledger(
     tail_tokens: int,
     *,
     passes: int = 1,
+    elsewhere: bool = False,
 ) -> Ledger:
     """Counts a document's generation; `positions`: the prefix's length at each, and its
     completions.
 
     Logits are read where a token is drawn, and once a position for its candidates. `passes`:
-    `prefix_passes`. Where nothing was drawn, the tail was not run.
+    `prefix_passes`. Where nothing was drawn, the tail was not run. `elsewhere`: another sampler
+    drew, which runs the prefix for itself, each tail once (its prefix cache), and each rollout
+    apart from the others.
     """
     ledger = Ledger()
     ledger.shared.run(prefix_tokens, 0, len(positions))
+    if elsewhere:
+        ledger.shared.run(prefix_tokens, 0)
     for length, completions in positions:
         ledger.alone.logits += 1
-        if not completions:
+        if elsewhere or not completions:
             ledger.alone.run(length, 0)
+        if not completions:
             continue
         ledger.shared.run(tail_tokens, length)
-        ledger.shared.add(count_completions(completions, length + tail_tokens))
+        ledger.shared.add(
+            count_completions(completions, length + tail_tokens, merged=not elsewhere)
+        )
         for completion in completions:
             new = tail_tokens + len(completion.token_ids) - 1
             ledger.alone.run(length + new, 0, completion.num_trained_tokens)

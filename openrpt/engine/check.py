@@ -55,21 +55,19 @@ def check_model(policy: Model, files: ModelFiles, *, trainer: Trainer) -> None:
     does not hold, and the way out.
 
     What has passed once is remembered until a file of the model or a version changes: by this
-    process, and that of large files in the cache folder. A model for the tree has the tree's
-    attention from here on, whether it was checked now or before.
+    process, and that of large files in the cache folder. The model is left as it was.
     """
     mark = _mark(policy, files, trainer)
-    if mark not in _PASSED and not os.path.isfile(mark):
-        require_finite(policy.causal_lm.state_dict().items(), what=f"model '{policy.name}'")
-        require_tokenizer(policy)
-        require_flat_support(policy)
-        if trainer == "tree":
-            require_tree_support(policy)
-        if files.bytes >= REMEMBERED_BYTES:
-            remember(mark, policy.name)
-        _PASSED.add(mark)
+    if mark in _PASSED or os.path.isfile(mark):
+        return
+    require_finite(policy.causal_lm.state_dict().items(), what=f"model '{policy.name}'")
+    require_tokenizer(policy)
+    require_flat_support(policy)
     if trainer == "tree":
-        policy.attention = TREE_ATTENTION
+        require_tree_support(policy)
+    if files.bytes >= REMEMBERED_BYTES:
+        remember(mark, policy.name)
+    _PASSED.add(mark)
 
 
 def _mark(policy: Model, files: ModelFiles, trainer: Trainer) -> Path:
@@ -155,9 +153,8 @@ def require_flat_support(policy: Model) -> None:
 
         fast = policy.attention
         expected, again, shorter = own(ids), own(ids), own(ids[: len(ids) // 2])
-        policy.attention = "eager"
-        plain = own(ids)
-        policy.attention = fast
+        with _attending(policy, "eager"):
+            plain = own(ids)
         found = policy.head.logits(flat_hidden(policy, ids))
     # Either: some CPUs' sdpa kernels hide what is not a number from the one.
     if any(bool(logits.log_softmax(-1).isnan().any()) for logits in (expected, plain)):
@@ -210,6 +207,17 @@ def require_tree_support(policy: Model) -> None:
 
 
 @contextlib.contextmanager
+def _attending(policy: Model, name: str) -> Iterator[None]:
+    """Lets the model's layers attend by that name."""
+    own = policy.attention
+    policy.attention = name
+    try:
+        yield
+    finally:
+        policy.attention = own
+
+
+@contextlib.contextmanager
 def _short_windows(model: Any) -> Iterator[None]:
     """Lets a model's sliding windows hold _WINDOW tokens, so that a few show whether the tree knows
     of them: some families hand theirs to their own attention masks alone."""
@@ -229,13 +237,12 @@ def _tree_case(policy: Model) -> tuple[Tensor, Tensor]:
     """Returns logits [2, V] of a small case: by the tree, and by the plain model."""
     model, ids = policy.causal_lm, _small_case(policy)
     prefix, tail, completion = ids[:8], ids[8:10], ids[10:]
-    policy.attention = "eager"
     flat = ids[:5] + tail + completion
-    with policy.autocast():
+    with _attending(policy, "eager"), policy.autocast():
         expected = model(torch.tensor([flat], device=policy.device), use_cache=False).logits[0]
-    policy.attention = TREE_ATTENTION
     branch = Branch(prefix_length=5, tail_ids=tuple(tail), completions=(tuple(completion),))
-    hidden = branch_states(policy, prefix, [branch])[0][0]  # [2, d]
+    with _attending(policy, TREE_ATTENTION):
+        hidden = branch_states(policy, prefix, [branch])[0][0]  # [2, d]
     # What follows the tail, and the first token.
     return policy.head.logits(hidden), expected[6:8]
 

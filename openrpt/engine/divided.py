@@ -37,7 +37,7 @@ from openrpt.errors import UserError
 if TYPE_CHECKING:
     from openrpt.engine.model import Model
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 _OLDEST = Version("2.13")
 """The torch that this was built on; `set_reduce_scatter_unused_params` is not in those of 2025."""
 _Direction = Literal["forward", "backward"]
@@ -55,10 +55,10 @@ class Processes(Protocol):
     def mesh(self) -> DeviceMesh:
         """The processes, as torch divides tensors among them."""
 
-    def gather(self, value: T) -> list[T]:
+    def gather(self, value: _T) -> list[_T]:
         """Returns the values of all processes."""
 
-    def gather_amid_passes(self, value: T) -> list[T]:
+    def gather_amid_passes(self, value: _T) -> list[_T]:
         """Does so without `taking_part` before it."""
 
     def taking_part(self, take_part: Callable[[], None]) -> AbstractContextManager[None]:
@@ -206,7 +206,7 @@ class Divided:
         """Takes part in passes until no process has one left."""
         self._take_turn(None)
 
-    def _take_turn(self, own: _Direction | None, run: Callable[[], T] | None = None) -> T | None:
+    def _take_turn(self, own: _Direction | None, run: Callable[[], _T] | None = None) -> _T | None:
         """Takes part in passes until this process's own is due, and runs that; None: until no
         process has one left."""
         while True:

@@ -37,16 +37,20 @@ def _hash(path: Path) -> str:
     return found
 
 
-def require_same_model(name: str, known: str, whose: str) -> None:
-    """Checks that the model's files are those from when `known` was taken (empty: not known). A
-    model that is no longer there is missed by whoever loads it. Raises UserError."""
+def is_same_model(name: str, known: str) -> bool:
+    """Returns whether the model's files are those from when `known` was taken (empty: not known); a
+    model that is no longer there is missed by whoever loads it."""
     if not known:
-        return
+        return True
     try:
-        found = model_fingerprint(name)
+        return model_fingerprint(name) == known
     except UserError:
-        return
-    if found != known:
+        return True
+
+
+def require_same_model(name: str, known: str, whose: str) -> None:
+    """Checks that `is_same_model`. Raises UserError."""
+    if not is_same_model(name, known):
         raise UserError(
             f"{whose} another model than '{name}' is now: its files have changed; put the old ones"
             " back, or choose another --run"

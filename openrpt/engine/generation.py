@@ -27,10 +27,10 @@ STANDARD_TOP = 5
 """Number of most probable tokens of standard prediction that are kept with the rollouts."""
 SPAN_TOKENS = 16
 """Most tokens to which standard prediction is decoded in search of its span's end."""
-SIDE_BY_SIDE_ROWS = 32
+_SIDE_BY_SIDE_ROWS = 32
 """Most rollouts of several documents that are decoded together; each row holds its document's keys
 for itself."""
-TOGETHER_ROWS = 128
+_TOGETHER_ROWS = 128
 """Most rollouts of several documents that are decoded together over their shared prefixes: beyond
 that a row more takes as long as a row apart."""
 _FEW_ROWS = 8
@@ -161,13 +161,13 @@ def _fit(batch: Sequence[Request], layout: Layout, sampling: Sampling) -> bool:
     new_tokens = _new_tokens(layout, sampling)
     if share_prefixes(batch, layout, sampling):
         tokens = sum(lengths) + sum(rows) * new_tokens
-        most = min(TOGETHER_ROWS, sampling.generation_rollouts)
+        most = min(_TOGETHER_ROWS, sampling.generation_rollouts)
         return sum(rows) <= most and tokens <= _SHARING_TOKENS
     if sum(rows) * (max(lengths) + new_tokens) > _SIDE_BY_SIDE_TOKENS:
         return False
     if _are_short(batch, layout, sampling):
         return sum(rows) <= sampling.generation_rollouts
-    return sum(rows) <= SIDE_BY_SIDE_ROWS and max(rows) <= _FEW_ROWS
+    return sum(rows) <= _SIDE_BY_SIDE_ROWS and max(rows) <= _FEW_ROWS
 
 
 def _are_short(requests: Sequence[Request], layout: Layout, sampling: Sampling) -> bool:

@@ -1,6 +1,6 @@
 """The language-model head, computed only where it is read and in chunks.
 
-A full [tokens × vocabulary] tensor of a step is never held: at most KEPT_ELEMENTS logits live
+A full [tokens × vocabulary] tensor of a step is never held: at most _KEPT_ELEMENTS logits live
 from a forward pass to its backward pass, and a chunk of others as long as a matrix product.
 
 For one process: `HeadGradient(in_place=True)` adds to the weight's `.grad` from inside a backward
@@ -20,20 +20,20 @@ from openrpt.engine.precision import add_rounded
 
 CHUNK_ELEMENTS = 1 << 25
 """Most logits held at once (134 MB in float32); fewer rows make the matrix product slower."""
-KEPT_ELEMENTS = 1 << 25
+_KEPT_ELEMENTS = 1 << 25
 """Most logits that a forward pass keeps for its backward pass (134 MB in float32), all of them or
 none; more are computed again, chunk by chunk."""
-HEAD_COLUMNS = 512
+_HEAD_COLUMNS = 512
 """Columns of the vocabulary that one product of the head gives on a CPU: a product with all of it
 at once runs at two thirds of the rate."""
-ROUNDED_COLUMNS = 4096
+_ROUNDED_COLUMNS = 4096
 """The same of a product in bfloat16, which is turned into float32 as it comes: 504 rows take 52 ms
 in place of 78."""
-CACHED_ROWS = 16
+_CACHED_ROWS = 16
 """Rows of logits that are worked through at once on a CPU, at least."""
-CACHED_LOGITS = CACHED_ROWS * 49_152
+_CACHED_LOGITS = _CACHED_ROWS * 49_152
 """What a CPU's cache holds from one pass over them to the next (3 MB)."""
-TOP_COLUMNS = 64
+_TOP_COLUMNS = 64
 """Columns of the vocabulary that `top_k` takes for one at first."""
 
 
@@ -72,8 +72,8 @@ class Head:
 
 def wide_product(left: Tensor, right: Tensor, out: Tensor) -> Tensor:
     """Multiplies left [N, d] by right [d, V] into out [N, V], which may be more precise; on a CPU
-    HEAD_COLUMNS or ROUNDED_COLUMNS at a time."""
-    width = ROUNDED_COLUMNS if left.dtype == torch.bfloat16 else HEAD_COLUMNS
+    _HEAD_COLUMNS or _ROUNDED_COLUMNS at a time."""
+    width = _ROUNDED_COLUMNS if left.dtype == torch.bfloat16 else _HEAD_COLUMNS
     if left.device.type != "cpu":
         width = right.shape[1]
     for part, columns in zip(right.split(width, dim=1), out.split(width, dim=1), strict=True):
@@ -111,13 +111,13 @@ def in_cache(rows: Tensor, *, vocabulary: int | None = None) -> tuple[Tensor, ..
     """Returns blocks of rows of logits, or of what stands beside them [N, …]: all that is to be
     asked of a row is asked while a CPU's cache holds it. Elsewhere one block.
 
-    With the `vocabulary` [V] of the logits as many rows as fit, else CACHED_ROWS: where sums of
+    With the `vocabulary` [V] of the logits as many rows as fit, else _CACHED_ROWS: where sums of
     blocks are added up, the blocks decide their last bit.
     """
     if rows.device.type != "cpu":
         return rows.split(max(len(rows), 1))
-    fitting = CACHED_LOGITS // vocabulary if vocabulary else 0
-    return rows.split(max(CACHED_ROWS, fitting))
+    fitting = _CACHED_LOGITS // vocabulary if vocabulary else 0
+    return rows.split(max(_CACHED_ROWS, fitting))
 
 
 def top_k(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -126,15 +126,15 @@ def top_k(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
     Blocks of columns are ranked by their largest, and `topk` sees the k best blocks only, in which
     the k largest must lie: on a CPU a third of the time that it takes over a whole vocabulary.
     """
-    blocks = logits.shape[1] // TOP_COLUMNS
+    blocks = logits.shape[1] // _TOP_COLUMNS
     if blocks <= k:
         values, ids = logits.topk(k, dim=-1)
         return values, ids
-    whole = blocks * TOP_COLUMNS
-    largest = logits[:, :whole].unflatten(1, (blocks, TOP_COLUMNS)).amax(-1)  # [N, blocks]
+    whole = blocks * _TOP_COLUMNS
+    largest = logits[:, :whole].unflatten(1, (blocks, _TOP_COLUMNS)).amax(-1)  # [N, blocks]
     chosen = largest.topk(k, dim=-1, sorted=False).indices  # [N, k]
-    inside = torch.arange(TOP_COLUMNS, device=logits.device)
-    columns = (chosen[..., None] * TOP_COLUMNS + inside).flatten(1)
+    inside = torch.arange(_TOP_COLUMNS, device=logits.device)
+    columns = (chosen[..., None] * _TOP_COLUMNS + inside).flatten(1)
     behind = torch.arange(whole, logits.shape[1], device=logits.device)  # no whole block
     columns = torch.cat([columns, behind.expand(len(logits), -1)], dim=1)  # [N, k·64 + rest]
     values, at = logits.gather(1, columns).topk(k, dim=-1)
@@ -152,7 +152,7 @@ class _SelectedLogprobs(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, hidden, weight, bias, ids, temperature, head):  # type: ignore[override]
-        keeps = head.softcap is None and len(ids) * weight.shape[0] <= KEPT_ELEMENTS
+        keeps = head.softcap is None and len(ids) * weight.shape[0] <= _KEPT_ELEMENTS
         logprobs, entropies, normalisers, kept = [], [], [], []
         # hidden [N, d] and ids [N], a chunk after the other: part [n, d], part_ids [n]
         parts = zip(hidden.split(head.chunk_rows), ids.split(head.chunk_rows), strict=True)

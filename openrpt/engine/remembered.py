@@ -13,7 +13,7 @@ from openrpt.files import replacing
 REMEMBERED_BYTES = 1 << 25
 """Size of the files from which on a fact is remembered (32 MiB); for smaller ones it takes
 milliseconds."""
-REMEMBERED = 64
+_REMEMBERED = 64
 """Most facts of a kind that are remembered."""
 
 
@@ -30,7 +30,7 @@ def remember(place: Path, text: str) -> None:
         with replacing(place, shared=True) as partial:
             partial.write_text(f"{text}\n", encoding="utf-8")
         newest = sorted(place.parent.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-        for old in newest[REMEMBERED:]:
+        for old in newest[_REMEMBERED:]:
             old.unlink(missing_ok=True)
 
 

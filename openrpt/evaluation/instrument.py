@@ -23,8 +23,8 @@ from openrpt.evaluation.models import NamedModel
 from openrpt.evaluation.reports import Report
 from openrpt.progress import SILENT, Progress
 
-Found = TypeVar("Found", bound=Columns)
-FoundCo = TypeVar("FoundCo", bound=Columns, covariant=True)
+_Found = TypeVar("_Found", bound=Columns)
+_FoundCo = TypeVar("_FoundCo", bound=Columns, covariant=True)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,7 +48,7 @@ class Bench:
         return self.meter.engine.model
 
 
-class Instrument(Protocol[FoundCo]):
+class Instrument(Protocol[_FoundCo]):
     """The measurement, the same for every model."""
 
     @property
@@ -56,7 +56,7 @@ class Instrument(Protocol[FoundCo]):
         """The configuration, whose [model] and [cost] the harness reads."""
 
     @property
-    def kind(self) -> type[FoundCo]:
+    def kind(self) -> type[_FoundCo]:
         """The class of what it finds."""
 
     @property
@@ -70,16 +70,16 @@ class Instrument(Protocol[FoundCo]):
     def title(self, label: str) -> str:
         """Returns the name of the progress of a model's measurement."""
 
-    def run(self, bench: Bench) -> FoundCo:
+    def run(self, bench: Bench) -> _FoundCo:
         """Measures one model; the harness adds the cost. Raises UserError for what does not fit."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Measured(Generic[Found]):
+class Measured(Generic[_Found]):
     """A model, and what an instrument found with it."""
 
     model: NamedModel
-    result: Found
+    result: _Found
 
 
 def models_of(measured: Sequence[Measured[Any]]) -> dict[str, dict[str, Any]]:
@@ -94,22 +94,22 @@ def models_of(measured: Sequence[Measured[Any]]) -> dict[str, dict[str, Any]]:
     }
 
 
-class Comparing(Instrument[Found], Protocol[Found]):
+class Comparing(Instrument[_Found], Protocol[_Found]):
     """An instrument that puts several models side by side."""
 
-    def report(self, measured: Sequence[Measured[Found]]) -> Report:
+    def report(self, measured: Sequence[Measured[_Found]]) -> Report:
         """Returns the report of the models together; differences are to the first."""
 
 
 def measure(
-    instrument: Instrument[Found],
+    instrument: Instrument[_Found],
     engine: Engine,
     *,
     title: str = "",
     mark: str = "",
     kept: Kept = NOTHING_KEPT,
     progress: Progress = SILENT,
-) -> Found:
+) -> _Found:
     """Runs an instrument on a model, and counts what that takes. Nothing is stored but what `kept`
     keeps. `title`: in place of the instrument's own."""
     meter = WorkMeter(engine, instrument.config)
@@ -120,12 +120,12 @@ def measure(
 
 
 def measure_models(
-    instrument: Instrument[Found],
+    instrument: Instrument[_Found],
     models: Sequence[NamedModel],
     folder: Path,
     *,
     progress: Progress = SILENT,
-) -> list[Measured[Found]]:
+) -> list[Measured[_Found]]:
     """Returns each model's result, `LABEL-MARK.parquet` in the folder, taken from there where it
     is; what a stopped measurement has made so far stands in `LABEL-MARK.jsonl`.
 
@@ -154,7 +154,7 @@ def measure_models(
 
 
 def take_or_measure(
-    instrument: Instrument[Found],
+    instrument: Instrument[_Found],
     engine: Callable[[], Engine],
     path: Path,
     *,
@@ -162,7 +162,7 @@ def take_or_measure(
     mark: str,
     kept: Kept = NOTHING_KEPT,
     progress: Progress = SILENT,
-) -> Found:
+) -> _Found:
     """Returns what the file holds, if it was made from the same; else measures, and stores that
     there.
 
@@ -178,8 +178,8 @@ def take_or_measure(
 
 
 def stored(
-    instrument: Instrument[Found], path: Path, *, label: str, mark: str, progress: Progress
-) -> Found | None:
+    instrument: Instrument[_Found], path: Path, *, label: str, mark: str, progress: Progress
+) -> _Found | None:
     """Returns what the file holds; None where there is none, or it was made from something else.
 
     Raises UserError for a file that is damaged.

@@ -8,7 +8,7 @@ from typing import TypeVar
 from openrpt.errors import UserError
 from openrpt.json_lines import Row, append_row, whole_rows, write_rows
 
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +37,8 @@ class Kept:
 
     def each(
         self,
-        items: Mapping[str, Item],
-        make: Callable[[Sequence[Item]], Iterator[Row]],
+        items: Mapping[str, _Item],
+        make: Callable[[Sequence[_Item]], Iterator[Row]],
         *,
         key: str,
     ) -> Iterator[Row]:

@@ -1,6 +1,7 @@
 """What a stage has found, in one line, and the command that usually comes next."""
 
 from openrpt.config.sections import STAGES, StageName
+from openrpt.data.scored import load_scored
 from openrpt.evaluation.models import latest_model, model_path
 from openrpt.evaluation.records import read_evaluation
 from openrpt.runs.metrics import numbers, read_metrics
@@ -40,6 +41,14 @@ def next_command(run: Run) -> str:
     entries = read_evaluation(run.evaluation)["evaluations"].values()
     evaluated = {entry["model"] for entry in entries}  # under whatever label
     asked = [model for model in ("start", latest) if model_path(run, model) not in evaluated]
-    if latest in asked:
+    if latest in asked and _has_evaluated_split(run):
         return f"openrpt evaluate {' '.join(asked)} --run {run.path}"
     return f"openrpt report {run.path}"
+
+
+def _has_evaluated_split(run: Run) -> bool:
+    """Returns whether there is a document to evaluate on; a run without scores of its own has
+    those of another."""
+    if "score" not in run.standing():
+        return True
+    return bool(len(load_scored(run.scored).numbers(run.config.evaluate.split)))

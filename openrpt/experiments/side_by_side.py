@@ -17,27 +17,27 @@ from typing import Any, Generic, TypeVar
 from openrpt.errors import UserError
 from openrpt.progress import Progress
 
-Key = TypeVar("Key", bound=Hashable)
+_Key = TypeVar("_Key", bound=Hashable)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job(Generic[Key]):
+class Job(Generic[_Key]):
     """A piece of work that other jobs may wait for."""
 
-    key: Key
+    key: _Key
     title: str
     work: Callable[[Progress], Any]
     """What is done; for other processes it must be importable by name, as a partial of a function
     is."""
-    after: tuple[Key, ...] = ()
+    after: tuple[_Key, ...] = ()
     """Keys of the jobs that must have ended before it begins; they stand before it."""
 
 
 def run_jobs(
-    jobs: Sequence[Job[Key]],
+    jobs: Sequence[Job[_Key]],
     *,
     workers: int,
-    ended: Callable[[Key, Any], None],
+    ended: Callable[[_Key, Any], None],
     progress: Progress,
 ) -> None:
     """Runs all jobs; of those that may begin, the first ones. `ended` gets each one's key and
@@ -54,18 +54,18 @@ def run_jobs(
 
 
 @dataclass(kw_only=True, eq=False)
-class _Worker(Generic[Key]):
+class _Worker(Generic[_Key]):
     """A process, and the job that it is at."""
 
     process: BaseProcess
     connection: Connection
-    job: Job[Key] | None = None
+    job: Job[_Key] | None = None
     begun: float = 0.0
     task: str = ""
     total: float = 0.0
     completed: float = 0.0
 
-    def begin(self, job: Job[Key]) -> None:
+    def begin(self, job: Job[_Key]) -> None:
         self.job, self.begun, self.task = job, time.monotonic(), ""
         self.connection.send(job.work)
 
@@ -78,12 +78,12 @@ class _Worker(Generic[Key]):
 
 
 def _run_in_processes(
-    jobs: Sequence[Job[Key]],
+    jobs: Sequence[Job[_Key]],
     workers: int,
-    ended: Callable[[Key, Any], None],
+    ended: Callable[[_Key, Any], None],
     progress: Progress,
 ) -> None:
-    waiting, done = list(jobs), set[Key]()
+    waiting, done = list(jobs), set[_Key]()
     progress.begin("jobs", len(jobs), f"jobs, {workers} at a time")
     with _started() as crew:
         while len(done) < len(jobs):
@@ -106,23 +106,23 @@ def _run_in_processes(
             progress.update(len(done), " · ".join(filter(None, (one.note for one in crew))))
 
 
-def _start(crew: list[_Worker[Key]]) -> _Worker[Key]:
+def _start(crew: list[_Worker[_Key]]) -> _Worker[_Key]:
     context = get_context("spawn")  # a fork would share torch's threads
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs,), daemon=True)
     process.start()
     theirs.close()  # so that its end is seen here
-    worker = _Worker[Key](process=process, connection=ours)
+    worker = _Worker[_Key](process=process, connection=ours)
     crew.append(worker)
     return worker
 
 
-def _speaking(crew: Sequence[_Worker[Key]]) -> list[_Worker[Key]]:
+def _speaking(crew: Sequence[_Worker[_Key]]) -> list[_Worker[_Key]]:
     heard = wait([worker.connection for worker in crew])
     return [worker for worker in crew if worker.connection in heard]
 
 
-def _hear(worker: _Worker[Key], progress: Progress) -> tuple[Any] | None:
+def _hear(worker: _Worker[_Key], progress: Progress) -> tuple[Any] | None:
     """Takes one message; returns the job's result where it is that."""
     try:
         kind, *values = worker.connection.recv()
@@ -163,7 +163,7 @@ def _started() -> Iterator[list[_Worker[Any]]]:
             raise
 
 
-def _drain(crew: Sequence[_Worker[Key]]) -> None:
+def _drain(crew: Sequence[_Worker[_Key]]) -> None:
     """Waits until all processes have ended; what they still say is not heard."""
     for worker in crew:
         with contextlib.suppress(EOFError, ConnectionError):

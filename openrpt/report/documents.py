@@ -18,7 +18,7 @@ from openrpt.report.samples import Samples
 from openrpt.report.stored import Stored, read_stored
 from openrpt.report.texts import ScoredText, document_sizes, read_texts, vocabulary_of
 
-MAX_CHARACTERS = 22_500_000
+_MAX_CHARACTERS = 22_500_000
 """The characters of all documents' blocks: with the charts' library and all else the page stays
 below 25 MB."""
 _WITHOUT_ROLLOUTS = 24
@@ -91,7 +91,7 @@ def _affordable(wanted: list[str], sizes: Mapping[str, int], stored: Stored | No
         start, end = stored.documents.get(name, (0, 0)) if stored else (0, 0)
         spent += a_token * sizes.get(name, 0)
         spent += (end - start) * (a_rollout + a_rollout_token * length)
-        if spent > 1.5 * MAX_CHARACTERS and chosen:
+        if spent > 1.5 * _MAX_CHARACTERS and chosen:
             break
         chosen.append(name)
     return chosen
@@ -129,7 +129,7 @@ def _encode(
             }
         block = pack(document)
         spent += len(block)
-        if spent > MAX_CHARACTERS and documents:
+        if spent > _MAX_CHARACTERS and documents:
             break
         samples.add(len(documents), groups, tokens)
         steps = sorted({group["step"] for group in groups if "model" not in group})

@@ -36,7 +36,7 @@ from openrpt.runs.metrics import readable_metrics
 from openrpt.runs.reading import setting_changes
 from openrpt.runs.run import Run
 
-Read = TypeVar("Read")
+_Read = TypeVar("_Read")
 _Rows = list[dict[str, Any]]
 
 _BANDS = {"<=0.5": "≤ 0.5", "0.5-1.0": "0.5 to 1.0", "1.0-1.5": "1.0 to 1.5", ">1.5": "> 1.5"}
@@ -57,7 +57,7 @@ def render(run: Run, others: Sequence[Run] = (), notes: Sequence[str] = ()) -> s
     """
     missing: list[str] = list(notes)
 
-    def read(function: Callable[[], Read], otherwise: Read) -> Read:
+    def read(function: Callable[[], _Read], otherwise: _Read) -> _Read:
         try:
             return function()
         except UserError as error:

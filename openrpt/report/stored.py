@@ -19,7 +19,7 @@ from openrpt.parquet import checked_bytes, reading_errors
 from openrpt.report.texts import HUNDREDTHS
 from openrpt.runs.rollouts import evaluated_path, rollout_folder
 
-MAX_ROLLOUTS = 200_000
+_MAX_ROLLOUTS = 200_000
 """The most rollouts that are read; more are thinned by step: the page could not hold them, and
 reading them takes long."""
 _ESSENTIAL = (
@@ -168,7 +168,7 @@ def _thinned(paths: Sequence[Path]) -> list[Path]:
         a_step = pq.read_metadata(paths[0]).num_rows
     except (pa.ArrowException, OSError):
         a_step = 0  # said of it when it is read
-    stride = max(1, -(-a_step * len(paths) // MAX_ROLLOUTS))
+    stride = max(1, -(-a_step * len(paths) // _MAX_ROLLOUTS))
     return list(paths[::-1][::stride])[::-1]
 
 

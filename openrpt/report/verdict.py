@@ -91,9 +91,15 @@ def _against_standard(entry: Mapping[str, Any]) -> Iterator[str]:
         yield f"{right}; the same weights' standard prediction was not evaluated beside it."
         return
     everywhere = by_slice["all"]
+    spans = entry["thought_value"].get("span", {}).get("all", {"n": 0})
+    otherwise = ""
+    if spans["n"] and _in_words(spans) != _in_words(everywhere):
+        otherwise = (
+            f"; by whole span (all of a number or word): {points(spans)} points, {_in_words(spans)}"
+        )
     yield (
         f"{right}, the same weights' standard prediction at {percent(ntp)}:"
-        f" {points(everywhere)} points, {_in_words(everywhere)}."
+        f" {points(everywhere)} points, {_in_words(everywhere)}{otherwise}."
     )
     classes = {name: by_slice[name] for name in (*TOKEN_CLASSES, COMPUTED) if name in by_slice}
     better = [_class(name, d) for name, d in classes.items() if _beyond(d) and d["value"] > 0]

@@ -27,7 +27,7 @@ from openrpt.runs.status import read_status
 HOST = "127.0.0.1"
 PORTS = range(8720, 8740)
 """The ports that are tried in turn where none is asked for."""
-REST = 10.0
+_REST = 10.0
 """A report is drawn anew when this many times its own drawing time has passed: a tenth of one
 core at most."""
 
@@ -59,7 +59,7 @@ class Watched:
                 started = time.monotonic()
                 self._page = draw(self.path)
                 now = time.monotonic()
-                self._version, self._rest_until = version, now + REST * (now - started)
+                self._version, self._rest_until = version, now + _REST * (now - started)
             return self._page
 
     def state(self) -> dict[str, Any]:

@@ -29,14 +29,17 @@ from openrpt.rl.batch import (
 from openrpt.types import Group
 
 
-def count_generation(generated: Sequence[Graded], layout: Layout, passes: int = 1) -> Ledger:
-    """Counts all that a step generated; `passes` over each prefix."""
+def count_generation(
+    generated: Sequence[Graded], layout: Layout, passes: int = 1, *, elsewhere: bool = False
+) -> Ledger:
+    """Counts all that a step generated; `passes` and `elsewhere` as in `generation_ledger`."""
     ledger = Ledger()
     for graded in generated:
         completions = [[r.completion for r in group.rollouts] for group in graded.groups]
         positions = list(zip(graded.work.prefix_lengths(layout), completions, strict=True))
         prefix = len(graded.work.prefix_ids(layout, whole=False))
-        ledger.add(generation_ledger(prefix, positions, len(layout.tail_ids), passes=passes))
+        tail = len(layout.tail_ids)
+        ledger.add(generation_ledger(prefix, positions, tail, passes=passes, elsewhere=elsewhere))
     return ledger
 
 
@@ -150,7 +153,8 @@ def step_cost(
     shape, train = model_shape(policy), config.train
     updates = train.updates_per_batch
     passes = prefix_passes(config.prompt) + plain_passes(config.prompt, layout)
-    made = count_generation(generated, layout, passes)
+    elsewhere = config.engine.sampler != "same"
+    made = count_generation(generated, layout, passes, elsewhere=elsewhere)
     made.add(count_expected(policy, generated, config, layout))
     update = count_update(policy, batch, config, layout, text=train.ntp_weight > 0)
     known = batch if train.kl_weight else ()

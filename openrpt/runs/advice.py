@@ -3,7 +3,7 @@ else of a run that begins from it."""
 
 import re
 
-from openrpt.config.binding import bindings
+from openrpt.config.binding import bindings, settings_of
 from openrpt.config.sections import STAGES, StageName
 from openrpt.runs.run import Run, first_reader, next_name
 
@@ -34,7 +34,6 @@ def _may_change(run: Run, key: str, stage: StageName) -> bool:
         return False
     if leaves and (run.path / leaves).is_dir():  # done: it is not opened again
         return False
-    said = bindings()[key]
     standing = run.standing() | {stage}
-    bound = {what for one in standing for what in (one, *STAGES[one].made_from)}
-    return said.recorded or not bound & set(said.what)
+    bound = any(key in settings_of(one, run.config) for one in standing)
+    return bindings()[key].recorded or not bound

@@ -7,7 +7,9 @@ from openrpt.config.binding import settings_of
 from openrpt.config.loading import flatten
 from openrpt.config.sections import Config
 from openrpt.data.scored import ScoredCorpus, load_scored
-from openrpt.engine.fingerprint import require_same_model
+from openrpt.data.tokens import tokenizer_fingerprint
+from openrpt.engine.fingerprint import is_same_model, require_same_model
+from openrpt.engine.loading import load_tokenizer
 from openrpt.engine.model import Model
 from openrpt.errors import UserError
 from openrpt.runs.run import Run
@@ -16,7 +18,9 @@ from openrpt.runs.run import Run
 def score_settings(config: Config, policy: Model | None, scorer: Model | None) -> dict[str, Any]:
     """Returns all that the scores depend on, by configuration key."""
     path = policy.name if policy else config.model.path
-    values = settings_of("score", config) | {"model.path": path}
+    values = settings_of("score", config)
+    if "model.path" in values:
+        values["model.path"] = path
     values["score.model"] = scorer.name if scorer else config.score.model or path
     return values
 
@@ -45,17 +49,34 @@ def require_same_weights(folder: Path, before: dict[str, Any], names: dict[str, 
         require_same_model(name, known.get(key, ""), f"{folder}: scored with")
 
 
+def _require_same_tokens(run: Run, corpus: ScoredCorpus) -> None:
+    """Checks that another model's scores are in the tokens of the policy. Raises UserError."""
+    name = run.config.model.path
+    if is_same_model(name, corpus.metadata.get("weights", {}).get("model.path", "")):
+        return
+    tokenizer = load_tokenizer(run.config.model, name)
+    if tokenizer_fingerprint(tokenizer) != corpus.metadata["tokenizer"]:
+        raise UserError(
+            f"{run.scored} holds scores in other tokens than those of model.path = '{name}'; score"
+            " in another --run"
+        )
+
+
 def scores_of(run: Run, *, tokens_only: bool = False) -> ScoredCorpus:
     """Returns a run's own scores. `tokens_only`: no score is read, so that there need be none.
 
     Raises UserError as `load_scored`, where the run's configuration or its model's files are not
-    those that the scores were made with, and for tokens without scores.
+    those that the scores were made with (only its tokens, where another model scored), and for
+    tokens without scores.
     """
     corpus = load_scored(run.scored)
     require_same_settings(
         run.scored, corpus.metadata["settings"], score_settings(run.config, None, None)
     )
-    require_same_weights(run.scored, corpus.metadata, {"model.path": run.config.model.path})
+    if run.config.score.model:
+        _require_same_tokens(run, corpus)
+    else:
+        require_same_weights(run.scored, corpus.metadata, {"model.path": run.config.model.path})
     if not run.config.score.has_scores and not tokens_only:
         raise UserError(
             f"{run.scored} holds tokens without scores (score.tokens_only), which only"

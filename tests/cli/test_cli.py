@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +24,10 @@ from openrpt.config.loading import load_config, to_toml
 from openrpt.errors import UserError
 from openrpt.files import write_text
 from openrpt.stopping import Interrupted, Terminated
+from tests.cli.conftest import Run
 from tests.helpers.tiny import byte_level_tokenizer
 from tests.helpers.tiny_model import periodic_corpus, tiny_config, tiny_model_folder
 
-Run = Callable[..., tuple[int, str, str]]
 SHOWN = {
     command: keys.split()
     for command, keys in {
@@ -92,19 +91,6 @@ _ORDER = (
 )
 IN_ORDER = _ORDER.split()
 """All commands, in the order in which data flows."""
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs the command in this process: (exit code, stdout, stderr)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stopped:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return int(str(stopped.value.code or 0)), captured.out, captured.err
-
-    return call
 
 
 def error_of(result: tuple[int, str, str]) -> str:

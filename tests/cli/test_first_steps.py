@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +15,8 @@ from openrpt.runs import taken_over
 from openrpt.runs.metrics import read_metrics
 from openrpt.runs.rollouts import read_rollouts
 from openrpt.runs.run import existing_run
+from tests.cli.conftest import Run
 from tests.helpers.tiny_model import tiny_config
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs the command in this process: (exit code, stdout, stderr)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stopped:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return int(str(stopped.value.code or 0)), captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture
@@ -195,6 +180,14 @@ def test_each_command_says_which_comes_next(run: Run, toml: Path) -> None:
         assert following.startswith(after) and str(folder) in following
         command = following.split()[1:]
     assert run(*command)[0] == 0 and (folder / "report.html").is_file()
+
+
+def test_where_no_document_is_held_out_no_evaluation_comes_next(run: Run, toml: Path) -> None:
+    assert run("score", toml, "--corpus.heldout_fraction", 0)[0] == 0
+    folder = toml.parent / "run"
+    code, out, _ = run("train", "--run", folder, "--train.steps", 1)
+    assert code == 0 and out.splitlines()[-1] == f"next: openrpt report {folder}"
+    assert run(*out.splitlines()[-1].split()[2:])[0] == 0
 
 
 def test_a_beginning_that_was_broken_off_goes_on(

@@ -71,6 +71,17 @@ def test_the_end_of_a_cosine_binds() -> None:
     assert first_change(constant, longer, ["pretrain"]) is None
 
 
+def test_a_rule_binds_a_warmup_that_reads_it() -> None:
+    """With given thoughts it imitates the model's own wherever there is none."""
+    given: dict[str, Any] = {"warmup.traces": "sums.jsonl"}
+    before = load_config(overrides=given)
+    now = load_config(overrides=given | {"selection.where": "class:computed"})
+    assert first_change(before, now, ["warmup"]) is None
+    for stage in ("train", "pretrain"):
+        assert first_change(before, now, [stage]) == "selection.where"
+    assert change(["warmup"], selection__where="class:computed") == "selection.where"
+
+
 def test_what_helps_after_a_failed_step_may_change_and_is_recorded() -> None:
     given = {"optim.max_grad_norm": 0.5, "train.learning_rate": 1e-6, "warmup.learning_rate": 1e-6}
     config = load_config(overrides=given)

@@ -62,6 +62,13 @@ def test_generation(trainer: Trainer, temperature: float) -> None:
     assert ledger == count_generation(kept, trainer.layout)
     rollouts = [r.completion.token_ids for g in kept[0].groups for r in g.rollouts]
     assert (len(set(rollouts)) < len(rollouts)) == (temperature < 1)
+    vllm = config.model_copy(
+        update={"engine": config.engine.model_copy(update={"sampler": "vllm"})}
+    )
+    apart = step_cost(trainer.engine.model, kept, [], vllm, trainer.layout)
+    more = apart["tokens/generate"] - cost["tokens/generate"]
+    assert more >= len(kept[0].work.prefix_ids(trainer.layout, whole=False))
+    assert apart["flops/generate"] > cost["flops/generate"]
 
 
 @pytest.mark.parametrize(("ntp_weight", "repeat"), [(0.5, False), (0.5, True), (0.0, True)])
@@ -195,6 +202,22 @@ def test_what_rollouts_have_drawn_alike_is_run_once() -> None:
     assert ledger.shared.logits == 2 * 2 + 4
     assert ledger.alone.tokens == 3 * (8 + 2 + 2) + (8 + 2 + 3) + 10 + (8 + 10)
     assert ledger.alone.logits == 2 + (3 * 2 + 3) + 2
+
+
+def test_what_another_sampler_draws_is_run_rollout_by_rollout() -> None:
+    """By hand: the prompt with the forced 7 once, then each of the four for itself; the prefix once
+    more by the trainer, for standard prediction."""
+    drawn = [completion(7, 1, 2, forced=1), completion(7, 1, 3, forced=1)]
+    drawn += [completion(7, 1, 3, forced=1), completion(7, 4, 5, 6, forced=1)]
+    count = count_completions(drawn, before=10, merged=False)
+    assert count.tokens == 1 + 3 * 1 + 2  # 7; 1 thrice; 4 5
+    assert count.pairs == 11 + 3 * 12 + 12 + 13
+    assert count.logits == 3 * 2 + 3
+    ledger = generation_ledger(10, [(8, drawn), (10, ())], tail_tokens=2, elsewhere=True)
+    assert ledger.shared.tokens == 2 * 10 + 2 + 6
+    assert ledger.shared.logits == 2 + 9
+    assert ledger.alone.tokens == 3 * (8 + 2 + 2) + (8 + 2 + 3) + 10 + 8
+    assert ledger.alone.logits == 2 + 9
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft

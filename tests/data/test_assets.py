@@ -139,8 +139,8 @@ def test_champ_rows() -> None:
 
 def test_corpus_already_made_is_kept(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = json.dumps({"id": "1"}).encode()
-    monkeypatch.setattr(assets, "CHAMP_JSONL_SIZE", len(content))
-    monkeypatch.setattr(assets, "CHAMP_JSONL_SHA256", hashlib.sha256(content).hexdigest())
+    monkeypatch.setattr(assets, "_CHAMP_JSONL_SIZE", len(content))
+    monkeypatch.setattr(assets, "_CHAMP_JSONL_SHA256", hashlib.sha256(content).hexdigest())
     assets.write_atomically(cache / "champ.jsonl", [content])
     assert assets.demo_corpus_jsonl().read_bytes() == content
 

@@ -253,12 +253,12 @@ def test_templates_that_fail_are_one_line(template, said):
 
 
 def test_a_template_without_end_is_stopped(monkeypatch):
-    monkeypatch.setattr("openrpt.data.chat.SECONDS", 0.5)
+    monkeypatch.setattr("openrpt.data.chat._SECONDS", 0.5)
     nested = "{% for i in range(99999) %}" * 3 + "{% endfor %}" * 3
     tokenizer = byte_level_tokenizer(chat_template=nested)
     with pytest.raises(UserError, match=r"takes more than 0\.5 seconds, or breaks its process"):
         build_layout(tokenizer, PromptConfig(template="v0"))
-    monkeypatch.setattr("openrpt.data.chat.SECONDS", 60.0)
+    monkeypatch.setattr("openrpt.data.chat._SECONDS", 60.0)
     tokenizer.chat_template = SAID  # the next one finds a process again
     assert build_layout(tokenizer, PromptConfig(template="v0")).head_ids
 

@@ -24,10 +24,10 @@ CHUNKS = pytest.mark.parametrize("rows", [1, 3, 100])
 @pytest.fixture(autouse=True)
 def seeded(monkeypatch):
     torch.manual_seed(0)
-    monkeypatch.setattr(logprobs, "HEAD_COLUMNS", 4)  # so that the last block is shorter
-    monkeypatch.setattr(logprobs, "CACHED_ROWS", 2)
-    monkeypatch.setattr(logprobs, "CACHED_LOGITS", 2 * V)
-    monkeypatch.setattr(logprobs, "TOP_COLUMNS", 2)
+    monkeypatch.setattr(logprobs, "_HEAD_COLUMNS", 4)  # so that the last block is shorter
+    monkeypatch.setattr(logprobs, "_CACHED_ROWS", 2)
+    monkeypatch.setattr(logprobs, "_CACHED_LOGITS", 2 * V)
+    monkeypatch.setattr(logprobs, "_TOP_COLUMNS", 2)
 
 
 def parts(bias: bool, softcap: float | None) -> tuple[torch.Tensor, Head, list[torch.Tensor]]:
@@ -76,7 +76,7 @@ def test_blocks_of_rows_change_no_bit(vocabulary, monkeypatch):
 
     blocks = len(in_cache(hidden, vocabulary=vocabulary))
     by_two = found()
-    monkeypatch.setattr(logprobs, "CACHED_LOGITS", 40 * vocabulary)
+    monkeypatch.setattr(logprobs, "_CACHED_LOGITS", 40 * vocabulary)
     assert len(in_cache(hidden, vocabulary=vocabulary)) == 1 < blocks
     assert all(torch.equal(a, b) for a, b in zip(by_two, found(), strict=True))
 
@@ -227,7 +227,7 @@ def test_kept_and_recomputed_logits_give_the_same_gradients(
     weights = torch.randn(2, N, dtype=torch.float64)
     found = []
     for kept in (N * V, N * V - 1):
-        monkeypatch.setattr(logprobs, "KEPT_ELEMENTS", kept)
+        monkeypatch.setattr(logprobs, "_KEPT_ELEMENTS", kept)
         products = 0
 
         def counted(self: Head, states: torch.Tensor) -> torch.Tensor:

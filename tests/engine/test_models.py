@@ -16,11 +16,9 @@ from openrpt.config.loading import load_config
 from openrpt.config.model import ModelConfig
 from openrpt.engine import cpu
 from openrpt.engine.branches import Branch
-from openrpt.engine.flat import flat_hidden
+from openrpt.engine.engine import bind
 from openrpt.engine.loading import load_model, load_tokenizer, outline, pick_device
 from openrpt.engine.model import Model
-from openrpt.engine.tree.gradients import accumulate_gradients
-from openrpt.engine.tree.levels import run_prefix
 from openrpt.errors import UserError
 from tests.helpers.tiny import byte_level_tokenizer
 from tests.helpers.tiny_model import tiny_model_folder
@@ -290,11 +288,11 @@ FAMILIES = {
 def test_a_scale_or_cap_of_the_logits_is_the_models_own(tmp_path, family, trainer):
     options = FAMILIES[family] | {"initializer_range": 0.3}
     folder = tiny_model_folder(tmp_path / "m", family=family, **options)
-    policy = load(folder, trainer)
+    engine = bind(trainer, load(folder, trainer))
     model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
-    hidden = run_prefix(policy, IDS).hidden[0] if trainer == "tree" else flat_hidden(policy, IDS)
+    (hidden,) = engine.states([IDS])
     own = model(torch.tensor([IDS])).logits[0].log_softmax(-1)
-    assert (policy.head.logits(hidden).log_softmax(-1) - own).abs().max() < 1e-4
+    assert (engine.model.head.logits(hidden).log_softmax(-1) - own).abs().max() < 1e-4
 
 
 LATENT = {
@@ -346,11 +344,11 @@ def test_no_dropout_with_recomputed_activations(tmp_path, family):
     branch = Branch(prefix_length=9, tail_ids=(4, 5), completions=((6, 7, 8),))
     gradients = []
     for recompute in (False, True, True):
-        policy = load(folder, recompute=recompute)
-        accumulate_gradients(
-            policy, IDS, [branch], completion_loss=lambda rows, hidden: hidden.sin().sum()
+        engine = bind("tree", load(folder, recompute=recompute))
+        engine.accumulate_gradients(
+            IDS, [branch], completion_loss=lambda rows, hidden: hidden.sin().sum()
         )
-        gradients.append([p.grad for p in policy.parameters() if p.grad is not None])
+        gradients.append([p.grad for p in engine.model.parameters() if p.grad is not None])
     assert any(gradient.any() for gradient in gradients[0])
     for other in gradients[1:]:
         for expected, found in zip(gradients[0], other, strict=True):
@@ -361,11 +359,11 @@ def test_recomputed_activations_are_not_kept(tmp_path):
     kept = []
     for recompute in (False, True):
         folder = tmp_path / str(recompute)
-        policy = load(tiny_model_folder(folder), recompute=recompute)
+        engine = bind("tree", load(tiny_model_folder(folder), recompute=recompute))
         sizes: list[int] = []
         pack = lambda t, sizes=sizes: sizes.append(t.numel()) or t  # noqa: E731
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-            run_prefix(policy, IDS)
+            engine.states([IDS])
         kept.append(sum(sizes))
     assert kept[1] < kept[0] / 3
 

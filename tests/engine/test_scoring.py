@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import processors
 
-from openrpt.config.loading import validate_config
+from openrpt.config.loading import validate_config, with_overrides
 from openrpt.config.sections import Config
 from openrpt.data.positions import windows
 from openrpt.data.score_summary import SCORED
@@ -28,7 +28,7 @@ from openrpt.engine.scorer import Scores, align, aligned_scores, score_documents
 from openrpt.engine.tree.attention import NAME
 from openrpt.errors import UserError
 from openrpt.rl.rewards.matching import prefix_match
-from openrpt.runs.run import Run
+from openrpt.runs.run import Run, open_run
 from openrpt.runs.scores import scores_of
 from openrpt.stages.score.folder import COST
 from openrpt.stages.score.score import score_corpus
@@ -446,6 +446,25 @@ def test_other_weights_under_the_same_name_are_refused(tmp_path):
     assert score_corpus(run.config, run.scored).documents == 12
     shutil.rmtree(tmp_path / "model")  # whoever needs it says so
     assert scores_of(run).ids("train")
+
+
+def test_another_models_scores_serve_every_policy_of_the_same_tokens(tmp_path):
+    """Its weights are none of theirs, only its tokenizer is."""
+    scorer = tiny_model_folder(tmp_path / "scorer", seed=3)
+    run = tiny_run(tmp_path, score__model=str(scorer))
+
+    def with_policy(folder: Path) -> Run:
+        changed = {"model.path": str(folder)}
+        return open_run(with_overrides(run.config, changed), min_free_bytes=0)
+
+    same = tiny_model_folder(tmp_path / "same", seed=1)
+    assert scores_of(with_policy(same)).ids("train")
+    other = tiny_model_folder(tmp_path / "other", tokenizer=byte_level_tokenizer(vocab_size=300))
+    with pytest.raises(UserError, match=r"scores in other tokens than those of model\.path = "):
+        scores_of(with_policy(other))
+    tiny_model_folder(tmp_path / "scorer", seed=4)
+    with pytest.raises(UserError, match=r"scored with another model than .*scorer' is"):
+        score_corpus(run.config, run.scored)
 
 
 def test_scores_of_another_window_are_refused(tmp_path):

@@ -93,7 +93,7 @@ def test_the_sandbox(source, verdict, error):
 )
 def test_the_time_of_a_program_ends(source, monkeypatch):
     """By the judge, and not by the last resort of the process that asked."""
-    monkeypatch.setattr("openrpt.evaluation.end_tasks.sandbox.START_SECONDS", 300)
+    monkeypatch.setattr("openrpt.evaluation.end_tasks.sandbox._START_SECONDS", 300)
     started = time.monotonic()
     assert run_program(source, SHORT) == Outcome(verdict="time")
     assert time.monotonic() - started < 300

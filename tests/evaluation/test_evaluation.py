@@ -28,8 +28,6 @@ from openrpt.evaluation.next_token.compare import (
     Recorded,
     compare,
     find_evaluated,
-    thought_differences,
-    verdict,
 )
 from openrpt.evaluation.next_token.evaluate import evaluate_policy
 from openrpt.evaluation.next_token.results import EvaluationResult, paired_differences
@@ -37,6 +35,7 @@ from openrpt.evaluation.next_token.stage import evaluate_model
 from openrpt.evaluation.next_token.subject import Subject
 from openrpt.evaluation.next_token.tables import write_comparison
 from openrpt.evaluation.next_token.thoughts import carried, changed_thoughts, swapped, thought_of
+from openrpt.evaluation.next_token.verdict import thought_differences, verdict
 from openrpt.evaluation.next_token.voting import commonest, voting_draws
 from openrpt.evaluation.records import result_path
 from openrpt.evaluation.statistics import Difference
@@ -359,6 +358,31 @@ def test_verdict():
         assert found.startswith("Thinking is not said to help") and "+1.0 points" in found
     nothing = verdict({"emptied": difference(float("nan"), float("nan"))})
     assert nothing.startswith("Thinking is not said to help")
+
+
+def test_a_verdict_names_prefix_match_and_whole_span_where_they_differ():
+    better, worse = difference(0.075, 0.051), difference(-0.101, -0.131)
+    others = dict.fromkeys(("emptied", "swapped"), better)
+    found = verdict({"standard": worse} | others, better)
+    assert found == (
+        "Whether thinking helps depends on the grading: by prefix match the real thought does not"
+        " beat its own standard prediction (-10.1 points [-13.1, -7.1]), by whole span (all of a"
+        " number or word) it does (+7.5 points [+5.1, +9.9]). It beats its emptied thought (+7.5"
+        " points [+5.1, +9.9]) and another position's thought (+7.5 points [+5.1, +9.9]). A run"
+        " trained without a thought was not compared."
+    )
+    every = {"standard": better} | others | {"no thought": better}
+    only_prefix = verdict(every, worse)
+    assert "depends" in only_prefix and "it does not (-10.1 points" in only_prefix
+    assert verdict(every, better).startswith("Thinking helps: the real thought beats its own")
+    assert verdict(every, better).endswith(
+        "By whole span it beats its own standard prediction, too (+7.5 points [+5.1, +9.9])."
+    )
+    emptied = verdict(every | {"standard": worse, "emptied": worse}, better)
+    assert emptied.startswith(
+        "Thinking is not said to help: the real thought does not beat its own"
+    )
+    assert "By whole span it beats its own standard prediction (+7.5" in emptied
 
 
 # ---- another tokenizer --------------------------------------------------------------------------

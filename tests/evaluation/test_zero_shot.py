@@ -248,7 +248,7 @@ class Impatient(Silent):
 
 
 def test_a_stopped_evaluation_goes_on(folder, monkeypatch):
-    monkeypatch.setattr(generation, "SIDE_BY_SIDE_ROWS", 6)  # three questions of two samples
+    monkeypatch.setattr(generation, "_SIDE_BY_SIDE_ROWS", 6)  # three questions of two samples
     settings = {"zeroshot__samples": 2, "zeroshot__temperature": 1.0}
     whole, parts = (run_of(folder, name, **settings) for name in ("whole", "parts"))
     _, expected = zero_shot(whole, None, whole.config)

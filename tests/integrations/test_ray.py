@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from openrpt.evaluation.next_token.stage import evaluate_templates, open_evaluat
 from openrpt.integrations.ray import sampler, training
 from openrpt.integrations.ray import scoring as on_ray
 from openrpt.integrations.ray.cluster import Cluster, connected
+from openrpt.integrations.ray.desk import Desk
 from openrpt.integrations.ray.pool import Pool
 from openrpt.stages.score.folder import COST, ScoreFolder, read_cost
 from openrpt.stages.score.score import score_corpus
@@ -181,6 +183,23 @@ def test_a_worker_killed_within_a_step_changes_nothing(nodes, tmp_path, monkeypa
         rewards = {k: v for k, v in expected.items() if k.startswith(("reward/", "group/"))}
         assert {name: found[name] for name in rewards} == rewards
         assert found == pytest.approx(expected, rel=1e-10, abs=1e-12)
+
+
+def test_a_node_that_stays_lost_ends_the_training(nodes, monkeypatch):
+    """Two nodes are left of what a training of three workers began on."""
+    import ray
+
+    monkeypatch.setattr(training, "_ROOM_SECONDS", 0.2)
+    ended = threading.Event()
+    fit = threading.Thread(target=ended.wait)
+    fit.start()
+    desk = ray.remote(num_cpus=0)(Desk).remote()
+    try:
+        with pytest.raises(UserError, match=r"was lost: .* room for 2 .* not for 3; .* 2 goes on"):
+            training._listen(fit, training._Outcome(), desk, Heard(), TWO, 3)
+    finally:
+        ended.set()
+        ray.kill(desk)
 
 
 @pytest.fixture

@@ -304,8 +304,8 @@ def test_rollouts_of_an_earlier_version(run: Run) -> None:
 
 def test_what_does_not_fit_is_left_out_and_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(run)
-    monkeypatch.setattr(documents, "MAX_CHARACTERS", 4000)
-    monkeypatch.setattr(stored, "MAX_ROLLOUTS", 100)
+    monkeypatch.setattr(documents, "_MAX_CHARACTERS", 4000)
+    monkeypatch.setattr(stored, "_MAX_ROLLOUTS", 100)
     page = report_page(run)
     shown = page.data["data-index"]["documents"]
     assert 1 <= len(shown) < len(TEXTS)

@@ -72,6 +72,14 @@ def test_the_class_where_thinking_makes_a_difference(sign: int, word: str) -> No
     assert TOKEN_CLASSES[0].replace("_", " ") not in said[2]  # equal there
 
 
+def test_whole_spans_that_say_otherwise_are_named() -> None:
+    ntp = share(640, 400)
+    found = entry(ntp, ntp * 0.5, share(640, 500))
+    assert "whole span" in model_sentences("It", found, SEEDED)[1]  # all 0: not distinguishable
+    found["thought_value"]["span"] = found["thought_value"]["reasoning"]
+    assert "whole span" not in model_sentences("It", found, SEEDED)[1]
+
+
 def test_few_documents_are_no_proof() -> None:
     ntp = np.zeros(64)
     said = model_sentences("It", entry(ntp, ntp + 1, ntp, documents=4), SEEDED)

@@ -37,7 +37,7 @@ def files_of(path: Path) -> dict[str, tuple[int, int]]:
 def test_pages_of_several_runs_while_they_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "REST", 0.0)
+    monkeypatch.setattr(watch, "_REST", 0.0)
     first, second = fake_run(tmp_path / "a"), fake_run(tmp_path / "b", steps=2)
     before = files_of(tmp_path)
     with serving(first, second) as server:

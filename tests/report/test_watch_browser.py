@@ -19,7 +19,7 @@ WCAG = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(watch, "REST", 0.0)
+    monkeypatch.setattr(watch, "_REST", 0.0)
     return fake_run(tmp_path / "a", steps=2)
 
 

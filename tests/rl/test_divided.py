@@ -19,7 +19,8 @@ from openrpt.engine.model import Model
 from openrpt.files import write_text
 from openrpt.rl import roll_call
 from openrpt.rl.batch import Weighted, opening_length
-from openrpt.rl.process_group import LostProcess, launched_workers
+from openrpt.rl.launched import launched_workers
+from openrpt.rl.process_group import LostProcess
 from openrpt.rl.update import update_policy
 from openrpt.rl.workers import Workers
 from openrpt.types import Group, Rollout

@@ -13,7 +13,8 @@ from openrpt.errors import SaidElsewhere, UserError
 from openrpt.files import write_text
 from openrpt.launch import Launch, launch
 from openrpt.rl import process_group, roll_call
-from openrpt.rl.process_group import LostProcess, ProcessGroup, launched_workers
+from openrpt.rl.launched import launched_workers
+from openrpt.rl.process_group import LostProcess, ProcessGroup
 from openrpt.rl.roll_call import RollCall
 from openrpt.rl.workers import ALONE
 from tests.helpers.processes import await_files, in_processes

@@ -14,6 +14,7 @@ from openrpt.config.prompt import PromptConfig
 from openrpt.data.prompts import build_layout
 from openrpt.data.tokens import token_bytes, token_table
 from openrpt.engine.branches import Branch, CompletionIndex
+from openrpt.engine.engine import bind
 from openrpt.engine.head import selected_logprobs, standard_prediction
 from openrpt.engine.loading import load_model
 from openrpt.engine.model import Model
@@ -43,9 +44,8 @@ def recipe() -> ModuleType:
 @pytest.fixture
 def policy(tmp_path: Path) -> Model:
     folder = tiny_model_folder(tmp_path / "model", family="gpt2", dtype=torch.float64)
-    return load_model(
-        ModelConfig(path=str(folder), device="cpu", threads=1, dtype="float64"), trained=True
-    )
+    config = ModelConfig(path=str(folder), device="cpu", threads=1, dtype="float64")
+    return bind("tree", load_model(config, trained=True)).model
 
 
 def test_the_box_and_the_reward_agree_on_the_examples(recipe: ModuleType) -> None:

@@ -21,7 +21,7 @@ def _drawn(rng: np.random.Generator, letters: str, count: int) -> str:
     return "".join(letters[i] for i in rng.integers(len(letters), size=count))
 
 
-class Sums(World):
+class _Sums(World):
     """Running sums modulo m: `3104=` is 3 + 1 + 0 + 4."""
 
     modulus: int = Field(5, ge=2, le=10)
@@ -38,13 +38,13 @@ class Sums(World):
         return str((before + int(cells[index])) % self.modulus)
 
 
-class Scan(World):
+class _Scan(World):
     """Affine maps modulo m, one after another: `2x+x*=` is ((2 + 1 + 2) + 1) · 2."""
 
     modulus: int = Field(5, ge=5, le=7)
 
     @model_validator(mode="after")
-    def _maps_are_invertible(self) -> "Scan":
+    def _maps_are_invertible(self) -> "_Scan":
         if gcd(self.modulus, 6) > 1:
             raise ValueError("modulus must be 5 or 7: else a step forgets the state before it")
         return self
@@ -83,7 +83,7 @@ def _even_permutations() -> tuple[tuple[int, ...], ...]:
 _GENERATORS = {"+": (1, 2, 3, 4, 0), "*": (1, 2, 0, 3, 4)}
 
 
-class Permutations(World):
+class _Permutations(World):
     """Even permutations of five things (A5, not solvable: NC1-complete), moved on by a 5-cycle (+)
     or a 3-cycle (*)."""
 
@@ -103,7 +103,7 @@ class Permutations(World):
         return self.alphabet[_even_permutations().index(moved)]
 
 
-class Registers(World):
+class _Registers(World):
     """Two registers modulo 3, written as one digit (3p + q): + is p + 1, & is p + q, ~ swaps."""
 
     @property
@@ -127,7 +127,7 @@ class Registers(World):
         return str(p % 3 * 3 + q)
 
 
-class Nested(World):
+class _Nested(World):
     """Nested arithmetic modulo m: `((3+4)*2)=`. The value is carried through every cell."""
 
     modulus: int = Field(5, ge=5, le=7)
@@ -135,7 +135,7 @@ class Nested(World):
     shown: int = Field(5, ge=0)
 
     @model_validator(mode="after")
-    def _products_are_invertible(self) -> "Nested":
+    def _products_are_invertible(self) -> "_Nested":
         if self.modulus == 6:
             raise ValueError("modulus must be 5 or 7: else a step forgets the state before it")
         return self
@@ -169,7 +169,7 @@ class Nested(World):
         return str(value % self.modulus)
 
 
-class Find(World):
+class _Find(World):
     """The negative control: the one letter among the digits, a for 0. A single look finds it."""
 
     letters: int = Field(5, ge=2, le=10)
@@ -192,10 +192,10 @@ class Find(World):
 
 
 WORLDS: dict[str, type[World]] = {
-    "sums": Sums,
-    "scan": Scan,
-    "permutations": Permutations,
-    "registers": Registers,
-    "nested": Nested,
-    "find": Find,
+    "sums": _Sums,
+    "scan": _Scan,
+    "permutations": _Permutations,
+    "registers": _Registers,
+    "nested": _Nested,
+    "find": _Find,
 }

@@ -25,7 +25,7 @@ from typing import Literal
 from openrpt.errors import UserError
 
 WORKER = Path(__file__).with_name("sandbox_worker.py")
-START_SECONDS = 30
+_START_SECONDS = 30
 """The most time that the walls may take to build, beside the program's own."""
 _Verdict = Literal["passed", "failed", "time", "memory"]
 
@@ -89,7 +89,7 @@ def _ask(source: str, limits: Limits) -> Outcome:
         )
         try:
             data = json.dumps(asked).encode()
-            said, _ = process.communicate(data, timeout=limits.seconds + START_SECONDS)
+            said, _ = process.communicate(data, timeout=limits.seconds + _START_SECONDS)
         except subprocess.TimeoutExpired:
             return Outcome(verdict="time")
         finally:
@@ -111,4 +111,4 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     with suppress(subprocess.TimeoutExpired):
-        process.communicate(timeout=START_SECONDS)
+        process.communicate(timeout=_START_SECONDS)

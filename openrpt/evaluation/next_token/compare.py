@@ -4,7 +4,7 @@ Positions are matched by document and byte offset, so models with different toke
 both predict at the same byte; each is graded by the token boundaries of its own.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,62 +14,10 @@ import numpy as np
 from openrpt.data.positions import DIFFICULTIES
 from openrpt.errors import UserError, nearest
 from openrpt.evaluation.next_token.results import ACCURACIES, EvaluationResult, paired_differences
+from openrpt.evaluation.next_token.verdict import result_verdict
 from openrpt.evaluation.records import read_evaluation, result_path
 from openrpt.evaluation.statistics import Difference, Estimate, mean_of_slices
 from openrpt.runs.run import Run, owning_run
-
-_NEEDED = {
-    "standard": "its own standard prediction",
-    "emptied": "its emptied thought",
-    "swapped": "another position's thought",
-    "no thought": "a run trained without a thought",
-}
-"""The controls that the real thought must beat before thinking is said to help, in words. A
-thought that only carries the model's first guess beats every other thought, and adds nothing to
-that guess."""
-
-
-def thought_differences(
-    result: EvaluationResult, without_thought: EvaluationResult | None = None
-) -> dict[str, Difference]:
-    """Returns reasoning − each of _NEEDED that was evaluated, over all positions.
-
-    `without_thought`: a run that was trained to predict at once, on the same positions.
-    """
-    everywhere = {"all": result.slices()["all"]}
-    pairs = {"standard": (result, "ntp")}
-    pairs |= {name: (result, name) for name in ("emptied", "swapped") if name in result.columns}
-    if without_thought is not None:
-        pairs["no thought"] = (without_thought, "reasoning")
-    return {
-        name: paired_differences(result, "reasoning", other, column, everywhere)["all"]
-        for name, (other, column) in pairs.items()
-    }
-
-
-def verdict(differences: Mapping[str, Difference]) -> str:
-    """Says whether thinking helps: only if the real thought beats all of _NEEDED."""
-    beaten = [_spell(name, d) for name, d in differences.items() if d.low > 0]
-    unbeaten = [_spell(name, d) for name, d in differences.items() if not d.low > 0]
-    missing = [_NEEDED[name] for name in _NEEDED if name not in differences]
-    if unbeaten:
-        return (
-            f"Thinking is not said to help: the real thought does not beat {_join(unbeaten, 'or')}."
-        )
-    if missing:
-        so_far = f"the real thought beats {_join(beaten, 'and')}, but " if beaten else ""
-        return f"Whether thinking helps is open: {so_far}{_join(missing, 'and')} was not compared."
-    return f"Thinking helps: the real thought beats {_join(beaten, 'and')}."
-
-
-def _spell(name: str, difference: Difference) -> str:
-    points = [100 * value for value in (difference.value, difference.low, difference.high)]
-    return "{} ({:+.1f} points [{:+.1f}, {:+.1f}])".format(_NEEDED[name], *points)
-
-
-def _join(parts: Sequence[str], word: str) -> str:
-    return f" {word} ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
-
 
 _COSTS = ("flops", "seconds", "joules", "money")
 """The cost of training, as `training_cost` says it."""
@@ -294,7 +242,7 @@ def _verdicts(models: Sequence[Recorded]) -> dict[str, str]:
     one."""
     without = next((model.result for model in models if _trained_without_thought(model)), None)
     changed = [m for m in models if {"emptied", "swapped"} & m.result.columns.keys()]
-    return {m.name: verdict(thought_differences(m.result, without)) for m in changed}
+    return {m.name: result_verdict(m.result, without) for m in changed}
 
 
 def _trained_without_thought(model: Recorded) -> bool:

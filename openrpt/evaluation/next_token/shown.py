@@ -11,8 +11,6 @@ from openrpt.data.token_classes import COMPUTED, TOKEN_CLASSES
 from openrpt.evaluation.next_token.compare import (
     compare,
     find_evaluated,
-    thought_differences,
-    verdict,
 )
 from openrpt.evaluation.next_token.results import (
     BITS_A_BYTE,
@@ -23,6 +21,7 @@ from openrpt.evaluation.next_token.results import (
     EvaluationResult,
 )
 from openrpt.evaluation.next_token.tables import table_1, table_8
+from openrpt.evaluation.next_token.verdict import result_verdict
 from openrpt.evaluation.records import read_evaluation
 from openrpt.runs.run import Run
 from openrpt.sheets import Sheet, cost_cells, percent, points, print_sheet
@@ -150,7 +149,7 @@ def _print_details(
         flops, seconds = cost_cells(result.cost)
         lines.append(f"this evaluation took {flops} FLOPs, {seconds}")
     if {"emptied", "swapped"} <= result.columns.keys():
-        lines.append(verdict(thought_differences(result)))
+        lines.append(result_verdict(result))
     for line in lines:
         console.print(Text(line), soft_wrap=True)
 

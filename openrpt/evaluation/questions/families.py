@@ -21,7 +21,7 @@ from openrpt.evaluation.statistics import estimates_by, mean_by_document
 from openrpt.progress import SILENT, Progress
 from openrpt.runs.run import Run
 
-RECORD, FOLDER = "reasoning.json", "reasoning"
+_RECORD, _FOLDER = "reasoning.json", "reasoning"
 
 
 def answer_heldout(
@@ -48,10 +48,10 @@ def answer_heldout(
             result = take_or_measure(
                 one,
                 lambda: engine,
-                run.path / FOLDER / f"{name}.parquet",
+                run.path / _FOLDER / f"{name}.parquet",
                 label=label,
                 mark=mark,
-                kept=Kept(path=run.path / FOLDER / f"{name}-{mark}.jsonl"),
+                kept=Kept(path=run.path / _FOLDER / f"{name}-{mark}.jsonl"),
                 progress=progress,
             )
             settings = one.config.finetune.model_dump() | {"check": check_kind(config)}
@@ -61,7 +61,7 @@ def answer_heldout(
                 **_summarise(result, task.questions),
                 "cost": result.cost,
             }
-            add_model_result(run.path / RECORD, label, family, found[family])
+            add_model_result(run.path / _RECORD, label, family, found[family])
     return label, found
 
 

@@ -106,7 +106,8 @@ def _work(settings: dict[str, Any]) -> None:
 
     # Not above: the process that watches over the workers loads this function, and runs no model.
     from openrpt.engine.cpu import use_cpu
-    from openrpt.rl.process_group import LostProcess, launched_workers
+    from openrpt.rl.launched import launched_workers
+    from openrpt.rl.process_group import LostProcess
     from openrpt.runs.run import Run
     from openrpt.stages.train import train
 

@@ -66,7 +66,8 @@ class ScoreFolder:
         UserError that says what differs."""
         if before := self._before():
             require_same_settings(self.path, before["settings"], self.settings)
-            require_same_weights(self.path, before, self.models)
+            bound = {key: name for key, name in self.models.items() if key in self.settings}
+            require_same_weights(self.path, before, bound)
 
     def require_same_tokenizer(self, fingerprint: str) -> None:
         """Checks that they are in the tokens of this tokenizer. Raises UserError."""
