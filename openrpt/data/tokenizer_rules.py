@@ -5,7 +5,7 @@ no text.
 import json
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 
 SPACE = "▁"  # U+2581, not an underscore: SentencePiece's space
 _KEEPS_ALL_TEXT = {"ByteLevel", "Metaspace", "Split", "Digits", "Punctuation", "UnicodeScripts"}
@@ -77,10 +77,10 @@ def why_refused(spec: dict[str, Any]) -> str | None:
 
 
 def plain_tokenizer(
-    spec: dict[str, Any], special_ids: frozenset[int], chat_template: str
+    tokenizer: Tokenizer, spec: dict[str, Any], special_ids: frozenset[int], chat_template: str
 ) -> Tokenizer:
-    """Returns a copy of the tokenizer that adds nothing, drops nothing and parses no control
-    tokens.
+    """Returns a copy of the tokenizer, whose JSON `spec` is, that adds nothing, drops nothing and
+    parses no control tokens. It has the same model, not another: reading one from JSON takes 0.2 s.
 
     The dummy prefix is taken out as well: some tokenizers add it again after each added token, or
     not at all before a text that begins with a space. Whoever encodes a text adds it, once.
@@ -94,12 +94,21 @@ def plain_tokenizer(
             step["add_prefix_space"] = False
         if step["type"] == "Metaspace":
             step["prepend_scheme"] = "never"
-    for token in spec["added_tokens"]:
-        content = token["content"]
+    emptied = spec | {
+        "model": {"type": "BPE", "vocab": {}, "merges": []},
+        "added_tokens": [],
+        "post_processor": None,
+        "truncation": None,
+        "padding": None,
+    }
+    plain = Tokenizer.from_str(json.dumps(emptied))
+    plain.model = tokenizer.model
+    for token in spec["added_tokens"]:  # ascending by id, so each is given its own again
+        content, number = token.pop("content"), token.pop("id")
         in_template = not content.isspace() and content in chat_template
         strips = token["lstrip"] or token["rstrip"]  # would swallow the spaces around it
-        token["special"] = token["id"] in special_ids or in_template or strips
-    spec["post_processor"] = spec["truncation"] = spec["padding"] = None
-    plain = Tokenizer.from_str(json.dumps(spec))
+        token["special"] = number in special_ids or in_template or strips
+        add = plain.add_special_tokens if token["special"] else plain.add_tokens
+        add([AddedToken(content, **token)])
     plain.encode_special_tokens = True  # that is, as the text that they are spelled with
     return plain

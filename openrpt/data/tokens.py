@@ -176,7 +176,9 @@ def _build_table(tokenizer: "PreTrainedTokenizerBase", num_tokens: int) -> Token
         bytes=table,
         special_ids=special_ids,
         drops_dummy_prefix=has_dummy_prefix(spec),
-        plain_tokenizer=plain_tokenizer(spec, special_ids, str(tokenizer.chat_template or "")),
+        plain_tokenizer=plain_tokenizer(
+            backend, spec, special_ids, str(tokenizer.chat_template or "")
+        ),
     )
 
 

@@ -19,6 +19,7 @@ from openrpt.data.prompts import Budget, Layout, build_layout
 from openrpt.data.tokens import TokenTable, token_table
 from openrpt.engine.head import Head
 from openrpt.engine.precision import RoundedWeights
+from openrpt.engine.saved import saved_sparingly
 from openrpt.errors import UserError
 
 if TYPE_CHECKING:
@@ -184,7 +185,10 @@ class Model:
         return nullcontext() if self.divided is None else self.divided.reading()
 
     def _run(self, inputs: dict[str, Any]) -> Any:
-        inputs = inputs | {"use_cache": False}
+        with saved_sparingly() if torch.is_grad_enabled() else nullcontext():
+            return self._output(inputs | {"use_cache": False})
+
+    def _output(self, inputs: dict[str, Any]) -> Any:
         if self.divided is not None:
             return self.divided.forward(inputs)
         if self.compute_dtype is None:

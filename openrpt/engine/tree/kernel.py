@@ -115,17 +115,20 @@ class _BranchAttention(torch.autograd.Function):
             # [B, K, g·n, D] and [B, K, g·n]
             of_shared, of_shared_normaliser = (_from_head(part, rows) for part in found)
             output, normaliser = _merged(output, normaliser, of_shared, of_shared_normaliser)
-        ctx.save_for_backward(query, key, value, shared_key, shared_value, normaliser, output)
+        # In memory by token, as the layer's next product reads it: both save the same tensor.
+        by_token = output.reshape(query.shape).transpose(1, 2).contiguous()  # [B, n, H, D]
+        output = by_token.transpose(1, 2)
+        ctx.save_for_backward(rows, key, value, shared_key, shared_value, normaliser, output)
         ctx.masks, ctx.scaling, ctx.softcap = (own_mask, shared_mask), scaling, softcap
-        return output.reshape(query.shape)
+        return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        query, key, value, shared_key, shared_value, normaliser, output = ctx.saved_tensors
+        rows, key, value, shared_key, shared_value, normaliser, output = ctx.saved_tensors
         own_mask, shared_mask = ctx.masks
-        rows, grad_rows = _by_row(query, key.shape[1]), _by_row(grad, key.shape[1])
-        whole = _Whole(grad=grad_rows, output=output, normaliser=normaliser)
+        grad_rows, output_rows = (_by_row(each, key.shape[1]) for each in (grad, output))
+        whole = _Whole(grad=grad_rows, output=output_rows, normaliser=normaliser)
         grad_query, grad_key, grad_value = _gradients(
             rows, key, value, own_mask, whole, ctx.scaling, ctx.softcap
         )
@@ -144,7 +147,7 @@ class _BranchAttention(torch.autograd.Function):
             grad_shared_key = grad_shared_key[0]  # [K, L, D]
             grad_shared_value = grad_shared_value[0]
         return (
-            grad_query.reshape(query.shape),
+            grad_query.reshape(grad.shape),
             grad_key,
             grad_value,
             grad_shared_key,
