@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from openrpt.config.loading import load_config
 from openrpt.config.model import ModelConfig
 from openrpt.engine import cpu
-from openrpt.engine.branches import Branch
+from openrpt.engine.branches import Branch, Passage
 from openrpt.engine.flat import flat_hidden
 from openrpt.engine.loading import load_model, load_tokenizer, outline, pick_device
 from openrpt.engine.model import Model
@@ -347,9 +347,12 @@ def test_no_dropout_with_recomputed_activations(tmp_path, family):
     gradients = []
     for recompute in (False, True, True):
         policy = load(folder, recompute=recompute)
-        accumulate_gradients(
-            policy, IDS, [branch], completion_loss=lambda rows, hidden: hidden.sin().sum()
+        passage = Passage(
+            prefix_ids=IDS,
+            branches=[branch],
+            completion_loss=lambda rows, hidden: hidden.sin().sum(),
         )
+        accumulate_gradients(policy, [passage])
         gradients.append([p.grad for p in policy.parameters() if p.grad is not None])
     assert any(gradient.any() for gradient in gradients[0])
     for other in gradients[1:]:
