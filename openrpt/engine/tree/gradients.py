@@ -1,8 +1,8 @@
 """The gradient of a step on the document tree, level by level.
 
 What an outer level gives to an inner one is a leaf: micro-batches of rollouts accumulate gradients
-into the leaves, then tails run backward, then the prefix, once. Peak memory is the window plus one
-micro-batch.
+into the leaves, then tails run backward, then the prefixes, once. Documents share passes, not keys:
+a pass has its price whatever it holds. Peak memory is the prefixes plus one micro-batch.
 
 The gradient of the input embedding comes last and by a backward pass of its own
 (`embeddings_as_leaves`), and leaves stand between the levels, so hooks that count on one backward

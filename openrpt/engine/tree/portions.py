@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 
 from openrpt.engine.branches import Branch, CompletionIndex
 
-_PASS_TOKENS = 192
-"""Padding that is worth a pass of its own: to read all weights, and to add up the gradient of each,
-takes as long as this many tokens of SmolLM2."""
+_PASS_TOKENS = 256
+"""Padding that may be worth a pass of its own: to read all weights, and to add up the gradient of
+each, takes as long as this many tokens of SmolLM2."""
 
 
 def portions(branches: Sequence[Branch], tokens: int) -> Iterator[tuple[int, Sequence[Branch]]]:
@@ -39,7 +39,8 @@ def micro_batches(branches: Sequence[Branch], tokens: int) -> list[list[Completi
     for b, c in places:
         length = len(branches[b].completions[c])  # the longest so far
         padded = length * (len(batches[-1]) + 1) if batches else tokens + 1
-        if padded <= tokens and padded - filled - length <= _PASS_TOKENS:
+        padding = padded - filled - length
+        if padded <= tokens and padding <= max(_PASS_TOKENS, filled // 2):
             batches[-1].append((b, c))
             filled += length
         else:
