@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import AuxRequest, create_block_mask, flex_attention
 
-from openrpt.engine.tree.kernel import KeyMask, branch_attention
+from openrpt.engine.tree.kernel import KeyMask, SharedKeys, branch_attention
 
 HEADS, KV_HEADS, SIZE = 9, 3, 64
 """SmolLM2's."""
@@ -83,8 +83,7 @@ def compare(device: str, counts: list[int], new: int, dtype: torch.dtype) -> dic
             own_key,
             own_value,
             own_mask,
-            shared=(key, value),
-            shared_mask=shared_mask,
+            documents=[SharedKeys(rows=None, key=key, value=value, mask=shared_mask)],
             scaling=0.125,
             softcap=None,
         )

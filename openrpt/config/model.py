@@ -74,7 +74,10 @@ class MemoryConfig(Section):
     BINDS: ClassVar[Binds] = NOTHING
 
     microbatch_tokens: int = Field(
-        512, ge=1, le=MOST, description="Completion tokens run forward and backward at once"
+        512,
+        ge=1,
+        le=MOST,
+        description="Tokens run forward and backward at once: completions, or several prefixes",
     )
     generation_rollouts: int = Field(256, ge=1, le=MOST, description="Rollouts decoded at once")
     gradient_checkpointing: bool = Field(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from openrpt.data.prompts import Layout
 from openrpt.data.request import Request
-from openrpt.engine.branches import Branch, CompletionLoss, Passage, PrefixLoss, TailLoss
+from openrpt.engine.branches import Branch, CompletionLoss, Passage, PrefixLoss
 from openrpt.engine.decoding import Sampling
 from openrpt.engine.engine import Engine
 from openrpt.engine.generation import STANDARD_TOP, Generated
@@ -82,7 +82,6 @@ class Around:
         branches: Sequence[Branch],
         *,
         prefix_loss: PrefixLoss | None = None,
-        tail_loss: TailLoss | None = None,
         completion_loss: CompletionLoss | None = None,
         microbatch_tokens: int = 1024,
     ) -> None:
@@ -91,7 +90,6 @@ class Around:
             prefix_ids,
             branches,
             prefix_loss=prefix_loss,
-            tail_loss=tail_loss,
             completion_loss=completion_loss,
             microbatch_tokens=microbatch_tokens,
         )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from openrpt.engine.branches import Branch, CompletionLoss, Passage, PrefixLoss, TailLoss
+from openrpt.engine.branches import Branch, CompletionLoss, Passage, PrefixLoss
 from openrpt.engine.model import Model, Weights
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True, eq=False)
 class BoundEngine(ABC):
-    """An engine bound to its model, which trains on one passage after another."""
+    """An engine bound to its model."""
 
     model: Model
     start: "Engine | None" = None
@@ -28,28 +28,26 @@ class BoundEngine(ABC):
         self.model.load(weights)
         self.version += 1
 
-    @abstractmethod
     def accumulate_gradients(
         self,
         prefix_ids: Sequence[int],
         branches: Sequence[Branch],
         *,
         prefix_loss: PrefixLoss | None = None,
-        tail_loss: TailLoss | None = None,
         completion_loss: CompletionLoss | None = None,
         microbatch_tokens: int = 1024,
     ) -> None:
         """Adds the losses' gradient: `Engine.accumulate_gradients`."""
+        passage = Passage(
+            prefix_ids=prefix_ids,
+            branches=branches,
+            prefix_loss=prefix_loss,
+            completion_loss=completion_loss,
+        )
+        self.accumulate_each([passage], microbatch_tokens=microbatch_tokens)
 
+    @abstractmethod
     def accumulate_each(
         self, passages: Sequence[Passage], *, microbatch_tokens: int = 1024
     ) -> None:
-        """Adds the gradient of one passage after another: `Engine.accumulate_each`."""
-        for one in passages:
-            self.accumulate_gradients(
-                one.prefix_ids,
-                one.branches,
-                prefix_loss=one.prefix_loss,
-                completion_loss=one.completion_loss,
-                microbatch_tokens=microbatch_tokens,
-            )
+        """Adds the gradient of all passages: `Engine.accumulate_each`."""

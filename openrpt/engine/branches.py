@@ -39,8 +39,6 @@ def pad(
 
 PrefixLoss = Callable[[Tensor], Tensor]
 """A loss on the hidden states of the prefix [L, d]."""
-TailLoss = Callable[[Tensor], Tensor]
-"""A loss on the hidden states after the tails [P, d]."""
 CompletionLoss = Callable[[list[CompletionIndex], Tensor], Tensor]
 """A loss on completions, by their indices, and their hidden states [R, T, d], of which the one at t
 predicts token t."""

@@ -15,7 +15,7 @@ from openrpt.config.sections import Config
 from openrpt.data.prompts import Layout
 from openrpt.data.request import Request
 from openrpt.data.work import Work
-from openrpt.engine.branches import Branch, CompletionLoss, Passage, PrefixLoss, TailLoss
+from openrpt.engine.branches import Branch, CompletionLoss, Passage, PrefixLoss
 from openrpt.engine.decoding import Sampling
 from openrpt.engine.flat import FlatEngine
 from openrpt.engine.generation import STANDARD_TOP, Generated, standard_tops
@@ -90,11 +90,10 @@ class Engine(Sampler, Protocol):
         branches: Sequence[Branch],
         *,
         prefix_loss: PrefixLoss | None = None,
-        tail_loss: TailLoss | None = None,
         completion_loss: CompletionLoss | None = None,
         microbatch_tokens: int = 1024,
     ) -> None:
-        """Adds the gradient of the three losses' sum to the parameters' `.grad`.
+        """Adds the gradient of the two losses' sum to the parameters' `.grad`.
 
         Losses are sums or are divided by the step's totals by the caller, so that nothing depends
         on micro-batches.
@@ -104,7 +103,7 @@ class Engine(Sampler, Protocol):
         self, passages: Sequence[Passage], *, microbatch_tokens: int = 1024
     ) -> None:
         """Adds the gradient of all passages' losses, as `accumulate_gradients` of one after
-        another; short ones may run side by side."""
+        another; several may run side by side."""
 
 
 OpenModel = Callable[[Config, str], Engine]

@@ -13,7 +13,7 @@ from torch import Tensor
 from openrpt.data.prompts import Layout
 from openrpt.data.request import Request
 from openrpt.engine.bound import BoundEngine
-from openrpt.engine.branches import Branch, CompletionLoss, PrefixLoss, TailLoss
+from openrpt.engine.branches import Branch, Passage
 from openrpt.engine.decoding import Decoder, Sampling, Sequences
 from openrpt.engine.generation import (
     STANDARD_TOP,
@@ -115,30 +115,20 @@ class FlatEngine(BoundEngine):
             for branch in branches
         ]
 
-    def accumulate_gradients(
-        self,
-        prefix_ids: Sequence[int],
-        branches: Sequence[Branch],
-        *,
-        prefix_loss: PrefixLoss | None = None,
-        tail_loss: TailLoss | None = None,
-        completion_loss: CompletionLoss | None = None,
-        microbatch_tokens: int = 1024,
+    def accumulate_each(
+        self, passages: Sequence[Passage], *, microbatch_tokens: int = 1024
     ) -> None:
-        """Adds the losses' gradient, one whole sequence at a time, whatever `microbatch_tokens`
-        is."""
-        if prefix_loss is not None:
-            prefix_loss(flat_hidden(self.model, prefix_ids)).backward()
-        if tail_loss is not None and branches:
-            prompts = [[*prefix_ids[: b.prefix_length], *b.tail_ids] for b in branches]
-            ends = [flat_hidden(self.model, ids)[-1] for ids in prompts]
-            tail_loss(torch.stack(ends)).backward()
-        if completion_loss is None:
-            return
-        for b, branch in enumerate(branches):
-            for c, ids in enumerate(branch.completions):
-                hidden = self._completion_states(prefix_ids, branch, ids)
-                completion_loss([(b, c)], hidden[None]).backward()
+        """Adds the gradient of all passages, one whole sequence at a time, whatever
+        `microbatch_tokens` is."""
+        for one in passages:
+            if one.prefix_loss is not None:
+                one.prefix_loss(flat_hidden(self.model, one.prefix_ids)).backward()
+            if one.completion_loss is None:
+                continue
+            for b, branch in enumerate(one.branches):
+                for c, ids in enumerate(branch.completions):
+                    hidden = self._completion_states(one.prefix_ids, branch, ids)
+                    one.completion_loss([(b, c)], hidden[None]).backward()
 
     def _completion_states(
         self, prefix_ids: Sequence[int], branch: Branch, completion: Sequence[int]

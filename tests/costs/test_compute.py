@@ -22,7 +22,7 @@ from openrpt.costs.flops import (
     model_shape,
 )
 from openrpt.costs.meters import CountingEngine
-from openrpt.engine.branches import Branch
+from openrpt.engine.branches import Branch, Passage
 from openrpt.engine.engine import bind
 from openrpt.engine.loading import load_model
 from openrpt.engine.scorer import score_ids
@@ -163,18 +163,17 @@ def test_attention_to_the_last_key(trainer: Trainer) -> None:
     count = count_tree(30, [branch], 0)
     of_prefix = count_tree(30, [], 0)
     assert count.forward(shape) - of_prefix.forward(shape) == above
-    both = counted(
-        lambda: accumulate_gradients(
-            policy,
-            prefix,
-            [branch],
+
+    def passage(branches: list[Branch]) -> Passage:
+        return Passage(
+            prefix_ids=prefix,
+            branches=branches,
             prefix_loss=lambda hidden: hidden.sum(),
             completion_loss=lambda rows, hidden: hidden.sum(),
         )
-    )
-    both -= counted(
-        lambda: accumulate_gradients(policy, prefix, [], prefix_loss=lambda hidden: hidden.sum())
-    )
+
+    both = counted(lambda: accumulate_gradients(policy, [passage([branch])]))
+    both -= counted(lambda: accumulate_gradients(policy, [passage([])]))
     scores = 2 * shape.attention_width * shape.layers * (count.pairs - of_prefix.pairs)
     both -= scores  # computed anew backward, so that they need not be kept
     assert count.train(shape) - of_prefix.train(shape) == both

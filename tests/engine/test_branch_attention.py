@@ -12,7 +12,6 @@ from openrpt.engine.tree.kernel import (
     KeyMask,
     SharedKeys,
     branch_attention,
-    documents_attention,
     flash_kernel,
 )
 
@@ -53,15 +52,14 @@ def compare_with_plain(shares: bool, softcap: float | None) -> None:
         shared_mask[0] = False  # a row that sees nothing of the prefix
     shared = tensors[3:] if shares else [None, None]
     expected = plain(*tensors[:3], *shared, own_mask, shared_mask, 0.3, softcap)
-    masks = [
-        None if mask is None else KeyMask.of(mask, heads // kv_heads, torch.float64)
-        for mask in (own_mask, shared_mask)
-    ]
+    documents = []
+    if shared_mask is not None:
+        mask = KeyMask.of(shared_mask, heads // kv_heads, torch.float64)
+        documents = [SharedKeys(rows=None, key=shared[0], value=shared[1], mask=mask)]
     found = branch_attention(
         *tensors[:3],
-        masks[0],
-        shared=tuple(shared) if shares else None,
-        shared_mask=masks[1],
+        KeyMask.of(own_mask, heads // kv_heads, torch.float64),
+        documents=documents,
         scaling=0.3,
         softcap=softcap,
     )
@@ -83,22 +81,24 @@ def test_rows_of_several_documents_attend_to_their_own(softcap, new: int) -> Non
     rows = len(document_of)
 
     def draw(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, dtype=torch.float64)
+        return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
 
     query, key, value = (draw(rows, n, m, size) for n, m in ((heads, new), *[(kv_heads, own)] * 2))
+    tensors = [query, key, value]
     own_mask = torch.rand(rows, new, own) < 0.6
     own_mask[:, :, 0] = True
     groups = heads // kv_heads
-    documents, expected = [], torch.empty_like(query)
+    documents, expected = [], torch.zeros_like(query)
     for number, length in enumerate(lengths):
         chosen = (document_of == number).nonzero()[:, 0]
         shared = draw(kv_heads, length, size), draw(kv_heads, length, size)
+        tensors += shared
         seen = torch.rand(len(chosen), new, length) < 0.6
         mask = KeyMask.of(seen, groups, torch.float64)
         documents.append(SharedKeys(rows=chosen, key=shared[0], value=shared[1], mask=mask))
         mine = (query[chosen], key[chosen], value[chosen])
         expected[chosen] = plain(*mine, *shared, own_mask[chosen], seen, 0.3, softcap)
-    found = documents_attention(
+    found = branch_attention(
         query,
         key,
         value,
@@ -108,6 +108,11 @@ def test_rows_of_several_documents_attend_to_their_own(softcap, new: int) -> Non
         softcap=softcap,
     )
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    weight = torch.randn_like(expected)
+    of_found = torch.autograd.grad((found * weight).sum(), tensors)
+    of_plain = torch.autograd.grad((expected * weight).sum(), tensors)
+    for one, other in zip(of_found, of_plain, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
 
 
 def test_this_torch_has_the_kernel() -> None:

@@ -5,7 +5,7 @@ from functools import cache
 import pytest
 import torch
 
-from openrpt.engine.branches import Branch
+from openrpt.engine.branches import Branch, Passage
 from openrpt.engine.check import require_tree_support
 from openrpt.engine.head import selected_logprobs
 from openrpt.engine.tree.attention import NAME
@@ -69,26 +69,23 @@ def tree_gradients(policy, branches, microbatch_tokens):
             ids = torch.tensor(branches[b].completions[c])
             logp, _ = selected_logprobs(states[: len(ids)], policy.head, ids)
             total = total + (b + 1) * (c - 0.7) * logp.sum()
+            if c == 0:  # its first state is the tail's last
+                _, entropy = selected_logprobs(states[:1], policy.head, torch.zeros(1).long())
+                total = total - 0.3 * entropy.sum()
         return total
-
-    def tail_loss(states):
-        _, entropy = selected_logprobs(states, policy.head, torch.zeros(len(states)).long())
-        return -0.3 * entropy.sum()
 
     def prefix_loss(states):
         logp, _ = selected_logprobs(states[:-1], policy.head, torch.tensor(PREFIX[1:]))
         return -0.5 * logp.sum()
 
     policy.network.zero_grad()
-    accumulate_gradients(
-        policy,
-        PREFIX,
-        branches,
+    passage = Passage(
+        prefix_ids=PREFIX,
+        branches=branches,
         prefix_loss=prefix_loss,
-        tail_loss=tail_loss,
         completion_loss=completion_loss,
-        microbatch_tokens=microbatch_tokens,
     )
+    accumulate_gradients(policy, [passage], microbatch_tokens=microbatch_tokens)
     return {n: p.grad.clone() for n, p in policy.network.named_parameters() if p.grad is not None}
 
 

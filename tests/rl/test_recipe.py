@@ -13,7 +13,7 @@ from openrpt.config.model import ModelConfig
 from openrpt.config.prompt import PromptConfig
 from openrpt.data.prompts import build_layout
 from openrpt.data.tokens import token_bytes, token_table
-from openrpt.engine.branches import Branch, CompletionIndex
+from openrpt.engine.branches import Branch, CompletionIndex, Passage
 from openrpt.engine.engine import bind
 from openrpt.engine.head import selected_logprobs, standard_prediction
 from openrpt.engine.loading import load_model
@@ -125,7 +125,8 @@ def test_gradients_are_those_of_the_tree(recipe: ModuleType, policy: Model) -> N
         totals = StepTotals(tokens=int(sum(m.sum() for m in masks)), rollouts=8, length=4)
         return policy_loss(inputs, LossConfig(aggregation="sequence_mean"), totals).loss
 
-    accumulate_gradients(policy, window[:16], branches, completion_loss=loss, microbatch_tokens=40)
+    passage = Passage(prefix_ids=window[:16], branches=branches, completion_loss=loss)
+    accumulate_gradients(policy, [passage], microbatch_tokens=40)
     assert max(float(gradient.abs().max()) for gradient in expected) > 1e-6
     for parameter, gradient in zip(policy.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-8, atol=1e-12)

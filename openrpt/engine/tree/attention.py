@@ -18,7 +18,7 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_utils import AttentionInterface
 
 from openrpt.engine.tree.causal import causal_attention
-from openrpt.engine.tree.kernel import KeyMask, SharedKeys, branch_attention, documents_attention
+from openrpt.engine.tree.kernel import KeyMask, SharedKeys, branch_attention
 from openrpt.errors import UserError
 
 NAME = "openrpt_tree"
@@ -30,27 +30,24 @@ class TreePass:
     left.
 
     Level 0 has neither shared nor own keys: plain causal attention, or that of several packed
-    documents. A branch sees the first `shared_lengths[b]` keys of the prefix, its own earlier keys,
-    and its new tokens causally. No dataclass: the hooks of divided weights make each dataclass that
-    a layer is called with anew, with other tensors, and what is left in one would be lost.
+    documents. A branch sees as many of the first keys of its document's prefix as that says, its
+    own earlier keys, and its new tokens causally. No dataclass: the hooks of divided weights make
+    each dataclass that a layer is called with anew, with other tensors, and what is left in one
+    would be lost.
     """
 
     def __init__(
         self,
         *,
         query_positions: Tensor,  # [B, n] absolute
-        shared: list[tuple[Tensor, Tensor]] | None = None,  # a layer: keys, values [1, K, L, D]
-        shared_lengths: Tensor | None = None,  # [B]
         own: "OwnKeys | None" = None,
         documents: "Sequence[DocumentKeys]" = (),
         lengths: tuple[int, ...] = (),
     ) -> None:
-        """`documents`: several documents' prefixes, each seen by rows of its own, in place of
-        `shared`; in decoding. `lengths`: tokens of each of the documents that are packed in one
-        row: each attends to itself alone. Nothing is collected then."""
+        """`documents`: the prefixes that are shared, each seen by rows of its own. `lengths`:
+        tokens of each of the documents that are packed in one row: each attends to itself alone."""
         self.query_positions, self.lengths = query_positions, lengths
-        self.shared, self.shared_lengths, self.own = shared, shared_lengths, own
-        self.documents = documents
+        self.own, self.documents = own, documents
         self.collected: dict[int, tuple[Tensor, Tensor]] = {}
         """New keys and values [B, K, n, D] by layer, as the model made them."""
         self._masks: dict[int | None, tuple[list[KeyMask], KeyMask]] = {}
@@ -66,14 +63,12 @@ class TreePass:
             if self.own is not None:
                 own = torch.cat([self.own.positions, own], dim=1)  # [B, M]
             own_mask = KeyMask.of(_visible(query, own[:, None, :], window), groups, dtype)
-            seen = [(query[one.rows], one.layers, one.lengths) for one in self.documents]
-            if self.shared is not None and self.shared_lengths is not None:
-                seen = [(query, self.shared, self.shared_lengths)]
             shared_masks = []
-            for queries, layers, lengths in seen:
-                keys = torch.arange(layers[0][0].shape[2], device=query.device)[None, None, :]
-                visible = _visible(queries, keys, window)  # [B, n, L]
-                visible = visible & (keys < lengths[:, None, None])
+            for one in self.documents:
+                queries = query if one.rows is None else query[one.rows]  # [b, n, 1]
+                keys = torch.arange(one.layers[0][0].shape[2], device=query.device)[None, None, :]
+                visible = _visible(queries, keys, window)  # [b, n, L]
+                visible = visible & (keys < one.lengths[:, None, None])
                 shared_masks.append(KeyMask.of(visible, groups, dtype))
             self._masks[window] = shared_masks, own_mask
         return self._masks[window]
@@ -83,7 +78,7 @@ class TreePass:
 class DocumentKeys:
     """A document's prefix and the rows that share it."""
 
-    rows: Tensor  # [b] of the B rows
+    rows: Tensor | None  # [b] of the B rows; None = all of them
     layers: list[tuple[Tensor, Tensor]]  # keys, values [1, K, L, D]
     lengths: Tensor  # [b] keys that each of them sees
 
@@ -146,6 +141,12 @@ def _tree_attention(
         raise UserError(
             "attention sinks can't be shared in the document tree; run with --engine.trainer flat"
         )
+    if torch.is_autocast_enabled(query.device.type):  # rotary embeddings have made them float32
+        dtype = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    layer = int(module.layer_idx)  # type: ignore[arg-type]
+    # A recomputation under checkpointing must not replace the tensors that the levels hold on to.
+    tree_pass.collected.setdefault(layer, (key, value))
     if tree_pass.lengths:
         runs = [(length, len(list(equal))) for length, equal in groupby(tree_pass.lengths)]
         sizes = [length * count for length, count in runs]
@@ -166,15 +167,8 @@ def _tree_attention(
             for (_, count), q, k, v, positions in zip(runs, *parts, starts, strict=True)
         ]
         return torch.cat(outputs)[None], None  # [B, n, H, D]
-    if torch.is_autocast_enabled(query.device.type):  # rotary embeddings have made them float32
-        dtype = torch.get_autocast_dtype(query.device.type)
-        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    layer = int(module.layer_idx)  # type: ignore[arg-type]
-    # A recomputation under checkpointing must not replace the tensors that the levels hold on to.
-    tree_pass.collected.setdefault(layer, (key, value))
-    alone = tree_pass.shared is None and not tree_pass.documents
-    plain = alone and tree_pass.own is None and softcap is None
+    plain = not tree_pass.documents and tree_pass.own is None and softcap is None
     if plain and (sliding_window is None or sliding_window >= key.shape[2]):
         output = causal_attention(query, key, value, scaling=scaling)
         return output.transpose(1, 2), None
@@ -201,29 +195,14 @@ def _attend(
         key, value = tree_pass.own.extend(layer, key, value)  # [B, K, M, D], the new ones last
     groups = query.shape[1] // key.shape[1]
     shared_masks, own_mask = tree_pass.masks(window, groups, query.dtype)
-    if tree_pass.documents:
-        documents = [
-            SharedKeys(
-                rows=one.rows, key=one.layers[layer][0][0], value=one.layers[layer][1][0], mask=mask
-            )
-            for one, mask in zip(tree_pass.documents, shared_masks, strict=True)
-        ]
-        return documents_attention(
-            query, key, value, own_mask, documents=documents, scaling=scaling, softcap=softcap
+    documents = [
+        SharedKeys(
+            rows=one.rows, key=one.layers[layer][0][0], value=one.layers[layer][1][0], mask=mask
         )
-    shared = None
-    if tree_pass.shared is not None:
-        shared_keys, shared_values = tree_pass.shared[layer]
-        shared = shared_keys[0], shared_values[0]  # [K, L, D]
+        for one, mask in zip(tree_pass.documents, shared_masks, strict=True)
+    ]
     return branch_attention(
-        query,
-        key,
-        value,
-        own_mask,
-        shared=shared,
-        shared_mask=shared_masks[0] if shared_masks else None,
-        scaling=scaling,
-        softcap=softcap,
+        query, key, value, own_mask, documents=documents, scaling=scaling, softcap=softcap
     )
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from openrpt.data.prompts import Layout
 from openrpt.data.request import Request
 from openrpt.engine.bound import BoundEngine
-from openrpt.engine.branches import Branch, CompletionLoss, Passage, PrefixLoss, TailLoss
+from openrpt.engine.branches import Branch, Passage
 from openrpt.engine.decoding import Decoder, Sampling, Sequences
 from openrpt.engine.generation import (
     STANDARD_TOP,
@@ -26,12 +26,8 @@ from openrpt.engine.placing import put
 from openrpt.engine.tree import forest
 from openrpt.engine.tree.attention import NAME
 from openrpt.engine.tree.gradients import accumulate_gradients
-from openrpt.engine.tree.levels import (
-    Level,
-    branch_states,
-    packed_states,
-    run_prefix,
-)
+from openrpt.engine.tree.level import Level
+from openrpt.engine.tree.levels import branch_states, packed_states, run_prefix
 from openrpt.engine.tree.rows import Tree, TreeSequences, joined_keys, whole_keys, with_tails
 
 
@@ -162,33 +158,13 @@ class TreeEngine(BoundEngine):
         """Returns the states [T, d] of each completion: `Engine.branch_states`."""
         return branch_states(self.model, prefix_ids, branches)
 
-    def accumulate_gradients(
-        self,
-        prefix_ids: Sequence[int],
-        branches: Sequence[Branch],
-        *,
-        prefix_loss: PrefixLoss | None = None,
-        tail_loss: TailLoss | None = None,
-        completion_loss: CompletionLoss | None = None,
-        microbatch_tokens: int = 1024,
-    ) -> None:
-        """Adds the losses' gradient, level by level: `tree.gradients`."""
-        accumulate_gradients(
-            self.model,
-            prefix_ids,
-            branches,
-            prefix_loss=prefix_loss,
-            tail_loss=tail_loss,
-            completion_loss=completion_loss,
-            microbatch_tokens=microbatch_tokens,
-        )
-
     def accumulate_each(
         self, passages: Sequence[Passage], *, microbatch_tokens: int = 1024
     ) -> None:
-        """Adds the gradient of all passages, the short ones side by side: `tree.forest`."""
+        """Adds the gradient of all passages, side by side: level by level (`tree.gradients`), or
+        with the prefixes of short ones in their rows (`tree.forest`)."""
         for group in forest.groups(passages, microbatch_tokens):
-            if len(group) > 1:
+            if len(group) > 1 and forest.is_short(group[0]):
                 forest.accumulate_together(self.model, group, microbatch_tokens)
             else:
-                super().accumulate_each(group, microbatch_tokens=microbatch_tokens)
+                accumulate_gradients(self.model, group, microbatch_tokens=microbatch_tokens)

@@ -3,12 +3,13 @@
 A document of a few dozen tokens with one position fills no matrix product, and a pass has its price
 whatever it holds. Here the prefixes of many run as padded rows, then their tails, then their
 completions, which hold their document's keys for themselves in place of sharing them. It computes
-what `levels.accumulate_gradients` does, document by document, to rounding.
+what `gradients.accumulate_gradients` does to rounding.
 
 Legend: D documents, P positions of them all, R rollouts of a micro-batch, d hidden size.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -17,14 +18,10 @@ from openrpt.engine.branches import Branch, CompletionIndex, Passage, pad
 from openrpt.engine.model import Model
 from openrpt.engine.packing import packs
 from openrpt.engine.tree.attention import OwnKeys, TreePass
-from openrpt.engine.tree.gradients import embeddings_as_leaves, micro_batches
-from openrpt.engine.tree.levels import (
-    PADDING_POSITION,
-    Level,
-    are_run,
-    backward_completions,
-    run_level,
-)
+from openrpt.engine.tree.gradients import embeddings_as_leaves
+from openrpt.engine.tree.level import Level, backward_levels, run_level
+from openrpt.engine.tree.levels import PADDING_POSITION, are_run, backward_completions
+from openrpt.engine.tree.portions import micro_batches
 
 
 def is_short(passage: Passage) -> bool:
@@ -38,23 +35,19 @@ def is_short(passage: Passage) -> bool:
 
 
 def groups(passages: Sequence[Passage], tokens: int) -> Iterator[list[Passage]]:
-    """Yields the passages that run together, in their order: neighbours that are short, as many as
-    have room in `tokens`; others alone."""
-    short: list[Passage] = []
-    for passage in passages:
-        if is_short(passage):
-            short.append(passage)
-            continue
-        yield from _packed(short, tokens)
-        short = []
-        yield [passage]
-    yield from _packed(short, tokens)
-
-
-def _packed(short: list[Passage], tokens: int) -> Iterator[list[Passage]]:
-    lengths = [len(one.prefix_ids) + len(one.branches[0].tail_ids) for one in short]
-    for indexes in packs(lengths, tokens):
-        yield [short[index] for index in indexes]
+    """Yields the passages that run together, in their order: neighbours that are short, and
+    neighbours that are not, as many as have prefixes and short ones' tails within `tokens` (at
+    least one)."""
+    for short, neighbours in groupby(passages, key=is_short):
+        alike = list(neighbours)
+        lengths = [len(one.prefix_ids) for one in alike]
+        if short:
+            lengths = [
+                len(one.branches[0].tail_ids) + length
+                for one, length in zip(alike, lengths, strict=True)
+            ]
+        for indexes in packs(lengths, tokens):
+            yield [alike[index] for index in indexes]
 
 
 def accumulate_together(policy: Model, passages: Sequence[Passage], microbatch_tokens: int) -> None:
@@ -75,8 +68,8 @@ def accumulate_together(policy: Model, passages: Sequence[Passage], microbatch_t
             losses = list(_losses(passages, rows, hidden))
             if losses:
                 backward_completions(policy, torch.stack(losses).sum(), branches, rows)
-        tails.backward(policy, tails_leaf)
-        prefixes.backward(policy, prefix_leaf, prefix_losses)
+        backward_levels(policy, [tails], [tails_leaf])
+        backward_levels(policy, [prefixes], [prefix_leaf], prefix_losses)
 
 
 def _losses(

@@ -1,8 +1,8 @@
 """The gradient of a step on the document tree, level by level.
 
 What an outer level gives to an inner one is a leaf: micro-batches of rollouts accumulate gradients
-into the leaves, then tails run backward, then the prefix, once. Peak memory is the window plus one
-micro-batch.
+into the leaves, then tails run backward, then the prefixes, once. Documents share passes, not keys:
+a pass has its price whatever it holds. Peak memory is the prefixes plus one micro-batch.
 
 The gradient of the input embedding comes last and by a backward pass of its own
 (`embeddings_as_leaves`), and leaves stand between the levels, so hooks that count on one backward
@@ -14,21 +14,22 @@ themselves are divided (`engine.divided`), layers are gathered pass by pass, whi
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
-from openrpt.engine.branches import Branch, CompletionLoss, PrefixLoss, TailLoss
+from openrpt.engine.branches import CompletionIndex, Passage
 from openrpt.engine.model import Model
+from openrpt.engine.tree.level import backward_levels
 from openrpt.engine.tree.levels import (
+    Trunks,
     backward_completions,
-    last_hidden,
-    micro_batches,
-    portions,
     run_completions,
-    run_prefix,
+    run_prefixes,
     run_tails,
 )
+from openrpt.engine.tree.portions import micro_batches, portions
 
 _EMBEDDING_TOKENS = 8192
 """Most tokens whose embeddings' gradients wait for one backward pass (19 MB at d = 576)."""
@@ -70,41 +71,66 @@ def embeddings_as_leaves(policy: Model) -> Iterator[None]:
 
 
 def accumulate_gradients(
-    policy: Model,
-    prefix_ids: Sequence[int],
-    branches: Sequence[Branch],
-    *,
-    prefix_loss: PrefixLoss | None = None,
-    tail_loss: TailLoss | None = None,
-    completion_loss: CompletionLoss | None = None,
-    microbatch_tokens: int = 1024,
+    policy: Model, passages: Sequence[Passage], *, microbatch_tokens: int = 1024
 ) -> None:
-    """Adds the gradient of the three losses' sum to the parameters' `.grad`.
+    """Adds the gradient of all losses of some documents, whose levels run together, to the
+    parameters' `.grad`.
 
     Losses are sums or are divided by the step's totals by the caller, so that nothing depends
-    on micro-batches. Peak memory is the prefix, tails of `microbatch_tokens` tokens (all of them
-    with a tail loss, which reads them together) and one micro-batch, whatever the number of
-    completions.
+    on micro-batches. Peak memory is the prefixes, tails of `microbatch_tokens` tokens and one
+    micro-batch, whatever the number of completions.
     """
-    tail_tokens = microbatch_tokens if tail_loss is None else None
     with embeddings_as_leaves(policy):
-        prefix = run_prefix(policy, prefix_ids)
-        prefix_losses = [] if prefix_loss is None else [prefix_loss(prefix.hidden[0])]
-        prefix_leaf = prefix.leaf()
-        for first, part in portions(branches, tail_tokens):
-            has_tails = any(branch.tail_ids for branch in part)
-            tails = run_tails(policy, prefix_leaf, part) if has_tails else None
-            tails_leaf = tails.leaf() if tails is not None else None
-            if completion_loss is not None:
-                for rows in micro_batches(part, microbatch_tokens):
-                    hidden = run_completions(policy, prefix_leaf, tails_leaf, part, rows)
-                    loss = completion_loss([(first + b, c) for b, c in rows], hidden)
-                    backward_completions(policy, loss, part, rows)
-            tail_losses = []
-            if tail_loss is not None:
-                tail_losses = [tail_loss(last_hidden(prefix_leaf, tails, part))]
-            if tails is not None and tails_leaf is not None:
-                tails.backward(policy, tails_leaf, tail_losses)
-            elif tail_losses:
-                tail_losses[0].backward()
-        prefix.backward(policy, prefix_leaf, prefix_losses)
+        prefixes = run_prefixes(policy, [one.prefix_ids for one in passages])
+        prefix_losses = [
+            one.prefix_loss(prefix.hidden[0])
+            for one, prefix in zip(passages, prefixes, strict=True)
+            if one.prefix_loss is not None
+        ]
+        leaves = [prefix.leaf() for prefix in prefixes]
+        trunks = Trunks(
+            prefixes=leaves,
+            branches=[branch for one in passages for branch in one.branches],
+            document_of=[number for number, one in enumerate(passages) for _ in one.branches],
+        )
+        for first, part in portions(trunks.branches, microbatch_tokens):
+            _accumulate_branches(policy, passages, trunks, first, len(part), microbatch_tokens)
+        backward_levels(policy, prefixes, leaves, prefix_losses)
+
+
+def _accumulate_branches(
+    policy: Model,
+    passages: Sequence[Passage],
+    trunks: Trunks,
+    first: int,
+    count: int,
+    microbatch_tokens: int,
+) -> None:
+    """Adds the gradient of the completions of `count` branches from the `first` on."""
+    part = trunks.part(first, count)
+    tails = run_tails(policy, part) if part.has_tails else None
+    tails_leaf = None if tails is None else tails.leaf()
+    for rows in micro_batches(part.branches, microbatch_tokens):
+        hidden = run_completions(policy, part, tails_leaf, rows)
+        losses = list(_losses(passages, trunks, [(first + b, c) for b, c in rows], hidden))
+        if losses:
+            loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+            backward_completions(policy, loss, part.branches, rows)
+    if tails is not None and tails_leaf is not None:
+        backward_levels(policy, [tails], [tails_leaf])
+
+
+def _losses(
+    passages: Sequence[Passage], trunks: Trunks, rows: list[CompletionIndex], hidden: Tensor
+) -> Iterator[Tensor]:
+    """Yields each passage's loss on its rows among a micro-batch's: hidden [R, T, d]. Branches are
+    numbered through all passages in `rows`, and from 0 for each passage's loss."""
+    start = 0
+    for number, group in groupby(rows, key=lambda row: trunks.document_of[row[0]]):
+        own, loss = list(group), passages[number].completion_loss
+        if loss is not None:
+            before = trunks.document_of.index(number)
+            width = max(len(trunks.branches[b].completions[c]) for b, c in own)
+            states = hidden[start : start + len(own), :width]
+            yield loss([(b - before, c) for b, c in own], states)
+        start += len(own)

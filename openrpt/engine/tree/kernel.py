@@ -66,27 +66,41 @@ class KeyMask:
         return KeyMask(bias=bias.view(1, 1, -1, bias.shape[-1]), blind=blind.view(1, 1, -1))
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SharedKeys:
+    """The keys of a document, and the rows that see them."""
+
+    rows: Tensor | None  # [b] of the B rows; None = all of them
+    key: Tensor  # [K, L, D]
+    value: Tensor
+    mask: KeyMask  # of these rows
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """Returns the document's rows of [B, …]."""
+        return tensor if self.rows is None else tensor[self.rows]
+
+
 def branch_attention(
     query: Tensor,  # [B, H, n, D]
     key: Tensor,  # [B, K, M, D] own keys, the new ones among them
     value: Tensor,
     own_mask: KeyMask,  # every query sees itself
     *,
-    shared: tuple[Tensor, Tensor] | None,  # keys, values [K, L, D]
-    shared_mask: KeyMask | None,
+    documents: Sequence[SharedKeys],  # each row belongs to one, where there are any
     scaling: float,
     softcap: float | None,
 ) -> Tensor:
-    """Attends to shared and own keys in one softmax; returns [B, H, n, D]. Float32 reductions,
-    float64 for float64."""
-    shared_key, shared_value = shared or (None, None)
+    """Attends to own keys and those of the row's document in one softmax; returns [B, H, n, D].
+    Float32 reductions, float64 for float64."""
+    shared = [tensor for one in documents for tensor in (one.key, one.value)]
     return _BranchAttention.apply(  # type: ignore[no-untyped-call]
-        query, key, value, shared_key, shared_value, own_mask, shared_mask, scaling, softcap
+        query, key, value, own_mask, documents, scaling, softcap, *shared
     )
 
 
 class _BranchAttention(torch.autograd.Function):
-    """The attention of `branch_attention`, with its own backward pass."""
+    """The attention of `branch_attention`, with its own backward pass. The documents' keys and
+    values come last, for autograd to see them."""
 
     @staticmethod
     def forward(  # type: ignore[override]
@@ -94,108 +108,92 @@ class _BranchAttention(torch.autograd.Function):
         query: Tensor,
         key: Tensor,
         value: Tensor,
-        shared_key: Tensor | None,
-        shared_value: Tensor | None,
         own_mask: KeyMask,
-        shared_mask: KeyMask | None,
+        documents: Sequence[SharedKeys],
         scaling: float,
         softcap: float | None,
+        *shared: Tensor,
     ) -> Tensor:
         rows = _by_row(query, key.shape[1])  # [B, K, g·n, D]
         output, normaliser = _attend(rows, key, value, own_mask, scaling, softcap)  # [B, K, g·n]
-        if shared_key is not None and shared_value is not None and shared_mask is not None:
-            found = _attend(
-                _by_head(rows),  # [1, K, B·g·n, D]
-                shared_key[None],  # [1, K, L, D]
-                shared_value[None],
-                shared_mask.by_head(),
-                scaling,
-                softcap,
+        if documents:
+            found = [_attend_shared(rows, one, scaling, softcap) for one in documents]
+            of_shared, of_shared_normaliser = (
+                _of_all_rows(parts, documents, like)
+                for parts, like in zip(zip(*found, strict=True), (output, normaliser), strict=True)
             )
-            # [B, K, g·n, D] and [B, K, g·n]
-            of_shared, of_shared_normaliser = (_from_head(part, rows) for part in found)
             output, normaliser = _merged(output, normaliser, of_shared, of_shared_normaliser)
         # In memory by token, as the layer's next product reads it: both save the same tensor.
         by_token = output.reshape(query.shape).transpose(1, 2).contiguous()  # [B, n, H, D]
         output = by_token.transpose(1, 2)
-        ctx.save_for_backward(rows, key, value, shared_key, shared_value, normaliser, output)
-        ctx.masks, ctx.scaling, ctx.softcap = (own_mask, shared_mask), scaling, softcap
+        ctx.save_for_backward(rows, key, value, normaliser, output, *shared)
+        ctx.own_mask, ctx.seen = own_mask, [(one.rows, one.mask) for one in documents]
+        ctx.scaling, ctx.softcap = scaling, softcap
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        rows, key, value, shared_key, shared_value, normaliser, output = ctx.saved_tensors
-        own_mask, shared_mask = ctx.masks
+        rows, key, value, normaliser, output, *shared = ctx.saved_tensors
+        documents = [
+            SharedKeys(rows=of, key=shared_key, value=shared_value, mask=mask)
+            for (of, mask), shared_key, shared_value in zip(
+                ctx.seen, shared[::2], shared[1::2], strict=True
+            )
+        ]
         grad_rows, output_rows = (_by_row(each, key.shape[1]) for each in (grad, output))
         whole = _Whole(grad=grad_rows, output=output_rows, normaliser=normaliser)
         grad_query, grad_key, grad_value = _gradients(
-            rows, key, value, own_mask, whole, ctx.scaling, ctx.softcap
+            rows, key, value, ctx.own_mask, whole, ctx.scaling, ctx.softcap
         )
-        grad_shared_key = grad_shared_value = None
-        if shared_key is not None:
-            found, grad_shared_key, grad_shared_value = _gradients(
-                _by_head(rows),  # [1, K, B·g·n, D]
-                shared_key[None],  # [1, K, L, D]
-                shared_value[None],
-                shared_mask.by_head(),
-                whole.by_head(),
-                ctx.scaling,
-                ctx.softcap,
-            )
-            grad_query = grad_query + _from_head(found, rows)  # [B, K, g·n, D]
-            grad_shared_key = grad_shared_key[0]  # [K, L, D]
-            grad_shared_value = grad_shared_value[0]
-        return (
-            grad_query.reshape(grad.shape),
-            grad_key,
-            grad_value,
-            grad_shared_key,
-            grad_shared_value,
-            None,  # masks, scaling and soft cap
-            None,
-            None,
-            None,
-        )
+        grad_shared: list[Tensor] = []
+        if documents:
+            of_queries = []
+            for one in documents:
+                part = one.of(rows)  # [b, K, g·n, D]
+                found, grad_shared_key, grad_shared_value = _gradients(
+                    _by_head(part),  # [1, K, b·g·n, D]
+                    one.key[None],  # [1, K, L, D]
+                    one.value[None],
+                    one.mask.by_head(),
+                    whole.of(one).by_head(),
+                    ctx.scaling,
+                    ctx.softcap,
+                )
+                of_queries.append(_from_head(found, part))
+                grad_shared += [grad_shared_key[0], grad_shared_value[0]]  # [K, L, D] each
+            grad_query = grad_query + _of_all_rows(of_queries, documents, grad_query)
+        # In between stand the masks, the documents, scaling and soft cap.
+        none = (None, None, None, None)
+        return grad_query.reshape(grad.shape), grad_key, grad_value, *none, *grad_shared
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class SharedKeys:
-    """The keys of one of several documents, and the rows that see them."""
+def _attend_shared(
+    rows: Tensor, one: SharedKeys, scaling: float, softcap: float | None
+) -> tuple[Tensor, Tensor]:
+    """Attends to a document's keys: returns its rows' output [b, K, g·n, D] and log-sum-exp
+    [b, K, g·n]."""
+    part = one.of(rows)  # [b, K, g·n, D]
+    output, normaliser = _attend(
+        _by_head(part),  # [1, K, b·g·n, D]
+        one.key[None],  # [1, K, L, D]
+        one.value[None],
+        one.mask.by_head(),
+        scaling,
+        softcap,
+    )
+    return _from_head(output, part), _from_head(normaliser, part)
 
-    rows: Tensor  # [b] of the B rows
-    key: Tensor  # [K, L, D]
-    value: Tensor
-    mask: KeyMask  # of these rows
 
-
-def documents_attention(
-    query: Tensor,  # [B, H, n, D]
-    key: Tensor,  # [B, K, M, D] own keys, the new ones among them
-    value: Tensor,
-    own_mask: KeyMask,
-    *,
-    documents: Sequence[SharedKeys],  # each row belongs to one
-    scaling: float,
-    softcap: float | None,
-) -> Tensor:
-    """Attends as `branch_attention`, each row to the shared keys of its own document; without
-    gradient: returns [B, H, n, D]."""
-    rows = _by_row(query, key.shape[1])  # [B, K, g·n, D]
-    output, normaliser = _attend(rows, key, value, own_mask, scaling, softcap)
-    of_shared, of_shared_normaliser = torch.empty_like(output), torch.empty_like(normaliser)
-    for one in documents:
-        part = rows[one.rows]  # [b, K, g·n, D]
-        found = _attend(
-            _by_head(part),  # [1, K, b·g·n, D]
-            one.key[None],
-            one.value[None],
-            one.mask.by_head(),
-            scaling,
-            softcap,
-        )
-        of_shared[one.rows], of_shared_normaliser[one.rows] = (_from_head(x, part) for x in found)
-    return _merged(output, normaliser, of_shared, of_shared_normaliser)[0].reshape(query.shape)
+def _of_all_rows(parts: Sequence[Tensor], documents: Sequence[SharedKeys], like: Tensor) -> Tensor:
+    """Puts what was found for each document's rows [b, …] where these stand: [B, …], of which
+    `like` has the shape."""
+    if documents[0].rows is None:
+        return parts[0]
+    found = torch.empty_like(like)
+    for part, one in zip(parts, documents, strict=True):
+        found[one.rows] = part
+    return found
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -205,6 +203,13 @@ class _Whole:
     grad: Tensor  # [X, K, q, D] of the output
     output: Tensor  # [X, K, q, D]
     normaliser: Tensor  # [X, K, q]
+
+    def of(self, document: SharedKeys) -> "_Whole":
+        return _Whole(
+            grad=document.of(self.grad),
+            output=document.of(self.output),
+            normaliser=document.of(self.normaliser),
+        )
 
     def by_head(self) -> "_Whole":
         return _Whole(

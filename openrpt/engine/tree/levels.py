@@ -11,9 +11,8 @@ exact: one softmax over shared and own keys. `gradients.py` has the way back.
 Legend: L prefix tokens, P positions, R rollouts of a micro-batch, d hidden size.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,80 +21,80 @@ from torch import Tensor
 
 from openrpt.engine.branches import Branch, CompletionIndex, pad
 from openrpt.engine.model import Model
-from openrpt.engine.tree.attention import OwnKeys, TreePass
+from openrpt.engine.placing import put
+from openrpt.engine.tree.attention import DocumentKeys, OwnKeys, TreePass
+from openrpt.engine.tree.level import Level, level_inputs, run_level
+from openrpt.engine.tree.portions import micro_batches, portions
 
 PADDING_POSITION = 1 << 40
 """The position of a padded key: beyond every query, so never attended to."""
 
 
-@dataclass(kw_only=True, eq=False)
-class Level:
-    """A forward pass's outcome: what inner levels attend to and start from."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trunks:
+    """The prefixes of one or several documents, and the branches that hang off them."""
 
-    hidden: Tensor  # [B, n, d]
-    layers: list[tuple[Tensor, Tensor]]  # keys, values [B, K, n, D]
-    leaves: list[Tensor] = field(default_factory=list)
-    """Where the gradients of `tensors` are summed, in float32 or wider: many micro-batches add
-    to them. Empty in a level that is no leaf."""
+    prefixes: Sequence[Level]
+    branches: Sequence[Branch]
+    """The branches of all documents, counted together: P."""
+    document_of: Sequence[int]
+    """The number of each branch's prefix."""
 
     @classmethod
-    def of(cls, tensors: Sequence[Tensor], leaves: Sequence[Tensor] = ()) -> "Level":
-        """Returns the level whose `tensors` these are."""
-        hidden, *own = tensors
-        layers = list(zip(own[::2], own[1::2], strict=True))
-        return cls(hidden=hidden, layers=layers, leaves=[*leaves])
+    def of_one(cls, prefix: Level, branches: Sequence[Branch]) -> "Trunks":
+        """Returns a document's prefix with its branches."""
+        return cls(prefixes=[prefix], branches=branches, document_of=[0] * len(branches))
 
     @property
-    def tensors(self) -> list[Tensor]:
-        """The states, and each layer's keys and values."""
-        return [self.hidden, *(tensor for pair in self.layers for tensor in pair)]
+    def has_tails(self) -> bool:
+        """Whether there are tails to be run."""
+        return any(branch.tail_ids for branch in self.branches)
 
-    def leaf(self) -> "Level":
-        """Returns the same values as leaves that collect gradients, where gradients are
-        recorded."""
+    def part(self, first: int, count: int) -> "Trunks":
+        """Returns the prefixes with `count` of the branches alone."""
+        return Trunks(
+            prefixes=self.prefixes,
+            branches=self.branches[first : first + count],
+            document_of=self.document_of[first : first + count],
+        )
 
-        def wide(tensor: Tensor) -> Tensor:
-            dtype = torch.promote_types(tensor.dtype, torch.float32)
-            return tensor.detach().to(dtype).requires_grad_(tensor.requires_grad)
+    @property
+    def device(self) -> torch.device:
+        """The device of the prefixes."""
+        return self.prefixes[0].hidden.device
 
-        leaves = [wide(tensor) for tensor in self.tensors]
-        same = [leaf.to(tensor.dtype) for leaf, tensor in zip(leaves, self.tensors, strict=True)]
-        return Level.of(same, leaves)
+    @property
+    def lengths(self) -> Tensor:
+        """Tokens of the prefix that each branch sees: [P] on the host."""
+        return torch.tensor([branch.prefix_length for branch in self.branches])
 
-    def backward(self, policy: Model, leaf: "Level", extra: Sequence[Tensor] = ()) -> None:
-        """Sends what the leaf has collected, and the extra losses, through this level.
+    @property
+    def tail_lengths(self) -> Tensor:
+        """Tokens of each branch's tail: [P] on the host."""
+        return torch.tensor([len(branch.tail_ids) for branch in self.branches])
 
-        Divided weights are gathered from the last layer down, so there the way back begins at the
-        last states, whether or not anything has read them.
-        """
-        roots: list[tuple[Tensor, Tensor | None]] = [
-            (root, at.grad.to(root.dtype))
-            for root, at in zip(self.tensors, leaf.leaves, strict=True)
-            if at.grad is not None
-        ]
-        if policy.divided is not None and leaf.leaves[0].grad is None:
-            roots.append((self.hidden, torch.zeros_like(self.hidden)))
-        roots += [(loss, None) for loss in extra if loss.requires_grad]
-        if roots:
-            gradients = [gradient for _, gradient in roots]
-            policy.backward([root for root, _ in roots], gradients)
-
-
-def run_level(policy: Model, ids: Tensor, position_ids: Tensor, tree_pass: TreePass) -> Level:
-    """Runs the backbone once over new tokens ids [B, n] at absolute position_ids [B, n]."""
-    hidden = policy.states(**_inputs(ids, position_ids, tree_pass))
-    collected = [tree_pass.collected[layer] for layer in range(len(tree_pass.collected))]
-    return Level(hidden=hidden, layers=collected)
+    def keys(self, index: Tensor) -> list[DocumentKeys]:
+        """Returns the prefixes' keys for rows of the branches index [R], which lies on the host."""
+        return document_keys(
+            self.prefixes, self.lengths[index], torch.tensor(self.document_of)[index]
+        )
 
 
-def _inputs(ids: Tensor, position_ids: Tensor, tree_pass: TreePass) -> dict[str, Any]:
-    return {
-        "input_ids": ids,
-        "position_ids": position_ids,
-        # A ready 4D mask stops transformers from building one: the pass has its own.
-        "attention_mask": torch.zeros(1, 1, 1, 1, device=ids.device),
-        "tree_pass": tree_pass,
-    }
+def document_keys(
+    prefixes: Sequence[Level], lengths: Tensor, document_of: Tensor
+) -> list[DocumentKeys]:
+    """Returns the prefixes that rows share, as far as these see them: row r the first lengths[r]
+    tokens of prefix document_of[r], [R] each on the host."""
+    found: list[DocumentKeys] = []
+    for number in document_of.unique().tolist() if prefixes else ():
+        prefix, rows, own = prefixes[number], None, lengths
+        device = prefix.hidden.device
+        if len(prefixes) > 1:
+            of_document = (document_of == number).nonzero()[:, 0]
+            rows, own = put(of_document, device), lengths[of_document]
+        layers = _first_keys(prefix, int(own.max()))
+        found.append(DocumentKeys(rows=rows, layers=layers, lengths=put(own, device)))
+    return found
 
 
 def packed_states(
@@ -114,7 +113,7 @@ def packed_states(
     positions = torch.cat(counted)[None]  # [1, N]
     in_order = tuple(lengths[index] for index in order)
     tree_pass = TreePass(query_positions=positions, lengths=in_order)
-    found = policy.layer_states(layers, **_inputs(ids, positions, tree_pass))
+    found = policy.layer_states(layers, **level_inputs(ids, positions, tree_pass))
     places = torch.tensor(_places(lengths, order), device=device)
     return [hidden[0][places] for hidden in found]
 
@@ -137,25 +136,29 @@ def run_prefix(policy: Model, prefix_ids: Sequence[int]) -> Level:
     return run_level(policy, ids, positions, TreePass(query_positions=positions))
 
 
-def run_tails(policy: Model, prefix: Level, branches: Sequence[Branch]) -> Level:
-    """Runs level 1: the tails [P, n], right-padded, each seeing its own share of the prefix."""
-    ids = pad([branch.tail_ids for branch in branches], policy.device)  # [P, n]
-    lengths = _prefix_lengths(branches, policy.device)  # [P]
-    position_ids = lengths[:, None] + torch.arange(ids.shape[1], device=policy.device)
-    tree_pass = TreePass(
-        query_positions=position_ids,
-        shared=first_keys(prefix, max(branch.prefix_length for branch in branches)),
-        shared_lengths=lengths,
-    )
-    return run_level(policy, ids, position_ids, tree_pass)
+def run_prefixes(policy: Model, sequences: Sequence[Sequence[int]]) -> list[Level]:
+    """Runs level 0 of several documents in one pass, each as `run_prefix` does."""
+    if len(sequences) == 1:
+        return [run_prefix(policy, sequences[0])]
+    lengths = tuple(map(len, sequences))
+    ids = torch.tensor([[token for ids in sequences for token in ids]], device=policy.device)
+    counted = [torch.arange(length, device=policy.device) for length in lengths]
+    positions = torch.cat(counted)[None]  # [1, N]
+    tree_pass = TreePass(query_positions=positions, lengths=lengths)
+    return run_level(policy, ids, positions, tree_pass).split(lengths)
+
+
+def run_tails(policy: Model, trunks: Trunks) -> Level:
+    """Runs level 1: the tails [P, n], right-padded, each seeing its own share of its prefix."""
+    ids = pad([branch.tail_ids for branch in trunks.branches], policy.device)  # [P, n]
+    positions = put(trunks.lengths[:, None] + torch.arange(ids.shape[1]), policy.device)
+    every = torch.arange(len(trunks.branches))
+    tree_pass = TreePass(query_positions=positions, documents=trunks.keys(every))
+    return run_level(policy, ids, positions, tree_pass)
 
 
 def run_completions(
-    policy: Model,
-    prefix: Level,
-    tails: Level | None,
-    branches: Sequence[Branch],
-    rows: list[CompletionIndex],
+    policy: Model, trunks: Trunks, tails: Level | None, rows: list[CompletionIndex]
 ) -> Tensor:
     """Runs level 2: returns hidden states [R, T, d]; the one at [r, t] predicts token t of the
     completion.
@@ -163,26 +166,21 @@ def run_completions(
     The state that predicts the first token is the tail's last (the prefix's where the tail is
     empty), so a completion's last token is never run.
     """
-    device = policy.device
-    last = last_hidden(prefix, tails, branches)  # [P, d]
-    index = torch.tensor([b for b, _ in rows], device=device)  # [R]
-    first = last[index][:, None]  # [R, 1, d]
+    branches = trunks.branches
+    index = torch.tensor([b for b, _ in rows])  # [R] on the host
+    first = last_hidden(trunks, tails)[put(index, policy.device)][:, None]  # [R, 1, d]
     inputs = [branches[b].completions[c][:-1] for b, c in rows]
     if not are_run(branches, rows):
         return first
-    ids = pad(inputs, device)  # [R, T - 1]
-    chosen = [branches[b] for b, _ in rows]
-    lengths = _prefix_lengths(chosen, device)  # [R]
-    starts = lengths + torch.tensor([len(b.tail_ids) for b in chosen], device=device)
-    position_ids = starts[:, None] + torch.arange(ids.shape[1], device=device)
-    own = None if tails is None else tail_keys(tails, branches, index)
+    ids = pad(inputs, policy.device)  # [R, T - 1]
+    starts = (trunks.lengths + trunks.tail_lengths)[index]  # [R]
+    positions = put(starts[:, None] + torch.arange(ids.shape[1]), policy.device)
     tree_pass = TreePass(
-        query_positions=position_ids,
-        shared=first_keys(prefix, max(branch.prefix_length for branch in chosen)),
-        shared_lengths=lengths,
-        own=own,
+        query_positions=positions,
+        own=None if tails is None else tail_keys(tails, branches, put(index, policy.device)),
+        documents=trunks.keys(index),
     )
-    level = run_level(policy, ids, position_ids, tree_pass)
+    level = run_level(policy, ids, positions, tree_pass)
     return torch.cat([first, level.hidden], dim=1)  # [R, T, d]
 
 
@@ -202,13 +200,15 @@ def are_run(branches: Sequence[Branch], rows: Sequence[CompletionIndex]) -> bool
     return any(len(branches[b].completions[c]) > 1 for b, c in rows)
 
 
-def last_hidden(prefix: Level, tails: Level | None, branches: Sequence[Branch]) -> Tensor:
+def last_hidden(trunks: Trunks, tails: Level | None) -> Tensor:
     """Returns the states [P, d] from which each branch's completions start."""
-    device = prefix.hidden.device
-    if tails is None:
-        return prefix.hidden[0, _prefix_lengths(branches, device) - 1]
-    ends = torch.tensor([len(branch.tail_ids) - 1 for branch in branches], device=device)
-    return tails.hidden[torch.arange(len(branches), device=device), ends]
+    if tails is not None:
+        every = torch.arange(len(trunks.branches), device=trunks.device)
+        return tails.hidden[every, put(trunks.tail_lengths - 1, trunks.device)]
+    sizes = torch.tensor([prefix.hidden.shape[1] for prefix in trunks.prefixes])
+    starts = (sizes.cumsum(0) - sizes)[torch.tensor(trunks.document_of)]  # [P] in all prefixes
+    states = torch.cat([prefix.hidden[0] for prefix in trunks.prefixes])  # [N, d]
+    return states[put(starts + trunks.lengths - 1, trunks.device)]
 
 
 def tail_keys(tails: Level, branches: Sequence[Branch], index: Tensor) -> OwnKeys:
@@ -225,7 +225,7 @@ def tail_keys(tails: Level, branches: Sequence[Branch], index: Tensor) -> OwnKey
     return OwnKeys(layers=layers, positions=positions[index])
 
 
-def first_keys(prefix: Level, length: int) -> list[tuple[Tensor, Tensor]]:
+def _first_keys(prefix: Level, length: int) -> list[tuple[Tensor, Tensor]]:
     """Returns the keys and values of the prefix's first `length` tokens, by layer."""
     return [(key[:, :, :length], value[:, :, :length]) for key, value in prefix.layers]
 
@@ -244,48 +244,15 @@ def branch_states(
 ) -> list[list[Tensor]]:
     """Returns, for each branch and completion, the states [T, d] that predict it, without
     gradient."""
-    prefix = run_prefix(policy, prefix_ids)
-    found: list[list[Tensor]] = [[] for _ in branches]
+    trunks = Trunks.of_one(run_prefix(policy, prefix_ids), branches)
+    found: dict[CompletionIndex, Tensor] = {}
     for first, part in portions(branches, microbatch_tokens):
-        tails = None
-        if any(branch.tail_ids for branch in part):
-            tails = run_tails(policy, prefix, part)
+        own = trunks.part(first, len(part))
+        tails = run_tails(policy, own) if own.has_tails else None
         for rows in micro_batches(part, microbatch_tokens):
-            hidden = run_completions(policy, prefix, tails, part, rows)
+            hidden = run_completions(policy, own, tails, rows)
             for (b, c), states in zip(rows, hidden, strict=True):
-                found[first + b].append(states[: len(part[b].completions[c])])
-    return found
-
-
-def portions(
-    branches: Sequence[Branch], tokens: int | None
-) -> Iterator[tuple[int, Sequence[Branch]]]:
-    """Yields branches in order with the number of the first, as many at a time as have tails within
-    `tokens` when padded (at least one; None = all). Those with a tail and those without are apart.
-    """
-    start = longest = 0
-    for b, branch in enumerate(branches):
-        longest = max(longest, len(branch.tail_ids))
-        full = tokens is not None and longest * (b + 1 - start) > tokens
-        if b > start and (full or (not branch.tail_ids) != (not branches[start].tail_ids)):
-            yield start, branches[start:b]
-            start, longest = b, len(branch.tail_ids)
-    if branches:
-        yield start, branches[start:]
-
-
-def micro_batches(branches: Sequence[Branch], tokens: int) -> list[list[CompletionIndex]]:
-    """Returns all completions in order, as many at a time as stay within `tokens` when padded (at
-    least one)."""
-    batches: list[list[CompletionIndex]] = []
-    longest = 0
-    for b, branch in enumerate(branches):
-        for c, completion in enumerate(branch.completions):
-            length = max(longest, len(completion))
-            if batches and length * (len(batches[-1]) + 1) <= tokens:
-                batches[-1].append((b, c))
-                longest = length
-            else:
-                batches.append([(b, c)])
-                longest = len(completion)
-    return batches
+                found[first + b, c] = states[: len(part[b].completions[c])]
+    return [
+        [found[b, c] for c in range(len(branch.completions))] for b, branch in enumerate(branches)
+    ]

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from openrpt.engine.branches import Branch, pad
+from openrpt.engine.branches import Branch
 from openrpt.engine.model import Model
 from openrpt.engine.placing import put
-from openrpt.engine.tree.attention import DocumentKeys, OwnKeys, TreePass
+from openrpt.engine.tree.attention import OwnKeys, TreePass
+from openrpt.engine.tree.level import Level, run_level
 from openrpt.engine.tree.levels import (
     PADDING_POSITION,
-    Level,
-    first_keys,
+    Trunks,
+    document_keys,
     last_hidden,
-    run_level,
     run_tails,
     tail_keys,
 )
@@ -37,7 +37,7 @@ class Tree:
 
     def last_hidden(self) -> Tensor:
         """Returns the states [P, d] from which the completions start."""
-        return last_hidden(self.prefix, self.tails, self.branches)
+        return last_hidden(Trunks.of_one(self.prefix, self.branches), self.tails)
 
     def lengths(self) -> Tensor:
         """Returns [P, 2] on the host: tokens of the prefix, and with the tail."""
@@ -67,21 +67,14 @@ def with_tails(policy: Model, trees: Sequence[Tree]) -> list[Tree]:
     """Returns the trees with their tails run, those of several documents in one pass."""
     found: list[Tree] = []
     for group in _tail_groups(trees):
-        if len(group) == 1:
-            tails = run_tails(policy, group[0].prefix, group[0].branches)
-            found.append(replace(group[0], tails=tails))
-            continue
+        trunks = Trunks(
+            prefixes=[tree.prefix for tree in group],
+            branches=[branch for tree in group for branch in tree.branches],
+            document_of=[number for number, tree in enumerate(group) for _ in tree.branches],
+        )
         counts = [len(tree.branches) for tree in group]
-        ids = pad([branch.tail_ids for tree in group for branch in tree.branches], policy.device)
-        lengths = torch.cat([tree.lengths()[:, 0] for tree in group])  # [P]
-        positions = put(lengths[:, None] + torch.arange(ids.shape[1]), policy.device)  # [P, n]
-        of_tree = torch.arange(len(ids)).split(counts)
-        documents = [
-            _document(tree.prefix, rows, lengths) for tree, rows in zip(group, of_tree, strict=True)
-        ]
-        tree_pass = TreePass(query_positions=positions, documents=documents)
-        level = run_level(policy, ids, positions, tree_pass)
-        parts = [tensor.split(counts) for tensor in level.tensors]  # [tensors][trees]
+        tails = run_tails(policy, trunks)
+        parts = [tensor.split(counts) for tensor in tails.tensors]  # [tensors][trees]
         for tree, tensors in zip(group, zip(*parts, strict=True), strict=True):
             found.append(replace(tree, tails=Level.of(tensors)))
     return found
@@ -101,13 +94,6 @@ def _tail_groups(trees: Sequence[Tree]) -> Iterator[list[Tree]]:
         group.append(tree)
     if group:
         yield group
-
-
-def _document(prefix: Level, rows: Tensor, lengths: Tensor) -> DocumentKeys:
-    """Returns what rows [b] share of a prefix; lengths [B] of all rows. Both lie on the host."""
-    own, device = lengths[rows], prefix.hidden.device
-    layers = first_keys(prefix, int(own.max()))
-    return DocumentKeys(rows=put(rows, device), layers=layers, lengths=put(own, device))
 
 
 class TreeSequences:
@@ -140,17 +126,11 @@ class TreeSequences:
 
     def advance(self, ids: Tensor) -> None:
         """Appends ids [U, n] to every row: `Sequences.advance`."""
-        device, alone = self.hidden.device, len(self.prefixes) == 1
+        device = self.hidden.device
         new = torch.arange(ids.shape[1])
         position_ids = put(self.next_positions[:, None] + new, device)  # [U, n]
-        shared = first_keys(self.prefixes[0], int(self.prefix_lengths.max())) if alone else None
-        tree_pass = TreePass(
-            query_positions=position_ids,
-            shared=shared,
-            shared_lengths=put(self.prefix_lengths, device),
-            own=self.own,
-            documents=() if alone else self._documents(),
-        )
+        documents = document_keys(self.prefixes, self.prefix_lengths, self.document_of)
+        tree_pass = TreePass(query_positions=position_ids, own=self.own, documents=documents)
         level = run_level(self.policy, put(ids, device), position_ids, tree_pass)
         self.hidden = level.hidden[:, -1]  # [U, d]
         self.own.positions = torch.cat([self.own.positions, position_ids], dim=1)
@@ -169,16 +149,6 @@ class TreeSequences:
         self.prefix_lengths = self.prefix_lengths[index]
         self.document_of = self.document_of[index]
         self.next_positions = self.next_positions[index]
-
-    def _documents(self) -> list[DocumentKeys]:
-        """Returns the prefixes that rows still share, as far as these see them."""
-        found: list[DocumentKeys] = []
-        if not self.prefixes:
-            return found
-        for document in self.document_of.unique().tolist():
-            rows = (self.document_of == document).nonzero()[:, 0]
-            found.append(_document(self.prefixes[document], rows, self.prefix_lengths))
-        return found
 
     def _rows(self, count: int) -> list[tuple[Tensor, Tensor]]:
         return [(buffer[0, :count], buffer[1, :count]) for buffer in self.buffers]

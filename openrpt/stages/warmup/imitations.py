@@ -235,16 +235,15 @@ class ImitationMaker:
 def imitation_branches(
     imitations: Sequence[Imitation] | None, lengths: Sequence[int], layout: Layout, *, thinks: bool
 ) -> list[Branch]:
-    """Gives the branch of each position, which stands behind `lengths` tokens of the prefix: its
-    imitation's, or the tail alone where there are no imitations."""
+    """Gives the branch of each position, which stands behind `lengths` tokens of the prefix: one
+    completion, which the tail belongs to, since no other shares it. It is the imitation's; or where
+    there are no imitations the tail and one token behind it, which is not run."""
     if imitations is None:
         tail_ids = layout.tail_ids + (() if thinks else layout.close_ids)
-        return [Branch(prefix_length=n, tail_ids=tail_ids) for n in lengths]
+        own = [(*tail_ids, 0)] * len(lengths)
+    else:
+        own = [layout.tail_ids + one.opening + one.token_ids for one in imitations]
     return [
-        Branch(
-            prefix_length=length,
-            tail_ids=layout.tail_ids + imitation.opening,
-            completions=(imitation.token_ids,),
-        )
-        for imitation, length in zip(imitations, lengths, strict=True)
+        Branch(prefix_length=length, tail_ids=(), completions=(ids,))
+        for length, ids in zip(lengths, own, strict=True)
     ]

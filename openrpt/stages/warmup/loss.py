@@ -12,9 +12,10 @@ from torch import Tensor
 from openrpt.config.sections import Config
 from openrpt.data.prompts import Layout
 from openrpt.data.work import Work
-from openrpt.engine.branches import Branch, CompletionIndex
+from openrpt.engine.branches import Branch, CompletionIndex, Passage
 from openrpt.engine.engine import Engine
 from openrpt.engine.model import Model
+from openrpt.engine.packing import packs
 from openrpt.engine.text_loss import TextTerms, distillation_kl, target_cross_entropy, text_loss
 from openrpt.rl.nonfinite import Places
 from openrpt.rl.workers import Workers
@@ -23,7 +24,7 @@ from openrpt.stages.warmup.imitations import Imitation, imitation_branches
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class WarmupLoss:
-    """The loss of one step, over its documents one by one."""
+    """The loss of one step over its documents."""
 
     config: Config
     layout: Layout
@@ -48,7 +49,7 @@ class WarmupLoss:
     @cached_property
     def text_scale(self) -> float:
         """The weight of one token of the plain text."""
-        read = (len(work.prefix_ids(self.layout, whole=True)) for work in self.works)
+        read = (len(self._prefix_ids(work)) for work in self.works)
         return 1.0 / sum(length - 1 - self.unread for length in read)
 
     @property
@@ -73,54 +74,93 @@ class WarmupLoss:
         """Whether a term reads the states at the tails' ends."""
         return not self.config.prompt.candidates and self.config.warmup.target == "self"
 
-    def accumulate(self, work: Work, imitations: Sequence[Imitation] | None) -> None:
-        """Adds the gradients of one of the documents."""
-        prefix_ids = work.prefix_ids(self.layout, whole=True)
-        teacher = plain_states(self.start, prefix_ids)  # [L, d]
-        ends = torch.tensor(work.prefix_lengths(self.layout), device=teacher.device) - 1
+    def accumulate(self, works: Sequence[Work], made: Sequence[Sequence[Imitation] | None]) -> None:
+        """Adds the gradients of some of the documents, with what was made at their positions."""
+        tokens = self.config.memory.microbatch_tokens
+        teachers = plain_states(self.start, [self._prefix_ids(work) for work in works], tokens)
+        passages = [
+            self._passage(work, imitations, teacher)
+            for work, imitations, teacher in zip(works, made, teachers, strict=True)
+        ]
+        self.engine.accumulate_each(passages, microbatch_tokens=tokens)
+
+    def _prefix_ids(self, work: Work) -> tuple[int, ...]:
+        return work.prefix_ids(self.layout, whole=True)
+
+    def _passage(
+        self, work: Work, imitations: Sequence[Imitation] | None, teacher: Tensor
+    ) -> Passage:
+        """Gives what is run of a document, and the losses on it: teacher [L, d]."""
+        branches = self.branches(work, imitations)
 
         def prefix_loss(hidden: Tensor) -> Tensor:  # [L, d]
-            return self._text(work, prefix_ids, hidden, teacher)
-
-        def tail_loss(states: Tensor) -> Tensor:  # [P, d]
-            heads = self.engine.model.head, self.start.model.head
-            kl = distillation_kl(states, heads[0], teacher[ends], heads[1])
-            # A given thought begins otherwise than the text goes on.
-            own = [not (imitations and imitations[p].is_given) for p in range(len(ends))]
-            self.positions["loss/tail_kl"] += sum(own)
-            kl = (kl * torch.tensor(own, device=kl.device)).sum() * self.scale
-            return self._add({"loss/tail_kl": float(kl.detach())}, kl, work, range(len(ends)))
+            return self._text(work, hidden, teacher)
 
         def completion_loss(rows: list[CompletionIndex], hidden: Tensor) -> Tensor:  # [R, T, d]
-            assert imitations is not None
-            losses, given = _imitation_losses(self.engine.model, imitations, rows, hidden)
-            parts = {"loss/trace": given, "loss/imitation": ~given}
-            terms = {
-                name: float(losses.detach()[own].sum() * self.scale)
-                for name, own in parts.items()
-                if own.any()
-            }
-            return self._add(terms, losses.sum() * self.scale, work, [b for b, _ in rows])
+            places = [b for b, _ in rows]
+            losses = []
+            if self.reads_tails:
+                losses.append(self._tails(work, branches, imitations, places, hidden, teacher))
+            if imitations is not None:
+                losses.append(self._imitations(work, imitations, places, hidden))
+            return torch.stack(losses).sum()
 
         for imitation in imitations or ():
             self.positions["loss/trace" if imitation.is_given else "loss/imitation"] += 1
-
-        self.engine.accumulate_gradients(
-            prefix_ids,
-            self.branches(work, imitations),
+        return Passage(
+            prefix_ids=self._prefix_ids(work),
+            branches=branches,
             prefix_loss=prefix_loss if self.reads_text else None,
-            tail_loss=tail_loss if self.reads_tails else None,
-            completion_loss=completion_loss if imitations is not None else None,
-            microbatch_tokens=self.config.memory.microbatch_tokens,
+            completion_loss=completion_loss if self.reads_tails or imitations is not None else None,
         )
 
-    def _text(
-        self, work: Work, prefix_ids: Sequence[int], hidden: Tensor, teacher: Tensor
+    def _tails(
+        self,
+        work: Work,
+        branches: Sequence[Branch],
+        imitations: Sequence[Imitation] | None,
+        places: Sequence[int],
+        hidden: Tensor,
+        teacher: Tensor,
     ) -> Tensor:
+        """Adds up how far the distributions behind the tails at these places are from the frozen
+        model's: hidden [R, T, d] and teacher [L, d] → a sum."""
+        heads = self.engine.model.head, self.start.model.head
+        behind = [1 if imitations is None else len(imitations[p].token_ids) for p in places]
+        ends = [len(branches[p].completions[0]) - n for p, n in zip(places, behind, strict=True)]
+        rows = torch.arange(len(places), device=hidden.device)
+        states = hidden[rows, torch.tensor(ends, device=hidden.device)]  # [R, d]
+        plain = [branches[p].prefix_length - 1 for p in places]
+        kl = distillation_kl(
+            states, heads[0], teacher[torch.tensor(plain, device=hidden.device)], heads[1]
+        )
+        # A given thought begins otherwise than the text goes on.
+        own = [not (imitations and imitations[p].is_given) for p in places]
+        self.positions["loss/tail_kl"] += sum(own)
+        loss = (kl * torch.tensor(own, device=kl.device)).sum() * self.scale
+        return self._add({"loss/tail_kl": float(loss.detach())}, loss, work, places)
+
+    def _imitations(
+        self, work: Work, imitations: Sequence[Imitation], places: Sequence[int], hidden: Tensor
+    ) -> Tensor:
+        """Adds up the cross-entropy of the imitations at these places: hidden [R, T, d] → a
+        sum."""
+        chosen = [imitations[p] for p in places]
+        tail = len(self.layout.tail_ids)
+        losses, given = _imitation_losses(self.engine.model, chosen, hidden, tail=tail)
+        parts = {"loss/trace": given, "loss/imitation": ~given}
+        terms = {
+            name: float(losses.detach()[own].sum() * self.scale)
+            for name, own in parts.items()
+            if own.any()
+        }
+        return self._add(terms, losses.sum() * self.scale, work, places)
+
+    def _text(self, work: Work, hidden: Tensor, teacher: Tensor) -> Tensor:
         """Adds up the terms on the plain text: hidden and teacher [L, d] → a sum."""
         settings, scale, first = self.config.warmup, self.text_scale, self.unread
         terms = TextTerms(
-            targets=torch.tensor(prefix_ids[first + 1 :], device=hidden.device),
+            targets=torch.tensor(self._prefix_ids(work)[first + 1 :], device=hidden.device),
             ntp_scale=settings.ntp_weight * scale,
             teacher_hidden=teacher[first:-1],
             teacher=self.start.model.head,
@@ -173,23 +213,29 @@ class WarmupLoss:
 
 
 @torch.no_grad()
-def plain_states(start: Engine, prefix_ids: Sequence[int]) -> Tensor:
-    """Gives the frozen model's states on a prefix, [L, d]."""
-    (hidden,) = start.states([prefix_ids])
-    return hidden
+def plain_states(start: Engine, sequences: Sequence[Sequence[int]], tokens: int) -> list[Tensor]:
+    """Gives the frozen model's states on prefixes, [L, d] each, from passes of at most `tokens`
+    tokens (at least one prefix)."""
+    found: list[Tensor] = []
+    lengths = [len(ids) for ids in sequences]
+    for indexes in packs(lengths, tokens):
+        (hidden,) = start.states([sequences[index] for index in indexes])
+        found += hidden.split([lengths[index] for index in indexes])
+    return found
 
 
 def _imitation_losses(
-    policy: Model, imitations: Sequence[Imitation], rows: list[CompletionIndex], hidden: Tensor
+    policy: Model, imitations: Sequence[Imitation], hidden: Tensor, *, tail: int
 ) -> tuple[Tensor, Tensor]:
     """Gives the weighted cross-entropy of each trained token of a micro-batch's imitations, in
-    nats, and whether it is of a trace: hidden [R, T, d] → [N], [N]."""
-    width = max(len(ids) for b, _ in rows for ids, _ in imitations[b].targets)
+    nats, and whether it is of a trace: hidden [R, T, d], behind whose first `tail` tokens an
+    imitation begins → [N], [N]."""
+    width = max(len(ids) for one in imitations for ids, _ in one.targets)
     states, ids, probabilities, weights, given = [], [], [], [], []
-    for i, (b, _) in enumerate(rows):
-        imitation = imitations[b]
+    for i, imitation in enumerate(imitations):
+        trained = zip(imitation.targets, imitation.weights, strict=True)
         for t, ((target_ids, target_p), weight) in enumerate(
-            zip(imitation.targets, imitation.weights, strict=True)
+            trained, tail + len(imitation.opening)
         ):
             if weight:
                 padding = width - len(target_ids)

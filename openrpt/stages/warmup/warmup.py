@@ -89,9 +89,9 @@ class Warmup:
             made = [None if tail_only else maker.imitations(work, state.step) for work in own]
         with timer("update"):
             with summed(policy, self.workers):
-                for work, imitations in zip(own, made, strict=True):
-                    loss.accumulate(work, imitations)
-                    cost.count(loss, work, imitations)
+                loss.accumulate(own, made)
+            for work, imitations in zip(own, made, strict=True):
+                cost.count(loss, work, imitations)
             loss.sum_over(self.workers)
             places = Places.of_all(self.workers.gather(loss.places))
             updated = attempted(lambda: self._update(places), config.optim, step=state.step)
