@@ -14,8 +14,8 @@ from openrpt.launch import launch
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
 
-_KEPT = 1 << 30
-"""Bytes of freed memory from which on it is given back between two steps."""
+_KEPT = 1 << 29
+"""Bytes of freed memory from which on it is given back, where a step or half of one ends."""
 _HEAP_FIELDS = (
     *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
     *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
