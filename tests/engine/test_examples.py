@@ -152,7 +152,7 @@ def test_the_plain_text_of_a_warmup_is_the_documents(folder: Path):
     stage = open_warmup(run)
     work = stage._take(tail_only=False)[0]
     loss = stage.loss([work])
-    loss.accumulate(work, None)
+    loss.accumulate([work], [None])
     ids = list(work.prefix_ids(stage.layout, whole=True))
     head = len(stage.layout.head_ids)
     own = tf.AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float64).eval()

@@ -302,7 +302,7 @@ def test_the_tail_is_not_drawn_to_the_text_where_a_thought_begins(scored: Run) -
     stage = open_warmup(copied(scored, "tails"))
     work = first_work(stage)
     loss = stage.loss([work])
-    loss.accumulate(work, imitations_of(stage, work))
+    loss.accumulate([work], [imitations_of(stage, work)])
     own = [trace is None for trace in stage.given.at(work, 1)]
     assert 0 < sum(own) < len(own)
     rest = work_at(
@@ -311,7 +311,7 @@ def test_the_tail_is_not_drawn_to_the_text_where_a_thought_begins(scored: Run) -
         [p.index for p, mine in zip(work.positions, own, strict=True) if mine],
     )
     expected = stage.loss([rest])
-    expected.accumulate(rest, imitations_of(stage, rest))
+    expected.accumulate([rest], [imitations_of(stage, rest)])
     for name in ("loss/tail_kl", "loss/imitation", "loss/text_kl"):
         assert loss.terms()[name] == pytest.approx(expected.terms()[name], rel=1e-5)
     assert loss.terms()["trace/share"] == 1 - sum(own) / len(own)

@@ -145,9 +145,12 @@ def test_without_a_thought_the_close_is_part_of_the_tail(scored):
         said = int(work.document.ntp_token_id[position.index])
         assert imitation.opening == layout.close_ids
         assert imitation.token_ids == (said, *layout.answer_end_ids, eos)
-    whole = layout.tail_ids + layout.close_ids
-    assert {b.tail_ids for b in stage.loss([work]).branches(work, imitations)} == {whole}
-    assert {b.tail_ids for b in stage.loss([work]).branches(work, None)} == {whole}
+    whole, loss = layout.tail_ids + layout.close_ids, stage.loss([work])
+    for branch, imitation in zip(loss.branches(work, imitations), imitations, strict=True):
+        assert branch.completions == (whole + imitation.token_ids,)
+    for branch in loss.branches(work, None):
+        (completion,) = branch.completions
+        assert completion[:-1] == whole  # the last token is not run
 
 
 def test_a_truth_imitation_boxes_the_text(scored):
