@@ -6,15 +6,18 @@ held-out positions, under any label (`openrpt evaluate MODEL --label LABEL`), co
 """
 
 import sys
+from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from marked import put
 
 from openrpt.amounts import flops
-from openrpt.evaluation.records import read_evaluation
+from openrpt.evaluation.next_token.results import EvaluationResult, paired_differences
+from openrpt.evaluation.records import read_evaluation, result_path
 from openrpt.json_files import write_sealed
-from openrpt.runs.run import existing_run
+from openrpt.runs.run import Run, existing_run
 from openrpt.sheets import Sheet, markdown, points, share
 
 PAGE = Path(__file__).parent.parent / "docs" / "results" / "gsm8k.md"
@@ -59,14 +62,31 @@ def numbers_of(label: str, evaluation: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def differences(run: Run, labels: Sequence[str]) -> Sheet:
+    """Returns how the reasoning of each model stands to each model behind it in `labels`: to its
+    reasoning, or where it has none to its standard prediction. Paired by position."""
+    results = {label: EvaluationResult.load(result_path(run, label)) for label in labels}
+    rows = []
+    for a, b in combinations(labels, 2):
+        left, right = results[a], results[b]
+        if "span" not in left.columns:
+            continue
+        thinks = "span" in right.columns
+        found = [
+            paired_differences(left, of, right, of if thinks else plain)["all"]
+            for _, plain, of in GRADINGS[:2]
+        ]
+        other = f"{b}, {'reasoning' if thinks else 'standard prediction'}"
+        rows.append([f"{a}, reasoning", other, *(points(one.as_dict()) for one in found)])
+    headings = ["model", "against", "first token, points [95 %]", "whole number, points [95 %]"]
+    return Sheet(title="", headings=headings, labels=2, rows=rows, notes=[])
+
+
 def main() -> None:
     """Writes the table and the numbers of the run that is named on the command line."""
-    evaluations = read_evaluation(existing_run(Path(sys.argv[1])).evaluation)["evaluations"]
-    heldout = {
-        label.partition("-modes")[0]: found
-        for label, found in evaluations.items()
-        if found["split"] == "heldout"
-    }
+    run = existing_run(Path(sys.argv[1]))
+    evaluations = read_evaluation(run.evaluation)["evaluations"]
+    heldout = {label: found for label, found in evaluations.items() if found["split"] == "heldout"}
     ordered = sorted(
         heldout.items(), key=lambda item: (not item[1]["thought_value"], item[1]["cost"]["flops"])
     )
@@ -85,7 +105,10 @@ def main() -> None:
         rows=[row for label, found in ordered for row in rows_of(label, found)],
         notes=["± is the standard error by document"],
     )
-    put(PAGE, "gsm8k", f"\n{markdown(sheet)}")
+    thinking = [label for label, found in ordered if found["thought_value"]]
+    plain = [label for label, found in ordered if not found["thought_value"]]
+    against = differences(run, [*reversed(thinking), *reversed(plain)])
+    put(PAGE, "gsm8k", f"\n{markdown(sheet)}\n{markdown(against)}")
     numbers = [numbers_of(label, found) for label, found in ordered]
     write_sealed(PAGE.with_suffix(".json"), {"format": 1, "models": numbers})
     print(PAGE)

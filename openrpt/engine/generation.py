@@ -151,13 +151,13 @@ def side_by_side(
 def share_prefixes(requests: Sequence[Request], layout: Layout, sampling: Sampling) -> bool:
     """Whether each of the documents that are decoded together is held once for all its rollouts:
     they are many, and what they share is longer than what each has for itself."""
-    many = sum(map(_rollouts, requests)) > _FEW_ROWS * len(requests)
+    many = sum(map(_rows, requests)) > _FEW_ROWS * len(requests)
     return many and not _are_short(requests, layout, sampling)
 
 
 def _fit(batch: Sequence[Request], layout: Layout, sampling: Sampling) -> bool:
     """Whether these requests have room together."""
-    rows, lengths = [_rollouts(one) for one in batch], [len(one.prefix_ids) for one in batch]
+    rows, lengths = [_rows(one) for one in batch], [len(one.prefix_ids) for one in batch]
     new_tokens = _new_tokens(layout, sampling)
     if share_prefixes(batch, layout, sampling):
         tokens = sum(lengths) + sum(rows) * new_tokens
@@ -175,8 +175,10 @@ def _are_short(requests: Sequence[Request], layout: Layout, sampling: Sampling) 
     return all(request.is_short(new_tokens) for request in requests)
 
 
-def _rollouts(request: Request) -> int:
-    return sum(len(keys) for keys in request.keys)
+def _rows(request: Request) -> int:
+    """Returns the most rows of a document at once: its rollouts, or standard prediction at each
+    position, which goes on to its span's end even where there is no rollout."""
+    return max(len(request.keys), sum(len(keys) for keys in request.keys))
 
 
 def _new_tokens(layout: Layout, sampling: Sampling) -> int:

@@ -576,6 +576,16 @@ def test_as_many_documents_share_a_pass_as_have_room():
     assert [len(b) for b in side_by_side(longer, LAYOUT, long)] == [1, 1, 1]
 
 
+def test_positions_without_rollouts_take_room_too():
+    """Standard prediction alone once ran a whole split's documents in one pass: 20 GB."""
+    plain = [
+        replace(request, keys=((),) * len(request.keys))
+        for request in requests_of(*[(i, tuple(range(40, 48)), 1) for i in range(12)])
+    ]
+    batches = [len(batch) for batch in side_by_side(plain, LAYOUT, sampling_of())]
+    assert batches == [4, 4, 4]  # 32 rows
+
+
 def test_short_documents_with_many_rollouts_run_together():
     """Those whose rollouts may become as long as their prefix, tail and close included."""
     sampling = replace(sampling_of(), generation_rollouts=40)
