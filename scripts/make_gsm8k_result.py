@@ -7,7 +7,7 @@ held-out positions, under any label (`openrpt evaluate MODEL --label LABEL`), co
 
 import sys
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -62,22 +62,20 @@ def numbers_of(label: str, evaluation: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def differences(run: Run, labels: Sequence[str]) -> Sheet:
-    """Returns how the reasoning of each model stands to each model behind it in `labels`: to its
-    reasoning, or where it has none to its standard prediction. Paired by position."""
-    results = {label: EvaluationResult.load(result_path(run, label)) for label in labels}
+def differences(run: Run, thinking: Sequence[str], plain: Sequence[str]) -> Sheet:
+    """Returns how the reasoning of each thinking model stands to that of those before it, and to
+    the standard prediction of the plain ones. Paired by position."""
+    results = {label: EvaluationResult.load(result_path(run, label)) for label in thinking}
+    results |= {label: EvaluationResult.load(result_path(run, label)) for label in plain}
+    pairs = [(b, a) for a, b in combinations(thinking, 2)] + list(product(thinking, plain))
     rows = []
-    for a, b in combinations(labels, 2):
-        left, right = results[a], results[b]
-        if "span" not in left.columns:
-            continue
-        thinks = "span" in right.columns
+    for a, b in pairs:
         found = [
-            paired_differences(left, of, right, of if thinks else plain)["all"]
-            for _, plain, of in GRADINGS[:2]
+            paired_differences(results[a], own, results[b], own if b in thinking else standard)
+            for _, standard, own in GRADINGS[:2]
         ]
-        other = f"{b}, {'reasoning' if thinks else 'standard prediction'}"
-        rows.append([f"{a}, reasoning", other, *(points(one.as_dict()) for one in found)])
+        other = f"{b}, {'reasoning' if b in thinking else 'standard prediction'}"
+        rows.append([f"{a}, reasoning", other, *(points(one["all"].as_dict()) for one in found)])
     headings = ["model", "against", "first token, points [95 %]", "whole number, points [95 %]"]
     return Sheet(title="", headings=headings, labels=2, rows=rows, notes=[])
 
@@ -107,7 +105,7 @@ def main() -> None:
     )
     thinking = [label for label, found in ordered if found["thought_value"]]
     plain = [label for label, found in ordered if not found["thought_value"]]
-    against = differences(run, [*reversed(thinking), *reversed(plain)])
+    against = differences(run, thinking, plain)
     put(PAGE, "gsm8k", f"\n{markdown(sheet)}\n{markdown(against)}")
     numbers = [numbers_of(label, found) for label, found in ordered]
     write_sealed(PAGE.with_suffix(".json"), {"format": 1, "models": numbers})
