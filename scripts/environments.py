@@ -29,6 +29,7 @@ from openrpt.data.assets import cache_dir
 from openrpt.errors import UserError
 from openrpt.files import write_text
 from openrpt.json_files import json_text
+from openrpt.sheets import Sheet, markdown
 from openrpt.terminal import say, say_error
 
 _ROOT = Path(__file__).parent.parent
@@ -217,16 +218,16 @@ def _result(name: str) -> Path:
 
 def checked_table() -> str:
     """Returns what is recorded of all frameworks as a Markdown table."""
-    lines = ["| framework | versions | tests that passed | skipped |", "|---|---|---:|---:|"]
+    rows = []
     for name in sorted(ENVIRONMENTS):
         if not _result(name).is_file():
             continue
         found = json.loads(_result(name).read_text(encoding="utf-8"))
         versions = ", ".join(f"{package} {found['versions'][package]}" for package in SHOWN[name])
-        counts = f"{len(found['passed'])} | {len(found['skipped'])}"
         page = f"[{name}](../{name}.md), [all](checked-{name}.json)"
-        lines.append(f"| {page} | {versions} | {counts} |")
-    return "\n".join(["", *lines, ""])
+        rows.append([page, versions, str(len(found["passed"])), str(len(found["skipped"]))])
+    headings = ["framework", "versions", "tests that passed", "skipped"]
+    return f"\n{markdown(Sheet(title='', headings=headings, labels=2, rows=rows, notes=[]))}"
 
 
 def main() -> None:

@@ -21,11 +21,11 @@ from openrpt.experiments.answers.catalog import EXPERIMENTS
 from openrpt.experiments.answers.estimating import estimate_experiment
 from openrpt.experiments.answers.experiment import SIZES, Experiment
 from openrpt.experiments.answers.figure import figure_svg
-from openrpt.experiments.answers.files import read_outcome, write_results
+from openrpt.experiments.answers.files import read_outcome, read_results, write_results
 from openrpt.experiments.answers.outcome import Outcome
 from openrpt.experiments.answers.page import page_text, seeds_in_words
 from openrpt.files import write_text
-from openrpt.json_files import checked_as, read_json, write_sealed
+from openrpt.json_files import read_json, write_sealed
 from openrpt.sheets import NOTHING, Sheet, markdown
 
 _ROOT = Path(__file__).parent.parent
@@ -67,9 +67,7 @@ def _named() -> list[tuple[str, Experiment]]:
 def _outcome(name: str) -> Outcome | None:
     """Returns the results that stand in the documentation; None where it was not run."""
     path = _DOCS / f"experiment-{name}.json"
-    if not path.is_file():
-        return None
-    return checked_as(Outcome, read_json(path, advice="run it again"), path, advice="run it again")
+    return read_results(path) if path.is_file() else None
 
 
 def _write(experiment: Experiment, outcome: Outcome) -> None:

@@ -11,9 +11,9 @@ import altair as alt
 import vl_convert
 
 from openrpt.experiments.answers.figure import figure_values
-from openrpt.experiments.answers.outcome import Outcome
+from openrpt.experiments.answers.files import read_results
 from openrpt.files import write_text
-from openrpt.json_files import checked_as, read_json
+from openrpt.json_files import read_json
 
 _DOCS = Path(__file__).parent.parent / "docs"
 PICTURE = _DOCS / "images" / "compute.svg"
@@ -25,15 +25,11 @@ THINKS, AT_ONCE, PLAIN, WORKED = (
 )
 COLORS = {THINKS: "#d55e00", AT_ONCE: "#f0b400", PLAIN: "#0072b2", WORKED: "#009e73"}
 _LABORATORY = {"RPT": THINKS, "NTP": PLAIN, "NTP with worked lines": WORKED}
-_ADVICE = "run the script that writes it"
 
 
 def laboratory() -> list[dict[str, Any]]:
     """Returns the points of `cost`: % right beyond the depths shown, mean and range of seeds."""
-    path = _DOCS / "results" / "experiment-cost.json"
-    kept = read_json(path, advice=_ADVICE)
-    fields = {key: value for key, value in kept.items() if key not in ("format", "sha256")}
-    outcome = checked_as(Outcome, fields, path, advice=_ADVICE)
+    outcome = read_results(_DOCS / "results" / "experiment-cost.json")
     return [
         {key: value[key] for key in ("flops", "value", "low", "high")}
         | {"way": _LABORATORY[value["series"]]}
@@ -45,7 +41,9 @@ def laboratory() -> list[dict[str, Any]]:
 def real_text() -> list[dict[str, Any]]:
     """Returns the points of GSM8K: % of whole numbers right, and a standard error either way."""
     found = []
-    for model in read_json(_DOCS / "results" / "gsm8k.json", advice=_ADVICE)["models"]:
+    for model in read_json(
+        _DOCS / "results" / "gsm8k.json", advice="python scripts/make_gsm8k_result.py RUN writes it"
+    )["models"]:
         measures, thinks = model["measures"], "span" in model["measures"]
         ways = {"span": THINKS, "span_ntp": AT_ONCE} if thinks else {"span_ntp": PLAIN}
         for measure, way in ways.items():

@@ -117,21 +117,7 @@ def give_back_memory(beyond: int = _KEPT) -> None:
 class _HeapInfo(ctypes.Structure):
     """`struct mallinfo2` of <malloc.h>; `fordblks`: bytes that are free and kept."""
 
-    _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in [
-            "arena",
-            "ordblks",
-            "smblks",
-            "hblks",
-            "hblkhd",
-            "usmblks",
-            "fsmblks",
-            "uordblks",
-            "fordblks",
-            "keepcost",
-        ]
-    ]
+    _fields_ = [(name, ctypes.c_size_t) for name in _HEAP_FIELDS]
 
 
 @cache

@@ -33,6 +33,13 @@ def policy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return load_model(ModelConfig(path=str(path), dtype="float64", threads=1), trained=True)
 
 
+def weighted(policy: Model, states: Tensor, completion: tuple[int, ...]) -> Tensor:
+    """A completion's log-probabilities, each place with another weight, added up: states [T, d]."""
+    ids = torch.tensor(completion)
+    logps, _ = selected_logprobs(states[: len(ids)], policy.head, ids, temperature=1.0)
+    return (logps * torch.arange(1.0, len(ids) + 1, dtype=logps.dtype)).sum()
+
+
 def passages_of(policy: Model, seen: list[list[CompletionIndex]]) -> list[Passage]:
     """Losses that weigh each document, completion and place differently."""
     passages = []
@@ -50,10 +57,7 @@ def passages_of(policy: Model, seen: list[list[CompletionIndex]]) -> list[Passag
             seen[number] += rows
             total = hidden.new_zeros(())
             for states, (_, c) in zip(hidden, rows, strict=True):
-                ids = torch.tensor(completions[c])
-                logps, _ = selected_logprobs(states[: len(ids)], policy.head, ids, temperature=1.0)
-                weights = torch.arange(1.0, len(ids) + 1, dtype=logps.dtype)
-                total = total + (logps * weights).sum() * (1 + number + 0.1 * c)
+                total = total + weighted(policy, states, completions[c]) * (1 + number + 0.1 * c)
             return total
 
         branch = Branch(prefix_length=length, tail_ids=tail, completions=completions)
@@ -107,10 +111,8 @@ def long_passages(policy: Model) -> list[Passage]:
         ) -> Tensor:
             total = hidden.new_zeros(())
             for states, (b, c) in zip(hidden, rows, strict=True):
-                ids = torch.tensor(completions[c])
-                logps, _ = selected_logprobs(states[: len(ids)], policy.head, ids, temperature=1.0)
-                weights = torch.arange(1.0, len(ids) + 1, dtype=logps.dtype)
-                total = total + (logps * weights).sum() * (1 + number + 0.1 * c - 0.3 * b)
+                weight = 1 + number + 0.1 * c - 0.3 * b
+                total = total + weighted(policy, states, completions[c]) * weight
             return total
 
         passages.append(

@@ -88,11 +88,8 @@ def accumulate_gradients(
             if one.prefix_loss is not None
         ]
         leaves = [prefix.leaf() for prefix in prefixes]
-        trunks = Trunks(
-            prefixes=leaves,
-            branches=[branch for one in passages for branch in one.branches],
-            document_of=[number for number, one in enumerate(passages) for _ in one.branches],
-        )
+        own = [one.branches for one in passages]
+        trunks = Trunks.of(list(zip(leaves, own, strict=True)))
         for first, part in portions(trunks.branches, microbatch_tokens):
             _accumulate_branches(policy, passages, trunks, first, len(part), microbatch_tokens)
         backward_levels(policy, prefixes, leaves, prefix_losses)

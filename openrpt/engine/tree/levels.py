@@ -41,9 +41,13 @@ class Trunks:
     """The number of each branch's prefix."""
 
     @classmethod
-    def of_one(cls, prefix: Level, branches: Sequence[Branch]) -> "Trunks":
-        """Returns a document's prefix with its branches."""
-        return cls(prefixes=[prefix], branches=branches, document_of=[0] * len(branches))
+    def of(cls, documents: Sequence[tuple[Level, Sequence[Branch]]]) -> "Trunks":
+        """Returns each document's prefix with its branches."""
+        return cls(
+            prefixes=[prefix for prefix, _ in documents],
+            branches=[branch for _, own in documents for branch in own],
+            document_of=[number for number, (_, own) in enumerate(documents) for _ in own],
+        )
 
     @property
     def has_tails(self) -> bool:
@@ -244,7 +248,7 @@ def branch_states(
 ) -> list[list[Tensor]]:
     """Returns, for each branch and completion, the states [T, d] that predict it, without
     gradient."""
-    trunks = Trunks.of_one(run_prefix(policy, prefix_ids), branches)
+    trunks = Trunks.of([(run_prefix(policy, prefix_ids), branches)])
     found: dict[CompletionIndex, Tensor] = {}
     for first, part in portions(branches, microbatch_tokens):
         own = trunks.part(first, len(part))

@@ -37,7 +37,7 @@ class Tree:
 
     def last_hidden(self) -> Tensor:
         """Returns the states [P, d] from which the completions start."""
-        return last_hidden(Trunks.of_one(self.prefix, self.branches), self.tails)
+        return last_hidden(Trunks.of([(self.prefix, self.branches)]), self.tails)
 
     def lengths(self) -> Tensor:
         """Returns [P, 2] on the host: tokens of the prefix, and with the tail."""
@@ -67,11 +67,7 @@ def with_tails(policy: Model, trees: Sequence[Tree]) -> list[Tree]:
     """Returns the trees with their tails run, those of several documents in one pass."""
     found: list[Tree] = []
     for group in _tail_groups(trees):
-        trunks = Trunks(
-            prefixes=[tree.prefix for tree in group],
-            branches=[branch for tree in group for branch in tree.branches],
-            document_of=[number for number, tree in enumerate(group) for _ in tree.branches],
-        )
+        trunks = Trunks.of([(tree.prefix, tree.branches) for tree in group])
         counts = [len(tree.branches) for tree in group]
         tails = run_tails(policy, trunks)
         parts = [tensor.split(counts) for tensor in tails.tensors]  # [tensors][trees]

@@ -64,5 +64,10 @@ def write_outcome(folder: Path, experiment: Experiment, outcome: Outcome) -> Non
 
 def read_outcome(folder: Path) -> Outcome:
     """Reads `results.json`. Raises UserError where it is damaged."""
-    path, advice = folder / RESULTS, "run the same openrpt experiment again"
+    return read_results(folder / RESULTS)
+
+
+def read_results(path: Path) -> Outcome:
+    """Reads what `write_results` wrote. Raises UserError where it is damaged."""
+    advice = "run the same openrpt experiment again"
     return checked_as(Outcome, read_json(path, advice=advice), path, advice=advice)
