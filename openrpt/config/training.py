@@ -138,6 +138,16 @@ class WarmupConfig(Section):
         " the warmup supervised; labelled so)",
     )
 
+    def distils_tails(self, candidates: int) -> bool:
+        """Returns whether what the policy says behind a tail is drawn to what the frozen start
+        model says without one: where no candidates (`prompt.candidates`) lead the thought."""
+        return not candidates and self.target == "self"
+
+    def reads_start(self, candidates: int) -> bool:
+        """Returns whether a loss compares with the frozen start model, whose pass is spared
+        otherwise."""
+        return self.text_kl_weight > 0 or self.distils_tails(candidates)
+
     def supervision(self, sources: Sequence[str] = ()) -> str:
         """Returns what it learns from beside the model's own predictions; empty: form only.
 

@@ -93,8 +93,8 @@ class WorkPlan:
         return stage
 
     def warmup(self) -> PlannedStage:
-        """Returns the warmup: one imitation a position; the frozen start model runs over each
-        window as the teacher."""
+        """Returns the warmup: one imitation a position; where a loss compares with the frozen start
+        model, this one runs over each window, too."""
         config, settings = self.config, self.config.warmup
         free = int(config.prompt.think_budget > 0)
         made = self.each.branches(settings.positions_per_document, free)
@@ -104,8 +104,6 @@ class WorkPlan:
         given = round(settings.trace_share * len(trained)) if settings.traces else 0
         read = 3 * (len(trained) - given) + given * Budget.of(config.prompt).trained(self.layout)
         update = self.each.update(trained, text=text, drawn=read)
-        window = replace(trained[-1], tail_ids=(), completions=())
-        teacher = self.each.update([window], text=True, drawn=0)
         documents = settings.steps * settings.documents_per_step
         stage = PlannedStage(
             stage="warmup",
@@ -113,7 +111,10 @@ class WorkPlan:
             memory_bytes=self.memory(copies=1, rollouts=0, trained=True),
             state_bytes=self.state_bytes(copies=1, trained=True),
         )
-        flops = update.train(self.shape) + teacher.forward(self.shape)
+        flops = update.train(self.shape)
+        if settings.reads_start(config.prompt.candidates):
+            window = replace(trained[-1], tail_ids=(), completions=())
+            flops += self.each.update([window], text=True, drawn=0).forward(self.shape)
         stage.add(
             "generate", documents * generation.tokens, documents * generation.forward(self.shape)
         )

@@ -100,6 +100,20 @@ def test_the_text_kl_keeps_the_language(scored):
     assert drift[0] < 0.5 * drift[1]
 
 
+def test_without_a_kl_the_frozen_model_is_not_run(scored):
+    """Seeded, no other term compares with it; unseeded, the tails' distillation does."""
+    settings = {"warmup__text_kl_weight": 0.0, "warmup__ntp_weight": 1.0, "warmup__steps": 1}
+    for name, more, runs in (("seeded", SEEDED, False), ("unseeded", UNSEEDED, True)):
+        run = copied_run(scored, f"no-kl-{name}", **more | settings)
+        stage = stage_of(run)
+        _, work = next(take_work(stage.corpus, run.config, cursor=0, count=2, purpose="t"))
+        loss, cost, made = stage.loss([work]), StepCost(), imitations_of(stage, work)
+        loss.accumulate([work], [made])
+        cost.count(loss, work, made)
+        assert (cost.teacher.tokens > 0) == runs
+        assert loss.metrics["loss/ntp"] > 0 and "loss/text_kl" not in loss.metrics
+
+
 def test_a_seeded_imitation_copies_one_of_its_candidates(scored):
     run = copied_run(scored, "imitation", **SEEDED)
     stage = stage_of(run)

@@ -37,7 +37,8 @@ class StepCost:
         self.trained.shared.add(count_tree(prefix, branches, logits))
         self.trained.alone.add(count_alone(branches, logits, prefix if loss.reads_text else 0))
         compared = text if loss.config.warmup.text_kl_weight > 0 else 0
-        self.teacher.run(prefix, 0, ends + compared)
+        if loss.reads_teacher:
+            self.teacher.run(prefix, 0, ends + compared)
 
     def flops(self, loss: WarmupLoss) -> dict[str, float]:
         """Gives the metrics, in FLOPs; `sharing/flops_alone`: without the tree."""

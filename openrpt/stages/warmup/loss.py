@@ -72,12 +72,19 @@ class WarmupLoss:
     @property
     def reads_tails(self) -> bool:
         """Whether a term reads the states at the tails' ends."""
-        return not self.config.prompt.candidates and self.config.warmup.target == "self"
+        return self.config.warmup.distils_tails(self.config.prompt.candidates)
+
+    @property
+    def reads_teacher(self) -> bool:
+        """Whether a term compares with the frozen start model."""
+        return self.config.warmup.reads_start(self.config.prompt.candidates)
 
     def accumulate(self, works: Sequence[Work], made: Sequence[Sequence[Imitation] | None]) -> None:
         """Adds the gradients of some of the documents, with what was made at their positions."""
         tokens = self.config.memory.microbatch_tokens
-        teachers = plain_states(self.start, [self._prefix_ids(work) for work in works], tokens)
+        teachers: Sequence[Tensor | None] = [None] * len(works)
+        if self.reads_teacher:
+            teachers = plain_states(self.start, [self._prefix_ids(work) for work in works], tokens)
         passages = [
             self._passage(work, imitations, teacher)
             for work, imitations, teacher in zip(works, made, teachers, strict=True)
@@ -88,9 +95,10 @@ class WarmupLoss:
         return work.prefix_ids(self.layout, whole=True)
 
     def _passage(
-        self, work: Work, imitations: Sequence[Imitation] | None, teacher: Tensor
+        self, work: Work, imitations: Sequence[Imitation] | None, teacher: Tensor | None
     ) -> Passage:
-        """Gives what is run of a document, and the losses on it: teacher [L, d]."""
+        """Gives what is run of a document, and the losses on it: teacher [L, d], where a term reads
+        it."""
         branches = self.branches(work, imitations)
 
         def prefix_loss(hidden: Tensor) -> Tensor:  # [L, d]
@@ -99,7 +107,7 @@ class WarmupLoss:
         def completion_loss(rows: list[CompletionIndex], hidden: Tensor) -> Tensor:  # [R, T, d]
             places = [b for b, _ in rows]
             losses = []
-            if self.reads_tails:
+            if self.reads_tails and teacher is not None:
                 losses.append(self._tails(work, branches, imitations, places, hidden, teacher))
             if imitations is not None:
                 losses.append(self._imitations(work, imitations, places, hidden))
@@ -156,19 +164,20 @@ class WarmupLoss:
         }
         return self._add(terms, losses.sum() * self.scale, work, places)
 
-    def _text(self, work: Work, hidden: Tensor, teacher: Tensor) -> Tensor:
+    def _text(self, work: Work, hidden: Tensor, teacher: Tensor | None) -> Tensor:
         """Adds up the terms on the plain text: hidden and teacher [L, d] → a sum."""
         settings, scale, first = self.config.warmup, self.text_scale, self.unread
         terms = TextTerms(
             targets=torch.tensor(self._prefix_ids(work)[first + 1 :], device=hidden.device),
             ntp_scale=settings.ntp_weight * scale,
-            teacher_hidden=teacher[first:-1],
+            teacher_hidden=None if teacher is None else teacher[first:-1],
             teacher=self.start.model.head,
             kl_scale=settings.text_kl_weight * scale,
         )
         loss, ntp, kl = text_loss(hidden[first:-1], self.engine.model.head, terms)
         self._count("loss/ntp", ntp * scale)
-        self._count("loss/text_kl", kl * scale)
+        if settings.text_kl_weight > 0:
+            self._count("loss/text_kl", kl * scale)
         if not math.isfinite(ntp + kl):
             document_id, start = work.document.document_id, work.window.start
             own = hidden[len(self.layout.head_ids) :]
