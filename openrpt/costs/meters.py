@@ -29,8 +29,8 @@ from openrpt.engine.branches import Branch
 from openrpt.engine.decoding import Sampling
 from openrpt.engine.engine import Engine
 from openrpt.engine.generation import STANDARD_TOP, Generated
-from openrpt.engine.head import Standard
 from openrpt.engine.model import Model
+from openrpt.engine.standard import Standard
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

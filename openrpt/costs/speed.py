@@ -18,8 +18,8 @@ from openrpt.data.request import Request
 from openrpt.engine.branches import Branch, CompletionIndex
 from openrpt.engine.decoding import Sampling
 from openrpt.engine.engine import Engine, bind
-from openrpt.engine.head import selected_logprobs
 from openrpt.engine.loading import outline
+from openrpt.engine.logprobs import selected_logprobs
 from openrpt.engine.scorer import score_ids
 from openrpt.engine.text_loss import TextTerms, text_loss
 

@@ -12,8 +12,8 @@ from openrpt.engine.branches import Branch, CompletionLoss, Passage, PrefixLoss
 from openrpt.engine.decoding import Sampling
 from openrpt.engine.engine import Engine
 from openrpt.engine.generation import STANDARD_TOP, Generated
-from openrpt.engine.head import Standard
 from openrpt.engine.model import Model, Weights
+from openrpt.engine.standard import Standard
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

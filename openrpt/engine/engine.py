@@ -19,9 +19,9 @@ from openrpt.engine.branches import Branch, CompletionLoss, Passage, PrefixLoss
 from openrpt.engine.decoding import Sampling
 from openrpt.engine.flat import FlatEngine
 from openrpt.engine.generation import STANDARD_TOP, Generated, standard_tops
-from openrpt.engine.head import Standard
 from openrpt.engine.loading import load_model
 from openrpt.engine.model import Model, Weights
+from openrpt.engine.standard import Standard
 from openrpt.engine.tree.engine import TreeEngine
 
 

@@ -23,9 +23,9 @@ from openrpt.engine.generation import (
     decode,
     decode_spans,
 )
-from openrpt.engine.head import Standard, standard_prediction
 from openrpt.engine.model import Model
 from openrpt.engine.placing import put
+from openrpt.engine.standard import Standard, standard_prediction
 
 
 def flat_hidden(model: Model, ids: Sequence[int]) -> Tensor:

@@ -19,8 +19,8 @@ from openrpt.data.request import Request
 from openrpt.data.spans import may_be_span
 from openrpt.engine.decoded import Decoded
 from openrpt.engine.decoding import Decoder, Sampling, Sequences
-from openrpt.engine.head import Standard, standard_prediction
 from openrpt.engine.model import Model
+from openrpt.engine.standard import Standard, standard_prediction
 from openrpt.types import Completion
 
 STANDARD_TOP = 5

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from openrpt.data.positions import windows
 from openrpt.engine.engine import Engine
-from openrpt.engine.head import in_cache, log_softmax_, top_k
+from openrpt.engine.head import in_cache, log_softmax_
 from openrpt.engine.model import Model
 from openrpt.engine.packing import packs
+from openrpt.engine.standard import top_k
 from openrpt.errors import UserError
 
 _TOP = 16

@@ -22,7 +22,7 @@ from openrpt.data.tokens import literal_bytes
 from openrpt.data.work import Work
 from openrpt.engine.branches import Branch, CompletionIndex
 from openrpt.engine.engine import Engine
-from openrpt.engine.head import selected_logprobs
+from openrpt.engine.logprobs import selected_logprobs
 from openrpt.engine.model import Model
 from openrpt.rl.completions import BOX, extract_prediction
 from openrpt.rl.rewards.matching import prefix_match

@@ -10,7 +10,7 @@ from torch import Tensor
 from openrpt.config.reinforcement import TrainConfig
 from openrpt.data.work import Work
 from openrpt.engine.branches import CompletionIndex
-from openrpt.engine.head import selected_logprobs
+from openrpt.engine.logprobs import selected_logprobs
 from openrpt.engine.model import Model
 from openrpt.engine.text_loss import TextTerms, text_loss
 from openrpt.rl.answers import Answered, answer_logprobs

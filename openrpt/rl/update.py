@@ -18,7 +18,7 @@ from openrpt.data.prompts import Layout
 from openrpt.data.work import Work
 from openrpt.engine.branches import Passage
 from openrpt.engine.engine import Engine
-from openrpt.engine.head import selected_logprobs
+from openrpt.engine.logprobs import selected_logprobs
 from openrpt.rl.answers import Answered
 from openrpt.rl.batch import (
     GroupBranch,

@@ -12,7 +12,7 @@ import torch
 
 from openrpt.data.request import Request
 from openrpt.engine.decoding import Sampling
-from openrpt.engine.head import selected_logprobs
+from openrpt.engine.logprobs import selected_logprobs
 from openrpt.engine.model import Model
 from openrpt.engine.tree.engine import TreeEngine
 from openrpt.seeding import keys_of

@@ -8,8 +8,8 @@ from openrpt.config.model import ModelConfig
 from openrpt.engine.branches import Branch, CompletionIndex, Passage
 from openrpt.engine.engine import Engine
 from openrpt.engine.flat import FlatEngine
-from openrpt.engine.head import selected_logprobs
 from openrpt.engine.loading import load_model
+from openrpt.engine.logprobs import selected_logprobs
 from openrpt.engine.model import Model
 from openrpt.engine.tree import forest, level, levels
 from openrpt.engine.tree.engine import TreeEngine

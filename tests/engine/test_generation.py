@@ -13,7 +13,7 @@ from openrpt.engine.decoding import Sampling, split_rows
 from openrpt.engine.engine import Sampler
 from openrpt.engine.flat import FlatEngine
 from openrpt.engine.generation import Generated, side_by_side
-from openrpt.engine.head import selected_logprobs
+from openrpt.engine.logprobs import selected_logprobs
 from openrpt.engine.model import Model
 from openrpt.engine.sampling import CDF_BLOCK, NEAR_BOUNDARY, sample, uniforms
 from openrpt.engine.tree.attention import NAME

@@ -3,15 +3,10 @@
 import pytest
 import torch
 
-from openrpt.engine import head as logprobs
-from openrpt.engine.head import (
-    Head,
-    in_cache,
-    selected_logprobs,
-    standard_prediction,
-    top_k,
-)
+from openrpt.engine.head import Head, in_cache
+from openrpt.engine.logprobs import selected_logprobs
 from openrpt.engine.sampling import sample
+from openrpt.engine.standard import standard_prediction, top_k
 from openrpt.engine.text_loss import TextTerms, distillation_kl, target_cross_entropy, text_loss
 
 N, D, V = 7, 5, 11
@@ -24,10 +19,10 @@ CHUNKS = pytest.mark.parametrize("rows", [1, 3, 100])
 @pytest.fixture(autouse=True)
 def seeded(monkeypatch):
     torch.manual_seed(0)
-    monkeypatch.setattr(logprobs, "_HEAD_COLUMNS", 4)  # so that the last block is shorter
-    monkeypatch.setattr(logprobs, "_CACHED_ROWS", 2)
-    monkeypatch.setattr(logprobs, "_CACHED_LOGITS", 2 * V)
-    monkeypatch.setattr(logprobs, "_TOP_COLUMNS", 2)
+    monkeypatch.setattr("openrpt.engine.head._HEAD_COLUMNS", 4)  # so that the last block is shorter
+    monkeypatch.setattr("openrpt.engine.head._CACHED_ROWS", 2)
+    monkeypatch.setattr("openrpt.engine.head._CACHED_LOGITS", 2 * V)
+    monkeypatch.setattr("openrpt.engine.standard._TOP_COLUMNS", 2)
 
 
 def parts(bias: bool, softcap: float | None) -> tuple[torch.Tensor, Head, list[torch.Tensor]]:
@@ -47,7 +42,7 @@ def plain_logits(hidden: torch.Tensor, head: Head) -> torch.Tensor:
 
 
 def use_chunks(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
-    monkeypatch.setattr(logprobs, "CHUNK_ELEMENTS", rows * V)
+    monkeypatch.setattr("openrpt.engine.head.CHUNK_ELEMENTS", rows * V)
 
 
 def assert_same_gradients(found: torch.Tensor, expected: torch.Tensor, leaves: list) -> None:
@@ -76,7 +71,7 @@ def test_blocks_of_rows_change_no_bit(vocabulary, monkeypatch):
 
     blocks = len(in_cache(hidden, vocabulary=vocabulary))
     by_two = found()
-    monkeypatch.setattr(logprobs, "_CACHED_LOGITS", 40 * vocabulary)
+    monkeypatch.setattr("openrpt.engine.head._CACHED_LOGITS", 40 * vocabulary)
     assert len(in_cache(hidden, vocabulary=vocabulary)) == 1 < blocks
     assert all(torch.equal(a, b) for a, b in zip(by_two, found(), strict=True))
 
@@ -227,7 +222,7 @@ def test_kept_and_recomputed_logits_give_the_same_gradients(
     weights = torch.randn(2, N, dtype=torch.float64)
     found = []
     for kept in (N * V, N * V - 1):
-        monkeypatch.setattr(logprobs, "_KEPT_ELEMENTS", kept)
+        monkeypatch.setattr("openrpt.engine.logprobs._KEPT_ELEMENTS", kept)
         products = 0
 
         def counted(self: Head, states: torch.Tensor) -> torch.Tensor:

@@ -15,8 +15,8 @@ from openrpt.data.request import Request
 from openrpt.engine.branches import Branch, CompletionIndex
 from openrpt.engine.decoding import Sampling
 from openrpt.engine.engine import bind
-from openrpt.engine.head import selected_logprobs
 from openrpt.engine.loading import load_model
+from openrpt.engine.logprobs import selected_logprobs
 from openrpt.engine.model import Model
 from openrpt.engine.text_loss import TextTerms, text_loss
 from openrpt.engine.tree.attention import NAME

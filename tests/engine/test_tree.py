@@ -7,7 +7,7 @@ import torch
 
 from openrpt.engine.branches import Branch, Passage
 from openrpt.engine.check import require_tree_support
-from openrpt.engine.head import selected_logprobs
+from openrpt.engine.logprobs import selected_logprobs
 from openrpt.engine.tree.attention import NAME
 from openrpt.engine.tree.gradients import accumulate_gradients
 from openrpt.engine.tree.levels import branch_states

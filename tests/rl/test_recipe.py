@@ -15,9 +15,10 @@ from openrpt.data.prompts import build_layout
 from openrpt.data.tokens import token_bytes, token_table
 from openrpt.engine.branches import Branch, CompletionIndex, Passage
 from openrpt.engine.engine import bind
-from openrpt.engine.head import selected_logprobs, standard_prediction
 from openrpt.engine.loading import load_model
+from openrpt.engine.logprobs import selected_logprobs
 from openrpt.engine.model import Model
+from openrpt.engine.standard import standard_prediction
 from openrpt.engine.tree.gradients import accumulate_gradients
 from openrpt.engine.tree.levels import run_prefix
 from openrpt.rl import completions

@@ -21,8 +21,8 @@ from openrpt.engine.generation import (
     share_prefixes,
     side_by_side,
 )
-from openrpt.engine.head import Standard, standard_prediction
 from openrpt.engine.placing import put
+from openrpt.engine.standard import Standard, standard_prediction
 from openrpt.engine.tree import forest
 from openrpt.engine.tree.attention import NAME
 from openrpt.engine.tree.gradients import accumulate_gradients

@@ -8,7 +8,7 @@ import torch
 from openrpt.data.prompts import Layout
 from openrpt.data.work import Work
 from openrpt.engine.branches import Branch
-from openrpt.engine.head import selected_logprobs
+from openrpt.engine.logprobs import selected_logprobs
 from openrpt.evaluation.next_token.subject import Subject, chunks
 from openrpt.evaluation.next_token.thoughts import Thoughts
 

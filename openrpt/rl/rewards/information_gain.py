@@ -14,7 +14,7 @@ from openrpt.data.tokens import literal_bytes
 from openrpt.data.work import Work
 from openrpt.engine.branches import Branch
 from openrpt.engine.engine import Engine
-from openrpt.engine.head import selected_logprobs
+from openrpt.engine.logprobs import selected_logprobs
 from openrpt.engine.model import Model
 from openrpt.types import Group, Rollout
 
