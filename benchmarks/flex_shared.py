@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import AuxRequest, create_block_mask, flex_attention
 
-from openrpt.engine.tree.kernel import KeyMask, SharedKeys, branch_attention
+from openrpt.engine.tree.kernel import branch_attention
+from openrpt.engine.tree.key_set import KeyMask, SharedKeys
 
 HEADS, KV_HEADS, SIZE = 9, 3, 64
 """SmolLM2's."""

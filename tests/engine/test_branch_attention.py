@@ -8,12 +8,9 @@ import sys
 import pytest
 import torch
 
-from openrpt.engine.tree.kernel import (
-    KeyMask,
-    SharedKeys,
-    branch_attention,
-    flash_kernel,
-)
+from openrpt.engine.tree.flash import flash_kernel
+from openrpt.engine.tree.kernel import branch_attention
+from openrpt.engine.tree.key_set import KeyMask, SharedKeys
 
 
 def plain(query, key, value, shared_key, shared_value, own_mask, shared_mask, scaling, softcap):
@@ -138,7 +135,7 @@ def test_without_the_kernel_products_give_the_same() -> None:
     """In a process whose torch has no such operations, as after a renaming."""
     check = (
         "import openrpt\n"
-        "from openrpt.engine.tree.kernel import flash_kernel\n"
+        "from openrpt.engine.tree.flash import flash_kernel\n"
         "from tests.engine.test_branch_attention import compare_with_plain\n"
         "assert flash_kernel() is None\n"
         "compare_with_plain(True, None)\n"

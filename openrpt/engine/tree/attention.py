@@ -18,7 +18,8 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_utils import AttentionInterface
 
 from openrpt.engine.tree.causal import causal_attention
-from openrpt.engine.tree.kernel import KeyMask, SharedKeys, branch_attention
+from openrpt.engine.tree.kernel import branch_attention
+from openrpt.engine.tree.key_set import KeyMask, SharedKeys
 from openrpt.errors import UserError
 
 NAME = "openrpt_tree"

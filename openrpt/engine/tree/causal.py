@@ -1,7 +1,7 @@
 """Plain causal attention in bfloat16 on a CPU, whose backward pass is made in float32.
 
 torch's own runs in bfloat16 both ways, and backward that is 3 to 15 times as slow for short texts
-(`openrpt.engine.tree.kernel.flash_gradients`).
+(`openrpt.engine.tree.flash.flash_gradients`).
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from openrpt.engine.tree.kernel import flash_gradients, flash_kernel
+from openrpt.engine.tree.flash import flash_gradients, flash_kernel
 
 
 def causal_attention(query: Tensor, key: Tensor, value: Tensor, *, scaling: float) -> Tensor:
