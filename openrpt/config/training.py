@@ -84,7 +84,9 @@ class WarmupConfig(Section):
         description="Share of a document's positions that is drawn from its given thoughts, as far"
         " as there are any in the window",
     )
-    steps: Annotated[int, NOTHING] = Field(24, ge=0, le=MOST, description="Optimizer steps")
+    steps: Annotated[int, binds("warmup", under=("warmup", "warmup.schedule", "cosine"))] = Field(
+        24, ge=0, le=MOST, description="Optimizer steps"
+    )
     time_limit: Annotated[float, NOTHING] = Field(
         0.0, ge=0, description="Begin no step that would end after this many minutes; 0 = none"
     )
@@ -94,6 +96,10 @@ class WarmupConfig(Section):
     )
     learning_rate: Annotated[float, binds("warmup", recorded=True)] = Field(
         1.5e-4, gt=0, le=1, description="Peak learning rate"
+    )
+    schedule: Literal["constant", "cosine"] = Field(
+        "constant",
+        description="After the first steps: constant, or half a cosine to 0 over warmup.steps",
     )
     schedule_steps: int = Field(4, ge=0, le=MOST, description="Steps of linear warm-up")
     answer_sharpness: float = Field(

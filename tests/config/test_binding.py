@@ -69,6 +69,10 @@ def test_the_end_of_a_cosine_binds() -> None:
     constant = load_config(overrides={"pretrain.schedule": "constant"})
     longer = load_config(overrides={"pretrain.schedule": "constant", "pretrain.steps": 7})
     assert first_change(constant, longer, ["pretrain"]) is None
+    assert change(["warmup"], warmup__steps=7) is None
+    cosine: dict[str, Any] = {"warmup.schedule": "cosine"}
+    configs = [load_config(overrides=cosine | {"warmup.steps": steps}) for steps in (24, 7)]
+    assert first_change(*configs, ["warmup"]) == "warmup.steps"
 
 
 def test_a_rule_binds_a_warmup_that_reads_it() -> None:

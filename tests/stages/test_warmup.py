@@ -1,5 +1,6 @@
 """The cold start on a tiny model: the form is learned, seeded and not, and it resumes."""
 
+import math
 import os
 import signal
 from pathlib import Path
@@ -112,6 +113,15 @@ def test_without_a_kl_the_frozen_model_is_not_run(scored):
         cost.count(loss, work, made)
         assert (cost.teacher.tokens > 0) == runs
         assert loss.metrics["loss/ntp"] > 0 and "loss/text_kl" not in loss.metrics
+
+
+def test_a_cosine_ends_at_the_last_step(scored):
+    schedule = {"warmup__schedule": "cosine", "warmup__schedule_steps": 0, "warmup__steps": 4}
+    run = copied_run(scored, "cosine", **SEEDED | schedule)
+    warmup(run)
+    peak = run.config.warmup.learning_rate
+    expected = [peak * (0.5 + 0.5 * math.cos(math.pi * step / 4)) for step in range(4)]
+    assert [row["optim/learning_rate"] for row in rows_of(run)] == pytest.approx(expected)
 
 
 def test_a_seeded_imitation_copies_one_of_its_candidates(scored):

@@ -82,7 +82,8 @@ class Warmup:
         tail_only = not config.prompt.candidates and state.step <= config.warmup.tail_steps
         works = self._take(tail_only=tail_only)
         loss, maker = self.loss(works), self.maker(cost)
-        set_learning_rate(self.optimizer, learning_rate(config.warmup, state.step))
+        rate = self._learning_rate()
+        set_learning_rate(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
         policy, own = self.engine.model, self.workers.share(works)
         with timer("generate"), nullcontext() if tail_only else policy.reading():
@@ -106,6 +107,7 @@ class Warmup:
             | flops
             | self.meter.metrics(flops, timer.seconds)
             | updated
+            | {"optim/learning_rate": rate}
             | memory_metrics(self.engine.model.device)
         )
 
@@ -159,6 +161,13 @@ class Warmup:
                 work = self.given.add(work, cursor=self.state.cursor, count=count)
             works.append(work)
         return works
+
+    def _learning_rate(self) -> float:
+        """Returns the rate of the step."""
+        settings, step = self.config.warmup, self.state.step
+        is_cosine = settings.schedule == "cosine"
+        share = min((step - 1) / settings.steps, 1.0) if is_cosine else 0.0
+        return learning_rate(settings, step, share=share)
 
     def _update(self, places: Places) -> dict[str, float]:
         most = self.config.optim.max_grad_norm
