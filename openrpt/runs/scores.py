@@ -79,7 +79,8 @@ def scores_of(run: Run, *, tokens_only: bool = False) -> ScoredCorpus:
         require_same_weights(run.scored, corpus.metadata, {"model.path": run.config.model.path})
     if not run.config.score.has_scores and not tokens_only:
         raise UserError(
-            f"{run.scored} holds tokens without scores (score.tokens_only), which only"
-            " pretrain.tokens = 'full' with pretrain.eval_every = 0 reads; score in another --run"
+            f"{run.scored} holds no scores, since score.tokens_only names every split: that is"
+            " enough for pretrain.tokens = 'full' with pretrain.eval_every = 0 alone; leave a split"
+            " out of score.tokens_only, and score in another --run"
         )
     return corpus
