@@ -6,18 +6,22 @@ proof. `openrpt.runs.journal` says each once, at the step at which it first show
 that step's row of `metrics.jsonl` under `warnings`.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from statistics import fmean
 
 from openrpt.json_lines import Row
-from openrpt.runs.metrics import is_number
+from openrpt.runs.windows import (
+    WINDOW,
+    difference_error,
+    first_and_last,
+    last_window,
+    standard_error,
+    values_of,
+    window_means,
+)
 from openrpt.types import Finding
 
-_WINDOW = 5
-"""Steps that a mean is taken over: a step has few documents, and its reward moves by ten points
-with them; five steps bring that below five."""
 _FLAT = 0.95
 """Mean share of flat groups: of 64 groups three are left to learn from."""
 _CLOSED_FALL = 0.1
@@ -78,78 +82,43 @@ def new_findings(rows: Sequence[Row]) -> list[Finding]:
     return [finding for finding in findings(rows) if finding.name not in known]
 
 
-def _values(rows: Sequence[Row], key: str) -> list[float]:
-    """Returns the values of the rows that have the key, finite ones."""
-    return [row[key] for row in rows if is_number(row.get(key))]
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
-def _ends(rows: Sequence[Row], key: str) -> tuple[float, float] | None:
-    """Returns (mean of the first window, mean of the last); None where they overlap."""
-    values = _values(rows, key)
-    if len(values) < 2 * _WINDOW:
-        return None
-    return _mean(values[:_WINDOW]), _mean(values[-_WINDOW:])
-
-
-def _last(rows: Sequence[Row], key: str) -> list[float]:
-    """Returns the last window; empty before it is full."""
-    values = _values(rows[-_WINDOW:], key)
-    return values if len(values) == _WINDOW else []
-
-
-def _window_means(values: Sequence[float], steps: int) -> list[float]:
-    return [_mean(values[i : i + steps]) for i in range(len(values) - steps + 1)]
-
-
-def _noise(values: Sequence[float], steps: int) -> float:
-    """Returns the standard error of the difference of two windows of `steps` values: √(2 / steps)
-    times the deviation of a step, σ² = mean of (x_t - x_{t-1})² / 2 (von Neumann 1941), which a
-    slow trend does not enlarge."""
-    squares = [(after - before) ** 2 for before, after in pairwise(values)]
-    return math.sqrt(_mean(squares) / steps)
-
-
 def _no_reward(rows: Sequence[Row]) -> str:
-    rewards, flat = _last(rows, "reward/mean"), _last(rows, "group/flat_fraction")
+    rewards, flat = last_window(rows, "reward/mean"), last_window(rows, "group/flat_fraction")
     if not rewards or any(rewards) or not flat or min(flat) < 1:
         return ""
-    return f"no rollout of the last {_WINDOW} steps was right: no group has a reward to learn from"
+    return f"no rollout of the last {WINDOW} steps was right: no group has a reward to learn from"
 
 
 def _all_flat(rows: Sequence[Row]) -> str:
-    flat = _last(rows, "group/flat_fraction")
-    if not flat or _mean(flat) < _FLAT or _no_reward(rows):
+    flat = last_window(rows, "group/flat_fraction")
+    if not flat or fmean(flat) < _FLAT or _no_reward(rows):
         return ""
-    rewards = _last(rows, "reward/mean")
-    mean = f", {_mean(rewards):.3f} in the mean" if rewards else ""
-    return f"{_mean(flat):.0%} of the groups of {_WINDOW} steps have equal rewards only{mean}"
+    rewards = last_window(rows, "reward/mean")
+    mean = f", {fmean(rewards):.3f} in the mean" if rewards else ""
+    return f"{fmean(flat):.0%} of the groups of {WINDOW} steps have equal rewards only{mean}"
 
 
 def _reward_falling(rows: Sequence[Row]) -> str:
-    values = _values(rows, "reward/mean")
-    if len(values) < 2 * _WINDOW or _no_reward(rows):
+    values = values_of(rows, "reward/mean")
+    if len(values) < 2 * WINDOW or _no_reward(rows):
         return ""
-    means = _window_means(values, _WINDOW)
+    means = window_means(values, WINDOW)
     best, now = max(means), means[-1]
-    if now > _REWARD_SHARE * best or best - now < _FALL_ERRORS * _noise(values, _WINDOW):
+    if now > _REWARD_SHARE * best or best - now < _FALL_ERRORS * difference_error(values, WINDOW):
         return ""
-    return f"the reward is {now:.3f} over {_WINDOW} steps; it was {best:.3f}"
+    return f"the reward is {now:.3f} over {WINDOW} steps; it was {best:.3f}"
 
 
 def _reward_not_rising(rows: Sequence[Row]) -> str:
-    values, flat = _values(rows, "reward/mean"), _values(rows, "group/flat_fraction")
-    if len(values) < _TREND_STEPS or not flat or _mean(flat) >= _LIVE:
+    values, flat = values_of(rows, "reward/mean"), values_of(rows, "group/flat_fraction")
+    if len(values) < _TREND_STEPS or not flat or fmean(flat) >= _LIVE:
         return ""
-    first, *later = _window_means(values, _TREND_WINDOW)
-    error = _noise(values, _TREND_WINDOW)
+    first, *later = window_means(values, _TREND_WINDOW)
+    error = difference_error(values, _TREND_WINDOW)
     if max(later) > first + _RISE_ERRORS * error:
         return ""
     return (
-        f"the reward has not risen in {len(values)} steps, though {1 - _mean(flat):.0%} of the"
+        f"the reward has not risen in {len(values)} steps, though {1 - fmean(flat):.0%} of the"
         f" groups can be learned from: {first:.3f} over the first {_TREND_WINDOW}, at best"
         f" {max(later):.3f} since (a standard error is {error:.3f})"
     )
@@ -161,11 +130,11 @@ def _lost_reward(rows: Sequence[Row]) -> str:
 
 
 def _closed_box_falling(rows: Sequence[Row]) -> str:
-    values = _values(rows, "completion/closed_fraction")
+    values = values_of(rows, "completion/closed_fraction")
     lost = _lost_reward(rows)
-    if len(values) < 2 * _WINDOW or not lost:
+    if len(values) < 2 * WINDOW or not lost:
         return ""
-    means = _window_means(values, _WINDOW)
+    means = window_means(values, WINDOW)
     best, now = max(means), means[-1]
     if now > best - _CLOSED_FALL:
         return ""
@@ -173,18 +142,18 @@ def _closed_box_falling(rows: Sequence[Row]) -> str:
 
 
 def _thoughts_shorten(rows: Sequence[Row]) -> str:
-    ends = _ends(rows, "completion/thought_bytes_mean")
+    ends = first_and_last(rows, "completion/thought_bytes_mean")
     if ends is None or ends[1] >= _THOUGHT_SHARE * ends[0]:
         return ""
     return f"thoughts have {ends[1]:.0f} bytes in the mean; at first they had {ends[0]:.0f}"
 
 
 def _entropy_collapse(rows: Sequence[Row]) -> str:
-    values = _values(rows, "policy/entropy")[-_WINDOW:]
+    values = values_of(rows, "policy/entropy")[-WINDOW:]
     lost = _lost_reward(rows)
-    if len(values) < _WINDOW or _mean(values) >= _ENTROPY or not lost:
+    if len(values) < WINDOW or fmean(values) >= _ENTROPY or not lost:
         return ""
-    return f"the policy's entropy is {_mean(values):.3f} nats a token over {_WINDOW} steps; {lost}"
+    return f"the policy's entropy is {fmean(values):.3f} nats a token over {WINDOW} steps; {lost}"
 
 
 def _reward_without_accuracy(rows: Sequence[Row]) -> str:
@@ -193,15 +162,18 @@ def _reward_without_accuracy(rows: Sequence[Row]) -> str:
     if len(evaluated) < _EVALUATIONS or evaluated[-1] != len(rows) - 1:
         return ""
     first, *later = [rows[index][key] for index in evaluated]
-    before = _values(rows[: evaluated[0] + 1][-_WINDOW:], "reward/mean")
-    now = _last(rows, "reward/mean")
+    before = values_of(rows[: evaluated[0] + 1][-WINDOW:], "reward/mean")
+    now = last_window(rows, "reward/mean")
     if not before or not now or max(later) > first + _ACCURACY_RISE:
         return ""
-    rise, noise = _mean(now) - _mean(before), _standard_error(now) + _standard_error(before)
+    rise, noise = (
+        fmean(now) - fmean(before),
+        standard_error(now) + standard_error(before),
+    )
     if rise < _REWARD_RISE or rise < 2 * noise:
         return ""
     return (
-        f"the reward rose from {_mean(before):.3f} to {_mean(now):.3f}, held-out accuracy did not:"
+        f"the reward rose from {fmean(before):.3f} to {fmean(now):.3f}, held-out accuracy did not:"
         f" {first:.1%} at first, at best {max(later):.1%} in {len(later)} evaluations since"
     )
 
@@ -209,7 +181,10 @@ def _reward_without_accuracy(rows: Sequence[Row]) -> str:
 def _reward_without_information(rows: Sequence[Row]) -> str:
     """Returns what was seen, where the gain is measured: as a term of the reward, with whatever
     weight."""
-    gain, reward = _ends(rows, "reward/information_gain"), _ends(rows, "reward/exact")
+    gain, reward = (
+        first_and_last(rows, "reward/information_gain"),
+        first_and_last(rows, "reward/exact"),
+    )
     if gain is None or reward is None or reward[1] - reward[0] < _REWARD_RISE:
         return ""
     if gain[1] > max(gain[0], 0.0):
@@ -220,22 +195,15 @@ def _reward_without_information(rows: Sequence[Row]) -> str:
     )
 
 
-def _standard_error(values: Sequence[float]) -> float:
-    if len(values) < 2:
-        return 0.0
-    mean = _mean(values)
-    return math.sqrt(sum((x - mean) ** 2 for x in values) / (len(values) - 1) / len(values))
-
-
 def _games_the_verifier(rows: Sequence[Row]) -> str:
     parts = []
-    length = _ends(rows, "completion/prediction_bytes_mean")
+    length = first_and_last(rows, "completion/prediction_bytes_mean")
     if length and length[1] < _PREDICTION_SHARE * length[0]:
         parts.append(f"they have {length[1]:.1f} bytes in the mean, at first {length[0]:.1f}")
-    content = _ends(rows, "completion/content_fraction")
+    content = first_and_last(rows, "completion/content_fraction")
     if content and content[1] < content[0] - _CONTENT_FALL:
         parts.append(f"{content[1]:.0%} hold a letter, digit or sign, at first {content[0]:.0%}")
-    common = _ends(rows, "completion/commonest_fraction")
+    common = first_and_last(rows, "completion/commonest_fraction")
     if common and common[1] > common[0] + _COMMONEST_RISE:
         parts.append(f"{common[1]:.0%} are the step's commonest, at first {common[0]:.0%}")
     return f"predictions fit the verifier, not the text: {'; '.join(parts)}" if parts else ""
@@ -255,20 +223,20 @@ class _Signature:
 SIGNATURES = {
     "no_reward": _Signature(
         seen=_no_reward,
-        when=f"no group of the last {_WINDOW} steps has any reward",
+        when=f"no group of the last {WINDOW} steps has any reward",
         helps="a longer warmup (warmup.steps), easier positions (a lower selection.min_entropy), a"
         " larger train.group_size; read the rollouts: `openrpt rollouts RUN`",
     ),
     "all_flat": _Signature(
         seen=_all_flat,
-        when=f"at least {_FLAT:.0%} of the groups of {_WINDOW} steps are flat",
+        when=f"at least {_FLAT:.0%} of the groups of {WINDOW} steps are flat",
         helps="positions by pass rate (selection.strategy = 'pass_rate'), dynamic sampling"
         " (train.dynamic_sampling_from), a larger train.group_size, more candidates"
         " (prompt.candidates) or a lower train.learning_rate",
     ),
     "reward_falling": _Signature(
         seen=_reward_falling,
-        when=f"the reward of {_WINDOW} steps is at most two thirds of the best {_WINDOW} steps',"
+        when=f"the reward of {WINDOW} steps is at most two thirds of the best {WINDOW} steps',"
         f" and {_FALL_ERRORS} standard errors below it",
         helps="a lower train.learning_rate; a KL term (train.kl_weight) keeps the policy near its"
         " start; read the rollouts: `openrpt rollouts RUN`",
@@ -298,7 +266,7 @@ SIGNATURES = {
     ),
     "entropy_collapse": _Signature(
         seen=_entropy_collapse,
-        when=f"the policy's entropy is below {_ENTROPY} nats a token over {_WINDOW} steps, and one"
+        when=f"the policy's entropy is below {_ENTROPY} nats a token over {WINDOW} steps, and one"
         " of no_reward, reward_falling and reward_not_rising holds",
         helps="an entropy bonus (train.entropy_weight), a lower train.learning_rate, a greater"
         " train.clip_high, more candidates (prompt.candidates)",
