@@ -4,6 +4,7 @@ import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from openrpt.config.loading import with_overrides
 from openrpt.engine import engine
 from openrpt.errors import UserError
 from openrpt.evaluation.records import read_evaluation, result_path
+from openrpt.experiments import side_by_side
 from openrpt.experiments.lab.figure import depth_values, specification
 from openrpt.experiments.lab.files import FIGURE, OUTCOME, TABLES, read_outcome
 from openrpt.experiments.lab.lab import ARMS, TEXT_ARMS, Lab
@@ -105,7 +107,9 @@ def test_every_arm_goes_on_from_one_start(tmp_path: Path, monkeypatch: pytest.Mo
         assert run_lab(lab) == outcome and drawn > 0
     assert (lab.folder / FIGURE).stat().st_size == drawn
     assert run.evaluation.read_bytes() == before  # nothing is done twice
-    both_seeds = run_lab(replace(lab, seeds=(0, 1)), workers=2)
+    with monkeypatch.context() as forked:  # begun anew, two processes import longer than they work
+        forked.setattr(side_by_side, "get_context", lambda _: get_context("fork"))
+        both_seeds = run_lab(replace(lab, seeds=(0, 1)), workers=2)
     assert run.evaluation.read_bytes() == before and both_seeds.seeds == [0, 1]
     assert [cell for cell in both_seeds.cells if cell.seed == 0] == outcome.cells
     # What two processes made of the second seed, one makes, too: a training, a text and what is
