@@ -1,6 +1,7 @@
 """Separate AdamW states for the plain loss and the rest: against torch, and over a restart."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,7 +12,7 @@ from openrpt.runs.run import Run
 from openrpt.stages.train import train
 from tests.helpers.byte_policy import policy_of
 from tests.helpers.run_files import rollouts_of, rows_of, weights_of
-from tests.helpers.tiny_model import tiny_run
+from tests.helpers.tiny_model import copied_run, tiny_run
 from tests.helpers.updates import assert_equal, batch_of, config_of, gradients, layout_of
 
 RATE, DECAY, BETAS = 0.1, 0.05, (0.9, 0.99)
@@ -71,27 +72,24 @@ def test_each_gradient_goes_to_its_own_moments() -> None:
 def test_a_run_with_exact_answers_and_separate_states_resumes_to_the_same_bits(
     tmp_path: Path,
 ) -> None:
-    runs = []
-    for name, stops in (("whole", (4,)), ("parts", (2, 4))):
-        (tmp_path / name).mkdir()
-        run = tiny_run(
-            tmp_path / name,
-            prompt__think_budget=3,
-            reward__terms={"expected": 1.0, "log_expected": 0.01, "prefix": 0.0},
-            reward__thought_cost=0.001,
-            train__algorithm="rloo",
-            train__answer_gradient="exact",
-            train__adam_states="separate",
-            train__learning_rate=1e-3,
-        )
+    settings: dict[str, Any] = {
+        "prompt__think_budget": 3,
+        "reward__terms": {"expected": 1.0, "log_expected": 0.01, "prefix": 0.0},
+        "reward__thought_cost": 0.001,
+        "train__algorithm": "rloo",
+        "train__answer_gradient": "exact",
+        "train__adam_states": "separate",
+        "train__learning_rate": 1e-3,
+    }
+    begun = tiny_run(tmp_path, **settings)
+    whole, parts = (copied_run(begun, name, **settings) for name in ("whole", "parts"))
+    for run, stops in ((whole, (3,)), (parts, (2, 3))):
         for steps in stops:
             section = run.config.train.model_copy(update={"steps": steps})
             train(Run(path=run.path, config=run.config.model_copy(update={"train": section})))
-        runs.append(run)
-    whole, parts = runs
     assert rows_of(whole) == rows_of(parts)
     assert rollouts_of(whole) == rollouts_of(parts)
-    assert weights_of(whole, 4) == weights_of(parts, 4)
+    assert weights_of(whole, 3) == weights_of(parts, 3)
     last = rows_of(whole)[-1]
     for key in ("reward/expected", "reward/log_expected", "thought/share", "thought/tokens"):
         assert key in last
