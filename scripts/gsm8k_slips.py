@@ -9,8 +9,9 @@ from argparse import ArgumentParser
 from collections import Counter
 from pathlib import Path
 
-import openrpt
 from marked import put
+
+import openrpt
 from openrpt.data.calculator.find import find_computed
 from openrpt.runs.rollouts import rollout_folder, stored_steps
 from openrpt.sheets import Sheet, markdown

@@ -80,8 +80,11 @@ class WindowWork:
 
     def graded(self, branches: list[Branch]) -> Count:
         """Counts the generation of these branches with all that grades them: standard prediction on
-        the text alone, and the right answers that rewards read."""
+        the text alone, and the right answers that rewards read. Another sampler than the trainer's
+        own engine runs the prefix for itself."""
         count, prefix = self.generation(branches), branches[-1].prefix_length
+        if self.config.engine.sampler != "same":
+            count.run(prefix, 0)
         for _ in range(plain_passes(self.config.prompt, self.layout)):
             count.run(prefix, 0, len(branches))
         for _ in self.config.reward.exact_terms:

@@ -54,6 +54,18 @@ def test_scoring_takes_what_was_estimated(run: Run) -> None:
     assert plan.score().flops == pytest.approx(took["flops"], rel=0.03)
 
 
+def test_another_sampler_runs_the_prefix_for_itself(run: Run) -> None:
+    """vLLM shares no keys with the trainer's engine, which still reads the candidates."""
+    plan = plan_of(run)
+    engine = run.config.engine.model_copy(update={"sampler": "vllm"})
+    apart = replace(plan, config=run.config.model_copy(update={"engine": engine}))
+    train = run.config.train
+    prefix = plan.each.branches(train.positions_per_document, 1)[-1].prefix_length
+    more = apart.train().tokens - plan.train().tokens
+    assert more == pytest.approx(train.steps * train.documents * prefix)
+    assert apart.warmup().tokens == plan.warmup().tokens
+
+
 def test_a_training_step_by_hand(run: Run) -> None:
     """Every rollout uses its budget and none is like another."""
     plan, config = plan_of(run), run.config
