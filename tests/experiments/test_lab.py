@@ -83,7 +83,7 @@ def test_every_arm_goes_on_from_one_start(tmp_path: Path, monkeypatch: pytest.Mo
     assert "reasoning" not in found["deeper"]["summary"]
     forced = existing_run(run.path / "controls" / "filler").config.prompt
     assert forced.thought_start == "<think>" + 6 * "_" and forced.think_budget == 0
-    with pytest.raises(UserError, match="tokens without scores"):
+    with pytest.raises(UserError, match="tokens_only names every split"):
         scores_of(existing_run(first / "text"))
     assert read_outcome(lab.folder) == outcome and outcome.arms == list(ARMS)
     of_rpt = [cell for cell in outcome.cells if cell.arm == "rpt"]

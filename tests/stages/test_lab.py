@@ -94,7 +94,7 @@ def test_tokens_without_scores_train_the_same(
         scored, bare = (corpus.document(document_id) for corpus in corpora)
         assert (scored.token_ids == bare.token_ids).all() and scored.kind == bare.kind
         assert not np.isnan(scored.entropy[1:]).any() and np.isnan(bare.entropy).all()
-    with pytest.raises(UserError, match=r"eval_every = 0 reads; score in another --run"):
+    with pytest.raises(UserError, match="and score in another --run"):
         train(existing_run(tmp_path / "tokens"))
     with pytest.raises(UserError, match="so no scorer runs"):
         bare = {"score.splits": ["train"], "score.tokens_only": ["train"]}
