@@ -99,7 +99,8 @@ class WarmupConfig(Section):
     )
     schedule: Literal["constant", "cosine"] = Field(
         "constant",
-        description="After the first steps: constant, or half a cosine to 0 over warmup.steps",
+        description="After the first steps: constant, or half a cosine to 0 over the whole, by"
+        " steps or by time, whichever is further",
     )
     schedule_steps: int = Field(4, ge=0, le=MOST, description="Steps of linear warm-up")
     answer_sharpness: float = Field(

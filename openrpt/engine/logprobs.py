@@ -37,8 +37,6 @@ class _SelectedLogprobs(torch.autograd.Function):
 
     Log-probabilities of the whole vocabulary are kept for the first backward pass where they are
     few, else computed again a chunk at a time.
-
-    Legend: N places, d hidden size, V vocabulary, n rows of a chunk.
     """
 
     @staticmethod

@@ -45,6 +45,11 @@ class Limits:
         """Makes them of `steps` and `time_limit`, where 0 minutes are no limit."""
         return cls(steps=steps, seconds=minutes * 60 or math.inf)
 
+    def share_done(self, state: TrainerState) -> float:
+        """Returns the share of the whole that is done, by the limit that is nearer: how far a
+        cosine has fallen."""
+        return min(1.0, max(state.step / self.steps, state.seconds / self.seconds))
+
 
 class Stage(Protocol):
     """A training stage, opened: what it trains, what one step does, and where it ends."""

@@ -69,7 +69,8 @@ class Pretrainer:
     def step(self, *, store: bool = False) -> dict[str, Any]:
         """Takes one optimizer step over a batch of pieces; returns its metrics."""
         policy, config, state = self.engine.model, self.config, self.state
-        share = self._share_done()
+        is_cosine = config.pretrain.schedule == "cosine"
+        share = self.limits.share_done(state) if is_cosine else 0.0
         state.step += 1
         timer = PhaseTimer()
         self.meter.begin()
@@ -138,14 +139,6 @@ class Pretrainer:
         if "development/perplexity" in metrics:
             parts.append(f"dev perplexity {metrics['development/perplexity']:.2f}")
         return " · ".join(parts)
-
-    def _share_done(self) -> float:
-        """Returns how far the cosine has fallen: the share of the whole that is done, by the limit
-        that is nearer; 0 without a cosine."""
-        state, limits = self.state, self.limits
-        if self.config.pretrain.schedule == "constant":
-            return 0.0
-        return min(1.0, max(state.step / limits.steps, state.seconds / limits.seconds))
 
     def _update(self, places: Places) -> dict[str, float]:
         most = self.config.optim.max_grad_norm

@@ -76,13 +76,15 @@ class Warmup:
     def step(self, *, store: bool = False) -> dict[str, Any]:
         """Takes one optimizer step over a few documents; returns its metrics."""
         config, state = self.config, self.state
+        is_cosine = config.warmup.schedule == "cosine"
+        share = self.limits.share_done(state) if is_cosine else 0.0
         state.step += 1
         timer, cost = PhaseTimer(), StepCost()
         self.meter.begin()
         tail_only = not config.prompt.candidates and state.step <= config.warmup.tail_steps
         works = self._take(tail_only=tail_only)
         loss, maker = self.loss(works), self.maker(cost)
-        rate = self._learning_rate()
+        rate = learning_rate(config.warmup, state.step, share=share)
         set_learning_rate(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
         policy, own = self.engine.model, self.workers.share(works)
@@ -161,13 +163,6 @@ class Warmup:
                 work = self.given.add(work, cursor=self.state.cursor, count=count)
             works.append(work)
         return works
-
-    def _learning_rate(self) -> float:
-        """Returns the rate of the step."""
-        settings, step = self.config.warmup, self.state.step
-        is_cosine = settings.schedule == "cosine"
-        share = min((step - 1) / settings.steps, 1.0) if is_cosine else 0.0
-        return learning_rate(settings, step, share=share)
 
     def _update(self, places: Places) -> dict[str, float]:
         most = self.config.optim.max_grad_norm
