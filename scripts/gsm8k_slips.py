@@ -7,7 +7,9 @@ that is not the one of its operation, found by the calculator that makes the giv
 
 from argparse import ArgumentParser
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from marked import put
 
@@ -32,10 +34,69 @@ def cause(thought: str) -> str:
     return LINES_HOLD if all([*find_computed(line)] for line in lines) else SLIP
 
 
-def operation(text: str) -> str:
-    """Returns the operation that a text says the result of: its kind, `several`, or `in words`."""
-    asked = next(iter(reversed([*find_computed(text)])), None)
-    return "in words" if asked is None or asked.start < text.rfind("=") else asked.kind
+def operation(before: str, truth: str) -> str:
+    """Returns the operation whose result comes next in the text: its kind, `several`, or `further
+    up` where the line before does not hold it."""
+    text, place = before + truth, len(before.encode())
+    number = next((one for one in find_computed(text) if one.end > place), None)
+    if number is None or b"=" in text.encode()[place : number.start]:
+        return "further up"
+    return number.kind
+
+
+@dataclass(kw_only=True)
+class Counts:
+    """What is counted of rollouts."""
+
+    seen: Counter[str] = field(default_factory=Counter)
+    """The rollouts by operation."""
+    right: Counter[str] = field(default_factory=Counter)
+    """The right ones among them."""
+    causes: Counter[str] = field(default_factory=Counter)
+    """The wrong ones by cause."""
+    unfollowed: int = 0
+    """The right ones with a line that the calculator can't follow."""
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Counts a rollout."""
+        why = cause(row["thought"].decode(errors="replace"))
+        line = row["prefix_end"].decode(errors="replace").rpartition("\n")[2]
+        kind = operation(line, b"".join(row["continuation"]).decode(errors="replace"))
+        self.seen[kind] += 1
+        if row["exact"]:
+            self.right[kind] += 1
+            self.unfollowed += why == SLIP
+        else:
+            self.causes[why] += 1
+
+    def tables(self, steps: str) -> str:
+        """Returns the causes and the operations as Markdown; `steps` says where they are from."""
+        wrong = self.causes.total()
+        by_cause = Sheet(
+            title="",
+            headings=["in the thought of a wrong prediction", "rollouts", "share"],
+            labels=1,
+            rows=[
+                [name, f"{n:,}", f"{100 * n / wrong:.0f} %"]
+                for name, n in self.causes.most_common()
+            ],
+            notes=[
+                f"{wrong:,} wrong ones of {self.seen.total():,} rollouts, {steps}; of the right"
+                f" ones {100 * self.unfollowed / self.right.total():.1f} % have a line that the"
+                " calculator can't follow"
+            ],
+        )
+        by_operation = Sheet(
+            title="",
+            headings=["what the text asks for", "rollouts", "right"],
+            labels=1,
+            rows=[
+                [kind, f"{n:,}", f"{100 * self.right[kind] / n:.0f} %"]
+                for kind, n in self.seen.most_common()
+            ],
+            notes=[],
+        )
+        return f"\n{markdown(by_cause)}\n{markdown(by_operation)}"
 
 
 def main() -> None:
@@ -44,43 +105,12 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--from-step", type=int, default=1)
     given = parser.parse_args()
-    run = openrpt.load_run(given.run)
+    run, counts = openrpt.load_run(given.run), Counts()
     steps = [n for n in stored_steps(rollout_folder(given.run)) if n >= given.from_step]
-    causes: Counter[str] = Counter()
-    seen: Counter[str] = Counter()
-    right: Counter[str] = Counter()
-    unsure = 0
     for step in steps:
         for row in run.rollouts(step).to_pylist():
-            thought = row["thought"].decode(errors="replace")
-            truth = b"".join(row["continuation"]).decode(errors="replace")
-            kind = operation(row["prefix_end"].decode(errors="replace").splitlines()[-1] + truth)
-            seen[kind] += 1
-            if row["exact"]:
-                right[kind] += 1
-                unsure += cause(thought) == SLIP
-            else:
-                causes[cause(thought)] += 1
-    wrong = causes.total()
-    by_cause = Sheet(
-        title="",
-        headings=["in the thought of a wrong prediction", "rollouts", "share"],
-        labels=1,
-        rows=[[name, f"{n:,}", f"{100 * n / wrong:.0f} %"] for name, n in causes.most_common()],
-        notes=[
-            f"{wrong:,} wrong ones of {seen.total():,} rollouts, steps {steps[0]} to {steps[-1]};"
-            f" of the right ones {100 * unsure / right.total():.1f} % have a line that the"
-            " calculator can't follow"
-        ],
-    )
-    by_operation = Sheet(
-        title="",
-        headings=["what the text asks for", "rollouts", "right"],
-        labels=1,
-        rows=[[kind, f"{n:,}", f"{100 * right[kind] / n:.0f} %"] for kind, n in seen.most_common()],
-        notes=[],
-    )
-    put(PAGE, "slips", f"\n{markdown(by_cause)}\n{markdown(by_operation)}")
+            counts.add(row)
+    put(PAGE, "slips", counts.tables(f"steps {steps[0]} to {steps[-1]}"))
     print(PAGE)
 
 
