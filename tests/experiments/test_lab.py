@@ -4,7 +4,6 @@ import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ from openrpt.config.loading import with_overrides
 from openrpt.engine import engine
 from openrpt.errors import UserError
 from openrpt.evaluation.records import read_evaluation, result_path
-from openrpt.experiments import side_by_side
 from openrpt.experiments.lab.figure import depth_values, specification
 from openrpt.experiments.lab.files import FIGURE, OUTCOME, TABLES, read_outcome
 from openrpt.experiments.lab.lab import ARMS, TEXT_ARMS, Lab
@@ -83,7 +81,7 @@ def test_every_arm_goes_on_from_one_start(tmp_path: Path, monkeypatch: pytest.Mo
     assert "reasoning" not in found["deeper"]["summary"]
     forced = existing_run(run.path / "controls" / "filler").config.prompt
     assert forced.thought_start == "<think>" + 6 * "_" and forced.think_budget == 0
-    with pytest.raises(UserError, match="tokens_only names every split"):
+    with pytest.raises(UserError, match=r"no scores, since score\.tokens_only names every split"):
         scores_of(existing_run(first / "text"))
     assert read_outcome(lab.folder) == outcome and outcome.arms == list(ARMS)
     of_rpt = [cell for cell in outcome.cells if cell.arm == "rpt"]
@@ -107,9 +105,7 @@ def test_every_arm_goes_on_from_one_start(tmp_path: Path, monkeypatch: pytest.Mo
         assert run_lab(lab) == outcome and drawn > 0
     assert (lab.folder / FIGURE).stat().st_size == drawn
     assert run.evaluation.read_bytes() == before  # nothing is done twice
-    with monkeypatch.context() as forked:  # begun anew, two processes import longer than they work
-        forked.setattr(side_by_side, "get_context", lambda _: get_context("fork"))
-        both_seeds = run_lab(replace(lab, seeds=(0, 1)), workers=2)
+    both_seeds = run_lab(replace(lab, seeds=(0, 1)), workers=2)
     assert run.evaluation.read_bytes() == before and both_seeds.seeds == [0, 1]
     assert [cell for cell in both_seeds.cells if cell.seed == 0] == outcome.cells
     # What two processes made of the second seed, one makes, too: a training, a text and what is

@@ -83,13 +83,13 @@ def test_a_run_with_exact_answers_and_separate_states_resumes_to_the_same_bits(
     }
     begun = tiny_run(tmp_path, **settings)
     whole, parts = (copied_run(begun, name, **settings) for name in ("whole", "parts"))
-    for run, stops in ((whole, (3,)), (parts, (2, 3))):
+    for run, stops in ((whole, (4,)), (parts, (2, 4))):
         for steps in stops:
             section = run.config.train.model_copy(update={"steps": steps})
             train(Run(path=run.path, config=run.config.model_copy(update={"train": section})))
     assert rows_of(whole) == rows_of(parts)
     assert rollouts_of(whole) == rollouts_of(parts)
-    assert weights_of(whole, 3) == weights_of(parts, 3)
+    assert weights_of(whole, 4) == weights_of(parts, 4)
     last = rows_of(whole)[-1]
     for key in ("reward/expected", "reward/log_expected", "thought/share", "thought/tokens"):
         assert key in last

@@ -94,7 +94,9 @@ def test_tokens_without_scores_train_the_same(
         scored, bare = (corpus.document(document_id) for corpus in corpora)
         assert (scored.token_ids == bare.token_ids).all() and scored.kind == bare.kind
         assert not np.isnan(scored.entropy[1:]).any() and np.isnan(bare.entropy).all()
-    with pytest.raises(UserError, match="and score in another --run"):
+    with pytest.raises(
+        UserError, match=r"leave a split out of score\.tokens_only, and score in another"
+    ):
         train(existing_run(tmp_path / "tokens"))
     with pytest.raises(UserError, match="so no scorer runs"):
         bare = {"score.splits": ["train"], "score.tokens_only": ["train"]}
