@@ -5,7 +5,7 @@ At rest a process has its rows of each matrix, and of that matrix's gradient. A 
 gathered as the layer is called, by all processes at once, and freed behind it; on the way back they
 are gathered again, and their gradient is summed into the shards (a reduce-scatter). They are
 gathered in the precision of the products, summed in float32 or wider. Embeddings and head are read
-outside of the layers, and their gradient is written in place (`engine.head.HeadGradient`): they are
+outside of the layers, and their gradient is written in place (`engine.head_gradient`): they are
 whole as long as passes are made, and their gradient is summed once behind the last. Vectors (norms,
 biases) are whole in each process.
 

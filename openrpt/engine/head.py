@@ -2,20 +2,17 @@
 
 A full [tokens × vocabulary] tensor of a step is never held: a chunk of logits lives as long as a
 matrix product (`logprobs.py` keeps a few for a backward pass).
-
-For one process: `HeadGradient(in_place=True)` adds to the weight's `.grad` from inside a backward
-pass and hands autograd nothing for it, so no hook of that parameter runs: neither
-DistributedDataParallel nor FSDP sees this gradient. Sum `.grad` over the processes once the
-backward passes are done, or leave `in_place` off.
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from openrpt.engine.precision import add_rounded
+if TYPE_CHECKING:
+    from openrpt.engine.head_gradient import WaitingRows
 
 CHUNK_ELEMENTS = 1 << 25
 """Most logits held at once (134 MB in float32); fewer rows make the matrix product slower."""
@@ -41,10 +38,14 @@ class Head:
     softcap: float | None
     rounded: Tensor | None = None
     """The weight in the precision of the products, where that is not its own."""
+    waiting: "WaitingRows | None" = None
+    """Where rows of its gradient wait for one another; None = each loss gives its own."""
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Returns the logits of hidden states: [N, d] → [N, V], float32 or wider."""
-        logits: Tensor = _HeadProduct.apply(hidden, self.weight, self.matrix)  # type: ignore[no-untyped-call]
+        logits: Tensor = _HeadProduct.apply(  # type: ignore[no-untyped-call]
+            hidden, self.weight, self.matrix, self.waiting
+        )
         if self.bias is not None:
             logits.add_(self.bias)
         if logits.dtype != torch.float64:
@@ -83,10 +84,10 @@ class _HeadProduct(torch.autograd.Function):
     to which its gradient goes."""
 
     @staticmethod
-    def forward(ctx, hidden, weight, matrix):  # type: ignore[override]
+    def forward(ctx, hidden, weight, matrix, waiting):  # type: ignore[override]
         left = hidden.to(matrix.dtype)
         ctx.save_for_backward(left, matrix)
-        ctx.dtypes = hidden.dtype, weight.dtype
+        ctx.dtypes, ctx.waiting = (hidden.dtype, weight.dtype), waiting
         logits = left.new_empty(len(left), len(matrix), dtype=weight.dtype)
         return wide_product(left, matrix.T, logits)
 
@@ -95,10 +96,15 @@ class _HeadProduct(torch.autograd.Function):
     def backward(ctx, grad):  # type: ignore[override]
         left, matrix = ctx.saved_tensors
         of_hidden, of_weight = ctx.dtypes
-        needs_hidden, needs_weight, _ = ctx.needs_input_grad
+        needs_hidden, needs_weight, *_ = ctx.needs_input_grad
         grad = grad.to(matrix.dtype)
         grad_hidden = (grad @ matrix).to(of_hidden) if needs_hidden else None
-        return grad_hidden, (grad.T @ left).to(of_weight) if needs_weight else None, None
+        grad_weight = None
+        if needs_weight and ctx.waiting is not None:
+            ctx.waiting.add(grad, left)
+        elif needs_weight:
+            grad_weight = (grad.T @ left).to(of_weight)
+        return grad_hidden, grad_weight, None, None
 
 
 def in_cache(rows: Tensor, *, vocabulary: int | None = None) -> tuple[Tensor, ...]:
@@ -127,43 +133,3 @@ def log_softmax_(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def softcap_slope(logits: Tensor, softcap: float | None) -> Tensor | None:
     """Returns d capped / d raw, from the capped logits; None without a soft cap."""
     return None if softcap is None else 1 - (logits / softcap).square()
-
-
-class HeadGradient:
-    """The gradients of hidden states and the head's parameters, a chunk of rows at a time.
-
-    `in_place`: where the weight has a `.grad` already, its gradient is added to that at once and
-    `weight` stays None. It is the largest matrix of a small model: a tensor of its own for every
-    micro-batch would cost as much as the product.
-    """
-
-    def __init__(
-        self,
-        hidden: Tensor,
-        head: Head,
-        needs_weight: bool,
-        *,
-        in_place: bool = False,
-    ) -> None:
-        weight, bias = head.weight, head.bias
-        self.inputs, self.matrix, self.needs_weight = hidden, head.matrix, needs_weight
-        self.dtype = weight.dtype
-        self.hidden = torch.empty_like(hidden)
-        self.weight: Tensor | None = None
-        self.into = weight.grad if in_place and weight.is_leaf else None
-        self.bias = torch.zeros_like(bias) if bias is not None and needs_weight else None
-
-    def add(self, rows: slice, grad_logits: Tensor) -> None:
-        """Adds the gradients that follow from those of the rows' logits: [n, V]."""
-        grad, inputs = grad_logits.to(self.matrix.dtype), self.inputs[rows].to(self.matrix.dtype)
-        self.hidden[rows] = (grad @ self.matrix).to(self.hidden.dtype)
-        if self.needs_weight:
-            into = self.weight if self.into is None else self.into
-            if into is None:
-                self.weight = (grad.T @ inputs).to(self.dtype)
-            elif into.dtype == grad.dtype:
-                into.addmm_(grad.T, inputs)
-            else:
-                add_rounded(into, grad.T @ inputs)
-        if self.bias is not None:
-            self.bias += grad_logits.sum(0)

@@ -1,15 +1,17 @@
 """The log-probabilities of chosen tokens, and the entropies of their distributions, with gradient.
 
-Legend: N places, d hidden size, V vocabulary, n rows of a chunk.
+Legend: N places, k tokens chosen at each, d hidden size, V vocabulary, n rows of a chunk.
 """
 
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from openrpt.engine.head import Head, HeadGradient, in_cache, log_softmax_, softcap_slope
+from openrpt.engine.head import Head, in_cache, log_softmax_, softcap_slope
+from openrpt.engine.head_gradient import HeadGradient
 
 _KEPT_ELEMENTS = 1 << 25
 """Most logits that a forward pass keeps for its backward pass (134 MB in float32), all of them or
@@ -19,17 +21,19 @@ none; more are computed again, chunk by chunk."""
 def selected_logprobs(
     hidden: Tensor, head: Head, ids: Tensor, *, temperature: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Returns log-probabilities of `ids` and entropies of their distributions, in nats: each [N].
+    """Returns log-probabilities of `ids`, in their shape, and the entropies [N] of the
+    distributions, in nats.
 
-    hidden [N, d], ids [N]; the distribution is softmax(logits / temperature). Differentiable in
-    hidden and the head's parameters.
+    hidden [N, d], ids [N] or [N, k]; the distribution is softmax(logits / temperature).
+    Differentiable in hidden and the head's parameters.
     """
     if len(ids) == 0:
         empty = hidden.sum(-1).to(torch.float64 if hidden.dtype == torch.float64 else torch.float32)
-        return empty, empty
-    return _SelectedLogprobs.apply(  # type: ignore[return-value]
-        hidden, head.weight, head.bias, ids, temperature, head
+        return empty.view(ids.shape), empty
+    logprobs, entropies = _SelectedLogprobs.apply(  # type: ignore[misc]
+        hidden, head.weight, head.bias, ids.view(len(ids), -1), temperature, head
     )
+    return logprobs.view(ids.shape), entropies
 
 
 class _SelectedLogprobs(torch.autograd.Function):
@@ -43,7 +47,7 @@ class _SelectedLogprobs(torch.autograd.Function):
     def forward(ctx, hidden, weight, bias, ids, temperature, head):  # type: ignore[override]
         keeps = head.softcap is None and len(ids) * weight.shape[0] <= _KEPT_ELEMENTS
         logprobs, entropies, normalisers, kept = [], [], [], []
-        # hidden [N, d] and ids [N], a chunk after the other: part [n, d], part_ids [n]
+        # hidden [N, d] and ids [N, k], a chunk after the other: part [n, d], part_ids [n, k]
         parts = zip(hidden.split(head.chunk_rows), ids.split(head.chunk_rows), strict=True)
         for part, part_ids in parts:
             logits = head.logits(part)  # [n, V]
@@ -52,22 +56,22 @@ class _SelectedLogprobs(torch.autograd.Function):
                 log_p, p, normaliser = log_softmax_(_scale(block, temperature))
                 entropies.append(p.mul_(log_p).sum(-1).neg())
                 normalisers.append(normaliser)
-            logprobs.append(logits.gather(-1, part_ids[:, None])[:, 0])  # [n]
+            logprobs.append(logits.gather(-1, part_ids))  # [n, k]
             if keeps:
                 kept.append(logits)
         entropy = torch.cat(entropies)  # [N]
         ctx.save_for_backward(hidden, weight, bias, ids, torch.cat(normalisers), entropy)
-        ctx.temperature, ctx.softcap, ctx.rounded = temperature, head.softcap, head.rounded
+        ctx.temperature, ctx.head = temperature, head
         ctx.keeps, ctx.kept = keeps, kept
-        return torch.cat(logprobs), entropy
+        return torch.cat(logprobs), entropy  # [N, k] and [N]
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_logprobs, grad_entropy):  # type: ignore[override]
         hidden, weight, bias, ids, normalisers, entropy = ctx.saved_tensors
         kept, ctx.kept = ctx.kept, []  # they become the gradient; another pass computes them again
-        head = Head(weight=weight, bias=bias, softcap=ctx.softcap, rounded=ctx.rounded)
-        gradient = HeadGradient(hidden, head, ctx.needs_input_grad[1], in_place=True)
+        head = replace(ctx.head, weight=weight, bias=bias)  # as saved: torch checks their versions
+        gradient = HeadGradient(hidden, head, ctx.needs_input_grad[1])
         reads_entropy = bool(grad_entropy.any())
         for chunk, start in enumerate(range(0, len(ids), head.chunk_rows)):
             rows = slice(start, start + head.chunk_rows)
@@ -76,7 +80,7 @@ class _SelectedLogprobs(torch.autograd.Function):
                 log_p = kept[chunk]  # [n, V]
             else:
                 logits = head.logits(hidden[rows])
-                slope = softcap_slope(logits, ctx.softcap)  # [n, V]
+                slope = softcap_slope(logits, head.softcap)  # [n, V]
                 log_p = _scale(logits, ctx.temperature)
                 if ctx.keeps:  # to the same bits as they were
                     for block in in_cache(log_p, vocabulary=log_p.shape[1]):
@@ -91,11 +95,17 @@ class _SelectedLogprobs(torch.autograd.Function):
                 grad = torch.empty_like(log_p, dtype=head.matrix.dtype)
                 rounded = split(grad)
             slopes = [None] * len(blocks) if slope is None else split(slope)
-            # [n, 1] each
-            columns = [t[rows, None] for t in (entropy, grad_logprobs, grad_entropy, ids)]
+            # [n, k], [n, k], [n, 1] and [n, 1]
+            columns = (
+                ids[rows],
+                grad_logprobs[rows],
+                entropy[rows, None],
+                grad_entropy[rows, None],
+            )
             parts = zip(rounded, blocks, slopes, *map(split, columns), strict=True)
-            for out, block, of_cap, h, of_logprob, of_entropy, chosen in parts:
-                _logit_gradient_(block, h, of_logprob, of_entropy if reads_entropy else None)
+            for out, block, of_cap, chosen, of_logprob, h, of_entropy in parts:
+                of_all = of_logprob.sum(-1, keepdim=True)  # [n, 1]
+                _logit_gradient_(block, h, of_all, of_entropy if reads_entropy else None)
                 block.scatter_add_(1, chosen, of_logprob.to(block.dtype))
                 _scale(block, ctx.temperature)  # of the capped logits
                 if of_cap is not None:
@@ -109,7 +119,7 @@ class _SelectedLogprobs(torch.autograd.Function):
 def _logit_gradient_(
     log_p: Tensor, entropy: Tensor, of_logprob: Tensor, of_entropy: Tensor | None
 ) -> None:
-    """Turns log p [n, V] into the logits' gradient, all but `of_logprob` at the chosen id itself.
+    """Turns log p [n, V] into the logits' gradient, all but what the chosen ids themselves get.
 
     d log p_i / d z = 1_i − p; d H / d z = −p (log p + H); the others are [n, 1].
     """

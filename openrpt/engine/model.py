@@ -5,8 +5,8 @@ baseline are roles that a model has.
 """
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from openrpt.config.prompt import PromptConfig
 from openrpt.data.prompts import Budget, Layout, build_layout
 from openrpt.data.tokens import TokenTable, token_table
 from openrpt.engine.head import Head
+from openrpt.engine.head_gradient import WaitingRows
 from openrpt.engine.precision import RoundedWeights
 from openrpt.engine.saved import saved_sparingly
 from openrpt.errors import UserError
@@ -47,6 +48,8 @@ class Model:
     """Precision of the matrix products where it is not the weights' own: mixed precision."""
     divided: "Divided | None" = None
     """How the weights are divided among processes; None = this process has them whole."""
+    waiting: WaitingRows | None = None
+    """Rows of the head's gradient that wait for one another (`head_rows_together`)."""
 
     @property
     def causal_lm(self) -> Any:
@@ -84,7 +87,31 @@ class Model:
         caps = (getattr(self.causal_lm.config, key, None) for key in _SOFTCAP_KEYS)
         softcap = next(filter(None, caps), None)
         rounded = None if self.compute_dtype is None else self._rounded.of(linear.weight)
-        return Head(weight=linear.weight, bias=linear.bias, softcap=softcap, rounded=rounded)
+        return Head(
+            weight=linear.weight,
+            bias=linear.bias,
+            softcap=softcap,
+            rounded=rounded,
+            waiting=self.waiting,
+        )
+
+    @contextmanager
+    def head_rows_together(self) -> Iterator[None]:
+        """Lets the losses' rows wait for one another: the head's gradient is added to its weight's
+        `.grad` in few products, the last behind the context.
+
+        Inside it the gradient of each loss that `text_loss` gives has to be 1.
+        """
+        weight = self.causal_lm.get_output_embeddings().weight
+        if not (weight.requires_grad and weight.is_leaf):
+            yield
+            return
+        self.waiting = WaitingRows(weight=weight)
+        try:
+            yield
+            self.waiting.send()
+        finally:
+            self.waiting = None
 
     @property
     def device(self) -> torch.device:

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from openrpt.engine.head import Head, HeadGradient, in_cache, log_softmax_, softcap_slope
+from openrpt.engine.head import Head, in_cache, log_softmax_, softcap_slope
+from openrpt.engine.head_gradient import HeadGradient
+from openrpt.engine.logprobs import selected_logprobs
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,6 +87,8 @@ class _TextLoss(torch.autograd.Function):
     def backward(ctx, grad_loss, grad_ntp, grad_kl):  # type: ignore[override]
         found = (ctx.gradient.hidden, ctx.gradient.weight, ctx.gradient.bias)
         if float(grad_loss) != 1.0:
+            if ctx.gradient.waiting is not None:
+                raise ValueError("where the head's rows wait for one another, a loss is not scaled")
             scaled = [None if tensor is None else tensor * grad_loss for tensor in found]
             return (*scaled, None, None)
         return (*found, None, None)
@@ -106,12 +110,8 @@ def target_cross_entropy(
 ) -> Tensor:
     """Returns the cross-entropy [N] against sparse soft targets; hidden [N, d], target_ids and
     target_weights [N, k]."""
-
-    def chunk(part: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
-        logp = head.logits(part).log_softmax(-1)  # [n, V]
-        return -(logp.gather(-1, ids) * weights).sum(-1)
-
-    return _in_chunks(chunk, head.chunk_rows, hidden, target_ids, target_weights)
+    logprobs, _ = selected_logprobs(hidden, head, target_ids)  # [N, k]
+    return -(logprobs * target_weights).sum(-1)
 
 
 def distillation_kl(hidden: Tensor, head: Head, teacher_hidden: Tensor, teacher: Head) -> Tensor:

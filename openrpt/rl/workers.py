@@ -20,8 +20,8 @@ An implementation (`rl.process_group.ProcessGroup`) has to see to this:
 
 It can't be torch's DistributedDataParallel: its hooks wait for one backward pass that reaches
 every parameter once. Here a step is many backward passes, one a micro-batch; the head's gradient
-is written into `weight.grad` from inside them (`engine.head.HeadGradient`), and the embeddings'
-comes behind the last of them (`engine.tree.gradients.embeddings_as_leaves`). Hooks would see some
+is written into `weight.grad` from inside them (`engine.head_gradient`), and the embeddings' comes
+behind the last of them (`engine.tree.gradients.embeddings_as_leaves`). Hooks would see some
 gradients early and others never. So gradients are summed once, when all are there.
 """
 

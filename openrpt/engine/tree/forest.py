@@ -53,7 +53,7 @@ def groups(passages: Sequence[Passage], tokens: int) -> Iterator[list[Passage]]:
 def accumulate_together(policy: Model, passages: Sequence[Passage], microbatch_tokens: int) -> None:
     """Adds the gradient of all passages' losses, each of one branch, to the parameters' `.grad`."""
     branches = [one.branches[0] for one in passages]  # D = P: one position each
-    with embeddings_as_leaves(policy):
+    with embeddings_as_leaves(policy), policy.head_rows_together():
         prefixes = _run_prefixes(policy, passages)
         prefix_losses = [
             one.prefix_loss(prefixes.hidden[row, : len(one.prefix_ids)])

@@ -5,11 +5,11 @@ into the leaves, then tails run backward, then the prefixes, once. Documents sha
 a pass has its price whatever it holds. Peak memory is the prefixes plus one micro-batch.
 
 The gradient of the input embedding comes last and by a backward pass of its own
-(`embeddings_as_leaves`), and leaves stand between the levels, so hooks that count on one backward
-pass through every parameter, as those of DistributedDataParallel, do not see a step as a whole. Sum
-the `.grad` of the processes after `accumulate_gradients` in their place. Where the weights
-themselves are divided (`engine.divided`), layers are gathered pass by pass, which
-`Model.backward` sees to.
+(`embeddings_as_leaves`), the head's in few products (`head_gradient.py`), and leaves stand between
+the levels, so hooks that count on one backward pass through every parameter, as those of
+DistributedDataParallel, do not see a step as a whole. Sum the `.grad` of the processes after
+`accumulate_gradients` in their place. Where the weights themselves are divided (`engine.divided`),
+layers are gathered pass by pass, which `Model.backward` sees to.
 """
 
 from collections.abc import Iterator, Sequence
@@ -80,7 +80,7 @@ def accumulate_gradients(
     on micro-batches. Peak memory is the prefixes, tails of `microbatch_tokens` tokens and one
     micro-batch, whatever the number of completions.
     """
-    with embeddings_as_leaves(policy):
+    with embeddings_as_leaves(policy), policy.head_rows_together():
         prefixes = run_prefixes(policy, [one.prefix_ids for one in passages])
         prefix_losses = [
             one.prefix_loss(prefix.hidden[0])
