@@ -17,7 +17,7 @@ A configuration is a TOML file with a section for each concern. Every key has a 
 names only what it changes, and every key is an option of the commands that read it:
 
 ```
-openrpt train recipe:demo --train.learning_rate 2e-5
+openrpt train recipe:demo --train.learning_rate 5e-5
 openrpt train recipe:demo --print-config
 ```
 

@@ -72,7 +72,7 @@ def cost(run: Path) -> str:
         f"Cost: {minutes:.1f} minutes from the first stage to the report on {machine['threads']}"
         f" threads of an x86 server, {peak:.1f} GiB of memory at most; {steps['warmup']} steps of"
         f" warmup and {steps['train']} of reinforcement. Read it so: almost all of what reasoning"
-        " gains is form; no gain of thinking over plain prediction of the same weights is shown."
+        " gains is form; no gain of thinking over standard prediction of the same weights is shown."
     )
 
 

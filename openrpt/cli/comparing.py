@@ -68,9 +68,9 @@ def writing(ctx: click.Context, sources: tuple[str, ...], text: str | None, **op
     \b
     openrpt writing start trained ntp=runs/ntp --run runs/maths --text general.jsonl
 
-    Perplexity, diversity, repetition and a MAUVE-like distance to the real continuations, which
+    Perplexity, diversity, repetition and a MAUVE-like similarity to the real continuations, which
     stand beside them; differences are to the first model. MODEL is as in openrpt probe. The same
-    command goes on after a stop. Writes TEXT.json and .csv into RUN/writing.
+    command goes on after a stop. Writes TEXT.json, .md and .csv into RUN/writing.
     """
     sources, config = models_and_config(ctx, sources)
     corpus = other_corpus(ctx, text)
@@ -117,7 +117,7 @@ def budgets(ctx: click.Context, sources: tuple[str, ...], think: list[int], **op
     At the held-out positions of openrpt evaluate, each model thinks with one budget after another;
     a thought that has not ended by then is closed. Differences are to the standard prediction of
     the same weights. MODEL is as in openrpt probe. The same command goes on after a stop. Writes
-    budgets.json, .csv and .svg into RUN/budgets.
+    budgets.json, .csv, .md and .svg into RUN/budgets.
     """
     sources, config = models_and_config(ctx, sources)
     from openrpt.evaluation.budgets.instrument import budgets_of
@@ -152,7 +152,7 @@ def probe(ctx: click.Context, sources: tuple[str, ...], **options: Any) -> None:
 
     Linear probes on the run's held-out documents, with baselines and control tasks; differences
     are to the first model. MODEL is as in openrpt evaluate, or a run folder, which stands for its
-    latest model; NAME=MODEL names it. Writes probes.json, .csv and .svg into RUN/probes.
+    latest model; NAME=MODEL names it. Writes probes.json, .csv, .md and .svg into RUN/probes.
     """
     sources, config = models_and_config(ctx, sources)
     from openrpt.evaluation.models import named_models

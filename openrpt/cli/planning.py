@@ -56,7 +56,7 @@ def estimate(
 
     \b
     openrpt estimate recipe:demo --train.steps 200 --cost.price_per_hour 0.40
-    openrpt estimate recipe:demo --gpu h100-sxm --model.dtype bfloat16
+    openrpt estimate recipe:demo --train.steps 200 --gpu h100-sxm --model.compute_dtype bfloat16
     openrpt estimate recipe:paper-7b --gpu h100-sxm --gpus 8
 
     Without --gpu this machine is measured for about ten seconds. Nothing is written.

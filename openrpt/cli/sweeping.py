@@ -74,7 +74,7 @@ class _SweepCommand(StageCommand):
 @click.argument("config_toml", metavar="[CONFIG.toml]", type=PATH, required=False)
 @click.pass_context
 def sweep(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
-    """Make one run a value of a key, and compare them.
+    """Make a run for each value of a key, and compare them.
 
     \b
     openrpt sweep maths.toml --train.learning_rate 1e-5,2e-5,5e-5

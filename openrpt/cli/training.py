@@ -91,7 +91,7 @@ def train(ctx: click.Context, config_toml: str | None, origin: str | None, **opt
     """Train by reinforcement; the same command goes on after a stop.
 
     \b
-    openrpt train recipe:demo --train.learning_rate 2e-5
+    openrpt train recipe:demo --train.time_limit 8
     openrpt train --from runs/maths --run runs/rloo --train.algorithm rloo
     openrpt train --run runs/maths --scale ray --address auto --workers 4
     """

@@ -14,9 +14,9 @@ class ParallelConfig(Section):
 
     shard: Literal["none", "optimizer", "weights", "layers"] = Field(
         "none",
-        description="What is divided among the processes: nothing; the optimizer's state, 8 of the"
-        " 16 bytes that a float32 weight takes; or all 16 (weights), gathered layer by layer in the"
-        " update and whole to generate; or so, and layer by layer to generate, too (layers)",
+        description="What is divided among the processes. none; optimizer: its state, 8 of the 16"
+        " bytes that a float32 weight takes; weights: all 16, gathered layer by layer in the update"
+        " and whole to generate; layers: all 16, gathered layer by layer to generate, too",
     )
     timeout: float = Field(
         30.0, gt=0, description="Minutes that a process waits for the slowest one, then it gives up"

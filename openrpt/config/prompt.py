@@ -175,8 +175,9 @@ class SelectionConfig(Section):
         0,
         ge=0,
         le=MOST,
-        description="train: begin with documents of the lowest so many kinds (corpus.kind, numbers)"
-        " and open the next one whenever the open ones are mastered; 0 = all from the start",
+        description="train: begin with documents of so many kinds, the lowest (corpus.kind,"
+        " numbers); the next kind opens whenever the open ones are mastered; 0 = all from the"
+        " start",
     )
     curriculum_share: Annotated[float, binds("train")] = Field(
         0.8, gt=0, le=1, description="Share of right rollouts that opens the next kind"

@@ -1,8 +1,8 @@
 """A model's writing: its completions of held-out prefixes beside the real continuations.
 
 Perplexity says how well a model predicts what others wrote; this says what it writes itself, by
-diversity, repetition and a MAUVE-like distance to the continuations, the real text behind the same
-prefixes, whose own values stand beside the model's as the reference.
+diversity, repetition and a MAUVE-like similarity to the continuations, the real text behind the
+same prefixes, whose own values stand beside the model's as the reference.
 """
 
 from collections import Counter
