@@ -6,59 +6,20 @@ Everything in it is read from the run folder that `openrpt demo` left.
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from marked import put
 
-from openrpt.sheets import Sheet, markdown, points, share
+from openrpt.experiments.demo_tables import demo_sheets, verdict
+from openrpt.runs.run import Run, existing_run
+from openrpt.sheets import markdown
 
 ROOT = Path(__file__).parent.parent
-LEVELS = ("easy", "medium", "hard")
-ROWS = (
-    ("standard NTP, start model", "start", "ntp"),
-    ("standard NTP, trained model", "trained", "ntp"),
-    ("reasoning, untrained", "start", "reasoning"),
-    ("reasoning, after warmup", "warmup", "reasoning"),
-    ("reasoning, after RPT", "trained", "reasoning"),
-)
-DIFFERENCES = (
-    ("RPT − warmup", "warmup", "reasoning"),
-    ("RPT − the trained model's own NTP", "trained", "ntp"),
-    ("RPT − the start model's NTP", "start", "ntp"),
-)
 
 
-def demo_table(run: Path) -> str:
+def demo_table(run: Run) -> str:
     """The markdown between the README's marks."""
-    found = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
-    evaluations, differences = found["evaluations"], found["differences"]
-    sizes = evaluations["trained"]["summary"]["reasoning"]
-    rows = [
-        [name, *(share(evaluations[label]["summary"][mode][level]) for level in LEVELS)]
-        for name, label, mode in ROWS
-    ]
-    for name, label, mode in DIFFERENCES:
-        other = {"label": label, "mode": mode}
-        of = {"label": "trained", "mode": "reasoning"}
-        (pair,) = (d for d in differences if d["a"] == of and d["b"] == other)
-        rows.append([f"*{name}*", *(difference(pair["difference"][level]) for level in LEVELS)])
-    sheet = Sheet(
-        title="",
-        headings=["", *(f"{level} (n = {sizes[level]['n']})" for level in LEVELS)],
-        rows=rows,
-        notes=[cost(run)],
-    )
-    opening = (
-        "What `openrpt demo` printed (SmolLM2-135M-Instruct, positions of"
-        f" {sizes['easy']['documents']} held-out CHAMP problems; next-token accuracy in % on"
-        " positions above 0.5 / 1.0 / 1.5 nats, ± standard error by document):"
-    )
-    return f"\n{opening}\n\n{markdown(sheet)}"
-
-
-def difference(estimate: dict[str, Any]) -> str:
-    """`+1.2 [−1.0, +3.4]`, and whether it can be told from none."""
-    return points(estimate) + ("" if estimate["distinguishable"] else ", not distinguishable")
+    tables = map(markdown, demo_sheets(run))
+    return "\n".join(["", *tables, verdict(run), "", cost(run.path), ""])
 
 
 def cost(run: Path) -> str:
@@ -71,14 +32,13 @@ def cost(run: Path) -> str:
     return (
         f"Cost: {minutes:.1f} minutes from the first stage to the report on {machine['threads']}"
         f" threads of an x86 server, {peak:.1f} GiB of memory at most; {steps['warmup']} steps of"
-        f" warmup and {steps['train']} of reinforcement. Read it so: almost all of what reasoning"
-        " gains is form; no gain of thinking over standard prediction of the same weights is shown."
+        f" warmup and {steps['train']} of reinforcement."
     )
 
 
 def main() -> None:
     """Puts the table of the run named on the command line into the README."""
-    put(ROOT / "README.md", "demo-table", demo_table(Path(sys.argv[1])))
+    put(ROOT / "README.md", "demo-table", demo_table(existing_run(Path(sys.argv[1]))))
 
 
 if __name__ == "__main__":

@@ -10,9 +10,14 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
-from tests.helpers.report_run import fill, made_up_run
+from openrpt.evaluation.records import read_evaluation, record
+from openrpt.experiments.demo_tables import EVERYWHERE, demo_sheets, verdict
+from openrpt.runs.run import Run
+from openrpt.sheets import share
+from tests.helpers.report_run import evaluation_result, fill, made_up_run
 
 ROOT = Path(__file__).parent.parent
 
@@ -43,25 +48,45 @@ def _folder(module: ModuleType) -> list[str]:
     return [*module.__path__] if module.__spec__.submodule_search_locations else []
 
 
-@pytest.fixture
-def script() -> dict:
-    return runpy.run_path(str(ROOT / "scripts" / "make_demo_table.py"))
-
-
-def test_the_demo_table_is_what_the_run_measured(tmp_path: Path, script: dict) -> None:
-    run = fill(made_up_run(tmp_path / "demo"))
+def demo(folder: Path) -> Run:
+    """A finished demo: whole numbers right at 0, 40 and 80 % by reasoning, at 30 % without."""
+    run = fill(made_up_run(folder))
     (run.path / "demo.json").write_text('{"seconds": 840.0}')
-    table = script["demo_table"](run.path)
-    rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| ")]
-    assert len(rows) == 2 + len(script["ROWS"]) + len(script["DIFFERENCES"]) and all(
-        len(row) == 4 for row in rows
+    for label, rate in {"start": 0.0, "warmup": 0.4, "trained": 0.8, EVERYWHERE: 0.3}.items():
+        result, draws = evaluation_result(rate), np.random.default_rng(1).random(24 * 12)
+        for name in ("first_token", "span"):
+            result.columns[name] = (draws < rate).astype(float)
+            result.columns[f"{name}_ntp"] = (draws < 0.3).astype(float)
+        cost = {"flops": 1e12, "seconds": 60.0}
+        record(run, label, result, model="tiny", split="heldout", cost=cost)
+    return run
+
+
+def test_the_demo_table_is_what_the_run_measured(tmp_path: Path) -> None:
+    run = demo(tmp_path / "demo")
+    table = runpy.run_path(str(ROOT / "scripts" / "make_demo_table.py"))["demo_table"](run)
+    right, ahead, everywhere = (
+        {line.split(" | ")[0]: line.split(" | ")[1:] for line in part.splitlines()}
+        for part in table.split("**")[2::2]
     )
+    found = read_evaluation(run.evaluation)["evaluations"]["trained"]["summary"]["span"]["all"]
+    assert right["| reasoning, reinforced"][1] == share(found)
+    standard = [right[f"| standard prediction, {name} model"] for name in ("start", "trained")]
+    assert standard[0] == standard[1]
+    assert ahead["| reasoning, given thoughts"][1].startswith("+39")  # points
+    assert everywhere["| whole word or number"][-1].startswith("+0.0")
+    assert "not told apart" not in table
+    assert "points more whole numbers right" in table
     assert "Cost: 14.0 minutes" in table and "3 steps of warmup and 6 of reinf" in table
 
 
-def test_what_is_not_distinguishable_says_so(script: dict) -> None:
-    estimate = {"value": 0.012, "low": -0.01, "high": 0.034, "distinguishable": False}
-    assert script["difference"](estimate) == "+1.2 [−1.0, +3.4], not distinguishable"
+def test_a_demo_that_shows_nothing_says_so(tmp_path: Path) -> None:
+    run = demo(tmp_path / "demo")
+    evaluations = {"trained": 0.3, "warmup": 0.3}
+    for label, rate in evaluations.items():
+        record(run, label, evaluation_result(rate), model="tiny", split="heldout", cost={})
+    assert "can't be told apart" in verdict(run)
+    assert demo_sheets(run)[1].rows[0][2].endswith("not told apart")
 
 
 def test_the_picture_of_the_packages_is_that_of_the_imports() -> None:

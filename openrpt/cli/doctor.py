@@ -185,12 +185,12 @@ def _disk() -> Diagnosis:
 def _assets() -> list[Diagnosis]:
     advice = {
         (True, True): "",
-        (True, False): "damaged: the next `openrpt demo` downloads it again",
-        (False, False): "`openrpt demo` downloads it",
+        (True, False): "damaged: the next command that needs it downloads it again",
+        (False, False): "the first command that needs it downloads it",
     }
     return [
         Diagnosis(
-            name="demo asset",
+            name="asset",
             value=f"{status.name}: {status.path if status.present else 'not downloaded yet'}",
             ok=status.ok or not status.present,
             advice=advice[status.present, status.ok],

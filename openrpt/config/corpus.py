@@ -25,8 +25,8 @@ class CorpusConfig(Section):
         "champ",
         description="'champ' (the default corpus), a .txt/.jsonl/.parquet file (the first two also"
         " as .gz), a folder of them, 'datasets:NAME[:CONFIG[:SPLIT]]',"
-        " 'reasoning-gym:gsm_symbolic' (worked problems made at run time), or"
-        " 'lab:WORLD[?KEY=VALUE&…]' (docs/lab.md)",
+        " 'reasoning-gym:gsm_symbolic' (worked problems made at run time), 'bills' (sums in"
+        " sentences, made at run time), or 'lab:WORLD[?KEY=VALUE&…]' (docs/lab.md)",
     )
     template: str = Field(
         "{text}", description='Which fields make the text, e.g. "{problem}\\n\\n{solution}"'

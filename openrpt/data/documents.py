@@ -16,6 +16,7 @@ from openrpt.data.corpus_counts import CorpusCounts, keep_first
 from openrpt.data.duplicates import DuplicateIndex, open_index
 from openrpt.data.field_values import text_of, type_of
 from openrpt.data.kinds import kind_of
+from openrpt.data.made_corpora import is_made
 from openrpt.data.readers import (
     MissingField,
     Record,
@@ -199,14 +200,14 @@ def _place(
     """Returns the document on its side of the split; None (and counted) where it is dropped.
 
     A side that is given stays: a document that shares words with an earlier one of another side
-    is dropped. Problems made from templates share words by design, and their kind says so; texts of
-    a world are alike by nature, and who shares a problem has the same key.
+    is dropped. Texts that are made share words by design; what must not be on two sides has one
+    key, or a kind that says so.
     """
     if not index.add_id(document.document_id):
         counts.exact_duplicates += 1
         keep_first(counts.first, "exact_duplicates", document.source)
         return None
-    if is_worked_problems(config.path) or config.path.startswith(worlds.IS_WORLD):
+    if is_made(config.path):
         return document
     placement = index.place(document.text, document.key, document.split)
     if placement.side == document.split:

@@ -14,9 +14,8 @@ from openrpt.config.corpus import CorpusConfig
 from openrpt.data.corpus_files import ending_of, list_files, one_line, open_bytes, unreadable
 from openrpt.data.encodings import check_encoding, is_utf8
 from openrpt.data.field_values import WrittenFloat, arrow_value
+from openrpt.data.made_corpora import is_made, made_records
 from openrpt.data.text_files import BOM, cut_at_separator, cut_blocks, open_text
-from openrpt.data.worked_problems import is_worked_problems, worked_problems
-from openrpt.data.worlds.reading import IS_WORLD, read_world
 from openrpt.errors import UserError
 from openrpt.extras import missing
 
@@ -60,12 +59,8 @@ def read_records(config: CorpusConfig, columns: list[str] | None) -> Iterator[Re
     if config.path.startswith("datasets:"):
         yield from _read_datasets(config.path, columns)
         return
-    if is_worked_problems(config.path):
-        for source, fields in worked_problems(config):
-            yield Record(source=source, fields=fields)
-        return
-    if config.path.startswith(IS_WORLD):
-        for source, fields in read_world(config.path):
+    if is_made(config.path):
+        for source, fields in made_records(config):
             yield Record(source=source, fields=fields)
         return
     if config.path == "champ":

@@ -1,7 +1,8 @@
-"""The main job, sized to a time budget: score → warmup → evaluate → train → evaluate → report.
+"""The main job, sized to a time budget: score → traces → warmup → evaluate → train → evaluate →
+report.
 
 Each stage leaves its files in the run folder, so the same command goes on from where it was.
-Only what is used is scored; training fills what is left of the budget.
+Training fills what is left of the budget.
 """
 
 import time
@@ -12,46 +13,37 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from openrpt.config.loading import load_config
+from openrpt.config.loading import load_config, with_overrides
+from openrpt.config.recipes import config_path
 from openrpt.config.sections import Config
-from openrpt.evaluation.records import COMPARED
+from openrpt.experiments.demo_tables import EVERYWHERE, demo_sheets, verdict
 from openrpt.json_files import read_as, write_sealed
 from openrpt.progress import Named, Progress
 from openrpt.runs.run import Run, existing_run, open_run, works_in_run
-from openrpt.sheets import percent, points
 
 _MINUTES = 15.0
 
-_ROWS = {
-    "standard NTP, start model": ("start", "ntp"),
-    "standard NTP, trained model": ("trained", "ntp"),
-    "reasoning, untrained": ("start", "reasoning"),
-    "reasoning, after warmup": ("warmup", "reasoning"),
-    "reasoning, after RPT": ("trained", "reasoning"),
-}
-_PAIRS = ("RPT − warmup", "RPT − the trained model's own NTP", "RPT − the start model's NTP")
-"""The names of the differences in records.COMPARED."""
-_BEFORE_WARMUP = "evaluate the start model"
+_DOCUMENTS = 500
+_START = "evaluate the start model"
 _AFTER_WARMUP = "evaluate after warmup"
 CLOCK = "demo.json"
-_DIFFICULTY_COLUMNS = ("easy", "medium", "hard")
 
 
 def demo_config(minutes: float = _MINUTES, run: Path | None = None) -> Config:
-    """Returns the recipe; the budget decides how much is scored, evaluated and warmed up."""
+    """Returns the recipe; the budget decides how much is read, evaluated and warmed up."""
     scale = minutes / _MINUTES
-    name = f"{minutes:g}m"
+    folder = Path(run or Path("runs") / f"demo-{minutes:g}m")
     return load_config(
+        config_path("recipe:demo"),
         overrides={
-            "run": str(run or Path("runs") / f"demo-{name}"),
-            "score.max_tokens": min(int(12_000 * max(scale, 0.1)), 1_000_000),
-            "evaluate.positions": max(32, min(int(640 * scale), 4096)),
-            "train.eval_positions": max(16, min(int(48 * scale), 512)),
-            "train.eval_every": 1,  # few positions and every step: a curve, whatever the machine
-            "train.steps": 1_000_000,
-            "warmup.steps": max(2, min(int(24 * scale), 48)),
-            "warmup.time_limit": 0.25 * minutes,
-        }
+            "run": str(folder),
+            "corpus.path": f"bills?documents={max(60, min(int(_DOCUMENTS * scale), 20_000))}",
+            "warmup.traces": str(folder / "traces.jsonl"),
+            "warmup.steps": max(2, min(int(24 * scale), 96)),
+            "warmup.time_limit": 5.5 / _MINUTES * minutes,
+            "train.eval_positions": max(8, min(int(24 * scale), 512)),
+            "evaluate.positions": max(32, min(int(240 * scale), 4096)),
+        },
     )
 
 
@@ -131,11 +123,16 @@ def _run_stages(run: Run, minutes: float, progress: Progress) -> None:
     try:
         stages: list[tuple[str, Callable[[Progress], Any]]] = [
             ("score", lambda bar: _score(run, bar)),
-            (_BEFORE_WARMUP, lambda bar: _evaluate(run, "start", bar)),
+            ("traces", lambda bar: _write_traces(run, bar)),
+            (_START, lambda bar: _evaluate(run, "start", bar, {"evaluate.modes": ["ntp"]})),
             ("warmup", lambda bar: warmup(run, progress=bar)),
             (_AFTER_WARMUP, lambda bar: _evaluate(run, "warmup", bar)),
             ("train", lambda bar: train(_with_time(run, clock), progress=bar)),
             ("evaluate after RPT", lambda bar: _evaluate(run, "trained", bar)),
+            (
+                "evaluate everywhere",
+                lambda bar: _evaluate(run, "trained", bar, _everywhere(run), label=EVERYWHERE),
+            ),
         ]
         for number, (name, stage) in enumerate(stages, 1):
             bar = Named(inner=progress, name=f"{number}/{len(stages) + 1}")
@@ -158,26 +155,48 @@ def _score(run: Run, progress: Progress) -> None:
     score_run(run, progress)
 
 
-def _evaluate(run: Run, model: str, progress: Progress) -> None:
+def _write_traces(run: Run, progress: Progress) -> None:
+    """Writes the calculator's thoughts about the training documents, unless they are there."""
+    from openrpt.stages.traces.calculator import calculator_traces
+
+    path = Path(run.config.warmup.traces)
+    if not path.is_file():
+        calculator_traces(run.config, path, progress=progress)
+
+
+def _everywhere(run: Run) -> dict[str, Any]:
+    """Returns what an evaluation at positions of all kinds changes."""
+    return {"evaluate.where": "", "evaluate.positions": run.config.evaluate.positions // 2}
+
+
+def _evaluate(
+    run: Run,
+    model: str,
+    progress: Progress,
+    changes: dict[str, Any] | None = None,
+    *,
+    label: str | None = None,
+) -> None:
     """Evaluates one of the run's models, unless that was done before."""
     from openrpt.evaluation.models import model_path
     from openrpt.evaluation.next_token.stage import evaluate_model
     from openrpt.evaluation.records import read_evaluation
 
-    known = read_evaluation(run.evaluation)["evaluations"].get(model)
+    label = label or model
+    known = read_evaluation(run.evaluation)["evaluations"].get(label)
     if known is None or known["model"] != model_path(run, model):
-        evaluate_model(run, model, run.config, label=model, progress=progress)
+        config = with_overrides(run.config, changes or {})
+        evaluate_model(run, model, config, label=label, progress=progress)
 
 
 def _with_time(run: Run, clock: Clock) -> Run:
     """Returns the configuration with training's time: training takes what is left, less what the
-    last evaluation and the report will need: as long as the slower of the evaluations so far took,
-    and a little."""
+    last two evaluations and the report will need: one and a half times as long as the evaluation
+    after warmup took, since the second has half as many positions, and a little."""
     from openrpt.engine.checkpoint_record import read_record
     from openrpt.runs.checkpoints import latest_checkpoint
 
-    slower = max(clock.stages[_BEFORE_WARMUP], clock.stages[_AFTER_WARMUP])
-    reserve = 1.1 * slower + 0.02 * clock.budget
+    reserve = 1.7 * clock.stages[_AFTER_WARMUP] + 0.02 * clock.budget
     spent = 0.0
     last = latest_checkpoint(run.checkpoints)
     if last is not None:
@@ -188,50 +207,16 @@ def _with_time(run: Run, clock: Clock) -> Run:
 
 
 def print_outcome(run: Run) -> None:
-    """Prints the table, the paired differences, and where everything lies."""
+    """Prints the tables, what they say in a sentence, and where everything lies."""
     from openrpt.console import PlainConsole
-    from openrpt.evaluation.records import read_evaluation
-    from openrpt.sheets import COST_HEADINGS, Sheet, cost_cells, print_sheet
+    from openrpt.sheets import print_sheet
 
-    document = read_evaluation(run.evaluation)
     console = PlainConsole()
-    evaluations = document["evaluations"]
-    sizes = evaluations["start"]["summary"]["ntp"]
-    rows = []
-    for title, (label, mode) in _ROWS.items():
-        summary = evaluations[label]["summary"][mode]
-        cells = [percent(summary[name]).removesuffix(" %") for name in _DIFFICULTY_COLUMNS]
-        rows.append([title, *cells, *cost_cells(evaluations[label]["cost"])])
-    accuracy = Sheet(
-        title="Next-token accuracy on held-out text, % ± standard error by document",
-        headings=[
-            "",
-            *(f"{name} (n = {sizes[name]['n']})" for name in _DIFFICULTY_COLUMNS),
-            *COST_HEADINGS,
-        ],
-        rows=rows,
-    )
-    print_sheet(accuracy, console)
-    paired = {tuple(found["b"].values()): found for found in document["differences"]}
-    rows = []
-    for title, other in zip(_PAIRS, COMPARED, strict=True):
-        difference = paired[other]["difference"]
-        rows.append([title, *(_points(difference[name]) for name in _DIFFICULTY_COLUMNS)])
-    differences = Sheet(
-        title="Paired differences, points [95 % interval]",
-        headings=["", *_DIFFICULTY_COLUMNS],
-        rows=rows,
-    )
-    print_sheet(differences, console)
+    for sheet in demo_sheets(run):
+        print_sheet(sheet, console)
+    console.print(verdict(run), highlight=False)
     console.print(
-        "What warmup gains is form. RPT is said to help only where it beats NTP of the start "
-        "model and of the trained model itself.",
-        style="dim",
+        "The thoughts are the calculator's at first (supervised), then reinforced.", style="dim"
     )
     console.print(f"run     {run.path}", soft_wrap=True, highlight=False)
     console.print(f"report  {run.path / 'report.html'}", soft_wrap=True, highlight=False)
-
-
-def _points(difference: dict[str, float]) -> str:
-    text = points(difference)
-    return text if difference["distinguishable"] else f"{text}\nnot distinguishable"

@@ -37,7 +37,7 @@ def test_diagnosis_covers_the_machine_and_changes_nothing(cache: Path) -> None:
         "disk",
     ):
         assert names.count(name) == 1
-    assert names.count("demo asset") == len(asset_status())
+    assert names.count("asset") == len(asset_status())
     assert torch.__version__ in next(f.value for f in findings if f.name == "torch")
     assert torch.get_num_threads() == threads
     assert not cache.exists()
@@ -45,7 +45,7 @@ def test_diagnosis_covers_the_machine_and_changes_nothing(cache: Path) -> None:
 
 def test_assets_are_absent_without_fault_and_damaged_with_one(cache: Path) -> None:
     def assets() -> list[doctor.Diagnosis]:
-        return [finding for finding in doctor.diagnose() if finding.name == "demo asset"]
+        return [finding for finding in doctor.diagnose() if finding.name == "asset"]
 
     assert all(finding.ok and "downloads it" in finding.advice for finding in assets())
     cache.mkdir(parents=True)
