@@ -29,11 +29,11 @@ from openrpt.evaluation.next_token.compare import (
     compare,
     find_evaluated,
 )
+from openrpt.evaluation.next_token.comparison_files import write_comparison
 from openrpt.evaluation.next_token.evaluate import evaluate_policy
 from openrpt.evaluation.next_token.results import EvaluationResult, paired_differences
 from openrpt.evaluation.next_token.stage import evaluate_model
 from openrpt.evaluation.next_token.subject import Subject
-from openrpt.evaluation.next_token.tables import write_comparison
 from openrpt.evaluation.next_token.thoughts import carried, changed_thoughts, swapped, thought_of
 from openrpt.evaluation.next_token.verdict import thought_differences, verdict
 from openrpt.evaluation.next_token.voting import commonest, voting_draws
