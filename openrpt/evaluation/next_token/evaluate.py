@@ -80,7 +80,7 @@ class NextToken:
         """All that a result depends on beside the model's files."""
         config, known = self.config, self.corpus.metadata
         start = ""
-        if config.prompt.candidates and config.prompt.candidate_source == "start":
+        if config.prompt.is_seeded_by_start:
             start = model_fingerprint(config.model.path)
         return {
             "seed": config.seed,
