@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from openrpt.config.sections import Config
-from openrpt.data.evaluation_work import evaluation_work
+from openrpt.data.evaluation_work import asked_evaluation_work
 from openrpt.data.scored import ScoredCorpus
 from openrpt.data.tokens import tokenizer_fingerprint
 from openrpt.data.work import Work, works_key
@@ -65,14 +65,8 @@ class NextToken:
     @cached_property
     def works(self) -> list[Work]:
         """The positions, in the tokens of the scores."""
-        return evaluation_work(
-            self.corpus,
-            self.config,
-            split=self.split,
-            positions=self.positions,
-            positions_per_document=self.config.evaluate.positions_per_document,
-            min_entropy=self.config.evaluate.min_entropy,
-            where=self.config.evaluate.where,
+        return asked_evaluation_work(
+            self.corpus, self.config, split=self.split, positions=self.positions
         )
 
     @property
