@@ -49,6 +49,14 @@ class Difference:
         return asdict(self) | {"distinguishable": self.distinguishable}
 
 
+def error_bar(estimate: Mapping[str, Any]) -> dict[str, float]:
+    """Returns an accuracy in percent with one standard error around it, as figures draw them: no
+    bar where the error is not a number. `estimate`: `Estimate.as_dict`, or a row with its keys."""
+    value, error = estimate["value"], estimate["standard_error"]
+    error = 0.0 if np.isnan(error) else error
+    return {"accuracy": 100 * value, "low": 100 * (value - error), "high": 100 * (value + error)}
+
+
 def mean_by_document(values: np.ndarray, documents: np.ndarray) -> Estimate:
     """Returns, of values [n] and the document of each [n], the mean over positions, as
     `ratio_by_document` with sizes of 1."""
