@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from openrpt.data.tokens import TokenTable, literal_bytes
 from openrpt.errors import UserError
 from openrpt.files import numbered
-from openrpt.parquet import read_table, reading_errors, write_table
+from openrpt.parquet import not_readable, read_table, reading_errors, write_table
 from openrpt.types import Group
 
 STORED_CONTINUATION = 12
@@ -229,7 +229,7 @@ def _read_rollout_table(path: Path) -> pa.Table:
     try:
         table = read_table(path)
     except reading_errors() as error:
-        raise UserError(f"{path}: not readable ({str(error).splitlines()[0]})") from None
+        raise UserError(not_readable(path, error)) from None
     if "exact" not in table.column_names:  # stored when prefix match was the only reward
         table = table.append_column("exact", pc.greater(table["reward"], 0))
         table = table.append_column("reward_terms", pa.array([[]] * len(table), _TERMS))
