@@ -134,9 +134,7 @@ def mean_of_slices(
     )
 
 
-def paired_difference(
-    a: np.ndarray, b: np.ndarray, documents: np.ndarray, *, seed: int = 0
-) -> Difference:
+def paired_difference(a: np.ndarray, b: np.ndarray, documents: np.ndarray) -> Difference:
     """Returns mean(a) − mean(b) on the same positions, with a bootstrap over documents.
 
     Positions where either is not a number are left out. With m* the resampled means,
@@ -149,7 +147,7 @@ def paired_difference(
     low = high = p = error = float("nan")
     if estimate.documents > 1:  # else nothing to resample: no interval, nothing distinguishable
         _, index = np.unique(documents, return_inverse=True)
-        means = means_of_draws(difference, index, drawn_documents(estimate.documents, seed))
+        means = means_of_draws(difference, index, drawn_documents(estimate.documents))
         low, high = map(float, np.quantile(means, [0.025, 0.975]))
         rarer = min(int((means <= 0).sum()), int((means >= 0).sum()))
         p = min(1.0, 2 * (rarer + 1) / (RESAMPLES + 1))

@@ -24,7 +24,6 @@ from openrpt.evaluation.instrument import Bench, measure
 from openrpt.evaluation.next_token.passes import Passes, in_tokens_of
 from openrpt.evaluation.next_token.results import MEASURES, THOUGHT_CONTROLS, EvaluationResult
 from openrpt.evaluation.next_token.subject import Subject
-from openrpt.progress import SILENT, Progress
 from openrpt.types import Split
 
 
@@ -134,22 +133,17 @@ def evaluate_policy(
     split: Split | None = None,
     positions: int | None = None,
     modes: Sequence[str] = ("ntp", "reasoning"),
-    controls: Sequence[str] = (),
-    likelihood: bool = False,
-    progress: Progress = SILENT,
 ) -> EvaluationResult:
-    """Measures standard and reasoned prediction, and stores nothing; `split`, `positions`: in
-    place of the configuration's. Raises UserError as `NextToken.run`."""
+    """Measures standard and reasoned prediction without controls, and stores nothing; `split`,
+    `positions`: in place of the configuration's. Raises UserError as `NextToken.run`."""
     instrument = NextToken(
         corpus=corpus,
         config=config,
         split=split or config.evaluate.split,
         positions=positions or config.evaluate.positions,
         modes=modes,
-        controls=controls,
-        likelihood=likelihood,
     )
-    return measure(instrument, engine, title="evaluate", progress=progress)
+    return measure(instrument, engine, title="evaluate")
 
 
 def _check_controls(controls: Sequence[str], reasoning: bool, thinks: bool) -> None:
