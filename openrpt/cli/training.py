@@ -144,7 +144,7 @@ def finetune(
     """
     config = source_config(ctx, source, key="model.path", base=_origin_config(ctx, origin))
     from openrpt.console import PlainConsole
-    from openrpt.evaluation.questions.results import finished_record, print_finetuned
+    from openrpt.evaluation.questions.finetuned import finished_record, print_finetuned
 
     others = [Path(run) for run in beside]
     for other in others:  # before hours of training
