@@ -157,7 +157,7 @@ def perplexity(
     """
     model, config = model_and_config(ctx, source)
     corpus = other_corpus(ctx, text)
-    from openrpt.evaluation.perplexity import model_perplexity
+    from openrpt.evaluation.perplexity.instrument import model_perplexity
     from openrpt.runs.run import Run, existing_run
 
     path = Path(config.run)
