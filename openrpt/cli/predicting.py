@@ -53,10 +53,10 @@ def evaluate(
     from openrpt.evaluation.outcome import next_command
     from openrpt.evaluation.records import read_evaluation
     from openrpt.report.verdict import model_sentences
-    from openrpt.runs.run import existing_run, open_run
+    from openrpt.runs.run import existing_run, is_run, open_run
 
     path, place = Path(config.run), Path(scores) if scores else None
-    has_run = (path / "config.toml").is_file()
+    has_run = is_run(path)
     if place is None or has_run:
         run = existing_run(path)
     else:
@@ -158,10 +158,10 @@ def perplexity(
     model, config = model_and_config(ctx, source)
     corpus = other_corpus(ctx, text)
     from openrpt.evaluation.perplexity.instrument import model_perplexity
-    from openrpt.runs.run import Run, existing_run
+    from openrpt.runs.run import Run, existing_run, is_run
 
     path = Path(config.run)
-    has_run = corpus is None or (path / "config.toml").is_file()
+    has_run = corpus is None or is_run(path)
     run = existing_run(path) if has_run else Run(path=path, config=config)
     with showing_progress() as progress:
         label, name, measured = model_perplexity(
