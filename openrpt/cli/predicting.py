@@ -110,8 +110,8 @@ def compare(sources: tuple[str, ...], against: str, layout: str, out: str | None
     """
     from openrpt.console import PlainConsole
     from openrpt.evaluation.next_token.compare import compare as compare_models
-    from openrpt.evaluation.next_token.compare import find_evaluated
     from openrpt.evaluation.next_token.comparison_files import write_comparison
+    from openrpt.evaluation.next_token.recorded import find_evaluated
     from openrpt.evaluation.next_token.tables import print_comparison
 
     comparison = compare_models(find_evaluated(sources), against)

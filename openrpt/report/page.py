@@ -207,7 +207,8 @@ def _names(runs: Sequence[Run]) -> list[str]:
 def _thinking(run: Run, evaluations: Mapping[str, Any]) -> str:
     """Says whether the trained policy's thought is said to help; empty where it was not
     changed."""
-    from openrpt.evaluation.next_token.compare import find_evaluated, thought_verdict
+    from openrpt.evaluation.next_token.compare import thought_verdict
+    from openrpt.evaluation.next_token.recorded import find_evaluated
 
     if "emptied" not in evaluations.get(summary.TRAINED, {"summary": {}})["summary"]:
         return ""

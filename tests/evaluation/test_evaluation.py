@@ -25,13 +25,10 @@ from openrpt.engine.tree.attention import NAME
 from openrpt.errors import UserError
 from openrpt.evaluation.instrument import measure
 from openrpt.evaluation.models import training_cost
-from openrpt.evaluation.next_token.compare import (
-    Recorded,
-    compare,
-    find_evaluated,
-)
+from openrpt.evaluation.next_token.compare import compare
 from openrpt.evaluation.next_token.comparison_files import write_comparison
 from openrpt.evaluation.next_token.evaluate import NextToken
+from openrpt.evaluation.next_token.recorded import Recorded, find_evaluated
 from openrpt.evaluation.next_token.results import EvaluationResult, paired_differences
 from openrpt.evaluation.next_token.stage import evaluate_model
 from openrpt.evaluation.next_token.subject import Subject

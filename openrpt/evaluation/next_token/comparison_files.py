@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from openrpt.errors import UserError
-from openrpt.evaluation.next_token.compare import Comparison, Line, Recorded
+from openrpt.evaluation.next_token.compare import Comparison, Line
+from openrpt.evaluation.next_token.recorded import Recorded
 from openrpt.evaluation.next_token.tables import LAYOUTS, settings_sheet
 from openrpt.evaluation.reports import write_report
 from openrpt.json_files import read_json

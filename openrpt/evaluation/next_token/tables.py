@@ -7,12 +7,8 @@ from rich.text import Text
 
 from openrpt.config.binding import differing_settings
 from openrpt.data.positions import DIFFICULTIES
-from openrpt.evaluation.next_token.compare import (
-    Comparison,
-    Line,
-    Recorded,
-    mean_over_difficulties,
-)
+from openrpt.evaluation.next_token.compare import Comparison, Line, mean_over_difficulties
+from openrpt.evaluation.next_token.recorded import Recorded
 from openrpt.evaluation.next_token.results import EvaluationResult
 from openrpt.runs.run import existing_run
 from openrpt.sheets import COST_HEADINGS, Sheet, cost_cells, percent, points, print_sheet
