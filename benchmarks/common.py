@@ -68,6 +68,14 @@ def per_rollout(found: dict[str, Any]) -> float:
     return seconds / sum(step["rollouts"] for step in found["steps"])
 
 
+def per_rollout_of(found: dict[str, Any], rollouts: int) -> float:
+    """Seconds of a child's one counted step, a rollout of a step of so many: its phases grow with
+    the rollouts, and the optimizer's step counts once for all."""
+    (step,) = found["steps"]
+    linear = sum(step["phases"].values())
+    return linear / step["rollouts"] + (step["seconds"] - linear) / rollouts
+
+
 def shares(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """By phase: needed FLOPs ÷ (seconds × rate), of OpenRPT's children. `of_limit` takes the
     rate of the model's own products at the phase's shapes, `of_single_product` that of one large

@@ -90,40 +90,7 @@ def random_reward(completions: list, **kwargs: Any) -> list[float]:
 def main(job: dict[str, Any], folder: str) -> dict[str, Any]:
     torch.set_num_threads(job["threads"])
     random.seed(job["seed"])
-    prompts, group_size = job["prompts"], job["group_size"]
-    rollouts = len(prompts) * group_size
-    on_gpu, full = job["device"] == "cuda", job["new_tokens"]
-    # The one calls it so, the other so; vLLM stops at an end-of-text token unless told not to.
-    exact = {"min_tokens": full, "ignore_eos": True} if on_gpu else {"min_new_tokens": full}
-    settings = GRPOConfig(
-        output_dir=folder,
-        use_cpu=not on_gpu,
-        use_vllm=on_gpu,
-        vllm_mode="colocate",
-        bf16=False,
-        gradient_checkpointing=False,
-        report_to="none",
-        save_strategy="no",
-        logging_strategy="no",
-        disable_tqdm=True,
-        seed=job["seed"],
-        shuffle_dataset=False,
-        max_steps=1 + job["steps"],
-        per_device_train_batch_size=job["microbatch_rollouts"],
-        gradient_accumulation_steps=rollouts // job["microbatch_rollouts"],
-        num_generations=group_size,
-        num_iterations=1,
-        max_completion_length=job["new_tokens"],
-        generation_kwargs=exact,
-        temperature=1.0,
-        beta=0.0,
-        learning_rate=job["learning_rate"],
-        lr_scheduler_type="constant",
-        max_grad_norm=1.0,
-        weight_decay=0.01,
-        optim="adamw_torch_fused",
-        model_init_kwargs={"dtype": "float32"},
-    )
+    prompts, settings = job["prompts"], settings_of(job, folder)
     ids = [prompt[-WARM_UP_TOKENS:] for prompt in prompts] + prompts * job["steps"]
     stopwatch = Stopwatch()
     trainer = TimedTrainer(
@@ -138,25 +105,48 @@ def main(job: dict[str, Any], folder: str) -> dict[str, Any]:
     trainer.generate, stopwatch.trainer = job["generate"], trainer
     require_same_work(trainer)
     trainer.train()
-    return {
-        "steps": [
-            {"seconds": seconds, "phases": phases, "rollouts": rollouts}
-            for seconds, phases in zip(stopwatch.seconds[1:], stopwatch.phases[1:], strict=True)
-        ],
-        "peak_memory_gib": stopwatch.peaks[-1],
-        "warm_up_peak_memory_gib": stopwatch.peaks[0],
-        "threads": torch.get_num_threads(),
-        "settings": {
-            "microbatch_rollouts": job["microbatch_rollouts"],
-            "gradient_accumulation_steps": settings.gradient_accumulation_steps,
-            "attention": trainer.model.config._attn_implementation,
-            "loss_type": settings.loss_type,
-            "optimizer": "AdamW (fused)",
-            "gradient_checkpointing": False,
-        },
-        "versions": {name: importlib.metadata.version(name) for name in VERSIONS}
-        | {"python": platform.python_version()},
-    }
+    return measured(trainer, stopwatch, job)
+
+
+def rollouts_of(job: dict[str, Any]) -> int:
+    """The rollouts of a step."""
+    return len(job["prompts"]) * job["group_size"]
+
+
+def settings_of(job: dict[str, Any], folder: str) -> GRPOConfig:
+    """The job as TRL says it: an optimizer step on the rollouts of all prompts."""
+    on_gpu, full = job["device"] == "cuda", job["new_tokens"]
+    # The one calls it so, the other so; vLLM stops at an end-of-text token unless told not to.
+    exact = {"min_tokens": full, "ignore_eos": True} if on_gpu else {"min_new_tokens": full}
+    return GRPOConfig(
+        output_dir=folder,
+        use_cpu=not on_gpu,
+        use_vllm=on_gpu,
+        vllm_mode="colocate",
+        bf16=False,
+        gradient_checkpointing=False,
+        report_to="none",
+        save_strategy="no",
+        logging_strategy="no",
+        disable_tqdm=True,
+        seed=job["seed"],
+        shuffle_dataset=False,
+        max_steps=1 + job["steps"],
+        per_device_train_batch_size=job["microbatch_rollouts"],
+        gradient_accumulation_steps=rollouts_of(job) // job["microbatch_rollouts"],
+        num_generations=job["group_size"],
+        num_iterations=1,
+        max_completion_length=full,
+        generation_kwargs=exact,
+        temperature=1.0,
+        beta=0.0,
+        learning_rate=job["learning_rate"],
+        lr_scheduler_type="constant",
+        max_grad_norm=1.0,
+        weight_decay=0.01,
+        optim="adamw_torch_fused",
+        model_init_kwargs={"dtype": "float32"},
+    )
 
 
 def require_same_work(trainer: TimedTrainer) -> None:
@@ -165,6 +155,29 @@ def require_same_work(trainer: TimedTrainer) -> None:
     trained = all(parameter.requires_grad for parameter in trainer.model.parameters())
     if dtypes != {torch.float32} or not trained or trainer.model.is_gradient_checkpointing:
         raise RuntimeError(f"not the case's work: {dtypes}, all trained: {trained}")
+
+
+def measured(trainer: TimedTrainer, stopwatch: Stopwatch, job: dict[str, Any]) -> dict[str, Any]:
+    """What was measured, without the first step, and what it was measured with."""
+    return {
+        "steps": [
+            {"seconds": seconds, "phases": phases, "rollouts": rollouts_of(job)}
+            for seconds, phases in zip(stopwatch.seconds[1:], stopwatch.phases[1:], strict=True)
+        ],
+        "peak_memory_gib": stopwatch.peaks[-1],
+        "warm_up_peak_memory_gib": stopwatch.peaks[0],
+        "threads": torch.get_num_threads(),
+        "settings": {
+            "microbatch_rollouts": job["microbatch_rollouts"],
+            "gradient_accumulation_steps": trainer.args.gradient_accumulation_steps,
+            "attention": trainer.model.config._attn_implementation,
+            "loss_type": trainer.args.loss_type,
+            "optimizer": "AdamW (fused)",
+            "gradient_checkpointing": False,
+        },
+        "versions": {name: importlib.metadata.version(name) for name in VERSIONS}
+        | {"python": platform.python_version()},
+    }
 
 
 if __name__ == "__main__":

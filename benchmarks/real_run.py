@@ -21,6 +21,7 @@ from common import (
     exit_cleanly,
     parser_of,
     per_rollout,
+    per_rollout_of,
     run_child,
     say,
     spread,
@@ -60,8 +61,8 @@ def main() -> None:
                 f" {flat:.0%} flat (ntp_weight {weight:g})"
             )
         theirs.append(peer_step(given, job, prompts))
-        say(f"  TRL, {rate(theirs[-1], own, given):.2f} s a rollout")
-    rates = [rate(child, own, given) for child in theirs]
+        say(f"  TRL, {rate(theirs[-1], own):.2f} s a rollout")
+    rates = [rate(child, own) for child in theirs]
     result = started | {
         "case": job_facts(job, theirs[0]),
         "openrpt": {f"ntp_weight {w:g}": own_summary(f, rates) for w, f in own.items()},
@@ -108,12 +109,9 @@ def peer_step(
     return found | {"new_tokens": new_tokens, "mean_prompt_tokens": mean}
 
 
-def rate(found: dict[str, Any], own: dict[float, Any], given: argparse.Namespace) -> float:
-    """TRL's seconds a rollout: its optimizer's step counts once for all rollouts of a step."""
-    (step,) = found["steps"]
-    whole = next(iter(own.values()))[0]["steps"][0]["rollouts"]
-    linear = sum(step["phases"].values())
-    return linear / step["rollouts"] + (step["seconds"] - linear) / whole
+def rate(found: dict[str, Any], own: dict[float, Any]) -> float:
+    """TRL's seconds a rollout, as if all rollouts of OpenRPT's step were in its own."""
+    return per_rollout_of(found, next(iter(own.values()))[0]["steps"][0]["rollouts"])
 
 
 def job_facts(job: dict[str, Any], peer: dict[str, Any]) -> dict[str, Any]:

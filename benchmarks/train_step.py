@@ -22,6 +22,7 @@ from common import (
     exit_cleanly,
     parser_of,
     per_rollout,
+    per_rollout_of,
     run_child,
     say,
     shares,
@@ -161,10 +162,8 @@ class Peer:
         return len(self.prompts) * self.group_size
 
     def rate(self, found: dict[str, Any]) -> float:
-        """Seconds a rollout: the optimizer's step counts once for all rollouts of the case."""
-        (step,) = found["steps"]
-        linear = sum(step["phases"].values())
-        return linear / step["rollouts"] + (step["seconds"] - linear) / self.case.rollouts
+        """Seconds a rollout, as if all rollouts of the case were in the step."""
+        return per_rollout_of(found, self.case.rollouts)
 
     def outer_half(self) -> list[list[int]]:
         """Half of the prompts with the same mean length and the same longest (TRL pads to it)."""

@@ -2,10 +2,12 @@
 
 import contextlib
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 _LONGEST_NAME = 200
 """Characters of the longest name that others are compared with."""
+_NAMED = 4
+"""Names that a message lists."""
 
 
 class UserError(Exception):
@@ -43,6 +45,16 @@ def nearest(name: str, known: Iterable[str], *, otherwise: str = "", cutoff: flo
     best = max(likeness, key=lambda one: likeness[one], default="")
     hint = f"nearest: '{best}'" if best and likeness[best] >= cutoff else otherwise
     return f"; {hint}" if hint else ""
+
+
+def few(names: Sequence[str], separator: str = ", ") -> str:
+    """Returns the first 4 names as a message lists them, and how many more there are.
+
+    >>> few(["a", "b", "c", "d", "e"])
+    'a, b, c, d and 1 more'
+    """
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return separator.join(names[:_NAMED]) + more
 
 
 def _likeness(name: str, known: str) -> float:

@@ -26,7 +26,7 @@ def write_sealed(path: Path, values: Mapping[str, Any]) -> None:
 def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the values as JSON gives them back, and their hash."""
     own = {key: value for key, value in values.items() if key != SEAL}
-    kept = json.loads(json.dumps(_finite(own), allow_nan=False))
+    kept = json.loads(json.dumps(finite_json(own), allow_nan=False))
     return kept | {SEAL: _digest(kept)}
 
 
@@ -49,11 +49,12 @@ def json_text(values: Any) -> str:
     return to_json(values, indent=1, inf_nan_mode="null").decode() + "\n"
 
 
-def _finite(value: Any) -> Any:
+def finite_json(value: Any) -> Any:
+    """Returns tables and lists of JSON with null for each number that is none."""
     if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
+        return {name: finite_json(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite_json(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -93,6 +93,11 @@ def reading_errors() -> tuple[type[Exception], ...]:
     return (OSError, ValueError, KeyError, TypeError, pa.ArrowException)
 
 
+def not_readable(path: Path, error: Exception) -> str:
+    """Returns a line that says that a table can't be read, and why: one of `reading_errors`."""
+    return f"{path}: not readable ({str(error).splitlines()[0]})"
+
+
 def checked_bytes(path: Path) -> bytes:
     """Returns the file's bytes. Raises ValueError where its hash is not the one that it states."""
     data = path.read_bytes()

@@ -34,7 +34,7 @@ from openrpt.config.sections import Config
 from openrpt.data.corpus_counts import CorpusCounts
 from openrpt.data.curriculum import read_curriculum
 from openrpt.data.documents import read_corpus
-from openrpt.data.evaluation_work import evaluation_work
+from openrpt.data.evaluation_work import asked_evaluation_work
 from openrpt.data.prompts import build_layout
 from openrpt.data.scored import load_scored
 from openrpt.data.training_work import take_work
@@ -133,16 +133,9 @@ def skip(folder: Path, config: Config) -> dict[str, Any]:
 
 def evaluate(folder: Path, config: Config) -> dict[str, Any]:
     """Chooses the positions of `openrpt evaluate`."""
-    corpus, asked = load_scored(folder), config.evaluate
+    corpus = load_scored(folder)
     start = time.perf_counter()
-    works = evaluation_work(
-        corpus,
-        config,
-        split=asked.split,
-        positions=asked.positions,
-        positions_per_document=asked.positions_per_document,
-        min_entropy=asked.min_entropy,
-    )
+    works = asked_evaluation_work(corpus, config)
     found = sum(len(work.positions) for work in works)
     return {"seconds": time.perf_counter() - start, "positions": found}
 

@@ -150,10 +150,10 @@ def _run_to_ask_in(config: "Config", model: str | None) -> "Run":
     """Opens the run that is there, or a new one whose model is MODEL."""
     from openrpt.config.loading import with_overrides
     from openrpt.evaluation.models import OWN_MODELS, check_models
-    from openrpt.runs.run import existing_run, open_run
+    from openrpt.runs.run import existing_run, is_run, open_run
 
     path = Path(config.run)
-    if (path / "config.toml").is_file():
+    if is_run(path):
         return existing_run(path)
     named = {"model.path": model} if model and model not in OWN_MODELS else {}
     return open_run(

@@ -209,10 +209,10 @@ def questions(
     sources, config = models_and_config(ctx, sources)
     from openrpt.evaluation.models import named_models
     from openrpt.evaluation.questions.heldout import open_heldout
-    from openrpt.runs.run import Run, existing_run
+    from openrpt.runs.run import Run, existing_run, is_run
 
     path = Path(config.run)
-    has_run = (path / "config.toml").is_file()
+    has_run = is_run(path)
     run = existing_run(path) if has_run else Run(path=path, config=config)
     models = named_models(run, sources)
     folder = Path(out or (path / "questions" if has_run else "questions"))

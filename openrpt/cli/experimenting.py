@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,10 @@ from openrpt.cli.options import StageCommand
 from openrpt.cli.stage_config import stage_config, take_cpu
 from openrpt.errors import UserError
 from openrpt.terminal import say
+
+if TYPE_CHECKING:
+    from openrpt.experiments.answers.experiment import Experiment, Size
+    from openrpt.experiments.answers.outcome import Outcome
 
 _MOST_MINUTES = 60_000
 """The longest budget of the demo, in minutes."""
@@ -60,29 +64,18 @@ def experiment(
         raise UserError("--gpu and --utilisation are of an estimate: say --estimate")
     if utilisation and not gpu:
         raise UserError("--utilisation is of a GPU's peak: name one with --gpu")
-    from openrpt.console import PlainConsole
-    from openrpt.costs.estimate import UTILISATION
     from openrpt.engine.cpu import usable_cpus
-    from openrpt.experiments.answers.catalog import EXPERIMENTS, experiment_named
-    from openrpt.experiments.answers.estimating import estimate_experiment, estimate_sheet
+    from openrpt.experiments.answers.catalog import experiment_named
     from openrpt.experiments.answers.experiment import size_named
-    from openrpt.experiments.answers.files import PAGE
-    from openrpt.experiments.answers.page import result_sheets
     from openrpt.experiments.answers.run import run_experiment
-    from openrpt.sheets import Sheet, print_sheet
 
-    console, size = PlainConsole(), size_named(budget)
+    size = size_named(budget)
     if name is None:
-        rows = [[one.name, one.question] for one in EXPERIMENTS.values()]
-        print_sheet(Sheet(title="", headings=["", "question"], rows=rows, labels=2), console)
+        _print_experiments()
         return
     chosen = experiment_named(name)
     if estimate:
-        with showing_progress() as progress:
-            found = estimate_experiment(
-                chosen, size, gpu=gpu, utilisation=utilisation or UTILISATION, progress=progress
-            )
-        print_sheet(estimate_sheet(chosen, found), console)
+        _print_estimate(chosen, size, gpu=gpu, utilisation=utilisation)
         return
     folder = Path(run) if run else Path("runs") / f"experiment-{name}-{budget}"
     with showing_progress(goes_on=True) as progress:
@@ -94,8 +87,44 @@ def experiment(
             workers=workers or (1 if size.recipe else usable_cpus()),
             progress=progress,
         )
-    if not outcome.measured:
-        return
+    if outcome.measured:
+        _print_outcome(chosen, outcome, folder)
+
+
+def _print_experiments() -> None:
+    from openrpt.console import PlainConsole
+    from openrpt.experiments.answers.catalog import EXPERIMENTS
+    from openrpt.sheets import Sheet, print_sheet
+
+    rows = [[one.name, one.question] for one in EXPERIMENTS.values()]
+    sheet = Sheet(title="", headings=["", "question"], rows=rows, labels=2)
+    print_sheet(sheet, PlainConsole())
+
+
+def _print_estimate(
+    chosen: "Experiment", size: "Size", *, gpu: str, utilisation: float | None
+) -> None:
+    """Prints what the experiment will take, on this machine or on a GPU by name."""
+    from openrpt.console import PlainConsole
+    from openrpt.costs.estimate import UTILISATION
+    from openrpt.experiments.answers.estimating import estimate_experiment, estimate_sheet
+    from openrpt.sheets import print_sheet
+
+    with showing_progress() as progress:
+        found = estimate_experiment(
+            chosen, size, gpu=gpu, utilisation=utilisation or UTILISATION, progress=progress
+        )
+    print_sheet(estimate_sheet(chosen, found), PlainConsole())
+
+
+def _print_outcome(chosen: "Experiment", outcome: "Outcome", folder: Path) -> None:
+    """Prints the experiment's tables, its answer, and where its page lies."""
+    from openrpt.console import PlainConsole
+    from openrpt.experiments.answers.files import PAGE
+    from openrpt.experiments.answers.page import result_sheets
+    from openrpt.sheets import print_sheet
+
+    console = PlainConsole()
     for sheet in result_sheets(chosen, outcome):
         print_sheet(sheet, console)
     say(chosen.answer(outcome))

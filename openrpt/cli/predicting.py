@@ -53,10 +53,10 @@ def evaluate(
     from openrpt.evaluation.outcome import next_command
     from openrpt.evaluation.records import read_evaluation
     from openrpt.report.verdict import model_sentences
-    from openrpt.runs.run import existing_run, open_run
+    from openrpt.runs.run import existing_run, is_run, open_run
 
     path, place = Path(config.run), Path(scores) if scores else None
-    has_run = (path / "config.toml").is_file()
+    has_run = is_run(path)
     if place is None or has_run:
         run = existing_run(path)
     else:
@@ -110,8 +110,9 @@ def compare(sources: tuple[str, ...], against: str, layout: str, out: str | None
     """
     from openrpt.console import PlainConsole
     from openrpt.evaluation.next_token.compare import compare as compare_models
-    from openrpt.evaluation.next_token.compare import find_evaluated
-    from openrpt.evaluation.next_token.tables import print_comparison, write_comparison
+    from openrpt.evaluation.next_token.comparison_files import write_comparison
+    from openrpt.evaluation.next_token.recorded import find_evaluated
+    from openrpt.evaluation.next_token.tables import print_comparison
 
     comparison = compare_models(find_evaluated(sources), against)
     files = write_comparison(comparison, Path(out), sources) if out else []
@@ -156,11 +157,11 @@ def perplexity(
     """
     model, config = model_and_config(ctx, source)
     corpus = other_corpus(ctx, text)
-    from openrpt.evaluation.perplexity import model_perplexity
-    from openrpt.runs.run import Run, existing_run
+    from openrpt.evaluation.perplexity.instrument import model_perplexity
+    from openrpt.runs.run import Run, existing_run, is_run
 
     path = Path(config.run)
-    has_run = corpus is None or (path / "config.toml").is_file()
+    has_run = corpus is None or is_run(path)
     run = existing_run(path) if has_run else Run(path=path, config=config)
     with showing_progress() as progress:
         label, name, measured = model_perplexity(

@@ -33,7 +33,7 @@ def stage_config(
     from openrpt.config.loading import load_config, to_toml, with_file, with_overrides
     from openrpt.config.recipes import config_path
     from openrpt.config.toml_files import read_toml
-    from openrpt.runs.run import stored_config
+    from openrpt.runs.run import is_run, stored_config
 
     overrides = {**(more or {}), **ctx.meta.get(OVERRIDES, {})}
     values = {} if file is None else read_toml(config_path(file))
@@ -42,7 +42,7 @@ def stage_config(
         if "run" not in values:
             overrides.setdefault("run", load_config().run)
         run = Path(_reachable(overrides.get("run", str(values.get("run")))))
-        config = stored_config(run) if (run / "config.toml").is_file() else load_config()
+        config = stored_config(run) if is_run(run) else load_config()
     if file is not None:
         config = with_file(config, values, source=file)
     config = with_overrides(config, overrides)
@@ -64,10 +64,10 @@ def _with_faster_products(config: "Config") -> "Config":
     from openrpt.costs.product_speed import product_speed
     from openrpt.engine.loading import pick_device
     from openrpt.launch import launch
-    from openrpt.runs.run import stored_config
+    from openrpt.runs.run import is_run, stored_config
 
     run = Path(config.run)
-    if (run / "config.toml").is_file():
+    if is_run(run):
         chosen = stored_config(run).model.compute_dtype
         return with_overrides(config, {"model.compute_dtype": chosen})
     if config.model.dtype != "float32":  # there is nothing to mix
@@ -133,12 +133,14 @@ def models_and_config(
     and is a .toml or a recipe is the configuration, and a run folder gives `--run` where it isn't
     given.
     """
+    from openrpt.runs.run import is_run
+
     models = tuple(source for source in sources if not is_config(source))
     file = ctx.params["config_file"]
     for source in sources:
         if is_config(source):
             _, file = _config_file(source, file)
-    runs = [model for model in models if (Path(model) / "config.toml").is_file()]
+    runs = [model for model in models if is_run(model)]
     if "run" in ctx.meta.get(OVERRIDES, {}) or len(runs) != 1:
         return models, stage_config(ctx, file)
     models = tuple(model for model in models if model != runs[0])
@@ -151,7 +153,9 @@ def only_config(positional: str | None, option: str | None) -> str | None:
     other, file = _config_file(positional, option)
     if other is None:
         return file
-    if (Path(other) / "config.toml").is_file():
+    from openrpt.runs.run import is_run
+
+    if is_run(other):
         raise UserError(f"{other}: a run folder, no configuration; say --run {other}")
     missing = "" if Path(other).exists() else "no such file; "
     raise UserError(f"{other}: {missing}a configuration's name ends with .toml, or is recipe:NAME")

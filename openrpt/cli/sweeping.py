@@ -90,8 +90,10 @@ def sweep(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
     config = stage_config(ctx, only_config(config_toml, options["config_file"]))
     variants = variants_of(config, ctx.meta.get(_SWEPT, {}))
     from openrpt.console import PlainConsole
-    from openrpt.evaluation.next_token.compare import compare, find_evaluated
-    from openrpt.evaluation.next_token.tables import print_comparison, write_comparison
+    from openrpt.evaluation.next_token.compare import compare
+    from openrpt.evaluation.next_token.comparison_files import write_comparison
+    from openrpt.evaluation.next_token.recorded import find_evaluated
+    from openrpt.evaluation.next_token.tables import print_comparison
     from openrpt.report.page import write_report
 
     with showing_progress(goes_on=True) as progress:

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,9 @@ from openrpt.cli.options import OVERRIDES
 from openrpt.cli.stage_config import stage_config
 from openrpt.errors import UserError
 from openrpt.terminal import say
+
+if TYPE_CHECKING:
+    from openrpt.config.sections import Config
 
 
 @command("rollouts", after="probe", cls=RunCommand)
@@ -111,22 +114,12 @@ def predict(
     MODEL is as in openrpt evaluate; a run's own needs --run, and a run folder stands for its latest
     model. A checkpoint is prompted as it was trained.
     """
-    from openrpt.config.loading import load_config
-    from openrpt.evaluation.models import OWN_MODELS, model_path
-    from openrpt.runs.run import Run, existing_run
-    from openrpt.stages.predict import checkpoint_config
-
-    given = ctx.meta.get(OVERRIDES, {}).get("run")
-    if model in OWN_MODELS and given is None:
-        raise UserError(f"{model}: a run's own model; say of which with --run RUN")
-    run = existing_run(Path(given)) if given else Run(path=Path(), config=load_config())
-    model = model_path(run, model)
-    base = checkpoint_config(model) or run.config
+    model, base = _model_and_base(ctx, model)
     config = stage_config(ctx, options["config_file"], base=base)
     if text == "-":
         text = _standard_input()
     from openrpt.console import PlainConsole
-    from openrpt.engine.engine import open_engine
+    from openrpt.engine.engine import open_engine, open_seeding_start
     from openrpt.engine.loading import resolve_model
     from openrpt.runs.rollouts import evaluated_table
     from openrpt.runs.show import group_lines
@@ -136,10 +129,7 @@ def predict(
     resolve_model(model)  # what is no model is said before it is said to be loaded
     with showing_progress() as progress:
         progress.begin(f"load {model}", 0)
-        start = None
-        if config.prompt.candidates and config.prompt.candidate_source == "start":
-            start = open_engine(config)
-        engine = open_engine(config, path=model, start=start)
+        engine = open_engine(config, path=model, start=open_seeding_start(config))
         cut = cut_at_end(engine.model.tokenizer, text, continuation)
         group = run_predict(
             engine,
@@ -155,6 +145,22 @@ def predict(
     console = PlainConsole()
     for line in group_lines(rows):
         console.print(line, soft_wrap=True)
+
+
+def _model_and_base(ctx: click.Context, model: str) -> "tuple[str, Config]":
+    """Returns where the model lies, and the configuration that it was trained under: that of the
+    checkpoint, else of the run that the command line names, else the defaults."""
+    from openrpt.config.loading import load_config
+    from openrpt.evaluation.models import OWN_MODELS, model_path
+    from openrpt.runs.run import Run, existing_run
+    from openrpt.stages.predict import checkpoint_config
+
+    given = ctx.meta.get(OVERRIDES, {}).get("run")
+    if model in OWN_MODELS and given is None:
+        raise UserError(f"{model}: a run's own model; say of which with --run RUN")
+    run = existing_run(Path(given)) if given else Run(path=Path(), config=load_config())
+    path = model_path(run, model)
+    return path, checkpoint_config(path) or run.config
 
 
 def _standard_input() -> str:

@@ -144,7 +144,7 @@ def finetune(
     """
     config = source_config(ctx, source, key="model.path", base=_origin_config(ctx, origin))
     from openrpt.console import PlainConsole
-    from openrpt.evaluation.questions.results import finished_record, print_finetuned
+    from openrpt.evaluation.questions.finetuned import finished_record, print_finetuned
 
     others = [Path(run) for run in beside]
     for other in others:  # before hours of training
@@ -197,13 +197,13 @@ def _origin_config(ctx: click.Context, origin: str | None) -> "Config | None":
     it has its own already."""
     if origin is None:
         return None
-    from openrpt.runs.run import existing_run
+    from openrpt.runs.run import existing_run, is_run
 
     found = existing_run(Path(origin))
     run = ctx.meta.get(OVERRIDES, {}).get("run")
     if run is None:
         raise UserError(f"--from {origin}: begins another run; give its folder with --run")
-    if (Path(run) / "config.toml").is_file():
+    if is_run(run):
         return None
     return found.config
 
@@ -243,10 +243,10 @@ def _say_next(run: "Run") -> None:
 
 def _matched_config(ctx: click.Context) -> "Config | None":
     """Returns the matched run's configuration, for a control whose run has none of its own yet."""
+    from openrpt.runs.run import existing_run, is_run
+
     given = ctx.meta.get(OVERRIDES, {})
     match, run = given.get("pretrain.match"), given.get("run")
-    if not match or (run and (Path(run) / "config.toml").is_file()):
+    if not match or (run and is_run(run)):
         return None
-    from openrpt.runs.run import existing_run
-
     return existing_run(Path(match)).config.model_copy(update={"run": match})

@@ -13,8 +13,9 @@ from collections.abc import Collection, Sequence
 from functools import cache
 from typing import Any
 
+from openrpt.config.keys import sections
 from openrpt.config.loading import flatten
-from openrpt.config.section import Binds, Section
+from openrpt.config.section import Binds
 from openrpt.config.sections import STAGES, Bound, Config, StageName
 
 
@@ -23,12 +24,12 @@ def bindings() -> dict[str, Binds]:
     """Returns what each key binds, by its dotted name, in the configuration's order."""
     found: dict[str, Binds] = {}
     for name, field in Config.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, Section):
-            for key, inner in kind.model_fields.items():
-                found[f"{name}.{key}"] = _said(inner.metadata, kind.BINDS)
-        else:
+        section = sections().get(name)
+        if section is None:
             found[name] = _said(field.metadata, None)
+            continue
+        for key, inner in section.model_fields.items():
+            found[f"{name}.{key}"] = _said(inner.metadata, section.BINDS)
     return found
 
 
@@ -42,14 +43,11 @@ def _said(metadata: list[Any], section: Binds | None) -> Binds:
 def read_by(stage: StageName) -> list[str]:
     """Returns the sections, and the single keys of others, that a stage reads."""
     found = ["seed", "run"]
-    for name, field in Config.model_fields.items():
-        kind = field.annotation
-        if not (isinstance(kind, type) and issubclass(kind, Section)):
-            continue
-        if _reads(stage, kind.BINDS):
+    for name, section in sections().items():
+        if _reads(stage, section.BINDS):
             found.append(name)
         else:
-            keys = [f"{name}.{key}" for key in kind.model_fields]
+            keys = [f"{name}.{key}" for key in section.model_fields]
             found += [key for key in keys if _reads(stage, bindings()[key])]
     return found
 

@@ -1,6 +1,6 @@
 """`[corpus]` and `[score]`: the documents, and the scorer's pass over them."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,7 @@ from openrpt.config.section import (
     Section,
     binds,
 )
+from openrpt.types import Split
 
 
 class CorpusConfig(Section):
@@ -87,9 +88,6 @@ class CorpusConfig(Section):
         if self.split and self.heldout_path:
             raise ValueError("split and heldout_path both say what is held out: give one")
         return self
-
-
-Split = Literal["train", "development", "heldout"]
 
 
 class ScoreConfig(Section):

@@ -5,9 +5,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from openrpt.config.keys import sections
 from openrpt.config.recipes import config_path
 from openrpt.config.rewards import RewardConfig
-from openrpt.config.section import Section
 from openrpt.config.sections import Config
 from openrpt.config.toml_files import read_toml, toml_text
 from openrpt.errors import UserError, nearest
@@ -77,13 +77,9 @@ def _nearest_key(dotted: str) -> str:
 
 def config_keys() -> list[str]:
     """Returns all keys, dotted: `['seed', 'run', 'model.path', …]`."""
-    keys = []
-    for name, field in Config.model_fields.items():
-        annotation = field.annotation
-        if isinstance(annotation, type) and issubclass(annotation, Section):
-            keys += [f"{name}.{key}" for key in annotation.model_fields]
-        else:
-            keys.append(name)
+    keys, found = [], sections()
+    for name in Config.model_fields:
+        keys += [f"{name}.{key}" for key in found[name].model_fields] if name in found else [name]
     return keys
 
 

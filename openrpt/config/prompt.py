@@ -120,6 +120,11 @@ class PromptConfig(Section):
         description="Tokens after the thought's end, the box's end included",
     )
 
+    @property
+    def is_seeded_by_start(self) -> bool:
+        """Whether the start model's candidates seed the thought, not the policy's own."""
+        return self.candidates > 0 and self.candidate_source == "start"
+
     @model_validator(mode="after")
     def _examples_end_where_they_say(self) -> Self:
         for number, example in enumerate(self.examples, 1):

@@ -252,7 +252,7 @@ def spans_ledger(lengths: Sequence[int], tokens: Sequence[int]) -> Ledger:
 def prefix_passes(prompt: PromptConfig) -> int:
     """Returns 2 where the frozen start model runs over the prefix as well, for its candidates; else
     1."""
-    return 2 if prompt.candidates and prompt.candidate_source == "start" else 1
+    return 2 if prompt.is_seeded_by_start else 1
 
 
 def plain_passes(prompt: PromptConfig, layout: Layout) -> int:

@@ -76,7 +76,7 @@ def folded_words(text: str) -> list[str]:
 
     Where a script puts no spaces between words, each character is one.
 
-    >>> words_of("Ａ Café, 数学 is π!")
+    >>> folded_words("Ａ Café, 数学 is π!")
     ['a', 'café', '数', '学', 'is', 'π']
     """
     plain = unicodedata.normalize("NFKC", text).replace(_SOFT_HYPHEN, "")
@@ -99,17 +99,6 @@ def _grams_of(words: list[str]) -> list[_Gram]:
             grams.append(_Gram(_hash(" ".join(words[start:end])), start, end))
             start += 1
     return grams
-
-
-def gram_hashes(text: str) -> set[int]:
-    """Returns the hashes of a text's grams.
-
-    >>> gram_hashes("One, two; THREE four -- five!") == gram_hashes("one two three four five")
-    True
-    >>> gram_hashes("too short")
-    set()
-    """
-    return {gram.hash for gram in _grams_of(folded_words(text))}
 
 
 class DuplicateIndex:

@@ -16,6 +16,27 @@ from openrpt.seeding import generator
 from openrpt.types import Split
 
 
+def asked_evaluation_work(
+    corpus: ScoredCorpus,
+    config: Config,
+    *,
+    split: Split | None = None,
+    positions: int | None = None,
+) -> list[Work]:
+    """Returns the positions that [evaluate] asks for; `split`, `positions`: in place of its own.
+    Raises UserError as `evaluation_work`."""
+    asked = config.evaluate
+    return evaluation_work(
+        corpus,
+        config,
+        split=split or asked.split,
+        positions=positions or asked.positions,
+        positions_per_document=asked.positions_per_document,
+        min_entropy=asked.min_entropy,
+        where=asked.where,
+    )
+
+
 def evaluation_work(
     corpus: ScoredCorpus,
     config: Config,

@@ -130,6 +130,12 @@ def open_engine(
     return bind(kind, model, start)
 
 
+def open_seeding_start(config: Config) -> Engine | None:
+    """Opens the start model where its candidates seed the thought; None where they are the policy's
+    own, or there are none. Raises UserError as `open_engine`."""
+    return open_engine(config) if config.prompt.is_seeded_by_start else None
+
+
 def bind(kind: Trainer, model: Model, start: Engine | None = None) -> Engine:
     """Returns the engine of this kind for a model that is loaded already; see `open_engine`."""
     if kind == "flat":

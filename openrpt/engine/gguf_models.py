@@ -14,7 +14,7 @@ from openrpt.data.assets import cache_dir
 from openrpt.engine.gguf_file import GgufFile, read_gguf
 from openrpt.engine.gguf_rope import DIVISORS, Rope, read_rope, require_same_rope
 from openrpt.engine.gguf_rope import KEYS as ROPE_KEYS
-from openrpt.errors import UserError, foreign
+from openrpt.errors import UserError, few, foreign
 from openrpt.files import replacing_folder
 from openrpt.hashes import file_stamp
 from openrpt.terminal import say
@@ -216,9 +216,9 @@ def _tensor_names(
     }
     wanted = dict.fromkeys(found for found, _ in stored.values())
     if missing := [found for found in wanted if found not in file.tensors]:
-        raise file.damage(f"tensors are missing: {_listed(missing)}")
+        raise file.damage(f"tensors are missing: {few(missing)}")
     if extra := [found for found in file.tensors if found not in wanted and found != DIVISORS]:
-        raise file.refusal(f"it has tensors unknown to {config.model_type}: {_listed(extra)}")
+        raise file.refusal(f"it has tensors unknown to {config.model_type}: {few(extra)}")
     return stored
 
 
@@ -240,8 +240,3 @@ def _require_same(file: GgufFile, rope: Rope, folder: Path) -> None:
     if report["missing_keys"] or report["unexpected_keys"]:
         raise AssertionError(f"{folder}: not what transformers loads: {report}")
     require_same_rope(file, rope, model)
-
-
-def _listed(names: list[str], most: int = 4) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

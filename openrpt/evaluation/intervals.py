@@ -23,13 +23,13 @@ class Interval:
         return asdict(self)
 
 
-def mean_interval(values: np.ndarray, documents: np.ndarray, *, seed: int = 0) -> Interval:
+def mean_interval(values: np.ndarray, documents: np.ndarray) -> Interval:
     """Returns the mean of values [n], with the document of each [n]; not a number where there are
     none."""
     names, index = np.unique(documents, return_inverse=True)
     low = high = float("nan")
     if len(names) > 1:
-        means = means_of_draws(values, index, drawn_documents(len(names), seed))
+        means = means_of_draws(values, index, drawn_documents(len(names)))
         low, high = np.quantile(means, [0.025, 0.975]).tolist()
     value = float(values.mean()) if len(values) else float("nan")
     return Interval(value=value, low=low, high=high, n=len(values), documents=len(names))
@@ -40,8 +40,6 @@ def difference_of_means(
     a_documents: np.ndarray,
     b: np.ndarray,
     b_documents: np.ndarray,
-    *,
-    seed: int = 0,
 ) -> Interval:
     """Returns mean(a) − mean(b) on different positions; a document that both have is drawn for
     both. `n` and `documents` count a and b together."""
@@ -49,7 +47,7 @@ def difference_of_means(
     count, cut = len(names), len(a)
     low = high = float("nan")
     if min(len(np.unique(a_documents)), len(np.unique(b_documents))) > 1:
-        draws = drawn_documents(count, seed)
+        draws = drawn_documents(count)
         of_a, of_b = means_of_draws(a, index[:cut], draws), means_of_draws(b, index[cut:], draws)
         differences = of_a - of_b
         low, high = np.nanquantile(differences, [0.025, 0.975]).tolist()

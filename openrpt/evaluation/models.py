@@ -17,7 +17,7 @@ from openrpt.engine.loading import resolve_model
 from openrpt.errors import UserError, nearest
 from openrpt.runs.checkpoints import latest_checkpoint
 from openrpt.runs.metrics import read_metrics
-from openrpt.runs.run import Run, existing_run, owning_run
+from openrpt.runs.run import Run, existing_run, is_run, owning_run
 
 _MAKERS: dict[str, StageName] = {facts.model: s for s, facts in STAGES.items() if facts.model}
 """The word for a model → the stage that makes it."""
@@ -46,7 +46,7 @@ def model_path(run: Run, model: str) -> str:
 
     Raises UserError where the run has no such model yet, or it is damaged.
     """
-    if (Path(model) / "config.toml").is_file():
+    if is_run(model):
         run = existing_run(Path(model))
         model = latest_model(run)
     own: dict[str, Path | None] = {
@@ -204,7 +204,7 @@ def _named(run: Run, source: str) -> NamedModel:
     name, _, model = source.rpartition("=")
     label = name or default_label(run, model, run.config)
     owner = run
-    if (Path(model) / "config.toml").is_file():
+    if is_run(model):
         owner = existing_run(Path(model))
         model = latest_model(owner)
     path = model_path(owner, model)

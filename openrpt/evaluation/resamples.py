@@ -3,11 +3,13 @@
 import numpy as np
 
 RESAMPLES = 4000
+_SEED = 0
+"""The same draws for all models, so that the same numbers give the same interval."""
 
 
-def drawn_documents(documents: int, seed: int) -> np.ndarray:
+def drawn_documents(documents: int) -> np.ndarray:
     """Returns [RESAMPLES, D] the documents of each bootstrap resample."""
-    return np.random.default_rng(seed).integers(documents, size=(RESAMPLES, documents))
+    return np.random.default_rng(_SEED).integers(documents, size=(RESAMPLES, documents))
 
 
 def means_of_draws(values: np.ndarray, index: np.ndarray, draws: np.ndarray) -> np.ndarray:
@@ -20,7 +22,7 @@ def means_of_draws(values: np.ndarray, index: np.ndarray, draws: np.ndarray) -> 
     return np.divide(sums, sizes, out=np.full(len(draws), np.nan), where=sizes > 0)
 
 
-def document_weights(documents: int, *, seed: int = 0) -> np.ndarray:
+def document_weights(documents: int) -> np.ndarray:
     """Returns [RESAMPLES, D] how often each document is drawn in each bootstrap resample."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(_SEED)
     return rng.multinomial(documents, np.full(documents, 1 / documents), size=RESAMPLES)

@@ -49,6 +49,14 @@ class Difference:
         return asdict(self) | {"distinguishable": self.distinguishable}
 
 
+def error_bar(estimate: Mapping[str, Any]) -> dict[str, float]:
+    """Returns an accuracy in percent with one standard error around it, as figures draw them: no
+    bar where the error is not a number. `estimate`: `Estimate.as_dict`, or a row with its keys."""
+    value, error = estimate["value"], estimate["standard_error"]
+    error = 0.0 if np.isnan(error) else error
+    return {"accuracy": 100 * value, "low": 100 * (value - error), "high": 100 * (value + error)}
+
+
 def mean_by_document(values: np.ndarray, documents: np.ndarray) -> Estimate:
     """Returns, of values [n] and the document of each [n], the mean over positions, as
     `ratio_by_document` with sizes of 1."""
@@ -126,9 +134,7 @@ def mean_of_slices(
     )
 
 
-def paired_difference(
-    a: np.ndarray, b: np.ndarray, documents: np.ndarray, *, seed: int = 0
-) -> Difference:
+def paired_difference(a: np.ndarray, b: np.ndarray, documents: np.ndarray) -> Difference:
     """Returns mean(a) − mean(b) on the same positions, with a bootstrap over documents.
 
     Positions where either is not a number are left out. With m* the resampled means,
@@ -141,7 +147,7 @@ def paired_difference(
     low = high = p = error = float("nan")
     if estimate.documents > 1:  # else nothing to resample: no interval, nothing distinguishable
         _, index = np.unique(documents, return_inverse=True)
-        means = means_of_draws(difference, index, drawn_documents(estimate.documents, seed))
+        means = means_of_draws(difference, index, drawn_documents(estimate.documents))
         low, high = map(float, np.quantile(means, [0.025, 0.975]))
         rarer = min(int((means <= 0).sum()), int((means >= 0).sum()))
         p = min(1.0, 2 * (rarer + 1) / (RESAMPLES + 1))

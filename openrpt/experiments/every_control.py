@@ -73,8 +73,9 @@ def _run_experiment(run: Run, progress: Progress) -> None:
 
 def _write_results(run: Run, out: Path, say: Callable[[str], None]) -> None:
     """Writes what `openrpt compare`, `patterns` and `scaling` write about the run."""
-    from openrpt.evaluation.next_token.compare import compare, find_evaluated
-    from openrpt.evaluation.next_token.tables import write_comparison
+    from openrpt.evaluation.next_token.compare import compare
+    from openrpt.evaluation.next_token.comparison_files import write_comparison
+    from openrpt.evaluation.next_token.recorded import find_evaluated
     from openrpt.evaluation.patterns.bins import run_bins
     from openrpt.evaluation.patterns.table import write_patterns
     from openrpt.evaluation.scaling.files import read_points, write_scaling

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openrpt.parquet import read_table, reading_errors
+from openrpt.parquet import not_readable, read_table, reading_errors
 from openrpt.report.chunks import finite
 
 _COLUMNS = ("position", "byte_offset", "ntp", "reasoning", "information_gain")
@@ -30,7 +30,7 @@ def read_evaluated_positions(
             columns = {name: table[name].to_numpy() for name in names}
             documents = table["document_id"].to_numpy().astype(str)
         except reading_errors() as error:
-            missing.append(f"{path}: not readable ({str(error).splitlines()[0]})")
+            missing.append(not_readable(path, error))
             continue
         found[label] = {
             str(name): {

@@ -25,7 +25,7 @@ from openrpt.report.verdict import model_sentences
 from openrpt.runs.card import model_card
 from openrpt.runs.checkpoints import BASELINE
 from openrpt.runs.optimizer_state import STATE
-from openrpt.runs.run import Run, existing_run, owning_run
+from openrpt.runs.run import Run, existing_run, is_run, owning_run
 
 _RESULTS = "## Results"
 _COST = "## Cost"
@@ -57,7 +57,7 @@ def publication(source: Path) -> Publication:
     if not source.is_dir():
         raise UserError(f"{source}: no such folder; give a run or a checkpoint's folder")
     folder = source
-    if (source / "config.toml").is_file():
+    if is_run(source):
         run = existing_run(source)
         model = latest_model(run)
         if model == "start":

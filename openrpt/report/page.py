@@ -6,6 +6,7 @@ compressed blocks of data (`chunks.pack`), which the browser decodes when it nee
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ import openrpt
 from openrpt import amounts
 from openrpt.config.binding import differing_settings
 from openrpt.config.loading import to_toml
+from openrpt.config.sections import Config
 from openrpt.data.positions import DIFFICULTIES
 from openrpt.engine.checkpoint_record import read_record
 from openrpt.errors import UserError
@@ -55,32 +57,19 @@ def render(run: Run, others: Sequence[Run] = (), notes: Sequence[str] = ()) -> s
     `others`: runs whose curves are drawn over this one's. `notes`: what else is to be said of the
     run folder.
     """
-    missing: list[str] = list(notes)
-
-    def read(function: Callable[[], _Read], otherwise: _Read) -> _Read:
-        try:
-            return function()
-        except UserError as error:
-            missing.append(str(error))
-            return otherwise
-
-    def rows_of(run: Run) -> _Rows:
-        rows, left_out = readable_metrics(run.metrics)
-        missing.extend(note for note in left_out if note not in missing)
-        return rows
-
+    reader = _Reader(missing=[*notes])
+    metrics = reader.metrics(run)
+    reader.missing.extend(setting_changes(metrics))
     no_models: dict[str, Any] = {"evaluations": {}, "differences": []}
-    metrics = rows_of(run)
-    missing += setting_changes(metrics)
-    evaluation = read(lambda: read_evaluation(run.evaluation), no_models)
-    patterns = read(lambda: read_patterns(run.path / "patterns.json", run.path), None)
+    evaluation = reader.read(lambda: read_evaluation(run.evaluation), no_models)
+    patterns = reader.read(lambda: read_patterns(run.path / "patterns.json", run.path), None)
     evaluations, differences = evaluation["evaluations"], evaluation["differences"]
-    inspected = inspect(run.path, run.scored, list(evaluations), missing)
+    inspected = inspect(run.path, run.scored, list(evaluations), reader.missing)
     rows = curves.with_stored(metrics, inspected.stored)
     warnings = curves.find_warnings(metrics)
     names = _names([run, *others])
     overlaid = [
-        _curves(name, rows_of(other)) for name, other in zip(names[1:], others, strict=True)
+        _curves(name, reader.metrics(other)) for name, other in zip(names[1:], others, strict=True)
     ]
     price = _price(run)
     drawn = charts(curves.with_speed(rows), names, price=price["price"])
@@ -90,24 +79,17 @@ def render(run: Run, others: Sequence[Run] = (), notes: Sequence[str] = ()) -> s
         "charts": [chart.drawing for chart in drawn],
         "accuracy": by_band,
     }
-    sources = read(lambda: _trace_sources(run), list[str]())
-    accuracy = summary.accuracy_rows(evaluations, run.config, sources)
-    scoring: dict[str, Any] = read(lambda: costs.scoring_cost(run.path), {})
+    sources = reader.read(lambda: _trace_sources(run), list[str]())
+    scoring: dict[str, Any] = reader.read(lambda: costs.scoring_cost(run.path), {})
     spent = costs.all_costs(scoring, metrics, evaluations)
     spent_in_all = costs.together(spent)
-    head, bundle, script = asset(HEAD_SCRIPT), vega(), scripts()
     return (
         _templates()
         .get_template("report.html.jinja")
         .render(
-            version=openrpt.__version__,
+            **_look(),
             title=run.path.resolve().name,
-            policy=content_policy(head, bundle, script),
-            style=Markup(asset("report.css") + asset("inspector.css")),
-            head=Markup(head),
-            script=Markup(script),
-            bundle=Markup(bundle),
-            missing=missing,
+            missing=reader.missing,
             warnings=warnings,
             essentials=essentials(run.config, sources),
             machine=_environment(run.path / "environment.json"),
@@ -116,15 +98,8 @@ def render(run: Run, others: Sequence[Run] = (), notes: Sequence[str] = ()) -> s
             figures=headline.figures(evaluations, differences, spent_in_all),
             verdict=run_verdict(evaluations, metrics, run.config.prompt),
             changed=headline.what_changed(evaluations, differences),
-            thinking=read(lambda: _thinking(run, evaluations), ""),
-            difficulties=DIFFICULTIES,
-            accuracy=accuracy,
-            sizes=summary.common_sizes(accuracy),
-            absent=summary.absent_rows(evaluations),
-            differences=summary.difference_rows(differences),
-            values=summary.value_rows(evaluations),
-            notes={label: e["note"] for label, e in evaluations.items() if e["note"]},
-            splits=sorted({e["split"] for e in evaluations.values()}),
+            thinking=reader.read(lambda: _thinking(run, evaluations), ""),
+            **_accuracies(evaluations, differences, run.config, sources),
             by_band=by_band,
             sections=SECTIONS,
             curves=_by_section(drawn),
@@ -139,6 +114,59 @@ def render(run: Run, others: Sequence[Run] = (), notes: Sequence[str] = ()) -> s
             config=to_toml(run.config),
         )
     )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Reader:
+    """A reader of run folders, whatever of them is absent or damaged."""
+
+    missing: list[str]
+    """What is to be said of what could not be read."""
+
+    def read(self, function: Callable[[], _Read], otherwise: _Read) -> _Read:
+        try:
+            return function()
+        except UserError as error:
+            self.missing.append(str(error))
+            return otherwise
+
+    def metrics(self, run: Run) -> _Rows:
+        rows, left_out = readable_metrics(run.metrics)
+        self.missing.extend(note for note in left_out if note not in self.missing)
+        return rows
+
+
+def _look() -> dict[str, Any]:
+    """Returns the page's own style and scripts, and the policy that lets no others in."""
+    head, bundle, script = asset(HEAD_SCRIPT), vega(), scripts()
+    return {
+        "version": openrpt.__version__,
+        "policy": content_policy(head, bundle, script),
+        "style": Markup(asset("report.css") + asset("inspector.css")),
+        "head": Markup(head),
+        "script": Markup(script),
+        "bundle": Markup(bundle),
+    }
+
+
+def _accuracies(
+    evaluations: dict[str, Any],
+    differences: Sequence[Mapping[str, Any]],
+    config: Config,
+    sources: Sequence[str],
+) -> dict[str, Any]:
+    """Returns the tables of evaluated models, and what is said beside them."""
+    accuracy = summary.accuracy_rows(evaluations, config, sources)
+    return {
+        "difficulties": DIFFICULTIES,
+        "accuracy": accuracy,
+        "sizes": summary.common_sizes(accuracy),
+        "absent": summary.absent_rows(evaluations),
+        "differences": summary.difference_rows(differences),
+        "values": summary.value_rows(evaluations),
+        "notes": {label: e["note"] for label, e in evaluations.items() if e["note"]},
+        "splits": sorted({e["split"] for e in evaluations.values()}),
+    }
 
 
 def _by_section(drawn: Sequence[Chart]) -> dict[str, list[Chart]]:
@@ -179,7 +207,8 @@ def _names(runs: Sequence[Run]) -> list[str]:
 def _thinking(run: Run, evaluations: Mapping[str, Any]) -> str:
     """Says whether the trained policy's thought is said to help; empty where it was not
     changed."""
-    from openrpt.evaluation.next_token.compare import find_evaluated, thought_verdict
+    from openrpt.evaluation.next_token.compare import thought_verdict
+    from openrpt.evaluation.next_token.recorded import find_evaluated
 
     if "emptied" not in evaluations.get(summary.TRAINED, {"summary": {}})["summary"]:
         return ""

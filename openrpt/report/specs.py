@@ -41,7 +41,6 @@ def lines(
     series = plain | {"y": y, "strokeDash": dash}
     # The dash is told in the points' layers too: else the legend stands there twice.
     point = {"type": "point", "filled": True, "opacity": 1, "strokeWidth": 0}
-    shown = [_quantity(f"l{i}", title=name, format=tooltip) for i, name in enumerate(line_names)]
     layers = [
         {
             "name": "band",
@@ -63,24 +62,40 @@ def lines(
             "mark": point,
             "encoding": series | {"size": {"value": 70}},
         },
-        {
-            "name": "rule",
-            "transform": [{"pivot": "key", "value": "value", "groupby": ["x"]}],
-            "mark": {"type": "rule"},
-            "encoding": {
-                "x": x,
-                "opacity": {"condition": _HOVERED | {"value": 0.5}, "value": 0},
-                "tooltip": [_quantity("x", title="step", format=".6~g"), *shown],
-            },
+        _rule(x, line_names, tooltip),
+    ]
+    return _finished({"data": {"name": "rows"}, "layer": layers, "params": _PARAMS})
+
+
+def _rule(x: Spec, line_names: Sequence[str], tooltip: str) -> Spec:
+    """Returns the upright line at the hovered step, with the values of all lines there."""
+    shown = [_quantity(f"l{i}", title=name, format=tooltip) for i, name in enumerate(line_names)]
+    return {
+        "name": "rule",
+        "transform": [{"pivot": "key", "value": "value", "groupby": ["x"]}],
+        "mark": {"type": "rule"},
+        "encoding": {
+            "x": x,
+            "opacity": {"condition": _HOVERED | {"value": 0.5}, "value": 0},
+            "tooltip": [_quantity("x", title="step", format=".6~g"), *shown],
         },
-    ]
-    zoom = {"type": "interval", "encodings": ["x"], "zoom": "wheel![event.shiftKey]"}
-    hover = {"type": "point", "fields": ["x"], "nearest": True, "on": "pointerover"}
-    params = [
-        {"name": "zoom", "select": zoom, "bind": "scales", "views": ["line"]},
-        {"name": "hover", "select": hover, "views": ["rule"]},
-    ]
-    return _finished({"data": {"name": "rows"}, "layer": layers, "params": params})
+    }
+
+
+_PARAMS: list[Spec] = [
+    {
+        "name": "zoom",
+        "select": {"type": "interval", "encodings": ["x"], "zoom": "wheel![event.shiftKey]"},
+        "bind": "scales",
+        "views": ["line"],
+    },
+    {
+        "name": "hover",
+        "select": {"type": "point", "fields": ["x"], "nearest": True, "on": "pointerover"},
+        "views": ["rule"],
+    },
+]
+"""The pointer's part: it zooms, and chooses the step whose values are told."""
 
 
 def _limits(values: Sequence[float]) -> Spec:

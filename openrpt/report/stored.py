@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from openrpt.files import numbered
-from openrpt.parquet import checked_bytes, reading_errors
+from openrpt.parquet import checked_bytes, not_readable, reading_errors
 from openrpt.report.texts import HUNDREDTHS
 from openrpt.runs.rollouts import evaluated_path, rollout_folder
 
@@ -177,7 +177,7 @@ def _read(source: _Source) -> pa.Table | str:
     try:
         return _read_rollouts(source)
     except reading_errors() as error:
-        return f"{source.path}: not readable ({str(error).splitlines()[0]})"
+        return not_readable(source.path, error)
 
 
 def _read_rollouts(source: _Source) -> pa.Table:

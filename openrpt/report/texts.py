@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from openrpt.data.scored_shards import complete_shards, shard_paths
 from openrpt.errors import UserError
-from openrpt.parquet import read_table, reading_errors
+from openrpt.parquet import not_readable, read_table, reading_errors
 from openrpt.report.chunks import as_text
 
 _NOTHING = -1
@@ -132,7 +132,7 @@ def _read(path: Path, columns: list[str]) -> pa.Table:
     try:
         return read_table(path, columns=columns)
     except reading_errors() as error:
-        raise UserError(f"{path}: not readable ({str(error).splitlines()[0]})") from None
+        raise UserError(not_readable(path, error)) from None
 
 
 def vocabulary_of(texts: list[ScoredText]) -> dict[int, bytes]:

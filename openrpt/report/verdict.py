@@ -69,7 +69,7 @@ def _copying(name: str, summary: Mapping[str, Any], prompt: PromptConfig) -> str
     """Returns at how many positions the prediction is another than standard prediction's."""
     own = summary["agrees"]["all"]
     start = summary.get("agrees_start", {}).get("all", {"n": 0})
-    of_start = bool(prompt.candidates) and prompt.candidate_source == "start" and start["n"]
+    of_start = prompt.is_seeded_by_start and start["n"]
     agrees, whose = (start, "the start model's ") if of_start else (own, "")
     n = agrees["n"]
     differs = round((1 - agrees["value"]) * n)

@@ -9,13 +9,11 @@ from typing import Any
 from torch import Tensor
 
 from openrpt.config.training import OptimConfig
-from openrpt.errors import UserError
+from openrpt.errors import UserError, few
 from openrpt.types import Finding
 
 SKIPPED = "optim/skipped"
 """The metric: 1 for a step whose update was left out, 0 for others; where skipping is on."""
-_NAMED = 4
-"""Documents, and positions of each, that a message names."""
 
 
 class Places:
@@ -51,17 +49,12 @@ class Places:
     def describe(self, norm: float) -> str:
         """Says in words where it was; `norm` is the gradient's, which is not finite."""
         if not self._found:  # each loss was finite, and their gradient is not
-            return f"the gradient's norm is {norm} (documents {_few(self._documents)})"
+            return f"the gradient's norm is {norm} (documents {few(self._documents)})"
         places = []
         for document_id, positions in self._found.items():
             word = "position" if len(positions) == 1 else "positions"
-            places.append(f"document {document_id}, {word} {_few([str(one) for one in positions])}")
-        return f"a loss is not finite at {_few(places, '; ')}"
-
-
-def _few(names: Sequence[str], separator: str = ", ") -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return separator.join(names[:_NAMED]) + more
+            places.append(f"document {document_id}, {word} {few([str(one) for one in positions])}")
+        return f"a loss is not finite at {few(places, '; ')}"
 
 
 class NotFinite(UserError):

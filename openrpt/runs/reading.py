@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from openrpt.config.keys import sections
 from openrpt.config.loading import validate_config
-from openrpt.config.section import Section
 from openrpt.config.sections import Config
 from openrpt.config.toml_files import read_toml
 from openrpt.errors import UserError
@@ -58,13 +58,12 @@ def _known_keys(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     known: dict[str, Any] = {}
     dropped: list[str] = []
     for name, value in values.items():
-        field = Config.model_fields.get(name)
-        kind = field.annotation if field else None
-        if field is None:
+        section = sections().get(name)
+        if name not in Config.model_fields:
             dropped.append(name)
-        elif isinstance(kind, type) and issubclass(kind, Section) and isinstance(value, dict):
-            known[name] = {key: v for key, v in value.items() if key in kind.model_fields}
-            dropped += [f"{name}.{key}" for key in value if key not in kind.model_fields]
+        elif section is not None and isinstance(value, dict):
+            known[name] = {key: v for key, v in value.items() if key in section.model_fields}
+            dropped += [f"{name}.{key}" for key in value if key not in section.model_fields]
         else:
             known[name] = value
     return known, dropped

@@ -8,6 +8,7 @@ its prefix, its thought and prediction as bytes, and the true continuation token
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,8 +16,8 @@ import pyarrow.compute as pc
 from openrpt.data.tokens import TokenTable, literal_bytes
 from openrpt.errors import UserError
 from openrpt.files import numbered
-from openrpt.parquet import read_table, reading_errors, write_table
-from openrpt.types import Group
+from openrpt.parquet import not_readable, read_table, reading_errors, write_table
+from openrpt.types import Group, Rollout
 
 STORED_CONTINUATION = 12
 STORED_PREFIX = 48
@@ -71,46 +72,51 @@ def rollout_rows(
     for group, group_advantages, continuation in zip(
         groups, advantages, continuations, strict=True
     ):
-        position = group.prompt.position
-        shared = {
-            "step": step,
-            "policy_version": policy_version,
-            "document_id": position.document_id,
-            "position": position.index,
-            "entropy": position.entropy,
-            "prefix_end": b"".join(
-                table.bytes[i] for i in group.prompt.prefix_ids[-STORED_PREFIX:]
-            ),
-            "continuation": list(continuation[:STORED_CONTINUATION]),
-            "ntp_prediction": table.bytes[group.ntp_token_id],
-            "ntp_top": [table.bytes[i] for i, _ in group.ntp_top],
-            "ntp_top_logprobs": [logprob for _, logprob in group.ntp_top],
-            "candidates": [table.bytes[i] for i in group.candidate_ids],
-            "candidate_logprobs": list(group.candidate_logprobs),
-        }
+        shared = {"step": step, "policy_version": policy_version}
+        shared |= _position_columns(group, continuation, table)
         for r, (rollout, advantage) in enumerate(
             zip(group.rollouts, group_advantages, strict=True)
         ):
-            completion = rollout.completion
-            own = {
-                "rollout": r,
-                "thought": rollout.thought,
-                "prediction": rollout.prediction,
-                "reward": rollout.reward,
-                "exact": rollout.exact,
-                "reward_terms": [
-                    {"name": name, "value": value} for name, value in rollout.terms.items()
-                ],
-                "advantage": advantage,
-                "finish_reason": completion.finish_reason,
-                "token_ids": list(completion.token_ids),
-                # A special token has none, not even where the thought shows its delimiter.
-                "tokens": [literal_bytes(table, (i,), {}) for i in completion.token_ids],
-                "sampler_logprobs": list(completion.sampler_logprobs),
-                "loss_mask": list(completion.loss_mask),
-            }
+            own = {"rollout": r, "advantage": advantage} | _rollout_columns(rollout, table)
             rows.append(shared | own)
     return rows
+
+
+def _position_columns(
+    group: Group, continuation: Sequence[bytes], table: TokenTable
+) -> dict[str, Any]:
+    """Returns what the rollouts at a position share: the text around it, and what was probable
+    there."""
+    position = group.prompt.position
+    return {
+        "document_id": position.document_id,
+        "position": position.index,
+        "entropy": position.entropy,
+        "prefix_end": b"".join(table.bytes[i] for i in group.prompt.prefix_ids[-STORED_PREFIX:]),
+        "continuation": list(continuation[:STORED_CONTINUATION]),
+        "ntp_prediction": table.bytes[group.ntp_token_id],
+        "ntp_top": [table.bytes[i] for i, _ in group.ntp_top],
+        "ntp_top_logprobs": [logprob for _, logprob in group.ntp_top],
+        "candidates": [table.bytes[i] for i in group.candidate_ids],
+        "candidate_logprobs": list(group.candidate_logprobs),
+    }
+
+
+def _rollout_columns(rollout: Rollout, table: TokenTable) -> dict[str, Any]:
+    completion = rollout.completion
+    return {
+        "thought": rollout.thought,
+        "prediction": rollout.prediction,
+        "reward": rollout.reward,
+        "exact": rollout.exact,
+        "reward_terms": [{"name": name, "value": value} for name, value in rollout.terms.items()],
+        "finish_reason": completion.finish_reason,
+        "token_ids": list(completion.token_ids),
+        # A special token has none, not even where the thought shows its delimiter.
+        "tokens": [literal_bytes(table, (i,), {}) for i in completion.token_ids],
+        "sampler_logprobs": list(completion.sampler_logprobs),
+        "loss_mask": list(completion.loss_mask),
+    }
 
 
 def evaluated_table(
@@ -229,7 +235,7 @@ def _read_rollout_table(path: Path) -> pa.Table:
     try:
         table = read_table(path)
     except reading_errors() as error:
-        raise UserError(f"{path}: not readable ({str(error).splitlines()[0]})") from None
+        raise UserError(not_readable(path, error)) from None
     if "exact" not in table.column_names:  # stored when prefix match was the only reward
         table = table.append_column("exact", pc.greater(table["reward"], 0))
         table = table.append_column("reward_terms", pa.array([[]] * len(table), _TERMS))

@@ -81,7 +81,7 @@ class Run:
 
         Raises UserError that names the other process.
         """
-        if not writes or not (self.path / "config.toml").is_file():
+        if not writes or not is_run(self.path):
             yield
             return
         with sole_process(self.path) as first:
@@ -169,9 +169,14 @@ def open_run(
     return run
 
 
+def is_run(path: str | Path) -> bool:
+    """Whether a run stands in a folder: what it was begun with does."""
+    return (Path(path) / "config.toml").is_file()
+
+
 def existing_run(path: Path) -> Run:
     """Returns a run to read. Raises UserError where there is none."""
-    if not (path / "config.toml").is_file():
+    if not is_run(path):
         raise UserError(f"{path}: not a run folder (config.toml is missing)")
     return Run(path=path, config=stored_config(path))
 
@@ -200,7 +205,7 @@ def _made_by(path: Path) -> str:
 def owning_run(path: Path) -> Run | None:
     """Returns the innermost run whose folder holds `path` (or is it); None where none does."""
     for folder in (path, *path.parents):
-        if (folder / "config.toml").is_file():
+        if is_run(folder):
             return existing_run(folder)
     return None
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from openrpt.console import PlainConsole
+from openrpt.json_files import finite_json
 from openrpt.rl.rewards.matching import matched_tokens
 from openrpt.terminal import printable
 
@@ -162,11 +163,10 @@ def json_row(row: dict[str, Any]) -> dict[str, Any]:
     r"""Returns a row for JSON: bytes as text (what is not UTF-8 as `\xff`), numbers that are none
     as null. `token_ids` stays exact."""
 
-    def plain(value: Any) -> Any:
-        if isinstance(value, bytes):
-            return value.decode("utf-8", errors="backslashreplace")
+    def as_text(value: Any) -> Any:
         if isinstance(value, list):
-            return [plain(item) for item in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
+            return [as_text(item) for item in value]
+        is_bytes = isinstance(value, bytes)
+        return value.decode("utf-8", errors="backslashreplace") if is_bytes else value
 
-    return {name: plain(value) for name, value in row.items()}
+    return finite_json({name: as_text(value) for name, value in row.items()})

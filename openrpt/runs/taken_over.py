@@ -13,7 +13,7 @@ from openrpt.files import replacing_folder
 from openrpt.hashes import file_hash
 from openrpt.json_files import read_as, write_sealed
 from openrpt.runs.metrics import append_metrics, read_metrics
-from openrpt.runs.run import Run, open_run, require_same, works_in_run
+from openrpt.runs.run import Run, is_run, open_run, require_same, works_in_run
 
 _FROM = "from.json"
 
@@ -43,7 +43,7 @@ def begin_from(
     if run.path.resolve() == source.path.resolve():
         raise UserError(f"--from {source.path}: begins another run; give that one's folder (--run)")
     origin = _origin(source, stage)
-    stands = (run.path / "config.toml").is_file()
+    stands = is_run(run.path)
     if stands and _stored(run) != origin and (_stored(run) or run.standing()):
         raise UserError(
             f"{run.path}: was not begun from {source.path} as it is now; leave --from out to go on"

@@ -20,15 +20,15 @@ from openrpt.engine.loading import resolve_model
 from openrpt.errors import UserError
 from openrpt.evaluation.instrument import measure
 from openrpt.evaluation.questions.checks import check_kind, open_check
-from openrpt.evaluation.questions.heldout import HeldOut
-from openrpt.evaluation.questions.results import (
+from openrpt.evaluation.questions.finetuned import (
     FORMAT,
     RECORD,
-    AnswerResult,
     outcomes_path,
     question_differences,
     read_finetuned,
 )
+from openrpt.evaluation.questions.heldout import HeldOut
+from openrpt.evaluation.questions.results import AnswerResult
 from openrpt.evaluation.questions.task import QuestionTask, question_task
 from openrpt.json_files import write_sealed
 from openrpt.progress import SILENT, Progress

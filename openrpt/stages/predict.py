@@ -9,7 +9,7 @@ from openrpt.config.loading import validate_config
 from openrpt.config.sections import Config
 from openrpt.data.request import Request
 from openrpt.data.tokens import encode_document
-from openrpt.engine.checkpoint_record import open_checkpoint
+from openrpt.engine.checkpoint_record import RECORD, open_checkpoint
 from openrpt.engine.decoding import Sampling
 from openrpt.engine.engine import Engine, with_standard
 from openrpt.errors import UserError
@@ -109,6 +109,6 @@ def checkpoint_config(model: str) -> Config | None:
     Raises UserError for a damaged checkpoint.
     """
     folder = Path(model)
-    if not (folder / "checkpoint.json").is_file():
+    if not (folder / RECORD).is_file():
         return None
-    return validate_config(open_checkpoint(folder).config, source=f"{folder}/checkpoint.json")
+    return validate_config(open_checkpoint(folder).config, source=f"{folder}/{RECORD}")

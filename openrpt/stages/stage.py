@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 
 from openrpt.config.loading import with_overrides
-from openrpt.config.sections import Config
+from openrpt.config.sections import Config, StageName
 from openrpt.engine.average import MovingAverage
 from openrpt.engine.checkpoint_record import TrainerState, read_record
 from openrpt.engine.engine import Engine, open_engine
@@ -134,20 +134,12 @@ def open_trained(
     It begins from the model in `begin`, else from the start model. `candidates_from`: whose
     candidates seed the thought, where not the policy's own. `weight_decay` takes the place of
     `optim.weight_decay`; `paired`: the optimizer is a PairedAdamW; `workers`: those among which
-    `parallel.shard` divides it. Only reads. Raises UserError for
-    a checkpoint that is damaged, another stage's, or made with another value of a binding key.
+    `parallel.shard` divides it. Only reads. Raises UserError for a checkpoint that is damaged,
+    another stage's, or made with another value of a binding key.
     """
-    config, name = run.config, new.stage
+    config = run.config
     _require_divisible(config, paired=paired)
-    last = latest_checkpoint(run.checkpoints_of(name))
-    if last is not None:
-        record = read_record(last)
-        if record.state.stage != name:
-            raise UserError(
-                f"{last}: a checkpoint of '{record.state.stage}': give '{name}' a run of its own"
-                " (--run)"
-            )
-        require_own(record, last, config, stage=name)
+    last = _last_checkpoint(run, new.stage)
     # LoRA adapters sit on the weights that training began from; the merged ones are for others.
     weights = begin if last is None or config.model.lora_rank else last
     divided = config.parallel.divides_weights and workers.count > 1
@@ -176,6 +168,22 @@ def open_trained(
     else:
         state = replace(new, start_model=model_fingerprint(config.model.path))
     return Opened(engine=engine, optimizer=optimizer, state=state, checkpoint=last)
+
+
+def _last_checkpoint(run: Run, stage: StageName) -> Path | None:
+    """Returns a stage's last checkpoint, which fits the run's configuration; None where there is
+    none yet."""
+    last = latest_checkpoint(run.checkpoints_of(stage))
+    if last is None:
+        return None
+    record = read_record(last)
+    if record.state.stage != stage:
+        raise UserError(
+            f"{last}: a checkpoint of '{record.state.stage}': give '{stage}' a run of its own"
+            " (--run)"
+        )
+    require_own(record, last, run.config, stage=stage)
+    return last
 
 
 def _require_divisible(config: Config, *, paired: bool) -> None:

@@ -22,7 +22,7 @@ from openrpt.data.prompts import Layout
 from openrpt.engine.average import MovingAverage
 from openrpt.engine.checkpoint_record import TrainerState, read_record
 from openrpt.engine.cpu import give_back_memory
-from openrpt.engine.engine import Engine, open_engine
+from openrpt.engine.engine import Engine, open_engine, open_seeding_start
 from openrpt.engine.samplers import open_sampler
 from openrpt.progress import SILENT, Progress
 from openrpt.rl.batch import Graded, Weighted
@@ -228,14 +228,11 @@ def open_trainer(
     configuration asks for. `new`: the state of a stage that begins, which it names."""
     config = run.config
     begin = run.start if run.start.is_dir() else None
-    start = None
-    if config.prompt.candidates and config.prompt.candidate_source == "start":
-        start = open_engine(config)
     opened = open_trained(
         run,
         new,
         begin=begin,
-        candidates_from=start,
+        candidates_from=open_seeding_start(config),
         paired=config.train.has_separate_states,
         workers=workers,
     )

@@ -22,7 +22,7 @@ from openrpt.config.corpus import CorpusConfig
 from openrpt.data import assets
 from openrpt.data.corpus_counts import CorpusCounts
 from openrpt.data.documents import read_corpus
-from openrpt.data.duplicates import gram_hashes, open_index
+from openrpt.data.duplicates import open_index
 from openrpt.data.splits import split_of_key
 from openrpt.data.template import Template
 from openrpt.data.text_files import cut_at_separator, cut_blocks
@@ -284,13 +284,6 @@ def test_blank_key_does_not_throw_documents_together(tmp_path: Path) -> None:
     rows = [{"q": "", "text": words(f"t{n}", 15)} for n in range(40)]
     documents, _ = read(write_jsonl(tmp_path / "c.jsonl", rows), key="q")
     assert len({d.split for d in documents}) > 1
-
-
-def test_grams() -> None:
-    assert len(gram_hashes(words("a", 20))) == 8
-    assert len(gram_hashes(words("a", 5))) == len(gram_hashes(words("a", 13))) == 1
-    assert gram_hashes("not five words here") == set()
-    assert gram_hashes("A_b, c; D\nÉ f") == gram_hashes("a b c d é f")
 
 
 def test_index_is_scratch(tmp_path: Path) -> None:

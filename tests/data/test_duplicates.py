@@ -10,7 +10,7 @@ import pytest
 from openrpt.config.corpus import CorpusConfig
 from openrpt.data.corpus_counts import CorpusCounts
 from openrpt.data.documents import read_corpus
-from openrpt.data.duplicates import GRAM_WORDS, folded_words, gram_hashes, open_index
+from openrpt.data.duplicates import GRAM_WORDS, _grams_of, folded_words, open_index
 from openrpt.data.splits import split_shares
 from openrpt.types import Document
 
@@ -67,6 +67,21 @@ def test_documents_that_share_long_sentences_stand_on_one_side(
     documents, _ = read(tmp_path, [f"{i} {shared}{i * 7919}" for i in range(40)])
     assert len(documents) == 40
     assert len(sides(documents)) == 1
+
+
+def gram_hashes(text: str) -> set[int]:
+    return {gram.hash for gram in _grams_of(folded_words(text))}
+
+
+def words(seed: str, n: int) -> str:
+    return " ".join(f"{seed}{number}" for number in range(n))
+
+
+def test_grams() -> None:
+    assert len(gram_hashes(words("a", 20))) == 8
+    assert len(gram_hashes(words("a", 5))) == len(gram_hashes(words("a", 13))) == 1
+    assert gram_hashes("not five words here") == set()
+    assert gram_hashes("A_b, c; D\nÉ f") == gram_hashes("a b c d é f")
 
 
 @pytest.mark.parametrize(

@@ -23,17 +23,15 @@ from openrpt.engine.loading import load_model
 from openrpt.engine.model import Model
 from openrpt.engine.tree.attention import NAME
 from openrpt.errors import UserError
+from openrpt.evaluation.instrument import measure
 from openrpt.evaluation.models import training_cost
-from openrpt.evaluation.next_token.compare import (
-    Recorded,
-    compare,
-    find_evaluated,
-)
-from openrpt.evaluation.next_token.evaluate import evaluate_policy
+from openrpt.evaluation.next_token.compare import compare
+from openrpt.evaluation.next_token.comparison_files import write_comparison
+from openrpt.evaluation.next_token.evaluate import NextToken
+from openrpt.evaluation.next_token.recorded import Recorded, find_evaluated
 from openrpt.evaluation.next_token.results import EvaluationResult, paired_differences
 from openrpt.evaluation.next_token.stage import evaluate_model
 from openrpt.evaluation.next_token.subject import Subject
-from openrpt.evaluation.next_token.tables import write_comparison
 from openrpt.evaluation.next_token.thoughts import carried, changed_thoughts, swapped, thought_of
 from openrpt.evaluation.next_token.verdict import thought_differences, verdict
 from openrpt.evaluation.next_token.voting import commonest, voting_draws
@@ -80,13 +78,8 @@ def evaluated(warm: Run, policy: Model, flat: bool = False, **overrides) -> Eval
     config = with_settings(warm, **(EVERYTHING | overrides))
     policy.network.set_attn_implementation("sdpa" if flat else NAME)
     try:
-        return evaluate_policy(
-            bind("flat" if flat else "tree", policy),
-            load_scored(warm.scored),
-            config,
-            controls=config.evaluate.controls,
-            likelihood=config.evaluate.likelihood,
-        )
+        instrument = NextToken.of(load_scored(warm.scored), config)
+        return measure(instrument, bind("flat" if flat else "tree", policy), title="evaluate")
     finally:
         policy.network.set_attn_implementation(NAME)
 

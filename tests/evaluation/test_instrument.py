@@ -17,7 +17,7 @@ from openrpt.evaluation.kept import Kept
 from openrpt.evaluation.models import NamedModel
 from openrpt.evaluation.next_token.results import EvaluationResult
 from openrpt.evaluation.next_token.stage import evaluate_model
-from openrpt.evaluation.perplexity import Perplexity
+from openrpt.evaluation.perplexity.perplexity import Perplexity
 from openrpt.evaluation.questions.heldout import open_heldout
 from openrpt.evaluation.questions.results import AnswerResult
 from openrpt.evaluation.records import read_evaluation

@@ -16,7 +16,11 @@ from openrpt.config.loading import load_config
 from openrpt.data.scored import load_scored
 from openrpt.engine.engine import Engine, open_engine
 from openrpt.errors import UserError
-from openrpt.evaluation.perplexity import measure_perplexity, ratio_of_documents, sampled_texts
+from openrpt.evaluation.perplexity.perplexity import (
+    measure_perplexity,
+    ratio_of_documents,
+    sampled_texts,
+)
 from openrpt.evaluation.records import read_evaluation
 from openrpt.evaluation.statistics import mean_by_document
 from openrpt.report.page import write_report

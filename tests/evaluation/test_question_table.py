@@ -14,13 +14,8 @@ from openrpt.cli.main import cli, main
 from openrpt.config.loading import load_config
 from openrpt.evaluation.instrument import Measured
 from openrpt.evaluation.models import NamedModel
-from openrpt.evaluation.questions.results import AnswerResult
-from openrpt.evaluation.questions.table import (
-    difference_on,
-    inside,
-    question_parts,
-    question_report,
-)
+from openrpt.evaluation.questions.results import AnswerResult, difference_on, inside
+from openrpt.evaluation.questions.table import question_parts, question_report
 from openrpt.sheets import print_sheet
 from tests.helpers.tiny_model import tiny_model_folder
 

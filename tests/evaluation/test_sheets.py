@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from openrpt.evaluation.next_token.compare import Recorded, compare, mean_over_difficulties
+from openrpt.evaluation.next_token.compare import compare, mean_over_difficulties
 from openrpt.evaluation.next_token.figure import mean_values, specification
+from openrpt.evaluation.next_token.recorded import Recorded
 from openrpt.evaluation.next_token.results import EvaluationResult
 from openrpt.evaluation.next_token.tables import differences_sheet, figure_4, table_1, table_8
 from openrpt.evaluation.statistics import mean_by_document, mean_of_slices

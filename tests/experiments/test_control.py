@@ -8,7 +8,8 @@ import pytest
 from openrpt.config.binding import settings_of
 from openrpt.config.loading import with_overrides
 from openrpt.errors import UserError
-from openrpt.evaluation.next_token.compare import compare, find_evaluated
+from openrpt.evaluation.next_token.compare import compare
+from openrpt.evaluation.next_token.recorded import find_evaluated
 from openrpt.evaluation.next_token.results import EvaluationResult
 from openrpt.evaluation.patterns.bins import evaluation_bins
 from openrpt.evaluation.records import read_evaluation

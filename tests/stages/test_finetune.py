@@ -27,13 +27,13 @@ from openrpt.engine.engine import open_engine
 from openrpt.engine.loading import load_model
 from openrpt.errors import UserError
 from openrpt.evaluation.questions.checks import checker_of
-from openrpt.evaluation.questions.results import (
-    AnswerResult,
+from openrpt.evaluation.questions.finetuned import (
     outcomes_path,
     print_finetuned,
     question_differences,
     read_finetuned,
 )
+from openrpt.evaluation.questions.results import AnswerResult
 from openrpt.evaluation.questions.task import question_task
 from openrpt.progress import Silent
 from openrpt.runs.metrics import read_metrics

@@ -22,7 +22,8 @@ from openrpt.engine.checkpoint_record import read_record
 from openrpt.engine.decoding import Sampling
 from openrpt.engine.engine import open_engine
 from openrpt.errors import UserError
-from openrpt.evaluation.next_token.compare import compare, find_evaluated
+from openrpt.evaluation.next_token.compare import compare
+from openrpt.evaluation.next_token.recorded import find_evaluated
 from openrpt.evaluation.next_token.stage import evaluate_model
 from openrpt.evaluation.records import read_evaluation
 from openrpt.report.page import render

@@ -180,7 +180,7 @@ class Budgets:
 def budgets_of(run: Run, config: Config, budgets: Sequence[int]) -> Budgets:
     """Returns the instrument on the run's scores. Raises UserError for scores that can't be loaded,
     and where the start model's candidates would have to seed the thoughts."""
-    if config.prompt.candidates and config.prompt.candidate_source == "start":
+    if config.prompt.is_seeded_by_start:
         raise UserError(
             "prompt.candidate_source = 'start': with other think budgets a model's thoughts are"
             " seeded with its own candidates; give --prompt.candidate_source policy"

@@ -1,12 +1,12 @@
 """Accuracy over think budgets as people read it: a row a model and budget, and the curve."""
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from openrpt.amounts import flops
 from openrpt.evaluation.instrument import Measured, models_of
 from openrpt.evaluation.reports import Report
+from openrpt.evaluation.statistics import error_bar
 from openrpt.sheets import NOTHING, Sheet, points, share
 
 if TYPE_CHECKING:
@@ -112,19 +112,15 @@ def _figure(rows: Sequence[dict[str, Any]]) -> str:
     import altair as alt
     import vl_convert
 
-    values = []
-    for row in rows:
-        error = 0.0 if math.isnan(row["standard_error"]) else row["standard_error"]
-        values.append(
-            {
-                "model": row["model"],
-                "tokens": row["tokens"],
-                "standard": row["budget"] is None,
-                "accuracy": 100 * row["value"],
-                "low": 100 * (row["value"] - error),
-                "high": 100 * (row["value"] + error),
-            }
-        )
+    values = [
+        {
+            "model": row["model"],
+            "tokens": row["tokens"],
+            "standard": row["budget"] is None,
+            **error_bar(row),
+        }
+        for row in rows
+    ]
 
     def drawn(standard: bool) -> Any:
         chosen = [value for value in values if value["standard"] is standard]

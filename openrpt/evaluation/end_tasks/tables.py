@@ -4,15 +4,13 @@ Tables 6 and 7 (categories by models), turned so that errors fit in."""
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.text import Text
 
 from openrpt.amounts import count
 from openrpt.evaluation.end_tasks.zero_shot import RECORD, outcome_path
-from openrpt.evaluation.questions.results import AnswerResult
+from openrpt.evaluation.questions.results import AnswerResult, difference_on
 from openrpt.evaluation.records import read_models
-from openrpt.evaluation.statistics import paired_difference
 from openrpt.runs.run import Run
 from openrpt.sheets import (
     NOTHING,
@@ -145,13 +143,11 @@ def _difference_lines(run: Run, models: _Models, tasks: Sequence[str]) -> Iterat
 
 def _difference(run: Run, task: str, a: _Line, b: _Line) -> str:
     one, other = (
-        AnswerResult.load(outcome_path(run.path, label, task, mode)).columns
-        for label, mode in (a, b)
+        AnswerResult.load(outcome_path(run.path, label, task, mode)) for label, mode in (a, b)
     )
-    ids, in_a, in_b = np.intersect1d(one["question_id"], other["question_id"], return_indices=True)
-    if not len(ids):
+    found = difference_on(one, other, "accuracy")
+    if not found.n:
         return f"{task}: {', '.join(a)} and {', '.join(b)} have no question in common"
-    found = paired_difference(one["accuracy"][in_a], other["accuracy"][in_b], ids)
     verdict = "" if found.distinguishable else ", not distinguishable"
     return (
         f"{task}: {', '.join(a)} − {', '.join(b)} = {points(found.as_dict())} points,"

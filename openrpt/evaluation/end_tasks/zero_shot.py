@@ -33,6 +33,7 @@ from openrpt.stopping import Interrupted, exit_code
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
 
+    from openrpt.evaluation.end_tasks.harness import OpenRPTLM
     from openrpt.evaluation.end_tasks.respondent import Respondent
 
 
@@ -189,8 +190,6 @@ def _ask(
 ) -> Iterator[tuple[str, AnswerResult, dict[str, Any]]]:
     """Asks one task in one mode; returns (name, each question's outcome, what stands in the
     record), and one a filter where a task of lm-eval's own reads its answers in several ways."""
-    from lm_eval.evaluator import evaluate
-
     from openrpt.evaluation.end_tasks.harness import OpenRPTLM
 
     if harness is None:
@@ -204,11 +203,36 @@ def _ask(
         answer_start=prompt.answer_start if task.own else "",
     )
     lm.progress = progress
-    leaves = harness["tasks"].values()
     limit = None if task.own else settings.questions_per_category or None
+    title, chat = f"{task.title}, {mode}", respondent.chats
+    samples = _samples(lm, harness, limit=limit, chat=chat, title=title)
+    filters = list(dict.fromkeys(sample["filter"] for sample in samples))
+    for name in filters:
+        kept = [sample for sample in samples if sample["filter"] == name]
+        shown = task.title if len(filters) == 1 else f"{task.title} ({name})"
+        columns = outcome_columns(kept, lm.given)
+        given = {id(a): a for sample in kept for a in lm.given[asked_of(sample)]}
+        outcome = {
+            "task": shown,
+            "mode": mode_name(mode, config, generates=bool(columns["tokens"].any())),
+            "settings": settings_of(mode, config) | {"chat_template": chat, "file": task.file},
+            "summary": summarise(columns),
+            "cut_questions": sum(answer.cut > 0 for answer in given.values()),
+            "cost": respondent.cost(list(given.values())),
+        }
+        yield shown, AnswerResult(columns=columns), outcome
+
+
+def _samples(
+    lm: "OpenRPTLM", harness: dict[str, Any], *, limit: int | None, chat: bool, title: str
+) -> list[dict[str, Any]]:
+    """Has lm-eval ask a task's questions, `limit` of each of its parts; returns what it logs, a
+    row a question and filter, with the part's name as `task`."""
+    from lm_eval.evaluator import evaluate
+
+    leaves = harness["tasks"].values()
     sizes = [min(len(leaf.eval_docs), limit or len(leaf.eval_docs)) for leaf in leaves]
-    progress.begin(f"{task.title}, {mode}", sum(sizes), "questions")
-    chat = respondent.chats
+    lm.progress.begin(title, sum(sizes), "questions")
     try:
         results: Any = evaluate(
             lm=lm,
@@ -220,27 +244,12 @@ def _ask(
         )
     except KeyboardInterrupt as stop:
         raise Interrupted(
-            f"stopped in {task.title}, {mode}; the same command goes on with the answers so far",
+            f"stopped in {title}; the same command goes on with the answers so far",
             exit_code=exit_code(stop),
         ) from None
-    samples = [
+    return [
         dict(sample, task=name) for name, found in results["samples"].items() for sample in found
     ]
-    filters = list(dict.fromkeys(sample["filter"] for sample in samples))
-    for name in filters:
-        kept = [sample for sample in samples if sample["filter"] == name]
-        title = task.title if len(filters) == 1 else f"{task.title} ({name})"
-        columns = outcome_columns(kept, lm.given)
-        given = {id(a): a for sample in kept for a in lm.given[asked_of(sample)]}
-        outcome = {
-            "task": title,
-            "mode": mode_name(mode, config, generates=bool(columns["tokens"].any())),
-            "settings": settings_of(mode, config) | {"chat_template": chat, "file": task.file},
-            "summary": summarise(columns),
-            "cut_questions": sum(answer.cut > 0 for answer in given.values()),
-            "cost": respondent.cost(list(given.values())),
-        }
-        yield title, AnswerResult(columns=columns), outcome
 
 
 def _file_name(task: str, mode: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from openrpt.config.sections import Config
-from openrpt.data.evaluation_work import evaluation_work
+from openrpt.data.evaluation_work import asked_evaluation_work
 from openrpt.data.scored import ScoredCorpus
 from openrpt.data.tokens import tokenizer_fingerprint
 from openrpt.data.work import Work, works_key
@@ -24,7 +24,6 @@ from openrpt.evaluation.instrument import Bench, measure
 from openrpt.evaluation.next_token.passes import Passes, in_tokens_of
 from openrpt.evaluation.next_token.results import MEASURES, THOUGHT_CONTROLS, EvaluationResult
 from openrpt.evaluation.next_token.subject import Subject
-from openrpt.progress import SILENT, Progress
 from openrpt.types import Split
 
 
@@ -65,14 +64,8 @@ class NextToken:
     @cached_property
     def works(self) -> list[Work]:
         """The positions, in the tokens of the scores."""
-        return evaluation_work(
-            self.corpus,
-            self.config,
-            split=self.split,
-            positions=self.positions,
-            positions_per_document=self.config.evaluate.positions_per_document,
-            min_entropy=self.config.evaluate.min_entropy,
-            where=self.config.evaluate.where,
+        return asked_evaluation_work(
+            self.corpus, self.config, split=self.split, positions=self.positions
         )
 
     @property
@@ -80,7 +73,7 @@ class NextToken:
         """All that a result depends on beside the model's files."""
         config, known = self.config, self.corpus.metadata
         start = ""
-        if config.prompt.candidates and config.prompt.candidate_source == "start":
+        if config.prompt.is_seeded_by_start:
             start = model_fingerprint(config.model.path)
         return {
             "seed": config.seed,
@@ -140,22 +133,17 @@ def evaluate_policy(
     split: Split | None = None,
     positions: int | None = None,
     modes: Sequence[str] = ("ntp", "reasoning"),
-    controls: Sequence[str] = (),
-    likelihood: bool = False,
-    progress: Progress = SILENT,
 ) -> EvaluationResult:
-    """Measures standard and reasoned prediction, and stores nothing; `split`, `positions`: in
-    place of the configuration's. Raises UserError as `NextToken.run`."""
+    """Measures standard and reasoned prediction without controls, and stores nothing; `split`,
+    `positions`: in place of the configuration's. Raises UserError as `NextToken.run`."""
     instrument = NextToken(
         corpus=corpus,
         config=config,
         split=split or config.evaluate.split,
         positions=positions or config.evaluate.positions,
         modes=modes,
-        controls=controls,
-        likelihood=likelihood,
     )
-    return measure(instrument, engine, title="evaluate", progress=progress)
+    return measure(instrument, engine, title="evaluate")
 
 
 def _check_controls(controls: Sequence[str], reasoning: bool, thinks: bool) -> None:

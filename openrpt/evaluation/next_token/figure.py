@@ -1,12 +1,12 @@
 """The comparison as a picture: accuracy by difficulty with errors, and over what it cost."""
 
-import math
 from typing import Any
 
 import altair as alt
 import vl_convert
 
 from openrpt.evaluation.next_token.compare import Comparison, mean_over_difficulties
+from openrpt.evaluation.statistics import error_bar
 
 _PARTS = {"all": "all", "easy": "> 0.5 nats", "medium": "> 1.0", "hard": "> 1.5"}
 _MODES = ("ntp", "reasoning")
@@ -48,16 +48,13 @@ def _figure_values(comparison: Comparison) -> list[dict[str, Any]]:
             estimate = line.model.result.estimate(line.mode, parts[part])
             if not estimate.n:
                 continue
-            error = 0.0 if math.isnan(estimate.standard_error) else estimate.standard_error
             values.append(
                 {
                     "line": line.name,
                     "model": line.model.name,
                     "mode": line.mode,
                     "part": title,
-                    "accuracy": 100 * estimate.value,
-                    "low": 100 * (estimate.value - error),
-                    "high": 100 * (estimate.value + error),
+                    **error_bar(estimate.as_dict()),
                     **line.model.cost,
                 }
             )
@@ -86,16 +83,7 @@ def mean_values(comparison: Comparison) -> list[dict[str, Any]]:
     for line in comparison.lines:
         mean = mean_over_difficulties(line)
         if line.mode in _MODES and mean.n:
-            error = 0.0 if math.isnan(mean.standard_error) else mean.standard_error
-            found.append(
-                {
-                    "line": line.name,
-                    "mode": line.mode,
-                    "accuracy": 100 * mean.value,
-                    "low": 100 * (mean.value - error),
-                    "high": 100 * (mean.value + error),
-                }
-            )
+            found.append({"line": line.name, "mode": line.mode, **error_bar(mean.as_dict())})
     return found
 
 

@@ -8,10 +8,8 @@ from rich.text import Text
 
 from openrpt.config.evaluation import EvaluateConfig
 from openrpt.data.token_classes import COMPUTED, TOKEN_CLASSES
-from openrpt.evaluation.next_token.compare import (
-    compare,
-    find_evaluated,
-)
+from openrpt.evaluation.next_token.compare import compare
+from openrpt.evaluation.next_token.recorded import find_evaluated
 from openrpt.evaluation.next_token.results import (
     BITS_A_BYTE,
     CARRIED,

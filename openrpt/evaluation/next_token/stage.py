@@ -9,7 +9,7 @@ from openrpt.config.prompt import Template
 from openrpt.config.sections import Config
 from openrpt.data.scored import load_scored
 from openrpt.data.tokens import tokenizer_fingerprint
-from openrpt.engine.engine import Engine, OpenModel, open_engine
+from openrpt.engine.engine import Engine, OpenModel, open_engine, open_seeding_start
 from openrpt.errors import UserError
 from openrpt.evaluation.instrument import mark_of, measure, stored
 from openrpt.evaluation.models import (
@@ -32,10 +32,7 @@ from openrpt.runs.scores import scores_of
 def open_evaluated(config: Config, path: str) -> Engine:
     """Opens the model to evaluate, with the start model where that one's candidates are asked
     for."""
-    start = None
-    reasoning = "reasoning" in config.evaluate.modes
-    if reasoning and config.prompt.candidates and config.prompt.candidate_source == "start":
-        start = open_engine(config)
+    start = open_seeding_start(config) if "reasoning" in config.evaluate.modes else None
     engine = open_engine(config, path=path, start=start)
     if start is not None:
         tokenizers = [one.model.tokenizer for one in (engine, start)]

@@ -1,42 +1,17 @@
-"""Evaluations and comparisons as people read them: on the terminal, and as files."""
+"""Evaluations and comparisons as sheets, and a comparison on the terminal."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
 
 from openrpt.config.binding import differing_settings
 from openrpt.data.positions import DIFFICULTIES
-from openrpt.errors import UserError
-from openrpt.evaluation.next_token.compare import (
-    Comparison,
-    Line,
-    Recorded,
-    mean_over_difficulties,
-)
-from openrpt.evaluation.next_token.results import (
-    EvaluationResult,
-)
-from openrpt.evaluation.reports import write_report
-from openrpt.json_files import read_json
+from openrpt.evaluation.next_token.compare import Comparison, Line, mean_over_difficulties
+from openrpt.evaluation.next_token.recorded import Recorded
+from openrpt.evaluation.next_token.results import EvaluationResult
 from openrpt.runs.run import existing_run
-from openrpt.sheets import (
-    COST_HEADINGS,
-    Sheet,
-    cost_cells,
-    markdown,
-    percent,
-    points,
-    print_sheet,
-)
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from openrpt.evaluation.next_token.results import EvaluationResult
-
+from openrpt.sheets import COST_HEADINGS, Sheet, cost_cells, percent, points, print_sheet
 
 _SHOWN = ("all", "medium", "hard")
 _ALL = "all"
@@ -50,9 +25,6 @@ def _size_of(result: EvaluationResult) -> str:
 
 def _cell(result: EvaluationResult, mode: str, part: str) -> str:
     return percent(result.estimate(mode, result.slices()[part]).as_dict())
-
-
-# ---- sheets -------------------------------------------------------------------------------------
 
 
 def differences_sheet(comparison: Comparison) -> Sheet:
@@ -189,7 +161,7 @@ def figure_4(comparison: Comparison) -> Sheet:
     )
 
 
-def _settings_sheet(comparison: Comparison) -> Sheet:
+def settings_sheet(comparison: Comparison) -> Sheet:
     """Returns a row a setting in which the runs differ, a column a run; no row where they are alike
     or there is one run."""
     runs = {model.run_name: model.run for model in comparison.models}
@@ -201,101 +173,22 @@ def _settings_sheet(comparison: Comparison) -> Sheet:
     )
 
 
-_LAYOUTS: dict[str, Callable[[Comparison], Sheet]] = {
+LAYOUTS: dict[str, Callable[[Comparison], Sheet]] = {
     "differences": differences_sheet,
     "table-1": table_1,
     "table-8": lambda comparison: table_8(comparison.models),
     "figure-4": figure_4,
 }
+"""The ways to lay a comparison out, by the names that the command line has for them."""
 
 
-def print_comparison(comparison: Comparison, console: Console, layout: str = "differences") -> None:
-    """Prints one of _LAYOUTS, the settings in which runs differ, and what must be known to read
+def print_comparison(comparison: Comparison, console: Console, layout: str) -> None:
+    """Prints one of LAYOUTS, the settings in which runs differ, and what must be known to read
     it."""
-    print_sheet(_LAYOUTS[layout](comparison), console)
-    if (settings := _settings_sheet(comparison)).rows:
+    print_sheet(LAYOUTS[layout](comparison), console)
+    if (settings := settings_sheet(comparison)).rows:
         print_sheet(settings, console)
     for note in comparison.notes:
         console.print(Text(f"note: {note}"), soft_wrap=True)
     for name, sentence in comparison.verdicts.items():
         console.print(Text(f"{name}: {sentence}"), soft_wrap=True)
-
-
-def _comparison_markdown(comparison: Comparison) -> str:
-    """Returns every layout that has something to show, the settings in which runs differ, notes and
-    verdicts."""
-    sheets = [*(make(comparison) for make in _LAYOUTS.values()), _settings_sheet(comparison)]
-    notes = [f"- {note}" for note in comparison.notes]
-    notes += [f"- {name}: {sentence}" for name, sentence in comparison.verdicts.items()]
-    parts = [markdown(sheet) for sheet in sheets if sheet.rows]
-    return "\n".join([*parts, *notes]).rstrip() + "\n"
-
-
-def write_comparison(comparison: Comparison, folder: Path, sources: Sequence[str]) -> list[Path]:
-    """Writes `comparison.json`, `.csv` (a row a model, mode and slice), `.md` (every layout) and
-    `.svg`.
-
-    A comparison of the same sources is replaced. Raises UserError where the folder holds one of
-    other sources.
-    """
-    from openrpt.evaluation.next_token.figure import comparison_svg
-
-    path = folder / "comparison.json"
-    if path.is_file():
-        try:
-            before = read_json(path, advice="delete it, or choose another --out")["sources"]
-        except (KeyError, TypeError):
-            raise UserError(f"{path}: damaged; delete it, or choose another --out") from None
-        if before != list(sources):
-            raise UserError(f"{folder}: holds the comparison of {before}; choose another --out")
-    rows = [row for line in comparison.lines for row in _rows(line)]
-    document = {
-        "sources": list(sources),
-        "against": comparison.against,
-        "notes": comparison.notes,
-        "verdicts": comparison.verdicts,
-        "models": {model.name: _model(model) for model in comparison.models},
-        "rows": rows,
-    }
-    return write_report(
-        folder / "comparison",
-        document,
-        rows,
-        _comparison_markdown(comparison),
-        figure=comparison_svg(comparison),
-    )
-
-
-def _rows(line: Line) -> list[dict[str, Any]]:
-    """Returns a row for each slice: accuracy, difference to the line compared with, cost of
-    training."""
-    rows = []
-    for part, inside in line.model.result.slices().items():
-        if part not in line.differences:
-            continue  # a token class that only another tokenizer has
-        difference = line.differences[part].as_dict()
-        names = ("value", "low", "high", "p", "distinguishable")
-        rows.append(
-            {
-                "model": line.model.name,
-                "mode": line.mode,
-                "slice": part,
-                **line.model.result.estimate(line.mode, inside).as_dict(),
-                **{f"difference_{name}": difference[name] for name in names},
-                **line.model.cost,
-            }
-        )
-    return rows
-
-
-def _model(model: Recorded) -> dict[str, Any]:
-    """Returns what stands beside the accuracies: every measure, on the common positions."""
-    return {
-        "model": model.entry["model"],
-        "run": str(model.run),
-        "label": model.label,
-        "note": model.entry["note"],
-        "cost": model.cost,
-        "summary": model.result.summary(),
-        "calibration": model.result.calibration(),
-    }

@@ -1,6 +1,5 @@
 """Reasoning patterns of runs, as a sheet for the terminal and as JSON and CSV."""
 
-import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +18,7 @@ from openrpt.evaluation.patterns.bins import (
 )
 from openrpt.evaluation.patterns.measures import KEYWORDS, Keywords
 from openrpt.files import csv_text, write_text
-from openrpt.json_files import write_sealed
+from openrpt.json_files import finite_json, write_sealed
 from openrpt.sheets import COST_HEADINGS, NOTHING, Sheet, cost_cells, interval, print_sheet
 
 _FORMAT = 1
@@ -45,7 +44,7 @@ def write_patterns(
             {
                 "a": _place(a),
                 "b": _place(b),
-                "measures": {n: _plain(difference(a, b, n)) for n in names},
+                "measures": {n: finite_json(difference(a, b, n).as_dict()) for n in names},
             }
             for a, b in compared(runs)
         ],
@@ -67,15 +66,7 @@ def _place(one: Bin) -> dict[str, Any]:
 
 
 def _numbers(one: Bin, name: str) -> dict[str, Any]:
-    return _plain(one.measures[name].interval())
-
-
-def _plain(found: Interval) -> dict[str, Any]:
-    """Returns a value for JSON and CSV: what is no number is null."""
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in found.as_dict().items()
-    }
+    return finite_json(one.measures[name].interval().as_dict())
 
 
 def print_patterns(runs: Sequence[Sequence[Bin]], console: Console) -> None:

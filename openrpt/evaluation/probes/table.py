@@ -1,6 +1,5 @@
 """Probes of several models as people read them: a table a target, rows of numbers, a figure."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +7,7 @@ from openrpt.evaluation.instrument import Measured, models_of
 from openrpt.evaluation.probes.labels import TARGETS
 from openrpt.evaluation.probes.probes import ProbeResult, probe_difference
 from openrpt.evaluation.reports import Report
+from openrpt.evaluation.statistics import error_bar
 from openrpt.sheets import COST_HEADINGS, Sheet, cost_cells, percent, points
 
 _BASELINES = {"majority": "the commonest class", "offset": "how much is read, alone"}
@@ -134,9 +134,7 @@ def _figure(rows: Sequence[dict[str, Any]]) -> str:
             "panel": TARGETS[row["target"]],
             "model": row["model"],
             "layer": row["layer"],
-            "accuracy": 100 * row["value"],
-            "low": 100 * (row["value"] - _or_zero(row["standard_error"])),
-            "high": 100 * (row["value"] + _or_zero(row["standard_error"])),
+            **error_bar(row),
             "control": 100 * row["control"],
             "majority": 100 * row["majority"],
         }
@@ -165,7 +163,3 @@ def _figure(rows: Sequence[dict[str, Any]]) -> str:
         panels.append(layers.properties(width=260, height=220, title=panel))
     svg: str = vl_convert.vegalite_to_svg(alt.hconcat(*panels).to_dict())
     return svg
-
-
-def _or_zero(value: float) -> float:
-    return 0.0 if math.isnan(value) else value

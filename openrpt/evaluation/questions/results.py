@@ -1,30 +1,17 @@
-"""The questions that a policy answers right, before and after fine-tuning (the paper's Table 2).
+"""How a model answered a set of questions, and how two did on the same ones. Errors are by
+question."""
 
-`finetune.json` of a run holds both with their errors, what was paid, and their paired difference;
-each question's outcome lies beside it (`evaluation/before.parquet`, `evaluation/after.parquet`).
-Errors are by question.
-"""
-
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from openrpt.amounts import duration, flops
-from openrpt.errors import UserError
 from openrpt.evaluation.columns import Columns
 from openrpt.evaluation.statistics import Difference, mean_by_document, paired_difference
-from openrpt.json_files import read_json
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-
-FORMAT = 1
-RECORD = "finetune.json"
-_MEASURES = ("accuracy", "any_right", "reward", "closed", "tokens")
+MEASURES = ("accuracy", "any_right", "reward", "closed", "tokens")
+ALL = "all"
+"""The part that every question is of."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,118 +42,25 @@ class AnswerResult(Columns):
                 part: mean_by_document(self.columns[name][inside], ids[inside]).as_dict()
                 for part, inside in slices.items()
             }
-            for name in _MEASURES
+            for name in MEASURES
         }
 
 
-def outcomes_path(run: Path, when: str) -> Path:
-    """Returns the file of a run's outcomes. `when`: "before" or "after"."""
-    return run / "evaluation" / f"{when}.parquet"
+def inside(result: AnswerResult, part: str) -> np.ndarray:
+    """Returns [n] which questions are of a part: all, a task with its levels, or one level."""
+    if part == ALL:
+        return np.ones(result.num_questions, dtype=bool)
+    tasks = result.columns["task"].astype(str).tolist()
+    return np.array([part in (task, task.partition("@")[0]) for task in tasks])
 
 
-def read_finetuned(run: Path) -> dict[str, Any]:
-    """Reads a run's `finetune.json`; empty where there is none. Raises UserError for a damaged
-    one."""
-    path = run / RECORD
-    if not path.is_file():
-        return {}
-    return read_json(path, advice="delete it and run again")
-
-
-def finished_record(run: Path) -> dict[str, Any]:
-    """Reads a run's record. Raises UserError where it has not been fine-tuned to its end."""
-    record = read_finetuned(run)
-    if "after" not in record:
-        raise UserError(f"{run}: no finished `openrpt finetune` stands there ({RECORD})")
-    return record
-
-
-def question_differences(a: AnswerResult, b: AnswerResult) -> dict[str, Difference]:
-    """Returns a − b by measure, on the questions that both answered. Raises UserError if there is
+def difference_on(a: AnswerResult, b: AnswerResult, measure: str, part: str = ALL) -> Difference:
+    """Returns a − b on the questions of a part that both answered; n = 0 where there are
     none."""
-    ids, in_a, in_b = np.intersect1d(
-        a.columns["question_id"], b.columns["question_id"], return_indices=True
-    )
-    if len(ids) == 0:
-        raise UserError(
-            "the runs have no question in common: fine-tune both with the same [questions]"
-        )
-    return {
-        name: paired_difference(a.columns[name][in_a], b.columns[name][in_b], ids)
-        for name in _MEASURES
-    }
-
-
-def print_finetuned(runs: Sequence[Path], console: "Console") -> None:
-    """Prints the paper's Table 2: one row a run (two with samples), then the first against the
-    others.
-
-    Raises UserError where a run is not finished, or was measured in another way than the first.
-    """
-    from rich.text import Text
-
-    from openrpt.sheets import Sheet, points, print_sheet, share
-
-    records = [finished_record(run) for run in runs]
-    first = records[0]
-    for run, record in zip(runs, records, strict=True):
-        if record["settings"] != first["settings"]:
-            raise UserError(
-                f"{run}: measured otherwise than {runs[0]} ({record['settings']}, not"
-                f" {first['settings']}): fine-tune both with the same [questions] and [finetune]"
-            )
-    rows = []
-    for record in records:
-        for column, measure in measures(record["settings"]["eval_samples"]).items():
-            before, after = (record[when]["summary"][column]["all"] for when in ("before", "after"))
-            rows.append(
-                [
-                    record["model"],
-                    f"{measure} (n = {after['n']:,})",
-                    share(before),
-                    share(after),
-                    points(record["difference"][column]),
-                    *_training_cells(record),
-                ]
-            )
-    sheet = Sheet(
-        title="right answers before and after fine-tuning, in %",
-        headings=["start model", "measure", "before", "after", "change [95 %]", *_TRAINING],
-        rows=rows,
-        labels=2,
-    )
-    print_sheet(sheet, console)
-    for run in runs[1:]:
-        for when in ("before", "after"):
-            found = question_differences(
-                AnswerResult.load(outcomes_path(runs[0], when), advice="fine-tune again"),
-                AnswerResult.load(outcomes_path(run, when), advice="fine-tune again"),
-            )["accuracy"]
-            console.print(
-                f"{when}: {runs[0]} − {run} = {points(found.as_dict())}, {found.n} questions",
-                highlight=False,
-                soft_wrap=True,
-            )
-    spent = sum(record[when]["cost"]["flops"] for record in records for when in ("before", "after"))
-    console.print(f"measuring before and after took {flops(spent)} FLOPs more", highlight=False)
-    note = (
-        "± is the standard error by question, [ ] an exact 95 % interval; [ ] behind a change holds"
-        " 95 % of resamples of questions, paired"
-    )
-    console.print(Text(note, style="dim"), soft_wrap=True)
-
-
-_TRAINING = ["steps", "training time", "training FLOPs"]
-
-
-def _training_cells(record: dict[str, Any]) -> list[str]:
-    """Returns steps, time and FLOPs of a run's `finetune.json`."""
-    training = record["training"]
-    return [
-        f"{training['steps']:,}",
-        duration(training["seconds"]),
-        flops(training["flops"]),
-    ]
+    ids_a, ids_b = (r.columns["question_id"][inside(r, part)] for r in (a, b))
+    values_a, values_b = (r.columns[measure][inside(r, part)] for r in (a, b))
+    ids, in_a, in_b = np.intersect1d(ids_a, ids_b, return_indices=True)
+    return paired_difference(values_a[in_a], values_b[in_b], ids)
 
 
 def measures(samples: int) -> dict[str, str]:

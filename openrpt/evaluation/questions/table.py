@@ -4,17 +4,13 @@ differences."""
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from openrpt.config.sections import Config
 from openrpt.evaluation.instrument import Measured, models_of
 from openrpt.evaluation.questions.checks import check_kind
-from openrpt.evaluation.questions.results import AnswerResult, measures
+from openrpt.evaluation.questions.results import ALL, AnswerResult, difference_on, inside, measures
 from openrpt.evaluation.reports import Report
-from openrpt.evaluation.statistics import Difference, Estimate, mean_by_document, paired_difference
+from openrpt.evaluation.statistics import Estimate, mean_by_document
 from openrpt.sheets import Sheet, cost_cells, percent, points, share
-
-_ALL = "all"
 
 
 def question_report(measured: Sequence[Measured[AnswerResult]], config: Config) -> Report:
@@ -37,7 +33,7 @@ def question_parts(result: AnswerResult) -> list[str]:
     one."""
     tasks = sorted(set(result.columns["task"].astype(str).tolist()) - {""}, key=_by_level)
     families = [(task.partition("@")[0], task) for task in tasks]
-    return list(dict.fromkeys([_ALL, *(part for pair in families for part in pair)]))
+    return list(dict.fromkeys([ALL, *(part for pair in families for part in pair)]))
 
 
 def _by_level(task: str) -> tuple[str, int]:
@@ -45,24 +41,10 @@ def _by_level(task: str) -> tuple[str, int]:
     return family, int(level or -1)
 
 
-def inside(result: AnswerResult, part: str) -> np.ndarray:
-    """Returns [n] which questions are of a part: all, a task with its levels, or one level."""
-    tasks = result.columns["task"].astype(str).tolist()
-    return np.array([part in (_ALL, task, task.partition("@")[0]) for task in tasks])
-
-
 def _accuracy(result: AnswerResult, measure: str, part: str) -> Estimate:
     """Returns a measure's mean over the questions of a part, its error by question."""
     chosen = inside(result, part)
     return mean_by_document(result.columns[measure][chosen], result.columns["question_id"][chosen])
-
-
-def difference_on(a: AnswerResult, b: AnswerResult, measure: str, part: str) -> Difference:
-    """Returns a − b on the questions of a part that both answered."""
-    ids_a, ids_b = (r.columns["question_id"][inside(r, part)] for r in (a, b))
-    values_a, values_b = (r.columns[measure][inside(r, part)] for r in (a, b))
-    ids, in_a, in_b = np.intersect1d(ids_a, ids_b, return_indices=True)
-    return paired_difference(values_a[in_a], values_b[in_b], ids)
 
 
 def _question_rows(
@@ -129,7 +111,7 @@ def _costs(measured: Sequence[Measured[AnswerResult]]) -> Sheet:
     rows = [
         [
             one.model.label,
-            percent(_accuracy(one.result, "closed", _ALL).as_dict()),
+            percent(_accuracy(one.result, "closed", ALL).as_dict()),
             *cost_cells(one.result.cost),
         ]
         for one in measured

@@ -25,7 +25,7 @@ from openrpt.evaluation.columns import Columns
 from openrpt.evaluation.intervals import Resampled
 from openrpt.evaluation.kept import Kept
 from openrpt.evaluation.patterns.measures import distinct, words_of
-from openrpt.evaluation.perplexity import measure_perplexity
+from openrpt.evaluation.perplexity.perplexity import measure_perplexity
 from openrpt.evaluation.resamples import document_weights
 from openrpt.evaluation.writing.mauve import divergence_area, histograms, quantise
 from openrpt.evaluation.writing.passages import Passage

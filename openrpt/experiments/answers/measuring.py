@@ -43,7 +43,7 @@ def measure_arm(ground: Ground, run: Run, arm: Arm, seed: int, progress: Progres
 
 def asked(run: Run, arm: Arm, seed: int) -> Measured:
     """Returns what a fine-tuning recorded of its held-out questions."""
-    from openrpt.evaluation.questions.results import finished_record
+    from openrpt.evaluation.questions.finetuned import finished_record
 
     record = finished_record(run.path)
     values = {

@@ -10,7 +10,7 @@ from openrpt.data.worlds.world import World
 from openrpt.evaluation.next_token.results import CARRIED, KIND
 from openrpt.experiments.lab.lab import ARMS, Lab
 from openrpt.experiments.lab.sampled import SampledCounts, sampled_at
-from openrpt.runs.run import Run, existing_run
+from openrpt.runs.run import Run, existing_run, is_run
 
 _CONTROLS = ("emptied", "swapped", CARRIED)
 
@@ -94,7 +94,7 @@ def finished_runs(lab: Lab) -> dict[int, Run]:
     runs = {
         seed: existing_run(lab.at(seed).rpt_folder)
         for seed in sorted(seeds)
-        if (lab.at(seed).rpt_folder / "config.toml").is_file()
+        if is_run(lab.at(seed).rpt_folder)
     }
     return {
         seed: run

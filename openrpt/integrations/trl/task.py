@@ -34,7 +34,7 @@ def open_task(run: str | Path) -> "TrlTask":
     The model is loaded on the CPU; TRL's trainer moves it. Raises UserError where no run or no
     scores are, as `load_model`, and for settings that TRL can't be given.
     """
-    from openrpt.engine.engine import open_engine
+    from openrpt.engine.engine import open_seeding_start
     from openrpt.engine.loading import load_model
     from openrpt.runs.scores import scores_of
 
@@ -45,9 +45,7 @@ def open_task(run: str | Path) -> "TrlTask":
     path = str(found.start) if found.start.is_dir() else config.model.path
     on_cpu = config.model.model_copy(update={"device": "cpu"})
     model = load_model(on_cpu, path=path, trained=True)
-    start = None
-    if config.prompt.candidates and config.prompt.candidate_source == "start":
-        start = open_engine(config)
+    start = open_seeding_start(config)
     return TrlTask(run=found, policy=model, layout=model.layout(config.prompt), start=start)
 
 

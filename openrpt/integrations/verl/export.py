@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from openrpt.config.loading import to_toml
 from openrpt.config.sections import Config
-from openrpt.data.evaluation_work import evaluation_work
+from openrpt.data.evaluation_work import asked_evaluation_work
 from openrpt.data.prompts import Layout
 from openrpt.data.scored import ScoredCorpus
 from openrpt.data.tokens import tokenizer_fingerprint
@@ -136,16 +136,8 @@ def _train_works(corpus: ScoredCorpus, config: Config, positions: int) -> Iterat
 
 def _development_works(corpus: ScoredCorpus, config: Config) -> list[Work]:
     """Returns the positions of training's own evaluations."""
-    evaluate = config.evaluate
-    return evaluation_work(
-        corpus,
-        config,
-        split="development",
-        positions=config.train.eval_positions,
-        positions_per_document=evaluate.positions_per_document,
-        min_entropy=evaluate.min_entropy,
-        where=evaluate.where,
-    )
+    positions = config.train.eval_positions
+    return asked_evaluation_work(corpus, config, split="development", positions=positions)
 
 
 class _Rows:

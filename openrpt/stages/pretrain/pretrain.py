@@ -22,7 +22,7 @@ from openrpt.engine.checkpoint_record import TrainerState
 from openrpt.engine.engine import Engine
 from openrpt.engine.loading import resolve_model
 from openrpt.evaluation.next_token.evaluate import evaluate_policy
-from openrpt.evaluation.perplexity import measure_perplexity, sampled_texts
+from openrpt.evaluation.perplexity.perplexity import measure_perplexity, sampled_texts
 from openrpt.progress import SILENT, Progress
 from openrpt.rl.nonfinite import Places, attempted
 from openrpt.rl.optimizer import apply_update, learning_rate, set_learning_rate

@@ -28,13 +28,12 @@ _WAITING_TOKENS = 4 * PACK_TOKENS
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Encoded:
-    """A document in the policy's tokens and in the scorer's: ids and exact bytes."""
+    """A document in the policy's tokens, with their exact bytes, and in the scorer's."""
 
     document: Document
     token_ids: list[int]
     token_bytes: list[bytes]
     scorer_ids: list[int]
-    scorer_bytes: list[bytes]
     source: list[tuple[int, int]] | None
     """For each token the scorer's [a, b) of the same bytes, as `align` gives it; None where both
     have the same tokens."""
@@ -112,7 +111,6 @@ class Encoder:
             token_ids=ids,
             token_bytes=pieces,
             scorer_ids=scorer_ids,
-            scorer_bytes=scorer_pieces,
             source=source,
         )
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from openrpt.amounts import count
 from openrpt.config.sections import Config
-from openrpt.data.evaluation_work import evaluation_work
+from openrpt.data.evaluation_work import asked_evaluation_work
 from openrpt.data.positions import DIFFICULTIES
 from openrpt.data.scored import ScoredCorpus
 from openrpt.errors import UserError
@@ -164,17 +164,8 @@ def _described(corpus: ScoredCorpus, numbers: NDArray[np.int64], seen: _Seen) ->
 def _evaluable(corpus: ScoredCorpus, config: Config) -> str:
     """Returns which difference of two models the evaluation's positions can tell, and how many
     documents a smaller one takes."""
-    asked = config.evaluate
     try:
-        works = evaluation_work(
-            corpus,
-            config,
-            split=asked.split,
-            positions=asked.positions,
-            positions_per_document=asked.positions_per_document,
-            min_entropy=asked.min_entropy,
-            where=asked.where,
-        )
+        works = asked_evaluation_work(corpus, config)
     except UserError as error:
         return str(error)
     right = np.concatenate(

@@ -10,7 +10,7 @@ from openrpt.data.scored import ScoredCorpus
 from openrpt.data.tokens import literal_bytes, tokenizer_fingerprint
 from openrpt.data.work import Work, retokenized
 from openrpt.engine.decoding import Sampling
-from openrpt.engine.engine import Engine, OpenModel, open_engine
+from openrpt.engine.engine import Engine, OpenModel, open_engine, open_seeding_start
 from openrpt.engine.fingerprint import model_fingerprint
 from openrpt.errors import UserError
 from openrpt.seeding import keys_of
@@ -38,10 +38,7 @@ class Thinker(Protocol):
 
 def open_thinking(config: Config, path: str) -> Engine:
     """Opens a model, with the start model where that one's candidates seed the thought."""
-    prompt, start = config.prompt, None
-    if prompt.candidates and prompt.candidate_source == "start":
-        start = open_engine(config)
-    return open_engine(config, path=path, start=start)
+    return open_engine(config, path=path, start=open_seeding_start(config))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,0 +1,1 @@
+"""Perplexity of plain text, in nats a token and bits a byte."""
