@@ -9,7 +9,7 @@ import click
 from openrpt.cli.arguments import LABEL, OF_PEAK, PATH, RunCommand
 from openrpt.cli.main import command, showing_progress, stage
 from openrpt.cli.options import StageCommand
-from openrpt.cli.stage_config import stage_config, take_cpu
+from openrpt.cli.stage_config import stage_config, take_cpu, with_faster_products
 from openrpt.errors import UserError
 from openrpt.terminal import say
 
@@ -182,7 +182,7 @@ def control(
     help="CPU threads; 0 = all the cores this process may use [default 0]",
 )
 def demo(budget: str, run: str | None, threads: int) -> None:
-    """Run the whole pipeline on a small model and real text.
+    """Run the whole pipeline on a small model and a text with sums in it.
 
     \b
     openrpt demo --budget 1h
@@ -190,9 +190,11 @@ def demo(budget: str, run: str | None, threads: int) -> None:
     minutes = parse_budget(budget)
     from openrpt.experiments.demo import config_in, print_outcome, run_demo
 
-    take_cpu(threads or config_in(Path(run) if run else None, minutes).model.threads)
+    config = config_in(Path(run) if run else None, minutes)
+    take_cpu(threads or config.model.threads)
+    config = with_faster_products(config)
     with showing_progress(goes_on=True) as progress:
-        done = run_demo(minutes, Path(run) if run else None, progress)
+        done = run_demo(config, minutes, progress)
     print_outcome(done)
 
 

@@ -51,15 +51,17 @@ def stage_config(
         say_lines(to_toml(config).removesuffix("\n"))
         ctx.exit()
     take_cpu(config.model.threads)
-    return config if config.model.compute_dtype != "auto" else _with_faster_products(config)
+    return with_faster_products(config)
 
 
-def _with_faster_products(config: "Config") -> "Config":
+def with_faster_products(config: "Config") -> "Config":
     """Returns the configuration with the precision of products that a run has begun with, else the
-    one that is faster here, which is said.
+    one that is faster here, which is said; as it is where it names one.
 
     Raises UserError where several processes begin a run together: each would measure its own.
     """
+    if config.model.compute_dtype != "auto":
+        return config
     from openrpt.config.loading import with_overrides
     from openrpt.costs.product_speed import product_speed
     from openrpt.engine.loading import pick_device

@@ -101,14 +101,15 @@ class Clock:
         write_sealed(self.path, asdict(Used(seconds=self.used, stages=self.stages)))
 
 
-def run_demo(minutes: float, run_path: Path | None, progress: Progress) -> Run:
-    """Runs (or goes on with) the demo and returns its run, report written.
+def run_demo(config: Config, minutes: float, progress: Progress) -> Run:
+    """Runs (or goes on with) the demo of a configuration (`config_in`) and returns its run, report
+    written.
 
     Raises Interrupted after Ctrl-C, UserError for bad input.
     """
     from openrpt.stages.score.score import check_input
 
-    run = open_run(config_in(run_path, minutes), check_input=check_input)
+    run = open_run(config, check_input=check_input)
     _run_stages(run, minutes, progress)
     return run
 

@@ -8,7 +8,7 @@ import pytest
 
 from openrpt.config.loading import with_overrides
 from openrpt.evaluation.records import read_evaluation
-from openrpt.experiments.demo import CLOCK, Clock, demo_config, print_outcome, run_demo
+from openrpt.experiments.demo import CLOCK, Clock, config_in, demo_config, print_outcome, run_demo
 from openrpt.experiments.demo_tables import EVERYWHERE
 from openrpt.progress import SILENT
 from openrpt.runs.metrics import read_metrics
@@ -40,7 +40,7 @@ def begun(tmp_path: Path) -> Run:
 
 
 def test_from_the_first_stage_to_the_tables(begun: Run, capsys) -> None:
-    run = run_demo(10.0, begun.path, SILENT)
+    run = run_demo(config_in(begun.path, 10.0), 10.0, SILENT)
     print_outcome(run)
     printed = " ".join(capsys.readouterr().out.split())
     assert "computed numbers of" in printed and "positions of all kinds" in printed
@@ -54,6 +54,6 @@ def test_from_the_first_stage_to_the_tables(begun: Run, capsys) -> None:
     assert len(stages) == 8
 
     steps, traces = read_metrics(run.metrics), (run.path / "traces.jsonl").read_bytes()
-    run_demo(10.0, begun.path, SILENT)
+    run_demo(config_in(begun.path, 10.0), 10.0, SILENT)
     assert read_metrics(run.metrics) == steps
     assert (run.path / "traces.jsonl").read_bytes() == traces
