@@ -42,7 +42,7 @@ def demo_config(minutes: float = _MINUTES, run: Path | None = None) -> Config:
             "warmup.steps": max(2, min(int(24 * scale), 96)),
             "warmup.time_limit": 5.5 / _MINUTES * minutes,
             "train.eval_positions": max(8, min(int(24 * scale), 512)),
-            "evaluate.positions": max(32, min(int(240 * scale), 4096)),
+            "evaluate.positions": max(32, min(int(160 * scale), 4096)),
         },
     )
 
@@ -197,7 +197,7 @@ def _with_time(run: Run, clock: Clock) -> Run:
     from openrpt.engine.checkpoint_record import read_record
     from openrpt.runs.checkpoints import latest_checkpoint
 
-    reserve = 1.7 * clock.stages[_AFTER_WARMUP] + 0.02 * clock.budget
+    reserve = 1.5 * clock.stages[_AFTER_WARMUP] + 0.02 * clock.budget
     spent = 0.0
     last = latest_checkpoint(run.checkpoints)
     if last is not None:

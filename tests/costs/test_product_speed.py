@@ -34,7 +34,7 @@ def test_bfloat16_must_be_clearly_faster(bfloat16: float, dtype: str) -> None:
 
 
 def test_a_round_that_others_slow_down_does_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seen: bfloat16 at 0.79 of float32's rate while another program ran, where it has 5 times it."""
+    """Seen: bfloat16 at 0.79 of float32's rate beside another program, and alone at 5 times it."""
     rates = iter([100e9, 80e9, 90e9, 500e9, 20e9, 480e9, 95e9, 30e9, 99e9, 450e9])
     monkeypatch.setattr(
         "openrpt.costs.product_speed.matrix_product_rate", lambda *args, **options: next(rates)
