@@ -24,7 +24,7 @@ from openrpt.extras import EXTRAS, installing
 from openrpt.sheets import Sheet, print_sheet
 
 _GB = 1e9
-_DEMO_MEMORY_GB = 6.0
+_DEMO_MEMORY_GB = 7.0
 """The demo's peak, the operating system not counted."""
 _DEMO_DISK_GB = 2.0
 """The demo's model, packed and as float32 safetensors, its corpus, and room for the downloads."""

@@ -32,14 +32,15 @@ CLOCK = "demo.json"
 def demo_config(minutes: float = _MINUTES, run: Path | None = None) -> Config:
     """Returns the recipe; the budget decides how much is read, evaluated and warmed up."""
     scale = minutes / _MINUTES
+    documents = max(60, min(int(_DOCUMENTS * scale), 20_000))
     folder = Path(run or Path("runs") / f"demo-{minutes:g}m")
     return load_config(
         config_path("recipe:demo"),
         overrides={
             "run": str(folder),
-            "corpus.path": f"bills?documents={max(60, min(int(_DOCUMENTS * scale), 20_000))}",
+            "corpus.path": f"bills?documents={documents}&seed=1",
             "warmup.traces": str(folder / "traces.jsonl"),
-            "warmup.steps": max(2, min(int(24 * scale), 96)),
+            "warmup.steps": max(2, min(int(28 * scale), 112)),
             "warmup.time_limit": 5.5 / _MINUTES * minutes,
             "train.eval_positions": max(8, min(int(24 * scale), 512)),
             "evaluate.positions": max(32, min(int(160 * scale), 4096)),
