@@ -182,7 +182,7 @@ def control(
     help="CPU threads; 0 = all the cores this process may use [default 0]",
 )
 def demo(budget: str, run: str | None, threads: int) -> None:
-    """Run the whole pipeline on a small model and a text with sums in it.
+    """Run the whole pipeline on a small model and a small text.
 
     \b
     openrpt demo --budget 1h
