@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from openrpt.evaluation.records import read_evaluation, record
-from openrpt.experiments.demo_tables import EVERYWHERE, demo_sheets, verdict
+from openrpt.experiments.demo_tables import EVERYWHERE, demo_sheets, difference_cell, verdict
 from openrpt.runs.run import Run
 from openrpt.sheets import share
 from tests.helpers.report_run import evaluation_result, fill, made_up_run
@@ -75,9 +75,14 @@ def test_the_demo_table_is_what_the_run_measured(tmp_path: Path) -> None:
     assert standard[0] == standard[1]
     assert ahead["| reasoning, given thoughts"][1].startswith("+39")  # points
     assert everywhere["| whole word or number"][-1].startswith("+0.0")
-    assert "not told apart" not in table
+    assert "not distinguishable" not in table
     assert "points more whole numbers right" in table
     assert "Cost: 14.0 minutes" in table and "3 steps of warmup and 6 of reinf" in table
+
+
+def test_what_is_not_distinguishable_says_so() -> None:
+    estimate = {"value": 0.012, "low": -0.01, "high": 0.034, "distinguishable": False}
+    assert difference_cell(estimate) == "+1.2 [−1.0, +3.4], not distinguishable"
 
 
 def test_a_demo_that_shows_nothing_says_so(tmp_path: Path) -> None:
@@ -86,7 +91,7 @@ def test_a_demo_that_shows_nothing_says_so(tmp_path: Path) -> None:
     for label, rate in evaluations.items():
         record(run, label, evaluation_result(rate), model="tiny", split="heldout", cost={})
     assert "can't be told apart" in verdict(run)
-    assert demo_sheets(run)[1].rows[0][2].endswith("not told apart")
+    assert demo_sheets(run)[1].rows[0][2].endswith("not distinguishable")
 
 
 def test_the_picture_of_the_packages_is_that_of_the_imports() -> None:

@@ -10,7 +10,7 @@ text on which a small model can be seen to win by thinking, within minutes; it i
 people wrote.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,16 @@ from openrpt.config.queries import Parameters, read_parameters, split_query
 from openrpt.seeding import generator
 
 BILLS = "bills"
-_NAMES = "Anna,Ben,Carla,David,Elena,Felix,Grace,Hugo,Irene,Jonas,Karin,Leo,Mara,Nora,Oscar"
-_DAYS = "Monday,Tuesday,Wednesday,Thursday,Friday,Saturday"
-_PLACES = "at the market,in the corner shop,in town,at the fair,in the village store"
-_GOODS = (
+
+
+def _words(text: str) -> list[str]:
+    return text.split(",")
+
+
+_NAMES = _words("Anna,Ben,Carla,David,Elena,Felix,Grace,Hugo,Irene,Jonas,Karin,Leo,Mara,Nora,Oscar")
+_DAYS = _words("Monday,Tuesday,Wednesday,Thursday,Friday,Saturday")
+_PLACES = _words("at the market,in the corner shop,in town,at the fair,in the village store")
+_GOODS = _words(
     "apples,bread,butter,candles,cheese,chocolate,coffee,eggs,envelopes,flour,grapes,honey,jam,"
     "lemons,milk,noodles,nuts,olives,onions,oranges,paper,pears,pencils,plums,potatoes,rice,salt,"
     "soap,stamps,sugar,tea,tomatoes,vinegar,yoghurt"
@@ -42,10 +48,10 @@ class _Settings(Parameters):
 
     documents: int = Field(500, ge=1, le=1_000_000)
     seed: int = Field(0, ge=0, le=2**63 - 1)
-    bills: int = Field(3, ge=1, le=_DAYS.count(",") + 1)
+    bills: int = Field(3, ge=1, le=len(_DAYS))
     """The number of bills of a document, each of another day."""
     least: int = Field(3, ge=2)
-    most: int = Field(6, le=_GOODS.count(",") + 1)
+    most: int = Field(6, le=len(_GOODS))
     """The least and the greatest number of things on a bill."""
 
     @model_validator(mode="after")
@@ -92,7 +98,6 @@ def _bill(rng: np.random.Generator, settings: _Settings, name: str, day: str) ->
     )
 
 
-def _drawn(rng: np.random.Generator, words: str, number: int = 1) -> list[str]:
-    """Draws so many of the words, which commas part, no word twice."""
-    among = words.split(",")
-    return [among[n] for n in rng.choice(len(among), number, replace=False)]
+def _drawn(rng: np.random.Generator, words: Sequence[str], number: int = 1) -> list[str]:
+    """Draws so many of the words, none twice."""
+    return [words[n] for n in rng.choice(len(words), number, replace=False)]

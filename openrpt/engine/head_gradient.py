@@ -42,13 +42,7 @@ class WaitingRows:
         gradients, states = torch.cat(self._gradients), torch.cat(self._states)
         self._gradients.clear()
         self._states.clear()
-        total = self.weight.grad
-        if total is None:
-            self.weight.grad = (gradients.T @ states).to(self.weight.dtype)
-        elif total.dtype == gradients.dtype:
-            total.addmm_(gradients.T, states)
-        else:
-            add_rounded(total, gradients.T @ states)
+        self.weight.grad = _added(self.weight.grad, gradients, states, self.weight.dtype)
 
 
 class HeadGradient:
@@ -75,7 +69,17 @@ class HeadGradient:
         if self.waiting is not None:
             self.waiting.add(grad, inputs)
         elif self.needs_weight:
-            weight = (grad.T @ inputs).to(self.dtype)
-            self.weight = weight if self.weight is None else self.weight.add_(weight)
+            self.weight = _added(self.weight, grad, inputs, self.dtype)
         if self.bias is not None:
             self.bias += grad_logits.sum(0)
+
+
+def _added(total: Tensor | None, gradients: Tensor, states: Tensor, dtype: torch.dtype) -> Tensor:
+    """Returns total [V, d], of dtype, with the product of gradients [n, V] and states [n, d] added
+    in place; the product alone where there is no total yet."""
+    if total is None:
+        return (gradients.T @ states).to(dtype)
+    if total.dtype == gradients.dtype:
+        return total.addmm_(gradients.T, states)
+    add_rounded(total, gradients.T @ states)
+    return total
