@@ -5,9 +5,11 @@ python scripts/make_experiment_docs.py runs/experiment-rewards-cpu
 python scripts/make_experiment_docs.py --estimate
 
 Of each folder, results, page and figure go to `docs/results/experiment-NAME.*`; the page is
-written anew from the results. `--estimate` writes what each experiment will take into
-`docs/results/experiments.json`, which the table of `docs/results/README.md` shows for those that
-have not been run. Without folders the pages are written anew from the results in `docs/results`.
+written anew from the results. Seeds that stand there and the folder lacks are kept, so an
+experiment may be run in parts: on one machine `--seed 0`, on another `--seed 1`. `--estimate`
+writes what each experiment will take into `docs/results/experiments.json`, which the table of
+`docs/results/README.md` shows. Without folders the pages are written anew from the results in
+`docs/results`.
 """
 
 import argparse
@@ -46,9 +48,11 @@ def main() -> None:
     arguments = parser.parse_args()
     for folder in arguments.folders:
         outcome = read_outcome(folder)
-        known = {k: v for k, v in outcome.environment.items() if k not in _PRIVATE}
+        public = {k: v for k, v in outcome.environment.items() if k not in _PRIVATE}
+        outcome = outcome.model_copy(update={"environment": public})
+        known = _outcome(outcome.experiment)
         path = _DOCS / f"experiment-{outcome.experiment}.json"
-        write_results(path, outcome.model_copy(update={"environment": known}))
+        write_results(path, outcome if known is None else outcome.joined(known))
     if arguments.estimate:
         write_sealed(_DOCS / _ESTIMATES, {name: _estimates(one) for name, one in _named()})
     found = {name: _outcome(name) for name, _ in _named()}

@@ -320,6 +320,25 @@ def test_the_page_says_how_many_seeds_are_done() -> None:
     assert (first["value"], second["low"], second["high"]) == pytest.approx((55.0, 70.0, 90.0))
 
 
+def test_seeds_of_two_machines_are_joined_and_nothing_else_is() -> None:
+    both = outcome_of({"prefix": [0.5, 0.6], "b": [0.7, 0.9]}, planned=5)
+
+    def part(seed: int, commit: str, value: float = 0.1) -> Outcome:
+        found = [measured(arm, seed, value) for arm in ("prefix", "b")]
+        environment = {**both.environment, "commit": commit}
+        return both.model_copy(update={"measured": found, "environment": environment})
+
+    joined = part(1, "new").joined(both)
+    assert joined.seeds == [0, 1] and joined.environment["commit"] == "new"
+    assert joined.values("prefix", "accuracy") == [0.5, 0.1]  # its own seed 1, the other's seed 0
+    third = part(2, "third").joined(joined)
+    assert third.seeds == [0, 1, 2] and third.environment["commit"] == "new, third"
+    assert part(2, "third").joined(part(2, "old", 0.9)) == part(2, "third")
+    for name, other in {"budget": "gpu", "setting": {"text": "another"}}.items():
+        with pytest.raises(UserError, match=f"differ in '{name}'"):
+            joined.joined(both.model_copy(update={name: other}))
+
+
 def test_both_sides_of_what_was_shown_weigh_their_problems() -> None:
     def part(value: float, n: int) -> dict[str, float]:
         return {"value": value, "n": n}

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from openrpt.errors import UserError
 from openrpt.evaluation.next_token.results import CARRIED, KIND
 
 MEASURES = {
@@ -85,6 +86,28 @@ class Outcome(BaseModel):
     def seeds(self) -> list[int]:
         """The seeds with results, in order."""
         return sorted({one.seed for one in self.measured})
+
+    def joined(self, other: "Outcome") -> "Outcome":
+        """Returns these results and the seeds that `other` alone has, of another machine or day.
+
+        Raises UserError where the two are not the same experiment.
+        """
+        for name in ("experiment", "budget", "setting", "arms"):
+            if getattr(self, name) != getattr(other, name):
+                raise UserError(f"{self.experiment}: the results to join differ in '{name}'")
+        more = [one for one in other.measured if one.seed not in self.seeds]
+        if not more:
+            return self
+        commits = dict.fromkeys([other.environment["commit"], self.environment["commit"]])
+        return self.model_copy(
+            update={
+                "measured": [*self.measured, *more],
+                "environment": {
+                    **self.environment,
+                    "commit": ", ".join(commit for commit in commits if commit),
+                },
+            }
+        )
 
     def of(self, arm: str) -> list[Measured]:
         """Returns an arm's results, a seed each, in order of the seeds."""
