@@ -23,6 +23,9 @@ _SECONDS = 0.05
 _ROUNDS = 5
 """How often each is measured, in turn: other programs slow some rounds down, and the best one says
 what the processor can do."""
+_HOPELESS = 0.1
+"""The gain of a round below which no other is made: a processor without instructions for bfloat16
+takes some 50 times as long, seconds for all rounds, and no other program does that."""
 _GAIN = 2.0
 """The factor by which products must be faster in bfloat16: what is between them is no faster, and
 turning numbers into the other precision takes time, so less than twice is hardly a gain."""
@@ -43,9 +46,16 @@ class ProductSpeed:
         def rate(dtype: torch.dtype) -> float:
             return matrix_product_rate(shapes, dtype, device=device, seconds=_SECONDS) / 1e9
 
-        rounds = [(rate(torch.float32), rate(torch.bfloat16)) for _ in range(_ROUNDS)]
-        float32, bfloat16 = map(max, zip(*rounds, strict=True))
-        return cls(float32=float32, bfloat16=bfloat16)
+        best = cls(float32=0.0, bfloat16=0.0)
+        for _ in range(_ROUNDS):
+            found = cls(float32=rate(torch.float32), bfloat16=rate(torch.bfloat16))
+            best = cls(
+                float32=max(best.float32, found.float32),
+                bfloat16=max(best.bfloat16, found.bfloat16),
+            )
+            if found.gain < _HOPELESS:
+                break
+        return best
 
     @property
     def gain(self) -> float:

@@ -43,6 +43,17 @@ def test_a_round_that_others_slow_down_does_not_decide(monkeypatch: pytest.Monke
     assert (found.float32, found.bfloat16, found.compute_dtype) == (100.0, 500.0, "bfloat16")
 
 
+def test_where_bfloat16_is_not_in_the_processor_one_round_is_enough(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rates = iter([43e9, 0.8e9])
+    monkeypatch.setattr(
+        "openrpt.costs.product_speed.matrix_product_rate", lambda *args, **options: next(rates)
+    )
+    found = ProductSpeed.measured(CPU)
+    assert (found.float32, found.bfloat16, found.compute_dtype) == (43.0, 0.8, "same")
+
+
 def test_it_is_measured_once_and_again_where_that_is_damaged(cache: Path) -> None:
     first = product_speed(CPU)
     assert 0 < first.float32 < 1e6 and 0 < first.bfloat16 < 1e6
