@@ -73,7 +73,8 @@ class _Worker(Generic[_Key]):
     def note(self) -> str:
         if self.job is None or not self.task:
             return ""
-        share = f" {self.completed / self.total:.0%}" if self.total else ""
+        known = self.total and self.completed <= self.total  # beyond it, the total was a guess
+        share = f" {self.completed / self.total:.0%}" if known else ""
         return f"{self.job.title}: {self.task}{share}"
 
 

@@ -64,6 +64,7 @@ def say_and_fill(progress: Progress) -> None:
     progress.begin("pretrain", 4, "steps")
     progress.update(1)
     progress.say("one of four")
+    progress.update(6)  # four was a guess
 
 
 def run_all(jobs: list[Job[Any]], workers: int) -> dict[Any, Any]:
@@ -93,6 +94,7 @@ def test_what_each_process_is_at_is_shown() -> None:
     heard = Heard()
     run_jobs(jobs, workers=2, ended=lambda key, result: None, progress=heard)
     assert any("arm 0: pretrain 25%" in note for note in heard.notes)
+    assert not any("150%" in note for note in heard.notes)
     assert {"arm 0: one of four", "arm 1: one of four"} <= set(heard.lines)
     assert sorted(line.split(": done")[0] for line in heard.lines if "done" in line) == [
         "arm 0",
