@@ -88,6 +88,11 @@ def test_a_split_without_documents_is_said(corpus: ScoredCorpus) -> None:
     assert len(lines) == 1 and "no document" in lines[0] and "corpus.separator" in lines[0]
 
 
+def test_a_split_that_is_not_scored_is_not_missed(corpus: ScoredCorpus) -> None:
+    config = load_config(overrides={"evaluate.split": "development", "score.splits": ["train"]})
+    assert not any("no document" in line for line in said.score_lines(corpus, config))
+
+
 def test_how_many_documents_a_difference_takes() -> None:
     """A quarter of the difference takes sixteen times the documents; drawn, it is found in four of
     five tries."""

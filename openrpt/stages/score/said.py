@@ -127,6 +127,18 @@ def score_lines(
         numbers = corpus.numbers(split)
         if len(numbers):
             yield f"{split}: {_described(corpus, numbers, seen)}"
+    if config.evaluate.split in config.score.splits:
+        yield from _evaluation_lines(corpus, config)
+    if hardest := seen.surprise.hardest():
+        said = (
+            f"'{visible(corpus.token_bytes(place))}' {mean:.1f} (n {count(number)})"
+            for place, mean, number in hardest
+        )
+        yield f"hardest tokens, by mean surprise in nats: {', '.join(said)}"
+
+
+def _evaluation_lines(corpus: ScoredCorpus, config: Config) -> Iterator[str]:
+    """Yields what the evaluated split can tell, where it was scored."""
     split = config.evaluate.split
     if not len(corpus.numbers(split)):
         yield (
@@ -136,12 +148,6 @@ def score_lines(
         )
     elif split not in config.score.tokens_only:
         yield f"{split}, for openrpt evaluate: {_evaluable(corpus, config)}"
-    if hardest := seen.surprise.hardest():
-        said = (
-            f"'{visible(corpus.token_bytes(place))}' {mean:.1f} (n {count(number)})"
-            for place, mean, number in hardest
-        )
-        yield f"hardest tokens, by mean surprise in nats: {', '.join(said)}"
 
 
 def _described(corpus: ScoredCorpus, numbers: NDArray[np.int64], seen: _Seen) -> str:
