@@ -61,6 +61,7 @@ def with_faster_products(config: "Config") -> "Config":
     Raises UserError where several processes begin a run together: each would measure its own.
     """
     if config.model.compute_dtype != "auto":
+        _warn_of_slow_products(config)
         return config
     from openrpt.config.loading import with_overrides
     from openrpt.costs.product_speed import product_speed
@@ -83,6 +84,27 @@ def with_faster_products(config: "Config") -> "Config":
     named = {"same": "float32", "bfloat16": "bfloat16"}[speed.compute_dtype]
     say(f"products in {named}: here bfloat16 is {speed.gain:.2g} times as fast as float32")
     return with_overrides(config, {"model.compute_dtype": speed.compute_dtype})
+
+
+def _warn_of_slow_products(config: "Config") -> None:
+    """Says where a configuration names bfloat16 and the processor has no instructions for it."""
+    if "bfloat16" not in (config.model.dtype, config.model.compute_dtype):
+        return
+    from openrpt.costs.product_speed import product_speed
+    from openrpt.engine.loading import pick_device
+    from openrpt.launch import launch
+
+    device = pick_device(config.model.device)
+    if device.type != "cpu" or launch().rank:
+        return
+    speed = product_speed(device)
+    if speed.gain < 1:
+        say(
+            f"products in bfloat16, as the configuration says, take {1 / speed.gain:.2g} times as"
+            " long here as in float32: a new run with --model.dtype float32"
+            " --model.compute_dtype same is faster",
+            err=True,
+        )
 
 
 def take_cpu(threads: int) -> None:

@@ -65,22 +65,39 @@ def test_it_is_measured_once_and_again_where_that_is_damaged(cache: Path) -> Non
     assert product_speed(CPU).bfloat16 < 1e6
 
 
+def scored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], run: str, *options: str
+) -> tuple[str, str]:
+    """Scores a tiny corpus; what was said on the two streams."""
+    model = tiny_model_folder(tmp_path / "model")
+    corpus = periodic_corpus(tmp_path / "corpus.jsonl")
+    arguments = ["score", str(corpus), "--run", str(tmp_path / run), "--model.path", str(model)]
+    arguments += ["--model.threads", "1", "--prompt.window", "32", "--prompt.min_context", "4"]
+    with pytest.raises(SystemExit) as stopped:
+        main([*arguments, *options])
+    said = capsys.readouterr()
+    assert not stopped.value.code, said.err
+    return said.out, said.err
+
+
+@pytest.mark.parametrize("key", ["dtype", "compute_dtype"])
+def test_bfloat16_that_is_named_and_slow_is_said(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str
+) -> None:
+    product_speed(CPU)
+    keep(cache, bfloat16=2.0)
+    _, err = scored(tmp_path, capsys, "slow", f"--model.{key}", "bfloat16")
+    assert "take 50 times as long here as in float32" in err
+    keep(cache, bfloat16=101.0)
+    _, err = scored(tmp_path, capsys, "fast", f"--model.{key}", "bfloat16")
+    assert "times as long" not in err
+
+
 def test_a_run_keeps_what_it_began_with(
     cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = tiny_model_folder(tmp_path / "model")
-    corpus = periodic_corpus(tmp_path / "corpus.jsonl")
-
     def score(run: str) -> str:
-        folder = str(tmp_path / run)
-        arguments = ["score", str(corpus), "--run", folder, "--model.path", str(model)]
-        arguments += ["--model.threads", "1", "--model.compute_dtype", "auto"]
-        arguments += ["--prompt.window", "32", "--prompt.min_context", "4"]
-        with pytest.raises(SystemExit) as stopped:
-            main(arguments)
-        said = capsys.readouterr()
-        assert not stopped.value.code, said.err
-        return said.out.splitlines()[0]
+        return scored(tmp_path, capsys, run, "--model.compute_dtype", "auto")[0].splitlines()[0]
 
     score("first")
     keep(cache, bfloat16=450.0)
