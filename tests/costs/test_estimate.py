@@ -22,7 +22,7 @@ from openrpt.engine.loading import load_model, outline
 from openrpt.errors import UserError
 from openrpt.runs.metrics import read_metrics
 from openrpt.runs.run import Run
-from openrpt.stages.score.folder import read_cost
+from openrpt.runs.spent import scoring_cost
 from openrpt.stages.train import train
 from tests.helpers.tiny_model import tiny_config, tiny_model_folder, tiny_run
 
@@ -49,7 +49,7 @@ def test_an_outline_has_the_models_shapes_and_no_memory(run: Run) -> None:
 def test_scoring_takes_what_was_estimated(run: Run) -> None:
     plan = plan_of(run)
     assert plan.corpus.known
-    took = read_cost(run.scored)
+    took = scoring_cost(run.scored)
     assert plan.score().tokens == pytest.approx(took["tokens"], rel=0.03)
     assert plan.score().flops == pytest.approx(took["flops"], rel=0.03)
 
