@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,15 @@ def on_gpus(config: Config, gpus: int, **values: Any) -> RunEstimate:
     return estimate(
         config.model_copy(update={"model": model, "train": train}), gpu="h100-sxm", gpus=gpus
     )
+
+
+@pytest.mark.parametrize(("own", "busy"), [(1.0, ""), (0.5, "with 50% of a processor")])
+def test_a_busy_machine_is_said(
+    run: Run, monkeypatch: pytest.MonkeyPatch, own: float, busy: str
+) -> None:
+    monkeypatch.setattr(time, "thread_time", lambda: own * time.monotonic())
+    (note,) = (one for one in estimate(run.config).assumptions if "measured now" in one)
+    assert ("other programs" in note) == bool(busy) and busy in note
 
 
 def test_gpus_share_out_whole_documents(run: Run) -> None:
