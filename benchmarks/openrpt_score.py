@@ -26,7 +26,7 @@ from openrpt.engine.cpu import use_cpu
 from openrpt.engine.engine import open_engine
 from openrpt.engine.scorer import score_ids
 from openrpt.runs.metrics import peak_memory_gib
-from openrpt.stages.score.folder import read_cost
+from openrpt.runs.spent import scoring_cost
 from openrpt.stages.score.score import score_corpus
 
 
@@ -43,7 +43,7 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
         start = time.perf_counter()
         summary = score_corpus(config, folder, policy=policy, scorer=policy)
         seconds = time.perf_counter() - start
-        cost = read_cost(folder)
+        cost = scoring_cost(folder)
         found = windows_of(load_scored(folder), config)
     rows = round(statistics.mean(len(window["ids"]) for window in found))
     return {

@@ -1,7 +1,7 @@
 """Files of JSON lines, a step's or an answer's each: a line is on the disk before the next step
 begins, and holds its own hash (under `sha256`), so that a flipped bit is noticed.
 
-A last line that is no whole object was being written when a process ended.
+A last line that is no whole object, nor ends, was being written when a process ended.
 """
 
 import json
@@ -27,7 +27,8 @@ class JsonLines:
     damaged: list[int]
     """Numbers of the lines, from 1, that are not what was written."""
     cut: bool
-    """Whether the last line is no whole JSON object; it counts neither as a row nor as damaged."""
+    """Whether the last line has no end and is no whole JSON object; it counts neither as a row nor
+    as damaged."""
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
@@ -51,12 +52,13 @@ def read_lines(path: Path, *, fits: Callable[[Row], bool] = lambda row: True) ->
     except OSError as error:
         raise UserError(f"{path}: cannot be read {reason_of(error)}") from None
     found = {number: _object(line) for number, line in enumerate(lines, 1) if line.strip()}
-    cut = bool(found) and found[max(found)] is None
+    cut = found.get(len(lines), {}) is None
     if cut:
-        del found[max(found)]
+        del found[len(lines)]
+    hashed = any(SEAL in row for row in found.values() if row)  # older versions wrote none
     damaged, rows = [], []
     for number, row in found.items():
-        if row is None or (SEAL in row and not is_sealed(row)) or not fits(row):
+        if row is None or (hashed and not is_sealed(row)) or not fits(row):
             damaged.append(number)
         else:
             row.pop(SEAL, None)

@@ -8,12 +8,13 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 _ENDING = (signal.SIGTERM,) if sys.platform == "win32" else (signal.SIGTERM, signal.SIGHUP)
 """Signals that end a process, apart from Ctrl-C's SIGINT."""
 
 _Handler = Callable[[int, FrameType | None], Any]
+_Made = TypeVar("_Made")
 
 
 class Interrupted(Exception):
@@ -75,6 +76,8 @@ class StopFlag:
 
     def __init__(self) -> None:
         self.signum = 0
+        self.cuts = False
+        """Whether the first signal interrupts what runs."""
 
     @property
     def requested(self) -> bool:
@@ -85,6 +88,19 @@ class StopFlag:
     def exit_code(self) -> int:
         """The exit code of a stop by that signal."""
         return 128 + self.signum
+
+    def cut_short(self, do: Callable[[], _Made]) -> _Made | None:
+        """Returns what `do` returns; None where a signal asks for a stop before it has: it is
+        interrupted then, so it has to leave nothing half done."""
+        try:
+            self.cuts = True
+            return None if self.requested else do()
+        except KeyboardInterrupt:
+            if not self.requested:
+                raise
+            return None
+        finally:
+            self.cuts = False
 
 
 @contextmanager
@@ -102,6 +118,8 @@ def stop_on_signals(say: Callable[[str], None]) -> Iterator[StopFlag]:
         if first:
             with suppress(OSError):  # the terminal may be what was closed
                 say("Stopping after this step (Ctrl-C now stops at once) …")
+            if flag.cuts:
+                raise KeyboardInterrupt
 
     with _handled(dict.fromkeys((signal.SIGINT, *_ENDING), handle)):
         yield flag

@@ -14,19 +14,15 @@ from typing import Any
 from marked import put
 
 from openrpt.amounts import flops
-from openrpt.evaluation.next_token.results import EvaluationResult, paired_differences
+from openrpt.evaluation.next_token.results import SIDES, EvaluationResult, paired_differences
 from openrpt.evaluation.records import read_evaluation, result_path
 from openrpt.json_files import write_sealed
 from openrpt.runs.run import Run, existing_run
 from openrpt.sheets import Sheet, markdown, points, share
 
 PAGE = Path(__file__).parent.parent / "docs" / "results" / "gsm8k.md"
-GRADINGS = (
-    ("first token", "first_token_ntp", "first_token"),
-    ("whole number", "span_ntp", "span"),
-    ("prefix match", "ntp", "reasoning"),
-)
-"""Each with its measures of standard prediction and of reasoning."""
+GRADINGS = {"first token": "first_token", "whole number": "span", "prefix match": "reasoning"}
+"""The table's words → the measure of reasoning; that of standard prediction is its side."""
 LEVELS = (("all", "all"), ("easy", "above 0.5 nats"))
 
 
@@ -39,19 +35,20 @@ def rows_of(label: str, evaluation: dict[str, Any]) -> list[list[str]]:
             flops(evaluation["cost"]["flops"]),
             grading,
             name,
-            f"{summary[ntp][level]['n']} ({summary[ntp][level]['documents']})",
-            share(summary[ntp][level]),
-            share(summary[reasoning][level]) if value else "–",
-            points(value[reasoning][level]) if value else "–",
+            f"{standard[level]['n']} ({standard[level]['documents']})",
+            share(standard[level]),
+            share(summary[measure][level]) if value else "–",
+            points(value[measure][level]) if value else "–",
         ]
-        for grading, ntp, reasoning in GRADINGS
+        for grading, measure in GRADINGS.items()
+        for standard in [summary[SIDES[measure]]]
         for level, name in LEVELS
     ]
 
 
 def numbers_of(label: str, evaluation: dict[str, Any]) -> dict[str, Any]:
     """Returns what is kept of an evaluation: its training FLOPs, and each measure at each level."""
-    measures = {name for _, *names in GRADINGS for name in names}
+    measures = {name for measure in GRADINGS.values() for name in (measure, SIDES[measure])}
     return {
         "model": label,
         "flops": evaluation["cost"]["flops"],
@@ -71,8 +68,8 @@ def differences(run: Run, thinking: Sequence[str], plain: Sequence[str]) -> Shee
     rows = []
     for a, b in pairs:
         found = [
-            paired_differences(results[a], own, results[b], own if b in thinking else standard)
-            for _, standard, own in GRADINGS[:2]
+            paired_differences(results[a], own, results[b], own if b in thinking else SIDES[own])
+            for own in ("first_token", "span")
         ]
         other = f"{b}, {'reasoning' if b in thinking else 'standard prediction'}"
         rows.append([f"{a}, reasoning", other, *(points(one["all"].as_dict()) for one in found)])

@@ -1,15 +1,17 @@
 """Kills stages, fills disks and flips bits, and sees whether a restart ends at the same result.
 
-    python scripts/torture.py --seconds 300 --seed 0 --areas kill,calls,disk,flip
+    python scripts/torture.py --seconds 300 --seed 0 --areas kill,stop,calls,disk,flip
 
 On a tiny model; each stage is run once in peace, then disturbed again and again:
 
-- kill: SIGKILL at a random moment of score, warmup, pretrain, train, evaluate and finetune;
+- kill: SIGKILL at a random moment of score, warmup, pretrain, train (LoRA, too), evaluate and
+  finetune;
+- stop: SIGTERM at such a moment: one line, no traceback;
 - calls: SIGKILL before, in the middle of or after the n-th call that changes a file of the run;
 - disk: from the n-th such call on the disk is full, or the n-th fails once (EIO): one line, no
   traceback;
-- flip: a bit of a checkpoint, the warmed-up policy or the scores is flipped: the next stage names
-  the file, or what it makes is the same.
+- flip: a bit of a checkpoint, the warmed-up policy, the scores or the records of the steps is
+  flipped: the next stage names the file, or what it makes is the same.
 
 After each disturbance (but flips) the same command is started again: it must end well, with
 weights, metrics, rollouts, scores and evaluations that are equal to the bit, and without leftovers.
@@ -34,7 +36,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HU
 
 from torture_stages import Shim, Stage, ended, facts, in_peace, make_stages, restore, start
 
-AREAS = ("kill", "calls", "disk", "flip")
+AREAS = ("kill", "stop", "calls", "disk", "flip")
 SHIM = "OPENRPT_TORTURE_SHIM"
 
 
@@ -54,14 +56,14 @@ class Torture:
         ]
 
     def kill(self) -> tuple[str, str]:
-        stage = self.rng.choice(self.stages)
-        restore(stage.before, self.run)
-        seconds = self.rng.uniform(0, stage.seconds)
-        pid = start(stage.command, self.log)
-        time.sleep(seconds)
-        os.kill(pid, signal.SIGKILL)
-        ended(pid)
+        stage, seconds, _ = self._signalled(signal.SIGKILL)
         return f"{stage.name} after {seconds:.2f} s", self._restarted(stage)
+
+    def stop(self) -> tuple[str, str]:
+        stage, seconds, code = self._signalled(signal.SIGTERM)
+        began = code != -signal.SIGTERM  # else it came before the command could hear it
+        broken = self._poor_end(code, stopped=128 + signal.SIGTERM) if began else ""
+        return f"{stage.name} after {seconds:.2f} s", broken or self._restarted(stage)
 
     def calls(self) -> tuple[str, str]:
         modes = {"before": Shim.KILL_BEFORE, "in": Shim.KILL_HALF, "after": Shim.KILL_AFTER}
@@ -79,12 +81,11 @@ class Torture:
     def flip(self) -> tuple[str, str]:
         reader = self.rng.choice(self.readers)
         restore(reader.before, self.run)
-        folders = ("checkpoints/step-*", "warmup", "scored")
+        patterns = ("checkpoints/step-*/**/*", "warmup/**/*", "scored/**/*", "*.jsonl")
         files = [
             path
-            for pattern in folders
-            for folder in sorted(self.run.glob(pattern))
-            for path in sorted(folder.rglob("*"))
+            for pattern in patterns
+            for path in sorted(self.run.glob(pattern))
             if path.is_file() and path.stat().st_size
         ]
         path = self.rng.choice(files)
@@ -98,8 +99,19 @@ class Torture:
         if not broken and code:
             broken = "" if path.name in self.log.read_text() else f"not named: {self._last_line()}"
         elif not broken:
-            broken = self._difference(reader, without=name)
+            stands = path.is_file() and path.read_bytes() == bytes(data)  # it was not written anew
+            broken = self._difference(reader, without=name if stands else "")
         return f"bit {bit} of {name}, then {reader.name}", broken
+
+    def _signalled(self, signum: signal.Signals) -> tuple[Stage, float, int]:
+        """A stage with a signal at a random moment: the stage, the moment, the exit code."""
+        stage = self.rng.choice(self.stages)
+        restore(stage.before, self.run)
+        seconds = self.rng.uniform(0, stage.seconds)
+        pid = start(stage.command, self.log)
+        time.sleep(seconds)
+        os.kill(pid, signum)
+        return stage, seconds, ended(pid)
 
     def _faulty(self, mode: int) -> tuple[Stage, int, int]:
         """A stage with a fault at a random call: the stage, the call, the exit code."""
@@ -110,9 +122,9 @@ class Torture:
         arm: Callable[[], None] = lambda: shim.arm(self.run, mode, at)  # noqa: E731
         return stage, at, ended(start(stage.command, self.log, arm))
 
-    def _poor_end(self, code: int) -> str:
-        """'' for success, and for one line that says what went wrong."""
-        good = code == 0 or (code == 2 and self._last_line().startswith("openrpt: "))
+    def _poor_end(self, code: int, stopped: int = 2) -> str:
+        """'' for success, and for one line that says what went wrong, or that it was stopped."""
+        good = code == 0 or (code == stopped and self._last_line().startswith("openrpt: "))
         if good and "Traceback" not in self.log.read_text():
             return ""
         return f"exit code {code}: {self._last_line()}"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 SETTINGS = {
     "model.threads": 1,
@@ -163,9 +163,8 @@ def _timeless(value: Any) -> Any:
 
 def make_stages(work: Path, shim: Shim | None) -> list[Stage]:
     """Each stage once in peace: what it starts from, and what it leaves."""
-    from tiny_model import periodic_corpus, tiny_model_folder
-
     from openrpt.config.loading import load_config, to_toml
+    from tests.helpers.tiny_model import periodic_corpus, tiny_model_folder
 
     tiny_model_folder(work / "model")
     periodic_corpus(work / "corpus.jsonl", documents=24, letters=120)
@@ -184,16 +183,17 @@ def make_stages(work: Path, shim: Shim | None) -> list[Stage]:
     first = work / "nothing"
     first.mkdir()
     plan = {
-        "score": (first, ()),
-        "warmup": (work / "after-score", ()),
-        "pretrain": (work / "after-score", ()),
-        "train": (work / "after-warmup", ()),
-        "evaluate": (work / "after-train", ("trained",)),
-        "finetune": (first, ()),
+        "score": (first, ("score",)),
+        "warmup": (work / "after-score", ("warmup",)),
+        "pretrain": (work / "after-score", ("pretrain",)),
+        "train": (work / "after-warmup", ("train",)),
+        "lora": (work / "after-score", ("train", "--model.lora_rank", "2")),
+        "evaluate": (work / "after-train", ("evaluate", "trained")),
+        "finetune": (first, ("finetune",)),
     }
     return [
-        in_peace(name, (name, *more, str(config)), before, work, shim)
-        for name, (before, more) in plan.items()
+        in_peace(name, (*command, str(config)), before, work, shim)
+        for name, (before, command) in plan.items()
     ]
 
 

@@ -28,6 +28,9 @@ from openrpt.progress import SILENT, Progress
 
 _LONGEST_SECONDS = 365 * 86_400.0
 """Seconds of a year: steps that take longer are a limit that is not meant to be reached."""
+_UNDISTURBED = 0.9
+"""Share of a processor that the measuring thread, which never waits, has where nothing else runs;
+below it the speeds are those of a busy machine."""
 UTILISATION = 0.25
 """Share of a GPU's peak that is assumed where the user gives none; no measurement stands behind
 it."""
@@ -163,16 +166,22 @@ def rates_of(
         assumed = f"{utilisation:.0%} of {peak:.3g} FLOP/s in every phase (--utilisation)"
         return f"{gpu} ({chosen.source})", speeds, assumed
     device = pick_device(config.model.device)
+    layout = outline(config).layout(config.prompt)
     progress.begin("measuring this machine, ten seconds where nothing else runs", 0.0)
-    began = time.monotonic()
-    speeds = measure_speeds(config, outline(config).layout(config.prompt), device)
+    began, before = time.monotonic(), time.thread_time()
+    speeds = measure_speeds(config, layout, device)
     progress.end()
-    seconds = time.monotonic() - began
+    seconds, own = time.monotonic() - began, time.thread_time() - before
     progress.say(f"measured in {amounts.duration(seconds) if seconds >= 1 else 'under 1 s'}")
     measured = (
         f"measured now: generation {speeds.generate:.3g}, update {speeds.update:.3g}, scoring"
         f" {speeds.score:.3g} FLOP/s"
     )
+    if device.type == "cpu" and own < _UNDISTURBED * seconds:
+        measured += (
+            f", with {own / seconds:.0%} of a processor: other programs ran beside it, and alone a"
+            " run is faster"
+        )
     return _this_machine(device), speeds, measured
 
 

@@ -14,6 +14,7 @@ from openrpt.config.engine import Trainer
 from openrpt.config.sections import Config
 from openrpt.data.prompts import Layout
 from openrpt.data.request import Request
+from openrpt.data.tokens import tokenizer_fingerprint
 from openrpt.data.work import Work
 from openrpt.engine.branches import Branch, CompletionLoss, Passage, PrefixLoss
 from openrpt.engine.decoding import Sampling
@@ -23,6 +24,7 @@ from openrpt.engine.loading import load_model
 from openrpt.engine.model import Model, Weights
 from openrpt.engine.standard import Standard
 from openrpt.engine.tree.engine import TreeEngine
+from openrpt.errors import UserError
 
 
 class Sampler(Protocol):
@@ -123,11 +125,21 @@ def open_engine(
     `path` takes the place of model.path. `trained`: with gradients, and with LoRA adapters where
     the configuration asks for them; otherwise the model is only read. `recompute`: the backward
     pass runs each layer again (`memory.gradient_checkpointing`). `start`: whose candidates seed the
-    thought, where not the model's own. Raises UserError as `load_model`.
+    thought, where not the model's own. Raises UserError as `load_model`, and for a start model with
+    another tokenizer: its candidates would be other tokens of the model.
     """
     kind = config.engine.trainer
     model = load_model(config.model, path=path, trained=trained, recompute=recompute, trainer=kind)
+    if start is not None and _tokens_of(start.model) != _tokens_of(model):
+        raise UserError(
+            f"prompt.candidate_source = 'start': model '{model.name}' has another tokenizer than"
+            " the start model; give --prompt.candidate_source policy"
+        )
     return bind(kind, model, start)
+
+
+def _tokens_of(model: Model) -> str:
+    return tokenizer_fingerprint(model.tokenizer)
 
 
 def open_seeding_start(config: Config) -> Engine | None:

@@ -16,6 +16,8 @@ from pydantic import Field
 from openrpt.config.loading import load_config, with_overrides
 from openrpt.config.recipes import config_path
 from openrpt.config.sections import Config
+from openrpt.data.bills import is_bills
+from openrpt.errors import UserError
 from openrpt.experiments.demo_tables import EVERYWHERE, demo_sheets, verdict
 from openrpt.json_files import read_as, write_sealed
 from openrpt.progress import Named, Progress
@@ -50,12 +52,22 @@ def demo_config(minutes: float = _MINUTES, run: Path | None = None) -> Config:
 
 def config_in(path: Path | None, minutes: float) -> Config:
     """Returns the recipe; in a folder that a demo has begun, that demo's own, so that a larger
-    budget goes on with its training (the positions stay those of the first)."""
+    budget goes on with its training (the positions stay those of the first).
+
+    Raises UserError where that was the demo of an earlier version, on another text: the later
+    stages could not go on from it.
+    """
     config = demo_config(minutes, path)
     folder = Path(config.run)
-    if (folder / CLOCK).is_file():
-        return existing_run(folder).config
-    return config
+    if not (folder / CLOCK).is_file():
+        return config
+    begun = existing_run(folder).config
+    if not is_bills(begun.corpus.path):
+        raise UserError(
+            f"{folder}: an earlier version's demo, on another text (corpus.path ="
+            f" '{begun.corpus.path}'); give another folder (--run), or delete this one"
+        )
+    return begun
 
 
 @dataclass(frozen=True, kw_only=True)

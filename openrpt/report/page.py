@@ -80,7 +80,7 @@ def render(run: Run, others: Sequence[Run] = (), notes: Sequence[str] = ()) -> s
         "accuracy": by_band,
     }
     sources = reader.read(lambda: _trace_sources(run), list[str]())
-    scoring: dict[str, Any] = reader.read(lambda: costs.scoring_cost(run.path), {})
+    scoring: dict[str, float] = reader.read(lambda: costs.scoring_cost(run.scored), {})
     spent = costs.all_costs(scoring, metrics, evaluations)
     spent_in_all = costs.together(spent)
     return (

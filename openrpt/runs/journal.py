@@ -21,7 +21,8 @@ from openrpt.runs.trackers import ROLLOUT_STAGES, Tracker, open_trackers, rollou
 from openrpt.types import Finding
 
 _UNEVALUATED = "unevaluated"
-"""Key of a row of metrics.jsonl whose step's evaluation failed; the next start makes up for it."""
+"""Key of a row of metrics.jsonl whose step's evaluation failed or was left; the next start makes up
+for it."""
 StageState = Literal["running", "done", "stopped"]
 
 
@@ -75,7 +76,7 @@ class Journal:
     ) -> None:
         """Writes the row, with the failure signatures that show for the first time, beside the
         findings that the step has brought as `warnings`. `seconds`: of the stage so far, over all
-        starts. `evaluated`: False where the step's evaluation failed and is to be made up for."""
+        starts. `evaluated`: False where the step's evaluation is to be made up for."""
         own: list[Finding] = metrics.pop("warnings", [])
         row = {"stage": self.stage, "step": step, "seconds": seconds} | metrics
         self.rows.append(row)
@@ -93,7 +94,7 @@ class Journal:
 
     @property
     def unevaluated(self) -> bool:
-        """Whether the last step's evaluation failed."""
+        """Whether the last step's evaluation is to be made up for."""
         return bool(self.rows) and _UNEVALUATED in self.rows[-1]
 
     def amend(self, metrics: dict[str, Any]) -> None:

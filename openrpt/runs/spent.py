@@ -8,6 +8,9 @@ from typing import Any
 from openrpt.json_files import read_json
 from openrpt.runs.metrics import numbers
 
+SCORING_COST = "cost.json"
+"""The file with what scoring has taken, all starts together, beside the scores; their own files
+hold nothing of the machine."""
 _SAVERS = ("sharing", "merging", "skipping")
 """What saves tokens: a prefix that is run once, equal rollouts, flat groups."""
 
@@ -68,12 +71,13 @@ def costs(rows: Sequence[Mapping[str, Any]]) -> list[Cost]:
     return list(found.values())
 
 
-def scoring_cost(run: Path) -> dict[str, Any]:
-    """Returns what the run's own scoring took; empty where it was not recorded. Raises UserError
-    for a damaged file."""
-    path = run / "scored" / "cost.json"
+def scoring_cost(scored: Path) -> dict[str, float]:
+    """Returns what the scores of a folder have taken so far: tokens, flops, seconds, joules, and
+    money where it has a price; empty where it was not recorded. Raises UserError for a damaged
+    file."""
+    path = scored / SCORING_COST
     advice = "delete it: the costs of scoring are lost and left out"
-    return read_json(path, advice=advice) if path.is_file() else {}
+    return numbers(read_json(path, advice=advice)) if path.is_file() else {}
 
 
 def all_costs(

@@ -1,8 +1,8 @@
 """The loop that every training stage runs in: resuming, steps, limits, checkpoints, a clean stop.
 
 A stage gives what one step does (`openrpt.stages.stage`); this gives the rest. Ctrl-C, SIGTERM and
-SIGHUP let the step end, save and stop. A step that fails leaves the state of the step before it,
-which is saved.
+SIGHUP let the step end, save and stop; an evaluation is left at once, and made up for by the next
+start. A step that fails leaves the state of the step before it, which is saved.
 """
 
 import math
@@ -83,14 +83,10 @@ def run_stage(stage: Stage, progress: Progress) -> Summary:
         if state.step >= limits.steps or state.seconds + longest >= limits.seconds:
             progress.say(_nothing_left(stage))
         if records.unevaluated:
-            started = time.perf_counter()
-            with saver.after():
-                records.amend(_evaluate(stage, progress))
-            if limits.count_evaluations:
-                state.seconds += time.perf_counter() - started
+            _make_up(stage, saver, records, progress, stop)
         while _goes_on(stage, saver, longest, stop):
             began = state.seconds
-            metrics = _one_step(stage, saver, records, progress)
+            metrics = _one_step(stage, saver, records, progress, stop)
             longest = max(longest, state.seconds - began)
             with saver.after():
                 is_due = workers.gather(saver.is_due)[0]
@@ -140,7 +136,24 @@ def done_before(run: Run, stage: StageName) -> str:
     return f"{run.path}: {stage} was done before, and nothing now; to do it again: {again}"
 
 
-def _one_step(stage: Stage, saver: Saver, records: Journal, progress: Progress) -> dict[str, Any]:
+def _make_up(
+    stage: Stage, saver: Saver, records: Journal, progress: Progress, stop: StopFlag
+) -> None:
+    """Makes the evaluation of the last step, which failed or was left."""
+    started = time.perf_counter()
+    with saver.after():
+        metrics = _evaluate(stage, progress, stop)
+        if metrics is None:
+            return
+        if stage.limits.count_evaluations:
+            stage.state.seconds += time.perf_counter() - started
+        saver.now(again=True)  # before the row says that it is made: the state has the best so far
+        records.amend(metrics)
+
+
+def _one_step(
+    stage: Stage, saver: Saver, records: Journal, progress: Progress, stop: StopFlag
+) -> dict[str, Any]:
     """Takes a step, evaluates where that is due, and records both; returns the metrics."""
     state, started = stage.state, time.perf_counter()
     with saver.whole():
@@ -148,11 +161,11 @@ def _one_step(stage: Stage, saver: Saver, records: Journal, progress: Progress) 
     if metrics.get(SKIPPED):
         metrics = finite_only(metrics)
     stepped = time.perf_counter()
-    evaluated, failure = _attempt(stage, progress)
-    metrics |= evaluated
+    evaluated, failure = _attempt(stage, progress, stop)
+    metrics |= evaluated or {}
     ended = time.perf_counter() if stage.limits.count_evaluations else stepped
     state.seconds += ended - started
-    records.record(state.step, metrics, seconds=state.seconds, evaluated=failure is None)
+    records.record(state.step, metrics, seconds=state.seconds, evaluated=evaluated is not None)
     with saver.after():
         if failure is not None:
             raise failure
@@ -161,24 +174,32 @@ def _one_step(stage: Stage, saver: Saver, records: Journal, progress: Progress) 
     return metrics
 
 
-def _attempt(stage: Stage, progress: Progress) -> tuple[dict[str, Any], Exception | None]:
+def _attempt(
+    stage: Stage, progress: Progress, stop: StopFlag
+) -> tuple[dict[str, float] | None, Exception | None]:
     """Evaluates; returns the metrics, or what is raised: the row of a whole step is to be written
     in either case."""
     try:
-        return _evaluate(stage, progress), None
+        return _evaluate(stage, progress, stop), None
     except Exception as error:  # raised again, once the row is written
-        return {}, error
+        return None, error
 
 
-def _evaluate(stage: Stage, progress: Progress) -> dict[str, float]:
-    """Evaluates where that is due after a step, and keeps the best policy so far."""
+def _evaluate(stage: Stage, progress: Progress, stop: StopFlag) -> dict[str, float] | None:
+    """Evaluates where that is due after a step, and keeps the best policy so far; None where a
+    signal asks for a stop before it is done."""
     state = stage.state
     if not stage.eval_every or state.step % stage.eval_every:
         return {}
     done = state.seconds if stage.limits.seconds < math.inf else state.step - 1
     progress.update(done, f"evaluating after step {state.step}")
     with stage.engine.model.reading():
-        metrics = stage.workers.first(stage.evaluate)
+        if stage.engine.model.divided is None:
+            metrics = stage.workers.first(lambda: stop.cut_short(stage.evaluate))
+        else:  # the other processes take part in its passes
+            metrics = stage.workers.first(stage.evaluate)
+    if metrics is None:
+        return None
     accuracy = metrics.get(_BEST, -1.0)
     if accuracy > state.best_accuracy:
         best = replace(state, best_step=state.step, best_accuracy=accuracy)

@@ -54,9 +54,10 @@ class Saver:
         late = time.monotonic() - self.at > settings.minutes * 60
         return late or (not facts.leaves and self.state.step % settings.every == 0)
 
-    def now(self) -> None:
-        """Saves the step that is done, unless it is saved, and removes old checkpoints."""
-        if self.step != self.state.step and (self.writes or self.is_divided):
+    def now(self, *, again: bool = False) -> None:
+        """Saves the step that is done, unless it is saved (`again`: also then, since the state has
+        changed), and removes old checkpoints."""
+        if (again or self.step != self.state.step) and (self.writes or self.is_divided):
             self._save()
         self.at, self.step = time.monotonic(), self.state.step
 

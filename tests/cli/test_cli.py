@@ -609,9 +609,20 @@ def test_evaluate_of_a_foreign_model(run: Run, trained: Path, tmp_path: Path) ->
     code, out, err = run("evaluate", other, "--run", trained, *ntp)
     assert code == 0, err
     assert "40 of 40 positions stand between two of its tokens" in " ".join(err.split())
-    of_start = ["--prompt.candidate_source", "start"]
-    error = error_of_stage(run("evaluate", other, "--run", trained, *of_start))
-    assert "another tokenizer than the start model" in error
+
+
+def test_the_start_models_candidates_are_for_its_own_tokenizer(
+    run: Run, trained: Path, tmp_path: Path
+) -> None:
+    other = tiny_model_folder(tmp_path / "other", tokenizer=byte_level_tokenizer(vocab_size=300))
+    of_start = ["--run", trained, "--prompt.candidate_source", "start"]
+    for command in (
+        ["evaluate", other],
+        ["predict", other, "--text", "abc"],
+        ["traces", "model", other, "--out", tmp_path / "traces.jsonl"],
+    ):
+        error = error_of_stage(run(*command, *of_start))
+        assert "another tokenizer than the start model" in error, command
 
 
 def test_evaluate_several_models_side_by_side(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from openrpt.config.loading import flatten, load_config
+from openrpt.config.loading import flatten, load_config, with_overrides
 from openrpt.config.recipes import config_path
 from openrpt.config.sections import Config
 from openrpt.errors import UserError
@@ -45,6 +45,16 @@ def test_another_budget_goes_on_with_the_same_demo(tmp_path: Path) -> None:
     assert open_run(config_in(folder, 60.0), min_free_bytes=0).config == first.config
     assert Clock.open(first, 60.0).budget == 3600
     assert config_in(tmp_path / "other", 60.0).evaluate.positions > first.config.evaluate.positions
+
+
+def test_an_earlier_versions_demo_is_refused_at_once(tmp_path: Path) -> None:
+    config = with_overrides(demo_config(15.0, tmp_path), {"corpus.path": "reasoning-gym:gcd"})
+    Clock.open(open_run(config, min_free_bytes=0), 15.0).save()
+    with pytest.raises(
+        UserError, match=r"earlier version's demo.* another folder \(--run\), or"
+    ) as e:
+        config_in(tmp_path, 15.0)
+    assert "\n" not in str(e.value)
 
 
 @pytest.mark.parametrize(

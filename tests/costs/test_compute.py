@@ -33,7 +33,7 @@ from openrpt.evaluation.records import read_evaluation, record
 from openrpt.rl.batch import Graded
 from openrpt.rl.cost import count_generation, count_update, step_cost
 from openrpt.rl.update import update_policy
-from openrpt.stages.score.folder import read_cost
+from openrpt.runs.spent import scoring_cost
 from openrpt.stages.traces.calculator import calculator_traces
 from openrpt.stages.train import Trainer
 from openrpt.stages.warmup.warmup import open_warmup
@@ -260,7 +260,7 @@ def test_scoring(trainer: Trainer) -> None:
     measured = counted(lambda: score_ids(trainer.engine, ids, window=32, min_context=4))
     count = count_scoring(60, head=0, window=32, min_context=4)
     assert count.forward(model_shape(trainer.engine.model)) == pytest.approx(measured, rel=0.02)
-    cost = read_cost(trainer.run.scored)
+    cost = scoring_cost(trainer.run.scored)
     assert cost["flops"] > 0 and cost["seconds"] > 0 and cost["energy_measured"] in (True, False)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from openrpt.engine.loading import load_model, outline
 from openrpt.errors import UserError
 from openrpt.runs.metrics import read_metrics
 from openrpt.runs.run import Run
-from openrpt.stages.score.folder import read_cost
+from openrpt.runs.spent import scoring_cost
 from openrpt.stages.train import train
 from tests.helpers.tiny_model import tiny_config, tiny_model_folder, tiny_run
 
@@ -49,7 +50,7 @@ def test_an_outline_has_the_models_shapes_and_no_memory(run: Run) -> None:
 def test_scoring_takes_what_was_estimated(run: Run) -> None:
     plan = plan_of(run)
     assert plan.corpus.known
-    took = read_cost(run.scored)
+    took = scoring_cost(run.scored)
     assert plan.score().tokens == pytest.approx(took["tokens"], rel=0.03)
     assert plan.score().flops == pytest.approx(took["flops"], rel=0.03)
 
@@ -162,6 +163,15 @@ def on_gpus(config: Config, gpus: int, **values: Any) -> RunEstimate:
     return estimate(
         config.model_copy(update={"model": model, "train": train}), gpu="h100-sxm", gpus=gpus
     )
+
+
+@pytest.mark.parametrize(("own", "busy"), [(1.0, ""), (0.5, "with 50% of a processor")])
+def test_a_busy_machine_is_said(
+    run: Run, monkeypatch: pytest.MonkeyPatch, own: float, busy: str
+) -> None:
+    monkeypatch.setattr(time, "thread_time", lambda: own * time.monotonic())
+    (note,) = (one for one in estimate(run.config).assumptions if "measured now" in one)
+    assert ("other programs" in note) == bool(busy) and busy in note
 
 
 def test_gpus_share_out_whole_documents(run: Run) -> None:

@@ -24,7 +24,8 @@ from openrpt.integrations.ray import scoring as on_ray
 from openrpt.integrations.ray.cluster import Cluster, connected
 from openrpt.integrations.ray.desk import Desk
 from openrpt.integrations.ray.pool import Pool
-from openrpt.stages.score.folder import COST, ScoreFolder, read_cost
+from openrpt.runs.spent import SCORING_COST, scoring_cost
+from openrpt.stages.score.folder import ScoreFolder
 from openrpt.stages.score.score import score_corpus
 from openrpt.stages.train import train
 from openrpt.stages.warmup.warmup import warmup
@@ -66,7 +67,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 def files_of(folder: Path) -> dict[str, bytes]:
     """All but what scoring took."""
     paths = sorted(folder.iterdir())
-    return {path.name: path.read_bytes() for path in paths if path.name != COST}
+    return {path.name: path.read_bytes() for path in paths if path.name != SCORING_COST}
 
 
 def test_scores_are_those_of_one_process_though_an_actor_is_killed(
@@ -87,7 +88,7 @@ def test_scores_are_those_of_one_process_though_an_actor_is_killed(
     made, expected = files_of(tmp_path / "shared"), files_of(tmp_path / "alone")
     assert list(made) == list(expected)
     assert [name for name in made if made[name] != expected[name]] == []
-    alone, shared = (read_cost(tmp_path / name) for name in ("alone", "shared"))
+    alone, shared = (scoring_cost(tmp_path / name) for name in ("alone", "shared"))
     # What a killed actor had done and not told is not counted, and nothing twice.
     assert 0 < shared["tokens"] <= alone["tokens"]
 

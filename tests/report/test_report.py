@@ -608,7 +608,7 @@ def test_costs_of_all_that_ran(run: Run) -> None:
     (run.scored / "cost.json").write_text(json.dumps(spent | {"energy_measured": False}))
     rows = read_metrics(run.metrics)
     evaluations = {"start": {"evaluation_cost": spent}, "old": {}}
-    found = {cost.stage: cost for cost in all_costs(scoring_cost(run.path), rows, evaluations)}
+    found = {cost.stage: cost for cost in all_costs(scoring_cost(run.scored), rows, evaluations)}
     assert list(found) == ["score", "warmup", "train", "development evaluations", "evaluations"]
     assert found["score"].joules == 7200 and not found["score"].measured
     assert found["evaluations"].seconds == {"start": 60.0}

@@ -150,7 +150,7 @@ def test_damaged_metrics_are_named(tmp_path: Path) -> None:
     assert any("metrics.jsonl:1" in note for note in read_status(path).notes)
     (path / "metrics.jsonl").write_text(json.dumps(train_row(3, seconds=None)) + "\n")
     assert read_status(path).step == 3 and read_status(path).seconds_left is None
-    (path / "metrics.jsonl").write_text("[1]\n")
+    (path / "metrics.jsonl").write_text("[1]")
     assert any("its last line is cut off" in note for note in read_status(path).notes)
 
 
@@ -158,7 +158,7 @@ def test_a_damaged_line_is_named_with_what_helps(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     rows = [train_row(step) for step in range(1, 7)]
     lines = [json.dumps(row).encode() for row in rows]
-    for tail in (b"", b'{"stage": "tr', b"\x00" * 600, b"\xff\xfe\n", lines[0][:40] + b"\x80"):
+    for tail in (b"", b'{"stage": "tr', b"\x00" * 600, b"\xff\xfe", lines[0][:40] + b"\x80"):
         path.write_bytes(b"\n".join(lines) + b"\n" + tail)
         assert read_metrics(path) == rows
     for damaged in (b"{", b"\xff" + lines[1], b"\x00" * 9, b'["stage", "step"]', b'{"stage": 1}'):

@@ -3,11 +3,13 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
 from openrpt.cli.main import main
 from openrpt.config.loading import to_toml
+from openrpt.engine.checkpoint_record import read_record
 from openrpt.evaluation.questions.checks import MathChecker
 from openrpt.files import write_text
 from openrpt.progress import SILENT
@@ -15,7 +17,7 @@ from openrpt.runs.checkpoints import latest_checkpoint
 from openrpt.runs.journal import read_stage
 from openrpt.runs.metrics import read_metrics
 from openrpt.runs.run import Run
-from openrpt.stages.train import train
+from openrpt.stages.train import Trainer, train
 from openrpt.stopping import Interrupted, Terminated, ending_as_interrupts, stop_on_signals
 from tests.helpers.processes import in_processes
 from tests.helpers.tiny_model import copied_run, tiny_run
@@ -61,6 +63,36 @@ def test_a_stage_ends_cleanly(scored: Run, signals: tuple[int, ...], code: int) 
     last, stage = latest_checkpoint(run.checkpoints), read_stage(run.path)
     assert last is not None and last.name == "step-000002"
     assert stage is not None and stage.state == "stopped"
+
+
+def test_an_evaluation_is_left_at_once_and_made_up_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"corpus__development_fraction": 0.3, "train__steps": 2, "train__eval_every": 2}
+    run = tiny_run(tmp_path, **settings)
+    whole = copied_run(run, "whole", **settings)
+    train(whole)
+    evaluate, evaluated = Trainer.evaluate, []
+
+    def stopped(trainer: Trainer) -> dict[str, float]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        evaluated.append(evaluate(trainer))
+        return evaluated[0]
+
+    monkeypatch.setattr(Trainer, "evaluate", stopped)
+    for _ in range(2):  # as it is made up for, too
+        with pytest.raises(Interrupted, match="stopped in train after step 2") as stop:
+            train(run)
+        assert stop.value.exit_code == 143 and not evaluated
+        assert "unevaluated" in read_metrics(run.metrics)[-1]
+    monkeypatch.undo()
+    train(run)
+    states, accuracies = [], []
+    for one in (run, whole):
+        states.append(read_record(one.checkpoints / "step-000002").state)
+        accuracies.append(read_metrics(one.metrics)[-1]["development/reasoning_accuracy"])
+    assert accuracies[0] == accuracies[1]
+    assert [(state.best_step, state.best_accuracy) for state in states] == [(2, accuracies[0])] * 2
 
 
 def test_a_second_ctrl_c_stops_at_once() -> None:

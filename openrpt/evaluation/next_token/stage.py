@@ -8,9 +8,7 @@ from typing import Any
 from openrpt.config.prompt import Template
 from openrpt.config.sections import Config
 from openrpt.data.scored import load_scored
-from openrpt.data.tokens import tokenizer_fingerprint
 from openrpt.engine.engine import Engine, OpenModel, open_engine, open_seeding_start
-from openrpt.errors import UserError
 from openrpt.evaluation.instrument import mark_of, measure, stored
 from openrpt.evaluation.models import (
     changed_settings,
@@ -33,15 +31,7 @@ def open_evaluated(config: Config, path: str) -> Engine:
     """Opens the model to evaluate, with the start model where that one's candidates are asked
     for."""
     start = open_seeding_start(config) if "reasoning" in config.evaluate.modes else None
-    engine = open_engine(config, path=path, start=start)
-    if start is not None:
-        tokenizers = [one.model.tokenizer for one in (engine, start)]
-        if len({tokenizer_fingerprint(tokenizer) for tokenizer in tokenizers}) > 1:
-            raise UserError(
-                f"prompt.candidate_source = 'start': model '{path}' has another tokenizer than the"
-                " start model; give --prompt.candidate_source policy"
-            )
-    return engine
+    return open_engine(config, path=path, start=start)
 
 
 def evaluate_model(

@@ -24,8 +24,9 @@ from openrpt.engine.loading import load_tokenizer
 from openrpt.files import clear_leftovers
 from openrpt.integrations.ray.cluster import Cluster, connected
 from openrpt.integrations.ray.pool import Pool
+from openrpt.runs.spent import scoring_cost
 from openrpt.stages.score.documents import Encoder, Shard, shards, skip_read
-from openrpt.stages.score.folder import ScoreFolder, added, public_counts, read_cost, shard_metadata
+from openrpt.stages.score.folder import ScoreFolder, added, public_counts, shard_metadata
 from openrpt.stages.score.score import Score, require_readable
 from openrpt.stages.score.scores import Report, Scoring
 
@@ -70,7 +71,7 @@ def score_corpus(
     encoder = _encoder(config)
     folder.require_same_tokenizer(encoder.fingerprint)
     about = folder.about(encoder.fingerprint)
-    spent, tokens, documents = read_cost(folder.path), 0, 0
+    spent, tokens, documents = scoring_cost(folder.path), 0, 0
     ended: _Ended | None = None
     with connected(cluster, folder.path) as workers:
         pool = Pool(cluster=cluster, workers=workers, threads=config.model.threads)

@@ -23,14 +23,11 @@ from openrpt.data.scored_shards import (
 )
 from openrpt.engine.fingerprint import model_fingerprint
 from openrpt.engine.model import Model
-from openrpt.json_files import read_json, write_sealed
-from openrpt.runs.metrics import numbers
+from openrpt.json_files import write_sealed
 from openrpt.runs.scores import require_same_settings, require_same_weights, score_settings
+from openrpt.runs.spent import SCORING_COST
 from openrpt.stages.score.documents import Shard
 
-COST = "cost.json"
-"""The file with what scoring has taken, all starts together; the other files hold nothing of the
-machine."""
 _ADDED = ("tokens", "flops", "flops_alone", "seconds", "joules", "money")
 """The parts of a cost that add up."""
 
@@ -145,14 +142,7 @@ class ScoreFolder:
 
     def write_cost(self, before: dict[str, float], more: dict[str, Any]) -> None:
         """Writes what scoring has taken, with what it took `before`."""
-        write_sealed(self.path / COST, added(before, more))
-
-
-def read_cost(folder: Path) -> dict[str, float]:
-    """Reads what scoring has taken so far: tokens, flops, seconds, joules, and money where it has a
-    price. Empty where it was not recorded."""
-    path = folder / COST
-    return numbers(read_json(path, advice="delete it")) if path.is_file() else {}
+        write_sealed(self.path / SCORING_COST, added(before, more))
 
 
 def public_counts(counts: CorpusCounts) -> dict[str, Any]:

@@ -28,9 +28,10 @@ from openrpt.engine.loading import load_tokenizer, resolve_model
 from openrpt.files import writing
 from openrpt.progress import Progress
 from openrpt.runs.run import Run
+from openrpt.runs.spent import scoring_cost
 from openrpt.stages.harness import done_before
 from openrpt.stages.score.documents import Encoder, end_shard, packs, skip_read
-from openrpt.stages.score.folder import ScoreFolder, public_counts, read_cost
+from openrpt.stages.score.folder import ScoreFolder, public_counts
 from openrpt.stages.score.said import score_lines
 from openrpt.stages.score.scores import Report, Scoring
 
@@ -140,7 +141,7 @@ def _run(encoder: Encoder, scoring: Scoring, folder: ScoreFolder, progress: Repo
     spent: dict[str, float] = {}
     if summary.shards:
         folder.write_unfinished(about)
-        spent = read_cost(folder.path)
+        spent = scoring_cost(folder.path)
     with writing(folder.path):
         folder.path.mkdir(parents=True, exist_ok=True)
     pending: list[ScoredDocument] = []
