@@ -224,7 +224,8 @@ def _opened(
 
 
 def _trained(summary: "Summary") -> str:
-    return f"{summary.steps} steps in {duration(summary.seconds)}: {summary.checkpoint}"
+    done = f"{summary.steps} steps in {duration(summary.seconds)}"
+    return f"{done}: {summary.checkpoint}" if summary.checkpoint.is_dir() else done
 
 
 def _say_outcome(run: "Run", stage: "StageName", done: str) -> None:

@@ -60,11 +60,14 @@ def _explain(error: ValidationError) -> str:
         if ".".join(str(part) for part in other["loc"]).startswith(f"{dotted}."):
             message += f", or {other['msg'].removeprefix('Input should be ')}"
     given = "" if isinstance(first["input"], dict) else f" = {_shown(first['input'])}"
+    if first["type"] == "model_type" and dotted in sections():
+        message = f"a section, whose keys stand below [{dotted}]"
     return f"{dotted or 'config'}{given}: {message[0].lower()}{message[1:]}"
 
 
 def _nearest_key(dotted: str) -> str:
-    """Returns the hint: a key of that name in other sections, else the nearest of all keys."""
+    """Returns the hint: a key of that name in other sections, else the nearest of all keys and
+    sections."""
     if dotted in _MOVED:
         return f"; it is called '{_MOVED[dotted]}' now: change that in the file"
     section, _, name = dotted.rpartition(".")
@@ -72,7 +75,7 @@ def _nearest_key(dotted: str) -> str:
     elsewhere = [key for key in known if key.rpartition(".")[2] == name]
     if any(key.startswith(f"{section}.") for key in known) and elsewhere:
         return f"; nearest: {' or '.join(f'{one!r}' for one in elsewhere)}"
-    return nearest(dotted, known, otherwise="see --help for all keys")
+    return nearest(dotted, [*known, *sections()], otherwise="see --help for all keys")
 
 
 def config_keys() -> list[str]:

@@ -32,10 +32,7 @@ _EAST_ASIAN = ("gb2312", "big5", "shift_jis")
 
 def check_encoding(path: Path) -> None:
     """Checks that a file's beginning is text in UTF-8 (with or without a mark). Another encoding of
-    bytes, such as Latin-1, is invalid UTF-8 and passes here. Raises UserError.
-
-    One in another encoding of bytes, such as Latin-1, is invalid UTF-8 and passes here.
-    """
+    bytes, such as Latin-1, is invalid UTF-8 and passes here. Raises UserError."""
     with open_bytes(path) as file:
         sample = file.read(_SAMPLE_BYTES)
     encoding = foreign_encoding(sample)
@@ -97,10 +94,7 @@ def foreign_encoding(sample: bytes) -> str | None:
 
 def _is_strange(sample: bytes) -> bool:
     """Returns whether a text is unlike words in ASCII: by many signs, or kana's `0` in every other
-    place. A few signs over and over, such as a line or brackets, are nothing strange.
-
-    A few signs over and over, such as a line or brackets, are nothing strange.
-    """
+    place. A few signs over and over, such as a line or brackets, are nothing strange."""
     signs = len(sample.translate(None, _ALPHANUMERIC))
     is_strange = signs * 16 >= len(sample) or {ord("0")} in (set(sample[::2]), set(sample[1::2]))
     frequent = Counter(sample).most_common(1)[0][1]
@@ -119,10 +113,7 @@ def _decoded(sample: bytes, encoding: str) -> str:
 
 def _is_text(text: str, *, is_alphabet: bool) -> bool:
     """Returns whether 19 in 20 characters are frequent in Chinese or in Japanese. Where
-    `is_alphabet`, letters of few blocks are text, too, and so is Hangul.
-
-    Where `is_alphabet`, also letters of few blocks are text, and Hangul.
-    """
+    `is_alphabet`, letters of few blocks are text, too, and so is Hangul."""
     if not text:
         return False
     bad = sum(unicodedata.category(one) in _NO_TEXT and not one.isspace() for one in text)

@@ -117,10 +117,7 @@ class Budget:
         self, layout: Layout, prompt: PromptConfig, max_length: int, *, window: int | None = None
     ) -> None:
         """Checks that head + window + tail + budgets fit into the model. `window`: tokens of text
-        before the position; None = `prompt.window`. Raises UserError.
-
-        `window`: tokens of text before the position; None = `prompt.window`.
-        """
+        before the position; None = `prompt.window`. Raises UserError."""
         names = ("prompt.window", "prompt.think_budget", "prompt.prediction_budget")
         if prompt.template == "question":  # as finetune's user knows them
             names = ("finetune.question_tokens", "finetune.think_budget", "finetune.answer_budget")

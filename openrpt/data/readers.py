@@ -22,6 +22,7 @@ from openrpt.extras import missing
 # Builders of the `datasets` library that have no data of their own.
 _FILE_BUILDERS = ("arrow", "csv", "json", "parquet", "text")
 
+_CONVERT = "; convert it, if it is Latin-1: iconv -f LATIN1 -t UTF-8"
 _Reason = Literal["invalid_utf8", "empty", "not_text", "left_out"]
 
 
@@ -96,9 +97,9 @@ def check_fields(source: str, wanted: Iterable[str], present: Collection[str]) -
             raise MissingField(source, name, present)
 
 
-def invalid_utf8(source: str) -> Unusable:
+def invalid_utf8(source: str, advice: str = "") -> Unusable:
     """Returns the record in place of a text that is not UTF-8."""
-    return Unusable(source=source, reason="invalid_utf8", message="invalid UTF-8")
+    return Unusable(source=source, reason="invalid_utf8", message=f"invalid UTF-8{advice}")
 
 
 def _read_file(
@@ -123,7 +124,7 @@ def _read_jsonl(path: Path, name: str) -> Iterator[Record | Unusable]:
                 # Files that were joined have a mark at the start of later lines, too.
                 text = line.removeprefix(codecs.BOM_UTF8).decode()
             except UnicodeDecodeError:
-                yield invalid_utf8(source)
+                yield invalid_utf8(source, _CONVERT)
                 continue
             if text.strip():
                 yield Record(source=source, fields=_parse(text, source))
@@ -149,7 +150,7 @@ def _parse(line: str, source: str) -> dict[str, Any]:
 def _read_txt(path: Path, name: str, config: CorpusConfig) -> Iterator[Record | Unusable]:
     # Before anything of it is used: half a file would be a corpus that nobody meant.
     if not is_utf8(path):
-        yield invalid_utf8(name)
+        yield invalid_utf8(name, _CONVERT)
         return
     is_blank = True
     with open_text(path) as file:

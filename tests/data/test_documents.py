@@ -400,7 +400,8 @@ def test_invalid_utf8_is_named_and_skipped_or_refused(tmp_path: Path) -> None:
         "c.parquet:1",
     ]
     assert error_of(tmp_path, strict=True).startswith("a.jsonl:2: invalid UTF-8")
-    assert error_of(tmp_path / "b.txt", strict=True).startswith("b.txt: invalid UTF-8")
+    said = error_of(tmp_path / "b.txt", strict=True)
+    assert said.startswith("b.txt: invalid UTF-8; convert it, if it is Latin-1: iconv -f LATIN1")
 
 
 @pytest.mark.parametrize(
