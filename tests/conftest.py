@@ -113,6 +113,13 @@ def pytest_runtest_setup() -> None:
 
 
 @pytest.fixture
+def small_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processor's speed is measured by small products: where it has no instructions for
+    bfloat16, one of a model's takes half a second."""
+    monkeypatch.setattr("openrpt.costs.product_speed._SHAPES", [(8, 16, 32)])
+
+
+@pytest.fixture
 def heard() -> Iterator[None]:
     """Signals do what they do in a terminal: in the background (nohup, &) some are ignored."""
     names = ("SIGINT", "SIGTERM", "SIGHUP")

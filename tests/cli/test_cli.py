@@ -832,6 +832,7 @@ def test_predict_bad_input(run: Run, trained: Path, tmp_path: Path) -> None:
     assert "but the model holds 128" in error_of_stage(run("predict", model, *too_long))
 
 
+@pytest.mark.usefixtures("small_products")
 def test_doctor(run: Run) -> None:
     code, out, _ = run("doctor")
     assert code == 0 and "torch" in out

@@ -10,7 +10,7 @@ from openrpt.data.assets import DEMO_CORPUS, DEMO_MODEL, asset_status
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_products: None) -> Path:
     folder = tmp_path / "not" / "made" / "yet"
     monkeypatch.setenv("OPENRPT_CACHE", str(folder))
     return folder

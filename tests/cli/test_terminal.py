@@ -1,5 +1,6 @@
 """What reaches the terminal: hidden characters are named; any encoding and closed streams do."""
 
+import io
 import json
 import os
 import re
@@ -50,6 +51,23 @@ def written(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
         with pytest.raises(SystemExit) as stopped:
             main([str(one) for one in arguments])
         return int(str(stopped.value.code or 0)), "".join(capfd.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs the command in this process, with streams of an encoding, as PYTHONIOENCODING makes
+    them: its exit code, and what it has written to stdout and to stderr, as bytes."""
+    monkeypatch.setenv("COLUMNS", "300")
+
+    def call(encoding: str, *arguments: object) -> tuple[int, bytes, bytes]:
+        written = io.BytesIO(), io.BytesIO()
+        for name, data in zip(("stdout", "stderr"), written, strict=True):
+            monkeypatch.setattr(sys, name, io.TextIOWrapper(data, encoding, write_through=True))
+        with pytest.raises(SystemExit) as stopped:
+            main([str(one) for one in arguments])
+        return int(str(stopped.value.code or 0)), written[0].getvalue(), written[1].getvalue()
 
     return call
 
@@ -124,10 +142,10 @@ def test_escape_sequences_of_a_run_folder_stay_text(
     assert hidden(output) == [] and NAMED in output
 
 
-def test_json_is_exact_and_plain(hostile_run: Path) -> None:
-    done = openrpt("rollouts", hostile_run, "--json", PYTHONIOENCODING="ascii")
-    assert hidden(done.stdout.decode("ascii")) == []
-    (row,) = map(json.loads, done.stdout.decode().splitlines())
+def test_json_is_exact_and_plain(hostile_run: Path, encoded: Any) -> None:
+    _, out, _ = encoded("ascii", "rollouts", hostile_run, "--json")
+    assert hidden(out.decode("ascii")) == []
+    (row,) = map(json.loads, out.decode().splitlines())
     assert row["document_id"] == f"d{HOSTILE}"
 
 
@@ -140,16 +158,25 @@ def test_escape_sequences_of_a_corpus_stay_text(tmp_path: Path, written: Any) ->
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 @pytest.mark.parametrize("command", ["status", "report"])
-def test_any_encoding_is_enough(hostile_run: Path, command: str, encoding: str) -> None:
+def test_any_encoding_is_enough(
+    hostile_run: Path, command: str, encoding: str, encoded: Any
+) -> None:
     """A message, a table and text with signs that the encoding lacks."""
-    done = openrpt(command, hostile_run, PYTHONIOENCODING=encoding)
+    code, out, err = encoded(encoding, command, hostile_run)
+    assert (code, err) == (0, b"")
+    assert hidden(out.decode(encoding)) == [] and b"\\u27e8U+001B\\u27e9" in out
+
+
+@pytest.mark.usefixtures("small_products")
+def test_tables_in_ascii(encoded: Any) -> None:
+    code, out, _ = encoded("ascii", "doctor")
+    assert code == 0 and b"torch" in out
+
+
+def test_an_encoding_is_that_of_the_environment(hostile_run: Path) -> None:
+    done = openrpt("status", hostile_run, PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (0, b"")
-    assert hidden(done.stdout.decode(encoding)) == [] and b"\\u27e8U+001B\\u27e9" in done.stdout
-
-
-def test_tables_in_ascii() -> None:
-    done = openrpt("doctor", PYTHONIOENCODING="ascii")
-    assert done.returncode == 0 and b"torch" in done.stdout
+    assert b"\\u27e8U+001B\\u27e9" in done.stdout and done.stdout.isascii()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a shell's redirections")

@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_products: None) -> Path:
     monkeypatch.setenv("OPENRPT_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
