@@ -169,11 +169,8 @@ def opening_length(group: Group) -> int:
 
     In the tree they join the tail.
     """
-    shortest = min(len(r.completion.token_ids) for r in group.rollouts)
-    for token in range(shortest):
-        if any(r.completion.loss_mask[token] for r in group.rollouts):
-            return token
-    return shortest
+    masks = [r.completion.loss_mask for r in group.rollouts]
+    return min(mask.index(True) if True in mask else len(mask) for mask in masks)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
