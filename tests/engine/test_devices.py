@@ -19,7 +19,7 @@ from openrpt.seeding import keys_of
 from tests.engine.test_generation import LAYOUT, LENGTHS, PREFIX
 from tests.engine.test_tree import BRANCHES
 from tests.helpers.byte_policy import policy_of
-from tests.helpers.other_device import NAME, counted_waits, on_other_device
+from tests.helpers.other_device import NAME, counted_waits, on_other_device, on_the_host
 
 FAMILIES = ["llama", "gemma2", "gemma3", "gpt2"]
 """Plain, with a soft cap, with sliding windows, with learned positions."""
@@ -49,7 +49,8 @@ def outcomes(policy: Model) -> tuple[list[torch.Tensor], list[torch.Tensor], lis
 
 
 def compare(family: str, device: str) -> None:
-    expected = outcomes(policy_of(family))
+    with on_the_host():
+        expected = outcomes(policy_of(family))
     policy = policy_of(family)
     policy.network.to(device)
     found = outcomes(policy)
@@ -89,7 +90,8 @@ def count_waits() -> None:
         for tokens in (2, 5):
             with counted_waits() as waits[tokens]:
                 found = drawn(there, documents, tokens)
-            expected = drawn(own, documents, tokens)
+            with on_the_host():
+                expected = drawn(own, documents, tokens)
             for one, wanted in zip(chain(*found), chain(*expected), strict=True):
                 ids, wanted_ids = (
                     [c.token_ids for c in outcome.completions] for outcome in (one, wanted)

@@ -17,7 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils import backend_registration
-from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
+from torch.utils._python_dispatch import (
+    TorchDispatchMode,
+    _disable_current_modes,
+    return_and_correct_aliasing,
+)
 
 NAME = "other"
 aten = torch.ops.aten
@@ -98,7 +102,7 @@ class OtherTensor(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return _run(func, args, kwargs or {})
+        return _run(func, types, args, kwargs or {})
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
@@ -122,12 +126,13 @@ def _held(x: Tensor) -> Tensor:
     return x.held if isinstance(x, OtherTensor) else x
 
 
-def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """Runs one operation on what the tensors hold; refuses tensors of two devices."""
+def _run(func: Any, types: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """Runs one operation on what the tensors hold; refuses tensors of two devices. `types`: the
+    classes of tensors among its arguments."""
+    if OtherTensor not in types and kwargs.get("device") is None:
+        return func(*args, **kwargs)
     tensors = list(_tensors([*args, *kwargs.values()]))
     others = [x for x in tensors if isinstance(x, OtherTensor)]
-    if not others and kwargs.get("device") is None:
-        return func(*args, **kwargs)
     packet = func.overloadpacket
     if others and packet not in _COPIES and packet is not aten._foreach_copy_:
         indices = packet in (aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_)
@@ -156,7 +161,15 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if not on_other:
         return args[0] if packet is aten.copy_ else found
     wrapped = _each(OtherTensor, found)
+    if not _aliases(func):
+        return wrapped
     return return_and_correct_aliasing(func, args, kwargs, wrapped)
+
+
+@cache
+def _aliases(func: Any) -> bool:
+    """Whether what an operation returns is one of its arguments, or shares its memory."""
+    return any(value.alias_info is not None for value in func._schema.returns)
 
 
 def _count(func: Any, args: Any, kwargs: Any, others: list[Any], on_other: bool) -> None:
@@ -186,9 +199,14 @@ def on_other_device(work: Callable[..., None], *given: str) -> None:
         f"from {work.__module__} import {work.__name__} as work\n"
         "other_device()\n"
         f"with OtherDevice():\n    work(*{given!r})\n"
+        "import os; os._exit(0)\n"  # taking torch apart takes a second
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+on_the_host = _disable_current_modes
+"""The context in which nothing is on the device: operations take their short way."""
 
 
 @contextmanager
@@ -205,6 +223,10 @@ def counted_waits() -> Iterator[Counter[str]]:
 class OtherDevice(TorchDispatchMode):
     """The context in which tensors can be made on the device."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and keeping it from being is half of each call
+
     def __enter__(self) -> "OtherDevice":
         # torch.tensor(…, device=…) makes it on the CPU first; what then moves it is seen here.
         self._before = torch._C._only_lift_cpu_tensors()
@@ -219,4 +241,4 @@ class OtherDevice(TorchDispatchMode):
         super().__exit__(*error)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return _run(func, args, kwargs or {})
+        return _run(func, types, args, kwargs or {})
