@@ -21,7 +21,7 @@ from openrpt.errors import UserError
 from openrpt.experiments.demo_tables import EVERYWHERE, demo_sheets, verdict
 from openrpt.json_files import read_as, write_sealed
 from openrpt.progress import Named, Progress
-from openrpt.runs.run import Run, existing_run, open_run, works_in_run
+from openrpt.runs.run import Run, existing_run, is_run, open_run, works_in_run
 
 _MINUTES = 15.0
 
@@ -54,20 +54,20 @@ def config_in(path: Path | None, minutes: float) -> Config:
     """Returns the recipe; in a folder that a demo has begun, that demo's own, so that a larger
     budget goes on with its training (the positions stay those of the first).
 
-    Raises UserError where that was the demo of an earlier version, on another text: the later
-    stages could not go on from it.
+    Raises UserError where a run on another text stands there: one's own, or the demo of an earlier
+    version, from which the later stages could not go on.
     """
     config = demo_config(minutes, path)
     folder = Path(config.run)
-    if not (folder / CLOCK).is_file():
+    if not is_run(folder):
         return config
     begun = existing_run(folder).config
     if not is_bills(begun.corpus.path):
         raise UserError(
-            f"{folder}: an earlier version's demo, on another text (corpus.path ="
-            f" '{begun.corpus.path}'); give another folder (--run), or delete this one"
+            f"{folder}: not this version's demo (corpus.path = '{begun.corpus.path}'); give another"
+            " folder (--run), or delete this one"
         )
-    return begun
+    return begun if (folder / CLOCK).is_file() else config
 
 
 @dataclass(frozen=True, kw_only=True)

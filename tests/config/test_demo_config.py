@@ -47,11 +47,15 @@ def test_another_budget_goes_on_with_the_same_demo(tmp_path: Path) -> None:
     assert config_in(tmp_path / "other", 60.0).evaluate.positions > first.config.evaluate.positions
 
 
-def test_an_earlier_versions_demo_is_refused_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_clock", [True, False])
+def test_a_run_that_is_no_demo_is_refused_at_once(tmp_path: Path, has_clock: bool) -> None:
+    """One's own; the demo of an earlier version has a clock, too."""
     config = with_overrides(demo_config(15.0, tmp_path), {"corpus.path": "reasoning-gym:gcd"})
-    Clock.open(open_run(config, min_free_bytes=0), 15.0).save()
+    run = open_run(config, min_free_bytes=0)
+    if has_clock:
+        Clock.open(run, 15.0).save()
     with pytest.raises(
-        UserError, match=r"earlier version's demo.* another folder \(--run\), or"
+        UserError, match=r"not this version's demo .* another folder \(--run\)"
     ) as e:
         config_in(tmp_path, 15.0)
     assert "\n" not in str(e.value)
