@@ -55,9 +55,10 @@ def read_lines(path: Path, *, fits: Callable[[Row], bool] = lambda row: True) ->
     cut = found.get(len(lines), {}) is None
     if cut:
         del found[len(lines)]
-    hashed = any(SEAL in row for row in found.values() if row)  # older versions wrote none
+    hashed = False  # an earlier version wrote rows without, and a later one may have gone on
     damaged, rows = [], []
     for number, row in found.items():
+        hashed |= row is not None and SEAL in row
         if row is None or (hashed and not is_sealed(row)) or not fits(row):
             damaged.append(number)
         else:

@@ -30,7 +30,7 @@ from openrpt.errors import UserError
 from openrpt.rl.rewards.matching import prefix_match
 from openrpt.runs.run import Run, open_run
 from openrpt.runs.scores import scores_of
-from openrpt.stages.score.folder import COST
+from openrpt.runs.spent import SCORING_COST
 from openrpt.stages.score.score import score_corpus
 from openrpt.stages.score.scores import grade_predictions
 from tests.helpers import families
@@ -255,7 +255,7 @@ def test_byte_equal_predictions_of_other_ids_are_right(policy):
 def files_of(folder: Path) -> dict[str, bytes]:
     """All but what scoring took."""
     paths = sorted(folder.iterdir())
-    return {path.name: path.read_bytes() for path in paths if path.name != COST}
+    return {path.name: path.read_bytes() for path in paths if path.name != SCORING_COST}
 
 
 def test_a_restart_gives_identical_files(tmp_path, corpus, policy):
