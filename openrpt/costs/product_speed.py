@@ -46,16 +46,13 @@ class ProductSpeed:
         def rate(dtype: torch.dtype) -> float:
             return matrix_product_rate(shapes, dtype, device=device, seconds=_SECONDS) / 1e9
 
-        best = cls(float32=0.0, bfloat16=0.0)
-        for _ in range(_ROUNDS):
-            found = cls(float32=rate(torch.float32), bfloat16=rate(torch.bfloat16))
-            best = cls(
-                float32=max(best.float32, found.float32),
-                bfloat16=max(best.bfloat16, found.bfloat16),
-            )
-            if found.gain < _HOPELESS:
-                break
-        return best
+        rounds: list[ProductSpeed] = []
+        while len(rounds) < _ROUNDS and (not rounds or rounds[-1].gain >= _HOPELESS):
+            rounds.append(cls(float32=rate(torch.float32), bfloat16=rate(torch.bfloat16)))
+        return cls(
+            float32=max(one.float32 for one in rounds),
+            bfloat16=max(one.bfloat16 for one in rounds),
+        )
 
     @property
     def gain(self) -> float:
