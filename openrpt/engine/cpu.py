@@ -4,9 +4,11 @@ import ctypes
 import os
 import platform
 import sys
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import psutil
 import torch
 
 from openrpt.errors import UserError
@@ -14,12 +16,8 @@ from openrpt.launch import launch
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
 
-_KEPT = 1 << 29
-"""Bytes of freed memory from which on it is given back, where a step or half of one ends."""
-_HEAP_FIELDS = (
-    *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
-    *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
-)
+_GROWTH = 1 << 29
+"""Bytes by which a process may grow from step to step before its freed memory is given back."""
 _BUSY = 0.75
 """Processes at work by cores, in the mean over a minute, from which on the cores are busy."""
 
@@ -94,30 +92,32 @@ def keep_memory() -> bool:
     return bool(kept)
 
 
-def give_back_memory(beyond: int = _KEPT) -> None:
-    """Gives the system the freed memory that glibc keeps, where it is more than `beyond` bytes.
+@dataclass
+class KeptMemory:
+    """The freed memory that the process keeps from one step to the next, and its bound.
 
-    Texts differ in length, so what a pass frees rarely fits the next one's tensors: kept alone, the
-    heap of a run of SmolLM2 in mixed precision, 3 GB of which are in use at once, grew to 7 to 10
-    GB within a hundred steps. Nothing is done where the C library is another one, or older than
-    glibc 2.33.
+    Texts differ in length, so what a pass frees rarely fits the next one's tensors: kept for ever,
+    the heap of a run of SmolLM2 in mixed precision, 3 GB of which are in use at once, grew to 7 to
+    10 GB within a hundred steps. Given back after each step, its pages are faulted in again by the
+    next one, 250,000 of them.
     """
-    libc = _glibc()
-    if libc is None:
-        return
-    try:
-        libc.mallinfo2.restype = _HeapInfo
-        free = libc.mallinfo2().fordblks
-    except AttributeError:
-        return
-    if free > beyond:
-        libc.malloc_trim(ctypes.c_size_t(0))
 
+    resident: int = 0
+    """Bytes that the process had behind the first step since memory was last given back; 0 before
+    that step."""
 
-class _HeapInfo(ctypes.Structure):
-    """`struct mallinfo2` of <malloc.h>; `fordblks`: bytes that are free and kept."""
-
-    _fields_ = [(name, ctypes.c_size_t) for name in _HEAP_FIELDS]
+    def step_ended(self, beyond: int = _GROWTH) -> None:
+        """Gives the system what is free, where the process has grown by more than `beyond` bytes.
+        Nothing is done where the C library is another one."""
+        libc = _glibc()
+        if libc is None:
+            return
+        resident = psutil.Process().memory_info().rss
+        if not self.resident:
+            self.resident = resident
+        elif resident > self.resident + beyond:
+            libc.malloc_trim(ctypes.c_size_t(0))
+            self.resident = 0
 
 
 @cache

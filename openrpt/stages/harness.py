@@ -16,7 +16,7 @@ from typing import Any
 from openrpt.config.binding import recorded_changes
 from openrpt.config.sections import STAGES, StageName
 from openrpt.engine.checkpoint_record import read_record
-from openrpt.engine.cpu import give_back_memory
+from openrpt.engine.cpu import KeptMemory
 from openrpt.files import remove_folder
 from openrpt.progress import Progress
 from openrpt.rl.nonfinite import SKIPPED, finite_only, require_few_skipped
@@ -77,7 +77,7 @@ def run_stage(stage: Stage, progress: Progress) -> Summary:
         progress=progress,
         writes=workers.rank == 0,
     )
-    saver = Saver(stage=stage, step=state.step)
+    saver, memory = Saver(stage=stage, step=state.step), KeptMemory()
     with stop_on_signals(progress.say) as stop, journal as records:
         longest = longest_step(records.rows)
         if state.step >= limits.steps or state.seconds + longest >= limits.seconds:
@@ -94,7 +94,7 @@ def run_stage(stage: Stage, progress: Progress) -> Summary:
                 saver.now()
             said = "left out" if metrics.get(SKIPPED) else stage.describe(metrics)
             progress.update(state.seconds if timed else state.step, f"step {state.step} · {said}")
-            give_back_memory()
+            memory.step_ended()
         saver.now()
         if signum := max(workers.gather(stop.signum)):
             raise Interrupted(

@@ -21,7 +21,6 @@ from openrpt.data.curriculum import read_curriculum
 from openrpt.data.prompts import Layout
 from openrpt.engine.average import MovingAverage
 from openrpt.engine.checkpoint_record import TrainerState, read_record
-from openrpt.engine.cpu import give_back_memory
 from openrpt.engine.engine import Engine, open_engine, open_seeding_start
 from openrpt.engine.samplers import open_sampler
 from openrpt.progress import SILENT, Progress
@@ -107,7 +106,6 @@ class Trainer:
                 version = self.weights.policy_version(state.step)
         with timer("generate"), self.engine.model.reading():
             batch, generated = self.collector.collect(state)
-        give_back_memory()  # the rollouts' caches, before the update takes as much
         groups = [group for graded in generated for group in graded.groups]
         followed = self.task.follow(state, groups)
         if store:
