@@ -64,7 +64,7 @@ def print_sheet(sheet: Sheet, console: Console, *, pasted: bool = False) -> None
                 overflow="fold",
                 no_wrap=_unbroken(sheet, i, console.width),
                 justify="left" if i < sheet.labels else "right",
-                min_width=widths[i],
+                width=widths[i],
             )
         for number, row in enumerate(sheet.rows):
             # Text, not str: the brackets of "openrpt[lora]" are no markup.
@@ -89,17 +89,19 @@ def _widths(sheet: Sheet, part: Sequence[int], width: int) -> dict[int, int]:
 
 def _folded(cell: str, width: int) -> str:
     """Returns a cell in lines of at most `width` characters, which end behind a sign that joins
-    names where there is one.
+    names where there is one; a name that is longer is broken where the line ends.
 
     >>> _folded("general-text/trained-template=v0", 20)
     'general-text/\\ntrained-template=v0'
+    >>> _folded("for openrpt.integrations.trl", 16)
+    'for openrpt.\\nintegrations.trl'
     """
     return "\n".join(line for text in cell.split("\n") for line in _lines(text, width))
 
 
 def _lines(text: str, width: int) -> list[str]:
     lines = [""]
-    for piece in re.split(r"(?<=[-/,_= ])", text):
+    for piece in re.split(r"(?<=[-/,_= ])|(?<=[a-z]\.)(?=[a-z])", text):
         if lines[-1] and cell_len(lines[-1]) + cell_len(piece.rstrip()) > width:
             lines.append("")
         lines[-1] += piece

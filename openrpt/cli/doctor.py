@@ -72,6 +72,7 @@ def _findings_sheet(findings: Sequence[Diagnosis]) -> Sheet:
             for finding in findings
         ],
         labels=4,
+        notes=[f"an extra is installed by its name: {installing('NAME')}"],
         styles={"ok": "green", "no": "red"},
     )
 
@@ -186,12 +187,12 @@ def _assets() -> list[Diagnosis]:
     advice = {
         (True, True): "",
         (True, False): "damaged: the next command that needs it downloads it again",
-        (False, False): "the first command that needs it downloads it",
+        (False, False): "not here yet: the first command that needs it downloads it",
     }
     return [
         Diagnosis(
             name="asset",
-            value=f"{status.name}: {status.path if status.present else 'not downloaded yet'}",
+            value=f"{status.name}: {status.path.relative_to(cache_dir())}",
             ok=status.ok or not status.present,
             advice=advice[status.present, status.ok],
         )
@@ -204,7 +205,7 @@ def _extras() -> list[Diagnosis]:
         Diagnosis(
             name=f"extra: {name}",
             value="installed" if extra.installed else "not installed",
-            advice="" if extra.installed else f"for {extra.what_for}: {installing(name)}",
+            advice="" if extra.installed else f"for {extra.what_for}",
         )
         for name, extra in EXTRAS.items()
     ]

@@ -202,6 +202,23 @@ def test_the_error_of_a_mean_of_slices_is_that_of_resampled_documents() -> None:
     assert np.isnan(mean_of_slices(values, [np.full(1000, False)], documents).value)
 
 
+@pytest.mark.parametrize("width", [50, 60, 80, 120])
+@pytest.mark.parametrize("pasted", [False, True])
+def test_a_name_longer_than_its_column_keeps_every_character(width: int, pasted: bool) -> None:
+    names = ["x" * 45 + "y" * 45, "for openrpt.integrations.trl", "no more than that"]
+    sheet = Sheet(
+        title="",
+        headings=["", "what", "found", "what to do"],
+        rows=[["ok", "extra: reasoning-gym", "word " * 12, name] for name in names],
+        labels=4,
+    )
+    lines = printed(sheet, width, pasted=pasted)
+    assert all(len(line) <= width for line in lines)
+    last = "".join(re.split("[│|]", line)[-2] for line in lines if re.search("[│|]", line))
+    last = last.replace(" ", "")
+    assert all(name.replace(" ", "") in last for name in names)
+
+
 @pytest.mark.parametrize("width", [60, 80, 100, 200])
 @pytest.mark.parametrize("pasted", [False, True])
 def test_no_number_is_cut_at_any_width(width: int, pasted: bool) -> None:
