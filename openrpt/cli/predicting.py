@@ -64,7 +64,7 @@ def evaluate(
     asked = models or (latest_model(run),)
     open_model = opening(cluster, run.path, open_evaluated)
     found: list[tuple[str, EvaluationResult]] = []
-    with showing_progress() as progress:
+    with showing_progress(goes_on=True) as progress:
         for model in asked:
             progress.begin(f"load {model}", 0)
             found += evaluate_templates(

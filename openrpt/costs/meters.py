@@ -81,6 +81,10 @@ class CountingEngine(Around):
         return self.engine.branch_states(prefix_ids, branches)
 
 
+SUMMED = ("tokens", "flops", "flops_alone", "seconds", "joules")
+"""The parts of a cost that add up, where several processes did one piece of work in turn."""
+
+
 class WorkMeter:
     """A meter of work without gradients (scoring, evaluation), from when it is made."""
 
@@ -94,6 +98,13 @@ class WorkMeter:
         self.engine = CountingEngine(engine=engine, ledger=self.ledger, passes=passes)
         self.energy = EnergyMeter(engine.model.device, watts=config.cost.watts)
         self.started = time.perf_counter()
+        self.earlier: dict[str, float] = dict.fromkeys(SUMMED, 0)
+
+    def add(self, *costs: Mapping[str, float]) -> None:
+        """Counts what an earlier process took for a part of the work, each as `cost` says it."""
+        for cost in costs:
+            for name in SUMMED:
+                self.earlier[name] += cost.get(name, 0)
 
     def add_scoring(self, tokens: int, *, window: int, min_context: int) -> None:
         """Counts that a document of plain text was read, window by window."""
@@ -105,18 +116,18 @@ class WorkMeter:
     def cost(self) -> dict[str, Any]:
         """Returns what the work took so far: FLOPs with and without sharing; `money` only where the
         config has a price."""
-        seconds = time.perf_counter() - self.started
         shape, price = model_shape(self.engine.model), self.config.cost
-        found: dict[str, Any] = {
+        own = {
             "tokens": self.ledger.shared.tokens,
             "flops": self.ledger.shared.forward(shape),
             "flops_alone": self.ledger.alone.forward(shape),
-            "seconds": seconds,
+            "seconds": time.perf_counter() - self.started,
             "joules": self.energy.joules(),
-            "energy_measured": self.energy.measured,
         }
+        found: dict[str, Any] = {name: own[name] + self.earlier[name] for name in SUMMED}
+        found["energy_measured"] = self.energy.measured
         if price.price_per_hour:
-            found["money"] = money(seconds, price.price_per_hour)
+            found["money"] = money(found["seconds"], price.price_per_hour)
             found["currency"] = price.currency
         return found
 

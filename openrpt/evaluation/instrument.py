@@ -114,6 +114,7 @@ def measure(
     keeps. `title`: in place of the instrument's own."""
     meter = WorkMeter(engine, instrument.config)
     title = title or instrument.title(engine.model.name)
+    kept = replace(kept, meter=meter)
     bench = Bench(meter=meter, title=title, kept=kept, progress=progress)
     found = instrument.run(bench)
     return replace(found, cost=meter.cost(), mark=mark)

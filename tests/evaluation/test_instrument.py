@@ -1,6 +1,7 @@
 """The harness of all instruments: what is stored, taken, gone on with, and made anew."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 
 from openrpt.config.loading import load_config
 from openrpt.config.sections import Config
+from openrpt.data.request import Request
+from openrpt.engine.tree.engine import TreeEngine
 from openrpt.errors import UserError
 from openrpt.evaluation.columns import Columns
 from openrpt.evaluation.instrument import measure_models
@@ -20,7 +23,7 @@ from openrpt.evaluation.next_token.stage import evaluate_model
 from openrpt.evaluation.perplexity.perplexity import Perplexity
 from openrpt.evaluation.questions.heldout import open_heldout
 from openrpt.evaluation.questions.results import AnswerResult
-from openrpt.evaluation.records import read_evaluation
+from openrpt.evaluation.records import read_evaluation, result_path
 from openrpt.parquet import write_table
 from openrpt.progress import Silent
 from openrpt.runs.rollouts import evaluated_path
@@ -145,7 +148,7 @@ def test_a_stopped_model_goes_on_and_a_done_one_is_taken(config: Config, tmp_pat
     assert not list((tmp_path / "parts").glob("*.parquet"))
     parts = asked(config, tmp_path / "parts", Stopping())
     assert same(whole, parts) and whole.num_questions == 12
-    assert 0 < parts.cost["tokens"] < whole.cost["tokens"]  # five were there
+    assert parts.cost["tokens"] == whole.cost["tokens"]  # those of the five that were there count
     told = Stopping()
     again = asked(config, tmp_path / "parts", told)
     assert same(whole, again) and again.cost == parts.cost
@@ -163,6 +166,65 @@ def test_other_weights_or_settings_are_measured(config: Config, tmp_path: Path) 
     assert few.num_questions == 3 and not same(first, moved)
     assert len({first.mark, few.mark, moved.mark}) == 3
     assert len(list(tmp_path.glob("one-*.parquet"))) == 3
+
+
+class StoppingAt(Silent):
+    """Ctrl-C in the task of this name, after so many positions; counts those of all tasks."""
+
+    def __init__(self, task: str = "", after: int = 0) -> None:
+        self.task, self.after, self.now = task, after, ""
+
+    def begin(self, task: str, total: float, unit: str = "") -> None:
+        self.now = task
+
+    def update(self, completed: float, note: str = "") -> None:
+        if self.now == self.task and completed >= self.after:
+            raise KeyboardInterrupt
+
+
+def test_a_stopped_evaluation_goes_on_in_each_of_its_passes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {
+        "evaluate__split": "train",
+        "evaluate__positions": 24,
+        "evaluate__positions_per_document": 3,
+        "evaluate__min_entropy": 0.0,
+        "evaluate__samples": 2,
+        "evaluate__controls": ["emptied", "swapped", "ntp_voting"],
+        "evaluate__likelihood": True,
+        "model__dtype": "float64",  # documents that are decoded together may be others after a stop
+    }
+    run = tiny_run(tmp_path, **settings)
+    generated: list[int] = []
+    generate = TreeEngine.generate_each
+
+    def counted(self: TreeEngine, requests: Sequence[Request], *args: Any) -> Any:
+        for found in generate(self, requests, *args):
+            generated.append(len(found))
+            yield found
+
+    monkeypatch.setattr(TreeEngine, "generate_each", counted)
+    _, whole = evaluate_model(run, "start", run.config, label="whole")
+    undisturbed = sum(generated)
+    passes = ("", ": controls", ": voting", ": likelihood")
+    for task in passes:
+        with pytest.raises(KeyboardInterrupt):
+            stopping = StoppingAt(f"evaluate parts{task}", 9)
+            evaluate_model(run, "start", run.config, label="parts", progress=stopping)
+        (kept,) = (run.path / "evaluation").glob("*.jsonl")
+        assert kept.name.startswith("parts-") and not result_path(run, "parts").exists()
+    _, parts = evaluate_model(run, "start", run.config, label="parts")
+    assert not list((run.path / "evaluation").glob("*.jsonl"))
+    assert undisturbed <= sum(generated) - undisturbed < 1.5 * undisturbed
+    for name, values in whole.columns.items():
+        np.testing.assert_array_equal(parts.columns[name], values, err_msg=name)
+    tables = [found.rollouts for found in (parts, whole)]
+    first, second = [str(table.to_pylist()) for table in tables if table is not None]
+    assert first == second  # NaN is not NaN
+    assert {name: parts.cost[name] for name in ("tokens", "flops", "flops_alone")} == {
+        name: whole.cost[name] for name in ("tokens", "flops", "flops_alone")
+    }
 
 
 def test_an_evaluation_is_taken_from_the_run(tmp_path: Path) -> None:

@@ -95,7 +95,8 @@ class NextToken:
         return f"evaluate {label}"
 
     def run(self, bench: Bench) -> EvaluationResult:
-        """Predicts at every position. Raises UserError for controls without a thought to change,
+        """Predicts at every position; what is kept of a stopped evaluation is a work of a pass.
+        Raises UserError for controls without a thought to change,
         and where the prompt does not fit."""
         prompt, policy, works = self.config.prompt, bench.model, self.works
         reasoning = "reasoning" in self.modes
@@ -112,6 +113,7 @@ class NextToken:
             progress=bench.progress,
             title=bench.title,
             start_ids=_is_start(self.corpus, self.config),
+            kept=bench.kept,
         )
         columns = evaluation.run(reasoning, self.controls, self.likelihood)
         return EvaluationResult(

@@ -16,8 +16,10 @@ from openrpt.data.work import Work, document_bytes, retokenized
 from openrpt.engine.generation import Generated
 from openrpt.engine.model import Model
 from openrpt.errors import UserError
+from openrpt.evaluation.kept import NOTHING_KEPT, Kept
 from openrpt.evaluation.next_token.graded import Text, position_result
 from openrpt.evaluation.next_token.likelihood import likelihoods
+from openrpt.evaluation.next_token.outcome_rows import outcome_rows, outcomes_of
 from openrpt.evaluation.next_token.results import CARRIED, THOUGHT_CONTROLS, PositionResult
 from openrpt.evaluation.next_token.subject import Subject
 from openrpt.evaluation.next_token.thoughts import (
@@ -30,10 +32,14 @@ from openrpt.evaluation.next_token.thoughts import (
     thought_of,
 )
 from openrpt.evaluation.next_token.voting import vote, voting_draws
+from openrpt.json_lines import Row
 from openrpt.progress import Progress
 from openrpt.rl.grading import grade_groups
 from openrpt.runs.rollouts import evaluated_table
 from openrpt.types import Group
+
+_ITEM = "work"
+"""The field of a kept row that says which pass it is of, and at which work."""
 
 
 def in_tokens_of(policy: Model, works: Sequence[Work], progress: Progress) -> list[Work]:
@@ -60,13 +66,15 @@ def in_tokens_of(policy: Model, works: Sequence[Work], progress: Progress) -> li
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Passes:
-    """The passes of one evaluation; each goes once through all works."""
+    """The passes of one evaluation; each goes once through all works, and keeps what it makes of
+    each."""
 
     subject: Subject
     works: Sequence[Work]
     progress: Progress
     title: str
     start_ids: bool
+    kept: Kept = NOTHING_KEPT
     rollouts: list[pa.Table] = field(default_factory=list)
     """A table a work, filled where the policy thinks for itself."""
 
@@ -85,10 +93,8 @@ class Passes:
         said: list[list[bytes | None]] = []
         draws: list[int] = []
         shape = model_shape(self.subject.policy) if voting else None
-        samples = self.subject.samples if reasoning else 0
-        each = self.subject.predict_each(self.works, samples)
-        for work in self._each_work(self.title):
-            groups, found = self._graded(work, next(each))
+        for work, generated in self._generated(self.subject.samples if reasoning else 0):
+            groups, found = self._graded(work, generated)
             results += found
             if reasoning:
                 tokens = document_bytes(self.subject.policy.tokenizer, work.document)
@@ -141,25 +147,55 @@ class Passes:
             found[CARRIED] = carried(rollouts["swapped"], donors)
         return found
 
+    def _generated(self, samples: int) -> Iterator[tuple[Work, list[Generated]]]:
+        """Yields each work with what the policy makes at its positions."""
+
+        def make(missing: Sequence[int]) -> Iterator[Row]:
+            works = [self.works[i] for i in missing]
+            each = self.subject.predict_each(works, samples)
+            for work, generated in zip(works, each, strict=True):
+                plain = self.subject.with_plain_standard(work, generated)
+                yield {"outcomes": outcome_rows(plain)}
+
+        for work, row in self._each_row("", make):
+            yield work, outcomes_of(row["outcomes"])
+
     def _by_work(
         self, task: str, function: Callable[[Work, slice], dict[str, np.ndarray]]
     ) -> dict[str, np.ndarray]:
         """Returns the columns that a function makes of each work and its place among all
         positions."""
-        parts: dict[str, list[np.ndarray]] = {}
-        start = 0
-        for work in self._each_work(f"{self.title}: {task}"):
-            end = start + len(work.positions)
-            for name, values in function(work, slice(start, end)).items():
-                parts.setdefault(name, []).append(values)
-            start = end
-        return {name: np.concatenate(values) for name, values in parts.items()}
+        ends = np.cumsum([len(work.positions) for work in self.works]).tolist()
 
-    def _each_work(self, title: str) -> Iterator[Work]:
+        def make(missing: Sequence[int]) -> Iterator[Row]:
+            for i in missing:
+                work = self.works[i]
+                found = function(work, slice(ends[i] - len(work.positions), ends[i]))
+                yield {name: values.tolist() for name, values in found.items()}
+
+        rows = [row for _, row in self._each_row(task, make)]
+        # dtype: JSON has no NaN, and a kept row null in its place.
+        return {
+            name: np.concatenate([np.array(row[name], dtype=float) for row in rows])
+            for name in rows[0]
+        }
+
+    def _each_row(
+        self, task: str, make: Callable[[Sequence[int]], Iterator[Row]]
+    ) -> Iterator[tuple[Work, Row]]:
+        """Yields each work with its row of a task, in the works' order; `make`: gives the rows of
+        those works that have none kept, by their numbers."""
+        names = {f"{task} {i}".strip(): i for i in range(len(self.works))}
+
+        def named(missing: Sequence[int]) -> Iterator[Row]:
+            for i, row in zip(missing, make(missing), strict=True):
+                yield {_ITEM: f"{task} {i}".strip()} | row
+
+        title = f"{self.title}: {task}" if task else self.title
         self.progress.begin(title, len(self.documents), "positions")
         done = 0
-        for work in self.works:
-            yield work
+        for work, row in zip(self.works, self.kept.each(names, named, key=_ITEM), strict=True):
+            yield work, {name: value for name, value in row.items() if name != _ITEM}
             done += len(work.positions)
             self.progress.update(done)
 
@@ -168,7 +204,6 @@ class Passes:
     ) -> tuple[list[Group], list[PositionResult]]:
         """Returns the groups at the work's positions, and which of their predictions are exact."""
         subject, table = self.subject, self.subject.policy.table
-        generated = subject.with_plain_standard(work, generated)
         tokens = document_bytes(subject.policy.tokenizer, work.document)
         ids = work.document.token_ids.tolist()
         groups = grade_groups(generated, work.positions, ids, tokens, subject.layout, table)

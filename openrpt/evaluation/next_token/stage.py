@@ -10,6 +10,7 @@ from openrpt.config.sections import Config
 from openrpt.data.scored import load_scored
 from openrpt.engine.engine import Engine, OpenModel, open_engine, open_seeding_start
 from openrpt.evaluation.instrument import mark_of, measure, stored
+from openrpt.evaluation.kept import Kept
 from openrpt.evaluation.models import (
     changed_settings,
     default_label,
@@ -107,13 +108,15 @@ def _recorded(
     progress: Progress,
 ) -> EvaluationResult:
     """Returns what the run holds under the label, if it is the same; else measures, and records
-    it."""
+    it. A stopped measurement goes on from what it had made."""
     config, mark = instrument.config, mark_of(instrument, path)
     found = _stored(run, label, path, instrument, mark, progress)
     if found is None:
         title = instrument.title(label)
-        found = measure(instrument, engine(), title=title, mark=mark, progress=progress)
+        kept = Kept(path=result_path(run, label).with_name(f"{label}-{mark}.jsonl"))
+        found = measure(instrument, engine(), title=title, mark=mark, kept=kept, progress=progress)
         record_measured(run, Evaluated(label=label, model=path, config=config, result=found))
+        kept.drop()
     return found
 
 
