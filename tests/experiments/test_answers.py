@@ -20,9 +20,16 @@ from openrpt.experiments.answers.experiment import SIZES, START, Arm, Size, arms
 from openrpt.experiments.answers.figure import figure_values
 from openrpt.experiments.answers.files import FIGURE, PAGE, RESULTS, claim_folder, read_outcome
 from openrpt.experiments.answers.ground import LabGround, Origin, ground_of
-from openrpt.experiments.answers.outcome import ArmRow, Measured, Outcome, measured_values
+from openrpt.experiments.answers.outcome import (
+    ArmRow,
+    Measured,
+    Outcome,
+    first_rollouts,
+    measured_values,
+)
 from openrpt.experiments.answers.page import page_text
 from openrpt.experiments.answers.run import run_experiment
+from openrpt.experiments.lab.sampled import SampledCounts
 from openrpt.experiments.over_seeds import holm, seed_difference
 from openrpt.files import write_text
 from openrpt.runs.metrics import read_metrics
@@ -83,6 +90,8 @@ def test_each_runs_at_its_smallest_and_goes_on(
             steps = [row["flops/update"] for row in read_metrics(seed / arm.name / "metrics.jsonl")]
             assert budget <= sum(steps) < budget + max(steps)
 
+    if name == "init":
+        assert outcome.has("rpt", "worked") and not outcome.has(START, "worked")
     if name == "rewards":  # all go on from the start, whose scores are made once
         scored = [seed / arm / "scored/scored.json" for arm in ("problems", arms[1].name)]
         assert scored[0].samefile(scored[1])
@@ -350,6 +359,21 @@ def test_both_sides_of_what_was_shown_weigh_their_problems() -> None:
         {"accuracy": 0.5, "standard": 0.25, "within": 0.25, "beyond": 0.5}
     )
     assert set(measured_values(summary, None)) == {"accuracy", "standard"}
+
+
+def test_what_the_first_rollouts_were() -> None:
+    def counts(rollouts: int, worked: int, worked_right: int) -> dict[str, float]:
+        return first_rollouts(
+            SampledCounts(
+                seed=0, rollouts=rollouts, worked=worked, right=9, worked_right=worked_right
+            )
+        )
+
+    assert counts(20, 5, 4) == {"worked": 0.25, "read": 0.8}
+    assert counts(20, 0, 0) == {"worked": 0.0} and counts(0, 0, 0) == {}
+
+
+def test_an_unknown_experiment_is_told_its_nearest_name() -> None:
     with pytest.raises(UserError, match="nearest: 'failure'"):
         experiment_named("failures")
     assert START in {arm.name for arm in arms_of(EXPERIMENTS["cost"], SIZES["cpu"])}

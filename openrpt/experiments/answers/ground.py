@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from openrpt.config.loading import load_config, with_overrides
 from openrpt.config.sections import Config
 from openrpt.data.worlds.reading import open_world
+from openrpt.data.worlds.world import World
 from openrpt.experiments.answers.experiment import Arm, Size
 from openrpt.experiments.lab.lab import Lab, LabSeed
 
@@ -49,8 +50,8 @@ class Ground(Protocol):
         """Returns the configuration of an arm's run, which lies in `folder`/NAME."""
 
     @property
-    def shown(self) -> int | None:
-        """The deepest problem of which a thought was shown; None on real text."""
+    def world(self) -> World | None:
+        """The laboratory's world; None on real text."""
 
     @property
     def scored_by_start(self) -> bool:
@@ -79,9 +80,9 @@ class LabGround:
         return self.lab.folder
 
     @property
-    def shown(self) -> int:
-        """The deepest problem of which a thought was shown."""
-        return self.lab.lab.opened.shown
+    def world(self) -> World:
+        """The laboratory's world."""
+        return self.lab.lab.opened
 
     scored_by_start = True
 
@@ -121,7 +122,7 @@ class LabGround:
     def _questions(self, base: Config) -> dict[str, Any]:
         """Returns what asks the world's problems as questions: on the same side of the split as
         their lines are in the corpus, since that is by the same text."""
-        world = self.lab.lab.opened
+        world = self.world
         return {
             "questions.path": str(self.folder / QUESTIONS),
             "questions.near_duplicates": False,
@@ -141,7 +142,7 @@ class LabGround:
         deeper than any worked line."""
         lines = open_world(self.lab.corpus("worked=0&filler=0", seed=self.lab.seed + 3, share=10))
         found = {
-            text.problem: text.answer for text in lines.texts() if text.depth > (self.shown or 0)
+            text.problem: text.answer for text in lines.texts() if text.depth > self.world.shown
         }
         return [{"question": problem, "answer": answer} for problem, answer in found.items()]
 
@@ -154,7 +155,7 @@ class TextGround:
     folder: Path
     seed: int
 
-    shown = None
+    world = None
     scored_by_start = False
 
     def problems(self, start: str) -> Config:

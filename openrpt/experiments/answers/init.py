@@ -84,10 +84,12 @@ INIT = Experiment(
     setting="A base start has seen no thought, a chat start the form of one and no use for it, a"
     " reasoning start (`start`) worked thoughts beside useless ones. Then worked documents in 0.1"
     " to 15 % of the text, and a chat start that learns from given thoughts before reinforcement."
-    " Every start is trained for as many tokens, every reinforcement for as many steps.",
+    " Every start is trained for as many tokens, every reinforcement for as many steps. Worked at"
+    " first: of the rollouts of reinforcement's first step, before any update and at depths that"
+    " worked lines show, those whose thought is the worked one to the character.",
     arms=_arms,
     baseline="rpt",
-    measures=("accuracy", "within", "beyond", "standard", "reward"),
+    measures=("accuracy", "within", "beyond", "standard", "reward", "worked", "read"),
     answer=_answer,
     limits=[
         "A share counts documents, not steps: 1 % of this text is some 600 worked lines, and more"

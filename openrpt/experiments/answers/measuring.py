@@ -1,5 +1,6 @@
 """What an arm of an experiment measured, on the held-out problems of its seed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,14 @@ from openrpt.config.loading import with_overrides
 from openrpt.experiments.answers.experiment import Arm
 from openrpt.experiments.answers.ground import Ground
 from openrpt.experiments.answers.making import cost_of, model_of, problems_of
-from openrpt.experiments.answers.outcome import Measured, last_of_metrics, measured_values
+from openrpt.experiments.answers.outcome import (
+    OF_FIRST_ROLLOUTS,
+    Measured,
+    first_rollouts,
+    last_of_metrics,
+    measured_values,
+)
+from openrpt.experiments.lab.sampled import sampled_at
 from openrpt.progress import Progress
 from openrpt.runs.metrics import read_metrics
 from openrpt.runs.run import Run, existing_run
@@ -23,8 +31,11 @@ class Done:
     """The evaluation that is to be recorded; None where it is already."""
 
 
-def measure_arm(ground: Ground, run: Run, arm: Arm, seed: int, progress: Progress) -> Done:
-    """Evaluates an arm on the seed's problems."""
+def measure_arm(
+    ground: Ground, run: Run, arm: Arm, seed: int, measures: Sequence[str], progress: Progress
+) -> Done:
+    """Evaluates an arm on the seed's problems. `measures`: the experiment's; what reinforcement's
+    first rollouts were is counted where one of them says so."""
     from openrpt.evaluation.next_token.stage import measure_model
     from openrpt.evaluation.records import read_evaluation
 
@@ -35,10 +46,11 @@ def measure_arm(ground: Ground, run: Run, arm: Arm, seed: int, progress: Progres
         summary = found.result.summary()
     else:
         summary = read_evaluation(problems.evaluation)["evaluations"][arm.name]["summary"]
-    return Done(
-        measured=_measured(run, arm, seed, measured_values(summary, ground.shown)),
-        evaluated=found,
-    )
+    world = ground.world
+    values = measured_values(summary, None if world is None else world.shown)
+    if world is not None and arm.stage == "train" and set(OF_FIRST_ROLLOUTS) & set(measures):
+        values |= first_rollouts(sampled_at(seed, run, world))
+    return Done(measured=_measured(run, arm, seed, values), evaluated=found)
 
 
 def asked(run: Run, arm: Arm, seed: int) -> Measured:

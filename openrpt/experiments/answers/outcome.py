@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from openrpt.errors import UserError
 from openrpt.evaluation.next_token.results import CARRIED, KIND
+from openrpt.experiments.lab.sampled import SampledCounts
 
 MEASURES = {
     "accuracy": "right, %",
@@ -22,6 +23,8 @@ MEASURES = {
     "entropy": "entropy, 0.01 nats",
     "thought": "thought, bytes",
     "before": "before, %",
+    "worked": "worked at first, %",
+    "read": "right where worked, %",
 }
 """The measures, and how a table heads each. All are shares, shown as percent; a thought is kept in
 hundreds of bytes, so that it is shown in bytes."""
@@ -31,6 +34,9 @@ _FROM_METRICS = {
     "entropy": "policy/entropy",
     "thought": "completion/thought_bytes_mean",
 }
+OF_FIRST_ROLLOUTS = ("worked", "read")
+"""The measures of the rollouts of reinforcement's first step, before any update, at depths that
+thoughts were shown for: whose thought is the worked one, and who of these is right."""
 _LAST = 5
 """Steps at the end of training that a measure from its metrics is the mean of."""
 
@@ -147,6 +153,15 @@ def measured_values(summary: Mapping[str, Any], shown: int | None) -> dict[str, 
             if total := sum(part["n"] for part in parts):
                 found[name] = sum(part["n"] * (part["value"] or 0.0) for part in parts) / total
     return found
+
+
+def first_rollouts(counts: SampledCounts) -> dict[str, float]:
+    """Returns OF_FIRST_ROLLOUTS: `worked` only where there are rollouts at such depths, `read` only
+    where one of them has a worked thought."""
+    if not counts.rollouts:
+        return {}
+    found = {"worked": counts.worked / counts.rollouts}
+    return found | ({"read": counts.worked_right / counts.worked} if counts.worked else {})
 
 
 def last_of_metrics(rows: list[dict[str, Any]]) -> dict[str, float]:

@@ -50,7 +50,11 @@ def run_experiment(
     claim_folder(folder, experiment, size)
     arms = arms_of(experiment, size)
     left = {seed: {arm.name for arm in arms} for seed in seeds}
-    jobs = [job for seed in seeds for job in _jobs(ground_of(size, folder, seed), arms, seed)]
+    jobs = [
+        job
+        for seed in seeds
+        for job in _jobs(experiment, ground_of(size, folder, seed), arms, seed)
+    ]
     with ExitStack() as held:
 
         def ended(key: tuple[int, str], done: Done) -> None:
@@ -109,7 +113,9 @@ def _setting(ground: Ground) -> dict[str, str]:
     }
 
 
-def _jobs(ground: Ground, arms: Sequence[Arm], seed: int) -> list[Job[tuple[int, str]]]:
+def _jobs(
+    experiment: Experiment, ground: Ground, arms: Sequence[Arm], seed: int
+) -> list[Job[tuple[int, str]]]:
     """Returns the jobs of a seed, each behind those that it is made from."""
     by_name = {arm.name: arm for arm in arms}
     found = []
@@ -121,14 +127,28 @@ def _jobs(ground: Ground, arms: Sequence[Arm], seed: int) -> list[Job[tuple[int,
             Job(
                 key=(seed, arm.name),
                 title=f"seed {seed}, {arm.name}",
-                work=partial(_do, ground, arm, [by_name[name] for name in sorted(needed)], seed),
+                work=partial(
+                    _do,
+                    ground,
+                    arm,
+                    [by_name[name] for name in sorted(needed)],
+                    seed,
+                    experiment.measures,
+                ),
                 after=tuple((seed, name) for name in sorted(needed)),
             )
         )
     return found
 
 
-def _do(ground: Ground, arm: Arm, before: Sequence[Arm], seed: int, progress: Progress) -> Done:
+def _do(
+    ground: Ground,
+    arm: Arm,
+    before: Sequence[Arm],
+    seed: int,
+    measures: Sequence[str],
+    progress: Progress,
+) -> Done:
     """Makes an arm and measures it, where that is not done."""
     from openrpt.engine.cpu import use_cpu
 
@@ -141,7 +161,7 @@ def _do(ground: Ground, arm: Arm, before: Sequence[Arm], seed: int, progress: Pr
     run = make_arm(ground, arm, by_name, progress)
     if arm.stage == "finetune":
         return Done(measured=asked(run, arm, seed))
-    return measure_arm(ground, run, arm, seed, progress)
+    return measure_arm(ground, run, arm, seed, measures, progress)
 
 
 def _record(run: Run, found: Any) -> None:
