@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from openrpt.errors import UserError
-from openrpt.evaluation.next_token.results import EvaluationResult, paired_differences
+from openrpt.evaluation.next_token.results import SIDES, EvaluationResult, paired_differences
 from openrpt.json_files import checked_as, read_json, write_sealed
 from openrpt.runs.rollouts import evaluated_path, write_rollout_table
 from openrpt.runs.run import Run
@@ -122,7 +122,7 @@ def record_perplexity(run: Run, label: str, text: str, entry: Mapping[str, Any])
 
 def _trained_differences(run: Run, evaluations: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Returns reasoning after RPT − what else was evaluated at its positions: paired, by slice,
-    with intervals; COMPARED first, then every other label."""
+    with intervals, by prefix match and by whole span; COMPARED first, then every other label."""
     if "reasoning" not in evaluations.get(_AFTER[0], {"summary": {}})["summary"]:
         return []
     after = EvaluationResult.load(result_path(run, _AFTER[0]))
@@ -139,15 +139,26 @@ def _trained_differences(run: Run, evaluations: Mapping[str, Any]) -> list[dict[
         other = EvaluationResult.load(result_path(run, label))
         if not _at_same_positions(after, other):
             continue
-        differences = paired_differences(after, _AFTER[1], other, mode)
+        span = "span" if mode == "reasoning" else SIDES["span"]
         found.append(
             {
                 "a": {"label": _AFTER[0], "mode": _AFTER[1]},
                 "b": {"label": label, "mode": mode},
-                "difference": {part: d.as_dict() for part, d in differences.items()},
+                "difference": _by_slice(after, _AFTER[1], other, mode),
+                "by_span": _by_slice(after, "span", other, span),
             }
         )
     return found
+
+
+def _by_slice(
+    after: EvaluationResult, column: str, other: EvaluationResult, other_column: str
+) -> dict[str, Any]:
+    """Returns the differences of two columns by slice; empty where one was not graded so."""
+    if column not in after.columns or other_column not in other.columns:
+        return {}
+    differences = paired_differences(after, column, other, other_column)
+    return {part: difference.as_dict() for part, difference in differences.items()}
 
 
 def _at_same_positions(a: EvaluationResult, b: EvaluationResult) -> bool:

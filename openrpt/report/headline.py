@@ -3,9 +3,10 @@ else."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from openrpt.amounts import count, duration, energy, flops
+from openrpt.config.sections import Config
 from openrpt.report.summary import BEYOND, START, TRAINED, WARMUP, difference_verdict, side_name
 from openrpt.runs.spent import Cost
 from openrpt.sheets import percent, points, share
@@ -18,19 +19,65 @@ _SHORT = {
 """The models that reasoning after RPT is compared with, in a few words."""
 
 
-def what_changed(evaluations: Mapping[str, Any], differences: Sequence[Mapping[str, Any]]) -> str:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Grading:
+    """Which numbers stand first: graded as the run's reward pays, where it was evaluated."""
+
+    measure: Literal["reasoning", "span"] = "reasoning"
+    """By prefix match, or by whole numbers and words."""
+    part: Literal["easy", "all"] = "easy"
+    """The slice: uncertain positions, or all that a rule has chosen."""
+
+    @classmethod
+    def of(cls, config: Config, evaluations: Mapping[str, Any]) -> "Grading":
+        """Returns the one for a run's evaluations, as in evaluation.json."""
+        where = any(evaluations.get(label, {}).get("where") for label in (TRAINED, WARMUP))
+        return cls(
+            measure="span" if "span" in config.reward.terms else "reasoning",
+            part="all" if where else "easy",
+        )
+
+    @property
+    def how(self) -> str:
+        """What it is graded by, in words, where that is not the prefix match."""
+        return "by whole numbers and words" if self.measure == "span" else ""
+
+    @property
+    def which(self) -> str:
+        """Which positions are counted, in words, where these are not all."""
+        return "easy and harder" if self.part == "easy" else ""
+
+    def share_of(self, evaluation: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        """Returns the estimate of reasoning's accuracy; None where that was not measured."""
+        cell = (evaluation or {"summary": {}})["summary"].get(self.measure, {}).get(self.part)
+        return cell if cell and cell["n"] else None
+
+    def difference_of(self, entry: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Returns a paired difference of the trained policy; None where it is of another model, or
+        was not measured."""
+        differences = entry.get("by_span" if self.measure == "span" else "difference", {})
+        cell = differences.get(self.part)
+        own = entry["a"] == {"label": TRAINED, "mode": "reasoning"}
+        return cell if own and cell and cell["n"] else None
+
+
+def what_changed(
+    evaluations: Mapping[str, Any],
+    differences: Sequence[Mapping[str, Any]],
+    grading: Grading = Grading(),
+) -> str:
     """Returns one sentence: how good reasoning is now, and what it differs from beyond noise."""
-    after = evaluations.get(TRAINED, {"summary": {}})["summary"].get("reasoning", {}).get("easy")
-    if not after or not after["n"]:
+    after = grading.share_of(evaluations.get(TRAINED))
+    if after is None:
         return "The trained policy has not been evaluated, so nothing can be said of a change yet."
-    sentence = (
-        f"Reasoning after RPT is right at {percent(after)} of {count(after['n'])} positions (easy"
-        " and harder)"
-    )
+    sentence = f"Reasoning after RPT is right at {percent(after)} of {count(after['n'])} positions"
+    if grading.which:
+        sentence += f" ({grading.which})"
+    if grading.how:
+        sentence += f", {grading.how}"
     compared = []
     for entry in differences:
-        difference = entry["difference"].get("easy")
-        if entry["a"] == {"label": TRAINED, "mode": "reasoning"} and difference["n"]:
+        if difference := grading.difference_of(entry):
             name = side_name(entry["b"])
             name = name.replace("Reasoning", "reasoning").replace("Standard", "standard")
             compared.append(
@@ -53,21 +100,23 @@ class Figure:
 
 
 def figures(
-    evaluations: Mapping[str, Any], differences: Sequence[Mapping[str, Any]], spent: Cost
+    evaluations: Mapping[str, Any],
+    differences: Sequence[Mapping[str, Any]],
+    spent: Cost,
+    grading: Grading = Grading(),
 ) -> list[Figure]:
     """Returns how good reasoning is, what it differs from, and what the run took."""
     found = []
     for label, name in ((TRAINED, "Reasoning after RPT"), (WARMUP, "Reasoning after warmup")):
-        cell = evaluations.get(label, {"summary": {}})["summary"].get("reasoning", {}).get("easy")
-        if cell and cell["n"]:
+        if cell := grading.share_of(evaluations.get(label)):
             value, bracket, bounds = share(cell).partition(" [")
-            parts = [f"{bracket}{bounds}".strip()] if bounds else []
-            parts.append(f"{count(cell['n'])} positions, easy and harder")
-            found.append(Figure(name=name, value=f"{value} %", detail=", ".join(parts)))
+            parts = [f"{bracket}{bounds}".strip(), f"{count(cell['n'])} positions"]
+            parts += [grading.which, grading.how]
+            detail = ", ".join(part for part in parts if part)
+            found.append(Figure(name=name, value=f"{value} %", detail=detail))
             break
     for entry in differences:
-        cell = entry["difference"].get("easy")
-        if entry["a"] == {"label": TRAINED, "mode": "reasoning"} and cell and cell["n"]:
+        if cell := grading.difference_of(entry):
             beyond = difference_verdict(cell) == BEYOND
             tone = ("right" if cell["value"] > 0 else "wrong") if beyond else ""
             name = f"against {_SHORT.get(tuple(entry['b'].values()), side_name(entry['b']))}"

@@ -83,6 +83,7 @@ def render(run: Run, others: Sequence[Run] = (), notes: Sequence[str] = ()) -> s
     scoring: dict[str, float] = reader.read(lambda: costs.scoring_cost(run.scored), {})
     spent = costs.all_costs(scoring, metrics, evaluations)
     spent_in_all = costs.together(spent)
+    grading = headline.Grading.of(run.config, evaluations)
     return (
         _templates()
         .get_template("report.html.jinja")
@@ -95,9 +96,9 @@ def render(run: Run, others: Sequence[Run] = (), notes: Sequence[str] = ()) -> s
             machine=_environment(run.path / "environment.json"),
             costs=spent,
             total=spent_in_all,
-            figures=headline.figures(evaluations, differences, spent_in_all),
+            figures=headline.figures(evaluations, differences, spent_in_all, grading),
             verdict=run_verdict(evaluations, metrics, run.config.prompt),
-            changed=headline.what_changed(evaluations, differences),
+            changed=headline.what_changed(evaluations, differences, grading),
             thinking=reader.read(lambda: _thinking(run, evaluations), ""),
             **_accuracies(evaluations, differences, run.config, sources),
             by_band=by_band,

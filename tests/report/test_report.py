@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from openrpt.config.loading import with_overrides
 from openrpt.config.model import ModelConfig
 from openrpt.config.reinforcement import TrainConfig
 from openrpt.config.rewards import REWARDS
@@ -37,7 +38,7 @@ from openrpt.report.curves import (
     with_errors,
 )
 from openrpt.report.glossary import EVALUATION, METRICS, metrics_markdown
-from openrpt.report.headline import what_changed
+from openrpt.report.headline import Grading, figures, what_changed
 from openrpt.report.page import render, write_report
 from openrpt.report.plans import NTP, PLANS, REASONING
 from openrpt.report.stored import read_stored
@@ -46,7 +47,7 @@ from openrpt.runs.metrics import read_metrics
 from openrpt.runs.reading import NO_METRICS
 from openrpt.runs.rollouts import read_evaluated, read_rollouts, rollout_path, write_rollouts
 from openrpt.runs.run import Run
-from openrpt.runs.spent import all_costs, scoring_cost, together
+from openrpt.runs.spent import Cost, all_costs, scoring_cost, together
 from openrpt.stages.train import train
 from openrpt.stages.warmup.warmup import warmup
 from tests.helpers.report_run import (
@@ -532,6 +533,39 @@ def test_sentence_gives_value_and_interval() -> None:
     assert f"−1.3 [−3.0, +0.4] {against}, not distinguishable" in sentence
 
 
+def test_what_the_reward_pays_stands_first() -> None:
+    """A run rewarded for whole numbers, evaluated by a rule: by whole span, at all positions."""
+    found = {"n": 160, "documents": 75}
+    summary = {
+        name: {part: found | {"value": value, "standard_error": 0.02} for part in ("all", "easy")}
+        for name, value in {"reasoning": 0.3, "span": 0.8}.items()
+    }
+    evaluations = {"trained": {"summary": summary, "where": "class:computed"}}
+    difference = found | {"low": 0.5, "high": 0.7, "distinguishable": True}
+    entry = {
+        "a": {"label": "trained", "mode": "reasoning"},
+        "b": {"label": "trained", "mode": "ntp"},
+        "difference": {part: difference | {"value": -0.1} for part in ("all", "easy")},
+        "by_span": {"all": difference | {"value": 0.6}},
+    }
+    spans = with_overrides(Config(), {"reward.terms": {"span": 1.0}})
+    grading = Grading.of(spans, evaluations)
+    sentence = what_changed(evaluations, [entry], grading)
+    assert "80.0 ± 2.0 % of 160 positions, by whole numbers and words: +60.0 [+50.0" in sentence
+    right, against = figures(evaluations, [entry], Cost(stage="all"), grading)
+    assert (
+        right.value == "80.0 ± 2.0 %"
+        and right.detail == "160 positions, by whole numbers and words"
+    )
+    assert against.value == "+60.0" and against.tone == "right"
+    del entry["by_span"]  # of an earlier version
+    assert "have not been computed" in what_changed(evaluations, [entry], grading)
+    grading = Grading.of(Config(), {"trained": {"summary": summary, "where": ""}})
+    assert "30.0 ± 2.0 % of 160 positions (easy and harder): −10.0" in what_changed(
+        evaluations, [entry], grading
+    )
+
+
 def test_what_is_evaluated_later_is_compared_with_the_trained_model(tmp_path: Path) -> None:
     run = fill(made_up_run(tmp_path / "run"))
     trained, control = evaluation_result(0.53), evaluation_result(0.3)
@@ -550,6 +584,8 @@ def test_what_is_evaluated_later_is_compared_with_the_trained_model(tmp_path: Pa
     ]
     expected = trained.columns["reasoning"].mean() - control.columns["reasoning"].mean()
     assert found[-1]["difference"]["all"]["value"] == pytest.approx(expected)
+    spans = trained.columns["span"].mean() - control.columns["span"].mean()
+    assert found[-1]["by_span"]["all"]["value"] == pytest.approx(spans)
     text = Page(render(run)).text
     assert "points against random-reward, reasoning, " in text
     assert "Thinking is not said to help: the real thought does not beat" in text
