@@ -7,13 +7,15 @@ import pkgutil
 import runpy
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
-from openrpt.evaluation.records import read_evaluation, record
+from openrpt.evaluation.next_token.results import EvaluationResult
+from openrpt.evaluation.records import read_evaluation, record, result_path
 from openrpt.experiments.demo_tables import EVERYWHERE, demo_sheets, difference_cell, verdict
 from openrpt.runs.run import Run
 from openrpt.sheets import share
@@ -78,6 +80,21 @@ def test_the_demo_table_is_what_the_run_measured(tmp_path: Path) -> None:
     assert "not distinguishable" not in table
     assert "points more whole numbers right" in table
     assert "Cost: 14.0 minutes" in table and "3 steps of warmup and 6 of reinf" in table
+
+
+def test_the_demo_table_has_the_control_that_was_run(tmp_path: Path) -> None:
+    run = demo(tmp_path / "demo")
+    assert not any("next-token" in row[0] for sheet in demo_sheets(run) for row in sheet.rows)
+    trained = read_evaluation(run.evaluation)["evaluations"]["trained"]
+    result = EvaluationResult.load(result_path(run, "trained"))
+    columns = result.columns | {"span_ntp": result.columns["span"]}  # as good as reasoning
+    control = replace(result, columns=columns)
+    record(run, "ntp-flops", control, model="tiny", split="heldout", cost=trained["cost"])
+    right, ahead, _ = demo_sheets(run)
+    (own,) = [row for row in right.rows if "next-token" in row[0]]
+    assert own[2] == right.rows[-1][2]
+    (minus,) = [row for row in ahead.rows if "next-token" in row[0]]
+    assert minus[2].startswith("+0.0 [") and minus[1] == ahead.rows[0][1]
 
 
 def test_what_is_not_distinguishable_says_so() -> None:

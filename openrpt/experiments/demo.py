@@ -25,7 +25,7 @@ from openrpt.runs.run import Run, existing_run, is_run, open_run, works_in_run
 
 _MINUTES = 15.0
 
-_DOCUMENTS = 500
+_DOCUMENTS = 330
 _START = "evaluate the start model"
 _AFTER_WARMUP = "evaluate after warmup"
 CLOCK = "demo.json"
@@ -40,10 +40,10 @@ def demo_config(minutes: float = _MINUTES, run: Path | None = None) -> Config:
         config_path("recipe:demo"),
         overrides={
             "run": str(folder),
-            "corpus.path": f"bills?documents={documents}&seed=1",
+            "corpus.path": f"bills?documents={documents}&seed=2",
             "warmup.traces": str(folder / "traces.jsonl"),
-            "warmup.steps": max(2, min(int(28 * scale), 112)),
-            "warmup.time_limit": 5.5 / _MINUTES * minutes,
+            "warmup.steps": max(4, min(int(50 * scale), 200)),
+            "warmup.time_limit": 8 / _MINUTES * minutes,
             "train.eval_positions": max(8, min(int(24 * scale), 512)),
             "evaluate.positions": max(32, min(int(160 * scale), 4096)),
         },

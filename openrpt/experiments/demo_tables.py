@@ -15,13 +15,15 @@ _MEASURES = {"first token": "first_token", "whole number": "span"}
 _OWN = "standard prediction, trained model"
 _GIVEN = "reasoning, given thoughts"
 _AFTER = "reasoning, reinforced"
+_CONTROL = "standard prediction, next-token training for as many FLOPs"
 _ROWS = {
     "standard prediction, start model": ("start", False),
+    _CONTROL: ("ntp-flops", False),
     _OWN: ("trained", False),
     _GIVEN: ("warmup", True),
     _AFTER: ("trained", True),
 }
-"""Each with its model, and whether that thinks."""
+"""Each with its model, and whether that thinks; the control's is there once it was run."""
 
 
 def demo_sheets(run: Run) -> list[Sheet]:
@@ -35,6 +37,8 @@ def _computed(evaluations: Mapping[str, Any]) -> Sheet:
     size = evaluations["trained"]["summary"]["span"]["all"]
     rows = []
     for title, (label, thinks) in _ROWS.items():
+        if label not in evaluations:
+            continue
         summary = evaluations[label]["summary"]
         names = [name if thinks else SIDES[name] for name in _MEASURES.values()]
         shares = [share(summary[name]["all"]) for name in names]
@@ -48,20 +52,18 @@ def _computed(evaluations: Mapping[str, Any]) -> Sheet:
 
 
 def _ahead(run: Run, evaluations: Mapping[str, Any]) -> Sheet:
-    own = evaluations["trained"]["thought_value"]
-    after, given = (
-        EvaluationResult.load(result_path(run, _ROWS[title][0])) for title in (_AFTER, _GIVEN)
-    )
-    rows = [
-        [_OWN, *(difference_cell(own[name]["all"]) for name in _MEASURES.values())],
-        [
-            _GIVEN,
-            *(
-                difference_cell(paired_differences(after, name, given, name)["all"].as_dict())
-                for name in _MEASURES.values()
-            ),
-        ],
-    ]
+    after = EvaluationResult.load(result_path(run, _ROWS[_AFTER][0]))
+    rows = []
+    for title in (_OWN, _CONTROL, _GIVEN):
+        label, thinks = _ROWS[title]
+        if label not in evaluations:
+            continue
+        other = EvaluationResult.load(result_path(run, label))
+        found = [
+            paired_differences(after, name, other, name if thinks else SIDES[name])["all"]
+            for name in _MEASURES.values()
+        ]
+        rows.append([title, *(difference_cell(one.as_dict()) for one in found)])
     return Sheet(
         title=f"{_AFTER}, minus: points [95 %], paired", headings=["", *_MEASURES], rows=rows
     )
