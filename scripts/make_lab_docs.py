@@ -3,6 +3,10 @@ the first one's also into the README.
 
 openrpt lab scan --seeds 5
 python scripts/make_lab_docs.py runs/lab-scan runs/lab-registers
+
+Seeds that stand in `docs/results` and a folder lacks are kept, so a world may be run in parts: on
+one machine `--seed 0`, on another `--seed 1`. Without folders the pages are written anew from the
+results in `docs/results`.
 """
 
 import argparse
@@ -11,13 +15,17 @@ from pathlib import Path
 
 from marked import put
 
-from openrpt.experiments.lab.files import FIGURE, OUTCOME, TABLES, read_outcome
+from openrpt.experiments.lab.figure import lab_svg
+from openrpt.experiments.lab.files import OUTCOME, read_outcome, tables_text, write_outcome
 from openrpt.experiments.lab.outcome import Outcome
 from openrpt.experiments.lab.tables import lab_sheet
+from openrpt.files import write_text
 from openrpt.sheets import Sheet, markdown
 
 _ROOT = Path(__file__).parent.parent
 _DOCS = _ROOT / "docs"
+_WORLDS = ("scan", "permutations", "registers", "find")
+"""The worlds with results, in the page's order; the first one's are in the README, too."""
 _ARMS = {
     "rpt": "reinforcement pre-training",
     "traces": "worked lines alone, supervised",
@@ -35,18 +43,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folders", nargs="+", type=Path, help="folders of openrpt lab, one a world")
-    sections, folders = [], parser.parse_args().folders
-    for folder in folders:
-        world = folder.name.removeprefix("lab-")
-        shutil.copy(folder / OUTCOME, _DOCS / "results" / f"lab-{world}.json")
-        shutil.copy(folder / FIGURE, _DOCS / "results" / f"lab-{world}.svg")
-        figure = f"![Accuracy over depth in {world}, a line an arm](results/lab-{world}.svg)"
-        sections.append(f"### {world}\n\n{figure}\n\n{(folder / TABLES).read_text().strip()}\n")
+    parser.add_argument("folders", nargs="*", type=Path, help="folders of openrpt lab")
+    for folder in parser.parse_args().folders:
+        outcome = read_outcome(folder / OUTCOME)
+        path = _results(outcome.world)
+        write_outcome(path, outcome.joined(read_outcome(path)) if path.is_file() else outcome)
+    found = {world: read_outcome(_results(world)) for world in _WORLDS}
+    sections = [_section(world, outcome) for world, outcome in found.items()]
     put(_DOCS / "lab.md", "results", "\n\n" + "\n".join(sections) + "\n")
-    table = _short_table(read_outcome(folders[0]))
-    put(_ROOT / "README.md", "lab-table", f"\n\n{table}\n")
-    shutil.copy(folders[0] / FIGURE, _DOCS / "images" / "lab.svg")
+    first = _WORLDS[0]
+    put(_ROOT / "README.md", "lab-table", f"\n\n{_short_table(found[first])}\n")
+    shutil.copy(_results(first).with_suffix(".svg"), _DOCS / "images" / "lab.svg")
+
+
+def _results(world: str) -> Path:
+    return _DOCS / "results" / f"lab-{world}.json"
+
+
+def _section(world: str, outcome: Outcome) -> str:
+    """Draws the figure; returns what the page says of a world."""
+    write_text(_results(world).with_suffix(".svg"), lab_svg(outcome))
+    figure = f"![Accuracy over depth in {world}, a line an arm](results/lab-{world}.svg)"
+    return f"### {world}\n\n{figure}\n\n{tables_text(outcome).strip()}\n"
 
 
 def _short_table(outcome: Outcome) -> str:

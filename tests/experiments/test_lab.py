@@ -83,7 +83,7 @@ def test_every_arm_goes_on_from_one_start(tmp_path: Path, monkeypatch: pytest.Mo
     assert forced.thought_start == "<think>" + 6 * "_" and forced.think_budget == 0
     with pytest.raises(UserError, match=r"no scores, since score\.tokens_only names every split"):
         scores_of(existing_run(first / "text"))
-    assert read_outcome(lab.folder) == outcome and outcome.arms == list(ARMS)
+    assert read_outcome(lab.folder / OUTCOME) == outcome and outcome.arms == list(ARMS)
     of_rpt = [cell for cell in outcome.cells if cell.arm == "rpt"]
     assert [cell.depth for cell in of_rpt] == sorted(cell.depth for cell in of_rpt)
     assert sum(cell.n for cell in of_rpt) == found["rpt"]["positions"]
@@ -126,7 +126,7 @@ def test_every_arm_goes_on_from_one_start(tmp_path: Path, monkeypatch: pytest.Mo
     assert all(f"| {arm} |" in tables for arm in ARMS) and "odds of p times m" in tables
     (lab.folder / OUTCOME).write_text("{}")
     with pytest.raises(UserError, match="openrpt lab"):
-        read_outcome(lab.folder)
+        read_outcome(lab.folder / OUTCOME)
 
 
 def cell(arm: str, seed: int, depth: int, n: int, accuracy: float) -> Cell:
@@ -189,3 +189,13 @@ def test_a_budget_is_given_once(tmp_path: Path) -> None:
     config = Lab(folder=tmp_path, world="scan").at(0).deeper(1e9)
     with pytest.raises(UserError, match="flops and match"):
         with_overrides(config, {"pretrain.match": "runs/other"})
+
+
+def test_seeds_of_another_machine_are_joined() -> None:
+    both = outcome_with(cell("rpt", 0, 2, 1, 0.5), cell("rpt", 2, 2, 1, 0.75))
+    own = outcome_with(cell("rpt", 1, 2, 1, 1.0), cell("rpt", 2, 2, 1, 0.25))
+    joined = own.joined(both)
+    assert joined.seeds == [0, 1, 2]
+    assert [one.accuracy for one in joined.cells] == [0.5, 1.0, 0.25]  # its own seed 2
+    with pytest.raises(UserError, match="lab:scan: the results to join differ in 'shown'"):
+        own.joined(both.model_copy(update={"shown": 3}))

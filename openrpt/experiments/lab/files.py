@@ -14,15 +14,25 @@ _FORMAT = 1
 OUTCOME, TABLES, FIGURE = "lab.json", "lab.md", "lab.svg"
 
 
-def write_outcome(folder: Path, outcome: Outcome) -> None:
+def write_files(folder: Path, outcome: Outcome) -> None:
     """Writes what was found, then the tables and the figure; each atomic."""
-    values: dict[str, Any] = {"format": _FORMAT, **outcome.model_dump()}
-    write_sealed(folder / OUTCOME, values)
-    write_text(folder / TABLES, "\n".join(map(markdown, lab_sheets(outcome))))
+    write_outcome(folder / OUTCOME, outcome)
+    write_text(folder / TABLES, tables_text(outcome))
     write_text(folder / FIGURE, lab_svg(outcome))
 
 
-def read_outcome(folder: Path) -> Outcome:
-    """Reads `lab.json`. Raises UserError where it is damaged."""
-    path, advice = folder / OUTCOME, "run the same openrpt lab again"
+def tables_text(outcome: Outcome) -> str:
+    """Returns all tables as markdown."""
+    return "\n".join(map(markdown, lab_sheets(outcome)))
+
+
+def write_outcome(path: Path, outcome: Outcome) -> None:
+    """Writes what was found. Atomic."""
+    values: dict[str, Any] = {"format": _FORMAT, **outcome.model_dump()}
+    write_sealed(path, values)
+
+
+def read_outcome(path: Path) -> Outcome:
+    """Reads what `write_outcome` wrote. Raises UserError where it is damaged."""
+    advice = "run the same openrpt lab again"
     return checked_as(Outcome, read_json(path, advice=advice), path, advice=advice)

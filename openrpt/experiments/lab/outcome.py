@@ -7,6 +7,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from openrpt.data.worlds.world import World
+from openrpt.errors import UserError
 from openrpt.evaluation.next_token.results import CARRIED, KIND
 from openrpt.experiments.lab.lab import ARMS, Lab
 from openrpt.experiments.lab.sampled import SampledCounts, sampled_at
@@ -61,6 +62,24 @@ class Outcome(BaseModel):
         """The arms with results, in the order of ARMS."""
         found = {cell.arm for cell in self.cells}
         return [arm for arm in ARMS if arm in found]
+
+    def joined(self, other: "Outcome") -> "Outcome":
+        """Returns these results and the seeds that `other` alone has, of another machine or day.
+
+        Raises UserError where the two are not of the same world.
+        """
+        for name in ("world", "shown", "chance", "worked_share"):
+            if getattr(self, name) != getattr(other, name):
+                raise UserError(f"lab:{self.world}: the results to join differ in '{name}'")
+        cells = [*self.cells, *(one for one in other.cells if one.seed not in self.seeds)]
+        known = {one.seed for one in self.sampled}
+        sampled = [*self.sampled, *(one for one in other.sampled if one.seed not in known)]
+        return self.model_copy(
+            update={
+                "cells": sorted(cells, key=lambda cell: cell.seed),
+                "sampled": sorted(sampled, key=lambda counts: counts.seed),
+            }
+        )
 
     def share(
         self, arm: str, seed: int, inside: Callable[[int], bool], measure: str = "accuracy"

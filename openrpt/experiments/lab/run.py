@@ -10,7 +10,7 @@ from openrpt.config.sections import Config
 from openrpt.experiments.alike import require_made_as
 from openrpt.experiments.control import Control, control_named
 from openrpt.experiments.controls import measured_as, train_control
-from openrpt.experiments.lab.files import write_outcome
+from openrpt.experiments.lab.files import write_files
 from openrpt.experiments.lab.lab import ARMS, CONTROLS, LONGEST_FIRST, TEXT_ARMS, Lab, LabSeed
 from openrpt.experiments.lab.outcome import Outcome, finished_runs, outcome_of
 from openrpt.experiments.side_by_side import Job, run_jobs
@@ -52,12 +52,12 @@ def run_lab(lab: Lab, *, workers: int = 1, progress: Progress = SILENT) -> Outco
                 _record(run, result)
             left[seed].discard(name)
             if not left[seed]:
-                write_outcome(lab.folder, outcome_of(lab.world, world, finished_runs(lab)))
+                write_files(lab.folder, outcome_of(lab.world, world, finished_runs(lab)))
 
         run_jobs(jobs, workers=workers, ended=ended, progress=progress)
     outcome = outcome_of(lab.world, world, finished_runs(lab))
     if not jobs:  # the files may have been lost since
-        write_outcome(lab.folder, outcome)
+        write_files(lab.folder, outcome)
     return outcome
 
 
