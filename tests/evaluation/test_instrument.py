@@ -1,6 +1,7 @@
 """The harness of all instruments: what is stored, taken, gone on with, and made anew."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,21 +13,25 @@ import pytest
 from openrpt.config.loading import load_config
 from openrpt.config.sections import Config
 from openrpt.data.request import Request
+from openrpt.engine.generation import Generated
 from openrpt.engine.tree.engine import TreeEngine
 from openrpt.errors import UserError
 from openrpt.evaluation.columns import Columns
 from openrpt.evaluation.instrument import measure_models
 from openrpt.evaluation.kept import Kept
 from openrpt.evaluation.models import NamedModel
+from openrpt.evaluation.next_token.outcome_rows import outcome_rows, outcomes_of
 from openrpt.evaluation.next_token.results import EvaluationResult
 from openrpt.evaluation.next_token.stage import evaluate_model
 from openrpt.evaluation.perplexity.perplexity import Perplexity
 from openrpt.evaluation.questions.heldout import open_heldout
 from openrpt.evaluation.questions.results import AnswerResult
 from openrpt.evaluation.records import read_evaluation, result_path
+from openrpt.json_files import sealed
 from openrpt.parquet import write_table
 from openrpt.progress import Silent
 from openrpt.runs.rollouts import evaluated_path
+from openrpt.types import Completion
 from tests.helpers.tiny_model import tiny_model_folder, tiny_run
 
 COST = {"flops": 1.5, "seconds": 2.0}
@@ -166,6 +171,26 @@ def test_other_weights_or_settings_are_measured(config: Config, tmp_path: Path) 
     assert few.num_questions == 3 and not same(first, moved)
     assert len({first.mark, few.mark, moved.mark}) == 3
     assert len(list(tmp_path.glob("one-*.parquet"))) == 3
+
+
+def test_outcomes_are_read_back_to_the_bit() -> None:
+    completion = Completion(
+        token_ids=(1, 2),
+        sampler_logprobs=(0.0, -1 / 3),
+        loss_mask=(False, True),
+        finish_reason="stop",
+    )
+    outcome = Generated(
+        standard_id=3,
+        standard_ids=(3, 4),
+        standard_top=((3, -0.1), (5, -math.inf)),  # a token that is masked
+        candidate_ids=(3,),
+        candidate_logprobs=(-0.1,),
+        completions=(completion, completion),
+        near_boundary=0,
+    )
+    row = json.loads(json.dumps(sealed({"outcomes": outcome_rows([outcome])})))
+    assert outcomes_of(row["outcomes"]) == [outcome]
 
 
 class StoppingAt(Silent):

@@ -96,8 +96,8 @@ class NextToken:
 
     def run(self, bench: Bench) -> EvaluationResult:
         """Predicts at every position; what is kept of a stopped evaluation is a work of a pass.
-        Raises UserError for controls without a thought to change,
-        and where the prompt does not fit."""
+        Raises UserError for controls without a thought to change, and where the prompt does not
+        fit."""
         prompt, policy, works = self.config.prompt, bench.model, self.works
         reasoning = "reasoning" in self.modes
         thinks = prompt.candidates > 0 or prompt.think_budget > 0

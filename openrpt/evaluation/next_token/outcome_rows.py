@@ -1,5 +1,6 @@
 """What was generated at a work, as JSON holds it: with it a stopped evaluation goes on."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -20,7 +21,10 @@ def outcomes_of(rows: Sequence[dict[str, Any]]) -> list[Generated]:
             **row
             | {
                 "standard_ids": tuple(row["standard_ids"]),
-                "standard_top": tuple((int(i), logprob) for i, logprob in row["standard_top"]),
+                "standard_top": tuple(
+                    (token, -math.inf if logprob is None else logprob)  # JSON has no infinity
+                    for token, logprob in row["standard_top"]
+                ),
                 "candidate_ids": tuple(row["candidate_ids"]),
                 "candidate_logprobs": tuple(row["candidate_logprobs"]),
                 "completions": tuple(_completion(one) for one in row["completions"]),
