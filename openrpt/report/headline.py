@@ -7,7 +7,15 @@ from typing import Any, Literal
 
 from openrpt.amounts import count, duration, energy, flops
 from openrpt.config.sections import Config
-from openrpt.report.summary import BEYOND, START, TRAINED, WARMUP, difference_verdict, side_name
+from openrpt.report.summary import (
+    BEYOND,
+    START,
+    TRAINED,
+    WARMUP,
+    difference_verdict,
+    recorded_label,
+    side_name,
+)
 from openrpt.runs.spent import Cost
 from openrpt.sheets import percent, points, share
 
@@ -67,7 +75,7 @@ def what_changed(
     grading: Grading = Grading(),
 ) -> str:
     """Returns one sentence: how good reasoning is now, and what it differs from beyond noise."""
-    after = grading.share_of(evaluations.get(TRAINED))
+    after = grading.share_of(evaluations.get(recorded_label(evaluations, TRAINED)))
     if after is None:
         return "The trained policy has not been evaluated, so nothing can be said of a change yet."
     sentence = f"Reasoning after RPT is right at {percent(after)} of {count(after['n'])} positions"
@@ -108,7 +116,7 @@ def figures(
     """Returns how good reasoning is, what it differs from, and what the run took."""
     found = []
     for label, name in ((TRAINED, "Reasoning after RPT"), (WARMUP, "Reasoning after warmup")):
-        if cell := grading.share_of(evaluations.get(label)):
+        if cell := grading.share_of(evaluations.get(recorded_label(evaluations, label))):
             value, bracket, bounds = share(cell).partition(" [")
             parts = [f"{bracket}{bounds}".strip(), f"{count(cell['n'])} positions"]
             parts += [grading.which, grading.how]

@@ -9,7 +9,13 @@ from openrpt.amounts import count
 from openrpt.config.prompt import PromptConfig
 from openrpt.data.token_classes import COMPUTED, TOKEN_CLASSES
 from openrpt.report.glossary import METRICS, Meaning
-from openrpt.report.summary import BEYOND, TRAINED, WARMUP, difference_verdict
+from openrpt.report.summary import (
+    BEYOND,
+    TRAINED,
+    WARMUP,
+    difference_verdict,
+    recorded_label,
+)
 from openrpt.runs.metrics import numbers
 from openrpt.sheets import percent, points
 
@@ -36,13 +42,16 @@ def run_verdict(
 ) -> Verdict:
     """Returns what came of a run: of the trained policy, else of the warmed-up one. `evaluations`:
     as in evaluation.json, `rows`: as in metrics.jsonl."""
-    label = next((label for label in (TRAINED, WARMUP) if label in evaluations), "")
+    names = {TRAINED: "trained policy", WARMUP: "policy after warmup"}
+    found = {model: recorded_label(evaluations, model) for model in names}
+    model, label = next(((model, label) for model, label in found.items() if label), ("", ""))
     if not label:
         known = f"; evaluated are: {', '.join(evaluations)}" if evaluations else ""
         said = [f"Neither the policy after warmup nor the trained one has been evaluated{known}."]
     else:
-        name = "trained policy" if label == TRAINED else "policy after warmup"
-        said = model_sentences(f"The {name}", evaluations[label], prompt)
+        said = model_sentences(f"The {names[model]}", evaluations[label], prompt)
+        if label != model:
+            said = [f"By {label}:", *said]
     return Verdict(said=said, caveats=out_of_range(rows))
 
 

@@ -108,6 +108,19 @@ def test_what_was_not_evaluated() -> None:
     assert "evaluated without reasoning" in run_verdict({"trained": plain}, [], SEEDED).said[0]
 
 
+def test_an_evaluation_under_other_settings_is_spoken_of() -> None:
+    ntp = share(640, 320)
+    one = entry(ntp, ntp, share(640, 500))
+    evaluations = {"start-positions=400": one, "warmup-self": one, "warmup-positions=400": one}
+    by, said = run_verdict(evaluations, [], SEEDED).said[:2]
+    assert by == "By warmup-positions=400:" and said.startswith("The policy after warmup's predic")
+    evaluations |= {"trained-positions=400": one, "trained-positions=800": one}
+    by, said = run_verdict(evaluations, [], SEEDED).said[:2]
+    assert by == "By trained-positions=800:" and said.startswith("The trained policy's prediction")
+    evaluations |= {"trained": one}
+    assert run_verdict(evaluations, [], SEEDED).said[0].startswith("The trained policy's")
+
+
 def test_what_is_out_of_its_range() -> None:
     def rows(flat: list[float]) -> list[dict[str, Any]]:
         return [
