@@ -56,14 +56,18 @@ def print_evaluations(
     console: Console,
 ) -> None:
     """Prints results by their labels, `models` models' under all templates and at extra positions:
-    one after another, then those at the same positions side by side as the paper has them."""
+    one after another, then those at the same positions side by side as the paper has them. Other
+    gradings and classes of tokens are shown of a single model."""
     entries = read_evaluation(run.evaluation)["evaluations"]
     for name, result in found:
         title = f"{name}: accuracy on the {settings.split} split{_where(entries[name]['where'])}"
         print_evaluation(result, title, settings.modes, settings.samples, console)
-        _print_details(result, entries[name]["thought_value"], console)
+        if models == 1:
+            _print_details(result, entries[name]["thought_value"], console)
         if seen := entries[name]["supervision"]:
             say(f"{name} comes of a supervised warmup: it saw {seen}")
+    if models > 1:
+        say("by grading and by class of token: openrpt evaluate MODEL, one alone (not made again)")
     recorded = find_evaluated([str(run.path)])
     for rule in dict.fromkeys(entries[name]["where"] for name, _ in found):
         labels = {name for name, _ in found if entries[name]["where"] == rule}
