@@ -78,9 +78,25 @@ class Named:
         self.inner.end()
 
 
-def _passed(completed: float) -> float:
-    """Returns the new estimate of a total that has been passed."""
-    return 1.5 * completed
+class _Total:
+    """The units of a task in all: a guess that gives way to another where it is passed, which is
+    said at most every half minute."""
+
+    def __init__(self, task: str, total: float, unit: str) -> None:
+        self.task, self.total, self.unit = task, total, unit
+        self._said: float | None = None
+
+    def passed(self, completed: float) -> str:
+        """Guesses anew where the total was passed; returns the line that says so, else nothing."""
+        if not self.total or completed <= self.total:
+            return ""
+        self.total = 1.5 * completed
+        now = monotonic()
+        if self._said is not None and now - self._said < _LINE_SECONDS:
+            return ""
+        self._said = now
+        much = f"{count(self.total)} {self.unit}".rstrip()
+        return f"{self.task}: more than was thought, about {much} now"
 
 
 class Bars:
@@ -110,7 +126,7 @@ class Bars:
         )
         self._hint = hint
         self._task: TaskID | None = None
-        self._name, self._total, self._unit = "", 0.0, ""
+        self._whole = _Total("", 0.0, "")
 
     def begin(self, task: str, total: float, unit: str = "") -> None:
         """Begins a task, whose bar takes the last one's place."""
@@ -118,24 +134,24 @@ class Bars:
         if self._hint:
             self.say(self._hint)
             self._hint = ""
-        self._name, self._total, self._unit = task, total, unit
+        self._whole = _Total(task, total, unit)
         self._task = self.bars.add_task(task, total=total or None, note="", share="")
 
     def update(self, completed: float, note: str = "") -> None:
         """Moves the bar."""
         if self._task is None:
             return
-        if not self._total:
+        if not self._whole.total:
             self.bars.update(self._task, note=note)
             return
-        if completed > self._total:
-            self._total = _passed(completed)
-            self.say(_more_than_guessed(self._name, self._total, self._unit))
-        share = min(completed / self._total, _NEARLY)
+        if line := self._whole.passed(completed):
+            self.say(line)
+        total = self._whole.total
+        share = min(completed / total, _NEARLY)
         self.bars.update(
             self._task,
-            total=self._total,
-            completed=share * self._total,
+            total=total,
+            completed=share * total,
             note=note,
             share=f"{share:>3.0%}",
         )
@@ -157,7 +173,7 @@ class Lines:
 
     def __init__(self, console: "PlainConsole", hint: str = "") -> None:
         self.console, self._hint = console, hint
-        self._name, self._total, self._unit = "", 0.0, ""
+        self._whole = _Total("", 0.0, "")
         self._began = self._said = 0.0
         self._first: float | None = None
         self._last, self._note = 0.0, ""
@@ -168,7 +184,7 @@ class Lines:
         if self._hint:
             self.say(self._hint)
             self._hint = ""
-        self._name, self._total, self._unit = task, total, unit
+        self._whole = _Total(task, total, unit)
         self._began, self._first = monotonic(), None
         size = f" ({count(total)} {unit})" if unit and total else ""
         self.say(f"{task}{size} …")
@@ -177,9 +193,8 @@ class Lines:
         """Says how far the task is: the first time, then where half a minute has gone by."""
         now = monotonic()
         self._last, self._note = completed, note
-        if self._total and completed > self._total:
-            self._total = _passed(completed)
-            self.say(_more_than_guessed(self._name, self._total, self._unit))
+        if line := self._whole.passed(completed):
+            self.say(line)
         if self._first is None or now - self._said >= _LINE_SECONDS:
             self._say_how_far(now)
         if self._first is None:
@@ -191,32 +206,28 @@ class Lines:
 
     def end(self, *, whole: bool = True) -> None:
         """Says that the task has ended, where it had a result; `whole`: nothing stopped it."""
-        if self._name and self._first is not None:
-            much = f"{count(self._last)} {self._unit.partition(',')[0]}".rstrip()
+        if self._whole.task and self._first is not None:
+            much = f"{count(self._last)} {self._whole.unit.partition(',')[0]}".rstrip()
             said = f"done, {much}" if whole else f"stopped, {self._how_much()}"
             seconds = monotonic() - self._began
             took = f", {rough_duration(seconds)}" if seconds >= 1 else ""
             self.say(self._line(said + took))
-        self._name = ""
+        self._whole = _Total("", 0.0, "")
 
     def _say_how_far(self, now: float) -> None:
         parts, done = [self._how_much()], self._last - (self._first or 0.0)
-        if self._total and self._first is not None and done > 0:
-            left = (self._total - self._last) * (now - self._began) / done
+        if self._whole.total and self._first is not None and done > 0:
+            left = (self._whole.total - self._last) * (now - self._began) / done
             parts.append(f"about {rough_duration(left)} left")
         self.say(self._line(", ".join(parts)))
         self._said = now
 
     def _how_much(self) -> str:
-        of = f" of {count(self._total)}" if self._total else ""
-        return f"{count(self._last)}{of} {self._unit}".rstrip()
+        of = f" of {count(self._whole.total)}" if self._whole.total else ""
+        return f"{count(self._last)}{of} {self._whole.unit}".rstrip()
 
     def _line(self, text: str) -> str:
-        return f"{self._name}: {text}" + (f" · {self._note}" if self._note else "")
-
-
-def _more_than_guessed(task: str, total: float, unit: str) -> str:
-    return f"{task}: more than was thought, about {count(total)} {unit} now".rstrip()
+        return f"{self._whole.task}: {text}" + (f" · {self._note}" if self._note else "")
 
 
 @contextmanager

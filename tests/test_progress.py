@@ -52,6 +52,20 @@ def test_a_total_that_is_passed_gives_way_to_a_new_one(
     assert "170 of 180" in shown and "100 %" not in shown
 
 
+def test_totals_passed_one_after_another_are_said_once(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with live_progress() as progress:
+        progress.begin("score", 100, "tokens, at a guess")
+        for tokens in (200, 400, 800, 1600):
+            clock[0] += 5
+            progress.update(tokens)
+        clock[0] += 60
+        progress.update(3200)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "than was thought" in line]
+    assert [line.partition("about ")[2].split()[0] for line in lines] == ["300", "4,800"]
+
+
 def test_a_stage_that_fails_is_not_done(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ValueError, match="broken"), live_progress() as progress:
         progress.begin("train", 2, "steps")

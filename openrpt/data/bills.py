@@ -66,18 +66,27 @@ def is_bills(path: str) -> bool:
     return path.partition("?")[0] == BILLS
 
 
+def bills_documents(path: str) -> int:
+    """Returns the number of documents. Raises UserError as `read_bills`."""
+    return _settings(path).documents
+
+
 def read_bills(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields (source, fields): text. A document depends on the parameters and its number alone.
 
     Raises UserError for an unknown parameter and a bad value.
     """
-    settings = read_parameters(_Settings, split_query(path)[1], where=path)
+    settings = _settings(path)
     for number in range(1, settings.documents + 1):
         rng = generator(settings.seed, BILLS, number)
         (name,) = _drawn(rng, _NAMES)
         days = sorted(_drawn(rng, _DAYS, settings.bills), key=_DAYS.index)
         bills = [_bill(rng, settings, name, day) for day in days]
         yield f"{BILLS}:{number}", {"text": " ".join(bills)}
+
+
+def _settings(path: str) -> _Settings:
+    return read_parameters(_Settings, split_query(path)[1], where=path)
 
 
 def _bill(rng: np.random.Generator, settings: _Settings, name: str, day: str) -> str:

@@ -1,4 +1,5 @@
-"""How much text a corpus has: as it was scored, or guessed from its files and first documents."""
+"""How much text a corpus has: as it was scored, or guessed from its files (of one that is
+made at run time: from the number of its documents) and first documents."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -8,10 +9,12 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, get_args
 
+from openrpt.config.corpus import CorpusConfig
 from openrpt.config.sections import Config
 from openrpt.data.corpus_counts import CorpusCounts
 from openrpt.data.corpus_files import list_files
 from openrpt.data.documents import read_corpus
+from openrpt.data.made_corpora import made_bytes
 from openrpt.data.score_summary import read_scored_json
 from openrpt.data.scored import load_scored
 from openrpt.data.splits import split_shares
@@ -73,16 +76,18 @@ def split_tokens(config: Config, bytes_a_token: float) -> dict[str, float]:
 
 def _split_bytes(config: Config) -> dict[str, float]:
     corpus = config.corpus
-    size = _bytes_of(corpus.path)
+    size = _bytes_of(corpus)
     found = {split: share * size for split, share in split_shares(corpus).items()}
     if corpus.heldout_path:
-        found["heldout"] = _bytes_of(corpus.heldout_path)
+        found["heldout"] = _bytes_of(corpus.model_copy(update={"path": corpus.heldout_path}))
     return {split: found[split] for split in config.score.splits}
 
 
-def _bytes_of(path: str) -> float:
-    files = list_files(Path(path)).found if Path(path).exists() else []
-    return sum(_text_bytes(file) for file, _ in files) or _GUESSED_BYTES
+def _bytes_of(corpus: CorpusConfig) -> float:
+    path = Path(corpus.path)
+    files = list_files(path).found if path.exists() else []
+    size = sum(_text_bytes(file) for file, _ in files)
+    return size or made_bytes(corpus) or _GUESSED_BYTES
 
 
 def _text_bytes(file: Path) -> int:
@@ -121,7 +126,7 @@ class _FirstDocuments:
 def _first_documents(config: Config, tokenizer: "PreTrainedTokenizerBase") -> _FirstDocuments:
     """Tokenizes the corpus's first documents; where none can be read here, one is as long as a
     window."""
-    if not Path(config.corpus.path).exists():
+    if not (Path(config.corpus.path).exists() or made_bytes(config.corpus)):
         return _FirstDocuments(lengths=[config.prompt.window], bytes_a_token=_BYTES_A_TOKEN)
     texts, size = list[str](), 0
     with closing(read_corpus(config.corpus, CorpusCounts())) as documents:

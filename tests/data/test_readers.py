@@ -19,6 +19,7 @@ from openrpt.data.corpus_counts import CorpusCounts
 from openrpt.data.corpus_size import expected_bytes, expected_tokens
 from openrpt.data.documents import read_corpus
 from openrpt.data.field_values import text_of
+from openrpt.data.made_corpora import made_records
 from openrpt.data.readers import read_fields
 from openrpt.errors import UserError
 from tests.helpers.tiny import byte_level_tokenizer
@@ -194,6 +195,18 @@ def test_guess_of_the_bytes_counts_what_is_read(tmp_path: Path) -> None:
     assert round(expected_bytes(config)) == 4000
     (tmp_path / "c.txt.gz").write_bytes(b"\0" * 4000)
     assert round(expected_bytes(config)) == 16_000
+
+
+@pytest.mark.parametrize("path", ["lab:scan?documents=3000", "bills?documents=300"])
+def test_a_made_corpus_is_as_long_as_its_documents(path: str) -> None:
+    config = Config(corpus=CorpusConfig(path=path), score=ScoreConfig())
+    texts = [record["text"] for _, record in made_records(config.corpus)]
+    true = sum(len(text.encode()) for text in texts)
+    assert expected_bytes(config) == pytest.approx(true, rel=0.1)
+    few = config.model_copy(update={"corpus": config.corpus.model_copy(update={"limit": 30})})
+    assert expected_bytes(few) == pytest.approx(30 * true / len(texts), rel=0.1)
+    tokens = expected_tokens(config, byte_level_tokenizer())
+    assert 0.5 * true < tokens <= 1.1 * true
 
 
 def test_guess_of_the_tokens_is_by_those_of_the_first_documents(tmp_path: Path) -> None:
