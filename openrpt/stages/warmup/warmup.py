@@ -103,8 +103,7 @@ class Warmup:
             whole.add(part)
         flops = whole.flops(loss)
         return (
-            {"loss/imitation": 0.0}  # where a step has none
-            | loss.terms()
+            loss.terms()
             | timer.metrics()
             | flops
             | self.meter.metrics(flops, timer.seconds)
@@ -119,10 +118,10 @@ class Warmup:
 
     def describe(self, metrics: dict[str, Any]) -> str:
         """Returns a step's losses in one line."""
-        said = f"loss {metrics['loss/imitation']:.3f}"
-        if "loss/trace" in metrics:
-            said += f" · traces {metrics['loss/trace']:.3f}"
-        return said
+        names = {"loss/imitation": "loss", "loss/trace": "traces"}
+        if not names.keys() & metrics.keys():  # the steps that learn what follows the tail alone
+            names = {"loss/tail_kl": "tail's KL"}
+        return " · ".join(f"{names[key]} {metrics[key]:.3f}" for key in names if key in metrics)
 
     def maker(self, cost: StepCost) -> ImitationMaker:
         """Gives what makes the imitations, whose passes are counted in `cost`."""
