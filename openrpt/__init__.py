@@ -46,3 +46,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'openrpt' has no attribute '{name}'")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Returns what `__getattr__` would import too, for whoever completes a name."""
+    return sorted({*globals(), *__all__})

@@ -7,12 +7,13 @@ in `notes`, not raised, as long as there is anything to show.
 import html
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from openrpt.config.sections import Config
 from openrpt.runs.metrics import readable_metrics
 from openrpt.runs.reading import NO_METRICS, look_at, run_warnings
 from openrpt.runs.run import Run
+from openrpt.types import Split
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -101,6 +102,26 @@ class LoadedRun:
             return read_rollouts(self.path, step, development=development)
         tables = [read_rollouts(self.path, one, development=development) for one in steps]
         return pa.concat_tables(tables, promote_options="default")
+
+    def scores(self) -> "pa.Table":
+        """Returns a row a token that was scored: document_id, split, position, token_id,
+        byte_offset, negative_log_likelihood and entropy [nats], the top-1 prediction, whether it is
+        right; null where a token has no score.
+
+        Raises UserError where the scores are not there, not finished or broken.
+        """
+        import pyarrow as pa
+
+        from openrpt.data.scored import load_scored
+        from openrpt.data.scored_shards import position_table
+
+        corpus = load_scored(self.run.scored)
+        table = pa.concat_tables(
+            position_table(corpus.folder, shard) for shard in range(corpus.entries.shards)
+        )
+        splits = {name: split for split in get_args(Split) for name in corpus.ids(split)}
+        split = pa.array([splits[name] for name in table["document_id"].to_pylist()])
+        return table.add_column(1, "split", split)
 
     @property
     def evaluation(self) -> dict[str, Any]:

@@ -166,6 +166,14 @@ def document_ids(path: Path) -> list[str]:
         return list(read_table(path, columns=["document_id"])["document_id"].to_pylist())
 
 
+def position_table(folder: Path, shard: int) -> pa.Table:
+    """Returns a row a token of a shard; null where there is no score. Raises UserError if it is
+    broken."""
+    path, _ = shard_paths(folder, shard)
+    with _reading(path):
+        return read_table(path).replace_schema_metadata(None)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class ShardTables:
     """A pair of files in memory."""

@@ -77,8 +77,12 @@ def saved_sparingly() -> Iterator[None]:
         outputs[node].readers += 1
         return _Recipe(output=outputs[node], dtype=tensor.dtype, shape=tensor.shape)
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, _unpacked):
-        yield
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(pack, _unpacked):
+            yield
+    finally:
+        # A node keeps `pack`, and so itself by way of `outputs`: without a backward pass, for ever.
+        outputs.clear()
 
 
 def _unpacked(saved: Tensor | _Recipe) -> Tensor:

@@ -15,13 +15,13 @@ from openrpt.config.binding import bindings, first_change
 from openrpt.config.loading import with_overrides
 from openrpt.config.sections import Config, StageName
 from openrpt.errors import UserError
-from openrpt.evaluation.models import model_path
+from openrpt.evaluation.models import default_label, model_path
 from openrpt.evaluation.next_token.stage import evaluate_model
 from openrpt.evaluation.records import read_evaluation
 from openrpt.progress import SILENT, Named, Progress
 from openrpt.runs.journal import read_stage
 from openrpt.runs.metrics import read_metrics
-from openrpt.runs.run import Run, open_run
+from openrpt.runs.run import Run, existing_run, is_run, open_run, require_same
 from openrpt.runs.taken_over import begin_from
 from openrpt.stages import train as train_stage
 from openrpt.stages.score import score as score_stage
@@ -70,18 +70,32 @@ def run_sweep(
     Raises UserError for whatever its stages raise, before anything is written where the input can
     be checked.
     """
-    shared = open_run(config, check_input=score_stage.check_input)
+    shared = _open_shared(config)
     with shared.at_work():
         score_stage.score_run(shared, progress)
         needed = any(_shares(shared, variant, "warmup") for variant in variants)
         if needed and not shared.start.is_dir():
             warmup_stage.warmup(shared, progress=progress)
-        evaluate_model(shared, "start", config, label="start", progress=progress)
+        label = default_label(shared, "start", config)
+        evaluate_model(shared, "start", config, label=label, progress=progress)
         runs = [shared]
         for number, variant in enumerate(variants, 1):
             bar = Named(inner=progress, name=f"{number}/{len(variants)} {variant.name}")
             runs.append(_run_variant(shared, variant, bar))
     return runs
+
+
+def _open_shared(config: Config) -> Run:
+    """Opens the run that the variants share. One that has a model of its own keeps the
+    configuration that it was trained with: the keys of the sweep are the variants'."""
+    path = Path(config.run)
+    if is_run(path):
+        run = existing_run(path)
+        if {"pretrain", "train", "finetune"} & set(run.standing()):
+            where = f"{path}: the folder belongs to a run"
+            require_same(run.config, config, where, stages=run.standing(), run=path)
+            config = run.config
+    return open_run(config, check_input=score_stage.check_input)
 
 
 def _shares(shared: Run, variant: Variant, stage: StageName) -> bool:

@@ -1,5 +1,6 @@
 """What passes save for their backward pass: less, and the gradient is the same to the bit."""
 
+import gc
 import weakref
 from contextlib import nullcontext
 from typing import Any
@@ -83,6 +84,21 @@ def test_an_output_is_made_once_for_all_who_read_it(monkeypatch: pytest.MonkeyPa
     assert len(made) == 1
     (expected,) = torch.autograd.grad((real(gate) * up * (weight + weight.square())).sum(), [up])
     torch.testing.assert_close(up.grad, expected)
+
+
+def test_a_graph_without_a_backward_pass_is_freed() -> None:
+    def alive() -> int:
+        gc.collect()
+        shape = (7, 43)
+        return sum(type(one) is torch.Tensor and one.shape == shape for one in gc.get_objects())
+
+    before = alive()
+    gate, up = (torch.randn(7, 43, requires_grad=True) for _ in range(2))
+    with saved_sparingly():
+        loss = (F.silu(gate) * up).square().exp().sum()
+    assert alive() > before + 2
+    del gate, up, loss
+    assert alive() == before
 
 
 def test_a_part_of_an_output_is_saved_as_it_is() -> None:

@@ -451,9 +451,13 @@ def test_compare(warm, tmp_path):
     assert comparison.against == "start ntp"
     seen = "comes of a supervised warmup: it saw the true tokens"
     assert comparison.notes == [
-        "left out, evaluated at other positions than start: few",
+        "left out, evaluated at other positions than start (--against compares with another): few",
         *(f"{model.name} {seen}" for model in comparison.models if model.name != "start"),
     ]
+    assert compare(find_evaluated([str(warm.path)])).against == "start ntp"
+    few_first = sorted(find_evaluated([str(warm.path)]), key=lambda one: one.name != "few")
+    assert compare(few_first).against == "start ntp", "most was evaluated there"
+    assert compare(few_first, "few").against == "few ntp"
     lines = {line.name: line for line in comparison.lines}
     assert {"start reasoning", "warmup ntp_voting", "sampled any_right"} <= lines.keys()
     assert "warmup any_right" not in lines

@@ -7,13 +7,18 @@ import pytest
 from click.testing import CliRunner
 
 from openrpt.cli.main import cli
-from openrpt.config.loading import load_config, to_toml
+from openrpt.config.loading import load_config, to_toml, with_overrides
 from openrpt.errors import UserError
+from openrpt.evaluation.records import read_evaluation
 from openrpt.experiments import sweep as module
 from openrpt.experiments.sweep import run_sweep, variants_of
 from openrpt.files import write_text
+from openrpt.progress import SILENT
 from openrpt.runs.metrics import read_metrics
-from openrpt.runs.run import existing_run
+from openrpt.runs.run import existing_run, open_run
+from openrpt.stages.score.score import score_run
+from openrpt.stages.train import train
+from openrpt.stages.warmup.warmup import warmup
 from tests.helpers.tiny_model import tiny_config
 
 OVERRIDES = {
@@ -73,6 +78,23 @@ def test_a_sweep_as_a_command(tmp_path: Path) -> None:
     again = CliRunner().invoke(cli, command, catch_exceptions=False)
     assert again.output.count("done before, taken from") == 2
     assert "train (" not in again.output
+
+
+def test_a_run_that_was_trained_keeps_its_configuration(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, **OVERRIDES)
+    run = open_run(config)
+    with run.at_work():
+        score_run(run, SILENT)
+        warmup(run)
+        train(run)
+    before = (run.path / "config.toml").read_text(encoding="utf-8")
+    asked = with_overrides(config, {"train.steps": 2, "evaluate.positions": 6})
+    shared, *runs = run_sweep(asked, variants_of(asked, {"train.group_size": [2, 3]}))
+    assert (run.path / "config.toml").read_text(encoding="utf-8") == before
+    assert list(read_evaluation(shared.evaluation)["evaluations"]) == ["start-positions=6"]
+    for one in runs:
+        assert [row["stage"] for row in read_metrics(one.metrics)].count("train") == 2
+        assert one.config.evaluate.positions == 6
 
 
 def test_a_stopped_sweep_goes_on_and_shares_no_warmup_that_differs(

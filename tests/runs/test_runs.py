@@ -6,6 +6,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import get_args
 
 import polars
 import pytest
@@ -19,7 +20,9 @@ from openrpt.runs.metrics import append_metrics, read_metrics, readable_metrics,
 from openrpt.runs.rollouts import write_rollouts
 from openrpt.runs.show import print_groups
 from openrpt.runs.status import read_status
+from openrpt.types import Split
 from tests.helpers.fake_run import fake_run, rollout, train_row
+from tests.helpers.tiny_model import tiny_run
 
 
 def test_tables(tmp_path: Path) -> None:
@@ -40,6 +43,28 @@ def test_tables(tmp_path: Path) -> None:
     assert run.evaluation["evaluations"] == {}
     with pytest.raises(UserError, match="no rollouts of step 9"):
         run.rollouts(9)
+
+
+def test_scores_are_a_table(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path, corpus__heldout_fraction=0.3)
+    table = openrpt.load_run(run.path).scores()
+    corpus = openrpt.load_scored(run.scored)
+    rows = table.to_pylist()
+    splits = {row["split"] for row in rows}
+    assert splits == {one for one in get_args(Split) if corpus.ids(one)} and len(splits) > 1
+    for split in splits:
+        document = corpus.document(corpus.ids(split)[0])
+        own = [row for row in rows if row["document_id"] == document.document_id]
+        assert {row["split"] for row in own} == {split}
+        assert [row["token_id"] for row in own] == document.token_ids.tolist()
+        assert [row["entropy"] for row in own][1:] == document.entropy.tolist()[1:]
+    assert polars.from_arrow(table).shape[0] == len(rows)
+    with pytest.raises(UserError, match="no scores here"):
+        openrpt.load_run(fake_run(tmp_path / "fake")).scores()
+
+
+def test_public_names_are_completed() -> None:
+    assert set(openrpt.__all__) <= set(dir(openrpt))
 
 
 def test_the_report_shows_inline(tmp_path: Path) -> None:

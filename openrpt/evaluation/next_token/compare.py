@@ -51,7 +51,8 @@ class Comparison:
 def compare(models: Sequence[Recorded], against: str = "") -> Comparison:
     """Returns accuracies and paired differences on the positions that all models have in common.
 
-    `against`: a model's name, or a line's (`start ntp`); '' = the first line. Models with the
+    `against`: a model's name, or a line's (`start ntp`); '' = the first line of those at the
+    positions at which most was evaluated, over all models. Models with the
     tokens of the one compared with but at other positions are left out, and named in the notes;
     others need only share byte offsets. Raises UserError for an unknown name and where no
     position is common.
@@ -83,11 +84,17 @@ def compare(models: Sequence[Recorded], against: str = "") -> Comparison:
 def _find_line(models: Sequence[Recorded], against: str) -> tuple[Recorded, str]:
     lines = {f"{model.name} {mode}": (model, mode) for model in models for mode in model.modes}
     firsts = {model.name: (model, model.modes[0]) for model in models}
-    found = lines | firsts | {"": next(iter(firsts.values()))}
+    most = max(models, key=lambda one: _evaluated_there(one, models))
+    found = lines | firsts | {"": firsts[most.name]}
     if against not in found:
         hint = nearest(against, found, otherwise=f"there are: {', '.join(firsts)}", cutoff=0.3)
         raise UserError(f"--against '{against}': no such model here{hint}")
     return found[against]
+
+
+def _evaluated_there(basis: Recorded, models: Sequence[Recorded]) -> int:
+    """Returns how many predictions of all models can be compared with those of one."""
+    return sum(_comparable(basis, model) for model in models) * basis.result.num_positions
 
 
 def _keys(result: EvaluationResult) -> list[tuple[str, int]]:
@@ -126,7 +133,8 @@ def _notes(models: Sequence[Recorded], common: Sequence[Recorded], basis: Record
     left_out = [model.name for model in models if model.name not in names]
     if left_out:
         notes.append(
-            f"left out, evaluated at other positions than {basis.name}: {', '.join(left_out)}"
+            f"left out, evaluated at other positions than {basis.name} (--against compares with"
+            f" another): {', '.join(left_out)}"
         )
     if len({model.result.tokenizer for model in common}) > 1:
         count, before = common[0].result.num_positions, basis.result.num_positions
