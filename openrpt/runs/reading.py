@@ -10,7 +10,7 @@ from openrpt.config.toml_files import read_toml
 from openrpt.errors import UserError
 from openrpt.json_files import read_json
 from openrpt.runs.metrics import readable_metrics
-from openrpt.runs.run import Run
+from openrpt.runs.run import Run, why_no_run
 
 _TRACES = ("metrics.jsonl", "environment.json", "rollouts", "evaluation.json", "scored")
 """Files and folders by which a folder without config.toml is still known as a run."""
@@ -23,7 +23,7 @@ def look_at(path: Path) -> tuple[Run, tuple[str, ...]]:
     damaged or of a newer version gives way to the defaults where it must, lines of the metrics that
     are damaged or cut off are left out. Raises UserError where no run is."""
     if not path.is_dir():
-        raise UserError(f"{path}: not a run folder (there is no such folder)")
+        raise UserError(f"{path}: not a run folder ({why_no_run(path)})")
     stored = path / "config.toml"
     if stored.is_file():
         config, notes = _readable_config(stored)

@@ -174,10 +174,17 @@ def is_run(path: str | Path) -> bool:
     return (Path(path) / "config.toml").is_file()
 
 
+def why_no_run(path: Path) -> str:
+    """Returns what is the matter with a path at which no run stands, in a few words."""
+    if path.is_dir():
+        return "config.toml is missing"
+    return "it is a file" if path.exists() else "there is no such folder"
+
+
 def existing_run(path: Path) -> Run:
     """Returns a run to read. Raises UserError where there is none."""
     if not is_run(path):
-        raise UserError(f"{path}: not a run folder (config.toml is missing)")
+        raise UserError(f"{path}: not a run folder ({why_no_run(path)})")
     return Run(path=path, config=stored_config(path))
 
 

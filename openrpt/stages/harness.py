@@ -61,11 +61,9 @@ def run_stage(stage: Stage, progress: Progress) -> Summary:
     workers.first(lambda: _forget_later_steps(stage))
     state, limits = stage.state, stage.limits
     timed = limits.seconds < math.inf
-    progress.begin(
-        state.stage, limits.seconds if timed else limits.steps, "s" if timed else "steps"
-    )
-    if state.step:
-        done = state.seconds if timed else state.step
+    total, done = (limits.seconds, state.seconds) if timed else (limits.steps, state.step)
+    progress.begin(state.stage, total, "s" if timed else "steps")
+    if state.step and done < total:
         progress.update(done, f"after step {state.step}")
     journal = open_journal(
         stage.run.metrics,

@@ -342,7 +342,7 @@ def test_without_a_file_the_runs_own_configuration_holds(run: Run, tmp_path: Pat
         (["warmup", "--config", "none.toml"], "none.toml: no such configuration file"),
         (["score", "--score.splits", "train,test"], "'test' is none of train"),
         (["score", "--corpus.heldout_fraction", "0.95"], "must be below 1"),
-        (["evaluate", "--run", "nothing"], "nothing: not a run folder"),
+        (["evaluate", "--run", "nothing"], "nothing: not a run folder (there is no such folder)"),
         (["evaluate", "--label", "a/b"], "no slashes"),
         (["rollouts"], "Missing argument"),
         (["rollouts", "nothing"], "nothing: not a run folder"),

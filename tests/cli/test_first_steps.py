@@ -158,6 +158,8 @@ def test_nothing_silently_does_nothing(run: Run, trained: Path) -> None:
     code, out, err = run(*on.split()[1:])
     assert code == 0 and "was done before" not in err
     assert "4 steps in" in out and "; reward 0.000 → " in out
+    fewer = run("train", "--run", trained, "--train.steps", 3)[2]
+    assert "was done before" in fewer and "than was thought" not in fewer
     none = ["--from", trained, "--run", f"{trained}-0", "--train.steps", 0]
     code, out, err = run("train", *none)
     assert code == 0 and "no step of train fits" in err
