@@ -154,6 +154,7 @@ def open_run(
                 stages=run.standing(),
                 run=path,
             )
+            run = Run(path=path, config=_with_what_was_made(run))
             if check_input is not None:
                 check_input(run)
         free = shutil.disk_usage(path).free
@@ -164,9 +165,21 @@ def open_run(
             )
         if first:
             _clear(run)
-        write_text(stored, to_toml(config))
+        write_text(stored, to_toml(run.config))
         write_sealed(path / "environment.json", environment())
     return run
+
+
+def _with_what_was_made(run: Run) -> Config:
+    """Returns the configuration, with the section of each stage that has left its model, and so
+    can't go on, as it was then: the run's records say what it was made with."""
+    stored = stored_config(run.path)
+    made = [
+        name
+        for name, facts in STAGES.items()
+        if facts.leaves and (run.path / facts.leaves).is_dir()
+    ]
+    return run.config.model_copy(update={name: getattr(stored, name) for name in made})
 
 
 def is_run(path: str | Path) -> bool:

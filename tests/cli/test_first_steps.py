@@ -158,6 +158,10 @@ def test_nothing_silently_does_nothing(run: Run, trained: Path) -> None:
     code, out, err = run(*on.split()[1:])
     assert code == 0 and "was done before" not in err
     assert "4 steps in" in out and "; reward 0.000 → " in out
+    assert run("train", "--run", trained, "--warmup.learning_rate", 0.5)[0] == 0
+    assert run("warmup", "--run", trained, "--warmup.time_limit", 9)[0] == 0
+    made = existing_run(trained).config.warmup
+    assert made.learning_rate != 0.5 and made.time_limit != 9, "as the warmup was made"
     fewer = run("train", "--run", trained, "--train.steps", 3)[2]
     assert "was done before" in fewer and "than was thought" not in fewer
     none = ["--from", trained, "--run", f"{trained}-0", "--train.steps", 0]
