@@ -14,7 +14,7 @@ from openrpt.config.sections import Config
 from openrpt.data.corpus_counts import CorpusCounts
 from openrpt.data.corpus_files import list_files
 from openrpt.data.documents import read_corpus
-from openrpt.data.made_corpora import made_bytes
+from openrpt.data.made_corpora import made_documents, made_records
 from openrpt.data.score_summary import read_scored_json
 from openrpt.data.scored import load_scored
 from openrpt.data.splits import split_shares
@@ -87,7 +87,15 @@ def _bytes_of(corpus: CorpusConfig) -> float:
     path = Path(corpus.path)
     files = list_files(path).found if path.exists() else []
     size = sum(_text_bytes(file) for file, _ in files)
-    return size or made_bytes(corpus) or _GUESSED_BYTES
+    return size or _made_bytes(corpus) or _GUESSED_BYTES
+
+
+def _made_bytes(corpus: CorpusConfig) -> float:
+    documents = made_documents(corpus)
+    if not documents:
+        return 0.0
+    first = islice(made_records(corpus), _SAMPLED_DOCUMENTS)
+    return documents * mean(len(record["text"].encode()) for _, record in first)
 
 
 def _text_bytes(file: Path) -> int:
@@ -126,7 +134,7 @@ class _FirstDocuments:
 def _first_documents(config: Config, tokenizer: "PreTrainedTokenizerBase") -> _FirstDocuments:
     """Tokenizes the corpus's first documents; where none can be read here, one is as long as a
     window."""
-    if not (Path(config.corpus.path).exists() or made_bytes(config.corpus)):
+    if not (Path(config.corpus.path).exists() or made_documents(config.corpus)):
         return _FirstDocuments(lengths=[config.prompt.window], bytes_a_token=_BYTES_A_TOKEN)
     texts, size = list[str](), 0
     with closing(read_corpus(config.corpus, CorpusCounts())) as documents:

@@ -2,17 +2,12 @@
 bills."""
 
 from collections.abc import Iterator
-from itertools import islice
-from statistics import mean
 from typing import Any
 
 from openrpt.config.corpus import CorpusConfig
 from openrpt.data.bills import bills_documents, is_bills, read_bills
 from openrpt.data.worked_problems import is_worked_problems, worked_problems
 from openrpt.data.worlds.reading import IS_WORLD, open_world, read_world
-
-_SAMPLED_DOCUMENTS = 200
-"""Documents that are made to see how long they are."""
 
 
 def is_made(path: str) -> bool:
@@ -28,14 +23,13 @@ def made_records(config: CorpusConfig) -> Iterator[tuple[str, dict[str, Any]]]:
     return read_bills(config.path) if is_bills(config.path) else read_world(config.path)
 
 
-def made_bytes(config: CorpusConfig) -> float:
-    """Returns the bytes of text of a corpus that is made of nothing, by its number of documents and
-    the length of the first ones; 0 for another. Raises UserError as `made_records`."""
+def made_documents(config: CorpusConfig) -> int:
+    """Returns the number of documents of a corpus that is made of nothing, at most `config.limit`;
+    0 for another. Raises UserError as `made_records`."""
     if is_bills(config.path):
         documents = bills_documents(config.path)
     elif config.path.startswith(IS_WORLD):
         documents = open_world(config.path).documents
     else:
-        return 0.0
-    texts = (record["text"] for _, record in islice(made_records(config), _SAMPLED_DOCUMENTS))
-    return min(documents, config.limit or documents) * mean(len(text.encode()) for text in texts)
+        return 0
+    return min(documents, config.limit or documents)

@@ -21,7 +21,7 @@ from openrpt.evaluation.records import read_evaluation
 from openrpt.progress import SILENT, Named, Progress
 from openrpt.runs.journal import read_stage
 from openrpt.runs.metrics import read_metrics
-from openrpt.runs.run import Run, existing_run, is_run, open_run, require_same
+from openrpt.runs.run import Run, existing_run, is_run, open_run, require_same_run
 from openrpt.runs.taken_over import begin_from
 from openrpt.stages import train as train_stage
 from openrpt.stages.score import score as score_stage
@@ -91,9 +91,8 @@ def _open_shared(config: Config) -> Run:
     path = Path(config.run)
     if is_run(path):
         run = existing_run(path)
-        if {"pretrain", "train", "finetune"} & set(run.standing()):
-            where = f"{path}: the folder belongs to a run"
-            require_same(run.config, config, where, stages=run.standing(), run=path)
+        if {"pretrain", "train", "finetune"} & run.standing():
+            require_same_run(run, config)
             config = run.config
     return open_run(config, check_input=score_stage.check_input)
 

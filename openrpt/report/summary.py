@@ -21,18 +21,6 @@ _ROWS = {
     (TRAINED, "reasoning"): "Reasoning after RPT",
 }
 """The accuracy table's rows, in order; other labels follow."""
-
-
-def recorded_label(evaluations: Mapping[str, Any], model: str) -> str:
-    """Returns the label of a model's evaluation: under the run's own settings, else the latest one
-    under others (`trained-positions=400`); empty where there is none."""
-    if model in evaluations:
-        return model
-    # The settings are named as KEY=VALUE, the controls (`warmup-self`) are not.
-    others = [label for label in evaluations if label.startswith(f"{model}-") and "=" in label]
-    return others[-1] if others else ""
-
-
 BEYOND = "beyond noise"
 _FEW_DOCUMENTS = 10
 """The least number of documents: with fewer the interval of a difference is too narrow to be
@@ -87,6 +75,16 @@ class ValueRow:
     reasoning: str
     cells: list[DifferenceCell | None]
     """Reasoning − the same weights' standard prediction, by each way of grading."""
+
+
+def recorded_label(evaluations: Mapping[str, Any], model: str) -> str:
+    """Returns the label of a model's evaluation: under the run's own settings, else the latest one
+    under others (`trained-positions=400`); empty where there is none."""
+    if model in evaluations:
+        return model
+    # The settings are named as KEY=VALUE, the controls (`warmup-self`) are not.
+    others = [label for label in evaluations if label.startswith(f"{model}-") and "=" in label]
+    return others[-1] if others else ""
 
 
 def _tags_of(label: str, where: str, config: Config, sources: Sequence[str]) -> list[str]:

@@ -147,14 +147,9 @@ def open_run(
         path.mkdir(parents=True, exist_ok=True)
     with sole_process(path) as first:
         if stands:
-            require_same(
-                stored_config(path),
-                config,
-                f"{path}: the folder belongs to a run",
-                stages=run.standing(),
-                run=path,
-            )
-            run = Run(path=path, config=_with_what_was_made(run))
+            before = existing_run(path)
+            require_same_run(before, config)
+            run = Run(path=path, config=_with_what_was_made(before, config))
             if check_input is not None:
                 check_input(run)
         free = shutil.disk_usage(path).free
@@ -170,16 +165,12 @@ def open_run(
     return run
 
 
-def _with_what_was_made(run: Run) -> Config:
-    """Returns the configuration, with the section of each stage that has left its model, and so
-    can't go on, as it was then: the run's records say what it was made with."""
-    stored = stored_config(run.path)
-    made = [
-        name
-        for name, facts in STAGES.items()
-        if facts.leaves and (run.path / facts.leaves).is_dir()
-    ]
-    return run.config.model_copy(update={name: getattr(stored, name) for name in made})
+def _with_what_was_made(before: Run, config: Config) -> Config:
+    """Returns a configuration, with the section of each stage that has left its model, and so can't
+    go on, as it was before: the run's records say what it was made with."""
+    leaves = {name: facts.leaves for name, facts in STAGES.items() if facts.leaves}
+    made = [name for name, folder in leaves.items() if (before.path / folder).is_dir()]
+    return config.model_copy(update={name: getattr(before.config, name) for name in made})
 
 
 def is_run(path: str | Path) -> bool:
@@ -254,6 +245,13 @@ def require_same(
             f"{whose} with {spelled_change(key, stored, config)}; {helps}, or begin another run"
             f" with it: {begin} {as_option(key, now)}"
         )
+
+
+def require_same_run(run: Run, config: Config) -> None:
+    """Checks that a configuration may take the place of a run's own. Raises UserError as
+    `require_same`."""
+    whose = f"{run.path}: the folder belongs to a run"
+    require_same(run.config, config, whose, stages=run.standing(), run=run.path)
 
 
 def first_reader(key: str) -> StageName:

@@ -84,8 +84,9 @@ def compare(models: Sequence[Recorded], against: str = "") -> Comparison:
 def _find_line(models: Sequence[Recorded], against: str) -> tuple[Recorded, str]:
     lines = {f"{model.name} {mode}": (model, mode) for model in models for mode in model.modes}
     firsts = {model.name: (model, model.modes[0]) for model in models}
-    most = max(models, key=lambda one: _evaluated_there(one, models))
-    found = lines | firsts | {"": firsts[most.name]}
+    if not against:
+        return firsts[max(models, key=lambda one: _evaluated_there(one, models)).name]
+    found = lines | firsts
     if against not in found:
         hint = nearest(against, found, otherwise=f"there are: {', '.join(firsts)}", cutoff=0.3)
         raise UserError(f"--against '{against}': no such model here{hint}")
