@@ -19,7 +19,7 @@ from openrpt.terminal import say
 if TYPE_CHECKING:
     from openrpt.config.sections import Config, StageName
     from openrpt.runs.run import Run
-    from openrpt.stages.harness import Summary
+    from openrpt.stages.stage import Summary
 
 _FROM = click.option(
     "--from",
@@ -45,10 +45,13 @@ def score(ctx: click.Context, source: str | None, origin: str | None, **options:
     """
     cluster = cluster_of(options)
     config = source_config(ctx, source, key="corpus.path", base=_origin_config(ctx, origin))
-    from openrpt.stages.score.score import check_input, score_run
+    from openrpt.stages.finished import done_before
+    from openrpt.stages.score.score import check_input, is_scored, score_run
 
     run = _opened(config, "score", check_input, origin)
     with run.at_work(), showing_progress(goes_on=True) as progress:
+        if is_scored(run):
+            progress.say(done_before(run, "score"))
         if cluster is None:
             summary = score_run(run, progress)
         else:
@@ -79,7 +82,8 @@ def warmup(ctx: click.Context, config_toml: str | None, origin: str | None, **op
 
     with shared(config, lambda: _opened(config, "warmup", check_input, origin)) as at:
         run_warmup(at.run, workers=at.workers, progress=at.progress)
-    _say_outcome(at.run, "warmup", f"warmed up: {at.run.start}")
+    made = f"warmed up: {at.run.start}" if at.run.start.is_dir() else ""
+    _say_outcome(at.run, "warmup", made)
 
 
 @stage("train", "memory", "parallel", "checkpoints", "evaluate", "track", "cost", reads="train")
@@ -232,7 +236,8 @@ def _say_outcome(run: "Run", stage: "StageName", done: str) -> None:
     """Says what a stage has done and found, and which command comes next."""
     from openrpt.evaluation.outcome import outcome
 
-    say("; ".join(filter(None, (done, outcome(run, stage)))))
+    if said := "; ".join(filter(None, (done, outcome(run, stage)))):
+        say(said)
     _say_next(run)
 
 

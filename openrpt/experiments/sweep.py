@@ -72,7 +72,8 @@ def run_sweep(
     """
     shared = _open_shared(config)
     with shared.at_work():
-        score_stage.score_run(shared, progress)
+        if not score_stage.is_scored(shared):
+            score_stage.score_run(shared, progress)
         needed = any(_shares(shared, variant, "warmup") for variant in variants)
         if needed and not shared.start.is_dir():
             warmup_stage.warmup(shared, progress=progress)

@@ -2,8 +2,10 @@
 else of a run that begins from it."""
 
 import re
+from collections.abc import Sequence
 
 from openrpt.config.binding import bindings, settings_of
+from openrpt.config.loading import flatten
 from openrpt.config.sections import STAGES, StageName
 from openrpt.runs.run import Run, first_reader, next_name
 
@@ -13,16 +15,33 @@ def advised_keys(text: str) -> list[str]:
     return [key for key in bindings() if re.search(rf"(?<![\w.]){re.escape(key)}(?![\w.])", text)]
 
 
+def naming(run: Run, text: str) -> str:
+    """Returns a text that speaks of commands, with the run's folder in the place of RUN."""
+    return re.sub(r"\bRUN\b", lambda _: str(run.path), text)
+
+
 def how_to(run: Run, text: str, *, stage: StageName) -> list[str]:
-    """Returns the commands that follow a text's advice on a stage, a line each: `V` stands for the
-    value."""
-    here = [f"--{key} V" for key in advised_keys(text) if _may_change(run, key, stage)]
-    lines = [f"in this run: openrpt {stage} --run {run.path} {' '.join(here)}"] if here else []
-    for key in advised_keys(text):
-        if not _may_change(run, key, stage):
+    """Returns the commands that follow a text's advice on a stage, a line each, with `VALUE` for
+    what the user is to choose, and the value that it takes the place of."""
+    keys = advised_keys(text)
+    here = [key for key in keys if _may_change(run, key, stage)]
+    lines = []
+    if here:
+        options = " ".join(f"--{key} VALUE" for key in here)
+        lines.append(f"in this run ({_now(run, here)}): openrpt {stage} --run {run.path} {options}")
+    for key in keys:
+        if key not in here:
             begin = f"openrpt {first_reader(key)} --from {run.path} --run {next_name(run.path)}"
-            lines.append(f"in another that begins from it: {begin} --{key} V")
+            lines.append(
+                f"in another that begins from it ({_now(run, [key])}): {begin} --{key} VALUE"
+            )
     return lines
+
+
+def _now(run: Run, keys: Sequence[str]) -> str:
+    """Returns the values that keys have: `now train.group_size 8`."""
+    values = flatten(run.config.model_dump(mode="json"))
+    return "now " + ", ".join(f"{key} {values[key]}" for key in keys)
 
 
 def _may_change(run: Run, key: str, stage: StageName) -> bool:

@@ -3,7 +3,7 @@ it is to go (`stage.json`).
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,9 +13,9 @@ from openrpt.config.sections import StageName
 from openrpt.json_files import read_as, write_sealed
 from openrpt.json_lines import write_rows
 from openrpt.progress import Progress
-from openrpt.runs.advice import how_to
+from openrpt.runs.advice import how_to, naming
 from openrpt.runs.metrics import append_metrics, read_metrics
-from openrpt.runs.run import Run, existing_run
+from openrpt.runs.run import Run
 from openrpt.runs.signatures import new_findings
 from openrpt.runs.trackers import ROLLOUT_STAGES, Tracker, open_trackers, rollout_table
 from openrpt.types import Finding
@@ -57,8 +57,6 @@ def read_stage(run: Path) -> StageRecord | None:
 class Journal:
     """The records of a stage that runs: its metrics, warnings and trackers."""
 
-    path: Path
-    """The run's metrics.jsonl."""
     run: Run
     stage: StageName
     rows: list[dict[str, Any]]
@@ -90,12 +88,12 @@ class Journal:
             self.changed.clear()
         if not evaluated:
             row[_UNEVALUATED] = True
-        append_metrics(self.path, row)
+        append_metrics(self.run.metrics, row)
 
     @property
     def unevaluated(self) -> bool:
         """Whether the last step's evaluation is to be made up for."""
-        return bool(self.rows) and _UNEVALUATED in self.rows[-1]
+        return is_unevaluated(self.rows)
 
     def amend(self, metrics: dict[str, Any]) -> None:
         """Adds what the last step's evaluation found, once it has been made up for."""
@@ -104,30 +102,41 @@ class Journal:
         row |= metrics
         if not self.writes:
             return
-        others = [other for other in read_metrics(self.path) if not _same_step(other, row)]
-        write_rows(self.path, [*others, row])
+        path = self.run.metrics
+        others = [other for other in read_metrics(path) if not _same_step(other, row)]
+        write_rows(path, [*others, row])
 
     def tell(self, step: int, metrics: dict[str, Any]) -> None:
         """Says the warnings of the row that was written last; gives the trackers its metrics."""
         for warning in self.rows[-1].get("warnings", []):
-            self.progress.say(f"warning: {Finding(**warning)}")
+            self.progress.say(naming(self.run, f"warning: {Finding(**warning)}"))
             for line in how_to(self.run, warning["helps"], stage=self.stage):
                 self.progress.say(f"  {line}")
         for tracker in self.trackers:
             tracker.log(metrics, step)
         if self.trackers and self.stage in ROLLOUT_STAGES and step % self.rollouts_every == 0:
-            table = rollout_table(self.path.parent, step)
+            table = rollout_table(self.run.path, step)
             for tracker in self.trackers:
                 tracker.log_rollouts(table, step)
+
+
+def is_unevaluated(rows: Sequence[dict[str, Any]]) -> bool:
+    """Returns whether the evaluation of the last of a stage's rows is to be made up for."""
+    return bool(rows) and _UNEVALUATED in rows[-1]
 
 
 def _same_step(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return (one["stage"], one["step"]) == (other["stage"], other["step"])
 
 
+def rows_of(run: Run, stage: StageName) -> list[dict[str, Any]]:
+    """Returns a stage's rows of a run's metrics.jsonl."""
+    return [row for row in read_metrics(run.metrics) if row["stage"] == stage]
+
+
 @contextmanager
 def open_journal(
-    path: Path,
+    run: Run,
     *,
     stage: StageName,
     step: int,
@@ -139,13 +148,11 @@ def open_journal(
 ) -> Iterator[Journal]:
     """Opens the journal of a stage; at the end `stage.json` says how it ended.
 
-    `path`: metrics.jsonl of a run folder, whose configuration names the trackers. `step`: the last
-    one that is done; `steps`, `seconds`: at most so many in all (infinite = no limit). Not
-    `writes`: nothing is written or told, since another process does that. Raises UserError where a
-    tracker's package is missing.
+    The run's configuration names the trackers. `step`: the last one that is done; `steps`,
+    `seconds`: at most so many in all (infinite = no limit). Not `writes`: nothing is written or
+    told, since another process does that. Raises UserError where a tracker's package is missing.
     """
-    run = existing_run(path.parent)
-    rows = [row for row in read_metrics(path) if row["stage"] == stage]
+    rows = rows_of(run, stage)
     record = StageRecord(
         stage=stage,
         steps=steps,
@@ -158,7 +165,6 @@ def open_journal(
         for tracker in trackers:
             stack.callback(tracker.close)
         journal = Journal(
-            path=path,
             run=run,
             stage=stage,
             rows=rows,

@@ -118,7 +118,8 @@ def open_run(
     min_free_bytes: int = 1 << 30,
     check_input: Callable[[Run], object] | None = None,
 ) -> Run:
-    """Creates or reopens the run folder, where `config` takes the place of the stored one.
+    """Creates or reopens the run folder. The configuration of one that stands is replaced by
+    `config` once a stage has work to do with it (`keep_config`).
 
     `check_input` reads a stage's input before anything is written: what it raises leaves no new
     folder, and an old one as it was.
@@ -160,9 +161,16 @@ def open_run(
             )
         if first:
             _clear(run)
-        write_text(stored, to_toml(run.config))
-        write_sealed(path / "environment.json", environment())
+        if not stands:
+            keep_config(run)
     return run
+
+
+def keep_config(run: Run) -> None:
+    """Writes the configuration that a stage is about to work with into its folder, and where it
+    does."""
+    write_text(run.path / "config.toml", to_toml(run.config))
+    write_sealed(run.path / "environment.json", environment())
 
 
 def _with_what_was_made(before: Run, config: Config) -> Config:

@@ -12,7 +12,7 @@ from rich.text import Text
 from openrpt.amounts import count, rough_duration
 from openrpt.config.sections import STAGES
 from openrpt.errors import UserError
-from openrpt.runs.advice import how_to
+from openrpt.runs.advice import how_to, naming
 from openrpt.runs.journal import StageRecord, read_stage
 from openrpt.runs.metrics import numbers, readable_metrics
 from openrpt.runs.reading import look_at, run_warnings, setting_changes
@@ -99,7 +99,11 @@ def read_status(path: Path, *, now: float | None = None) -> Status:
         state=_state(own, record, age),
         last=_last_values(own),
         warnings=[
-            warning | {"how_to": how_to(run, warning["helps"], stage=warning["stage"])}
+            warning
+            | {
+                "helps": naming(run, warning["helps"]),
+                "how_to": how_to(run, warning["helps"], stage=warning["stage"]),
+            }
             for warning in run_warnings(rows)
             if warning["stage"] in STAGES
         ],

@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from openrpt.config.loading import finetune_config
+from openrpt.config.sections import Config
 from openrpt.data.prompts import Layout
 from openrpt.data.questions import QuestionCounts, read_questions
 from openrpt.engine.checkpoint_record import TrainerState
@@ -36,8 +37,10 @@ from openrpt.rl.rewards.fitting import require_fitting
 from openrpt.rl.workers import ALONE, Workers
 from openrpt.runs.metrics import read_metrics
 from openrpt.runs.run import Run
-from openrpt.stages.harness import Summary, run_stage
-from openrpt.stages.train import Trainer, open_trainer
+from openrpt.stages.finished import finished
+from openrpt.stages.harness import run_stage
+from openrpt.stages.stage import Summary
+from openrpt.stages.train import Trainer, limits_of, open_trainer
 
 
 def finetune(run: Run, *, workers: Workers = ALONE, progress: Progress = SILENT) -> dict[str, Any]:
@@ -52,6 +55,8 @@ def finetune(run: Run, *, workers: Workers = ALONE, progress: Progress = SILENT)
         _require_own_run(run)
         config = finetune_config(run.config)
         require_fitting(config)
+        if record := _finished(run, config, progress):
+            return record
         counts = QuestionCounts()
         questions = read_questions(config.questions, counts, seed=config.seed)
         with open_check(config, progress=progress) as check:
@@ -66,6 +71,7 @@ def finetune(run: Run, *, workers: Workers = ALONE, progress: Progress = SILENT)
                 make_task=make_task,
                 workers=workers,
             )
+            trainer = replace(trainer, run=run)  # whose configuration is the run's own
             task = trainer.task
             assert isinstance(task, QuestionTask)
             facts = asdict(counts) | asdict(task.counts)
@@ -76,6 +82,16 @@ def finetune(run: Run, *, workers: Workers = ALONE, progress: Progress = SILENT)
             summary = run_stage(trainer, progress)
             with policy.reading():
                 return workers.first(lambda: _ended(run, trainer, task, record, summary, progress))
+
+
+def _finished(run: Run, config: Config, progress: Progress) -> dict[str, Any] | None:
+    """Returns the record where nothing is left to train or to measure; None otherwise."""
+    record: dict[str, Any] = read_finetuned(run.path) or {}
+    after = record.get("after", {}).get("step")
+    if after is None:
+        return None
+    done = finished(run, "finetune", config, limits_of(config), progress)
+    return record if done is not None and done.steps == after else None
 
 
 def _begun(

@@ -7,14 +7,12 @@ start. A step that fails leaves the state of the step before it, which is saved.
 
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from openrpt.config.binding import recorded_changes
-from openrpt.config.sections import STAGES, StageName
+from openrpt.config.sections import STAGES
 from openrpt.engine.checkpoint_record import read_record
 from openrpt.engine.cpu import KeptMemory
 from openrpt.files import remove_folder
@@ -24,26 +22,16 @@ from openrpt.runs.checkpoints import latest_checkpoint, step_folder
 from openrpt.runs.journal import Journal, open_journal
 from openrpt.runs.metrics import truncate_metrics
 from openrpt.runs.rollouts import forget_rollouts
-from openrpt.runs.run import Run, next_name
+from openrpt.runs.run import keep_config
 from openrpt.runs.works import forget_works
 from openrpt.stages.alike import require_alike
+from openrpt.stages.finished import finished, longest_step
 from openrpt.stages.saver import Saver, save_policy
-from openrpt.stages.stage import Stage
+from openrpt.stages.stage import Stage, Summary
 from openrpt.stopping import Interrupted, StopFlag, stop_on_signals
 
 _BEST = "development/reasoning_accuracy"
 """The metric whose greatest value so far marks the policy in `best`, beside the checkpoints."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Summary:
-    """The outcome of a stage."""
-
-    steps: int
-    seconds: float
-    """Time spent in steps, over all starts."""
-    checkpoint: Path
-    """The folder of the model that it made."""
 
 
 def run_stage(stage: Stage, progress: Progress) -> Summary:
@@ -56,30 +44,32 @@ def run_stage(stage: Stage, progress: Progress) -> Summary:
 
     Of several processes (`stage.workers`) all take the same steps, and the first writes.
     """
-    workers = stage.workers
+    workers, state, limits = stage.workers, stage.state, stage.limits
     require_alike(stage)
     workers.first(lambda: _forget_later_steps(stage))
-    state, limits = stage.state, stage.limits
+    done = finished(stage.run, state.stage, stage.config, limits, progress)
+    if done is not None:
+        return replace(done, checkpoint=_leave(stage, writes=workers.rank == 0))
+    changed = _changes(stage)
+    workers.first(lambda: keep_config(stage.run))
     timed = limits.seconds < math.inf
-    total, done = (limits.seconds, state.seconds) if timed else (limits.steps, state.step)
+    total, past = (limits.seconds, state.seconds) if timed else (limits.steps, state.step)
     progress.begin(state.stage, total, "s" if timed else "steps")
-    if state.step and done < total:
-        progress.update(done, f"after step {state.step}")
+    if state.step and past < total:
+        progress.update(past, f"after step {state.step}")
     journal = open_journal(
-        stage.run.metrics,
+        stage.run,
         stage=state.stage,
         step=state.step,
         steps=limits.steps,
         seconds=limits.seconds,
-        changed=_changes(stage),
+        changed=changed,
         progress=progress,
         writes=workers.rank == 0,
     )
     saver, memory = Saver(stage=stage, step=state.step), KeptMemory()
     with stop_on_signals(progress.say) as stop, journal as records:
         longest = longest_step(records.rows)
-        if state.step >= limits.steps or state.seconds + longest >= limits.seconds:
-            progress.say(_nothing_left(stage))
         if records.unevaluated:
             _make_up(stage, saver, records, progress, stop)
         while _goes_on(stage, saver, longest, stop):
@@ -99,7 +89,8 @@ def run_stage(stage: Stage, progress: Progress) -> Summary:
                 f"stopped in {state.stage} after step {state.step}; the same command goes on",
                 exit_code=128 + signum,
             )
-    return Summary(steps=state.step, seconds=state.seconds, checkpoint=_leave(stage, saver))
+    made = _leave(stage, writes=saver.writes)
+    return Summary(steps=state.step, seconds=state.seconds, checkpoint=made)
 
 
 def _goes_on(stage: Stage, saver: Saver, longest: float, stop: StopFlag) -> bool:
@@ -111,27 +102,6 @@ def _goes_on(stage: Stage, saver: Saver, longest: float, stop: StopFlag) -> bool
     state.seconds, longest, _ = each[0]
     in_time = state.seconds + longest < limits.seconds
     return state.step < limits.steps and in_time and not any(asked for *_, asked in each)
-
-
-def _nothing_left(stage: Stage) -> str:
-    """Returns why no step is taken, and what to type for more of them or for a new beginning."""
-    name, run, limits, steps = stage.state.stage, stage.run, stage.limits, stage.state.step
-    section = "train" if name == "finetune" else name
-    if not steps:
-        return f"{run.path}: no step of {name} fits into {section}.steps and {section}.time_limit"
-    settings, more = getattr(stage.config, section), ""
-    if steps >= limits.steps == settings.steps:
-        more = f"--{section}.steps {2 * steps}"
-    elif limits.seconds == settings.time_limit * 60:
-        more = f"--{section}.time_limit {2 * settings.time_limit:g}"
-    on = f"; to go on: openrpt {name} --run {run.path} {more}" if more else ""
-    return f"{done_before(run, name)}{on}"
-
-
-def done_before(run: Run, stage: StageName) -> str:
-    """Says that a stage has nothing left to do, and what to type to do it again."""
-    again = f"openrpt {stage} --from {run.path} --run {next_name(run.path)}"
-    return f"{run.path}: {stage} was done before, and nothing now; to do it again: {again}"
 
 
 def _make_up(
@@ -224,21 +194,16 @@ def _forget_later_steps(stage: Stage) -> None:
         forget_rollouts(run.path, state.step)
 
 
-def _leave(stage: Stage, saver: Saver) -> Path:
-    """Puts the model where the stage leaves it, and says where it is."""
-    facts, run = STAGES[stage.state.stage], stage.run
+def _leave(stage: Stage, *, writes: bool) -> Path:
+    """Puts the model, where there is one, where the stage leaves it, and says where it is.
+    `writes`: whether this process does that, of those that share the stage."""
+    state, run = stage.state, stage.run
+    facts, checkpoints = STAGES[state.stage], run.checkpoints_of(state.stage)
     if not facts.leaves:
-        return step_folder(saver.checkpoints, stage.state.step)
+        return step_folder(checkpoints, state.step)
     folder = run.path / facts.leaves
-    save_policy(stage, folder, stage.state)
-    if saver.writes:
-        remove_folder(saver.checkpoints)
+    if state.step:
+        save_policy(stage, folder, state)
+        if writes:
+            remove_folder(checkpoints)
     return folder
-
-
-def longest_step(rows: Sequence[dict[str, Any]]) -> float:
-    """Returns seconds, among the steps that a stage's rows have one after another; 0 if there is
-    none."""
-    pairs = pairwise([{"step": 0, "seconds": 0.0}, *rows])
-    each = [b["seconds"] - a["seconds"] for a, b in pairs if b["step"] == a["step"] + 1]
-    return max(each, default=0.0)

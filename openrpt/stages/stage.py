@@ -51,6 +51,17 @@ class Limits:
         return min(1.0, max(state.step / self.steps, state.seconds / self.seconds))
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Summary:
+    """The outcome of a stage."""
+
+    steps: int
+    seconds: float
+    """Time spent in steps, over all starts."""
+    checkpoint: Path
+    """The folder of the model that it made."""
+
+
 class Stage(Protocol):
     """A training stage, opened: what it trains, what one step does, and where it ends."""
 

@@ -42,8 +42,9 @@ from openrpt.runs.rollouts import rollout_rows, write_rollouts
 from openrpt.runs.run import Run
 from openrpt.runs.scores import scores_of
 from openrpt.runs.works import record_works
-from openrpt.stages.harness import Summary, run_stage
-from openrpt.stages.stage import Limits, open_trained
+from openrpt.stages.finished import finished
+from openrpt.stages.harness import run_stage
+from openrpt.stages.stage import Limits, Summary, open_trained
 from openrpt.stages.text_task import text_task
 
 _MakeTask = Callable[[Run, Engine, Layout], Task]
@@ -71,8 +72,7 @@ class Trainer:
     @property
     def limits(self) -> Limits:
         """The steps and the minutes of `[train]`."""
-        settings = self.config.train
-        return Limits.of(steps=settings.steps, minutes=settings.time_limit)
+        return limits_of(self.config)
 
     @property
     def eval_every(self) -> int:
@@ -194,8 +194,15 @@ def train(run: Run, *, workers: Workers = ALONE, progress: Progress = SILENT) ->
     """
     make_terms(run.config)  # what is wrong with a reward is said before anything is loaded
     with run.at_work(writes=workers.rank == 0):
+        if done := finished(run, "train", run.config, limits_of(run.config), progress):
+            return done
         progress.begin("load the models", 0)
         return run_stage(open_train(run, workers=workers), progress)
+
+
+def limits_of(config: Config) -> Limits:
+    """Returns the steps and the minutes of `[train]`."""
+    return Limits.of(steps=config.train.steps, minutes=config.train.time_limit)
 
 
 def check_input(run: Run) -> None:

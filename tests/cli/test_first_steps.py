@@ -162,8 +162,12 @@ def test_nothing_silently_does_nothing(run: Run, trained: Path) -> None:
     assert run("warmup", "--run", trained, "--warmup.time_limit", 9)[0] == 0
     made = existing_run(trained).config.warmup
     assert made.learning_rate != 0.5 and made.time_limit != 9, "as the warmup was made"
-    fewer = run("train", "--run", trained, "--train.steps", 3)[2]
-    assert "was done before" in fewer and "than was thought" not in fewer
+    before = (trained / "config.toml").read_text()
+    _, out, err = run("train", "--run", trained, "--train.steps", 3, "--train.learning_rate", 3e-5)
+    assert "was done before" in err and "load" not in err and out.startswith("4 steps in")
+    again = f"--from {trained} --run {trained}-2 --train.steps 3 --train.learning_rate 3e-05"
+    assert err.count(again) == 1, err
+    assert (trained / "config.toml").read_text() == before, "as the 4 steps were made"
     none = ["--from", trained, "--run", f"{trained}-0", "--train.steps", 0]
     code, out, err = run("train", *none)
     assert code == 0 and "no step of train fits" in err

@@ -25,7 +25,7 @@ from openrpt.config.toml_files import read_toml
 from openrpt.errors import UserError
 from openrpt.files import write_text
 from openrpt.runs.advice import advised_keys, how_to
-from openrpt.runs.run import Run, existing_run, open_run, stored_config
+from openrpt.runs.run import Run, existing_run, keep_config, open_run, stored_config
 from openrpt.runs.signatures import SIGNATURES
 from tests.helpers.tiny_model import tiny_config
 
@@ -129,9 +129,10 @@ def test_advice_of_a_warning_can_be_followed_in_the_folder_that_got_it(tmp_path:
     for key in {key for keys in named.values() for key in keys}:
         (command,) = how_to(run, f"another {key}", stage="train")
         if "begins from it" in command:
-            assert f" --from {run.path} --run {other} --{key} V" in command
+            assert f" --from {run.path} --run {other} --{key} VALUE" in command
         else:
-            assert command == f"in this run: openrpt train --run {run.path} --{key} V"
+            anew = f": openrpt train --run {run.path} --{key} VALUE"
+            assert command.startswith(f"in this run (now {key} ") and command.endswith(anew)
             value = key_of(key).default
             value = "pass_rate" if key == "selection.strategy" else 3 if value == "auto" else value
             changed = {key: value // 2 if isinstance(value, int) else value}
@@ -139,10 +140,10 @@ def test_advice_of_a_warning_can_be_followed_in_the_folder_that_got_it(tmp_path:
             assert first_change(run.config, with_overrides(run.config, changed), ["train"]) is None
     here = how_to(run, SIGNATURES["no_reward"].helps, stage="train")
     assert here == [
-        f"in this run: openrpt train --run {run.path} --selection.min_entropy V"
-        " --train.group_size V",
-        f"in another that begins from it: openrpt warmup --from {run.path} --run {other}"
-        " --warmup.steps V",
+        "in this run (now selection.min_entropy 0.5, train.group_size 4):"
+        f" openrpt train --run {run.path} --selection.min_entropy VALUE --train.group_size VALUE",
+        f"in another that begins from it (now warmup.steps 50): openrpt warmup --from {run.path}"
+        f" --run {other} --warmup.steps VALUE",
     ]
 
 
@@ -155,12 +156,12 @@ TRAIN = {"train.group_size": 3, "reward.length_bonus": 0.25, "selection.min_entr
 
 
 def reopened(run: Run, overrides: dict[str, Any]) -> Config:
-    """What the folder holds after the run was opened with these values, by whichever way."""
+    """What the folder holds once a stage works in the run that was opened with these values."""
     values = run.config.model_dump(mode="json")
     for key, value in overrides.items():
         section, _, name = key.rpartition(".")
         values[section][name] = value
-    open_run(validate_config(values, source="command line"), min_free_bytes=0)
+    keep_config(open_run(validate_config(values, source="command line"), min_free_bytes=0))
     return validate_config(read_toml(run.path / "config.toml"), source="")
 
 

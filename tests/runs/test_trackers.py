@@ -16,7 +16,7 @@ from openrpt.progress import SILENT
 from openrpt.runs.journal import StageRecord, open_journal, read_stage
 from openrpt.runs.metrics import numbers
 from openrpt.runs.rollouts import write_rollouts
-from openrpt.runs.run import open_run
+from openrpt.runs.run import existing_run, open_run
 from openrpt.runs.trackers import (
     TRACKERS,
     TrackedStage,
@@ -82,8 +82,8 @@ def test_a_run_in_tensorboard(tmp_path: Path) -> None:
 def test_steps_that_are_run_again_replace_those_in_the_tracker(tmp_path: Path) -> None:
     path = fake_run(tmp_path / "run", steps=0, track__to=["tensorboard"])
     for done, values in ((0, [0.1, 0.2, 0.3]), (1, [0.5, 0.6])):
-        metrics = path / "metrics.jsonl"
-        with open_journal(metrics, stage="warmup", step=done, **LIMITS, progress=SILENT) as journal:
+        run = existing_run(path)
+        with open_journal(run, stage="warmup", step=done, **LIMITS, progress=SILENT) as journal:
             for step, value in enumerate(values, done + 1):
                 row = {"loss/imitation": value, "note": "no number"}
                 journal.record(step, row, seconds=step)
@@ -97,17 +97,19 @@ def test_warnings_are_said_once_and_recorded(tmp_path: Path) -> None:
     path = fake_run(tmp_path / "run", steps=0)
     heard = Heard()
     bad = {"reward/mean": 0.0, "group/flat_fraction": 1.0}
-    metrics = path / "metrics.jsonl"
+    run = existing_run(path)
     for steps in (range(1, 7), range(7, 10)):  # a second start says nothing anew
         before = steps[0] - 1
-        with open_journal(metrics, stage="train", step=before, **LIMITS, progress=heard) as journal:
+        with open_journal(run, stage="train", step=before, **LIMITS, progress=heard) as journal:
             for step in steps:
                 journal.record(step, bad, seconds=step)
                 journal.tell(step, bad)
     said, here, anew = heard.lines
+    assert said.endswith(f"read the rollouts: `openrpt rollouts {path}`.")
     assert said.startswith("warning: no_reward (step 5): ")
-    assert here.startswith(f"  in this run: openrpt train --run {path} --selection.min_entropy V")
-    assert anew.endswith(f"openrpt warmup --from {path} --run {path}-2 --warmup.steps V")
+    assert here.startswith("  in this run (now selection.min_entropy 0.5, train.group_size 8): ")
+    assert f": openrpt train --run {path} --selection.min_entropy VALUE" in here
+    assert anew.endswith(f"openrpt warmup --from {path} --run {path}-2 --warmup.steps VALUE")
     (warning,) = load_run(path).warnings
     assert (warning["stage"], warning["step"], warning["name"]) == ("train", 5, "no_reward")
     assert load_run(path).metrics().num_rows == 9
@@ -118,10 +120,10 @@ def test_how_a_stage_ends_is_recorded(tmp_path: Path) -> None:
     limits = LIMITS | {"steps": 9, "seconds": math.inf}
     opened = {"stage": "train", "step": 0, "progress": SILENT} | limits
     assert read_stage(path) is None
-    with open_journal(path / "metrics.jsonl", **opened):
+    with open_journal(existing_run(path), **opened):
         assert read_stage(path) == StageRecord(stage="train", steps=9, seconds=0, state="running")
     assert read_stage(path).state == "done"
-    with pytest.raises(Interrupted), open_journal(path / "metrics.jsonl", **opened):
+    with pytest.raises(Interrupted), open_journal(existing_run(path), **opened):
         raise Interrupted("stopped")
     assert read_stage(path).state == "stopped"
 

@@ -27,7 +27,7 @@ from openrpt.runs.run import Run, open_run
 from openrpt.runs.scores import scores_of
 from openrpt.runs.status import read_status
 from openrpt.runs.works import WORKS, recorded_works
-from openrpt.stages.harness import longest_step
+from openrpt.stages.finished import longest_step
 from openrpt.stages.pretrain.pretrain import pretrain
 from openrpt.stages.train import Trainer, train
 from openrpt.stages.warmup.warmup import warmup
@@ -205,7 +205,8 @@ def test_a_gradient_that_is_not_finite(
     (warning,) = rows[2]["warnings"]
     assert warning["name"] == "skipped_update" and "the gradient's norm is nan" in warning["seen"]
     assert len(seen) == 2 and seen[0].startswith("warning: skipped_update (step 3): ")
-    assert f"in this run: openrpt {stage} --run {run.path} --{stage}.learning_rate V" in seen[1]
+    lower = f": openrpt {stage} --run {run.path} --{stage}.learning_rate VALUE"
+    assert seen[1].startswith("  in this run (now ") and seen[1].endswith(lower)
     if stage == "warmup":
         assert [row.get("optim/skipped") for row in rows] == [None, None, 1, 0]
     else:
@@ -387,10 +388,11 @@ def test_works_are_kept_as_metrics_are(scored: Run, monkeypatch: pytest.MonkeyPa
     path.write_text(
         "\n".join([lines[0], lines[1].replace('"cursor": ', '"cursor": 1'), *lines[2:]])
     )
-    said = error_of(lambda: train(run))
+    longer = with_settings(run, "train", steps=run.config.train.steps + 1)
+    said = error_of(lambda: train(longer))
     assert "works.jsonl:2: damaged" in said and "delete that line" in said
     path.write_text("\n".join([lines[0], *lines[2:]]) + "\n")  # as the message says
-    train(run)
+    train(longer)
 
 
 BAD_WORKS: list[dict[str, Any]] = [

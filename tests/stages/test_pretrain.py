@@ -28,7 +28,7 @@ from openrpt.rl.nonfinite import Places
 from openrpt.rl.optimizer import learning_rate
 from openrpt.runs.metrics import read_metrics
 from openrpt.runs.run import Run, open_run
-from openrpt.stages.harness import longest_step
+from openrpt.stages.finished import longest_step
 from openrpt.stages.pretrain.batches import Piece, accumulate_gradients, all_targets, batches, cut
 from openrpt.stages.pretrain.matched import (
     matched_batches,

@@ -189,8 +189,11 @@ def test_a_truncated_checkpoint_is_named_and_nothing_is_lost(warm):
     train(run)
     weights = run.checkpoints / "step-000002" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
+    longer = run.config.model_copy(
+        update={"train": run.config.train.model_copy(update={"steps": 3})}
+    )
     with pytest.raises(UserError, match="the checkpoint is truncated"):
-        train(run)
+        train(replace(run, config=longer))
     assert len(rows_of(run)) == 2
 
 

@@ -14,7 +14,7 @@ from openrpt.progress import SILENT, Progress
 if TYPE_CHECKING:
     from openrpt.config.sections import Config
     from openrpt.data.score_summary import ScoreSummary
-    from openrpt.stages.harness import Summary
+    from openrpt.stages.stage import Summary
 
 
 def score(

@@ -21,7 +21,7 @@ from openrpt.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from openrpt.runs.run import Run
-    from openrpt.stages.harness import Summary
+    from openrpt.stages.stage import Summary
 
 _FAILURES = 5
 """How often the workers are started again."""

@@ -29,7 +29,7 @@ from openrpt.rl.optimizer import apply_update, learning_rate, set_learning_rate
 from openrpt.rl.workers import ALONE, Workers, summed
 from openrpt.runs.metrics import PhaseTimer, memory_metrics
 from openrpt.runs.run import Run
-from openrpt.stages.harness import Summary, run_stage
+from openrpt.stages.harness import run_stage
 from openrpt.stages.pretrain.batches import (
     Piece,
     accumulate_gradients,
@@ -39,7 +39,7 @@ from openrpt.stages.pretrain.batches import (
 )
 from openrpt.stages.pretrain.budget import limits_of, load_corpus, matched_run, require_fit
 from openrpt.stages.pretrain.matched import matched_batches, uncounted_warmup
-from openrpt.stages.stage import Limits, open_trained
+from openrpt.stages.stage import Limits, Summary, open_trained
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

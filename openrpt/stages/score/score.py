@@ -27,9 +27,8 @@ from openrpt.engine.engine import Engine, open_engine
 from openrpt.engine.loading import load_tokenizer, resolve_model
 from openrpt.files import writing
 from openrpt.progress import Progress
-from openrpt.runs.run import Run
+from openrpt.runs.run import Run, keep_config
 from openrpt.runs.spent import scoring_cost
-from openrpt.stages.harness import done_before
 from openrpt.stages.score.documents import Encoder, end_shard, packs, skip_read
 from openrpt.stages.score.folder import ScoreFolder, public_counts
 from openrpt.stages.score.said import score_lines
@@ -45,12 +44,17 @@ def check_input(run: Run) -> None:
     """Checks that scoring could begin, or has ended. Raises UserError for a corpus or a model that
     can't be read, or a window that doesn't fit."""
     config = run.config
-    if ScoreFolder.of(config, run.scored).finished():
+    if is_scored(run):
         return
     check_window(config.prompt.window, config.prompt.min_context)
     require_readable(config.corpus)
     for model in filter(None, (config.model.path, config.score.model)):
         resolve_model(model)
+
+
+def is_scored(run: Run) -> bool:
+    """Returns whether a run's corpus is scored to its end. Raises UserError for damaged scores."""
+    return ScoreFolder.of(run.config, run.scored).finished() is not None
 
 
 def require_readable(corpus: CorpusConfig) -> None:
@@ -68,23 +72,25 @@ def _in_this_process(config: Config, path: Path, progress: Report) -> ScoreSumma
 def score_run(run: Run, progress: Progress, *, score: Score = _in_this_process) -> ScoreSummary:
     """Scores a run's corpus into its folder, by `score`, and says what was scored and what was
     skipped."""
-    if ScoreFolder.of(run.config, run.scored).finished():
-        progress.say(done_before(run, "score"))
-    progress.begin("load the scorer", 0)
-    begun = False
+    config, begun = run.config, False
+    if not is_scored(run):
+        scorer = config.score.model or config.model.path
+        progress.say(f"{config.corpus.path}, scored by {scorer}")
+        keep_config(run)
+        progress.begin("load the scorer", 0)
 
     def update(tokens: int, note: str) -> None:
         nonlocal begun
         if not begun:
-            tokenizer = load_tokenizer(run.config.model, run.config.model.path)
-            progress.begin("score", expected_tokens(run.config, tokenizer), "tokens, at a guess")
+            tokenizer = load_tokenizer(config.model, config.model.path)
+            progress.begin("score", expected_tokens(config, tokenizer), "tokens, at a guess")
             begun = True
         progress.update(tokens, note)
 
-    summary = score(run.config, run.scored, update)
+    summary = score(config, run.scored, update)
     progress.end()
     corpus = load_scored(run.scored)
-    lines = score_lines(corpus, run.config, progress=progress)
+    lines = score_lines(corpus, config, progress=progress)
     for line in (*skipped_lines(corpus.metadata), *lines):
         progress.say(line)
     return summary

@@ -39,7 +39,8 @@ from openrpt.rl.workers import ALONE, Workers, summed
 from openrpt.runs.metrics import PhaseTimer, memory_metrics
 from openrpt.runs.run import Run
 from openrpt.runs.scores import scores_of
-from openrpt.stages.harness import done_before, run_stage
+from openrpt.stages.finished import done_before
+from openrpt.stages.harness import run_stage
 from openrpt.stages.stage import Limits, open_trained
 from openrpt.stages.warmup.cost import StepCost
 from openrpt.stages.warmup.given import GivenThoughts, open_given, traces_hash
