@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 _LONGEST_NAME = 200
 """Characters of the longest name that others are compared with."""
+_SPOKEN = {"lr": "learning_rate"}
+"""What the field calls a key, which are the initials of another key, too."""
 _NAMED = 4
 """Names that a message lists."""
 
@@ -62,6 +64,8 @@ def _likeness(name: str, known: str) -> float:
     section, _, own = name.rpartition(".")
     other_section, _, other = known.rpartition(".")
     if section in ("", other_section):  # what they share says nothing
+        if own in _SPOKEN:
+            return float(other == _SPOKEN[own])
         words = other.split("_")
         if len(words) > 1 and own == "".join(word[:1] for word in words):
             return 1.0

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from openrpt.config.paths import require_path, require_reachable
+from openrpt.errors import nearest
 
 _LONGEST_LABEL = 100
 
@@ -70,7 +71,25 @@ class Number(click.FloatRange):
         return number
 
 
-class RunCommand(click.Command):
+class Command(click.Command):
+    """A command that answers an unknown option with the nearest: of equals, one of its own section
+    of the configuration (`--train.` of train), then one that its help shows."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parses. Raises UsageError."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            options = [one for one in self.get_params(ctx) if isinstance(one, click.Option)]
+            own = f"--{self.name}."
+            options.sort(key=lambda one: (not one.opts[0].startswith(own), one.hidden))
+            known = [opt.lstrip("-") for one in options for opt in one.opts]
+            hint = nearest(error.option_name.lstrip("-"), known, otherwise="see --help")
+            hint = hint.replace("nearest: '", "nearest: '--")
+            raise click.UsageError(f"No such option '{error.option_name}'{hint}", ctx) from None
+
+
+class RunCommand(Command):
     """A command whose first arguments are runs: `--run` gives them, too, as it does elsewhere."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -9,7 +9,7 @@ import click
 
 from openrpt.cli.arguments import PATH
 from openrpt.cli.main import showing_progress, stage
-from openrpt.cli.stage_config import models_and_config, other_corpus
+from openrpt.cli.stage_config import models_and_config, named_run, other_corpus
 from openrpt.terminal import say
 
 if TYPE_CHECKING:
@@ -76,9 +76,8 @@ def writing(ctx: click.Context, sources: tuple[str, ...], text: str | None, **op
     corpus = other_corpus(ctx, text)
     from openrpt.evaluation.models import named_models
     from openrpt.evaluation.writing.instrument import writing_of
-    from openrpt.runs.run import existing_run
 
-    run = existing_run(Path(config.run))
+    run = named_run(ctx, config, sources)
     models = named_models(run, sources)
     with run.at_work(), showing_progress(goes_on=True) as progress:
         instrument = writing_of(run, models, config, corpus=corpus, progress=progress)
@@ -122,9 +121,8 @@ def budgets(ctx: click.Context, sources: tuple[str, ...], think: list[int], **op
     sources, config = models_and_config(ctx, sources)
     from openrpt.evaluation.budgets.instrument import budgets_of
     from openrpt.evaluation.models import named_models
-    from openrpt.runs.run import existing_run
 
-    run = existing_run(Path(config.run))
+    run = named_run(ctx, config, sources)
     models = named_models(run, sources)
     instrument = budgets_of(run, config, think)
     with run.at_work(), showing_progress(goes_on=True) as progress:
@@ -157,9 +155,8 @@ def probe(ctx: click.Context, sources: tuple[str, ...], **options: Any) -> None:
     sources, config = models_and_config(ctx, sources)
     from openrpt.evaluation.models import named_models
     from openrpt.evaluation.probes.instrument import probes_of
-    from openrpt.runs.run import existing_run
 
-    run = existing_run(Path(config.run))
+    run = named_run(ctx, config, sources)
     models = named_models(run, sources)
     with run.at_work(), showing_progress() as progress:
         instrument = probes_of(run, models, config, progress=progress)

@@ -91,6 +91,10 @@ def watch(runs: tuple[str, ...], port: int | None, open_browser: bool) -> None:
     On this machine only (127.0.0.1), from the runs' files; the runs are not touched.
     """
     from openrpt.report.watch import serve
+    from openrpt.runs.run import is_run, why_no_run
 
+    for path in map(Path, runs):
+        if path.is_dir() and not is_run(path) and any(path.iterdir()):
+            raise UserError(f"{path}: not a run folder ({why_no_run(path)})")
     begin_work()
     serve([Path(run) for run in runs], port=port, open_browser=open_browser, say=say)

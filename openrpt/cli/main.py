@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 
 from openrpt import __version__
+from openrpt.cli.arguments import Command
 from openrpt.cli.options import HINT, StageCommand
 from openrpt.errors import UserError, nearest
 from openrpt.files import REMEDIES, reason_of
@@ -217,7 +218,7 @@ def command(
     name: str,
     *,
     after: str = "",
-    cls: type[_Command] = click.Command,  # type: ignore[assignment]
+    cls: type[_Command] = Command,  # type: ignore[assignment]
     **settings: Any,
 ) -> Callable[[Callable[..., None]], _Command]:
     """Makes a function the command `name`. `after`: the command behind which the help lists it;

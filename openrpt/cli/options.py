@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from openrpt.cli.arguments import PATH, PathName
+from openrpt.cli.arguments import PATH, Command, PathName
 from openrpt.cli.key_types import CommaSeparated, NumberOrWord, Weights
 from openrpt.config.as_typed import ESCAPED, unescape
 from openrpt.config.keys import Key, described_keys, sections
 from openrpt.config.paths import require_path_or_none
-from openrpt.errors import nearest
 
 if TYPE_CHECKING:
     from openrpt.config.sections import StageName
@@ -74,7 +73,7 @@ def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
         ctx.meta.setdefault(OVERRIDES, {})[name] = given
 
 
-class StageCommand(click.Command):
+class StageCommand(Command):
     """A command that reads the configuration: every key is an option, those that it reads are
     in its help: what the stage `reads` depends on, and the sections or single keys of `shows`."""
 
@@ -108,20 +107,6 @@ class StageCommand(click.Command):
             ConfigOption(key, hidden=not shown & {key.name, key.section})
             for key in described_keys()
         ]
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parses; an unknown option is answered with the nearest: of equals, one of the command's
-        own section, then one in its help."""
-        try:
-            return super().parse_args(ctx, args)
-        except click.NoSuchOption as error:
-            options = [one for one in self.get_params(ctx) if isinstance(one, click.Option)]
-            own = f"--{self.name}."
-            options.sort(key=lambda one: (not one.opts[0].startswith(own), one.hidden))
-            known = [opt.lstrip("-") for one in options for opt in one.opts]
-            hint = nearest(error.option_name.lstrip("-"), known, otherwise="see --help")
-            hint = hint.replace("nearest: '", "nearest: '--")
-            raise click.UsageError(f"No such option '{error.option_name}'{hint}", ctx) from None
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Returns the command's own options, the configuration's, and `--help`."""

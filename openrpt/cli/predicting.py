@@ -8,7 +8,7 @@ import click
 from openrpt.cli.arguments import LABEL, PATH, RunCommand
 from openrpt.cli.main import command, showing_progress, stage
 from openrpt.cli.scaling import cluster_of, opening, scalable
-from openrpt.cli.stage_config import model_and_config, models_and_config, other_corpus
+from openrpt.cli.stage_config import model_and_config, models_and_config, named_run, other_corpus
 from openrpt.errors import UserError
 from openrpt.terminal import say
 
@@ -53,12 +53,12 @@ def evaluate(
     from openrpt.evaluation.outcome import next_command
     from openrpt.evaluation.records import read_evaluation
     from openrpt.report.verdict import model_sentences
-    from openrpt.runs.run import existing_run, is_run, open_run
+    from openrpt.runs.run import is_run, open_run
 
     path, place = Path(config.run), Path(scores) if scores else None
     has_run = is_run(path)
     if place is None or has_run:
-        run = existing_run(path)
+        run = named_run(ctx, config, models)
     else:
         run = open_run(config, check_input=lambda new: check_models(new, models, scores=place))
     asked = models or (latest_model(run),)
@@ -158,11 +158,12 @@ def perplexity(
     model, config = model_and_config(ctx, source)
     corpus = other_corpus(ctx, text)
     from openrpt.evaluation.perplexity.instrument import model_perplexity
-    from openrpt.runs.run import Run, existing_run, is_run
+    from openrpt.runs.run import Run, is_run
 
     path = Path(config.run)
     has_run = corpus is None or is_run(path)
-    run = existing_run(path) if has_run else Run(path=path, config=config)
+    asked = (model,) if model else ()
+    run = named_run(ctx, config, asked) if has_run else Run(path=path, config=config)
     with showing_progress() as progress:
         label, name, measured = model_perplexity(
             run, model, config, corpus=corpus, label=label, record=has_run, progress=progress

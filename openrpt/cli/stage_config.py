@@ -1,6 +1,7 @@
 """The configuration that a command runs with: what the command line says, then a file, then the run
 folder, then the defaults."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from openrpt.terminal import say, say_lines
 if TYPE_CHECKING:
     from openrpt.config.corpus import CorpusConfig
     from openrpt.config.sections import Config
+    from openrpt.runs.run import Run
 
 
 def stage_config(
@@ -169,6 +171,21 @@ def models_and_config(
         return models, stage_config(ctx, file)
     models = tuple(model for model in models if model != runs[0])
     return models, stage_config(ctx, file, more={"run": runs[0]})
+
+
+def named_run(ctx: click.Context, config: "Config", models: Sequence[str]) -> "Run":
+    """Opens the run whose models are asked. Raises UserError where there is none: what `models`
+    names that is not there, if no run was named."""
+    from openrpt.config.loading import load_config
+    from openrpt.evaluation.models import OWN_MODELS
+    from openrpt.runs.run import existing_run, is_run
+
+    given = "run" in ctx.meta.get(OVERRIDES, {}) or config.run != load_config().run
+    if given or is_run(config.run):
+        return existing_run(Path(config.run))
+    lost = [one for one in models if one not in OWN_MODELS and not Path(one).exists()]
+    missing = f"{lost[0]}: no such folder, and " if lost else ""
+    raise UserError(f"{missing}no run is named ({config.run} is not there): give one by --run RUN")
 
 
 def only_config(positional: str | None, option: str | None) -> str | None:

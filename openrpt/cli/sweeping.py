@@ -85,7 +85,7 @@ def sweep(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
     of the warmup, trained, evaluated. What they share, the scores and else the warmup, is made once
     in RUN (or taken from there). The same command goes on after a stop.
     """
-    from openrpt.experiments.sweep import run_sweep, variants_of
+    from openrpt.experiments.sweep import longer_command, run_sweep, variants_of
 
     config = stage_config(ctx, only_config(config_toml, options["config_file"]))
     variants = variants_of(config, ctx.meta.get(_SWEPT, {}))
@@ -104,3 +104,4 @@ def sweep(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
     print_comparison(comparison, PlainConsole(), "differences")
     for path in (*files, write_report(runs[0], runs[1:])):
         say(path)
+    say(f"next, with the most accurate of them: {longer_command(runs)}")

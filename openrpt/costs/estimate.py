@@ -172,7 +172,7 @@ def rates_of(
     speeds = measure_speeds(config, layout, device)
     progress.end()
     seconds, own = time.monotonic() - began, time.thread_time() - before
-    progress.say(f"measured in {amounts.duration(seconds) if seconds >= 1 else 'under 1 s'}")
+    progress.say(f"measured in {_short(seconds)}")
     measured = (
         f"measured now: generation {speeds.generate:.3g}, update {speeds.update:.3g}, scoring"
         f" {speeds.score:.3g} FLOP/s"
@@ -183,6 +183,10 @@ def rates_of(
             " run is faster"
         )
     return _this_machine(device), speeds, measured
+
+
+def _short(seconds: float) -> str:
+    return amounts.rough_duration(seconds) if seconds >= 1 else "under 1 s"
 
 
 def _price_stage(
@@ -207,7 +211,7 @@ def _price_stage(
         stage.endless = True
         section = "train" if stage.stage == "finetune" else stage.stage
         steps = getattr(config, section).steps
-        each = amounts.rough_duration(stage.seconds / steps)
+        each = _short(stage.seconds / steps)
         notes.append(
             f"{stage.stage} has no end: {steps:,} steps of {each} each; give --{section}.steps"
             f" or --{section}.time_limit"

@@ -86,6 +86,23 @@ def run_sweep(
     return runs
 
 
+def longer_command(runs: Sequence[Run]) -> str:
+    """Returns the command that goes on with the most accurate of a sweep's runs, for as long
+    again."""
+
+    def accuracy(run: Run) -> float:
+        summary = read_evaluation(run.evaluation)["evaluations"]["trained"]["summary"]
+        return float(summary.get("reasoning", summary["ntp"])["all"]["value"])
+
+    best = max(runs, key=accuracy)
+    settings = best.config.train
+    if settings.time_limit:
+        more = f"--train.time_limit {2 * settings.time_limit:g}"
+    else:
+        more = f"--train.steps {2 * settings.steps}"
+    return f"openrpt train --run {best.path} {more}"
+
+
 def _open_shared(config: Config) -> Run:
     """Opens the run that the variants share. One that has a model of its own keeps the
     configuration that it was trained with: the keys of the sweep are the variants'."""

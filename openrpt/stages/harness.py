@@ -21,6 +21,7 @@ from openrpt.rl.nonfinite import SKIPPED, finite_only, require_few_skipped
 from openrpt.runs.checkpoints import latest_checkpoint, step_folder
 from openrpt.runs.journal import Journal, open_journal
 from openrpt.runs.metrics import truncate_metrics
+from openrpt.runs.reading import setting_changes
 from openrpt.runs.rollouts import forget_rollouts
 from openrpt.runs.run import keep_config
 from openrpt.runs.works import forget_works
@@ -51,6 +52,9 @@ def run_stage(stage: Stage, progress: Progress) -> Summary:
     if done is not None:
         return replace(done, checkpoint=_leave(stage, writes=workers.rank == 0))
     changed = _changes(stage)
+    row = {"stage": state.stage, "step": state.step + 1, "changed": changed}
+    for line in setting_changes([row]):
+        progress.say(line)
     workers.first(lambda: keep_config(stage.run))
     timed = limits.seconds < math.inf
     total, past = (limits.seconds, state.seconds) if timed else (limits.steps, state.step)

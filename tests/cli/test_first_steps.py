@@ -115,12 +115,14 @@ def trained(run: Run, toml: Path) -> Path:
 
 def test_a_changed_key_that_helps_is_taken_and_recorded(run: Run, trained: Path) -> None:
     changes = ["--train.group_size", 3, "--selection.min_entropy", 0.25, "--train.steps", 3]
-    assert run("train", "--run", trained, *changes)[0] == 0
+    code, _, said = run("train", "--run", trained, *changes)
+    assert code == 0
     rows = [row for row in read_metrics(trained / "metrics.jsonl") if row["stage"] == "train"]
     assert rows[2]["changed"] == {
         "selection.min_entropy": {"before": 0.0, "now": 0.25},
         "train.group_size": {"before": 4, "now": 3},
     }
+    assert "train: train.group_size = 3 from step 3 on (before: 4)" in said
     stored = read_rollouts(trained, 3, development=False).to_pylist()
     assert {row["rollout"] for row in stored} == {0, 1, 2}
     assert "train.group_size = 3 from step 3 on (before: 4)" in run("status", trained)[1]
@@ -168,6 +170,10 @@ def test_nothing_silently_does_nothing(run: Run, trained: Path) -> None:
     again = f"--from {trained} --run {trained}-2 --train.steps 3 --train.learning_rate 3e-05"
     assert err.count(again) == 1, err
     assert (trained / "config.toml").read_text() == before, "as the 4 steps were made"
+    none = ["--from", trained, "--run", f"{trained}-w", "--warmup.steps", 0]
+    code, out, err = run("warmup", *none)
+    assert code == 0 and "no step of warmup fits" in err and out.startswith("next: ")
+    assert run("warmup", "--run", f"{trained}-w", "--warmup.steps", 1)[0] == 0, "it is not done"
     none = ["--from", trained, "--run", f"{trained}-0", "--train.steps", 0]
     code, out, err = run("train", *none)
     assert code == 0 and "no step of train fits" in err
@@ -242,6 +248,12 @@ def test_a_run_begins_only_from_what_fits(run: Run, trained: Path) -> None:
         ),
         (["train", "--lr", "1"], "nearest: '--train.learning_rate'"),
         (["warmup", "--lr", "1"], "nearest: '--warmup.learning_rate'"),
+        (["score", "--lr", "1"], "nearest: '--warmup.learning_rate'"),
+        (["rollouts", "--setp", "1", "x"], "No such option '--setp'; nearest: '--step'"),
+        (["evaluate", "r1"], "r1: no such folder, and no run is named (runs/default is not there)"),
+        (["evaluate"], "no run is named (runs/default is not there): give one by --run RUN"),
+        (["compare", __file__], f"{__file__}: a file; give run folders, or models in them"),
+        (["watch", str(Path(__file__).parent)], "cli: not a run folder (config.toml is missing)"),
         (["train", "--group_size", "1"], "nearest: '--train.group_size'"),
         (["train", "--train.xyz", "1"], "No such option '--train.xyz'; see --help"),
     ],

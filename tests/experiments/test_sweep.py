@@ -1,6 +1,7 @@
 """A sweep: one run a value, from the same scores, side by side; stopped and gone on with."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,9 @@ def test_a_sweep_as_a_command(tmp_path: Path) -> None:
     command += ["--warmup.learning_rate", "1e-3"]
     done = CliRunner().invoke(cli, command, catch_exceptions=False)
     assert "sweep/comparison.json" in done.output and "report.html" in done.output
+    assert "was done before" not in done.output
+    best = rf"most accurate of them: openrpt train --run {folder}/sweep/group_size=[23] --train.s"
+    assert re.search(rf"{best}teps 2$", done.output, re.MULTILINE)
     differing = done.output.partition("Settings that differ")[2]
     assert "train.group_size" in differing and "corpus.path" not in differing
     runs = [existing_run(folder / "sweep" / f"group_size={size}") for size in (2, 3)]

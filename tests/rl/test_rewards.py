@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from openrpt.errors import UserError
 from openrpt.rl.completions import extract_prediction
 from openrpt.rl.rewards.matching import (
     DENSE_CEILING,
@@ -42,6 +43,17 @@ def test_a_token_may_end_inside_a_character() -> None:
 
 def test_no_continuation_is_no_match() -> None:
     assert prefix_match(b"a", []) == prefix_match(b"", []) == 0.0
+
+
+def test_decoded_text_that_lost_half_a_character_is_refused() -> None:
+    pieces = ["é".encode()[:1], "é".encode()[1:], b" the"]
+    assert prefix_match("é", pieces) == 1.0 and matched_tokens("é the", pieces) == 3
+    assert prefix_match("e", pieces) == prefix_match("", pieces) == 0.0
+    half = pieces[0].decode(errors="replace")
+    with pytest.raises(UserError, match=r"lost bytes \(U\+FFFD .*; grade the bytes of its token"):
+        prefix_match(half, pieces)
+    assert prefix_match(pieces[0], pieces) == 1.0, "its bytes are right"
+    assert prefix_match("\ufffd", ["\ufffd".encode()]) == 1.0, "a text may hold it"
 
 
 few_bytes = st.text(alphabet="ab", max_size=6).map(str.encode)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from openrpt.engine.gguf_models import is_gguf
 from openrpt.errors import UserError
 from openrpt.evaluation.next_token.results import ACCURACIES, EvaluationResult
 from openrpt.evaluation.records import read_evaluation, result_path
@@ -72,6 +73,8 @@ def _of_source(path: Path) -> list[tuple[Run, str, dict[str, Any]]]:
     if not path.exists():
         raise UserError(f"{path}: no such folder")
     run = owning_run(path)
+    if run is None and path.is_file() and not is_gguf(path):
+        raise UserError(f"{path}: a file; give run folders, or models in them")
     if run is None:
         raise UserError(
             f"{path}: neither a run folder nor a model in one; evaluate the model first:"

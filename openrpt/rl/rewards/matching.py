@@ -11,21 +11,26 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Protocol
 
+from openrpt.errors import UserError
 from openrpt.rl.completions import BOX
 
 DENSE_CEILING = 0.999
 """The dense reward of a wrong prediction stays at or below this: sure is not right."""
 
 
-def matched_tokens(prediction: bytes | None, continuation: Sequence[bytes]) -> int:
+def matched_tokens(prediction: bytes | str | None, continuation: Sequence[bytes]) -> int:
     """Returns the least k ≥ 1 for which the prediction equals the continuation's first k tokens,
     else 0.
 
-    `continuation` holds the exact bytes of the document's real tokens from the position on.
+    `continuation` holds the exact bytes of the document's real tokens from the position on. A
+    prediction that a trainer has decoded may be given as text: raises UserError where it has lost
+    half a character on the way, which only its tokens' bytes tell.
 
     >>> matched_tokens(b" the end", [b" the", b" end", b"."])
     2
     """
+    if isinstance(prediction, str):
+        return _matched_text(prediction, continuation)
     if not prediction:
         return 0
     end = 0  # bytes of the tokens so far
@@ -38,11 +43,23 @@ def matched_tokens(prediction: bytes | None, continuation: Sequence[bytes]) -> i
     return 0
 
 
-def prefix_match(prediction: bytes | None, continuation: Sequence[bytes]) -> float:
+def _matched_text(prediction: str, continuation: Sequence[bytes]) -> int:
+    found = matched_tokens(prediction.encode("utf-8", "surrogatepass"), continuation)
+    if not found and "\ufffd" in prediction:  # a text may hold that character itself
+        raise UserError(
+            f"the prediction {prediction!r:.60} was decoded and has lost bytes (U+FFFD stands for"
+            " half a character), so it can't be graded; grade the bytes of its token ids:"
+            " b''.join(openrpt.tokens.token_bytes(tokenizer, ids, at_start=False))"
+        )
+    return found
+
+
+def prefix_match(prediction: bytes | str | None, continuation: Sequence[bytes]) -> float:
     """Rewards a prediction that ends on a token boundary of the true continuation: 1.0, else 0.0.
 
     The prefix-matching reward of arXiv 2506.08007, Eq. 3: the prediction must be non-empty and
-    equal the bytes of the first k ≥ 1 tokens of the continuation for some k.
+    equal the bytes of the first k ≥ 1 tokens of the continuation for some k. Text in place of
+    bytes, and its UserError, as in `matched_tokens`.
 
     >>> prefix_match(b" the", [b" the", b" end"]), prefix_match(b" th", [b" the", b" end"])
     (1.0, 0.0)
