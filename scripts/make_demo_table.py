@@ -1,6 +1,6 @@
-"""The README's table of a demo: `python scripts/make_demo_table.py runs/demo` puts it there.
+"""The tables of docs/results/demo.md: `python scripts/make_demo_table.py runs/demo`.
 
-Everything in it is read from the run folder that `openrpt demo` left.
+Everything in them is read from the run folder that `openrpt demo` left.
 """
 
 import json
@@ -13,11 +13,11 @@ from openrpt.experiments.demo_tables import demo_sheets, verdict
 from openrpt.runs.run import Run, existing_run
 from openrpt.sheets import markdown
 
-ROOT = Path(__file__).parent.parent
+PAGE = Path(__file__).parent.parent / "docs" / "results" / "demo.md"
 
 
 def demo_table(run: Run) -> str:
-    """The markdown between the README's marks."""
+    """The markdown between the page's marks."""
     tables = map(markdown, demo_sheets(run))
     return "\n".join(["", *tables, verdict(run), "", cost(run.path), ""])
 
@@ -37,8 +37,8 @@ def cost(run: Path) -> str:
 
 
 def main() -> None:
-    """Puts the table of the run named on the command line into the README."""
-    put(ROOT / "README.md", "demo-table", demo_table(existing_run(Path(sys.argv[1]))))
+    """Puts the tables of the run named on the command line into the page."""
+    put(PAGE, "demo-table", demo_table(existing_run(Path(sys.argv[1]))))
 
 
 if __name__ == "__main__":

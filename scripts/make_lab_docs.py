@@ -10,7 +10,6 @@ results in `docs/results`.
 """
 
 import argparse
-import shutil
 from pathlib import Path
 
 from marked import put
@@ -30,9 +29,6 @@ _ARMS = {
     "rpt": "reinforcement pre-training",
     "traces": "worked lines alone, supervised",
     "ntp": "continual next-token training",
-    "deeper": "8 layers in place of 2, no thought",
-    "random-reward": "reinforcement with a coin as reward",
-    "filler": "reinforcement behind a useless thought",
     "no-thought": "reinforcement without a thought",
 }
 """The arms that the README shows, and their names there."""
@@ -53,7 +49,6 @@ def main() -> None:
     put(_DOCS / "lab.md", "results", "\n\n" + "\n".join(sections) + "\n")
     first = _WORLDS[0]
     put(_ROOT / "README.md", "lab-table", f"\n\n{_short_table(found[first])}\n")
-    shutil.copy(_results(first).with_suffix(".svg"), _DOCS / "images" / "lab.svg")
 
 
 def _results(world: str) -> Path:
