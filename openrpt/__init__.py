@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from openrpt.data.positions import select_positions
     from openrpt.data.scored import ScoredCorpus, load_scored
     from openrpt.engine.engine import open_engine
-    from openrpt.loaded import load_run
+    from openrpt.loaded import LoadedRun, load_run
 
 __version__ = "0.1.0"
 __all__ = [
     "Config",
+    "LoadedRun",
     "ScoredCorpus",
     "load_config",
     "load_run",
@@ -32,6 +33,7 @@ __all__ = [
 
 _HOMES = {
     "Config": "openrpt.config.sections",
+    "LoadedRun": "openrpt.loaded",
     "ScoredCorpus": "openrpt.data.scored",
     "load_config": "openrpt.config.loading",
     "load_run": "openrpt.loaded",

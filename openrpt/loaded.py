@@ -65,7 +65,8 @@ class LoadedRun:
 
     @property
     def warnings(self) -> list[dict[str, Any]]:
-        """Failure signatures that were seen: stage, step, name, seen, helps."""
+        """The warnings of its steps (docs/metrics.md): stage, step, name, what was seen, what
+        helps."""
         return run_warnings(readable_metrics(self.run.metrics)[0])
 
     @property
@@ -104,11 +105,12 @@ class LoadedRun:
         return pa.concat_tables(tables, promote_options="default")
 
     def scores(self) -> "pa.Table":
-        """Returns a row a token that was scored: document_id, split, position, token_id,
-        byte_offset, negative_log_likelihood and entropy [nats], the top-1 prediction, whether it is
-        right; null where a token has no score.
+        """Returns a row a token of the scored documents: document_id, split, position, token_id,
+        byte_offset, negative_log_likelihood, entropy and entropy_top16 (nats), ntp_token_id (the
+        scorer's most probable token) and ntp_correct (whether it is right). Null where a token has
+        no score.
 
-        Raises UserError where the scores are not there, not finished or broken.
+        Raises UserError where the scores are missing, not finished or broken.
         """
         import pyarrow as pa
 

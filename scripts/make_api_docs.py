@@ -1,4 +1,5 @@
-"""Writes docs/api.md from the docstrings of what is public: python scripts/make_api_docs.py"""
+"""Writes the names of docs/api.md from the docstrings of what is public: python
+scripts/make_api_docs.py"""
 
 import ast
 import dataclasses
@@ -11,6 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from marked import put
+
 TARGET = Path(__file__).parent.parent / "docs" / "api.md"
 MODULES = (
     "openrpt",
@@ -20,18 +23,12 @@ MODULES = (
     "openrpt.advantages",
     "openrpt.losses",
 )
-HEAD = """\
-# Python
-
-<!-- Made from the docstrings by scripts/make_api_docs.py: edit there, not here. -->
-
-What other code may import from OpenRPT. These names stay; everything else moves as it must.
-Shapes: B sequences, T tokens, V vocabulary; units stand with each value.
-"""
 
 
 def render() -> str:
-    return "\n".join([HEAD, *(line for name in MODULES for line in _module(import_module(name)))])
+    """What stands between the page's marks."""
+    lines = [line for name in MODULES for line in _module(import_module(name))]
+    return "\n\n" + "\n".join(lines).rstrip() + "\n\n"
 
 
 def _module(module: ModuleType) -> Iterator[str]:
@@ -60,12 +57,14 @@ def _class(name: str, value: type[Any]) -> Iterator[str]:
             cells = (f"`{field.name}`", f"`{_plain(text)}`", about.get(field.name, ""))
             yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
         yield ""
-    for own, member in vars(value).items():
-        if own.startswith("_"):
-            continue
-        if isinstance(member, property):
-            yield f"- `.{own}`: {_first_paragraph(member)}"
-        elif isinstance(member, classmethod | staticmethod):
+    public = {own: member for own, member in vars(value).items() if not own.startswith("_")}
+    properties = {own: member for own, member in public.items() if isinstance(member, property)}
+    for own, member in properties.items():
+        yield f"- `.{own}`: {_first_paragraph(member)}"
+    if properties:
+        yield ""
+    for own, member in public.items():
+        if isinstance(member, classmethod | staticmethod):
             yield from _function(f"{name}.{own}", member.__func__, level=4)
         elif inspect.isfunction(member) and inspect.getdoc(member):
             yield from _function(f"{name}.{own}", member, level=4)
@@ -134,4 +133,4 @@ def _first_paragraph(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    TARGET.write_text(render().rstrip() + "\n", encoding="utf-8")
+    put(TARGET, "names", render())

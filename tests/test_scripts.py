@@ -117,10 +117,12 @@ def test_the_picture_of_the_packages_is_that_of_the_imports() -> None:
     assert drawn["updated"](text) == text
 
 
-def test_the_api_page_is_that_of_the_docstrings() -> None:
+def test_the_api_page_is_that_of_the_docstrings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "scripts")  # as python scripts/make_api_docs.py does
     made = runpy.run_path(str(ROOT / "scripts" / "make_api_docs.py"))
     text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
-    assert text == made["render"]().rstrip() + "\n", "python scripts/make_api_docs.py"
+    names = text.split("<!-- names -->")[1].split("<!-- /names -->")[0]
+    assert names == made["render"](), "python scripts/make_api_docs.py"
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft
