@@ -120,13 +120,15 @@ class Charts {
   }
 }
 
-// Two columns of names that are wider than the chart become one.
+// Two columns of names that are wider than the chart become one; a name is cut only where it is
+// wider than the chart.
 function fitLegends(spec, width) {
   for (const part of [spec, ...(spec.layer ?? [])])
     for (const { legend, scale } of Object.values(part.encoding ?? {}))
-      if (legend?.columns > 1) {
+      if (legend) {
         const longest = Math.max(...scale.domain.map((name) => name.length));
         if (legend.columns * (LETTER * longest + SYMBOL) > width) legend.columns = 1;
+        legend.labelLimit = width / legend.columns - SYMBOL;
       }
 }
 
@@ -270,7 +272,9 @@ function chartTheme() {
             titleFontWeight: "normal" },
     axisX: { grid: false },
     legend: { labelColor: color("--text"), labelFontSize: 12, symbolStrokeWidth: 2.5,
-              symbolOpacity: 1 },
+              symbolOpacity: 1,
+              // Of runs and of series: one under the other, each as wide as the chart.
+              layout: { top: { direction: "vertical", anchor: "start" } } },
     rule: { color: color("--muted") },
     point: { color: color("--wrong") },
     range: { category: document.documentElement.classList.contains("dark") ? DARK : LIGHT },

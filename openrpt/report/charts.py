@@ -12,11 +12,15 @@ from typing import Any
 from openrpt.report import specs
 from openrpt.report.glossary import METRICS
 from openrpt.report.plans import PLANS, Plan
-from openrpt.sheets import extreme_bounds
 
 _Row = Mapping[str, Any]
 _COSTS = {"flops": "flops/update", "hours": "time/step", "energy": "energy/joules"}
 """The metric that each axis of cost needs; money needs time, and a price."""
+
+
+_Curve = tuple[tuple[str, int, float], ...]
+"""The runs, steps and values of a series; values to nine digits, so that two ways to the same mean
+are the same."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,12 +30,14 @@ class Chart:
     id: str
     plan: Plan
     stage: str
+    lines: Mapping[str, str]
+    """The name of each line, by its metric: series that are equal are one line, `easy = medium`."""
+    curves: Mapping[_Curve, str]
+    """The name of each line, by what is drawn."""
     spec: dict[str, Any]
     """The Vega-Lite specification; its data sets `rows` and `warnings` are empty."""
     description: str
     """The first and last values in words: for those who can't see or hover."""
-    curves: frozenset[tuple[tuple[int, float], ...]] = frozenset()
-    """Each series' (step, value)."""
     also: tuple[str, ...] = ()
     """Titles of charts that would show the same curves."""
 
@@ -44,57 +50,86 @@ class Chart:
     def drawing(self) -> dict[str, Any]:
         """The values that the page's script needs."""
         plan = self.plan
-        names = {"series": dict(plan.series), "stage": self.stage, "stacked": plan.stacked}
+        names = {"series": dict(self.lines), "stage": self.stage, "stacked": plan.stacked}
         return {"id": self.id, "axis": plan.axis, "spec": self.spec, **names}
+
+    def shows(self, other: "Chart") -> bool:
+        """Returns whether it has all that another chart of what is learned would show: the reward
+        is the share exactly right where nothing else is rewarded, and every position is easy where
+        only such are trained on. Never of the reward, whose band no other chart has."""
+        learning = self.plan.section == other.plan.section == "learning"
+        if not learning or self.stage != other.stage or "reward/mean" in other.lines:
+            return False
+        return other.curves.keys() <= self.curves.keys()
+
+    def standing_for(self, others: Sequence["Chart"]) -> "Chart":
+        """Returns the chart, with the names of others that it shows."""
+        also = []
+        for other in others:
+            names = ", ".join(self.curves[curve] for curve in other.curves)
+            also.append(f"{other.title} ({names})" if len(self.curves) > 1 else other.title)
+        return replace(self, also=tuple(also))
 
 
 def charts(
-    rows: Sequence[_Row], runs: Sequence[str] = ("run",), *, price: float = 0.0
+    rows: Sequence[_Row],
+    name: str = "run",
+    others: Mapping[str, Sequence[_Row]] | None = None,
+    *,
+    price: float = 0.0,
 ) -> list[Chart]:
-    """Returns the charts of those plans for which the metrics have at least one value; rows as in
-    metrics.jsonl, of the first of `runs`; the others are drawn over it. Of a run alone, curves that
-    are the same are drawn once. `price`: of an hour; 0 = unknown."""
-    alone = len(runs) == 1
+    """Returns the charts of those plans for which a run's metrics have at least one value; rows as
+    in metrics.jsonl. `others`: by name, the rows of the runs that are drawn over it. What is the
+    same in all of them is drawn once. `price`: of an hour; 0 = unknown."""
+    runs = {name: rows, **(others or {})}
     found: list[Chart] = []
     for number, plan in enumerate(PLANS):
         for stage in plan.stages:
             own = [row for row in rows if row["stage"] == stage]
             values = series_values(own, plan) if _has_axis(own, plan, price) else []
-            if not values:
-                continue
-            narrow = plan.narrowed({value["metric"] for value in values})
-            drawn = Chart(
-                id=f"chart-{number}-{stage}",
-                plan=narrow,
-                stage=stage,
-                spec=(_stacked if plan.stacked else _lines)(values, narrow, runs),
-                description=_describe(values, narrow),
-                curves=_curves_of(values),
-            )
-            same = next((one for one in found if _same(one, drawn)), None) if alone else None
-            if same is None:
-                found.append(drawn)
-            else:
-                place = found.index(same)
-                found[place] = replace(same, also=(*same.also, drawn.title))
-    return found
+            if values:
+                found.append(_chart(f"chart-{number}-{stage}", plan, stage, values, runs))
+    left_out: dict[str, list[Chart]] = {}  # by the id of the chart that shows them
+    for chart in sorted(found, key=lambda one: -len(one.curves)):
+        same = next((one for one in found if one.id in left_out and one.shows(chart)), chart)
+        left_out.setdefault(same.id, []).extend([chart] if same is not chart else [])
+    return [one.standing_for(left_out[one.id]) for one in found if one.id in left_out]
 
 
-def _curves_of(values: Sequence[_Row]) -> frozenset[tuple[tuple[int, float], ...]]:
-    """Returns each series' steps and values, whatever it is called."""
-    metrics = dict.fromkeys(value["metric"] for value in values)
-    return frozenset(
-        tuple((v["step"], v["value"]) for v in values if v["metric"] == metric)
-        for metric in metrics
+def _chart(
+    id: str,
+    plan: Plan,
+    stage: str,
+    values: list[dict[str, Any]],
+    runs: Mapping[str, Sequence[_Row]],
+) -> Chart:
+    """Returns the chart of a plan; `values`: of the first of the runs, as series_values."""
+    plan = plan.narrowed({value["metric"] for value in values})
+    alike: dict[_Curve, list[str]] = {}
+    for metric in plan.series:
+        alike.setdefault(_curve(metric, plan, stage, runs), []).append(metric)
+    names = {curve: " = ".join(plan.series[m] for m in same) for curve, same in alike.items()}
+    lines = {same[0]: names[curve] for curve, same in alike.items()}
+    if plan.stacked:  # its parts add up, equal or not
+        lines = dict(plan.series)
+    return Chart(
+        id=id,
+        plan=plan,
+        stage=stage,
+        lines=lines,
+        curves=names,
+        spec=(_stacked if plan.stacked else _lines)(values, plan, lines, [*runs]),
+        description=_describe(values, plan, lines),
     )
 
 
-def _same(drawn: Chart, other: Chart) -> bool:
-    """Returns whether a chart of what is learned shows what another has shown already: the reward
-    is the share exactly right where nothing else is rewarded, and every position is easy where
-    only such are trained on."""
-    learning = drawn.plan.section == other.plan.section == "learning"
-    return learning and drawn.stage == other.stage and other.curves <= drawn.curves
+def _curve(metric: str, plan: Plan, stage: str, runs: Mapping[str, Sequence[_Row]]) -> _Curve:
+    return tuple(
+        (run, value["step"], float(f"{value['value']:.9g}"))
+        for run, rows in runs.items()
+        for value in series_values([row for row in rows if row["stage"] == stage], plan)
+        if value["metric"] == metric
+    )
 
 
 def _has_axis(rows: Sequence[_Row], plan: Plan, price: float) -> bool:
@@ -105,26 +140,24 @@ def _has_axis(rows: Sequence[_Row], plan: Plan, price: float) -> bool:
 
 
 def series_values(rows: Sequence[_Row], plan: Plan) -> list[dict[str, Any]]:
-    """Returns [{step, metric, series, value}] of a stage's rows; what is absent or no finite
-    number is left out."""
+    """Returns [{step, metric, value}] of a stage's rows; what is absent or no finite number is left
+    out."""
     return [
-        {"step": row["step"], "metric": metric, "series": name, "value": row[metric]}
+        {"step": row["step"], "metric": metric, "value": row[metric]}
         for row in rows
-        for metric, name in plan.series.items()
+        for metric in plan.series
         if isinstance(row.get(metric), int | float) and math.isfinite(row[metric])
     ]
 
 
-def _describe(values: Sequence[_Row], plan: Plan) -> str:
+def _describe(values: Sequence[_Row], plan: Plan, lines: Mapping[str, str]) -> str:
     """Returns a chart in words: 'step 1 to 49: easy 0.38 → 0.52; medium …'."""
     parts = []
-    for name in plan.series.values():
-        own = [value for value in values if value["series"] == name]
-        if own:
-            first, last = own[0]["value"], own[-1]["value"]
-            label = f"{name} " if len(plan.series) > 1 else ""
-            change = f" → {_number(last, plan)}" if len(own) > 1 else ""
-            parts.append(f"{label}{_number(first, plan)}{change}")
+    for metric, name in lines.items():
+        own = [value["value"] for value in values if value["metric"] == metric]
+        label = f"{name} " if len(plan.series) > 1 else ""
+        change = f" → {_number(own[-1], plan)}" if len(own) > 1 else ""
+        parts.append(f"{label}{_number(own[0], plan)}{change}")
     steps = [value["step"] for value in values]
     when = f"Step {min(steps)} to {max(steps)}" if min(steps) < max(steps) else f"Step {steps[0]}"
     return f"{when}: " + "; ".join(parts)
@@ -139,14 +172,14 @@ def _number(value: float, plan: Plan) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def _line_names(plan: Plan, runs: Sequence[str]) -> list[str]:
+def _line_names(names: Sequence[str], runs: Sequence[str]) -> list[str]:
     """Returns each line's name: by its series, by its run, or by both; the page names them so,
     too."""
     if len(runs) == 1:
-        return list(plan.series.values())
-    if len(plan.series) == 1:
+        return list(names)
+    if len(names) == 1:
         return list(runs)
-    return [f"{name}, {run}" for run in runs for name in plan.series.values()]
+    return [f"{name}, {run}" for run in runs for name in names]
 
 
 def _formats(values: Sequence[_Row], plan: Plan) -> tuple[str, str]:
@@ -167,12 +200,16 @@ def _axis_title(plan: Plan) -> str | None:
     return None if unit in ("fraction", "(no unit)") else unit
 
 
-def _lines(values: list[dict[str, Any]], plan: Plan, runs: Sequence[str]) -> specs.Spec:
+def _lines(
+    values: list[dict[str, Any]], plan: Plan, lines: Mapping[str, str], runs: Sequence[str]
+) -> specs.Spec:
     axis, tooltip = _formats(values, plan)
+    names = [*lines.values()]
     return specs.lines(
-        names=[*plan.series.values()],
+        names=names,
+        named=len(plan.series) > 1,
         runs=runs,
-        line_names=_line_names(plan, runs),
+        line_names=_line_names(names, runs),
         unit=_axis_title(plan),
         axis=axis,
         tooltip=tooltip,
@@ -194,43 +231,14 @@ def _limits_left(values: Sequence[_Row]) -> list[float]:
     return sorted({*left})
 
 
-def _stacked(values: list[dict[str, Any]], plan: Plan, runs: Sequence[str]) -> specs.Spec:
+def _stacked(
+    values: list[dict[str, Any]], plan: Plan, lines: Mapping[str, str], runs: Sequence[str]
+) -> specs.Spec:
     axis, tooltip = _formats(values, plan)
     return specs.stacked(
-        names=[*plan.series.values()],
+        names=[*lines.values()],
         unit=plan.meaning.unit,
         axis_title=_axis_title(plan),
         axis=axis,
         tooltip=tooltip,
     )
-
-
-def _bar(cell: Mapping[str, Any]) -> tuple[float, float]:
-    """Returns where an error bar begins and ends."""
-    error = cell["standard_error"] if cell["documents"] > 1 else 0.0
-    return extreme_bounds(cell) or (cell["value"] - error, cell["value"] + error)
-
-
-def accuracy_chart(evaluations: Mapping[str, Any], slices: Mapping[str, str]) -> dict[str, Any]:
-    """Returns the chart of held-out accuracy by band of difficulty (disjoint), a line a model and
-    mode, with an error bar of one standard error by document (of 95 % where that is 0). `slices`:
-    band → its name on the axis."""
-    values = [
-        {
-            "band": title,
-            "model": f"{label}, {'NTP' if mode == 'ntp' else mode}",
-            "value": cell["value"],
-            "low": low,
-            "high": high,
-            "n": cell["n"],
-        }
-        for label, evaluation in evaluations.items()
-        for mode in ("ntp", "reasoning")
-        for name, title in slices.items()
-        if (cell := evaluation["summary"].get(mode, {}).get(name)) and cell["n"]
-        for low, high in [_bar(cell)]
-    ]
-    if not values:
-        return {}
-    models = [*dict.fromkeys(value["model"] for value in values)]
-    return specs.dots_by_band(values, [*slices.values()], models)

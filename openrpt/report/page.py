@@ -25,8 +25,9 @@ from openrpt.evaluation.records import read_evaluation
 from openrpt.files import write_text
 from openrpt.json_files import read_json
 from openrpt.report import curves, headline, summary
+from openrpt.report.accuracy import accuracy_chart
 from openrpt.report.assets import HEAD_SCRIPT, asset, content_policy, scripts, vega
-from openrpt.report.charts import Chart, accuracy_chart, charts
+from openrpt.report.charts import Chart, charts
 from openrpt.report.chunks import pack
 from openrpt.report.documents import Inspected, inspect
 from openrpt.report.essentials import essentials
@@ -68,14 +69,13 @@ def render(run: Run, others: Sequence[Run] = (), notes: Sequence[str] = ()) -> s
     rows = curves.with_stored(metrics, inspected.stored)
     warnings = curves.find_warnings(metrics)
     names = _names([run, *others])
-    overlaid = [
-        _curves(name, reader.metrics(other)) for name, other in zip(names[1:], others, strict=True)
-    ]
+    overlaid = {name: reader.metrics(other) for name, other in zip(names[1:], others, strict=True)}
+    speeds = {name: curves.with_speed(own) for name, own in overlaid.items()}
     price = _price(run)
-    drawn = charts(curves.with_speed(rows), names, price=price["price"])
+    drawn = charts(curves.with_speed(rows), names[0], speeds, price=price["price"])
     by_band = accuracy_chart(evaluations, _BANDS)
     data = {
-        "runs": [_curves(names[0], rows), *overlaid],
+        "runs": [_curves(names[0], rows), *(_curves(*one) for one in overlaid.items())],
         "charts": [chart.drawing for chart in drawn],
         "accuracy": by_band,
     }

@@ -18,6 +18,7 @@ _HOVERED = {"param": "hover", "empty": False}
 def lines(
     *,
     names: Sequence[str],
+    named: bool,
     runs: Sequence[str],
     line_names: Sequence[str],
     unit: str | None,
@@ -27,19 +28,24 @@ def lines(
     limits: Sequence[float] = (),
 ) -> Spec:
     """Returns a specification of lines in layers: band, raw values, line, dots, warnings, what is
-    hovered. The page leaves out those that have nothing to show. `names`: of the series; `axis`,
-    `tooltip`: formats in d3's words; `limits`: of the healthy range, where it was left."""
+    hovered. The page leaves out those that have nothing to show. `names`: of the series; `named`:
+    whether a legend tells them; `axis`, `tooltip`: formats in d3's words; `limits`: of the healthy
+    range, where it was left."""
     # The same colour and dash for a series in every run; of several runs, a colour each.
-    color_of, colors = ("series", names) if len(runs) == 1 else ("run", runs)
+    several = len(runs) > 1
+    color_of, colors = ("run", runs) if several else ("series", names)
     # Where colours tell the runs, the legend of dashes has none of its own.
-    gray = {"symbolStrokeColor": _GRAY} if len(runs) > 1 else {}
+    gray = {"symbolStrokeColor": _GRAY} if several else {}
     x = _quantity("x", title="step", scale={"nice": False, "padding": 8})
-    color = _names(color_of, colors, _legend(colors, "stroke"))
-    dash = _names("series", names, _legend(names, "stroke", **gray))
+    color = _names(color_of, colors, _legend("stroke") if several or named else None)
+    dash = _names("series", names, _legend("stroke", **gray) if named else None)
     y = _quantity("value", title=unit, axis=_axis(axis), scale={"zero": zero})
     plain = {"x": x, "color": color, "detail": _name("line")}
     series = plain | {"y": y, "strokeDash": dash}
-    # The dash is told in the points' layers too: else the legend stands there twice.
+    # Beside a legend of colours one of dashes must not know of the points: it would be drawn as
+    # they are, without a stroke. Where both are one legend the points tell the dash, too: else it
+    # stands there twice.
+    pointed = plain | {"y": y} if several else series
     point = {"type": "point", "filled": True, "opacity": 1, "strokeWidth": 0}
     layers = [
         {
@@ -53,14 +59,14 @@ def lines(
             "encoding": plain | {"y": _quantity("raw")},
         },
         {"name": "line", "mark": {"type": "line", "strokeWidth": 2}, "encoding": series},
-        {"name": "dots", "mark": point, "encoding": series | {"size": {"value": 18}}},
+        {"name": "dots", "mark": point, "encoding": pointed | {"size": {"value": 18}}},
         *([_limits(limits)] if limits else []),
         _WARNINGS,
         {
             "name": "hovered",
             "transform": [{"filter": _HOVERED}],
             "mark": point,
-            "encoding": series | {"size": {"value": 70}},
+            "encoding": pointed | {"size": {"value": 70}},
         },
         _rule(x, line_names, tooltip),
     ]
@@ -136,7 +142,7 @@ def stacked(
         "x": _quantity("from", bin="binned", title="step", scale={"nice": False}),
         "x2": {"field": "to"},
         "y": _quantity("value", stack=True, title=axis_title, axis=_axis(axis)),
-        "color": _names("series", names, _legend(names, "square")),
+        "color": _names("series", names, _legend("square") if len(names) > 1 else None),
         "order": _quantity("place"),
         "tooltip": [
             _quantity("x", title="step", format=".6~g"),
@@ -161,7 +167,7 @@ def dots_by_band(
             axis={"labelAngle": 0},
         ),
         "xOffset": {"field": "model", "type": "nominal", "scale": {"domain": [*models]}},
-        "color": _names("model", models, _legend([*models, ""], "circle")),
+        "color": _names("model", models, _legend("circle")),
         "tooltip": [
             _name("model"),
             _name("band"),
@@ -198,11 +204,9 @@ def _axis(format: str) -> Spec:
     return {"format": format} if format else {}
 
 
-def _legend(names: Sequence[str], symbol: str, **more: Any) -> Spec | None:
-    if len(names) == 1:
-        return None
-    look = {"orient": "top", "symbolType": symbol, "columns": 2, "labelLimit": 220}
-    return {"title": None} | look | more
+def _legend(symbol: str, **more: Any) -> Spec:
+    """The page chooses how many columns fit, and how long a name may be."""
+    return {"title": None, "orient": "top", "symbolType": symbol, "columns": 2} | more
 
 
 def _finished(spec: Spec) -> Spec:

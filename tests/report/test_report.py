@@ -605,10 +605,15 @@ def test_charts_are_vega_lite(kind: str) -> None:
     look: dict[str, Any] = {"unit": "nats", "axis": "", "tooltip": ".4~g"}
     spec = {
         "one line": lambda: specs.lines(
-            names=["a"], runs=["x"], line_names=["a"], zero=True, **look
+            names=["a"], named=False, runs=["x"], line_names=["a"], zero=True, **look
         ),
         "lines of two runs": lambda: specs.lines(
-            names=["a", "b"], runs=["x", "y"], line_names=["a", "b", "c", "d"], zero=False, **look
+            names=["a", "b"],
+            named=True,
+            runs=["x", "y"],
+            line_names=["a", "b", "c", "d"],
+            zero=False,
+            **look,
         ),
         "stacked": lambda: specs.stacked(names=["a", "b"], axis_title=None, **look),
         "dots": lambda: specs.dots_by_band(
@@ -765,12 +770,43 @@ def test_the_same_curve_is_drawn_once() -> None:
         | {"pass_rate/easy": step / 9, "loss/policy": step / 9}
         for step in (1, 2, 3)
     ]
-    alone, beside = charts(rows), charts(rows, ["one", "other"])
+    alone = charts(rows)
     assert [chart.title for chart in alone] == ["Reward", "Policy loss"]
     assert alone[0].also == ("Exactly right in training", "Pass rate by difficulty")
-    assert len(beside) == 4  # another run's may differ
+    assert [len(charts(rows, "one", {"other": other})) for other in (rows, rows[:2])] == [2, 2]
+    differs = [row | {"reward/exact": 0.1} for row in rows]  # another run's may
+    assert len(charts(rows, "one", {"other": differs})) == 3
     rows[1]["pass_rate/medium"] = 0.1
     assert [chart.title for chart in charts(rows)][1] == "Pass rate by difficulty"
+
+
+def test_a_curve_is_drawn_once_where_the_reward_is_no_prefix_match() -> None:
+    """The reward is its one term, the share exactly right is the pass rate of all positions, each
+    the mean of the same numbers in another order."""
+    rows = [
+        {"stage": "train", "step": step, "reward/mean": step / 9, "reward/first_token": step / 9}
+        | {"reward/exact": step / 10, "pass_rate/easy": step / 10 + 1e-17, "pass_rate/hard": 0.01}
+        for step in (1, 2, 3)
+    ]
+    drawn = charts(rows)
+    assert [chart.title for chart in drawn] == ["Reward", "Pass rate by difficulty"]
+    assert drawn[0].also == ("Terms of the reward",)
+    assert drawn[1].also == ("Exactly right in training (easy)",)
+
+
+def test_equal_series_are_one_line_with_both_names() -> None:
+    row = {"stage": "train", "step": 1, REASONING: 0.5, NTP: 0.5, "time/step": 1.0}
+    row |= {"time/generate": 2.0, "time/update": 2.0}
+    drawn = {chart.title: chart for chart in charts([row])}
+    accuracy, time = drawn["Development accuracy"], drawn["Time by phase"]
+    assert accuracy.drawing["series"] == {REASONING: "reasoning = standard (NTP)"}
+    assert accuracy.description == "Step 1: reasoning = standard (NTP) 50.0%"
+    assert "standard (NTP): does not fall" in accuracy.plan.healthy
+    (line,) = (layer for layer in accuracy.spec["layer"] if layer["name"] == "line")
+    assert line["encoding"]["strokeDash"]["legend"] is not None
+    assert list(time.drawing["series"].values()) == ["generate", "update"]  # parts of a sum
+    (other,) = charts([row], "one", {"other": [row | {NTP: 0.4}]})[:1]
+    assert list(other.lines.values()) == ["reasoning", "standard (NTP)"]
 
 
 def test_the_reward_has_a_band_by_document(whole: Run) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from openrpt.evaluation.records import record
 from openrpt.report.page import write_report
 from tests.helpers.report_run import (
     DEVELOPMENT,
@@ -20,6 +21,7 @@ from tests.helpers.report_run import (
     TEXTS,
     WITH_HOSTILE,
     WITH_SCRIPTS,
+    evaluation_result,
     fill,
     made_up_run,
     tokens_of,
@@ -582,6 +584,47 @@ def test_a_table_that_is_cut_says_so_and_a_legend_fits(browser: Any, address: st
     assert tab.page.evaluate(fitted, [long, 360]) == 1
     assert tab.page.evaluate(fitted, [long, 570]) == 2
     assert tab.page.evaluate(fitted, [["a", "b"], 360]) == 2
+    tab.context.close()
+
+
+def test_each_name_of_a_legend_has_its_sign_and_is_whole(browser: Any, tmp_path: Path) -> None:
+    """As drawn, over another run: a colour for a run, a dash for a series; no name is cut."""
+    run = fill(made_up_run(tmp_path / "demo"))
+    long = "trained-positions_per_document=20"
+    record(run, long, evaluation_result(0.5), model="tiny", split="heldout")
+    tab = Tab(browser, DESKTOP, "light")
+    tab.open(write_report(run, [fill(made_up_run(tmp_path / "other"), steps=4)]).as_uri())
+    drawn = """async (title) => {
+        const data = await block("data-curves");
+        const plot = [...document.querySelectorAll("figure")]
+          .find((one) => one.querySelector("h4").textContent === title).querySelector(".plot");
+        const chart = data.charts.find((one) => one.id === plot.id);
+        const settings = { smooth: 0, log: false, axis: "step", from: "", to: "" };
+        const spec = chart ? chartSpec(chart, data.runs, settings) : data.accuracy;
+        fitLegends(spec, plot.clientWidth);
+        const embed = await chartLibrary();
+        const { view } = await embed(plot, spec, { config: chartTheme(), actions: false });
+        const found = { signs: [], names: [], whole: true };
+        const look = (item) => {
+          if (item.role === "legend-symbol") found.signs.push(...item.items.map((sign) =>
+            [sign.stroke !== "transparent" && sign.opacity > 0, String(sign.strokeDash ?? "")]));
+          if (item.role === "legend-label") for (const label of item.items) {
+            found.names.push(label.text);
+            const pen = document.createElement("canvas").getContext("2d");
+            pen.font = `${label.fontSize}px ${label.font}`;
+            found.whole &&= pen.measureText(label.text).width <= label.limit;
+          }
+          for (const inner of item.items ?? []) look(inner);
+        };
+        look(view.scenegraph().root);
+        return found;
+    }"""
+    found = tab.page.evaluate(drawn, "Closed boxes")
+    assert found["names"] == ["demo", "other", "box closed", "stopped by itself"]
+    seen, dashes = zip(*found["signs"], strict=True)
+    assert all(seen) and len({*dashes[2:]}) == 2 and found["whole"]
+    found = tab.page.evaluate(drawn, "Held-out accuracy by difficulty")
+    assert f"{long}, reasoning" in found["names"] and found["whole"]
     tab.context.close()
 
 
