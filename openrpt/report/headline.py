@@ -15,6 +15,7 @@ from openrpt.report.summary import (
     difference_verdict,
     recorded_label,
     side_name,
+    why_no_difference,
 )
 from openrpt.runs.spent import Cost
 from openrpt.sheets import percent, points, share
@@ -39,7 +40,8 @@ class Grading:
     @classmethod
     def of(cls, config: Config, evaluations: Mapping[str, Any]) -> "Grading":
         """Returns the one for a run's evaluations, as in evaluation.json."""
-        where = any(evaluations.get(label, {}).get("where") for label in (TRAINED, WARMUP))
+        labels = [recorded_label(evaluations, model) for model in (TRAINED, WARMUP)]
+        where = any(evaluations.get(label, {}).get("where") for label in labels)
         return cls(
             measure="span" if "span" in config.reward.terms else "reasoning",
             part="all" if where else "easy",
@@ -75,7 +77,8 @@ def what_changed(
     grading: Grading = Grading(),
 ) -> str:
     """Returns one sentence: how good reasoning is now, and what it differs from beyond noise."""
-    after = grading.share_of(evaluations.get(recorded_label(evaluations, TRAINED)))
+    label = recorded_label(evaluations, TRAINED)
+    after = grading.share_of(evaluations.get(label))
     if after is None:
         return "The trained policy has not been evaluated, so nothing can be said of a change yet."
     sentence = f"Reasoning after RPT is right at {percent(after)} of {count(after['n'])} positions"
@@ -83,6 +86,8 @@ def what_changed(
         sentence += f" ({grading.which})"
     if grading.how:
         sentence += f", {grading.how}"
+    if label != TRAINED:
+        sentence += f", evaluated under other settings than the run's own, as {label}"
     compared = []
     for entry in differences:
         if difference := grading.difference_of(entry):
@@ -92,7 +97,7 @@ def what_changed(
                 f"{points(difference)} points against {name}, {difference_verdict(difference)}"
             )
     if not compared:
-        return sentence + "; paired differences have not been computed."
+        return f"{sentence}. {why_no_difference(evaluations)}"
     return f"{sentence}: {'; '.join(compared)} (in brackets: 95 % interval)."
 
 
@@ -115,11 +120,12 @@ def figures(
 ) -> list[Figure]:
     """Returns how good reasoning is, what it differs from, and what the run took."""
     found = []
-    for label, name in ((TRAINED, "Reasoning after RPT"), (WARMUP, "Reasoning after warmup")):
-        if cell := grading.share_of(evaluations.get(recorded_label(evaluations, label))):
+    for model, name in ((TRAINED, "Reasoning after RPT"), (WARMUP, "Reasoning after warmup")):
+        label = recorded_label(evaluations, model)
+        if cell := grading.share_of(evaluations.get(label)):
             value, bracket, bounds = share(cell).partition(" [")
             parts = [f"{bracket}{bounds}".strip(), f"{count(cell['n'])} positions"]
-            parts += [grading.which, grading.how]
+            parts += [grading.which, grading.how, "" if label == model else f"as {label}"]
             detail = ", ".join(part for part in parts if part)
             found.append(Figure(name=name, value=f"{value} %", detail=detail))
             break

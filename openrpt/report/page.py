@@ -158,13 +158,18 @@ def _accuracies(
 ) -> dict[str, Any]:
     """Returns the tables of evaluated models, and what is said beside them."""
     accuracy = summary.accuracy_rows(evaluations, config, sources)
+    absent, elsewhere = summary.absent_rows(evaluations)
+    label = summary.recorded_label(evaluations, summary.TRAINED)
     return {
         "difficulties": DIFFICULTIES,
         "accuracy": accuracy,
         "sizes": summary.common_sizes(accuracy),
-        "absent": summary.absent_rows(evaluations),
+        "absent": absent,
+        "elsewhere": elsewhere,
         "differences": summary.difference_rows(differences),
+        "no_difference": summary.why_no_difference(evaluations),
         "values": summary.value_rows(evaluations),
+        "values_of": "" if label == summary.TRAINED else label,
         "notes": {label: e["note"] for label, e in evaluations.items() if e["note"]},
         "splits": sorted({e["split"] for e in evaluations.values()}),
     }
@@ -211,10 +216,11 @@ def _thinking(run: Run, evaluations: Mapping[str, Any]) -> str:
     from openrpt.evaluation.next_token.compare import thought_verdict
     from openrpt.evaluation.next_token.recorded import find_evaluated
 
-    if "emptied" not in evaluations.get(summary.TRAINED, {"summary": {}})["summary"]:
+    label = summary.recorded_label(evaluations, summary.TRAINED)
+    if "emptied" not in evaluations.get(label, {"summary": {}})["summary"]:
         return ""
     found = find_evaluated([str(run.path)])
-    (name,) = (model.name for model in found if model.label == summary.TRAINED)
+    (name,) = (model.name for model in found if model.label == label)
     return thought_verdict(found, name)
 
 

@@ -77,14 +77,31 @@ class ValueRow:
     """Reasoning − the same weights' standard prediction, by each way of grading."""
 
 
+def _is_of(label: str, model: str) -> bool:
+    """Returns whether a label is of a model's evaluation, under the run's own settings or under
+    others: those are named as KEY=VALUE (`trained-positions=400`), the controls (`warmup-self`) are
+    not."""
+    return label == model or (label.startswith(f"{model}-") and "=" in label)
+
+
 def recorded_label(evaluations: Mapping[str, Any], model: str) -> str:
     """Returns the label of a model's evaluation: under the run's own settings, else the latest one
-    under others (`trained-positions=400`); empty where there is none."""
-    if model in evaluations:
-        return model
-    # The settings are named as KEY=VALUE, the controls (`warmup-self`) are not.
-    others = [label for label in evaluations if label.startswith(f"{model}-") and "=" in label]
-    return others[-1] if others else ""
+    under others; empty where there is none."""
+    labels = [label for label in evaluations if _is_of(label, model)]
+    return model if model in labels else labels[-1] if labels else ""
+
+
+def why_no_difference(evaluations: Mapping[str, Any]) -> str:
+    """Returns why no paired difference of the trained policy is recorded, and where to see one."""
+    label = recorded_label(evaluations, TRAINED)
+    if not label:
+        return "No paired difference is recorded: the trained policy has not been evaluated."
+    if label == TRAINED:
+        return "No paired difference is recorded: no other model was evaluated where this one was."
+    return (
+        "Paired differences are recorded under the run's own settings alone, and the trained policy"
+        f" was evaluated under others: openrpt compare RUN --against {label} shows them."
+    )
 
 
 def _tags_of(label: str, where: str, config: Config, sources: Sequence[str]) -> list[str]:
@@ -92,9 +109,9 @@ def _tags_of(label: str, where: str, config: Config, sources: Sequence[str]) -> 
     alone it was evaluated."""
     tags = [f"only at positions of {where}"] if where else []
     seen = config.warmup.supervision(sources)
-    if seen and label == WARMUP:
+    if seen and _is_of(label, WARMUP):
         tags.append(f"supervised: it saw {seen}")
-    if label == TRAINED:
+    if _is_of(label, TRAINED):
         if seen:
             tags.append(f"after a supervised warmup: it saw {seen}")
         if config.train.ntp_weight > 0:
@@ -150,13 +167,22 @@ def common_sizes(rows: Sequence[AccuracyRow]) -> list[tuple[int, int] | None]:
     return found
 
 
-def absent_rows(evaluations: Mapping[str, Any]) -> list[str]:
-    """Returns the names of those rows that were not evaluated."""
-    return [
-        name
-        for (label, mode), name in _ROWS.items()
-        if mode not in evaluations.get(label, {"summary": {}})["summary"]
-    ]
+def absent_rows(evaluations: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Returns the names of those rows that were not evaluated; and of those that were, but under
+    other settings than the run's own alone, each with the rows that it has instead."""
+    absent, elsewhere = [], []
+    for (label, mode), name in _ROWS.items():
+        found = [
+            other
+            for other, evaluation in evaluations.items()
+            if _is_of(other, label) and mode in evaluation["summary"]
+        ]
+        if not found:
+            absent.append(name)
+        elif label not in found:
+            rows = ", ".join(_row_name(other, mode) for other in found)
+            elsewhere.append(f"{name} (see {rows})")
+    return absent, elsewhere
 
 
 def difference_rows(differences: Sequence[Mapping[str, Any]]) -> list[DifferenceRow]:
@@ -171,16 +197,18 @@ def difference_rows(differences: Sequence[Mapping[str, Any]]) -> list[Difference
 
 
 def value_rows(evaluations: Mapping[str, Any]) -> list[ValueRow]:
-    """Returns what the thought adds to the trained policy, over all positions and by the class of
-    the true token; then, over all of theirs, in its evaluations at positions of a rule."""
-    trained = evaluations.get(TRAINED, {})
+    """Returns what the thought adds to the trained policy (as `recorded_label` names it), over all
+    positions and by the class of the true token; then, over all of theirs, in its evaluations at
+    positions of a rule."""
+    trained = evaluations.get(recorded_label(evaluations, TRAINED), {})
     rows = []
     for part in ("all", *TOKEN_CLASSES, COMPUTED):
         if part in trained.get("thought_value", {}).get("reasoning", {}):
             rows.append(_value_row(part, trained, part))
     for entry in evaluations.values():
         rule = entry.get("where")
-        if rows and rule and entry["model"] == trained["model"] and entry.get("thought_value"):
+        own = rows and entry is not trained and entry["model"] == trained["model"]
+        if own and rule and entry.get("thought_value"):
             rows.append(_value_row(f"only at positions of {rule}", entry, "all"))
     return rows
 

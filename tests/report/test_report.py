@@ -398,6 +398,26 @@ def test_partial_evaluation(run: Run) -> None:
     assert "± ?" in text  # one document gives no error
 
 
+def test_evaluated_under_other_settings_is_said_to_be(tmp_path: Path) -> None:
+    """Neither "not evaluated" nor "not computed": by which label, and where to see it."""
+    run = made_up_run(tmp_path / "demo", Config(warmup=WarmupConfig(target="truth")))
+    for label, rate in (("start", 0.0), ("warmup-positions=9", 0.4), ("trained-positions=9", 0.5)):
+        record(run, label, evaluation_result(rate), model="tiny", split="heldout")
+    page = Page(render(run))
+    assert "Not evaluated" not in page.text and "has not been evaluated" not in page.text
+    assert "Reasoning after warmup (see warmup-positions=9, reasoning)" in page.text
+    assert "evaluated under other settings than the run's own, as trained-positions=9" in page.text
+    see = "openrpt compare RUN --against trained-positions=9 shows them"
+    assert page.text.count(see) == 2  # in the summary, and in the place of the table
+    assert "positions, easy and harder, as trained-positions=9" in page.text
+    assert "[95 % interval], evaluated as trained-positions=9." in page.text  # what thought adds
+    tags = sum(attributes.get("class") == "tag" for _, attributes in page.tags)
+    assert tags == 2 * (1 + 2)  # NTP and reasoning; supervised; trained with an NTP loss
+    record(run, "trained", evaluation_result(0.5), model="tiny", split="heldout")
+    text = Page(render(run)).text
+    assert see not in text and "(see trained-positions=9" not in text
+
+
 def test_kinds_of_prediction_are_counted(run: Run) -> None:
     """At position 5 standard prediction is the true token, which two rollouts of the late policy
     say; at 14 it is a wrong one, which one says, and the true token is another candidate."""
@@ -559,7 +579,7 @@ def test_what_the_reward_pays_stands_first() -> None:
     )
     assert against.value == "+60.0" and against.tone == "right"
     del entry["by_span"]  # of an earlier version
-    assert "have not been computed" in what_changed(evaluations, [entry], grading)
+    assert "No paired difference is recorded" in what_changed(evaluations, [entry], grading)
     grading = Grading.of(Config(), {"trained": {"summary": summary, "where": ""}})
     assert "30.0 ± 2.0 % of 160 positions (easy and harder): −10.0" in what_changed(
         evaluations, [entry], grading
