@@ -46,7 +46,7 @@ const QUANTITIES = {
     names: ["much worse", "worse", "the same", "better", "much better"],
     value: (doc, view, i) => {
       const now = outcome(doc, view, i)?.rate ?? null;
-      const then = outcome(doc, state.other || earliestView(doc), i)?.rate ?? null;
+      const then = outcome(doc, comparedView(doc), i)?.rate ?? null;
       return now === null || then === null ? null : now - then;
     },
     say: (value) => `pass rate ${signed(100 * value, 0)} points`,
@@ -60,6 +60,23 @@ function hasQuantity(doc, name) {
   if (name === "surprise") return !doc.absent;
   if (name === "rate" || name === "change") return viewsOf(doc).length > 0;
   return true;
+}
+
+// Why the text is not coloured as was asked for, and what to do; "" where it is. `say`: a view → its
+// title.
+function colorHint(doc, name, view, say) {
+  const { title, value } = QUANTITIES[name];
+  if (name !== state.color)
+    return `Coloured by ${title}: ` + (state.color === "change"
+      ? "no two models or steps have this document, so there is no change to show."
+      : `this document has no ${QUANTITIES[state.color].title}.`);
+  const base = comparedView(doc);
+  if (name === "change" && view === base)
+    return `${say(view)} is compared with itself: choose another one under “of” or “compared with”.`;
+  if (doc.tokens.some((_, i) => value(doc, view, i) !== null)) return "";
+  return name === "change"
+    ? `No token has rollouts of both ${say(view)} and ${say(base)}: choose others under “of” and “compared with”.`
+    : `${say(view)} has no ${title} at any token: choose another one under “of”.`;
 }
 
 // The class of a token: "amount-3", "verdict-0", or "" where nothing is known.

@@ -9,6 +9,9 @@ const FILTERS = {
   "became-wrong": "became wrong",
 };
 
+const FILTER_NAMES = ["only", "kind", "band", "find"];
+const filtersNow = () => JSON.stringify(FILTER_NAMES.map((name) => state[name]));
+
 class Inspector {
   constructor(root, index) {
     this.index = index;
@@ -79,20 +82,21 @@ class Inspector {
       const doc = await loadDocument(number, this.index.documents[number]);
       if (this.wanted !== number) return; // another was asked for meanwhile
       this.doc = doc;
+      if (this.found && !this.found.among.has(number)) this.forgetSearch(); // by a link
       this.part("document").value = String(number);
       this.part("about").textContent = `Document ${doc.id} · ${doc.entry.split}`
         + (doc.entry.source ? ` · ${doc.entry.source}` : "");
-      this.fill("color", Object.entries(QUANTITIES).filter(([name]) => hasQuantity(doc, name))
-        .map(([name, quantity]) => [name, quantity.title]));
+      this.fillColors();
       this.drawText();
       changed = new Set(["view", ...Object.keys(state)]);
     }
     if (changed.has("view") || changed.has("other")) this.fillViews();
-    for (const name of ["color", "only", "kind", "band", "find"])
+    for (const name of FILTER_NAMES)
       if (this.part(name).value !== state[name]) this.part(name).value = state[name];
-    const filters = ["only", "kind", "band", "find"];
-    if (["color", "view", "other", ...filters].some((name) => changed.has(name))) this.paint();
-    if (filters.some((name) => changed.has(name))) this.reveal();
+    const filtered = FILTER_NAMES.some((name) => changed.has(name));
+    if (this.found && this.found.filters !== filtersNow()) this.forgetSearch();
+    if (filtered || ["color", "view", "other"].some((name) => changed.has(name))) this.paint();
+    if (filtered) this.reveal();
     this.select(changed.has("token") || changed.has("document"));
   }
 
@@ -114,6 +118,21 @@ class Inspector {
     this.part("other").disabled = views.length < 2;
   }
 
+  // What this document knows nothing of is left out; a change needs two states, which is said.
+  fillColors() {
+    const several = viewsOf(this.doc).length > 1;
+    const known = Object.entries(QUANTITIES).filter(([name]) => hasQuantity(this.doc, name));
+    this.fill("color", known.map(([name, quantity]) =>
+      [name, name !== "change" || several ? quantity.title : `${quantity.title} (nothing to compare with)`]));
+    for (const one of this.part("color").options) one.disabled = one.value === "change" && !several;
+  }
+
+  // The quantity that is drawn: the chosen one, where the document has it.
+  quantity() {
+    const chosen = [...this.part("color").options].find((one) => one.value === state.color);
+    return chosen && !chosen.disabled ? state.color : "entropy";
+  }
+
   drawText() {
     const spaces = this.part("spaces").checked;
     for (const text of this.texts) text.show(this.doc, spaces);
@@ -121,8 +140,10 @@ class Inspector {
 
   paint() {
     const doc = this.doc;
-    const quantity = QUANTITIES[hasQuantity(doc, state.color) ? state.color : "entropy"];
+    const name = this.quantity();
+    const quantity = QUANTITIES[name];
     const view = state.view || latestView(doc);
+    this.part("color").value = name;
     const sides = state.other && quantity !== QUANTITIES.change ? [view, state.other] : [view];
     this.match(view);
     this.part("pane-other").hidden = sides.length < 2;
@@ -138,7 +159,11 @@ class Inspector {
         });
     });
     this.part("title").hidden = sides.length < 2;
-    this.part("legend").replaceChildren(...legend(quantity));
+    const hint = colorHint(doc, name, view, (side) => titles.get(side) ?? "the scorer");
+    this.part("hint").textContent = hint;
+    this.part("hint").hidden = !hint;
+    const since = quantity === QUANTITIES.change ? `since ${titles.get(comparedView(doc))}: ` : "";
+    this.part("legend").replaceChildren(since, ...legend(quantity));
     this.part("count").textContent = this.filtered
       ? `${this.matches.length} of ${doc.tokens.length} tokens match` : "";
   }
@@ -150,8 +175,8 @@ class Inspector {
   }
 
   match(view) {
-    this.filtered = Boolean(state.only || state.kind || state.band || state.find);
-    this.matching = this.matchingIn(this.doc, view, state.other || earliestView(this.doc));
+    this.filtered = FILTER_NAMES.some((name) => state[name]);
+    this.matching = this.matchingIn(this.doc, view, comparedView(this.doc));
     this.matches = this.matching.flatMap((matches, i) => (matches ? [i] : []));
   }
 
@@ -237,23 +262,35 @@ class Inspector {
     const { only, kind, band, find } = state;
     const wanted = only || kind || band || find;
     const found = new Set();
+    const search = { filters: filtersNow(), among: found };
+    this.found = search;
     for (let number = 0; wanted && number < this.index.documents.length; number++) {
       const doc = await loadDocument(number, this.index.documents[number]);
+      if (this.found !== search) return; // the filters have changed meanwhile
       // Another document is opened at its latest view, and compared with its earliest.
       if (this.matchingIn(doc, latestView(doc), earliestView(doc)).includes(true)) found.add(number);
       if (number % 50 === 49) this.part("found").textContent = `${number + 1} documents searched …`;
     }
-    this.fillDocuments(wanted ? found : null);
+    if (!wanted) this.found = null;
+    this.fillDocuments(this.found?.among);
     const what = [find && `“${find}”`, (only || kind || band) && "what the filters leave"].filter(Boolean).join(" among ");
     this.part("found").textContent = wanted
       ? `${what} is in ${found.size} of ${this.index.documents.length} documents` : "all documents";
     if (wanted && found.size && !found.has(this.doc.number)) this.go([...found][0]);
   }
 
+  // What a search has left is not what other filters leave: all documents are listed again.
+  forgetSearch() {
+    if (!this.found) return;
+    this.found = null;
+    this.fillDocuments();
+    this.part("found").textContent = "all documents are listed again: search anew for these filters";
+  }
+
   select(scroll) {
     const i = placeOf(this.doc, state.token);
     for (const text of this.texts) text.select(i, scroll);
-    showPanel(this.part("panel"), this.doc, i);
+    showPanel(this.part("panel"), this.part("rollouts"), this.doc, i);
     this.part("link").disabled = i < 0;
   }
 

@@ -126,6 +126,9 @@ const nameOf = (group) => (group.model ? group.model : `step ${group.step}`);
 const latestView = (doc) => viewsOf(doc).at(-1)?.id ?? "";
 const earliestView = (doc) => viewsOf(doc)[0]?.id ?? "";
 
+// What a change is measured from.
+const comparedView = (doc) => state.other || earliestView(doc);
+
 // What a model or step made of a position: { rate, ntp, gain, group }; null where it was not there.
 function outcome(doc, view, i) {
   const [kind, name] = splitView(view);

@@ -3,9 +3,11 @@
 const CONTINUATION = 12;
 const PREFIX = 48;
 
-function showPanel(panel, doc, i) {
+// `panel`: what is known of the token itself; `rollouts`: what was sampled there.
+function showPanel(panel, rollouts, doc, i) {
   if (!doc || i < 0 || i >= doc.tokens.length) {
     panel.place = null;
+    rollouts.replaceChildren();
     panel.replaceChildren(element("p", { class: "muted" },
       "Choose a token: click it, or go to the text and use the arrow keys."));
     return;
@@ -15,14 +17,17 @@ function showPanel(panel, doc, i) {
   if (panel.place === place) return panel.redraw();
   panel.place = place;
   const groups = doc.groupsAt.get(i) ?? [];
-  const rollouts = groups.length ? groupPart(doc, i, groups) : null;
-  panel.redraw = () => rollouts?.draw();
+  const part = groups.length ? groupPart(doc, i, groups) : null;
+  // What stands side by side has the width of the page, below the text.
+  panel.redraw = () => rollouts.parentElement.classList.toggle("across", Boolean(part?.draw()));
   panel.replaceChildren(
     element("h3", {}, chip(doc.tokens[i].bytes), " ",
       element("small", {}, `token ${tokenOf(doc, i)} · ${doc.tokens[i].kind}`)),
     facts(doc, i, groups),
-    modelTable(doc, i),
-    ...(rollouts?.nodes ?? [element("p", { class: "muted" }, "No rollouts are stored at this position.")]));
+    modelTable(doc, i));
+  rollouts.replaceChildren(
+    ...(part?.nodes ?? [element("p", { class: "muted" }, "No rollouts are stored at this position.")]));
+  panel.redraw();
 }
 
 function facts(doc, i, groups) {
@@ -77,7 +82,8 @@ function modelTable(doc, i) {
       element("th", { scope: "row" }, label), cell(result.ntp), cell(result.rate)))));
 }
 
-// { nodes, draw() }: what was sampled here, of the step or model that is chosen.
+// { nodes, draw() }: what was sampled here, of the step or model that is chosen; draw() returns
+// whether several stand side by side, or would if none were chosen: then a choice moves nothing.
 function groupPart(doc, i, groups) {
   const bar = groups.length > 1 ? groupBar(doc, groups) : null;
   const body = element("div");
@@ -88,13 +94,14 @@ function groupPart(doc, i, groups) {
     const models = doc.models.map((label) => groups.find((group) => group.model === label)).filter(Boolean);
     // Nothing was chosen, and models alone were here: all of them, as far as they fit.
     const chosen = state.group || state.other || state.view;
-    const together = !chosen && shown.model && models.length <= MOST_TOGETHER && groups.length <= FEW_GROUPS;
+    const fit = models.length <= MOST_TOGETHER && groups.length <= FEW_GROUPS;
+    const together = !chosen && shown.model && fit;
     const views = together ? models : compared && compared !== shown ? [shown, compared] : [shown];
     bar?.mark(together ? null : shown);
     body.replaceChildren(element("div", { class: views.length > 1 ? "two" : "" }, ...views.map(groupView)),
       shown.completion ? shadingLegend() : "");
+    return views.length > 1 || (models.length > 1 && fit);
   };
-  draw();
   return { nodes: bar ? [bar.node, body] : [body], draw };
 }
 

@@ -97,7 +97,8 @@ class Tab:
         )
 
     def panel(self) -> str:
-        return self.part("panel").inner_text()
+        """What is said of the selected token, and what was sampled there."""
+        return f"{self.part('panel').inner_text()}\n{self.part('rollouts').inner_text()}"
 
 
 @pytest.fixture
@@ -226,7 +227,7 @@ def test_a_click_shows_the_rollouts(tab: Tab) -> None:
     tokens = tokens_of(TEXTS[FIRST][1])[POSITIONS[0] : POSITIONS[0] + 12]
     shown_tokens = [token.decode().replace(" ", "␣").replace("\n", "⏎") for token in tokens]
     assert chips.all_inner_texts() == shown_tokens
-    table = tab.part("panel").locator(".rollouts")
+    table = tab.part("rollouts").locator(".rollouts")
     assert table.locator(".forced").count() > 0  # forced tokens are marked
     assert table.locator(".amount-4").first.get_attribute("title") == "p 0.050"  # e⁻³
     assert "⟨F0⟩⟨9F⟩" in table.inner_text()  # a half character
@@ -291,11 +292,11 @@ def test_a_position_that_was_sampled_often_has_a_slider(tab: Tab) -> None:
             groups.push({ ...groups[0], step, view: `step:${step}` });
           const panel = document.querySelector("[data-part=panel]");
           panel.place = null;
-          showPanel(panel, doc, 5);
+          showPanel(panel, document.querySelector("[data-part=rollouts]"), doc, 5);
           return groups.length;
         }"""
     )
-    slider = tab.part("panel").get_by_role("slider")
+    slider = tab.part("rollouts").get_by_role("slider")
     assert f"Sampled {at} times: step 6 · 3/5" in tab.panel()
     slider.focus()
     slider.press("End")
@@ -356,6 +357,99 @@ def test_find_in_all_documents_under_a_filter(tab: Tab) -> None:
     tab.page.wait_for_function(
         "document.querySelector('[data-part=found]').textContent.includes('in 0 of 5')"
     )
+
+
+def test_what_was_found_is_forgotten_when_a_filter_changes(tab: Tab) -> None:
+    """Else the list would hold documents that the new filters have nothing in."""
+    listed = tab.part("document").locator("option")
+    found = "document.querySelector('[data-part=found]').textContent.includes('in 1 of 5')"
+    for change in (
+        lambda: tab.choose(kind="punctuation"),
+        lambda: tab.part("find").fill("x"),
+        lambda: tab.choose(band="3"),
+    ):
+        tab.choose(kind="number", band="")
+        tab.part("find").fill("3")
+        assert listed.count() == 5
+        tab.part("search").click()
+        tab.page.wait_for_function(found)
+        assert listed.count() == 1
+        change()
+        tab.page.wait_for_function("!" + found)
+        assert listed.count() == 5
+        assert "search anew" in tab.part("found").inner_text()
+        assert tab.part("document").locator("option:checked").count() == 1
+
+
+def test_a_link_out_of_what_was_found_lists_all_documents(tab: Tab, address: str) -> None:
+    tab.part("find").fill("three SCRIPTS")
+    tab.part("search").click()
+    tab.until_shown(WITH_SCRIPTS)
+    tab.page.evaluate("id => setState({ document: id, find: state.find })", HELDOUT)
+    tab.until_shown(HELDOUT)
+    assert tab.part("document").locator("option:checked").count() == 1
+
+
+def test_no_change_to_show_is_said(tab: Tab, address: str) -> None:
+    """One state alone: the choice is closed; a state against itself, or against one that saw other
+    tokens: said, with what to do."""
+    tab.open(address, f"#document={WITH_SCRIPTS}&color=change")
+    change = tab.part("color").locator("option[value=change]")
+    assert "(nothing to compare with)" in str(change.text_content()) and change.is_disabled()
+    assert tab.part("color").input_value() == "entropy"
+    assert "there is no change to show" in tab.part("hint").inner_text()
+    tab.choose(color="surprise")
+    assert tab.part("hint").is_hidden()
+    tab.show(HELDOUT)
+    assert change.is_enabled()
+    tab.choose(color="change", view="model:trained")
+    assert tab.part("hint").is_hidden()
+    assert tab.part("legend").inner_text().startswith("since model: start:")
+    tab.choose(view="model:start")
+    assert "model: start is compared with itself" in tab.part("hint").inner_text()
+    tab.page.evaluate(
+        """async () => {
+          const number = document.querySelector("[data-part=document]").value;
+          const doc = await block(`data-${number}`);
+          doc.outcomes.start = new Map();
+          for (const [i, groups] of doc.groupsAt)
+            doc.groupsAt.set(i, groups.filter((group) => group.model !== "start"));
+        }"""
+    )
+    tab.choose(view="model:trained")
+    assert "No token has rollouts of both" in tab.part("hint").inner_text()
+
+
+@pytest.mark.parametrize(("width", "abreast"), [(390, 1), (1280, 3), (1700, 3)])
+def test_models_stand_side_by_side_where_they_fit(
+    browser: Any, address: str, width: int, abreast: int
+) -> None:
+    tab = Tab(browser, {"width": width, "height": 900}, "light").open(address)
+    views = tab.part("rollouts").locator(".group-view")
+    assert views.count() == 3
+    tops = [views.nth(n).bounding_box()["y"] for n in range(3)]
+    assert tops.count(tops[0]) == abreast
+    button = tab.page.get_by_role("button", name="trained · ")
+    button.scroll_into_view_if_needed()  # with the text, which is laid out where it is seen
+    tab.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+    place = "one => one.getBoundingClientRect().top - inspector.getBoundingClientRect().top"
+    before = button.evaluate(place)
+    button.click()
+    assert views.count() == 1  # and what was pressed stays where it is
+    assert button.evaluate(place) == before
+    tab.choose(view="model:trained", other="model:start", color="change")
+    tops = [views.nth(n).bounding_box()["y"] for n in range(2)]
+    assert tops.count(tops[0]) == min(abreast, 2)
+    tab.context.close()
+
+
+def test_a_choice_ends_before_its_arrow(tab: Tab) -> None:
+    for select in tab.page.locator("select").all():
+        style = select.evaluate(
+            "one => [parseFloat(getComputedStyle(one).paddingRight), "
+            "getComputedStyle(one).textOverflow]"
+        )
+        assert style[0] >= 20 and style[1] == "ellipsis"
 
 
 def test_a_filter_scrolls_to_its_first_match(tab: Tab, address: str) -> None:
