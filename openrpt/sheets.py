@@ -22,6 +22,8 @@ NOTHING = "–"
 """The cell of what was not measured or is not known."""
 _UNBROKEN = 28
 """Characters up to which a cell is not folded: the longest interval has fewer."""
+_LABEL = 12
+"""Characters up to which a label behind the first is not folded."""
 _BORDER = 3
 """Characters between two columns."""
 
@@ -129,8 +131,14 @@ def _unbroken(sheet: Sheet, i: int, width: int) -> bool:
     where they leave room for numbers."""
     if i < sheet.whole:
         return True
-    room = _UNBROKEN if i >= sheet.labels else min(_UNBROKEN, width // 3) if i == 0 else 12
-    return _longest(sheet, i) <= room
+    if i >= sheet.labels:
+        return _longest(sheet, i) <= _UNBROKEN
+    if i > 0:
+        return _longest(sheet, i) <= _LABEL
+    numbers = [_longest(sheet, other) for other in range(sheet.labels, len(sheet.headings))]
+    widest = max((size for size in numbers if size <= _UNBROKEN), default=0)
+    left = width - 1 - (_LABEL + _BORDER) * (sheet.labels - 1) - widest - 2 * _BORDER
+    return _longest(sheet, i) <= min(_UNBROKEN, width // 3, left)
 
 
 def _least_width(sheet: Sheet, i: int, width: int) -> int:
@@ -200,8 +208,24 @@ def extreme_bounds(estimate: Mapping[str, Any]) -> tuple[float, float] | None:
     size, value = estimate.get("documents", estimate["n"]), estimate["value"]
     if size < 2 or estimate["standard_error"] or value not in (0, 1):
         return None
-    reach = 1 - 0.025 ** (1 / size)
+    reach = _unseen(size)
     return (1 - reach, 1.0) if value else (0.0, reach)
+
+
+def alike_bounds(value: float, documents: int) -> tuple[float, float]:
+    """Returns the exact 95 % interval of a difference of shares that is the same in every document,
+    so that resampling them gives it no width.
+
+    By Clopper and Pearson's bound for 0 of D at most 1 − 0.025^(1/D) of all documents are unlike
+    those that were seen; in these the difference could be anything from −1 to 1.
+    """
+    reach = _unseen(documents)
+    return (1 - reach) * value - reach, (1 - reach) * value + reach
+
+
+def _unseen(size: int) -> float:
+    """Returns the greatest share (at 97.5 %) of what none of `size` observations was."""
+    return float(1 - 0.025 ** (1 / size))
 
 
 def share(estimate: Mapping[str, Any]) -> str:
@@ -246,7 +270,16 @@ def interval(found: Mapping[str, Any], format: str = "+.1f", *, scale: float = 1
 
 
 def points(difference: Mapping[str, Any]) -> str:
-    """`+1.2 [−0.3, +2.7]`: a difference of shares, in points."""
+    """`+1.2 [−0.3, +2.7]`: a difference of shares, in points. Where it was recorded with bounds
+    that are one, it is the same in every document: as `alike_bounds` says.
+
+    >>> points({"value": 0.0, "low": 0.0, "high": 0.0, "documents": 12})
+    '+0.0 [−26.5, +26.5]'
+    """
+    documents = difference.get("documents", 0)
+    if documents > 1 and difference["low"] == difference["high"]:
+        low, high = alike_bounds(difference["value"], documents)
+        difference = {**difference, "low": low, "high": high}
     return interval(difference, scale=100.0)
 
 

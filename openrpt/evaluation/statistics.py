@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 
 from openrpt.evaluation.resamples import RESAMPLES, drawn_documents, means_of_draws
+from openrpt.sheets import alike_bounds
 
 _BINS = 10
+_ALIKE = 1e-12
+"""The greatest width of what is one number but for rounding."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,13 +31,14 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Difference:
-    """A paired difference of means; the interval holds 95 % of resamples of documents."""
+    """A paired difference of means; the interval holds 95 % of resamples of documents (where all
+    are alike: `alike_bounds`)."""
 
     value: float
     low: float
     high: float
     p: float
-    """The two-sided p-value: the level at which the bootstrap interval would just reach 0."""
+    """The two-sided p-value: the level at which the interval would just reach 0."""
     standard_error: float
     n: int
     documents: int
@@ -140,9 +144,15 @@ def paired_difference(a: np.ndarray, b: np.ndarray, documents: np.ndarray) -> Di
     Positions where either is not a number are left out. With m* the resampled means,
     p = 2 · min(#(m* ≤ 0) + 1, #(m* ≥ 0) + 1) / (RESAMPLES + 1), at most 1 (Davison and Hinkley
     1997, section 4.4, for the added 1).
+
+    Where all resamples are alike they say nothing of the error. Of shares the interval is then
+    `alike_bounds`, which reaches 0 at p = 2 · (1 + |difference|)^−D: the sign test's over documents
+    where the difference is 1. Of values that are no shares there is none.
     """
-    both = ~(np.isnan(a.astype(float)) | np.isnan(b.astype(float)))
-    difference, documents = (a.astype(float) - b.astype(float))[both], documents[both]
+    a, b = a.astype(float), b.astype(float)
+    both = ~(np.isnan(a) | np.isnan(b))
+    a, b, documents = a[both], b[both], documents[both]
+    difference = a - b
     estimate = mean_by_document(difference, documents)
     low = high = p = error = float("nan")
     if estimate.documents > 1:  # else nothing to resample: no interval, nothing distinguishable
@@ -152,6 +162,12 @@ def paired_difference(a: np.ndarray, b: np.ndarray, documents: np.ndarray) -> Di
         rarer = min(int((means <= 0).sum()), int((means >= 0).sum()))
         p = min(1.0, 2 * (rarer + 1) / (RESAMPLES + 1))
         error = estimate.standard_error
+        if np.ptp(means) < _ALIKE:
+            shares = min(a.min(), b.min()) >= 0 and max(a.max(), b.max()) <= 1
+            low, high = (
+                alike_bounds(estimate.value, estimate.documents) if shares else (np.nan,) * 2
+            )
+            p = min(1.0, 2 * (1 + abs(estimate.value)) ** -estimate.documents) if shares else np.nan
     return Difference(
         value=estimate.value,
         low=low,

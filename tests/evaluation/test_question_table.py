@@ -104,7 +104,8 @@ def test_the_table_has_a_row_a_part_and_model(width: int) -> None:
     lines = [line for line in console.export_text().splitlines() if "│" in line]
     assert all(len(line) <= width for line in lines)
     text = "\n".join(lines)
-    assert text.count("35.0 ± 7.6") == 4 and text.count("+0.0 [+0.0, +0.0]") == 4
+    assert text.count("35.0 ± 7.6") == 4
+    assert text.count("+0.0 [−8.8, +8.8]") == text.count("+0.0 [−16.8, +16.8]") == 2
     assert "chain_sum@1 (n = 20)" in text and ("temperature=0.7-" in text or width == 120)
 
 

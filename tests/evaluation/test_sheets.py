@@ -139,6 +139,8 @@ def test_values_are_written_in_one_way_each() -> None:
     assert percent(alone) == "52.9 %" and percent(alone | {"n": 0}) == "–"
     assert points({"value": 0.012, "low": -0.003, "high": 0.027}) == "+1.2 [−0.3, +2.7]"
     assert points({"value": 0.012, "low": math.nan, "high": math.nan}) == "+1.2"
+    recorded = {"value": 0.0, "low": 0.0, "high": 0.0, "documents": 11}  # before it had a width
+    assert points(recorded) == "+0.0 [−28.5, +28.5]"
     assert interval({"value": None, "low": None, "high": None}) == "–"
     assert interval({"value": -2573.4, "low": -26100.0, "high": 0.5}, ".4g") == (
         "−2573 [−2.61e+04, 0.5]"

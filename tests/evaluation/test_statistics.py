@@ -55,11 +55,37 @@ def test_edges_of_the_paired_difference() -> None:
     same = paired_difference(np.ones(6), np.ones(6), np.arange(6))
     assert (same.value, same.p, same.distinguishable) == (0.0, 1.0, False)
     clear = paired_difference(np.ones(6), np.zeros(6), np.arange(6))
-    assert clear.distinguishable and clear.p == pytest.approx(2 / 4001)
+    assert clear.distinguishable and clear.p == pytest.approx(2 / 2**6)
+    wide = paired_difference(np.linspace(0.5, 1, 60), np.zeros(60), np.arange(60))
+    assert wide.distinguishable and wide.p == pytest.approx(2 / 4001)
     holes = paired_difference(
         np.array([1.0, np.nan, 3.0]), np.array([0.0, 0.0, np.nan]), np.arange(3)
     )
     assert (holes.n, holes.value) == (1, 1.0) and np.isnan(holes.p)
+
+
+@pytest.mark.parametrize("size", [2, 5, 6, 40])
+def test_documents_that_are_all_alike_have_an_interval_with_a_width(stats, size: int) -> None:
+    """No resample differs from another: how many documents may be unlike these is what is left,
+    by Clopper and Pearson; each of them once, however many positions it has."""
+    documents = np.repeat(np.arange(size), 3)
+    ones, zeros = np.ones(3 * size), np.zeros(3 * size)
+    unseen = stats.binomtest(0, size).proportion_ci(method="exact").high
+    for same in (zeros, ones):
+        found = paired_difference(same, same, documents)
+        assert (found.low, found.high) == pytest.approx((-unseen, unseen))
+    better = paired_difference(ones, zeros, documents)
+    assert (better.low, better.high) == pytest.approx((1 - 2 * unseen, 1.0))
+    assert better.p == pytest.approx(stats.binomtest(size, size).pvalue)  # the sign test
+    assert better.distinguishable == (better.p < 0.05) == (size > 5)
+    worse = paired_difference(zeros, ones, documents)
+    assert (worse.low, worse.high) == pytest.approx((-1.0, 2 * unseen - 1))
+    # One right and one wrong in every document; and what is no share.
+    mixed = paired_difference(
+        np.tile([1.0, 0.0], size), np.tile([0.0, 1.0], size), np.repeat(np.arange(size), 2)
+    )
+    assert (mixed.low, mixed.high) == pytest.approx((-unseen, unseen))
+    assert np.isnan(paired_difference(3 * ones, ones, documents).low)
 
 
 def test_calibration() -> None:

@@ -522,7 +522,8 @@ def test_what_the_thought_adds_is_shown_by_class(run: Run) -> None:
     cell = rows[3].cells[0]
     assert cell is not None and cell.text.startswith(f"{gain:+.1f} [".replace("-", "−"))
     spans = [cells[2].text for row in rows if (cells := row.cells) and cells[2]]
-    assert spans == ["+100.0 [+100.0, +100.0]"] * 5
+    # All alike: in 24 documents 14.2 % might be unlike them, in 2 any.
+    assert spans == ["+100.0 [+71.5, +100.0]"] * 4 + ["+100.0 [−68.4, +100.0]"]
     page = report_page(run)
     assert "only at positions of before:<i>= " in page.text and "whole span" in page.text
 

@@ -398,6 +398,7 @@ def test_no_change_to_show_is_said(tab: Tab, address: str) -> None:
     assert "(nothing to compare with)" in str(change.text_content()) and change.is_disabled()
     assert tab.part("color").input_value() == "entropy"
     assert "there is no change to show" in tab.part("hint").inner_text()
+    assert tab.part("hint").is_visible()
     tab.choose(color="surprise")
     assert tab.part("hint").is_hidden()
     tab.show(HELDOUT)

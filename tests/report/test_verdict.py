@@ -50,7 +50,7 @@ def test_a_copy_is_called_a_copy() -> None:
         "The trained policy copies its first candidate: its prediction differs from standard"
         " prediction at 0 of 640 positions."
     )
-    assert second.endswith(": +0.0 [+0.0, +0.0] points, not distinguishable.")
+    assert second.endswith(": +0.0 [−10.9, +10.9] points, not distinguishable.")
     assert "repeats standard prediction" in model_sentences("It", copied, UNSEEDED)[0]
 
 
@@ -82,9 +82,11 @@ def test_whole_spans_that_say_otherwise_are_named() -> None:
 
 def test_few_documents_are_no_proof() -> None:
     ntp = np.zeros(64)
-    said = model_sentences("It", entry(ntp, ntp + 1, ntp, documents=4), SEEDED)
+    said = model_sentences("It", entry(ntp, share(64, 60), ntp, documents=4), SEEDED)
     assert "only 4 documents: not to be relied on" in said[1]
     assert len(said) == 2  # nor is any class named
+    alike = model_sentences("It", entry(ntp, ntp + 1, ntp, documents=4), SEEDED)
+    assert "+100.0 [−20.5, +100.0] points, not distinguishable" in alike[1] and len(alike) == 2
 
 
 def test_lost_form_is_said() -> None:
