@@ -474,9 +474,12 @@ def test_patterns_of_this_run_are_shown(run: Run) -> None:
         {"run": str(run.path), "first_step": 1, "last_step": 3, "measures": {"hedging": numbers}},
         {"run": "other", "first_step": 7, "last_step": 9, "measures": {"hedging": numbers}},
     ]
+    never = {"value": 0.0, "low": 0.0, "high": 0.0, "n": 96, "documents": 24}
+    bins[0]["measures"] = {"hedging": numbers, "keywords/never": never}
     document = {"format": 1, "measures": {"hedging": "share with perhaps"}, "bins": bins}
     (run.path / "patterns.json").write_text(json.dumps(document))
     text = report_page(run).text
+    assert "0.0 [0.0, 14.2] %" in text  # no document of 24: as an accuracy of 0
     assert "12.3 [10.0, 15.0] %" in text and "steps 1–3" in text and "share with perhaps" in text
     assert "steps 7–9" not in text
 

@@ -19,7 +19,15 @@ from openrpt.evaluation.patterns.bins import (
 from openrpt.evaluation.patterns.measures import KEYWORDS, Keywords
 from openrpt.files import csv_text, write_text
 from openrpt.json_files import finite_json, write_sealed
-from openrpt.sheets import COST_HEADINGS, NOTHING, Sheet, cost_cells, interval, print_sheet
+from openrpt.sheets import (
+    COST_HEADINGS,
+    NOTHING,
+    Sheet,
+    cost_cells,
+    extreme_bounds,
+    interval,
+    print_sheet,
+)
 
 _FORMAT = 1
 
@@ -135,9 +143,16 @@ def _section(name: str) -> str:
 
 def pattern_cell(name: str, numbers: Mapping[str, Any]) -> str:
     """Returns a measure's cell, `12.5 [10.1, 14.9] %`, or without the unit where the measure is no
-    share; a dash where there is nothing to measure. `numbers`: value, low and high."""
+    share; a dash where there is nothing to measure. `numbers`: value, low, high and documents.
+
+    A share that is 0 or all in every document has the exact interval, as accuracies have: resamples
+    of such documents give it no width.
+    """
     if name in DECIMALS:
         return interval(numbers, f".{DECIMALS[name]}f")
+    if numbers.get("documents") and numbers["low"] == numbers["high"]:
+        low, high = extreme_bounds({**numbers, "standard_error": 0.0}) or (numbers["low"],) * 2
+        numbers = {**numbers, "low": low, "high": high}
     cell = interval(numbers, ".1f", scale=100.0)
     return cell if cell == NOTHING else f"{cell} %"
 
