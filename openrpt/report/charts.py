@@ -165,11 +165,9 @@ def _describe(values: Sequence[_Row], plan: Plan, lines: Mapping[str, str]) -> s
 
 def _number(value: float, plan: Plan) -> str:
     """Returns a value as a chart's description writes it: a fraction in percent."""
-    if plan.meaning.unit == "fraction":
-        return f"{value:.1%}"
-    if abs(value) >= 1e6:
-        return f"{value:.3g}"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    whole = 1000 <= abs(value) < 1e6
+    format = ".1%" if plan.meaning.unit == "fraction" else ",.0f" if whole else ".3g"
+    return f"{value:{format}}".replace("-", "−")
 
 
 def _line_names(names: Sequence[str], runs: Sequence[str]) -> list[str]:

@@ -616,6 +616,14 @@ def test_what_is_evaluated_later_is_compared_with_the_trained_model(tmp_path: Pa
     assert "openrpt control RUN thought no-thought" not in text
 
 
+def test_a_chart_is_told_in_words_with_signs_and_units_as_it_is_drawn() -> None:
+    rows = [{"stage": "train", "step": 1, "loss/policy": -0.0143, "energy/joules": 4200.0}]
+    told = {chart.title: chart for chart in charts(rows)}
+    assert told["Policy loss"].description == "Step 1: −0.0143"
+    assert told["Energy a step"].description == "Step 1: 4,200"
+    assert told["Energy a step"].plan.meaning.unit == "joules"
+
+
 def test_values_that_are_no_numbers_leave_a_gap() -> None:
     rows = [{"stage": "train", "step": s, "reward/mean": v} for s, v in ((1, 0.5), (2, math.nan))]
     (chart,) = charts(rows)
