@@ -9,8 +9,9 @@ from openrpt.rl.rewards.fitting import require_fitting
 from openrpt.rl.rewards.matching import exact_judge, fuzzy_judge, next_segment, segment_reward
 from openrpt.rl.rewards.term import RewardContext, RewardTerm, rollout_place
 from openrpt.rl.rewards.terms import TERMS
-from openrpt.rl.rewards.user import UserFunction, load_function
+from openrpt.rl.rewards.user import number_of
 from openrpt.types import Group
+from openrpt.user_code import UserFunction, is_import_path, load_function
 
 _READABLE = ("prediction", "continuation", "thought", "prefix")
 """The facts that a user's own reward may read: bytes, of the continuation the bytes of its
@@ -24,7 +25,8 @@ def _segment_term(judge: UserFunction) -> RewardTerm:
     def segment(groups: Sequence[Group], context: RewardContext) -> list[list[float]]:
         def value(group: Group, number: int) -> float:
             def judged(*, prediction: str, segment: str) -> float:
-                return judge(
+                return number_of(
+                    judge,
                     {"prediction": prediction, "segment": segment},
                     where=rollout_place(group, number),
                     on_error=context.config.reward.on_error,
@@ -54,7 +56,9 @@ def _user_term(function: UserFunction) -> RewardTerm:
                 "prefix": b"".join(context.token_bytes[position.window_start : position.index]),
             }
             on_error = context.config.reward.on_error
-            return function(values, where=rollout_place(group, number), on_error=on_error)
+            return number_of(
+                function, values, where=rollout_place(group, number), on_error=on_error
+            )
 
         return [[value(group, r) for r in range(len(group.rollouts))] for group in groups]
 
@@ -71,7 +75,7 @@ def make_terms(config: Config) -> dict[str, RewardTerm]:
     settings = config.reward
     terms: dict[str, RewardTerm] = {}
     for name in settings.terms:
-        if ":" in name:
+        if is_import_path(name):
             terms[name] = _user_term(load_function(name, key="reward.terms", known=_READABLE))
         elif name == "segment":
             terms[name] = _segment_term(_make_judge(settings))
