@@ -85,6 +85,8 @@ def binding(key: Key) -> str:
 def values(key: Key) -> str:
     """Type and range, in words."""
     words = ", ".join(f"`{choice}`" for choice in key.choices)
+    if key.part is not None:
+        words += f", or `{key.part.path}`"
     if key.is_list:
         return f"list of {words or 'text'}"
     if key.is_table:

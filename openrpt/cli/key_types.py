@@ -5,20 +5,40 @@ from typing import Any
 
 import click
 
+from openrpt.config.parts import PartName
+
+
+class PartWord(click.Choice):
+    """The name of a part, or a user's own by its import path: `entropy`, `mine:weights`."""
+
+    def __init__(self, part: PartName) -> None:
+        super().__init__(part.known)
+        self.part = part
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        """Returns the name; fails, with the nearest, for one that is neither."""
+        try:
+            return self.part(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
 
 class CommaSeparated(click.ParamType):
     """A list: `train,heldout`. Without choices, of anything that has no comma."""
 
     name = "list"
 
-    def __init__(self, choices: Sequence[str]) -> None:
+    def __init__(self, choices: Sequence[str], part: PartName | None = None) -> None:
         self.choices = choices
+        self.part = None if part is None else PartWord(part)
 
     def convert(self, value: Any, param: Any, ctx: Any) -> list[str]:
         """Returns the items; fails for one that is no choice."""
         items = [item.strip() for item in value.split(",") if item.strip()]
         for item in items:
-            if self.choices and item not in self.choices:
+            if self.part is not None:
+                self.part.convert(item, param, ctx)
+            elif self.choices and item not in self.choices:
                 self.fail(f"'{item}' is none of {', '.join(self.choices)}", param, ctx)
         return items
 

@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from openrpt.cli.arguments import PATH, Command, PathName
-from openrpt.cli.key_types import CommaSeparated, NumberOrWord, Weights
+from openrpt.cli.key_types import CommaSeparated, NumberOrWord, PartWord, Weights
 from openrpt.config.as_typed import ESCAPED, unescape
 from openrpt.config.keys import Key, described_keys, sections
 from openrpt.config.paths import require_path_or_none
@@ -33,11 +33,13 @@ class ConfigOption(click.Option):
         flag = f"--{key.name}/--no-{key.name}" if key.annotation is bool else f"--{key.name}"
         kind: Any = None if key.annotation is bool else key.annotation
         if key.is_list:
-            kind = CommaSeparated(key.choices)
+            kind = CommaSeparated(key.choices, key.part)
         elif key.is_table:
             kind = Weights()
         elif key.number is not None:
             kind = NumberOrWord(key.number, key.choices)
+        elif key.part is not None:
+            kind = PartWord(key.part)
         elif key.choices:
             kind = click.Choice(key.choices)
         elif key.is_file:
@@ -62,7 +64,9 @@ def _metavar(key: Key) -> str | None:
         return "FILE"
     if key.number is not None:
         return "|".join(["NUMBER", *key.choices])
-    return (",".join(key.choices) or "ITEM,…") if key.is_list else None
+    if key.is_list:
+        return ",".join(key.choices) or "ITEM,…"
+    return f"[{'|'.join((*key.choices, 'MODULE:NAME'))}]" if key.part is not None else None
 
 
 def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:

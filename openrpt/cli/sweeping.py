@@ -37,7 +37,8 @@ class _SweptOption(ConfigOption):
         super().__init__(option.key, hidden=option.hidden)
         if option.is_flag or option.key.name == "run":
             return
-        has_commas = option.key.is_list or option.key.is_table or option.key.annotation is str
+        is_text = option.key.annotation is str and option.key.part is None
+        has_commas = option.key.is_list or option.key.is_table or is_text
         self.type = _Several(self.type, ";" if has_commas else ",")
         self.callback = _remember_several
 

@@ -11,6 +11,7 @@ from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 from openrpt.config.as_typed import ESCAPED, escape
+from openrpt.config.parts import PartName
 from openrpt.config.paths import require_path, require_path_or_none
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ class Key:
     """The bounds, `≥ 0, < 1`; empty where there are none."""
     path_check: Callable[[str], str] | None
     """The check of a path, which raises ValueError for what can be none; None for other keys."""
+    part: PartName | None
+    """The check of what names a part, or of each item where the key is a list; None for other
+    keys."""
 
     @property
     def section(self) -> str:
@@ -42,7 +46,10 @@ class Key:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The words that a key, or each item of its list, may be; empty where anything goes."""
+        """The words that a key, or each item of its list, may be; empty where anything goes. Of a
+        part, which may be a user's own, those that are known."""
+        if self.part is not None:
+            return self.part.known
         inner = get_args(self.annotation)[0] if self.is_list else self.annotation
         if self.number is not None:
             inner = get_args(inner)[1]
@@ -138,4 +145,13 @@ def _key(name: str, field: "FieldInfo") -> Key:
         description=field.description or "",
         limits=", ".join(limits),
         path_check=next(iter(checks), None),
+        part=_part(field),
     )
+
+
+def _part(field: "FieldInfo") -> PartName | None:
+    """Returns the check of a part's name, of a field or of its list's items."""
+    inner = get_args(field.annotation)[0] if get_origin(field.annotation) is list else None
+    metadata = [*field.metadata, *getattr(inner, "__metadata__", ())]
+    checks = [getattr(one, "func", None) for one in metadata]
+    return next((check for check in checks if isinstance(check, PartName)), None)

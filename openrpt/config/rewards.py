@@ -2,10 +2,10 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
+from openrpt.config.parts import PartName
 from openrpt.config.section import MOST_TOKENS, Binds, Section, binds
-from openrpt.errors import nearest
 
 REWARDS = (
     "prefix",
@@ -26,9 +26,8 @@ REWARDS = (
 EXACT_TERMS = ("expected", "log_expected")
 """Those that are the probability of a right answer itself, or a function of it."""
 
-
-_JUDGES = ("exact", "fuzzy")
-"""The names that `reward.segment_judge` knows, beside import paths."""
+_REWARD = PartName(kind="reward", known=REWARDS)
+_JUDGE = PartName(kind="judge", known=("exact", "fuzzy"))
 
 
 LARGEST_REWARD = 1e15
@@ -88,7 +87,7 @@ class RewardConfig(Section):
     thought_cost_limit: float = Field(
         0.1, ge=0, le=1e6, description="What a thought of any length takes off the reward at most"
     )
-    segment_judge: str = Field(
+    segment_judge: Annotated[str, AfterValidator(_JUDGE)] = Field(
         "exact",
         description="segment: exact, fuzzy (both on normalised text), or a function of yours as"
         " package.module:function",
@@ -119,7 +118,7 @@ class RewardConfig(Section):
     @classmethod
     def _terms_are_known(cls, terms: dict[str, float]) -> dict[str, float]:
         for name, weight in terms.items():
-            _require_known(name, REWARDS, "reward")
+            _REWARD(name)
             if not abs(weight) <= LARGEST_REWARD:
                 raise ValueError(
                     f"the weight of '{name}' must be at most {LARGEST_REWARD:g}, of either sign"
@@ -127,17 +126,3 @@ class RewardConfig(Section):
         if not any(terms.values()):
             raise ValueError("at least one reward must have a weight other than 0")
         return terms
-
-    @field_validator("segment_judge")
-    @classmethod
-    def _judge_is_known(cls, judge: str) -> str:
-        _require_known(judge, _JUDGES, "judge")
-        return judge
-
-
-def _require_known(name: str, known: tuple[str, ...], kind: str) -> None:
-    """Checks a name: a known one, or the import path of a user's function. Raises ValueError."""
-    if name in known or ":" in name:
-        return
-    hint = nearest(name, known, otherwise=f"one of {', '.join(known)}")
-    raise ValueError(f"unknown {kind} '{name}'{hint}, or package.module:function")

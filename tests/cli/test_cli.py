@@ -251,14 +251,14 @@ def other_value(key: Key) -> tuple[list[str], Any]:
     if key.is_list:
         word = (key.default or key.choices)[-1]
         return [option, word], [word]
+    if key.part is not None:
+        return [option, "my.parts:own"], "my.parts:own"
     if key.choices:
         return [option, key.choices[-1]], key.choices[-1]
     if key.is_table:
         return [option, "dense=0.5, a.b:c=-1e-1"], {"dense": 0.5, "a.b:c": -0.1}
     if key.name.endswith("where"):
         return [option, "class:computed"], "class:computed"
-    if key.name == "reward.segment_judge":
-        return [option, "my.judges:strict"], "my.judges:strict"
     if key.annotation is bool:
         return [f"--no-{key.name}"] if key.default else [option], not key.default
     if key.annotation is str:
