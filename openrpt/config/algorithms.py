@@ -45,7 +45,8 @@ class Algorithm:
     0.28
     """
 
-    advantage: Estimator
+    advantage: str
+    """An `Estimator`, or the import path of a user's own."""
     aggregation: Aggregation
     ratio_level: RatioLevel = "token"
     surrogate: Surrogate = "clip"

@@ -1,9 +1,9 @@
 """`[train]`: reinforcement on the document tree."""
 
 from dataclasses import replace
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from openrpt.config.algorithms import (
     ALGORITHMS,
@@ -16,12 +16,14 @@ from openrpt.config.algorithms import (
     Overlong,
     RatioLevel,
 )
+from openrpt.config.parts import PartName
 from openrpt.config.section import MOST, MOST_SAMPLES, MOST_TOKENS, NOTHING, Binds, Section, binds
+from openrpt.user_code import is_import_path
 
 _CONSTANT: Aggregation = "constant_length"
 _EXACT_ESTIMATORS = ("dr_grpo", "rloo", "maxrl")
 """Advantage estimators that the answer's exact gradient can stand beside."""
-
+_ADVANTAGE = PartName(kind="advantage", known=("auto", *get_args(Estimator)))
 
 _ADVISED = binds("train", "finetune", recorded=True)
 
@@ -57,7 +59,10 @@ class TrainConfig(Section):
         description="A recipe of advantage, loss, clips and sampling (docs/algorithms.md); the"
         " keys that say 'auto' override single pieces of it",
     )
-    advantage: Literal["auto", Estimator] = Field("auto", description="Advantage estimator")
+    advantage: Annotated[str, AfterValidator(_ADVANTAGE)] = Field(
+        "auto",
+        description="Advantage estimator: one of these, or a function of yours (docs/own_parts.md)",
+    )
     aggregation: Literal["auto", Aggregation] = Field(
         "auto",
         description="What the sum over tokens is divided by: the step's tokens, each rollout's"
@@ -189,6 +194,12 @@ class TrainConfig(Section):
         """Raises ValueError for what the answer's exact gradient does not hold with: it is that of
         an expectation under the policy itself, which is not divided by a group's deviation or by a
         rollout's length."""
+        if is_import_path(algorithm.advantage):
+            raise ValueError(
+                "answer_gradient = exact needs to know by what an advantage multiplies the rewards,"
+                f" which '{algorithm.advantage}' does not say: leave advantage at auto, with"
+                " algorithm dr_grpo, rloo or maxrl"
+            )
         if algorithm.advantage not in _EXACT_ESTIMATORS or algorithm.aggregation != _CONSTANT:
             raise ValueError(
                 "answer_gradient = exact needs an advantage without a deviation and aggregation"

@@ -16,6 +16,7 @@ from openrpt.engine.model import Model
 from openrpt.rl.advantages import exact_scale, group_advantages, overlong_penalty
 from openrpt.rl.answers import Answered, answered_thoughts
 from openrpt.rl.losses import StepTotals
+from openrpt.rl.own_advantages import load_advantages, own_advantages
 from openrpt.rl.thoughts import read_thought
 from openrpt.types import Completion, Group, Rollout
 
@@ -75,7 +76,7 @@ def step_advantages(groups: Sequence[Group], config: TrainConfig, *, longest: in
 
     `longest`: `Budget.trained`; a completion that did not stop counts as one of
     `longest` tokens. Those above 0 are multiplied by `train.positive_weight` at last. Raises
-    UserError as `group_advantages` does.
+    UserError as `group_advantages` and `own_advantages` do.
     """
     algorithm = config.recipe()
     rewards = torch.tensor([group.rewards for group in groups], dtype=torch.float64)
@@ -86,7 +87,10 @@ def step_advantages(groups: Sequence[Group], config: TrainConfig, *, longest: in
         lengths = torch.where(stopped, lengths, longest)
         rewards = rewards + overlong_penalty(lengths, longest, buffer=config.overlong_buffer)
     mask = stopped if algorithm.overlong == "mask" else None
-    advantages = group_advantages(rewards, algorithm.advantage, mask=mask, k=config.pass_at_k)
+    if own := load_advantages(config):
+        advantages = own_advantages(own, rewards, groups, mask=mask)
+    else:
+        advantages = group_advantages(rewards, algorithm.advantage, mask=mask, k=config.pass_at_k)
     return torch.where(advantages > 0, config.positive_weight * advantages, advantages)
 
 

@@ -39,6 +39,7 @@ from openrpt.runs.metrics import read_metrics
 from openrpt.runs.run import Run
 from openrpt.stages.finished import finished
 from openrpt.stages.harness import run_stage
+from openrpt.stages.own_parts import require_own_parts
 from openrpt.stages.stage import Summary
 from openrpt.stages.train import Trainer, limits_of, open_trainer
 
@@ -55,6 +56,7 @@ def finetune(run: Run, *, workers: Workers = ALONE, progress: Progress = SILENT)
         _require_own_run(run)
         config = finetune_config(run.config)
         require_fitting(config)
+        require_own_parts(config, "finetune")
         if record := _finished(run, config, progress):
             return record
         counts = QuestionCounts()
@@ -135,9 +137,10 @@ def _ended(
 
 
 def check_input(run: Run) -> None:
-    """Checks that fine-tuning could begin. Raises UserError for a model or questions that can't be
-    read, and for a folder that holds a pre-training run."""
+    """Checks that fine-tuning could begin. Raises UserError for a model, questions or a part of the
+    user's own that can't be had, and for a folder that holds a pre-training run."""
     _require_own_run(run)
+    require_own_parts(run.config, "finetune")
     resolve_model(run.config.model.path)
     read_questions(run.config.questions, QuestionCounts(), seed=run.config.seed)
 

@@ -29,7 +29,6 @@ from openrpt.rl.collect import Collector, batch_metrics
 from openrpt.rl.cost import step_cost
 from openrpt.rl.nonfinite import attempted
 from openrpt.rl.optimizer import learning_rate, set_learning_rate
-from openrpt.rl.rewards.configured import make_terms
 from openrpt.rl.rewards.reward import reward_metrics
 from openrpt.rl.task import Task
 from openrpt.rl.thinking import thought_metrics
@@ -44,6 +43,7 @@ from openrpt.runs.scores import scores_of
 from openrpt.runs.works import record_works
 from openrpt.stages.finished import finished
 from openrpt.stages.harness import run_stage
+from openrpt.stages.own_parts import require_own_parts
 from openrpt.stages.stage import Limits, Summary, open_trained
 from openrpt.stages.text_task import text_task
 
@@ -192,7 +192,7 @@ def train(run: Run, *, workers: Workers = ALONE, progress: Progress = SILENT) ->
     checkpoint of the run folder, by however many processes it was written. Raises UserError for bad
     configuration and damaged checkpoints.
     """
-    make_terms(run.config)  # what is wrong with a reward is said before anything is loaded
+    require_own_parts(run.config, "train")
     with run.at_work(writes=workers.rank == 0):
         if done := finished(run, "train", run.config, limits_of(run.config), progress):
             return done
@@ -206,8 +206,9 @@ def limits_of(config: Config) -> Limits:
 
 
 def check_input(run: Run) -> None:
-    """Checks that training could begin. Raises UserError for bad rewards and absent scores."""
-    make_terms(run.config)
+    """Checks that training could begin. Raises UserError for bad rewards, a part of the user's own
+    that can't be had, and absent scores."""
+    require_own_parts(run.config, "train")
     read_curriculum(scores_of(run), run.config.selection)
 
 

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-from openrpt.config.algorithms import ALGORITHMS, Aggregation, Algorithm, Estimator
+from openrpt.config.algorithms import ALGORITHMS, Aggregation, Algorithm
 from openrpt.config.reinforcement import TrainConfig
 from openrpt.config.sections import Config
 from openrpt.data.prompts import Budget, Layout
 from openrpt.errors import UserError
 
-_ESTIMATORS: dict[Estimator, tuple[str, bool]] = {
+_ESTIMATORS: dict[str, tuple[str, bool]] = {
     "grpo": ("grpo", True),
     "dr_grpo": ("grpo", False),
     "rloo": ("rloo", True),

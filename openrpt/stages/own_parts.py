@@ -1,0 +1,22 @@
+"""The check of a user's own parts, before anything is loaded."""
+
+from collections.abc import Callable
+
+from openrpt.config.binding import bindings
+from openrpt.config.sections import Config, StageName
+from openrpt.rl.own_advantages import load_advantages
+from openrpt.rl.rewards.configured import make_terms
+
+_LOADED: dict[str, Callable[[Config], object]] = {
+    "reward.terms": make_terms,
+    "train.advantage": lambda config: load_advantages(config.train),
+}
+"""The keys that may name a user's own part, and what loads it."""
+
+
+def require_own_parts(config: Config, *stages: StageName) -> None:
+    """Checks that the parts which these stages read can be had. Raises UserError, which names the
+    key."""
+    for key, load in _LOADED.items():
+        if set(stages) & set(bindings()[key].what):
+            load(config)

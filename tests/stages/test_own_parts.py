@@ -1,0 +1,98 @@
+"""Stages with parts of a user's own: as they would be with OpenRPT's, and refused before a load."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openrpt.cli.main import main
+from openrpt.config.loading import to_toml
+from openrpt.runs.run import Run
+from openrpt.stages.train import train
+from tests.helpers.own_module import write_module
+from tests.helpers.run_files import rollouts_of, rows_of, weights_of
+from tests.helpers.tiny_model import copied_run, tiny_run
+
+MODULE = """
+def advantages(rewards):
+    return rewards - rewards.mean(1, keepdim=True)
+
+def wrong(rewards):
+    return rewards / 0
+"""
+SETTINGS: dict[str, Any] = {
+    "train__steps": 2,
+    "train__group_size": 3,
+    "train__documents_per_step": 1,
+    "train__algorithm": "dr_grpo",
+    "checkpoints__every": 1,
+    "reward__terms": {"random": 1.0},  # no group is flat
+}
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return tiny_run(tmp_path_factory.mktemp("own"), **SETTINGS)
+
+
+@pytest.fixture(autouse=True)
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_module(tmp_path, monkeypatch, MODULE)
+
+
+def run_of(scored: Run, name: str, **settings: Any) -> Run:
+    """The scored run under another name, with its settings in its own configuration."""
+    run = copied_run(scored, name, **SETTINGS | settings)
+    (run.path / "config.toml").write_text(to_toml(run.config))
+    return run
+
+
+def assert_same(a: Run, b: Run, *, steps: int = 2) -> None:
+    assert rows_of(a) == rows_of(b) and len(rows_of(a)) == steps
+    assert rollouts_of(a) == rollouts_of(b)
+    assert weights_of(a, steps) == weights_of(b, steps)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    assert stop.value.code == 2
+    *_, last = capsys.readouterr().err.splitlines()
+    return last
+
+
+def test_an_advantage_of_ones_own_makes_the_same_steps(scored: Run) -> None:
+    named = run_of(scored, "dr-grpo")
+    own = run_of(scored, "own-advantage", train__advantage="mine:advantages")
+    train(named)
+    train(own)
+    assert_same(named, own)
+
+
+def test_a_bad_advantage_ends_the_step_and_says_where(
+    scored: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = run_of(scored, "bad-advantage", train__advantage="mine:wrong")
+    said = refused(capsys, "train", "--run", run.path)
+    assert "step 1" in said and "'mine:wrong' returned" in said and "position" in said
+
+
+@pytest.mark.parametrize(
+    ("command", "key"),
+    [("train", "train.advantage"), ("finetune", "train.advantage")],
+)
+def test_what_can_not_be_had_is_said_before_anything_is_loaded(
+    scored: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    key: str,
+) -> None:
+    def loads(*_: Any, **__: Any) -> None:
+        raise AssertionError("a model is loaded")
+
+    monkeypatch.setattr("openrpt.engine.engine.load_model", loads)
+    folder = tmp_path / "new" if command == "finetune" else scored.path
+    said = refused(capsys, command, "--run", folder, f"--{key}", "mine:absent")
+    assert f"{key}: 'mine:absent': module 'mine' has no" in said
