@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from openrpt.config.loading import load_config
     from openrpt.config.sections import Config
-    from openrpt.data.positions import select_positions
     from openrpt.data.scored import ScoredCorpus, load_scored
+    from openrpt.data.selection import select_positions
     from openrpt.engine.engine import open_engine
     from openrpt.loaded import LoadedRun, load_run
 
@@ -39,7 +39,7 @@ _HOMES = {
     "load_run": "openrpt.loaded",
     "load_scored": "openrpt.data.scored",
     "open_engine": "openrpt.engine.engine",
-    "select_positions": "openrpt.data.positions",
+    "select_positions": "openrpt.data.selection",
 }
 
 

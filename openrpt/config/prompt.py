@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from openrpt.config.examples import Examples
+from openrpt.config.parts import PartName
 from openrpt.config.section import MOST, MOST_TOKENS, Binds, Section, binds
 
 TOKEN_CLASSES = (
@@ -136,6 +137,7 @@ class PromptConfig(Section):
         return self
 
 
+_STRATEGY = PartName(kind="strategy", known=("entropy", "random", "pass_rate"))
 _CHOSEN = binds("warmup", "train", "pretrain", recorded=True)
 _CHOSEN_BY_RULE = binds("warmup", "train", "pretrain", under=("warmup", "warmup.traces", ""))
 """A warmup with given thoughts imitates the model's own wherever there is none."""
@@ -146,8 +148,10 @@ class SelectionConfig(Section):
 
     BINDS: ClassVar[Binds] = binds("warmup", "train", "pretrain")
 
-    strategy: Annotated[Literal["entropy", "random", "pass_rate"], _CHOSEN] = Field(
-        "entropy", description="entropy (the paper), random, pass_rate (a band)"
+    strategy: Annotated[str, AfterValidator(_STRATEGY), _CHOSEN] = Field(
+        "entropy",
+        description="entropy (the paper), random, pass_rate (a band), or weights by a function of"
+        " yours (docs/own_parts.md)",
     )
     where: Annotated[PositionRule, _CHOSEN_BY_RULE] = Field(
         "",

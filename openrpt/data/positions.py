@@ -1,16 +1,13 @@
-"""Where predictions start: the windows of a document, difficulty, and which positions are trained.
+"""Where predictions start: scored documents, their windows, and difficulty.
 
 Pure functions over scores, on NumPy: no model, no torch.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from openrpt.config.prompt import SelectionConfig
-from openrpt.data.where import passes_rule
 from openrpt.errors import UserError
 from openrpt.types import Split
 
@@ -106,70 +103,6 @@ def windows(num_tokens: int, *, window: int, min_context: int) -> list[Window]:
         Window(start=start, end=end, first=first)
         for start, end, first in zip(starts, ends, firsts, strict=True)
     ]
-
-
-def eligible_positions(
-    document: ScoredDocument,
-    config: SelectionConfig,
-    *,
-    window: Window,
-    pass_rates: Mapping[int, float] | None = None,
-) -> NDArray[np.int64]:
-    """Returns the window's positions that pass the selection strategy and its rule, in order: [n].
-
-    `pass_rates`: what is measured so far, by position; elsewhere the scorer's probability of the
-    true token stands in. Positions without a score pass only at random, and only if none of the
-    document has one (`score.tokens_only`).
-    """
-    index = np.arange(window.first, min(window.end, document.num_tokens))
-    known = ~np.isnan(document.entropy)
-    if known.any() or config.strategy != "random":
-        index = index[known[index]]
-    match config.strategy:
-        case "random":
-            passes = np.full(len(index), True)
-        case "entropy":
-            passes = document.entropy_top16[index] >= config.min_entropy
-        case "pass_rate":
-            rates = np.exp(-document.negative_log_likelihood[index].astype(np.float64))
-            if pass_rates:
-                pairs = zip(index.tolist(), rates.tolist(), strict=True)
-                rates = np.array([pass_rates.get(i, rate) for i, rate in pairs])
-            passes = (rates >= config.pass_rate_low) & (rates <= config.pass_rate_high)
-    index = index[passes]
-    allowed = passes_rule(
-        config.where,
-        index,
-        text=document.text,
-        starts=document.byte_offsets,
-        offsets=document.offsets,
-    )
-    return index[allowed]
-
-
-def select_positions(
-    document: ScoredDocument,
-    config: SelectionConfig,
-    *,
-    window: Window,
-    count: int,
-    rng: np.random.Generator,
-    pass_rates: Mapping[int, float] | None = None,
-) -> list[int]:
-    """Draws `count` eligible positions without replacement (all, where there are fewer), sorted.
-
-    With `pass_rate` each of them is, with probability `measure_again`, one whose measured rate was
-    outside the band, as long as there are such.
-    """
-    eligible = eligible_positions(document, config, window=window, pass_rates=pass_rates)
-    chosen: list[int] = []
-    if config.strategy == "pass_rate" and pass_rates and config.measure_again:
-        inside = [i for i in sorted(pass_rates) if window.first <= i < window.end]
-        left = np.setdiff1d(np.array(inside, dtype=np.int64), eligible)
-        again = min(len(left), int(rng.binomial(count, config.measure_again)))
-        chosen = rng.choice(left, size=again, replace=False).tolist()
-    size = min(count - len(chosen), len(eligible))
-    return sorted([*chosen, *rng.choice(eligible, size=size, replace=False).tolist()])
 
 
 def difficulty(entropy: NDArray[np.floating]) -> dict[str, NDArray[np.bool_]]:

@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openrpt.config.sections import Config
-from openrpt.data.positions import ScoredDocument, eligible_positions, select_positions, windows
+from openrpt.data.positions import ScoredDocument, windows
 from openrpt.data.scored import ScoredCorpus
+from openrpt.data.selection import advice, eligible_positions, select_positions
 from openrpt.data.work import Work, work_at
 from openrpt.errors import UserError
 from openrpt.seeding import generator
@@ -62,9 +63,8 @@ def take_work(
         if empty >= len(numbers):
             raise UserError(
                 f"no position passes selection.strategy = '{config.selection.strategy}'"
-                f"{_rule(config)}{_open(kinds)} in any of {len(numbers)} training documents; lower"
-                f" selection.min_entropy ({config.selection.min_entropy:g} nats) or widen the"
-                " pass-rate band"
+                f"{_rule(config)}{_open(kinds)} in any of {len(numbers)} training documents;"
+                f" {advice(config.selection)}"
             )
 
 

@@ -11,10 +11,9 @@ from openrpt.data.positions import (
     Window,
     bands,
     difficulty,
-    eligible_positions,
-    select_positions,
     windows,
 )
+from openrpt.data.selection import eligible_positions, select_positions
 from openrpt.errors import UserError
 
 

@@ -11,8 +11,9 @@ import pytest
 from openrpt.config.loading import validate_config
 from openrpt.config.prompt import SelectionConfig
 from openrpt.data.places import token_at, token_starts
-from openrpt.data.positions import ScoredDocument, Window, eligible_positions
+from openrpt.data.positions import ScoredDocument, Window
 from openrpt.data.scored import load_scored
+from openrpt.data.selection import eligible_positions
 from openrpt.data.token_classes import computed_tokens
 from openrpt.data.tokens import encode_document
 from openrpt.data.training_work import take_work

@@ -7,7 +7,9 @@ import pytest
 
 from openrpt.cli.main import main
 from openrpt.config.loading import to_toml
+from openrpt.runs.metrics import read_metrics
 from openrpt.runs.run import Run
+from openrpt.stages.pretrain.pretrain import pretrain
 from openrpt.stages.train import train
 from tests.helpers.own_module import write_module
 from tests.helpers.run_files import rollouts_of, rows_of, weights_of
@@ -19,6 +21,15 @@ def advantages(rewards):
 
 def wrong(rewards):
     return rewards / 0
+
+def alike(index):
+    return [0.3] * len(index)
+
+def third(index):
+    return index % 3 == 0
+
+def negative(nats):
+    return -nats
 """
 SETTINGS: dict[str, Any] = {
     "train__steps": 2,
@@ -77,9 +88,50 @@ def test_a_bad_advantage_ends_the_step_and_says_where(
     assert "step 1" in said and "'mine:wrong' returned" in said and "position" in said
 
 
+def test_positions_of_equal_weights_are_those_drawn_at_random(scored: Run) -> None:
+    named = run_of(scored, "random", selection__strategy="random")
+    own = run_of(scored, "own-selection", selection__strategy="mine:alike")
+    train(named)
+    train(own)
+    assert_same(named, own)
+
+
+def test_pretraining_trains_on_the_positions_that_have_a_weight(scored: Run) -> None:
+    settings = {
+        "pretrain__tokens": "selected",
+        "pretrain__steps": 1,
+        "pretrain__eval_every": 0,
+        "pretrain__sequence_length": 64,
+        "pretrain__tokens_per_step": 600,
+    }
+    tokens = []
+    for strategy in ("random", "mine:alike", "mine:third"):
+        run = run_of(scored, f"pretrain-{strategy}", selection__strategy=strategy, **settings)
+        pretrain(run)
+        (row,) = read_metrics(run.metrics)
+        tokens.append(row["tokens/trained"])
+    assert tokens[0] == tokens[1] > 2 * tokens[2] > 0
+
+
+@pytest.mark.parametrize("command", ["train", "warmup"])
+def test_a_bad_weight_ends_the_step_and_says_where(
+    scored: Run, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    run = run_of(scored, f"bad-weight-{command}", selection__strategy="mine:negative")
+    said = refused(capsys, command, "--run", run.path)
+    assert "'mine:negative' returned the weight -" in said and "position" in said
+    assert f"{command}, step 1" in said
+
+
 @pytest.mark.parametrize(
     ("command", "key"),
-    [("train", "train.advantage"), ("finetune", "train.advantage")],
+    [
+        ("train", "train.advantage"),
+        ("finetune", "train.advantage"),
+        ("train", "selection.strategy"),
+        ("warmup", "selection.strategy"),
+        ("pretrain", "selection.strategy"),
+    ],
 )
 def test_what_can_not_be_had_is_said_before_anything_is_loaded(
     scored: Run,

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from openrpt.config.sections import Config
 from openrpt.costs.flops import Count, Shape
-from openrpt.data.positions import Window, eligible_positions
+from openrpt.data.positions import Window
 from openrpt.data.scored import ScoredCorpus
+from openrpt.data.selection import advice, eligible_positions
 from openrpt.engine.engine import Engine
 from openrpt.engine.packing import packs
 from openrpt.engine.text_loss import TextTerms, text_loss
@@ -105,8 +106,8 @@ def batches(
             elif empty >= len(spans):
                 raise UserError(
                     f"no position passes selection.strategy = '{config.selection.strategy}' in any"
-                    f" of {len(spans)} pieces of training documents; lower selection.min_entropy,"
-                    " or use --pretrain.tokens full"
+                    f" of {len(spans)} pieces of training documents; {advice(config.selection)}, or"
+                    " use --pretrain.tokens full"
                 )
         yield cursor, pieces
 

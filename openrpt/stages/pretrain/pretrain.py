@@ -30,6 +30,7 @@ from openrpt.rl.workers import ALONE, Workers, summed
 from openrpt.runs.metrics import PhaseTimer, memory_metrics
 from openrpt.runs.run import Run
 from openrpt.stages.harness import run_stage
+from openrpt.stages.own_parts import require_own_parts
 from openrpt.stages.pretrain.batches import (
     Piece,
     accumulate_gradients,
@@ -154,6 +155,7 @@ def pretrain(run: Run, *, workers: Workers = ALONE, progress: Progress = SILENT)
     damaged checkpoints.
     """
     with run.at_work(writes=workers.rank == 0):
+        require_own_parts(run.config, "pretrain")
         progress.begin("load the model", 0)
         stage = open_pretrain(run, workers=workers)
         other = matched_run(run.config)
@@ -165,7 +167,8 @@ def pretrain(run: Run, *, workers: Workers = ALONE, progress: Progress = SILENT)
 
 def check_input(run: Run) -> None:
     """Checks that pretraining could begin. Raises UserError for an absent model, scores or matched
-    run."""
+    run, and for a part of the user's own that can't be had."""
+    require_own_parts(run.config, "pretrain")
     resolve_model(run.config.model.path)
     load_corpus(run, matched_run(run.config))
 

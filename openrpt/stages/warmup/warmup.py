@@ -41,6 +41,7 @@ from openrpt.runs.run import Run
 from openrpt.runs.scores import scores_of
 from openrpt.stages.finished import done_before
 from openrpt.stages.harness import run_stage
+from openrpt.stages.own_parts import require_own_parts
 from openrpt.stages.stage import Limits, open_trained
 from openrpt.stages.warmup.cost import StepCost
 from openrpt.stages.warmup.given import GivenThoughts, open_given, traces_hash
@@ -180,6 +181,7 @@ def warmup(run: Run, *, workers: Workers = ALONE, progress: Progress = SILENT) -
         if run.start.is_dir():
             progress.say(done_before(run, "warmup"))
             return
+        require_own_parts(run.config, "warmup")
         progress.begin("load the models", 0)
         stage = open_warmup(run, workers=workers)
         if stage.given.summary:
@@ -188,7 +190,9 @@ def warmup(run: Run, *, workers: Workers = ALONE, progress: Progress = SILENT) -
 
 
 def check_input(run: Run) -> None:
-    """Checks that a warmup could begin. Raises UserError for absent scores or traces."""
+    """Checks that a warmup could begin. Raises UserError for absent scores or traces, and for a
+    part of the user's own that can't be had."""
+    require_own_parts(run.config, "warmup")
     traces_hash(run.config)
     scores_of(run)
 
