@@ -119,6 +119,7 @@ def predict(
     if text == "-":
         text = _standard_input()
     from openrpt.console import PlainConsole
+    from openrpt.data.prompt_texts import template_of
     from openrpt.engine.engine import open_engine, open_seeding_start
     from openrpt.engine.loading import resolve_model
     from openrpt.runs.rollouts import evaluated_table
@@ -127,6 +128,7 @@ def predict(
     from openrpt.stages.predict import predict as run_predict
 
     resolve_model(model)  # what is no model is said before it is said to be loaded
+    template_of(config.prompt)
     with showing_progress() as progress:
         progress.begin(f"load {model}", 0)
         engine = open_engine(config, path=model, start=open_seeding_start(config))

@@ -23,11 +23,19 @@ TOKEN_CLASSES = (
 COMPUTED = "computed"
 """The class, beside these, of a token in which a computed number begins: it takes the document."""
 
-TextTemplate = Literal["minimal", "v0", "v6", "chat"]
+_TEXT_TEMPLATES = ("minimal", "v0", "v6", "chat")
+_TEMPLATE_PATH = "package.module:TEMPLATE"
+TextTemplate = Annotated[
+    str,
+    AfterValidator(PartName(kind="template", known=_TEXT_TEMPLATES, path=_TEMPLATE_PATH)),
+]
 """Templates of a position in a text."""
-
-
-Template = Literal[TextTemplate, "question"]
+_Template = Annotated[
+    str,
+    AfterValidator(
+        PartName(kind="template", known=(*_TEXT_TEMPLATES, "question"), path=_TEMPLATE_PATH)
+    ),
+]
 """Templates of a prompt, that of a question among them."""
 
 
@@ -66,14 +74,16 @@ class PromptConfig(Section):
 
     BINDS: ClassVar[Binds] = binds("warmup", "train", "evaluation")
 
-    template: Template = Field(
+    template: _Template = Field(
         "minimal",
         description="minimal (no instruction), v0 and v6 (the paper's shapes), chat (short),"
-        " question (the text is a question; what finetune uses)",
+        " question (the text is a question; what finetune uses), or two texts of yours"
+        " (docs/own_parts.md)",
     )
     instruction: Annotated[str, _ASKED] = Field(
         "Reason step by step, then give the final answer inside \\boxed{}.",
-        description="question: what is asked after the question",
+        description="question: what is asked after the question; in a template of yours, what"
+        " stands for {instruction}",
     )
     chat_template: Annotated[Literal["auto", "on", "off"], _ASKED] = Field(
         "auto",

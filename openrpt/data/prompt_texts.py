@@ -5,6 +5,8 @@ Table 10) in our own words.
 """
 
 from openrpt.config.prompt import PromptConfig
+from openrpt.data.own_template import own_template
+from openrpt.user_code import is_import_path
 
 # name: (before the prefix, after it)
 TEMPLATES: dict[str, tuple[str, str]] = {
@@ -58,8 +60,11 @@ def message_text(config: PromptConfig, text: str) -> str:
 
 
 def template_of(config: PromptConfig) -> tuple[str, str]:
-    """Returns the words before the text and those behind it."""
-    before, after = TEMPLATES[config.template]
+    """Returns the words before the text and those behind it. Raises UserError for a template of the
+    user's own that can't be had, or is no pair of texts."""
     if config.template == "question" and not config.instruction:
-        return before, ""  # no empty lines for an instruction that is not there
-    return before, after.replace("{instruction}", config.instruction)
+        return "", ""  # no empty lines for an instruction that is not there
+    is_own = is_import_path(config.template)
+    before, after = own_template(config.template) if is_own else TEMPLATES[config.template]
+    asked = ("{instruction}", config.instruction)
+    return before.replace(*asked), after.replace(*asked)

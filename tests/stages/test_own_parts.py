@@ -7,6 +7,8 @@ import pytest
 
 from openrpt.cli.main import main
 from openrpt.config.loading import to_toml
+from openrpt.evaluation.next_token.stage import evaluate_templates
+from openrpt.evaluation.records import read_evaluation
 from openrpt.runs.metrics import read_metrics
 from openrpt.runs.run import Run
 from openrpt.stages.pretrain.pretrain import pretrain
@@ -18,6 +20,8 @@ from tests.helpers.tiny_model import copied_run, tiny_run
 MODULE = """
 def advantages(rewards):
     return rewards - rewards.mean(1, keepdim=True)
+
+TEMPLATE = ("Go on: ", "")
 
 def wrong(rewards):
     return rewards / 0
@@ -32,6 +36,7 @@ def negative(nats):
     return -nats
 """
 SETTINGS: dict[str, Any] = {
+    "corpus__heldout_fraction": 0.25,
     "train__steps": 2,
     "train__group_size": 3,
     "train__documents_per_step": 1,
@@ -88,6 +93,19 @@ def test_a_bad_advantage_ends_the_step_and_says_where(
     assert "step 1" in said and "'mine:wrong' returned" in said and "position" in said
 
 
+def test_a_template_of_ones_own_is_evaluated_under_its_name(scored: Run) -> None:
+    templates = ["minimal", "mine:TEMPLATE"]
+    asked = {"evaluate__templates": templates, "evaluate__positions": 4}
+    run = run_of(scored, "own-template", **asked)
+    config = run.config
+    both = evaluate_templates(run, "start", config)
+    assert [label for label, _ in both] == ["start", "start-template=mine_TEMPLATE"]
+    named = evaluate_templates(run, "start", config, label="two")
+    assert [label for label, _ in named] == ["two-minimal", "two-mine_TEMPLATE"]
+    recorded = read_evaluation(run.evaluation)["evaluations"]
+    assert recorded["two-mine_TEMPLATE"]["template"] == "mine:TEMPLATE"
+
+
 def test_positions_of_equal_weights_are_those_drawn_at_random(scored: Run) -> None:
     named = run_of(scored, "random", selection__strategy="random")
     own = run_of(scored, "own-selection", selection__strategy="mine:alike")
@@ -128,6 +146,12 @@ def test_a_bad_weight_ends_the_step_and_says_where(
     [
         ("train", "train.advantage"),
         ("finetune", "train.advantage"),
+        ("train", "prompt.template"),
+        ("warmup", "prompt.template"),
+        ("pretrain", "prompt.template"),
+        ("evaluate", "prompt.template"),
+        ("budgets", "prompt.template"),
+        ("predict", "prompt.template"),
         ("train", "selection.strategy"),
         ("warmup", "selection.strategy"),
         ("pretrain", "selection.strategy"),
@@ -146,5 +170,6 @@ def test_what_can_not_be_had_is_said_before_anything_is_loaded(
 
     monkeypatch.setattr("openrpt.engine.engine.load_model", loads)
     folder = tmp_path / "new" if command == "finetune" else scored.path
-    said = refused(capsys, command, "--run", folder, f"--{key}", "mine:absent")
+    text = ["start", "--text", "q"] if command == "predict" else []
+    said = refused(capsys, command, *text, "--run", folder, f"--{key}", "mine:absent")
     assert f"{key}: 'mine:absent': module 'mine' has no" in said

@@ -15,6 +15,7 @@ import numpy as np
 
 from openrpt.config.sections import Config
 from openrpt.data.evaluation_work import evaluation_work
+from openrpt.data.prompt_texts import template_of
 from openrpt.data.prompts import Layout
 from openrpt.data.scored import ScoredCorpus
 from openrpt.data.tokens import tokenizer_fingerprint
@@ -76,6 +77,9 @@ class Budgets:
     """The think budgets in tokens, ascending, in place of `prompt.think_budget`."""
     kind = BudgetsResult
     done = "has thought before"
+
+    def __post_init__(self) -> None:
+        template_of(self.config.prompt)  # one of the user's own is checked before a model is loaded
 
     @cached_property
     def works(self) -> list[Work]:

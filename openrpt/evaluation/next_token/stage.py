@@ -1,12 +1,12 @@
 """The evaluation stage: one model on a run's positions, recorded in its `evaluation.json`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from openrpt.config.prompt import Template
 from openrpt.config.sections import Config
+from openrpt.data.prompt_texts import template_of
 from openrpt.data.scored import load_scored
 from openrpt.engine.engine import Engine, OpenModel, open_engine, open_seeding_start
 from openrpt.evaluation.instrument import mark_of, measure, stored
@@ -75,7 +75,9 @@ def evaluate_templates(
     """
     corpus = load_scored(scores) if scores else scores_of(run)
     path = model_path(run, model)
-    templates: Sequence[Template] = config.evaluate.templates or [config.prompt.template]
+    templates = config.evaluate.templates or [config.prompt.template]
+    for template in templates:  # one of the user's own is checked before a model is loaded
+        template_of(_one_of(config, template).prompt)
     opened: list[Engine] = []
 
     def engine() -> Engine:
@@ -86,7 +88,7 @@ def evaluate_templates(
     found = []
     for template in templates:
         one = _one_of(config, template)
-        name = f"{label}-{template}" if label and len(templates) > 1 else label
+        name = f"{label}-{model_label(template)}" if label and len(templates) > 1 else label
         name = name or default_label(run, model, one)
         both = {name: one}
         if rule := config.evaluate.extra_where:
@@ -179,7 +181,7 @@ def record_measured(run: Run, evaluated: Evaluated) -> None:
     )
 
 
-def _one_of(config: Config, template: Template, *, where: str = "") -> Config:
+def _one_of(config: Config, template: str, *, where: str = "") -> Config:
     """Returns the configuration of one evaluation: with one template, and no list of them; `where`:
     at the extra positions by this rule."""
     asked = config.evaluate

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from openrpt.config.sections import Config
+from openrpt.config.sections import Config, StageName
 from openrpt.costs.flops import Shape, model_shape
 from openrpt.costs.meters import StepMeter
 from openrpt.data.scored import ScoredCorpus
@@ -155,7 +155,7 @@ def pretrain(run: Run, *, workers: Workers = ALONE, progress: Progress = SILENT)
     damaged checkpoints.
     """
     with run.at_work(writes=workers.rank == 0):
-        require_own_parts(run.config, "pretrain")
+        require_own_parts(run.config, *_stages(run.config))
         progress.begin("load the model", 0)
         stage = open_pretrain(run, workers=workers)
         other = matched_run(run.config)
@@ -168,9 +168,14 @@ def pretrain(run: Run, *, workers: Workers = ALONE, progress: Progress = SILENT)
 def check_input(run: Run) -> None:
     """Checks that pretraining could begin. Raises UserError for an absent model, scores or matched
     run, and for a part of the user's own that can't be had."""
-    require_own_parts(run.config, "pretrain")
+    require_own_parts(run.config, *_stages(run.config))
     resolve_model(run.config.model.path)
     load_corpus(run, matched_run(run.config))
+
+
+def _stages(config: Config) -> tuple[StageName, ...]:
+    """Returns the stages whose keys are read here: its evaluations are such as `evaluate` makes."""
+    return ("pretrain", "evaluation") if config.pretrain.eval_every else ("pretrain",)
 
 
 def open_pretrain(run: Run, *, workers: Workers = ALONE) -> Pretrainer:

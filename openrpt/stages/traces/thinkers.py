@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from openrpt.config.sections import Config
+from openrpt.data.prompt_texts import template_of
 from openrpt.data.prompts import Layout
 from openrpt.data.scored import ScoredCorpus
 from openrpt.data.tokens import literal_bytes, tokenizer_fingerprint
@@ -64,7 +65,8 @@ class ModelThinker:
         *,
         open_model: OpenModel = open_thinking,
     ) -> "ModelThinker":
-        """Loads a model, by `open_model`. Raises UserError as `open_engine`."""
+        """Loads a model, by `open_model`. Raises UserError as `template_of` and `open_engine`."""
+        template_of(config.prompt)
         return cls(
             name=name,
             mark=f"{model_fingerprint(path)} {temperature:g}",
