@@ -2,8 +2,9 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from openrpt.config.parts import PartName
 from openrpt.config.section import MOST, MOST_SECONDS, NOTHING, Binds, OptionalPath, Section, binds
 
 Trainer = Literal["tree", "flat"]
@@ -20,17 +21,19 @@ class EngineConfig(Section):
             "tree", description="tree shares a document's prefix; flat computes every prompt alone"
         )
     )
-    sampler: Literal["same", "vllm"] = Field(
-        "same",
-        description="What draws training's rollouts: the trainer's own engine, or vLLM"
-        " (docs/vllm.md)",
+    sampler: Annotated[str, AfterValidator(PartName(kind="sampler", known=("same", "vllm")))] = (
+        Field(
+            "same",
+            description="What draws training's rollouts: the trainer's own engine, vLLM"
+            " (docs/vllm.md), or what a function of yours opens (docs/own_parts.md)",
+        )
     )
     max_staleness: int = Field(
         0,
         ge=0,
         le=MOST,
-        description="vllm: most optimizer steps by which its weights may be older than the"
-        " policy's; 0 = they are handed over before every step",
+        description="Another sampler than the trainer's: most optimizer steps by which its weights"
+        " may be older than the policy's; 0 = they are handed over before every step",
     )
     server: Annotated[str, NOTHING] = Field(
         "",

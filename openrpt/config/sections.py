@@ -82,7 +82,7 @@ class Config(Section):
                 "train.answer_gradient = 'exact' reads the policy's own probabilities, with no"
                 " correction for another sampler: it needs engine.sampler = 'same'"
             )
-        if self.model.dtype == "float64":
+        if self.engine.sampler == "vllm" and self.model.dtype == "float64":
             raise ValueError("vLLM has no float64: model.dtype needs engine.sampler = 'same'")
         return self
 

@@ -5,17 +5,21 @@ import torch.distributed as dist
 from openrpt.config.sections import Config
 from openrpt.data.prompts import Budget, Layout
 from openrpt.engine.engine import Engine, Sampler
+from openrpt.engine.own_sampler import load_sampler, open_own
 from openrpt.errors import UserError
 
 
 def open_sampler(engine: Engine, config: Config, layout: Layout) -> Sampler:
-    """Returns what draws training's rollouts (`engine.sampler`): the policy's own engine, or vLLM,
-    which has none of its weights until they are loaded.
+    """Returns what draws training's rollouts (`engine.sampler`): the policy's own engine, vLLM,
+    which has none of its weights until they are loaded, or a user's own.
 
     Raises UserError where vLLM is missing or can't run the model, and where a server does not
-    answer or has another model or tokenizer, and where several processes train.
+    answer or has another model or tokenizer, and where several processes train with vLLM; for a
+    user's own as `open_own`.
     """
     settings = config.engine
+    if own := load_sampler(settings):
+        return open_own(own, engine, config, layout)
     if settings.sampler == "same":
         return engine
     processes = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

@@ -6,12 +6,14 @@ from openrpt.config.binding import bindings
 from openrpt.config.sections import Config, StageName
 from openrpt.data.own_selection import load_selection
 from openrpt.data.prompt_texts import template_of
+from openrpt.engine.own_sampler import load_sampler
 from openrpt.rl.own_advantages import load_advantages
 from openrpt.rl.rewards.configured import make_terms
 
 _LOADED: dict[str, Callable[[Config], object]] = {
     "prompt.template": lambda config: template_of(config.prompt),
     "selection.strategy": lambda config: load_selection(config.selection),
+    "engine.sampler": lambda config: load_sampler(config.engine),
     "reward.terms": make_terms,
     "train.advantage": lambda config: load_advantages(config.train),
 }

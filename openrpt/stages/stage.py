@@ -209,7 +209,7 @@ def _require_divisible(config: Config, *, paired: bool) -> None:
         return
     refused = {
         "engine.trainer = 'flat'": config.engine.trainer == "flat",
-        "engine.sampler = 'vllm'": config.engine.sampler != "same",
+        f"engine.sampler = '{config.engine.sampler}'": config.engine.sampler != "same",
         "reward.terms 'information_gain', whose moving average is a whole model": (
             "information_gain" in config.reward.terms
         ),

@@ -14,6 +14,7 @@ from openrpt.runs.run import Run
 from openrpt.stages.pretrain.pretrain import pretrain
 from openrpt.stages.train import train
 from tests.helpers.own_module import write_module
+from tests.helpers.processes import commands
 from tests.helpers.run_files import rollouts_of, rows_of, weights_of
 from tests.helpers.tiny_model import copied_run, tiny_run
 
@@ -22,6 +23,18 @@ def advantages(rewards):
     return rewards - rewards.mean(1, keepdim=True)
 
 TEMPLATE = ("Go on: ", "")
+
+class Wrapped:
+    exact_draws, version = True, 0
+    def __init__(self, engine): self.engine = engine
+    def load(self, weights): self.version += 1
+    def generate_each(self, requests, layout, sampling):
+        for request in requests:
+            yield from self.engine.generate_each([request], layout, sampling)
+
+class Failing(Wrapped):
+    def generate_each(self, requests, layout, sampling):
+        yield "nothing"
 
 def wrong(rewards):
     return rewards / 0
@@ -85,6 +98,47 @@ def test_an_advantage_of_ones_own_makes_the_same_steps(scored: Run) -> None:
     assert_same(named, own)
 
 
+SAMPLED = {"engine__sampler": "mine:Wrapped", "train__importance_correction": "off"}
+
+
+def without(run: Run, *kinds: str) -> list[dict[str, Any]]:
+    """The metrics but for those of such kinds: the FLOPs are those of a sampler elsewhere."""
+    return [
+        {name: value for name, value in row.items() if not name.startswith(kinds)}
+        for row in rows_of(run)
+    ]
+
+
+def test_a_sampler_around_the_engine_makes_the_same_steps(scored: Run) -> None:
+    same = run_of(scored, "same", train__importance_correction="off")
+    own = run_of(scored, "own-sampler", **SAMPLED)
+    train(same)
+    train(own)
+    assert {row["sampler/staleness"] for row in rows_of(own)} == {0.0}
+    kinds = ("sampler/staleness", "flops/", "tokens/", "sharing/")
+    assert without(own, *kinds) == without(same, *kinds)
+    assert rollouts_of(own) == rollouts_of(same)
+    assert weights_of(own, 2) == weights_of(same, 2)
+
+
+def test_each_of_two_processes_has_a_sampler(scored: Run) -> None:
+    settings = SAMPLED | {"train__documents_per_step": 2}
+    alone, shared = (run_of(scored, name, **settings) for name in ("alone", "shared"))
+    train(alone)
+    ended = commands(2, "train", "--run", str(shared.path))
+    assert [one.code for one in ended] == [0, 0], ended
+    first = [rollouts_of(run)["step-000001.parquet"] for run in (alone, shared)]
+    assert len(first[0]) == 2 * 4 * 3 and first[0] == first[1]
+
+
+def test_a_bad_sampler_ends_the_step_and_says_where(
+    scored: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = run_of(scored, "bad-sampler", engine__sampler="mine:Failing")
+    said = refused(capsys, "train", "--run", run.path)
+    assert "step 1: 'mine:Failing' gave 'nothing', not a list of" in said
+
+
 def test_a_bad_advantage_ends_the_step_and_says_where(
     scored: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,6 +200,8 @@ def test_a_bad_weight_ends_the_step_and_says_where(
     [
         ("train", "train.advantage"),
         ("finetune", "train.advantage"),
+        ("train", "engine.sampler"),
+        ("finetune", "engine.sampler"),
         ("train", "prompt.template"),
         ("warmup", "prompt.template"),
         ("pretrain", "prompt.template"),

@@ -48,7 +48,7 @@ def test_training_records_which_weights_drew(tmp_path: Path) -> None:
 
 
 REFUSED = {
-    "engine.sampler": ({"engine.sampler": "vlm"}, "input should be 'same' or 'vllm'"),
+    "engine.sampler": ({"engine.sampler": "vlm"}, "unknown sampler 'vlm'; nearest: 'vllm'"),
     "float64": ({"engine.sampler": "vllm", "model.dtype": "float64"}, "vLLM has no float64"),
     "exact": (
         {
