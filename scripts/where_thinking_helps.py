@@ -89,7 +89,9 @@ def _measured(
 def _facts(entry: dict[str, Any]) -> dict[str, Any]:
     parts = ("all", *CLASSES)
     return {
-        mode: {part: entry["summary"][mode][part] for part in parts if part in entry["summary"][mode]}
+        mode: {
+            part: entry["summary"][mode][part] for part in parts if part in entry["summary"][mode]
+        }
         for mode in ("ntp", "reasoning")
     } | {"value": {part: entry["thought_value"]["reasoning"].get(part) for part in parts}}
 
@@ -108,7 +110,9 @@ def _sheets(texts: dict[str, Any]) -> dict[str, Sheet]:
                 points(value["all"]),
             ]
         )
-        cells = [value[part] if (value[part] or {"n": 0})["n"] >= _LEAST else None for part in CLASSES]
+        cells = [
+            value[part] if (value[part] or {"n": 0})["n"] >= _LEAST else None for part in CLASSES
+        ]
         by_class.append([name, *(NOTHING if one is None else points(one) for one in cells)])
     return {
         "where-texts": Sheet(
