@@ -111,7 +111,8 @@ def _load(path: str, key: str, *, what: str, of: Callable[[object], bool]) -> An
     module_name, _, name = path.partition(":")
     if not (module_name and name):
         raise UserError(f"{key}: '{path}' is no import path; it has the form module:{what}")
-    if os.getcwd() not in sys.path:
+    # A part is asked for again and again; the working directory may be gone by then.
+    if module_name not in sys.modules and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     with users_code() as failure:
         module = importlib.import_module(module_name)

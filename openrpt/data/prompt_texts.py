@@ -4,6 +4,8 @@ The templates `v0` and `v6` keep the shapes of the paper's prompts of those name
 Table 10) in our own words.
 """
 
+from typing import Any
+
 from openrpt.config.prompt import PromptConfig
 from openrpt.data.own_template import own_template
 from openrpt.user_code import is_import_path
@@ -68,3 +70,10 @@ def template_of(config: PromptConfig) -> tuple[str, str]:
     before, after = own_template(config.template) if is_own else TEMPLATES[config.template]
     asked = ("{instruction}", config.instruction)
     return before.replace(*asked), after.replace(*asked)
+
+
+def prompt_settings(config: PromptConfig) -> dict[str, Any]:
+    """Returns all that a prompt depends on: the section's keys and, of a template of the user's
+    own, its words, which may change while their path stays. Raises UserError as `template_of`."""
+    words = {"words": list(template_of(config))} if is_import_path(config.template) else {}
+    return config.model_dump(mode="json") | words

@@ -6,7 +6,13 @@ import pytest
 
 from openrpt.config.loading import load_config
 from openrpt.config.prompt import PromptConfig
-from openrpt.data.prompt_texts import TEMPLATES, message_text, prompt_text, template_of
+from openrpt.data.prompt_texts import (
+    TEMPLATES,
+    message_text,
+    prompt_settings,
+    prompt_text,
+    template_of,
+)
 from openrpt.data.prompts import build_layout
 from openrpt.errors import UserError
 from tests.helpers.own_module import write_module
@@ -60,6 +66,17 @@ def test_the_instruction_stands_where_it_is_named() -> None:
         " A text: ",
         " Again: ",
     )
+
+
+def test_a_result_depends_on_the_words_and_not_on_their_path_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named, own = PromptConfig(template="v0"), PromptConfig(template="mine:V0")
+    assert prompt_settings(named) == named.model_dump(mode="json")
+    before = prompt_settings(own)
+    assert before == prompt_settings(own)
+    write_module(tmp_path, monkeypatch, "V0 = ('Go on: ', '')\n")
+    assert prompt_settings(own) != before
 
 
 @pytest.mark.parametrize(

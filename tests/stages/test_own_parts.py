@@ -208,6 +208,8 @@ def test_a_bad_weight_ends_the_step_and_says_where(
         ("evaluate", "prompt.template"),
         ("budgets", "prompt.template"),
         ("predict", "prompt.template"),
+        ("traces self", "prompt.template"),
+        ("traces self", "selection.strategy"),
         ("train", "selection.strategy"),
         ("warmup", "selection.strategy"),
         ("pretrain", "selection.strategy"),
@@ -226,6 +228,10 @@ def test_what_can_not_be_had_is_said_before_anything_is_loaded(
 
     monkeypatch.setattr("openrpt.engine.engine.load_model", loads)
     folder = tmp_path / "new" if command == "finetune" else scored.path
-    text = ["start", "--text", "q"] if command == "predict" else []
-    said = refused(capsys, command, *text, "--run", folder, f"--{key}", "mine:absent")
+    more = {
+        "predict": ["start", "--text", "q"],
+        "traces self": ["--out", tmp_path / "t.jsonl"],
+    }
+    given = [*command.split(), *more.get(command, ()), "--run", folder]
+    said = refused(capsys, *given, f"--{key}", "mine:absent")
     assert f"{key}: 'mine:absent': module 'mine' has no" in said

@@ -15,7 +15,7 @@ import numpy as np
 
 from openrpt.config.sections import Config
 from openrpt.data.evaluation_work import evaluation_work
-from openrpt.data.prompt_texts import template_of
+from openrpt.data.prompt_texts import prompt_settings, template_of
 from openrpt.data.prompts import Layout
 from openrpt.data.scored import ScoredCorpus
 from openrpt.data.tokens import tokenizer_fingerprint
@@ -98,9 +98,11 @@ class Budgets:
     def settings(self) -> dict[str, Any]:
         """All that a result depends on beside the model's files."""
         config, known = self.config, self.corpus.metadata
+        prompt = prompt_settings(config.prompt)
+        del prompt["think_budget"]
         return {
             "seed": config.seed,
-            "prompt": config.prompt.model_dump(exclude={"think_budget"}),
+            "prompt": prompt,
             "dtype": config.model.precision,
             "budgets": list(self.budgets),
             "samples": config.evaluate.samples,

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from openrpt.config.sections import Config
 from openrpt.data.evaluation_work import asked_evaluation_work
+from openrpt.data.prompt_texts import prompt_settings
 from openrpt.data.scored import ScoredCorpus
 from openrpt.data.tokens import tokenizer_fingerprint
 from openrpt.data.work import Work, works_key
@@ -77,7 +78,7 @@ class NextToken:
             start = model_fingerprint(config.model.path)
         return {
             "seed": config.seed,
-            "prompt": config.prompt.model_dump(),
+            "prompt": prompt_settings(config.prompt),
             "dtype": config.model.precision,
             "start": start,
             "samples": config.evaluate.samples,

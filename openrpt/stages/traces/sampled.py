@@ -17,6 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from openrpt.config.sections import Config
+from openrpt.data.prompt_texts import prompt_settings
 from openrpt.data.scored import ScoredCorpus
 from openrpt.data.token_classes import COMPUTED, CONTEXT, computed_tokens, token_class
 from openrpt.data.traces import GivenTrace, require_new, write_traces
@@ -171,7 +172,7 @@ def _works(corpus: ScoredCorpus, config: Config, draw: Draw) -> list[Work]:
 
 def _mark(works: Sequence[Work], config: Config, thinker: Thinker, samples: int) -> str:
     """Returns 16 hex digits of what each work's thoughts depend on."""
-    prompt = config.prompt.model_dump(mode="json")
+    prompt = prompt_settings(config.prompt)
     parts = [thinker.mark, samples, config.seed, prompt, works_key(works)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from openrpt.config.sections import Config
-from openrpt.data.prompt_texts import template_of
 from openrpt.data.prompts import Layout
 from openrpt.data.scored import ScoredCorpus
 from openrpt.data.tokens import literal_bytes, tokenizer_fingerprint
@@ -15,6 +14,7 @@ from openrpt.engine.engine import Engine, OpenModel, open_engine, open_seeding_s
 from openrpt.engine.fingerprint import model_fingerprint
 from openrpt.errors import UserError
 from openrpt.seeding import keys_of
+from openrpt.stages.own_parts import require_own_parts
 
 Said = Mapping[int, Sequence[bytes]]
 """What was said at places of a document: byte offset → completions, from behind the thought's
@@ -65,8 +65,9 @@ class ModelThinker:
         *,
         open_model: OpenModel = open_thinking,
     ) -> "ModelThinker":
-        """Loads a model, by `open_model`. Raises UserError as `template_of` and `open_engine`."""
-        template_of(config.prompt)
+        """Loads a model, by `open_model`. Raises UserError as `open_engine`, and for a part of the
+        user's own that can't be had."""
+        require_own_parts(config, "warmup")  # thoughts are asked for where, and as, it imitates
         return cls(
             name=name,
             mark=f"{model_fingerprint(path)} {temperature:g}",
