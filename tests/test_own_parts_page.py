@@ -34,6 +34,8 @@ def examples() -> dict[str, Example]:
 
 
 EXAMPLES = examples()
+ROWS = re.findall(r"^\| \[`([\w.]+)`\]\(#([\w-]+)\) \|[^|]+\| ([^|]+) \|", PAGE, re.MULTILINE)
+READABLE = {key: names for key, _, names in ROWS if names != "nothing"}
 SETTINGS = {"train__steps": 1, "train__documents_per_step": 1, "warmup__steps": 1}
 
 
@@ -45,9 +47,28 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_every_part_has_its_example() -> None:
-    table = PAGE.partition("\n## ")[0]
-    titles = re.findall(r"\| \[`[\w.]+`\]\(#([\w-]+)\)", table)
-    assert titles == [title.lower().replace(" ", "-") for title in EXAMPLES]
+    anchors = [anchor for _, anchor, _ in ROWS]
+    assert anchors == [title.lower().replace(" ", "-") for title in EXAMPLES]
+    assert len(anchors) == 6 and len(READABLE) == 5
+
+
+@pytest.mark.parametrize("key", READABLE)
+def test_what_a_part_may_read_is_what_the_page_says(
+    scored: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    key: str,
+) -> None:
+    write_module(tmp_path, monkeypatch, "def asks(nothing_such): ...\n")
+    more = ["--reward.terms", "segment=1"] if key == "reward.segment_judge" else []
+    value = "mine:asks=1" if key == "reward.terms" else "mine:asks"
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--run", str(scored.path), *more, f"--{key}", value])
+    assert stop.value.code == 2
+    names = ", ".join(re.findall(r"`(\w+)`", READABLE[key]))
+    assert f"{key}: 'mine:asks'" in (said := capsys.readouterr().err)
+    assert f"it may read {names}, by keyword" in said
 
 
 @pytest.mark.parametrize("title", EXAMPLES)

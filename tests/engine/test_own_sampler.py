@@ -8,7 +8,6 @@ from openrpt.config.loading import load_config
 from openrpt.config.sections import Config
 from openrpt.data.prompts import Layout
 from openrpt.data.request import Request
-from openrpt.engine import own_sampler
 from openrpt.engine.decoding import Sampling
 from openrpt.engine.engine import Engine, Sampler, bind
 from openrpt.engine.exported import checkpoint_weights
@@ -24,6 +23,7 @@ from tests.helpers.updates import config_of, layout_of, work_of
 MODULE = """
 import math, sys
 from dataclasses import replace
+from types import SimpleNamespace
 from openrpt.errors import UserError
 
 class Wrapped:
@@ -51,6 +51,12 @@ class Value(Part):
 class Raising(Part):
     @property
     def version(self): raise RuntimeError("not yet")
+
+def lacking(*names):
+    members = {"exact_draws": True, "version": 0, "load": print, "generate_each": print}
+    return lambda engine: SimpleNamespace(**{k: v for k, v in members.items() if k not in names})
+lacks_nothing, lacks_exact_draws, lacks_version = map(lacking, ("", "exact_draws", "version"))
+lacks_load, lacks_generate_each = map(lacking, ("load", "generate_each"))
 
 def nothing(engine): return None
 def divides(engine): return 1 / 0
@@ -152,9 +158,12 @@ def drawn(sampler: Sampler, layout: Layout, config: Config) -> list[list[Generat
     return list(sampler.generate_each(requests, layout, sampling))
 
 
-def test_the_members_are_those_of_the_protocol() -> None:
-    own = {name for name in vars(Sampler) if not name.startswith("_")}
-    assert own == set(own_sampler._MEMBERS)
+def test_every_member_of_the_protocol_is_needed(engine: Engine) -> None:
+    assert opened("lacks_nothing", engine)
+    for name in vars(Sampler):
+        if not name.startswith("_"):
+            with pytest.raises(UserError, match=f"it has no (method|attribute) '{name}' "):
+                opened(f"lacks_{name}", engine)
 
 
 @pytest.mark.parametrize("name", ["Wrapped", "Delegating", "makes"])

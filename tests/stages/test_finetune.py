@@ -42,6 +42,7 @@ from openrpt.stages.finetune import finetune
 from openrpt.stages.predict import checkpoint_config, cut_at_end, predict
 from openrpt.stages.train import train
 from openrpt.stopping import Interrupted
+from tests.helpers.own_module import write_module
 from tests.helpers.tiny_model import tiny_model_folder
 
 WORDINGS = ["{a} + {b}", "{a}+{b} =", "sum {a} {b}", "add {a} {b}", "{a} and {b}"]
@@ -243,6 +244,24 @@ def test_every_question_is_taken_once_an_epoch(folder):
     state.cursor = 5
     assert next(task.take(state))[1].document.document_id == found[5]
     assert not set(ids) & set(task.works["heldout"])
+
+
+def test_an_advantage_and_a_sampler_of_ones_own(folder, tmp_path, monkeypatch):
+    module = """
+def advantages(rewards, mask): return rewards - rewards.mean(1, keepdim=True)
+def itself(engine): return engine
+"""
+    write_module(tmp_path, monkeypatch, module)
+    settings = {"train__steps": 2, "train__algorithm": "dr_grpo"}
+    parts = {"train__advantage": "mine:advantages", "engine__sampler": "mine:itself"}
+    parts |= {"train__importance_correction": "off"}
+    named = run_of(folder, "named-parts", **settings)
+    own = run_of(folder, "own-parts", **settings, **parts)
+    finetune(named)
+    finetune(own)
+    assert rollouts_of(named) == rollouts_of(own) and len(rollouts_of(own)) == 2
+    norms = [[row["optim/grad_norm"] for row in rows_of(run)] for run in (named, own)]
+    assert norms[0] == norms[1]
 
 
 def test_a_checkpoint_is_asked_as_it_was_trained(folder):
