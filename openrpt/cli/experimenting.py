@@ -23,7 +23,9 @@ _MOST_MINUTES = 60_000
 
 @command("experiment", after="lab")
 @click.argument("name", metavar="[NAME]", required=False)
-@click.option("--budget", default="cpu", help="Its size: smoke, cpu, gpu or paper [default cpu]")
+@click.option(
+    "--budget", default="cpu", help="Its size: smoke, cpu, text, gpu or paper [default cpu]"
+)
 @click.option(
     "--run", metavar="DIR", type=PATH, help="Its folder [default runs/experiment-NAME-BUDGET]"
 )
@@ -55,10 +57,10 @@ def experiment(
     openrpt experiment rewards --budget cpu
     openrpt experiment rewards --budget paper --estimate --gpu h200
 
-    Without a NAME, the list of them. smoke and cpu are laboratories of tiny models, gpu and paper
-    real text; the budget decides how much is run, nothing else. The same command goes on after a
-    stop, arm by arm. results.json, page.md and figure.svg in its folder have the seeds that are
-    whole so far (docs/experiments.md).
+    Without a NAME, the list of them. smoke and cpu are laboratories of tiny models; text is natural
+    sentences with a small model on two cores, gpu and paper real text; the budget decides how much
+    is run, nothing else. The same command goes on after a stop, arm by arm. results.json, page.md
+    and figure.svg in its folder have the seeds that are whole so far (docs/experiments.md).
     """
     if (gpu or utilisation) and not estimate:
         raise UserError("--gpu and --utilisation are of an estimate: say --estimate")

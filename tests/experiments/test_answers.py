@@ -195,7 +195,7 @@ def test_questions_stand_on_the_side_of_their_lines(tmp_path: Path) -> None:
     ("command", "said"),
     [
         (["rewrds"], "rewards"),
-        (["rewards", "--budget", "huge"], "smoke, cpu, gpu, paper"),
+        (["rewards", "--budget", "huge"], "smoke, cpu, text, gpu, paper"),
         (["rewards", "--gpu", "h200"], "say --estimate"),
         (["rewards", "--estimate", "--utilisation", "0.5"], "name one with --gpu"),
         (["rewards", "--estimate", "--budget", "gpu", "--gpu", "h9000"], "h9000"),
@@ -359,6 +359,21 @@ def test_both_sides_of_what_was_shown_weigh_their_problems() -> None:
         {"accuracy": 0.5, "standard": 0.25, "within": 0.25, "beyond": 0.5}
     )
     assert set(measured_values(summary, None)) == {"accuracy", "standard"}
+
+
+def test_answers_of_several_tokens_are_measured_on_text() -> None:
+    def all_of(value: float, n: int) -> dict[str, dict[str, float]]:
+        return {"all": {"value": value, "n": n}}
+
+    summary = {"reasoning": all_of(0.5, 8), "ntp": all_of(0.25, 8), "first_token": all_of(0.75, 8)}
+    summary |= {"span": all_of(0.125, 8), "predicted_tokens": all_of(1.5, 4)}
+    both = {"accuracy": 0.5, "standard": 0.25}
+    assert measured_values(summary, None) == pytest.approx(
+        both | {"first_token": 0.75, "span": 0.125, "predicted_tokens": 0.015}
+    )
+    assert measured_values(summary, 2) == both
+    summary["predicted_tokens"] = all_of(math.nan, 0)  # none was right
+    assert "predicted_tokens" not in measured_values(summary, None)
 
 
 def test_what_the_first_rollouts_were() -> None:

@@ -1,8 +1,8 @@
 """An experiment: a question, the arms that answer it, and what is said of what they measured.
 
-The same experiment is run at four sizes. `smoke` and `cpu` are laboratories
-(`openrpt.experiments.lab`): a world of text, tiny models from scratch. `gpu` and `paper` take the
-same arms to real text and a recipe. The size decides how much is run, nothing else.
+The same experiment is run at five sizes. `smoke` and `cpu` are laboratories
+(`openrpt.experiments.lab`): a world of text, tiny models from scratch. `text`, `gpu` and `paper`
+take the same arms to sentences and a recipe. The size decides how much is run, nothing else.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -69,10 +69,16 @@ class Size:
     """The budgets of an experiment on compute, as shares of the usual one."""
     thoughts: tuple[int, ...] = (0, 8, 16)
     """The think budgets of an experiment on them, in tokens."""
+    rewards: tuple[str, ...] = ()
+    """The arms of the experiment on rewards; empty: all."""
     most_arms: int = 1000
     """The most arms beside the start: the first ones."""
     starts: Mapping[str, str] = field(default_factory=dict)
     """Real text: models to begin with beside the recipe's own, by kind."""
+    warmups: tuple[int, ...] = ()
+    """Real text whose thoughts are given: steps of warmup to begin with beside the recipe's."""
+    compared: str = "accuracy"
+    """The measure that arms are compared by (a key of `outcome.MEASURES`)."""
     changes: Mapping[str, Any] = field(default_factory=dict)
     """Changes of every configuration."""
 
@@ -85,6 +91,26 @@ _SMALL = {
     "pretrain.tokens_per_step": 200,
     "evaluate.positions": 4,
 }
+_SENTENCES = {
+    "corpus.path": "bills?documents=330&seed=10",  # no result has its documents (docs/LOG.md)
+    "model.threads": 1,
+    "model.compute_dtype": "same",  # seeds of several machines share a table
+    "warmup.steps": 50,
+    "warmup.time_limit": 0.0,
+    "train.steps": 16,
+    "train.learning_rate": 1e-5,
+    "train.eval_every": 0,
+}
+_TOLD_APART = (
+    "prefix",
+    "first_token",
+    "span",
+    "length_weighted",
+    "expected",
+    "flipped-20",
+    "random",
+)
+"""The rewards that differ where an answer is several tokens, and the controls."""
 SIZES = {
     size.name: size
     for size in (
@@ -98,6 +124,17 @@ SIZES = {
             changes=_SMALL,
         ),
         Size(name="cpu", seeds=5),
+        Size(
+            name="text",
+            seeds=2,
+            recipe="recipe:demo",
+            shares=(1 / 8, 1 / 4, 1 / 2, 1),
+            thoughts=(0, 15, 30),
+            rewards=_TOLD_APART,
+            warmups=(10, 25),
+            compared="span",
+            changes=_SENTENCES,
+        ),
         Size(
             name="gpu",
             seeds=2,

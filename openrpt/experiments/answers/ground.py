@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from openrpt.config.loading import load_config, with_overrides
+from openrpt.config.queries import split_query
 from openrpt.config.sections import Config
+from openrpt.data.made_corpora import is_made
 from openrpt.data.worlds.reading import open_world
 from openrpt.data.worlds.world import World
 from openrpt.experiments.answers.experiment import Arm, Size
@@ -15,6 +17,7 @@ from openrpt.experiments.lab.lab import Lab, LabSeed
 
 _PROBLEMS = "problems"
 QUESTIONS = "questions.jsonl"
+TRACES = "traces.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +152,8 @@ class LabGround:
 
 @dataclass(frozen=True, kw_only=True)
 class TextGround:
-    """A seed on real text: a recipe's configuration."""
+    """A seed on real text: a recipe's configuration. Where the recipe's warmup is given thoughts,
+    they are the calculator's, in `folder`/traces.jsonl."""
 
     size: Size
     folder: Path
@@ -177,7 +181,25 @@ class TextGround:
 
     def _config(self, more: Mapping[str, Any]) -> Config:
         overrides = {"seed": self.seed, **self.size.changes, **more}
-        return load_config(self.size.recipe, overrides=overrides)
+        base = load_config(self.size.recipe, overrides=overrides)
+        own = {"corpus.path": _counted_on(base.corpus.path, self.seed)}
+        if base.warmup.traces:
+            own["warmup.traces"] = str(self.folder / TRACES)
+        return with_overrides(base, own)
+
+
+def _counted_on(corpus: str, seed: int) -> str:
+    """Returns a corpus that is made at run time with so much added to its own seed: each seed has
+    other documents. Files are read as they are.
+
+    >>> _counted_on("bills?documents=30&seed=10", 1)
+    'bills?documents=30&seed=11'
+    """
+    if not is_made(corpus):
+        return corpus
+    head, values = split_query(corpus)
+    values["seed"] = str(int(values.get("seed", "0")) + seed)
+    return f"{head}?{'&'.join(f'{key}={value}' for key, value in values.items())}"
 
 
 def _steps(whole: int, share: float) -> int:

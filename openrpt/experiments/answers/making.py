@@ -71,6 +71,8 @@ def _trained(ground: Ground, arm: Arm, origin: Origin, progress: Progress) -> Ru
             _write_questions(ground)
         finetune(run, progress=progress)
         return run
+    if arm.stage == "warmup":
+        _write_traces(run, progress)
     if arm.name == START or not _takes_scores(existing_run(problems_of(ground)), run):
         _score(run, progress)
     stages: dict[str, Any] = {"pretrain": pretrain, "warmup": warmup, "train": train}
@@ -91,6 +93,16 @@ def _write_questions(ground: LabGround) -> None:
     lines = [json.dumps(row) + "\n" for row in ground.question_rows()]
     with replacing(ground.folder / QUESTIONS, shared=True) as partial:  # other arms write it, too
         partial.write_text("".join(lines), encoding="utf-8")
+
+
+def _write_traces(run: Run, progress: Progress) -> None:
+    """Writes the calculator's thoughts about the training documents, unless they are there or the
+    warmup takes the model's own."""
+    from openrpt.stages.traces.calculator import calculator_traces
+
+    traces = run.config.warmup.traces
+    if traces and not Path(traces).is_file():
+        calculator_traces(run.config, Path(traces), progress=progress)
 
 
 def _score(run: Run, progress: Progress) -> None:

@@ -10,11 +10,16 @@ from openrpt.errors import UserError
 from openrpt.evaluation.next_token.results import CARRIED, KIND
 from openrpt.experiments.lab.sampled import SampledCounts
 
+_TOKENS = "predicted_tokens"
 MEASURES = {
     "accuracy": "right, %",
+    "first_token": "first token, %",
+    "span": "whole, %",
     "within": "depths shown, %",
     "beyond": "beyond them, %",
     "standard": "standard, %",
+    "span_ntp": "standard, whole, %",
+    _TOKENS: "tokens right",
     "emptied": "emptied, %",
     "swapped": "swapped, %",
     CARRIED: "carried, %",
@@ -27,7 +32,10 @@ MEASURES = {
     "read": "right where worked, %",
 }
 """The measures, and how a table heads each. All are shares, shown as percent; a thought is kept in
-hundreds of bytes, so that it is shown in bytes."""
+hundreds of bytes, and the tokens that a right prediction covers in hundreds, so that bytes and
+tokens are shown."""
+OF_TOKENS = ("first_token", "span", "span_ntp", _TOKENS)
+"""The measures of answers of several tokens: on real text."""
 _FROM_METRICS = {
     "reward": "reward/exact",
     "flat": "group/flat_fraction",
@@ -143,7 +151,12 @@ def measured_values(summary: Mapping[str, Any], shown: int | None) -> dict[str, 
     for name in ("emptied", "swapped", CARRIED):
         if name in summary and summary[name]["all"]["n"]:
             found[name] = summary[name]["all"]["value"]
-    if shown is not None:
+    if shown is None:
+        for name in OF_TOKENS:
+            if name in summary and summary[name]["all"]["n"]:
+                value = summary[name]["all"]["value"]
+                found[name] = value / 100 if name == _TOKENS else value
+    else:
         kinds = {int(part.removeprefix(KIND)): part for part in right if part.startswith(KIND)}
         sides = {
             "within": [right[part] for depth, part in kinds.items() if depth <= shown],

@@ -47,9 +47,14 @@ def _arms(size: Size) -> Sequence[Arm]:
         )
         for percent in _FLIPPED
     ]
-    prefix = Arm(name="prefix", what="the paper's: the prediction is a prefix of the text")
+    prefix = Arm(
+        name="prefix",
+        what="the paper's: the prediction is a prefix of the text",
+        changes={"reward.terms": {"prefix": 1.0}},
+    )
     coin = Arm(name="random", what="a coin", changes={"reward.terms": {"random": 1.0}})
-    return [prefix, *rewarded, *exact, *flipped, coin]
+    arms = [prefix, *rewarded, *exact, *flipped, coin]
+    return [arm for arm in arms if not size.rewards or arm.name in size.rewards]
 
 
 def _answer(outcome: Outcome) -> str:
