@@ -72,7 +72,7 @@ def token_bytes(
     tokens give b"". Raises UserError if the tokenizer cannot give exact bytes.
     """
     table = token_table(tokenizer)
-    pieces = [_bytes_of(table, token_id) for token_id in ids]
+    pieces = [bytes_of(table, token_id) for token_id in ids]
     if at_start and table.drops_dummy_prefix:
         first = next((n for n, i in enumerate(ids) if i not in table.special_ids), None)
         if first is not None:
@@ -86,7 +86,7 @@ def literal_bytes(table: TokenTable, ids: Sequence[int], literal: Mapping[int, b
     Special tokens give nothing but for those in `literal`, which give their own text: the thought's
     delimiters render even where they are one special token.
     """
-    return b"".join(literal[i] if i in literal else _bytes_of(table, i) for i in ids)
+    return b"".join(literal[i] if i in literal else bytes_of(table, i) for i in ids)
 
 
 def encode_document(
@@ -125,7 +125,7 @@ def encode_document(
     return ids, pieces
 
 
-def _bytes_of(table: TokenTable, token_id: int) -> bytes:
+def bytes_of(table: TokenTable, token_id: int) -> bytes:
     """Returns a token's bytes; b"" beyond the table's end: models pad their vocabulary, and may
     sample from it."""
     return table.bytes[token_id] if token_id < len(table.bytes) else b""

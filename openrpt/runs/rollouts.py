@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from openrpt.data.tokens import TokenTable, literal_bytes
+from openrpt.data.tokens import TokenTable, bytes_of
 from openrpt.errors import UserError
 from openrpt.files import numbered
 from openrpt.parquet import not_readable, read_table, reading_errors, write_table
@@ -113,7 +113,7 @@ def _rollout_columns(rollout: Rollout, table: TokenTable) -> dict[str, Any]:
         "finish_reason": completion.finish_reason,
         "token_ids": list(completion.token_ids),
         # A special token has none, not even where the thought shows its delimiter.
-        "tokens": [literal_bytes(table, (i,), {}) for i in completion.token_ids],
+        "tokens": [bytes_of(table, i) for i in completion.token_ids],
         "sampler_logprobs": list(completion.sampler_logprobs),
         "loss_mask": list(completion.loss_mask),
     }
