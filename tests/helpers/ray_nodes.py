@@ -18,11 +18,11 @@ SMALL = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # until the loss of a worker is seen; 2 by default
 }
 PATIENT = {
+    # A process that has nothing to do stays, for the next test; 1 s by default.
+    "RAY_idle_worker_killing_time_threshold_ms": "600000",
     "RAY_worker_niceness": "0",  # 15 by default: beside one busy process they hardly run at all
     # A node that is not heard for half a minute is given up by default, and a process that takes a
     # minute to begin is killed: other programs may have the processor.
-    # A process that has nothing to do stays, for the next test; 1 s by default.
-    "RAY_idle_worker_killing_time_threshold_ms": "600000",
     "RAY_health_check_failure_threshold": "100",
     "RAY_worker_register_timeout_seconds": "600",
 }
