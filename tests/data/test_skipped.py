@@ -96,7 +96,7 @@ def test_score_of_a_clean_corpus_says_nothing_of_it(
 ) -> None:
     path = tmp_path / "c.jsonl"
     path.write_text("".join(json.dumps({"text": free(n)}) + "\n" for n in range(20)))
-    assert not [line for line in score(path) if "skipped" in line or "left out" in line]
+    assert not [line for line in score(path) if line.startswith(("skipped", "left out"))]
 
 
 def test_all_on_one_side_is_a_warning_with_the_words(
@@ -128,8 +128,9 @@ def test_the_demo_says_it_too(tmp_path: Path) -> None:
     config: Config = tiny_config(tmp_path, corpus__path=str(corpus))
     heard = Heard()
     _score(open_run(config, min_free_bytes=0), heard)
-    assert heard.lines[0] == "left out: 3 files (.csv, .md)"
-    assert heard.lines[1].startswith("skipped, not text: 6 documents (c.jsonl:31, ")
+    assert heard.lines[0] == f"{corpus}, scored by {config.model.path}"
+    assert heard.lines[1] == "left out: 3 files (.csv, .md)"
+    assert heard.lines[2].startswith("skipped, not text: 6 documents (c.jsonl:31, ")
 
 
 def test_scores_of_an_older_version_say_what_they_have() -> None:
