@@ -204,9 +204,11 @@ def test_a_gradient_that_is_not_finite(
     assert rows[2]["changed"] == {"optim.on_nonfinite": {"before": "stop", "now": "skip"}}
     (warning,) = rows[2]["warnings"]
     assert warning["name"] == "skipped_update" and "the gradient's norm is nan" in warning["seen"]
-    assert len(seen) == 2 and seen[0].startswith("warning: skipped_update (step 3): ")
+    changed, warned, advised = seen
+    assert changed == f"{stage}: optim.on_nonfinite = 'skip' from step 3 on (before: 'stop')"
+    assert warned.startswith("warning: skipped_update (step 3): ")
     lower = f": openrpt {stage} --run {run.path} --{stage}.learning_rate VALUE"
-    assert seen[1].startswith("  in this run (now ") and seen[1].endswith(lower)
+    assert advised.startswith("  in this run (now ") and advised.endswith(lower)
     if stage == "warmup":
         assert [row.get("optim/skipped") for row in rows] == [None, None, 1, 0]
     else:
