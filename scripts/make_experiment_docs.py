@@ -4,12 +4,12 @@ openrpt experiment rewards --budget cpu
 python scripts/make_experiment_docs.py runs/experiment-rewards-cpu
 python scripts/make_experiment_docs.py --estimate
 
-Of each folder, results, page and figure go to `docs/results/experiment-NAME.*`; the page is
-written anew from the results. Seeds that stand there and the folder lacks are kept, so an
-experiment may be run in parts: on one machine `--seed 0`, on another `--seed 1`. `--estimate`
-writes what each experiment will take into `docs/results/experiments.json`, which the table of
-`docs/results/README.md` shows. Without folders the pages are written anew from the results in
-`docs/results`.
+Of each folder, results, page and figure go to `docs/results/experiment-NAME.*`, those of another
+budget than cpu to `experiment-NAME-BUDGET.*`; the page is written anew from the results. Seeds that
+stand there and the folder lacks are kept, so an experiment may be run in parts: on one machine
+`--seed 0`, on another `--seed 1`. `--estimate` writes what each experiment will take into
+`docs/results/experiments.json`, which the table of `docs/results/README.md` shows. Without folders
+the pages are written anew from the results in `docs/results`.
 """
 
 import argparse
@@ -34,6 +34,9 @@ _ROOT = Path(__file__).parent.parent
 _DOCS = _ROOT / "docs" / "results"
 _ESTIMATES = "experiments.json"
 _GPU = "h200"
+_BUDGETS = ("cpu", "text", "gpu", "paper")
+"""The budgets whose results are shown, the first under the experiment's name alone."""
+_ON_GPUS = ("gpu", "paper")
 _PRIVATE = {"command", "host"}
 """What is left out of an environment: names and paths of a machine."""
 
@@ -50,14 +53,16 @@ def main() -> None:
         outcome = read_outcome(folder)
         public = {k: v for k, v in outcome.environment.items() if k not in _PRIVATE}
         outcome = outcome.model_copy(update={"environment": public})
-        known = _outcome(outcome.experiment)
-        path = _DOCS / f"experiment-{outcome.experiment}.json"
+        if outcome.budget not in _BUDGETS:
+            parser.error(f"{folder}: results of budget {outcome.budget} are not shown")
+        known = _outcome(outcome.experiment, outcome.budget)
+        path = _DOCS / f"{_page(outcome.experiment, outcome.budget)}.json"
         write_results(path, outcome if known is None else outcome.joined(known))
     if arguments.estimate:
         write_sealed(_DOCS / _ESTIMATES, {name: _estimates(one) for name, one in _named()})
-    found = {name: _outcome(name) for name, _ in _named()}
-    for name, outcome in found.items():
-        if outcome is not None:
+    found = {name: _outcomes(name) for name, _ in _named()}
+    for name, outcomes in found.items():
+        for outcome in outcomes:
             _write(EXPERIMENTS[name], outcome)
     table = front_table(found, _known_estimates()).strip("\n")
     put(_DOCS / "README.md", "experiments", f"\n\n{table}\n\n")
@@ -68,14 +73,25 @@ def _named() -> list[tuple[str, Experiment]]:
     return list(EXPERIMENTS.items())
 
 
-def _outcome(name: str) -> Outcome | None:
+def _page(name: str, budget: str) -> str:
+    """Returns the name of an experiment's page, without an ending."""
+    return f"experiment-{name}" if budget == _BUDGETS[0] else f"experiment-{name}-{budget}"
+
+
+def _outcome(name: str, budget: str) -> Outcome | None:
     """Returns the results that stand in the documentation; None where it was not run."""
-    path = _DOCS / f"experiment-{name}.json"
+    path = _DOCS / f"{_page(name, budget)}.json"
     return read_results(path) if path.is_file() else None
 
 
+def _outcomes(name: str) -> list[Outcome]:
+    """Returns the results of an experiment at all budgets."""
+    found = [_outcome(name, budget) for budget in _BUDGETS]
+    return [one for one in found if one is not None]
+
+
 def _write(experiment: Experiment, outcome: Outcome) -> None:
-    name = f"experiment-{experiment.name}"
+    name = _page(experiment.name, outcome.budget)
     write_text(_DOCS / f"{name}.svg", figure_svg(experiment, outcome))
     write_text(_DOCS / f"{name}.md", page_text(experiment, outcome, figure=f"{name}.svg"))
 
@@ -84,8 +100,8 @@ def _estimates(experiment: Experiment) -> dict[str, str]:
     """Returns the estimated time by budget; on real text of one GPU, empty where the recipe's
     model can't be had here."""
     found = {}
-    for size in ("cpu", "gpu", "paper"):
-        gpu = _GPU if SIZES[size].recipe else ""
+    for size in _BUDGETS:
+        gpu = _GPU if size in _ON_GPUS else ""
         try:
             estimate = estimate_experiment(experiment, SIZES[size], gpu=gpu)
         except UserError:  # the paper's models are on the Hub alone
@@ -100,32 +116,44 @@ def _known_estimates() -> dict[str, dict[str, str]]:
     return read_json(path, advice="run this script with --estimate") if path.is_file() else {}
 
 
-def front_table(found: dict[str, Outcome | None], estimates: dict[str, dict[str, str]]) -> str:
-    """Returns a row an experiment: its answer, or the command that gives one and its cost."""
+def front_table(found: dict[str, list[Outcome]], estimates: dict[str, dict[str, str]]) -> str:
+    """Returns a row an experiment and a budget that it was run at: its answer; or the command that
+    gives one. The first row of an experiment has its question and its cost."""
     rows = []
-    for name, outcome in found.items():
+    for name, outcomes in found.items():
         experiment, known = EXPERIMENTS[name], estimates.get(name, {})
-        cells = [known.get(size) or NOTHING for size in ("cpu", "gpu", "paper")]
-        if outcome is None:
-            label, answer = name, f"not run yet: `openrpt experiment {name} --budget cpu`"
-        else:
-            label = f"[{name}](experiment-{name}.md)"
-            answer = f"{experiment.answer(outcome)} ({seeds_in_words(outcome)}, {outcome.budget})"
-        rows.append([label, experiment.question, answer, *cells])
-    headings = ["experiment", "question", "answer", "cpu", "gpu", "paper"]
+        cost = [known.get(size) or NOTHING for size in _BUDGETS]
+        answers = [
+            [
+                f"[{name}{_beside(outcome.budget)}]({_page(name, outcome.budget)}.md)",
+                f"{experiment.answer(outcome)} ({seeds_in_words(outcome)}, {outcome.budget})",
+            ]
+            for outcome in outcomes
+        ]
+        answers = answers or [[name, f"not run yet: `openrpt experiment {name} --budget cpu`"]]
+        (label, answer), *more = answers
+        rows.append([label, experiment.question, answer, *cost])
+        rows += [[label, "", answer, *[""] * len(cost)] for label, answer in more]
+    headings = ["experiment", "question", "answer", *_BUDGETS]
     notes = [
-        "cpu, gpu, paper: what `openrpt experiment NAME --budget … --estimate` said, an upper"
-        f" estimate; cpu on two busy cores, one process, gpu and paper on one {_GPU} at a quarter"
-        " of its peak; –: not known, since the recipe's model could not be reached"
+        "cpu, text, gpu, paper: what `openrpt experiment NAME --budget … --estimate` said, an upper"
+        " estimate; cpu and text on two busy cores, one process, gpu and paper on one"
+        f" {_GPU} at a quarter of its peak; –: not known, since the recipe's model could not be"
+        " reached"
     ]
     return markdown(Sheet(title="", headings=headings, rows=rows, labels=3, notes=notes))
 
 
-def _nav(found: dict[str, Outcome | None]) -> str:
+def _beside(budget: str) -> str:
+    """Returns what a title has behind the experiment's name."""
+    return "" if budget == _BUDGETS[0] else f", {budget}"
+
+
+def _nav(found: dict[str, list[Outcome]]) -> str:
     lines = [
-        f"- Experiment, {name}: results/experiment-{name}.md"
-        for name, outcome in found.items()
-        if outcome is not None
+        f"- Experiment, {name}{_beside(one.budget)}: results/{_page(name, one.budget)}.md"
+        for name, outcomes in found.items()
+        for one in outcomes
     ]
     return "".join(f"          {line}\n" for line in lines) + "          "
 

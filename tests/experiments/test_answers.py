@@ -139,6 +139,63 @@ def test_the_same_arms_run_on_real_text(tmp_path: Path) -> None:
     assert spent["ntp-1"].flops >= spent["rpt-1"].flops > 0
 
 
+def test_a_seed_has_sentences_and_given_thoughts_of_its_own(tmp_path: Path) -> None:
+    config = tiny_config(
+        tmp_path,
+        corpus__path="bills?documents=12&bills=1&least=2&most=2&seed=10",
+        corpus__heldout_fraction=0.3,
+        corpus__development_fraction=0.0,
+        prompt__window=32,
+        prompt__think_budget=20,
+        prompt__prediction_budget=3,
+        selection__where="class:computed",
+        selection__min_entropy=0.0,
+        warmup__traces="traces.jsonl",
+        warmup__steps=1,
+        train__steps=1,
+        train__eval_every=0,
+        evaluate__where="class:computed",
+        evaluate__min_entropy=0.0,
+        evaluate__positions=4,
+    )
+    write_text(tmp_path / "tiny.toml", to_toml(config))
+    size = replace(
+        SIZES["text"],
+        recipe=str(tmp_path / "tiny.toml"),
+        rewards=("prefix",),
+        warmups=(1,),
+        changes={},
+    )
+    folder = tmp_path / "rewards"
+    outcome = run_experiment(EXPERIMENTS["rewards"], size, folder)
+    assert outcome.seeds == [0, 1] and [arm.name for arm in outcome.arms] == [START, "prefix"]
+    assert outcome.compared == "span" and all(
+        outcome.has("prefix", name) for name in ("accuracy", "first_token", "span", "span_ntp")
+    )
+    told = set()
+    for seed in (0, 1):
+        own = folder / f"seed-{seed}"
+        started = existing_run(own / START).config
+        assert f"&seed={10 + seed}" in started.corpus.path
+        assert started.warmup.traces == str(own / "traces.jsonl")
+        told.add((own / "traces.jsonl").read_text(encoding="utf-8"))
+        assert existing_run(own / "prefix").config.reward.terms == {"prefix": 1.0}
+    assert len(told) == 2
+    page = (folder / PAGE).read_text(encoding="utf-8")
+    assert "| arm | whole, % | right, % | first token, % |" in page
+    assert "a program makes them from a few templates" in page and "laboratory" not in page
+    again = run_experiment(EXPERIMENTS["rewards"], size, folder)  # nothing is left to do
+    assert again.measured == outcome.measured
+
+    arms = {arm.name: arm for arm in arms_of(EXPERIMENTS["init"], size)}
+    assert list(arms) == [START, "rpt", "form", "rpt-form", "given-1", "rpt-given-1"]
+    ground = ground_of(size, folder, 0)
+    assert ground.config(arms["form"], Origin()).warmup.traces == ""
+    assert ground.config(arms["given-1"], Origin()).warmup.traces == str(
+        folder / "seed-0/traces.jsonl"
+    )
+
+
 def test_an_estimate_counts_what_the_steps_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

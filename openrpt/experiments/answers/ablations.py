@@ -75,7 +75,7 @@ def _thinking(tokens: int) -> Arm:
 
 
 def _answer(outcome: Outcome) -> str:
-    return in_words(with_baseline(outcome, "accuracy", _BASE))
+    return in_words(with_baseline(outcome, outcome.compared, _BASE))
 
 
 ABLATIONS = Experiment(

@@ -51,7 +51,7 @@ def _pairs(outcome: Outcome) -> list[tuple[str, str]]:
 def _answer(outcome: Outcome) -> str:
     if len(outcome.seeds) < 2:
         return ONE_SEED
-    found = compare(outcome, "accuracy", _pairs(outcome))
+    found = compare(outcome, outcome.compared, _pairs(outcome))
     sentences = []
     for name, title in (("ntp", "continual next-token training"), ("mix", "the mix with traces")):
         own = [one for one in found if one.other.startswith(name)]
@@ -71,7 +71,7 @@ def _sheets(outcome: Outcome) -> list[Sheet]:
     rows = [
         [
             arm.name,
-            mean_over_seeds(outcome.values(arm.name, "accuracy")),
+            mean_over_seeds(outcome.values(arm.name, outcome.compared)),
             amounts.flops(outcome.mean(arm.name, "flops")),
             f"{outcome.mean(arm.name, 'seconds'):.1f} s",
             amounts.energy(outcome.mean(arm.name, "joules")),

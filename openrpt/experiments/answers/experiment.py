@@ -79,6 +79,8 @@ class Size:
     """Real text whose thoughts are given: steps of warmup to begin with beside the recipe's."""
     compared: str = "accuracy"
     """The measure that arms are compared by (a key of `outcome.MEASURES`)."""
+    limits: tuple[str, ...] = ()
+    """What no result at this size means."""
     changes: Mapping[str, Any] = field(default_factory=dict)
     """Changes of every configuration."""
 
@@ -101,6 +103,18 @@ _SENTENCES = {
     "train.learning_rate": 1e-5,
     "train.eval_every": 0,
 }
+_LABORATORY = (
+    "It is a laboratory: worlds of text made for it, models of some ten to hundred thousand"
+    " weights. Whether it holds on text that people wrote is another question.",
+)
+_TEMPLATES = (
+    "The sentences are natural ones, but a program makes them from a few templates, and each sum"
+    " stands written out in them; the same sum may be among the held-out ones and the others."
+    " Whether it holds on text that people wrote is another question.",
+    "Thoughts are given at first, by a calculator: reinforcement goes on from right ones.",
+    "The model has 135 million weights, and a run takes minutes.",
+    "Two seeds tell large differences apart alone: Student's t has one degree of freedom.",
+)
 _TOLD_APART = (
     "prefix",
     "first_token",
@@ -122,8 +136,9 @@ SIZES = {
             widths=(16,),
             most_arms=4,
             changes=_SMALL,
+            limits=_LABORATORY,
         ),
-        Size(name="cpu", seeds=5),
+        Size(name="cpu", seeds=5, limits=_LABORATORY),
         Size(
             name="text",
             seeds=2,
@@ -133,6 +148,7 @@ SIZES = {
             rewards=_TOLD_APART,
             warmups=(10, 25),
             compared="span",
+            limits=_TEMPLATES,
             changes=_SENTENCES,
         ),
         Size(
@@ -162,17 +178,20 @@ class Experiment:
     question: str
     setting: str
     """What stands around the arms: what is equal among them, and why they are these."""
+    text_setting: str = ""
+    """The same on real text; empty: it is the same there."""
     arms: Callable[[Size], Sequence[Arm]]
     """The arms at a size, each behind those that it goes on from; the start is not among them."""
     baseline: str
     """The arm that the others are compared with."""
     measures: tuple[str, ...] = ("accuracy", "within", "beyond", "standard")
-    """The columns of its table (keys of `outcome.MEASURES`); the first is the one that arms are
-    compared by."""
+    """The columns of its table (keys of `outcome.MEASURES`)."""
     answer: Callable[["Outcome"], str]
     """A function that says what was found, from the intervals alone."""
     limits: Sequence[str]
     """What the result does not mean."""
+    lab_limits: Sequence[str] = ()
+    """What else it does not mean in a laboratory."""
     sheets: Callable[["Outcome"], list[Sheet]] = lambda outcome: []
     """Tables of its own."""
     over_flops: bool = False

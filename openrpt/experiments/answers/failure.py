@@ -66,7 +66,7 @@ def _answer(outcome: Outcome) -> str:
     if len(outcome.seeds) < 2:
         return ONE_SEED
     pairs = [(name, "rpt") for name in there] + [(f"{name}-repaired", name) for name in there]
-    found = {one.arm: one for one in compare(outcome, "accuracy", pairs)}
+    found = {one.arm: one for one in compare(outcome, outcome.compared, pairs)}
     sentences = []
     for name in there:
         broken, repaired = found[name], found[f"{name}-repaired"]

@@ -22,7 +22,7 @@ def figure_svg(experiment: Experiment, outcome: Outcome) -> str:
 def _specification(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
     """Returns the Vega-Lite specification: a point an arm (the mean over seeds), a rule from the
     lowest seed to the highest, a faint point a seed."""
-    measure = experiment.measures[0]
+    measure = outcome.compared
     values = figure_values(outcome, measure)
     chart = _over_flops(values, measure) if experiment.over_flops else _rows(values, measure)
     return chart.properties(title=experiment.name).to_dict()

@@ -36,7 +36,7 @@ def _arms(size: Size) -> Sequence[Arm]:
 
 
 def _answer(outcome: Outcome) -> str:
-    return in_words(with_baseline(outcome, "accuracy", _BASE))
+    return in_words(with_baseline(outcome, outcome.compared, _BASE))
 
 
 GENERAL = Experiment(

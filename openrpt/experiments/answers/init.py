@@ -1,6 +1,7 @@
 """What does the start decide?"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from openrpt.experiments.answers.comparing import ONE_SEED, compare, mean_percent
 from openrpt.experiments.answers.experiment import START, Arm, Experiment, Size
@@ -49,15 +50,21 @@ def _arms(size: Size) -> Sequence[Arm]:
 def _on_text(size: Size) -> list[Arm]:
     found = []
     for kind, model in size.starts.items():
-        begun = Arm(
-            name=kind,
-            what=f"{model} after the same warmup",
-            stage="warmup",
-            origin="",
-            text={"model.path": model},
-        )
-        found += [begun, Arm(name=f"rpt-{kind}", what="reinforcement", origin=kind)]
+        found += _warmed_up(kind, f"{model} after the same warmup", {"model.path": model})
+    if size.warmups:
+        what = "the recipe's model after a warmup on its own predictions: no given thought"
+        found += _warmed_up("form", what, {"warmup.traces": ""})
+    for steps in size.warmups:
+        what = f"the recipe's model after {steps} steps of warmup on given thoughts"
+        found += _warmed_up(f"given-{steps}", what, {"warmup.steps": steps})
     return found
+
+
+def _warmed_up(name: str, what: str, changes: Mapping[str, Any]) -> list[Arm]:
+    return [
+        Arm(name=name, what=what, stage="warmup", origin="", text=changes),
+        Arm(name=f"rpt-{name}", what="reinforcement", origin=name),
+    ]
 
 
 def _answer(outcome: Outcome) -> str:
@@ -66,9 +73,9 @@ def _answer(outcome: Outcome) -> str:
     names = [arm.name for arm in outcome.arms]
     pairs = [(name, name.removeprefix("rpt-")) for name in names if name.startswith("rpt-")]
     pairs = [("rpt", START), *(pair for pair in pairs if pair[1] in names)]
-    found = compare(outcome, "accuracy", pairs)
+    found = compare(outcome, outcome.compared, pairs)
     won = [one for one in found if one.said and one.found.value > 0]
-    gains = [f"{o.other} {o.text} to {mean_percent(outcome, o.arm, 'accuracy')}" for o in won]
+    gains = [f"{o.other} {o.text} to {mean_percent(outcome, o.arm, outcome.compared)}" for o in won]
     rest = [one.other for one in found if one not in won]
     return (
         "What reinforcement gained over its start (points, 95 % over seeds, Holm's correction):"
@@ -87,13 +94,16 @@ INIT = Experiment(
     " Every start is trained for as many tokens, every reinforcement for as many steps. Worked at"
     " first: of the rollouts of reinforcement's first step, before any update and at depths that"
     " worked lines show, those whose thought is the worked one to the character.",
+    text_setting="Starts are warmed up: on given thoughts for as long as the recipe says"
+    " (`start`) or shorter, or on the model's own predictions, which teach the form of a thought"
+    " and no use for it; or another model is. Every reinforcement takes as many steps.",
     arms=_arms,
     baseline="rpt",
     measures=("accuracy", "within", "beyond", "standard", "reward", "worked", "read"),
     answer=_answer,
-    limits=[
+    limits=["Given thoughts are right ones. Wrong ones were not tried."],
+    lab_limits=[
         "A share counts documents, not steps: 1 % of this text is some 600 worked lines, and more"
         " text at the same share shows more of them.",
-        "Given thoughts are right ones. Wrong ones were not tried.",
     ],
 )

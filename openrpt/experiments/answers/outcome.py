@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from openrpt.errors import UserError
 from openrpt.evaluation.next_token.results import CARRIED, KIND
+from openrpt.experiments.answers.experiment import Size, size_named
 from openrpt.experiments.lab.sampled import SampledCounts
 
 _TOKENS = "predicted_tokens"
@@ -95,6 +96,16 @@ class Outcome(BaseModel):
     """Commit, versions and machine, as in a run's `environment.json`."""
     arms: list[ArmRow]
     measured: list[Measured]
+
+    @property
+    def size(self) -> Size:
+        """The budget."""
+        return size_named(self.budget)
+
+    @property
+    def compared(self) -> str:
+        """The measure that arms are compared by."""
+        return self.size.compared
 
     @property
     def seeds(self) -> list[int]:

@@ -6,9 +6,16 @@ from collections import Counter
 from openrpt import amounts
 from openrpt.experiments.answers.comparing import with_baseline
 from openrpt.experiments.answers.experiment import Experiment
-from openrpt.experiments.answers.outcome import MEASURES, Outcome
+from openrpt.experiments.answers.outcome import MEASURES, OF_TOKENS, Outcome
 from openrpt.experiments.over_seeds import mean_over_seeds
 from openrpt.sheets import NOTHING, Sheet, markdown
+
+_GRADES = (
+    "right: the prediction is the text's beginning up to the end of a token (prefix match), which"
+    " the first digit of a number is, too; whole: all of the number or word; tokens right: how many"
+    " tokens of the text a right prediction covers; standard: without a thought"
+)
+_FLOPS = "FLOPs: of the arm's own training, without what it goes on from"
 
 
 def page_text(experiment: Experiment, outcome: Outcome, *, figure: str = "figure.svg") -> str:
@@ -18,12 +25,12 @@ def page_text(experiment: Experiment, outcome: Outcome, *, figure: str = "figure
         f"**{experiment.question}**",
         experiment.answer(outcome),
         "## What was run",
-        experiment.setting,
+        (outcome.size.recipe and experiment.text_setting) or experiment.setting,
         "\n".join(f"- {name}: {value}" for name, value in outcome.setting.items()),
         markdown(_arms_sheet(outcome)),
         "## What was found",
         *map(markdown, result_sheets(experiment, outcome)),
-        f"![{experiment.name}: {MEASURES[experiment.measures[0]]} by arm]({figure})",
+        f"![{experiment.name}: {MEASURES[outcome.compared]} by arm]({figure})",
         "## What it does not mean",
         "\n".join(f"- {line}" for line in _limits(experiment, outcome)),
         "## How to run it, and what it took",
@@ -44,12 +51,7 @@ def _arms_sheet(outcome: Outcome) -> Sheet:
 
 
 def _measures_sheet(experiment: Experiment, outcome: Outcome) -> Sheet:
-    shown = [
-        name
-        for name in experiment.measures
-        if any(outcome.has(arm.name, name) for arm in outcome.arms)
-    ]
-    rows = []
+    shown, rows = _shown(experiment, outcome), []
     for arm in (arm.name for arm in outcome.arms if outcome.of(arm.name)):
         values = [[v for v in outcome.values(arm, name) if not math.isnan(v)] for name in shown]
         flops = amounts.flops(outcome.mean(arm, "flops"))
@@ -58,12 +60,20 @@ def _measures_sheet(experiment: Experiment, outcome: Outcome) -> Sheet:
         title=f"{seeds_in_words(outcome)}: mean ± standard error over seeds",
         headings=["arm", *(MEASURES[name] for name in shown), "FLOPs"],
         rows=rows,
-        notes=["FLOPs: of the arm's own training, without what it goes on from"],
+        notes=[*([_GRADES] if "span" in shown else []), _FLOPS],
     )
 
 
+def _shown(experiment: Experiment, outcome: Outcome) -> list[str]:
+    """Returns the measures that an arm has: what arms are compared by and the other ways to grade
+    an answer first."""
+    first, *more = experiment.measures
+    names = dict.fromkeys([outcome.compared, first, *OF_TOKENS, *more])
+    return [name for name in names if any(outcome.has(arm.name, name) for arm in outcome.arms)]
+
+
 def _differences_sheet(experiment: Experiment, outcome: Outcome) -> Sheet:
-    measures = [name for name in experiment.measures[:3] if name != "standard"]
+    measures = [name for name in _shown(experiment, outcome)[:3] if name != "standard"]
     found = {name: with_baseline(outcome, name, experiment.baseline) for name in measures}
     found = {name: comparisons for name, comparisons in found.items() if comparisons}
     arms = [one.arm for one in next(iter(found.values()), [])]
@@ -118,14 +128,11 @@ def seeds_in_words(outcome: Outcome) -> str:
 
 def _limits(experiment: Experiment, outcome: Outcome) -> list[str]:
     found = list(experiment.limits)
+    if not outcome.size.recipe:
+        found += experiment.lab_limits
     if len(outcome.seeds) < outcome.planned:
         found.append(f"The budget has {outcome.planned} seeds; {len(outcome.seeds)} are done.")
-    if outcome.budget in ("smoke", "cpu"):
-        found.append(
-            "It is a laboratory: worlds of text made for it, models of some ten to hundred thousand"
-            " weights. Whether it holds on text that people wrote is another question."
-        )
-    return found
+    return [*found, *outcome.size.limits]
 
 
 def _cost(outcome: Outcome) -> str:

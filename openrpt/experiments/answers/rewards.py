@@ -58,25 +58,28 @@ def _arms(size: Size) -> Sequence[Arm]:
 
 
 def _answer(outcome: Outcome) -> str:
-    return in_words(with_baseline(outcome, "accuracy", "prefix"))
+    return in_words(with_baseline(outcome, outcome.compared, "prefix"))
 
 
 REWARDS = Experiment(
     name="rewards",
     question="Which reward teaches most at equal steps, and how many wrong rewards does it bear?",
     setting="One start a seed; from it, as many steps of reinforcement on the same problems in the"
-    " same order under each reward. Accuracy is prefix match for all. Steps and rollouts are equal,"
+    " same order under each reward. All are measured alike. Steps and rollouts are equal,"
     " FLOPs are not: the exact probability of an answer takes a pass of its own, and a reward under"
     " which fewer groups are flat trains on more of them.",
     arms=_arms,
     baseline="prefix",
+    measures=("accuracy", "within", "beyond", "standard", "flat"),
     answer=_answer,
     limits=[
-        "The laboratory's answers are one character, so first_token, span, segment and"
-        " length_weighted can differ from prefix match only in how they end: their worth on longer"
-        " targets is not seen.",
         "Every reward has prefix match's learning rate; one of its own may suit another better.",
         "Flips are independent. A verifier that is wrong in the same way each time is another"
         " matter.",
+    ],
+    lab_limits=[
+        "The laboratory's answers are one character, so first_token, span, segment and"
+        " length_weighted can differ from prefix match only in how they end: their worth on longer"
+        " targets is not seen.",
     ],
 )

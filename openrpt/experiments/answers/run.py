@@ -100,12 +100,20 @@ def _outcome_in(experiment: Experiment, size: Size, folder: Path) -> Outcome:
 def _setting(ground: Ground) -> dict[str, str]:
     config = ground.problems("")
     train = config.train
-    text = config.corpus.path
     if isinstance(ground, LabGround):
         recipe = ground.lab.lab.recipe
         text = f"lab:{ground.size.world}, the start's text {recipe.shares}, width {recipe.width}"
+        begun = {"text": text}
+    else:
+        warmup = config.warmup
+        begun = {
+            "text": f"{config.corpus.path} (seed 0)",
+            "start": f"{config.model.path}, {warmup.steps} steps of warmup of"
+            f" {warmup.documents_per_step} documents, {warmup.positions_per_document} position(s)"
+            f" each, learning rate {warmup.learning_rate:g}",
+        }
     return {
-        "text": text,
+        **begun,
         "reinforcement": f"{train.steps} steps of {train.documents} documents,"
         f" {train.positions_per_document} position(s) each, {train.group_size} rollouts;"
         f" {train.algorithm}, learning rate {train.learning_rate:g}",

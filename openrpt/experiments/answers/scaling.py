@@ -20,12 +20,13 @@ _DEFAULT_WIDTH = 64
 def _ways(width: int, origin: str, size: Size) -> list[Arm]:
     found, at = [], f"-{width}" if width else ""
     asked: dict[str, Any] = {"evaluate.controls": []}
+    depths = "" if size.recipe else ", all depths at once"
     for share in size.shares:
         name = f"rpt{at}-{share:g}"
         found += [
             Arm(
                 name=name,
-                what=f"reinforcement, {share:g} of the usual steps, all depths at once",
+                what=f"reinforcement, {share:g} of the usual steps{depths}",
                 origin=origin,
                 share=share,
                 changes={"selection.curriculum": 0},
@@ -74,7 +75,7 @@ def _laws(outcome: Outcome, *, resamples: int) -> Analysis:
     points = [
         Point(
             compute=outcome.mean(arm, "flops"),
-            accuracy=sum(outcome.values(arm, "accuracy")) / len(outcome.seeds),
+            accuracy=sum(outcome.values(arm, outcome.compared)) / len(outcome.seeds),
             difficulty=series.partition("-")[0],
             model_size=outcome.mean(arm, "parameters"),
         )
@@ -99,7 +100,7 @@ def _answer(outcome: Outcome) -> str:
         if ours.startswith("RPT")
     }
     pairs = [pair for found in budgets.values() for pair in found]
-    compared = {one.arm: one for one in compare(outcome, "accuracy", pairs)}
+    compared = {one.arm: one for one in compare(outcome, outcome.compared, pairs)}
     sentences = []
     for series, found in budgets.items():
         own = [compared[ours] for ours, _ in found]
@@ -133,8 +134,8 @@ SCALING = Experiment(
     name="scaling",
     question="How does accuracy grow with compute and size under reinforcement and under next-token"
     " training, where do they cross, and do the laws differ in form?",
-    setting="From each start, runs of six budgets over a factor of 32: reinforcement, and"
-    " next-token training for the same FLOPs with a learning rate annealed over its own budget."
+    setting="From each start, runs of several budgets, each twice the one before: reinforcement,"
+    " and next-token training for the same FLOPs with a learning rate annealed over its own budget."
     " Each budget is a run of its own. FLOPs count what both add to the start.",
     arms=_arms,
     baseline=START,
@@ -144,10 +145,12 @@ SCALING = Experiment(
     over_flops=True,
     limits=[
         "The compute of the start is not on the axis; it is larger than all that is added to it.",
+        "Laws are fitted to means over seeds; their intervals are of the residuals, not of seeds.",
+    ],
+    lab_limits=[
         "All depths are trained at once, so accuracy grows smoothly; with a curriculum it grows in"
         " steps, and no law of this form fits.",
         "All sizes learn at one rate, the one found for width 64. Wider models are unstable at it"
         " (the warnings), so where they stand below narrower ones is no law of size.",
-        "Laws are fitted to means over seeds; their intervals are of the residuals, not of seeds.",
     ],
 )
