@@ -138,7 +138,7 @@ def front_table(found: dict[str, list[Outcome]], estimates: dict[str, dict[str, 
     notes = [
         "cpu, text, gpu, paper: what `openrpt experiment NAME --budget … --estimate` said, an upper"
         " estimate; cpu and text on two busy cores, one process, gpu and paper on one"
-        f" {_GPU} at a quarter of its peak; –: not known, since the recipe's model could not be"
+        f" {_GPU} at a quarter of its peak; –: not estimated, or the recipe's model could not be"
         " reached"
     ]
     return markdown(Sheet(title="", headings=headings, rows=rows, labels=3, notes=notes))

@@ -182,6 +182,7 @@ def test_a_seed_has_sentences_and_given_thoughts_of_its_own(tmp_path: Path) -> N
         assert existing_run(own / "prefix").config.reward.terms == {"prefix": 1.0}
     assert len(told) == 2
     page = (folder / PAGE).read_text(encoding="utf-8")
+    assert page.startswith("# rewards, text\n")
     assert "| arm | whole, % | right, % | first token, % |" in page
     assert "a program makes them from a few templates" in page and "laboratory" not in page
     again = run_experiment(EXPERIMENTS["rewards"], size, folder)  # nothing is left to do

@@ -20,12 +20,13 @@ _FLOPS = "FLOPs: of the arm's own training, without what it goes on from"
 
 def page_text(experiment: Experiment, outcome: Outcome, *, figure: str = "figure.svg") -> str:
     """Returns the page as markdown. `figure`: where its figure lies."""
+    on_text = bool(outcome.size.recipe)
     parts = [
-        f"# {experiment.name}",
+        f"# {experiment.name}{f', {outcome.budget}' if on_text else ''}",
         f"**{experiment.question}**",
         experiment.answer(outcome),
         "## What was run",
-        (outcome.size.recipe and experiment.text_setting) or experiment.setting,
+        (on_text and experiment.text_setting) or experiment.setting,
         "\n".join(f"- {name}: {value}" for name, value in outcome.setting.items()),
         markdown(_arms_sheet(outcome)),
         "## What was found",
