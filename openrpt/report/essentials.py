@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from openrpt.config.prompt import SelectionConfig
 from openrpt.config.sections import Config
 
 
@@ -11,8 +12,9 @@ def essentials(config: Config, sources: Sequence[str] = ()) -> list[tuple[str, s
     train, prompt, warmup = config.train, config.prompt, config.warmup
     per_step = train.prompts
     if prompt.candidates:
-        thought = f"seeded with {prompt.candidates} candidates of the {prompt.candidate_source}"
-        thought += " model" if prompt.candidate_source == "start" else " itself"
+        whose = "the start model" if prompt.candidate_source == "start" else "the policy itself"
+        several = "s" if prompt.candidates > 1 else ""
+        thought = f"seeded with {prompt.candidates} candidate{several} of {whose}"
     else:
         thought = "unseeded"
     budget = prompt.think_budget
@@ -34,13 +36,15 @@ def essentials(config: Config, sources: Sequence[str] = ()) -> list[tuple[str, s
             f" {per_step * train.group_size:,} rollouts a step; learning rate"
             f" {train.learning_rate:g}, NTP loss × {train.ntp_weight:g}",
         ),
-        (
-            "Positions",
-            f"by {config.selection.strategy}"
-            + (
-                f" above {config.selection.min_entropy:g} nats"
-                if config.selection.strategy == "entropy"
-                else ""
-            ),
-        ),
+        ("Positions", _positions(config.selection)),
     ]
+
+
+def _positions(selection: SelectionConfig) -> str:
+    """Returns by what positions are taken: `at random, where class:computed`."""
+    said = {
+        "entropy": f"by entropy, above {selection.min_entropy:g} nats",
+        "random": "at random",
+        "pass_rate": f"by pass rate, {selection.pass_rate_low:g} to {selection.pass_rate_high:g}",
+    }.get(selection.strategy, f"by {selection.strategy}")
+    return f"{said}, where {selection.where}" if selection.where else said

@@ -37,6 +37,7 @@ from openrpt.report.curves import (
     reward_errors,
     with_errors,
 )
+from openrpt.report.essentials import essentials
 from openrpt.report.glossary import EVALUATION, METRICS, metrics_markdown
 from openrpt.report.headline import Grading, figures, what_changed
 from openrpt.report.page import render, write_report
@@ -887,3 +888,17 @@ def test_a_limit_is_drawn_where_it_was_left() -> None:
 
     assert limits(0.95) == [{"limit": 0.9}]
     assert limits(0.85) == []
+
+
+def test_settings_are_said_in_words() -> None:
+    def said(changes: dict[str, Any]) -> dict[str, str]:
+        return dict(essentials(with_overrides(Config(), changes)))
+
+    one = said({"prompt.candidates": 1, "selection.strategy": "random"})
+    assert one["Thought"].startswith("seeded with 1 candidate of the policy itself, ")
+    assert one["Positions"] == "at random"
+    where = {"selection.where": "class:computed", "prompt.candidate_source": "start"}
+    assert said(where)["Positions"] == "by entropy, above 0.5 nats, where class:computed"
+    assert said(where)["Thought"].startswith("seeded with 3 candidates of the start model, ")
+    own = said({"selection.strategy": "mine:weights"})
+    assert own["Positions"] == "by mine:weights"
