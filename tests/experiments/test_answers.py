@@ -306,6 +306,12 @@ def test_holm_is_statsmodels_and_a_p_value_is_scipys() -> None:
     assert holm([]) == [] and seed_difference([1, 1], [1, 1]).p == 1.0
 
 
+def test_seeds_that_differ_alike_have_no_interval() -> None:
+    found = seed_difference([0.9, 0.8, 0.5], [0.6, 0.5, 0.2])  # 0.30000000000000004 and 0.3
+    assert found.p == 0.25 and not found.distinguishable  # three heads in a row, either way
+    assert found.text == "+30.0 at each of 3 seeds"
+
+
 def test_a_difference_is_said_only_after_the_correction() -> None:
     values = {"prefix": [0.50, 0.52, 0.51], "a": [0.90, 0.91, 0.92], "b": [0.56, 0.52, 0.58]}
     values |= {"c": [0.2, 0.21, 0.2]}

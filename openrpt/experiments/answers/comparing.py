@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from openrpt.experiments.answers.outcome import Outcome
 from openrpt.experiments.over_seeds import LEVEL, SeedDifference, holm, seed_difference
-from openrpt.sheets import points
 
 ONE_SEED = "One seed: no difference between arms is said."
 
@@ -29,8 +28,7 @@ class Comparison:
     @property
     def text(self) -> str:
         """The difference and its interval, in points."""
-        found = self.found
-        return points({"value": found.value, "low": found.low, "high": found.high})
+        return self.found.text
 
 
 def compare(outcome: Outcome, measure: str, pairs: Sequence[tuple[str, str]]) -> list[Comparison]:

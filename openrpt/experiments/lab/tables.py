@@ -8,7 +8,7 @@ import numpy as np
 from openrpt.experiments.lab.outcome import Outcome
 from openrpt.experiments.lab.theory import theory_sheet
 from openrpt.experiments.over_seeds import mean_over_seeds, seed_difference
-from openrpt.sheets import NOTHING, Sheet, points
+from openrpt.sheets import NOTHING, Sheet
 
 _Inside = Callable[[int], bool]
 _AFTER = "rpt"
@@ -114,9 +114,8 @@ def _ahead(outcome: Outcome, arm: str, inside: _Inside, measure: str) -> str:
     if not known:
         return NOTHING
     found = seed_difference([a for a, _ in known], [b for _, b in known])
-    text = points({"value": found.value, "low": found.low, "high": found.high})
-    unclear = len(known) > 1 and not found.distinguishable
-    return f"{text} not distinguishable" if unclear else text
+    unclear = not math.isnan(found.low) and not found.distinguishable
+    return f"{found.text} not distinguishable" if unclear else found.text
 
 
 def _least(outcome: Outcome, arm: str, inside: _Inside, measure: str) -> str:
