@@ -149,7 +149,8 @@ def suite(ctx: click.Context, source: str | None, label: str, **options: Any) ->
 def _run_to_ask_in(config: "Config", model: str | None) -> "Run":
     """Opens the run that is there, or a new one whose model is MODEL."""
     from openrpt.config.loading import with_overrides
-    from openrpt.evaluation.models import OWN_MODELS, check_models
+    from openrpt.config.sections import OWN_MODELS
+    from openrpt.evaluation.models import check_models
     from openrpt.runs.run import existing_run, is_run, open_run
 
     path = Path(config.run)

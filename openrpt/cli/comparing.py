@@ -72,7 +72,7 @@ def writing(ctx: click.Context, sources: tuple[str, ...], text: str | None, **op
     stand beside them; differences are to the first model. MODEL is as in openrpt probe. The same
     command goes on after a stop. Writes TEXT.json, .md and .csv into RUN/writing.
     """
-    sources, config = models_and_config(ctx, sources)
+    sources, config = models_and_config(ctx, sources, in_run=True)
     corpus = other_corpus(ctx, text)
     from openrpt.evaluation.models import named_models
     from openrpt.evaluation.writing.instrument import writing_of
@@ -118,7 +118,7 @@ def budgets(ctx: click.Context, sources: tuple[str, ...], think: list[int], **op
     the same weights. MODEL is as in openrpt probe. The same command goes on after a stop. Writes
     budgets.json, .csv, .md and .svg into RUN/budgets.
     """
-    sources, config = models_and_config(ctx, sources)
+    sources, config = models_and_config(ctx, sources, in_run=True)
     from openrpt.evaluation.budgets.instrument import budgets_of
     from openrpt.evaluation.models import named_models
 
@@ -152,7 +152,7 @@ def probe(ctx: click.Context, sources: tuple[str, ...], **options: Any) -> None:
     are to the first model. MODEL is as in openrpt evaluate, or a run folder, which stands for its
     latest model; NAME=MODEL names it. Writes probes.json, .csv, .md and .svg into RUN/probes.
     """
-    sources, config = models_and_config(ctx, sources)
+    sources, config = models_and_config(ctx, sources, in_run=True)
     from openrpt.evaluation.models import named_models
     from openrpt.evaluation.probes.instrument import probes_of
 
@@ -203,7 +203,7 @@ def questions(
     first model. MODEL is as in openrpt probe; without a run, a folder, a .gguf file or a Hub id.
     What was answered is kept beside the table, and not asked again.
     """
-    sources, config = models_and_config(ctx, sources)
+    sources, config = models_and_config(ctx, sources, in_run=True)
     from openrpt.evaluation.models import named_models
     from openrpt.evaluation.questions.heldout import open_heldout
     from openrpt.runs.run import Run, existing_run, is_run

@@ -162,7 +162,7 @@ def _speed() -> Diagnosis:
     found = ProductSpeed.measured(torch.device("cpu"))
     return Diagnosis(
         name="CPU speed",
-        value=f"{found.float32:.0f} GFLOP/s in float32, {found.bfloat16:.0f} in bfloat16"
+        value=f"{found.float32:.0f} GFLOP/s a thread in float32, {found.bfloat16:.0f} in bfloat16"
         f" ({_bfloat16_units()})",
         advice=f"model.compute_dtype on the CPU: {found.compute_dtype}",
     )

@@ -66,10 +66,8 @@ def experiment(
         raise UserError("--gpu and --utilisation are of an estimate: say --estimate")
     if utilisation and not gpu:
         raise UserError("--utilisation is of a GPU's peak: name one with --gpu")
-    from openrpt.engine.cpu import usable_cpus
     from openrpt.experiments.answers.catalog import experiment_named
     from openrpt.experiments.answers.experiment import size_named
-    from openrpt.experiments.answers.run import run_experiment
 
     size = size_named(budget)
     if name is None:
@@ -79,6 +77,9 @@ def experiment(
     if estimate:
         _print_estimate(chosen, size, gpu=gpu, utilisation=utilisation)
         return
+    from openrpt.engine.cpu import usable_cpus
+    from openrpt.experiments.answers.run import run_experiment
+
     folder = Path(run) if run else Path("runs") / f"experiment-{name}-{budget}"
     with showing_progress(goes_on=True) as progress:
         outcome = run_experiment(
@@ -234,6 +235,9 @@ def lab(world: str, run: str | None, seed: int, seeds: int, workers: int | None)
     with more --seeds adds to them. lab.json, lab.md and lab.svg in its folder hold accuracy by
     depth, of all seeds that lie there.
     """
+    from openrpt.data.worlds.reading import open_world
+
+    open_world(f"lab:{world}")  # an unknown one is refused before what takes seconds is loaded
     from openrpt.console import PlainConsole
     from openrpt.engine.cpu import usable_cpus
     from openrpt.experiments.lab.lab import Lab

@@ -43,7 +43,7 @@ def evaluate(
     Table 8.
     """
     cluster = cluster_of(options)
-    models, config = models_and_config(ctx, sources)
+    models, config = models_and_config(ctx, sources, in_run=scores is None)
     if label and len(models) > 1:
         raise UserError("--label names one model; give one, or leave it out")
     from openrpt.console import PlainConsole
@@ -155,7 +155,7 @@ def perplexity(
     (score.max_tokens and the corpus keys are about that text). MODEL is as in openrpt evaluate;
     with --text it needs no run, and is recorded only in one.
     """
-    model, config = model_and_config(ctx, source)
+    model, config = model_and_config(ctx, source, in_run=text is None)
     corpus = other_corpus(ctx, text)
     from openrpt.evaluation.perplexity.instrument import model_perplexity
     from openrpt.runs.run import Run, is_run

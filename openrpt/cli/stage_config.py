@@ -1,7 +1,7 @@
 """The configuration that a command runs with: what the command line says, then a file, then the run
 folder, then the defaults."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +25,14 @@ def stage_config(
     *,
     base: "Config | None" = None,
     more: dict[str, Any] | None = None,
+    check: "Callable[[Config], None] | None" = None,
 ) -> "Config":
     """Returns what a command runs with: what the command line says, then the file, then `base`, or
     the run folder's own configuration where there is one, then the defaults.
 
     So a run's later stages need nothing but `--run`. Prints it and exits under `--print-config`.
-    Such a command runs a model: the process gets the configuration's threads here.
+    Such a command runs a model: the process gets the configuration's threads here. `check` comes
+    before that, which takes seconds.
     """
     from openrpt.config.loading import load_config, to_toml, with_file, with_overrides
     from openrpt.config.recipes import config_path
@@ -52,6 +54,8 @@ def stage_config(
     if ctx.params["print_config"]:
         say_lines(to_toml(config).removesuffix("\n"))
         ctx.exit()
+    if check is not None:
+        check(config)
     take_cpu(config.model.threads)
     return with_faster_products(config)
 
@@ -140,24 +144,39 @@ def source_config(
     ctx: click.Context, source: str | None, *, key: str, base: "Config | None" = None
 ) -> "Config":
     """Returns `stage_config` for `[CORPUS | CONFIG.toml]` or `[MODEL | CONFIG.toml]`, where the
-    corpus or the model is the value of `key`."""
+    corpus or the model is the value of `key`; a corpus that is given must be there."""
     value, file = _config_file(source, ctx.params["config_file"])
-    return stage_config(ctx, file, base=base, more={key: value} if value else None)
+    corpus = value is not None and key == "corpus.path"
+    return stage_config(
+        ctx,
+        file,
+        base=base,
+        more={key: value} if value else None,
+        check=_require_corpus if corpus else None,
+    )
 
 
-def model_and_config(ctx: click.Context, source: str | None) -> "tuple[str | None, Config]":
+def _require_corpus(config: "Config") -> None:
+    from openrpt.data.readers import require_there
+
+    require_there(config.corpus.path)
+
+
+def model_and_config(
+    ctx: click.Context, source: str | None, *, in_run: bool = False
+) -> "tuple[str | None, Config]":
     """Returns (the model of `[MODEL | CONFIG.toml]`, `stage_config`), as `models_and_config`; None
     for the run's latest."""
-    models, config = models_and_config(ctx, (source,) if source else ())
+    models, config = models_and_config(ctx, (source,) if source else (), in_run=in_run)
     return models[0] if models else None, config
 
 
 def models_and_config(
-    ctx: click.Context, sources: tuple[str, ...]
+    ctx: click.Context, sources: tuple[str, ...], *, in_run: bool = False
 ) -> "tuple[tuple[str, ...], Config]":
     """Returns (the models of `[MODEL]... [CONFIG.toml]`, `stage_config`): what stands among them
     and is a .toml or a recipe is the configuration, and a run folder gives `--run` where it isn't
-    given.
+    given. `in_run`: a run has to be named (`named_run`).
     """
     from openrpt.runs.run import is_run
 
@@ -167,17 +186,23 @@ def models_and_config(
         if is_config(source):
             _, file = _config_file(source, file)
     runs = [model for model in models if is_run(model)]
-    if "run" in ctx.meta.get(OVERRIDES, {}) or len(runs) != 1:
-        return models, stage_config(ctx, file)
-    models = tuple(model for model in models if model != runs[0])
-    return models, stage_config(ctx, file, more={"run": runs[0]})
+    more: dict[str, Any] = {}
+    if "run" not in ctx.meta.get(OVERRIDES, {}) and len(runs) == 1:
+        models = tuple(model for model in models if model != runs[0])
+        more = {"run": runs[0]}
+
+    def check(config: "Config") -> None:
+        if in_run:
+            named_run(ctx, config, models)
+
+    return models, stage_config(ctx, file, more=more, check=check)
 
 
 def named_run(ctx: click.Context, config: "Config", models: Sequence[str]) -> "Run":
     """Opens the run whose models are asked. Raises UserError where there is none: what `models`
     names that is not there, if no run was named."""
     from openrpt.config.loading import load_config
-    from openrpt.evaluation.models import OWN_MODELS
+    from openrpt.config.sections import OWN_MODELS
     from openrpt.runs.run import existing_run, is_run
 
     given = "run" in ctx.meta.get(OVERRIDES, {}) or config.run != load_config().run

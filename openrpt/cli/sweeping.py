@@ -86,9 +86,9 @@ def sweep(ctx: click.Context, config_toml: str | None, **options: Any) -> None:
     of the warmup, trained, evaluated. What they share, the scores and else the warmup, is made once
     in RUN (or taken from there). The same command goes on after a stop.
     """
+    config = stage_config(ctx, only_config(config_toml, options["config_file"]))
     from openrpt.experiments.sweep import longer_command, run_sweep, variants_of
 
-    config = stage_config(ctx, only_config(config_toml, options["config_file"]))
     variants = variants_of(config, ctx.meta.get(_SWEPT, {}))
     from openrpt.console import PlainConsole
     from openrpt.evaluation.next_token.compare import compare

@@ -153,7 +153,8 @@ def _model_and_base(ctx: click.Context, model: str) -> "tuple[str, Config]":
     """Returns where the model lies, and the configuration that it was trained under: that of the
     checkpoint, else of the run that the command line names, else the defaults."""
     from openrpt.config.loading import load_config
-    from openrpt.evaluation.models import OWN_MODELS, model_path
+    from openrpt.config.sections import OWN_MODELS
+    from openrpt.evaluation.models import model_path
     from openrpt.runs.run import Run, existing_run
     from openrpt.stages.predict import checkpoint_config
 

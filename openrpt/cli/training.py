@@ -76,7 +76,7 @@ def warmup(ctx: click.Context, config_toml: str | None, origin: str | None, **op
     openrpt warmup --from runs/maths --run runs/longer --warmup.steps 80
     """
     file = only_config(config_toml, options["config_file"])
-    config = stage_config(ctx, file, base=_origin_config(ctx, origin))
+    config = _config_on_scores(ctx, file, origin)
     from openrpt.stages.warmup.warmup import check_input
     from openrpt.stages.warmup.warmup import warmup as run_warmup
 
@@ -101,7 +101,7 @@ def train(ctx: click.Context, config_toml: str | None, origin: str | None, **opt
     """
     cluster = cluster_of(options)
     file = only_config(config_toml, options["config_file"])
-    config = stage_config(ctx, file, base=_origin_config(ctx, origin))
+    config = _config_on_scores(ctx, file, origin)
     from openrpt.stages.train import check_input
     from openrpt.stages.train import train as run_train
 
@@ -194,6 +194,18 @@ def pretrain(
     with shared(config, lambda: _opened(config, "pretrain", check_input, origin)) as at:
         summary = run_pretrain(at.run, workers=at.workers, progress=at.progress)
     _say_outcome(at.run, "pretrain", _trained(summary))
+
+
+def _config_on_scores(ctx: click.Context, file: str | None, origin: str | None) -> "Config":
+    """Returns the configuration of a stage that needs scores: of its own run, or of the one that it
+    begins from."""
+    from openrpt.data.scored import finished_scores
+
+    def check(config: "Config") -> None:
+        if origin is None and not config.warmup.traces:  # of two things missing the file is said
+            finished_scores(Path(config.run) / "scored")
+
+    return stage_config(ctx, file, base=_origin_config(ctx, origin), check=check)
 
 
 def _origin_config(ctx: click.Context, origin: str | None) -> "Config | None":

@@ -151,3 +151,5 @@ STAGES: dict[StageName, StageFacts] = {
     ),
     "evaluation": StageFacts(mark="evaluation.json"),
 }
+OWN_MODELS = ("start", "best", *(facts.model for facts in STAGES.values() if facts.model))
+"""Words for a run's own models: before anything, the best so far, and the latest of each stage."""

@@ -4,7 +4,7 @@ states it; and what share of that a step reaches."""
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -75,8 +75,10 @@ def matrix_product_rate(
     *,
     device: torch.device | str = "cpu",
     seconds: float = _SECONDS,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> float:
-    """Measures the FLOP/s of matrix products, in this process and with its threads.
+    """Measures the FLOP/s of matrix products, in this process and with its threads, by seconds of
+    `clock`.
 
     Each distinct shape takes the median of _REPETITIONS, after one that sets things up; where its
     part of the `seconds` is over before, what there is by then (at least one). A shape that stands
@@ -86,14 +88,19 @@ def matrix_product_rate(
     flops, total = 0.0, 0.0
     shapes = Counter(products)
     for (rows, inner, columns), times in shapes.items():
-        spent = _product_seconds((rows, inner, columns), dtype, device, seconds / len(shapes))
+        limit = seconds / len(shapes)
+        spent = _product_seconds((rows, inner, columns), dtype, device, limit, clock)
         flops += times * 2.0 * rows * inner * columns
         total += times * spent
     return flops / total
 
 
 def _product_seconds(
-    product: _Product, dtype: torch.dtype, device: torch.device | str, limit: float
+    product: _Product,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    limit: float,
+    clock: Callable[[], float],
 ) -> float:
     rows, inner, columns = product
     left = torch.rand(rows, inner, device=device).to(dtype)
@@ -101,14 +108,14 @@ def _product_seconds(
     out = torch.empty(rows, columns, dtype=dtype, device=device)
     spent: list[float] = []
     while not spent or (len(spent) <= _REPETITIONS and sum(spent) < limit):
-        start = time.perf_counter()
+        start = clock()
         if columns >= _WIDE_COLUMNS:  # as the head takes it: at once it is slower, and no limit
             wide_product(left, right, out)
         else:
             torch.mm(left, right, out=out)
         if left.is_cuda:
             torch.cuda.synchronize(left.device)
-        spent.append(time.perf_counter() - start)
+        spent.append(clock() - start)
     return statistics.median(spent[1:] or spent)
 
 

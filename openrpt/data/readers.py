@@ -19,6 +19,8 @@ from openrpt.data.text_files import BOM, cut_at_separator, cut_blocks, open_text
 from openrpt.errors import UserError
 from openrpt.extras import missing
 
+_DATASETS = "datasets:"
+_DEMO = "champ"
 # Builders of the `datasets` library that have no data of their own.
 _FILE_BUILDERS = ("arrow", "csv", "json", "parquet", "text")
 
@@ -57,14 +59,14 @@ def read_records(config: CorpusConfig, columns: list[str] | None) -> Iterator[Re
 
     `columns`: the fields that are needed (None: all). Raises UserError for what can't be read.
     """
-    if config.path.startswith("datasets:"):
+    if config.path.startswith(_DATASETS):
         yield from _read_datasets(config.path, columns)
         return
     if is_made(config.path):
         for source, fields in made_records(config):
             yield Record(source=source, fields=fields)
         return
-    if config.path == "champ":
+    if config.path == _DEMO:
         from openrpt.data.assets import demo_corpus_jsonl
 
         path = demo_corpus_jsonl()
@@ -78,6 +80,13 @@ def read_records(config: CorpusConfig, columns: list[str] | None) -> Iterator[Re
             yield from _read_file(file, name, config, columns)
         except (OSError, EOFError, zlib.error) as error:
             raise unreadable(file, error) from None
+
+
+def require_there(path: str) -> None:
+    """Raises UserError where a corpus is to be a file or a folder, and there is none of a known
+    kind. Nothing is read."""
+    if not (path.startswith(_DATASETS) or is_made(path) or path == _DEMO):
+        list_files(Path(path))
 
 
 class MissingField(UserError):

@@ -109,15 +109,22 @@ def _copied(values: NDArray[Any]) -> NDArray[Any]:
     return found
 
 
-def load_scored(folder: Path) -> ScoredCorpus:
-    """Opens what `openrpt.stages.score.score.score_corpus` wrote.
-
-    Raises UserError for a folder without scores, with unfinished ones, or with a broken shard.
-    """
+def finished_scores(folder: Path) -> dict[str, Any]:
+    """Returns what a folder of scores says of itself. Raises UserError for one without scores, or
+    with unfinished ones."""
     state = read_scored_json(folder)
     if state is None:
         raise UserError(f"{folder}: no scores here; run 'openrpt score' first")
     if not state.get("finished"):
         raise UserError(f"{folder}: scoring has not finished; run 'openrpt score' again to go on")
+    return state
+
+
+def load_scored(folder: Path) -> ScoredCorpus:
+    """Opens what `openrpt.stages.score.score.score_corpus` wrote.
+
+    Raises UserError for a folder without scores, with unfinished ones, or with a broken shard.
+    """
+    state = finished_scores(folder)
     shards = range(state["summary"]["shards"])
     return ScoredCorpus(folder, state, ScoredIndex([read_index(folder, one) for one in shards]))

@@ -92,6 +92,15 @@ def keep_memory() -> bool:
     return bool(kept)
 
 
+def give_back_memory() -> None:
+    """Gives the system what is freed and kept (`keep_memory`): between two models in one process,
+    the second of which would find the first one's gigabytes in pieces. Nothing is done where the
+    C library is another one."""
+    libc = _glibc()
+    if libc is not None:
+        libc.malloc_trim(ctypes.c_size_t(0))
+
+
 @dataclass
 class KeptMemory:
     """The freed memory that the process keeps from one step to the next, and its bound.
@@ -109,14 +118,11 @@ class KeptMemory:
     def step_ended(self, beyond: int = _GROWTH) -> None:
         """Gives the system what is free, where the process has grown by more than `beyond` bytes.
         Nothing is done where the C library is another one."""
-        libc = _glibc()
-        if libc is None:
-            return
         resident = psutil.Process().memory_info().rss
         if not self.resident:
             self.resident = resident
         elif resident > self.resident + beyond:
-            libc.malloc_trim(ctypes.c_size_t(0))
+            give_back_memory()
             self.resident = 0
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from openrpt.config.binding import label_settings
-from openrpt.config.sections import STAGES, Config, StageName
+from openrpt.config.sections import OWN_MODELS, STAGES, Config, StageName
 from openrpt.config.training import WarmupConfig
 from openrpt.costs.energy import money
 from openrpt.data.scored import load_scored
@@ -22,8 +22,6 @@ from openrpt.runs.run import Run, existing_run, is_run, owning_run
 _MAKERS: dict[str, StageName] = {facts.model: s for s, facts in STAGES.items() if facts.model}
 """The word for a model → the stage that makes it."""
 _FURTHEST = sorted(_MAKERS, key=lambda name: -len(STAGES[_MAKERS[name]].made_from))
-OWN_MODELS = ("start", "best", *_MAKERS)
-"""Words for a run's own models: before anything, the best so far, and the latest of each stage."""
 
 
 def latest_model(run: Run) -> str:

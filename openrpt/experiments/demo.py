@@ -129,6 +129,7 @@ def run_demo(config: Config, minutes: float, progress: Progress) -> Run:
 
 @works_in_run
 def _run_stages(run: Run, minutes: float, progress: Progress) -> None:
+    from openrpt.engine.cpu import give_back_memory
     from openrpt.report.page import write_report
     from openrpt.stages.train import train
     from openrpt.stages.warmup.warmup import warmup
@@ -153,6 +154,7 @@ def _run_stages(run: Run, minutes: float, progress: Progress) -> None:
             bar.begin(name, 1.0)
             started = time.monotonic()
             stage(bar)
+            give_back_memory()
             seconds = time.monotonic() - started
             clock.stages[name] = max(seconds, clock.stages.get(name, 0.0))
             clock.save()

@@ -1,7 +1,9 @@
 """Which precision products are made in: measured once, kept, and stated by the run that has it."""
 
 import json
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -41,6 +43,27 @@ def test_a_round_that_others_slow_down_does_not_decide(monkeypatch: pytest.Monke
     )
     found = ProductSpeed.measured(CPU)
     assert (found.float32, found.bfloat16, found.compute_dtype) == (100.0, 500.0, "bfloat16")
+
+
+def test_a_processor_is_measured_on_one_thread_by_its_own_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Seen: on a processor with AMX 25 GFLOP/s in either precision beside five other programs, by
+    the clock on the wall and on all threads."""
+    used: list[tuple[int, Any]] = []
+
+    def rate(*args: Any, clock: Any, **options: Any) -> float:
+        used.append((torch.get_num_threads(), clock))
+        return 1e9
+
+    monkeypatch.setattr("openrpt.costs.product_speed.matrix_product_rate", rate)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        ProductSpeed.measured(CPU)
+        assert set(used) == {(1, time.thread_time)} and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_where_bfloat16_is_not_in_the_processor_one_round_is_enough(
