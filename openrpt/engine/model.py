@@ -175,10 +175,16 @@ class Model:
         delimiters: where these are ordinary tokens, a model that has learned to think says them on
         plain text too, and would always be wrong there.
         """
+        masked = self._without_bytes.clone()
+        masked[[i for i in delimiter_ids if i < len(masked)]] = True
+        return masked
+
+    @cached_property
+    def _without_bytes(self) -> Tensor:
+        """A mask [V], True for ids without bytes."""
         vocabulary = self.head.weight.shape[0]
         masked = torch.ones(vocabulary, dtype=torch.bool)
         masked[[i for i, piece in enumerate(self.table.bytes[:vocabulary]) if piece]] = False
-        masked[[i for i in delimiter_ids if i < vocabulary]] = True
         return masked.to(self.device)
 
     def states(self, **inputs: Any) -> Tensor:

@@ -1,5 +1,6 @@
 """Standard next-token prediction: the most probable token behind a text, and the runners-up."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,17 @@ class Standard:
     argmax: Tensor  # [N] special tokens masked
     candidate_ids: Tensor  # [N, k] the k most probable, special tokens masked
     candidate_logprobs: Tensor  # [N, k] of the unmasked distribution
+
+    def split(self, counts: Sequence[int]) -> "list[Standard]":
+        """Returns the predictions at so many places each, in order."""
+        parts = (
+            tensor.split(list(counts))
+            for tensor in (self.argmax, self.candidate_ids, self.candidate_logprobs)
+        )
+        return [
+            Standard(argmax=argmax, candidate_ids=ids, candidate_logprobs=logprobs)
+            for argmax, ids, logprobs in zip(*parts, strict=True)
+        ]
 
 
 @torch.no_grad()

@@ -21,14 +21,19 @@ from openrpt.engine.generation import (
     share_prefixes,
     side_by_side,
 )
+from openrpt.engine.packing import packs
 from openrpt.engine.placing import put
 from openrpt.engine.standard import Standard, standard_prediction
 from openrpt.engine.tree import forest
 from openrpt.engine.tree.attention import NAME
 from openrpt.engine.tree.gradients import accumulate_gradients
 from openrpt.engine.tree.level import Level
-from openrpt.engine.tree.levels import branch_states, packed_states, run_prefix
+from openrpt.engine.tree.levels import branch_states, packed_states, run_prefix, run_prefixes
 from openrpt.engine.tree.rows import Tree, TreeSequences, joined_keys, whole_keys, with_tails
+
+_PREFIX_TOKENS = 2048
+"""Most tokens of several documents' prefixes in one pass: beyond some hundreds a pass takes as long
+as its tokens do."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -97,7 +102,7 @@ class TreeEngine(BoundEngine):
     ) -> tuple[list[Tree], list[Beginnings]]:
         """Returns the trees of documents that are decoded together, run as far as their completions
         begin."""
-        begun = [self._begin(request, layout, sampling) for request in requests]
+        begun = list(self._begin(requests, layout, sampling))
         trees = [tree for tree, _ in begun]
         # Where only the candidates are asked for, nothing hangs off the prefix.
         tailed = [
@@ -111,21 +116,30 @@ class TreeEngine(BoundEngine):
         return trees, [beginnings for _, beginnings in begun]
 
     def _begin(
-        self, request: Request, layout: Layout, sampling: Sampling
-    ) -> tuple[Tree, Beginnings]:
-        lengths, delimiters = request.prefix_lengths, layout.delimiter_ids
-        k = max(sampling.candidates, STANDARD_TOP)
-        prefix = run_prefix(self.model, request.prefix_ids)
-        standard = self._standard_at(prefix, lengths, k, delimiters)
-        seeds = standard
-        if self.start is not None and sampling.candidates:
-            seeds = self.start.standard(request.prefix_ids, lengths, k=k, delimiter_ids=delimiters)
-        beginnings = Beginnings.of(request, standard, seeds, layout, sampling)
-        branches = [
-            Branch(prefix_length=length, tail_ids=layout.tail_ids + opening)
-            for length, opening in zip(lengths, beginnings.openings, strict=True)
+        self, requests: Sequence[Request], layout: Layout, sampling: Sampling
+    ) -> Iterator[tuple[Tree, Beginnings]]:
+        """Yields each document's prefix and what its positions begin with; prefixes share passes,
+        and all positions one prediction."""
+        delimiters, k = layout.delimiter_ids, max(sampling.candidates, STANDARD_TOP)
+        prefixes = [
+            prefix
+            for pack in packs([len(one.prefix_ids) for one in requests], _PREFIX_TOKENS)
+            for prefix in run_prefixes(self.model, [requests[one].prefix_ids for one in pack])
         ]
-        return Tree(prefix=prefix, tails=None, branches=branches), beginnings
+        lengths = [request.prefix_lengths for request in requests]
+        standards = self._standard_at(prefixes, lengths, k, delimiters)
+        for request, prefix, standard in zip(requests, prefixes, standards, strict=True):
+            seeds = standard
+            if self.start is not None and sampling.candidates:
+                seeds = self.start.standard(
+                    request.prefix_ids, request.prefix_lengths, k=k, delimiter_ids=delimiters
+                )
+            beginnings = Beginnings.of(request, standard, seeds, layout, sampling)
+            branches = [
+                Branch(prefix_length=length, tail_ids=layout.tail_ids + opening)
+                for length, opening in zip(request.prefix_lengths, beginnings.openings, strict=True)
+            ]
+            yield Tree(prefix=prefix, tails=None, branches=branches), beginnings
 
     def states(
         self, sequences: Sequence[Sequence[int]], layers: Sequence[int] = (-1,)
@@ -143,14 +157,27 @@ class TreeEngine(BoundEngine):
         delimiter_ids: Collection[int] = (),
     ) -> Standard:
         """Returns standard prediction after each length, from one pass: `Engine.standard`."""
-        return self._standard_at(run_prefix(self.model, prefix_ids), lengths, k, delimiter_ids)
+        prefix = run_prefix(self.model, prefix_ids)
+        return self._standard_at([prefix], [lengths], k, delimiter_ids)[0]
 
     def _standard_at(
-        self, prefix: Level, lengths: Sequence[int], k: int, delimiter_ids: Collection[int]
-    ) -> Standard:
-        ends = torch.tensor(lengths, device=self.model.device) - 1  # [P]
+        self,
+        prefixes: Sequence[Level],
+        lengths: Sequence[Sequence[int]],
+        k: int,
+        delimiter_ids: Collection[int],
+    ) -> list[Standard]:
+        """Returns standard prediction in each prefix, after each of its lengths."""
+        device = self.model.device
+        hidden = torch.cat(
+            [
+                prefix.hidden[0, torch.tensor(own, device=device) - 1]
+                for prefix, own in zip(prefixes, lengths, strict=True)
+            ]
+        )  # [all P, d]
         masked = self.model.masked_ids(delimiter_ids)
-        return standard_prediction(prefix.hidden[0, ends], self.model.head, masked, k=k)
+        found = standard_prediction(hidden, self.model.head, masked, k=k)
+        return found.split([len(own) for own in lengths])
 
     def branch_states(
         self, prefix_ids: Sequence[int], branches: Sequence[Branch]
