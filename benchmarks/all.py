@@ -1,7 +1,7 @@
 """Runs the benchmarks one after another, the most telling first.
 
     python benchmarks/all.py --list             # what there is, with minutes
-    python benchmarks/all.py                    # all of it, nearly two hours of an idle machine
+    python benchmarks/all.py                    # all of it, over two hours of an idle machine
     python benchmarks/all.py train generation   # these
 
 One that fails is named, and the next runs. Results lie in `results/`; `table.py` prints them.
@@ -31,6 +31,17 @@ BENCHMARKS = {
         minutes=14,
         script="train_step.py",
         options=("--pairs=3", "--peer-prompts=2", "--micro-batches=4,8"),
+    ),
+    "train-mixed": Benchmark(
+        minutes=14,
+        script="train_step.py",
+        options=(
+            "--mixed",
+            "--pairs=3",
+            "--peer-prompts=2",
+            "--micro-batches=4,8",
+            "--output=train_step-mixed.json",
+        ),
     ),
     "generation": Benchmark(minutes=11, script="generation.py"),
     "train-256": Benchmark(

@@ -35,6 +35,8 @@ class Case:
     group_size: int
     new_tokens: int
     threads: int
+    mixed: bool = False
+    """Matrix products in bfloat16 beside float32 weights; else all in float32."""
     device: str = "cpu"
     seed: int = 0
     learning_rate: float = 1e-6
@@ -64,7 +66,7 @@ class Case:
             "new_tokens": self.new_tokens,
             "rollouts": self.rollouts,
             "threads": self.threads,
-            "dtype": "float32",
+            "dtype": "float32, products in bfloat16" if self.mixed else "float32",
             "learning_rate": self.learning_rate,
             "window_sha256": hashlib.sha256(json.dumps(self.window_ids).encode()).hexdigest(),
         }

@@ -57,7 +57,12 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
     config = config_of(job)
     use_cpu(config.model.threads)
     loaded = load_model(config.model, trained=True)
-    policy = EndlessModel(network=loaded.network, tokenizer=loaded.tokenizer, name=loaded.name)
+    policy = EndlessModel(
+        network=loaded.network,
+        tokenizer=loaded.tokenizer,
+        name=loaded.name,
+        compute_dtype=loaded.compute_dtype,
+    )
     layout = endless_layout(policy, config)
     if list(layout.tail_ids) != job["tail_ids"] or layout.head_ids:
         raise RuntimeError("the layout's head and tail are not those of the case")
@@ -103,7 +108,7 @@ def rates(policy: Model, passes: dict[str, list[Pass]]) -> dict[str, float]:
     limits = {
         phase: rate_of_passes(policy, made, seconds=LIMIT_SECONDS) for phase, made in passes.items()
     }
-    one = matrix_product_rate(single, torch.float32, device=policy.device, seconds=1.0)
+    one = matrix_product_rate(single, policy.product_dtype, device=policy.device, seconds=1.0)
     return limits | {"single_product": one}
 
 
@@ -146,6 +151,7 @@ def config_of(job: dict[str, Any]) -> Config:
             "model.path": job["model_folder"],
             "model.device": job["device"],
             "model.threads": job["threads"],
+            "model.compute_dtype": "bfloat16" if job["mixed"] else "same",
             "prompt.window": len(job["window_ids"]),
             "prompt.candidates": 0,
             "prompt.think_budget": 0,

@@ -123,7 +123,7 @@ def settings_of(job: dict[str, Any], folder: str) -> GRPOConfig:
         use_cpu=not on_gpu,
         use_vllm=on_gpu,
         vllm_mode="colocate",
-        bf16=False,
+        bf16=job["mixed"],
         gradient_checkpointing=False,
         report_to="none",
         save_strategy="no",
@@ -174,6 +174,7 @@ def measured(trainer: TimedTrainer, stopwatch: Stopwatch, job: dict[str, Any]) -
             "loss_type": trainer.args.loss_type,
             "optimizer": "AdamW (fused)",
             "gradient_checkpointing": False,
+            "bf16": trainer.args.bf16,
         },
         "versions": {name: importlib.metadata.version(name) for name in VERSIONS}
         | {"python": platform.python_version()},

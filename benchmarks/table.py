@@ -39,7 +39,7 @@ def measures(found: dict[str, Result]) -> str:
 
 def everything(found: dict[str, Result]) -> str:
     parts = [measures(found)]
-    steps = of(found, "train_step")
+    steps = [one for one in of(found, "train_step") if one["case"]["dtype"] == "float32"]
     if len(steps) > 1:
         parts.append("Over the completion's length and the window:\n\n" + "\n".join(curve(steps)))
     parts += ["How a step grows:\n\n" + "\n".join(growth(result)) for result in of(found, "growth")]
@@ -58,9 +58,10 @@ def train_step_rows(result: Result) -> list[str]:
     own, peer, case = result["openrpt"], result["trl"], result["case"]
     if result["brief"] and case["new_tokens"] != 256:
         return []  # a point of the curve
+    trl = "TRL in bfloat16" if peer["settings"].get("bf16") else "TRL"
     return [
         f"| training step, {sizes(case)}: seconds a rollout"
-        f" | {ranged(own['seconds_a_rollout'], 3)} | TRL {ranged(peer['seconds_a_rollout'], 2)}"
+        f" | {ranged(own['seconds_a_rollout'], 3)} | {trl} {ranged(peer['seconds_a_rollout'], 2)}"
         f" | **{ranged(result['ratio'], 1)} ×** |",
         f"| its peak memory | {own['peak_memory_gib']:.1f} GiB"
         f" | {peer['peak_memory_gib']:.1f} GiB"
@@ -221,9 +222,10 @@ def kernels(result: Result) -> str:
 
 
 def sizes(case: Result) -> str:
+    _, _, products = case.get("dtype", "").partition(", ")
     return (
         f"window {case['window']}, {case['positions']} positions × {case['group_size']},"
-        f" {case['new_tokens']} new tokens"
+        f" {case['new_tokens']} new tokens{products and f', {products}'}"
     )
 
 

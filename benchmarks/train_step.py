@@ -41,7 +41,7 @@ WORTH = 0.98
 
 def main() -> None:
     given = arguments()
-    case = make_case(given)
+    case = replace(make_case(given), mixed=given.mixed)
     chosen = spread_indices(given.peer_prompts, len(case.prefix_lengths))
     started = environment()
     peer = Peer(
@@ -54,6 +54,8 @@ def main() -> None:
         f"the case: {len(case.prefix_lengths)} positions × {case.group_size} rollouts ×"
         f" {case.new_tokens} tokens, window {len(case.window_ids)}, {case.threads} threads"
     )
+    if case.mixed:
+        peer.choose_precision(given.micro_batches[0])
     microbatch = peer.best_microbatch(given.micro_batches)
     linearity = None
     if not given.brief:
@@ -97,6 +99,11 @@ def arguments() -> argparse.Namespace:
         help="for a point of a curve: the step that OpenRPT is warmed up with is a small one, and"
         " that TRL's time is linear in its rollouts is not shown again",
     )
+    parser.add_argument(
+        "--mixed",
+        action="store_true",
+        help="matrix products in bfloat16; TRL in the faster of its two precisions",
+    )
     parser.add_argument("--pairs", type=int, default=2, help="OpenRPT, TRL, OpenRPT, TRL, …")
     parser.add_argument(
         "--micro-batches",
@@ -131,6 +138,8 @@ class Peer:
     python: Path
     prompts: list[list[int]]
     group_size: int
+    precisions: dict[str, float] = field(default_factory=dict)
+    """Seconds a rollout in either, where both were tried."""
     search: list[dict[str, Any]] = field(default_factory=list)
 
     def step(
@@ -156,6 +165,17 @@ class Peer:
             isolated=True,
         )
         return found | {"rollouts": rollouts}
+
+    def choose_precision(self, microbatch: int) -> None:
+        """Takes the precision in which half of the prompts are faster."""
+        whole = self.case
+        for mixed in (False, True):
+            self.case = replace(whole, mixed=mixed)
+            name = self.case.facts()["dtype"]
+            self.precisions[name] = self.rate(self.step(self.outer_half(), microbatch))
+            say(f"TRL in {name}: {self.precisions[name]:.2f} s a rollout")
+        float32, mixed_seconds = self.precisions.values()
+        self.case = replace(whole, mixed=mixed_seconds < float32)
 
     @property
     def rollouts(self) -> int:
@@ -260,6 +280,7 @@ def peer_summary(
         "rollouts": found[0]["rollouts"],
         "linearity": shown,
         "microbatch_search": peer.search,
+        "precisions": peer.precisions,
         "settings": found[0]["settings"],
         "versions": found[0]["versions"],
         "pins": ENVIRONMENTS["trl"].lines(),
