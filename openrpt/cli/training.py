@@ -18,6 +18,7 @@ from openrpt.terminal import say
 
 if TYPE_CHECKING:
     from openrpt.config.sections import Config, StageName
+    from openrpt.progress import Progress
     from openrpt.runs.run import Run
     from openrpt.stages.stage import Summary
 
@@ -110,10 +111,12 @@ def train(ctx: click.Context, config_toml: str | None, origin: str | None, **opt
 
         run = _opened(config, "train", check_input, origin)
         with showing_progress(goes_on=True) as progress:
+            _say_beginning(run, progress)
             summary = train_on(cluster, run, progress)
         _say_outcome(run, "train", _trained(summary))
         return
     with shared(config, lambda: _opened(config, "train", check_input, origin)) as at:
+        _say_beginning(at.run, at.progress)
         summary = run_train(at.run, workers=at.workers, progress=at.progress)
     _say_outcome(at.run, "train", _trained(summary))
 
@@ -237,6 +240,18 @@ def _opened(
     if origin is None:
         return open_run(config, check_input=check_input)
     return begin_from(existing_run(Path(origin)), config, stage, check_input)
+
+
+def _say_beginning(run: "Run", progress: "Progress") -> None:
+    """Says where a training begins without a warmup: a policy that was not taught the form of a
+    rollout has as a rule no reward at all."""
+    from openrpt.runs.checkpoints import latest_checkpoint
+
+    if not run.start.is_dir() and latest_checkpoint(run.checkpoints) is None:
+        progress.say(
+            f"no warmup: the policy begins as {run.config.model.path} (the form of a rollout is"
+            f" taught by openrpt warmup --run {run.path})"
+        )
 
 
 def _trained(summary: "Summary") -> str:

@@ -23,6 +23,7 @@ from openrpt.engine.average import MovingAverage
 from openrpt.engine.checkpoint_record import TrainerState, read_record
 from openrpt.engine.engine import Engine, open_engine, open_seeding_start
 from openrpt.engine.samplers import open_sampler
+from openrpt.errors import UserError
 from openrpt.progress import SILENT, Progress
 from openrpt.rl.batch import Graded, Weighted
 from openrpt.rl.collect import Collector, batch_metrics
@@ -216,8 +217,10 @@ def open_train(run: Run, *, workers: Workers = ALONE) -> Trainer:
     """Opens the stage: the policy of the last checkpoint, of the warmup, or the start model.
 
     Only reads, as do its steps: `open_train(run).step()` is one step of training. Raises UserError
-    for bad configuration, scores that do not fit, and damaged checkpoints.
+    for bad configuration, scores that do not fit, a warmup that has not ended, and damaged
+    checkpoints.
     """
+    _require_whole_warmup(run)
     new = TrainerState(stage="train", warmed_up=run.start.is_dir())
     if latest_checkpoint(run.checkpoints_of("train")) is None and run.start.is_dir():
         record = read_record(run.start)
@@ -225,6 +228,14 @@ def open_train(run: Run, *, workers: Workers = ALONE) -> Trainer:
         if record.config["run"] == run.config.run:  # else it was taken over, or its folder copied
             require_own(record, run.start, run.config, stage="warmup")
     return open_trainer(run, new, make_task=text_task, workers=workers)
+
+
+def _require_whole_warmup(run: Run) -> None:
+    begun = latest_checkpoint(run.checkpoints_of("warmup")) is not None
+    if begun and not run.start.is_dir() and latest_checkpoint(run.checkpoints) is None:
+        raise UserError(
+            f"{run.path}: its warmup has not ended: openrpt warmup --run {run.path} goes on"
+        )
 
 
 def open_trainer(

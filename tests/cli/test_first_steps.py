@@ -198,6 +198,22 @@ def test_each_command_says_which_comes_next(run: Run, toml: Path) -> None:
     assert run(*command)[0] == 0 and (folder / "report.html").is_file()
 
 
+def test_a_warmup_behind_a_training_without_one_is_refused(run: Run, toml: Path) -> None:
+    """That training would go on without it, and take it for its reference."""
+    folder = toml.parent / "run"
+    assert run("score", toml)[0] == 0
+    code, _, err = run("train", "--run", folder, "--train.steps", 1)
+    assert code == 0 and f"no warmup: the policy begins as {toml.parent / 'model'}" in err
+    line = refused(run("warmup", "--run", folder))
+    assert "its training began without a warmup" in line and not (folder / "warmup").exists()
+    again = line.partition("openrpt warmup ")[2].split()
+    result = run("warmup", *again)
+    assert result[0] == 0, result
+    code, _, err = run("train", "--run", again[-1], "--train.steps", 1)
+    assert code == 0 and "no warmup" not in err
+    assert run("train", "--run", folder, "--train.steps", 2)[0] == 0  # as it began
+
+
 def test_where_no_document_is_held_out_no_evaluation_comes_next(run: Run, toml: Path) -> None:
     assert run("score", toml, "--corpus.heldout_fraction", 0)[0] == 0
     folder = toml.parent / "run"

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from openrpt.data.training_work import take_work
 from openrpt.data.work import Work
+from openrpt.errors import UserError
 from openrpt.runs.metrics import read_metrics
 from openrpt.runs.run import Run
 from openrpt.runs.status import read_status
@@ -233,6 +234,8 @@ def test_an_interrupted_warmup_goes_on_to_the_same_bits(scored, rank):
     assert not parts.start.exists() and len(rows_of(parts)) == 2
     stopped = read_status(parts.path)
     assert (stopped.stage, stopped.step, stopped.goal, stopped.state) == ("warmup", 2, 5, "stopped")
+    with pytest.raises(UserError, match="its warmup has not ended: openrpt warmup --run"):
+        train(parts)  # it would begin from the start model
     warmup(parts)
     assert read_status(parts.path).state == "done"
 

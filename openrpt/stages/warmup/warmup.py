@@ -32,12 +32,14 @@ from openrpt.data.training_work import take_work
 from openrpt.data.work import Work
 from openrpt.engine.checkpoint_record import TrainerState
 from openrpt.engine.engine import Engine, open_engine
+from openrpt.errors import UserError
 from openrpt.progress import SILENT, Progress
 from openrpt.rl.nonfinite import Places, attempted
 from openrpt.rl.optimizer import apply_update, learning_rate, set_learning_rate
 from openrpt.rl.workers import ALONE, Workers, summed
+from openrpt.runs.checkpoints import latest_checkpoint
 from openrpt.runs.metrics import PhaseTimer, memory_metrics
-from openrpt.runs.run import Run
+from openrpt.runs.run import Run, next_name
 from openrpt.runs.scores import scores_of
 from openrpt.stages.finished import done_before
 from openrpt.stages.harness import run_stage
@@ -175,12 +177,14 @@ def warmup(run: Run, *, workers: Workers = ALONE, progress: Progress = SILENT) -
     """Runs the cold start and leaves the policy in `run.start`; resumes where it was. `workers`:
     the processes that share each step, all of which call this.
 
-    Raises UserError for bad configuration and damaged checkpoints.
+    Raises UserError for bad configuration and damaged checkpoints, and where training has begun
+    without a warmup.
     """
     with run.at_work(writes=workers.rank == 0):
         if run.start.is_dir():
             progress.say(done_before(run, "warmup"))
             return
+        _require_useful(run)
         require_own_parts(run.config, "warmup")
         progress.begin("load the models", 0)
         stage = open_warmup(run, workers=workers)
@@ -195,6 +199,14 @@ def check_input(run: Run) -> None:
     require_own_parts(run.config, "warmup")
     traces_hash(run.config)
     scores_of(run)
+
+
+def _require_useful(run: Run) -> None:
+    if not run.start.is_dir() and latest_checkpoint(run.checkpoints) is not None:
+        raise UserError(
+            f"{run.path}: its training began without a warmup, and goes on without one; for"
+            f" another run: openrpt warmup --from {run.path} --run {next_name(run.path)}"
+        )
 
 
 def open_warmup(run: Run, *, workers: Workers = ALONE) -> Warmup:
