@@ -1,12 +1,13 @@
 """A user's own parts: functions and values by import path, checked before anything is run."""
 
-import importlib
+import importlib.util
 import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from openrpt.errors import UserError, nearest
@@ -88,6 +89,17 @@ def shown(value: object) -> str:
     return f"a value of type {type(value).__name__}"
 
 
+def module_file(path: str) -> Path | None:
+    """Returns the file of the module that an import path names; None where it has none, or can't be
+    found."""
+    _see_working_directory(path)
+    with users_code():  # finding a module imports the packages that it lies in
+        spec = importlib.util.find_spec(path.partition(":")[0])
+        if spec is not None and spec.origin and Path(spec.origin).is_file():
+            return Path(spec.origin)
+    return None
+
+
 def load_value(path: str, *, key: str) -> Any:
     """Imports `package.module:name`, which may also lie in the working directory.
 
@@ -111,9 +123,7 @@ def _load(path: str, key: str, *, what: str, of: Callable[[object], bool]) -> An
     module_name, _, name = path.partition(":")
     if not (module_name and name):
         raise UserError(f"{key}: '{path}' is no import path; it has the form module:{what}")
-    # A part is asked for again and again; the working directory may be gone by then.
-    if module_name not in sys.modules and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+    _see_working_directory(path)
     with users_code() as failure:
         module = importlib.import_module(module_name)
     if failure.error is not None:
@@ -125,6 +135,12 @@ def _load(path: str, key: str, *, what: str, of: Callable[[object], bool]) -> An
         hint = nearest(name, there)
         raise UserError(f"{key}: '{path}': module '{module_name}' has no {what} '{name}'{hint}")
     return there[name]
+
+
+def _see_working_directory(path: str) -> None:
+    # A part is asked for again and again; the working directory may be gone by then.
+    if path.partition(":")[0] not in sys.modules and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
 
 
 def _what_it_reads(

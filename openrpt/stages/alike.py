@@ -15,7 +15,9 @@ from openrpt.config.sections import STAGES
 from openrpt.engine.checkpoint_record import RECORD, TrainerState
 from openrpt.errors import UserError
 from openrpt.hashes import file_hash
+from openrpt.stages.own_parts import own_parts
 from openrpt.stages.stage import Stage
+from openrpt.user_code import module_file
 
 _OWN = {"model.device", "model.threads"}
 """Keys that each process may have for itself."""
@@ -48,12 +50,19 @@ def _facts(stage: Stage) -> dict[str, str]:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         **{name: repr(value) for name, value in keys.items() if name not in _OWN},
+        **{f"the module of '{part}'": _module(part) for part in own_parts(config)},
         "the run folder's config.toml": _hash(run.path / "config.toml"),
         "the scores": _hash(run.path / STAGES["score"].mark),
         "the warmed-up policy": _hash(run.start / RECORD),
         "the checkpoint": _state(stage.state),
         "the weights": stage.engine.model.weights_hash[:_DIGITS],
     }
+
+
+def _module(part: str) -> str:
+    """Returns a hash of the source of a user's own part."""
+    path = module_file(part)
+    return _ABSENT if path is None else _hash(path)
 
 
 @cache

@@ -330,6 +330,25 @@ def test_what_differs_is_named_before_the_first_step(scored: Run) -> None:
     assert not rows(run, "train")
 
 
+def test_modules_of_ones_own_that_differ_are_named(scored: Run, tmp_path: Path) -> None:
+    """As on two machines, one of which has an older file."""
+    run = run_of(scored, "own", SETTINGS)
+
+    def work(rank: int) -> None:
+        folder = tmp_path / str(rank)
+        folder.mkdir()
+        source = f"def worth(prediction):\n    return len(prediction or b'') % {rank + 2}\n"
+        (folder / "worth_of_mine.py").write_text(source)
+        os.chdir(folder)
+        main(command("train", run, reward__terms="worth_of_mine:worth=1"))
+
+    ended = in_processes(2, work)
+    assert [one.code for one in ended] == [2, 2], ended
+    (line,) = [line for line in ended[0].err.splitlines() if line.startswith("openrpt: ")]
+    assert "the module of 'worth_of_mine:worth': " in line and "on rank 1 (" in line
+    assert not rows(run, "train")
+
+
 def test_what_is_for_one_process_says_so_once(scored: Run) -> None:
     ended = commands(2, "score", "--run", str(scored.path))
     assert [one.code for one in ended] == [2, 2]
