@@ -203,7 +203,7 @@ def questions(
     first model. MODEL is as in openrpt probe; without a run, a folder, a .gguf file or a Hub id.
     What was answered is kept beside the table, and not asked again.
     """
-    sources, config = models_and_config(ctx, sources, in_run=True)
+    sources, config = models_and_config(ctx, sources)
     from openrpt.evaluation.models import named_models
     from openrpt.evaluation.questions.heldout import open_heldout
     from openrpt.runs.run import Run, existing_run, is_run
