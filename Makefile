@@ -4,6 +4,7 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 STAMP  := .venv/.installed
+SITE   := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 # True where a new environment with --system-site-packages would see a torch that is recent enough.
 # (Inside an active virtual environment it would not: that one's packages are not the system's.)
@@ -19,7 +20,7 @@ OLD_PYTHON := import sys; \
 help:
 	@echo "make demo    score, warm up, train, evaluate and report on the demo's model and corpus (15 minutes)"
 	@echo "make test    run the tests"
-	@echo "make lint    ruff, mypy, and who may import whom"
+	@echo "make lint    ruff, mypy, who may import whom, and the site's links"
 	@echo "make docs    build the documentation as a site, in build/site"
 	@echo "make torture kill stages, fill disks, flip bits: does a restart end at the same result? (5 minutes)"
 	@echo "make setup   create .venv and install OpenRPT in it (the commands above do it when needed)"
@@ -37,10 +38,10 @@ lint: $(STAMP)
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 	$(BIN)/python -c "from importlinter.cli import lint_imports_command as lint; lint()" --no-cache
+	$(SITE) --quiet
 
 docs: $(STAMP)
-	$(BIN)/python -c "import mkdocs, material, latex2mathml" 2>/dev/null || $(BIN)/python -m pip install -e '.[docs]'
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+	$(SITE)
 
 torture: $(STAMP)
 	$(BIN)/python scripts/torture.py --seconds 300
