@@ -38,7 +38,7 @@ lint: $(STAMP)
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 	$(BIN)/python -c "from importlinter.cli import lint_imports_command as lint; lint()" --no-cache
-	$(SITE) --quiet
+	$(SITE)
 
 docs: $(STAMP)
 	$(SITE)
