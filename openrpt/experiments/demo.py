@@ -44,7 +44,7 @@ def demo_config(minutes: float = _MINUTES, run: Path | None = None) -> Config:
             "warmup.traces": str(folder / "traces.jsonl"),
             "warmup.steps": max(4, min(int(50 * scale), 200)),
             "warmup.time_limit": 8 / _MINUTES * minutes,
-            "train.eval_positions": max(8, min(int(24 * scale), 512)),
+            "train.eval_positions": max(8, min(int(12 * scale), 512)),
             "evaluate.positions": max(32, min(int(160 * scale), 4096)),
         },
     )
